@@ -1,0 +1,104 @@
+"""The picture as data: which processes there are and which links join them.
+
+Every box of the picture is a `RoleSpec`, every arrow a `LinkSpec`. The supervisor starts and
+joins processes from these tables alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Role(StrEnum):
+    SUPERVISOR = "supervisor"
+    FRONTEND = "frontend"
+    PROCESSOR = "processor"
+    ROUTER = "router"
+    WORKER = "worker"
+
+
+class ProcessId(NamedTuple):
+    """One process of the tree: its role and its place among those of that role."""
+
+    role: Role
+    index: int = 0
+
+    @property
+    def name(self) -> str:
+        """As people see it: ``worker 0``; roles of which there is only one carry no number."""
+        return f"{self.role} {self.index}" if ROLES[self.role].many else str(self.role)
+
+    @classmethod
+    def parse(cls, name: str) -> ProcessId:
+        """The inverse of `name`."""
+        role, _, index = name.partition(" ")
+        return cls(Role(role), int(index or 0))
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSpec:
+    """How a role is started.
+
+    Attributes:
+        module: where its ``main(process_id, config, control)`` is; imported only in the child.
+        engine: it needs vLLM, so it is forked from the process that has imported it.
+        many: there can be several.
+    """
+
+    module: str
+    engine: bool = False
+    many: bool = False
+
+
+ROLES: dict[Role, RoleSpec] = {
+    Role.SUPERVISOR: RoleSpec("dynamo_cli.supervisor"),
+    Role.FRONTEND: RoleSpec("dynamo_cli.frontend.process"),
+    Role.PROCESSOR: RoleSpec("dynamo_cli.processor.process", engine=True, many=True),
+    Role.ROUTER: RoleSpec("dynamo_cli.router.process"),
+    Role.WORKER: RoleSpec("dynamo_cli.worker.process", engine=True, many=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpec:
+    """Two rings between each process of role `a` and each of role `b`.
+
+    Attributes:
+        a_to_b_bytes, b_to_a_bytes: ring sizes, powers of two.
+        carries: what flows, for people.
+    """
+
+    a: Role
+    b: Role
+    a_to_b_bytes: int
+    b_to_a_bytes: int
+    carries: str
+
+
+LINKS: tuple[LinkSpec, ...] = (
+    LinkSpec(Role.FRONTEND, Role.PROCESSOR, 4 * MIB, 2 * MIB, "requests -> / <- answers"),
+    LinkSpec(
+        Role.PROCESSOR, Role.ROUTER, 256 * KIB, 256 * KIB, "query best worker -> / <- worker_id"
+    ),
+    LinkSpec(Role.PROCESSOR, Role.WORKER, 4 * MIB, 2 * MIB, "token ids -> / <- step outputs"),
+    LinkSpec(Role.WORKER, Role.ROUTER, 2 * MIB, 64 * KIB, "load and KV events ->"),
+    LinkSpec(Role.WORKER, Role.FRONTEND, 256 * KIB, 64 * KIB, "telemetry ->"),
+    LinkSpec(Role.ROUTER, Role.FRONTEND, 256 * KIB, 64 * KIB, "telemetry ->"),
+)
+
+
+def links_of(process: ProcessId, others: list[ProcessId]) -> list[tuple[ProcessId, ProcessId, LinkSpec]]:
+    """The links that join `process` with `others`, as (a, b, spec) in the spec's direction."""
+    found = []
+    for spec in LINKS:
+        for other in others:
+            if (process.role, other.role) == (spec.a, spec.b):
+                found.append((process, other, spec))
+            elif (other.role, process.role) == (spec.a, spec.b):
+                found.append((other, process, spec))
+    return found
