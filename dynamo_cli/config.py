@@ -70,7 +70,12 @@ class WorkerConfig:
     processors: int
 
 
-ChildConfig = FrontendConfig | ProcessorConfig | RouterConfig | WorkerConfig
+@dataclass(frozen=True, slots=True)
+class ZygoteConfig:
+    engine: EngineConfig
+
+
+ChildConfig = FrontendConfig | ProcessorConfig | RouterConfig | WorkerConfig | ZygoteConfig
 
 
 @dataclass(frozen=True, slots=True)

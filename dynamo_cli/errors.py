@@ -1,27 +1,27 @@
 """Every failure that the tool names.
 
-    DynamoError                     base: knows its HTTP status, OpenAI type and exit code
-    |-- UserError                   what was typed or sent is wrong
-    |   |-- UsageError              command line (exit code 2)
-    |   |-- InvalidRequest          400
-    |   |-- Unauthorized            401
-    |   |-- NotFound                404
-    |   |-- MethodNotAllowed        405
-    |   |-- PayloadTooLarge         413
-    |   `-- TooManyRequests         429, with Retry-After
-    |-- Unavailable                 503, with Retry-After: nothing can serve right now
-    |   |-- NotReady                still starting, or everything is down
-    |   |-- Draining                shutting down
-    |   `-- PeerLost                the process that held the request died
-    |-- StartError                  the tool cannot start (exit code 1)
-    |   |-- PortInUse
-    |   |-- ModelError              no such model, or it cannot be loaded
-    |   |-- ResourceError           too few GPUs, too little memory
-    |   `-- ChildFailed             a child process died while starting
-    |-- LinkError                   a shared-memory link
-    |   |-- Corrupt                 a header or length that cannot be
-    |   `-- TooLarge                a message over the limit of its link
-    `-- InternalError               500: a bug of ours
+DynamoError                     base: knows its HTTP status, OpenAI type and exit code
+|-- UserError                   what was typed or sent is wrong
+|   |-- UsageError              command line (exit code 2)
+|   |-- InvalidRequest          400
+|   |-- Unauthorized            401
+|   |-- NotFound                404
+|   |-- MethodNotAllowed        405
+|   |-- PayloadTooLarge         413
+|   `-- TooManyRequests         429, with Retry-After
+|-- Unavailable                 503, with Retry-After: nothing can serve right now
+|   |-- NotReady                still starting, or everything is down
+|   |-- Draining                shutting down
+|   `-- PeerLost                the process that held the request died
+|-- StartError                  the tool cannot start (exit code 1)
+|   |-- PortInUse
+|   |-- ModelError              no such model, or it cannot be loaded
+|   |-- ResourceError           too few GPUs, too little memory
+|   `-- ChildFailed             a child process died while starting
+|-- LinkError                   a shared-memory link
+|   |-- Corrupt                 a header or length that cannot be
+|   `-- TooLarge                a message over the limit of its link
+`-- InternalError               500: a bug of ours
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class DynamoError(Exception):
         return error_body(self.message, self.openai_type, self.param, self.code)
 
 
-def error_body(message: str, kind: str, param: str | None, code: str | int | None) -> dict[str, Any]:
+def error_body(
+    message: str, kind: str, param: str | None, code: str | int | None
+) -> dict[str, Any]:
     """OpenAI's error object: ``{"error": {"message", "type", "param", "code"}}``."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 

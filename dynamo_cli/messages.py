@@ -36,7 +36,7 @@ class Endpoint(StrEnum):
     MODELS = "/v1/models"
 
 
-class Submit(Message):
+class Submit(Message, frozen=True):
     """A request as it came in. The processor answers with one `Reply`, or `Head` … `Finish`.
 
     Attributes:
@@ -56,7 +56,7 @@ class Submit(Message):
     probe: bool = False
 
 
-class Abort(Message):
+class Abort(Message, frozen=True):
     """Stop working on a request; nothing more is expected of it.
 
     Attributes:
@@ -70,20 +70,20 @@ class Abort(Message):
 # -- processor -> router ---------------------------------------------------------------------
 
 
-class RouteQuery(Message):
+class RouteQuery(Message, frozen=True):
     """Which worker should serve this request? Answered by a `RoutingDecision`."""
 
     request_id: str
     prompt_tokens: int
 
 
-class FirstToken(Message):
+class FirstToken(Message, frozen=True):
     """The request's prefill is over."""
 
     request_id: str
 
 
-class RequestEnd(Message):
+class RequestEnd(Message, frozen=True):
     """The request ended or was aborted: its load is gone."""
 
     request_id: str
@@ -105,7 +105,7 @@ class Candidate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     terms: dict[str, float]
 
 
-class RoutingDecision(Message):
+class RoutingDecision(Message, frozen=True):
     """The worker for a request, and why.
 
     Attributes:
@@ -121,11 +121,15 @@ class RoutingDecision(Message):
     candidates: list[Candidate]
     decision_us: float
 
+    def timed(self, elapsed_ns: int) -> RoutingDecision:
+        """The same decision with the time that it took."""
+        return msgspec.structs.replace(self, decision_us=elapsed_ns / 1000)
+
 
 # -- processor -> worker ---------------------------------------------------------------------
 
 
-class AddRequest(Message):
+class AddRequest(Message, frozen=True):
     """Run this request.
 
     Attributes:
@@ -138,13 +142,13 @@ class AddRequest(Message):
     frames: Frames
 
 
-class AbortRequests(Message):
+class AbortRequests(Message, frozen=True):
     """Forget these requests and free what they hold."""
 
     request_ids: list[str]
 
 
-class CallUtility(Message):
+class CallUtility(Message, frozen=True):
     """Call a method of the engine by name; answered by `UtilityAnswer`."""
 
     call_id: int
@@ -155,13 +159,32 @@ class CallUtility(Message):
 # -- worker -> processor ---------------------------------------------------------------------
 
 
-class StepOutputs(Message):
+class EngineReady(Message, frozen=True):
+    """A worker's engine is up; sent to every processor, router and frontend that it is linked with.
+
+    Only after this message may requests be sent to the worker.
+
+    Attributes:
+        tasks: what the model can do, in vLLM's words (generate, embed, ...).
+        max_model_len: longest prompt plus answer, tokens, as the engine settled it.
+        block_size: tokens per KV block.
+        num_blocks: KV blocks that the engine holds.
+    """
+
+    worker: int
+    tasks: list[str]
+    max_model_len: int
+    block_size: int
+    num_blocks: int
+
+
+class StepOutputs(Message, frozen=True):
     """What one engine step gave to the requests of one processor."""
 
     frames: Frames
 
 
-class UtilityAnswer(Message):
+class UtilityAnswer(Message, frozen=True):
     """The result of a `CallUtility`; `error` is empty when it went well."""
 
     call_id: int
@@ -169,7 +192,7 @@ class UtilityAnswer(Message):
     error: str = ""
 
 
-class RequestRefused(Message):
+class RequestRefused(Message, frozen=True):
     """The engine did not take the request, or lost it; it holds nothing of it."""
 
     request_id: str
@@ -188,7 +211,7 @@ class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
     output_tokens: int = 0
 
 
-class Reply(Message):
+class Reply(Message, frozen=True):
     """A whole answer."""
 
     request_id: str
@@ -200,7 +223,7 @@ class Reply(Message):
     """The kind of failure, for the counters; empty when there is none."""
 
 
-class Head(Message):
+class Head(Message, frozen=True):
     """The start of a streamed answer."""
 
     request_id: str
@@ -220,13 +243,13 @@ class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
     tokens: int
 
 
-class Chunks(Message):
+class Chunks(Message, frozen=True):
     """All that one turn of the processor's loop has for its streams."""
 
     chunks: list[Chunk]
 
 
-class Finish(Message):
+class Finish(Message, frozen=True):
     """The end of a streamed answer; all its chunks came before."""
 
     request_id: str
@@ -237,7 +260,7 @@ class Finish(Message):
 # -- worker -> frontend and router, router -> frontend: telemetry ----------------------------
 
 
-class WorkerStats(Message):
+class WorkerStats(Message, frozen=True):
     """The engine's load, sent at most a few times a second and whenever it becomes idle.
 
     Counters are totals of this life of the worker.
@@ -256,7 +279,7 @@ class WorkerStats(Message):
     refused_sends: int
 
 
-class RouterStats(Message):
+class RouterStats(Message, frozen=True):
     """What the router has done in this life: decisions by worker index."""
 
     policy: str
@@ -265,10 +288,28 @@ class RouterStats(Message):
     refused_sends: int
 
 
+# -- the life of a process --------------------------------------------------------------------
+
+
+class Phase(StrEnum):
+    """Where a process is in its life, in order."""
+
+    STARTING = "starting"
+    IMPORTING = "importing"
+    LOADING = "loading weights"
+    WARMING = "warming up"
+    PROBING = "probing"
+    READY = "ready"
+    DRAINING = "draining"
+    BACKOFF = "restarting"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
 # -- supervisor -> child, over the control socket --------------------------------------------
 
 
-class LinkUp(Message):
+class LinkUp(Message, frozen=True):
     """A link to `peer`; its descriptors come with the message.
 
     The six descriptors are memfd, data eventfd and space eventfd of the ring to the peer, then
@@ -279,7 +320,7 @@ class LinkUp(Message):
     generation: int
 
 
-class LinkDown(Message):
+class LinkDown(Message, frozen=True):
     """The peer is gone: deliver what it had committed, fail what was pending, drop the link."""
 
     peer: str
@@ -287,17 +328,34 @@ class LinkDown(Message):
     reason: str
 
 
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Take no new requests, finish those that run; the frontend answers with `Drained`."""
 
     timeout_s: float
 
 
-class Stop(Message):
+class Stop(Message, frozen=True):
     """End now."""
 
 
-class Probe(Message):
+class SetPhase(Message, frozen=True):
+    """The supervisor's verdict on a child that said it can serve; the child shows it in its title."""
+
+    phase: Phase
+
+
+class Fork(Message, frozen=True):
+    """To the zygote: fork a child; its control socket and log pipe come with the message.
+
+    Attributes:
+        config: the pickled arguments of the child's ``main``.
+    """
+
+    name: str
+    config: bytes
+
+
+class Probe(Message, frozen=True):
     """To the frontend: send one token through the whole path to this worker."""
 
     worker: int
@@ -327,7 +385,7 @@ class ProcessState(msgspec.Struct, array_like=True, frozen=True, gc=False):
     device: str = ""
 
 
-class ProcessTable(Message):
+class ProcessTable(Message, frozen=True):
     """To the frontend: every process of the tree, sent at each change."""
 
     processes: list[ProcessState]
@@ -338,53 +396,56 @@ class ProcessTable(Message):
 # -- child -> supervisor, over the control socket --------------------------------------------
 
 
-class Phase(StrEnum):
-    """The life of a process, in order."""
-
-    STARTING = "starting"
-    IMPORTING = "importing"
-    LOADING = "loading weights"
-    WARMING = "warming up"
-    PROBING = "probing"
-    READY = "ready"
-    DRAINING = "draining"
-    BACKOFF = "restarting"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
-class PhaseChange(Message):
+class PhaseChange(Message, frozen=True):
     """Where a child is in its life. PROBING means: it can serve, as far as it knows."""
 
     phase: Phase
     detail: str = ""
 
 
-class Fatal(Message):
+class Forked(Message, frozen=True):
+    """From the zygote: the child runs."""
+
+    name: str
+    pid: int
+
+
+class Exited(Message, frozen=True):
+    """From the zygote: a child that it forked ended.
+
+    Attributes:
+        exit_code: as multiprocessing has it: negative is the number of a signal.
+    """
+
+    pid: int
+    exit_code: int
+
+
+class Fatal(Message, frozen=True):
     """The child ends because of a named failure; `error` is a class of errors.py."""
 
     error: str
     message: str
 
 
-class ProbeResult(Message):
+class ProbeResult(Message, frozen=True):
     """From the frontend: how the probe of a worker went; `error` is empty when it answered."""
 
     worker: int
     error: str
 
 
-class Drained(Message):
+class Drained(Message, frozen=True):
     """From the frontend: nothing is running any more, or time was up with `remaining` left."""
 
     remaining: int
 
 
 ToProcessor = Submit | Abort
-ToFrontend = Reply | Head | Chunks | Finish | WorkerStats | RouterStats
-ToRouter = RouteQuery | FirstToken | RequestEnd | WorkerStats
+ToFrontend = Reply | Head | Chunks | Finish | EngineReady | WorkerStats | RouterStats
+ToRouter = RouteQuery | FirstToken | RequestEnd | EngineReady | WorkerStats
 FromRouter = RoutingDecision
 ToWorker = AddRequest | AbortRequests | CallUtility
-FromWorker = StepOutputs | UtilityAnswer | RequestRefused
-ToChild = LinkUp | LinkDown | Drain | Stop | Probe | ProcessTable
-ToSupervisor = PhaseChange | Fatal | ProbeResult | Drained
+FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused
+ToChild = LinkUp | LinkDown | Drain | Stop | Probe | ProcessTable | SetPhase | Fork
+ToSupervisor = PhaseChange | Fatal | ProbeResult | Drained | Forked | Exited

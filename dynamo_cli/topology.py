@@ -1,7 +1,8 @@
 """The picture as data: which processes there are and which links join them.
 
 Every box of the picture is a `RoleSpec`, every arrow a `LinkSpec`. The supervisor starts and
-joins processes from these tables alone.
+joins processes from these tables alone. Two processes are not in the picture because no request
+passes through them: the supervisor, and the zygote that imports vLLM once and forks the others.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ MIB = 1024 * KIB
 
 class Role(StrEnum):
     SUPERVISOR = "supervisor"
+    ZYGOTE = "zygote"
     FRONTEND = "frontend"
     PROCESSOR = "processor"
     ROUTER = "router"
@@ -57,6 +59,7 @@ class RoleSpec:
 
 ROLES: dict[Role, RoleSpec] = {
     Role.SUPERVISOR: RoleSpec("dynamo_cli.supervisor"),
+    Role.ZYGOTE: RoleSpec("dynamo_cli.supervisor.zygote"),
     Role.FRONTEND: RoleSpec("dynamo_cli.frontend.process"),
     Role.PROCESSOR: RoleSpec("dynamo_cli.processor.process", engine=True, many=True),
     Role.ROUTER: RoleSpec("dynamo_cli.router.process"),
@@ -92,7 +95,9 @@ LINKS: tuple[LinkSpec, ...] = (
 )
 
 
-def links_of(process: ProcessId, others: list[ProcessId]) -> list[tuple[ProcessId, ProcessId, LinkSpec]]:
+def links_of(
+    process: ProcessId, others: list[ProcessId]
+) -> list[tuple[ProcessId, ProcessId, LinkSpec]]:
     """The links that join `process` with `others`, as (a, b, spec) in the spec's direction."""
     found = []
     for spec in LINKS:

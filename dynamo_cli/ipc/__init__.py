@@ -1,0 +1,1 @@
+"""Links between processes: bytes through shared memory, descriptors through control sockets."""

@@ -1,0 +1,81 @@
+"""From our configuration to vLLM's: argument namespace, then `VllmConfig`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from dynamo_cli.config import EngineConfig
+from dynamo_cli.errors import ModelError, UsageError
+
+
+class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
+    """vLLM's parser, which raises instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"vLLM does not take these engine options: {message}.")
+
+
+def parse(config: EngineConfig) -> argparse.Namespace:
+    """vLLM's own namespace for this engine.
+
+    Raises:
+        UsageError: an option or value that vLLM refuses.
+    """
+    arguments = ["--model", config.path, "--served-model-name", *config.served_names, *config.args]
+    try:
+        namespace = make_arg_parser(_Parser()).parse_args(arguments)
+        validate_parsed_serve_args(namespace)
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"vLLM does not take these engine options: {first_line(error)}."
+        ) from error
+    # Measured cached tokens are part of every answer's usage.
+    namespace.enable_prompt_tokens_details = True
+    assert isinstance(namespace, argparse.Namespace)
+    return namespace
+
+
+def engine_config(namespace: argparse.Namespace, model: str) -> VllmConfig:
+    """The checked configuration of an engine; reads the model's config files.
+
+    Raises:
+        ModelError: the model cannot be found, or does not fit the options.
+    """
+    try:
+        return AsyncEngineArgs.from_cli_args(namespace).create_engine_config(
+            UsageContext.OPENAI_API_SERVER
+        )
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise ModelError(explain(error, model)) from error
+
+
+def explain(error: Exception, model: str) -> str:
+    """One sentence for people from one of vLLM's or transformers' multi-line messages."""
+    text = first_line(error)
+    if isinstance(error, OSError):
+        return (
+            f"the model {model!r} cannot be read: {text} "
+            "Give a Hugging Face id, a folder with config.json, or try --model demo."
+        )
+    return f"vLLM cannot use the model {model!r} with these options: {text}"
+
+
+def first_line(error: BaseException) -> str:
+    """The line of a message that says something.
+
+    pydantic prints "1 validation error for X" and the field first, the cause after them.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if "validation error" in lines[0]:
+        causes = [line for line in lines[1:] if line.startswith("Value error")]
+        lines = causes or lines[1:] or lines
+    return lines[0].removeprefix("Value error, ").split(" [type=")[0]

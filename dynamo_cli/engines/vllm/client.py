@@ -1,0 +1,240 @@
+"""vLLM's engine client, with shared-memory links and a router where its own has sockets.
+
+AsyncLLM believes that it talks to one engine. It talks to this class, which sends each request to
+the worker that `Workers.place` names and gathers the outputs of all workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from array import array
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, NamedTuple, Protocol
+
+from vllm.exceptions import GracefulHTTPError
+from vllm.lora.request import LoRARequest
+from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest, UtilityOutput
+from vllm.v1.engine.core_client import EngineCoreClient
+from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
+
+from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
+from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, NotReady, PeerLost
+from dynamo_cli.messages import (
+    AbortRequests,
+    AddRequest,
+    CallUtility,
+    EngineReady,
+    RequestRefused,
+    StepOutputs,
+    ToWorker,
+    UtilityAnswer,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Workers(Protocol):
+    """What the client needs of the process around it."""
+
+    async def place(self, request_id: str, prompt_tokens: int) -> int:
+        """The worker for a request. Raises a `DynamoError` when no worker can take it."""
+
+    def send(self, worker: int, message: ToWorker) -> bool:
+        """False: that worker is not linked, or its link refused the message."""
+
+    def ready_workers(self) -> list[int]:
+        """Workers whose engines are up."""
+
+    def first_token(self, request_id: str) -> None:
+        """The prefill of a placed request is over."""
+
+    def ended(self, request_id: str) -> None:
+        """A placed request is over, whatever the reason."""
+
+
+class RequestFailed(GracefulHTTPError):  # type: ignore[misc]
+    """Carries one of our errors through vLLM's serving classes, which pass this type on unchanged."""
+
+    def __init__(self, error: DynamoError) -> None:
+        super().__init__(error.message, HTTPStatus(error.http_status))
+        self.error = error
+
+
+class _Live(NamedTuple):
+    worker: int
+    trace: RequestTrace
+
+
+class _Resources:
+    """AsyncLLM asks whether its engine died; ours come back, so it never did."""
+
+    engine_dead = False
+
+
+class RoutedClient(EngineCoreClient):  # type: ignore[misc]
+    """One engine towards AsyncLLM, many workers behind.
+
+    Args:
+        workers: links and routing.
+
+    Attributes:
+        fail: set by the owner of AsyncLLM: ends a request there with an exception.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self.resources = _Resources()
+        self.engine_ranks_managed = [0]
+        self.fail: Callable[[str, Exception], None]
+        self._workers = workers
+        self._live: dict[str, _Live] = {}
+        self._calls: dict[int, tuple[int, asyncio.Future[Any]]] = {}
+        self._call_ids = itertools.count()
+        self._outputs: asyncio.Queue[EngineCoreOutputs] = asyncio.Queue()
+        self._encoder = MsgpackEncoder()
+        self._steps = MsgpackDecoder(EngineCoreOutputs)
+        self._answers = MsgpackDecoder(UtilityOutput)
+        self._ready: asyncio.Future[EngineReady] = asyncio.get_running_loop().create_future()
+
+    # -- called by the processor -----------------------------------------------------------
+
+    def engine_ready(self, message: EngineReady) -> None:
+        if not self._ready.done():
+            self._ready.set_result(message)
+
+    async def first_ready(self) -> EngineReady:
+        """What the first engine that came up settled on."""
+        return await asyncio.shield(self._ready)
+
+    def step_outputs(self, message: StepOutputs) -> None:
+        outputs = self._steps.decode(message.frames)
+        for output in outputs.outputs:
+            live = self._live.get(output.request_id)
+            if live is None:
+                continue
+            trace = live.trace
+            if output.prefill_stats is not None:
+                trace.cached_tokens += output.prefill_stats.num_cached_tokens
+                self._workers.first_token(output.request_id)
+            trace.add_output(len(output.new_token_ids))
+            if output.finish_reason is not None:
+                self._forget(output.request_id)
+        self._outputs.put_nowait(outputs)
+
+    def request_refused(self, message: RequestRefused) -> None:
+        self._fail(message.request_id, InvalidRequest(message.message))
+
+    def utility_answer(self, message: UtilityAnswer) -> None:
+        _, future = self._calls.pop(message.call_id, (-1, None))
+        if future is None or future.done():
+            return
+        if message.error:
+            future.set_exception(InternalError(message.error))
+        else:
+            future.set_result(self._answers.decode(message.result).result.result)
+
+    def worker_lost(self, worker: int, reason: str) -> None:
+        """Fail everything that this worker held."""
+        error = PeerLost(
+            f"worker {worker} stopped while it held this request ({reason}). Send it again."
+        )
+        for request_id in [rid for rid, live in self._live.items() if live.worker == worker]:
+            self._live[request_id].trace.error = "worker_lost"
+            self._fail(request_id, error)
+        for call_id in [cid for cid, (owner, _) in self._calls.items() if owner == worker]:
+            self._calls.pop(call_id)[1].set_exception(error)
+
+    def _fail(self, request_id: str, error: DynamoError) -> None:
+        if request_id in self._live:
+            self._forget(request_id)
+            self.fail(request_id, RequestFailed(error))
+
+    def _forget(self, request_id: str) -> None:
+        if self._live.pop(request_id, None) is not None:
+            self._workers.ended(request_id)
+
+    # -- called by AsyncLLM ----------------------------------------------------------------
+
+    async def add_request_async(self, request: EngineCoreRequest) -> None:
+        trace = current_trace.get()
+        request_id, prompt = request.request_id, request.prompt_token_ids or []
+        family = request.external_req_id or request_id
+        placed = False
+        try:
+            worker = await self._place(trace, family, request_id, len(prompt))
+            placed = True
+        except DynamoError as error:
+            raise RequestFailed(error) from error
+        finally:
+            if not placed:
+                # AsyncLLM has registered the request already and would keep it for ever.
+                self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
+        self._live[request_id] = _Live(worker, trace)
+        if not self._workers.send(worker, self._message(request)):
+            self._fail(request_id, PeerLost(f"worker {worker} cannot be reached. Send it again."))
+
+    async def _place(
+        self, trace: RequestTrace, family: str, request_id: str, prompt_tokens: int
+    ) -> int:
+        if family in trace.placed:
+            return trace.placed[family]
+        trace.prompt_tokens += prompt_tokens
+        worker = trace.worker
+        if worker < 0:
+            worker = await self._workers.place(request_id, prompt_tokens)
+        trace.placed[family] = worker
+        return worker
+
+    def _message(self, request: EngineCoreRequest) -> AddRequest:
+        tokens = b""
+        if request.prompt_token_ids is not None and request.prompt_embeds is None:
+            # Raw int32 is a hundred times cheaper to read and write than a msgpack list.
+            tokens = array("i", request.prompt_token_ids).tobytes()
+            request.prompt_token_ids = None
+        frames = [bytes(frame) for frame in self._encoder.encode(request)]
+        return AddRequest(request.request_id, tokens, frames)
+
+    async def get_output_async(self) -> EngineCoreOutputs:
+        return await self._outputs.get()
+
+    async def abort_requests_async(self, request_ids: list[str]) -> None:
+        by_worker: dict[int, list[str]] = {}
+        for request_id in request_ids:
+            if (live := self._live.get(request_id)) is not None:
+                by_worker.setdefault(live.worker, []).append(request_id)
+                self._forget(request_id)
+        for worker, ids in by_worker.items():
+            self._workers.send(worker, AbortRequests(ids))
+
+    async def get_supported_tasks_async(self) -> tuple[str, ...]:
+        return tuple((await self.first_ready()).tasks)
+
+    async def reset_mm_cache_async(self) -> None:
+        await self._call_all("reset_mm_cache")
+
+    async def add_lora_async(self, lora_request: LoRARequest) -> bool:
+        await self.first_ready()
+        return all(await self._call_all("add_lora", lora_request))
+
+    async def _call_all(self, method: str, *args: Any) -> list[Any]:
+        return await asyncio.gather(
+            *(self._call(worker, method, args) for worker in self._workers.ready_workers())
+        )
+
+    async def _call(self, worker: int, method: str, args: tuple[Any, ...]) -> Any:
+        call_id = next(self._call_ids)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls[call_id] = (worker, future)
+        frames = [bytes(frame) for frame in self._encoder.encode(args)]
+        if not self._workers.send(worker, CallUtility(call_id, method, frames)):
+            del self._calls[call_id]
+            raise PeerLost(f"worker {worker} cannot be reached.")
+        return await future
+
+    def dp_engines_running(self) -> bool:
+        return False
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Nothing to end: the workers belong to the supervisor."""

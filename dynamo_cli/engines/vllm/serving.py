@@ -1,0 +1,228 @@
+"""vLLM's own OpenAI serving classes over `RoutedClient`: a request body in, answers out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import State
+from starlette.requests import Request
+from starlette.responses import Response
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.entrypoints.pooling.embed.protocol import EmbeddingRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.core_client import EngineCoreClient
+from vllm.v1.executor import Executor
+
+from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.vllm import arguments
+from dynamo_cli.engines.vllm.client import RequestFailed, RoutedClient, Workers
+from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
+from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, ModelError, NotFound
+from dynamo_cli.messages import Chunk, Endpoint, Finish, Head, Reply, Submit
+
+JSON = "application/json"
+SSE = "text/event-stream"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Where vLLM handles an endpoint.
+
+    Attributes:
+        request: the body's model.
+        handler: name of the serving object in vLLM's application state.
+        method: of the handler; empty when the handler itself is called.
+    """
+
+    request: TypeAdapter[Any]
+    handler: str
+    method: str
+
+
+_ROUTES: dict[Endpoint, _Route] = {
+    Endpoint.CHAT: _Route(
+        TypeAdapter(ChatCompletionRequest), "openai_serving_chat", "create_chat_completion"
+    ),
+    Endpoint.COMPLETIONS: _Route(
+        TypeAdapter(CompletionRequest), "openai_serving_completion", "create_completion"
+    ),
+    Endpoint.RESPONSES: _Route(
+        TypeAdapter(ResponsesRequest), "openai_serving_responses", "create_responses"
+    ),
+    Endpoint.EMBEDDINGS: _Route(TypeAdapter(EmbeddingRequest), "serving_embedding", "__call__"),
+    Endpoint.TOKENIZE: _Route(
+        TypeAdapter(TokenizeRequest), "serving_tokenization", "create_tokenize"
+    ),
+    Endpoint.DETOKENIZE: _Route(
+        TypeAdapter(DetokenizeRequest), "serving_tokenization", "create_detokenize"
+    ),
+}
+
+
+class Serving:
+    """The OpenAI API of one model, without HTTP.
+
+    Args:
+        config: the engine that the workers run; only its front half is built here.
+        workers: links and routing.
+
+    Raises:
+        ModelError, UsageError: the model or an option cannot be used.
+    """
+
+    def __init__(self, config: EngineConfig, workers: Workers) -> None:
+        self._args: argparse.Namespace = arguments.parse(config)
+        self.client = RoutedClient(workers)
+        self.client.fail = self._fail
+        self._llm = _build_llm(arguments.engine_config(self._args, config.model), self.client)
+        self._state = State()
+
+    async def start(self) -> None:
+        """Wait for the first engine, then set up what depends on it."""
+        ready = await self.client.first_ready()
+        self._llm.model_config.max_model_len = ready.max_model_len
+        if not {"generate", "embed"} & set(ready.tasks):
+            raise ModelError(
+                f"the model can do {', '.join(ready.tasks)}; only text generation and embeddings are served."
+            )
+        await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
+
+    def _fail(self, request_id: str, error: Exception) -> None:
+        """End a request inside AsyncLLM with an exception in place of its next output."""
+        processor = self._llm.output_processor
+        state = processor.request_states.get(request_id)
+        if state is None:
+            return
+        processor.abort_requests([request_id], internal=True)
+        if state.queue is not None:
+            state.queue.put(error)
+
+    async def handle(self, submit: Submit) -> AsyncIterator[Reply | Head | Chunk | Finish]:
+        """Answer one request: one `Reply`, or `Head`, `Chunk` ... `Finish`.
+
+        Cancelling the iteration aborts the request in its engine.
+        """
+        trace = RequestTrace(submit.worker)
+        current_trace.set(trace)
+        try:
+            answer = await self._answer(submit)
+        # Everything that vLLM raises becomes an answer of its own shape and status.
+        except Exception as error:  # noqa: BLE001
+            yield _failure(submit, error, trace)
+            return
+        if not hasattr(answer, "__aiter__"):
+            yield _reply(submit, answer, trace)
+            return
+        yield Head(submit.request_id, 200, SSE)
+        async for text in answer:
+            yield Chunk(submit.request_id, text.encode(), trace.take_new_tokens())
+        yield Finish(submit.request_id, trace.usage(), trace.error)
+
+    async def _answer(self, submit: Submit) -> Any:
+        if submit.endpoint is Endpoint.MODELS:
+            return await self._state.openai_serving_models.show_available_models()
+        endpoint, body = self._probe() if submit.probe else (submit.endpoint, submit.body)
+        route = _ROUTES[endpoint]
+        handler = getattr(self._state, route.handler, None)
+        if handler is None:
+            raise NotFound(f"the model does not support {endpoint}.")
+        request = _validated(route, endpoint, body)
+        answer = await getattr(handler, route.method)(request, _raw_request(submit))
+        if endpoint is Endpoint.RESPONSES and hasattr(answer, "__aiter__"):
+            return _response_events(answer)
+        return answer
+
+    def _probe(self) -> tuple[Endpoint, bytes]:
+        """The smallest request that goes the whole way: one token in, one out."""
+        if getattr(self._state, "openai_serving_completion", None) is not None:
+            body = {"prompt": [1], "max_tokens": 1, "min_tokens": 1, "temperature": 0}
+            return Endpoint.COMPLETIONS, orjson.dumps(body)
+        return Endpoint.EMBEDDINGS, orjson.dumps({"input": [1]})
+
+
+def _validated(route: _Route, endpoint: Endpoint, body: bytes) -> Any:
+    try:
+        return route.request.validate_json(body)
+    except (TypeError, AttributeError, KeyError) as error:
+        # vLLM's own validators stumble over fields of another type than they expect.
+        raise InvalidRequest(f"the body does not have the shape of {endpoint}: {error}.") from error
+
+
+def _build_llm(vllm_config: Any, client: RoutedClient) -> AsyncLLM:
+    # The one place where vLLM chooses its engine client.
+    EngineCoreClient.make_async_mp_client = staticmethod(lambda **_: client)
+    return AsyncLLM(
+        vllm_config=vllm_config, executor_class=Executor, log_stats=False, log_requests=False
+    )
+
+
+def _raw_request(submit: Submit) -> Request:
+    """The HTTP request as vLLM's classes want it: they read headers and leave notes in `state`."""
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in submit.headers]
+    return Request({"type": "http", "headers": headers, "method": "POST", "path": submit.endpoint})
+
+
+async def _response_events(events: AsyncIterator[Any]) -> AsyncIterator[str]:
+    """The Responses API names its events; the other endpoints send bare data."""
+    async for event in events:
+        data = event.model_dump_json(indent=None, by_alias=True)
+        yield f"event: {event.type}\ndata: {data}\n\n"
+
+
+def _reply(submit: Submit, answer: Any, trace: RequestTrace) -> Reply:
+    status, content_type = 200, JSON
+    if isinstance(answer, Response):
+        status, body = answer.status_code, bytes(answer.body)
+        content_type = answer.headers.get("content-type", JSON)
+    else:
+        body = answer.model_dump_json(by_alias=True).encode()
+    error = trace.error
+    if isinstance(answer, ErrorResponse):
+        status, error = answer.error.code, error or answer.error.type
+    return Reply(submit.request_id, status, content_type, body, trace.usage(), error)
+
+
+def _failure(submit: Submit, error: Exception, trace: RequestTrace) -> Reply:
+    """An exception as an answer; only our own bugs are 500 and logged."""
+    status, body = _error(submit, error)
+    kind = trace.error or type(error).__name__
+    return Reply(submit.request_id, status, JSON, orjson.dumps(body), trace.usage(), kind)
+
+
+def _error(submit: Submit, error: Exception) -> tuple[int, dict[str, Any]]:
+    match error:
+        case ValidationError():
+            failure = _validation_failure(error)
+            return failure.http_status, failure.body()
+        case RequestFailed():
+            return error.error.http_status, error.error.body()
+        case DynamoError():
+            return error.http_status, error.body()
+    response = create_error_response(error)
+    if response.error.code < 500:
+        return response.error.code, response.model_dump()
+    logger.error("request %s failed", submit.request_id, exc_info=error)
+    failure = InternalError(f"internal error; the log has it under request id {submit.request_id}.")
+    return response.error.code, failure.body()
+
+
+def _validation_failure(error: ValidationError) -> InvalidRequest:
+    """pydantic's first complaint as one sentence, with the field it is about."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    param = ".".join(str(part) for part in first["loc"]) or None
+    message = first["msg"].removeprefix("Value error, ")
+    return InvalidRequest(f"{param}: {message}" if param else message, param=param)

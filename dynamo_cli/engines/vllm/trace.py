@@ -1,0 +1,55 @@
+"""What one API request did in the engines, gathered while vLLM's serving classes work on it.
+
+vLLM hands no context of ours from its serving classes to the engine client. A context variable
+does: both run in the request's own task.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from dynamo_cli.messages import Usage
+
+
+class RequestTrace:
+    """Counters of one API request, which may be several engine requests (n > 1, prompt lists).
+
+    Attributes:
+        worker: that must serve it; -1 leaves it to the router.
+        placed: engine request family (siblings of n > 1) -> worker.
+        error: the kind of failure, empty when there is none.
+    """
+
+    __slots__ = (
+        "_untold",
+        "cached_tokens",
+        "error",
+        "output_tokens",
+        "placed",
+        "prompt_tokens",
+        "worker",
+    )
+
+    def __init__(self, worker: int = -1) -> None:
+        self.worker = worker
+        self.placed: dict[str, int] = {}
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.output_tokens = 0
+        self.error = ""
+        self._untold = 0
+
+    def add_output(self, tokens: int) -> None:
+        self.output_tokens += tokens
+        self._untold += tokens
+
+    def take_new_tokens(self) -> int:
+        """Tokens that came since the last call."""
+        new, self._untold = self._untold, 0
+        return new
+
+    def usage(self) -> Usage:
+        return Usage(self.prompt_tokens, self.cached_tokens, self.output_tokens)
+
+
+current_trace: ContextVar[RequestTrace] = ContextVar("current_trace")

@@ -1,0 +1,33 @@
+"""Messages to bytes and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dynamo_cli.errors import Corrupt
+from dynamo_cli.messages import Message
+
+encode = msgspec.msgpack.Encoder().encode
+"""A message as msgpack of a tagged array."""
+
+
+class Decoder:
+    """Bytes to messages of one union.
+
+    Args:
+        union: the messages that may come, ``A | B | ...`` or a single class.
+    """
+
+    def __init__(self, union: Any) -> None:
+        self._decode = msgspec.msgpack.Decoder(union).decode
+
+    def __call__(self, payload: bytes) -> Message:
+        """Raises `Corrupt` for what is none of them."""
+        try:
+            message = self._decode(payload)
+        except msgspec.DecodeError as error:
+            raise Corrupt(f"not a message of this link: {error}") from error
+        assert isinstance(message, Message)
+        return message

@@ -1,0 +1,173 @@
+"""A link: one ring to a peer and one from it, and messages of any size over both."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dynamo_cli.errors import Corrupt
+from dynamo_cli.ipc.ring import HEADER_BYTES, Ring, format_memory
+from dynamo_cli.topology import ProcessId
+
+MAX_PENDING_BYTES = 64 * 1024 * 1024
+"""What a link keeps for a peer that does not read, before it refuses more."""
+
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+"""A reader gives up on a message that grows beyond this."""
+
+
+@dataclass(frozen=True, slots=True)
+class RingFds:
+    """Descriptors of one ring: its memory, and the eventfds for data and for space."""
+
+    memory: int
+    data: int
+    space: int
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.memory, self.data, self.space))
+
+    def close(self) -> None:
+        for descriptor in self:
+            os.close(descriptor)
+
+
+def create_ring(capacity_bytes: int, name: str) -> RingFds:
+    """A new empty ring; `name` is only for /proc, nothing can find it by that.
+
+    The memory is sealed, so that no process can shrink it under another's feet (SIGBUS).
+    """
+    memory = os.memfd_create(f"dynamo-llm:{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(memory, HEADER_BYTES + capacity_bytes)
+    format_memory(memory)
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
+    flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
+    return RingFds(memory, os.eventfd(0, flags), os.eventfd(0, flags))
+
+
+class Link:
+    """Both directions to one life of one peer.
+
+    Messages longer than a quarter of the ring travel in pieces. `send` never blocks: what does
+    not fit waits here, in order, until the peer has made room.
+
+    Args:
+        tx, rx: the rings to and from the peer; the link closes their descriptors.
+
+    Attributes:
+        refused_sends: messages that were not accepted because too much was waiting.
+        pending_bytes: accepted, but not in the ring yet.
+    """
+
+    def __init__(self, peer: ProcessId, generation: int, tx: RingFds, rx: RingFds) -> None:
+        self.peer = peer
+        self.generation = generation
+        self.refused_sends = 0
+        self.pending_bytes = 0
+        self.data_fd, self.space_fd = rx.data, tx.space
+        self._tx = Ring(*tx)
+        self._rx = Ring(*rx)
+        self._piece = self._tx.capacity // 4
+        self._pending: deque[tuple[bytes | memoryview, bool]] = deque()
+        self._partial: list[bytes] = []
+        self._partial_bytes = 0
+        os.close(tx.memory)
+        os.close(rx.memory)
+        self._descriptors = (tx.data, tx.space, rx.data, rx.space)
+
+    # -- sending ---------------------------------------------------------------------------
+
+    def send(self, payload: bytes) -> bool:
+        """Send a message, or keep it until there is room; False: too much is waiting already."""
+        if not self._pending and len(payload) <= self._piece and self._tx.push(payload):
+            return True
+        if self.pending_bytes + len(payload) > MAX_PENDING_BYTES:
+            self.refused_sends += 1
+            return False
+        self._pending.extend(self._pieces(payload))
+        self.pending_bytes += len(payload)
+        self.flush()
+        return True
+
+    def _pieces(self, payload: bytes) -> Iterator[tuple[bytes | memoryview, bool]]:
+        """The message cut to what the ring takes, each with whether more follows."""
+        if len(payload) <= self._piece:
+            yield payload, False
+            return
+        view = memoryview(payload)
+        for start in range(0, len(payload), self._piece):
+            yield view[start : start + self._piece], start + self._piece < len(payload)
+
+    def flush(self) -> None:
+        """Move what waits into the ring; what does not fit gets a wake-up when there is space."""
+        while self._pending:
+            payload, more = self._pending[0]
+            if self._tx.push(payload, more):
+                self._pending.popleft()
+                self.pending_bytes -= len(payload)
+            elif self._tx.arm_space():
+                return
+
+    def on_space(self) -> None:
+        """The space eventfd fired."""
+        clear(self.space_fd)
+        self.flush()
+
+    def depth_bytes(self) -> int:
+        """Bytes that the peer has not read yet."""
+        return self._tx.used_bytes() + self.pending_bytes
+
+    # -- receiving -------------------------------------------------------------------------
+
+    def receive(self, max_bytes: int = 1 << 62) -> list[bytes]:
+        """The whole messages that have come.
+
+        Raises:
+            Corrupt: the peer's memory makes no sense.
+        """
+        records = self._rx.drain(max_bytes)
+        if not self._partial and not any(more for _, more in records):
+            return [payload for payload, _ in records]
+        return [message for record in records if (message := self._joined(*record)) is not None]
+
+    def _joined(self, payload: bytes, more: bool) -> bytes | None:
+        """The message that this piece completes."""
+        self._partial.append(payload)
+        self._partial_bytes += len(payload)
+        if self._partial_bytes > MAX_MESSAGE_BYTES:
+            raise Corrupt(f"a message from {self.peer.name} without an end")
+        if more:
+            return None
+        message = payload if len(self._partial) == 1 else b"".join(self._partial)
+        self._partial, self._partial_bytes = [], 0
+        return message
+
+    def arm(self) -> bool:
+        """Ask for a wake-up when something comes; False: something has come."""
+        return self._rx.arm()
+
+    def disarm(self) -> None:
+        self._rx.disarm()
+
+    def on_data(self) -> None:
+        """The data eventfd fired."""
+        clear(self.data_fd)
+
+    def close(self) -> None:
+        self._pending.clear()
+        self._tx.close()
+        self._rx.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+
+def clear(eventfd: int) -> None:
+    """Take a wake-up."""
+    try:
+        os.eventfd_read(eventfd)
+    except BlockingIOError:
+        pass  # a wake-up that somebody has taken already

@@ -1,0 +1,197 @@
+"""A byte ring in shared memory between one writer and one reader.
+
+    offset      what
+    0           magic
+    64          tail: bytes ever written   (only the writer stores it)
+    128         head: bytes ever read      (only the reader stores it)
+    192         reader_armed: 1 while the reader wants a wake-up for data
+    256         writer_armed: 1 while the writer wants a wake-up for space
+    4096        data area, a power of two
+
+    record:  u64 header (length, MORE flag) | payload | padding to 8
+    A record never wraps: what is left of the data area before the wrap is skipped by a PAD header.
+
+Each word has a cache line of its own. The cursors only grow, so `tail - head` is the number of
+bytes in the ring and a stale cursor is merely pessimistic. A writer that dies before it stores
+the tail has written nothing; a reader that dies before it stores the head has read nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+
+from dynamo_cli.errors import Corrupt, TooLarge
+
+HEADER_BYTES = 4096
+MAGIC = 0x314B4E494C4D4C44
+MORE = 1 << 63
+PAD = (1 << 64) - 1
+
+# Indices of 64-bit words, eight to a cache line.
+_MAGIC, _TAIL, _HEAD, _READER_ARMED, _WRITER_ARMED = 0, 8, 16, 24, 32
+_U64 = struct.Struct("=Q")
+
+
+class Ring:
+    """One end of a ring; each process maps it and uses either the writer's or the reader's half.
+
+    Args:
+        memory: descriptor of `HEADER_BYTES` + capacity bytes of shared memory.
+        data: eventfd that wakes the reader.
+        space: eventfd that wakes the writer.
+
+    Raises:
+        Corrupt: the memory is not a ring.
+    """
+
+    def __init__(self, memory: int, data: int, space: int) -> None:
+        size = os.fstat(memory).st_size
+        self.capacity = size - HEADER_BYTES
+        if self.capacity <= 0 or self.capacity & (self.capacity - 1):
+            raise Corrupt(f"a ring of {self.capacity} bytes is not a power of two")
+        self._map = mmap.mmap(memory, size)
+        view = memoryview(self._map)
+        self._words = view[:HEADER_BYTES].cast("Q")
+        self._bytes = view[HEADER_BYTES:]
+        if self._words[_MAGIC] != MAGIC:
+            raise Corrupt("shared memory without the mark of a ring")
+        self._data_fd, self._space_fd = data, space
+        self._lock = threading.Lock()
+
+    def _fence(self) -> None:
+        """A full memory fence: no load below it may be satisfied before a store above it.
+
+        Python has no fence. Taking and releasing an uncontended lock costs 60 ns and is a locked
+        read-modify-write on x86-64, which is a full fence. On ARMv8 an acquire followed by a
+        release lets a store before and a load after both slip in between, past each other; with
+        a second pair they cannot, since the second acquire stays behind the first release.
+        """
+        with self._lock:
+            pass
+        with self._lock:
+            pass
+
+    # -- writer ----------------------------------------------------------------------------
+
+    def push(self, payload: bytes | memoryview, more: bool = False) -> bool:
+        """Append a record and wake the reader if it sleeps.
+
+        Returns:
+            False when there is no room.
+
+        Raises:
+            TooLarge: it would not fit into half of an empty ring.
+        """
+        words, length = self._words, len(payload)
+        need = 8 + ((length + 7) & ~7)
+        if need > self.capacity // 2:
+            raise TooLarge(f"{length} bytes do not fit into a ring of {self.capacity}")
+        tail = words[_TAIL]
+        offset = tail & (self.capacity - 1)
+        room = self.capacity - offset
+        padding = room if room < need else 0
+        if tail + padding + need - words[_HEAD] > self.capacity:
+            return False
+        if padding:
+            _U64.pack_into(self._bytes, offset, PAD)
+            offset = 0
+        _U64.pack_into(self._bytes, offset, length | MORE if more else length)
+        self._bytes[offset + 8 : offset + 8 + length] = payload
+        self._fence()  # the record is there before the tail says so (needed on ARMv8)
+        words[_TAIL] = tail + padding + need
+        self._fence()  # the tail is there before we look whether the reader went to sleep
+        if words[_READER_ARMED]:
+            words[_READER_ARMED] = 0
+            os.eventfd_write(self._data_fd, 1)
+        return True
+
+    def arm_space(self) -> bool:
+        """Ask for a wake-up when a quarter of the ring is free; False: it is already."""
+        self._words[_WRITER_ARMED] = 1
+        self._fence()
+        if self._free() >= self.capacity // 4:
+            self._words[_WRITER_ARMED] = 0
+            return False
+        return True
+
+    def _free(self) -> int:
+        return self.capacity - (self._words[_TAIL] - self._words[_HEAD])
+
+    # -- reader ----------------------------------------------------------------------------
+
+    def drain(self, max_bytes: int = 1 << 62) -> list[tuple[bytes, bool]]:
+        """Take records, as (payload, more), until the ring is empty or `max_bytes` are taken.
+
+        Raises:
+            Corrupt: a cursor or length that no writer of ours can have stored.
+        """
+        words = self._words
+        head, tail = words[_HEAD], words[_TAIL]
+        if head == tail:
+            return []
+        if not 0 < tail - head <= self.capacity or tail & 7 or head & 7:
+            raise Corrupt(f"cursors {head} and {tail} in a ring of {self.capacity}")
+        self._fence()  # no record is read before the tail that covers it
+        records: list[tuple[bytes, bool]] = []
+        limit = min(tail, head + max_bytes)
+        while head < limit:
+            head = self._read(head, tail, records)
+        self._fence()  # all is copied before the writer may overwrite it
+        words[_HEAD] = head
+        self._fence()  # the head is there before we look whether the writer waits
+        if words[_WRITER_ARMED] and self._free() >= self.capacity // 4:
+            words[_WRITER_ARMED] = 0
+            os.eventfd_write(self._space_fd, 1)
+        return records
+
+    def _read(self, head: int, tail: int, records: list[tuple[bytes, bool]]) -> int:
+        """Append the record at `head`, if it is one; returns the cursor behind it."""
+        offset = head & (self.capacity - 1)
+        (header,) = _U64.unpack_from(self._bytes, offset)
+        if header == PAD:
+            return self._checked(head + self.capacity - offset, tail)
+        length = header & ~MORE
+        if length > self.capacity // 2 or offset + 8 + length > self.capacity:
+            raise Corrupt(f"a record of {length} bytes at {offset} of {self.capacity}")
+        behind = self._checked(head + 8 + ((length + 7) & ~7), tail)
+        records.append((bytes(self._bytes[offset + 8 : offset + 8 + length]), bool(header & MORE)))
+        return behind
+
+    @staticmethod
+    def _checked(cursor: int, tail: int) -> int:
+        if cursor > tail:
+            raise Corrupt(f"a record that ends at {cursor}, beyond the tail {tail}")
+        return cursor
+
+    def arm(self) -> bool:
+        """Ask for a wake-up when there is data; False: there is already."""
+        self._words[_READER_ARMED] = 1
+        self._fence()
+        if self._words[_TAIL] != self._words[_HEAD]:
+            self._words[_READER_ARMED] = 0
+            return False
+        return True
+
+    def disarm(self) -> None:
+        """No wake-up is wanted: the reader is awake."""
+        self._words[_READER_ARMED] = 0
+
+    # -- both ------------------------------------------------------------------------------
+
+    def used_bytes(self) -> int:
+        """Bytes written and not yet read."""
+        return self._words[_TAIL] - self._words[_HEAD]
+
+    def close(self) -> None:
+        self._words.release()
+        self._bytes.release()
+        self._map.close()
+
+
+def format_memory(memory: int) -> None:
+    """Make zeroed shared memory an empty ring."""
+    with mmap.mmap(memory, HEADER_BYTES) as header:
+        _U64.pack_into(header, _MAGIC, MAGIC)

@@ -1,0 +1,235 @@
+"""All the links of one process, and its control socket, behind one handler.
+
+A process is either an asyncio loop, which calls `attach` once, or a loop of its own, which calls
+`poll` when it has time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import socket
+from typing import Any, Protocol
+
+from dynamo_cli.errors import Corrupt
+from dynamo_cli.ipc.codec import encode
+from dynamo_cli.ipc.control import Control
+from dynamo_cli.ipc.link import Link, RingFds, clear, create_ring
+from dynamo_cli.messages import LinkDown, LinkUp, Message, ToChild
+from dynamo_cli.topology import LinkSpec, ProcessId
+
+ROUNDS = 4
+"""How often a link is drained before other callbacks of the loop get their turn."""
+
+ROUND_BYTES = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+
+class Handler(Protocol):
+    """What a process does with what comes."""
+
+    def on_message(self, peer: ProcessId, payload: bytes) -> None: ...
+
+    def on_link(self, peer: ProcessId) -> None:
+        """There is a new link, to a first or a next life of the peer."""
+
+    def on_unlink(self, peer: ProcessId, reason: str) -> None:
+        """A link is gone; all that the peer had sent was delivered before."""
+
+    def on_control(self, message: Any) -> None:
+        """A message of the supervisor that is not about links."""
+
+
+class Switchboard:
+    """Links come and go as the supervisor says.
+
+    Args:
+        control: this process's end of its control socket.
+        handler: gets everything.
+
+    Attributes:
+        links: by peer.
+    """
+
+    def __init__(self, control: socket.socket, handler: Handler) -> None:
+        self.links: dict[ProcessId, Link] = {}
+        self._control = Control(control, ToChild)
+        self._handler = handler
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._refused_before = 0
+        self._poller = select.poll()
+        self._poller.register(self._control.fileno(), select.POLLIN)
+
+    # -- sending ---------------------------------------------------------------------------
+
+    def send(self, peer: ProcessId, message: Message) -> bool:
+        """Send to a peer; False: there is no link to it, or it has too much waiting."""
+        link = self.links.get(peer)
+        if link is None:
+            return False
+        return link.send(encode(message))
+
+    def report(self, message: Message) -> None:
+        """Tell the supervisor."""
+        self._control.send(message)
+
+    def refused_sends(self) -> int:
+        """Messages refused by full links, over the life of the process."""
+        return self._refused_before + sum(link.refused_sends for link in self.links.values())
+
+    def depth_bytes(self) -> dict[str, int]:
+        """Bytes sent and not yet read, by the peer's name."""
+        return {peer.name: link.depth_bytes() for peer, link in self.links.items()}
+
+    # -- asyncio ---------------------------------------------------------------------------
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve all links, now and later, from this loop."""
+        self._loop = loop
+        loop.add_reader(self._control.fileno(), self._on_control)
+        for link in self.links.values():
+            self._watch(link)
+        self._on_control()
+
+    def _watch(self, link: Link) -> None:
+        assert self._loop is not None
+        self._loop.add_reader(link.data_fd, self._on_data, link)
+        self._loop.add_reader(link.space_fd, link.on_space)
+        self._loop.call_soon(self._pump, link)
+
+    def _on_data(self, link: Link) -> None:
+        link.on_data()
+        self._pump(link)
+
+    def _pump(self, link: Link) -> None:
+        """Deliver until the link is empty and armed, or others should have a turn."""
+        for _ in range(ROUNDS):
+            if self.links.get(link.peer) is not link:
+                return
+            if not self._deliver(link) and link.arm():
+                return
+        assert self._loop is not None
+        self._loop.call_soon(self._pump, link)
+
+    # -- a loop of one's own -----------------------------------------------------------------
+
+    def poll(self, timeout_s: float | None) -> bool:
+        """Deliver all there is; when that is nothing, wait for something.
+
+        Args:
+            timeout_s: how long to wait at most; 0 not at all, None for ever.
+
+        Returns:
+            whether anything was delivered.
+        """
+        self._on_control()
+        delivered = self._sweep()
+        if delivered or timeout_s == 0:
+            return delivered
+        if all([link.arm() for link in self.links.values()]):
+            for descriptor, _ in self._poller.poll(None if timeout_s is None else timeout_s * 1000):
+                if descriptor != self._control.fileno():
+                    clear(descriptor)
+        for link in self.links.values():
+            link.disarm()
+        self._on_control()
+        return self._sweep()
+
+    def _sweep(self) -> bool:
+        delivered = False
+        for link in list(self.links.values()):
+            if link.pending_bytes:
+                link.flush()
+            delivered |= self._deliver(link)
+        return delivered
+
+    # -- delivering ------------------------------------------------------------------------
+
+    def _deliver(self, link: Link) -> bool:
+        """Hand over what has come on a link; whether that was anything."""
+        try:
+            payloads = link.receive(ROUND_BYTES)
+            for payload in payloads:
+                self._handler.on_message(link.peer, payload)
+        except Corrupt as error:
+            logger.error("link with %s: %s", link.peer.name, error)
+            self._drop(link, f"corrupt link: {error}")
+            return True
+        return bool(payloads)
+
+    # -- control ---------------------------------------------------------------------------
+
+    def _on_control(self) -> None:
+        self._control.flush()
+        for message, descriptors in self._control.receive():
+            match message:
+                case LinkUp(peer, generation):
+                    self._link(ProcessId.parse(peer), generation, descriptors)
+                case LinkDown(peer, generation, reason):
+                    self._unlink(ProcessId.parse(peer), generation, reason)
+                case _:
+                    self._handler.on_control(message)
+        if self._control.closed:
+            # The supervisor is gone and nobody is left to work for; nothing may hold this up.
+            os._exit(1)
+
+    def _link(self, peer: ProcessId, generation: int, descriptors: list[int]) -> None:
+        if (old := self.links.get(peer)) is not None:
+            self._last_words(old, "replaced")
+        link = Link(peer, generation, RingFds(*descriptors[:3]), RingFds(*descriptors[3:]))
+        self.links[peer] = link
+        self._poller.register(link.data_fd, select.POLLIN)
+        self._poller.register(link.space_fd, select.POLLIN)
+        if self._loop is not None:
+            self._watch(link)
+        self._handler.on_link(peer)
+
+    def _unlink(self, peer: ProcessId, generation: int, reason: str) -> None:
+        link = self.links.get(peer)
+        if link is not None and link.generation == generation:
+            self._last_words(link, reason)
+
+    def _last_words(self, link: Link, reason: str) -> None:
+        """Deliver all that the peer had committed, then let go of the link."""
+        while self.links.get(link.peer) is link and self._deliver(link):
+            pass
+        self._drop(link, reason)
+
+    def _drop(self, link: Link, reason: str) -> None:
+        if self.links.get(link.peer) is not link:
+            return
+        del self.links[link.peer]
+        self._refused_before += link.refused_sends
+        for descriptor in (link.data_fd, link.space_fd):
+            self._poller.unregister(descriptor)
+            if self._loop is not None:
+                self._loop.remove_reader(descriptor)
+        link.close()
+        self._handler.on_unlink(link.peer, reason)
+
+    def close(self) -> None:
+        """Let go of everything; nobody is told."""
+        for link in self.links.values():
+            if self._loop is not None:
+                self._loop.remove_reader(link.data_fd)
+                self._loop.remove_reader(link.space_fd)
+            link.close()
+        self.links.clear()
+        if self._loop is not None:
+            self._loop.remove_reader(self._control.fileno())
+        self._control.close()
+
+
+def join(
+    a: Control, b: Control, a_id: ProcessId, b_id: ProcessId, spec: LinkSpec, generation: int
+) -> None:
+    """Make the two rings of a link and hand them to both processes (supervisor's side)."""
+    to_b = create_ring(spec.a_to_b_bytes, f"{a_id.name} to {b_id.name}")
+    to_a = create_ring(spec.b_to_a_bytes, f"{b_id.name} to {a_id.name}")
+    a.send(LinkUp(b_id.name, generation), (*to_b, *to_a))
+    b.send(LinkUp(a_id.name, generation), (*to_a, *to_b))
+    to_b.close()
+    to_a.close()

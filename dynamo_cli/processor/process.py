@@ -1,0 +1,165 @@
+"""The processor's loop: requests of the frontend to the engines, their outputs back as answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+import uvloop
+
+from dynamo_cli.config import ProcessorConfig
+from dynamo_cli.engines.vllm.serving import Serving
+from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.switchboard import Switchboard
+from dynamo_cli.messages import (
+    Abort,
+    Chunk,
+    Chunks,
+    EngineReady,
+    FromRouter,
+    FromWorker,
+    Phase,
+    PhaseChange,
+    RequestRefused,
+    RoutingDecision,
+    SetPhase,
+    StepOutputs,
+    Stop,
+    Submit,
+    ToChild,
+    ToProcessor,
+    UtilityAnswer,
+)
+from dynamo_cli.processor.placement import Placement
+from dynamo_cli.proctitle import set_title
+from dynamo_cli.topology import ProcessId, Role
+
+FRONTEND = ProcessId(Role.FRONTEND)
+
+logger = logging.getLogger(__name__)
+
+
+def main(process: ProcessId, config: ProcessorConfig, control: socket.socket) -> None:
+    """Run processor `process` until it is told to stop."""
+    uvloop.run(Processor(process, config, control).run())
+
+
+class Processor:
+    """vLLM's front half between one frontend and all workers."""
+
+    def __init__(self, process: ProcessId, config: ProcessorConfig, control: socket.socket) -> None:
+        self._process = process
+        self._config = config
+        self._switchboard = Switchboard(control, self)
+        self._placement = Placement(self._switchboard)
+        self._from_frontend = Decoder(ToProcessor)
+        self._from_worker = Decoder(FromWorker)
+        self._from_router = Decoder(FromRouter)
+        self._requests: dict[str, asyncio.Task[None]] = {}
+        self._chunks: list[Chunk] = []
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._switchboard.report(PhaseChange(Phase.LOADING, "tokenizer"))
+        self._serving = Serving(self._config.engine, self._placement)
+        self._switchboard.attach(self._loop)
+        self._switchboard.report(PhaseChange(Phase.WARMING, "waiting for an engine"))
+        started = asyncio.create_task(self._start())
+        stopped = asyncio.create_task(self._stopped.wait())
+        await asyncio.wait({started, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            await started
+            await stopped
+        self._switchboard.close()
+
+    async def _start(self) -> None:
+        await self._serving.start()
+        self._switchboard.report(PhaseChange(Phase.READY))
+
+    # -- requests --------------------------------------------------------------------------
+
+    def _submit(self, submit: Submit) -> None:
+        task = self._loop.create_task(self._answer(submit))
+        self._requests[submit.request_id] = task
+        task.add_done_callback(lambda _: self._requests.pop(submit.request_id, None))
+
+    async def _answer(self, submit: Submit) -> None:
+        async for message in self._serving.handle(submit):
+            if isinstance(message, Chunk):
+                self._add_chunk(message)
+            else:
+                self._flush()
+                self._switchboard.send(FRONTEND, message)
+
+    def _add_chunk(self, chunk: Chunk) -> None:
+        """One message to the frontend for all that this turn of the loop gives."""
+        if not self._chunks:
+            self._loop.call_soon(self._flush)
+        self._chunks.append(chunk)
+
+    def _flush(self) -> None:
+        if self._chunks:
+            self._switchboard.send(FRONTEND, Chunks(self._chunks))
+            self._chunks = []
+
+    def _abort(self, request_id: str) -> None:
+        if (task := self._requests.get(request_id)) is not None:
+            task.cancel()
+
+    # -- switchboard handler ---------------------------------------------------------------
+
+    def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        match peer.role:
+            case Role.WORKER:
+                self._on_worker(peer.index, payload)
+            case Role.FRONTEND:
+                self._on_frontend(payload)
+            case Role.ROUTER:
+                self._on_router(payload)
+
+    def _on_worker(self, worker: int, payload: bytes) -> None:
+        match self._from_worker(payload):
+            case StepOutputs() as message:
+                self._serving.client.step_outputs(message)
+            case RequestRefused() as message:
+                self._serving.client.request_refused(message)
+            case UtilityAnswer() as message:
+                self._serving.client.utility_answer(message)
+            case EngineReady() as message:
+                self._placement.worker_ready(worker)
+                self._serving.client.engine_ready(message)
+
+    def _on_frontend(self, payload: bytes) -> None:
+        match self._from_frontend(payload):
+            case Submit() as message:
+                self._submit(message)
+            case Abort(request_id):
+                self._abort(request_id)
+
+    def _on_router(self, payload: bytes) -> None:
+        match self._from_router(payload):
+            case RoutingDecision() as decision:
+                self._placement.decided(decision)
+
+    def on_link(self, peer: ProcessId) -> None:
+        """A worker is used when it says that its engine is ready; the others at once."""
+
+    def on_unlink(self, peer: ProcessId, reason: str) -> None:
+        match peer.role:
+            case Role.WORKER:
+                self._placement.worker_gone(peer.index)
+                self._serving.client.worker_lost(peer.index, reason)
+            case Role.ROUTER:
+                self._placement.router_gone()
+            case Role.FRONTEND:
+                for task in list(self._requests.values()):
+                    task.cancel()
+
+    def on_control(self, message: ToChild) -> None:
+        match message:
+            case Stop():
+                self._stopped.set()
+            case SetPhase(phase):
+                set_title(self._process, phase)

@@ -1,0 +1,103 @@
+"""The first lines that every child runs, whoever started it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import dataclass
+
+from dynamo_cli.config import ChildConfig
+from dynamo_cli.errors import DynamoError
+from dynamo_cli.ipc.codec import encode
+from dynamo_cli.messages import Fatal, Phase
+from dynamo_cli.proctitle import set_title
+from dynamo_cli.supervisor.logs import LEVEL_END
+from dynamo_cli.topology import ROLES, ProcessId
+
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a child is told when it is born.
+
+    Attributes:
+        parent_pid: the process that starts it and that it must not outlive.
+    """
+
+    process: ProcessId
+    config: ChildConfig
+    parent_pid: int
+    log_level: str
+
+    def dump(self) -> bytes:
+        return pickle.dumps(self)
+
+    @staticmethod
+    def load(data: bytes) -> Birth:
+        birth = pickle.loads(data)
+        assert isinstance(birth, Birth)
+        return birth
+
+
+def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
+    """Become the process `birth` describes, until its ``main`` returns; then exit."""
+    _die_with(birth.parent_pid)
+    _leave_signals_to_the_supervisor()
+    _log_to(log, birth.log_level)
+    set_title(birth.process, Phase.STARTING)
+    try:
+        module = importlib.import_module(ROLES[birth.process.role].module)
+        module.main(birth.process, birth.config, control)
+    except DynamoError as error:
+        logging.getLogger(__name__).debug("ends because of", exc_info=error)
+        _report(control, Fatal(type(error).__name__, error.message))
+        sys.exit(error.exit_code)
+    except Exception:  # noqa: BLE001 - the process's entry: what nobody named ends it, visibly
+        traceback.print_exc()
+        sys.exit(70)
+
+
+def _die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent ends, however that comes about."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it ended before the line above
+        os._exit(1)
+
+
+def _leave_signals_to_the_supervisor() -> None:
+    """Ctrl-C reaches the whole group of the terminal; only the supervisor acts on it.
+
+    The supervisor starts children with both signals blocked, so that neither can end a child
+    that has not come this far.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def _log_to(log: socket.socket, level: str) -> None:
+    """All output of this process, of libraries in C too, becomes lines for the supervisor."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    log.close()
+    logging.basicConfig(
+        level=level.upper(), format=f"%(levelname)s{LEVEL_END}%(message)s", force=True
+    )
+
+
+def _report(control: socket.socket, message: Fatal) -> None:
+    try:
+        control.send(encode(message))
+    except OSError:
+        # The supervisor is gone or busy: the exit code and the log say the same.
+        logging.getLogger(__name__).error("%s: %s", message.error, message.message)

@@ -1,0 +1,192 @@
+"""One child as the supervisor sees it: control socket, log pipe, phase, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
+from typing import Protocol
+
+from dynamo_cli.config import ChildConfig
+from dynamo_cli.ipc.control import Control
+from dynamo_cli.messages import Fork, Phase, ProcessState, ToSupervisor
+from dynamo_cli.supervisor import child
+from dynamo_cli.supervisor.logs import Line, LogLines
+from dynamo_cli.topology import ProcessId
+
+READ_BYTES = 1 << 16
+
+
+class Parent(Protocol):
+    """What a `Child` tells its supervisor."""
+
+    def on_report(self, child: Child, message: ToSupervisor) -> None: ...
+    def on_log(self, child: Child, line: Line) -> None: ...
+    def on_exit(self, child: Child, exit_code: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How to start a child, again and again."""
+
+    process: ProcessId
+    config: ChildConfig
+    log_level: str
+    device: str = ""
+
+
+class Child:
+    """One life of one process; a restart is a new `Child`.
+
+    Attributes:
+        control: our end of its control socket.
+        phase, reason: where it is, and why, for people.
+        failure: set when it named the reason of its end: (class of errors.py, message).
+        alive: it has not ended, as far as we know.
+    """
+
+    def __init__(self, start: Start, parent: Parent) -> None:
+        self.start = start
+        self.process = start.process
+        self.control, self._control_of_child = Control.pair()
+        self._log, self._log_of_child = socket.socketpair()
+        self._log.setblocking(False)
+        self._parent = parent
+        self._lines = LogLines()
+        self._spawned: SpawnProcess | None = None
+        self.pid = 0
+        self.alive = True
+        self.failure: tuple[str, str] | None = None
+        self.started_ns = self.since_ns = time.monotonic_ns()
+        self.phase, self.reason = Phase.STARTING, ""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self.control.fileno(), self._read_control)
+        self._loop.add_reader(self._log.fileno(), self._read_log)
+
+    @property
+    def tail(self) -> list[str]:
+        """Its last log lines."""
+        return list(self._lines.tail)
+
+    def spawn(self) -> None:
+        """Start it as a fresh Python process."""
+        birth = self._birth(os.getpid())
+        process = multiprocessing.get_context("spawn").Process(
+            target=child.run, args=(birth, self._control_of_child, self._log_of_child)
+        )
+        with _signals_blocked():
+            process.start()
+        assert process.pid is not None
+        self._spawned, self.pid = process, process.pid
+        self._loop.add_reader(process.sentinel, self._spawned_ended)
+        self._let_go()
+
+    def fork_from(self, zygote: Child) -> None:
+        """Have the zygote fork it; its pid comes with `Forked`."""
+        birth = self._birth(zygote.pid)
+        descriptors = (self._control_of_child.fileno(), self._log_of_child.fileno())
+        zygote.control.send(Fork(self.process.name, birth.dump()), descriptors)
+        self._let_go()
+
+    def _birth(self, parent_pid: int) -> child.Birth:
+        return child.Birth(self.process, self.start.config, parent_pid, self.start.log_level)
+
+    def _let_go(self) -> None:
+        """The child has its ends; ours would hide its end from us."""
+        self._control_of_child.close()
+        self._log_of_child.close()
+
+    def move_to(self, phase: Phase, reason: str = "") -> None:
+        self.phase, self.reason, self.since_ns = phase, reason, time.monotonic_ns()
+
+    def state(self, restarts: int) -> ProcessState:
+        return ProcessState(
+            name=self.process.name,
+            role=self.process.role,
+            index=self.process.index,
+            phase=self.phase,
+            reason=self.reason,
+            pid=self.pid,
+            since_ns=self.since_ns,
+            started_ns=self.started_ns,
+            restarts=restarts,
+            device=self.start.device,
+        )
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signal it, if it still runs."""
+        if self.alive and self.pid:
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:
+                self.alive = False
+
+    def ended(self, exit_code: int) -> None:
+        """It is gone: read what it left, let go of everything, tell the parent."""
+        if not self.alive:
+            return
+        self._read_control()
+        self._read_log()
+        self.alive = False
+        for line in self._lines.end():
+            self._parent.on_log(self, line)
+        self._loop.remove_reader(self.control.fileno())
+        self._loop.remove_reader(self._log.fileno())
+        self.control.close()
+        self._log.close()
+        self._parent.on_exit(self, exit_code)
+
+    def _spawned_ended(self) -> None:
+        process = self._spawned
+        assert process is not None
+        self._loop.remove_reader(process.sentinel)
+        process.join()
+        exit_code = process.exitcode
+        process.close()
+        assert exit_code is not None
+        self.ended(exit_code)
+
+    def _read_control(self) -> None:
+        for message, _ in self.control.receive():
+            self._parent.on_report(self, message)
+        if self.control.closed:
+            self._loop.remove_reader(self.control.fileno())
+
+    def _read_log(self) -> None:
+        data = _read_all(self._log, lambda: self._loop.remove_reader(self._log.fileno()))
+        for line in self._lines.feed(data):
+            self._parent.on_log(self, line)
+
+
+def _read_all(pipe: socket.socket, on_end: Callable[[], object]) -> bytes:
+    """Everything that is there now."""
+    data = b""
+    while True:
+        try:
+            part = pipe.recv(READ_BYTES)
+        except BlockingIOError:
+            return data
+        except ConnectionResetError:
+            part = b""
+        if not part:
+            on_end()
+            return data
+        data += part
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A child inherits the mask, and so cannot be ended by Ctrl-C before it has its own handling."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,384 @@
+"""The parent of the tree: starts, joins, watches, restarts, drains and ends the children."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from dynamo_cli.config import (
+    ChildConfig,
+    ProcessorConfig,
+    RouterConfig,
+    ServeConfig,
+    WorkerConfig,
+    ZygoteConfig,
+)
+from dynamo_cli.errors import ChildFailed, DynamoError, error_class
+from dynamo_cli.ipc.switchboard import join
+from dynamo_cli.messages import (
+    Drain,
+    Drained,
+    Exited,
+    Fatal,
+    Forked,
+    LinkDown,
+    Phase,
+    PhaseChange,
+    Probe,
+    ProbeResult,
+    ProcessTable,
+    SetPhase,
+    Stop,
+    ToSupervisor,
+)
+from dynamo_cli.supervisor.children import Child, Start
+from dynamo_cli.supervisor.logs import Line
+from dynamo_cli.supervisor.verdict import Restarts, Verdict, describe_exit, judge
+from dynamo_cli.supervisor.view import View
+from dynamo_cli.topology import ROLES, ProcessId, Role, links_of
+
+STOP_TIMEOUT_S = 5.0
+DRAIN_GRACE_S = 2.0
+FRONTEND = ProcessId(Role.FRONTEND)
+ZYGOTE = ProcessId(Role.ZYGOTE)
+
+
+class Supervisor:
+    """One run of the tool.
+
+    Args:
+        config: the whole plan.
+        view: where people see what happens.
+    """
+
+    def __init__(self, config: ServeConfig, view: View) -> None:
+        self._config = config
+        self._view = view
+        self._children: dict[ProcessId, Child] = {}
+        self._restarts: dict[ProcessId, Restarts] = {}
+        self._links: dict[frozenset[ProcessId], int] = {}
+        self._generations = itertools.count(1)
+        self._has_served = False
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Serve until a signal or a failure.
+
+        Returns:
+            the exit code: 0 after a signal and an orderly end, 130 after a forced one.
+
+        Raises:
+            DynamoError: it cannot serve (any more); all children are gone.
+        """
+        loop = asyncio.get_running_loop()
+        self._end: asyncio.Future[DynamoError | None] = loop.create_future()
+        self._forced = asyncio.Event()
+        self._drained = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            self._start_light()
+            failure = await self._end
+            await self._until_forced(self._drain() if failure is None else None)
+        finally:
+            await self._stop()
+        if failure is not None:
+            raise failure
+        return 130 if self._forced.is_set() else 0
+
+    # -- starting --------------------------------------------------------------------------
+
+    def _start_light(self) -> None:
+        """The zygote first: its import is what takes time. The others come while it imports."""
+        self._start(ZYGOTE)
+        self._start(FRONTEND)
+        if self._config.router is not None:
+            self._start(ProcessId(Role.ROUTER))
+        self._publish()
+
+    def _start_engines(self) -> None:
+        for index in range(self._config.workers):
+            self._start_if_missing(ProcessId(Role.WORKER, index))
+        for index in range(self._config.processors):
+            self._start_if_missing(ProcessId(Role.PROCESSOR, index))
+        self._publish()
+
+    def _start_if_missing(self, process: ProcessId) -> None:
+        child = self._children.get(process)
+        if child is None or (not child.alive and child.phase is not Phase.FAILED):
+            self._start(process)
+
+    def _start(self, process: ProcessId) -> None:
+        start = Start(
+            process,
+            self._config_of(process),
+            self._config.engine.log_level,
+            self._device_of(process),
+        )
+        child = self._children[process] = Child(start, self)
+        self._restarts.setdefault(process, Restarts(self._config.restart))
+        if ROLES[process.role].engine:
+            child.fork_from(self._children[ZYGOTE])
+            child.move_to(Phase.IMPORTING)
+        else:
+            child.spawn()
+        self._join(child)
+
+    def _config_of(self, process: ProcessId) -> ChildConfig:
+        config = self._config
+        match process.role:
+            case Role.FRONTEND:
+                return config.frontend
+            case Role.ROUTER:
+                assert config.router is not None
+                return RouterConfig(config.router)
+            case Role.PROCESSOR:
+                return ProcessorConfig(config.engine, config.workers, config.router is not None)
+            case Role.WORKER:
+                devices = config.engine_devices[process.index] if config.engine_devices else ()
+                return WorkerConfig(replace(config.engine, devices=devices), config.processors)
+            case _:
+                return ZygoteConfig(config.engine)
+
+    def _device_of(self, process: ProcessId) -> str:
+        if process.role is not Role.WORKER:
+            return ""
+        devices = self._config.engine_devices[process.index] if self._config.engine_devices else ()
+        return "gpu " + ",".join(map(str, devices)) if devices else "cpu"
+
+    # -- links -----------------------------------------------------------------------------
+
+    def _join(self, child: Child) -> None:
+        """New links with everybody who is there; the others get theirs when they start."""
+        there = [other.process for other in self._alive() if other is not child]
+        for a, b, spec in links_of(child.process, there):
+            generation = self._links[frozenset((a, b))] = next(self._generations)
+            join(self._children[a].control, self._children[b].control, a, b, spec, generation)
+
+    def _unlink(self, child: Child, reason: str) -> None:
+        there = [other.process for other in self._alive()]
+        for a, b, _ in links_of(child.process, there):
+            generation = self._links.pop(frozenset((a, b)), 0)
+            peer = b if a == child.process else a
+            self._children[peer].control.send(LinkDown(child.process.name, generation, reason))
+
+    def _alive(self) -> Iterator[Child]:
+        return (child for child in self._children.values() if child.alive)
+
+    # -- what children say -----------------------------------------------------------------
+
+    def on_report(self, child: Child, message: ToSupervisor) -> None:
+        match message:
+            case PhaseChange(phase, detail):
+                self._on_phase(child, phase, detail)
+            case Fatal(error, text):
+                child.failure = (error, text)
+            case ProbeResult(worker, error):
+                self._on_probe(self._children[ProcessId(Role.WORKER, worker)], error)
+            case Drained():
+                self._drained.set()
+            case Forked(name, pid):
+                self._children[ProcessId.parse(name)].pid = pid
+                self._publish()
+            case Exited(pid, exit_code):
+                for forked in [other for other in self._alive() if other.pid == pid]:
+                    forked.ended(exit_code)
+
+    def _on_phase(self, child: Child, phase: Phase, detail: str) -> None:
+        child.move_to(phase, detail)
+        if phase is Phase.READY:
+            child.control.send(SetPhase(phase))
+        if child.process == ZYGOTE and phase is Phase.READY:
+            self._start_engines()
+        if child.process.role is Role.WORKER and phase is Phase.PROBING:
+            self._probe(child)
+        if child.process == FRONTEND and phase is Phase.READY:
+            for worker in self._alive():
+                if worker.phase is Phase.PROBING:
+                    self._probe(worker)
+        self._publish()
+
+    def _probe(self, worker: Child) -> None:
+        """Ready is what the frontend has seen one token of."""
+        frontend = self._children[FRONTEND]
+        if frontend.phase is Phase.READY:
+            frontend.control.send(Probe(worker.process.index))
+
+    def _on_probe(self, worker: Child, error: str) -> None:
+        if worker.phase is not Phase.PROBING:
+            return
+        if error:
+            worker.failure = (ChildFailed.__name__, f"its probe failed: {error}")
+            worker.kill()
+            return
+        worker.move_to(Phase.READY)
+        worker.control.send(SetPhase(Phase.READY))
+        self._publish()
+
+    def on_log(self, child: Child, line: Line) -> None:
+        self._view.log(child.process.name, line.level, line.text)
+
+    # -- how children end ------------------------------------------------------------------
+
+    def on_exit(self, child: Child, exit_code: int) -> None:
+        how = describe_exit(exit_code)
+        self._unlink(child, how)
+        if child.process == ZYGOTE:
+            for other in [other for other in self._alive() if ROLES[other.process.role].engine]:
+                other.ended(-signal.SIGKILL)  # the kernel ends them with the zygote
+        if self._stopping:
+            child.move_to(Phase.STOPPED)
+        elif not self._has_served:
+            self._give_up(self._failure_of(child, how))
+        else:
+            self._tell_end(child, how)
+            self._restart_later(child, how)
+        self._publish()
+
+    def _failure_of(self, child: Child, how: str) -> DynamoError:
+        """Why the tool cannot start, in one message."""
+        if child.failure is not None:
+            name, message = child.failure
+            return error_class(name)(message)
+        self._tell_end(child, how)
+        return ChildFailed(
+            f"{child.process.name} ended while it started ({how}); its log is above."
+        )
+
+    def _tell_end(self, child: Child, how: str) -> None:
+        why = child.failure[1] if child.failure is not None else how
+        tail = "".join(f"\n    {line}" for line in child.tail)
+        self._view.notice(
+            "ERROR",
+            f"{child.process.name} (pid {child.pid}) died: {why}"
+            + (f"; its last {len(child.tail)} log lines:{tail}" if tail else ""),
+        )
+
+    def _restart_later(self, child: Child, how: str) -> None:
+        if ROLES[child.process.role].engine and not self._children[ZYGOTE].alive:
+            child.move_to(Phase.BACKOFF, "waiting for the zygote")
+            return  # they start with it
+        delay = self._restarts[child.process].next_delay_s(time.monotonic())
+        if delay is None:
+            child.move_to(
+                Phase.FAILED, f"{how}, {self._config.restart.limit} restarts did not help"
+            )
+            self._view.notice("ERROR", f"{child.process.name} is given up: {child.reason}")
+            return
+        child.move_to(Phase.BACKOFF, how)
+        self._view.notice("WARNING", f"{child.process.name} starts again in {delay:.1f} s")
+        self._background(self._restart(child.process, delay))
+
+    async def _restart(self, process: ProcessId, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        zygote_up = self._children[ZYGOTE].phase is Phase.READY
+        if not self._stopping and (zygote_up or not ROLES[process.role].engine):
+            self._start(process)
+            self._publish()
+
+    def _background(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- telling ---------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        """The process table to the frontend and to people."""
+        table = [
+            child.state(self._restarts[process].count) for process, child in self._children.items()
+        ]
+        verdict = self._verdict()
+        frontend = self._children.get(FRONTEND)
+        if frontend is not None and frontend.alive:
+            frontend.control.send(ProcessTable(table, verdict.serving, verdict.reason))
+        self._view.processes(table)
+        if verdict.serving and not self._has_served:
+            self._has_served = True
+            self._announce()
+        if verdict.hopeless and self._has_served and not self._stopping:
+            self._give_up(ChildFailed(f"nothing can serve any more: {verdict.reason}."))
+
+    def _verdict(self) -> Verdict:
+        table = [child.state(0) for child in self._children.values()]
+        if self._stopping:
+            return Verdict(False, "shutting down")
+        return judge(table)
+
+    def _announce(self) -> None:
+        frontend = self._config.frontend
+        host = "localhost" if frontend.host in ("127.0.0.1", "0.0.0.0", "::") else frontend.host
+        url = f"http://{host}:{frontend.port}/v1"
+        key = " -H 'Authorization: Bearer KEY'" if frontend.api_keys else ""
+        body = '{"messages": [{"role": "user", "content": "What is the capital of France?"}]}'
+        self._view.serving(
+            url, f"curl {url}/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+        )
+
+    # -- ending ----------------------------------------------------------------------------
+
+    def _on_signal(self) -> None:
+        """The first asks, the second insists."""
+        if self._end.done():
+            self._forced.set()
+            self._view.notice("WARNING", "stopping at once")
+        else:
+            self._end.set_result(None)
+
+    def _give_up(self, failure: DynamoError) -> None:
+        if not self._end.done():
+            self._end.set_result(failure)
+
+    async def _drain(self) -> None:
+        """Let what runs finish, as far as time allows."""
+        frontend = self._children[FRONTEND]
+        if not self._has_served or not frontend.alive:
+            return
+        timeout_s = self._config.drain_timeout_s
+        self._view.notice(
+            "INFO", f"finishing what runs, at most {timeout_s:.0f} s; Ctrl-C again stops at once"
+        )
+        frontend.control.send(Drain(timeout_s))
+        try:
+            await asyncio.wait_for(self._drained.wait(), timeout_s + DRAIN_GRACE_S)
+        except TimeoutError:
+            self._view.notice("WARNING", "the frontend did not finish in time")
+
+    async def _until_forced(self, work: object) -> None:
+        if work is None:
+            return
+        orderly = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        forced = asyncio.ensure_future(self._forced.wait())
+        await asyncio.wait({orderly, forced}, return_when=asyncio.FIRST_COMPLETED)
+        orderly.cancel()
+        forced.cancel()
+
+    async def _stop(self) -> None:
+        """End every child: ask, wait, kill. The zygote last, since it tells how the others ended."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        engines_and_others = [child for child in self._alive() if child.process != ZYGOTE]
+        for child in engines_and_others:
+            child.control.send(Stop())
+            if child.phase in (Phase.STARTING, Phase.IMPORTING, Phase.LOADING):
+                child.kill()  # it does not listen yet
+        await self._until_forced(self._all_gone(engines_and_others, STOP_TIMEOUT_S))
+        for child in engines_and_others:
+            child.kill()
+        await self._all_gone(engines_and_others, STOP_TIMEOUT_S)
+        for child in list(self._alive()):
+            child.kill()
+        await self._all_gone(list(self._alive()), STOP_TIMEOUT_S)
+        self._view.close()
+
+    @staticmethod
+    async def _all_gone(children: list[Child], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while any(child.alive for child in children) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)

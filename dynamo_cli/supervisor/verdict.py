@@ -1,0 +1,89 @@
+"""What the supervisor concludes from the state of its children. Pure."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dynamo_cli.config import RestartPolicy
+from dynamo_cli.messages import Phase, ProcessState
+from dynamo_cli.topology import Role
+
+NEEDED = (Role.FRONTEND, Role.PROCESSOR, Role.WORKER)
+"""One ready process of each of these roles can serve; a router only makes it better."""
+
+
+class Verdict(NamedTuple):
+    """Whether requests can be served, and in one sentence why not."""
+
+    serving: bool
+    reason: str
+    hopeless: bool = False
+
+
+def judge(processes: Iterable[ProcessState]) -> Verdict:
+    """Whether the tree can serve; hopeless when it cannot and nothing will change that."""
+    processes = list(processes)
+    for role in NEEDED:
+        of_role = [process for process in processes if process.role is role]
+        phases = {process.phase for process in of_role}
+        if Phase.READY in phases:
+            continue
+        if phases == {Phase.FAILED}:
+            return Verdict(False, f"every {role} failed: {of_role[0].reason}", hopeless=True)
+        waiting = ", ".join(
+            f"{process.name} is {process.phase}"
+            + (f" ({process.reason})" if process.reason else "")
+            for process in of_role
+        )
+        return Verdict(False, waiting or f"{role} has not been started yet")
+    return Verdict(True, "")
+
+
+@dataclass(slots=True)
+class Restarts:
+    """When a child that died may start again.
+
+    Attributes:
+        count: how often it was started again, in all.
+    """
+
+    policy: RestartPolicy
+    count: int = 0
+    _recent: deque[float] = field(default_factory=deque)
+
+    def next_delay_s(self, now_s: float) -> float | None:
+        """Seconds to wait before the next start, doubling each time; None: it has had its tries."""
+        while self._recent and now_s - self._recent[0] > self.policy.window_s:
+            self._recent.popleft()
+        if len(self._recent) >= self.policy.limit:
+            return None
+        delay = self.policy.first_delay_s * 2 ** len(self._recent)
+        self._recent.append(now_s)
+        self.count += 1
+        return min(delay, self.policy.max_delay_s)
+
+
+_HINTS = {
+    signal.SIGKILL: "killed from outside; when nobody did, the kernel ran out of memory (see dmesg)",
+    signal.SIGILL: "this processor lacks an instruction that the engine was built with",
+    signal.SIGSEGV: "a crash in native code",
+    signal.SIGABRT: "native code gave up",
+    signal.SIGBUS: "memory that could not be had",
+}
+
+
+def describe_exit(exit_code: int) -> str:
+    """An exit code as multiprocessing gives it, in words."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    number = -exit_code
+    try:
+        name = signal.Signals(number)
+    except ValueError:
+        return f"signal {number}"
+    hint = _HINTS.get(name)
+    return f"{name.name}: {hint}" if hint else name.name

@@ -1,0 +1,25 @@
+"""Where the supervisor shows what happens; the command line implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from dynamo_cli.messages import ProcessState
+
+
+class View(Protocol):
+    def processes(self, table: Sequence[ProcessState]) -> None:
+        """Every process of the tree, at each change."""
+
+    def log(self, name: str, level: str, text: str) -> None:
+        """One line of a child's log."""
+
+    def serving(self, url: str, curl: str) -> None:
+        """Once, when requests can be answered; `curl` is a command to try."""
+
+    def notice(self, level: str, text: str) -> None:
+        """Something the supervisor has to say: restarts, drains, deaths."""
+
+    def close(self) -> None:
+        """Nothing more will come."""

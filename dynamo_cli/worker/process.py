@@ -1,0 +1,127 @@
+"""The worker's loop: take what came, run one engine step, send what it gave."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+
+from dynamo_cli.config import WorkerConfig
+from dynamo_cli.engines.vllm.engine import Engine
+from dynamo_cli.engines.vllm.environment import select_devices
+from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.switchboard import Switchboard
+from dynamo_cli.messages import (
+    AbortRequests,
+    AddRequest,
+    CallUtility,
+    Phase,
+    PhaseChange,
+    RequestRefused,
+    SetPhase,
+    Stop,
+    ToChild,
+    ToWorker,
+)
+from dynamo_cli.proctitle import set_title
+from dynamo_cli.topology import ProcessId, Role
+
+STATS_INTERVAL_S = 0.25
+
+logger = logging.getLogger(__name__)
+
+
+def main(process: ProcessId, config: WorkerConfig, control: socket.socket) -> None:
+    """Run worker `process` until it is told to stop."""
+    select_devices(config.engine.devices)
+    worker = Worker(process, config, control)
+    worker.load()
+    worker.run()
+
+
+class Worker:
+    """One engine and its links."""
+
+    def __init__(self, process: ProcessId, config: WorkerConfig, control: socket.socket) -> None:
+        self._process = process
+        self._config = config
+        self._switchboard = Switchboard(control, self)
+        self._decoder = Decoder(ToWorker)
+        self._stopping = False
+        self._stats_due_s = 0.0
+        self._stats_current = False
+
+    def load(self) -> None:
+        """Build the engine and tell everybody."""
+        self._switchboard.report(PhaseChange(Phase.LOADING))
+        self._engine = Engine(self._process.index, self._config.engine)
+        for peer in self._switchboard.links:
+            self._switchboard.send(peer, self._engine.ready())
+        self._switchboard.report(PhaseChange(Phase.PROBING))
+
+    def run(self) -> None:
+        while not self._stopping:
+            busy = self._engine.has_work()
+            self._switchboard.poll(0 if busy else self._idle_timeout_s())
+            if self._engine.has_work():
+                self._step()
+            self._report_stats()
+        self._engine.close()
+        self._switchboard.close()
+
+    def _step(self) -> None:
+        for client, outputs in self._engine.step():
+            self._switchboard.send(ProcessId(Role.PROCESSOR, client), outputs)
+        self._stats_current = False
+
+    def _idle_timeout_s(self) -> float | None:
+        return None if self._stats_current else 0.0
+
+    def _report_stats(self) -> None:
+        """At most every interval while busy, and once when the engine becomes idle."""
+        now = time.monotonic()
+        idle = not self._engine.has_work()
+        if self._stats_current or (now < self._stats_due_s and not idle):
+            return
+        stats = self._engine.stats(self._switchboard.refused_sends())
+        for peer in self._switchboard.links:
+            if peer.role in (Role.FRONTEND, Role.ROUTER):
+                self._switchboard.send(peer, stats)
+        self._stats_due_s = now + STATS_INTERVAL_S
+        self._stats_current = idle
+
+    # -- switchboard handler ---------------------------------------------------------------
+
+    def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        match self._decoder(payload):
+            case AddRequest() as message:
+                self._add(peer, message)
+            case AbortRequests(request_ids):
+                self._engine.abort(request_ids)
+            case CallUtility() as message:
+                self._switchboard.send(peer, self._engine.call(message))
+        self._stats_current = False
+
+    def _add(self, peer: ProcessId, message: AddRequest) -> None:
+        try:
+            self._engine.add(peer.index, message)
+        except InvalidRequest as error:
+            refusal = RequestRefused(message.request_id, error.message, error.http_status)
+            self._switchboard.send(peer, refusal)
+
+    def on_link(self, peer: ProcessId) -> None:
+        if hasattr(self, "_engine"):
+            self._switchboard.send(peer, self._engine.ready())
+            self._stats_current = False
+
+    def on_unlink(self, peer: ProcessId, reason: str) -> None:
+        if peer.role is Role.PROCESSOR and (lost := self._engine.abort_client(peer.index)):
+            logger.warning("%s is gone (%s): %d of its requests aborted", peer.name, reason, lost)
+
+    def on_control(self, message: ToChild) -> None:
+        match message:
+            case Stop():
+                self._stopping = True
+            case SetPhase(phase):
+                set_title(self._process, phase)
