@@ -28,7 +28,7 @@ class ProcessId(NamedTuple):
     """One process of the tree: its role and its place among those of that role."""
 
     role: Role
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which nobody needs
 
     @property
     def name(self) -> str:

@@ -1,0 +1,1 @@
+"""The HTTP process: sockets, keys, limits and streams. It knows nothing of models."""

@@ -45,7 +45,8 @@ class Placement:
     async def _ask_router(self, request_id: str, prompt_tokens: int) -> int:
         if ROUTER not in self._switchboard.links:
             return -1
-        answer = self._queries[request_id] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[RoutingDecision] = asyncio.get_running_loop().create_future()
+        self._queries[request_id] = answer
         self._routed.add(request_id)
         try:
             if not self._switchboard.send(ROUTER, RouteQuery(request_id, prompt_tokens)):

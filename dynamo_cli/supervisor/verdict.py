@@ -61,7 +61,7 @@ class Restarts:
             self._recent.popleft()
         if len(self._recent) >= self.policy.limit:
             return None
-        delay = self.policy.first_delay_s * 2 ** len(self._recent)
+        delay = self.policy.first_delay_s * 2.0 ** len(self._recent)
         self._recent.append(now_s)
         self.count += 1
         return min(delay, self.policy.max_delay_s)

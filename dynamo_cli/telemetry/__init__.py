@@ -1,0 +1,1 @@
+"""One truth for people and machines: measurements folded into one immutable `Snapshot`."""

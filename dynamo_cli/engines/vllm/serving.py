@@ -206,8 +206,8 @@ def _failure(submit: Submit, error: Exception, trace: RequestTrace) -> Reply:
 def _error(submit: Submit, error: Exception) -> tuple[int, dict[str, Any]]:
     match error:
         case ValidationError():
-            failure = _validation_failure(error)
-            return failure.http_status, failure.body()
+            invalid = _validation_failure(error)
+            return invalid.http_status, invalid.body()
         case RequestFailed():
             return error.error.http_status, error.error.body()
         case DynamoError():

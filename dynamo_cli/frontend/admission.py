@@ -1,0 +1,74 @@
+"""Who may come in, and with what. Pure."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from dynamo_cli.errors import InvalidRequest, PayloadTooLarge, TooManyRequests, Unauthorized
+
+OPEN_PATHS = frozenset({"/health", "/metrics", "/version"})
+"""What monitors need to see; they have no key."""
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def request_id(given: str | None) -> str:
+    """The client's own id when it is printable ASCII of at most 128 characters, else a new one."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return uuid.uuid4().hex
+
+
+def check_key(path: str, authorization: str | None, keys: Sequence[str]) -> None:
+    """Raises `Unauthorized` unless the path is open, there are no keys, or one of them is given.
+
+    Compares with every key in constant time, so that timing tells nothing.
+    """
+    if not keys or path in OPEN_PATHS:
+        return
+    scheme, _, given = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not given:
+        raise Unauthorized("an API key is needed: send the header 'Authorization: Bearer KEY'.")
+    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in keys]
+    if not any(matches):
+        raise Unauthorized("the API key is not one that this server was started with.")
+
+
+def check_load(in_flight: int, max_inflight: int) -> None:
+    """Raises `TooManyRequests` when as many requests run as may."""
+    if max_inflight and in_flight >= max_inflight:
+        raise TooManyRequests(
+            f"{in_flight} requests are in flight, and --max-inflight is {max_inflight}; "
+            "try again soon.",
+            retry_after_s=1,
+        )
+
+
+def too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body is larger than --max-body-bytes ({max_bytes} bytes).")
+
+
+def check_body(body: bytes) -> None:
+    """Raises `InvalidRequest` unless the body is a JSON object in UTF-8."""
+    if not body:
+        raise InvalidRequest("the body is empty; send a JSON object.")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object.")
+
+
+def forwarded(headers: Mapping[str, str], name: str) -> list[tuple[str, str]]:
+    """The headers that the processor looks at; `name` is the request's id."""
+    kept = [(key.lower(), value) for key, value in headers.items() if key.lower() in _FORWARDED]
+    return [("x-request-id", name), *kept]
+
+
+_FORWARDED = frozenset({"x-session-id", "x-priority", "traceparent", "tracestate"})

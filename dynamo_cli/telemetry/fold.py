@@ -1,0 +1,150 @@
+"""Folds what the processes report into a `Snapshot`. Pure: messages and a clock in."""
+
+from __future__ import annotations
+
+from dynamo_cli import __version__
+from dynamo_cli.messages import (
+    EngineReady,
+    ProcessState,
+    ProcessTable,
+    RouterStats,
+    WorkerStats,
+)
+from dynamo_cli.telemetry.meter import Meter
+from dynamo_cli.telemetry.snapshot import (
+    ProcessView,
+    RouterView,
+    Snapshot,
+    TrafficView,
+    WorkerView,
+)
+from dynamo_cli.telemetry.window import SECOND_NS
+from dynamo_cli.topology import Role
+
+_COUNTERS = (
+    "prefix_cache_queries_tokens",
+    "prefix_cache_hits_tokens",
+    "prompt_tokens",
+    "output_tokens",
+    "preemptions",
+    "steps",
+    "refused_sends",
+)
+
+
+class Fold:
+    """What is known of the tree.
+
+    Args:
+        meter: of the frontend that folds.
+        models: names that the API answers to.
+        started_ns: start of the frontend.
+    """
+
+    def __init__(self, meter: Meter, models: tuple[str, ...], started_ns: int) -> None:
+        self._meter = meter
+        self._models = models
+        self._started_ns = started_ns
+        self.table = ProcessTable([], serving=False, reason="starting")
+        self._engines: dict[int, EngineReady] = {}
+        self._now: dict[int, WorkerStats] = {}
+        self._before: dict[int, dict[str, int]] = {}
+        self._router: RouterStats | None = None
+
+    def apply(self, message: ProcessTable | EngineReady | WorkerStats | RouterStats) -> None:
+        match message:
+            case ProcessTable():
+                self.table = message
+            case EngineReady(worker):
+                self._engines[worker] = message
+            case WorkerStats(worker):
+                self._now[worker] = message
+            case RouterStats():
+                self._router = message
+
+    def worker_gone(self, worker: int) -> None:
+        """A life ended: its totals are kept, its load is gone."""
+        if (last := self._now.pop(worker, None)) is not None:
+            self._before[worker] = self._totals(worker, last)
+
+    def _totals(self, worker: int, stats: WorkerStats | None) -> dict[str, int]:
+        before = self._before.get(worker, {})
+        return {
+            name: before.get(name, 0) + (getattr(stats, name) if stats is not None else 0)
+            for name in _COUNTERS
+        }
+
+    def snapshot(self, now_ns: int, links: dict[str, int], refused_sends: int) -> Snapshot:
+        """Everything as of now; `links` and `refused_sends` are the caller's own."""
+        return Snapshot(
+            version=__version__,
+            uptime_s=(now_ns - self._started_ns) / SECOND_NS,
+            serving=self.table.serving,
+            reason=self.table.reason,
+            models=self._models,
+            processes=[_process(state, now_ns) for state in self.table.processes],
+            workers=[self._worker(index) for index in self._worker_indices()],
+            router=self._router_view(),
+            traffic=_traffic(self._meter, now_ns),
+            aborts=dict(self._meter.aborts),
+            errors=dict(self._meter.errors),
+            links=links,
+            refused_sends=refused_sends,
+        )
+
+    def _worker_indices(self) -> list[int]:
+        known = {state.index for state in self.table.processes if state.role is Role.WORKER}
+        return sorted(known | self._now.keys() | self._before.keys())
+
+    def _worker(self, index: int) -> WorkerView:
+        stats, engine = self._now.get(index), self._engines.get(index)
+        totals = self._totals(index, stats)
+        queries = totals["prefix_cache_queries_tokens"]
+        return WorkerView(
+            worker=index,
+            num_running_reqs=stats.num_running_reqs if stats else 0,
+            num_waiting_reqs=stats.num_waiting_reqs if stats else 0,
+            kv_cache_usage=stats.kv_cache_usage if stats else 0.0,
+            num_blocks=engine.num_blocks if engine else 0,
+            block_size=engine.block_size if engine else 0,
+            hit_ratio=totals["prefix_cache_hits_tokens"] / queries if queries else None,
+            **totals,
+        )
+
+    def _router_view(self) -> RouterView | None:
+        router = self._router
+        return router and RouterView(router.policy, router.decisions, router.active_requests)
+
+
+def _process(state: ProcessState, now_ns: int) -> ProcessView:
+    return ProcessView(
+        name=state.name,
+        role=str(state.role),
+        index=state.index,
+        phase=state.phase,
+        reason=state.reason,
+        pid=state.pid,
+        phase_s=(now_ns - state.since_ns) / SECOND_NS,
+        uptime_s=(now_ns - state.started_ns) / SECOND_NS,
+        restarts=state.restarts,
+        device=state.device,
+    )
+
+
+def _traffic(meter: Meter, now_ns: int) -> TrafficView:
+    ttft_p50, ttft_p95, ttft_p99 = meter.recent_ttft.percentiles(now_ns, 0.5, 0.95, 0.99)
+    itl_p50, itl_p95 = meter.recent_itl.percentiles(now_ns, 0.5, 0.95)
+    return TrafficView(
+        requests=sum(meter.requests.values()),
+        in_flight=meter.in_flight,
+        prompt_tokens=meter.prompt_tokens,
+        cached_tokens=meter.cached_tokens,
+        output_tokens=meter.output_tokens,
+        requests_per_s=meter.recent_requests.rate(now_ns),
+        output_tokens_per_s=meter.recent_tokens.rate(now_ns),
+        ttft_p50_s=ttft_p50,
+        ttft_p95_s=ttft_p95,
+        ttft_p99_s=ttft_p99,
+        itl_p50_s=itl_p50,
+        itl_p95_s=itl_p95,
+    )

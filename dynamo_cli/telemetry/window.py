@@ -1,0 +1,65 @@
+"""What happened in the last seconds. Pure: the clock is an argument, nanoseconds."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+SECOND_NS = 1_000_000_000
+
+
+class WindowSum:
+    """Sum of what was added within the window, in one bucket a second.
+
+    Args:
+        window_s: length of the window.
+    """
+
+    def __init__(self, window_s: int = 10) -> None:
+        self.window_s = window_s
+        self._buckets: deque[list[float]] = deque()  # [second, sum]
+
+    def add(self, value: float, now_ns: int) -> None:
+        second = now_ns // SECOND_NS
+        if self._buckets and self._buckets[-1][0] == second:
+            self._buckets[-1][1] += value
+        else:
+            self._forget(second)
+            self._buckets.append([second, value])
+
+    def total(self, now_ns: int) -> float:
+        self._forget(now_ns // SECOND_NS)
+        return sum(value for _, value in self._buckets)
+
+    def rate(self, now_ns: int) -> float:
+        """Per second."""
+        return self.total(now_ns) / self.window_s
+
+    def _forget(self, second: int) -> None:
+        while self._buckets and self._buckets[0][0] <= second - self.window_s:
+            self._buckets.popleft()
+
+
+class WindowSamples:
+    """The values seen within the window, the newest `limit` of them.
+
+    Args:
+        window_s: length of the window.
+        limit: bound of memory; above it the window is shorter.
+    """
+
+    def __init__(self, window_s: int = 10, limit: int = 4096) -> None:
+        self._window_ns = window_s * SECOND_NS
+        self._samples: deque[tuple[int, float]] = deque(maxlen=limit)
+
+    def add(self, value: float, now_ns: int) -> None:
+        self._samples.append((now_ns, value))
+
+    def percentiles(self, now_ns: int, *ranks: float) -> list[float | None]:
+        """Nearest-rank percentiles, `ranks` in 0..1; None when nothing was seen."""
+        while self._samples and self._samples[0][0] < now_ns - self._window_ns:
+            self._samples.popleft()
+        values = sorted(value for _, value in self._samples)
+        if not values:
+            return [None for _ in ranks]
+        return [values[max(math.ceil(rank * len(values)) - 1, 0)] for rank in ranks]
