@@ -1,4 +1,4 @@
-"""What each process is told when it starts: one frozen dataclass per process, every default once."""
+"""What each process is told when it starts: a frozen dataclass per process, every default once."""
 
 from __future__ import annotations
 

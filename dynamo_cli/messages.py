@@ -43,7 +43,7 @@ class Submit(Message, frozen=True):
         body: the raw JSON, not yet looked at.
         headers: lower-case names that matter further on (x-request-id, x-session-id, ...).
         arrival_ns: when the frontend had read the request's head.
-        worker: index of the worker that must serve it (a readiness probe); -1 lets the router choose.
+        worker: index of the worker that must serve it (a probe); -1 lets the router choose.
         probe: a readiness probe: the processor makes up the smallest request that the model takes.
     """
 
@@ -339,7 +339,7 @@ class Stop(Message, frozen=True):
 
 
 class SetPhase(Message, frozen=True):
-    """The supervisor's verdict on a child that said it can serve; the child shows it in its title."""
+    """The supervisor's verdict on a child that said it can serve; shown in the child's title."""
 
     phase: Phase
 

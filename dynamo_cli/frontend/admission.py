@@ -14,6 +14,8 @@ from dynamo_cli.errors import InvalidRequest, PayloadTooLarge, TooManyRequests, 
 OPEN_PATHS = frozenset({"/health", "/metrics", "/version"})
 """What monitors need to see; they have no key."""
 
+FORWARDED = ("x-session-id", "x-priority", "traceparent", "tracestate")
+
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -34,7 +36,9 @@ def check_key(path: str, authorization: str | None, keys: Sequence[str]) -> None
     scheme, _, given = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not given:
         raise Unauthorized("an API key is needed: send the header 'Authorization: Bearer KEY'.")
-    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in keys]
+    # Bytes that are no UTF-8 come as surrogates.
+    sent = given.strip().encode(errors="surrogateescape")
+    matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
     if not any(matches):
         raise Unauthorized("the API key is not one that this server was started with.")
 
@@ -50,6 +54,7 @@ def check_load(in_flight: int, max_inflight: int) -> None:
 
 
 def too_large(max_bytes: int) -> PayloadTooLarge:
+    """The error for a body over the limit."""
     return PayloadTooLarge(f"the body is larger than --max-body-bytes ({max_bytes} bytes).")
 
 
@@ -67,8 +72,10 @@ def check_body(body: bytes) -> None:
 
 def forwarded(headers: Mapping[str, str], name: str) -> list[tuple[str, str]]:
     """The headers that the processor looks at; `name` is the request's id."""
-    kept = [(key.lower(), value) for key, value in headers.items() if key.lower() in _FORWARDED]
-    return [("x-request-id", name), *kept]
-
-
-_FORWARDED = frozenset({"x-session-id", "x-priority", "traceparent", "tracestate"})
+    kept = [("x-request-id", name)]
+    for header in FORWARDED:
+        if (value := headers.get(header)) is not None:
+            # HTTP's own reading of bytes; aiohttp's (UTF-8, surrogates) cannot go over a link.
+            value = value.encode(errors="surrogateescape").decode("latin-1")
+            kept.append((header, value))
+    return kept

@@ -14,22 +14,32 @@ from aiohttp import web
 from dynamo_cli import __version__
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.errors import (
-    DynamoError,
     Draining,
+    DynamoError,
     InternalError,
+    InvalidRequest,
     MethodNotAllowed,
     NotFound,
     NotReady,
+    PayloadTooLarge,
 )
 from dynamo_cli.frontend import admission, metrics
-from dynamo_cli.frontend.exchange import CLIENT_LEFT, SLOW_READER, Call, Exchange, SlowReader
+from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
 from dynamo_cli.frontend.server import JSON, error_response, json_response
-from dynamo_cli.messages import Endpoint, Phase, Reply
+from dynamo_cli.frontend.stream import EventStream, failure_event
+from dynamo_cli.messages import Endpoint, Head, Phase, Reply
+from dynamo_cli.telemetry.fold import Fold
 from dynamo_cli.telemetry.meter import Meter
 from dynamo_cli.telemetry.snapshot import Snapshot
 from dynamo_cli.telemetry.window import SECOND_NS
 
+GENERATE_PATHS = frozenset(map(str, Endpoint)) - {Endpoint.MODELS}
 MODEL_PREFIX = Endpoint.MODELS + "/"
+CLIENT_CLOSED = 499
+"""Status in the counters of a request whose client did not wait for the answer."""
+
+RETRY_AFTER_S = 2
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +47,23 @@ Route = Callable[["Visit"], Awaitable[web.StreamResponse]]
 
 
 class Visit:
-    """One HTTP request while it is here."""
+    """One HTTP request while it is here.
 
-    __slots__ = ("arrival_ns", "http", "id", "status")
+    Attributes:
+        id: the request's id, the client's own or a new one.
+        status: for the counters, when it is not that of the response.
+        last: a refusal closes the connection, since the body on it is not read to its end.
+    """
+
+    __slots__ = ("arrival_ns", "http", "id", "last", "path", "status")
 
     def __init__(self, http: web.BaseRequest) -> None:
         self.arrival_ns = time.monotonic_ns()
         self.http = http
+        self.path = http.path
         self.id = admission.request_id(http.headers.get("X-Request-ID"))
         self.status = 0
+        self.last = "Expect" in http.headers
 
 
 class Api:
@@ -55,10 +73,8 @@ class Api:
         config: keys and limits.
         exchange: towards the processors.
         meter: counts what passes.
-        snapshot: gives the state of the tree.
-
-    Attributes:
-        draining: new requests are turned away.
+        fold: whether requests can be served.
+        snapshot: gives the state of the whole tree.
     """
 
     def __init__(
@@ -66,15 +82,17 @@ class Api:
         config: FrontendConfig,
         exchange: Exchange,
         meter: Meter,
+        fold: Fold,
         snapshot: Callable[[], Snapshot],
     ) -> None:
         self._config = config
         self._exchange = exchange
         self._meter = meter
+        self._fold = fold
         self._snapshot = snapshot
-        self.draining = False
+        self._one_ended = asyncio.Event()
         self._routes: dict[str, dict[str, Route]] = {
-            **{str(endpoint): {"POST": self._generate} for endpoint in Endpoint},
+            **{path: {"POST": self._generate} for path in GENERATE_PATHS},
             Endpoint.MODELS: {"GET": self._models},
             "/health": {"GET": self._health},
             "/metrics": {"GET": self._metrics},
@@ -83,25 +101,46 @@ class Api:
         }
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request; every failure becomes an answer."""
+        """Answer one request, and count it when it is one for the model."""
         visit = Visit(http)
+        try:
+            response = await self._answer(visit)
+            visit.status = visit.status or response.status
+        finally:
+            if visit.path in GENERATE_PATHS:
+                now = time.monotonic_ns()
+                elapsed_s = (now - visit.arrival_ns) / SECOND_NS
+                self._meter.ended(visit.path, visit.status or CLIENT_CLOSED, elapsed_s, now)
+        return response
+
+    async def idle(self) -> None:
+        """Wait until no request for the model is in flight."""
+        while self._meter.in_flight:
+            self._one_ended.clear()
+            await self._one_ended.wait()
+
+    async def _answer(self, visit: Visit) -> web.StreamResponse:
+        """Every failure becomes an answer."""
         try:
             response = await self._route(visit)(visit)
         except DynamoError as error:
-            response = self._failed(visit, error)
+            response = self._refuse(visit, error)
+        except ConnectionError:
+            raise  # nobody is left to be answered
         except Exception:  # the request's own entry: it fails alone, loudly
             logger.exception("request %s failed", visit.id)
             failure = InternalError(f"internal error; the log has it under request id {visit.id}.")
-            response = self._failed(visit, failure)
+            response = self._refuse(visit, failure)
         if not response.prepared:
             response.headers["X-Request-ID"] = visit.id
         return response
 
-    def _failed(self, visit: Visit, error: DynamoError) -> web.Response:
+    def _refuse(self, visit: Visit, error: DynamoError) -> web.Response:
+        self._meter.failed(_kind(error))
         response = error_response(error)
         if isinstance(error, MethodNotAllowed):
-            response.headers["Allow"] = ", ".join(self._methods(visit.http.path))
-        if isinstance(error, Draining):
+            response.headers["Allow"] = ", ".join(self._methods(visit.path))
+        if visit.last or isinstance(error, Draining | PayloadTooLarge):
             response.force_close()
         return response
 
@@ -112,106 +151,90 @@ class Api:
 
     def _route(self, visit: Visit) -> Route:
         http = visit.http
-        methods = self._methods(http.path)
-        admission.check_key(http.path, http.headers.get("Authorization"), self._config.api_keys)
+        methods = self._methods(visit.path)
         if not methods:
-            raise NotFound(f"there is no {http.path} here; see /v1/models or the README.")
+            raise NotFound(f"there is no {visit.path!a} here; the API is under /v1.")
         if http.method not in methods:
             allowed = ", ".join(methods)
-            raise MethodNotAllowed(f"{http.path} takes {allowed}, not {http.method}.")
+            raise MethodNotAllowed(f"{visit.path} takes {allowed}, not {http.method}.")
+        authorization = http.headers.get("Authorization")
+        admission.check_key(visit.path, authorization, self._config.api_keys)
         return methods[http.method]
+
+    def _check_serving(self) -> None:
+        if self._fold.draining:
+            raise Draining("the server is shutting down.", retry_after_s=RETRY_AFTER_S)
+        if not self._fold.serving:
+            raise NotReady(f"not ready: {self._fold.reason}.", retry_after_s=RETRY_AFTER_S)
 
     # -- requests for the model --------------------------------------------------------------
 
     async def _generate(self, visit: Visit) -> web.StreamResponse:
-        """Count a request around its handling."""
-        endpoint = Endpoint(visit.http.path)
-        status, counted = 499, False
+        self._check_serving()
+        admission.check_load(self._meter.in_flight, self._config.max_inflight)
+        self._meter.in_flight += 1
         try:
-            self._check_open()
-            admission.check_load(self._meter.in_flight, self._config.max_inflight)
-            self._meter.in_flight += 1
-            counted = True
-            response = await self._forward(visit, endpoint)
-            status = visit.status or response.status
-            return response
-        except DynamoError as error:
-            status = error.http_status
-            raise
+            return await self._forward(visit, await self._body(visit))
         finally:
-            now = time.monotonic_ns()
-            self._meter.in_flight -= counted
-            self._meter.ended(endpoint, status, (now - visit.arrival_ns) / SECOND_NS, now)
+            self._meter.in_flight -= 1
+            self._one_ended.set()
 
-    async def _forward(self, visit: Visit, endpoint: Endpoint) -> web.StreamResponse:
-        body = await self._body(visit.http)
-        headers = admission.forwarded(visit.http.headers, visit.id)
-        call = self._exchange.submit(endpoint, body, headers, visit.id, visit.arrival_ns)
-        abort = CLIENT_LEFT
-        try:
-            answer = await call.answer
-            if isinstance(answer, Reply):
-                response = _reply(answer)
-                call.end(answer.usage, answer.error)
-            else:
-                response = await self._stream(visit, call, answer.content_type)
-            abort = ""
-            return response
-        except SlowReader:
-            abort = SLOW_READER
-            raise asyncio.CancelledError from None
-        except DynamoError:
-            abort = ""
-            raise
-        finally:
-            self._exchange.close(call, abort)
-            self._meter.used(call.usage, call.error, time.monotonic_ns())
-
-    async def _stream(self, visit: Visit, call: Call, content_type: str) -> web.StreamResponse:
-        """Write a stream as it comes; an error in the middle is an event of its own."""
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": content_type,
-                "Cache-Control": "no-cache",
-                "X-Accel-Buffering": "no",
-                "X-Request-ID": visit.id,
-            }
-        )
-        await response.prepare(visit.http)
-        try:
-            async for data in call.data():
-                await response.write(data)
-        except DynamoError as error:
-            visit.status = error.http_status
-            await response.write(b"data: %b\n\ndata: [DONE]\n\n" % orjson.dumps(error.body()))
-        except SlowReader:
-            visit.status = 499
-            if visit.http.transport is not None:
-                visit.http.transport.abort()
-            raise
-        except ConnectionError:
-            visit.status = 499
-            raise asyncio.CancelledError from None  # the client left
-        await response.write_eof()
-        return response
-
-    async def _body(self, http: web.BaseRequest) -> bytes:
-        limit = self._config.max_body_bytes
+    async def _body(self, visit: Visit) -> bytes:
+        http, limit = visit.http, self._config.max_body_bytes
         if http.content_length is not None and http.content_length > limit:
             raise admission.too_large(limit)
+        if http.headers.get("Expect", "").lower() == "100-continue" and http.transport is not None:
+            http.transport.write(CONTINUE)
         try:
             body = await http.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise admission.too_large(limit) from error
+        except web.RequestPayloadError as error:
+            http.content.feed_eof()  # else aiohttp would look for its end, and fail again
+            visit.last = True
+            raise InvalidRequest(f"the body cannot be read: {_one_line(error)}.") from error
         admission.check_body(body)
         return body
 
-    def _check_open(self) -> None:
-        if self.draining:
-            raise Draining("the server is shutting down.", retry_after_s=5)
-        snapshot = self._snapshot()
-        if not snapshot.serving:
-            raise NotReady(f"not ready to serve: {snapshot.reason}.", retry_after_s=2)
+    async def _forward(self, visit: Visit, body: bytes) -> web.StreamResponse:
+        """Have a processor answer."""
+        call = self._exchange.submit(
+            Endpoint(visit.path),
+            body,
+            admission.forwarded(visit.http.headers, visit.id),
+            visit.id,
+            visit.arrival_ns,
+        )
+        try:
+            answer = await call.answer
+            if isinstance(answer, Head):
+                return await self._stream(visit, call, answer)
+        except (asyncio.CancelledError, ConnectionError):
+            self._exchange.close(call, CLIENT_LEFT)
+            raise
+        finally:
+            self._exchange.close(call)
+        now = time.monotonic_ns()
+        self._meter.used(answer.usage, now)
+        self._meter.recent_output.add(answer.usage.output_tokens, now)
+        self._meter.failed(answer.error)
+        return _reply(answer)
+
+    async def _stream(self, visit: Visit, call: Call, head: Head) -> web.StreamResponse:
+        """Let a stream flow to the client; where it breaks off, an event of its own says why."""
+        limit = self._config.max_pending_bytes
+        stream = await EventStream.start(visit.http, head, visit.id, limit)
+        call.write_to(stream.write)
+        try:
+            finish = await call.finish
+        except DynamoError as error:
+            visit.status = error.http_status
+            self._meter.failed(_kind(error))
+            stream.write(failure_event(error))
+        else:
+            self._meter.used(finish.usage, time.monotonic_ns())
+            self._meter.failed(finish.error)
+        return stream.response
 
     # -- the models --------------------------------------------------------------------------
 
@@ -219,17 +242,19 @@ class Api:
         return _reply(await self._ask_models(visit))
 
     async def _model(self, visit: Visit) -> web.StreamResponse:
-        name = visit.http.path.removeprefix(MODEL_PREFIX)
+        name = visit.path.removeprefix(MODEL_PREFIX)
         reply = await self._ask_models(visit)
-        for model in orjson.loads(reply.body).get("data", []):
+        if reply.status != 200:
+            return _reply(reply)
+        for model in orjson.loads(reply.body)["data"]:
             if model["id"] == name:
                 return json_response(model)
         raise NotFound(
-            f"the model {name!r} does not exist; GET {Endpoint.MODELS} lists those that do."
+            f"the model {name!a} does not exist; GET {Endpoint.MODELS} lists those that do."
         )
 
     async def _ask_models(self, visit: Visit) -> Reply:
-        self._check_open()
+        self._check_serving()
         call = self._exchange.submit(Endpoint.MODELS, b"", [], visit.id, visit.arrival_ns)
         try:
             answer = await call.answer
@@ -250,7 +275,7 @@ class Api:
         }
         response = json_response(health, 200 if snapshot.serving else 503)
         if not snapshot.serving:
-            response.headers["Retry-After"] = "2"
+            response.headers["Retry-After"] = str(RETRY_AFTER_S)
         return response
 
     async def _metrics(self, visit: Visit) -> web.StreamResponse:
@@ -264,7 +289,15 @@ class Api:
         return web.Response(body=msgspec.json.encode(self._snapshot()), content_type=JSON)
 
 
-def _reply(answer: Reply) -> web.Response:
-    return web.Response(
-        body=answer.body, status=answer.status, headers={"Content-Type": answer.content_type}
-    )
+def _reply(reply: Reply) -> web.Response:
+    headers = {"Content-Type": reply.content_type}
+    return web.Response(body=reply.body, status=reply.status, headers=headers)
+
+
+def _kind(error: DynamoError) -> str:
+    """A failure's name in the counters."""
+    return error.code or error.openai_type
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 import socket
 import time
+from collections.abc import Coroutine
 
 import uvloop
-from aiohttp import web
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.errors import DynamoError, Draining, NotReady, PortInUse
+from dynamo_cli.errors import Draining, PortInUse
 from dynamo_cli.frontend.api import Api
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
 from dynamo_cli.frontend.server import HttpServer
@@ -45,12 +45,15 @@ from dynamo_cli.topology import ProcessId, Role
 
 BACKLOG = 1024
 LAST_WORDS_S = 1.0
-
-logger = logging.getLogger(__name__)
+FLUSH_POLL_S = 0.01
 
 
 def main(process: ProcessId, config: FrontendConfig, control: socket.socket) -> None:
-    """Run the frontend until it is told to stop."""
+    """Run the frontend until it is told to stop.
+
+    Raises:
+        PortInUse: it cannot listen where it should.
+    """
     uvloop.run(Frontend(process, config, control).run())
 
 
@@ -64,35 +67,34 @@ class Frontend:
         self._decoder = Decoder(ToFrontend)
         self._meter = Meter()
         self._fold = Fold(self._meter, config.served_names, time.monotonic_ns())
-        self._exchange = Exchange(self._switchboard, self._meter, config.max_pending_bytes)
-        self._api = Api(config, self._exchange, self._meter, self._snapshot)
+        self._exchange = Exchange(self._switchboard, self._meter)
+        self._api = Api(config, self._exchange, self._meter, self._fold, self._snapshot)
+        self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._stopped = asyncio.Event()
         self._switchboard.report(PhaseChange(Phase.STARTING))
         await self._listen()
-        self._switchboard.attach(loop)
-        self._switchboard.report(PhaseChange(Phase.READY))
+        self._switchboard.attach(asyncio.get_running_loop())
+        self._switchboard.report(PhaseChange(Phase.READY, self._fold.url))
         await self._stopped.wait()
-        await self._runner.cleanup()
+        self._listener.close()
         self._switchboard.close()
 
     async def _listen(self) -> None:
         """Bind the port. Raises `PortInUse` when that cannot be."""
-        server = HttpServer(self._api.handle, self._config.max_body_bytes)
-        self._runner = web.ServerRunner(server, shutdown_timeout=LAST_WORDS_S)
-        await self._runner.setup()
         host, port = self._config.host, self._config.port
-        self._site = web.TCPSite(self._runner, host, port, backlog=BACKLOG)
+        self._server = HttpServer(self._api.handle, self._config.max_body_bytes)
+        loop = asyncio.get_running_loop()
         try:
-            await self._site.start()
+            self._listener = await loop.create_server(self._server, host, port, backlog=BACKLOG)
         except OSError as error:
             raise PortInUse(
-                f"cannot listen on {host}:{port}: {error.strerror or error}. "
-                "Choose another address with --host and --http-port."
+                f"cannot listen on {host}:{port}: {_why(error)}. "
+                "Choose another address with --host or another port with --http-port."
             ) from error
+        port = self._listener.sockets[0].getsockname()[1]
+        self._fold.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _snapshot(self) -> Snapshot:
         board = self._switchboard
@@ -120,6 +122,8 @@ class Frontend:
                 self._exchange.processor_down(peer, reason)
             case Role.WORKER:
                 self._fold.worker_gone(peer.index)
+            case Role.ROUTER:
+                self._fold.router_gone()
 
     def on_control(self, message: ToChild) -> None:
         match message:
@@ -146,49 +150,60 @@ class Frontend:
 
     async def _probe(self, worker: int) -> None:
         """One token through processor and worker and back."""
-        error = ""
+        timeout_s = self._config.first_answer_timeout_s
         try:
-            async with asyncio.timeout(self._config.first_answer_timeout_s):
-                answer = await self._first_answer(worker)
+            async with asyncio.timeout(timeout_s):
+                answer = await self._exchange.probe(worker)
+            error = _probe_error(answer)
         except TimeoutError:
-            error = f"no answer within {self._config.first_answer_timeout_s:.0f} s"
-        except DynamoError as failure:
-            error = failure.message
-        else:
-            if not isinstance(answer, Reply) or answer.status != 200:
-                error = f"answered with {answer}"
+            error = f"no answer within {timeout_s:.0f} s"
         self._switchboard.report(ProbeResult(worker, error))
-
-    async def _first_answer(self, worker: int) -> Reply | Head:
-        while True:
-            try:
-                call = self._exchange.probe(worker)
-            except NotReady:
-                await asyncio.sleep(0.02)  # no processor is ready yet
-                continue
-            try:
-                return await call.answer
-            finally:
-                self._exchange.close(call)
 
     async def _drain(self, timeout_s: float) -> None:
         """Turn newcomers away, wait for the rest, end what is left."""
         set_title(self._process, Phase.DRAINING)
-        self._api.draining = True
-        await self._site.stop()
-        deadline = time.monotonic() + timeout_s
-        while self._meter.in_flight and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
+        self._fold.draining = True
+        self._listener.close()
+        await _at_most(timeout_s, self._api.idle())
         remaining = self._meter.in_flight
         if remaining:
-            self._meter.aborts[SHUTDOWN] += remaining
-            self._exchange.fail_all(
-                Draining("the server was shut down before the answer was complete.")
-            )
-            await asyncio.sleep(0.1)  # their last words go out
+            failure = Draining("the server was shut down before the answer was complete.")
+            self._exchange.abort_all(SHUTDOWN, failure)
+        await _at_most(LAST_WORDS_S, self._flushed())
         self._switchboard.report(Drained(remaining))
 
-    def _background(self, work: object) -> None:
-        task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+    async def _flushed(self) -> None:
+        """Wait until the kernel has all that was written; it has no event for that."""
+        await self._api.idle()
+        while self._server.unsent_bytes():  # noqa: ASYNC110
+            await asyncio.sleep(FLUSH_POLL_S)
+
+    def _background(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _at_most(timeout_s: float, work: Coroutine[object, object, None]) -> None:
+    """Do the work, or give it up when time is over."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await work
+    except TimeoutError:
+        pass  # whoever asks looks at what is left
+
+
+def _probe_error(answer: Reply | Head) -> str:
+    """Why an answer to a probe is no success; empty when it is one."""
+    if isinstance(answer, Head):
+        return "a probe was answered with a stream"
+    if answer.status == 200:
+        return ""
+    return f"status {answer.status}: {answer.body.decode(errors='replace')}"
+
+
+def _why(error: OSError) -> str:
+    """The system's own words; asyncio wraps them in others."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import orjson
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
 from dynamo_cli.frontend.admission import request_id
 
 JSON = "application/json"
+KEEPALIVE_S = 75.0
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +22,7 @@ Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
-    return web.Response(
-        body=orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS), status=status, content_type=JSON
-    )
+    return web.Response(body=orjson.dumps(value), status=status, content_type=JSON)
 
 
 def error_response(error: DynamoError) -> web.Response:
@@ -35,7 +33,7 @@ def error_response(error: DynamoError) -> web.Response:
     return response
 
 
-class _Connection(RequestHandler):  # type: ignore[type-arg]
+class _Connection(web.RequestHandler):
     """One connection; what is not HTTP gets an answer in our shape too."""
 
     def handle_error(
@@ -45,13 +43,13 @@ class _Connection(RequestHandler):  # type: ignore[type-arg]
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        """The answer when there is no request to handle, or none came out of handling it."""
+        error: DynamoError
         if status < 500:
-            first_line = (message or "").strip().splitlines()
-            error: DynamoError = InvalidRequest(
-                f"not valid HTTP: {first_line[0] if first_line else status}"
-            )
+            what = (message or "").strip().partition("\n")[0] or f"status {status}"
+            error = InvalidRequest(f"this is not valid HTTP: {what.strip(' :')}.")
         else:
-            logger.error("request failed in the HTTP server", exc_info=exc)
+            logger.error("the HTTP server failed", exc_info=exc)
             error = InternalError("internal error; the server's log has it.")
         response = error_response(error)
         response.headers["X-Request-ID"] = request_id(request.headers.get("X-Request-ID"))
@@ -59,7 +57,7 @@ class _Connection(RequestHandler):  # type: ignore[type-arg]
         return response
 
 
-class HttpServer(web.Server):  # type: ignore[type-arg]
+class HttpServer(web.Server):
     """Calls `handle` for each request; cancels it when the client leaves.
 
     Args:
@@ -68,25 +66,21 @@ class HttpServer(web.Server):  # type: ignore[type-arg]
     """
 
     def __init__(self, handle: Handle, max_body_bytes: int) -> None:
-        self._connection_options: dict[str, Any] = {
-            "access_log": None,
-            "keepalive_timeout": 75.0,
-            "tcp_keepalive": True,
-        }
+        loop = asyncio.get_running_loop()
         super().__init__(
             handle,
-            request_factory=partial(_request, max_body_bytes),
+            request_factory=partial(web.BaseRequest, loop=loop, client_max_size=max_body_bytes),
             handler_cancellation=True,
-            **self._connection_options,
         )
 
-    def __call__(self) -> RequestHandler:  # type: ignore[type-arg]
-        return _Connection(self, loop=self._loop, **self._connection_options)
+    def __call__(self) -> web.RequestHandler:
+        loop = asyncio.get_running_loop()
+        # `access_log=None` is how aiohttp is told to have none, whatever its annotation says.
+        return _Connection(self, loop=loop, keepalive_timeout=KEEPALIVE_S, access_log=None)  # type: ignore[arg-type]
 
-
-def _request(
-    max_body_bytes: int, message: Any, payload: Any, protocol: Any, writer: Any, task: Any
-) -> web.BaseRequest:
-    return web.BaseRequest(
-        message, payload, protocol, writer, task, protocol._loop, client_max_size=max_body_bytes
-    )
+    def unsent_bytes(self) -> int:
+        """What was written and the kernel has not taken yet, over all connections."""
+        transports = [connection.transport for connection in self.connections]
+        return sum(
+            transport.get_write_buffer_size() for transport in transports if transport is not None
+        )

@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dynamo_cli.errors import Corrupt
@@ -167,7 +168,5 @@ class Link:
 
 def clear(eventfd: int) -> None:
     """Take a wake-up."""
-    try:
+    with suppress(BlockingIOError):  # somebody has taken it already
         os.eventfd_read(eventfd)
-    except BlockingIOError:
-        pass  # a wake-up that somebody has taken already

@@ -129,7 +129,8 @@ class Switchboard:
         delivered = self._sweep()
         if delivered or timeout_s == 0:
             return delivered
-        if all([link.arm() for link in self.links.values()]):
+        quiet = [link.arm() for link in self.links.values()]  # every one, not up to the first
+        if all(quiet):
             for descriptor, _ in self._poller.poll(None if timeout_s is None else timeout_s * 1000):
                 if descriptor != self._control.fileno():
                     clear(descriptor)
@@ -224,7 +225,7 @@ class Switchboard:
 
 
 def join(
-    a: Control, b: Control, a_id: ProcessId, b_id: ProcessId, spec: LinkSpec, generation: int
+    a: Control, b: Control, a_id: ProcessId, b_id: ProcessId, *, spec: LinkSpec, generation: int
 ) -> None:
     """Make the two rings of a link and hand them to both processes (supervisor's side)."""
     to_b = create_ring(spec.a_to_b_bytes, f"{a_id.name} to {b_id.name}")

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 
-from dynamo_cli.messages import RouterStats, RouteQuery, RoutingDecision
+from dynamo_cli.messages import RouteQuery, RouterStats, RoutingDecision
 from dynamo_cli.router.policies import POLICIES, WorkerLoad
 
 
@@ -72,9 +72,9 @@ class RouterState:
     def end(self, request_id: str) -> None:
         """All of a request's load is gone; unknown ids are of workers that are gone."""
         self.first_token(request_id)
-        if (request := self.requests.pop(request_id, None)) is not None:
-            if (worker := self.workers.get(request.worker)) is not None:
-                worker.active_requests -= 1
+        request = self.requests.pop(request_id, None)
+        if request is not None and (worker := self.workers.get(request.worker)) is not None:
+            worker.active_requests -= 1
 
     def worker_up(self, worker: int) -> None:
         """A worker's engine is ready: a new life without load."""

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from typing import Protocol
@@ -49,7 +49,7 @@ class Child:
         control: our end of its control socket.
         phase, reason: where it is, and why, for people.
         failure: set when it named the reason of its end: (class of errors.py, message).
-        alive: it has not ended, as far as we know.
+        gone: set when it has ended.
     """
 
     def __init__(self, start: Start, parent: Parent) -> None:
@@ -62,13 +62,18 @@ class Child:
         self._lines = LogLines()
         self._spawned: SpawnProcess | None = None
         self.pid = 0
-        self.alive = True
+        self.gone = asyncio.Event()
         self.failure: tuple[str, str] | None = None
         self.started_ns = self.since_ns = time.monotonic_ns()
         self.phase, self.reason = Phase.STARTING, ""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.control.fileno(), self._read_control)
         self._loop.add_reader(self._log.fileno(), self._read_log)
+
+    @property
+    def alive(self) -> bool:
+        """It has not ended, as far as we know."""
+        return not self.gone.is_set()
 
     @property
     def tail(self) -> list[str]:
@@ -123,10 +128,8 @@ class Child:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal it, if it still runs."""
         if self.alive and self.pid:
-            try:
+            with suppress(ProcessLookupError):  # its end is about to be told
                 os.kill(self.pid, number)
-            except ProcessLookupError:
-                self.alive = False
 
     def ended(self, exit_code: int) -> None:
         """It is gone: read what it left, let go of everything, tell the parent."""
@@ -134,7 +137,7 @@ class Child:
             return
         self._read_control()
         self._read_log()
-        self.alive = False
+        self.gone.set()
         for line in self._lines.end():
             self._parent.on_log(self, line)
         self._loop.remove_reader(self.control.fileno())
@@ -183,7 +186,7 @@ def _read_all(pipe: socket.socket, on_end: Callable[[], object]) -> bytes:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """A child inherits the mask, and so cannot be ended by Ctrl-C before it has its own handling."""
+    """A child inherits the mask, so that Ctrl-C cannot end it before it has its own handling."""
     signals = {signal.SIGINT, signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:

@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from dynamo_cli.config import (
@@ -46,6 +47,8 @@ DRAIN_GRACE_S = 2.0
 FRONTEND = ProcessId(Role.FRONTEND)
 ZYGOTE = ProcessId(Role.ZYGOTE)
 
+Work = Coroutine[object, object, None]
+
 
 class Supervisor:
     """One run of the tool.
@@ -84,7 +87,8 @@ class Supervisor:
         try:
             self._start_light()
             failure = await self._end
-            await self._until_forced(self._drain() if failure is None else None)
+            if failure is None:
+                await self._until_forced(self._drain())
         finally:
             await self._stop()
         if failure is not None:
@@ -158,7 +162,8 @@ class Supervisor:
         there = [other.process for other in self._alive() if other is not child]
         for a, b, spec in links_of(child.process, there):
             generation = self._links[frozenset((a, b))] = next(self._generations)
-            join(self._children[a].control, self._children[b].control, a, b, spec, generation)
+            ends = self._children[a].control, self._children[b].control
+            join(*ends, a, b, spec=spec, generation=generation)
 
     def _unlink(self, child: Child, reason: str) -> None:
         there = [other.process for other in self._alive()]
@@ -281,8 +286,8 @@ class Supervisor:
             self._start(process)
             self._publish()
 
-    def _background(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+    def _background(self, work: Work) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -349,17 +354,15 @@ class Supervisor:
         except TimeoutError:
             self._view.notice("WARNING", "the frontend did not finish in time")
 
-    async def _until_forced(self, work: object) -> None:
-        if work is None:
-            return
-        orderly = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        forced = asyncio.ensure_future(self._forced.wait())
+    async def _until_forced(self, work: Work) -> None:
+        loop = asyncio.get_running_loop()
+        orderly, forced = loop.create_task(work), loop.create_task(self._forced.wait())
         await asyncio.wait({orderly, forced}, return_when=asyncio.FIRST_COMPLETED)
         orderly.cancel()
         forced.cancel()
 
     async def _stop(self) -> None:
-        """End every child: ask, wait, kill. The zygote last, since it tells how the others ended."""
+        """End every child: ask, wait, kill. The zygote last: it tells how the others ended."""
         self._stopping = True
         for task in self._tasks:
             task.cancel()
@@ -379,6 +382,7 @@ class Supervisor:
 
     @staticmethod
     async def _all_gone(children: list[Child], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while any(child.alive for child in children) and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        with suppress(TimeoutError):  # the caller looks who is left
+            async with asyncio.timeout(timeout_s):
+                for child in children:
+                    await child.gone.wait()

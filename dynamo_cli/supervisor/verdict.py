@@ -68,7 +68,7 @@ class Restarts:
 
 
 _HINTS = {
-    signal.SIGKILL: "killed from outside; when nobody did, the kernel ran out of memory (see dmesg)",
+    signal.SIGKILL: "killed from outside; if nobody did, the kernel ran out of memory (see dmesg)",
     signal.SIGILL: "this processor lacks an instruction that the engine was built with",
     signal.SIGSEGV: "a crash in native code",
     signal.SIGABRT: "native code gave up",

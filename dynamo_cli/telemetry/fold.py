@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from dynamo_cli import __version__
 from dynamo_cli.messages import (
     EngineReady,
@@ -21,6 +23,8 @@ from dynamo_cli.telemetry.snapshot import (
 from dynamo_cli.telemetry.window import SECOND_NS
 from dynamo_cli.topology import Role
 
+K = TypeVar("K")
+
 _COUNTERS = (
     "prefix_cache_queries_tokens",
     "prefix_cache_hits_tokens",
@@ -39,50 +43,84 @@ class Fold:
         meter: of the frontend that folds.
         models: names that the API answers to.
         started_ns: start of the frontend.
+
+    Attributes:
+        url: where the frontend listens.
+        draining: it takes no new requests, whatever the table says.
     """
 
     def __init__(self, meter: Meter, models: tuple[str, ...], started_ns: int) -> None:
         self._meter = meter
         self._models = models
         self._started_ns = started_ns
-        self.table = ProcessTable([], serving=False, reason="starting")
+        self._table = ProcessTable([], serving=False, reason="starting")
         self._engines: dict[int, EngineReady] = {}
-        self._now: dict[int, WorkerStats] = {}
-        self._before: dict[int, dict[str, int]] = {}
+        self._loads: dict[int, WorkerStats] = {}
+        self._ended_lives: dict[int, dict[str, int]] = {}
         self._router: RouterStats | None = None
+        self._ended_router = RouterStats("", {}, {}, 0)
+        self.url = ""
+        self.draining = False
+
+    @property
+    def serving(self) -> bool:
+        """Requests can be served now."""
+        return self._table.serving and not self.draining
+
+    @property
+    def reason(self) -> str:
+        """Why not, when they cannot."""
+        return "shutting down" if self.draining else self._table.reason
 
     def apply(self, message: ProcessTable | EngineReady | WorkerStats | RouterStats) -> None:
         match message:
             case ProcessTable():
-                self.table = message
+                self._table = message
             case EngineReady(worker):
                 self._engines[worker] = message
             case WorkerStats(worker):
-                self._now[worker] = message
+                self._loads[worker] = message
             case RouterStats():
                 self._router = message
 
     def worker_gone(self, worker: int) -> None:
-        """A life ended: its totals are kept, its load is gone."""
-        if (last := self._now.pop(worker, None)) is not None:
-            self._before[worker] = self._totals(worker, last)
+        """A life of a worker ended: its totals are kept, its load is gone."""
+        self._ended_lives[worker] = self._totals(worker)
+        self._loads.pop(worker, None)
 
-    def _totals(self, worker: int, stats: WorkerStats | None) -> dict[str, int]:
-        before = self._before.get(worker, {})
-        return {
-            name: before.get(name, 0) + (getattr(stats, name) if stats is not None else 0)
-            for name in _COUNTERS
-        }
+    def router_gone(self) -> None:
+        """A life of the router ended, likewise."""
+        if (router := self._router_totals()) is not None:
+            self._ended_router = router
+            self._router = RouterStats(router.policy, {}, {}, 0)
+
+    def _totals(self, worker: int) -> dict[str, int]:
+        """A worker's counters over all its lives."""
+        before, stats = self._ended_lives.get(worker, {}), self._loads.get(worker)
+        now = {name: getattr(stats, name) if stats is not None else 0 for name in _COUNTERS}
+        return _added(before, now)
+
+    def _router_totals(self) -> RouterStats | None:
+        now, before = self._router, self._ended_router
+        if now is None:
+            return None
+        return RouterStats(
+            now.policy,
+            _added(before.decisions, now.decisions),
+            now.active_requests,
+            before.refused_sends + now.refused_sends,
+        )
 
     def snapshot(self, now_ns: int, links: dict[str, int], refused_sends: int) -> Snapshot:
         """Everything as of now; `links` and `refused_sends` are the caller's own."""
         return Snapshot(
             version=__version__,
             uptime_s=(now_ns - self._started_ns) / SECOND_NS,
-            serving=self.table.serving,
-            reason=self.table.reason,
+            url=self.url,
+            serving=self.serving,
+            reason=self.reason,
             models=self._models,
-            processes=[_process(state, now_ns) for state in self.table.processes],
+            processes=[_process(state, now_ns) for state in self._table.processes],
             workers=[self._worker(index) for index in self._worker_indices()],
             router=self._router_view(),
             traffic=_traffic(self._meter, now_ns),
@@ -93,13 +131,12 @@ class Fold:
         )
 
     def _worker_indices(self) -> list[int]:
-        known = {state.index for state in self.table.processes if state.role is Role.WORKER}
-        return sorted(known | self._now.keys() | self._before.keys())
+        known = {state.index for state in self._table.processes if state.role is Role.WORKER}
+        return sorted(known | self._loads.keys() | self._ended_lives.keys())
 
     def _worker(self, index: int) -> WorkerView:
-        stats, engine = self._now.get(index), self._engines.get(index)
-        totals = self._totals(index, stats)
-        queries = totals["prefix_cache_queries_tokens"]
+        stats, engine = self._loads.get(index), self._engines.get(index)
+        totals = self._totals(index)
         return WorkerView(
             worker=index,
             num_running_reqs=stats.num_running_reqs if stats else 0,
@@ -107,13 +144,26 @@ class Fold:
             kv_cache_usage=stats.kv_cache_usage if stats else 0.0,
             num_blocks=engine.num_blocks if engine else 0,
             block_size=engine.block_size if engine else 0,
-            hit_ratio=totals["prefix_cache_hits_tokens"] / queries if queries else None,
+            hit_ratio=_ratio(
+                totals["prefix_cache_hits_tokens"], totals["prefix_cache_queries_tokens"]
+            ),
             **totals,
         )
 
     def _router_view(self) -> RouterView | None:
-        router = self._router
-        return router and RouterView(router.policy, router.decisions, router.active_requests)
+        if (router := self._router_totals()) is None:
+            return None
+        return RouterView(
+            router.policy, router.decisions, router.active_requests, router.refused_sends
+        )
+
+
+def _added(before: dict[K, int], now: dict[K, int]) -> dict[K, int]:
+    return {key: before.get(key, 0) + now.get(key, 0) for key in before | now}
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
 
 
 def _process(state: ProcessState, now_ns: int) -> ProcessView:
@@ -141,10 +191,11 @@ def _traffic(meter: Meter, now_ns: int) -> TrafficView:
         cached_tokens=meter.cached_tokens,
         output_tokens=meter.output_tokens,
         requests_per_s=meter.recent_requests.rate(now_ns),
-        output_tokens_per_s=meter.recent_tokens.rate(now_ns),
+        output_tokens_per_s=meter.recent_output.rate(now_ns),
         ttft_p50_s=ttft_p50,
         ttft_p95_s=ttft_p95,
         ttft_p99_s=ttft_p99,
         itl_p50_s=itl_p50,
         itl_p95_s=itl_p95,
+        hit_ratio=_ratio(meter.recent_cached.total(now_ns), meter.recent_prompt.total(now_ns)),
     )

@@ -9,9 +9,20 @@ from dynamo_cli.messages import Usage
 from dynamo_cli.telemetry.window import WindowSamples, WindowSum
 
 # Bounds in seconds: from a step of a tiny model to a long queue.
-TTFT_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0)  # fmt: skip
-ITL_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0)  # fmt: skip
-E2E_BOUNDS_S = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0)  # fmt: skip
+# fmt: off
+TTFT_BOUNDS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0,
+    2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
+)
+ITL_BOUNDS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
+    0.75, 1.0, 2.5, 5.0, 10.0,
+)
+E2E_BOUNDS_S = (
+    0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0,
+    40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
+)
+# fmt: on
 
 
 class Histogram:
@@ -62,28 +73,38 @@ class Meter:
         self.itl = Histogram(ITL_BOUNDS_S)
         self.e2e = Histogram(E2E_BOUNDS_S)
         self.recent_requests = WindowSum()
-        self.recent_tokens = WindowSum()
+        self.recent_output = WindowSum()
+        self.recent_prompt = WindowSum()
+        self.recent_cached = WindowSum()
         self.recent_ttft = WindowSamples()
         self.recent_itl = WindowSamples()
 
     def first_token(self, ttft_s: float, now_ns: int) -> None:
+        """A stream's first tokens came."""
         self.ttft.observe(ttft_s)
         self.recent_ttft.add(ttft_s, now_ns)
 
     def next_token(self, itl_s: float, now_ns: int) -> None:
+        """More tokens of a stream came."""
         self.itl.observe(itl_s)
         self.recent_itl.add(itl_s, now_ns)
 
     def ended(self, endpoint: str, status: int, e2e_s: float, now_ns: int) -> None:
+        """A request ended; how long it took counts only when it went well."""
         self.requests[endpoint, status] += 1
         self.recent_requests.add(1, now_ns)
         if status < 400:
             self.e2e.observe(e2e_s)
 
-    def used(self, usage: Usage, error: str, now_ns: int) -> None:
+    def used(self, usage: Usage, now_ns: int) -> None:
+        """What an answered request used in all."""
         self.prompt_tokens += usage.prompt_tokens
         self.cached_tokens += usage.cached_tokens
         self.output_tokens += usage.output_tokens
-        self.recent_tokens.add(usage.output_tokens, now_ns)
-        if error:
-            self.errors[error] += 1
+        self.recent_prompt.add(usage.prompt_tokens, now_ns)
+        self.recent_cached.add(usage.cached_tokens, now_ns)
+
+    def failed(self, kind: str) -> None:
+        """A request failed; no kind is no failure."""
+        if kind:
+            self.errors[kind] += 1

@@ -46,11 +46,17 @@ class WorkerView(msgspec.Struct, frozen=True):
 
 
 class RouterView(msgspec.Struct, frozen=True):
-    """The router's decisions, by worker index."""
+    """What the router did; by worker index.
+
+    Attributes:
+        decisions: total over all its lives.
+        active_requests: that it counts as running now.
+    """
 
     policy: str
     decisions: dict[int, int]
     active_requests: dict[int, int]
+    refused_sends: int
 
 
 class TrafficView(msgspec.Struct, frozen=True):
@@ -59,6 +65,7 @@ class TrafficView(msgspec.Struct, frozen=True):
     Attributes:
         ttft_*_s: arrival to first token of streamed answers, seconds.
         itl_*_s: gaps between tokens of streamed answers, seconds.
+        hit_ratio: cached / prompt tokens of answered requests, measured by the engines.
     """
 
     requests: int
@@ -73,13 +80,23 @@ class TrafficView(msgspec.Struct, frozen=True):
     ttft_p99_s: float | None
     itl_p50_s: float | None
     itl_p95_s: float | None
+    hit_ratio: float | None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """Everything; `links` is bytes waiting per link of the frontend."""
+    """Everything.
+
+    Attributes:
+        uptime_s: of the frontend.
+        url: where the frontend listens; empty before it does.
+        reason: why nothing is served, when nothing is.
+        links: bytes that the frontend has sent and that were not read yet, by peer.
+        refused_sends: messages that full links of the frontend refused.
+    """
 
     version: str
     uptime_s: float
+    url: str
     serving: bool
     reason: str
     models: tuple[str, ...]

@@ -56,7 +56,7 @@ class Workers(Protocol):
 
 
 class RequestFailed(GracefulHTTPError):  # type: ignore[misc]
-    """Carries one of our errors through vLLM's serving classes, which pass this type on unchanged."""
+    """Carries one of our errors through vLLM's serving classes, which let this type pass."""
 
     def __init__(self, error: DynamoError) -> None:
         super().__init__(error.message, HTTPStatus(error.http_status))

@@ -1,14 +1,14 @@
-"""Imports that every engine process needs: paid once, in the process that the others are forked from.
+"""Imports that every engine process needs: paid once, in the one that the others are forked from.
 
 Nothing here may touch CUDA: a forked child could not use it any more.
 """
 
-import vllm.entrypoints.launchers.api_server.app_state  # noqa: F401
-import vllm.entrypoints.openai.responses.serving  # noqa: F401
+import vllm.entrypoints.launchers.api_server.app_state
+import vllm.entrypoints.openai.responses.serving
 import vllm.model_executor.models.llama
 import vllm.platforms
 import vllm.v1.engine.async_llm
-import vllm.v1.engine.core  # noqa: F401
+import vllm.v1.engine.core
 
 if vllm.platforms.current_platform.is_cpu():
     import vllm.v1.worker.cpu_worker

@@ -97,7 +97,8 @@ class Serving:
         self._llm.model_config.max_model_len = ready.max_model_len
         if not {"generate", "embed"} & set(ready.tasks):
             raise ModelError(
-                f"the model can do {', '.join(ready.tasks)}; only text generation and embeddings are served."
+                f"the model can do {', '.join(ready.tasks)}; "
+                "only text generation and embeddings are served."
             )
         await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
 

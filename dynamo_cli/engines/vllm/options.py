@@ -1,0 +1,235 @@
+"""vLLM's engine options by name, without vLLM: a mistake is told at once, before any import.
+
+`engine_options.json` is what vLLM's own parser knows; ``python -m dynamo_cli.engines.vllm.options``
+writes it anew. Names, numbers of values and choices are checked here; all else about a value is
+judged by that parser, in the engine's process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from dynamo_cli.errors import UsageError
+
+FILE = Path(__file__).with_name("engine_options.json")
+
+_SWITCH, _ONE, _OPTIONAL, _MANY = "0", "1", "?", "+"
+
+
+class Option(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An option of vLLM's server.
+
+    Attributes:
+        flags: all its spellings, the one that people know it by first.
+        values: how many follow: ``0`` (a switch), ``1``, ``?`` (none or one), ``+`` (one or more).
+        group: the part of vLLM that it configures.
+        choices: what its value may be; empty leaves it to vLLM.
+        default: as vLLM's help shows it; empty when there is none or it is a whole object.
+        help: the first sentence of vLLM's own.
+    """
+
+    flags: list[str]
+    values: str
+    group: str
+    choices: list[str] = []
+    default: str = ""
+    help: str = ""
+
+
+_ONE_HOST = "everything runs on this host"
+_REPLICAS = "use --workers: each is an engine of its own"
+_INSTEAD = {
+    "--model": "give it once, before the engine options",
+    "--host": "give it once, before the engine options",
+    "--api-key": "give it once per key, before the engine options",
+    "--port": "use --http-port",
+    "--tensor-parallel-size": "use --worker-tp",
+    "--api-server-count": "use --processors",
+    "--shutdown-timeout": "use --drain-timeout",
+    "--config": "give the options themselves",
+    "--kv-events-config": "KV events are set up by --router",
+    "--kv-transfer-config": "KV transfer is set up by --prefill-workers",
+    "--headless": _ONE_HOST,
+    "--nnodes": _ONE_HOST,
+    "--node-rank": _ONE_HOST,
+    "--master-addr": _ONE_HOST,
+    "--master-port": _ONE_HOST,
+    "--grpc": "only HTTP is served",
+    "--grpc-port": "only HTTP is served",
+    "--uds": "only HTTP over TCP is served",
+}
+"""Options that would undo what the tool does itself, and what to do instead."""
+
+_INSTEAD_BY_PREFIX = {"--data-parallel-": _REPLICAS, "--dp-": _REPLICAS}
+
+_HTTP_SERVER = (
+    "--uvicorn-",
+    "--disable-uvicorn-",
+    "--disable-access-log-",
+    "--disable-fastapi-docs",
+    "--enable-offline-docs",
+    "--enable-request-id-headers",
+    "--enable-server-load-tracking",
+    "--enable-ssl-",
+    "--ssl-",
+    "--h11-",
+    "--root-path",
+    "--middleware",
+    "--allow-credentials",
+    "--allowed-origins",
+    "--allowed-methods",
+    "--allowed-headers",
+    "--sse-keep-alive-",
+)
+"""Beginnings of the names of options for the HTTP server that vLLM runs and we do not."""
+
+
+@cache
+def known() -> dict[str, Option]:
+    """Every option, by each of its flags."""
+    options = msgspec.json.decode(FILE.read_bytes(), type=list[Option])
+    return {flag: option for option in options for flag in option.flags}
+
+
+def check(tokens: Sequence[str], own_options: Iterable[str] = ()) -> tuple[str, ...]:
+    """The left-over words of the command line, once it is sure that vLLM's parser knows them.
+
+    Args:
+        tokens: ``--key value`` or ``--key=value``, with dashes or underscores, and the shorthands
+            ``--key.field value``, ``-cc.field=value`` and ``-O3``.
+        own_options: our own flags, for suggestions.
+
+    Returns:
+        The same words with dashes in names and ``-O`` spelled out.
+
+    Raises:
+        UsageError: a name that vLLM does not know (with the nearest one), an option that is ours
+            to set, too few or too many values, a value that is not among the choices.
+    """
+    left = _spelled_out(tokens)
+    checked: list[str] = []
+    while left:
+        word = left.pop(0)
+        if not _is_flag(word):
+            raise UsageError(f"{word!r} belongs to no option.")
+        flag, equals, value = word.partition("=")
+        option = _find(flag, own_options)
+        values = [value] if equals else _take_values(flag, option, left)
+        if "." not in flag:
+            _check_values(flag, option, values, attached=bool(equals))
+        checked += [word] if equals else [flag, *values]
+    return tuple(checked)
+
+
+def _spelled_out(tokens: Sequence[str]) -> list[str]:
+    """As vLLM's parser reads it: dashes in names up to a dot, ``-O`` as what it stands for."""
+    words: list[str] = []
+    for token in tokens:
+        if token.startswith("--"):
+            flag, equals, value = token.partition("=")
+            name, dot, field = flag.partition(".")
+            words.append(name.replace("_", "-") + dot + field + equals + value)
+        elif token.startswith("-O"):
+            level = token[2:].removeprefix("=")
+            words += ["--optimization-level", level] if level else ["--optimization-level"]
+        else:
+            words.append(token)
+    return words
+
+
+def _find(flag: str, own_options: Iterable[str]) -> Option:
+    name = flag.partition(".")[0]
+    option = known().get(name)
+    if option is None:
+        near = difflib.get_close_matches(name, [*own_options, *known()], n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"no option {flag}, here or in vLLM's engine.{hint}")
+    if instead := _instead(option.flags[0]):
+        raise UsageError(f"{flag} is not an engine option here: {instead}.")
+    return option
+
+
+def _instead(name: str) -> str:
+    """Why this option of vLLM's is not to be passed on; empty when it may be."""
+    if name in _INSTEAD:
+        return _INSTEAD[name]
+    if name.startswith(_HTTP_SERVER):
+        return "it belongs to vLLM's own HTTP server, which does not run"
+    return next((why for start, why in _INSTEAD_BY_PREFIX.items() if name.startswith(start)), "")
+
+
+def _take_values(flag: str, option: Option, left: list[str]) -> list[str]:
+    """Move the values of an option out of what is left."""
+    limit = {_SWITCH: 0, _MANY: len(left)}.get(option.values, 1)
+    if "." in flag:
+        limit = 1
+    taken: list[str] = []
+    while left and len(taken) < limit and not _is_flag(left[0]):
+        taken.append(left.pop(0))
+    if not taken and (option.values in (_ONE, _MANY) or "." in flag):
+        raise UsageError(f"{flag} needs a value.")
+    return taken
+
+
+def _check_values(flag: str, option: Option, values: list[str], *, attached: bool) -> None:
+    if attached and option.values == _SWITCH:
+        raise UsageError(f"{flag} is a switch and takes no value.")
+    for value in values:
+        if option.choices and _folded(value) not in map(_folded, option.choices):
+            near = difflib.get_close_matches(value, option.choices, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UsageError(
+                f"{flag} cannot be {value!r}; it is one of {', '.join(option.choices)}.{hint}"
+            )
+
+
+def _folded(choice: str) -> str:
+    """vLLM reads some choices whatever their case and dashes, so all pass here like that."""
+    return choice.lower().replace("-", "_")
+
+
+def _is_flag(word: str) -> bool:
+    """Negative numbers and a lone dash are values."""
+    return word.startswith("-") and word != "-" and not word[1].isdigit()
+
+
+def generate() -> bytes:
+    """What `FILE` should hold for the installed vLLM."""
+    return msgspec.json.format(msgspec.json.encode(_read_parser()), indent=1) + b"\n"
+
+
+def _read_parser() -> list[Option]:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser  # noqa: PLC0415 -- seconds
+    from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
+
+    parser = make_arg_parser(FlexibleArgumentParser())
+    return [
+        _option(action, group.title or "")
+        for group in parser._action_groups
+        for action in group._group_actions
+        if action.option_strings and action.dest != "help"
+    ]
+
+
+def _option(action: argparse.Action, group: str) -> Option:
+    """An `argparse.Action` as an `Option`."""
+    # argparse accepts an empty list for "*", but no option of vLLM's means anything by one.
+    values = {"None": _ONE, "*": _MANY}.get(str(action.nargs), str(action.nargs))
+    return Option(
+        flags=sorted(action.option_strings, key=lambda flag: not flag.startswith("--")),
+        values=values,
+        group=group,
+        choices=[str(choice) for choice in action.choices or ()],
+        default=str(action.default) if isinstance(action.default, str | int | float) else "",
+        help=" ".join((action.help or "").split()).split(". ")[0].rstrip("."),
+    )
+
+
+if __name__ == "__main__":
+    FILE.write_bytes(generate())

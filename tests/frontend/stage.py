@@ -1,0 +1,300 @@
+"""A real frontend process, and its neighbours played by the test over real links."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import socket
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, TypeVar
+
+import aiohttp
+
+from dynamo_cli.config import FrontendConfig
+from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.control import Control
+from dynamo_cli.ipc.switchboard import Switchboard, join
+from dynamo_cli.messages import (
+    Chunk,
+    Chunks,
+    Finish,
+    Head,
+    LinkDown,
+    Message,
+    Phase,
+    PhaseChange,
+    ProcessState,
+    ProcessTable,
+    Reply,
+    Stop,
+    Submit,
+    ToProcessor,
+    Usage,
+)
+from dynamo_cli.supervisor import child
+from dynamo_cli.topology import ProcessId, Role, links_of
+
+FRONTEND = ProcessId(Role.FRONTEND)
+PROCESSOR = ProcessId(Role.PROCESSOR, 0)
+WORKER = ProcessId(Role.WORKER, 0)
+ROUTER = ProcessId(Role.ROUTER)
+SSE = "text/event-stream"
+
+PATIENCE_S = 10.0
+
+T = TypeVar("T", bound=Message)
+
+
+def patiently(what: Any) -> Any:
+    """A wait that fails loudly instead of for ever."""
+    return asyncio.wait_for(what, PATIENCE_S)
+
+
+class Neighbour:
+    """A process that has a link with the frontend; what comes waits in `inbox`."""
+
+    def __init__(self, process: ProcessId, frontend: Control) -> None:
+        self.process = process
+        self.inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._frontend = frontend
+        self._decoder = Decoder(ToProcessor)
+        self._control, socket_ = Control.pair()
+        self._board = Switchboard(socket_, self)
+        self._board.attach(asyncio.get_running_loop())
+        self._linked = asyncio.Event()
+
+    async def link(self, generation: int) -> None:
+        a, b, spec = links_of(self.process, [FRONTEND])[0]
+        ends = {FRONTEND: self._frontend, self.process: self._control}
+        join(ends[a], ends[b], a, b, spec=spec, generation=generation)
+        await patiently(self._linked.wait())
+        self._generation = generation
+
+    def die(self, reason: str = "SIGKILL") -> None:
+        """As the supervisor tells it to the frontend."""
+        self._frontend.send(LinkDown(self.process.name, self._generation, reason))
+
+    def send(self, message: Message) -> None:
+        assert self._board.send(FRONTEND, message)
+
+    async def take(self, kind: type[T]) -> T:
+        """The next message, which must be of that kind."""
+        message = await patiently(self.inbox.get())
+        assert isinstance(message, kind), message
+        return message
+
+    def close(self) -> None:
+        self._board.close()
+        self._control.close()
+
+    def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        self.inbox.put_nowait(self._decoder(payload))
+
+    def on_link(self, peer: ProcessId) -> None:
+        self._linked.set()
+
+    def on_unlink(self, peer: ProcessId, reason: str) -> None: ...
+
+    def on_control(self, message: Any) -> None: ...
+
+
+class Stage:
+    """Use as ``async with Stage(...) as stage``: a frontend that serves, with one processor.
+
+    Args:
+        config: of the frontend.
+        serving: whether the frontend is told that everything is ready.
+
+    Attributes:
+        expected_log, expected_exit_code: of the frontend at its end, when the test went well.
+    """
+
+    def __init__(self, config: FrontendConfig | None = None, serving: bool = True) -> None:
+        self._config = config or FrontendConfig(port=0)
+        self._serving = serving
+        self._neighbours: list[Neighbour] = []
+        self._connections: list[asyncio.StreamWriter] = []
+        self._generation = 0
+        self.log = self.expected_log = ""
+        self.expected_exit_code = 0
+
+    async def __aenter__(self) -> Stage:
+        self.reports: asyncio.Queue[Message] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self.control, control = Control.pair()
+        self._log, log = socket.socketpair()
+        self._log.setblocking(False)
+        birth = child.Birth(FRONTEND, self._config, os.getpid(), "WARNING")
+        self.process = multiprocessing.get_context("spawn").Process(
+            target=child.run, args=(birth, control, log)
+        )
+        self.process.start()
+        control.close()
+        log.close()
+        self._loop.add_reader(self.control.fileno(), self._on_report)
+        self._loop.add_reader(self._log.fileno(), self._on_log)
+        if self._config.port == 0:
+            await self._begin()
+        return self  # a test that names a port sees how that goes
+
+    async def _begin(self) -> None:
+        assert (await self.report(PhaseChange)).phase is Phase.STARTING
+        ready = await self.report(PhaseChange)
+        assert ready.phase is Phase.READY
+        self.url = ready.detail
+        self.port = int(ready.detail.rpartition(":")[2])
+        self.http = aiohttp.ClientSession(self.url)
+        if self._serving:
+            self.processor = await self.neighbour(PROCESSOR)
+            self.tell(table(serving=True))
+            while (await self.get("/health"))[0] != 200:
+                await asyncio.sleep(0.005)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        if hasattr(self, "http"):
+            await self.http.close()
+        self.tell(Stop())
+        for connection in self._connections:
+            connection.close()
+            with suppress(ConnectionError):
+                await connection.wait_closed()
+        await asyncio.to_thread(self.process.join, PATIENCE_S)
+        self._loop.remove_reader(self.control.fileno())
+        self._on_log()
+        self._loop.remove_reader(self._log.fileno())
+        for neighbour in self._neighbours:
+            neighbour.close()
+        self.control.close()
+        self._log.close()
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.exit_code = self.process.exitcode
+        self.process.close()
+        if kind is None:
+            assert self.exit_code == self.expected_exit_code
+            assert self.log == self.expected_log, self.log
+
+    async def neighbour(self, process: ProcessId) -> Neighbour:
+        """A (new life of a) process, linked."""
+        neighbour = Neighbour(process, self.control)
+        self._neighbours.append(neighbour)
+        self._generation += 1
+        await neighbour.link(self._generation)
+        return neighbour
+
+    def tell(self, message: Message) -> None:
+        self.control.send(message)
+
+    async def report(self, kind: type[T]) -> T:
+        """The frontend's next word to the supervisor, which must be of that kind."""
+        message = await patiently(self.reports.get())
+        assert isinstance(message, kind), message
+        return message
+
+    def _on_report(self) -> None:
+        for message, _ in self.control.receive():
+            self.reports.put_nowait(message)
+        if self.control.closed:
+            self._loop.remove_reader(self.control.fileno())
+
+    def _on_log(self) -> None:
+        try:
+            while data := self._log.recv(1 << 16):
+                self.log += data.decode()
+            self._loop.remove_reader(self._log.fileno())
+        except BlockingIOError:
+            pass  # that was all
+
+    # -- the client's side -------------------------------------------------------------------
+
+    async def get(self, path: str, **options: Any) -> tuple[int, Any, Any]:
+        return await self.ask("GET", path, **options)
+
+    async def post(self, path: str = "/v1/completions", **options: Any) -> tuple[int, Any, Any]:
+        return await self.ask("POST", path, **({"data": b"{}"} | options))
+
+    async def ask(self, method: str, path: str, **options: Any) -> tuple[int, Any, Any]:
+        """Status, headers and body (as JSON if it is) of an answer."""
+        async with self.http.request(method, path, **options) as response:
+            body = await response.read()
+            if response.content_type == "application/json":
+                return response.status, response.headers, json.loads(body)
+            return response.status, response.headers, body.decode()
+
+    async def raw(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of its own, with that sent."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._connections.append(writer)
+        writer.write(data)
+        return reader, writer
+
+    async def stream(self, path: str = "/v1/completions") -> tuple[Submit, Client]:
+        """A stream of which the client has the head."""
+        data = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}"
+        reader, writer = await self.raw(data.encode())
+        submit = await self.processor.take(Submit)
+        self.processor.send(Head(submit.request_id, 200, SSE))
+        head = await patiently(reader.readuntil(b"\r\n\r\n"))
+        return submit, Client(head.decode().lower(), reader, writer)
+
+
+class Client:
+    """Who reads a stream over a socket of its own."""
+
+    def __init__(
+        self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.head = head
+        self.reader = reader
+        self._writer = writer
+
+    async def chunk(self) -> bytes:
+        """The next chunk of the body; empty at its end."""
+        size = int(await patiently(self.reader.readline()), 16)
+        data: bytes = await patiently(self.reader.readexactly(size + 2))
+        return data[:-2]
+
+    def leave(self) -> None:
+        self._writer.close()
+
+
+def table(serving: bool, reason: str = "", **phases: Phase) -> ProcessTable:
+    """A tree of which every process is ready, but for those in `phases`."""
+    now = time.monotonic_ns()
+    states = [
+        ProcessState(
+            name=process.name,
+            role=process.role,
+            index=process.index,
+            phase=phases.get(process.role, Phase.READY),
+            reason="",
+            pid=1000,
+            since_ns=now - 3_000_000_000,
+            started_ns=now - 5_000_000_000,
+            restarts=2,
+        )
+        for process in (FRONTEND, PROCESSOR, WORKER)
+    ]
+    return ProcessTable(states, serving, reason)
+
+
+def answer(submit: Submit, body: bytes = b'{"ok":true}', status: int = 200) -> Reply:
+    return Reply(submit.request_id, status, "application/json", body, Usage(7, 4, 3))
+
+
+def chunks(submit: Submit, data: bytes, tokens: int = 1) -> Chunks:
+    return Chunks([Chunk(submit.request_id, data, tokens)])
+
+
+def finish(submit: Submit) -> Finish:
+    return Finish(submit.request_id, Usage(10, 8, 2))

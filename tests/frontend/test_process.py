@@ -1,0 +1,232 @@
+"""The life of the frontend: start, probe, drain, stop, and what it tells of the tree."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+
+from dynamo_cli.config import FrontendConfig
+from dynamo_cli.messages import (
+    Abort,
+    Drain,
+    Drained,
+    EngineReady,
+    Fatal,
+    Head,
+    Phase,
+    PhaseChange,
+    Probe,
+    ProbeResult,
+    RouterStats,
+    Submit,
+    WorkerStats,
+)
+
+from .stage import PROCESSOR, ROUTER, SSE, WORKER, Stage, answer, chunks, finish, patiently, table
+
+
+def test_a_port_that_is_taken_ends_it_with_what_to_do() -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            async with Stage(FrontendConfig(port=port)) as stage:
+                stage.expected_exit_code = 1
+                assert (await stage.report(PhaseChange)).phase is Phase.STARTING
+                failure = await stage.report(Fatal)
+                assert failure.error == "PortInUse"
+                assert f"127.0.0.1:{port}: address already in use" in failure.message
+                assert "--http-port" in failure.message
+
+    asyncio.run(scenario())
+
+
+def test_a_host_that_does_not_exist_ends_it_too() -> None:
+    async def scenario() -> None:
+        async with Stage(FrontendConfig(host="host.invalid", port=1)) as stage:
+            stage.expected_exit_code = 1
+            await stage.report(PhaseChange)
+            assert (await stage.report(Fatal)).error == "PortInUse"
+
+    asyncio.run(scenario())
+
+
+def test_stop_ends_it_at_once_whatever_runs() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            _, _client = await stage.stream()
+            stopped = time.monotonic()
+        assert time.monotonic() - stopped < 2
+
+    asyncio.run(scenario())
+
+
+def test_a_probe_waits_for_a_processor_and_reports() -> None:
+    async def scenario() -> None:
+        async with Stage(serving=False) as stage:
+            stage.tell(Probe(3))
+            processor = await stage.neighbour(PROCESSOR)
+            stage.tell(table(serving=False))
+            submit = await processor.take(Submit)
+            assert (submit.probe, submit.worker, submit.body) == (True, 3, b"")
+            processor.send(answer(submit))
+            assert await stage.report(ProbeResult) == ProbeResult(3, "")
+
+            stage.tell(Probe(3))
+            processor.send(answer(await processor.take(Submit), b"no tokens", 500))
+            assert await stage.report(ProbeResult) == ProbeResult(3, "status 500: no tokens")
+            assert "dynamo_llm_requests_total{" not in (await stage.get("/metrics"))[2]
+
+    asyncio.run(scenario())
+
+
+def test_a_probe_whose_processor_dies_is_sent_again_and_one_without_answer_fails() -> None:
+    async def scenario() -> None:
+        async with Stage(FrontendConfig(port=0, first_answer_timeout_s=1.0)) as stage:
+            stage.tell(Probe(0))
+            await stage.processor.take(Submit)
+            stage.processor.die()
+            reborn = await stage.neighbour(PROCESSOR)
+            stage.tell(table(serving=False))
+            await reborn.take(Submit)
+            assert await stage.report(ProbeResult) == ProbeResult(0, "no answer within 1 s")
+
+    asyncio.run(scenario())
+
+
+def test_drain_finishes_what_runs_and_turns_newcomers_away() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            submit, client = await stage.stream()
+            kept, writer = await stage.raw(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n")
+            await patiently(kept.readuntil(b"}"))
+            stage.tell(Drain(10.0))
+            while True:  # until nobody listens any more
+                try:
+                    (await stage.raw(b""))[1].close()
+                except (ConnectionRefusedError, ConnectionResetError):
+                    break
+                await asyncio.sleep(0.01)
+            writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+            head, _, body = (await patiently(kept.read())).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nconnection: close" in head.lower()
+            assert json.loads(body)["error"]["code"] == "draining"
+
+            stage.processor.send(chunks(submit, b"the end"))
+            assert await client.chunk() == b"the end"
+            assert stage.reports.empty()
+            stage.processor.send(finish(submit))
+            assert await client.chunk() == b""
+            assert await stage.report(Drained) == Drained(0)
+
+    asyncio.run(scenario())
+
+
+def test_drain_ends_what_is_left_when_time_is_over() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            waiting = asyncio.create_task(stage.post())
+            held = await stage.processor.take(Submit)
+            submit, client = await stage.stream()
+            stage.tell(Drain(0.2))
+            aborts = {(await stage.processor.take(Abort)) for _ in range(2)}
+            assert aborts == {Abort(s.request_id, "shutdown") for s in (held, submit)}
+            assert b'"draining"' in await client.chunk()
+            assert await client.chunk() == b""
+            status, _, content = await waiting
+            assert (status, content["error"]["code"]) == (503, "draining")
+            assert await stage.report(Drained) == Drained(2)
+
+    asyncio.run(scenario())
+
+
+def test_drain_waits_until_the_last_bytes_are_out() -> None:
+    size = 8_000_000
+
+    async def scenario() -> None:
+        async with Stage(FrontendConfig(port=0, max_pending_bytes=2 * size)) as stage:
+            reader, _writer = await stage.raw(
+                b"POST /v1/completions HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}"
+            )
+            submit = await stage.processor.take(Submit)
+            stage.processor.send(Head(submit.request_id, 200, SSE))
+            stage.processor.send(chunks(submit, b"x" * size))
+            stage.processor.send(finish(submit))
+            stage.tell(Drain(5.0))
+            await asyncio.sleep(0.1)
+            assert len(await patiently(reader.read())) > size
+            assert await stage.report(Drained) == Drained(0)
+
+    asyncio.run(scenario())
+
+
+def test_the_snapshot_and_the_metrics_show_the_tree() -> None:
+    def stats(life: int) -> WorkerStats:
+        return WorkerStats(
+            worker=0,
+            num_running_reqs=3,
+            num_waiting_reqs=2,
+            kv_cache_usage=0.25,
+            prefix_cache_queries_tokens=100 * life,
+            prefix_cache_hits_tokens=60 * life,
+            prompt_tokens=100 * life,
+            output_tokens=50,
+            preemptions=1,
+            steps=9,
+            refused_sends=4,
+        )
+
+    async def scenario() -> None:
+        config = FrontendConfig(port=0, served_names=("a model", "alias"))
+        async with Stage(config) as stage:
+            worker = await stage.neighbour(WORKER)
+            worker.send(EngineReady(0, ["generate"], 4096, 16, 512))
+            worker.send(stats(1))
+            worker.die()
+            reborn = await stage.neighbour(WORKER)
+            reborn.send(stats(2))
+            router = await stage.neighbour(ROUTER)
+            router.send(RouterStats("least-loaded", {0: 5}, {0: 1}, 6))
+            snapshot = (await stage.get("/dynamo/snapshot"))[2]
+            while not snapshot["router"] or snapshot["workers"][0]["steps"] < 18:
+                snapshot = (await stage.get("/dynamo/snapshot"))[2]
+            assert snapshot["url"] == stage.url
+            assert snapshot["models"] == ["a model", "alias"]
+            assert [row["name"] for row in snapshot["processes"]] == [
+                "frontend",
+                "processor 0",
+                "worker 0",
+            ]
+            view = snapshot["workers"][0]
+            assert (view["num_blocks"], view["prefix_cache_hits_tokens"], view["hit_ratio"]) == (
+                512,
+                180,
+                0.6,
+            )
+            assert snapshot["router"]["decisions"] == {"0": 5}
+
+            labels = '{engine="0",model_name="a model"}'
+            page = (await stage.get("/metrics"))[2].splitlines()
+            for line in (
+                f"vllm:num_requests_running{labels} 3.0",
+                f"vllm:num_requests_waiting{labels} 2.0",
+                f"vllm:kv_cache_usage_perc{labels} 0.25",
+                f"vllm:prefix_cache_queries_total{labels} 300.0",
+                f"vllm:prefix_cache_hits_total{labels} 180.0",
+                f"vllm:prompt_tokens_total{labels} 300.0",
+                f"vllm:generation_tokens_total{labels} 100.0",
+                f"vllm:num_preemptions_total{labels} 2.0",
+                'dynamo_llm_running_requests{worker="0"} 3.0',
+                'dynamo_llm_prefix_cache_hits_tokens_total{worker="0"} 180.0',
+                'dynamo_llm_refused_sends_total{process="worker 0"} 8.0',
+                'dynamo_llm_refused_sends_total{process="router"} 6.0',
+                'dynamo_llm_router_decisions_total{policy="least-loaded",worker="0"} 5.0',
+                'dynamo_llm_process_restarts_total{process="worker 0"} 2.0',
+                'dynamo_llm_link_depth_bytes{peer="worker 0"} 0.0',
+                "dynamo_llm_serving 1.0",
+            ):
+                assert line in page, line
+
+    asyncio.run(scenario())

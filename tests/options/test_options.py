@@ -1,0 +1,106 @@
+"""What the left-over words of the command line may be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from dynamo_cli.engines.vllm import options
+from dynamo_cli.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed"),
+    [
+        ("", ""),
+        ("--max-num-seqs 32", "--max-num-seqs 32"),
+        ("--max-num-seqs=32", "--max-num-seqs=32"),
+        ("--max_num_seqs 32", "--max-num-seqs 32"),
+        ("--chat_template=my_file.jinja", "--chat-template=my_file.jinja"),
+        ("--enforce-eager --seed 1", "--enforce-eager --seed 1"),
+        ("--no-enable-prefix-caching", "--no-enable-prefix-caching"),
+        ("--max-logprobs -1", "--max-logprobs -1"),
+        ("--served-model-name a b --seed 1", "--served-model-name a b --seed 1"),
+        ("--hf-token --seed 1", "--hf-token --seed 1"),
+        ("--hf-token secret", "--hf-token secret"),
+        ("--compilation_config.my_key 0", "--compilation-config.my_key 0"),
+        ("-cc.mode=0 -cc.mode 1", "-cc.mode=0 -cc.mode 1"),
+        ("--compilation-config.custom_ops+ none", "--compilation-config.custom_ops+ none"),
+        ("-O3 -O=2 -O 1", "--optimization-level 3 --optimization-level 2 --optimization-level 1"),
+        ("--quantization fp8 -q fp8", "--quantization fp8 -q fp8"),
+        ("--kv-cache-dtype fp8", "--kv-cache-dtype fp8"),
+        ("--moe-backend FLASHINFER-CUTLASS", "--moe-backend FLASHINFER-CUTLASS"),
+        ("--allowed-local-media-path /data", "--allowed-local-media-path /data"),
+        ("--tool-call-parser hermes", "--tool-call-parser hermes"),
+    ],
+)
+def test_known_options_pass(typed: str, passed: str) -> None:
+    assert options.check(typed.split()) == tuple(passed.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("--max-num-seq 32", "no option --max-num-seq.*Did you mean --max-num-seqs?"),
+        ("--workes 2", "Did you mean --workers?"),
+        ("--xyzzy", r"no option --xyzzy, here or in vLLM's engine\.$"),
+        ("--xyzzy.key 1", "no option --xyzzy.key"),
+        ("-z", "no option -z"),
+        ("stray", "'stray' belongs to no option"),
+        ("--enforce-eager true", "'true' belongs to no option"),
+        ("--enforce-eager=true", "--enforce-eager is a switch"),
+        ("--max-num-seqs", "--max-num-seqs needs a value"),
+        ("--max-num-seqs --seed 1", "--max-num-seqs needs a value"),
+        ("--served-model-name", "--served-model-name needs a value"),
+        ("--compilation-config.mode", "--compilation-config.mode needs a value"),
+        ("--max-num-seqs 1 2", "'2' belongs to no option"),
+        ("--load-format", "--load-format needs a value"),
+        ("--dtype flaot32", "--dtype cannot be 'flaot32'.*Did you mean float32?"),
+        ("--dtype=flaot32", "--dtype cannot be 'flaot32'"),
+        ("--collect-detailed-traces all modle", "cannot be 'modle'.*Did you mean model?"),
+        ("--tensor-parallel-size 2", "use --worker-tp"),
+        ("-tp 2", "-tp is not an engine option here: use --worker-tp"),
+        ("--tensor_parallel_size=2", "use --worker-tp"),
+        ("--port 8000", "use --http-port"),
+        ("--data-parallel-size 2", "use --workers"),
+        ("--data-parallel-rank 2", "use --workers"),
+        ("-dp 2", "use --workers"),
+        ("--no-data-parallel-hybrid-lb", "use --workers"),
+        ("--kv-transfer-config.kv_role both", "--prefill-workers"),
+        ("--kv-events-config {}", "--router"),
+        ("--ssl-keyfile a", "vLLM's own HTTP server"),
+        ("--uvicorn-log-level info", "vLLM's own HTTP server"),
+        ("--middleware x", "vLLM's own HTTP server"),
+        ("--headless", "this host"),
+    ],
+)
+def test_mistakes_are_named(typed: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says) as caught:
+        options.check(typed.split(), own_options=("--workers", "--router"))
+    assert caught.value.exit_code == 2
+
+
+def test_every_refused_option_exists() -> None:
+    """A name that vLLM dropped would stay in our tables for ever."""
+    names = {option.flags[0] for option in options.known().values()}
+    assert set(options._INSTEAD) <= names
+    for start in (*options._INSTEAD_BY_PREFIX, *options._HTTP_SERVER):
+        assert any(name.startswith(start) for name in names), start
+
+
+def test_checking_does_not_import_vllm() -> None:
+    code = (
+        "import sys; from dynamo_cli.engines.vllm.options import check; check(['--seed', '1'])\n"
+        "assert not {'vllm', 'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.engine
+def test_the_list_is_what_vllm_knows() -> None:
+    code = "import sys; from dynamo_cli.engines.vllm import options; sys.exit(options.generate() != options.FILE.read_bytes())"  # noqa: E501
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, (
+        "run python -m dynamo_cli.engines.vllm.options"
+    )
