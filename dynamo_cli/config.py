@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dynamo_cli.topology import ProcessId, Role, tree
+
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8181
+DEFAULT_MAX_BODY_BYTES = 32 * 1024 * 1024
 ROUTER_POLICIES = ("random", "round-robin", "least-loaded")
 
 
@@ -29,7 +32,7 @@ class EngineConfig:
     args: tuple[str, ...] = ()
     devices: tuple[int, ...] = ()
     threads: int = 0
-    log_level: str = "WARNING"
+    log_level: str = "ERROR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class FrontendConfig:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     api_keys: tuple[str, ...] = ()
-    max_body_bytes: int = 32 * 1024 * 1024
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_inflight: int = 0
     max_pending_bytes: int = 1024 * 1024
     served_names: tuple[str, ...] = ()
@@ -94,16 +97,28 @@ class ServeConfig:
 
     Attributes:
         router: a policy of `ROUTER_POLICIES`, or None when one worker needs no router.
-        engine_devices: GPU indices per worker; one empty tuple per worker on CPU.
-        ui: auto, plain or none.
+        engine_devices: for each worker its GPU indices; empty ones on CPU.
     """
 
     engine: EngineConfig
     frontend: FrontendConfig
-    workers: int = 1
+    engine_devices: tuple[tuple[int, ...], ...] = ((),)
     processors: int = 1
     router: str | None = None
-    engine_devices: tuple[tuple[int, ...], ...] = ()
     drain_timeout_s: float = 30.0
-    ui: str = "auto"
     restart: RestartPolicy = field(default_factory=RestartPolicy)
+
+    @property
+    def workers(self) -> int:
+        return len(self.engine_devices)
+
+    def tree(self) -> list[ProcessId]:
+        """Every child process, in the order in which they are started."""
+        return tree(self.workers, self.processors, routed=self.router is not None)
+
+    def device_of(self, process: ProcessId) -> str:
+        """Where its engine runs, for people; empty when it has none."""
+        if process.role is not Role.WORKER:
+            return ""
+        devices = self.engine_devices[process.index]
+        return "gpu " + ",".join(map(str, devices)) if devices else "cpu"

@@ -95,6 +95,18 @@ LINKS: tuple[LinkSpec, ...] = (
 )
 
 
+def tree(workers: int, processors: int, *, routed: bool) -> list[ProcessId]:
+    """Every child of the supervisor, in the order in which they are started."""
+    return [
+        # The zygote first: its import is what takes time. The light ones come meanwhile.
+        ProcessId(Role.ZYGOTE),
+        ProcessId(Role.FRONTEND),
+        *([ProcessId(Role.ROUTER)] if routed else []),
+        *(ProcessId(Role.WORKER, index) for index in range(workers)),
+        *(ProcessId(Role.PROCESSOR, index) for index in range(processors)),
+    ]
+
+
 def links_of(
     process: ProcessId, others: list[ProcessId]
 ) -> list[tuple[ProcessId, ProcessId, LinkSpec]]:

@@ -10,7 +10,6 @@ import pickle
 import signal
 import socket
 import sys
-import traceback
 from dataclasses import dataclass
 
 from dynamo_cli.config import ChildConfig
@@ -18,7 +17,7 @@ from dynamo_cli.errors import DynamoError
 from dynamo_cli.ipc.codec import encode
 from dynamo_cli.messages import Fatal, Phase
 from dynamo_cli.proctitle import set_title
-from dynamo_cli.supervisor.logs import LEVEL_END
+from dynamo_cli.supervisor.logs import LineFormatter
 from dynamo_cli.topology import ROLES, ProcessId
 
 PR_SET_PDEATHSIG = 1
@@ -60,8 +59,8 @@ def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
         logging.getLogger(__name__).debug("ends because of", exc_info=error)
         _report(control, Fatal(type(error).__name__, error.message))
         sys.exit(error.exit_code)
-    except Exception:  # noqa: BLE001 - the process's entry: what nobody named ends it, visibly
-        traceback.print_exc()
+    except Exception:  # the process's entry: what nobody named ends it, visibly
+        logging.getLogger(__name__).exception("an error that nobody expected")
         sys.exit(70)
 
 
@@ -90,9 +89,12 @@ def _log_to(log: socket.socket, level: str) -> None:
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     log.close()
-    logging.basicConfig(
-        level=level.upper(), format=f"%(levelname)s{LEVEL_END}%(message)s", force=True
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # Ours are few, and each is worth reading.
+    logging.getLogger("dynamo_cli").setLevel(min(logging.WARNING, logging.root.level))
+    logging.captureWarnings(True)
 
 
 def _report(control: socket.socket, message: Fatal) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import NamedTuple
 
 LEVEL_END = "\x1f"
 """Our formatter writes ``LEVEL<unit separator>text``; output of anything else has no such mark."""
+
+UNMARKED = "INFO"
 
 TAIL_LINES = 20
 
@@ -22,7 +25,6 @@ class LogLines:
     def __init__(self) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._rest = b""
-        self._level = "INFO"
 
     def feed(self, data: bytes) -> list[Line]:
         """The lines that `data` completes."""
@@ -34,10 +36,15 @@ class LogLines:
         return self.feed(b"\n") if self._rest else []
 
     def _line(self, raw: bytes) -> Line:
-        """A line without a level belongs to the one before (a traceback, say)."""
-        text = raw.decode(errors="replace").rstrip()
-        level, mark, rest = text.partition(LEVEL_END)
-        if mark:
-            self._level, text = level, rest
-        self.tail.append(text)
-        return Line(self._level, text)
+        before, mark, after = raw.decode(errors="replace").rstrip().partition(LEVEL_END)
+        line = Line(before, after) if mark else Line(UNMARKED, before)
+        self.tail.append(line.text)
+        return line
+
+
+class LineFormatter(logging.Formatter):
+    """Marks every line of a record, those of its traceback too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).splitlines()
+        return "\n".join(f"{record.levelname}{LEVEL_END}{line}" for line in lines)

@@ -85,7 +85,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
         try:
-            self._start_light()
+            self._start_missing(engines=False)
             failure = await self._end
             if failure is None:
                 await self._until_forced(self._drain())
@@ -97,32 +97,21 @@ class Supervisor:
 
     # -- starting --------------------------------------------------------------------------
 
-    def _start_light(self) -> None:
-        """The zygote first: its import is what takes time. The others come while it imports."""
-        self._start(ZYGOTE)
-        self._start(FRONTEND)
-        if self._config.router is not None:
-            self._start(ProcessId(Role.ROUTER))
+    def _start_missing(self, *, engines: bool) -> None:
+        """Those that run vLLM, once the zygote can fork them; or the others."""
+        for process in self._config.tree():
+            child = self._children.get(process)
+            missing = child is None or (not child.alive and child.phase is not Phase.FAILED)
+            if missing and ROLES[process.role].engine is engines:
+                self._start(process)
         self._publish()
-
-    def _start_engines(self) -> None:
-        for index in range(self._config.workers):
-            self._start_if_missing(ProcessId(Role.WORKER, index))
-        for index in range(self._config.processors):
-            self._start_if_missing(ProcessId(Role.PROCESSOR, index))
-        self._publish()
-
-    def _start_if_missing(self, process: ProcessId) -> None:
-        child = self._children.get(process)
-        if child is None or (not child.alive and child.phase is not Phase.FAILED):
-            self._start(process)
 
     def _start(self, process: ProcessId) -> None:
         start = Start(
             process,
             self._config_of(process),
             self._config.engine.log_level,
-            self._device_of(process),
+            self._config.device_of(process),
         )
         child = self._children[process] = Child(start, self)
         self._restarts.setdefault(process, Restarts(self._config.restart))
@@ -144,16 +133,10 @@ class Supervisor:
             case Role.PROCESSOR:
                 return ProcessorConfig(config.engine, config.workers, config.router is not None)
             case Role.WORKER:
-                devices = config.engine_devices[process.index] if config.engine_devices else ()
+                devices = config.engine_devices[process.index]
                 return WorkerConfig(replace(config.engine, devices=devices), config.processors)
             case _:
                 return ZygoteConfig(config.engine)
-
-    def _device_of(self, process: ProcessId) -> str:
-        if process.role is not Role.WORKER:
-            return ""
-        devices = self._config.engine_devices[process.index] if self._config.engine_devices else ()
-        return "gpu " + ",".join(map(str, devices)) if devices else "cpu"
 
     # -- links -----------------------------------------------------------------------------
 
@@ -199,7 +182,7 @@ class Supervisor:
         if phase is Phase.READY:
             child.control.send(SetPhase(phase))
         if child.process == ZYGOTE and phase is Phase.READY:
-            self._start_engines()
+            self._start_missing(engines=True)
         if child.process.role is Role.WORKER and phase is Phase.PROBING:
             self._probe(child)
         if child.process == FRONTEND and phase is Phase.READY:
@@ -316,10 +299,10 @@ class Supervisor:
         return judge(table)
 
     def _announce(self) -> None:
-        frontend = self._config.frontend
-        host = "localhost" if frontend.host in ("127.0.0.1", "0.0.0.0", "::") else frontend.host
-        url = f"http://{host}:{frontend.port}/v1"
-        key = " -H 'Authorization: Bearer KEY'" if frontend.api_keys else ""
+        url = self._children[FRONTEND].reason + "/v1"
+        for everywhere in ("127.0.0.1", "0.0.0.0", "[::1]", "[::]"):
+            url = url.replace(f"//{everywhere}:", "//localhost:")
+        key = " -H 'Authorization: Bearer KEY'" if self._config.frontend.api_keys else ""
         body = '{"messages": [{"role": "user", "content": "What is the capital of France?"}]}'
         self._view.serving(
             url, f"curl {url}/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"

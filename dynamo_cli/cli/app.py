@@ -1,0 +1,105 @@
+"""``dynamo-llm``: options, help and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import fields
+from typing import NoReturn
+
+import typer
+
+from dynamo_cli import __version__
+from dynamo_cli.cli import flags
+from dynamo_cli.cli.resolve import Typed
+from dynamo_cli.errors import DynamoError, UsageError
+
+PROGRAM = "dynamo-llm"
+INTERRUPTED = 130
+
+TYPED = frozenset(field.name for field in fields(Typed))
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={
+        # What we do not know is for vLLM: `check` tells the two kinds of unknown apart.
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "max_content_width": 100,
+    },
+)
+
+
+@app.command(name=PROGRAM)
+def serve(
+    context: typer.Context,
+    model: flags.Model = "",
+    served_names: flags.ServedNames = None,
+    max_model_len: flags.MaxModelLen = None,
+    block_size: flags.BlockSize = None,
+    workers: flags.Workers = Typed.workers,
+    worker_tp: flags.WorkerTp = Typed.worker_tp,
+    reuse_gpus: flags.ReuseGpus = Typed.reuse_gpus,
+    engine_threads: flags.EngineThreads = None,
+    processors: flags.Processors = Typed.processors,
+    router: flags.RouterPolicy = None,
+    prefill_workers: flags.PrefillWorkers = Typed.prefill_workers,
+    prefill_tp: flags.PrefillTp = Typed.prefill_tp,
+    conditional_disagg: flags.ConditionalDisagg = Typed.conditional_disagg,
+    max_local_prefill_length: flags.MaxLocalPrefillLength = None,
+    max_prefill_queue_size: flags.MaxPrefillQueueSize = None,
+    host: flags.Host = Typed.host,
+    http_port: flags.HttpPort = Typed.http_port,
+    api_keys: flags.ApiKeys = None,
+    max_body_bytes: flags.MaxBodyBytes = Typed.max_body_bytes,
+    max_inflight: flags.MaxInflight = Typed.max_inflight,
+    drain_timeout_s: flags.DrainTimeout = Typed.drain_timeout_s,
+    ui: flags.UiMode = flags.Ui.AUTO,
+    log_level: flags.EngineLogLevel = flags.LogLevel.ERROR,
+    dry_run: flags.DryRun = False,
+    as_json: flags.AsJson = False,
+    version: flags.Version = False,
+) -> None:
+    """Serve a large language model on this host, behind the OpenAI API.
+
+    Every other option goes to vLLM's engine: [b]--max-num-seqs 64[/b], [b]--dtype=float32[/b] ...
+    """
+    if version:
+        typer.echo(f"{PROGRAM} {__version__}")
+        return
+    if not model:
+        raise UsageError("--model is missing; --model demo is a good first try.")
+    if as_json and not dry_run:
+        raise UsageError("--json belongs to --dry-run.")
+    from dynamo_cli.cli import launch  # noqa: PLC0415 - --help and --version need none of it
+
+    given = {name: value for name, value in context.params.items() if name in TYPED}
+    given["api_keys"] = api_keys or _api_keys_of_the_environment()
+    typed = Typed(**given, engine_args=launch.engine_args(context))
+    if dry_run:
+        launch.show_plan(typed, as_json=as_json)
+    else:
+        raise typer.Exit(launch.serve(typed, ui))
+
+
+def _api_keys_of_the_environment() -> list[str]:
+    return [key for key in os.environ.get(flags.API_KEY_VARIABLE, "").split(",") if key]
+
+
+def run() -> NoReturn:
+    """Parse, act, and turn every failure into one line and an exit code."""
+    try:
+        code = app(standalone_mode=False, prog_name=PROGRAM)
+    except DynamoError as error:
+        _fail(error.message, error.exit_code)
+    except typer.TyperException as error:
+        _fail(error.format_message().replace("Value error, ", ""), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"{PROGRAM}: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -1,0 +1,174 @@
+"""Every option of ``dynamo-llm``: type, names, panel and help."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from dynamo_cli.cli.resolve import ROUTERS
+
+API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
+
+MODEL, WORKERS, ROUTING = "Model", "Workers", "Routing"
+DISAGGREGATION, HTTP, INTERFACE = "Disaggregation", "HTTP", "Interface"
+NOT_YET = "Not available yet."
+
+
+class Ui(StrEnum):
+    """How progress is shown."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    NONE = "none"
+
+
+class LogLevel(StrEnum):
+    """Of the engines' own log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+if TYPE_CHECKING:
+    Router = str
+else:
+    Router = Literal[ROUTERS]
+
+
+def _option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002
+    return typer.Option(*names, rich_help_panel=panel, help=help, **more)
+
+
+Model = Annotated[
+    str,
+    _option(
+        "--model",
+        panel=MODEL,
+        metavar="NAME",
+        help="A Hugging Face id, a folder, [b]demo[/b] (a small chat model) or "
+        "[b]tiny[/b] (random weights, to try the plumbing).",
+    ),
+]
+ServedNames = Annotated[
+    list[str] | None,
+    _option(
+        "--served-model-name",
+        panel=MODEL,
+        metavar="NAME",
+        help="What the API calls it; repeatable. Default: as given to --model.",
+    ),
+]
+MaxModelLen = Annotated[
+    str | None, _option("--max-model-len", panel=MODEL, metavar="TOKENS", help="Longest context.")
+]
+BlockSize = Annotated[
+    int | None,
+    _option("--block-size", panel=MODEL, min=1, metavar="TOKENS", help="Of a KV cache block."),
+]
+Workers = Annotated[
+    str,
+    _option(
+        "--workers",
+        "--decode-workers",
+        panel=WORKERS,
+        metavar="N|auto",
+        help="Engines; [b]auto[/b] is one per free GPU (or group of --worker-tp).",
+    ),
+]
+WorkerTp = Annotated[
+    int, _option("--worker-tp", "--decode-tp", panel=WORKERS, min=1, help="GPUs of one engine.")
+]
+ReuseGpus = Annotated[
+    bool, _option("--reuse-gpus", panel=WORKERS, help="Let engines share GPUs when there are few.")
+]
+EngineThreads = Annotated[
+    int | None,
+    _option(
+        "--engine-threads",
+        panel=WORKERS,
+        min=1,
+        help="Threads of an engine on the CPU. Default: cores / engines.",
+    ),
+]
+Processors = Annotated[
+    int,
+    _option(
+        "--processors",
+        panel=WORKERS,
+        min=1,
+        help="Processes that tokenize, apply templates and parse answers.",
+    ),
+]
+RouterPolicy = Annotated[
+    Router | None,
+    _option(
+        "--router",
+        panel=ROUTING,
+        help="How a worker is chosen. Default: least-loaded when there are several.",
+    ),
+]
+PrefillWorkers = Annotated[
+    int, _option("--prefill-workers", panel=DISAGGREGATION, min=0, help=NOT_YET)
+]
+PrefillTp = Annotated[int, _option("--prefill-tp", panel=DISAGGREGATION, min=1, help=NOT_YET)]
+ConditionalDisagg = Annotated[
+    bool, _option("--conditional-disagg", panel=DISAGGREGATION, help=NOT_YET)
+]
+MaxLocalPrefillLength = Annotated[
+    int | None, _option("--max-local-prefill-length", panel=DISAGGREGATION, help=NOT_YET)
+]
+MaxPrefillQueueSize = Annotated[
+    int | None, _option("--max-prefill-queue-size", panel=DISAGGREGATION, help=NOT_YET)
+]
+Host = Annotated[str, _option("--host", panel=HTTP, metavar="ADDRESS", help="Where to listen.")]
+HttpPort = Annotated[
+    int, _option("--http-port", panel=HTTP, min=0, max=65535, help="Port to listen on.")
+]
+ApiKeys = Annotated[
+    list[str] | None,
+    _option(
+        "--api-key",
+        panel=HTTP,
+        metavar="KEY",
+        help=f"Clients must send one of these; repeatable. Also {API_KEY_VARIABLE}.",
+    ),
+]
+MaxBodyBytes = Annotated[
+    int, _option("--max-body-bytes", panel=HTTP, min=1, help="Larger requests get 413.")
+]
+MaxInflight = Annotated[
+    int,
+    _option(
+        "--max-inflight", panel=HTTP, min=0, help="More requests at once get 429; 0: no limit."
+    ),
+]
+DrainTimeout = Annotated[
+    float,
+    _option(
+        "--drain-timeout",
+        panel=HTTP,
+        min=0,
+        metavar="SECONDS",
+        help="After Ctrl-C, how long running requests may take.",
+    ),
+]
+UiMode = Annotated[
+    Ui,
+    _option(
+        "--ui",
+        panel=INTERFACE,
+        help="[b]auto[/b]: live start-up view on a terminal, else plain lines.",
+    ),
+]
+EngineLogLevel = Annotated[
+    LogLevel, _option("--log-level", panel=INTERFACE, help="Of the engines' own log.")
+]
+DryRun = Annotated[
+    bool, _option("--dry-run", panel=INTERFACE, help="Show the plan and start nothing.")
+]
+AsJson = Annotated[bool, _option("--json", panel=INTERFACE, help="With --dry-run: as JSON.")]
+Version = Annotated[bool, _option("--version", panel=INTERFACE, help="Show the version and exit.")]

@@ -1,0 +1,90 @@
+"""What would be started: for ``--dry-run``, as tables and as JSON."""
+
+from __future__ import annotations
+
+import orjson
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from dynamo_cli.config import ServeConfig
+from dynamo_cli.topology import KIB, ROLES, LinkSpec, ProcessId, Role, links_of
+
+Plan = dict[str, object]
+
+
+def plan_of(config: ServeConfig) -> Plan:
+    """The plan as plain data."""
+    frontend = config.frontend
+    return {
+        "model": config.engine.model,
+        "served_names": list(config.engine.served_names),
+        "url": f"http://{frontend.host}:{frontend.port}/v1",
+        "router": config.router,
+        "processes": [_process(config, process) for process in config.tree()],
+        "links": [
+            {
+                "from": a.name,
+                "to": b.name,
+                "forward_bytes": spec.a_to_b_bytes,
+                "backward_bytes": spec.b_to_a_bytes,
+                "carries": spec.carries,
+            }
+            for a, b, spec in _links(config)
+        ],
+        "engine_args": list(config.engine.args),
+    }
+
+
+def to_json(config: ServeConfig) -> str:
+    return orjson.dumps(plan_of(config), option=orjson.OPT_INDENT_2).decode()
+
+
+def show(config: ServeConfig, console: Console) -> None:
+    """Tables for people."""
+    frontend = config.frontend
+    console.print(
+        f"[b]{config.engine.model}[/b] as {', '.join(config.engine.served_names)} "
+        f"on http://{frontend.host}:{frontend.port}/v1, router {config.router or 'none'}",
+        highlight=False,
+    )
+    processes = _table("process", "started", "device", "threads")
+    for process in config.tree():
+        row = _process(config, process)
+        processes.add_row(
+            *(str(row[key] or "") for key in ("name", "started", "device", "threads"))
+        )
+    console.print(processes)
+    links = _table("from", "to", "carries", "forward", "backward")
+    for a, b, spec in _links(config):
+        sizes = (f"{size // KIB} KiB" for size in (spec.a_to_b_bytes, spec.b_to_a_bytes))
+        links.add_row(a.name, b.name, spec.carries, *sizes)
+    console.print(links)
+    console.print(f"engine arguments: {' '.join(config.engine.args) or 'none'}", highlight=False)
+
+
+def _process(config: ServeConfig, process: ProcessId) -> dict[str, object]:
+    forked = ROLES[process.role].engine
+    threads = config.engine.threads if process.role is Role.WORKER else 0
+    return {
+        "name": process.name,
+        "started": f"forked from the {Role.ZYGOTE}" if forked else "spawned",
+        "device": config.device_of(process),
+        "threads": threads or None,
+    }
+
+
+def _links(config: ServeConfig) -> list[tuple[ProcessId, ProcessId, LinkSpec]]:
+    children = config.tree()
+    return [
+        link
+        for place, process in enumerate(children)
+        for link in links_of(process, children[:place])
+    ]
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table

@@ -1,0 +1,200 @@
+"""From what was typed and what the machine has to the plan that the supervisor runs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dynamo_cli.cli.machine import MIB, Machine
+from dynamo_cli.config import (
+    DEFAULT_HOST,
+    DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_PORT,
+    ROUTER_POLICIES,
+    EngineConfig,
+    FrontendConfig,
+    ServeConfig,
+)
+from dynamo_cli.errors import ResourceError, UsageError
+from dynamo_cli.supervisor.placement import groups_of, place, sharers
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+AUTO = "auto"
+NO_ROUTER = "none"
+SEVERAL_WORKERS_POLICY = "least-loaded"
+COMING_POLICY = "kv"
+ROUTERS = (NO_ROUTER, *ROUTER_POLICIES, COMING_POLICY)
+
+KV_SHARE, KV_MOST_BYTES, KV_LEAST_BYTES = 0.4, 4096 * MIB, 64 * MIB
+"""KV cache of the CPU engines: of the memory that is available, together; of one, at most; at
+least."""
+
+COMPILING = (
+    "--enforce-eager",
+    "--no-enforce-eager",
+    "--optimization-level",
+    "--compilation-config",
+    "-cc",
+)
+"""Who gives one of these has made up their mind about compilation."""
+
+GPU_SHARE = 0.9
+"""Of a GPU's memory, when engines share it; as much as vLLM gives to one."""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """The command line as it was typed; every default of it stands here.
+
+    Attributes:
+        workers: a number or ``auto``.
+        router: one of `ROUTERS`.
+        engine_args: for vLLM, checked.
+    """
+
+    model: str
+    served_names: Sequence[str] | None = None
+    max_model_len: str | None = None
+    block_size: int | None = None
+    workers: str = "1"
+    processors: int = 1
+    worker_tp: int = 1
+    engine_threads: int | None = None
+    reuse_gpus: bool = False
+    router: str | None = None
+    prefill_workers: int = 0
+    prefill_tp: int = 1
+    conditional_disagg: bool = False
+    max_local_prefill_length: int | None = None
+    max_prefill_queue_size: int | None = None
+    host: str = DEFAULT_HOST
+    http_port: int = DEFAULT_PORT
+    api_keys: Sequence[str] = ()
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    max_inflight: int = 0
+    drain_timeout_s: float = 30.0
+    log_level: str = "error"
+    engine_args: tuple[str, ...] = ()
+
+
+def resolve(typed: Typed, machine: Machine) -> ServeConfig:
+    """The plan; the model's path is still what was typed.
+
+    Raises:
+        UsageError: options that do not go together, or that are not available yet.
+        ResourceError: the machine has too little.
+    """
+    _refuse_what_is_not_there_yet(typed)
+    # Who says how many workers there shall be takes the GPUs in order, busy ones too.
+    auto = typed.workers == AUTO
+    gpus = [gpu.index for gpu in machine.gpus if gpu.free or not auto]
+    workers = max(1, len(groups_of(typed.worker_tp, gpus))) if auto else _count(typed.workers)
+    if machine.gpus and not gpus:
+        raise ResourceError("every GPU is in use by somebody else; --workers 1 tries nevertheless.")
+    devices = place(workers, typed.worker_tp, gpus, reuse=typed.reuse_gpus)
+    names = tuple(typed.served_names or (typed.model,))
+    on_cpu = not machine.gpus
+    engine = EngineConfig(
+        model=typed.model,
+        path=typed.model,
+        served_names=names,
+        args=_engine_args(typed, machine, workers, sharers(devices)),
+        threads=(typed.engine_threads or max(1, machine.cores // workers)) if on_cpu else 0,
+        log_level=typed.log_level.upper(),
+    )
+    frontend = FrontendConfig(
+        host=typed.host,
+        port=typed.http_port,
+        api_keys=tuple(typed.api_keys),
+        max_body_bytes=typed.max_body_bytes,
+        max_inflight=typed.max_inflight,
+        served_names=names,
+    )
+    return ServeConfig(
+        engine=engine,
+        frontend=frontend,
+        processors=typed.processors,
+        router=_router(typed.router, workers),
+        engine_devices=tuple(devices),
+        drain_timeout_s=typed.drain_timeout_s,
+    )
+
+
+def warnings(typed: Typed) -> list[str]:
+    """What works but should be known."""
+    if typed.host not in LOOPBACK and not typed.api_keys:
+        return [
+            f"--host {typed.host} lets everybody who reaches this machine use the model; "
+            "--api-key closes it."
+        ]
+    return []
+
+
+def _refuse_what_is_not_there_yet(typed: Typed) -> None:
+    if typed.router == COMING_POLICY:
+        raise UsageError(
+            "--router kv is not available yet; "
+            f"until then --router {SEVERAL_WORKERS_POLICY} is the best there is."
+        )
+    for flag, value, default in (
+        ("--prefill-workers", typed.prefill_workers, 0),
+        ("--prefill-tp", typed.prefill_tp, 1),
+        ("--conditional-disagg", typed.conditional_disagg, False),
+        ("--max-local-prefill-length", typed.max_local_prefill_length, None),
+        ("--max-prefill-queue-size", typed.max_prefill_queue_size, None),
+    ):
+        if value != default:
+            raise UsageError(
+                f"{flag} is not available yet: every worker does its own prefill. Leave it out."
+            )
+
+
+def _count(workers: str) -> int:
+    if not workers.isdecimal() or int(workers) < 1:
+        raise UsageError(f"--workers is a number from 1 on, or {AUTO}; not {workers!r}.")
+    return int(workers)
+
+
+def _router(typed: str | None, workers: int) -> str | None:
+    if typed == NO_ROUTER:
+        if workers > 1:
+            raise UsageError(
+                f"--router none is for one worker; {workers} need one of "
+                f"{', '.join(ROUTER_POLICIES)}."
+            )
+        return None
+    return typed or (SEVERAL_WORKERS_POLICY if workers > 1 else None)
+
+
+def _engine_args(
+    typed: Typed, machine: Machine, workers: int, engines_per_gpu: int
+) -> tuple[str, ...]:
+    """vLLM's options: ours under its names, defaults for what was not given, then the rest."""
+    args: list[str] = []
+    if typed.max_model_len is not None:
+        args += ["--max-model-len", typed.max_model_len]
+    if typed.block_size is not None:
+        args += ["--block-size", str(typed.block_size)]
+    if typed.worker_tp > 1:
+        args += ["--tensor-parallel-size", str(typed.worker_tp)]
+    if not machine.gpus:
+        args += _cpu_defaults(typed.engine_args, machine.available_bytes, workers)
+    elif engines_per_gpu > 1 and not _given(typed.engine_args, "--gpu-memory-utilization"):
+        args += ["--gpu-memory-utilization", f"{GPU_SHARE / engines_per_gpu:.3f}"]
+    return (*args, *typed.engine_args)
+
+
+def _cpu_defaults(given: Sequence[str], available_bytes: int, workers: int) -> list[str]:
+    """Compiling takes longer than it saves on a CPU, and vLLM would size the cache by the host."""
+    args = []
+    if not _given(given, *COMPILING):
+        args.append("--enforce-eager")
+    if not _given(given, "--kv-cache-memory-bytes"):
+        share = int(available_bytes * KV_SHARE / workers)
+        size = max(KV_LEAST_BYTES, min(KV_MOST_BYTES, share)) // MIB * MIB
+        args += ["--kv-cache-memory-bytes", str(size)]
+    return args
+
+
+def _given(args: Sequence[str], *flags: str) -> bool:
+    return any(arg.partition("=")[0].partition(".")[0] in flags for arg in args)

@@ -1,0 +1,54 @@
+"""Which GPUs each engine gets. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynamo_cli.errors import ResourceError
+
+Devices = tuple[int, ...]
+
+
+def place(workers: int, width: int, gpus: Sequence[int], *, reuse: bool = False) -> list[Devices]:
+    """The GPUs of each worker, in order.
+
+    Args:
+        workers: how many engines.
+        width: GPUs of one engine (tensor parallel).
+        gpus: indices that may be used; none means that engines run on the CPU.
+        reuse: when there are too few, begin again with the first.
+
+    Returns:
+        One tuple of `width` indices per worker; empty ones on CPU.
+
+    Raises:
+        ResourceError: there are too few.
+    """
+    if not gpus:
+        if width > 1:
+            raise ResourceError(f"--worker-tp {width} needs GPUs, and none is here.")
+        return [()] * workers
+    groups = groups_of(width, gpus)
+    if not groups or (len(groups) < workers and not reuse):
+        raise ResourceError(
+            f"{_count(workers, 'worker')} with --worker-tp {width} need {workers * width} GPUs, "
+            f"and {len(gpus)} may be used. Use fewer --workers, a smaller --worker-tp"
+            + (", or --reuse-gpus to share them." if groups else ".")
+        )
+    return [groups[index % len(groups)] for index in range(workers)]
+
+
+def groups_of(width: int, gpus: Sequence[int]) -> list[Devices]:
+    """Whole groups of `width`, in order; what is left over belongs to none."""
+    whole = len(gpus) // width * width
+    return [tuple(gpus[start : start + width]) for start in range(0, whole, width)]
+
+
+def sharers(placed: Sequence[Devices]) -> int:
+    """Engines on the GPU that has most; 1 when each has its own (or runs on the CPU)."""
+    every = [gpu for devices in placed for gpu in devices]
+    return max((every.count(gpu) for gpu in every), default=1)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("s" if number != 1 else "")
