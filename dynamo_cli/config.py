@@ -23,6 +23,8 @@ class EngineConfig:
         args: options for vLLM's own parser, as typed (``--max-num-seqs``, ``32``).
         devices: GPU indices of this engine; empty on CPU.
         threads: threads of a CPU engine; 0 leaves it to vLLM.
+        kv_cache_limit_bytes: most that a CPU engine may take for its KV cache when `args` do not
+            say how much it gets; 0 leaves it to vLLM.
         log_level: of vLLM's own log.
     """
 
@@ -32,6 +34,7 @@ class EngineConfig:
     args: tuple[str, ...] = ()
     devices: tuple[int, ...] = ()
     threads: int = 0
+    kv_cache_limit_bytes: int = 0
     log_level: str = "ERROR"
 
 

@@ -33,6 +33,7 @@ def plan_of(config: ServeConfig) -> Plan:
             for a, b, spec in _links(config)
         ],
         "engine_args": list(config.engine.args),
+        "kv_cache_limit_bytes": config.engine.kv_cache_limit_bytes or None,
     }
 
 

@@ -25,9 +25,11 @@ SEVERAL_WORKERS_POLICY = "least-loaded"
 COMING_POLICY = "kv"
 ROUTERS = (NO_ROUTER, *ROUTER_POLICIES, COMING_POLICY)
 
-KV_SHARE, KV_MOST_BYTES, KV_LEAST_BYTES = 0.4, 4096 * MIB, 64 * MIB
-"""KV cache of the CPU engines: of the memory that is available, together; of one, at most; at
-least."""
+KV_SHARE = 0.4
+"""Of the memory that is available: the KV caches of all CPU engines together."""
+
+KV_MOST_BYTES, KV_LEAST_BYTES = 4096 * MIB, 64 * MIB
+"""Bounds on what this gives to one of them."""
 
 COMPILING = (
     "--enforce-eager",
@@ -100,6 +102,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         served_names=names,
         args=_engine_args(typed, machine, workers, sharers(devices)),
         threads=(typed.engine_threads or max(1, machine.cores // workers)) if on_cpu else 0,
+        kv_cache_limit_bytes=_kv_cache_limit(machine.available_bytes, workers) if on_cpu else 0,
         log_level=typed.log_level.upper(),
     )
     frontend = FrontendConfig(
@@ -178,22 +181,17 @@ def _engine_args(
     if typed.worker_tp > 1:
         args += ["--tensor-parallel-size", str(typed.worker_tp)]
     if not machine.gpus:
-        args += _cpu_defaults(typed.engine_args, machine.available_bytes, workers)
+        # Compiling takes longer than it saves on a CPU.
+        args += [] if _given(typed.engine_args, *COMPILING) else ["--enforce-eager"]
     elif engines_per_gpu > 1 and not _given(typed.engine_args, "--gpu-memory-utilization"):
         args += ["--gpu-memory-utilization", f"{GPU_SHARE / engines_per_gpu:.3f}"]
     return (*args, *typed.engine_args)
 
 
-def _cpu_defaults(given: Sequence[str], available_bytes: int, workers: int) -> list[str]:
-    """Compiling takes longer than it saves on a CPU, and vLLM would size the cache by the host."""
-    args = []
-    if not _given(given, *COMPILING):
-        args.append("--enforce-eager")
-    if not _given(given, "--kv-cache-memory-bytes"):
-        share = int(available_bytes * KV_SHARE / workers)
-        size = max(KV_LEAST_BYTES, min(KV_MOST_BYTES, share)) // MIB * MIB
-        args += ["--kv-cache-memory-bytes", str(size)]
-    return args
+def _kv_cache_limit(available_bytes: int, workers: int) -> int:
+    """What is left to vLLM grows with the whole machine's memory, for each engine."""
+    share = int(available_bytes * KV_SHARE / workers)
+    return max(KV_LEAST_BYTES, min(KV_MOST_BYTES, share)) // MIB * MIB
 
 
 def _given(args: Sequence[str], *flags: str) -> bool:

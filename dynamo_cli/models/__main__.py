@@ -69,7 +69,7 @@ def _say(message: dict[str, str | float | None]) -> None:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    """Unwinds to `main`; a Ctrl-C also comes from the parent, and must not cut the cleaning short."""
+    """Unwinds to `main`. Ctrl-C is followed by the parent's own signal: only the first counts."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

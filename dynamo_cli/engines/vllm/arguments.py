@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import NoReturn
 
 from vllm.config import VllmConfig
@@ -13,6 +14,12 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.errors import ModelError, UsageError
+
+FULL_CONTEXTS = 4
+"""Requests of full length that a CPU's KV cache should hold. Each GiB takes seconds to allocate."""
+
+LEAST_KV_BYTES = 64 * 1024 * 1024
+KV_SPACE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 
 
 class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
@@ -42,18 +49,35 @@ def parse(config: EngineConfig) -> argparse.Namespace:
     return namespace
 
 
-def engine_config(namespace: argparse.Namespace, model: str) -> VllmConfig:
+def engine_config(namespace: argparse.Namespace, config: EngineConfig) -> VllmConfig:
     """The checked configuration of an engine; reads the model's config files.
 
     Raises:
         ModelError: the model cannot be found, or does not fit the options.
     """
     try:
-        return AsyncEngineArgs.from_cli_args(namespace).create_engine_config(
+        vllm_config = AsyncEngineArgs.from_cli_args(namespace).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
     except (ValueError, OSError, NotImplementedError) as error:
-        raise ModelError(explain(error, model)) from error
+        raise ModelError(explain(error, config.model)) from error
+    cache = vllm_config.cache_config
+    sized = cache.kv_cache_memory_bytes is not None or KV_SPACE_VARIABLE in os.environ
+    if config.kv_cache_limit_bytes and not sized:
+        wanted = (
+            FULL_CONTEXTS * vllm_config.model_config.max_model_len * _bytes_per_token(vllm_config)
+        )
+        cache.kv_cache_memory_bytes = max(LEAST_KV_BYTES, min(wanted, config.kv_cache_limit_bytes))
+    return vllm_config
+
+
+def _bytes_per_token(vllm_config: VllmConfig) -> int:
+    """Of the KV cache, for a model that keeps every token in every layer."""
+    model, parallel = vllm_config.model_config, vllm_config.parallel_config
+    values = (
+        model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
+    )
+    return 2 * int(values) * int(model.dtype.itemsize)
 
 
 def explain(error: Exception, model: str) -> str:

@@ -47,7 +47,7 @@ class Engine:
 
     def __init__(self, index: int, config: EngineConfig) -> None:
         self.index = index
-        vllm_config = arguments.engine_config(arguments.parse(config), config.model)
+        vllm_config = arguments.engine_config(arguments.parse(config), config)
         self._core = _build(vllm_config, config.model)
         self._encoder = MsgpackEncoder()
         self._requests = MsgpackDecoder(EngineCoreRequest)

@@ -88,7 +88,7 @@ class Serving:
         self._args: argparse.Namespace = arguments.parse(config)
         self.client = RoutedClient(workers)
         self.client.fail = self._fail
-        self._llm = _build_llm(arguments.engine_config(self._args, config.model), self.client)
+        self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
         self._state = State()
 
     async def start(self) -> None:
