@@ -16,7 +16,7 @@ from typing import IO
 
 from dynamo_cli.errors import ModelError
 from dynamo_cli.models import demo
-from dynamo_cli.models.folder import cache_root
+from dynamo_cli.models.folder import models_root
 from dynamo_cli.models.lifeline import PYTHON, end
 from dynamo_cli.models.progress import OnProgress, Progress
 
@@ -59,7 +59,7 @@ def ready(model: str) -> Path | None:
     """The folder of ``demo`` or ``tiny`` when it is complete already."""
     if model == "demo" and (cached := demo.cached()):
         return cached
-    folder = cache_root() / (DEMO if model == "demo" else TINY)
+    folder = models_root() / (DEMO if model == "demo" else TINY)
     return folder if folder.is_dir() else None
 
 

@@ -9,19 +9,17 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dynamo_cli.cache import cache_root
 
-def cache_root() -> Path:
-    """``$XDG_CACHE_HOME/dynamo-llm/models``; the default of the variable is ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says that a relative path there is to be ignored.
-    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    return root / "dynamo-llm" / "models"
+
+def models_root() -> Path:
+    """Where all of them are."""
+    return cache_root() / "models"
 
 
 def build_once(name: str, build: Callable[[Path, Path], None]) -> Path:
@@ -34,7 +32,7 @@ def build_once(name: str, build: Callable[[Path, Path], None]) -> Path:
         build: fills the first folder, which becomes the finished one; the second is for
             scratch and is removed. What it raises is passed on, and nothing is left behind.
     """
-    folder = cache_root() / name
+    folder = models_root() / name
     if folder.is_dir():
         return folder
     with _locked(folder.with_name(f"{name}.lock")):

@@ -6,6 +6,7 @@ EngineCore is vLLM's scheduler, model runner and KV cache behind one synchronous
 from __future__ import annotations
 
 import logging
+import os
 import time
 from array import array
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest, UtilityOutput
 from vllm.v1.engine.core import EngineCore, EngineCoreProc
-from vllm.v1.executor import Executor
+from vllm.v1.executor import Executor, UniProcExecutor
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
@@ -196,7 +197,7 @@ def _build(vllm_config: Any, model: str) -> EngineCore:
         # Asked for in time, or the first one-token forward can die with SIGILL.
         torch.cpu._init_amx()
     try:
-        return EngineCore(vllm_config, Executor.get_class(vllm_config), log_stats=True)
+        return EngineCore(vllm_config, _executor_class(vllm_config), log_stats=True)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise ResourceError(
             f"not enough memory for the model {model!r}: {arguments.first_line(error)}. "
@@ -207,6 +208,19 @@ def _build(vllm_config: Any, model: str) -> EngineCore:
         if "memory" in text.lower():
             raise ResourceError(text) from error
         raise ModelError(text) from error
+
+
+class _NamelessRendezvous(UniProcExecutor):  # type: ignore[misc]
+    """torch.distributed wants a file even for a world of one; this one goes with the process."""
+
+    def _distributed_args(self) -> tuple[str, int, int]:
+        _, rank, local_rank = super()._distributed_args()
+        return f"file:///proc/self/fd/{os.memfd_create('rendezvous')}", rank, local_rank
+
+
+def _executor_class(vllm_config: Any) -> type[Executor]:
+    chosen = Executor.get_class(vllm_config)
+    return _NamelessRendezvous if chosen is UniProcExecutor else chosen
 
 
 def _bytes(frames: Any) -> Frames:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from dynamo_cli.cache import cache_root
 from dynamo_cli.config import EngineConfig
 
 
@@ -18,6 +19,8 @@ def prepare(config: EngineConfig) -> None:
         # Our handler formats all logs, so that the supervisor can tell level and text apart.
         "VLLM_CONFIGURE_LOGGING": "0",
         "VLLM_LOGGING_LEVEL": config.log_level,
+        # Its default is in the folder for temporary files, where it would stay behind.
+        "TORCHINDUCTOR_CACHE_DIR": str(cache_root() / "torchinductor"),
         # The tokenizer's threads would be forked half-way; the processor has its own.
         "TOKENIZERS_PARALLELISM": "false",
     }

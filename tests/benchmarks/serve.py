@@ -1,0 +1,186 @@
+"""vLLM's own server against ours: same model, same engine options, alternating in one run.
+
+    python -m tests.benchmarks.serve [--model tiny] [--rounds 5] [--only start,load,...] [--aa]
+
+Prints one Markdown row per figure: theirs and ours (medians over the rounds), and the ratio ours /
+theirs of each round as median and range. ``--aa`` starts theirs twice, which shows the noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import uvloop
+
+from dynamo_cli.models import catalog
+from tests.benchmarks import load
+from tests.benchmarks.servers import OURS, THEIRS, Running
+
+STREAMS = (1, 16, 64)
+SECTIONS = ("start", "workers", "load", "requests", "connections", "memory")
+TOKENS = 128
+ONE_TOKEN_CLIENTS = 16
+
+Figures = dict[str, list[tuple[float, float]]]
+"""Figure -> (theirs, ours) of each round."""
+
+
+class Comparison:
+    """Both servers, and what was measured so far.
+
+    Args:
+        model: a folder.
+        rounds: of everything.
+        second: what stands in the place of ours.
+    """
+
+    def __init__(self, model: str, rounds: int, second: str) -> None:
+        self._model = model
+        self._rounds = rounds
+        self._kinds = (THEIRS, second)
+        self.figures: Figures = defaultdict(list)
+
+    def start(self) -> None:
+        """Seconds to the first answer."""
+        for _ in range(self._rounds):
+            self._add("seconds to the first answer", *map(self._start_once, self._kinds))
+
+    def _start_once(self, kind: str) -> float:
+        server = Running(kind, self._model)
+        try:
+            return server.wait_answer()
+        finally:
+            server.stop()
+
+    def workers(self) -> None:
+        """Ours only: seconds until one, and until four workers are ready."""
+        for _ in range(self._rounds):
+            self._add("four workers ready (ours), against one", *map(self._workers_once, (1, 4)))
+
+    def _workers_once(self, workers: int) -> float:
+        server = Running(OURS, self._model, "--workers", str(workers))
+        try:
+            return server.wait_ready()
+        finally:
+            server.stop()
+
+    def against_running(self, sections: Sequence[str]) -> None:
+        """What needs both servers up."""
+        servers = [Running(kind, self._model) for kind in self._kinds]
+        try:
+            for server in servers:
+                server.wait_answer()
+            measures: dict[str, Callable[[list[Running]], None]] = {
+                "load": self._load,
+                "requests": self._requests,
+                "connections": self._connections,
+                "memory": self._memory,
+            }
+            for name in sections:
+                if name in measures:
+                    measures[name](servers)
+        finally:
+            for server in servers:
+                server.stop()
+
+    def _load(self, servers: list[Running]) -> None:
+        for at_once in STREAMS:
+            each = max(1, 32 // at_once) if at_once > 1 else 12
+            for number in range(self._rounds + 1):
+                samples = [self._stream(server, at_once, each) for server in servers]
+                if number == 0:
+                    continue  # to warm both
+                names = samples[0].keys()
+                for name in names:
+                    self._add(f"{name}, {at_once} streams", *(sample[name] for sample in samples))
+
+    @staticmethod
+    def _stream(server: Running, at_once: int, each: int) -> dict[str, float]:
+        cpu_s = server.cpu_s()
+        sample = uvloop.run(
+            load.streams(server.port, "bench", at_once=at_once, each=each, tokens=TOKENS)
+        )
+        cpu_s = server.cpu_s() - cpu_s
+        return {
+            "TTFT p50, ms": 1000 * _quantile(sample.ttft, 0.5),
+            "TTFT p99, ms": 1000 * _quantile(sample.ttft, 0.99),
+            "ITL p50, ms": 1000 * _quantile(sample.itl, 0.5),
+            "ITL p99, ms": 1000 * _quantile(sample.itl, 0.99),
+            "output tok/s": sample.tokens / sample.wall_s,
+            "CPU ms per output token": 1000 * cpu_s / sample.tokens,
+        }
+
+    def _requests(self, servers: list[Running]) -> None:
+        for _ in range(self._rounds):
+            rates = []
+            for server in servers:
+                sample = uvloop.run(
+                    load.one_token(server.port, "bench", at_once=ONE_TOKEN_CLIENTS, each=25)
+                )
+                rates.append(sample.requests / sample.wall_s)
+            self._add(f"1-token requests/s, {ONE_TOKEN_CLIENTS} connections", *rates)
+
+    def _connections(self, servers: list[Running]) -> None:
+        for _ in range(self._rounds):
+            for server in servers:
+                new, kept = (self._first_token(server, kept) for kept in (False, True))
+                self._add(f"TTFT p50, ms: {server.kind}, kept connection against new", new, kept)
+
+    @staticmethod
+    def _first_token(server: Running, kept: bool) -> float:
+        times = uvloop.run(load.first_tokens(server.port, "bench", count=40, kept=kept))
+        return 1000 * _quantile(times, 0.5)
+
+    def _memory(self, servers: list[Running]) -> None:
+        self._add("memory, MiB", *(server.memory_mib() for server in servers))
+
+    def _add(self, figure: str, first: float, second: float) -> None:
+        self.figures[figure].append((first, second))
+
+
+def table(figures: Figures) -> str:
+    """The Markdown table."""
+    rows = ["| | vLLM | dynamo-llm | ratio | range |", "|---|--:|--:|--:|--:|"]
+    for name, pairs in figures.items():
+        ratios = [ours / theirs for theirs, ours in pairs]
+        theirs, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        rows.append(
+            f"| {name} | {theirs:.4g} | {ours:.4g} | {statistics.median(ratios):.2f} | {spread} |"
+        )
+    return "\n".join(rows)
+
+
+def _quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--model", default="tiny", help="tiny, demo or a folder")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)}")
+    parser.add_argument("--aa", action="store_true", help="theirs against theirs")
+    given = parser.parse_args()
+    model = catalog.resolve(given.model, lambda progress: None).path
+    sections = given.only.split(",")
+    comparison = Comparison(model, given.rounds, THEIRS if given.aa else OURS)
+    for name in ("start", "workers"):
+        if name in sections:
+            getattr(comparison, name)()
+    if set(sections) - {"start", "workers"}:
+        comparison.against_running(sections)
+    load_average = os.getloadavg()[0]
+    print(
+        f"{os.cpu_count()} cores, load {load_average:.1f}, {given.rounds} rounds, {given.model}\n"
+    )
+    print(table(comparison.figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""`dynamo-llm` as a user starts it: the real command, in its own process group."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+READY_S = 120.0
+STOP_S = 40.0
+PR_SET_PDEATHSIG = 1
+
+COMMAND = str(Path(sys.executable).with_name("dynamo-llm"))
+SMALL = ("--kv-cache-memory-bytes", "67108864", "--engine-threads", "1")
+"""Engines that two cores can carry side by side."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def children_of(pid: int) -> set[int]:
+    """Every process below `pid` now."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after_name = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        parents.setdefault(int(after_name[1]), []).append(int(stat.parent.name))
+    found: set[int] = set()
+    left = [pid]
+    while left:
+        below = parents.get(left.pop(), [])
+        found.update(below)
+        left += below
+    return found
+
+
+def alive(pid: int) -> bool:
+    """It runs; one that only waits to be reaped does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until(condition: Any, timeout_s: float, what: str) -> None:
+    """Poll until `condition()` is true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+        time.sleep(0.02)
+
+
+class Server:
+    """Use as ``with Server("--workers", "2") as server``; it is ready inside.
+
+    Args:
+        args: options after ``--model`` and ``--http-port``.
+        model: ``tiny``, ``demo`` or a folder.
+        ready: wait until it serves; else until it is started.
+        environment: variables to add.
+
+    Attributes:
+        temporary: its folder for temporary files; nothing may be left in it.
+    """
+
+    def __init__(
+        self,
+        *args: str,
+        model: str = "tiny",
+        ready: bool = True,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self._args = args
+        self._model = model
+        self._ready = ready
+        self._environment = environment or {}
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Server:
+        self._folder = tempfile.TemporaryDirectory(prefix="dynamo-test-")
+        self.temporary = Path(self._folder.name, "tmp")
+        self.temporary.mkdir()
+        self._log = Path(self._folder.name, "log")
+        self._shared = set(Path("/dev/shm").iterdir())
+        environment = os.environ | {"TMPDIR": str(self.temporary)} | self._environment
+        self.started = time.monotonic()
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [COMMAND, "--model", self._model, "--http-port", str(self.port), *self._args],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with_the_test,  # noqa: PLW1509 - no threads in the tests' process
+            )
+        if self._ready:
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.kill()
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        try:
+            if self.process.poll() is None:
+                code = self.stop()
+                if kind is None:
+                    assert code == 0, f"exit code {code}\n{self.log}"
+        finally:
+            self.kill()
+            self._folder.cleanup()
+
+    # -- looking -----------------------------------------------------------------------------
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def get(self, path: str, timeout_s: float = 10.0) -> tuple[int, Any]:
+        """Status and body (as JSON when it is) of a GET."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=timeout_s) as answer:
+                return answer.status, _content(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _content(error.read())
+
+    def snapshot(self) -> Any:
+        return self.get("/dynamo/snapshot")[1]
+
+    def processes(self) -> dict[str, Any]:
+        """The process table by name."""
+        return {process["name"]: process for process in self.get("/health")[1]["processes"]}
+
+    def pid_of(self, name: str) -> int:
+        pid: int = self.processes()[name]["pid"]
+        return pid
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Until it serves with every process ready."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            assert self.process.poll() is None, f"it ended\n{self.log}"
+            assert time.monotonic() < deadline, f"not ready in time\n{self.log}"
+            try:
+                if self.get("/health")[1]["status"] == "ok":
+                    return
+            except (OSError, urllib.error.URLError):
+                pass  # it does not listen yet
+            time.sleep(0.05)
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = STOP_S) -> int:
+        """Its exit code."""
+        return self.process.wait(timeout_s)
+
+    def stop(self) -> int:
+        """Ctrl-C; then nothing may be left of it."""
+        below = children_of(self.process.pid)
+        self.signal(signal.SIGINT)
+        code = self.wait()
+        self.assert_nothing_left(below)
+        return code
+
+    def assert_nothing_left(self, below: set[int], timeout_s: float = 2.0) -> None:
+        """No process of `below`, no shared-memory file and no temporary file."""
+        wait_until(lambda: not any(map(alive, below)), timeout_s, f"children are gone\n{self.log}")
+        assert set(Path("/dev/shm").iterdir()) <= self._shared
+        assert list(self.temporary.iterdir()) == []
+
+    def kill(self) -> None:
+        """The end in any case; the children die with their parent."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def _content(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode()
+
+
+def _die_with_the_test() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
