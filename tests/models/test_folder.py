@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from dynamo_cli.models.folder import build_once, cache_root
+from dynamo_cli.models.folder import build_once, models_root
 
 
 def test_the_cache_is_where_xdg_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_root() == tmp_path / "dynamo-llm" / "models"
+    assert models_root() == tmp_path / "dynamo-llm" / "models"
     for unusable in ("", "relative/path"):
         monkeypatch.setenv("XDG_CACHE_HOME", unusable)
-        assert cache_root() == Path.home() / ".cache" / "dynamo-llm" / "models"
+        assert models_root() == Path.home() / ".cache" / "dynamo-llm" / "models"
 
 
 def test_the_second_call_builds_nothing():
@@ -33,11 +33,11 @@ def test_a_build_that_fails_leaves_nothing():
 
     with pytest.raises(RuntimeError, match="no more"):
         build_once("m", build)
-    assert [path.name for path in cache_root().iterdir()] == ["m.lock"]
+    assert [path.name for path in models_root().iterdir()] == ["m.lock"]
 
 
 def test_what_a_killed_build_left_is_thrown_away():
-    leftover = cache_root() / "m.work" / "result"
+    leftover = models_root() / "m.work" / "result"
     leftover.mkdir(parents=True)
     (leftover / "half").touch()
     folder = build_once("m", lambda folder, _: (folder / "whole").touch())
