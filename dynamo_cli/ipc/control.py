@@ -17,7 +17,8 @@ from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages import Message, ToSupervisor
 
 MAX_PACKET_BYTES = 1 << 17
-MAX_DESCRIPTORS = 16
+ANCILLARY_BYTES = socket.CMSG_SPACE(16 * array.array("i").itemsize)
+"""Room for sixteen descriptors; six is the most that a message brings."""
 
 
 class Control:
@@ -76,17 +77,19 @@ class Control:
         messages = []
         while not self.closed:
             try:
-                packet, descriptors, _, _ = socket.recv_fds(
-                    self._socket, MAX_PACKET_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                # Not socket.recv_fds: it drops the flags, so descriptors would survive exec.
+                packet, ancillary, _, _ = self._socket.recvmsg(
+                    MAX_PACKET_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 break
             except ConnectionResetError:
-                packet, descriptors = b"", []
+                packet, ancillary = b"", []
             if not packet:
                 self.closed = True
                 break
-            messages.append((self._decoder(packet), list(descriptors)))
+            descriptors = array.array("i", b"".join(data for _, _, data in ancillary))
+            messages.append((self._decoder(packet), descriptors.tolist()))
         return messages
 
     def close(self) -> None:

@@ -72,7 +72,7 @@ class Link:
         self.data_fd, self.space_fd = rx.data, tx.space
         self._tx = Ring(*tx)
         self._rx = Ring(*rx)
-        self._piece = self._tx.capacity // 4
+        self._piece = self._tx.capacity // 4 - 8  # a quarter with its header: see `arm_space`
         self._pending: deque[tuple[bytes | memoryview, bool]] = deque()
         self._partial: list[bytes] = []
         self._partial_bytes = 0

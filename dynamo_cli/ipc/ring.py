@@ -109,10 +109,13 @@ class Ring:
         return True
 
     def arm_space(self) -> bool:
-        """Ask for a wake-up when a quarter of the ring is free; False: it is already."""
+        """Ask for a wake-up when half of the ring is free; False: it is already.
+
+        Half a ring takes any record of a quarter, with the padding that it may need at the wrap.
+        """
         self._words[_WRITER_ARMED] = 1
         self._fence()
-        if self._free() >= self.capacity // 4:
+        if self._free() >= self.capacity // 2:
             self._words[_WRITER_ARMED] = 0
             return False
         return True
@@ -142,7 +145,7 @@ class Ring:
         self._fence()  # all is copied before the writer may overwrite it
         words[_HEAD] = head
         self._fence()  # the head is there before we look whether the writer waits
-        if words[_WRITER_ARMED] and self._free() >= self.capacity // 4:
+        if words[_WRITER_ARMED] and self._free() >= self.capacity // 2:
             words[_WRITER_ARMED] = 0
             os.eventfd_write(self._space_fd, 1)
         return records

@@ -195,8 +195,8 @@ class Switchboard:
 
     def _last_words(self, link: Link, reason: str) -> None:
         """Deliver all that the peer had committed, then let go of the link."""
-        while self.links.get(link.peer) is link and self._deliver(link):
-            pass
+        while self.links.get(link.peer) is link and not link.arm():
+            self._deliver(link)
         self._drop(link, reason)
 
     def _drop(self, link: Link, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 
@@ -76,6 +77,9 @@ class Processor:
 
     async def _start(self) -> None:
         await self._serving.start()
+        # What is there now stays: a collection in the middle of a stream need not look at it.
+        gc.collect()
+        gc.freeze()
         self._switchboard.report(PhaseChange(Phase.READY))
 
     # -- requests --------------------------------------------------------------------------

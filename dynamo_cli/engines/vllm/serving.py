@@ -26,7 +26,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import arguments
+from dynamo_cli.engines.vllm import arguments, inline
 from dynamo_cli.engines.vllm.client import RequestFailed, RoutedClient, Workers
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, ModelError, NotFound
@@ -117,7 +117,7 @@ class Serving:
 
         Cancelling the iteration aborts the request in its engine.
         """
-        trace = RequestTrace(submit.worker)
+        trace = RequestTrace(submit.worker, short=len(submit.body) <= inline.SHORT_BYTES)
         current_trace.set(trace)
         try:
             answer = await self._answer(submit)
@@ -166,9 +166,11 @@ def _validated(route: _Route, endpoint: Endpoint, body: bytes) -> Any:
 def _build_llm(vllm_config: Any, client: RoutedClient) -> AsyncLLM:
     # The one place where vLLM chooses its engine client.
     EngineCoreClient.make_async_mp_client = staticmethod(lambda **_: client)
-    return AsyncLLM(
+    llm = AsyncLLM(
         vllm_config=vllm_config, executor_class=Executor, log_stats=False, log_requests=False
     )
+    inline.install(llm)
+    return llm
 
 
 def _raw_request(submit: Submit) -> Request:

@@ -16,6 +16,7 @@ class RequestTrace:
 
     Attributes:
         worker: that must serve it; -1 leaves it to the router.
+        short: its body is small enough to be prepared in the loop itself.
         placed: engine request family (siblings of n > 1) -> worker.
         error: the kind of failure, empty when there is none.
     """
@@ -27,11 +28,13 @@ class RequestTrace:
         "output_tokens",
         "placed",
         "prompt_tokens",
+        "short",
         "worker",
     )
 
-    def __init__(self, worker: int = -1) -> None:
+    def __init__(self, worker: int = -1, *, short: bool = False) -> None:
         self.worker = worker
+        self.short = short
         self.placed: dict[str, int] = {}
         self.prompt_tokens = 0
         self.cached_tokens = 0
