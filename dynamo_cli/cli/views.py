@@ -130,7 +130,7 @@ class LiveView:
     def render(self) -> Table:
         """The table as of now."""
         now = time.monotonic_ns()
-        grid = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
+        grid = Table(box=None, pad_edge=False, header_style="dim", expand=True)
         grid.add_column("process", no_wrap=True)
         grid.add_column("phase", no_wrap=True)
         grid.add_column("seconds", justify="right", no_wrap=True)

@@ -123,10 +123,9 @@ class Switchboard:
             timeout_s: how long to wait at most; 0 not at all, None for ever.
 
         Returns:
-            whether anything was delivered.
+            whether anything was delivered, the supervisor's messages included.
         """
-        self._on_control()
-        delivered = self._sweep()
+        delivered = self._on_control() | self._sweep()
         if delivered or timeout_s == 0:
             return delivered
         quiet = [link.arm() for link in self.links.values()]  # every one, not up to the first
@@ -136,8 +135,7 @@ class Switchboard:
                     clear(descriptor)
         for link in self.links.values():
             link.disarm()
-        self._on_control()
-        return self._sweep()
+        return self._on_control() | self._sweep()
 
     def _sweep(self) -> bool:
         delivered = False
@@ -163,9 +161,11 @@ class Switchboard:
 
     # -- control ---------------------------------------------------------------------------
 
-    def _on_control(self) -> None:
+    def _on_control(self) -> bool:
+        """Do what the supervisor says; whether that was anything."""
         self._control.flush()
-        for message, descriptors in self._control.receive():
+        received = self._control.receive()
+        for message, descriptors in received:
             match message:
                 case LinkUp(peer, generation):
                     self._link(ProcessId.parse(peer), generation, descriptors)
@@ -176,6 +176,7 @@ class Switchboard:
         if self._control.closed:
             # The supervisor is gone and nobody is left to work for; nothing may hold this up.
             os._exit(1)
+        return bool(received)
 
     def _link(self, peer: ProcessId, generation: int, descriptors: list[int]) -> None:
         if (old := self.links.get(peer)) is not None:

@@ -1,0 +1,106 @@
+"""The command as people type it; nothing is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from dynamo_cli import __version__
+from tests.support.server import COMMAND
+
+
+def command(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "80", "TERM": "dumb"} | environment,
+        timeout=30,
+    )
+
+
+def plan(*args: str) -> dict[str, Any]:
+    done = command("--model", "tiny", "--dry-run", "--json", *args)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_version() -> None:
+    assert command("--version").stdout == f"dynamo-llm {__version__}\n"
+
+
+def test_help_has_its_panels_and_fits_80_columns() -> None:
+    text = command("--help").stdout
+    for panel in ("Model", "Workers", "Routing", "Disaggregation", "HTTP", "Interface"):
+        assert f"─ {panel} ─" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ((), "--model is missing; --model demo"),
+        (("--model", "tiny", "--json"), "--json belongs to --dry-run"),
+        (("--model", "tiny", "--router", "kv"), "--router kv is not available yet"),
+        (("--model", "tiny", "--router", "kx"), "'kx' is not one of 'none', 'random'"),
+        (("--model", "tiny", "--http-port", "abc"), "Invalid value for '--http-port'"),
+        (("--model", "tiny", "--max-num-seq", "2"), "Did you mean --max-num-seqs?"),
+        (("--model", "tiny", "--worker", "2"), "Did you mean --workers?"),
+        (("--model", "tiny", "stray"), "'stray' belongs to no option"),
+        (("--model",), "requires an argument"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(args: tuple[str, ...], says: str) -> None:
+    done = command(*args)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("dynamo-llm: error: ")
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+def test_a_folder_without_a_model_is_told_before_anything_starts(
+    tmp_path: os.PathLike[str],
+) -> None:
+    done = command("--model", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "config.json" in done.stderr
+
+
+def test_engine_options_pass_in_both_forms() -> None:
+    args = plan("--max-num-seqs=32", "--seed", "7", "--enforce-eager", "--workers", "2")
+    assert args["engine_args"] == ["--max-num-seqs=32", "--seed", "7", "--enforce-eager"]
+
+
+def test_the_plan_shows_processes_and_links() -> None:
+    shown = plan("--workers", "2", "--processors", "2")
+    assert [process["name"] for process in shown["processes"]] == [
+        *("zygote", "frontend", "router", "worker 0", "worker 1", "processor 0", "processor 1"),
+    ]
+    joined = {(link["from"], link["to"]) for link in shown["links"]}
+    assert {("frontend", "processor 1"), ("processor 0", "worker 1")} <= joined
+    assert ("processor 1", "router") in joined
+    assert len(joined) == len(shown["links"]) == 13
+
+
+def test_the_plan_as_tables() -> None:
+    text = command("--model", "tiny", "--dry-run", "--workers", "2").stdout
+    assert "worker 1" in text
+    assert "forked from the zygote" in text
+    assert "engine arguments: --enforce-eager" in text
+
+
+def test_keys_come_from_the_environment_too() -> None:
+    done = command(
+        *("--model", "tiny", "--dry-run", "--json", "--host", "0.0.0.0"),
+        DYNAMO_LLM_API_KEY="a,b",
+    )
+    assert done.returncode == 0
+    assert "a,b" not in done.stdout

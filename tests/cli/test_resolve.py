@@ -1,0 +1,164 @@
+"""From the command line and the machine to the plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dynamo_cli.cli.machine import MIB, Gpu, Machine, visible
+from dynamo_cli.cli.resolve import Typed, resolve, warnings
+from dynamo_cli.errors import ResourceError, UsageError
+from dynamo_cli.topology import ProcessId, Role
+
+GIB = 1024 * MIB
+CPU = Machine(cores=8, available_bytes=20 * GIB)
+TYPED = Typed(model="tiny")
+
+
+def with_gpus(count: int, *, busy: tuple[int, ...] = ()) -> Machine:
+    gpus = (Gpu(i, f"GPU-{i}", 5 * GIB if i in busy else 10 * MIB) for i in range(count))
+    return replace(CPU, gpus=tuple(gpus))
+
+
+@pytest.mark.parametrize(
+    ("workers", "router", "gives"),
+    [
+        ("1", None, None),
+        ("1", "none", None),
+        ("1", "random", "random"),
+        ("2", None, "least-loaded"),
+        ("2", "round-robin", "round-robin"),
+    ],
+)
+def test_the_router_runs_when_asked_for_or_needed(
+    workers: str, router: str | None, gives: str | None
+) -> None:
+    config = resolve(replace(TYPED, workers=workers, router=router), CPU)
+    assert config.router == gives
+    assert (ProcessId(Role.ROUTER) in config.tree()) == (gives is not None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"workers": "0"}, "--workers is a number"),
+        ({"workers": "two"}, "not 'two'"),
+        ({"workers": "2", "router": "none"}, "--router none is for one worker"),
+        ({"router": "kv"}, "--router kv is not available yet"),
+        ({"prefill_workers": 1}, "--prefill-workers is not available yet"),
+        ({"prefill_tp": 2}, "--prefill-tp is not available yet"),
+        ({"conditional_disagg": True}, "--conditional-disagg is not available yet"),
+        ({"max_local_prefill_length": 1000}, "--max-local-prefill-length is not available yet"),
+        ({"max_prefill_queue_size": 2}, "--max-prefill-queue-size is not available yet"),
+    ],
+)
+def test_what_cannot_be_is_a_usage_error(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=says) as caught:
+        resolve(replace(TYPED, **changes), CPU)  # type: ignore[arg-type]
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "limit_mib"),
+    [("1", 8, 4096), ("2", 4, 4096), ("4", 2, 2048), ("16", 1, 512), ("200", 1, 64)],
+)
+def test_cpu_engines_share_cores_and_memory(workers: str, threads: int, limit_mib: int) -> None:
+    engine = resolve(replace(TYPED, workers=workers), CPU).engine
+    assert (engine.threads, engine.kv_cache_limit_bytes) == (threads, limit_mib * MIB)
+
+
+def test_engine_threads_can_be_given() -> None:
+    assert resolve(replace(TYPED, engine_threads=3), CPU).engine.threads == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "eager"),
+    [
+        ((), True),
+        (("--no-enforce-eager",), False),
+        (("--optimization-level", "2"), False),
+        (("-cc.mode=3",), False),
+    ],
+)
+def test_cpu_engines_compile_only_when_told(given: tuple[str, ...], eager: bool) -> None:
+    args = resolve(replace(TYPED, engine_args=given), CPU).engine.args
+    assert ("--enforce-eager" in args) is eager
+
+
+def test_our_options_reach_the_engine_under_its_names_before_the_rest() -> None:
+    typed = replace(
+        TYPED, max_model_len="4k", block_size=32, worker_tp=2, engine_args=("--seed", "1")
+    )
+    assert resolve(typed, with_gpus(2)).engine.args == (
+        *("--max-model-len", "4k", "--block-size", "32", "--tensor-parallel-size", "2"),
+        *("--seed", "1"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "width", "devices"),
+    [
+        ("1", 1, ((0,),)),
+        ("2", 2, ((0, 1), (2, 3))),
+        ("auto", 1, ((0,), (1,), (2,), (3,))),
+        ("auto", 2, ((0, 1), (2, 3))),
+        ("auto", 3, ((0, 1, 2),)),
+    ],
+)
+def test_gpus_are_given_in_order(
+    workers: str, width: int, devices: tuple[tuple[int, ...], ...]
+) -> None:
+    config = resolve(replace(TYPED, workers=workers, worker_tp=width), with_gpus(4))
+    assert config.engine_devices == devices
+    assert (config.engine.threads, config.engine.kv_cache_limit_bytes) == (0, 0)
+
+
+def test_auto_leaves_busy_gpus_alone() -> None:
+    config = resolve(replace(TYPED, workers="auto"), with_gpus(3, busy=(1,)))
+    assert config.engine_devices == ((0,), (2,))
+    with pytest.raises(ResourceError, match="every GPU is in use"):
+        resolve(replace(TYPED, workers="auto"), with_gpus(1, busy=(0,)))
+
+
+def test_auto_is_one_on_the_cpu() -> None:
+    assert resolve(replace(TYPED, workers="auto"), CPU).engine_devices == ((),)
+
+
+def test_too_few_gpus_is_an_error_unless_they_are_shared() -> None:
+    typed = replace(TYPED, workers="3")
+    with pytest.raises(ResourceError, match=r"need 3 GPUs, and 2 may be used.*--reuse-gpus"):
+        resolve(typed, with_gpus(2))
+    config = resolve(replace(typed, reuse_gpus=True), with_gpus(2))
+    assert config.engine_devices == ((0,), (1,), (0,))
+    assert config.engine.args == ("--gpu-memory-utilization", "0.450")
+
+
+def test_a_group_that_is_too_wide_cannot_be_shared_into_being() -> None:
+    with pytest.raises(ResourceError, match=r"need 4 GPUs, and 2 may be used"):
+        resolve(replace(TYPED, worker_tp=4, reuse_gpus=True), with_gpus(2))
+    with pytest.raises(ResourceError, match="--worker-tp 2 needs GPUs"):
+        resolve(replace(TYPED, worker_tp=2), CPU)
+
+
+def test_visible_devices_are_respected() -> None:
+    gpus = with_gpus(4).gpus
+    assert visible(gpus, None) == gpus
+    assert visible(gpus, "") == ()
+    assert [gpu.index for gpu in visible(gpus, "2, GPU-0")] == [2, 0]
+    with pytest.raises(ResourceError, match="names '7'"):
+        visible(gpus, "7")
+
+
+def test_names_default_to_what_was_typed() -> None:
+    assert resolve(TYPED, CPU).engine.served_names == ("tiny",)
+    config = resolve(replace(TYPED, served_names=["a", "b"]), CPU)
+    assert config.engine.served_names == config.frontend.served_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"),
+    [("127.0.0.1", (), 0), ("::1", (), 0), ("0.0.0.0", ("k",), 0), ("0.0.0.0", (), 1)],
+)
+def test_an_open_server_is_worth_a_warning(host: str, keys: tuple[str, ...], warned: int) -> None:
+    assert len(warnings(replace(TYPED, host=host, api_keys=keys))) == warned

@@ -1,0 +1,92 @@
+"""The rules of the layout: who may import what."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dynamo_cli
+
+ROOT = Path(dynamo_cli.__file__).parent
+PROCESSES = ("frontend", "processor", "router", "worker")
+ONLY_IN = {
+    "vllm": ("engines/vllm",),
+    "torch": ("engines/vllm",),
+    "textual": ("dashboard",),
+    "aiohttp": ("frontend", "dashboard"),
+    "prometheus_client": ("frontend",),
+}
+PURE = (
+    "errors.py",
+    "config.py",
+    "messages.py",
+    "topology.py",
+    "router/policies.py",
+    "router/state.py",
+    "supervisor/placement.py",
+    "supervisor/verdict.py",
+    "telemetry",
+)
+IO_MODULES = {"asyncio", "socket", "subprocess", "multiprocessing", "select", "threading", "time"}
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Full names of all that a module imports, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(("package", "homes"), ONLY_IN.items())
+def test_heavy_packages_are_imported_only_at_home(package: str, homes: tuple[str, ...]) -> None:
+    for name, tree in sources():
+        if not name.startswith(homes):
+            assert package not in {module.partition(".")[0] for module in imports(tree)}, name
+
+
+def test_processes_never_import_each_other() -> None:
+    for name, tree in sources():
+        own = name.partition("/")[0]
+        others = {f"dynamo_cli.{process}" for process in PROCESSES if process != own}
+        if own in (*PROCESSES, "engines", "ipc", "telemetry"):
+            found = {".".join(module.split(".")[:2]) for module in imports(tree)}
+            assert not found & others, name
+
+
+def test_pure_modules_do_no_io() -> None:
+    for name, tree in sources():
+        if name.startswith(PURE):
+            assert not {module.partition(".")[0] for module in imports(tree)} & IO_MODULES, name
+
+
+def test_only_the_command_line_prints() -> None:
+    for name, tree in sources():
+        calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        printing = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+        assert not printing or name.startswith(("cli/", "models/__main__")), name
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_load_nothing_heavy(option: str) -> None:
+    code = (
+        "import sys\n"
+        "from dynamo_cli.cli import main\n"
+        f"sys.argv = ['dynamo-llm', {option!r}]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'vllm', 'torch', 'textual', 'aiohttp', 'transformers'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
