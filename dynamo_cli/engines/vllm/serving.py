@@ -117,7 +117,7 @@ class Serving:
 
         Cancelling the iteration aborts the request in its engine.
         """
-        trace = RequestTrace(submit.worker, short=len(submit.body) <= inline.SHORT_BYTES)
+        trace = RequestTrace(submit.worker, short=inline.is_short(submit.body))
         current_trace.set(trace)
         try:
             answer = await self._answer(submit)
@@ -128,9 +128,15 @@ class Serving:
         if not hasattr(answer, "__aiter__"):
             yield _reply(submit, answer, trace)
             return
-        yield Head(submit.request_id, 200, SSE)
+        # Not before there is something to say: the engine comes first.
+        head: Head | None = Head(submit.request_id, 200, SSE)
         async for text in answer:
+            if head is not None:
+                yield head
+                head = None
             yield Chunk(submit.request_id, text.encode(), trace.take_new_tokens())
+        if head is not None:
+            yield head
         yield Finish(submit.request_id, trace.usage(), trace.error)
 
     async def _answer(self, submit: Submit) -> Any:
