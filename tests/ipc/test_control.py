@@ -1,0 +1,152 @@
+"""Control sockets: packets, descriptors, the end of the other side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from dynamo_cli.errors import Corrupt
+from dynamo_cli.ipc.control import Control
+from dynamo_cli.messages import (
+    Drain,
+    LinkUp,
+    Message,
+    Phase,
+    PhaseChange,
+    ProbeResult,
+    Stop,
+    ToChild,
+)
+
+Ends = tuple[Control, Control]
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """The supervisor's end and the child's."""
+    ours, theirs = Control.pair()
+    child = Control(theirs, ToChild)
+    yield ours, child
+    ours.close()
+    child.close()
+
+
+def open_descriptors() -> list[str]:
+    return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208  # names, not paths
+
+
+def test_messages_keep_their_borders_and_order(ends: Ends) -> None:
+    ours, child = ends
+    there: list[Message] = [Drain(1.5), Stop(), Drain(2.5)]
+    back: list[Message] = [PhaseChange(Phase.READY), ProbeResult(0, "no answer")]
+    for message in there:
+        ours.send(message)
+    for message in back:
+        child.send(message)
+    assert child.receive() == [(message, []) for message in there]
+    assert ours.receive() == [(message, []) for message in back]
+    assert child.receive() == []
+    assert not child.closed
+
+
+def test_descriptors_come_with_their_message(ends: Ends) -> None:
+    ours, child = ends
+    pipes = [os.pipe() for _ in range(6)]
+    ours.send(LinkUp("router", 1), [write for _, write in pipes])
+    ours.send(Stop())
+    for _, write in pipes:
+        os.close(write)
+    (up, descriptors), (stop, none) = child.receive()
+    assert (up, stop, none) == (LinkUp("router", 1), Stop(), [])
+    for number, descriptor in enumerate(descriptors):
+        os.write(descriptor, bytes([number]))
+        os.close(descriptor)
+    assert [os.read(read, 2) for read, _ in pipes] == [bytes([number]) for number in range(6)]
+    for read, _ in pipes:
+        os.close(read)
+
+
+def test_received_descriptors_do_not_survive_exec(ends: Ends) -> None:
+    ours, child = ends
+    read, write = os.pipe()
+    ours.send(LinkUp("router", 1), [read])
+    ((_, (descriptor,)),) = child.receive()
+    assert not os.get_inheritable(descriptor)
+    for each in (read, write, descriptor):
+        os.close(each)
+
+
+def test_a_full_socket_keeps_messages_and_their_descriptors(ends: Ends) -> None:
+    ours, child = ends
+    read, write = os.pipe()
+    count = 2000  # far more than the kernel keeps for a socket
+    for number in range(count):
+        ours.send(LinkUp("router", number), [write] if number == count - 1 else ())
+    os.close(write)  # the control socket has its own copy
+    assert not ours.flush()
+    received: list[tuple[LinkUp, list[int]]] = []
+    while len(received) < count:
+        received += child.receive()
+        ours.flush()
+    assert ours.flush()
+    assert [message.generation for message, _ in received] == list(range(count))
+    (descriptor,) = received[-1][1]
+    os.write(descriptor, b"late")
+    assert os.read(read, 4) == b"late"
+    os.close(descriptor)
+    os.close(read)
+
+
+def test_what_was_sent_before_the_end_is_received(ends: Ends) -> None:
+    ours, child = ends
+    child.send(PhaseChange(Phase.STARTING))
+    child.close()
+    assert ours.receive() == [(PhaseChange(Phase.STARTING), [])]
+    assert ours.closed
+    assert ours.receive() == []
+
+
+def test_the_end_with_something_unread_is_the_end(ends: Ends) -> None:
+    """The kernel then says "connection reset" where it would say end of file."""
+    ours, child = ends
+    ours.send(Stop())
+    child.close()
+    assert ours.receive() == []
+    assert ours.closed
+
+
+def test_sending_to_nobody_is_no_failure(ends: Ends) -> None:
+    ours, child = ends
+    child.close()
+    ours.send(Stop())  # before the end was seen
+    ours.receive()
+    ours.send(Stop())  # and after it
+    assert ours.flush()
+
+
+@pytest.mark.parametrize("ender", ["we", "they"])
+def test_what_waited_leaves_no_descriptor_behind(ender: str) -> None:
+    before = open_descriptors()
+    ours, theirs = Control.pair()
+    read, write = os.pipe()
+    for number in range(500):
+        ours.send(LinkUp("router", number), [read])
+    assert not ours.flush()
+    assert len(open_descriptors()) > len(before) + 4  # copies wait
+    theirs.close()
+    if ender == "they":
+        assert ours.flush()
+        assert len(open_descriptors()) == len(before) + 3
+    ours.close()
+    os.close(read)
+    os.close(write)
+    assert open_descriptors() == before
+
+
+def test_a_message_of_another_union_is_corrupt(ends: Ends) -> None:
+    ours, child = ends
+    child.send(Stop())
+    with pytest.raises(Corrupt):
+        ours.receive()

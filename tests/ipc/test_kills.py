@@ -1,0 +1,120 @@
+"""Either end is killed a thousand times, at any instruction, and linked again.
+
+Nothing may hang; no message may be wrong, missing or doubled; and all that the dead had committed
+must reach the survivor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+
+from dynamo_cli.ipc.switchboard import join
+from dynamo_cli.messages import LinkDown
+
+from .chatter import HEARD, LINKED, LOST, TOTAL, WRONG, Chatter, Notes
+from .support import HERE, KIB, THERE, Party, exit_code, spec
+
+KILLS = 1000
+PATIENCE_S = 10.0
+SIDES = (0, 1)
+
+
+class Pair:
+    """A supervisor of two processes that talk to each other."""
+
+    def __init__(self, kills: int) -> None:
+        self.notes = Notes(2 * kills + 2)
+        self.generation = 0
+        self._random = random.Random()
+        self._parties = [Party(HERE), Party(THERE)]
+        self._pids = [self._fork(0), self._fork(1)]
+        self._join()
+
+    def _fork(self, side: int) -> int:
+        """A new life of a side, in one of the ways in which processes live."""
+        way, seed = self._random.choice(("poll", "asyncio", "uvloop")), self._random.random()
+
+        def main(control: socket.socket) -> None:
+            chatter = Chatter(control, side, self.notes, hash(seed))
+            if way == "poll":
+                chatter.poll_for_ever()
+            chatter.serve_for_ever(
+                uvloop.new_event_loop if way == "uvloop" else asyncio.new_event_loop
+            )
+
+        return self._parties[side].fork(main, self._parties[1 - side])
+
+    def _join(self) -> None:
+        self.generation += 1
+        a, b = self._parties
+        join(
+            a.control,
+            b.control,
+            HERE,
+            THERE,
+            spec=spec(16 * KIB, 16 * KIB),
+            generation=self.generation,
+        )
+
+    def kill(self, *victims: int) -> None:
+        """Kills and starts again; survivors hear of the end, or only of the next life."""
+        for side in victims:
+            self._end(side)
+        for side in victims:
+            dead = self._parties[side].process.name
+            if self._random.random() < 0.5:
+                down = LinkDown(dead, self.generation, "killed")
+                self._parties[1 - side].control.send(down)
+            self._parties[side] = Party(self._parties[side].process)
+            self._pids[side] = self._fork(side)
+        self._join()
+
+    def _end(self, side: int) -> None:
+        os.kill(self._pids[side], signal.SIGKILL)
+        assert exit_code(self._pids[side]) == -signal.SIGKILL  # it lived until now
+        self._parties[side].close()
+
+    def wait_until_both_hear(self) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not all(self._hears(side) for side in SIDES):
+            assert time.monotonic() < deadline, f"generation {self.generation} hangs"
+            time.sleep(0.0002)
+
+    def _hears(self, side: int) -> bool:
+        linked = self.notes.get(side, LINKED) == self.generation
+        return linked and self.notes.get(side, HEARD) > 20
+
+    def close(self) -> None:
+        for side in SIDES:
+            self._end(side)
+        self.notes.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair(KILLS)
+    yield pair
+    pair.close()
+
+
+def test_a_thousand_kills(pair: Pair) -> None:
+    chance = random.Random()
+    for _ in range(KILLS):
+        if chance.random() < 0.8:  # else it dies while it starts
+            pair.wait_until_both_hear()
+        time.sleep(chance.random() * 0.003)
+        pair.kill(*chance.choice(((0,), (1,), (0, 1))))
+    pair.wait_until_both_hear()
+    for side in SIDES:
+        assert pair.notes.get(side, WRONG) == 0
+        assert pair.notes.get(side, LOST) == 0
+        assert pair.notes.get(side, TOTAL) > 20 * KILLS // 2

@@ -1,0 +1,97 @@
+"""A survivor of many lives of its peer holds no more than at the beginning."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from dynamo_cli.ipc.switchboard import join
+from dynamo_cli.messages import FirstToken, LinkDown
+
+from .support import HERE, THERE, Party, spec
+
+RELINKS = 200
+
+
+def descriptors() -> int:
+    """Descriptors that this process has open."""
+    gc.collect()  # what other tests left must not go away between two looks
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # numbers, not paths
+
+
+def mappings() -> int:
+    """Rings that this process has mapped."""
+    return Path("/proc/self/maps").read_text().count("memfd:dynamo-llm:")
+
+
+class Survivor:
+    """Here, with a peer that dies and comes back; no life is a real process."""
+
+    def __init__(self) -> None:
+        self.here = Party(HERE)
+        self.board, self.heard = self.here.board()
+
+    def live_once(self, generation: int, serve: Callable[[], object]) -> None:
+        """A life of the peer: linked, heard, spoken to, gone."""
+        there = Party(THERE)
+        other, heard = there.board()
+        join(self.here.control, there.control, HERE, THERE, spec=spec(), generation=generation)
+        serve()
+        other.poll(0)
+        assert other.send(HERE, FirstToken("there"))
+        assert self.board.send(THERE, FirstToken("here"))
+        serve()
+        other.poll(0)
+        assert len(heard.payloads()) == 1
+        other.close()
+        there.close()
+        if generation % 2:  # the others are replaced without a word
+            self.here.control.send(LinkDown(THERE.name, generation, "killed"))
+
+    def close(self) -> None:
+        self.board.close()
+        self.here.close()
+
+
+@pytest.mark.parametrize("way", ["poll", "asyncio", "uvloop"])
+def test_relinks_leave_nothing_behind(way: str) -> None:
+    loop = uvloop.new_event_loop() if way == "uvloop" else asyncio.new_event_loop()
+    loop.run_until_complete(asyncio.sleep(0))  # it opens some of its own only now
+    before = descriptors()
+    survivor = Survivor()
+    if way != "poll":
+        survivor.board.attach(loop)
+
+    def serve() -> None:
+        if way == "poll":
+            survivor.board.poll(0)
+        else:
+            loop.run_until_complete(asyncio.sleep(0.001))
+
+    for generation in range(RELINKS):
+        survivor.live_once(generation, serve)
+        if generation == 1:
+            after_two = descriptors()
+    assert descriptors() == after_two
+    assert len(survivor.heard.payloads()) == RELINKS
+    assert mappings() <= 2
+    survivor.close()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert descriptors() == before
+    assert mappings() == 0
+    loop.close()
+
+
+def test_links_have_no_name_in_the_file_system() -> None:
+    before = sorted(Path("/dev/shm").iterdir())
+    survivor = Survivor()
+    survivor.live_once(0, lambda: survivor.board.poll(0))
+    assert sorted(Path("/dev/shm").iterdir()) == before
+    survivor.close()
+    assert sorted(Path("/dev/shm").iterdir()) == before

@@ -1,0 +1,330 @@
+"""A switchboard told by a supervisor what links it has; both ends live in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvloop
+
+from dynamo_cli.errors import Corrupt
+from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.link import MAX_PENDING_BYTES
+from dynamo_cli.ipc.ring import HEADER_BYTES
+from dynamo_cli.ipc.switchboard import ROUNDS, Handler, Switchboard, join
+from dynamo_cli.messages import Drain, FirstToken, LinkDown, LinkUp, Phase, PhaseChange, Stop
+from dynamo_cli.topology import ProcessId, Role
+
+from .support import HERE, KIB, THERE, Party, Recorder, exit_code, ring, spec
+
+CAPACITY = 64 * KIB
+
+
+class Stage:
+    """A supervisor and the switchboards of two processes."""
+
+    def __init__(self) -> None:
+        self.here, self.there = Party(HERE), Party(THERE)
+        self.board, self.heard = self.here.board()
+        self.other, self.other_heard = self.there.board()
+
+    def use(self, recorder: Recorder) -> None:
+        """Another handler here, before anything is joined."""
+        self.board.close()
+        self.here.close()
+        self.here, self.heard = Party(HERE), recorder
+        self.board = Switchboard(self.here.theirs, recorder)
+
+    def join(self, generation: int = 1) -> None:
+        a, b = self.here.control, self.there.control
+        join(a, b, HERE, THERE, spec=spec(CAPACITY, CAPACITY), generation=generation)
+
+    def joined(self) -> Stage:
+        self.join()
+        assert self.board.poll(0)
+        assert self.other.poll(0)
+        self.heard.events.clear()
+        self.other_heard.events.clear()
+        return self
+
+    def say(self, *payloads: bytes) -> None:
+        """From there to here."""
+        for payload in payloads:
+            assert self.other.links[HERE].send(payload)
+
+    def close(self) -> None:
+        self.board.close()
+        self.other.close()
+        self.here.close()
+        self.there.close()
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    loop: asyncio.AbstractEventLoop = request.param()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+def test_a_recorder_is_a_handler(stage: Stage) -> None:
+    handler: Handler = stage.heard
+    assert handler is stage.heard
+
+
+def test_joined_processes_hear_of_each_other(stage: Stage) -> None:
+    stage.join(generation=7)
+    assert stage.board.poll(0)
+    assert stage.other.poll(0)
+    assert stage.heard.events == [("link", THERE)]
+    assert stage.other_heard.events == [("link", HERE)]
+    assert stage.board.links[THERE].generation == 7
+
+
+def test_messages_reach_the_peer(stage: Stage) -> None:
+    stage.joined()
+    assert stage.board.send(THERE, FirstToken("r"))
+    assert stage.other.poll(0)
+    (payload,) = stage.other_heard.payloads()
+    assert Decoder(FirstToken)(payload) == FirstToken("r")
+    assert not stage.other.poll(0)
+
+
+def test_no_link_no_message(stage: Stage) -> None:
+    assert not stage.board.send(THERE, FirstToken("r"))
+    stage.joined()
+    assert not stage.board.send(ProcessId(Role.ROUTER), FirstToken("r"))
+    assert stage.board.refused_sends() == 0
+
+
+def test_the_supervisor_is_heard_and_told(stage: Stage) -> None:
+    stage.here.control.send(Drain(1.0))
+    stage.here.control.send(Stop())
+    assert stage.board.poll(0)
+    assert stage.heard.events == [("control", Drain(1.0)), ("control", Stop())]
+    stage.board.report(PhaseChange(Phase.READY))
+    assert stage.here.control.receive() == [(PhaseChange(Phase.READY), [])]
+
+
+@pytest.mark.timeout(20)
+def test_poll_returns_for_the_supervisor_alone(stage: Stage) -> None:
+    """A loop that is told to stop must see that, however long it was ready to wait."""
+    stage.joined()
+    stage.here.control.send(Stop())
+    assert stage.board.poll(None)
+    assert stage.heard.events == [("control", Stop())]
+
+
+@pytest.mark.timeout(20)
+def test_poll_returns_for_a_new_link_alone(stage: Stage) -> None:
+    stage.join()
+    assert stage.board.poll(None)
+    assert stage.heard.events == [("link", THERE)]
+
+
+def test_poll_waits_no_longer_than_it_may(stage: Stage) -> None:
+    stage.joined()
+    start = time.monotonic()
+    assert not stage.board.poll(0.05)
+    assert 0.04 < time.monotonic() - start < 5
+
+
+def test_the_end_of_a_link_comes_behind_what_was_committed(stage: Stage) -> None:
+    stage.joined()
+    stage.say(b"first", b"last")
+    stage.here.control.send(LinkDown(THERE.name, 1, "killed"))
+    assert stage.board.poll(0)
+    assert stage.heard.events == [
+        ("message", THERE, b"first"),
+        ("message", THERE, b"last"),
+        ("unlink", THERE, "killed"),
+    ]
+    assert stage.board.links == {}
+
+
+def test_the_pieces_of_a_committed_message_are_delivered_before_the_end(stage: Stage) -> None:
+    """One round may take nothing but the first pieces; it is not the last one then."""
+    here, there = stage.here.control, stage.there.control
+    mib = KIB * KIB
+    join(here, there, HERE, THERE, spec=spec(16 * mib, 16 * mib), generation=1)
+    stage.board.poll(0)
+    stage.other.poll(0)
+    large = os.urandom(mib) * 9
+    stage.say(large, b"last")
+    assert stage.other.links[HERE].pending_bytes == 0
+    here.send(LinkDown(THERE.name, 1, "killed"))
+    stage.board.poll(0)
+    assert stage.heard.payloads() == [large, b"last"]
+    assert stage.heard.events[-1] == ("unlink", THERE, "killed")
+
+
+def test_a_message_of_which_the_rest_was_not_committed_is_not_delivered(stage: Stage) -> None:
+    stage.joined()
+    stage.say(b"whole", os.urandom(2 * CAPACITY))
+    stage.here.control.send(LinkDown(THERE.name, 1, "killed"))
+    stage.board.poll(0)
+    assert stage.heard.events == [("message", THERE, b"whole"), ("unlink", THERE, "killed")]
+
+
+def test_a_next_life_replaces_the_link(stage: Stage) -> None:
+    stage.joined()
+    stage.say(b"from the old life")
+    stage.join(generation=2)
+    stage.board.poll(0)
+    stage.other.poll(0)
+    assert stage.heard.events == [
+        ("message", THERE, b"from the old life"),
+        ("unlink", THERE, "replaced"),
+        ("link", THERE),
+    ]
+    stage.say(b"from the new life")
+    assert stage.board.poll(0)
+    assert stage.heard.payloads()[-1] == b"from the new life"
+
+
+def test_the_end_of_an_older_life_is_not_the_end_of_this_one(stage: Stage) -> None:
+    stage.joined()
+    stage.here.control.send(LinkDown(THERE.name, 0, "killed"))
+    stage.here.control.send(LinkDown("router", 1, "killed"))
+    stage.board.poll(0)
+    assert stage.heard.events == []
+    assert list(stage.board.links) == [THERE]
+
+
+@contextmanager
+def spoilt(stage: Stage) -> Iterator[None]:
+    """A link to there by whose ring comes one good message, and nonsense behind it."""
+    with ring(CAPACITY) as (writer, _, fds), ring(CAPACITY) as (_, _, other):
+        stage.here.control.send(LinkUp(THERE.name, 1), (*other, *fds))
+        writer.push(b"good")
+        stage.board.poll(0)
+        assert stage.heard.payloads() == [b"good"]
+        stage.heard.events.clear()
+        length_at = HEADER_BYTES + 16
+        writer.push(b"spoilt")
+        os.pwrite(fds.memory, (CAPACITY + 1).to_bytes(8, "little"), length_at)
+        yield
+
+
+def test_a_corrupt_link_is_dropped_and_the_process_lives(stage: Stage) -> None:
+    with spoilt(stage):
+        stage.board.poll(0)
+        ((what, peer, reason),) = stage.heard.events
+        assert (what, peer) == ("unlink", THERE)
+        assert "corrupt" in reason
+        assert not stage.board.poll(0)
+    stage.join(generation=2)  # and can be linked again
+    stage.board.poll(0)
+    stage.other.poll(0)
+    stage.say(b"well")
+    assert stage.board.poll(0)
+    assert stage.heard.payloads() == [b"well"]
+
+
+@pytest.mark.parametrize("message", [LinkDown(THERE.name, 1, "killed"), None])
+def test_a_corrupt_link_that_ends_is_unlinked_once(stage: Stage, message: LinkDown | None) -> None:
+    with spoilt(stage):
+        if message is not None:
+            stage.here.control.send(message)
+        else:
+            stage.join(generation=2)
+        stage.board.poll(0)
+    assert [event[0] for event in stage.heard.events].count("unlink") == 1
+    assert "corrupt" in stage.heard.events[0][2]
+
+
+class Picky(Recorder):
+    """Cannot read a certain message."""
+
+    def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        if payload == b"nonsense":
+            raise Corrupt("nonsense")
+        super().on_message(peer, payload)
+
+
+def test_a_message_that_makes_no_sense_drops_its_link(stage: Stage) -> None:
+    stage.use(Picky())
+    stage.joined()
+    stage.say(b"sense", b"nonsense")
+    stage.board.poll(0)
+    unlinked = ("unlink", THERE, "corrupt link: nonsense")
+    assert stage.heard.events == [("message", THERE, b"sense"), unlinked]
+
+
+def test_refusals_are_counted_over_all_lives(stage: Stage) -> None:
+    stage.joined()
+    link = stage.board.links[THERE]
+    assert not link.send(bytes(MAX_PENDING_BYTES + 1))
+    assert stage.board.refused_sends() == 1
+    stage.join(generation=2)
+    stage.board.poll(0)
+    assert stage.board.links[THERE].refused_sends == 0
+    assert not stage.board.links[THERE].send(bytes(MAX_PENDING_BYTES + 1))
+    assert stage.board.refused_sends() == 2
+
+
+def test_depth_is_told_by_the_name_of_the_peer(stage: Stage) -> None:
+    stage.joined()
+    assert stage.board.depth_bytes() == {"worker 0": 0}
+    stage.board.links[THERE].send(bytes(3 * CAPACITY))
+    assert stage.board.depth_bytes()["worker 0"] >= 3 * CAPACITY
+    while not stage.other_heard.payloads():
+        stage.other.poll(0)
+        stage.board.poll(0)
+    assert stage.board.depth_bytes() == {"worker 0": 0}
+    assert stage.other_heard.payloads() == [bytes(3 * CAPACITY)]
+
+
+class Tireless(Recorder):
+    """Has the peer send the next message while it looks at this one."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self._stage = stage
+
+    def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        super().on_message(peer, payload)
+        self._stage.say(payload)
+
+
+@pytest.mark.timeout(20)
+def test_a_peer_without_a_pause_leaves_turns_to_others(
+    loop: asyncio.AbstractEventLoop, stage: Stage
+) -> None:
+    stage.use(Tireless(stage))
+    stage.joined()
+    stage.say(b"and on and on")
+    stage.board.attach(loop)
+    loop.call_later(0.02, loop.stop)
+    loop.run_forever()
+    assert len(stage.heard.payloads()) > 2 * ROUNDS
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_without_a_supervisor_a_process_ends(attached: bool) -> None:
+    party = Party(HERE)
+
+    def main(control: socket.socket) -> None:
+        board = Switchboard(control, Recorder())
+        if attached:
+            loop = asyncio.new_event_loop()
+            board.attach(loop)
+            loop.run_forever()
+        while True:
+            board.poll(None)
+
+    pid = party.fork(main)
+    party.control.send(Stop())
+    party.control.close()
+    assert exit_code(pid) == 1
