@@ -67,12 +67,27 @@ def _path(model: str) -> str:
     """`model` with ``~`` expanded, checked when it can only be meant as a path."""
     path = Path(model).expanduser()
     if not (model.startswith(("/", "./", "../", "~")) or path.is_dir()):
+        _check_hub(model)
         return model
     if not path.exists():
         raise ModelError(f"There is no folder {path}.")
     if path.is_dir() and not any((path / name).is_file() for name in CONFIGS):
         raise ModelError(f"The folder {path} holds no model: it has no config.json.")
     return str(path)
+
+
+def _check_hub(model: str) -> None:
+    """Where no hub can be asked for a model, its library would go on trying for half a minute."""
+    elsewhere = "://" in model or "VLLM_USE_MODELSCOPE" in os.environ
+    if elsewhere or demo.cache_of(model).is_dir():
+        return
+    from dynamo_cli.models import hub  # noqa: PLC0415 - takes a while, as the download will
+
+    if not hub.answers():
+        raise ModelError(
+            f"The model {model!r} is not in the Hugging Face cache, and the hub does not answer. "
+            "Give a folder with config.json, or try --model demo."
+        )
 
 
 def _fetch(model: str, on_progress: OnProgress) -> str:

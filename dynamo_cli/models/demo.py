@@ -27,13 +27,18 @@ def cached() -> Path | None:
     Reads the cache as its own library lays it out, because importing that takes 0.2 s:
     ``models--OWNER--NAME/refs/main`` names the folder below ``snapshots``.
     """
-    root = hub_cache() / f"models--{REPOSITORY.replace('/', '--')}"
+    root = cache_of(REPOSITORY)
     try:
         commit = (root / "refs" / "main").read_text().strip()
     except FileNotFoundError:
         return None
     folder = root / "snapshots" / commit
     return folder if all((folder / name).is_file() for name in FILES) else None
+
+
+def cache_of(repository: str) -> Path:
+    """Where the hub's library keeps a model."""
+    return hub_cache() / f"models--{repository.replace('/', '--')}"
 
 
 def hub_cache() -> Path:

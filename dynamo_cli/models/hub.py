@@ -1,14 +1,16 @@
-"""Fetches the demo model from the hub into the user's Hugging Face cache."""
+"""The model hub: whether it is there, and the demo model from it."""
 
 from __future__ import annotations
 
 import threading
+import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
 
-from dynamo_cli.models.demo import FILES, REPOSITORY, hub_cache
+from dynamo_cli.models.demo import FILES, REPOSITORY, cache_of
 from dynamo_cli.models.progress import OnProgress, Progress, watching
 
 ANSWER_TIMEOUT_S = 5.0
@@ -22,32 +24,44 @@ def download(on_progress: OnProgress) -> Path | None:
         OSError: the hub answered at first and then failed.
     """
     on_progress(Progress("asking the model hub"))
-    if constants.HF_HUB_OFFLINE or not _answers():
+    if constants.HF_HUB_OFFLINE or not _gives(f"{REPOSITORY}/resolve/main/config.json"):
         return None
     with watching("downloading from the model hub", _folder(), SIZE, on_progress):
         return Path(snapshot_download(REPOSITORY, allow_patterns=list(FILES)))
 
 
 def _folder() -> Path:
-    folder = hub_cache() / f"models--{REPOSITORY.replace('/', '--')}"
+    folder = cache_of(REPOSITORY)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _answers() -> bool:
-    """Whether the hub gives the smallest file of the model within `ANSWER_TIMEOUT_S`."""
-    answered: list[bool] = []
+def answers() -> bool:
+    """Whether the hub says anything within `ANSWER_TIMEOUT_S`."""
+    return not constants.HF_HUB_OFFLINE and _status("") is not None
+
+
+def _gives(path: str) -> bool:
+    return _status(path) == HTTPStatus.OK
+
+
+def _status(path: str) -> int | None:
+    """The hub's HTTP status for a path; None when it gives none in time."""
+    answered: list[int] = []
 
     def ask() -> None:
-        url = f"{constants.ENDPOINT}/{REPOSITORY}/resolve/main/config.json"
+        url = f"{constants.ENDPOINT}/{path}"
         try:
             with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S) as response:
-                answered.append(response.status == 200)
+                answered.append(response.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                answered.append(error.code)
         except OSError:
-            answered.append(False)
+            return
 
     # A thread that may be left behind, because looking up a name obeys no timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(ANSWER_TIMEOUT_S)
-    return any(answered)
+    return answered[0] if answered else None

@@ -9,7 +9,7 @@ import pytest
 
 from dynamo_cli.errors import ModelError
 from dynamo_cli.models import __main__ as entry
-from dynamo_cli.models import catalog, demo
+from dynamo_cli.models import catalog, demo, hub
 from dynamo_cli.models.catalog import ResolvedModel, resolve
 from dynamo_cli.models.progress import Progress
 
@@ -19,8 +19,18 @@ def silent(progress: Progress) -> None:
 
 
 @pytest.mark.parametrize("model", ["Qwen/Qwen3-0.6B", "gpt2", "s3://bucket/model"])
-def test_an_id_is_left_to_vllm(model):
+def test_an_id_is_left_to_vllm(model, monkeypatch):
+    monkeypatch.setattr(hub, "answers", lambda: True)
     assert resolve(model, silent) == ResolvedModel(model, model)
+
+
+def test_an_id_that_is_nowhere_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(hub, "answers", lambda: False)
+    with pytest.raises(ModelError, match="not in the Hugging Face cache"):
+        resolve("org/name", silent)
+    demo.cache_of("org/name").mkdir(parents=True)
+    assert resolve("org/name", silent).path == "org/name"
+    assert resolve("s3://bucket/model", silent).path == "s3://bucket/model"
 
 
 def test_a_folder_with_a_config_is_a_model(tmp_path, monkeypatch):
@@ -133,7 +143,7 @@ def _gone(process: Path, within_s: float) -> bool:
 def test_finding_a_model_imports_nothing_heavy():
     code = (
         "import sys, dynamo_cli.models.catalog as c\n"
-        "c.resolve('org/name', print)\n"
+        "c.resolve('s3://bucket/model', print)\n"
         "heavy = {'torch', 'numpy', 'tokenizers', 'huggingface_hub', 'gguf', 'vllm'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)\n"
     )

@@ -72,7 +72,8 @@ def server():
 def test_a_hub_answers_or_does_not(server, monkeypatch):
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub.constants, "ENDPOINT", server)
-    assert hub._answers()
+    assert hub.answers()
+    assert hub._gives(f"{hub.REPOSITORY}/resolve/main/config.json")
     monkeypatch.setattr(hub.constants, "ENDPOINT", f"{server}/elsewhere")
     assert hub.download(lambda _: None) is None
 

@@ -9,6 +9,9 @@ from typing import NoReturn
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.launchers.launcher import validate_api_server_args
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -47,6 +50,24 @@ def parse(config: EngineConfig) -> argparse.Namespace:
     namespace.enable_prompt_tokens_details = True
     assert isinstance(namespace, argparse.Namespace)
     return namespace
+
+
+def check_parsers(namespace: argparse.Namespace) -> None:
+    """Load the parsers of tool calls and reasoning that the user brings, and check the names.
+
+    Raises:
+        UsageError: there is no such parser.
+    """
+    if namespace.tool_parser_plugin:
+        ToolParserManager.import_tool_parser(namespace.tool_parser_plugin)
+    if namespace.reasoning_parser_plugin:
+        ReasoningParserManager.import_reasoning_parser(namespace.reasoning_parser_plugin)
+    # vLLM looks at the first name only if tools may be called unasked.
+    named = {"enable_auto_tool_choice": namespace.tool_call_parser is not None}
+    try:
+        validate_api_server_args(argparse.Namespace(**(vars(namespace) | named)))
+    except KeyError as error:
+        raise UsageError(f"{error.args[0]}.") from error
 
 
 def engine_config(namespace: argparse.Namespace, config: EngineConfig) -> VllmConfig:

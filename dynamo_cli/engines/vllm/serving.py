@@ -86,6 +86,7 @@ class Serving:
 
     def __init__(self, config: EngineConfig, workers: Workers) -> None:
         self._args: argparse.Namespace = arguments.parse(config)
+        arguments.check_parsers(self._args)
         self.client = RoutedClient(workers)
         self.client.fail = self._fail
         self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
