@@ -1,0 +1,111 @@
+"""Children that die: what held requests hear, what the rest does, and that they come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.requests import Stream, complete
+from tests.support.server import SMALL, Server, wait_until
+
+pytestmark = pytest.mark.engine
+
+BACK_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(*SMALL, "--workers", "2", "--router", "round-robin") as running:
+        yield running
+
+
+def kill(server: Server, name: str) -> int:
+    """SIGKILL to a child; returns its restarts until now."""
+    before = server.processes()[name]
+    os.kill(before["pid"], signal.SIGKILL)
+    restarts: int = before["restarts"]
+    return restarts
+
+
+def wait_back(server: Server, name: str, restarts: int) -> None:
+    def back() -> bool:
+        try:
+            process = server.processes()[name]
+        except OSError:
+            return False  # the frontend itself is away
+        return bool(process["restarts"] > restarts and process["phase"] == "ready")
+
+    wait_until(back, BACK_S, f"{name} is back")
+
+
+def test_titles_tell_the_role_and_the_phase(server: Server) -> None:
+    for name, process in server.processes().items():
+        title = Path(f"/proc/{process['pid']}/cmdline").read_bytes().rstrip(b"\0").decode()
+        assert title == f"dynamo-llm: {name} [ready]"
+
+
+def test_a_worker_dies_and_the_other_never_stalls(server: Server) -> None:
+    with ExitStack() as stack:
+        streams = [stack.enter_context(Stream(server)) for _ in range(4)]  # two on each
+        restarts = kill(server, "worker 0")
+        wait_until(lambda: server.processes()["worker 0"]["phase"] != "ready", 2, "it is noticed")
+        began = time.monotonic()
+        assert [complete(server)[0] for _ in range(4)] == [200] * 4
+        assert time.monotonic() - began < 5
+        ends = [stream.rest() for stream in streams]
+    failed = [end for end in ends if b'"error"' in end]
+    assert len(failed) == 2
+    assert all(b"worker 0 stopped while it held this request" in end for end in failed)
+    assert all(b"SIGKILL" in end for end in failed)
+    wait_back(server, "worker 0", restarts)
+    assert [complete(server)[0] for _ in range(4)] == [200] * 4
+    assert "worker 0 (pid" in server.log.split(" died: SIGKILL")[0].splitlines()[-1]
+
+
+def test_the_router_dies_and_requests_go_on(server: Server) -> None:
+    with Stream(server, 3000) as stream:
+        restarts = kill(server, "router")
+        assert [complete(server)[0] for _ in range(4)] == [200] * 4
+        wait_back(server, "router", restarts)
+        assert complete(server)[0] == 200
+        assert stream.rest().endswith(b"data: [DONE]\n\n")
+
+
+def test_a_processor_dies_and_its_requests_are_told(server: Server) -> None:
+    with Stream(server) as stream:
+        restarts = kill(server, "processor 0")
+        assert b"processor 0 stopped while it held this request" in stream.rest()
+    wait_until(lambda: server.get("/health")[0] == 503, 10, "it says that nothing can serve")
+    assert complete(server)[0] == 503
+    wait_back(server, "processor 0", restarts)
+    assert complete(server)[0] == 200
+
+    def idle() -> bool:
+        workers = server.snapshot()["workers"]
+        return all(worker["num_running_reqs"] == 0 for worker in workers)
+
+    wait_until(idle, 5, "the engines have let go of what it had asked for")
+
+
+def test_the_frontend_dies_and_listens_again(server: Server) -> None:
+    with Stream(server) as stream:
+        restarts = kill(server, "frontend")
+        stream.rest()
+    wait_back(server, "frontend", restarts)
+    wait_until(lambda: complete(server)[0] == 200, 10, "it answers")
+
+
+def test_the_zygote_dies_and_all_engines_come_back(server: Server) -> None:
+    restarts = {name: process["restarts"] for name, process in server.processes().items()}
+    kill(server, "zygote")
+    for name in ("zygote", "worker 0", "worker 1", "processor 0"):
+        wait_back(server, name, -1)
+    server.wait_ready()
+    assert complete(server)[0] == 200
+    assert server.processes()["frontend"]["restarts"] == restarts["frontend"]
