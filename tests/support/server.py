@@ -196,7 +196,7 @@ class Server:
         """No process of `below`, no shared-memory file and no temporary file."""
         wait_until(lambda: not any(map(alive, below)), timeout_s, f"children are gone\n{self.log}")
         assert set(Path("/dev/shm").iterdir()) <= self._shared
-        assert list(self.temporary.iterdir()) == []
+        assert [path.name for path in self.temporary.iterdir()] == []
 
     def kill(self) -> None:
         """The end in any case; the children die with their parent."""

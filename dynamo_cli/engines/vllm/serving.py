@@ -34,6 +34,7 @@ from dynamo_cli.messages import Chunk, Endpoint, Finish, Head, Reply, Submit
 
 JSON = "application/json"
 SSE = "text/event-stream"
+ERROR_EVENT = 'data: {"error"'
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,9 @@ class Serving:
         head: Head | None = Head(submit.request_id, 200, SSE)
         async for text in answer:
             if head is not None:
+                if text.startswith(ERROR_EVENT):  # it can still have its own status
+                    yield _refusal(submit, text, trace)
+                    return
                 yield head
                 head = None
             yield Chunk(submit.request_id, text.encode(), trace.take_new_tokens())
@@ -204,6 +208,14 @@ def _reply(submit: Submit, answer: Any, trace: RequestTrace) -> Reply:
     if isinstance(answer, ErrorResponse):
         status, error = answer.error.code, error or answer.error.type
     return Reply(submit.request_id, status, content_type, body, trace.usage(), error)
+
+
+def _refusal(submit: Submit, event: str, trace: RequestTrace) -> Reply:
+    """A stream that begins with its error."""
+    body = event.removeprefix("data: ").strip().encode()
+    error = orjson.loads(body)["error"]
+    kind = trace.error or str(error["type"])
+    return Reply(submit.request_id, int(error["code"]), JSON, body, trace.usage(), kind)
 
 
 def _failure(submit: Submit, error: Exception, trace: RequestTrace) -> Reply:

@@ -1,0 +1,70 @@
+"""What needs a server of its own: keys and limits on the way, and a pooling model."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+
+from tests.support.requests import Stream
+from tests.support.server import SMALL, Server
+
+pytestmark = pytest.mark.engine
+
+
+def test_embeddings() -> None:
+    pooling = ("--runner", "pooling", "--convert", "embed")
+    with (
+        Server(*SMALL, *pooling) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        answer = client.embeddings.create(model="tiny", input=["one", "two"])
+        assert [len(item.embedding) for item in answer.data] == [64, 64]
+        assert answer.data[0].embedding != answer.data[1].embedding
+        assert answer.usage.prompt_tokens > 0
+        with pytest.raises(openai.NotFoundError):
+            client.completions.create(model="tiny", prompt="a")
+
+
+def test_keys_and_limits_and_metrics() -> None:
+    key = {"DYNAMO_LLM_API_KEY": "right"}
+    with (
+        Server(*SMALL, "--max-inflight", "1", environment=key) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="right", max_retries=0) as client,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as stranger,
+    ):
+        with pytest.raises(openai.AuthenticationError):
+            stranger.models.list()
+        stream = client.completions.create(
+            model="tiny", prompt="a", max_tokens=1000, stream=True, extra_body={"ignore_eos": True}
+        )
+        next(iter(stream))
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.completions.create(model="tiny", prompt="a", max_tokens=1)
+        assert int(caught.value.response.headers["Retry-After"]) > 0
+        list(stream)
+        for _ in range(2):
+            client.completions.create(model="tiny", prompt="a" * 500, max_tokens=1)
+        page = server.get("/metrics")[1]
+        assert 'dynamo_llm_requests_total{endpoint="/v1/completions",status="429"} 1.0' in page
+        assert 'dynamo_llm_requests_total{endpoint="/v1/completions",status="200"} 3.0' in page
+        assert _value(page, "dynamo_llm_output_tokens_total") == 1002
+        assert _value(page, "vllm:prefix_cache_hits_total") > 0
+
+
+def _value(page: str, name: str) -> float:
+    lines = [line for line in page.splitlines() if line.startswith(name)]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def test_streams_can_be_opened_while_others_run() -> None:
+    """As many streams as there are processors times workers, at once."""
+    with (
+        Server(*SMALL, "--workers", "2", "--processors", "2") as server,
+        Stream(server, 300) as first,
+        Stream(server, 300) as second,
+        Stream(server, 300) as third,
+    ):
+        for stream in (first, second, third):
+            assert stream.rest().endswith(b"data: [DONE]\n\n")
+        workers = server.snapshot()["workers"]
+        assert all(worker["output_tokens"] > 0 for worker in workers)

@@ -1,0 +1,85 @@
+"""Greedy answers are, token for token, those of vLLM's own offline `LLM` (float32)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import openai
+import pytest
+
+from dynamo_cli.models import catalog
+from tests.api.conftest import FLOAT32
+from tests.support.server import SMALL, Server
+
+pytestmark = pytest.mark.engine
+
+PROMPTS = [
+    "Once upon a time",
+    "The capital of France is",
+    "def fibonacci(number: int) -> int:\n",
+    "1 2 3 4 5 6",
+    "grüße, 世界!",
+    " ".join(f"word{index}" for index in range(200)),
+]
+TOKENS = 40
+
+OFFLINE = """
+import json, sys
+from vllm import LLM, SamplingParams
+model, prompts, tokens = json.loads(sys.argv[1])
+llm = LLM(model, dtype="float32", enforce_eager=True, kv_cache_memory_bytes=1 << 29)
+outputs = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=tokens), use_tqdm=False)
+print("RESULT" + json.dumps([list(output.outputs[0].token_ids) for output in outputs]))
+"""
+
+
+def offline(path: str) -> list[list[int]]:
+    """What vLLM itself gives, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, json.dumps([path, PROMPTS, TOKENS])],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=None,
+        timeout=280,
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+    result: list[list[int]] = json.loads(line.removeprefix("RESULT"))
+    return result
+
+
+def served(client: openai.OpenAI, model: str, *, stream: bool) -> list[list[int]]:
+    """What the API gives."""
+    ids: Any = {"extra_body": {"return_token_ids": True}}
+    answers = []
+    for prompt in PROMPTS:
+        options: Any = {"model": model, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
+        answer: Any = client.completions.create(stream=stream, **options, **ids)
+        choices = [part.choices[0] for part in (answer if stream else [answer])]
+        answers.append([token for choice in choices for token in choice.token_ids or ()])
+    return answers
+
+
+def test_tiny(client: openai.OpenAI) -> None:
+    expected = offline(catalog.resolve("tiny", lambda _: None).path)
+    assert served(client, "tiny", stream=False) == expected
+    assert served(client, "tiny", stream=True) == expected
+
+
+def test_demo_with_two_workers_and_what_it_says() -> None:
+    expected = offline(catalog.resolve("demo", lambda _: None).path)
+    small = ("--kv-cache-memory-bytes", str(1 << 29), *SMALL[2:])
+    with (
+        Server(*small, *FLOAT32, "--workers", "2", "--router", "round-robin", model="demo") as demo,
+        openai.OpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        assert served(client, "demo", stream=False) == expected
+        assert served(client, "demo", stream=True) == expected
+        question: Any = [{"role": "user", "content": "What is the capital of France?"}]
+        answer = client.chat.completions.create(
+            model="demo", messages=question, max_tokens=20, temperature=0
+        )
+        assert "Paris" in (answer.choices[0].message.content or "")
