@@ -195,8 +195,10 @@ class Server:
     def assert_nothing_left(self, below: set[int], timeout_s: float = 2.0) -> None:
         """No process of `below`, no shared-memory file and no temporary file."""
         wait_until(lambda: not any(map(alive, below)), timeout_s, f"children are gone\n{self.log}")
-        assert set(Path("/dev/shm").iterdir()) <= self._shared
-        assert [path.name for path in self.temporary.iterdir()] == []
+        named = set(Path("/dev/shm").iterdir()) - self._shared
+        assert not named, named
+        left = [str(path) for path in self.temporary.rglob("*")]
+        assert not left, left
 
     def kill(self) -> None:
         """The end in any case; the children die with their parent."""

@@ -19,8 +19,9 @@ def prepare(config: EngineConfig) -> None:
         # Our handler formats all logs, so that the supervisor can tell level and text apart.
         "VLLM_CONFIGURE_LOGGING": "0",
         "VLLM_LOGGING_LEVEL": config.log_level,
-        # Its default is in the folder for temporary files, where it would stay behind.
+        # Both are in the folder for temporary files otherwise, where they would stay behind.
         "TORCHINDUCTOR_CACHE_DIR": str(cache_root() / "torchinductor"),
+        "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
         # The tokenizer's threads would be forked half-way; the processor has its own.
         "TOKENIZERS_PARALLELISM": "false",
     }
