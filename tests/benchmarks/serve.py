@@ -20,7 +20,9 @@ from dynamo_cli.models import catalog
 from tests.benchmarks import load
 from tests.benchmarks.servers import OURS, THEIRS, Running
 
-STREAMS = (1, 16, 64)
+REQUESTS_EACH = {1: 20, 16: 6, 64: 3}
+"""Streams at once -> requests of each, one after the other."""
+
 SECTIONS = ("start", "workers", "load", "requests", "connections", "memory")
 TOKENS = 128
 ONE_TOKEN_CLIENTS = 16
@@ -88,8 +90,7 @@ class Comparison:
                 server.stop()
 
     def _load(self, servers: list[Running]) -> None:
-        for at_once in STREAMS:
-            each = max(1, 32 // at_once) if at_once > 1 else 12
+        for at_once, each in REQUESTS_EACH.items():
             for number in range(self._rounds + 1):
                 samples = [self._stream(server, at_once, each) for server in servers]
                 if number == 0:
