@@ -1,0 +1,90 @@
+"""What the supervisor concludes: whether the tree serves, when a child may start again."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from dynamo_cli.config import RestartPolicy
+from dynamo_cli.messages import Phase, ProcessState
+from dynamo_cli.supervisor.logs import LEVEL_END, TAIL_LINES, Line, LogLines
+from dynamo_cli.supervisor.verdict import Restarts, describe_exit, judge
+from dynamo_cli.topology import ProcessId
+
+ALL_READY = {"frontend": Phase.READY, "processor 0": Phase.READY, "worker 0": Phase.READY}
+
+
+def table(phases: dict[str, Phase], reason: str = "") -> list[ProcessState]:
+    ids = [(name, ProcessId.parse(name), phase) for name, phase in phases.items()]
+    return [
+        ProcessState(name, process.role, process.index, phase, reason, 1, 0, 0, 0)
+        for name, process, phase in ids
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "serving", "hopeless", "reason"),
+    [
+        ({}, True, False, ""),
+        ({"router": Phase.BACKOFF}, True, False, ""),
+        ({"worker 1": Phase.FAILED}, True, False, ""),
+        ({"worker 0": Phase.LOADING}, False, False, "worker 0 is loading weights (so it is)"),
+        ({"worker 0": Phase.FAILED}, False, True, "every worker failed: so it is"),
+        ({"worker 0": Phase.FAILED, "worker 1": Phase.PROBING}, False, False, "probing"),
+        ({"processor 0": Phase.BACKOFF}, False, False, "processor 0 is restarting (so it is)"),
+        ({"frontend": Phase.FAILED}, False, True, "every frontend failed"),
+    ],
+)
+def test_it_serves_with_one_ready_process_of_each_needed_role(
+    changes: dict[str, Phase], serving: bool, hopeless: bool, reason: str
+) -> None:
+    verdict = judge(table(ALL_READY | changes, reason="so it is"))
+    assert (verdict.serving, verdict.hopeless) == (serving, hopeless)
+    assert reason in verdict.reason
+
+
+def test_what_was_never_started_is_named() -> None:
+    assert judge(table({"frontend": Phase.READY})).reason == "processor has not been started yet"
+
+
+def test_restarts_come_later_each_time_and_end() -> None:
+    restarts = Restarts(RestartPolicy(limit=4, window_s=100, first_delay_s=1, max_delay_s=3))
+    assert [restarts.next_delay_s(float(now)) for now in range(5)] == [1, 2, 3, 3, None]
+    assert restarts.count == 4
+    assert restarts.next_delay_s(101.5) == 3, "the first two are forgotten"
+    assert restarts.next_delay_s(500) == 1, "all are"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "says"),
+    [
+        (0, "exit code 0"),
+        (3, "exit code 3"),
+        (-signal.SIGKILL, "SIGKILL: killed from outside"),
+        (-signal.SIGSEGV, "SIGSEGV: a crash in native code"),
+        (-signal.SIGUSR1, "SIGUSR1"),
+        (-99, "signal 99"),
+    ],
+)
+def test_exit_codes_in_words(exit_code: int, says: str) -> None:
+    assert describe_exit(exit_code).startswith(says)
+
+
+def test_log_lines_know_their_level_and_come_whole() -> None:
+    lines = LogLines()
+    assert lines.feed(f"ERROR{LEVEL_END}bad".encode()) == []
+    assert lines.feed(b" thing\nprinted\n\nhal") == [
+        Line("ERROR", "bad thing"),
+        Line("INFO", "printed"),
+    ]
+    assert lines.feed(b"f \xff") == []
+    assert lines.end() == [Line("INFO", "half \N{REPLACEMENT CHARACTER}")]
+    assert lines.end() == []
+
+
+def test_the_last_lines_are_kept() -> None:
+    lines = LogLines()
+    lines.feed(b"".join(b"line %d\n" % number for number in range(100)))
+    assert len(lines.tail) == TAIL_LINES
+    assert lines.tail[-1] == "line 99"

@@ -1,0 +1,67 @@
+"""Windows, histograms and totals over several lives, with a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynamo_cli.messages import Usage, WorkerStats
+from dynamo_cli.telemetry.fold import Fold
+from dynamo_cli.telemetry.meter import Histogram, Meter
+from dynamo_cli.telemetry.window import SECOND_NS, WindowSamples, WindowSum
+
+
+def test_a_window_sum_forgets_what_is_older() -> None:
+    window = WindowSum(window_s=3)
+    for second, value in ((0, 1), (0, 2), (1, 4), (2, 8)):
+        window.add(value, second * SECOND_NS)
+    assert window.total(2 * SECOND_NS) == 15
+    assert window.rate(2 * SECOND_NS) == 5
+    assert window.total(3 * SECOND_NS) == 12
+    assert window.total(9 * SECOND_NS) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "p50", "p99"),
+    [([], None, None), ([7.0], 7.0, 7.0), ([float(n) for n in range(1, 101)], 50.0, 99.0)],
+)
+def test_percentiles_are_by_nearest_rank(
+    values: list[float], p50: float | None, p99: float | None
+) -> None:
+    window = WindowSamples()
+    for value in values:
+        window.add(value, 0)
+    assert window.percentiles(0, 0.5, 0.99) == [p50, p99]
+    assert window.percentiles(60 * SECOND_NS, 0.5) == [None]
+
+
+def test_a_histogram_counts_by_upper_bound() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 2.5):
+        histogram.observe(value)
+    assert histogram.cumulative() == [("1.0", 2.0), ("2.0", 3.0), ("+Inf", 4.0)]
+    assert histogram.total == 5.5
+
+
+def test_a_worker_s_totals_survive_its_restart_and_its_load_does_not() -> None:
+    fold = Fold(Meter(), ("tiny",), 0)
+    life = WorkerStats(0, 2, 1, 0.5, 100, 40, 300, 20, 0, 9, 0)
+    fold.apply(life)
+    fold.worker_gone(0)
+    (gone,) = fold.snapshot(SECOND_NS, {}, 0).workers
+    assert (gone.num_running_reqs, gone.kv_cache_usage) == (0, 0.0)
+    assert (gone.prefix_cache_queries_tokens, gone.output_tokens) == (100, 20)
+    fold.apply(life)
+    (back,) = fold.snapshot(SECOND_NS, {}, 0).workers
+    assert (back.num_running_reqs, back.output_tokens, back.hit_ratio) == (2, 40, 0.4)
+
+
+def test_traffic_counts_what_requests_used() -> None:
+    meter = Meter()
+    meter.ended("/v1/completions", 200, 0.2, 0)
+    meter.ended("/v1/completions", 400, 0.1, 0)
+    meter.used(Usage(prompt_tokens=10, cached_tokens=8, output_tokens=3), 0)
+    traffic = Fold(meter, ("tiny",), 0).snapshot(0, {}, 0).traffic
+    assert (traffic.prompt_tokens, traffic.output_tokens) == (10, 3)
+    assert traffic.hit_ratio == 0.8
+    assert traffic.requests_per_s == 0.2
+    assert sum(meter.e2e.counts) == 1, "what failed says nothing about how long answers take"
