@@ -347,9 +347,10 @@ def test_requests_go_to_the_processor_that_has_the_fewest() -> None:
             while len((await stage.get("/health"))[2]["processes"]) < 4:
                 await asyncio.sleep(0.005)
             asked = [asyncio.create_task(stage.post()) for _ in range(4)]
-            for processor in (stage.processor, second):
-                for _ in range(2):
-                    processor.send(answer(await processor.take(Submit)))
+            both_twice = (stage.processor, second) * 2
+            taken = [(processor, await processor.take(Submit)) for processor in both_twice]
+            for processor, submit in taken:
+                processor.send(answer(submit))
             assert [status for status, _, _ in await asyncio.gather(*asked)] == [200] * 4
 
     asyncio.run(scenario())
