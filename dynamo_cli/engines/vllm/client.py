@@ -159,6 +159,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     async def add_request_async(self, request: EngineCoreRequest) -> None:
         trace = current_trace.get()
+        trace.prepared()
         request_id, prompt = request.request_id, request.prompt_token_ids or []
         family = request.external_req_id or request_id
         placed = False

@@ -29,11 +29,13 @@ from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.vllm import arguments, inline
 from dynamo_cli.engines.vllm.client import RequestFailed, RoutedClient, Workers
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
+from dynamo_cli.engines.vllm.turns import Turns
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, ModelError, NotFound
 from dynamo_cli.messages import Chunk, Endpoint, Finish, Head, Reply, Submit
 
 JSON = "application/json"
 SSE = "text/event-stream"
+IN_TURNS = (Endpoint.CHAT, Endpoint.COMPLETIONS)
 ERROR_EVENT = 'data: {"error"'
 
 logger = logging.getLogger(__name__)
@@ -92,6 +94,9 @@ class Serving:
         self.client.fail = self._fail
         self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
         self._state = State()
+        self._turns = Turns()
+        # Images and the like are fetched from elsewhere in the middle of the preparation.
+        self._in_turns = not self._llm.model_config.is_multimodal_model
 
     async def start(self) -> None:
         """Wait for the first engine, then set up what depends on it."""
@@ -121,6 +126,17 @@ class Serving:
         """
         trace = RequestTrace(submit.worker, short=inline.is_short(submit.body))
         current_trace.set(trace)
+        if trace.short and self._in_turns and submit.endpoint in IN_TURNS:
+            await self._turns.take(trace)
+        try:
+            async for message in self._handle(submit, trace):
+                yield message
+        finally:
+            trace.prepared()
+
+    async def _handle(
+        self, submit: Submit, trace: RequestTrace
+    ) -> AsyncIterator[Reply | Head | Chunk | Finish]:
         try:
             answer = await self._answer(submit)
         # Everything that vLLM raises becomes an answer of its own shape and status.

@@ -6,6 +6,7 @@ does: both run in the request's own task.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from dynamo_cli.messages import Usage
@@ -18,12 +19,14 @@ class RequestTrace:
         worker: that must serve it; -1 leaves it to the router.
         short: its body is small enough to be prepared in the loop itself.
         placed: engine request family (siblings of n > 1) -> worker.
+        end_turn: ends its turn to be prepared (see `Turns`), when it has one.
         error: the kind of failure, empty when there is none.
     """
 
     __slots__ = (
         "_untold",
         "cached_tokens",
+        "end_turn",
         "error",
         "output_tokens",
         "placed",
@@ -40,7 +43,14 @@ class RequestTrace:
         self.cached_tokens = 0
         self.output_tokens = 0
         self.error = ""
+        self.end_turn: Callable[[], None] | None = None
         self._untold = 0
+
+    def prepared(self) -> None:
+        """It is on its way to an engine, or over: the next one's turn."""
+        if self.end_turn is not None:
+            end, self.end_turn = self.end_turn, None
+            end()
 
     def add_output(self, tokens: int) -> None:
         self.output_tokens += tokens
