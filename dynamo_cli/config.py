@@ -9,7 +9,9 @@ from dynamo_cli.topology import ProcessId, Role, tree
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8181
 DEFAULT_MAX_BODY_BYTES = 32 * 1024 * 1024
-ROUTER_POLICIES = ("random", "round-robin", "least-loaded")
+KV_POLICY = "kv"
+ROUTER_POLICIES = ("random", "round-robin", "least-loaded", KV_POLICY)
+KV_COSTS = ("blocks", "ancestor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +62,47 @@ class FrontendConfig:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorConfig:
+    """A processor.
+
+    Attributes:
+        routed: there is a router to ask.
+        kv_routing: it wants to know the blocks of each prompt.
+        debug_headers: answers say which worker gave them.
+    """
+
     engine: EngineConfig
-    workers: int
-    routed: bool
+    routed: bool = False
+    kv_routing: bool = False
+    debug_headers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RouterConfig:
+    """The router.
+
+    Attributes:
+        policy: one of `ROUTER_POLICIES`.
+        kv_cost: one of `KV_COSTS`; what follows belongs to the policy kv too.
+        kv_overlap_weight: how much cached blocks count against load.
+        kv_temperature: 0 takes the lowest cost; above, lower costs are only more likely.
+    """
+
     policy: str
+    kv_cost: str = "blocks"
+    kv_overlap_weight: float = 1.0
+    kv_temperature: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
+    """A worker.
+
+    Attributes:
+        kv_events: tell the router what the engine's cache holds.
+    """
+
     engine: EngineConfig
-    processors: int
+    kv_events: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +128,28 @@ class ServeConfig:
     """The command line, resolved: everything that the supervisor needs.
 
     Attributes:
-        router: a policy of `ROUTER_POLICIES`, or None when one worker needs no router.
+        router: None when one worker needs no router.
         engine_devices: for each worker its GPU indices; empty ones on CPU.
+        debug_headers: answers say which worker gave them.
     """
 
     engine: EngineConfig
     frontend: FrontendConfig
     engine_devices: tuple[tuple[int, ...], ...] = ((),)
     processors: int = 1
-    router: str | None = None
+    router: RouterConfig | None = None
+    debug_headers: bool = False
     drain_timeout_s: float = 30.0
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
     @property
     def workers(self) -> int:
         return len(self.engine_devices)
+
+    @property
+    def kv_routing(self) -> bool:
+        """The router needs to know what workers hold and what requests ask for."""
+        return self.router is not None and self.router.policy == KV_POLICY
 
     def tree(self) -> list[ProcessId]:
         """Every child process, in the order in which they are started."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dynamo_cli.cli.resolve import ROUTERS
+from dynamo_cli.config import KV_COSTS
 
 API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
 
@@ -35,8 +36,10 @@ class LogLevel(StrEnum):
 
 if TYPE_CHECKING:
     Router = str
+    KvCost = str
 else:
     Router = Literal[ROUTERS]
+    KvCost = Literal[KV_COSTS]
 
 
 def _option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002
@@ -108,7 +111,43 @@ RouterPolicy = Annotated[
     _option(
         "--router",
         panel=ROUTING,
-        help="How a worker is chosen. Default: least-loaded when there are several.",
+        help="How a worker is chosen: [b]kv[/b] looks at which holds the prompt's prefix in its "
+        "cache, and at load. Default: least-loaded when there are several.",
+    ),
+]
+KvCostFunction = Annotated[
+    KvCost,
+    _option(
+        "--kv-cost",
+        panel=ROUTING,
+        help="What kv weighs: [b]blocks[/b] to prefill and to keep (NVIDIA Dynamo 1.x), or the "
+        "[b]ancestor[/b]'s shares of prompt, cache and queue.",
+    ),
+]
+KvOverlapWeight = Annotated[
+    float,
+    _option(
+        "--kv-overlap-weight",
+        panel=ROUTING,
+        min=0,
+        help="How much cached blocks count for kv against load.",
+    ),
+]
+KvTemperature = Annotated[
+    float,
+    _option(
+        "--kv-temperature",
+        panel=ROUTING,
+        min=0,
+        help="Above 0, kv takes lower costs only with higher probability.",
+    ),
+]
+DebugHeaders = Annotated[
+    bool,
+    _option(
+        "--debug-headers",
+        panel=ROUTING,
+        help="Answers carry X-Dynamo-Worker and X-Dynamo-Overlap-Blocks.",
     ),
 ]
 PrefillWorkers = Annotated[

@@ -20,7 +20,7 @@ def plan_of(config: ServeConfig) -> Plan:
         "model": config.engine.model,
         "served_names": list(config.engine.served_names),
         "url": f"http://{frontend.host}:{frontend.port}/v1",
-        "router": config.router,
+        "router": config.router.policy if config.router else None,
         "processes": [_process(config, process) for process in config.tree()],
         "links": [
             {
@@ -46,7 +46,8 @@ def show(config: ServeConfig, console: Console) -> None:
     frontend = config.frontend
     console.print(
         f"[b]{config.engine.model}[/b] as {', '.join(config.engine.served_names)} "
-        f"on http://{frontend.host}:{frontend.port}/v1, router {config.router or 'none'}",
+        f"on http://{frontend.host}:{frontend.port}/v1, "
+        f"router {config.router.policy if config.router else 'none'}",
         highlight=False,
     )
     processes = _table("process", "started", "device", "threads")

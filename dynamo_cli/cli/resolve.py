@@ -10,9 +10,12 @@ from dynamo_cli.config import (
     DEFAULT_HOST,
     DEFAULT_MAX_BODY_BYTES,
     DEFAULT_PORT,
+    KV_COSTS,
+    KV_POLICY,
     ROUTER_POLICIES,
     EngineConfig,
     FrontendConfig,
+    RouterConfig,
     ServeConfig,
 )
 from dynamo_cli.errors import ResourceError, UsageError
@@ -22,8 +25,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 AUTO = "auto"
 NO_ROUTER = "none"
 SEVERAL_WORKERS_POLICY = "least-loaded"
-COMING_POLICY = "kv"
-ROUTERS = (NO_ROUTER, *ROUTER_POLICIES, COMING_POLICY)
+ROUTERS = (NO_ROUTER, *ROUTER_POLICIES)
 
 KV_SHARE = 0.4
 """Of the memory that is available: the KV caches of all CPU engines together."""
@@ -64,6 +66,10 @@ class Typed:
     engine_threads: int | None = None
     reuse_gpus: bool = False
     router: str | None = None
+    kv_cost: str = KV_COSTS[0]
+    kv_overlap_weight: float = 1.0
+    kv_temperature: float = 0.0
+    debug_headers: bool = False
     prefill_workers: int = 0
     prefill_tp: int = 1
     conditional_disagg: bool = False
@@ -117,7 +123,8 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         engine=engine,
         frontend=frontend,
         processors=typed.processors,
-        router=_router(typed.router, workers),
+        router=_router(typed, workers),
+        debug_headers=typed.debug_headers,
         engine_devices=tuple(devices),
         drain_timeout_s=typed.drain_timeout_s,
     )
@@ -134,11 +141,6 @@ def warnings(typed: Typed) -> list[str]:
 
 
 def _refuse_what_is_not_there_yet(typed: Typed) -> None:
-    if typed.router == COMING_POLICY:
-        raise UsageError(
-            "--router kv is not available yet; "
-            f"until then --router {SEVERAL_WORKERS_POLICY} is the best there is."
-        )
     for flag, value, default in (
         ("--prefill-workers", typed.prefill_workers, 0),
         ("--prefill-tp", typed.prefill_tp, 1),
@@ -158,15 +160,18 @@ def _count(workers: str) -> int:
     return int(workers)
 
 
-def _router(typed: str | None, workers: int) -> str | None:
-    if typed == NO_ROUTER:
-        if workers > 1:
-            raise UsageError(
-                f"--router none is for one worker; {workers} need one of "
-                f"{', '.join(ROUTER_POLICIES)}."
-            )
-        return None
-    return typed or (SEVERAL_WORKERS_POLICY if workers > 1 else None)
+def _router(typed: Typed, workers: int) -> RouterConfig | None:
+    if typed.router == NO_ROUTER and workers > 1:
+        raise UsageError(
+            f"--router none is for one worker; {workers} need one of {', '.join(ROUTER_POLICIES)}."
+        )
+    policy = typed.router or (SEVERAL_WORKERS_POLICY if workers > 1 else NO_ROUTER)
+    given = RouterConfig(policy, typed.kv_cost, typed.kv_overlap_weight, typed.kv_temperature)
+    if policy != KV_POLICY and given != RouterConfig(policy):
+        raise UsageError(
+            "--kv-cost, --kv-overlap-weight and --kv-temperature belong to --router kv."
+        )
+    return None if policy == NO_ROUTER else given
 
 
 def _engine_args(
@@ -180,6 +185,9 @@ def _engine_args(
         args += ["--block-size", str(typed.block_size)]
     if typed.worker_tp > 1:
         args += ["--tensor-parallel-size", str(typed.worker_tp)]
+    if not _given(typed.engine_args, "--scheduling-policy"):
+        # Without any X-Priority this is first come, first served.
+        args += ["--scheduling-policy", "priority"]
     if not machine.gpus:
         # Compiling takes longer than it saves on a CPU.
         args += [] if _given(typed.engine_args, *COMPILING) else ["--enforce-eager"]

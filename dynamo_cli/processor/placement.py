@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from dataclasses import dataclass
 
 from dynamo_cli.errors import NotReady
 from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages import FirstToken, RequestEnd, RouteQuery, RoutingDecision, ToWorker
+from dynamo_cli.messages import (
+    FirstToken,
+    Placed,
+    ProcessorStats,
+    RequestEnd,
+    RouteAnswer,
+    RouteQuery,
+    ToWorker,
+)
 from dynamo_cli.topology import ProcessId, Role
 
-ROUTER = ProcessId(Role.ROUTER)
+FRONTEND, ROUTER = ProcessId(Role.FRONTEND), ProcessId(Role.ROUTER)
+NOBODY = -1
 
-logger = logging.getLogger(__name__)
+
+@dataclass(slots=True)
+class _Running:
+    """A placed request; `prefilled` when its first token has come."""
+
+    worker: int
+    prompt_tokens: int
+    prefilled: bool = False
 
 
 class Placement:
@@ -22,51 +38,69 @@ class Placement:
         unrouted: requests that this process placed itself because the router did not answer.
     """
 
-    def __init__(self, switchboard: Switchboard) -> None:
+    def __init__(self, switchboard: Switchboard, *, routed: bool) -> None:
         self._switchboard = switchboard
+        self._routed = routed
         self._ready: set[int] = set()
-        self._queries: dict[str, asyncio.Future[RoutingDecision]] = {}
-        self._placed: dict[str, int] = {}
-        self._routed: set[str] = set()
+        self._queries: dict[str, asyncio.Future[RouteAnswer]] = {}
+        self._running: dict[str, _Running] = {}
         self.unrouted = 0
 
-    async def place(self, request_id: str, prompt_tokens: int) -> int:
+    async def place(self, query: RouteQuery) -> RouteAnswer:
         """The worker for a request; its load counts from now on.
 
         Raises:
             NotReady: no worker can take it.
         """
-        worker = await self._ask_router(request_id, prompt_tokens)
-        if worker not in self._ready:
-            worker = self._least_loaded()
-        self._placed[request_id] = worker
-        return worker
+        answer = await self._ask_router(query)
+        if answer.worker in self._ready:
+            self._running[query.request_id] = _Running(answer.worker, query.prompt_tokens)
+            return answer
+        worker = self._least_loaded()
+        if self._routed:
+            self._count_unrouted()
+        self.follow(query.request_id, worker, query.prompt_tokens)
+        return RouteAnswer(query.request_id, worker, 0)
 
-    async def _ask_router(self, request_id: str, prompt_tokens: int) -> int:
-        if ROUTER not in self._switchboard.links:
-            return -1
-        answer: asyncio.Future[RoutingDecision] = asyncio.get_running_loop().create_future()
-        self._queries[request_id] = answer
-        self._routed.add(request_id)
+    async def _ask_router(self, query: RouteQuery) -> RouteAnswer:
+        """The router's answer, which may be NOBODY; so it is when there is no router."""
+        future: asyncio.Future[RouteAnswer] = asyncio.get_running_loop().create_future()
+        self._queries[query.request_id] = future
         try:
-            if not self._switchboard.send(ROUTER, RouteQuery(request_id, prompt_tokens)):
-                self.unrouted += 1
-                return -1
-            return (await answer).worker
+            if not self._tell_router(query):
+                return RouteAnswer(query.request_id, NOBODY, 0)
+            return await future
         except asyncio.CancelledError:
-            self.ended(request_id)
+            self._tell_router(RequestEnd(query.request_id))
             raise
         finally:
-            del self._queries[request_id]
+            del self._queries[query.request_id]
 
     def _least_loaded(self) -> int:
         if not self._ready:
             raise NotReady("no worker can take requests right now.", retry_after_s=1)
         load = dict.fromkeys(sorted(self._ready), 0)
-        for worker in self._placed.values():
-            if worker in load:
-                load[worker] += 1
+        for running in self._running.values():
+            if running.worker in load:
+                load[running.worker] += 1
         return min(load, key=load.__getitem__)
+
+    def _count_unrouted(self) -> None:
+        self.unrouted += 1
+        refused = self._switchboard.refused_sends()
+        self._switchboard.send(FRONTEND, ProcessorStats(self.unrouted, refused))
+
+    def _tell_router(self, message: RouteQuery | Placed | FirstToken | RequestEnd) -> bool:
+        return self._switchboard.send(ROUTER, message)
+
+    def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None:
+        """Place a request where the router was not asked for; it hears of it."""
+        running = self._running[request_id] = _Running(worker, prompt_tokens)
+        self._announce(request_id, running)
+
+    def _announce(self, request_id: str, running: _Running) -> None:
+        message = Placed(request_id, running.worker, running.prompt_tokens, running.prefilled)
+        self._tell_router(message)
 
     def send(self, worker: int, message: ToWorker) -> bool:
         return self._switchboard.send(ProcessId(Role.WORKER, worker), message)
@@ -74,15 +108,14 @@ class Placement:
     def ready_workers(self) -> list[int]:
         return sorted(self._ready)
 
-    def first_token(self, request_id: str) -> None:
-        if request_id in self._routed:
-            self._switchboard.send(ROUTER, FirstToken(request_id))
+    def first_token(self, request_id: str, cached_tokens: int) -> None:
+        if (running := self._running.get(request_id)) is not None:
+            running.prefilled = True
+            self._tell_router(FirstToken(request_id, cached_tokens))
 
     def ended(self, request_id: str) -> None:
-        self._placed.pop(request_id, None)
-        if request_id in self._routed:
-            self._routed.discard(request_id)
-            self._switchboard.send(ROUTER, RequestEnd(request_id))
+        if self._running.pop(request_id, None) is not None:
+            self._tell_router(RequestEnd(request_id))
 
     # -- called by the process -------------------------------------------------------------
 
@@ -92,15 +125,18 @@ class Placement:
     def worker_gone(self, worker: int) -> None:
         self._ready.discard(worker)
 
-    def decided(self, decision: RoutingDecision) -> None:
-        answer = self._queries.get(decision.request_id)
-        if answer is not None and not answer.done():
-            answer.set_result(decision)
+    def answered(self, answer: RouteAnswer) -> None:
+        future = self._queries.get(answer.request_id)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def announce_running(self) -> None:
+        """Tell the router what runs: a new life of it knows nothing, and others may doubt it."""
+        for request_id, running in self._running.items():
+            self._announce(request_id, running)
 
     def router_gone(self) -> None:
-        """Without the router requests go on, to the least loaded worker that this process knows."""
-        for request_id, answer in self._queries.items():
-            if not answer.done():
-                self.unrouted += 1
-                answer.set_result(RoutingDecision(request_id, -1, "none", [], 0.0))
-        self._routed.clear()
+        """Requests go on without it, to the least loaded worker that this process knows."""
+        for request_id, future in self._queries.items():
+            if not future.done():
+                future.set_result(RouteAnswer(request_id, NOBODY, 0))

@@ -23,7 +23,7 @@ from dynamo_cli.messages import (
     Phase,
     PhaseChange,
     RequestRefused,
-    RoutingDecision,
+    RouteAnswer,
     SetPhase,
     StepOutputs,
     Stop,
@@ -37,6 +37,8 @@ from dynamo_cli.proctitle import set_title
 from dynamo_cli.topology import ProcessId, Role
 
 FRONTEND = ProcessId(Role.FRONTEND)
+ANNOUNCE_INTERVAL_S = 20.0
+"""The router forgets requests of which it hears nothing for several times as long."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Processor:
         self._process = process
         self._config = config
         self._switchboard = Switchboard(control, self)
-        self._placement = Placement(self._switchboard)
+        self._placement = Placement(self._switchboard, routed=config.routed)
         self._from_frontend = Decoder(ToProcessor)
         self._from_worker = Decoder(FromWorker)
         self._from_router = Decoder(FromRouter)
@@ -64,7 +66,13 @@ class Processor:
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._switchboard.report(PhaseChange(Phase.LOADING, "tokenizer"))
-        self._serving = Serving(self._config.engine, self._placement)
+        config = self._config
+        self._serving = Serving(
+            config.engine,
+            self._placement,
+            kv_routing=config.kv_routing,
+            debug_headers=config.debug_headers,
+        )
         self._switchboard.attach(self._loop)
         self._switchboard.report(PhaseChange(Phase.WARMING, "waiting for an engine"))
         started = asyncio.create_task(self._start())
@@ -81,6 +89,11 @@ class Processor:
         gc.collect()
         gc.freeze()
         self._switchboard.report(PhaseChange(Phase.READY))
+        self._announce()
+
+    def _announce(self) -> None:
+        self._placement.announce_running()
+        self._loop.call_later(ANNOUNCE_INTERVAL_S, self._announce)
 
     # -- requests --------------------------------------------------------------------------
 
@@ -144,11 +157,13 @@ class Processor:
 
     def _on_router(self, payload: bytes) -> None:
         match self._from_router(payload):
-            case RoutingDecision() as decision:
-                self._placement.decided(decision)
+            case RouteAnswer() as answer:
+                self._placement.answered(answer)
 
     def on_link(self, peer: ProcessId) -> None:
         """A worker is used when it says that its engine is ready; the others at once."""
+        if peer.role is Role.ROUTER:
+            self._placement.announce_running()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         match peer.role:

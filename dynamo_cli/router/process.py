@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 
@@ -9,23 +10,38 @@ from dynamo_cli.config import RouterConfig
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
+    Decisions,
     EngineReady,
     FirstToken,
+    KvEvents,
+    Measured,
     Phase,
     PhaseChange,
+    Placed,
     RequestEnd,
+    Resync,
+    RouteAnswer,
     RouteQuery,
+    RoutingDecision,
     SetPhase,
     Stop,
     ToChild,
     ToRouter,
+    WorkerStats,
 )
 from dynamo_cli.proctitle import set_title
+from dynamo_cli.router.report import router_stats
 from dynamo_cli.router.state import RouterState
 from dynamo_cli.topology import ProcessId, Role
 
 STATS_INTERVAL_S = 0.25
+EXPIRY_INTERVAL_S = 5.0
+MAX_NEWS = 2_000
+"""Decisions kept for one report; more are counted and left out."""
+
 FRONTEND = ProcessId(Role.FRONTEND)
+
+logger = logging.getLogger(__name__)
 
 
 def main(process: ProcessId, config: RouterConfig, control: socket.socket) -> None:
@@ -38,42 +54,112 @@ class Router:
 
     def __init__(self, process: ProcessId, config: RouterConfig, control: socket.socket) -> None:
         self._process = process
-        self._state = RouterState(config.policy)
+        self._state = RouterState(config)
         self._switchboard = Switchboard(control, self)
         self._decoder = Decoder(ToRouter)
         self._stopping = False
-        self._stats_due_s = 0.0
+        self._queries: list[tuple[ProcessId, RouteQuery]] = []
+        self._news: list[RoutingDecision] = []
+        self._measured: list[Measured] = []
+        self._dropped = 0
+        self._report_due_s = 0.0
+        self._expiry_due_s = 0.0
         self._changed = True
+        self._warned: set[int] = set()
 
     def run(self) -> None:
         self._switchboard.report(PhaseChange(Phase.READY))
         while not self._stopping:
-            self._switchboard.poll(STATS_INTERVAL_S if self._changed else None)
-            self._report_stats()
+            self._switchboard.poll(self._timeout_s())
+            self._decide()
+            self._report()
         self._switchboard.close()
 
-    def _report_stats(self) -> None:
+    def _timeout_s(self) -> float | None:
+        if self._changed:
+            return STATS_INTERVAL_S
+        return EXPIRY_INTERVAL_S if self._state.ledger.entries else None
+
+    def _decide(self) -> None:
+        """Answer what was asked, after all else that came with it: events before queries."""
+        queries, self._queries = self._queries, []
+        for peer, query in queries:
+            started = time.monotonic_ns()
+            decision = self._state.decide(peer.index, query, started)
+            if decision is not None:
+                self._answer(peer.index, decision, started)
+        if self._state.waiting_requests:
+            started = time.monotonic_ns()
+            for processor, decision in self._state.released(started):
+                self._answer(processor, decision, started)
+
+    def _answer(self, processor: int, decision: RoutingDecision, started_ns: int) -> None:
+        elapsed_ns = time.monotonic_ns() - started_ns
+        answer = RouteAnswer(decision.request_id, decision.worker, decision.overlap_blocks)
+        peer = ProcessId(Role.PROCESSOR, processor)
+        if not self._switchboard.send(peer, answer):
+            self._state.end(decision.request_id)  # nobody will ever use what it reserved
+        self._state.timed(elapsed_ns)
+        if len(self._news) < MAX_NEWS:
+            self._news.append(decision.timed(elapsed_ns))
+        else:
+            self._dropped += 1
+
+    def _report(self) -> None:
         now = time.monotonic()
-        if self._changed and now >= self._stats_due_s:
-            self._switchboard.send(FRONTEND, self._state.stats(self._switchboard.refused_sends()))
-            self._stats_due_s = now + STATS_INTERVAL_S
-            self._changed = False
+        if now >= self._expiry_due_s:
+            self._state.ledger.expire(time.monotonic_ns())
+            self._expiry_due_s = now + EXPIRY_INTERVAL_S
+        if not self._changed or now < self._report_due_s:
+            return
+        if self._news or self._measured:
+            news = Decisions(self._news, self._measured, self._dropped)
+            self._news, self._measured = [], []
+            self._switchboard.send(FRONTEND, news)
+        stats = router_stats(self._state, self._switchboard.refused_sends())
+        self._switchboard.send(FRONTEND, stats)
+        self._warn_of(stats.silent_workers)
+        self._report_due_s = now + STATS_INTERVAL_S
+        self._changed = False
+
+    def _warn_of(self, silent_workers: list[int]) -> None:
+        for worker in silent_workers:
+            if worker not in self._warned:
+                self._warned.add(worker)
+                logger.warning(
+                    "worker %d has sent no KV events although requests finished there: it is "
+                    "routed to blindly. Check that prefix caching is on (no "
+                    "--no-enable-prefix-caching).",
+                    worker,
+                )
 
     # -- switchboard handler ---------------------------------------------------------------
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
         match self._decoder(payload):
             case RouteQuery() as query:
-                started = time.perf_counter_ns()
-                decision = self._state.decide(peer.index, query)
-                self._switchboard.send(peer, decision.timed(time.perf_counter_ns() - started))
-            case FirstToken(request_id):
-                self._state.first_token(request_id)
+                self._queries.append((peer, query))
+            case FirstToken(request_id, cached_tokens):
+                now = time.monotonic_ns()
+                measured = self._state.first_token(request_id, cached_tokens, now)
+                if measured is not None and len(self._measured) < MAX_NEWS:
+                    self._measured.append(measured)
             case RequestEnd(request_id):
-                self._state.end(request_id)
-            case EngineReady(worker):
-                self._state.worker_up(worker)
+                self._end(request_id)
+            case KvEvents() as message:
+                if not self._state.kv_events(message, time.monotonic_ns()):
+                    self._switchboard.send(peer, Resync())
+            case WorkerStats() as stats:
+                self._state.ledger.report(stats)
+            case Placed() as message:
+                self._state.placed(peer.index, message, time.monotonic_ns())
+            case EngineReady() as ready:
+                self._state.worker_up(ready)
         self._changed = True
+
+    def _end(self, request_id: str) -> None:
+        self._queries = [pair for pair in self._queries if pair[1].request_id != request_id]
+        self._state.end(request_id)
 
     def on_link(self, peer: ProcessId) -> None:
         self._changed = True
@@ -82,7 +168,9 @@ class Router:
         match peer.role:
             case Role.WORKER:
                 self._state.worker_down(peer.index)
+                self._warned.discard(peer.index)
             case Role.PROCESSOR:
+                self._queries = [pair for pair in self._queries if pair[0] != peer]
                 self._state.processor_down(peer.index)
         self._changed = True
 

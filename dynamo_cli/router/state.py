@@ -1,101 +1,368 @@
-"""The router's state: which workers there are, and the load that it has promised to each. Pure."""
+"""The router's state: what workers hold, what they were promised, and who gets what. Pure."""
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from dynamo_cli.messages import RouteQuery, RouterStats, RoutingDecision
-from dynamo_cli.router.policies import POLICIES, WorkerLoad
+from dynamo_cli.config import KV_POLICY, RouterConfig
+from dynamo_cli.kv import hashes
+from dynamo_cli.kv.index import PrefixIndex
+from dynamo_cli.messages import (
+    DECISION_BOUNDS_US,
+    Candidate,
+    EngineReady,
+    KvEvents,
+    Measured,
+    Placed,
+    RouteQuery,
+    RoutingDecision,
+)
+from dynamo_cli.router.ledger import UNPREDICTED, Entry, Ledger
+from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
+
+NO_WORKER, SESSION = "no_worker", "session"
+GAP, START = "gap", "start"
+MAX_SESSIONS = 10_000
+SILENT_AFTER = 3
+"""Requests with full blocks that a worker finishes without any event before that is a warning."""
+
+RESERVE_SHARE = 4
+"""An engine keeps a quarter of its batch waiting, so that it never starves; more wait here, where
+the next free worker can still be chosen."""
 
 
-@dataclass(slots=True)
-class _Request:
+class _Waiting(NamedTuple):
+    """A query that no worker can take yet; sorts as it is to be answered."""
+
+    priority: int
+    number: int
+    since_ns: int
     processor: int
+    query: RouteQuery
+
+
+class _Session(NamedTuple):
+    """Where a session was last, and the deepest full block of its prompt."""
+
     worker: int
-    prefill_tokens: int
+    block: int
 
 
 @dataclass(slots=True)
-class _Worker:
-    last_used: int = 0
-    active_requests: int = 0
-    active_prefill_tokens: int = 0
-
-
-@dataclass(slots=True)
-class RouterState:
-    """Decides, and keeps the ledger in the same step, so that a burst sees its own load.
+class _Feed:
+    """The events of one life of a worker.
 
     Attributes:
-        policy: a key of `POLICIES`.
-        workers: those that can take requests, by index.
-        requests: the ledger: placed requests that have not ended.
-        decisions: how often each worker was chosen.
+        sequence: of the last batch; -1 before the first, or while a resync is awaited.
+        batches: that came.
+        finished: requests with full blocks that had their first token there.
     """
 
-    policy: str
-    workers: dict[int, _Worker] = field(default_factory=dict)
-    requests: dict[str, _Request] = field(default_factory=dict)
-    decisions: Counter[int] = field(default_factory=Counter)
-    _order: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    sequence: int = -1
+    batches: int = 0
+    finished: int = 0
+    unknown: dict[str, int] = field(default_factory=dict)
 
-    def decide(self, processor: int, query: RouteQuery) -> RoutingDecision:
-        """Choose a worker and reserve the request's load there; -1 when there is none."""
-        if not self.workers:
-            return RoutingDecision(query.request_id, -1, self.policy, [], 0.0)
-        choice = POLICIES[self.policy](self._loads())
-        worker = self.workers[choice.worker]
-        worker.last_used = next(self._order)
-        worker.active_requests += 1
-        worker.active_prefill_tokens += query.prompt_tokens
-        self.requests[query.request_id] = _Request(processor, choice.worker, query.prompt_tokens)
-        self.decisions[choice.worker] += 1
-        return RoutingDecision(query.request_id, choice.worker, self.policy, choice.candidates, 0.0)
+    @property
+    def silent(self) -> bool:
+        return not self.batches and self.finished >= SILENT_AFTER
 
-    def _loads(self) -> list[WorkerLoad]:
+
+class RouterState:
+    """Decides, and reserves the load in the same step.
+
+    Args:
+        config: the policy and its parameters.
+
+    Attributes:
+        index: who holds which prefix blocks.
+        ledger: who was promised what.
+        decisions: how often each worker was chosen.
+        resyncs: whole sets that came, by reason.
+        prompt_tokens, predicted_tokens, measured_tokens: of requests whose prefill is over;
+            predicted and measured are those found in a cache.
+    """
+
+    def __init__(self, config: RouterConfig) -> None:
+        self.config = config
+        self._policy: Policy = policy_of(config)
+        self._predicts = config.policy == KV_POLICY
+        self.index = PrefixIndex()
+        self.ledger = Ledger()
+        self.decisions: Counter[int] = Counter()
+        self.resyncs: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        self.event_lag_ns = 0
+        self.prompt_tokens = self.predicted_tokens = self.measured_tokens = 0
+        self.over_predicted_requests = 0
+        self.decision_us = [0] * (len(DECISION_BOUNDS_US) + 1)
+        self.decision_total_us = 0.0
+        self._feeds: dict[int, _Feed] = {}
+        self._block_size = 0
+        self._waiting: list[_Waiting] = []
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._order = itertools.count(1)
+        self._numbers = itertools.count()
+
+    # -- decisions -------------------------------------------------------------------------
+
+    def decide(self, processor: int, query: RouteQuery, now_ns: int) -> RoutingDecision | None:
+        """Choose a worker and reserve the request's load there.
+
+        Returns:
+            the decision, with worker -1 when there is no worker at all; None when all that there
+            are have as much as they can take: then `released` gives it later, in order.
+        """
+        if not self.ledger.books:
+            return self._nobody(query, now_ns)
+        if not self._waiting and (loads := self._loads(query)):
+            return self._place(processor, query, loads, now_ns, now_ns)
+        waiting = _Waiting(query.priority, next(self._numbers), now_ns, processor, query)
+        heapq.heappush(self._waiting, waiting)
+        return None
+
+    def released(self, now_ns: int) -> list[tuple[int, RoutingDecision]]:
+        """Decisions on queries that had to wait and need not any longer, with their processors."""
+        decided = []
+        while self._waiting:
+            first = self._waiting[0]
+            if not self.ledger.books:
+                decision = self._nobody(first.query, now_ns)
+            elif loads := self._loads(first.query):
+                decision = self._place(first.processor, first.query, loads, first.since_ns, now_ns)
+            else:
+                break
+            heapq.heappop(self._waiting)
+            decided.append((first.processor, decision))
+        return decided
+
+    @property
+    def waiting_requests(self) -> int:
+        return len(self._waiting)
+
+    def _nobody(self, query: RouteQuery, now_ns: int) -> RoutingDecision:
+        return self._decision(query, Choice(-1, [], NO_WORKER), now_ns, now_ns)
+
+    def _loads(self, query: RouteQuery) -> list[WorkerLoad]:
+        """Those that can take the request."""
+        overlaps = self._overlaps(query)
         return [
             WorkerLoad(
-                index, worker.active_requests, worker.active_prefill_tokens, worker.last_used
+                worker,
+                overlaps.get(worker, 0),
+                book.active_requests,
+                book.waiting_requests,
+                book.prefill_blocks,
+                book.occupied_blocks,
+                book.num_blocks,
+                book.last_used,
             )
-            for index, worker in sorted(self.workers.items())
+            for worker, book in self.ledger.books.items()
+            if not book.full
         ]
 
-    def first_token(self, request_id: str) -> None:
-        """The prefill part of a request's load is gone."""
-        if (request := self.requests.get(request_id)) is not None:
-            if (worker := self.workers.get(request.worker)) is not None:
-                worker.active_prefill_tokens -= request.prefill_tokens
-            request.prefill_tokens = 0
+    def _overlaps(self, query: RouteQuery) -> dict[int, int]:
+        """Leading blocks that each worker can use: an engine always computes the last token."""
+        if not query.hashes:
+            return {}
+        usable = (query.prompt_tokens - 1) // self._block_size
+        return self.index.leading(hashes.unpack(query.hashes)[:usable])
+
+    def _place(
+        self,
+        processor: int,
+        query: RouteQuery,
+        loads: list[WorkerLoad],
+        since_ns: int,
+        now_ns: int,
+    ) -> RoutingDecision:
+        blocks = self._blocks(query.prompt_tokens)
+        choice = self._policy(Request(query.prompt_tokens, blocks), loads)
+        choice = self._kept_together(query, choice)
+        decision = self._decision(query, choice, since_ns, now_ns)
+        size = self._block_size
+        self.ledger.reserve(
+            query.request_id,
+            Entry(
+                processor=processor,
+                worker=choice.worker,
+                prefill_blocks=max(blocks - decision.overlap_blocks, 0),
+                decode_blocks=blocks,
+                full_blocks=query.prompt_tokens // size if size else 0,
+                prompt_tokens=query.prompt_tokens,
+                predicted_tokens=decision.overlap_blocks * size if self._predicts else UNPREDICTED,
+                placed_ns=now_ns,
+                alive_ns=now_ns,
+            ),
+        )
+        self.ledger.books[choice.worker].last_used = next(self._order)
+        self.decisions[choice.worker] += 1
+        self._remember_session(query, choice.worker)
+        return decision
+
+    def _blocks(self, prompt_tokens: int) -> int:
+        return -(-prompt_tokens // self._block_size) if self._block_size else 0
+
+    def _decision(
+        self, query: RouteQuery, choice: Choice, since_ns: int, now_ns: int
+    ) -> RoutingDecision:
+        winner = next((one for one in choice.candidates if one.worker == choice.worker), None)
+        return RoutingDecision(
+            request_id=query.request_id,
+            api_id=query.api_id,
+            worker=choice.worker,
+            policy=self.config.policy,
+            reason=choice.reason,
+            prompt_tokens=query.prompt_tokens,
+            required_blocks=self._blocks(query.prompt_tokens),
+            overlap_blocks=winner.overlap_blocks if winner else 0,
+            block_size=self._block_size,
+            candidates=choice.candidates,
+            margin=_margin(choice.candidates, winner),
+            waited_us=(now_ns - since_ns) / 1000,
+            decision_us=0.0,
+            decided_ns=now_ns,
+        )
+
+    def timed(self, elapsed_ns: int) -> None:
+        """A decision took this long."""
+        elapsed_us = elapsed_ns / 1000
+        self.decision_us[bisect_left(DECISION_BOUNDS_US, elapsed_us)] += 1
+        self.decision_total_us += elapsed_us
+
+    # -- sessions --------------------------------------------------------------------------
+
+    def _kept_together(self, query: RouteQuery, choice: Choice) -> Choice:
+        """A session stays where it was while its blocks live there."""
+        last = self._sessions.get(query.session) if query.session else None
+        if last is None or not self.index.holds(last.worker, last.block):
+            return choice
+        if last.worker not in {candidate.worker for candidate in choice.candidates}:
+            return choice
+        return Choice(last.worker, choice.candidates, SESSION)
+
+    def _remember_session(self, query: RouteQuery, worker: int) -> None:
+        if not query.session or not query.hashes:
+            return
+        self._sessions[query.session] = _Session(worker, hashes.unpack(query.hashes)[-1])
+        self._sessions.move_to_end(query.session)
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+
+    # -- requests --------------------------------------------------------------------------
+
+    def placed(self, processor: int, message: Placed, now_ns: int) -> None:
+        """A request is on a worker: a sign of life, or load that comes without our decision."""
+        known = self.ledger.entries.get(message.request_id)
+        if known is not None and known.worker == message.worker:
+            known.alive_ns = now_ns
+            return
+        blocks = self._blocks(message.prompt_tokens)
+        entry = Entry(
+            processor=processor,
+            worker=message.worker,
+            prefill_blocks=0 if message.prefilled else blocks,
+            decode_blocks=blocks,
+            full_blocks=0,
+            prompt_tokens=message.prompt_tokens,
+            predicted_tokens=UNPREDICTED,
+            placed_ns=now_ns,
+            alive_ns=now_ns,
+            waiting=not message.prefilled,
+        )
+        self.ledger.reserve(message.request_id, entry)
+
+    def first_token(self, request_id: str, cached_tokens: int, now_ns: int) -> Measured | None:
+        """A request's prefill is over; the measurement, when there was a prediction."""
+        entry = self.ledger.first_token(request_id, now_ns)
+        if entry is None:
+            return None
+        if entry.full_blocks and (feed := self._feeds.get(entry.worker)) is not None:
+            feed.finished += 1
+        if entry.predicted_tokens == UNPREDICTED:
+            return None
+        self.prompt_tokens += entry.prompt_tokens
+        self.predicted_tokens += entry.predicted_tokens
+        self.measured_tokens += cached_tokens
+        self.over_predicted_requests += entry.predicted_tokens > cached_tokens
+        return Measured(request_id, cached_tokens)
 
     def end(self, request_id: str) -> None:
-        """All of a request's load is gone; unknown ids are of workers that are gone."""
-        self.first_token(request_id)
-        request = self.requests.pop(request_id, None)
-        if request is not None and (worker := self.workers.get(request.worker)) is not None:
-            worker.active_requests -= 1
+        """A request is over, or will not be placed any more."""
+        if self.ledger.end(request_id) is None:
+            self._forget_waiting(lambda waiting: waiting.query.request_id == request_id)
 
-    def worker_up(self, worker: int) -> None:
-        """A worker's engine is ready: a new life without load."""
-        self.worker_down(worker)
-        self.workers[worker] = _Worker()
+    def _forget_waiting(self, unwanted: Callable[[_Waiting], bool]) -> None:
+        if any(map(unwanted, self._waiting)):
+            self._waiting = [waiting for waiting in self._waiting if not unwanted(waiting)]
+            heapq.heapify(self._waiting)
+
+    # -- workers ---------------------------------------------------------------------------
+
+    def worker_up(self, ready: EngineReady) -> None:
+        """A worker's engine is ready: a new life, without load; its events say what it holds."""
+        self._block_size = ready.block_size
+        reserve = max(ready.max_num_seqs // RESERVE_SHARE, 1)
+        limit = ready.max_num_seqs + reserve if ready.max_num_seqs else 0
+        self.ledger.worker_up(ready.worker, ready.num_blocks, limit)
+        self._feeds.setdefault(ready.worker, _Feed())
 
     def worker_down(self, worker: int) -> None:
-        """A worker is gone, and what it held with it."""
-        self.workers.pop(worker, None)
-        for request_id in [
-            rid for rid, request in self.requests.items() if request.worker == worker
-        ]:
-            del self.requests[request_id]
+        """A worker is gone, and all that it held."""
+        self.ledger.worker_down(worker)
+        self.index.drop(worker)
+        self._feeds.pop(worker, None)
 
     def processor_down(self, processor: int) -> None:
-        """A processor is gone: nobody will tell the end of its requests."""
-        for request_id in [
-            rid for rid, request in self.requests.items() if request.processor == processor
-        ]:
-            self.end(request_id)
+        """A processor is gone, and whatever it asked for."""
+        self.ledger.processor_down(processor)
+        self._forget_waiting(lambda waiting: waiting.processor == processor)
 
-    def stats(self, refused_sends: int) -> RouterStats:
-        active = {index: worker.active_requests for index, worker in self.workers.items()}
-        return RouterStats(self.policy, dict(self.decisions), active, refused_sends)
+    def kv_events(self, message: KvEvents, now_ns: int) -> bool:
+        """Apply a batch whole; False: something is missing before it, ask for everything."""
+        feed = self._feeds.setdefault(message.worker, _Feed())
+        if message.whole:
+            self.resyncs[GAP if feed.batches else START] += 1
+            self.index.drop(message.worker)
+        elif message.sequence != feed.sequence + 1:
+            # What was known stays in use until the whole set comes: better than nothing.
+            first = feed.sequence >= 0
+            feed.sequence = -1
+            return not first
+        feed.sequence = message.sequence
+        feed.batches += bool(message.stored or message.removed)
+        feed.unknown = message.unknown
+        self.event_lag_ns = now_ns - message.created_ns
+        self._apply(message)
+        return True
+
+    def _apply(self, message: KvEvents) -> None:
+        removed, stored = hashes.unpack(message.removed), hashes.unpack(message.stored)
+        self.index.remove(message.worker, removed)
+        self.index.store(message.worker, stored)
+        self.events["removed"] += len(removed)
+        self.events["stored"] += len(stored)
+
+    def unknown_events(self) -> Counter[str]:
+        """Blocks that could not be translated or were not there, by reason."""
+        unknown = Counter({"unknown_to_index": self.index.unknown_removals})
+        for feed in self._feeds.values():
+            unknown.update(feed.unknown)
+        return +unknown
+
+    def silent_workers(self) -> list[int]:
+        """Workers that have sent no event although requests with full blocks finished there."""
+        if not self._predicts:
+            return []
+        return sorted(worker for worker, feed in self._feeds.items() if feed.silent)
+
+
+def _margin(candidates: list[Candidate], winner: Candidate | None) -> float:
+    others = [one.cost for one in candidates if one is not winner]
+    return min(others) - winner.cost if winner and others else 0.0

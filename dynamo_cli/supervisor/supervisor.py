@@ -13,7 +13,6 @@ from dataclasses import replace
 from dynamo_cli.config import (
     ChildConfig,
     ProcessorConfig,
-    RouterConfig,
     ServeConfig,
     WorkerConfig,
     ZygoteConfig,
@@ -129,12 +128,17 @@ class Supervisor:
                 return config.frontend
             case Role.ROUTER:
                 assert config.router is not None
-                return RouterConfig(config.router)
+                return config.router
             case Role.PROCESSOR:
-                return ProcessorConfig(config.engine, config.workers, config.router is not None)
+                return ProcessorConfig(
+                    config.engine,
+                    config.router is not None,
+                    config.kv_routing,
+                    config.debug_headers,
+                )
             case Role.WORKER:
                 devices = config.engine_devices[process.index]
-                return WorkerConfig(replace(config.engine, devices=devices), config.processors)
+                return WorkerConfig(replace(config.engine, devices=devices), config.kv_routing)
             case _:
                 return ZygoteConfig(config.engine)
 

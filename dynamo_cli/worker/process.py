@@ -19,6 +19,7 @@ from dynamo_cli.messages import (
     Phase,
     PhaseChange,
     RequestRefused,
+    Resync,
     SetPhase,
     Stop,
     ToChild,
@@ -26,7 +27,9 @@ from dynamo_cli.messages import (
 )
 from dynamo_cli.proctitle import set_title
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.worker.feed import Feed
 
+ROUTER = ProcessId(Role.ROUTER)
 STATS_INTERVAL_S = 0.25
 
 logger = logging.getLogger(__name__)
@@ -51,13 +54,18 @@ class Worker:
         self._stopping = False
         self._stats_due_s = 0.0
         self._stats_current = False
+        self._feed: Feed | None = None
+        self._whole_due = False
 
     def load(self) -> None:
         """Build the engine and tell everybody."""
         self._switchboard.report(PhaseChange(Phase.LOADING))
-        self._engine = Engine(self._process.index, self._config.engine)
+        index = self._process.index
+        self._engine = Engine(index, self._config.engine, kv_events=self._config.kv_events)
+        if self._engine.holdings is not None:
+            self._feed = Feed(index, self._engine.holdings)
         for peer in self._switchboard.links:
-            self._switchboard.send(peer, self._engine.ready())
+            self._introduce(peer)
         self._switchboard.report(PhaseChange(Phase.PROBING))
 
     def run(self) -> None:
@@ -71,9 +79,21 @@ class Worker:
         self._switchboard.close()
 
     def _step(self) -> None:
-        for client, outputs in self._engine.step():
-            self._switchboard.send(ProcessId(Role.PROCESSOR, client), outputs)
+        outputs = list(self._engine.step())
+        # First what the cache holds now, then what lets a client send the next request.
+        self._publish()
+        for client, output in outputs:
+            self._switchboard.send(ProcessId(Role.PROCESSOR, client), output)
         self._stats_current = False
+
+    def _publish(self) -> None:
+        """Tell the router what changed in the cache; after a refused message, everything."""
+        if self._feed is None or ROUTER not in self._switchboard.links:
+            return
+        now = time.monotonic_ns()
+        message = self._feed.whole(now) if self._whole_due else self._feed.changes(now)
+        if message is not None:
+            self._whole_due = not self._switchboard.send(ROUTER, message)
 
     def _idle_timeout_s(self) -> float | None:
         return None if self._stats_current else 0.0
@@ -101,6 +121,10 @@ class Worker:
                 self._engine.abort(request_ids)
             case CallUtility() as message:
                 self._switchboard.send(peer, self._engine.call(message))
+                self._publish()
+            case Resync():
+                self._whole_due = True
+                self._publish()
         self._stats_current = False
 
     def _add(self, peer: ProcessId, message: AddRequest) -> None:
@@ -112,8 +136,15 @@ class Worker:
 
     def on_link(self, peer: ProcessId) -> None:
         if hasattr(self, "_engine"):
-            self._switchboard.send(peer, self._engine.ready())
+            self._introduce(peer)
             self._stats_current = False
+
+    def _introduce(self, peer: ProcessId) -> None:
+        """The engine is up; the router learns what it holds."""
+        self._switchboard.send(peer, self._engine.ready())
+        if peer == ROUTER:
+            self._whole_due = True
+            self._publish()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         if peer.role is Role.PROCESSOR and (lost := self._engine.abort_client(peer.index)):

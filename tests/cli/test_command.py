@@ -47,7 +47,7 @@ def test_help_has_its_panels_and_fits_80_columns() -> None:
     [
         ((), "--model is missing; --model demo"),
         (("--model", "tiny", "--json"), "--json belongs to --dry-run"),
-        (("--model", "tiny", "--router", "kv"), "--router kv is not available yet"),
+        (("--model", "tiny", "--workers", "2", "--kv-cost", "ancestor"), "belong to --router kv"),
         (("--model", "tiny", "--router", "kx"), "'kx' is not one of 'none', 'random'"),
         (("--model", "tiny", "--http-port", "abc"), "Invalid value for '--http-port'"),
         (("--model", "tiny", "--max-num-seq", "2"), "Did you mean --max-num-seqs?"),
@@ -76,7 +76,10 @@ def test_a_folder_without_a_model_is_told_before_anything_starts(
 
 def test_engine_options_pass_in_both_forms() -> None:
     args = plan("--max-num-seqs=32", "--seed", "7", "--enforce-eager", "--workers", "2")
-    assert args["engine_args"] == ["--max-num-seqs=32", "--seed", "7", "--enforce-eager"]
+    assert args["engine_args"] == [
+        *("--scheduling-policy", "priority"),
+        *("--max-num-seqs=32", "--seed", "7", "--enforce-eager"),
+    ]
 
 
 def test_the_plan_shows_processes_and_links() -> None:
@@ -94,7 +97,7 @@ def test_the_plan_as_tables() -> None:
     text = command("--model", "tiny", "--dry-run", "--workers", "2").stdout
     assert "worker 1" in text
     assert "forked from the zygote" in text
-    assert "engine arguments: --enforce-eager" in text
+    assert "engine arguments: --scheduling-policy priority --enforce-eager" in text
 
 
 def test_keys_come_from_the_environment_too() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from dynamo_cli.cli.machine import MIB, Gpu, Machine, visible
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
+from dynamo_cli.config import RouterConfig
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.topology import ProcessId, Role
 
@@ -29,14 +30,25 @@ def with_gpus(count: int, *, busy: tuple[int, ...] = ()) -> Machine:
         ("1", "random", "random"),
         ("2", None, "least-loaded"),
         ("2", "round-robin", "round-robin"),
+        ("1", "kv", "kv"),
+        ("3", "kv", "kv"),
     ],
 )
 def test_the_router_runs_when_asked_for_or_needed(
     workers: str, router: str | None, gives: str | None
 ) -> None:
     config = resolve(replace(TYPED, workers=workers, router=router), CPU)
-    assert config.router == gives
+    assert (config.router.policy if config.router else None) == gives
+    assert config.kv_routing == (gives == "kv")
     assert (ProcessId(Role.ROUTER) in config.tree()) == (gives is not None)
+
+
+def test_the_parameters_of_kv_reach_the_router() -> None:
+    changes = {"kv_cost": "ancestor", "kv_overlap_weight": 2.0, "kv_temperature": 0.5}
+    typed = replace(TYPED, router="kv", debug_headers=True, **changes)  # type: ignore[arg-type]
+    config = resolve(typed, CPU)
+    assert config.router == RouterConfig("kv", "ancestor", 2.0, 0.5)
+    assert config.debug_headers
 
 
 @pytest.mark.parametrize(
@@ -45,7 +57,7 @@ def test_the_router_runs_when_asked_for_or_needed(
         ({"workers": "0"}, "--workers is a number"),
         ({"workers": "two"}, "not 'two'"),
         ({"workers": "2", "router": "none"}, "--router none is for one worker"),
-        ({"router": "kv"}, "--router kv is not available yet"),
+        ({"workers": "2", "kv_temperature": 0.5}, "belong to --router kv"),
         ({"prefill_workers": 1}, "--prefill-workers is not available yet"),
         ({"prefill_tp": 2}, "--prefill-tp is not available yet"),
         ({"conditional_disagg": True}, "--conditional-disagg is not available yet"),
@@ -92,8 +104,14 @@ def test_our_options_reach_the_engine_under_its_names_before_the_rest() -> None:
     )
     assert resolve(typed, with_gpus(2)).engine.args == (
         *("--max-model-len", "4k", "--block-size", "32", "--tensor-parallel-size", "2"),
-        *("--seed", "1"),
+        *("--scheduling-policy", "priority", "--seed", "1"),
     )
+
+
+def test_requests_have_priorities_unless_told_otherwise() -> None:
+    args = resolve(replace(TYPED, engine_args=("--scheduling-policy", "fcfs")), CPU).engine.args
+    assert args.count("--scheduling-policy") == 1
+    assert "fcfs" in args
 
 
 @pytest.mark.parametrize(
@@ -131,7 +149,7 @@ def test_too_few_gpus_is_an_error_unless_they_are_shared() -> None:
         resolve(typed, with_gpus(2))
     config = resolve(replace(typed, reuse_gpus=True), with_gpus(2))
     assert config.engine_devices == ((0,), (1,), (0,))
-    assert config.engine.args == ("--gpu-memory-utilization", "0.450")
+    assert config.engine.args[-2:] == ("--gpu-memory-utilization", "0.450")
 
 
 def test_a_group_that_is_too_wide_cannot_be_shared_into_being() -> None:

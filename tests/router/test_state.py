@@ -1,88 +1,295 @@
-"""The router without a process: policies and the ledger as tables."""
+"""The router without a process: decisions, sessions, queue, events, resync."""
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import pytest
 
-from dynamo_cli.messages import RouteQuery, RoutingDecision
-from dynamo_cli.router.policies import WorkerLoad, choose_least_loaded, choose_random
-from dynamo_cli.router.state import RouterState
+from dynamo_cli.config import RouterConfig
+from dynamo_cli.kv import hashes
+from dynamo_cli.messages import EngineReady, KvEvents, Measured, Placed, RouteQuery
+from dynamo_cli.router.report import router_stats
+from dynamo_cli.router.state import GAP, SILENT_AFTER, START, RouterState
+
+BLOCK = 4
 
 
-def state(policy: str, workers: int = 3) -> RouterState:
-    fresh = RouterState(policy)
+def ready(worker: int, seqs: int = 8) -> EngineReady:
+    return EngineReady(worker, ["generate"], 1000, BLOCK, 100, seqs)
+
+
+def state(policy: str = "kv", workers: int = 3, seqs: int = 8) -> RouterState:
+    fresh = RouterState(RouterConfig(policy))
     for worker in range(workers):
-        fresh.worker_up(worker)
+        fresh.worker_up(ready(worker, seqs))
     return fresh
 
 
-def decide(router: RouterState, *names: str, processor: int = 0) -> list[int]:
-    return [router.decide(processor, RouteQuery(name, 10)).worker for name in names]
+def chain(*blocks: int) -> list[int]:
+    """Hashes of the prompt in which block `b` is b, b, b, b."""
+    tokens = [block for block in blocks for _ in range(BLOCK)]
+    return hashes.chain(hashes.pack_tokens(tokens), BLOCK)
+
+
+def query(name: str, *blocks: int, extra: int = 1, **more: Any) -> RouteQuery:
+    """A prompt of full blocks and `extra` tokens of a last one."""
+    tokens = len(blocks) * BLOCK + extra
+    return RouteQuery(name, f"api-{name}", tokens, hashes.pack(chain(*blocks)), **more)
+
+
+def events(
+    worker: int,
+    sequence: int,
+    stored: list[int] = [],  # noqa: B006 - read only
+    removed: list[int] = [],  # noqa: B006
+    whole: bool = False,
+) -> KvEvents:
+    return KvEvents(worker, sequence, hashes.pack(stored), hashes.pack(removed), whole, 0, {})
+
+
+def holding(router: RouterState, worker: int, *blocks: int) -> None:
+    assert router.kv_events(events(worker, 1, chain(*blocks), whole=True), 0)
+
+
+def place(router: RouterState, asked: RouteQuery, now: int = 0) -> int:
+    decision = router.decide(0, asked, now)
+    assert decision is not None
+    return decision.worker
+
+
+def placed_in_turn(router: RouterState, *names: str) -> list[int]:
+    return [place(router, query(name)) for name in names]
+
+
+# -- decisions -------------------------------------------------------------------------------
 
 
 def test_round_robin_takes_each_in_turn_and_a_new_one_at_once() -> None:
     router = state("round-robin")
-    assert decide(router, *"abcd") == [0, 1, 2, 0]
-    router.worker_up(7)
-    assert decide(router, "e") == [7]
+    assert placed_in_turn(router, *"abcd") == [0, 1, 2, 0]
+    router.worker_up(ready(7))
+    assert placed_in_turn(router, "e") == [7]
     router.worker_down(1)
-    assert decide(router, "f", "g") == [2, 0]
+    assert placed_in_turn(router, "f", "g") == [2, 0]
 
 
-def test_least_loaded_sees_its_own_burst_and_breaks_ties_by_last_use() -> None:
-    router = state("least-loaded")
-    assert decide(router, *"abcde") == [0, 1, 2, 0, 1]
+@pytest.mark.parametrize("policy", ["least-loaded", "kv"])
+def test_a_burst_sees_its_own_load(policy: str) -> None:
+    router = state(policy)
+    assert placed_in_turn(router, *"abcde") == [0, 1, 2, 0, 1]
     router.end("b")
     router.end("e")
-    assert decide(router, "f") == [1]
+    assert placed_in_turn(router, "f") == [1]
 
 
-@pytest.mark.parametrize("pick", [0, 1, 2])
-def test_random_takes_whom_the_dice_name(pick: int) -> None:
-    loads = [WorkerLoad(worker, 9 - worker, 0, 0) for worker in (3, 5, 8)]
-    assert choose_random(loads, lambda count: pick).worker == (3, 5, 8)[pick]
+def test_the_decision_says_why() -> None:
+    router = state(workers=2)
+    holding(router, 1, 1, 2, 3)
+    decision = router.decide(0, query("a", 1, 2, 9), now_ns=7)
+    assert decision is not None
+    assert (decision.worker, decision.reason, decision.policy) == (1, "cost", "kv")
+    assert (decision.prompt_tokens, decision.required_blocks, decision.overlap_blocks) == (13, 4, 2)
+    assert (decision.request_id, decision.api_id, decision.decided_ns) == ("a", "api-a", 7)
+    assert {one.worker: one.overlap_blocks for one in decision.candidates} == {0: 0, 1: 2}
+    assert decision.margin == 2
 
 
-def test_every_candidate_is_shown_with_its_cost() -> None:
-    choice = choose_least_loaded([WorkerLoad(0, 4, 0, 0), WorkerLoad(1, 2, 0, 9)])
-    assert choice.worker == 1
-    assert [(one.worker, one.cost, one.terms) for one in choice.candidates] == [
-        (0, 4.0, {"active_requests": 4.0}),
-        (1, 2.0, {"active_requests": 2.0}),
-    ]
+def test_an_engine_computes_the_last_token_whatever_is_cached() -> None:
+    router = state(workers=1)
+    holding(router, 0, 1, 2, 3)
+    whole = router.decide(0, query("a", 1, 2, 3, extra=0), 0)
+    longer = router.decide(0, query("b", 1, 2, 3, extra=1), 0)
+    assert whole is not None
+    assert longer is not None
+    assert (whole.overlap_blocks, longer.overlap_blocks) == (2, 3)
 
 
-def test_without_workers_there_is_no_decision_and_no_load() -> None:
-    router = state("least-loaded", workers=0)
-    assert router.decide(0, RouteQuery("a", 10)) == RoutingDecision("a", -1, router.policy, [], 0.0)
-    assert not router.requests
+def test_without_workers_there_is_an_answer_but_no_load() -> None:
+    router = state(workers=0)
+    decision = router.decide(0, query("a", 1), 0)
+    assert decision is not None
+    assert (decision.worker, decision.reason) == (-1, "no_worker")
+    assert not router.ledger.entries
 
 
-def test_the_ledger_is_empty_when_all_is_over() -> None:
-    router = state("least-loaded", workers=1)
-    decide(router, "a", "b")
-    decide(router, "c", processor=1)
-    (worker,) = router.workers.values()
-    assert (worker.active_requests, worker.active_prefill_tokens) == (3, 30)
-    router.first_token("a")
-    router.first_token("a")
-    assert (worker.active_requests, worker.active_prefill_tokens) == (3, 20)
+# -- the queue in front of full workers ------------------------------------------------------
+
+
+def test_when_all_are_full_requests_wait_in_order_of_priority_then_arrival() -> None:
+    router = state(workers=2, seqs=4)
+    running = [f"r{number}" for number in range(10)]  # four and a reserve of one, twice
+    assert all(router.decide(0, query(name), 0) for name in running)
+    asked = [("late", 0), ("urgent", -1), ("later", 0), ("idle", 5)]
+    for name, priority in asked:
+        assert router.decide(3, query(name, priority=priority), 1000) is None
+    assert router.released(2000) == []
+    assert router.waiting_requests == 4
+    router.end("later")  # its client left
+    order = []
+    for name in running[:3]:
+        router.end(name)
+        for processor, decision in router.released(5000):
+            assert (processor, decision.waited_us) == (3, 4.0)
+            order.append(decision.request_id)
+    assert order == ["urgent", "late", "idle"]
+    assert router.waiting_requests == 0
+
+
+def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
+    router = state(workers=1, seqs=1)
+    placed_in_turn(router, "a", "b")
+    assert router.decide(0, query("c"), 0) is None
     router.end("a")
-    router.end("a")
-    router.end("unknown")
-    assert (worker.active_requests, worker.active_prefill_tokens) == (2, 20)
+    assert router.decide(0, query("d"), 0) is None
+    assert [decision.request_id for _, decision in router.released(0)] == ["c"]
+
+
+def test_those_who_wait_hear_when_the_last_worker_is_gone() -> None:
+    router = state(workers=1, seqs=1)
+    placed_in_turn(router, "a", "b")
+    assert router.decide(0, query("c"), 0) is None
+    assert router.decide(1, query("d"), 0) is None
     router.processor_down(1)
-    router.end("b")
-    assert (worker.active_requests, worker.active_prefill_tokens) == (0, 0)
-    assert not router.requests
-
-
-def test_a_worker_that_comes_back_has_no_load() -> None:
-    router = state("least-loaded", workers=2)
-    decide(router, *"abcd")
     router.worker_down(0)
-    router.worker_up(0)
-    router.end("a")  # of the life before
-    assert router.stats(0).active_requests == {1: 2, 0: 0}
-    assert router.stats(0).decisions == {0: 2, 1: 2}
-    assert decide(router, "e") == [0]
+    assert [(d.request_id, d.worker) for _, d in router.released(0)] == [("c", -1)]
+
+
+# -- sessions --------------------------------------------------------------------------------
+
+
+def test_a_session_stays_while_its_blocks_live() -> None:
+    router = state(workers=2)
+    holding(router, 0, 1, 2, 3)
+    holding(router, 1, 1, 2, 3)
+    first = place(router, query("a", 1, 2, 3, session="s"))
+    for name in "bcd":  # load that would drive it away
+        router.placed(0, Placed(name, first, 50, prefilled=True), 0)
+    decision = router.decide(0, query("e", 1, 2, 3, 4, session="s"), 0)
+    assert decision is not None
+    assert (decision.worker, decision.reason) == (first, "session")
+    assert place(router, query("other", 1, 2, 3)) == 1 - first
+
+
+def test_a_session_leaves_when_its_blocks_are_gone_or_its_worker_is() -> None:
+    router = state(workers=2, seqs=100)
+    holding(router, 0, 1, 2, 3)
+    assert place(router, query("a", 1, 2, 3, session="s")) == 0
+    for name in "bcdefghi":
+        router.placed(0, Placed(name, 0, 50, prefilled=True), 0)
+    decision = router.decide(0, query("j", 1, 2, 3, session="s"), 0)
+    assert decision is not None
+    assert (decision.worker, decision.reason) == (0, "session")
+    router.kv_events(events(0, 2, removed=chain(1, 2, 3)[2:]), 0)
+    assert place(router, query("k", 1, 2, 3, session="s")) == 1
+    router.worker_down(1)
+    assert place(router, query("l", 1, 2, 3, session="s")) == 0
+
+
+# -- events ----------------------------------------------------------------------------------
+
+
+def test_batches_are_applied_whole_and_in_order() -> None:
+    router = state(workers=1)
+    holding(router, 0, 1, 2)
+    assert router.kv_events(events(0, 2, chain(1, 2, 3)[2:], chain(1, 2)[1:]), 500)
+    assert len(router.index) == 2
+    assert router.event_lag_ns == 500
+    assert router.resyncs == Counter({START: 1})
+
+
+def test_a_gap_asks_once_for_everything() -> None:
+    router = state(workers=1)
+    holding(router, 0, 1, 2)
+    assert not router.kv_events(events(0, 4, chain(7)), 0)
+    assert router.kv_events(events(0, 5, chain(8)), 0)  # asked already
+    assert len(router.index) == 2  # what was known stays in use
+    assert router.kv_events(events(0, 6, chain(7, 8), whole=True), 0)
+    assert router.kv_events(events(0, 7, chain(7, 8, 9)[2:]), 0)
+    assert router.index.blocks == Counter({0: 3})
+    assert router.resyncs == Counter({START: 1, GAP: 1})
+
+
+def test_a_new_life_of_a_worker_holds_nothing_of_the_old() -> None:
+    router = state(workers=2)
+    holding(router, 1, 1, 2, 3)
+    router.worker_down(1)
+    assert len(router.index) == 0
+    router.worker_up(ready(1))
+    decision = router.decide(0, query("a", 1, 2, 3), 0)
+    assert decision is not None
+    assert decision.reason == "no_overlap"
+    holding(router, 1, 9)
+    assert router.resyncs == Counter({START: 2})
+
+
+def test_silence_is_noticed_when_requests_finish_without_events() -> None:
+    router = state(workers=2)
+    for number in range(SILENT_AFTER):
+        assert router.silent_workers() == []
+        name = str(number)
+        router.placed(0, Placed("x", 1, 3, prefilled=False), 0)  # shorter than a block
+        router.first_token("x", 0, 0)
+        router.end("x")
+        assert place(router, query(name, 1, 2)) is not None
+        where = router.ledger.entries[name].worker
+        router.first_token(name, 0, 0)
+        router.end(name)
+        router.worker_down(1 - where)  # leaves one
+    assert len(router.silent_workers()) == 1
+    silent = router.silent_workers()[0]
+    router.kv_events(events(silent, 1, chain(1), whole=True), 0)
+    assert router.silent_workers() == []
+
+
+# -- predictions -----------------------------------------------------------------------------
+
+
+def test_predictions_are_compared_with_measurements() -> None:
+    router = state(workers=1)
+    holding(router, 0, 1, 2, 3)
+    place(router, query("a", 1, 2, 3))
+    place(router, query("b", 1, 2))
+    place(router, query("c"))
+    assert router.first_token("a", 12, 0) == Measured("a", 12)
+    assert router.first_token("a", 12, 0) is None
+    assert router.first_token("b", 4, 0) == Measured("b", 4)
+    assert router.first_token("c", 0, 0) == Measured("c", 0)
+    stats = router_stats(router, 0)
+    assert (stats.prompt_tokens, stats.predicted_tokens, stats.measured_tokens) == (23, 20, 16)
+    assert stats.over_predicted_requests == 1
+
+
+def test_what_the_router_did_not_predict_is_not_compared() -> None:
+    router = state(workers=1)
+    router.placed(0, Placed("a", 0, 100, prefilled=False), 0)
+    assert router.first_token("a", 64, 0) is None
+    assert router.prompt_tokens == 0
+
+
+def test_an_announcement_of_a_known_request_is_a_sign_of_life() -> None:
+    router = state(workers=2)
+    where = place(router, query("a", 1, 2))
+    before = router.ledger.entries["a"]
+    router.placed(0, Placed("a", where, 9, prefilled=False), 77)
+    assert router.ledger.entries["a"] is before
+    assert before.alive_ns == 77
+    router.placed(0, Placed("a", 1 - where, 9, prefilled=False), 78)
+    assert router.ledger.entries["a"].worker == 1 - where
+
+
+def test_the_report_has_everything() -> None:
+    router = state(workers=2)
+    holding(router, 0, 1, 2)
+    place(router, query("a", 1, 2, 3))
+    router.timed(15_000)
+    router.timed(9_000_000)
+    stats = router_stats(router, 5)
+    assert (stats.policy, stats.decisions, stats.refused_sends) == ("kv", {0: 1}, 5)
+    assert (stats.active_requests, stats.prefill_blocks) == ({0: 1, 1: 0}, {0: 2, 1: 0})
+    assert (stats.decode_blocks, stats.index_blocks) == ({0: 4, 1: 0}, {0: 2, 1: 0})
+    assert (stats.index_entries, stats.event_blocks) == (2, {"stored": 2})
+    assert stats.decision_us == [0, 1, 0, 0, 0, 0, 0, 0, 1]
+    assert stats.decision_total_us == 9015
+    assert stats.index_bytes > 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from array import array
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
@@ -20,14 +19,18 @@ from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest, UtilityOutput
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
+from dynamo_cli.engines.vllm.events import sequence_hashes
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, NotReady, PeerLost
+from dynamo_cli.kv import hashes
 from dynamo_cli.messages import (
     AbortRequests,
     AddRequest,
     CallUtility,
     EngineReady,
     RequestRefused,
+    RouteAnswer,
+    RouteQuery,
     StepOutputs,
     ToWorker,
     UtilityAnswer,
@@ -39,8 +42,11 @@ logger = logging.getLogger(__name__)
 class Workers(Protocol):
     """What the client needs of the process around it."""
 
-    async def place(self, request_id: str, prompt_tokens: int) -> int:
+    async def place(self, query: RouteQuery) -> RouteAnswer:
         """The worker for a request. Raises a `DynamoError` when no worker can take it."""
+
+    def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None:
+        """A request goes to a worker that was not asked for: beside its siblings."""
 
     def send(self, worker: int, message: ToWorker) -> bool:
         """False: that worker is not linked, or its link refused the message."""
@@ -48,7 +54,7 @@ class Workers(Protocol):
     def ready_workers(self) -> list[int]:
         """Workers whose engines are up."""
 
-    def first_token(self, request_id: str) -> None:
+    def first_token(self, request_id: str, cached_tokens: int) -> None:
         """The prefill of a placed request is over."""
 
     def ended(self, request_id: str) -> None:
@@ -79,16 +85,18 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     Args:
         workers: links and routing.
+        kv_routing: the router wants to know the blocks of each prompt.
 
     Attributes:
         fail: set by the owner of AsyncLLM: ends a request there with an exception.
     """
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, *, kv_routing: bool = False) -> None:
         self.resources = _Resources()
         self.engine_ranks_managed = [0]
         self.fail: Callable[[str, Exception], None]
         self._workers = workers
+        self._kv_routing = kv_routing
         self._live: dict[str, _Live] = {}
         self._calls: dict[int, tuple[int, asyncio.Future[Any]]] = {}
         self._call_ids = itertools.count()
@@ -116,8 +124,9 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
                 continue
             trace = live.trace
             if output.prefill_stats is not None:
-                trace.cached_tokens += output.prefill_stats.num_cached_tokens
-                self._workers.first_token(output.request_id)
+                cached = output.prefill_stats.num_cached_tokens
+                trace.cached_tokens += cached
+                self._workers.first_token(output.request_id, cached)
             trace.add_output(len(output.new_token_ids))
             if output.finish_reason is not None:
                 self._forget(output.request_id)
@@ -160,11 +169,11 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     async def add_request_async(self, request: EngineCoreRequest) -> None:
         trace = current_trace.get()
         trace.prepared()
-        request_id, prompt = request.request_id, request.prompt_token_ids or []
-        family = request.external_req_id or request_id
+        request_id = request.request_id
+        tokens = _take_tokens(request)
         placed = False
         try:
-            worker = await self._place(trace, family, request_id, len(prompt))
+            worker = await self._place(trace, request, tokens)
             placed = True
         except DynamoError as error:
             raise RequestFailed(error) from error
@@ -173,29 +182,36 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
                 # AsyncLLM has registered the request already and would keep it for ever.
                 self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
         self._live[request_id] = _Live(worker, trace)
-        if not self._workers.send(worker, self._message(request)):
+        frames = [bytes(frame) for frame in self._encoder.encode(request)]
+        if not self._workers.send(worker, AddRequest(request_id, tokens, frames)):
             self._fail(request_id, PeerLost(f"worker {worker} cannot be reached. Send it again."))
 
-    async def _place(
-        self, trace: RequestTrace, family: str, request_id: str, prompt_tokens: int
-    ) -> int:
-        if family in trace.placed:
-            return trace.placed[family]
-        trace.prompt_tokens += prompt_tokens
-        worker = trace.worker
-        if worker < 0:
-            worker = await self._workers.place(request_id, prompt_tokens)
-        trace.placed[family] = worker
+    async def _place(self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes) -> int:
+        """The worker: for the first of a family by routing, for its siblings the same."""
+        request_id, prompt_tokens = request.request_id, len(tokens) // hashes.TOKEN_BYTES
+        family = request.external_req_id or request_id
+        if (worker := trace.placed.get(family, trace.worker)) >= 0:
+            self._workers.follow(request_id, worker, prompt_tokens)
+        else:
+            answer = await self._workers.place(self._query(trace, request, tokens))
+            worker, trace.overlap_blocks = answer.worker, answer.overlap_blocks
+        if family not in trace.placed:
+            trace.placed[family] = worker
+            trace.prompt_tokens += prompt_tokens
         return worker
 
-    def _message(self, request: EngineCoreRequest) -> AddRequest:
-        tokens = b""
-        if request.prompt_token_ids is not None and request.prompt_embeds is None:
-            # Raw int32 is a hundred times cheaper to read and write than a msgpack list.
-            tokens = array("i", request.prompt_token_ids).tobytes()
-            request.prompt_token_ids = None
-        frames = [bytes(frame) for frame in self._encoder.encode(request)]
-        return AddRequest(request.request_id, tokens, frames)
+    def _query(self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes) -> RouteQuery:
+        blocks: list[int] = []
+        if self._kv_routing and not request.params.skip_reading_prefix_cache:
+            blocks = sequence_hashes(request, tokens, self._ready.result().block_size)
+        return RouteQuery(
+            request_id=request.request_id,
+            api_id=trace.request_id,
+            prompt_tokens=len(tokens) // hashes.TOKEN_BYTES,
+            hashes=hashes.pack(blocks),
+            session=request.session_id or "",
+            priority=request.priority,
+        )
 
     async def get_output_async(self) -> EngineCoreOutputs:
         return await self._outputs.get()
@@ -239,3 +255,12 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Nothing to end: the workers belong to the supervisor."""
+
+
+def _take_tokens(request: EngineCoreRequest) -> bytes:
+    """The prompt's tokens, out of the request: raw they are a hundred times cheaper to send."""
+    if request.prompt_token_ids is None or request.prompt_embeds is not None:
+        return b""
+    tokens = hashes.pack_tokens(request.prompt_token_ids)
+    request.prompt_token_ids = None
+    return tokens

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from array import array
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -20,8 +19,10 @@ from vllm.v1.executor import Executor, UniProcExecutor
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import arguments
+from dynamo_cli.engines.vllm import arguments, events
 from dynamo_cli.errors import InvalidRequest, ModelError, ResourceError
+from dynamo_cli.kv import hashes
+from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages import (
     AddRequest,
     CallUtility,
@@ -41,15 +42,19 @@ class Engine:
     Args:
         index: of the worker that runs it.
         config: what to load.
+        kv_events: keep account of what its prefix cache holds.
 
     Raises:
         ModelError, ResourceError, UsageError: it cannot be built.
     """
 
-    def __init__(self, index: int, config: EngineConfig) -> None:
+    def __init__(self, index: int, config: EngineConfig, *, kv_events: bool = False) -> None:
         self.index = index
         vllm_config = arguments.engine_config(arguments.parse(config), config)
+        if kv_events:
+            events.enable(vllm_config)
         self._core = _build(vllm_config, config.model)
+        self._cache_events = events.CacheEvents(self._core) if kv_events else None
         self._encoder = MsgpackEncoder()
         self._requests = MsgpackDecoder(EngineCoreRequest)
         self._arguments = MsgpackDecoder()
@@ -63,9 +68,17 @@ class Engine:
             worker=self.index,
             tasks=list(self._core.get_supported_tasks()),
             max_model_len=config.model_config.max_model_len,
-            block_size=config.cache_config.block_size,
+            block_size=self.holdings.block_size
+            if self.holdings
+            else config.cache_config.block_size,
             num_blocks=config.cache_config.num_gpu_blocks or 0,
+            max_num_seqs=config.scheduler_config.max_num_seqs,
         )
+
+    @property
+    def holdings(self) -> Holdings | None:
+        """What the prefix cache holds, as of the last step or call; None when nobody asked."""
+        return self._cache_events.holdings if self._cache_events else None
 
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
@@ -79,7 +92,7 @@ class Engine:
         """
         request = self._requests.decode(message.frames)
         if message.token_ids:
-            request.prompt_token_ids = array("i", message.token_ids).tolist()
+            request.prompt_token_ids = hashes.unpack_tokens(message.token_ids)
         request.client_index = client
         try:
             self._core.add_request(*self._core.preprocess_add_request(request))
@@ -107,6 +120,7 @@ class Engine:
         """Run one step of the whole batch; yields (processor, outputs of its requests)."""
         outputs, ran = self._core.step_fn()
         self._core.post_step(ran)
+        self._take_cache_events()
         if not ran and self._core.scheduler.has_requests():
             time.sleep(0.001)  # only transfers are under way: leave the core to their threads
         for client, batch in (outputs or {}).items():
@@ -116,6 +130,10 @@ class Engine:
             if batch.outputs:
                 self._forget_finished(batch)
                 yield client, StepOutputs(_bytes(self._encoder.encode(batch)))
+
+    def _take_cache_events(self) -> None:
+        if self._cache_events is not None:
+            self._cache_events.take()
 
     def _forget_finished(self, batch: EngineCoreOutputs) -> None:
         for output in batch.outputs:
@@ -132,6 +150,7 @@ class Engine:
             result = method(*args)
             if isinstance(result, Future):
                 result = result.result()
+            self._take_cache_events()
         # Whatever the method raises is the answer to whoever called it, not this loop's failure.
         except Exception as error:  # noqa: BLE001
             logger.warning("engine call %s failed: %s", message.method, error)
@@ -189,6 +208,7 @@ class _Totals:
             preemptions=self.preemptions,
             steps=self.steps,
             refused_sends=refused_sends,
+            sent_ns=time.monotonic_ns(),
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import orjson
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import State
@@ -82,15 +83,25 @@ class Serving:
     Args:
         config: the engine that the workers run; only its front half is built here.
         workers: links and routing.
+        kv_routing: the router wants to know the blocks of each prompt.
+        debug_headers: answers say which worker gave them.
 
     Raises:
         ModelError, UsageError: the model or an option cannot be used.
     """
 
-    def __init__(self, config: EngineConfig, workers: Workers) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        workers: Workers,
+        *,
+        kv_routing: bool = False,
+        debug_headers: bool = False,
+    ) -> None:
+        self._debug_headers = debug_headers
         self._args: argparse.Namespace = arguments.parse(config)
         arguments.check_parsers(self._args)
-        self.client = RoutedClient(workers)
+        self.client = RoutedClient(workers, kv_routing=kv_routing)
         self.client.fail = self._fail
         self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
         self._state = State()
@@ -124,7 +135,7 @@ class Serving:
 
         Cancelling the iteration aborts the request in its engine.
         """
-        trace = RequestTrace(submit.worker, short=inline.is_short(submit.body))
+        trace = RequestTrace(submit.request_id, submit.worker, short=inline.is_short(submit.body))
         current_trace.set(trace)
         if trace.short and self._in_turns and submit.endpoint in IN_TURNS:
             await self._turns.take(trace)
@@ -144,7 +155,8 @@ class Serving:
             yield _failure(submit, error, trace)
             return
         if not hasattr(answer, "__aiter__"):
-            yield _reply(submit, answer, trace)
+            reply = _reply(submit, answer, trace)
+            yield msgspec.structs.replace(reply, headers=self._headers(trace))
             return
         # Not before there is something to say: the engine comes first.
         head: Head | None = Head(submit.request_id, 200, SSE)
@@ -153,12 +165,22 @@ class Serving:
                 if text.startswith(ERROR_EVENT):  # it can still have its own status
                     yield _refusal(submit, text, trace)
                     return
-                yield head
+                yield msgspec.structs.replace(head, headers=self._headers(trace))
                 head = None
             yield Chunk(submit.request_id, text.encode(), trace.take_new_tokens())
         if head is not None:
             yield head
         yield Finish(submit.request_id, trace.usage(), trace.error)
+
+    def _headers(self, trace: RequestTrace) -> tuple[tuple[str, str], ...]:
+        """Where the answer comes from, for who wants to know."""
+        if not self._debug_headers or not trace.placed:
+            return ()
+        workers = ",".join(map(str, sorted(set(trace.placed.values()))))
+        return (
+            ("X-Dynamo-Worker", workers),
+            ("X-Dynamo-Overlap-Blocks", str(trace.overlap_blocks)),
+        )
 
     async def _answer(self, submit: Submit) -> Any:
         if submit.endpoint is Endpoint.MODELS:

@@ -16,9 +16,11 @@ class RequestTrace:
     """Counters of one API request, which may be several engine requests (n > 1, prompt lists).
 
     Attributes:
+        request_id: the client's.
         worker: that must serve it; -1 leaves it to the router.
         short: its body is small enough to be prepared in the loop itself.
         placed: engine request family (siblings of n > 1) -> worker.
+        overlap_blocks: of the family placed last, as the router predicted.
         end_turn: ends its turn to be prepared (see `Turns`), when it has one.
         error: the kind of failure, empty when there is none.
     """
@@ -29,16 +31,20 @@ class RequestTrace:
         "end_turn",
         "error",
         "output_tokens",
+        "overlap_blocks",
         "placed",
         "prompt_tokens",
+        "request_id",
         "short",
         "worker",
     )
 
-    def __init__(self, worker: int = -1, *, short: bool = False) -> None:
+    def __init__(self, request_id: str, worker: int = -1, *, short: bool = False) -> None:
+        self.request_id = request_id
         self.worker = worker
         self.short = short
         self.placed: dict[str, int] = {}
+        self.overlap_blocks = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.output_tokens = 0

@@ -1,0 +1,1 @@
+"""Prefix cache blocks: their hashes, what a worker holds of them, and who holds which. Pure."""

@@ -1,0 +1,186 @@
+"""What one engine's prefix cache holds, in our own hashes, as its events tell it. Pure.
+
+Engines name blocks by hashes of their own, store the same block twice when two requests compute it
+at once, and name a parent that came in an earlier event. Here that becomes a set of sequence
+hashes and its changes.
+
+The set that is published is closed: a block is in it only if the block before it is. Engines look
+a prompt up block by block and stop at the first that is missing, so that a block without its parent
+is of no use to anybody; and in a closed set the depth of a prefix can be found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from dynamo_cli.kv import hashes
+from dynamo_cli.kv.hashes import ROOT, ExtraKeys
+
+UNKNOWN_PARENT = "unknown_parent"
+UNKNOWN_REMOVAL = "unknown_removal"
+PARTIAL_BLOCK = "partial_block"
+
+
+@dataclass(slots=True)
+class _Block:
+    """A block in the cache.
+
+    Attributes:
+        parent: sequence hash of the block before; ROOT for a first one.
+        copies: how many of the engine's blocks have this content.
+        children: how many blocks in the cache follow on this one.
+        published: every block before it is in the cache too.
+    """
+
+    parent: int
+    copies: int = 0
+    children: int = 0
+    published: bool = False
+
+
+@dataclass(slots=True)
+class Change:
+    """What became of the published set since the last `take`; disjoint."""
+
+    stored: list[int]
+    removed: list[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.stored or self.removed)
+
+
+@dataclass(slots=True)
+class Holdings:
+    """The cache of one engine.
+
+    Args:
+        block_size: tokens per block.
+
+    Attributes:
+        unknown: blocks of events that made no sense, by reason; they are left out.
+    """
+
+    block_size: int
+    unknown: Counter[str] = field(default_factory=Counter)
+    _blocks: dict[int, _Block] = field(default_factory=dict)
+    _names: dict[Hashable, int] = field(default_factory=dict)
+    _stored: dict[int, None] = field(default_factory=dict)
+    _removed: dict[int, None] = field(default_factory=dict)
+    _orphans: dict[int, list[int]] = field(default_factory=dict)  # missing parent -> below it
+
+    def store(
+        self,
+        names: Sequence[Hashable],
+        parent: Hashable | None,
+        token_ids: Sequence[int],
+        extra_keys: Sequence[ExtraKeys] = (),
+    ) -> None:
+        """BlockStored: consecutive blocks by the engine's names; no parent is the root."""
+        if len(token_ids) != len(names) * self.block_size:
+            self.unknown[PARTIAL_BLOCK] += len(names)
+            return
+        before = ROOT if parent is None else self._names.get(parent)
+        if before is None:
+            self.unknown[UNKNOWN_PARENT] += len(names)
+            return
+        tokens = hashes.pack_tokens(token_ids)
+        sequence = hashes.chain(tokens, self.block_size, extra_keys, before)
+        for name, block in zip(names, sequence, strict=True):
+            self._names[name] = block
+            self._add(block, before)
+            before = block
+
+    def _add(self, name: int, parent: int) -> None:
+        block = self._blocks.get(name)
+        if block is None:
+            block = self._blocks[name] = _Block(parent)
+            block.children = len(self._orphans.get(name, ()))
+            above = self._blocks.get(parent)
+            if above is not None:
+                above.children += 1
+            if parent == ROOT or (above is not None and above.published):
+                self._publish(name)
+            else:
+                self._orphans.setdefault(parent, []).append(name)
+        block.copies += 1
+
+    def remove(self, names: Sequence[Hashable]) -> None:
+        """BlockRemoved: one copy of each of these."""
+        for name in names:
+            known = self._names.get(name)
+            block = self._blocks.get(known) if known is not None else None
+            if known is None or block is None:
+                self.unknown[UNKNOWN_REMOVAL] += 1
+                continue
+            block.copies -= 1
+            if block.copies == 0:
+                del self._names[name]
+                self._drop(known, block)
+
+    def _drop(self, name: int, block: _Block) -> None:
+        del self._blocks[name]
+        if (above := self._blocks.get(block.parent)) is not None:
+            above.children -= 1
+        if not block.published:
+            self._orphans[block.parent].remove(name)
+            return
+        self._withdraw(name)
+        if block.children:
+            self._hide_below(name)
+
+    def clear(self) -> None:
+        """AllBlocksCleared."""
+        for name in self.all():
+            self._withdraw(name)
+        self._blocks.clear()
+        self._names.clear()
+        self._orphans.clear()
+
+    def take(self) -> Change:
+        """What changed since the last call."""
+        change = Change(list(self._stored), list(self._removed))
+        self._stored, self._removed = {}, {}
+        return change
+
+    def all(self) -> list[int]:
+        """The whole published set."""
+        return [name for name, block in self._blocks.items() if block.published]
+
+    def _publish(self, name: int) -> None:
+        """A block and all below it that waited for it."""
+        ready = [name]
+        while ready:
+            name = ready.pop()
+            self._blocks[name].published = True
+            if name in self._removed:
+                del self._removed[name]
+            else:
+                self._stored[name] = None
+            ready += self._orphans.pop(name, ())
+
+    def _withdraw(self, name: int) -> None:
+        if name in self._stored:
+            del self._stored[name]
+        else:
+            self._removed[name] = None
+
+    def _hide_below(self, gone: int) -> None:
+        """A block went from the middle of a chain.
+
+        Engines evict the ends of chains first, so that this is rare and may look at everything.
+        """
+        below: dict[int, list[int]] = {}
+        for name, block in self._blocks.items():
+            if block.published:
+                below.setdefault(block.parent, []).append(name)
+        hidden = [gone]
+        while hidden:
+            parent = hidden.pop()
+            if children := below.get(parent):
+                self._orphans.setdefault(parent, []).extend(children)
+                hidden += children
+            for name in children or ():
+                self._blocks[name].published = False
+                self._withdraw(name)

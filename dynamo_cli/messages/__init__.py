@@ -1,0 +1,145 @@
+"""Every struct that crosses a process, in the order in which a request meets them.
+
+On the wire a message is msgpack of a tagged array (`ipc.codec`). Strings are short names, bytes
+travel as they are, engine objects are frames that only engines/vllm can read. All times are
+CLOCK_MONOTONIC, which every process of a host shares.
+"""
+
+from __future__ import annotations
+
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.lifecycle import (
+    Drain,
+    Drained,
+    Exited,
+    Fatal,
+    Fork,
+    Forked,
+    LinkDown,
+    LinkUp,
+    Phase,
+    PhaseChange,
+    Probe,
+    ProbeResult,
+    ProcessState,
+    ProcessTable,
+    SetPhase,
+    Stop,
+)
+from dynamo_cli.messages.request import (
+    Abort,
+    AbortRequests,
+    AddRequest,
+    CallUtility,
+    Chunk,
+    Chunks,
+    Endpoint,
+    EngineReady,
+    Finish,
+    Frames,
+    Head,
+    Reply,
+    RequestRefused,
+    StepOutputs,
+    Submit,
+    Usage,
+    UtilityAnswer,
+)
+from dynamo_cli.messages.routing import (
+    DECISION_BOUNDS_US,
+    Candidate,
+    Decisions,
+    FirstToken,
+    KvEvents,
+    Measured,
+    Placed,
+    RequestEnd,
+    Resync,
+    RouteAnswer,
+    RouteQuery,
+    RouterStats,
+    RoutingDecision,
+)
+from dynamo_cli.messages.telemetry import (
+    ProcessorStats,
+    WorkerStats,
+)
+
+ToProcessor = Submit | Abort
+ToFrontend = (
+    Reply
+    | Head
+    | Chunks
+    | Finish
+    | EngineReady
+    | WorkerStats
+    | ProcessorStats
+    | RouterStats
+    | Decisions
+)
+ToRouter = RouteQuery | Placed | FirstToken | RequestEnd | EngineReady | WorkerStats | KvEvents
+FromRouter = RouteAnswer
+ToWorker = AddRequest | AbortRequests | CallUtility | Resync
+FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused
+ToChild = LinkUp | LinkDown | Drain | Stop | Probe | ProcessTable | SetPhase | Fork
+ToSupervisor = PhaseChange | Fatal | ProbeResult | Drained | Forked | Exited
+
+__all__ = [
+    "DECISION_BOUNDS_US",
+    "Abort",
+    "AbortRequests",
+    "AddRequest",
+    "CallUtility",
+    "Candidate",
+    "Chunk",
+    "Chunks",
+    "Decisions",
+    "Drain",
+    "Drained",
+    "Endpoint",
+    "EngineReady",
+    "Exited",
+    "Fatal",
+    "Finish",
+    "FirstToken",
+    "Fork",
+    "Forked",
+    "Frames",
+    "FromRouter",
+    "FromWorker",
+    "Head",
+    "KvEvents",
+    "LinkDown",
+    "LinkUp",
+    "Measured",
+    "Message",
+    "Phase",
+    "PhaseChange",
+    "Placed",
+    "Probe",
+    "ProbeResult",
+    "ProcessState",
+    "ProcessTable",
+    "ProcessorStats",
+    "Reply",
+    "RequestEnd",
+    "RequestRefused",
+    "Resync",
+    "RouteAnswer",
+    "RouteQuery",
+    "RouterStats",
+    "RoutingDecision",
+    "SetPhase",
+    "StepOutputs",
+    "Stop",
+    "Submit",
+    "ToChild",
+    "ToFrontend",
+    "ToProcessor",
+    "ToRouter",
+    "ToSupervisor",
+    "ToWorker",
+    "Usage",
+    "UtilityAnswer",
+    "WorkerStats",
+]

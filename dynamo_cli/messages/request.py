@@ -1,0 +1,194 @@
+"""A request on its way: frontend, processor, worker and back."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from dynamo_cli.messages.base import Message
+
+Frames = list[bytes]
+"""One object in vLLM's own msgpack encoding: the envelope, then buffers that it refers to."""
+
+
+# -- frontend -> processor -------------------------------------------------------------------
+
+
+class Endpoint(StrEnum):
+    """What the processor is asked for; the value is the URL's path."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETIONS = "/v1/completions"
+    RESPONSES = "/v1/responses"
+    EMBEDDINGS = "/v1/embeddings"
+    TOKENIZE = "/tokenize"
+    DETOKENIZE = "/detokenize"
+    MODELS = "/v1/models"
+
+
+class Submit(Message, frozen=True):
+    """A request as it came in. The processor answers with one `Reply`, or `Head` … `Finish`.
+
+    Attributes:
+        body: the raw JSON, not yet looked at.
+        headers: lower-case names that matter further on (x-request-id, x-session-id, ...).
+        arrival_ns: when the frontend had read the request's head.
+        worker: index of the worker that must serve it (a probe); -1 lets the router choose.
+        probe: a readiness probe: the processor makes up the smallest request that the model takes.
+    """
+
+    request_id: str
+    endpoint: Endpoint
+    body: bytes
+    headers: list[tuple[str, str]]
+    arrival_ns: int
+    worker: int = -1
+    probe: bool = False
+
+
+class Abort(Message, frozen=True):
+    """Stop working on a request; nothing more is expected of it.
+
+    Attributes:
+        reason: client_left, slow_reader, shutdown.
+    """
+
+    request_id: str
+    reason: str
+
+
+# -- processor -> worker ---------------------------------------------------------------------
+
+
+class AddRequest(Message, frozen=True):
+    """Run this request.
+
+    Attributes:
+        token_ids: the prompt, little-endian int32; empty when the prompt is in the frames.
+        frames: the engine's own request object, without the prompt.
+    """
+
+    request_id: str
+    token_ids: bytes
+    frames: Frames
+
+
+class AbortRequests(Message, frozen=True):
+    """Forget these requests and free what they hold."""
+
+    request_ids: list[str]
+
+
+class CallUtility(Message, frozen=True):
+    """Call a method of the engine by name; answered by `UtilityAnswer`."""
+
+    call_id: int
+    method: str
+    args: Frames
+
+
+# -- worker -> processor ---------------------------------------------------------------------
+
+
+class EngineReady(Message, frozen=True):
+    """A worker's engine is up; sent to every processor, router and frontend that it is linked with.
+
+    Only after this message may requests be sent to the worker.
+
+    Attributes:
+        tasks: what the model can do, in vLLM's words (generate, embed, ...).
+        max_model_len: longest prompt plus answer, tokens, as the engine settled it.
+        block_size: tokens per KV block.
+        num_blocks: KV blocks that the engine holds.
+        max_num_seqs: requests that it runs at once; more wait in it.
+    """
+
+    worker: int
+    tasks: list[str]
+    max_model_len: int
+    block_size: int
+    num_blocks: int
+    max_num_seqs: int
+
+
+class StepOutputs(Message, frozen=True):
+    """What one engine step gave to the requests of one processor."""
+
+    frames: Frames
+
+
+class UtilityAnswer(Message, frozen=True):
+    """The result of a `CallUtility`; `error` is empty when it went well."""
+
+    call_id: int
+    result: Frames
+    error: str = ""
+
+
+class RequestRefused(Message, frozen=True):
+    """The engine did not take the request, or lost it; it holds nothing of it."""
+
+    request_id: str
+    message: str
+    http_status: int
+
+
+# -- processor -> frontend -------------------------------------------------------------------
+
+
+class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a request used: numbers of tokens; `cached_tokens` is the engine's measurement."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Reply(Message, frozen=True):
+    """A whole answer."""
+
+    request_id: str
+    status: int
+    content_type: str
+    body: bytes
+    usage: Usage = Usage()
+    error: str = ""
+    """The kind of failure, for the counters; empty when there is none."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """To add to the answer."""
+
+
+class Head(Message, frozen=True):
+    """The start of a streamed answer; `headers` are added to those that every stream has."""
+
+    request_id: str
+    status: int
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Bytes of a streamed answer, to be written as they are.
+
+    Attributes:
+        tokens: how many new tokens they carry (0: none, only framing).
+    """
+
+    request_id: str
+    data: bytes
+    tokens: int
+
+
+class Chunks(Message, frozen=True):
+    """All that one turn of the processor's loop has for its streams."""
+
+    chunks: list[Chunk]
+
+
+class Finish(Message, frozen=True):
+    """The end of a streamed answer; all its chunks came before."""
+
+    request_id: str
+    usage: Usage
+    error: str = ""

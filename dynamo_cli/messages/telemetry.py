@@ -1,0 +1,37 @@
+"""Load of the engines and processors."""
+
+from __future__ import annotations
+
+from dynamo_cli.messages.base import Message
+
+# -- worker -> frontend and router, processor -> frontend: telemetry --------------------------
+
+
+class WorkerStats(Message, frozen=True):
+    """The engine's load, sent at most a few times a second and whenever it becomes idle.
+
+    Counters are totals of this life of the worker.
+
+    Attributes:
+        sent_ns: when it was so.
+    """
+
+    worker: int
+    num_running_reqs: int
+    num_waiting_reqs: int
+    kv_cache_usage: float
+    prefix_cache_queries_tokens: int
+    prefix_cache_hits_tokens: int
+    prompt_tokens: int
+    output_tokens: int
+    preemptions: int
+    steps: int
+    refused_sends: int
+    sent_ns: int = 0
+
+
+class ProcessorStats(Message, frozen=True):
+    """What a processor did without the router in this life, sent when it changes."""
+
+    unrouted: int
+    refused_sends: int

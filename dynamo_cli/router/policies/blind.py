@@ -1,0 +1,44 @@
+"""Policies that do not look at what is cached."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from dynamo_cli.messages import Candidate
+from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
+
+
+def choose_random(
+    request: Request, loads: Sequence[WorkerLoad], pick: Callable[[int], int] = random.randrange
+) -> Choice:
+    """Any worker, all alike."""
+    candidates = [Candidate(load.worker, 0.0, load.overlap_blocks, {}) for load in loads]
+    return Choice(loads[pick(len(loads))].worker, candidates)
+
+
+def choose_round_robin(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
+    """The one whose turn is longest ago: with all workers up, each in turn."""
+    winner = min(loads, key=lambda load: (load.last_used, load.worker))
+    candidates = [
+        Candidate(
+            load.worker, float(load.last_used), load.overlap_blocks, {"last_used": load.last_used}
+        )
+        for load in loads
+    ]
+    return Choice(winner.worker, candidates)
+
+
+def choose_least_loaded(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
+    """The fewest requests; among equals the least recently used."""
+    winner = min(loads, key=lambda load: (load.active_requests, load.last_used, load.worker))
+    candidates = [
+        Candidate(
+            load.worker,
+            float(load.active_requests),
+            load.overlap_blocks,
+            {"active_requests": load.active_requests},
+        )
+        for load in loads
+    ]
+    return Choice(winner.worker, candidates)

@@ -1,0 +1,107 @@
+"""Routing by what is cached and by what is promised already."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dynamo_cli.messages import Candidate
+from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
+from dynamo_cli.router.policies.blind import choose_least_loaded
+
+NO_OVERLAP = "no_overlap"
+
+Terms = dict[str, float]
+Cost = Callable[[Request, Sequence[WorkerLoad], float], list[Terms]]
+"""For each worker the terms whose sum is its cost; the last argument is the weight of overlap."""
+
+
+def blocks_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) -> list[Terms]:
+    """Blocks to prefill and blocks to keep, on each worker, if it gets the request.
+
+    ``weight * max(active prefill blocks + prompt blocks - overlap, 0) + active decode blocks +
+    incoming blocks``, lowest wins: the cost function of NVIDIA Dynamo 1.x's KV router
+    (``lib/llm/src/kv_router``, ``prefill_load_scale``).
+    """
+    return [
+        {
+            "prefill": weight
+            * max(load.prefill_blocks + request.prompt_blocks - load.overlap_blocks, 0),
+            "decode": load.decode_blocks,
+            "incoming": request.prompt_blocks,
+        }
+        for load in loads
+    ]
+
+
+def ancestor_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) -> list[Terms]:
+    """The share of the prompt that is cached, against how full and how busy a worker is.
+
+    ``2 * matched tokens / prompt tokens - KV usage - waiting / max(waiting)``, highest wins: the
+    KV router of the first NVIDIA Dynamo (March 2025, ``examples/llm/components/kv_router.py``).
+    Its load figures were old when a burst came; these are the ledger's, and all workers count.
+    """
+    most_waiting = max(load.waiting_requests for load in loads) or 1
+    return [
+        {
+            "overlap": -2 * weight * load.overlap_blocks / max(request.prompt_blocks, 1),
+            "kv_usage": min(load.decode_blocks / load.num_blocks, 1.0) if load.num_blocks else 0.0,
+            "waiting": load.waiting_requests / most_waiting,
+        }
+        for load in loads
+    ]
+
+
+COSTS: dict[str, Cost] = {"blocks": blocks_cost, "ancestor": ancestor_cost}
+
+
+@dataclass(frozen=True, slots=True)
+class KvPolicy:
+    """The lowest cost; where nobody holds anything of the prompt, the least loaded.
+
+    Attributes:
+        cost: a key of `COSTS`.
+        overlap_weight: how much cached blocks count against load; 1 is as published.
+        temperature: 0 takes the lowest cost; above, lower costs are only more likely.
+        dice: gives numbers in 0..1.
+    """
+
+    cost: str = "blocks"
+    overlap_weight: float = 1.0
+    temperature: float = 0.0
+    dice: Callable[[], float] = random.random
+
+    def __call__(self, request: Request, loads: Sequence[WorkerLoad]) -> Choice:
+        if not any(load.overlap_blocks for load in loads):
+            blind = choose_least_loaded(request, loads)
+            return Choice(blind.worker, blind.candidates, NO_OVERLAP)
+        terms = COSTS[self.cost](request, loads, self.overlap_weight)
+        costs = [sum(parts.values()) for parts in terms]
+        place = self._lowest(loads, costs) if self.temperature <= 0 else self._sample(costs)
+        candidates = [
+            Candidate(load.worker, cost, load.overlap_blocks, parts)
+            for load, cost, parts in zip(loads, costs, terms, strict=True)
+        ]
+        return Choice(loads[place].worker, candidates)
+
+    def _lowest(self, loads: Sequence[WorkerLoad], costs: Sequence[float]) -> int:
+        """Among equals the one that knows more of the prompt, then the least recently used."""
+
+        def rank(place: int) -> tuple[float, int, int]:
+            return (costs[place], -loads[place].overlap_blocks, loads[place].last_used)
+
+        return min(range(len(loads)), key=rank)
+
+    def _sample(self, costs: Sequence[float]) -> int:
+        """Softmax over the costs, scaled to a range of 1, as NVIDIA Dynamo's router does it."""
+        lowest = min(costs)
+        scale = self.temperature * ((max(costs) - lowest) or 1.0)
+        weights = [math.exp((lowest - cost) / scale) for cost in costs]
+        left = self.dice() * sum(weights)
+        for place, weight in enumerate(weights):
+            left -= weight
+            if left < 0:
+                return place
+        return len(weights) - 1

@@ -1,0 +1,34 @@
+"""The router's state as the telemetry that it sends. Pure."""
+
+from __future__ import annotations
+
+from dynamo_cli.messages import RouterStats
+from dynamo_cli.router.state import RouterState
+
+
+def router_stats(state: RouterState, refused_sends: int) -> RouterStats:
+    """What has been done in this life of the router, and what is known now."""
+    books = state.ledger.books
+    return RouterStats(
+        policy=state.config.policy,
+        decisions=dict(state.decisions),
+        active_requests={worker: book.active_requests for worker, book in books.items()},
+        refused_sends=refused_sends,
+        prefill_blocks={worker: book.prefill_blocks for worker, book in books.items()},
+        decode_blocks={worker: book.occupied_blocks for worker, book in books.items()},
+        waiting_requests=state.waiting_requests,
+        index_blocks={worker: state.index.blocks[worker] for worker in books},
+        index_entries=len(state.index),
+        index_bytes=state.index.memory_bytes(),
+        event_blocks=dict(state.events + state.unknown_events()),
+        event_lag_us=state.event_lag_ns / 1000,
+        resyncs=dict(state.resyncs),
+        prompt_tokens=state.prompt_tokens,
+        predicted_tokens=state.predicted_tokens,
+        measured_tokens=state.measured_tokens,
+        over_predicted_requests=state.over_predicted_requests,
+        released=dict(state.ledger.released),
+        silent_workers=state.silent_workers(),
+        decision_us=list(state.decision_us),
+        decision_total_us=state.decision_total_us,
+    )

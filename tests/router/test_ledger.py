@@ -1,0 +1,219 @@
+"""The ledger: tables, and any order of events against a recount."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from dynamo_cli.messages import WorkerStats
+from dynamo_cli.router.ledger import (
+    EXPIRED,
+    EXPIRY_NS,
+    IDLE_ENGINE,
+    IDLE_GRACE_NS,
+    PROCESSOR_GONE,
+    SECOND_NS,
+    UNPREDICTED,
+    WORKER_GONE,
+    Entry,
+    Ledger,
+)
+
+
+def entry(worker: int = 0, processor: int = 0, now: int = 0, **more: int) -> Entry:
+    plain = Entry(
+        processor=processor,
+        worker=worker,
+        prefill_blocks=3,
+        decode_blocks=10,
+        full_blocks=9,
+        prompt_tokens=160,
+        predicted_tokens=UNPREDICTED,
+        placed_ns=now,
+        alive_ns=now,
+    )
+    return dataclasses.replace(plain, **more)
+
+
+def stats(worker: int = 0, running: int = 0, usage: float = 0.0, now: int = 0) -> WorkerStats:
+    return WorkerStats(worker, running, 0, usage, 0, 0, 0, 0, 0, 0, 0, now)
+
+
+def ledger(workers: int = 1) -> Ledger:
+    fresh = Ledger()
+    for worker in range(workers):
+        fresh.worker_up(worker, num_blocks=100, max_active=4)
+    return fresh
+
+
+def sums(book: Ledger, worker: int = 0) -> tuple[int, int, int, int]:
+    sums = book.books[worker]
+    return (
+        sums.active_requests,
+        sums.waiting_requests,
+        sums.prefill_blocks,
+        sums.decode_blocks,
+    )
+
+
+def test_the_life_of_a_request() -> None:
+    book = ledger()
+    book.reserve("a", entry())
+    book.reserve("b", entry())
+    assert sums(book) == (2, 2, 6, 20)
+    assert book.first_token("a", 5) is not None
+    assert book.first_token("a", 6) is None
+    assert sums(book) == (2, 1, 3, 20)
+    assert book.end("a") is not None
+    assert book.end("a") is None
+    assert sums(book) == (1, 1, 3, 10)
+    assert book.end("b") is not None
+    assert sums(book) == (0, 0, 0, 0)
+
+
+def test_a_request_that_is_placed_anew_counts_once() -> None:
+    book = ledger(2)
+    book.reserve("a", entry(0))
+    book.reserve("a", entry(1))
+    assert (sums(book, 0), sums(book, 1)) == ((0, 0, 0, 0), (1, 1, 3, 10))
+
+
+def test_load_that_is_announced_before_its_worker_counts_when_it_comes() -> None:
+    book = Ledger()
+    book.reserve("a", entry(2))
+    book.worker_up(2, 100, 4)
+    assert sums(book, 2) == (1, 1, 3, 10)
+    book.worker_up(2, 100, 4)  # a new life
+    assert sums(book, 2) == (0, 0, 0, 0)
+
+
+def test_a_worker_is_full_at_its_limit() -> None:
+    book = ledger()
+    for name in "abcd":
+        assert not book.books[0].full
+        book.reserve(name, entry())
+    assert book.books[0].full
+    book.end("c")
+    assert not book.books[0].full
+
+
+def test_who_goes_takes_the_load_along() -> None:
+    book = ledger(2)
+    book.reserve("a", entry(0, processor=0))
+    book.reserve("b", entry(1, processor=0))
+    book.reserve("c", entry(1, processor=1))
+    book.processor_down(0)
+    assert (sums(book, 0), sums(book, 1)) == ((0, 0, 0, 0), (1, 1, 3, 10))
+    book.worker_down(1)
+    assert not book.entries
+    assert book.released == Counter({PROCESSOR_GONE: 2, WORKER_GONE: 1})
+
+
+def test_a_report_corrects_what_was_promised() -> None:
+    book = ledger()
+    book.reserve("a", entry(now=0))
+    book.reserve("young", entry(now=10 * SECOND_NS))
+    book.report(stats(running=1, usage=0.25, now=10 * SECOND_NS))
+    # 25 blocks are in use, 10 were promised; the young one is on its way and counts in full.
+    assert book.books[0].occupied_blocks == 25 + 10
+    book.report(stats(running=1, usage=0.01, now=10 * SECOND_NS))
+    assert book.books[0].occupied_blocks == 1 + 10
+
+
+def test_an_idle_engine_has_ended_what_is_old() -> None:
+    book = ledger()
+    book.reserve("lost", entry(now=0))
+    book.reserve("new", entry(now=IDLE_GRACE_NS))
+    book.report(stats(running=1, now=IDLE_GRACE_NS + 1))
+    assert len(book.entries) == 2
+    book.report(stats(running=0, now=IDLE_GRACE_NS + 1))
+    assert set(book.entries) == {"new"}
+    assert book.released == Counter({IDLE_ENGINE: 1})
+
+
+def test_without_a_sign_of_life_a_request_expires() -> None:
+    book = ledger()
+    book.reserve("a", entry(now=0))
+    book.reserve("b", entry(now=0))
+    book.first_token("b", SECOND_NS)
+    book.expire(EXPIRY_NS)
+    assert set(book.entries) == {"a", "b"}
+    book.expire(EXPIRY_NS + 1)
+    assert set(book.entries) == {"b"}
+    book.expire(EXPIRY_NS + SECOND_NS + 1)
+    assert sums(book) == (0, 0, 0, 0)
+    assert book.released == Counter({EXPIRED: 2})
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """The sums against a recount of the entries, and the entries against a plain dict."""
+
+    names = st.sampled_from("abcdef")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger()
+        self.model: dict[str, dict[str, int]] = {}
+        self.up: set[int] = set()
+
+    @rule(
+        name=names,
+        worker=st.integers(0, 2),
+        processor=st.integers(0, 1),
+        prefill=st.integers(0, 9),
+    )
+    def reserve(self, name: str, worker: int, processor: int, prefill: int) -> None:
+        self.ledger.reserve(name, entry(worker, processor, prefill_blocks=prefill))
+        self.model[name] = {"worker": worker, "processor": processor, "prefill": prefill, "wait": 1}
+
+    @rule(name=names)
+    def first_token(self, name: str) -> None:
+        self.ledger.first_token(name, 0)
+        if name in self.model:
+            self.model[name] |= {"prefill": 0, "wait": 0}
+
+    @rule(name=names)
+    def end(self, name: str) -> None:
+        assert (self.ledger.end(name) is not None) == (self.model.pop(name, None) is not None)
+
+    @rule(worker=st.integers(0, 2))
+    def worker_up(self, worker: int) -> None:
+        if worker in self.up:
+            self._without("worker", worker)
+        self.up.add(worker)
+        self.ledger.worker_up(worker, 100, 4)
+
+    @rule(worker=st.integers(0, 2))
+    def worker_down(self, worker: int) -> None:
+        self.up.discard(worker)
+        self._without("worker", worker)
+        self.ledger.worker_down(worker)
+
+    @rule(processor=st.integers(0, 1))
+    def processor_down(self, processor: int) -> None:
+        self._without("processor", processor)
+        self.ledger.processor_down(processor)
+
+    def _without(self, key: str, value: int) -> None:
+        self.model = {name: one for name, one in self.model.items() if one[key] != value}
+
+    @invariant()
+    def agrees(self) -> None:
+        assert set(self.ledger.entries) == set(self.model)
+        assert set(self.ledger.books) == self.up
+        for worker in self.up:
+            here = [one for one in self.model.values() if one["worker"] == worker]
+            assert sums(self.ledger, worker) == (
+                len(here),
+                sum(one["wait"] for one in here),
+                sum(one["prefill"] for one in here),
+                10 * len(here),
+            )
+
+
+LedgerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
+TestLedger = LedgerMachine.TestCase
