@@ -1,0 +1,172 @@
+"""One real engine, driven step by step in a process of its own (see `test_engine_events`).
+
+Sends random prompts, with and without LoRA adapter and cache salt, some of them together, into a
+cache that is too small for all. For each it compares what the index says before with what the
+engine finds, and at the end what the processor's hashes say with what the events gave.
+
+    python -m tests.kv.engine_driver MODEL_FOLDER ADAPTER_FOLDER SEED
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import sys
+import time
+from typing import Any
+
+from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.vllm import environment
+from dynamo_cli.kv import hashes
+from dynamo_cli.kv.index import PrefixIndex
+from dynamo_cli.messages import AddRequest
+from dynamo_cli.worker.feed import Feed
+
+BLOCK = 32
+ROUNDS = 150
+
+
+def main(model: str, adapter: str, seed: int) -> dict[str, Any]:
+    config = EngineConfig(
+        model="tiny",
+        path=model,
+        served_names=("tiny",),
+        args=(
+            *("--block-size", str(BLOCK), "--enforce-eager", "--dtype", "float32"),
+            *("--max-model-len", "1024", "--num-gpu-blocks-override", "72"),
+            *("--enable-lora", "--max-lora-rank", "8"),
+        ),
+        threads=1,
+        kv_cache_limit_bytes=64 << 20,
+    )
+    environment.prepare(config)
+    return Driver(config, adapter, random.Random(seed)).run()
+
+
+class Driver:
+    """Engine, feed and index, without processes between them."""
+
+    def __init__(self, config: EngineConfig, adapter: str, dice: random.Random) -> None:
+        from vllm.lora.request import LoRARequest
+        from vllm.v1.serial_utils import MsgpackEncoder
+
+        from dynamo_cli.engines.vllm.engine import Engine
+
+        self.engine = Engine(0, config, kv_events=True)
+        assert self.engine.holdings is not None
+        self.feed = Feed(0, self.engine.holdings)
+        self.index = PrefixIndex()
+        self.encoder = MsgpackEncoder()
+        self.dice = dice
+        self.adapters = [None, LoRARequest("one", 1, adapter), LoRARequest("two", 2, adapter)]
+        self.families: list[tuple[list[int], Any, str | None]] = []
+        self.wrong: list[Any] = []
+        self.hits = self.removed = 0
+
+    def run(self) -> dict[str, Any]:
+        for number in range(ROUNDS):
+            together = self.dice.choice((1, 1, 1, 3))
+            requests = [self.request(f"{number}-{place}") for place in range(together)]
+            if together > 1:  # the same prompt at once: its blocks are computed twice
+                requests[1] = copy.copy(requests[0])
+                requests[1].request_id = f"{number}-twin"
+                requests[1].prompt_token_ids = list(requests[0].prompt_token_ids)
+            self.play(requests, alone=together == 1)
+        self.reset()
+        return {"wrong": self.wrong, "hits": self.hits, "removed": self.removed}
+
+    def request(self, name: str) -> Any:
+        from vllm import SamplingParams
+        from vllm.v1.engine import EngineCoreRequest
+
+        prompt, adapter, salt = self.family()
+        self.families.append((prompt, adapter, salt))
+        return EngineCoreRequest(
+            request_id=name,
+            prompt_token_ids=prompt,
+            mm_features=None,
+            sampling_params=SamplingParams(
+                temperature=0, max_tokens=self.dice.randrange(1, 80), ignore_eos=True
+            ),
+            pooling_params=None,
+            arrival_time=time.time(),
+            lora_request=adapter,
+            cache_salt=salt,
+            data_parallel_rank=None,
+        )
+
+    def family(self) -> tuple[list[int], Any, str | None]:
+        """A new one, or one of the last few with part of its prompt and something new after it."""
+        adapter = self.dice.choice(self.adapters)
+        salt = self.dice.choice((None, None, "pepper", "sumac"))
+        start: list[int] = []
+        if self.families and self.dice.random() < 0.8:
+            older, same_adapter, same_salt = self.dice.choice(self.families[-8:])
+            start = older[: self.dice.randrange(len(older) // 2, len(older) + 1)]
+            if self.dice.random() < 0.8:  # else the same text means something else
+                adapter, salt = same_adapter, same_salt
+        length = self.dice.choice((1, 31, 32, 33, self.dice.randrange(1, 300)))
+        prompt = start + [self.dice.randrange(3, 1000) for _ in range(length)]
+        return prompt[:900], adapter, salt
+
+    def play(self, requests: list[Any], *, alone: bool) -> None:
+        from dynamo_cli.engines.vllm.events import sequence_hashes
+
+        asked = []
+        for request in requests:
+            tokens = hashes.pack_tokens(request.prompt_token_ids)
+            blocks = sequence_hashes(request, tokens, BLOCK)
+            usable = blocks[: (len(request.prompt_token_ids) - 1) // BLOCK]
+            asked.append((request, blocks, self.index.leading(usable).get(0, 0) * BLOCK))
+            request.prompt_token_ids = None
+            frames = [bytes(frame) for frame in self.encoder.encode(request)]
+            self.engine.add(0, AddRequest(request.request_id, tokens, frames))
+        cached = self.finish()
+        for request, blocks, predicted in asked:
+            measured = cached[request.request_id]
+            self.hits += measured
+            if alone and predicted != measured:
+                self.wrong.append([request.request_id, predicted, measured])
+            if alone and not all(self.index.holds(0, block) for block in blocks):
+                self.wrong.append([request.request_id, "hashes differ from those of the events"])
+
+    def finish(self) -> dict[str, int]:
+        """Run until all is over; cached tokens of each request."""
+        from vllm.v1.engine import EngineCoreOutputs
+        from vllm.v1.serial_utils import MsgpackDecoder
+
+        decoder, cached = MsgpackDecoder(EngineCoreOutputs), {}
+        while self.engine.has_work():
+            for _, message in self.engine.step():
+                for output in decoder.decode(message.frames).outputs:
+                    if output.prefill_stats is not None:
+                        cached[output.request_id] = output.prefill_stats.num_cached_tokens
+            self.publish()
+        return cached
+
+    def publish(self) -> None:
+        change = self.feed.changes(0)
+        if change is not None:
+            removed = hashes.unpack(change.removed)
+            self.removed += len(removed)
+            self.index.remove(0, removed)
+            self.index.store(0, hashes.unpack(change.stored))
+        assert self.engine.holdings is not None
+        if self.engine.holdings.unknown or self.index.unknown_removals:
+            self.wrong.append(["unknown", dict(self.engine.holdings.unknown)])
+
+    def reset(self) -> None:
+        """A reset of the cache outside of a step reaches the index too."""
+        from dynamo_cli.messages import CallUtility
+
+        frames = [bytes(frame) for frame in self.encoder.encode(())]
+        answer = self.engine.call(CallUtility(1, "reset_prefix_cache", frames))
+        self.publish()
+        if answer.error or len(self.index):
+            self.wrong.append(["reset", answer.error, len(self.index)])
+        self.engine.close()
+
+
+if __name__ == "__main__":
+    print("RESULT" + json.dumps(main(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
