@@ -1,0 +1,294 @@
+"""What routing costs: the pure decision, the index, and the way to the router and back.
+
+python -m tests.benchmarks.router [--quick]
+
+Pure: `RouterState.decide` with what belongs to it (reading the hashes, index, policy, ledger), for
+several numbers of workers, indexed blocks and prompt blocks; half of the prompts are known to some
+workers, each to another depth. Round trip: a real router process, asked by a processor over a real
+link while every worker streams events to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import multiprocessing
+import os
+import random
+import time
+import tracemalloc
+from array import array
+from typing import Any
+
+from dynamo_cli.config import RouterConfig
+from dynamo_cli.ipc.codec import Decoder, encode
+from dynamo_cli.ipc.control import Control
+from dynamo_cli.ipc.switchboard import Switchboard, join
+from dynamo_cli.kv import hashes
+from dynamo_cli.kv.index import PrefixIndex
+from dynamo_cli.messages import (
+    EngineReady,
+    FromRouter,
+    KvEvents,
+    RequestEnd,
+    RouteAnswer,
+    RouteQuery,
+    Stop,
+)
+from dynamo_cli.router import process as router_process
+from dynamo_cli.router.state import RouterState
+from dynamo_cli.topology import LINKS, ProcessId, Role
+
+BLOCK = 16
+WORKERS = (2, 8, 64)
+INDEXED = (10_000, 100_000, 1_000_000)
+PROMPTS = (10, 500, 8_000)
+CONFIG = RouterConfig("kv")
+PROCESSOR, ROUTER = ProcessId(Role.PROCESSOR), ProcessId(Role.ROUTER)
+KIB_EVENT_BLOCKS = 64
+"""Blocks stored and removed by one message of a busy worker."""
+
+
+def u64(dice: random.Random, count: int) -> array[int]:
+    return array("Q", dice.randbytes(8 * count))
+
+
+def ready(worker: int) -> EngineReady:
+    return EngineReady(worker, ["generate"], 200_000, BLOCK, 100_000, 0)
+
+
+def percentile(values: list[float], rank: float) -> float:
+    return sorted(values)[min(int(len(values) * rank), len(values) - 1)]
+
+
+# -- pure ------------------------------------------------------------------------------------
+
+
+def filled(dice: random.Random, workers: int, blocks: int) -> tuple[RouterState, array[int]]:
+    """A router whose workers hold `blocks` together, and one prompt that they know in part."""
+    state = RouterState(CONFIG)
+    prompt = u64(dice, max(PROMPTS))
+    for worker in range(workers):
+        state.worker_up(ready(worker))
+        state.index.store(worker, u64(dice, blocks // workers))
+        state.index.store(worker, prompt[: dice.randrange(len(prompt))])
+    return state, prompt
+
+
+def decisions(state: RouterState, prompt: array[int], blocks: int, count: int) -> list[float]:
+    """Microseconds of each; known and unknown prompts in turn."""
+    dice = random.Random(2)
+    queries = [
+        RouteQuery(
+            str(number),
+            "",
+            blocks * BLOCK + 1,
+            (prompt[:blocks] if number % 2 else u64(dice, blocks)).tobytes(),
+        )
+        for number in range(min(count, 200))
+    ]
+    times = []
+    for number in range(count):
+        query = queries[number % len(queries)]
+        start = time.perf_counter_ns()
+        state.decide(0, query, start)
+        times.append((time.perf_counter_ns() - start) / 1000)
+        state.end(query.request_id)
+    return times
+
+
+def pure(count: int) -> None:
+    print("\npure decision")
+    print(f"| {'workers':>7} | {'indexed':>9} | {'prompt':>6} | p50 us | p99 us | decisions/s |")
+    print("|--:|--:|--:|--:|--:|--:|")
+    for workers in WORKERS:
+        for indexed in INDEXED:
+            state, prompt = filled(random.Random(1), workers, indexed)
+            gc.collect()
+            gc.freeze()  # as in a router that has been up for a while
+            for blocks in PROMPTS:
+                times = decisions(state, prompt, blocks, count)
+                p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
+                rate = 1e6 * len(times) / sum(times)
+                print(
+                    f"| {workers:7} | {indexed:9} | {blocks:6} | {p50:6.1f} | {p99:6.1f} "
+                    f"| {rate:11,.0f} |"
+                )
+
+
+# -- index -----------------------------------------------------------------------------------
+
+
+def index_costs(blocks: int) -> None:
+    """Event blocks applied per second and memory per block, one worker each and eight each."""
+    print("\nindex")
+    print("| blocks | workers that hold each | event blocks/s | bytes per block and worker |")
+    print("|--:|--:|--:|--:|")
+    for holders in (1, 8):
+        content = [u64(random.Random(place), 64) for place in range(blocks // 64)]
+        tracemalloc.start()
+        index = PrefixIndex()
+        for batch in content:
+            for worker in range(holders):
+                index.store(worker, hashes.unpack(batch.tobytes()))
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        print(
+            f"| {blocks} | {holders} | {events_per_s(content, holders):,.0f} "
+            f"| {used / (blocks * holders):.0f} |"
+        )
+
+
+def events_per_s(content: list[array[int]], holders: int) -> float:
+    """Whole messages, decoded and applied by the router's state: all stored, then removed."""
+    decode = Decoder(KvEvents)
+    payloads = []
+    for worker in range(holders):
+        sequence = 0
+        for stored in (True, False):
+            for batch in content:
+                packed = batch.tobytes()
+                payloads.append(
+                    encode(
+                        KvEvents(
+                            worker,
+                            sequence,
+                            packed if stored else b"",
+                            b"" if stored else packed,
+                            sequence == 0,
+                            0,
+                            {},
+                        )
+                    )
+                )
+                sequence += 1
+    state = RouterState(CONFIG)
+    for worker in range(holders):
+        state.worker_up(ready(worker))
+    start = time.perf_counter()
+    for payload in payloads:
+        state.kv_events(decode(payload), 0)
+    elapsed = time.perf_counter() - start
+    assert len(state.index) == 0
+    return 2 * holders * sum(map(len, content)) / elapsed
+
+
+# -- round trip --------------------------------------------------------------------------------
+
+
+class Peer:
+    """A processor or a worker of the router, in this process."""
+
+    def __init__(self, control: Any) -> None:
+        self.board = Switchboard(control, self)
+        self.answers: list[RouteAnswer] = []
+        self._decode = Decoder(FromRouter)
+
+    def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        self.answers.append(self._decode(payload))
+
+    def on_link(self, peer: ProcessId) -> None: ...
+
+    def on_unlink(self, peer: ProcessId, reason: str) -> None: ...
+
+    def on_control(self, message: Any) -> None: ...
+
+    def linked(self) -> None:
+        while ROUTER not in self.board.links:
+            self.board.poll(None)
+
+
+def linked_peers(router: Control, workers: int) -> tuple[Peer, list[Peer], list[Control]]:
+    peers, controls = [], []
+    for number, peer in enumerate(
+        [PROCESSOR, *(ProcessId(Role.WORKER, worker) for worker in range(workers))]
+    ):
+        control, theirs = Control.pair()
+        spec = next(spec for spec in LINKS if {spec.a, spec.b} == {peer.role, Role.ROUTER})
+        if spec.a is peer.role:
+            join(control, router, peer, ROUTER, spec=spec, generation=number)
+        else:
+            join(router, control, ROUTER, peer, spec=spec, generation=number)
+        controls.append(control)
+        peers.append(Peer(theirs))
+        peers[-1].linked()
+    return peers[0], peers[1:], controls
+
+
+def stream_events(peer: Peer, worker: int, rate: float) -> None:
+    """A busy worker: batches of events for ever, in a process of its own."""
+    dice, sequence = random.Random(worker), 1
+    peer.board.send(ROUTER, ready(worker))
+    peer.board.send(ROUTER, KvEvents(worker, 0, b"", b"", True, 0, {}))
+    old = b""
+    while True:
+        new = u64(dice, KIB_EVENT_BLOCKS).tobytes()
+        now = time.monotonic_ns()
+        peer.board.send(ROUTER, KvEvents(worker, sequence, new, old, False, now, {}))
+        old, sequence = new, sequence + 1
+        time.sleep(KIB_EVENT_BLOCKS * 2 / rate)
+        peer.board.poll(0)
+
+
+def round_trips(workers: int, blocks: int, count: int, event_rate: float) -> list[float]:
+    """Microseconds of each, one after the other."""
+    spawn, fork = multiprocessing.get_context("spawn"), multiprocessing.get_context("fork")
+    router, theirs = Control.pair()
+    process = spawn.Process(target=router_process.main, args=(ROUTER, CONFIG, theirs))
+    process.start()
+    theirs.close()
+    processor, others, _controls = linked_peers(router, workers)
+    streams = [
+        fork.Process(target=stream_events, args=(peer, worker, event_rate))
+        for worker, peer in enumerate(others)
+    ]
+    for stream in streams:
+        stream.start()
+    time.sleep(0.5)
+    times = []
+    prompt = u64(random.Random(3), blocks).tobytes()
+    for number in range(count):
+        name = str(number)
+        start = time.perf_counter_ns()
+        processor.board.send(ROUTER, RouteQuery(name, name, blocks * BLOCK + 1, prompt))
+        while not processor.answers:
+            processor.board.poll(None)
+        times.append((time.perf_counter_ns() - start) / 1000)
+        processor.answers.clear()
+        processor.board.send(ROUTER, RequestEnd(name))
+    for stream in streams:
+        stream.kill()
+        stream.join()
+    router.send(Stop())
+    process.join()
+    return times[count // 10 :]
+
+
+def over_links(count: int) -> None:
+    print("\nround trip from a processor, one query at a time")
+    print("| workers | prompt blocks | event blocks/s, all workers | p50 us | p99 us |")
+    print("|--:|--:|--:|--:|--:|")
+    for workers, blocks, rate in (
+        (2, 10, 0),
+        (2, 500, 2_000),
+        (8, 500, 10_000),
+        (8, 8_000, 10_000),
+    ):
+        times = round_trips(workers, blocks, count, max(rate / workers, 1.0))
+        p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
+        print(f"| {workers} | {blocks} | {rate} | {p50:.1f} | {p99:.1f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What routing costs.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the repetitions")
+    options = parser.parse_args()
+    share = 10 if options.quick else 1
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    pure(5_000 // share)
+    index_costs(1_000_000 // share)
+    over_links(5_000 // share)
+
+
+if __name__ == "__main__":
+    main()
