@@ -94,6 +94,9 @@ class Engine:
         if message.token_ids:
             request.prompt_token_ids = hashes.unpack_tokens(message.token_ids)
         request.client_index = client
+        if request.sampling_params is not None and request.sampling_params.extra_args:
+            # It would announce blocks again that are there already, and none of them leaves twice.
+            request.sampling_params.extra_args.pop("kv_cache_report_mode", None)
         try:
             self._core.add_request(*self._core.preprocess_add_request(request))
         except (ValueError, TypeError) as error:

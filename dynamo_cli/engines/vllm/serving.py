@@ -38,6 +38,7 @@ JSON = "application/json"
 SSE = "text/event-stream"
 IN_TURNS = (Endpoint.CHAT, Endpoint.COMPLETIONS)
 ERROR_EVENT = 'data: {"error"'
+_VLLM_HEADERS = {"x-priority": "x-vllm-priority"}
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +225,10 @@ def _build_llm(vllm_config: Any, client: RoutedClient) -> AsyncLLM:
 
 def _raw_request(submit: Submit) -> Request:
     """The HTTP request as vLLM's classes want it: they read headers and leave notes in `state`."""
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in submit.headers]
+    headers = [
+        (_VLLM_HEADERS.get(name, name).encode("latin-1"), value.encode("latin-1"))
+        for name, value in submit.headers
+    ]
     return Request({"type": "http", "headers": headers, "method": "POST", "path": submit.endpoint})
 
 
