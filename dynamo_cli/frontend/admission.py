@@ -16,7 +16,10 @@ OPEN_PATHS = frozenset({"/health", "/metrics", "/version"})
 
 FORWARDED = ("x-session-id", "x-priority", "traceparent", "tracestate")
 
+MAX_SESSION_ID = 256
+
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_PRIORITY = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 def request_id(given: str | None) -> str:
@@ -68,6 +71,18 @@ def check_body(body: bytes) -> None:
         raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object.")
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises `InvalidRequest` for a priority or a session that cannot be one."""
+    priority, session = headers.get("X-Priority"), headers.get("X-Session-ID")
+    if priority is not None and not _PRIORITY.fullmatch(priority.strip()):
+        raise InvalidRequest(
+            f"X-Priority is a whole number of at most 9 digits, not {priority!a}; "
+            "smaller is served earlier."
+        )
+    if session is not None and len(session) > MAX_SESSION_ID:
+        raise InvalidRequest(f"X-Session-ID has at most {MAX_SESSION_ID} characters.")
 
 
 def forwarded(headers: Mapping[str, str], name: str) -> list[tuple[str, str]]:

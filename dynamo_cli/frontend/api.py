@@ -23,11 +23,11 @@ from dynamo_cli.errors import (
     NotReady,
     PayloadTooLarge,
 )
-from dynamo_cli.frontend import admission, metrics
+from dynamo_cli.frontend import admission, inspect, metrics
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
 from dynamo_cli.frontend.server import JSON, error_response, json_response
 from dynamo_cli.frontend.stream import EventStream, failure_event
-from dynamo_cli.messages import Endpoint, Head, Phase, Reply
+from dynamo_cli.messages import Endpoint, Head, Reply
 from dynamo_cli.telemetry.fold import Fold
 from dynamo_cli.telemetry.meter import Meter
 from dynamo_cli.telemetry.snapshot import Snapshot
@@ -39,6 +39,7 @@ CLIENT_CLOSED = 499
 """Status in the counters of a request whose client did not wait for the answer."""
 
 RETRY_AFTER_S = 2
+EVENT_STREAM = "text/event-stream"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,9 @@ class Api:
         meter: counts what passes.
         fold: whether requests can be served.
         snapshot: gives the state of the whole tree.
+
+    Attributes:
+        broadcast: to those who watch the tree.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Api:
         self._fold = fold
         self._snapshot = snapshot
         self._one_ended = asyncio.Event()
+        self.broadcast = inspect.Broadcast(snapshot, fold.decisions, time.monotonic_ns)
         self._routes: dict[str, dict[str, Route]] = {
             **{path: {"POST": self._generate} for path in GENERATE_PATHS},
             Endpoint.MODELS: {"GET": self._models},
@@ -98,6 +103,8 @@ class Api:
             "/metrics": {"GET": self._metrics},
             "/version": {"GET": self._version},
             "/dynamo/snapshot": {"GET": self._show_snapshot},
+            "/dynamo/decisions": {"GET": self._decisions},
+            "/dynamo/stream": {"GET": self._watch},
         }
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
@@ -171,6 +178,7 @@ class Api:
 
     async def _generate(self, visit: Visit) -> web.StreamResponse:
         self._check_serving()
+        admission.check_headers(visit.http.headers)
         admission.check_load(self._meter.in_flight, self._config.max_inflight)
         self._meter.in_flight += 1
         try:
@@ -267,13 +275,7 @@ class Api:
 
     async def _health(self, visit: Visit) -> web.StreamResponse:
         snapshot = self._snapshot()
-        whole = all(process.phase == Phase.READY for process in snapshot.processes)
-        health = {
-            "status": ("ok" if whole else "degraded") if snapshot.serving else "unavailable",
-            "reason": snapshot.reason,
-            "processes": msgspec.to_builtins(snapshot.processes),
-        }
-        response = json_response(health, 200 if snapshot.serving else 503)
+        response = json_response(inspect.health(snapshot), 200 if snapshot.serving else 503)
         if not snapshot.serving:
             response.headers["Retry-After"] = str(RETRY_AFTER_S)
         return response
@@ -288,9 +290,22 @@ class Api:
     async def _show_snapshot(self, visit: Visit) -> web.StreamResponse:
         return web.Response(body=msgspec.json.encode(self._snapshot()), content_type=JSON)
 
+    async def _decisions(self, visit: Visit) -> web.StreamResponse:
+        now = time.monotonic_ns()
+        body = inspect.decisions(self._fold.decisions, visit.http.query, now)
+        return web.Response(body=body, content_type=JSON)
+
+    async def _watch(self, visit: Visit) -> web.StreamResponse:
+        interval_s = inspect.stream_interval_s(visit.http.query)
+        head = Head(visit.id, 200, EVENT_STREAM)
+        limit = self._config.max_pending_bytes
+        stream = await EventStream.start(visit.http, head, visit.id, limit)
+        await self.broadcast.watch(stream.write, interval_s)
+        return stream.response
+
 
 def _reply(reply: Reply) -> web.Response:
-    headers = {"Content-Type": reply.content_type}
+    headers = {"Content-Type": reply.content_type, **dict(reply.headers)}
     return web.Response(body=reply.body, status=reply.status, headers=headers)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,6 +14,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from dynamo_cli.frontend import routing_metrics
+from dynamo_cli.frontend.routing_metrics import counter as _counter
 from dynamo_cli.telemetry.meter import Meter
 from dynamo_cli.telemetry.snapshot import Snapshot
 from dynamo_cli.topology import ProcessId, Role
@@ -73,6 +75,8 @@ class _Page(Collector):
         yield from _latencies(self._meter)
         yield from _workers(self._snapshot)
         yield from _tree(self._snapshot)
+        if self._snapshot.router is not None:
+            yield from routing_metrics.of(self._snapshot.router)
 
 
 def _requests(meter: Meter) -> Iterator[Metric]:
@@ -132,13 +136,8 @@ def _tree(snapshot: Snapshot) -> Iterator[Metric]:
         depths.add_metric([peer], depth)
     yield depths
     yield _counter("refused_sends", "Messages a full link refused.", "process", _refused(snapshot))
-    if snapshot.router is not None:
-        decisions = CounterMetricFamily(
-            "dynamo_llm_router_decisions", "Routing decisions.", labels=["worker", "policy"]
-        )
-        for worker, count in snapshot.router.decisions.items():
-            decisions.add_metric([str(worker), snapshot.router.policy], count)
-        yield decisions
+    unrouted = [(str(one), count) for one, count in snapshot.unrouted_requests.items()]
+    yield _counter("unrouted_requests", "Placed without the router.", "processor", unrouted)
 
 
 def _refused(snapshot: Snapshot) -> Iterator[tuple[str, int]]:
@@ -148,10 +147,3 @@ def _refused(snapshot: Snapshot) -> Iterator[tuple[str, int]]:
         yield Role.ROUTER, snapshot.router.refused_sends
     for worker in snapshot.workers:
         yield ProcessId(Role.WORKER, worker.worker).name, worker.refused_sends
-
-
-def _counter(name: str, text: str, label: str, values: Iterable[tuple[str, int]]) -> Metric:
-    metric = CounterMetricFamily(f"dynamo_llm_{name}", text, labels=[label])
-    for value, count in values:
-        metric.add_metric([value], count)
-    return metric

@@ -19,6 +19,7 @@ from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
     Chunks,
+    Decisions,
     Drain,
     Drained,
     EngineReady,
@@ -28,6 +29,7 @@ from dynamo_cli.messages import (
     PhaseChange,
     Probe,
     ProbeResult,
+    ProcessorStats,
     ProcessTable,
     Reply,
     RouterStats,
@@ -110,8 +112,10 @@ class Frontend:
                 self._exchange.answered(message)
             case Finish() as message:
                 self._exchange.finished(message)
-            case WorkerStats() | RouterStats() | EngineReady() as message:
-                self._fold.apply(message)
+            case WorkerStats() | RouterStats() | EngineReady() | Decisions() as message:
+                self._fold.apply(message, time.monotonic_ns())
+            case ProcessorStats() as stats:
+                self._fold.processor_stats(peer.index, stats)
 
     def on_link(self, peer: ProcessId) -> None:
         """Processors are used when the process table says that they are ready."""
@@ -120,6 +124,7 @@ class Frontend:
         match peer.role:
             case Role.PROCESSOR:
                 self._exchange.processor_down(peer, reason)
+                self._fold.processor_gone(peer.index)
             case Role.WORKER:
                 self._fold.worker_gone(peer.index)
             case Role.ROUTER:
@@ -139,7 +144,7 @@ class Frontend:
                 self._stopped.set()
 
     def _on_table(self, table: ProcessTable) -> None:
-        self._fold.apply(table)
+        self._fold.apply(table, time.monotonic_ns())
         for state in table.processes:
             processor = ProcessId(state.role, state.index)
             linked = processor in self._switchboard.links
@@ -164,6 +169,7 @@ class Frontend:
         set_title(self._process, Phase.DRAINING)
         self._fold.draining = True
         self._listener.close()
+        self._api.broadcast.close()
         await _at_most(timeout_s, self._api.idle())
         remaining = self._meter.in_flight
         if remaining:

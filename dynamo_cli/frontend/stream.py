@@ -55,6 +55,7 @@ class EventStream:
             "Cache-Control": "no-cache",
             "X-Accel-Buffering": "no",
             "X-Request-ID": request_id,
+            **dict(head.headers),
         }
         response = web.StreamResponse(status=head.status, headers=headers)
         writer = await response.prepare(http)

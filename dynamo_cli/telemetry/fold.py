@@ -6,13 +6,18 @@ from typing import TypeVar
 
 from dynamo_cli import __version__
 from dynamo_cli.messages import (
+    Decisions,
     EngineReady,
+    Phase,
+    ProcessorStats,
     ProcessState,
     ProcessTable,
     RouterStats,
     WorkerStats,
 )
+from dynamo_cli.telemetry.decisions import DecisionLog
 from dynamo_cli.telemetry.meter import Meter
+from dynamo_cli.telemetry.routing import RoutingFold, silence
 from dynamo_cli.telemetry.snapshot import (
     ProcessView,
     RouterView,
@@ -45,6 +50,7 @@ class Fold:
         started_ns: start of the frontend.
 
     Attributes:
+        decisions: the last ones of the router.
         url: where the frontend listens.
         draining: it takes no new requests, whatever the table says.
     """
@@ -57,8 +63,8 @@ class Fold:
         self._engines: dict[int, EngineReady] = {}
         self._loads: dict[int, WorkerStats] = {}
         self._ended_lives: dict[int, dict[str, int]] = {}
-        self._router: RouterStats | None = None
-        self._ended_router = RouterStats("", {}, {}, 0)
+        self._routing = RoutingFold()
+        self.decisions = DecisionLog()
         self.url = ""
         self.draining = False
 
@@ -72,7 +78,11 @@ class Fold:
         """Why not, when they cannot."""
         return "shutting down" if self.draining else self._table.reason
 
-    def apply(self, message: ProcessTable | EngineReady | WorkerStats | RouterStats) -> None:
+    def apply(
+        self,
+        message: ProcessTable | EngineReady | WorkerStats | RouterStats | Decisions,
+        now_ns: int,
+    ) -> None:
         match message:
             case ProcessTable():
                 self._table = message
@@ -81,7 +91,17 @@ class Fold:
             case WorkerStats(worker):
                 self._loads[worker] = message
             case RouterStats():
-                self._router = message
+                self._routing.router(message, now_ns)
+            case Decisions():
+                self.decisions.add(message)
+
+    def processor_stats(self, index: int, stats: ProcessorStats) -> None:
+        """What a processor reports of itself."""
+        self._routing.processor(index, stats)
+
+    def processor_gone(self, index: int) -> None:
+        """A life of a processor ended: its totals are kept."""
+        self._routing.processor_gone(index)
 
     def worker_gone(self, worker: int) -> None:
         """A life of a worker ended: its totals are kept, its load is gone."""
@@ -90,9 +110,7 @@ class Fold:
 
     def router_gone(self) -> None:
         """A life of the router ended, likewise."""
-        if (router := self._router_totals()) is not None:
-            self._ended_router = router
-            self._router = RouterStats(router.policy, {}, {}, 0)
+        self._routing.router_gone()
 
     def _totals(self, worker: int) -> dict[str, int]:
         """A worker's counters over all its lives."""
@@ -100,29 +118,21 @@ class Fold:
         now = {name: getattr(stats, name) if stats is not None else 0 for name in _COUNTERS}
         return _added(before, now)
 
-    def _router_totals(self) -> RouterStats | None:
-        now, before = self._router, self._ended_router
-        if now is None:
-            return None
-        return RouterStats(
-            now.policy,
-            _added(before.decisions, now.decisions),
-            now.active_requests,
-            before.refused_sends + now.refused_sends,
-        )
-
     def snapshot(self, now_ns: int, links: dict[str, int], refused_sends: int) -> Snapshot:
         """Everything as of now; `links` and `refused_sends` are the caller's own."""
+        router, unrouted = self._routing.view(now_ns), self._routing.unrouted()
         return Snapshot(
             version=__version__,
             uptime_s=(now_ns - self._started_ns) / SECOND_NS,
             url=self.url,
             serving=self.serving,
             reason=self.reason,
+            warnings=self._warnings(router, sum(unrouted.values())),
             models=self._models,
             processes=[_process(state, now_ns) for state in self._table.processes],
             workers=[self._worker(index) for index in self._worker_indices()],
-            router=self._router_view(),
+            router=router,
+            unrouted_requests=unrouted,
             traffic=_traffic(self._meter, now_ns),
             aborts=dict(self._meter.aborts),
             errors=dict(self._meter.errors),
@@ -150,12 +160,17 @@ class Fold:
             **totals,
         )
 
-    def _router_view(self) -> RouterView | None:
-        if (router := self._router_totals()) is None:
-            return None
-        return RouterView(
-            router.policy, router.decisions, router.active_requests, router.refused_sends
-        )
+    def _warnings(self, router: RouterView | None, unrouted: int) -> list[str]:
+        warnings = []
+        if router is not None and router.silent_workers:
+            warnings.append(silence(router.silent_workers, self._engines))
+        routers = [state for state in self._table.processes if state.role is Role.ROUTER]
+        if unrouted and any(state.phase != Phase.READY for state in routers):
+            warnings.append(
+                f"the router is not there: {unrouted} requests were placed without it so far, "
+                "each on the worker with the fewest."
+            )
+        return warnings
 
 
 def _added(before: dict[K, int], now: dict[K, int]) -> dict[K, int]:

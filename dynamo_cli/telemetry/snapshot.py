@@ -45,18 +45,67 @@ class WorkerView(msgspec.Struct, frozen=True):
     refused_sends: int
 
 
-class RouterView(msgspec.Struct, frozen=True):
-    """What the router did; by worker index.
+class RouterWorkerView(msgspec.Struct, frozen=True):
+    """A worker as the router sees it.
 
     Attributes:
-        decisions: total over all its lives.
-        active_requests: that it counts as running now.
+        decisions: how often it was chosen, over all lives of the router.
+        active_requests, prefill_blocks, decode_blocks: promised to it now.
+        index_blocks: prefix blocks that it is known to hold.
+    """
+
+    worker: int
+    decisions: int
+    active_requests: int
+    prefill_blocks: int
+    decode_blocks: int
+    index_blocks: int
+
+
+class HitRatios(msgspec.Struct, frozen=True):
+    """Share of prompt tokens found in a cache; None before any.
+
+    Attributes:
+        estimated: by the router, before.
+        measured: by the engines, after.
+    """
+
+    estimated: float | None
+    measured: float | None
+
+
+class RouterView(msgspec.Struct, frozen=True):
+    """What the router did, over all its lives, and what it knows now; see `RouterStats`.
+
+    Attributes:
+        decisions, active_requests: by worker index; `workers` has the same and more.
+        recent: hit ratios of the last 60 s; `overall` since the start.
+        load_skew_ratio: active requests of the busiest worker against the mean; 1 is even.
+        silent_workers: that send no events although they should.
     """
 
     policy: str
     decisions: dict[int, int]
     active_requests: dict[int, int]
+    workers: list[RouterWorkerView]
     refused_sends: int
+    waiting_requests: int
+    index_entries: int
+    index_bytes: int
+    event_blocks: dict[str, int]
+    event_lag_us: float
+    resyncs: dict[str, int]
+    released: dict[str, int]
+    prompt_tokens: int
+    predicted_tokens: int
+    measured_tokens: int
+    over_predicted_requests: int
+    recent: HitRatios
+    overall: HitRatios
+    load_skew_ratio: float
+    silent_workers: list[int]
+    decision_us: list[int]
+    decision_total_us: float
 
 
 class TrafficView(msgspec.Struct, frozen=True):
@@ -90,6 +139,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         uptime_s: of the frontend.
         url: where the frontend listens; empty before it does.
         reason: why nothing is served, when nothing is.
+        warnings: what works worse than it should, and what to do.
+        unrouted_requests: placed without the router although there is one, by processor.
         links: bytes that the frontend has sent and that were not read yet, by peer.
         refused_sends: messages that full links of the frontend refused.
     """
@@ -99,10 +150,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     url: str
     serving: bool
     reason: str
+    warnings: list[str]
     models: tuple[str, ...]
     processes: list[ProcessView]
     workers: list[WorkerView]
     router: RouterView | None
+    unrouted_requests: dict[int, int]
     traffic: TrafficView
     aborts: dict[str, int]
     errors: dict[str, int]

@@ -182,7 +182,7 @@ def test_the_snapshot_and_the_metrics_show_the_tree() -> None:
         config = FrontendConfig(port=0, served_names=("a model", "alias"))
         async with Stage(config) as stage:
             worker = await stage.neighbour(WORKER)
-            worker.send(EngineReady(0, ["generate"], 4096, 16, 512))
+            worker.send(EngineReady(0, ["generate"], 4096, 16, 512, 8))
             worker.send(stats(1))
             worker.die()
             reborn = await stage.neighbour(WORKER)

@@ -45,12 +45,12 @@ def test_a_histogram_counts_by_upper_bound() -> None:
 def test_a_worker_s_totals_survive_its_restart_and_its_load_does_not() -> None:
     fold = Fold(Meter(), ("tiny",), 0)
     life = WorkerStats(0, 2, 1, 0.5, 100, 40, 300, 20, 0, 9, 0)
-    fold.apply(life)
+    fold.apply(life, 0)
     fold.worker_gone(0)
     (gone,) = fold.snapshot(SECOND_NS, {}, 0).workers
     assert (gone.num_running_reqs, gone.kv_cache_usage) == (0, 0.0)
     assert (gone.prefix_cache_queries_tokens, gone.output_tokens) == (100, 20)
-    fold.apply(life)
+    fold.apply(life, 0)
     (back,) = fold.snapshot(SECOND_NS, {}, 0).workers
     assert (back.num_running_reqs, back.output_tokens, back.hit_ratio) == (2, 40, 0.4)
 

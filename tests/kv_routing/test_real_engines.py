@@ -1,0 +1,133 @@
+"""KV routing over real engines whose caches are too small for everything."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.kv_routing.talk import (
+    BLOCK,
+    CONVERSATIONS,
+    ENGINE,
+    ask,
+    cached_share,
+    conversations,
+    rightly_predicted,
+    talk,
+)
+from tests.support.server import Server, wait_until
+
+pytestmark = pytest.mark.engine
+
+KV = ("--router", "kv", "--debug-headers", *ENGINE)
+
+
+def test_it_finds_more_than_round_robin_and_predicts_what_is_found() -> None:
+    with (
+        Server("--workers", "2", *KV) as kv,
+        Server("--workers", "2", "--router", "round-robin", "--debug-headers", *ENGINE) as blind,
+    ):
+        found = {1: 0.0, 2: 0.0}
+        for seed in (1, 2):
+            answers = talk(kv, seed)
+            assert rightly_predicted(answers) >= 0.99
+            assert {one.worker for one in answers} == {0, 1}
+            found[seed] = cached_share(answers) / cached_share(talk(blind, seed))
+        assert min(found.values()) >= 1.5, found
+        snapshot = kv.snapshot()
+        removed = snapshot["router"]["event_blocks"]["removed"]
+        assert removed > 100  # the caches were too small for all of it
+
+
+def test_predictions_hold_after_a_worker_and_the_router_died() -> None:
+    with Server("--workers", "3", *KV) as server:
+        people = conversations(3)
+
+        def turn() -> float:
+            return rightly_predicted([person.turn(server) for person in people])
+
+        assert min(turn(), turn()) >= 0.99
+        for name in ("worker 1", "router", "worker 0", "router"):
+            kill(server, name)
+            assert min(turn(), turn()) >= 0.99, name
+        resyncs = server.snapshot()["router"]["resyncs"]
+        assert resyncs["start"] >= 3 + 3 + 3 + 2
+
+
+def kill(server: Server, name: str) -> None:
+    """And wait until it is there again."""
+    before = server.pid_of(name)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: server.pid_of(name) not in (0, before), 30, f"{name} is started again")
+    server.wait_ready()
+
+
+def test_a_session_stays_together() -> None:
+    with Server("--workers", "2", *KV) as server:
+        one, other = conversations(5)[:2]
+        first = one.turn(server, **{"X-Session-ID": "s1"})
+        second = one.turn(server, **{"X-Session-ID": "s1"})
+        assert second.worker == first.worker
+        assert second.cached_tokens >= first.prompt_tokens // BLOCK * BLOCK
+        assert other.turn(server).worker == 1 - first.worker
+
+
+def test_siblings_stay_together() -> None:
+    with Server("--workers", "3", *KV) as server:
+        for number in range(6):
+            body = {"prompt": f"once {number}", "n": 4, "max_tokens": 30, "ignore_eos": True}
+            answer, content = ask(server, "/v1/completions", body | {"model": "tiny"})
+            assert answer.worker in {0, 1, 2}  # one, not a list of several
+            assert len(content["choices"]) == 4
+        wait_until(lambda: idle(server), 5, "no load is left in the ledger")
+
+
+def idle(server: Server) -> bool:
+    router = server.snapshot()["router"]
+    return not any(router["active_requests"].values())
+
+
+def test_who_is_more_urgent_waits_less() -> None:
+    with (
+        Server("--workers", "1", *KV, "--max-num-seqs", "1") as server,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        ended: list[str] = []
+
+        def request(name: str, priority: str) -> None:
+            body = {"model": "tiny", "prompt": name, "max_tokens": 60, "ignore_eos": True}
+            ask(server, "/v1/completions", body, {"X-Priority": priority})
+            ended.append(name)
+
+        running = [pool.submit(request, f"first {number}", "0") for number in range(2)]
+        wait_until(lambda: server.snapshot()["traffic"]["in_flight"] == 2, 5, "they run")
+        waiting = [pool.submit(request, f"patient {number}", "5") for number in range(4)]
+        wait_until(lambda: server.snapshot()["traffic"]["in_flight"] >= 4, 5, "some wait")
+        waiting.append(pool.submit(request, "urgent", "-5"))
+        for one in running + waiting:
+            one.result()
+        assert ended.index("urgent") < min(ended.index(f"patient {n}") for n in (1, 2, 3))
+
+
+def test_without_events_it_says_so_and_serves() -> None:
+    with Server("--workers", "2", *KV, "--no-enable-prefix-caching") as server:
+        answers = talk(server, 1, turns=1)
+        assert {one.worker for one in answers} == {0, 1}
+        assert all(one.cached_tokens == one.predicted_blocks == 0 for one in answers)
+        wait_until(lambda: server.snapshot()["router"]["silent_workers"], 5, "a warning")
+        assert "no KV events" in server.log
+        status, health = server.get("/health")
+        assert status == 200
+        assert "--no-enable-prefix-caching" in health["warnings"][0]
+
+
+def test_the_router_dies_under_load_and_no_request_fails() -> None:
+    with Server("--workers", "2", *KV) as server, ThreadPoolExecutor(4) as pool:
+        talks = [pool.submit(talk, server, seed, 3) for seed in range(4)]
+        for _ in range(3):
+            kill(server, "router")
+        for one in talks:
+            assert len(one.result()) == 3 * CONVERSATIONS  # each of them with status 200
