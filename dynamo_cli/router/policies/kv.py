@@ -23,7 +23,8 @@ def blocks_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) ->
 
     ``weight * max(active prefill blocks + prompt blocks - overlap, 0) + active decode blocks +
     incoming blocks``, lowest wins: the cost function of NVIDIA Dynamo 1.x's KV router
-    (``lib/llm/src/kv_router``, ``prefill_load_scale``).
+    (``lib/llm/src/kv_router``, ``prefill_load_scale``). Dynamo counts a block that several
+    requests share once; here it counts once from the worker's next report on (`Ledger.report`).
     """
     return [
         {
