@@ -45,7 +45,7 @@ INDEXED = (10_000, 100_000, 1_000_000)
 PROMPTS = (10, 500, 8_000)
 CONFIG = RouterConfig("kv")
 PROCESSOR, ROUTER = ProcessId(Role.PROCESSOR), ProcessId(Role.ROUTER)
-KIB_EVENT_BLOCKS = 64
+BATCH_BLOCKS = 64
 """Blocks stored and removed by one message of a busy worker."""
 
 
@@ -222,11 +222,11 @@ def stream_events(peer: Peer, worker: int, rate: float) -> None:
     peer.board.send(ROUTER, KvEvents(worker, 0, b"", b"", True, 0, {}))
     old = b""
     while True:
-        new = u64(dice, KIB_EVENT_BLOCKS).tobytes()
+        new = u64(dice, BATCH_BLOCKS).tobytes()
         now = time.monotonic_ns()
         peer.board.send(ROUTER, KvEvents(worker, sequence, new, old, False, now, {}))
         old, sequence = new, sequence + 1
-        time.sleep(KIB_EVENT_BLOCKS * 2 / rate)
+        time.sleep(BATCH_BLOCKS * 2 / rate)
         peer.board.poll(0)
 
 
