@@ -13,15 +13,35 @@ from dynamo_cli.messages import (
     Candidate,
     Chunk,
     Chunks,
+    Decisions,
     Endpoint,
-    FirstToken,
     FromRouter,
+    Measured,
     Message,
+    RequestEnd,
+    RouteAnswer,
     RoutingDecision,
     Submit,
     ToFrontend,
     ToProcessor,
     ToWorker,
+)
+
+DECISION = RoutingDecision(
+    request_id="r",
+    api_id="api",
+    worker=1,
+    policy="kv",
+    reason="cost",
+    prompt_tokens=70,
+    required_blocks=3,
+    overlap_blocks=2,
+    block_size=32,
+    candidates=[Candidate(1, 0.5, 2, {"load": 0.5})],
+    margin=0.0,
+    waited_us=0.0,
+    decision_us=12.5,
+    decided_ns=7,
 )
 
 
@@ -32,7 +52,8 @@ from dynamo_cli.messages import (
         (ToProcessor, Abort("r", "client_left")),
         (ToFrontend, Chunks([Chunk("a", b"data: 1\n\n", 1), Chunk("b", b"", 0)])),
         (ToWorker, AddRequest("r", b"\x01\x00\x00\x00", [b"envelope", b"buffer"])),
-        (FromRouter, RoutingDecision("r", 1, "kv", [Candidate(1, 0.5, {"load": 0.5})], 12.5)),
+        (FromRouter, RouteAnswer("r", 1, 3)),
+        (ToFrontend, Decisions([DECISION], [Measured("r", 32)], 0)),
     ],
 )
 def test_there_and_back(union: object, message: Message) -> None:
@@ -54,7 +75,7 @@ WHOLE = encode(Abort("r", "client_left"))
         pytest.param(msgspec.msgpack.encode({"type": "Abort"}), id="not an array"),
         pytest.param(msgspec.msgpack.encode(["Abort", b"\xff", "x"]), id="bytes for text"),
         pytest.param(msgspec.msgpack.encode(["Abort", "r"])[:-1] + b"\xff", id="not text"),
-        pytest.param(encode(FirstToken("r")), id="of another link"),
+        pytest.param(encode(RequestEnd("r")), id="of another link"),
     ],
 )
 def test_what_is_none_of_the_union_is_corrupt(payload: bytes) -> None:

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from dynamo_cli.ipc.switchboard import join
-from dynamo_cli.messages import FirstToken, LinkDown
+from dynamo_cli.messages import LinkDown, RequestEnd
 
 from .support import HERE, THERE, Party, spec
 
@@ -44,8 +44,8 @@ class Survivor:
         join(self.here.control, there.control, HERE, THERE, spec=spec(), generation=generation)
         serve()
         other.poll(0)
-        assert other.send(HERE, FirstToken("there"))
-        assert self.board.send(THERE, FirstToken("here"))
+        assert other.send(HERE, RequestEnd("there"))
+        assert self.board.send(THERE, RequestEnd("here"))
         serve()
         other.poll(0)
         assert len(heard.payloads()) == 1

@@ -17,7 +17,7 @@ from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.link import MAX_PENDING_BYTES
 from dynamo_cli.ipc.ring import HEADER_BYTES
 from dynamo_cli.ipc.switchboard import ROUNDS, Handler, Switchboard, join
-from dynamo_cli.messages import Drain, FirstToken, LinkDown, LinkUp, Phase, PhaseChange, Stop
+from dynamo_cli.messages import Drain, LinkDown, LinkUp, Phase, PhaseChange, RequestEnd, Stop
 from dynamo_cli.topology import ProcessId, Role
 
 from .support import HERE, KIB, THERE, Party, Recorder, exit_code, ring, spec
@@ -94,17 +94,17 @@ def test_joined_processes_hear_of_each_other(stage: Stage) -> None:
 
 def test_messages_reach_the_peer(stage: Stage) -> None:
     stage.joined()
-    assert stage.board.send(THERE, FirstToken("r"))
+    assert stage.board.send(THERE, RequestEnd("r"))
     assert stage.other.poll(0)
     (payload,) = stage.other_heard.payloads()
-    assert Decoder(FirstToken)(payload) == FirstToken("r")
+    assert Decoder(RequestEnd)(payload) == RequestEnd("r")
     assert not stage.other.poll(0)
 
 
 def test_no_link_no_message(stage: Stage) -> None:
-    assert not stage.board.send(THERE, FirstToken("r"))
+    assert not stage.board.send(THERE, RequestEnd("r"))
     stage.joined()
-    assert not stage.board.send(ProcessId(Role.ROUTER), FirstToken("r"))
+    assert not stage.board.send(ProcessId(Role.ROUTER), RequestEnd("r"))
     assert stage.board.refused_sends() == 0
 
 
