@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dynamo_cli.topology import ProcessId, Role, tree
 
@@ -12,6 +12,8 @@ DEFAULT_MAX_BODY_BYTES = 32 * 1024 * 1024
 KV_POLICY = "kv"
 ROUTER_POLICIES = ("random", "round-robin", "least-loaded", KV_POLICY)
 KV_COSTS = ("blocks", "ancestor")
+KV_TRANSFERS = ("shm", "nixl")
+DEFAULT_MAX_LOCAL_PREFILL_LENGTH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,10 @@ class EngineConfig:
         kv_cache_limit_bytes: most that a CPU engine may take for its KV cache when `args` do not
             say how much it gets; 0 leaves it to vLLM.
         log_level: of vLLM's own log.
+        kv_role: kv_producer in a prefill worker, kv_consumer in a decode worker; empty where
+            every worker does its own prefill.
+        kv_transfer: one of `KV_TRANSFERS`: how blocks get from one to the other.
+        kv_arena_bytes: shared memory for blocks on their way, of each prefill worker.
     """
 
     model: str
@@ -38,6 +44,9 @@ class EngineConfig:
     threads: int = 0
     kv_cache_limit_bytes: int = 0
     log_level: str = "ERROR"
+    kv_role: str = ""
+    kv_transfer: str = "shm"
+    kv_arena_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,21 @@ class FrontendConfig:
     max_pending_bytes: int = 1024 * 1024
     served_names: tuple[str, ...] = ()
     first_answer_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRule:
+    """When a prefill is worth sending away; see `worker.placement.decide`.
+
+    Attributes:
+        conditional: only long ones, and only while the queue is short.
+        max_local_prefill_length: tokens that are not in the local cache; more are sent away.
+        max_prefill_queue_size: jobs that may wait in the queue; None: two per prefill worker.
+    """
+
+    conditional: bool = False
+    max_local_prefill_length: int = DEFAULT_MAX_LOCAL_PREFILL_LENGTH
+    max_prefill_queue_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +123,23 @@ class WorkerConfig:
 
     Attributes:
         kv_events: tell the router what the engine's cache holds.
+        placement: where prompts are prefilled; None where there are no prefill workers.
     """
 
     engine: EngineConfig
     kv_events: bool = False
+    placement: PlacementRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillQueueConfig:
+    """The prefill queue.
+
+    Attributes:
+        alarm_s: age of the oldest job from which on the queue is stuck.
+    """
+
+    alarm_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +147,14 @@ class ZygoteConfig:
     engine: EngineConfig
 
 
-ChildConfig = FrontendConfig | ProcessorConfig | RouterConfig | WorkerConfig | ZygoteConfig
+ChildConfig = (
+    FrontendConfig
+    | ProcessorConfig
+    | RouterConfig
+    | WorkerConfig
+    | PrefillQueueConfig
+    | ZygoteConfig
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +175,16 @@ class ServeConfig:
         router: None when one worker needs no router.
         engine_devices: for each worker its GPU indices; empty ones on CPU.
         debug_headers: answers say which worker gave them.
+        prefill_devices: likewise of each prefill worker; none without disaggregation.
+        placement: where prompts are prefilled, with prefill workers.
     """
 
     engine: EngineConfig
     frontend: FrontendConfig
     engine_devices: tuple[tuple[int, ...], ...] = ((),)
+    prefill_devices: tuple[tuple[int, ...], ...] = ()
+    placement: PlacementRule = field(default_factory=PlacementRule)
+    prefill_queue: PrefillQueueConfig = field(default_factory=PrefillQueueConfig)
     processors: int = 1
     router: RouterConfig | None = None
     debug_headers: bool = False
@@ -151,13 +200,41 @@ class ServeConfig:
         """The router needs to know what workers hold and what requests ask for."""
         return self.router is not None and self.router.policy == KV_POLICY
 
+    @property
+    def processor_config(self) -> ProcessorConfig:
+        return ProcessorConfig(
+            self.engine, self.router is not None, self.kv_routing, self.debug_headers
+        )
+
+    def worker_config(self, index: int) -> WorkerConfig:
+        """Of a worker, which decodes only when there are prefill workers."""
+        engine = replace(self.engine, devices=self.engine_devices[index])
+        if not self.prefill_devices:
+            return WorkerConfig(engine, self.kv_routing)
+        engine = replace(engine, kv_role="kv_consumer")
+        return WorkerConfig(engine, self.kv_routing, self.placement)
+
+    def prefill_worker_config(self, index: int) -> WorkerConfig:
+        """Of a prefill worker."""
+        devices = self.prefill_devices[index]
+        return WorkerConfig(replace(self.engine, devices=devices, kv_role="kv_producer"))
+
     def tree(self) -> list[ProcessId]:
         """Every child process, in the order in which they are started."""
-        return tree(self.workers, self.processors, routed=self.router is not None)
+        return tree(
+            self.workers,
+            self.processors,
+            routed=self.router is not None,
+            prefill_workers=len(self.prefill_devices),
+        )
 
     def device_of(self, process: ProcessId) -> str:
         """Where its engine runs, for people; empty when it has none."""
-        if process.role is not Role.WORKER:
-            return ""
-        devices = self.engine_devices[process.index]
+        match process.role:
+            case Role.WORKER:
+                devices = self.engine_devices[process.index]
+            case Role.PREFILL_WORKER:
+                devices = self.prefill_devices[process.index]
+            case _:
+                return ""
         return "gpu " + ",".join(map(str, devices)) if devices else "cpu"

@@ -22,6 +22,8 @@ class Role(StrEnum):
     PROCESSOR = "processor"
     ROUTER = "router"
     WORKER = "worker"
+    PREFILL_QUEUE = "prefill queue"
+    PREFILL_WORKER = "prefill worker"
 
 
 class ProcessId(NamedTuple):
@@ -38,8 +40,8 @@ class ProcessId(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> ProcessId:
         """The inverse of `name`."""
-        role, _, index = name.partition(" ")
-        return cls(Role(role), int(index or 0))
+        role, _, index = name.rpartition(" ")
+        return cls(Role(role), int(index)) if index.isdecimal() else cls(Role(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ ROLES: dict[Role, RoleSpec] = {
     Role.PROCESSOR: RoleSpec("dynamo_cli.processor.process", engine=True, many=True),
     Role.ROUTER: RoleSpec("dynamo_cli.router.process"),
     Role.WORKER: RoleSpec("dynamo_cli.worker.process", engine=True, many=True),
+    Role.PREFILL_QUEUE: RoleSpec("dynamo_cli.prefill_queue.process"),
+    Role.PREFILL_WORKER: RoleSpec("dynamo_cli.worker.prefill", engine=True, many=True),
 }
 
 
@@ -92,16 +96,27 @@ LINKS: tuple[LinkSpec, ...] = (
     LinkSpec(Role.WORKER, Role.ROUTER, 2 * MIB, 64 * KIB, "load and KV events ->"),
     LinkSpec(Role.WORKER, Role.FRONTEND, 256 * KIB, 64 * KIB, "telemetry ->"),
     LinkSpec(Role.ROUTER, Role.FRONTEND, 256 * KIB, 64 * KIB, "telemetry ->"),
+    LinkSpec(Role.WORKER, Role.PREFILL_QUEUE, 2 * MIB, 64 * KIB, "push -> / <- depth"),
+    LinkSpec(Role.PREFILL_WORKER, Role.PREFILL_QUEUE, 64 * KIB, 2 * MIB, "pull -> / <- jobs"),
+    LinkSpec(
+        Role.PREFILL_WORKER, Role.WORKER, 256 * KIB, 64 * KIB, "notify finished -> / <- release"
+    ),
+    LinkSpec(Role.PREFILL_QUEUE, Role.FRONTEND, 64 * KIB, 64 * KIB, "telemetry ->"),
+    LinkSpec(Role.PREFILL_WORKER, Role.FRONTEND, 64 * KIB, 64 * KIB, "telemetry ->"),
 )
 
 
-def tree(workers: int, processors: int, *, routed: bool) -> list[ProcessId]:
+def tree(
+    workers: int, processors: int, *, routed: bool, prefill_workers: int = 0
+) -> list[ProcessId]:
     """Every child of the supervisor, in the order in which they are started."""
     return [
         # The zygote first: its import is what takes time. The light ones come meanwhile.
         ProcessId(Role.ZYGOTE),
         ProcessId(Role.FRONTEND),
         *([ProcessId(Role.ROUTER)] if routed else []),
+        *([ProcessId(Role.PREFILL_QUEUE)] if prefill_workers else []),
+        *(ProcessId(Role.PREFILL_WORKER, index) for index in range(prefill_workers)),
         *(ProcessId(Role.WORKER, index) for index in range(workers)),
         *(ProcessId(Role.PROCESSOR, index) for index in range(processors)),
     ]

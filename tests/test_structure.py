@@ -13,7 +13,7 @@ import pytest
 import dynamo_cli
 
 ROOT = Path(dynamo_cli.__file__).parent
-PROCESSES = ("frontend", "processor", "router", "worker")
+PROCESSES = ("frontend", "processor", "router", "worker", "prefill_queue")
 ONLY_IN = {
     "vllm": ("engines/vllm",),
     "torch": ("engines/vllm",),
@@ -32,6 +32,12 @@ PURE = (
     "router/report.py",
     "router/state.py",
     "worker/feed.py",
+    "worker/placement.py",
+    "worker/remote.py",
+    "prefill_queue/jobs.py",
+    "prefill_queue/ranking.py",
+    "prefill_queue/state.py",
+    "engines/vllm/transfer/slots.py",
     "supervisor/placement.py",
     "supervisor/verdict.py",
     "telemetry",

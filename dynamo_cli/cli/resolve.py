@@ -9,17 +9,20 @@ from dynamo_cli.cli.machine import MIB, Machine
 from dynamo_cli.config import (
     DEFAULT_HOST,
     DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_MAX_LOCAL_PREFILL_LENGTH,
     DEFAULT_PORT,
     KV_COSTS,
     KV_POLICY,
     ROUTER_POLICIES,
     EngineConfig,
     FrontendConfig,
+    PlacementRule,
+    PrefillQueueConfig,
     RouterConfig,
     ServeConfig,
 )
 from dynamo_cli.errors import ResourceError, UsageError
-from dynamo_cli.supervisor.placement import groups_of, place, sharers
+from dynamo_cli.supervisor.placement import Devices, groups_of, place, sharers
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 AUTO = "auto"
@@ -75,6 +78,8 @@ class Typed:
     conditional_disagg: bool = False
     max_local_prefill_length: int | None = None
     max_prefill_queue_size: int | None = None
+    kv_transfer: str | None = None
+    prefill_alarm_s: float = 5.0
     host: str = DEFAULT_HOST
     http_port: int = DEFAULT_PORT
     api_keys: Sequence[str] = ()
@@ -89,27 +94,29 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     """The plan; the model's path is still what was typed.
 
     Raises:
-        UsageError: options that do not go together, or that are not available yet.
+        UsageError: options that do not go together.
         ResourceError: the machine has too little.
     """
-    _refuse_what_is_not_there_yet(typed)
+    kv_transfer = _kv_transfer(typed, machine)
     # Who says how many workers there shall be takes the GPUs in order, busy ones too.
     auto = typed.workers == AUTO
     gpus = [gpu.index for gpu in machine.gpus if gpu.free or not auto]
     workers = max(1, len(groups_of(typed.worker_tp, gpus))) if auto else _count(typed.workers)
     if machine.gpus and not gpus:
         raise ResourceError("every GPU is in use by somebody else; --workers 1 tries nevertheless.")
-    devices = place(workers, typed.worker_tp, gpus, reuse=typed.reuse_gpus)
+    prefill_devices, devices = _devices(typed, workers, gpus)
+    engines = workers + typed.prefill_workers
     names = tuple(typed.served_names or (typed.model,))
     on_cpu = not machine.gpus
     engine = EngineConfig(
         model=typed.model,
         path=typed.model,
         served_names=names,
-        args=_engine_args(typed, machine, workers, sharers(devices)),
-        threads=(typed.engine_threads or max(1, machine.cores // workers)) if on_cpu else 0,
-        kv_cache_limit_bytes=_kv_cache_limit(machine.available_bytes, workers) if on_cpu else 0,
+        args=_engine_args(typed, machine, sharers([*prefill_devices, *devices])),
+        threads=(typed.engine_threads or max(1, machine.cores // engines)) if on_cpu else 0,
+        kv_cache_limit_bytes=_kv_cache_limit(machine.available_bytes, engines) if on_cpu else 0,
         log_level=typed.log_level.upper(),
+        kv_transfer=kv_transfer,
     )
     frontend = FrontendConfig(
         host=typed.host,
@@ -126,6 +133,9 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         router=_router(typed, workers),
         debug_headers=typed.debug_headers,
         engine_devices=tuple(devices),
+        prefill_devices=tuple(prefill_devices),
+        placement=_placement(typed),
+        prefill_queue=PrefillQueueConfig(typed.prefill_alarm_s),
         drain_timeout_s=typed.drain_timeout_s,
     )
 
@@ -140,18 +150,62 @@ def warnings(typed: Typed) -> list[str]:
     return []
 
 
-def _refuse_what_is_not_there_yet(typed: Typed) -> None:
+def _devices(
+    typed: Typed, workers: int, gpus: Sequence[int]
+) -> tuple[list[Devices], list[Devices]]:
+    """GPUs of the prefill workers, who come first, and of the workers."""
+    prefill_gpus = typed.prefill_workers * typed.prefill_tp
+    worker_gpus = workers * typed.worker_tp
+    if gpus and prefill_gpus and prefill_gpus + worker_gpus > len(gpus):
+        if not typed.reuse_gpus:
+            raise ResourceError(
+                f"{typed.prefill_workers} prefill workers and {workers} workers need "
+                f"{prefill_gpus + worker_gpus} GPUs, and {len(gpus)} may be used. Use fewer, "
+                "or --reuse-gpus to share them."
+            )
+        first, rest = gpus, gpus
+    else:
+        first, rest = gpus[:prefill_gpus], gpus[prefill_gpus:]
+    prefill = place(typed.prefill_workers, typed.prefill_tp, first, reuse=typed.reuse_gpus)
+    return prefill, place(workers, typed.worker_tp, rest, reuse=typed.reuse_gpus)
+
+
+def _kv_transfer(typed: Typed, machine: Machine) -> str:
+    """How blocks get from prefill workers to workers."""
+    best = "nixl" if machine.gpus and machine.nixl else "shm"
+    chosen = typed.kv_transfer or best
+    if not typed.prefill_workers:
+        _refuse_disaggregation_without_prefill_workers(typed)
+    elif chosen == "nixl" and not machine.nixl:
+        raise UsageError(
+            "--kv-transfer nixl needs the package nixl, which is not installed; "
+            "--kv-transfer shm needs nothing."
+        )
+    elif chosen == "shm" and max(typed.worker_tp, typed.prefill_tp) > 1:
+        raise UsageError("--kv-transfer shm is for engines of one GPU; use --kv-transfer nixl.")
+    return chosen
+
+
+def _refuse_disaggregation_without_prefill_workers(typed: Typed) -> None:
     for flag, value, default in (
-        ("--prefill-workers", typed.prefill_workers, 0),
         ("--prefill-tp", typed.prefill_tp, 1),
         ("--conditional-disagg", typed.conditional_disagg, False),
         ("--max-local-prefill-length", typed.max_local_prefill_length, None),
         ("--max-prefill-queue-size", typed.max_prefill_queue_size, None),
+        ("--kv-transfer", typed.kv_transfer, None),
     ):
         if value != default:
-            raise UsageError(
-                f"{flag} is not available yet: every worker does its own prefill. Leave it out."
-            )
+            raise UsageError(f"{flag} belongs to --prefill-workers, and there are none.")
+
+
+def _placement(typed: Typed) -> PlacementRule:
+    """A bound on what is prefilled locally implies that there is a condition."""
+    length = typed.max_local_prefill_length
+    return PlacementRule(
+        conditional=typed.conditional_disagg or length is not None,
+        max_local_prefill_length=DEFAULT_MAX_LOCAL_PREFILL_LENGTH if length is None else length,
+        max_prefill_queue_size=typed.max_prefill_queue_size,
+    )
 
 
 def _count(workers: str) -> int:
@@ -174,9 +228,7 @@ def _router(typed: Typed, workers: int) -> RouterConfig | None:
     return None if policy == NO_ROUTER else given
 
 
-def _engine_args(
-    typed: Typed, machine: Machine, workers: int, engines_per_gpu: int
-) -> tuple[str, ...]:
+def _engine_args(typed: Typed, machine: Machine, engines_per_gpu: int) -> tuple[str, ...]:
     """vLLM's options: ours under its names, defaults for what was not given, then the rest."""
     args: list[str] = []
     if typed.max_model_len is not None:

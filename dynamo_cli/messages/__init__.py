@@ -26,6 +26,21 @@ from dynamo_cli.messages.lifecycle import (
     SetPhase,
     Stop,
 )
+from dynamo_cli.messages.prefill import (
+    CancelJob,
+    DropJob,
+    JobEnded,
+    JobFailed,
+    PrefillDone,
+    PrefillQueueStats,
+    PullJobs,
+    PushJob,
+    QueueState,
+    ReleaseTransfers,
+    RunJob,
+    SetPlacement,
+    TransferStats,
+)
 from dynamo_cli.messages.request import (
     Abort,
     AbortRequests,
@@ -76,10 +91,23 @@ ToFrontend = (
     | ProcessorStats
     | RouterStats
     | Decisions
+    | PrefillQueueStats
+    | TransferStats
 )
 ToRouter = RouteQuery | Placed | FirstToken | RequestEnd | EngineReady | WorkerStats | KvEvents
 FromRouter = RouteAnswer
-ToWorker = AddRequest | AbortRequests | CallUtility | Resync
+ToWorker = (
+    AddRequest
+    | AbortRequests
+    | CallUtility
+    | Resync
+    | QueueState
+    | JobFailed
+    | PrefillDone
+    | SetPlacement
+)
+ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
+ToPrefillWorker = RunJob | DropJob | ReleaseTransfers
 FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused
 ToChild = LinkUp | LinkDown | Drain | Stop | Probe | ProcessTable | SetPhase | Fork
 ToSupervisor = PhaseChange | Fatal | ProbeResult | Drained | Forked | Exited
@@ -90,12 +118,14 @@ __all__ = [
     "AbortRequests",
     "AddRequest",
     "CallUtility",
+    "CancelJob",
     "Candidate",
     "Chunk",
     "Chunks",
     "Decisions",
     "Drain",
     "Drained",
+    "DropJob",
     "Endpoint",
     "EngineReady",
     "Exited",
@@ -108,6 +138,8 @@ __all__ = [
     "FromRouter",
     "FromWorker",
     "Head",
+    "JobEnded",
+    "JobFailed",
     "KvEvents",
     "LinkDown",
     "LinkUp",
@@ -116,11 +148,17 @@ __all__ = [
     "Phase",
     "PhaseChange",
     "Placed",
+    "PrefillDone",
+    "PrefillQueueStats",
     "Probe",
     "ProbeResult",
     "ProcessState",
     "ProcessTable",
     "ProcessorStats",
+    "PullJobs",
+    "PushJob",
+    "QueueState",
+    "ReleaseTransfers",
     "Reply",
     "RequestEnd",
     "RequestRefused",
@@ -129,16 +167,21 @@ __all__ = [
     "RouteQuery",
     "RouterStats",
     "RoutingDecision",
+    "RunJob",
     "SetPhase",
+    "SetPlacement",
     "StepOutputs",
     "Stop",
     "Submit",
     "ToChild",
     "ToFrontend",
+    "ToPrefillQueue",
+    "ToPrefillWorker",
     "ToProcessor",
     "ToRouter",
     "ToSupervisor",
     "ToWorker",
+    "TransferStats",
     "Usage",
     "UtilityAnswer",
     "WorkerStats",

@@ -8,13 +8,10 @@ import signal
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
-from dataclasses import replace
 
 from dynamo_cli.config import (
     ChildConfig,
-    ProcessorConfig,
     ServeConfig,
-    WorkerConfig,
     ZygoteConfig,
 )
 from dynamo_cli.errors import ChildFailed, DynamoError, error_class
@@ -123,24 +120,24 @@ class Supervisor:
 
     def _config_of(self, process: ProcessId) -> ChildConfig:
         config = self._config
+        chosen: ChildConfig | None
         match process.role:
             case Role.FRONTEND:
-                return config.frontend
+                chosen = config.frontend
             case Role.ROUTER:
-                assert config.router is not None
-                return config.router
+                chosen = config.router
             case Role.PROCESSOR:
-                return ProcessorConfig(
-                    config.engine,
-                    config.router is not None,
-                    config.kv_routing,
-                    config.debug_headers,
-                )
+                chosen = config.processor_config
             case Role.WORKER:
-                devices = config.engine_devices[process.index]
-                return WorkerConfig(replace(config.engine, devices=devices), config.kv_routing)
+                chosen = config.worker_config(process.index)
+            case Role.PREFILL_QUEUE:
+                chosen = config.prefill_queue
+            case Role.PREFILL_WORKER:
+                chosen = config.prefill_worker_config(process.index)
             case _:
-                return ZygoteConfig(config.engine)
+                chosen = ZygoteConfig(config.engine)
+        assert chosen is not None
+        return chosen
 
     # -- links -----------------------------------------------------------------------------
 

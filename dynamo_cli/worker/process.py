@@ -16,20 +16,29 @@ from dynamo_cli.messages import (
     AbortRequests,
     AddRequest,
     CallUtility,
+    JobFailed,
     Phase,
     PhaseChange,
+    PrefillDone,
+    QueueState,
     RequestRefused,
     Resync,
     SetPhase,
+    SetPlacement,
     Stop,
     ToChild,
     ToWorker,
 )
 from dynamo_cli.proctitle import set_title
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.worker.disagg import Disaggregation
 from dynamo_cli.worker.feed import Feed
 
-ROUTER = ProcessId(Role.ROUTER)
+FRONTEND, ROUTER = ProcessId(Role.FRONTEND), ProcessId(Role.ROUTER)
+SERVED = (Role.PROCESSOR, Role.ROUTER, Role.FRONTEND)
+"""Who waits for the engine to be up."""
+
+AWAY_TICK_S = 0.5
 STATS_INTERVAL_S = 0.25
 
 logger = logging.getLogger(__name__)
@@ -56,6 +65,7 @@ class Worker:
         self._stats_current = False
         self._feed: Feed | None = None
         self._whole_due = False
+        self._disagg: Disaggregation | None = None
 
     def load(self) -> None:
         """Build the engine and tell everybody."""
@@ -64,6 +74,8 @@ class Worker:
         self._engine = Engine(index, self._config.engine, kv_events=self._config.kv_events)
         if self._engine.holdings is not None:
             self._feed = Feed(index, self._engine.holdings)
+        if (rule := self._config.placement) is not None:
+            self._disagg = Disaggregation(self._engine, self._switchboard, rule)
         for peer in self._switchboard.links:
             self._introduce(peer)
         self._switchboard.report(PhaseChange(Phase.PROBING))
@@ -74,12 +86,16 @@ class Worker:
             self._switchboard.poll(0 if busy else self._idle_timeout_s())
             if self._engine.has_work():
                 self._step()
+            if self._disagg is not None:
+                self._disagg.tick(time.monotonic_ns())
             self._report_stats()
         self._engine.close()
         self._switchboard.close()
 
     def _step(self) -> None:
         outputs = list(self._engine.step())
+        if self._disagg is not None:
+            self._disagg.stepped()
         # First what the cache holds now, then what lets a client send the next request.
         self._publish()
         for client, output in outputs:
@@ -96,7 +112,9 @@ class Worker:
             self._whole_due = not self._switchboard.send(ROUTER, message)
 
     def _idle_timeout_s(self) -> float | None:
-        return None if self._stats_current else 0.0
+        if not self._stats_current:
+            return 0.0
+        return AWAY_TICK_S if self._disagg is not None and self._disagg.away else None
 
     def _report_stats(self) -> None:
         """At most every interval while busy, and once when the engine becomes idle."""
@@ -108,6 +126,8 @@ class Worker:
         for peer in self._switchboard.links:
             if peer.role in (Role.FRONTEND, Role.ROUTER):
                 self._switchboard.send(peer, stats)
+        if self._disagg is not None:
+            self._switchboard.send(FRONTEND, self._disagg.stats())
         self._stats_due_s = now + STATS_INTERVAL_S
         self._stats_current = idle
 
@@ -118,7 +138,12 @@ class Worker:
             case AddRequest() as message:
                 self._add(peer, message)
             case AbortRequests(request_ids):
+                if self._disagg is not None:
+                    self._disagg.abort(request_ids)
                 self._engine.abort(request_ids)
+            case QueueState() | JobFailed() | PrefillDone() | SetPlacement() as message:
+                if self._disagg is not None:
+                    self._disagg.apply(message)
             case CallUtility() as message:
                 self._switchboard.send(peer, self._engine.call(message))
                 self._publish()
@@ -129,7 +154,10 @@ class Worker:
 
     def _add(self, peer: ProcessId, message: AddRequest) -> None:
         try:
-            self._engine.add(peer.index, message)
+            if self._disagg is not None:
+                self._disagg.add(peer.index, message)
+            else:
+                self._engine.add(peer.index, message)
         except InvalidRequest as error:
             refusal = RequestRefused(message.request_id, error.message, error.http_status)
             self._switchboard.send(peer, refusal)
@@ -141,13 +169,19 @@ class Worker:
 
     def _introduce(self, peer: ProcessId) -> None:
         """The engine is up; the router learns what it holds."""
-        self._switchboard.send(peer, self._engine.ready())
+        if peer.role in SERVED:
+            self._switchboard.send(peer, self._engine.ready())
         if peer == ROUTER:
             self._whole_due = True
             self._publish()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        if peer.role is Role.PROCESSOR and (lost := self._engine.abort_client(peer.index)):
+        if peer.role is Role.PREFILL_QUEUE and self._disagg is not None:
+            self._disagg.queue_gone()
+        if peer.role is not Role.PROCESSOR:
+            return
+        lost = len(self._disagg.client_gone(peer.index)) if self._disagg is not None else 0
+        if lost := lost + self._engine.abort_client(peer.index):
             logger.warning("%s is gone (%s): %d of its requests aborted", peer.name, reason, lost)
 
     def on_control(self, message: ToChild) -> None:

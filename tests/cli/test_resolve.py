@@ -8,7 +8,7 @@ import pytest
 
 from dynamo_cli.cli.machine import MIB, Gpu, Machine, visible
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
-from dynamo_cli.config import RouterConfig
+from dynamo_cli.config import PlacementRule, RouterConfig
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.topology import ProcessId, Role
 
@@ -58,11 +58,13 @@ def test_the_parameters_of_kv_reach_the_router() -> None:
         ({"workers": "two"}, "not 'two'"),
         ({"workers": "2", "router": "none"}, "--router none is for one worker"),
         ({"workers": "2", "kv_temperature": 0.5}, "belong to --router kv"),
-        ({"prefill_workers": 1}, "--prefill-workers is not available yet"),
-        ({"prefill_tp": 2}, "--prefill-tp is not available yet"),
-        ({"conditional_disagg": True}, "--conditional-disagg is not available yet"),
-        ({"max_local_prefill_length": 1000}, "--max-local-prefill-length is not available yet"),
-        ({"max_prefill_queue_size": 2}, "--max-prefill-queue-size is not available yet"),
+        ({"prefill_tp": 2}, "--prefill-tp belongs to --prefill-workers"),
+        ({"conditional_disagg": True}, "--conditional-disagg belongs to --prefill-workers"),
+        ({"max_local_prefill_length": 9}, "--max-local-prefill-length belongs to"),
+        ({"max_prefill_queue_size": 2}, "--max-prefill-queue-size belongs to"),
+        ({"kv_transfer": "shm"}, "--kv-transfer belongs to --prefill-workers"),
+        ({"prefill_workers": 1, "kv_transfer": "nixl"}, "needs the package nixl"),
+        ({"prefill_workers": 1, "prefill_tp": 2}, "is for engines of one GPU"),
     ],
 )
 def test_what_cannot_be_is_a_usage_error(changes: dict[str, object], says: str) -> None:
@@ -180,3 +182,56 @@ def test_names_default_to_what_was_typed() -> None:
 )
 def test_an_open_server_is_worth_a_warning(host: str, keys: tuple[str, ...], warned: int) -> None:
     assert len(warnings(replace(TYPED, host=host, api_keys=keys))) == warned
+
+
+# -- disaggregation --------------------------------------------------------------------------
+
+
+def test_prefill_workers_get_the_first_gpus() -> None:
+    typed = replace(TYPED, workers="2", prefill_workers=1)
+    config = resolve(typed, with_gpus(3))
+    assert (config.prefill_devices, config.engine_devices) == (((0,),), ((1,), (2,)))
+    assert config.device_of(ProcessId(Role.PREFILL_WORKER)) == "gpu 0"
+    with pytest.raises(ResourceError, match=r"1 prefill workers and 2 workers need 3 GPUs, and 2"):
+        resolve(typed, with_gpus(2))
+    shared = resolve(replace(typed, reuse_gpus=True), with_gpus(2))
+    assert (shared.prefill_devices, shared.engine_devices) == (((0,),), ((0,), (1,)))
+    assert resolve(typed, CPU).prefill_devices == ((),)
+
+
+def test_who_prefills_and_who_decodes() -> None:
+    config = resolve(replace(TYPED, prefill_workers=2), CPU)
+    names = [process.name for process in config.tree()]
+    assert {"prefill queue", "prefill worker 0", "prefill worker 1", "worker 0"} <= set(names)
+    assert config.prefill_worker_config(1).engine.kv_role == "kv_producer"
+    assert config.worker_config(0).engine.kv_role == "kv_consumer"
+    assert config.worker_config(0).placement == PlacementRule()
+    assert resolve(TYPED, CPU).worker_config(0).placement is None
+    assert all(ProcessId.parse(name).name == name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({}, PlacementRule(conditional=False)),
+        ({"conditional_disagg": True}, PlacementRule(conditional=True)),
+        ({"max_local_prefill_length": 64}, PlacementRule(True, 64)),
+        (
+            {"conditional_disagg": True, "max_prefill_queue_size": 0},
+            PlacementRule(True, 1000, 0),
+        ),
+    ],
+)
+def test_a_local_bound_implies_a_condition(changes: dict[str, object], rule: PlacementRule) -> None:
+    typed = replace(TYPED, prefill_workers=1, **changes)  # type: ignore[arg-type]
+    assert resolve(typed, CPU).placement == rule
+
+
+@pytest.mark.parametrize(
+    ("nixl", "asked", "gets"),
+    [(True, None, "nixl"), (False, None, "shm"), (True, "shm", "shm")],
+)
+def test_the_transfer_is_the_best_that_is_there(nixl: bool, asked: str | None, gets: str) -> None:
+    typed = replace(TYPED, prefill_workers=1, kv_transfer=asked)
+    machine = replace(with_gpus(2), nixl=nixl)
+    assert resolve(typed, machine).engine.kv_transfer == gets

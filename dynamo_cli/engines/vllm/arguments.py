@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.vllm.prefill import transfer_config
 from dynamo_cli.errors import ModelError, UsageError
 
 FULL_CONTEXTS = 4
@@ -39,6 +41,8 @@ def parse(config: EngineConfig) -> argparse.Namespace:
         UsageError: an option or value that vLLM refuses.
     """
     arguments = ["--model", config.path, "--served-model-name", *config.served_names, *config.args]
+    if config.kv_role:
+        arguments += ["--kv-transfer-config", json.dumps(transfer_config(config))]
     try:
         namespace = make_arg_parser(_Parser()).parse_args(arguments)
         validate_parsed_serve_args(namespace)

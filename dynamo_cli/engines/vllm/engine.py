@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from vllm.v1.executor import Executor, UniProcExecutor
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import arguments, events
+from dynamo_cli.engines.vllm import arguments, events, prefill
+from dynamo_cli.engines.vllm.transfer.connector import Transfers, transfers_of
 from dynamo_cli.errors import InvalidRequest, ModelError, ResourceError
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.holdings import Holdings
@@ -28,12 +30,35 @@ from dynamo_cli.messages import (
     CallUtility,
     EngineReady,
     Frames,
+    PushJob,
     StepOutputs,
+    TransferStats,
     UtilityAnswer,
     WorkerStats,
 )
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A request that the engine can run, and has not begun.
+
+    Attributes:
+        client: the processor that it belongs to.
+        message: as it came.
+        family: siblings of one prompt (n > 1) have the same.
+        suitable: it can be prefilled elsewhere.
+        begin: what the engine takes.
+    """
+
+    client: int
+    message: AddRequest
+    family: str
+    prompt_tokens: int
+    priority: int
+    suitable: bool
+    begin: tuple[Any, int]
 
 
 class Engine:
@@ -60,6 +85,10 @@ class Engine:
         self._arguments = MsgpackDecoder()
         self._clients: dict[str, int] = {}
         self._totals = _Totals()
+        self._started: list[str] = []
+        self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
+        self._producer = config.kv_role == "kv_producer"
+        self._prefills = prefill.Prefills(copied_by_us=config.kv_transfer == "shm")
 
     def ready(self) -> EngineReady:
         """What the engine settled on while it started."""
@@ -76,6 +105,12 @@ class Engine:
         )
 
     @property
+    def batch_limits(self) -> tuple[int, int]:
+        """Requests and tokens of one step."""
+        config = self._core.vllm_config.scheduler_config
+        return config.max_num_seqs, config.max_num_batched_tokens
+
+    @property
     def holdings(self) -> Holdings | None:
         """What the prefix cache holds, as of the last step or call; None when nobody asked."""
         return self._cache_events.holdings if self._cache_events else None
@@ -90,18 +125,61 @@ class Engine:
         Raises:
             InvalidRequest: the engine cannot run it; nothing of it is held.
         """
-        request = self._requests.decode(message.frames)
-        if message.token_ids:
-            request.prompt_token_ids = hashes.unpack_tokens(message.token_ids)
+        self.start(self.prepare(client, message))
+
+    def prepare(self, client: int, message: AddRequest) -> Prepared:
+        """Read and check a request. Raises as `add`."""
+        request = self._decode(message)
         request.client_index = client
         if request.sampling_params is not None and request.sampling_params.extra_args:
             # It would announce blocks again that are there already, and none of them leaves twice.
             request.sampling_params.extra_args.pop("kv_cache_report_mode", None)
+        return Prepared(
+            client=client,
+            message=message,
+            family=request.external_req_id or request.request_id,
+            prompt_tokens=len(request.prompt_token_ids or ()),
+            priority=request.priority,
+            suitable=prefill.is_suitable(request),
+            begin=self._preprocessed(request),
+        )
+
+    def _decode(self, message: AddRequest | PushJob) -> EngineCoreRequest:
+        request = self._requests.decode(message.frames)
+        if message.token_ids:
+            request.prompt_token_ids = hashes.unpack_tokens(message.token_ids)
+        return request
+
+    def _preprocessed(self, request: EngineCoreRequest) -> tuple[Any, int]:
         try:
-            self._core.add_request(*self._core.preprocess_add_request(request))
+            begin: tuple[Any, int] = self._core.preprocess_add_request(request)
         except (ValueError, TypeError) as error:
             raise InvalidRequest(arguments.first_line(error)) from error
-        self._clients[message.request_id] = client
+        return begin
+
+    def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
+        """Queue a prepared request, with the way to its KV blocks when they are elsewhere.
+
+        Raises:
+            InvalidRequest: the engine cannot run it; nothing of it is held.
+        """
+        request, wave = prepared.begin
+        if kv_transfer_params is not None:
+            request.kv_transfer_params = kv_transfer_params
+        try:
+            self._core.add_request(request, wave)
+        except (ValueError, TypeError) as error:
+            raise InvalidRequest(arguments.first_line(error)) from error
+        self._clients[prepared.message.request_id] = prepared.client
+
+    def cached_tokens(self, prepared: Prepared) -> int:
+        """Leading tokens of its prompt that are in the cache now."""
+        request, _ = prepared.begin
+        coordinator = self._core.scheduler.kv_cache_manager.coordinator
+        _, tokens, *_ = coordinator.find_longest_cache_hit(
+            request.block_hashes, request.num_tokens - 1
+        )
+        return int(tokens)
 
     def abort(self, request_ids: list[str]) -> None:
         """Forget these requests; their KV blocks are free at once. Unknown ids are ignored."""
@@ -131,17 +209,64 @@ class Engine:
             # Stats go their own way (`stats`), a few times a second instead of every step.
             batch.scheduler_stats = None
             if batch.outputs:
-                self._forget_finished(batch)
+                self._note_progress(batch)
                 yield client, StepOutputs(_bytes(self._encoder.encode(batch)))
 
     def _take_cache_events(self) -> None:
         if self._cache_events is not None:
             self._cache_events.take()
 
-    def _forget_finished(self, batch: EngineCoreOutputs) -> None:
+    def _note_progress(self, batch: EngineCoreOutputs) -> None:
         for output in batch.outputs:
+            if output.prefill_stats is not None:
+                self._started.append(output.request_id)
             if output.finish_reason is not None:
                 self._clients.pop(output.request_id, None)
+                if self._producer:
+                    self._prefills.finished(output.request_id, output.kv_transfer_params)
+
+    # -- prefill here, decode elsewhere, or the other way round ------------------------------
+
+    def add_prefill(self, job: PushJob, owner: int) -> None:
+        """Queue the prefill of a prompt for decode worker `owner`. Raises as `add`."""
+        request = self._decode(job)
+        prefill.as_prefill(request, job.job_id, owner, job.skip_tokens)
+        self._core.add_request(*self._preprocessed(request))
+        self._clients[job.job_id] = owner
+
+    def take_prefills(self) -> list[tuple[str, bytes, str]]:
+        """Prefills that ended: job, kv_transfer_params as JSON, and why it failed if it did."""
+        self._prefills.saved(self._transfers.take_saved())
+        return self._prefills.take()
+
+    def take_started(self) -> list[str]:
+        """Requests that had their first token since the last call."""
+        started, self._started = self._started, []
+        return started
+
+    def take_unneeded(self) -> list[str]:
+        """Transfers that were taken, or will not be, since the last call."""
+        return self._transfers.take_unneeded()
+
+    def release(self, transfer_ids: list[str]) -> None:
+        """The other side has taken these blocks, or does not want them."""
+        if self._transfers.slots is not None:
+            for transfer_id in transfer_ids:
+                self._transfers.slots.release(transfer_id)
+
+    def owner_gone(self, worker: int) -> None:
+        """A decode worker is gone, and with it whoever wanted its blocks."""
+        if self._transfers.slots is not None:
+            self._transfers.slots.owner_gone(worker)
+
+    def expire_transfers(self, before_ns: int) -> None:
+        """Let go of blocks that nobody took since then."""
+        if self._transfers.slots is not None:
+            self._transfers.slots.expire(before_ns)
+
+    def transfer_stats(self, **more: Any) -> TransferStats:
+        """Counters of transfers; `more` is what the worker counts itself."""
+        return self._transfers.stats(self.index, prefill=self._producer, **more)
 
     def call(self, message: CallUtility) -> UtilityAnswer:
         """Call a public method of EngineCore by name and wait for its result."""

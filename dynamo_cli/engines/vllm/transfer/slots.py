@@ -1,0 +1,75 @@
+"""Who owns which slot of an arena. Pure: the clock is an argument, nanoseconds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+RELEASED, OWNER_GONE, EXPIRED = "released", "owner_gone", "expired"
+
+
+class _Lease(NamedTuple):
+    owner: int
+    slots: list[int]
+    since_ns: int
+
+
+@dataclass(slots=True)
+class Slots:
+    """Slots of one KV block each, lent to transfers.
+
+    Args:
+        capacity: how many there are.
+
+    Attributes:
+        refused: transfers for which there was no room.
+        ended: transfers by what ended them.
+        most_used: high-water mark, slots.
+    """
+
+    capacity: int
+    refused: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    most_used: int = 0
+    _free: list[int] = field(default_factory=list)
+    _leases: dict[str, _Lease] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._free = list(range(self.capacity - 1, -1, -1))
+
+    @property
+    def used(self) -> int:
+        return self.capacity - len(self._free)
+
+    def reserve(self, transfer_id: str, owner: int, count: int, now_ns: int) -> list[int] | None:
+        """Slots for a transfer to decode worker `owner`; None when there is no room."""
+        if count > len(self._free) or transfer_id in self._leases:
+            self.refused += 1
+            return None
+        slots = [self._free.pop() for _ in range(count)]
+        self._leases[transfer_id] = _Lease(owner, slots, now_ns)
+        self.most_used = max(self.most_used, self.used)
+        return slots
+
+    def release(self, transfer_id: str, reason: str = RELEASED) -> bool:
+        """A transfer is over; False: it was over before."""
+        lease = self._leases.pop(transfer_id, None)
+        if lease is None:
+            return False
+        self._free += lease.slots
+        self.ended[reason] += 1
+        return True
+
+    def owner_gone(self, owner: int) -> None:
+        """A decode worker died: nobody will take what was for it."""
+        self._end(lambda lease: lease.owner == owner, OWNER_GONE)
+
+    def expire(self, before_ns: int) -> None:
+        """End what was reserved before that time: whoever wanted it has forgotten it."""
+        self._end(lambda lease: lease.since_ns < before_ns, EXPIRED)
+
+    def _end(self, chosen: Callable[[_Lease], bool], reason: str) -> None:
+        for transfer_id in [name for name, lease in self._leases.items() if chosen(lease)]:
+            self.release(transfer_id, reason)

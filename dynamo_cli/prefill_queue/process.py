@@ -1,0 +1,207 @@
+"""The prefill queue's loop: jobs from decode workers, leased to prefill workers."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dynamo_cli.config import PrefillQueueConfig
+from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.switchboard import Switchboard
+from dynamo_cli.messages import (
+    CancelJob,
+    DropJob,
+    JobEnded,
+    JobFailed,
+    Phase,
+    PhaseChange,
+    PrefillQueueStats,
+    PullJobs,
+    PushJob,
+    QueueState,
+    RunJob,
+    SetPhase,
+    Stop,
+    ToChild,
+    ToPrefillQueue,
+)
+from dynamo_cli.prefill_queue.jobs import Abandoned, Failed, Job, Limits, Outcome, Reason
+from dynamo_cli.prefill_queue.state import PrefillQueue
+from dynamo_cli.proctitle import set_title
+from dynamo_cli.topology import ProcessId, Role
+
+STATS_INTERVAL_S = 0.25
+TICK_S = 0.05
+"""Affinity, leases and deadlines end by time alone."""
+
+FRONTEND = ProcessId(Role.FRONTEND)
+NOTHING_TOLD = QueueState(-1, -1)
+
+logger = logging.getLogger(__name__)
+
+
+def main(process: ProcessId, config: PrefillQueueConfig, control: socket.socket) -> None:
+    """Run the prefill queue until it is told to stop."""
+    Queue(process, config, control).run()
+
+
+@dataclass(slots=True)
+class _Room:
+    """What a prefill worker can still take."""
+
+    jobs: int
+    tokens: int
+
+
+class Queue:
+    """`PrefillQueue` and its links."""
+
+    def __init__(
+        self, process: ProcessId, config: PrefillQueueConfig, control: socket.socket
+    ) -> None:
+        self._process = process
+        self._alarm_ns = round(config.alarm_s * 1e9)
+        self._queue: PrefillQueue[PushJob] = PrefillQueue(Limits())
+        self._rooms: dict[int, _Room] = {}
+        self._switchboard = Switchboard(control, self)
+        self._decoder = Decoder(ToPrefillQueue)
+        self._told = NOTHING_TOLD
+        self._alarmed = False
+        self._report_due_s = 0.0
+        self._changed = True
+        self._stopping = False
+
+    def run(self) -> None:
+        self._switchboard.report(PhaseChange(Phase.READY))
+        while not self._stopping:
+            self._switchboard.poll(TICK_S if self._busy() else None)
+            now = time.monotonic_ns()
+            self._tell(self._queue.expire(now))
+            self._lease(now)
+            self._tell_depth()
+            self._report(now)
+        self._switchboard.close()
+
+    def _busy(self) -> bool:
+        return self._changed or bool(self._queue.view(0).in_flight_jobs or self._queue.depth_jobs)
+
+    def _lease(self, now_ns: int) -> None:
+        """Give every prefill worker what it has room for."""
+        for holder, room in self._rooms.items():
+            for job in self._queue.lease(holder, room.jobs, room.tokens, now_ns):
+                peer = ProcessId(Role.PREFILL_WORKER, holder)
+                self._switchboard.send(peer, RunJob(job.worker, job.payload))
+                room.jobs -= 1
+                room.tokens -= job.prompt_tokens
+        if not self._rooms:
+            self._tell(self._queue.no_holders())
+
+    def _tell(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            match outcome:
+                case Failed(job_id, worker, reason):
+                    peer = ProcessId(Role.WORKER, worker)
+                    self._switchboard.send(peer, JobFailed(job_id, reason))
+                case Abandoned(job_id, holder):
+                    peer = ProcessId(Role.PREFILL_WORKER, holder)
+                    self._switchboard.send(peer, DropJob(job_id))
+
+    def _tell_depth(self) -> None:
+        """Decode workers decide by it."""
+        state = QueueState(self._queue.depth_jobs, len(self._rooms))
+        if state != self._told:
+            self._told = state
+            for peer in self._switchboard.links:
+                if peer.role is Role.WORKER:
+                    self._switchboard.send(peer, state)
+
+    def _report(self, now_ns: int) -> None:
+        now = time.monotonic()
+        if not self._changed or now < self._report_due_s:
+            return
+        view, queue = self._queue.view(now_ns), self._queue
+        self._warn(view.oldest_age_ns)
+        stats = PrefillQueueStats(
+            depth_jobs=view.depth_jobs,
+            depth_tokens=view.depth_tokens,
+            in_flight_jobs=view.in_flight_jobs,
+            in_flight_tokens=view.in_flight_tokens,
+            oldest_age_s=view.oldest_age_ns / 1e9,
+            alarm=self._alarmed,
+            taken=queue.taken,
+            ended={str(reason): count for reason, count in queue.ended.items()},
+            refused={str(reason): count for reason, count in queue.refused.items()},
+            returned={str(reason): count for reason, count in queue.returned.items()},
+            waits_s=[wait / 1e9 for wait in queue.take_waits()],
+            refused_sends=self._switchboard.refused_sends(),
+        )
+        self._switchboard.send(FRONTEND, stats)
+        self._report_due_s = now + STATS_INTERVAL_S
+        self._changed = bool(view.depth_jobs)
+
+    def _warn(self, oldest_age_ns: int) -> None:
+        """Once each time that the queue gets stuck."""
+        late = oldest_age_ns > self._alarm_ns
+        if late and not self._alarmed:
+            logger.warning(
+                "the oldest prefill job has waited for %.1f s: add prefill workers, or send only "
+                "long prompts to them (--conditional-disagg).",
+                oldest_age_ns / 1e9,
+            )
+        self._alarmed = late
+
+    # -- switchboard handler ---------------------------------------------------------------
+
+    def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        match self._decoder(payload):
+            case PushJob() as push:
+                self._put(peer.index, push)
+            case CancelJob(job_id):
+                self._tell(self._queue.cancel(job_id))
+            case PullJobs() as room:
+                self._rooms[peer.index] = _Room(room.jobs, room.tokens)
+                self._tell(self._queue.renew(peer.index, room.held, time.monotonic_ns()))
+            case JobEnded(job_id, ""):
+                self._queue.acknowledge(job_id, peer.index)
+            case JobEnded(job_id, failed):
+                self._tell(self._queue.refuse(job_id, peer.index, failed))
+        self._changed = True
+
+    def _put(self, worker: int, push: PushJob) -> None:
+        job = Job(
+            job_id=push.job_id,
+            worker=worker,
+            prompt_tokens=push.prompt_tokens - push.skip_tokens,
+            priority=push.priority,
+            deadline_ns=push.deadline_ns,
+            put_ns=time.monotonic_ns(),
+            payload=push,
+            holder=push.holder,
+        )
+        refusal = self._queue.put(job)
+        if refusal is not None and refusal is not Reason.DUPLICATE:
+            peer = ProcessId(Role.WORKER, worker)
+            self._switchboard.send(peer, JobFailed(push.job_id, refusal))
+
+    def on_link(self, peer: ProcessId) -> None:
+        self._told = NOTHING_TOLD
+        self._changed = True
+
+    def on_unlink(self, peer: ProcessId, reason: str) -> None:
+        match peer.role:
+            case Role.WORKER:
+                self._tell(self._queue.worker_gone(peer.index))
+            case Role.PREFILL_WORKER:
+                self._rooms.pop(peer.index, None)
+                self._tell(self._queue.holder_gone(peer.index))
+        self._changed = True
+
+    def on_control(self, message: ToChild) -> None:
+        match message:
+            case Stop():
+                self._stopping = True
+            case SetPhase(phase):
+                set_title(self._process, phase)

@@ -1,0 +1,182 @@
+"""A decode worker's dealings with the prefill queue and the prefill workers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+
+from dynamo_cli.config import PlacementRule
+from dynamo_cli.engines.vllm.engine import Engine, Prepared
+from dynamo_cli.ipc.switchboard import Switchboard
+from dynamo_cli.messages import (
+    AddRequest,
+    CancelJob,
+    JobFailed,
+    Message,
+    PrefillDone,
+    PushJob,
+    QueueState,
+    ReleaseTransfers,
+    SetPlacement,
+    TransferStats,
+)
+from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.worker.placement import Reason, Where, decide
+from dynamo_cli.worker.remote import RemotePrefills
+
+QUEUE = ProcessId(Role.PREFILL_QUEUE)
+DEADLINE_NS = 30 * 1_000_000_000
+"""A prefill that takes longer is done locally after all."""
+
+QUEUE_GONE = "queue_gone"
+
+
+class Disaggregation:
+    """Decides where each request is prefilled, and sees to it that it is.
+
+    Args:
+        engine: this worker's.
+        switchboard: this worker's.
+        rule: when a prefill is sent away.
+    """
+
+    def __init__(self, engine: Engine, switchboard: Switchboard, rule: PlacementRule) -> None:
+        self._engine = engine
+        self._switchboard = switchboard
+        self._rule = rule
+        self._queue = QueueState(0, 0)
+        self._pushed = 0  # since the queue last told its depth
+        self._remote: RemotePrefills[Prepared] = RemotePrefills()
+        self._sources: dict[str, int] = {}  # transfer -> the prefill worker that holds its blocks
+        self._placements: Counter[str] = Counter()
+
+    @property
+    def away(self) -> int:
+        """Requests that are being prefilled elsewhere."""
+        return len(self._remote)
+
+    # -- requests --------------------------------------------------------------------------
+
+    def add(self, client: int, message: AddRequest) -> None:
+        """Take a request.
+
+        Raises:
+            InvalidRequest: the engine cannot run it.
+        """
+        prepared = self._engine.prepare(client, message)
+        if self._remote.join(message.request_id, prepared.family, prepared):
+            self._count(Where(False, Reason.SIBLING))
+            return
+        cached_tokens = self._engine.cached_tokens(prepared)
+        where = self._where(prepared, cached_tokens)
+        if where.remote and not self._push(prepared, cached_tokens):
+            where = Where(False, Reason.PUSH_REFUSED)
+        self._count(where)
+        if not where.remote:
+            self._engine.start(prepared)
+
+    def _where(self, prepared: Prepared, cached_tokens: int) -> Where:
+        if not prepared.suitable:
+            return Where(False, Reason.UNSUITABLE)
+        return decide(
+            self._rule,
+            prepared.prompt_tokens,
+            cached_tokens,
+            self._queue.depth_jobs + self._pushed,
+            self._queue.prefill_workers,
+        )
+
+    def _push(self, prepared: Prepared, cached_tokens: int) -> bool:
+        message = prepared.message
+        deadline_ns = time.monotonic_ns() + DEADLINE_NS
+        job = PushJob(
+            job_id=message.request_id,
+            prompt_tokens=prepared.prompt_tokens,
+            skip_tokens=cached_tokens,
+            holder=message.prefill_worker,
+            priority=prepared.priority,
+            deadline_ns=deadline_ns,
+            token_ids=message.token_ids,
+            frames=message.frames,
+        )
+        if not self._switchboard.send(QUEUE, job):
+            return False
+        self._remote.send(message.request_id, prepared.family, prepared, deadline_ns)
+        self._pushed += 1
+        return True
+
+    def _count(self, where: Where) -> None:
+        self._placements[f"{'remote' if where.remote else 'local'}:{where.reason}"] += 1
+
+    def abort(self, request_ids: list[str]) -> None:
+        """These are not wanted any more, wherever they are."""
+        for request_id in request_ids:
+            if self._remote.abort(request_id):
+                self._switchboard.send(QUEUE, CancelJob(request_id))
+            self._go_on(request_id)
+
+    def _go_on(self, request_id: str) -> None:
+        """Let those run that waited for this one's prompt."""
+        for sibling in self._remote.started(request_id):
+            self._engine.start(sibling)
+
+    def stepped(self) -> None:
+        """After an engine step: siblings of what has started, and blocks that were taken."""
+        for request_id in self._engine.take_started():
+            self._go_on(request_id)
+        self._release(self._engine.take_unneeded())
+
+    def tick(self, now_ns: int) -> None:
+        """Do locally what nobody answered for."""
+        for prepared in self._remote.late(now_ns):
+            self._engine.start(prepared)
+
+    # -- what others say -------------------------------------------------------------------
+
+    def apply(self, message: Message) -> None:
+        """A message of the prefill queue, a prefill worker or the frontend."""
+        match message:
+            case QueueState():
+                self._queue, self._pushed = message, 0
+            case JobFailed(job_id, reason):
+                if (prepared := self._remote.failed(job_id, reason)) is not None:
+                    self._engine.start(prepared)
+            case PrefillDone(job_id, source, params):
+                self._sources[job_id] = source
+                prepared = self._remote.done(job_id)
+                if prepared is None:
+                    self._release([job_id])
+                else:
+                    self._engine.start(prepared, json.loads(params))
+            case SetPlacement(length, size):
+                self._rule = PlacementRule(self._rule.conditional, length, size)
+
+    def queue_gone(self) -> None:
+        """What it had is prefilled locally; what is done nevertheless is released."""
+        self._queue = QueueState(0, 0)
+        for prepared in self._remote.all_failed(QUEUE_GONE):
+            self._engine.start(prepared)
+
+    def client_gone(self, client: int) -> list[str]:
+        """Forget the requests of a processor that are away; their ids."""
+        lost = self._remote.of(lambda prepared: prepared.client == client)
+        self.abort(lost)
+        return lost
+
+    def _release(self, job_ids: list[str]) -> None:
+        by_source: dict[int, list[str]] = {}
+        for job_id in job_ids:
+            if (source := self._sources.pop(job_id, None)) is not None:
+                by_source.setdefault(source, []).append(job_id)
+        for source, ids in by_source.items():
+            peer = ProcessId(Role.PREFILL_WORKER, source)
+            self._switchboard.send(peer, ReleaseTransfers(ids))
+
+    def stats(self) -> TransferStats:
+        """Counters of this life."""
+        return self._engine.transfer_stats(
+            placements=dict(self._placements),
+            fallbacks=dict(self._remote.fallbacks),
+            away=len(self._remote),
+        )

@@ -1,0 +1,100 @@
+"""Requests of a decode worker that are being prefilled elsewhere. Pure.
+
+Every request that is kept here leaves in exactly one way: with its KV blocks, to be prefilled
+locally after all, or aborted. Siblings of one prompt (n > 1) are prefilled once: the first goes
+away, the others wait for its first token and then find the prompt in the local cache.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+LATE_NS = 2_000_000_000
+"""The queue itself tells of a deadline; so long after it the queue has failed to."""
+
+LATE = "late"
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Away(Generic[T]):
+    request: T
+    family: str
+    deadline_ns: int
+
+
+@dataclass(slots=True)
+class RemotePrefills(Generic[T]):
+    """What is away.
+
+    Attributes:
+        fallbacks: prefills that were done locally after all, by reason.
+    """
+
+    fallbacks: Counter[str] = field(default_factory=Counter)
+    _away: dict[str, _Away[T]] = field(default_factory=dict)
+    _leaders: dict[str, str] = field(default_factory=dict)  # family -> request
+    _siblings: dict[str, dict[str, T]] = field(default_factory=dict)  # leader -> its siblings
+
+    def __len__(self) -> int:
+        return len(self._away)
+
+    def send(self, request_id: str, family: str, request: T, deadline_ns: int) -> None:
+        """The prefill of this request was handed to the queue."""
+        self._away[request_id] = _Away(request, family, deadline_ns)
+        self._leaders[family] = request_id
+        self._siblings[request_id] = {}
+
+    def join(self, request_id: str, family: str, request: T) -> bool:
+        """Let a sibling of a request that has no token yet wait for it; False: there is none."""
+        leader = self._leaders.get(family)
+        if leader is None:
+            return False
+        self._siblings[leader][request_id] = request
+        return True
+
+    def done(self, request_id: str) -> T | None:
+        """The prefill is over; None when nobody waits for it any more."""
+        away = self._away.pop(request_id, None)
+        return away.request if away is not None else None
+
+    def failed(self, request_id: str, reason: str) -> T | None:
+        """The prefill is to be done locally; None when nobody waits for it any more."""
+        request = self.done(request_id)
+        if request is not None:
+            self.fallbacks[reason] += 1
+        return request
+
+    def all_failed(self, reason: str) -> list[T]:
+        """The queue is gone: everything is to be prefilled locally."""
+        failed = [self.failed(request_id, reason) for request_id in list(self._away)]
+        return [request for request in failed if request is not None]
+
+    def late(self, now_ns: int) -> list[T]:
+        """Those of which neither queue nor prefill worker said anything in time."""
+        late = [rid for rid, away in self._away.items() if away.deadline_ns + LATE_NS < now_ns]
+        failed = [self.failed(request_id, LATE) for request_id in late]
+        return [request for request in failed if request is not None]
+
+    def started(self, request_id: str) -> list[T]:
+        """A request had its first token, or is over: its siblings can go on."""
+        siblings = self._siblings.pop(request_id, {})
+        for family in [name for name, leader in self._leaders.items() if leader == request_id]:
+            del self._leaders[family]
+        return list(siblings.values())
+
+    def of(self, wanted: Callable[[T], bool]) -> list[str]:
+        """Ids of all that is kept here and is wanted, siblings too."""
+        away = ((request_id, one.request) for request_id, one in self._away.items())
+        siblings = (pair for group in self._siblings.values() for pair in group.items())
+        return [request_id for request_id, request in (*away, *siblings) if wanted(request)]
+
+    def abort(self, request_id: str) -> bool:
+        """Forget a request; whether its prefill is to be cancelled."""
+        for siblings in self._siblings.values():
+            siblings.pop(request_id, None)
+        return self._away.pop(request_id, None) is not None
