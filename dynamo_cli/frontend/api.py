@@ -281,7 +281,7 @@ class Api:
         return response
 
     async def _metrics(self, visit: Visit) -> web.StreamResponse:
-        text = metrics.render(self._meter, self._snapshot())
+        text = metrics.render(self._meter, self._snapshot(), self._fold.prefill)
         return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _version(self, visit: Visit) -> web.StreamResponse:

@@ -14,9 +14,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from dynamo_cli.frontend import routing_metrics
+from dynamo_cli.frontend import prefill_metrics, routing_metrics
 from dynamo_cli.frontend.routing_metrics import counter as _counter
 from dynamo_cli.telemetry.meter import Meter
+from dynamo_cli.telemetry.prefill import PrefillFold
 from dynamo_cli.telemetry.snapshot import Snapshot
 from dynamo_cli.topology import ProcessId, Role
 
@@ -56,18 +57,19 @@ _WORKER_METRICS = (
 # fmt: on
 
 
-def render(meter: Meter, snapshot: Snapshot) -> bytes:
+def render(meter: Meter, snapshot: Snapshot, prefill: PrefillFold) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Page(meter, snapshot))
+    registry.register(_Page(meter, snapshot, prefill))
     return generate_latest(registry)
 
 
 class _Page(Collector):
     """One scrape."""
 
-    def __init__(self, meter: Meter, snapshot: Snapshot) -> None:
+    def __init__(self, meter: Meter, snapshot: Snapshot, prefill: PrefillFold) -> None:
         self._meter = meter
+        self._prefill = prefill
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
@@ -77,6 +79,8 @@ class _Page(Collector):
         yield from _tree(self._snapshot)
         if self._snapshot.router is not None:
             yield from routing_metrics.of(self._snapshot.router)
+        if self._snapshot.prefill is not None:
+            yield from prefill_metrics.of(self._snapshot.prefill, self._prefill)
 
 
 def _requests(meter: Meter) -> Iterator[Metric]:

@@ -27,6 +27,7 @@ from dynamo_cli.messages import (
     Head,
     Phase,
     PhaseChange,
+    PrefillQueueStats,
     Probe,
     ProbeResult,
     ProcessorStats,
@@ -37,6 +38,7 @@ from dynamo_cli.messages import (
     Stop,
     ToChild,
     ToFrontend,
+    TransferStats,
     WorkerStats,
 )
 from dynamo_cli.proctitle import set_title
@@ -112,7 +114,14 @@ class Frontend:
                 self._exchange.answered(message)
             case Finish() as message:
                 self._exchange.finished(message)
-            case WorkerStats() | RouterStats() | EngineReady() | Decisions() as message:
+            case (
+                WorkerStats()
+                | RouterStats()
+                | EngineReady()
+                | Decisions()
+                | PrefillQueueStats()
+                | TransferStats()
+            ) as message:
                 self._fold.apply(message, time.monotonic_ns())
             case ProcessorStats() as stats:
                 self._fold.processor_stats(peer.index, stats)
@@ -129,6 +138,10 @@ class Frontend:
                 self._fold.worker_gone(peer.index)
             case Role.ROUTER:
                 self._fold.router_gone()
+            case Role.PREFILL_QUEUE:
+                self._fold.prefill.queue_gone()
+            case Role.PREFILL_WORKER:
+                self._fold.prefill.worker_gone(peer.index, prefill=True)
 
     def on_control(self, message: ToChild) -> None:
         match message:

@@ -93,7 +93,9 @@ def _state(router: RouterView) -> Iterator[Metric]:
     yield ratio
 
 
-def counter(name: str, text: str, label: str, values: Iterable[tuple[str, int]]) -> Metric:
+def counter(
+    name: str, text: str, label: str, values: Iterable[tuple[str, float]]
+) -> CounterMetricFamily:
     """A counter with one label."""
     metric = CounterMetricFamily(f"dynamo_llm_{name}", text, labels=[label])
     for value, count in values:

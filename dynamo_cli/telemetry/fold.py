@@ -9,14 +9,17 @@ from dynamo_cli.messages import (
     Decisions,
     EngineReady,
     Phase,
+    PrefillQueueStats,
     ProcessorStats,
     ProcessState,
     ProcessTable,
     RouterStats,
+    TransferStats,
     WorkerStats,
 )
 from dynamo_cli.telemetry.decisions import DecisionLog
 from dynamo_cli.telemetry.meter import Meter
+from dynamo_cli.telemetry.prefill import PrefillFold, alarm
 from dynamo_cli.telemetry.routing import RoutingFold, silence
 from dynamo_cli.telemetry.snapshot import (
     ProcessView,
@@ -51,6 +54,7 @@ class Fold:
 
     Attributes:
         decisions: the last ones of the router.
+        prefill: what is known of disaggregation.
         url: where the frontend listens.
         draining: it takes no new requests, whatever the table says.
     """
@@ -64,6 +68,7 @@ class Fold:
         self._loads: dict[int, WorkerStats] = {}
         self._ended_lives: dict[int, dict[str, int]] = {}
         self._routing = RoutingFold()
+        self.prefill = PrefillFold()
         self.decisions = DecisionLog()
         self.url = ""
         self.draining = False
@@ -80,7 +85,13 @@ class Fold:
 
     def apply(
         self,
-        message: ProcessTable | EngineReady | WorkerStats | RouterStats | Decisions,
+        message: ProcessTable
+        | EngineReady
+        | WorkerStats
+        | RouterStats
+        | Decisions
+        | PrefillQueueStats
+        | TransferStats,
         now_ns: int,
     ) -> None:
         match message:
@@ -94,6 +105,10 @@ class Fold:
                 self._routing.router(message, now_ns)
             case Decisions():
                 self.decisions.add(message)
+            case PrefillQueueStats():
+                self.prefill.queue(message, now_ns)
+            case TransferStats():
+                self.prefill.worker(message, now_ns)
 
     def processor_stats(self, index: int, stats: ProcessorStats) -> None:
         """What a processor reports of itself."""
@@ -106,6 +121,7 @@ class Fold:
     def worker_gone(self, worker: int) -> None:
         """A life of a worker ended: its totals are kept, its load is gone."""
         self._ended_lives[worker] = self._totals(worker)
+        self.prefill.worker_gone(worker, prefill=False)
         self._loads.pop(worker, None)
 
     def router_gone(self) -> None:
@@ -121,18 +137,23 @@ class Fold:
     def snapshot(self, now_ns: int, links: dict[str, int], refused_sends: int) -> Snapshot:
         """Everything as of now; `links` and `refused_sends` are the caller's own."""
         router, unrouted = self._routing.view(now_ns), self._routing.unrouted()
+        prefill = self.prefill.view(now_ns)
         return Snapshot(
             version=__version__,
             uptime_s=(now_ns - self._started_ns) / SECOND_NS,
             url=self.url,
             serving=self.serving,
             reason=self.reason,
-            warnings=self._warnings(router, sum(unrouted.values())),
+            warnings=[
+                *self._warnings(router, sum(unrouted.values())),
+                *([alarm(prefill)] if prefill is not None and prefill.alarm else []),
+            ],
             models=self._models,
             processes=[_process(state, now_ns) for state in self._table.processes],
             workers=[self._worker(index) for index in self._worker_indices()],
             router=router,
             unrouted_requests=unrouted,
+            prefill=prefill,
             traffic=_traffic(self._meter, now_ns),
             aborts=dict(self._meter.aborts),
             errors=dict(self._meter.errors),

@@ -108,6 +108,54 @@ class RouterView(msgspec.Struct, frozen=True):
     decision_total_us: float
 
 
+class PrefillWorkerView(msgspec.Struct, frozen=True):
+    """A prefill worker's shared memory for KV blocks on their way."""
+
+    worker: int
+    arena_used_bytes: int
+    arena_bytes: int
+
+
+class PrefillView(msgspec.Struct, frozen=True):
+    """Disaggregation: the prefill queue now, and totals over all lives of its processes.
+
+    Attributes:
+        depth_jobs, depth_tokens: that wait; `oldest_age_s` of the oldest.
+        in_flight_jobs, in_flight_tokens: that prefill workers have.
+        alarm: the oldest has waited too long.
+        ended, refused, returned: jobs, by reason.
+        placements: prefills by ``remote:reason`` and ``local:reason``.
+        fallbacks: remote prefills that were done locally after all, by reason.
+        copies, nbytes, copy_s: of KV blocks, by direction (save, load).
+        failures: transfers that came to nothing, by reason.
+        away: requests that are being prefilled elsewhere now.
+        queue_time_*_s, prefill_time_*_s: of the last 60 s.
+    """
+
+    depth_jobs: int
+    depth_tokens: int
+    in_flight_jobs: int
+    in_flight_tokens: int
+    oldest_age_s: float
+    alarm: bool
+    taken: int
+    ended: dict[str, int]
+    refused: dict[str, int]
+    returned: dict[str, int]
+    placements: dict[str, int]
+    fallbacks: dict[str, int]
+    copies: dict[str, int]
+    nbytes: dict[str, int]
+    copy_s: dict[str, float]
+    failures: dict[str, int]
+    away: int
+    queue_time_p50_s: float | None
+    queue_time_p95_s: float | None
+    prefill_time_p50_s: float | None
+    prefill_time_p95_s: float | None
+    workers: list[PrefillWorkerView]
+
+
 class TrafficView(msgspec.Struct, frozen=True):
     """Requests and tokens: totals since the start, rates and percentiles of the last 10 s.
 
@@ -156,6 +204,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     workers: list[WorkerView]
     router: RouterView | None
     unrouted_requests: dict[int, int]
+    prefill: PrefillView | None
     traffic: TrafficView
     aborts: dict[str, int]
     errors: dict[str, int]

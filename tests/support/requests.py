@@ -26,6 +26,18 @@ def complete(server: Server, tokens: int = 1) -> tuple[int, Any]:
         connection.close()
 
 
+def post(server: Server, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    """Status and JSON of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
+    try:
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", path, json.dumps(body), headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
 class Stream:
     """Use as ``with Stream(server, 100) as stream``: its first event has come."""
 

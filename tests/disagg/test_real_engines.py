@@ -1,0 +1,99 @@
+"""Disaggregated serving over real engines: the same answers, whatever happens on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.disagg.mix import answers, differences, requests
+from tests.support.server import SMALL, Server, wait_until
+
+pytestmark = pytest.mark.engine
+
+COMMON = ("--dtype", "float32", "--block-size", "32", "--max-model-len", "2048", *SMALL)
+AT_ONCE = 6
+ASKED = list(requests(200, "tiny"))
+
+
+@pytest.fixture(scope="module")
+def aggregated() -> list[Any]:
+    """What one engine that does everything answers."""
+    with Server(*COMMON) as server:
+        return answers(server, ASKED, AT_ONCE)
+
+
+def prefill(server: Server) -> Any:
+    return server.snapshot()["prefill"]
+
+
+def nothing_is_left(server: Server) -> bool:
+    """No job, no request away, no slot taken, no load."""
+    view = prefill(server)
+    busy = [
+        one["num_running_reqs"] + one["num_waiting_reqs"] for one in server.snapshot()["workers"]
+    ]
+    slots = sum(worker["arena_used_bytes"] for worker in view["workers"])
+    return not any((view["depth_jobs"], view["in_flight_jobs"], view["away"], slots, *busy))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ("--workers", "1", "--prefill-workers", "1"),
+        ("--workers", "1", "--prefill-workers", "2"),
+        ("--workers", "2", "--prefill-workers", "1", "--router", "kv"),
+    ],
+    ids=["1P1D", "2P1D", "1P2D"],
+)
+def test_the_answers_are_those_of_one_engine(shape: tuple[str, ...], aggregated: list[Any]) -> None:
+    with Server(*shape, *COMMON) as server:
+        got = answers(server, ASKED, AT_ONCE)
+        assert not differences(aggregated, got, ASKED)
+        wait_until(lambda: nothing_is_left(server), 5, "everything is released")
+        view = prefill(server)
+        assert view["placements"]["remote:always"] > 150
+        assert view["fallbacks"] == {}
+        assert view["copies"]["save"] == view["placements"]["remote:always"]
+
+
+def test_short_prompts_stay_at_home_when_told(aggregated: list[Any]) -> None:
+    shape = ("--prefill-workers", "1", "--max-local-prefill-length", "60")
+    with Server(*shape, *COMMON) as server:
+        got = answers(server, ASKED[:60], 1)
+        assert not differences(aggregated[:60], got, ASKED[:60])
+        placements = prefill(server)["placements"]
+        assert placements["local:short"] > 10
+        assert placements["remote:long"] > 5
+        assert set(placements) <= {
+            *("local:short", "remote:long", "local:queue_full"),
+            *("local:unsuitable", "local:sibling"),
+        }
+
+
+@pytest.fixture(scope="module")
+def frail() -> Iterator[Server]:
+    """A server whose processes the tests kill."""
+    with Server("--prefill-workers", "2", *COMMON) as server:
+        yield server
+
+
+@pytest.mark.parametrize("victim", ["prefill worker 0", "prefill queue", "prefill worker 1"])
+def test_who_dies_takes_no_request_along(victim: str, frail: Server, aggregated: list[Any]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(answers, frail, ASKED, AT_ONCE)
+        wait_until(lambda: prefill(frail)["away"], 10, "requests are on their way")
+        before = frail.pid_of(victim)
+        os.kill(before, signal.SIGKILL)
+        got = running.result()
+    assert not differences(aggregated, got, ASKED)
+    wait_until(lambda: frail.pid_of(victim) not in (0, before), 30, f"{victim} starts again")
+    frail.wait_ready()
+    wait_until(lambda: nothing_is_left(frail), 10, "everything is released")
+    remote = prefill(frail)["placements"]["remote:always"]
+    assert not differences(aggregated[:20], answers(frail, ASKED[:20], 1), ASKED[:20])
+    assert prefill(frail)["placements"]["remote:always"] > remote
