@@ -182,6 +182,7 @@ class Queue:
             holder=push.holder,
         )
         refusal = self._queue.put(job)
+        self._told = NOTHING_TOLD  # workers count what they push until they hear of the depth
         if refusal is not None and refusal is not Reason.DUPLICATE:
             peer = ProcessId(Role.WORKER, worker)
             self._switchboard.send(peer, JobFailed(push.job_id, refusal))
