@@ -50,26 +50,6 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class FrontendConfig:
-    """The HTTP side.
-
-    Attributes:
-        api_keys: any of them opens the API; empty leaves it open.
-        max_inflight: requests at once before 429; 0 is no limit.
-        max_pending_bytes: of one answer that its reader does not take, before it is aborted.
-    """
-
-    host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
-    api_keys: tuple[str, ...] = ()
-    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
-    max_inflight: int = 0
-    max_pending_bytes: int = 1024 * 1024
-    served_names: tuple[str, ...] = ()
-    first_answer_timeout_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
 class PlacementRule:
     """When a prefill is worth sending away; see `worker.placement.decide`.
 
@@ -82,6 +62,28 @@ class PlacementRule:
     conditional: bool = False
     max_local_prefill_length: int = DEFAULT_MAX_LOCAL_PREFILL_LENGTH
     max_prefill_queue_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendConfig:
+    """The HTTP side.
+
+    Attributes:
+        api_keys: any of them opens the API; empty leaves it open.
+        max_inflight: requests at once before 429; 0 is no limit.
+        max_pending_bytes: of one answer that its reader does not take, before it is aborted.
+        placement: where prompts are prefilled at first; None without prefill workers.
+    """
+
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    api_keys: tuple[str, ...] = ()
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    max_inflight: int = 0
+    max_pending_bytes: int = 1024 * 1024
+    served_names: tuple[str, ...] = ()
+    first_answer_timeout_s: float = 60.0
+    placement: PlacementRule | None = None
 
 
 @dataclass(frozen=True, slots=True)

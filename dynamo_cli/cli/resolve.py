@@ -125,6 +125,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         max_body_bytes=typed.max_body_bytes,
         max_inflight=typed.max_inflight,
         served_names=names,
+        placement=_placement(typed) if typed.prefill_workers else None,
     )
     return ServeConfig(
         engine=engine,

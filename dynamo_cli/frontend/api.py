@@ -25,6 +25,7 @@ from dynamo_cli.errors import (
 )
 from dynamo_cli.frontend import admission, inspect, metrics
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
+from dynamo_cli.frontend.placement import Placement
 from dynamo_cli.frontend.server import JSON, error_response, json_response
 from dynamo_cli.frontend.stream import EventStream, failure_event
 from dynamo_cli.messages import Endpoint, Head, Reply
@@ -76,6 +77,7 @@ class Api:
         meter: counts what passes.
         fold: whether requests can be served.
         snapshot: gives the state of the whole tree.
+        placement: where prompts are prefilled.
 
     Attributes:
         broadcast: to those who watch the tree.
@@ -88,7 +90,9 @@ class Api:
         meter: Meter,
         fold: Fold,
         snapshot: Callable[[], Snapshot],
+        placement: Placement,
     ) -> None:
+        self._placement = placement
         self._config = config
         self._exchange = exchange
         self._meter = meter
@@ -105,6 +109,7 @@ class Api:
             "/dynamo/snapshot": {"GET": self._show_snapshot},
             "/dynamo/decisions": {"GET": self._decisions},
             "/dynamo/stream": {"GET": self._watch},
+            "/dynamo/placement": {"GET": self._show_placement, "POST": self._set_placement},
         }
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
@@ -294,6 +299,12 @@ class Api:
         now = time.monotonic_ns()
         body = inspect.decisions(self._fold.decisions, visit.http.query, now)
         return web.Response(body=body, content_type=JSON)
+
+    async def _show_placement(self, visit: Visit) -> web.StreamResponse:
+        return json_response(self._placement.show())
+
+    async def _set_placement(self, visit: Visit) -> web.StreamResponse:
+        return json_response(self._placement.change(await visit.http.read()))
 
     async def _watch(self, visit: Visit) -> web.StreamResponse:
         interval_s = inspect.stream_interval_s(visit.http.query)

@@ -10,10 +10,11 @@ from collections.abc import Coroutine
 
 import uvloop
 
-from dynamo_cli.config import FrontendConfig
+from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.errors import Draining, PortInUse
 from dynamo_cli.frontend.api import Api
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
+from dynamo_cli.frontend.placement import Placement
 from dynamo_cli.frontend.server import HttpServer
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
@@ -35,6 +36,7 @@ from dynamo_cli.messages import (
     Reply,
     RouterStats,
     SetPhase,
+    SetPlacement,
     Stop,
     ToChild,
     ToFrontend,
@@ -72,7 +74,11 @@ class Frontend:
         self._meter = Meter()
         self._fold = Fold(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter)
-        self._api = Api(config, self._exchange, self._meter, self._fold, self._snapshot)
+        self._placement = Placement(config.placement, self._announce)
+        self._api = Api(
+            config, self._exchange, self._meter, self._fold, self._snapshot, self._placement
+        )
+        self._rule = config.placement
         self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,6 +105,20 @@ class Frontend:
             ) from error
         port = self._listener.sockets[0].getsockname()[1]
         self._fold.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def _announce(self, rule: PlacementRule) -> None:
+        """Let decode workers know a new rule; those that come later too."""
+        self._rule = rule
+        for peer in self._switchboard.links:
+            self._tell_rule(peer)
+
+    def _tell_rule(self, peer: ProcessId) -> None:
+        if peer.role is Role.WORKER and self._rule is not None:
+            rule = self._rule
+            message = SetPlacement(
+                rule.conditional, rule.max_local_prefill_length, rule.max_prefill_queue_size
+            )
+            self._switchboard.send(peer, message)
 
     def _snapshot(self) -> Snapshot:
         board = self._switchboard
@@ -128,6 +148,7 @@ class Frontend:
 
     def on_link(self, peer: ProcessId) -> None:
         """Processors are used when the process table says that they are ready."""
+        self._tell_rule(peer)
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         match peer.role:

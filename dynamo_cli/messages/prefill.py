@@ -180,5 +180,6 @@ class TransferStats(Message, frozen=True):
 class SetPlacement(Message, frozen=True):
     """Frontend -> decode worker: from now on decide by these bounds."""
 
+    conditional: bool
     max_local_prefill_length: int
     max_prefill_queue_size: int | None

@@ -149,8 +149,8 @@ class Disaggregation:
                     self._release([job_id])
                 else:
                     self._engine.start(prepared, json.loads(params))
-            case SetPlacement(length, size):
-                self._rule = PlacementRule(self._rule.conditional, length, size)
+            case SetPlacement(conditional, length, size):
+                self._rule = PlacementRule(conditional, length, size)
 
     def queue_gone(self) -> None:
         """What it had is prefilled locally; what is done nevertheless is released."""

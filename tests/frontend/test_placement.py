@@ -1,0 +1,79 @@
+"""`/dynamo/placement`: bounds that change at run time and reach every decode worker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dynamo_cli.config import FrontendConfig, PlacementRule
+from dynamo_cli.frontend.placement import Placement
+from dynamo_cli.messages import SetPlacement
+from tests.frontend.stage import WORKER, Stage
+
+DISAGGREGATED = FrontendConfig(port=0, placement=PlacementRule())
+
+
+def test_new_bounds_reach_the_workers_of_now_and_of_later() -> None:
+    async def scenario() -> None:
+        async with Stage(DISAGGREGATED) as stage:
+            worker = await stage.neighbour(WORKER)
+            assert await worker.take(SetPlacement) == SetPlacement(False, 1000, None)
+            assert (await stage.get("/dynamo/placement"))[2] == {
+                "conditional": False,
+                "max_local_prefill_length": 1000,
+                "max_prefill_queue_size": None,
+            }
+            body = b'{"max_local_prefill_length": 50, "max_prefill_queue_size": 3}'
+            status, _, shown = await stage.post("/dynamo/placement", data=body)
+            assert (status, shown["max_local_prefill_length"]) == (200, 50)
+            assert await worker.take(SetPlacement) == SetPlacement(True, 50, 3)
+            worker.die()
+            reborn = await stage.neighbour(WORKER)
+            assert await reborn.take(SetPlacement) == SetPlacement(True, 50, 3)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'{"max_length": 1}', "there is max_local_prefill_length and max_prefill_queue_size"),
+        (b'{"max_local_prefill_length": -1}', "whole number from 0 on"),
+        (b'{"max_local_prefill_length": null}', "whole number from 0 on"),
+        (b'{"max_prefill_queue_size": true}', "whole number from 0 on"),
+        (b'{"max_prefill_queue_size": 1, "max_local_prefill_length": "9"}', "whole number"),
+    ],
+)
+def test_what_cannot_be_a_bound_changes_nothing(body: bytes, says: str) -> None:
+    async def scenario() -> None:
+        async with Stage(DISAGGREGATED) as stage:
+            status, _, content = await stage.post("/dynamo/placement", data=body)
+            assert status == 400
+            assert says in content["error"]["message"]
+            shown: Any = (await stage.get("/dynamo/placement"))[2]
+            assert shown["max_prefill_queue_size"] is None
+            assert not shown["conditional"]
+
+    asyncio.run(scenario())
+
+
+def test_without_prefill_workers_there_is_nothing_to_place() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            status, _, content = await stage.get("/dynamo/placement")
+            assert status == 404
+            assert "--prefill-workers" in content["error"]["message"]
+
+    asyncio.run(scenario())
+
+
+def test_no_news_is_no_change() -> None:
+    told: list[PlacementRule] = []
+    placement = Placement(PlacementRule(), told.append)
+    assert placement.change(b"{}")["conditional"] is False
+    assert placement.change(b'{"max_prefill_queue_size": null}')["conditional"] is True
+    assert len(told) == 2
