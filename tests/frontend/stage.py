@@ -30,6 +30,7 @@ from dynamo_cli.messages import (
     ProcessState,
     ProcessTable,
     Reply,
+    SetPlacement,
     Stop,
     Submit,
     ToProcessor,
@@ -61,7 +62,7 @@ class Neighbour:
         self.process = process
         self.inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._frontend = frontend
-        self._decoder = Decoder(ToProcessor)
+        self._decoder = Decoder(ToProcessor | SetPlacement)
         self._control, socket_ = Control.pair()
         self._board = Switchboard(socket_, self)
         self._board.attach(asyncio.get_running_loop())
