@@ -219,7 +219,8 @@ class ServeConfig:
     def prefill_worker_config(self, index: int) -> WorkerConfig:
         """Of a prefill worker."""
         devices = self.prefill_devices[index]
-        return WorkerConfig(replace(self.engine, devices=devices, kv_role="kv_producer"))
+        engine = replace(self.engine, devices=devices, kv_role="kv_producer")
+        return WorkerConfig(engine, self.kv_routing)
 
     def tree(self) -> list[ProcessId]:
         """Every child process, in the order in which they are started."""

@@ -101,6 +101,7 @@ LINKS: tuple[LinkSpec, ...] = (
     LinkSpec(
         Role.PREFILL_WORKER, Role.WORKER, 256 * KIB, 64 * KIB, "notify finished -> / <- release"
     ),
+    LinkSpec(Role.PREFILL_WORKER, Role.ROUTER, 2 * MIB, 64 * KIB, "KV events ->"),
     LinkSpec(Role.PREFILL_QUEUE, Role.FRONTEND, 64 * KIB, 64 * KIB, "telemetry ->"),
     LinkSpec(Role.PREFILL_WORKER, Role.FRONTEND, 64 * KIB, 64 * KIB, "telemetry ->"),
 )

@@ -28,6 +28,7 @@ PURE = (
     "topology.py",
     "kv",
     "router/policies",
+    "router/caches.py",
     "router/ledger.py",
     "router/report.py",
     "router/state.py",

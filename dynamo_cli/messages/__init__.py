@@ -107,7 +107,7 @@ ToWorker = (
     | SetPlacement
 )
 ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
-ToPrefillWorker = RunJob | DropJob | ReleaseTransfers
+ToPrefillWorker = RunJob | DropJob | ReleaseTransfers | Resync
 FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused
 ToChild = LinkUp | LinkDown | Drain | Stop | Probe | ProcessTable | SetPhase | Fork
 ToSupervisor = PhaseChange | Fatal | ProbeResult | Drained | Forked | Exited

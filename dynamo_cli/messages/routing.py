@@ -68,11 +68,13 @@ class RouteAnswer(Message, frozen=True):
     Attributes:
         worker: index; -1 if none can take it.
         overlap_blocks: leading blocks of the prompt that it holds, as far as the router knows.
+        prefill_worker: index of the prefill worker that holds most of them; -1: none holds any.
     """
 
     request_id: str
     worker: int
     overlap_blocks: int
+    prefill_worker: int = -1
 
 
 # -- worker -> router: what its cache holds --------------------------------------------------
@@ -141,6 +143,7 @@ class RoutingDecision(Message, frozen=True):
         waited_us: time until a worker was free, microseconds.
         decision_us: time that the choice took, microseconds.
         decided_ns: when.
+        prefill_worker: the one that knows most of the prompt; -1: none.
     """
 
     request_id: str
@@ -157,6 +160,7 @@ class RoutingDecision(Message, frozen=True):
     waited_us: float
     decision_us: float
     decided_ns: int
+    prefill_worker: int = -1
 
     def timed(self, elapsed_ns: int) -> RoutingDecision:
         """The same decision with the time that it took."""

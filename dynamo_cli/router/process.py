@@ -95,7 +95,12 @@ class Router:
 
     def _answer(self, processor: int, decision: RoutingDecision, started_ns: int) -> None:
         elapsed_ns = time.monotonic_ns() - started_ns
-        answer = RouteAnswer(decision.request_id, decision.worker, decision.overlap_blocks)
+        answer = RouteAnswer(
+            decision.request_id,
+            decision.worker,
+            decision.overlap_blocks,
+            decision.prefill_worker,
+        )
         peer = ProcessId(Role.PROCESSOR, processor)
         if not self._switchboard.send(peer, answer):
             self._state.end(decision.request_id)  # nobody will ever use what it reserved
@@ -147,7 +152,9 @@ class Router:
             case RequestEnd(request_id):
                 self._end(request_id)
             case KvEvents() as message:
-                if not self._state.kv_events(message, time.monotonic_ns()):
+                prefill = peer.role is Role.PREFILL_WORKER
+                caches = self._state.prefill_caches if prefill else self._state.caches
+                if not caches.apply(message, time.monotonic_ns()):
                     self._switchboard.send(peer, Resync())
             case WorkerStats() as stats:
                 self._state.ledger.report(stats)
@@ -169,6 +176,8 @@ class Router:
             case Role.WORKER:
                 self._state.worker_down(peer.index)
                 self._warned.discard(peer.index)
+            case Role.PREFILL_WORKER:
+                self._state.prefill_caches.worker_down(peer.index)
             case Role.PROCESSOR:
                 self._queries = [pair for pair in self._queries if pair[0] != peer]
                 self._state.processor_down(peer.index)

@@ -7,30 +7,25 @@ import itertools
 from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dynamo_cli.config import KV_POLICY, RouterConfig
 from dynamo_cli.kv import hashes
-from dynamo_cli.kv.index import PrefixIndex
 from dynamo_cli.messages import (
     DECISION_BOUNDS_US,
     Candidate,
     EngineReady,
-    KvEvents,
     Measured,
     Placed,
     RouteQuery,
     RoutingDecision,
 )
+from dynamo_cli.router.caches import Caches
 from dynamo_cli.router.ledger import UNPREDICTED, Entry, Ledger
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 
 NO_WORKER, SESSION = "no_worker", "session"
-GAP, START = "gap", "start"
 MAX_SESSIONS = 10_000
-SILENT_AFTER = 3
-"""Requests with full blocks that a worker finishes without any event before that is a warning."""
 
 RESERVE_SHARE = 4
 """An engine keeps a quarter of its batch waiting, so that it never starves; more wait here, where
@@ -54,26 +49,6 @@ class _Session(NamedTuple):
     block: int
 
 
-@dataclass(slots=True)
-class _Feed:
-    """The events of one life of a worker.
-
-    Attributes:
-        sequence: of the last batch; -1 before the first, or while a resync is awaited.
-        batches: that came.
-        finished: requests with full blocks that had their first token there.
-    """
-
-    sequence: int = -1
-    batches: int = 0
-    finished: int = 0
-    unknown: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def silent(self) -> bool:
-        return not self.batches and self.finished >= SILENT_AFTER
-
-
 class RouterState:
     """Decides, and reserves the load in the same step.
 
@@ -81,10 +56,10 @@ class RouterState:
         config: the policy and its parameters.
 
     Attributes:
-        index: who holds which prefix blocks.
+        caches: what workers hold.
+        prefill_caches: what prefill workers hold.
         ledger: who was promised what.
         decisions: how often each worker was chosen.
-        resyncs: whole sets that came, by reason.
         prompt_tokens, predicted_tokens, measured_tokens: of requests whose prefill is over;
             predicted and measured are those found in a cache.
     """
@@ -93,17 +68,13 @@ class RouterState:
         self.config = config
         self._policy: Policy = policy_of(config)
         self._predicts = config.policy == KV_POLICY
-        self.index = PrefixIndex()
+        self.caches, self.prefill_caches = Caches(), Caches()
         self.ledger = Ledger()
         self.decisions: Counter[int] = Counter()
-        self.resyncs: Counter[str] = Counter()
-        self.events: Counter[str] = Counter()
-        self.event_lag_ns = 0
         self.prompt_tokens = self.predicted_tokens = self.measured_tokens = 0
         self.over_predicted_requests = 0
         self.decision_us = [0] * (len(DECISION_BOUNDS_US) + 1)
         self.decision_total_us = 0.0
-        self._feeds: dict[int, _Feed] = {}
         self._block_size = 0
         self._waiting: list[_Waiting] = []
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
@@ -172,7 +143,14 @@ class RouterState:
         if not query.hashes:
             return {}
         usable = (query.prompt_tokens - 1) // self._block_size
-        return self.index.leading(hashes.unpack(query.hashes)[:usable])
+        return self.caches.index.leading(hashes.unpack(query.hashes)[:usable])
+
+    def _prefill_worker(self, query: RouteQuery) -> int:
+        """The prefill worker that knows most of the prompt; -1 when none knows any of it."""
+        if not query.hashes or not self.prefill_caches.feeds:
+            return -1
+        depths = self.prefill_caches.index.leading(hashes.unpack(query.hashes))
+        return max(sorted(depths), key=depths.__getitem__, default=-1)
 
     def _place(
         self,
@@ -228,6 +206,7 @@ class RouterState:
             waited_us=(now_ns - since_ns) / 1000,
             decision_us=0.0,
             decided_ns=now_ns,
+            prefill_worker=self._prefill_worker(query),
         )
 
     def timed(self, elapsed_ns: int) -> None:
@@ -241,7 +220,7 @@ class RouterState:
     def _kept_together(self, query: RouteQuery, choice: Choice) -> Choice:
         """A session stays where it was while its blocks live there."""
         last = self._sessions.get(query.session) if query.session else None
-        if last is None or not self.index.holds(last.worker, last.block):
+        if last is None or not self.caches.index.holds(last.worker, last.block):
             return choice
         if last.worker not in {candidate.worker for candidate in choice.candidates}:
             return choice
@@ -283,7 +262,7 @@ class RouterState:
         entry = self.ledger.first_token(request_id, now_ns)
         if entry is None:
             return None
-        if entry.full_blocks and (feed := self._feeds.get(entry.worker)) is not None:
+        if entry.full_blocks and (feed := self.caches.feeds.get(entry.worker)) is not None:
             feed.finished += 1
         if entry.predicted_tokens == UNPREDICTED:
             return None
@@ -311,56 +290,23 @@ class RouterState:
         reserve = max(ready.max_num_seqs // RESERVE_SHARE, 1)
         limit = ready.max_num_seqs + reserve if ready.max_num_seqs else 0
         self.ledger.worker_up(ready.worker, ready.num_blocks, limit)
-        self._feeds.setdefault(ready.worker, _Feed())
+        self.caches.worker_up(ready.worker)
 
     def worker_down(self, worker: int) -> None:
         """A worker is gone, and all that it held."""
         self.ledger.worker_down(worker)
-        self.index.drop(worker)
-        self._feeds.pop(worker, None)
+        self.caches.worker_down(worker)
 
     def processor_down(self, processor: int) -> None:
         """A processor is gone, and whatever it asked for."""
         self.ledger.processor_down(processor)
         self._forget_waiting(lambda waiting: waiting.processor == processor)
 
-    def kv_events(self, message: KvEvents, now_ns: int) -> bool:
-        """Apply a batch whole; False: something is missing before it, ask for everything."""
-        feed = self._feeds.setdefault(message.worker, _Feed())
-        if message.whole:
-            self.resyncs[GAP if feed.batches else START] += 1
-            self.index.drop(message.worker)
-        elif message.sequence != feed.sequence + 1:
-            # What was known stays in use until the whole set comes: better than nothing.
-            first = feed.sequence >= 0
-            feed.sequence = -1
-            return not first
-        feed.sequence = message.sequence
-        feed.batches += bool(message.stored or message.removed)
-        feed.unknown = message.unknown
-        self.event_lag_ns = now_ns - message.created_ns
-        self._apply(message)
-        return True
-
-    def _apply(self, message: KvEvents) -> None:
-        removed, stored = hashes.unpack(message.removed), hashes.unpack(message.stored)
-        self.index.remove(message.worker, removed)
-        self.index.store(message.worker, stored)
-        self.events["removed"] += len(removed)
-        self.events["stored"] += len(stored)
-
-    def unknown_events(self) -> Counter[str]:
-        """Blocks that could not be translated or were not there, by reason."""
-        unknown = Counter({"unknown_to_index": self.index.unknown_removals})
-        for feed in self._feeds.values():
-            unknown.update(feed.unknown)
-        return +unknown
-
     def silent_workers(self) -> list[int]:
         """Workers that have sent no event although requests with full blocks finished there."""
         if not self._predicts:
             return []
-        return sorted(worker for worker, feed in self._feeds.items() if feed.silent)
+        return sorted(worker for worker, feed in self.caches.feeds.items() if feed.silent)
 
 
 def _margin(candidates: list[Candidate], winner: Candidate | None) -> float:

@@ -37,6 +37,7 @@ class DecisionView(msgspec.Struct, frozen=True):
         predicted_tokens: of the prompt that the router expected in the winner's cache.
         measured_tokens: that the engine found there; None while it has not said.
         age_s: since the decision.
+        prefill_worker: the one that knows most of the prompt; -1: none.
     """
 
     number: int
@@ -54,6 +55,7 @@ class DecisionView(msgspec.Struct, frozen=True):
     waited_us: float
     decision_us: float
     age_s: float
+    prefill_worker: int
     candidates: list[CandidateView]
 
 
@@ -161,6 +163,7 @@ def _view(kept: _Kept, now_ns: int) -> DecisionView:
         waited_us=decision.waited_us,
         decision_us=decision.decision_us,
         age_s=(now_ns - decision.decided_ns) / SECOND_NS,
+        prefill_worker=decision.prefill_worker,
         candidates=[_candidate(one) for one in decision.candidates],
     )
 

@@ -21,6 +21,7 @@ from dynamo_cli.messages import (
     PrefillDone,
     PullJobs,
     ReleaseTransfers,
+    Resync,
     RunJob,
     SetPhase,
     Stop,
@@ -29,6 +30,7 @@ from dynamo_cli.messages import (
 )
 from dynamo_cli.proctitle import set_title
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.worker.publisher import ROUTER, Publisher
 
 INTERVAL_S = 0.25
 PULL_INTERVAL_S = 2.0
@@ -75,7 +77,10 @@ class PrefillWorker:
     def load(self) -> None:
         """Build the engine and run one token through it."""
         self._switchboard.report(PhaseChange(Phase.LOADING))
-        self._engine = Engine(self._process.index, self._config.engine)
+        index, config = self._process.index, self._config
+        self._engine = Engine(index, config.engine, kv_events=config.kv_events)
+        self._publisher = Publisher(index, self._engine.holdings, self._switchboard)
+        self._publisher.publish()
         self._loaded = True
         self._switchboard.report(PhaseChange(Phase.READY))
 
@@ -85,6 +90,7 @@ class PrefillWorker:
             if self._engine.has_work():
                 for _ in self._engine.step():
                     pass  # a token that nobody waits for
+                self._publisher.publish()
             self._hand_over()
             self._pull()
             self._report()
@@ -142,6 +148,8 @@ class PrefillWorker:
                 self._drop(job_id)
             case ReleaseTransfers(job_ids):
                 self._engine.release(job_ids)
+            case Resync():
+                self._publisher.resync()
 
     def _add(self, message: RunJob) -> None:
         job = message.job
@@ -162,6 +170,8 @@ class PrefillWorker:
 
     def on_link(self, peer: ProcessId) -> None:
         self._pull_due_s = 0.0
+        if peer == ROUTER and self._loaded:
+            self._publisher.resync()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         if not self._loaded:

@@ -32,9 +32,9 @@ from dynamo_cli.messages import (
 from dynamo_cli.proctitle import set_title
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker.disagg import Disaggregation
-from dynamo_cli.worker.feed import Feed
+from dynamo_cli.worker.publisher import ROUTER, Publisher
 
-FRONTEND, ROUTER = ProcessId(Role.FRONTEND), ProcessId(Role.ROUTER)
+FRONTEND = ProcessId(Role.FRONTEND)
 SERVED = (Role.PROCESSOR, Role.ROUTER, Role.FRONTEND)
 """Who waits for the engine to be up."""
 
@@ -63,8 +63,6 @@ class Worker:
         self._stopping = False
         self._stats_due_s = 0.0
         self._stats_current = False
-        self._feed: Feed | None = None
-        self._whole_due = False
         self._disagg: Disaggregation | None = None
 
     def load(self) -> None:
@@ -72,8 +70,7 @@ class Worker:
         self._switchboard.report(PhaseChange(Phase.LOADING))
         index = self._process.index
         self._engine = Engine(index, self._config.engine, kv_events=self._config.kv_events)
-        if self._engine.holdings is not None:
-            self._feed = Feed(index, self._engine.holdings)
+        self._publisher = Publisher(index, self._engine.holdings, self._switchboard)
         if (rule := self._config.placement) is not None:
             self._disagg = Disaggregation(self._engine, self._switchboard, rule)
         for peer in self._switchboard.links:
@@ -97,19 +94,10 @@ class Worker:
         if self._disagg is not None:
             self._disagg.stepped()
         # First what the cache holds now, then what lets a client send the next request.
-        self._publish()
+        self._publisher.publish()
         for client, output in outputs:
             self._switchboard.send(ProcessId(Role.PROCESSOR, client), output)
         self._stats_current = False
-
-    def _publish(self) -> None:
-        """Tell the router what changed in the cache; after a refused message, everything."""
-        if self._feed is None or ROUTER not in self._switchboard.links:
-            return
-        now = time.monotonic_ns()
-        message = self._feed.whole(now) if self._whole_due else self._feed.changes(now)
-        if message is not None:
-            self._whole_due = not self._switchboard.send(ROUTER, message)
 
     def _idle_timeout_s(self) -> float | None:
         if not self._stats_current:
@@ -146,10 +134,9 @@ class Worker:
                     self._disagg.apply(message)
             case CallUtility() as message:
                 self._switchboard.send(peer, self._engine.call(message))
-                self._publish()
+                self._publisher.publish()
             case Resync():
-                self._whole_due = True
-                self._publish()
+                self._publisher.resync()
         self._stats_current = False
 
     def _add(self, peer: ProcessId, message: AddRequest) -> None:
@@ -172,8 +159,7 @@ class Worker:
         if peer.role in SERVED:
             self._switchboard.send(peer, self._engine.ready())
         if peer == ROUTER:
-            self._whole_due = True
-            self._publish()
+            self._publisher.resync()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         if peer.role is Role.PREFILL_QUEUE and self._disagg is not None:

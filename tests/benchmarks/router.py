@@ -70,8 +70,8 @@ def filled(dice: random.Random, workers: int, blocks: int) -> tuple[RouterState,
     prompt = u64(dice, max(PROMPTS))
     for worker in range(workers):
         state.worker_up(ready(worker))
-        state.index.store(worker, u64(dice, blocks // workers))
-        state.index.store(worker, prompt[: dice.randrange(len(prompt))])
+        state.caches.index.store(worker, u64(dice, blocks // workers))
+        state.caches.index.store(worker, prompt[: dice.randrange(len(prompt))])
     return state, prompt
 
 
@@ -167,9 +167,9 @@ def events_per_s(content: list[array[int]], holders: int) -> float:
         state.worker_up(ready(worker))
     start = time.perf_counter()
     for payload in payloads:
-        state.kv_events(decode(payload), 0)
+        state.caches.apply(decode(payload), 0)
     elapsed = time.perf_counter() - start
-    assert len(state.index) == 0
+    assert len(state.caches.index) == 0
     return 2 * holders * sum(map(len, content)) / elapsed
 
 

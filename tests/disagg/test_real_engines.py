@@ -59,6 +59,9 @@ def test_the_answers_are_those_of_one_engine(shape: tuple[str, ...], aggregated:
         assert view["placements"]["remote:always"] > 150
         assert view["fallbacks"] == {}
         assert view["copies"]["save"] == view["placements"]["remote:always"]
+        if "kv" in shape:
+            shown = server.get("/dynamo/decisions?limit=50")[1]["decisions"]
+            assert {one["prefill_worker"] for one in shown} == {-1, 0}
 
 
 def test_short_prompts_stay_at_home_when_told(aggregated: list[Any]) -> None:

@@ -10,8 +10,9 @@ import pytest
 from dynamo_cli.config import RouterConfig
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages import EngineReady, KvEvents, Measured, Placed, RouteQuery
+from dynamo_cli.router.caches import GAP, SILENT_AFTER, START
 from dynamo_cli.router.report import router_stats
-from dynamo_cli.router.state import GAP, SILENT_AFTER, START, RouterState
+from dynamo_cli.router.state import RouterState
 
 BLOCK = 4
 
@@ -50,7 +51,7 @@ def events(
 
 
 def holding(router: RouterState, worker: int, *blocks: int) -> None:
-    assert router.kv_events(events(worker, 1, chain(*blocks), whole=True), 0)
+    assert router.caches.apply(events(worker, 1, chain(*blocks), whole=True), 0)
 
 
 def place(router: RouterState, asked: RouteQuery, now: int = 0) -> int:
@@ -181,7 +182,7 @@ def test_a_session_leaves_when_its_blocks_are_gone_or_its_worker_is() -> None:
     decision = router.decide(0, query("j", 1, 2, 3, session="s"), 0)
     assert decision is not None
     assert (decision.worker, decision.reason) == (0, "session")
-    router.kv_events(events(0, 2, removed=chain(1, 2, 3)[2:]), 0)
+    router.caches.apply(events(0, 2, removed=chain(1, 2, 3)[2:]), 0)
     assert place(router, query("k", 1, 2, 3, session="s")) == 1
     router.worker_down(1)
     assert place(router, query("l", 1, 2, 3, session="s")) == 0
@@ -193,35 +194,35 @@ def test_a_session_leaves_when_its_blocks_are_gone_or_its_worker_is() -> None:
 def test_batches_are_applied_whole_and_in_order() -> None:
     router = state(workers=1)
     holding(router, 0, 1, 2)
-    assert router.kv_events(events(0, 2, chain(1, 2, 3)[2:], chain(1, 2)[1:]), 500)
-    assert len(router.index) == 2
-    assert router.event_lag_ns == 500
-    assert router.resyncs == Counter({START: 1})
+    assert router.caches.apply(events(0, 2, chain(1, 2, 3)[2:], chain(1, 2)[1:]), 500)
+    assert len(router.caches.index) == 2
+    assert router.caches.lag_ns == 500
+    assert router.caches.resyncs == Counter({START: 1})
 
 
 def test_a_gap_asks_once_for_everything() -> None:
     router = state(workers=1)
     holding(router, 0, 1, 2)
-    assert not router.kv_events(events(0, 4, chain(7)), 0)
-    assert router.kv_events(events(0, 5, chain(8)), 0)  # asked already
-    assert len(router.index) == 2  # what was known stays in use
-    assert router.kv_events(events(0, 6, chain(7, 8), whole=True), 0)
-    assert router.kv_events(events(0, 7, chain(7, 8, 9)[2:]), 0)
-    assert router.index.blocks == Counter({0: 3})
-    assert router.resyncs == Counter({START: 1, GAP: 1})
+    assert not router.caches.apply(events(0, 4, chain(7)), 0)
+    assert router.caches.apply(events(0, 5, chain(8)), 0)  # asked already
+    assert len(router.caches.index) == 2  # what was known stays in use
+    assert router.caches.apply(events(0, 6, chain(7, 8), whole=True), 0)
+    assert router.caches.apply(events(0, 7, chain(7, 8, 9)[2:]), 0)
+    assert router.caches.index.blocks == Counter({0: 3})
+    assert router.caches.resyncs == Counter({START: 1, GAP: 1})
 
 
 def test_a_new_life_of_a_worker_holds_nothing_of_the_old() -> None:
     router = state(workers=2)
     holding(router, 1, 1, 2, 3)
     router.worker_down(1)
-    assert len(router.index) == 0
+    assert len(router.caches.index) == 0
     router.worker_up(ready(1))
     decision = router.decide(0, query("a", 1, 2, 3), 0)
     assert decision is not None
     assert decision.reason == "no_overlap"
     holding(router, 1, 9)
-    assert router.resyncs == Counter({START: 2})
+    assert router.caches.resyncs == Counter({START: 2})
 
 
 def test_silence_is_noticed_when_requests_finish_without_events() -> None:
@@ -239,7 +240,7 @@ def test_silence_is_noticed_when_requests_finish_without_events() -> None:
         router.worker_down(1 - where)  # leaves one
     assert len(router.silent_workers()) == 1
     silent = router.silent_workers()[0]
-    router.kv_events(events(silent, 1, chain(1), whole=True), 0)
+    router.caches.apply(events(silent, 1, chain(1), whole=True), 0)
     assert router.silent_workers() == []
 
 
@@ -293,3 +294,24 @@ def test_the_report_has_everything() -> None:
     assert stats.decision_us == [0, 1, 0, 0, 0, 0, 0, 0, 1]
     assert stats.decision_total_us == 9015
     assert stats.index_bytes > 0
+
+
+# -- prefill workers -------------------------------------------------------------------------
+
+
+def test_the_answer_names_the_prefill_worker_that_knows_most() -> None:
+    router = state(workers=1)
+    asked = query("a", 1, 2, 3)
+
+    def named() -> int:
+        decision = router.decide(0, asked, 0)
+        assert decision is not None
+        return decision.prefill_worker
+
+    assert named() == -1
+    router.prefill_caches.apply(events(0, 1, chain(1), whole=True), 0)
+    router.prefill_caches.apply(events(1, 1, chain(1, 2), whole=True), 0)
+    assert named() == 1
+    router.prefill_caches.worker_down(1)
+    assert named() == 0
+    assert len(router.caches.index) == 0

@@ -173,7 +173,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         tokens = _take_tokens(request)
         placed = False
         try:
-            worker = await self._place(trace, request, tokens)
+            answer = await self._place(trace, request, tokens)
             placed = True
         except DynamoError as error:
             raise RequestFailed(error) from error
@@ -181,24 +181,29 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             if not placed:
                 # AsyncLLM has registered the request already and would keep it for ever.
                 self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
+        worker = answer.worker
         self._live[request_id] = _Live(worker, trace)
         frames = [bytes(frame) for frame in self._encoder.encode(request)]
-        if not self._workers.send(worker, AddRequest(request_id, tokens, frames)):
+        message = AddRequest(request_id, tokens, frames, answer.prefill_worker)
+        if not self._workers.send(worker, message):
             self._fail(request_id, PeerLost(f"worker {worker} cannot be reached. Send it again."))
 
-    async def _place(self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes) -> int:
+    async def _place(
+        self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes
+    ) -> RouteAnswer:
         """The worker: for the first of a family by routing, for its siblings the same."""
         request_id, prompt_tokens = request.request_id, len(tokens) // hashes.TOKEN_BYTES
         family = request.external_req_id or request_id
         if (worker := trace.placed.get(family, trace.worker)) >= 0:
             self._workers.follow(request_id, worker, prompt_tokens)
+            answer = RouteAnswer(request_id, worker, 0)
         else:
             answer = await self._workers.place(self._query(trace, request, tokens))
-            worker, trace.overlap_blocks = answer.worker, answer.overlap_blocks
+            trace.overlap_blocks = answer.overlap_blocks
         if family not in trace.placed:
-            trace.placed[family] = worker
+            trace.placed[family] = answer.worker
             trace.prompt_tokens += prompt_tokens
-        return worker
+        return answer
 
     def _query(self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes) -> RouteQuery:
         blocks: list[int] = []

@@ -1,0 +1,41 @@
+"""Keeps the router informed of an engine's prefix cache."""
+
+from __future__ import annotations
+
+import time
+
+from dynamo_cli.ipc.switchboard import Switchboard
+from dynamo_cli.kv.holdings import Holdings
+from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.worker.feed import Feed
+
+ROUTER = ProcessId(Role.ROUTER)
+
+
+class Publisher:
+    """Sends changes, and everything to a router that has nothing or has missed something.
+
+    Args:
+        worker: index of this worker among those of its kind.
+        holdings: what its engine's cache holds; None: the router does not want to know.
+        switchboard: this worker's.
+    """
+
+    def __init__(self, worker: int, holdings: Holdings | None, switchboard: Switchboard) -> None:
+        self._feed = Feed(worker, holdings) if holdings is not None else None
+        self._switchboard = switchboard
+        self._whole_due = True
+
+    def publish(self) -> None:
+        """Tell what changed; after a refused message, everything."""
+        if self._feed is None or ROUTER not in self._switchboard.links:
+            return
+        now = time.monotonic_ns()
+        message = self._feed.whole(now) if self._whole_due else self._feed.changes(now)
+        if message is not None:
+            self._whole_due = not self._switchboard.send(ROUTER, message)
+
+    def resync(self) -> None:
+        """Tell everything: to a new router, or to one that asks."""
+        self._whole_due = True
+        self.publish()
