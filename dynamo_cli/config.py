@@ -14,6 +14,7 @@ ROUTER_POLICIES = ("random", "round-robin", "least-loaded", KV_POLICY)
 KV_COSTS = ("blocks", "ancestor")
 KV_TRANSFERS = ("shm", "nixl")
 DEFAULT_MAX_LOCAL_PREFILL_LENGTH = 1000
+DEFAULT_KV_ARENA_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class EngineConfig:
     log_level: str = "ERROR"
     kv_role: str = ""
     kv_transfer: str = "shm"
-    kv_arena_bytes: int = 1 << 30
+    kv_arena_bytes: int = DEFAULT_KV_ARENA_BYTES
 
 
 @dataclass(frozen=True, slots=True)

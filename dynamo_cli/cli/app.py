@@ -54,6 +54,7 @@ def serve(
     max_local_prefill_length: flags.MaxLocalPrefillLength = None,
     max_prefill_queue_size: flags.MaxPrefillQueueSize = None,
     kv_transfer: flags.KvTransferMethod = None,
+    kv_arena_bytes: flags.KvArenaBytes = Typed.kv_arena_bytes,
     prefill_alarm_s: flags.PrefillAlarm = Typed.prefill_alarm_s,
     host: flags.Host = Typed.host,
     http_port: flags.HttpPort = Typed.http_port,

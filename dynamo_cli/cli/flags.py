@@ -201,6 +201,16 @@ KvTransferMethod = Annotated[
         "is installed, else shm (shared memory).",
     ),
 ]
+KvArenaBytes = Annotated[
+    int,
+    _option(
+        "--kv-arena-bytes",
+        panel=DISAGGREGATION,
+        min=1,
+        metavar="BYTES",
+        help="Shared memory for KV blocks on their way, of each prefill worker (shm).",
+    ),
+]
 PrefillAlarm = Annotated[
     float,
     _option(

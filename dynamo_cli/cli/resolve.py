@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dynamo_cli.cli.machine import MIB, Machine
 from dynamo_cli.config import (
     DEFAULT_HOST,
+    DEFAULT_KV_ARENA_BYTES,
     DEFAULT_MAX_BODY_BYTES,
     DEFAULT_MAX_LOCAL_PREFILL_LENGTH,
     DEFAULT_PORT,
@@ -79,6 +80,7 @@ class Typed:
     max_local_prefill_length: int | None = None
     max_prefill_queue_size: int | None = None
     kv_transfer: str | None = None
+    kv_arena_bytes: int = DEFAULT_KV_ARENA_BYTES
     prefill_alarm_s: float = 5.0
     host: str = DEFAULT_HOST
     http_port: int = DEFAULT_PORT
@@ -117,6 +119,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         kv_cache_limit_bytes=_kv_cache_limit(machine.available_bytes, engines) if on_cpu else 0,
         log_level=typed.log_level.upper(),
         kv_transfer=kv_transfer,
+        kv_arena_bytes=typed.kv_arena_bytes,
     )
     frontend = FrontendConfig(
         host=typed.host,

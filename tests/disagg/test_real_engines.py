@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
+import random
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +15,8 @@ from typing import Any
 import pytest
 
 from tests.disagg.mix import answers, differences, requests
+from tests.kv_routing.talk import text
+from tests.support.requests import post
 from tests.support.server import SMALL, Server, wait_until
 
 pytestmark = pytest.mark.engine
@@ -100,3 +106,39 @@ def test_who_dies_takes_no_request_along(victim: str, frail: Server, aggregated:
     remote = prefill(frail)["placements"]["remote:always"]
     assert not differences(aggregated[:20], answers(frail, ASKED[:20], 1), ASKED[:20])
     assert prefill(frail)["placements"]["remote:always"] > remote
+
+
+def test_a_client_that_leaves_leaves_nothing_behind(frail: Server) -> None:
+    dice = random.Random(4)
+    for number in range(20):
+        body = {"model": "tiny", "prompt": text(dice, 300), "max_tokens": 500, "ignore_eos": True}
+        connection = http.client.HTTPConnection("127.0.0.1", frail.port, timeout=10)
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/completions", json.dumps(body | {"stream": True}), headers)
+        time.sleep(0.004 * number)  # while it is tokenized, queued, prefilled, loaded, decoded
+        connection.close()
+    wait_until(lambda: nothing_is_left(frail), 10, "everything is released")
+
+
+def test_without_room_for_blocks_prompts_are_prefilled_at_home(aggregated: list[Any]) -> None:
+    shape = ("--prefill-workers", "1", "--kv-arena-bytes", str(4 << 15))  # four blocks
+    with Server(*shape, *COMMON) as server:
+        got = answers(server, ASKED[:60], AT_ONCE)
+        assert not differences(aggregated[:60], got, ASKED[:60])
+        wait_until(lambda: nothing_is_left(server), 5, "everything is released")
+        assert prefill(server)["fallbacks"]["no_room"] > 10
+        assert prefill(server)["copies"]["save"] > 5  # and some fit
+
+
+def test_with_a_decode_worker_its_requests_die_and_nothing_else() -> None:
+    with Server("--workers", "2", "--prefill-workers", "1", *COMMON) as server:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            running = [pool.submit(post, server, *one) for one in ASKED[:120]]
+            wait_until(lambda: prefill(server)["away"], 10, "requests are on their way")
+            os.kill(server.pid_of("worker 1"), signal.SIGKILL)
+            statuses = [one.result()[0] for one in running]
+        assert set(statuses) <= {200, 502, 503}
+        assert statuses.count(200) > 60
+        server.wait_ready()
+        wait_until(lambda: nothing_is_left(server), 10, "everything is released")
+        assert post(server, *ASKED[0])[0] == 200
