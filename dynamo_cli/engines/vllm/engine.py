@@ -220,6 +220,9 @@ class Engine:
         for output in batch.outputs:
             if output.prefill_stats is not None:
                 self._started.append(output.request_id)
+                # What a prefill worker has computed was no hit.
+                local = output.prefill_stats.num_local_cached_tokens
+                output.prefill_stats.num_cached_tokens = local
             if output.finish_reason is not None:
                 self._clients.pop(output.request_id, None)
                 if self._producer:
