@@ -142,13 +142,15 @@ class Disaggregation:
             case JobFailed(job_id, reason):
                 if (prepared := self._remote.failed(job_id, reason)) is not None:
                     self._engine.start(prepared)
-            case PrefillDone(job_id, source, params):
-                self._sources[job_id] = source
+            case PrefillDone(job_id, source, packed):
+                params = json.loads(packed)
+                if "transfer_id" in params:  # others find out by themselves what was taken
+                    self._sources[job_id] = source
                 prepared = self._remote.done(job_id)
                 if prepared is None:
                     self._release([job_id])
                 else:
-                    self._engine.start(prepared, json.loads(params))
+                    self._engine.start(prepared, params)
             case SetPlacement(conditional, length, size):
                 self._rule = PlacementRule(conditional, length, size)
 

@@ -70,6 +70,16 @@ def test_the_answers_are_those_of_one_engine(shape: tuple[str, ...], aggregated:
             assert {one["prefill_worker"] for one in shown} == {-1, 0}
 
 
+def test_the_answers_are_the_same_over_nixl(aggregated: list[Any]) -> None:
+    pytest.importorskip("nixl", reason="--kv-transfer nixl needs the package nixl")
+    with Server("--prefill-workers", "1", "--kv-transfer", "nixl", *COMMON) as server:
+        got = answers(server, ASKED, AT_ONCE)
+        assert not differences(aggregated, got, ASKED)
+        wait_until(lambda: nothing_is_left(server), 10, "everything is released")
+        assert prefill(server)["placements"]["remote:always"] > 150
+        assert prefill(server)["fallbacks"] == {}
+
+
 def test_short_prompts_stay_at_home_when_told(aggregated: list[Any]) -> None:
     shape = ("--prefill-workers", "1", "--max-local-prefill-length", "60")
     with Server(*shape, *COMMON) as server:

@@ -20,7 +20,7 @@ from vllm.v1.executor import Executor, UniProcExecutor
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import arguments, events, prefill
+from dynamo_cli.engines.vllm import arguments, environment, events, prefill
 from dynamo_cli.engines.vllm.transfer.connector import Transfers, transfers_of
 from dynamo_cli.errors import InvalidRequest, ModelError, ResourceError
 from dynamo_cli.kv import hashes
@@ -78,7 +78,8 @@ class Engine:
         vllm_config = arguments.engine_config(arguments.parse(config), config)
         if kv_events:
             events.enable(vllm_config)
-        self._core = _build(vllm_config, config.model)
+        with environment.transfer(config):
+            self._core = _build(vllm_config, config.model)
         self._cache_events = events.CacheEvents(self._core) if kv_events else None
         self._encoder = MsgpackEncoder()
         self._requests = MsgpackDecoder(EngineCoreRequest)

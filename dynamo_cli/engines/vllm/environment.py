@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dynamo_cli.cache import cache_root
 from dynamo_cli.config import EngineConfig
@@ -31,6 +34,28 @@ def prepare(config: EngineConfig) -> None:
         values["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def transfer(config: EngineConfig) -> Iterator[None]:
+    """What NIXL wants to know, and what it changes, while an engine is built."""
+    if not config.kv_role or config.kv_transfer != "nixl":
+        yield
+        return
+    os.environ.setdefault("VLLM_NIXL_SIDE_CHANNEL_HOST", "127.0.0.1")
+    os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(_free_port())
+    if not config.devices:
+        os.environ.setdefault("UCX_TLS", "sm,self,tcp")
+    cores = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, cores)  # it pins the main thread to the last one
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def select_devices(devices: tuple[int, ...]) -> None:

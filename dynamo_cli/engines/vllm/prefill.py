@@ -19,7 +19,8 @@ def transfer_config(config: EngineConfig) -> dict[str, Any]:
     """vLLM's ``--kv-transfer-config`` of an engine that hands over blocks, or takes them."""
     common = {"kv_role": config.kv_role, "kv_load_failure_policy": "recompute"}
     if config.kv_transfer == "nixl":
-        return common | {"kv_connector": "NixlConnector"}
+        device = "cuda" if config.devices else "cpu"
+        return common | {"kv_connector": "NixlConnector", "kv_buffer_device": device}
     return common | {
         "kv_connector": "ShmConnector",
         "kv_connector_module_path": CONNECTOR_MODULE,
