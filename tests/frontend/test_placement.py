@@ -9,7 +9,8 @@ import pytest
 
 from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.frontend.placement import Placement
-from dynamo_cli.messages import SetPlacement
+from dynamo_cli.messages import PrefillQueueStats, SetPlacement, TransferStats
+from dynamo_cli.topology import ProcessId, Role
 from tests.frontend.stage import WORKER, Stage
 
 DISAGGREGATED = FrontendConfig(port=0, placement=PlacementRule())
@@ -77,3 +78,45 @@ def test_no_news_is_no_change() -> None:
     assert placement.change(b"{}")["conditional"] is False
     assert placement.change(b'{"max_prefill_queue_size": null}')["conditional"] is True
     assert len(told) == 2
+
+
+def test_metrics_of_disaggregation() -> None:
+    async def scenario() -> None:
+        async with Stage(DISAGGREGATED) as stage:
+            queue = await stage.neighbour(ProcessId(Role.PREFILL_QUEUE))
+            ended = {"done": 6}
+            queue.send(PrefillQueueStats(2, 300, 1, 100, 0.5, False, 9, ended, {}, {}, [0.02], 0))
+            worker = await stage.neighbour(WORKER)
+            counted = {"remote:always": 3, "local:short": 1}
+            worker.send(
+                TransferStats(
+                    False,
+                    0,
+                    counted,
+                    {"no_room": 1},
+                    0,
+                    {"load": 2},
+                    {"load": 64},
+                    {},
+                    {},
+                    0,
+                    0,
+                    [],
+                )
+            )
+            while not ((await stage.get("/dynamo/snapshot"))[2]["prefill"] or {}).get("copies"):
+                await asyncio.sleep(0.005)
+            page = (await stage.get("/metrics"))[2].splitlines()
+            for line in (
+                "dynamo_llm_prefill_queue_depth_jobs 2.0",
+                "dynamo_llm_prefill_queue_oldest_age_seconds 0.5",
+                'dynamo_llm_prefill_jobs_ended_total{reason="done"} 6.0',
+                'dynamo_llm_prefill_placements_total{reason="always",where="remote"} 3.0',
+                'dynamo_llm_prefill_placements_total{reason="short",where="local"} 1.0',
+                'dynamo_llm_prefill_fallbacks_total{reason="no_room"} 1.0',
+                'dynamo_llm_kv_transfer_bytes_total{direction="load"} 64.0',
+                'dynamo_llm_prefill_queue_time_seconds_bucket{le="0.05"} 1.0',
+            ):
+                assert line in page, line
+
+    asyncio.run(scenario())
