@@ -102,10 +102,18 @@ def test_the_frontend_dies_and_listens_again(server: Server) -> None:
 
 
 def test_the_zygote_dies_and_all_engines_come_back(server: Server) -> None:
-    restarts = {name: process["restarts"] for name, process in server.processes().items()}
+    before = server.processes()
     kill(server, "zygote")
-    for name in ("zygote", "worker 0", "worker 1", "processor 0"):
-        wait_back(server, name, -1)
+
+    def back() -> bool:
+        now = server.processes()
+        forked = ("zygote", "worker 0", "worker 1", "processor 0")
+        return all(
+            now[name]["pid"] != before[name]["pid"] and now[name]["phase"] == "ready"
+            for name in forked
+        )
+
+    wait_until(back, BACK_S, "all that was forked is there again")
     server.wait_ready()
     assert complete(server)[0] == 200
-    assert server.processes()["frontend"]["restarts"] == restarts["frontend"]
+    assert server.processes()["frontend"]["restarts"] == before["frontend"]["restarts"]
