@@ -21,7 +21,8 @@ from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.vllm import arguments, environment, events, prefill
-from dynamo_cli.engines.vllm.transfer.connector import Transfers, transfers_of
+from dynamo_cli.engines.vllm.transfer import connector
+from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
 from dynamo_cli.errors import InvalidRequest, ModelError, ResourceError
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.holdings import Holdings
@@ -36,6 +37,9 @@ from dynamo_cli.messages import (
     UtilityAnswer,
     WorkerStats,
 )
+
+WAIT_S = 0.001
+"""Between two looks at what others do for the engine: transfers, grammars being compiled."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +82,8 @@ class Engine:
         vllm_config = arguments.engine_config(arguments.parse(config), config)
         if kv_events:
             events.enable(vllm_config)
+        if config.kv_role and config.kv_transfer == "shm":
+            connector.check(vllm_config)
         with environment.transfer(config):
             self._core = _build(vllm_config, config.model)
         self._cache_events = events.CacheEvents(self._core) if kv_events else None
@@ -89,7 +95,7 @@ class Engine:
         self._started: list[str] = []
         self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
         self._producer = config.kv_role == "kv_producer"
-        self._prefills = prefill.Prefills(copied_by_us=config.kv_transfer == "shm")
+        self._prefills = prefill.Prefills()
 
     def ready(self) -> EngineReady:
         """What the engine settled on while it started."""
@@ -204,7 +210,7 @@ class Engine:
         self._core.post_step(ran)
         self._take_cache_events()
         if not ran and self._core.scheduler.has_requests():
-            time.sleep(0.001)  # only transfers are under way: leave the core to their threads
+            self._transfers.wait(WAIT_S)  # only they are under way: leave the core to their thread
         for client, batch in (outputs or {}).items():
             self._totals.count(batch)
             # Stats go their own way (`stats`), a few times a second instead of every step.
@@ -240,7 +246,6 @@ class Engine:
 
     def take_prefills(self) -> list[tuple[str, bytes, str]]:
         """Prefills that ended: job, kv_transfer_params as JSON, and why it failed if it did."""
-        self._prefills.saved(self._transfers.take_saved())
         return self._prefills.take()
 
     def take_started(self) -> list[str]:

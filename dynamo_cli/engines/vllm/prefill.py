@@ -73,33 +73,18 @@ def as_prefill(request: EngineCoreRequest, job_id: str, owner: int, skip_tokens:
 
 
 class Prefills:
-    """Prefills of one engine that are on their way from the last token to the arena.
+    """Prefills of one engine that are over, until the process around hands them over.
 
-    Args:
-        copied_by_us: a copy of ours has to be complete before the blocks can be taken; other
-            connectors let the decode side read when it likes.
+    The decode side can hear of them at once: it waits itself for blocks still being copied.
     """
 
-    def __init__(self, *, copied_by_us: bool) -> None:
-        self._copied_by_us = copied_by_us
-        self._waiting: dict[str, bytes] = {}
+    def __init__(self) -> None:
         self._ended: list[tuple[str, bytes, str]] = []
 
     def finished(self, job_id: str, params: dict[str, Any] | None) -> None:
         """The engine is done with a prompt."""
         failed = LOST if params is None else str(params.get("failed", ""))
-        if failed:
-            self._ended.append((job_id, b"", failed))
-        elif self._copied_by_us:
-            self._waiting[job_id] = json.dumps(params).encode()
-        else:
-            self._ended.append((job_id, json.dumps(params).encode(), ""))
-
-    def saved(self, job_ids: list[str]) -> None:
-        """The blocks of these are in the arena."""
-        for job_id in job_ids:
-            if (params := self._waiting.pop(job_id, None)) is not None:
-                self._ended.append((job_id, params, ""))
+        self._ended.append((job_id, b"" if failed else json.dumps(params).encode(), failed))
 
     def take(self) -> list[tuple[str, bytes, str]]:
         """What ended since the last call: job, kv_transfer_params as JSON, and why it failed."""

@@ -3,21 +3,51 @@
 A memfd without any name: who reads opens it through /proc/PID/fd, which the processes of one user
 may do. It lives as long as somebody has it open or mapped, so that a reader is safe from the
 writer's death; and nothing is left when all of them are gone.
+
+    0      arena id    16 bytes   random, so that a pid or descriptor used again is noticed
+    16     layout      16 bytes   of both engines' caches, which must be the same
+    4096   stamps      int64 per slot: what the slot holds
+    ...    slots       from the next page on
+
+A stamp only grows. A transfer owns three values: `WRITING`, `WRITTEN` and `LOST` over its base.
+Who reads waits for WRITTEN, copies, and looks again: anything above means that the slot has gone
+to somebody else meanwhile. So a release that comes too early costs a copy, never a wrong token.
+Stamps and memory are written in different calls of torch, which release and take the interpreter's
+lock in between: that orders them for other cores too.
 """
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import secrets
+import struct
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from dynamo_cli.errors import Corrupt
 
-HEADER_BYTES = 4096
+PAGE_BYTES = 4096
 ID_BYTES = 16
+WORD_BYTES = 8
+HEADER = struct.Struct(f"{ID_BYTES}s{ID_BYTES}sQQ")  # arena id, layout, slots, bytes of each
+
+WRITING, WRITTEN, LOST, STAMPS = 1, 2, 3, 4
+"""A transfer's stamps over its base, and the distance from one base to the next."""
+
+GONE, OTHER_LAYOUT = "arena_gone", "other_layout"
+NOT_WRITTEN, TAKEN_BACK = "not_written", "taken_back"
+
+
+class Unreadable(Corrupt):
+    """Slots that cannot be read; `reason` is one of the names above, for counting."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"KV blocks cannot be taken from the prefill worker: {reason}.")
+        self.reason = reason
 
 
 class ArenaRef(NamedTuple):
@@ -27,50 +57,98 @@ class ArenaRef(NamedTuple):
     fd: int
     arena_id: str
 
+    @property
+    def path(self) -> Path:
+        return Path(f"/proc/{self.pid}/fd/{self.fd}")
+
+
+class _Views(NamedTuple):
+    """Stamps: int64 [slots]. Memory: int64 [slots, words]."""
+
+    stamps: torch.Tensor
+    memory: torch.Tensor
+
 
 class Arena:
     """The writer's side.
 
     Args:
+        layout: of the engine's cache, 16 bytes.
         slot_bytes: of one KV block over all layers.
         slots: how many there are.
 
     Attributes:
-        memory: uint8 [slots, slot_bytes].
+        stamps, memory: see `_Views`.
     """
 
-    def __init__(self, slot_bytes: int, slots: int) -> None:
-        self._fd = os.memfd_create("dynamo-llm:kv-arena", os.MFD_CLOEXEC)
-        os.ftruncate(self._fd, HEADER_BYTES + slot_bytes * slots)
-        self._map = mmap.mmap(self._fd, 0)
+    def __init__(self, layout: bytes, slot_bytes: int, slots: int) -> None:
+        self._fd = os.memfd_create("dynamo-llm:kv-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self._fd, _data_offset(slots) + slot_bytes * slots)
+        # A mapping of a file that cannot shrink never faults.
+        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        mapped = mmap.mmap(self._fd, 0)
         arena_id = secrets.token_bytes(ID_BYTES)
-        self._map[:ID_BYTES] = arena_id
+        HEADER.pack_into(mapped, 0, arena_id, layout, slots, slot_bytes)
         self.ref = ArenaRef(os.getpid(), self._fd, arena_id.hex())
-        self.memory = _view(self._map, slot_bytes)
+        self.stamps, self.memory = _views(mapped, slots, slot_bytes)
+
+    def close(self) -> None:
+        """Give back the descriptor; the memory goes with the last view of it."""
+        os.close(self._fd)
 
 
 class RemoteArena:
     """The reader's side.
 
+    Attributes:
+        stamps, memory: see `_Views`.
+
     Raises:
-        Corrupt: there is no such arena any more.
+        Unreadable: there is no such arena (any more), or it is of another layout.
     """
 
-    def __init__(self, ref: ArenaRef, slot_bytes: int) -> None:
+    def __init__(self, ref: ArenaRef, layout: bytes) -> None:
+        self._ref = ref
+        mapped, self._inode = _open(ref)
+        if len(mapped) < PAGE_BYTES:
+            raise Unreadable(GONE)
+        arena_id, theirs, slots, slot_bytes = HEADER.unpack_from(mapped)
+        if arena_id.hex() != ref.arena_id:
+            raise Unreadable(GONE)
+        if theirs != layout:
+            raise Unreadable(OTHER_LAYOUT)
+        self.stamps, self.memory = _views(mapped, slots, slot_bytes)
+
+    @property
+    def alive(self) -> bool:
+        """Its writer still has it."""
         try:
-            fd = os.open(f"/proc/{ref.pid}/fd/{ref.fd}", os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise Corrupt(f"the prefill worker's memory is gone: {error.strerror}") from error
-        try:
-            self._map = mmap.mmap(fd, 0)
-        except (OSError, ValueError) as error:
-            raise Corrupt(f"the prefill worker's memory cannot be mapped: {error}") from error
-        finally:
-            os.close(fd)
-        if self._map[:ID_BYTES].hex() != ref.arena_id:
-            raise Corrupt("the prefill worker's memory is that of another life of it")
-        self.memory = _view(self._map, slot_bytes)
+            return self._ref.path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
 
-def _view(memory: mmap.mmap, slot_bytes: int) -> torch.Tensor:
-    return torch.frombuffer(memory, dtype=torch.uint8, offset=HEADER_BYTES).view(-1, slot_bytes)
+def _open(ref: ArenaRef) -> tuple[mmap.mmap, int]:
+    """The mapped file, and its inode."""
+    try:
+        fd = os.open(ref.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise Unreadable(GONE) from error
+    try:
+        return mmap.mmap(fd, 0), os.fstat(fd).st_ino
+    except (OSError, ValueError) as error:  # ValueError: an empty file
+        raise Unreadable(GONE) from error
+    finally:
+        os.close(fd)
+
+
+def _data_offset(slots: int) -> int:
+    stamps_end = PAGE_BYTES + slots * WORD_BYTES
+    return -(-stamps_end // PAGE_BYTES) * PAGE_BYTES
+
+
+def _views(mapped: mmap.mmap, slots: int, slot_bytes: int) -> _Views:
+    stamps = torch.frombuffer(mapped, dtype=torch.int64, offset=PAGE_BYTES, count=slots)
+    words = slots * (slot_bytes // WORD_BYTES)
+    memory = torch.frombuffer(mapped, dtype=torch.int64, offset=_data_offset(slots), count=words)
+    return _Views(stamps, memory.view(slots, -1))

@@ -37,7 +37,7 @@ class Slots:
     _leases: dict[str, _Lease] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._free = list(range(self.capacity - 1, -1, -1))
+        self._free = list(range(self.capacity))
 
     @property
     def used(self) -> int:
@@ -48,7 +48,8 @@ class Slots:
         if count > len(self._free) or transfer_id in self._leases:
             self.refused += 1
             return None
-        slots = [self._free.pop() for _ in range(count)]
+        # The lowest: neighbours, which are copied together, in memory that has been used before.
+        slots, self._free = self._free[:count], self._free[count:]
         self._leases[transfer_id] = _Lease(owner, slots, now_ns)
         self.most_used = max(self.most_used, self.used)
         return slots
@@ -58,7 +59,7 @@ class Slots:
         lease = self._leases.pop(transfer_id, None)
         if lease is None:
             return False
-        self._free += lease.slots
+        self._free = sorted(self._free + lease.slots)
         self.ended[reason] += 1
         return True
 
