@@ -60,6 +60,18 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def mapped(files: set[Path]) -> set[Path]:
+    """Those of `files` that a living process has in its memory."""
+    found: set[Path] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps") if files else ():
+        try:
+            text = maps.read_text()
+        except OSError:
+            continue  # it ended meanwhile
+        found.update(file for file in files if str(file) in text)
+    return found
+
+
 def wait_until(condition: Any, timeout_s: float, what: str) -> None:
     """Poll until `condition()` is true."""
     deadline = time.monotonic() + timeout_s
@@ -195,8 +207,9 @@ class Server:
     def assert_nothing_left(self, below: set[int], timeout_s: float = 2.0) -> None:
         """No process of `below`, no shared-memory file and no temporary file."""
         wait_until(lambda: not any(map(alive, below)), timeout_s, f"children are gone\n{self.log}")
+        # What a living process uses is not ours: all of ours are gone.
         named = set(Path("/dev/shm").iterdir()) - self._shared
-        assert not named, named
+        assert not (named := named - mapped(named)), named
         left = [str(path) for path in self.temporary.rglob("*")]
         assert not left, left
 
