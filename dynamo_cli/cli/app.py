@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 from dynamo_cli import __version__
-from dynamo_cli.cli import flags
+from dynamo_cli.cli import commands, flags
 from dynamo_cli.cli.resolve import Typed
 from dynamo_cli.errors import DynamoError, UsageError
 
@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 
 
-@app.command(name=PROGRAM)
+@app.command(name=PROGRAM, epilog=commands.epilog())
 def serve(
     context: typer.Context,
     model: flags.Model = "",
@@ -96,8 +96,12 @@ def _api_keys_of_the_environment() -> list[str]:
 
 def run() -> NoReturn:
     """Parse, act, and turn every failure into one line and an exit code."""
+    args = sys.argv[1:]
     try:
-        code = app(standalone_mode=False, prog_name=PROGRAM)
+        if args and not args[0].startswith("-"):
+            code = _run_command(*args)
+        else:
+            code = app(standalone_mode=False, prog_name=PROGRAM)
     except DynamoError as error:
         _fail(error.message, error.exit_code)
     except typer.TyperException as error:
@@ -105,6 +109,14 @@ def run() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
     sys.exit(code)
+
+
+def _run_command(name: str, *args: str) -> int | None:
+    """One of `commands.COMMANDS`; it ends with an exit code, or well."""
+    found: int | None = commands.find(name)(
+        args, standalone_mode=False, prog_name=f"{PROGRAM} {name}"
+    )
+    return found
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -54,6 +54,7 @@ def test_help_has_its_panels_and_fits_80_columns() -> None:
         (("--model", "tiny", "--worker", "2"), "Did you mean --workers?"),
         (("--model", "tiny", "stray"), "'stray' belongs to no option"),
         (("--model",), "requires an argument"),
+        (("stray", "--model", "tiny"), "no command 'stray'"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(args: tuple[str, ...], says: str) -> None:

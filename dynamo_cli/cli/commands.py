@@ -1,0 +1,48 @@
+"""``dynamo-llm NAME``: everything beside serving, each loaded only when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import NamedTuple
+
+import typer
+
+from dynamo_cli.errors import UsageError
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        module: of which ``app`` is its Typer application.
+        help: one line for people.
+    """
+
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def epilog() -> str:
+    """The commands, for the end of the help of serving."""
+    lines = [f"[b]{name}[/b]  {command.help}" for name, command in COMMANDS.items()]
+    return "\n\n".join(["Commands (dynamo-llm NAME --help):", *lines]) if lines else ""
+
+
+def find(name: str) -> typer.Typer:
+    """The application of a command.
+
+    Raises:
+        UsageError: there is no such command.
+    """
+    command = COMMANDS.get(name)
+    if command is None:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"no command {name!r}; dynamo-llm --help lists them.{hint}")
+    app = importlib.import_module(command.module).app
+    assert isinstance(app, typer.Typer)
+    return app
