@@ -27,6 +27,8 @@ PURE = (
     "messages",
     "topology.py",
     "kv",
+    "loadtest/report.py",
+    "loadtest/table.py",
     "router/policies",
     "router/caches.py",
     "router/ledger.py",

@@ -1,0 +1,212 @@
+"""What came of many requests: means, quantiles and rates of what each of them saw. Pure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+MS = 1000
+GAP_RATIO = 1.01
+"""Upper over lower bound of a bucket of `Gaps`."""
+
+LEAST_GAP_S = 1e-6
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """One request as its client saw it.
+
+    Attributes:
+        start_s: when it was sent, from the start of the run.
+        ttft_s: from then to its first token.
+        e2e_s: from then to its end.
+        cached_tokens: of the prompt; None when the server does not say.
+        error: kind of failure; empty when there is none. What failed counts as an error only.
+    """
+
+    start_s: float
+    ttft_s: float = 0.0
+    e2e_s: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int | None = None
+    output_tokens: int = 0
+    error: str = ""
+
+    @property
+    def mean_gap_s(self) -> float:
+        """Between its tokens; 0 when it had only one."""
+        return (self.e2e_s - self.ttft_s) / max(1, self.output_tokens - 1)
+
+
+class Gaps:
+    """Times between a stream's tokens, millions of them: counted in buckets 1 % wide."""
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, gap_s: float, count: int = 1) -> None:
+        """So many gaps of this length."""
+        self._buckets[math.floor(math.log(max(gap_s, LEAST_GAP_S), GAP_RATIO))] += count
+
+    def merge(self, other: Gaps) -> None:
+        """Take those of another run in."""
+        self._buckets.update(other._buckets)
+
+    def quantile_s(self, share: float) -> float | None:
+        """Within half a percent; None when there are no gaps."""
+        left = max(1, math.ceil(share * self._buckets.total()))
+        for bucket, count in sorted(self._buckets.items()):
+            left -= count
+            if left <= 0:
+                return math.pow(GAP_RATIO, bucket + 0.5)
+        return None
+
+
+class Slo(NamedTuple):
+    """What a good answer is; None sets no bound.
+
+    Attributes:
+        ttft_s: most until its first token.
+        itl_s: most between its tokens, in the mean.
+    """
+
+    ttft_s: float | None = None
+    itl_s: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.ttft_s is not None or self.itl_s is not None
+
+    def holds(self, outcome: Outcome) -> bool:
+        return (self.ttft_s is None or outcome.ttft_s <= self.ttft_s) and (
+            self.itl_s is None or outcome.mean_gap_s <= self.itl_s
+        )
+
+
+class Spread(msgspec.Struct, frozen=True, gc=False):
+    """Of one figure over all requests."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """A run. Whatever cannot be said is None.
+
+    Attributes:
+        requests: that were answered in full.
+        errors: kind of failure -> requests.
+        duration_s: from the first request sent to the end of the last.
+        hit_ratio: cached tokens / prompt tokens.
+        itl_p99_ms: of all gaps between tokens.
+        goodput_per_s: requests within the objectives, per second.
+        goodput_ratio: share of these in all requests, failed ones included.
+        more: figures of whoever made the run, name -> value.
+    """
+
+    requests: int
+    errors: dict[str, int]
+    duration_s: float
+    prompt_tokens: int
+    output_tokens: int
+    hit_ratio: float | None
+    ttft_ms: Spread | None
+    e2e_ms: Spread | None
+    itl_p99_ms: float | None
+    output_tokens_per_s: float
+    requests_per_s: float
+    goodput_per_s: float | None = None
+    goodput_ratio: float | None = None
+    more: dict[str, float] = {}
+
+
+NO_SLO = Slo()
+
+
+def summarize(
+    outcomes: Sequence[Outcome],
+    gaps: Gaps,
+    slo: Slo = NO_SLO,
+    *,
+    more: dict[str, float] | None = None,
+) -> Summary:
+    """All of a run in one."""
+    done = [outcome for outcome in outcomes if not outcome.error]
+    duration_s = _duration_s(done)
+    gap_s = gaps.quantile_s(0.99)
+    good = sum(map(slo.holds, done)) if slo else None
+    output_tokens = sum(outcome.output_tokens for outcome in done)
+    return Summary(
+        requests=len(done),
+        errors=dict(Counter(outcome.error for outcome in outcomes if outcome.error)),
+        duration_s=duration_s,
+        prompt_tokens=sum(outcome.prompt_tokens for outcome in done),
+        output_tokens=output_tokens,
+        hit_ratio=_hit_ratio(done),
+        ttft_ms=spread([MS * outcome.ttft_s for outcome in done]),
+        e2e_ms=spread([MS * outcome.e2e_s for outcome in done]),
+        itl_p99_ms=None if gap_s is None else MS * gap_s,
+        output_tokens_per_s=_rate(output_tokens, duration_s),
+        requests_per_s=_rate(len(done), duration_s),
+        goodput_per_s=None if good is None else _rate(good, duration_s),
+        goodput_ratio=None if good is None or not outcomes else good / len(outcomes),
+        more=more or {},
+    )
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Mean and quantiles; None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return Spread(
+        statistics.fmean(ordered), *(quantile(ordered, share) for share in (0.5, 0.9, 0.99))
+    )
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The smallest of these sorted values that `share` of them do not exceed."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def _duration_s(done: Sequence[Outcome]) -> float:
+    if not done:
+        return 0.0
+    end_s = max(outcome.start_s + outcome.e2e_s for outcome in done)
+    return end_s - min(outcome.start_s for outcome in done)
+
+
+def _hit_ratio(done: Sequence[Outcome]) -> float | None:
+    known = [
+        (outcome.cached_tokens, outcome.prompt_tokens)
+        for outcome in done
+        if outcome.cached_tokens is not None and outcome.prompt_tokens
+    ]
+    if not known:
+        return None
+    return sum(cached for cached, _ in known) / sum(prompt for _, prompt in known)
+
+
+def _rate(count: float, duration_s: float) -> float:
+    return count / duration_s if duration_s > 0 else 0.0
+
+
+class Ratio(NamedTuple):
+    """One figure of two runs, second / first, over several rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+def ratio(pairs: Sequence[tuple[float | None, float | None]]) -> Ratio | None:
+    """Of (first, second) in each round; None where a round does not say or the first is 0."""
+    ratios = [second / first for first, second in pairs if first and second is not None]
+    if not ratios or len(ratios) < len(pairs):
+        return None
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
