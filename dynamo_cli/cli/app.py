@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import typer
+from typer.core import TyperCommand
 
 from dynamo_cli import __version__
-from dynamo_cli.cli import commands, flags
+from dynamo_cli.cli import commands, flags, settings
 from dynamo_cli.cli.resolve import Typed
 from dynamo_cli.errors import DynamoError, UsageError
 
@@ -18,6 +19,18 @@ PROGRAM = "dynamo-llm"
 INTERRUPTED = 130
 
 TYPED = frozenset(field.name for field in fields(Typed))
+
+
+class ServeCommand(TyperCommand):
+    """Every switch has a ``--no-`` too, to take back what a file or a variable says."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)
+        for key, param in settings.keys_of(self).items():
+            if param.is_flag and not param.secondary_opts:
+                parser.add_option(param, [f"--no-{key}"], param.name, "store_const", const=False)
+        return parser
+
 
 app = typer.Typer(
     add_completion=False,
@@ -31,7 +44,7 @@ app = typer.Typer(
 )
 
 
-@app.command(name=PROGRAM, epilog=commands.epilog())
+@app.command(name=PROGRAM, cls=ServeCommand, epilog=commands.epilog())
 def serve(
     context: typer.Context,
     model: flags.Model = "",
@@ -64,6 +77,7 @@ def serve(
     drain_timeout_s: flags.DrainTimeout = Typed.drain_timeout_s,
     ui: flags.UiMode = flags.Ui.AUTO,
     log_level: flags.EngineLogLevel = flags.LogLevel.ERROR,
+    config_file: flags.ConfigFile = None,
     dry_run: flags.DryRun = False,
     as_json: flags.AsJson = False,
     version: flags.Version = False,
@@ -81,17 +95,29 @@ def serve(
         raise UsageError("--json belongs to --dry-run.")
     from dynamo_cli.cli import launch  # noqa: PLC0415 - --help and --version need none of it
 
-    given = {name: value for name, value in context.params.items() if name in TYPED}
-    given["api_keys"] = api_keys or _api_keys_of_the_environment()
-    typed = Typed(**given, engine_args=launch.engine_args(context))
+    typed = typed_of(context)
     if dry_run:
         launch.show_plan(typed, as_json=as_json)
     else:
         raise typer.Exit(launch.serve(typed, ui))
 
 
-def _api_keys_of_the_environment() -> list[str]:
-    return [key for key in os.environ.get(flags.API_KEY_VARIABLE, "").split(",") if key]
+def typed_of(context: typer.Context) -> Typed:
+    """The command line with what its file and the environment add."""
+    given = {name: value for name, value in context.params.items() if name in TYPED}
+    return Typed(**given, engine_args=settings.engine_args(context))
+
+
+def command() -> TyperCommand:
+    """Serving as a command with its parameters."""
+    found = typer.main.get_command(app)
+    assert isinstance(found, TyperCommand)
+    return found
+
+
+def parse(args: Sequence[str]) -> typer.Context:
+    """The options of serving as some other command was given them; nothing is done."""
+    return cast(typer.Context, command().make_context(PROGRAM, list(args)))
 
 
 def run() -> NoReturn:
@@ -120,5 +146,6 @@ def _run_command(name: str, *args: str) -> int | None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"{PROGRAM}: error: {' '.join(message.split())}", err=True)
+    if message:  # none after the help that a group without a command shows
+        typer.echo(f"{PROGRAM}: error: {' '.join(message.split())}", err=True)
     sys.exit(code)

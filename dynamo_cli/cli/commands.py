@@ -23,7 +23,9 @@ class Command(NamedTuple):
     help: str
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {
+    "config": Command("dynamo_cli.cli.configure", "Show settings, or write a file of them."),
+}
 
 
 def epilog() -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dynamo_cli.cli import settings
 from dynamo_cli.cli.resolve import ROUTERS
 from dynamo_cli.config import KV_COSTS, KV_TRANSFERS
-
-API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
 
 MODEL, WORKERS, ROUTING = "Model", "Workers", "Routing"
 DISAGGREGATION, HTTP, INTERFACE = "Disaggregation", "HTTP", "Interface"
@@ -231,7 +231,7 @@ ApiKeys = Annotated[
         "--api-key",
         panel=HTTP,
         metavar="KEY",
-        help=f"Clients must send one of these; repeatable. Also {API_KEY_VARIABLE}.",
+        help=f"Clients must send one of these; repeatable. Also {settings.variable_of('api-key')}.",
     ),
 ]
 MaxBodyBytes = Annotated[
@@ -263,6 +263,20 @@ UiMode = Annotated[
 ]
 EngineLogLevel = Annotated[
     LogLevel, _option("--log-level", panel=INTERFACE, help="Of the engines' own log.")
+]
+ConfigFile = Annotated[
+    Path | None,
+    _option(
+        "--config",
+        panel=INTERFACE,
+        metavar="FILE",
+        envvar=settings.FILE_VARIABLE,
+        show_envvar=False,
+        is_eager=True,
+        callback=settings.read,
+        help="Options from a TOML file; those here and in DYNAMO_LLM_* variables come first. "
+        "[b]dynamo-llm config init[/b] writes one.",
+    ),
 ]
 DryRun = Annotated[
     bool, _option("--dry-run", panel=INTERFACE, help="Show the plan and start nothing.")

@@ -14,23 +14,14 @@ from dynamo_cli.cli import plan
 from dynamo_cli.cli.machine import read_machine
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
 from dynamo_cli.cli.views import LiveView, NullView, PlainView
-from dynamo_cli.engines.vllm import options
 from dynamo_cli.models import catalog
 
 if TYPE_CHECKING:
-    import typer
-
     from dynamo_cli.config import ServeConfig
     from dynamo_cli.models.progress import Progress
     from dynamo_cli.supervisor.view import View
 
 PLAIN, NONE = "plain", "none"
-
-
-def engine_args(context: typer.Context) -> tuple[str, ...]:
-    """The words that are not ours, for vLLM. Raises `UsageError` for what is not vLLM's either."""
-    own = [flag for parameter in context.command.params for flag in parameter.opts]
-    return options.check(context.args, own)
 
 
 def show_plan(typed: Typed, *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -40,6 +41,20 @@ class Option(msgspec.Struct, frozen=True, omit_defaults=True):
     choices: list[str] = []
     default: str = ""
     help: str = ""
+
+
+class Given(NamedTuple):
+    """An option as it was given.
+
+    Attributes:
+        name: its first flag, whatever the spelling.
+        field: of its object, with ``--name.field value``; else empty.
+        words: as vLLM's parser takes them.
+    """
+
+    name: str
+    field: str
+    words: tuple[str, ...]
 
 
 _ONE_HOST = "everything runs on this host"
@@ -98,6 +113,11 @@ def known() -> dict[str, Option]:
 
 
 def check(tokens: Sequence[str], own_options: Iterable[str] = ()) -> tuple[str, ...]:
+    """The words that `parse` finds nothing wrong with."""
+    return tuple(word for given in parse(tokens, own_options) for word in given.words)
+
+
+def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[Given]:
     """The left-over words of the command line, once it is sure that vLLM's parser knows them.
 
     Args:
@@ -106,14 +126,14 @@ def check(tokens: Sequence[str], own_options: Iterable[str] = ()) -> tuple[str, 
         own_options: our own flags, for suggestions.
 
     Returns:
-        The same words with dashes in names and ``-O`` spelled out.
+        The options with dashes in names and ``-O`` spelled out.
 
     Raises:
         UsageError: a name that vLLM does not know (with the nearest one), an option that is ours
             to set, too few or too many values, a value that is not among the choices.
     """
     left = _spelled_out(tokens)
-    checked: list[str] = []
+    checked: list[Given] = []
     while left:
         word = left.pop(0)
         if not _is_flag(word):
@@ -123,8 +143,9 @@ def check(tokens: Sequence[str], own_options: Iterable[str] = ()) -> tuple[str, 
         values = [value] if equals else _take_values(flag, option, left)
         if "." not in flag:
             _check_values(flag, option, values, attached=bool(equals))
-        checked += [word] if equals else [flag, *values]
-    return tuple(checked)
+        words = (word,) if equals else (flag, *values)
+        checked.append(Given(option.flags[0], flag.partition(".")[2], words))
+    return checked
 
 
 def _spelled_out(tokens: Sequence[str]) -> list[str]:

@@ -1,0 +1,197 @@
+"""Settings from a file and from the environment, and `dynamo-llm config`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from dynamo_cli.cli import app, settings
+from dynamo_cli.cli.configure import template
+from dynamo_cli.errors import UsageError
+from tests.cli.test_command import command
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "settings.toml"
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in settings.os.environ if name.startswith(settings.PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+def read(file: Path, text: str, *args: str) -> typer.Context:
+    file.write_text(text)
+    return app.parse(["--config", str(file), *args])
+
+
+def shown(*args: str, **environment: str) -> dict[str, dict[str, Any]]:
+    done = command("config", "show", "--json", *args, **environment)
+    assert done.returncode == 0, done.stderr
+    return {row.pop("key"): row for row in json.loads(done.stdout)}
+
+
+def test_the_command_line_comes_before_the_environment_before_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'workers = 2\nprocessors = 2\nhttp-port = 2\nui = "none"\n'
+    monkeypatch.setenv("DYNAMO_LLM_PROCESSORS", "3")
+    monkeypatch.setenv("DYNAMO_LLM_HTTP_PORT", "3")
+    context = read(file, text, "--http-port", "4")
+    typed = app.typed_of(context)
+    assert (typed.workers, typed.processors, typed.http_port) == ("2", 3, 4)
+    assert context.params["ui"] == "none"
+    origins = {
+        name: settings.origin_of(context, name)
+        for name in ("workers", "processors", "http_port", "host")
+    }
+    assert origins == {
+        "workers": settings.Origin("file", str(file)),
+        "processors": settings.Origin("environment", "DYNAMO_LLM_PROCESSORS"),
+        "http_port": settings.Origin("command line"),
+        "host": settings.Origin("default"),
+    }
+
+
+def test_the_same_of_engine_options(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "[engine]\nseed = 1\nmax-num-seqs = 1\nmax-num-batched-tokens = 1\n"
+    text += "compilation-config = { mode = 0 }\nenable-prefix-caching = false\n"
+    monkeypatch.setenv("DYNAMO_LLM_ENGINE_ARGS", "--seed 2 -cc.mode 1 --max-num-seqs=2")
+    context = read(file, text, "--max_num_seqs", "3")
+    assert settings.engine_args(context) == (
+        *("--max-num-batched-tokens=1", "--compilation-config", '{"mode": 0}'),
+        *("--no-enable-prefix-caching", "--seed", "2", "-cc.mode", "1"),
+        *("--max-num-seqs", "3"),
+    )
+
+
+def test_a_whole_object_replaces_its_fields(file: Path) -> None:
+    context = read(file, "[engine]\ncompilation-config.mode = 0\n", "-cc", "{}")
+    assert settings.engine_args(context) == ("-cc", "{}")
+
+
+def test_switches_can_be_taken_back(file: Path) -> None:
+    assert app.typed_of(read(file, "debug-headers = true")).debug_headers
+    assert not app.typed_of(read(file, "debug-headers = true", "--no-debug-headers")).debug_headers
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [('api-key = "a"', ["a"]), ('api-key = ["a", "b"]', ["a", "b"]), ("", [])],
+)
+def test_lists_in_the_file(file: Path, text: str, keys: list[str]) -> None:
+    assert list(app.typed_of(read(file, text)).api_keys) == keys
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("workes = 2", "settings.toml: there is no setting workes. Did you mean workers?"),
+        ("xyzzy = 2", "settings.toml: there is no setting xyzzy.$"),
+        ("max-num-seqs = 2", r"max-num-seqs is vLLM's; put it under \[engine\]"),
+        ("[engine]\nmax-num-seq = 2", "settings.toml: no option --max-num-seq.*--max-num-seqs?"),
+        ("[engine]\nseed = false", r"\[engine\] seed cannot be false"),
+        ("[engine]\ntensor-parallel-size = 2", "settings.toml: .*use --worker-tp"),
+        ("engine = 1", "engine is a table"),
+        ("http-port = 'x'", "settings.toml: http-port: Input should be a valid integer"),
+        ("http-port = true", "http-port: it takes a word or a number, not true"),
+        ("http-port = 99999", "http-port: Input should be less than or equal to 65535"),
+        ("workers = [1]", r"workers: it takes a word or a number, not \[1\]"),
+        ("debug-headers = 1", "debug-headers: it is a switch, true or false, not 1"),
+        ("router = 'kx'", "settings.toml: router: 'kx' is not one of 'none', 'random'"),
+        ("dry-run = true", "no setting dry-run"),
+        ("a = ", "settings.toml is not TOML"),
+    ],
+)
+def test_mistakes_in_the_file_name_file_and_key(file: Path, text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read(file, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("WORKES", "2", "DYNAMO_LLM_WORKES means nothing here. Did you mean DYNAMO_LLM_WORKERS?"),
+        ("PORT", "2", "Did you mean DYNAMO_LLM_HTTP_PORT?"),
+        ("HTTP_PORT", "x", "DYNAMO_LLM_HTTP_PORT: Input should be a valid integer"),
+        ("REUSE_GPUS", "perhaps", "DYNAMO_LLM_REUSE_GPUS: Input should be a valid boolean"),
+        (
+            "ENGINE_ARGS",
+            "--sead 1",
+            "DYNAMO_LLM_ENGINE_ARGS: no option --sead.*Did you mean --seed",
+        ),
+        ("ENGINE_ARGS", "'", "DYNAMO_LLM_ENGINE_ARGS: No closing quotation"),
+        ("CONFIG", "/nowhere.toml", "/nowhere.toml cannot be read: No such file"),
+    ],
+)
+def test_mistakes_in_the_environment_name_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(settings.PREFIX + name, value)
+    with pytest.raises(UsageError, match=says):
+        app.parse([])
+
+
+def test_every_setting_has_a_key_and_a_variable() -> None:
+    keys = settings.keys_of(app.command())
+    parameters = {param.name for param in app.command().params}
+    actions = {"version", "dry_run", "as_json", "config_file"}
+    assert {param.name for param in keys.values()} == parameters - actions
+    assert len({settings.variable_of(key) for key in keys}) == len(keys)
+
+
+def test_show_says_where_each_value_came_from(file: Path) -> None:
+    file.write_text('model = "tiny"\n[engine]\nhf-token = "secret"\n')
+    rows = shown("--config", str(file), "--workers", "2", DYNAMO_LLM_API_KEY="secret")
+    assert rows["model"] == {"value": "tiny", "from": "file", "where": str(file)}
+    assert rows["workers"] == {"value": "2", "from": "command line", "where": ""}
+    assert rows["http-port"] == {"value": 8181, "from": "default", "where": ""}
+    assert rows["api-key"]["where"] == "DYNAMO_LLM_API_KEY"
+    assert "secret" not in json.dumps(rows)
+    table = command("config", "show", "--config", str(file)).stdout
+    assert re.search(rf"^model +tiny +file\s+{re.escape(str(file)[:20])}", table, re.MULTILINE)
+    assert "secret" not in table
+
+
+def test_the_file_comes_from_a_variable_too(file: Path) -> None:
+    file.write_text("workers = 7\n")
+    assert shown(DYNAMO_LLM_CONFIG=str(file))["workers"]["value"] == "7"
+
+
+def test_mistakes_are_one_line(file: Path) -> None:
+    file.write_text("workes = 7\n")
+    for args in (("config", "show"), ("--model", "tiny", "--dry-run")):
+        done = command(*args, "--config", str(file))
+        assert done.returncode == 2
+        assert done.stderr.startswith("dynamo-llm: error: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_file_that_init_writes_is_all_comments_and_becomes_valid_without_them(
+    file: Path,
+) -> None:
+    assert command("config", "init", str(file)).returncode == 0
+    context = app.parse(["--config", str(file)])
+    assert not context.obj.values
+    text = re.sub(r"^# (?=[a-z-]+ = )", "", template(file), flags=re.MULTILINE)
+    context = read(file, text)
+    keys = settings.keys_of(context.command)
+    assert set(context.obj.values) == {param.name for param in keys.values()}
+    assert len(context.obj.engine) == 4
+
+
+def test_init_overwrites_only_by_force(file: Path) -> None:
+    file.write_text("mine")
+    done = command("config", "init", str(file))
+    assert done.returncode == 2
+    assert "--force overwrites it" in done.stderr
+    assert file.read_text() == "mine"
+    assert command("config", "init", "--force", str(file)).returncode == 0
+    assert "[engine]" in file.read_text()
