@@ -99,7 +99,7 @@ class Api:
         self._fold = fold
         self._snapshot = snapshot
         self._one_ended = asyncio.Event()
-        self.broadcast = inspect.Broadcast(snapshot, fold.decisions, time.monotonic_ns)
+        self.broadcast = inspect.Broadcast(snapshot, fold.decisions, fold.logs, time.monotonic_ns)
         self._routes: dict[str, dict[str, Route]] = {
             **{path: {"POST": self._generate} for path in GENERATE_PATHS},
             Endpoint.MODELS: {"GET": self._models},

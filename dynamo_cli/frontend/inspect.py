@@ -11,6 +11,7 @@ import msgspec
 from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages import Phase
 from dynamo_cli.telemetry.decisions import KEPT, DecisionLog
+from dynamo_cli.telemetry.logs import LogRing
 from dynamo_cli.telemetry.snapshot import Snapshot
 
 DEFAULT_LIMIT = 100
@@ -56,19 +57,25 @@ def stream_interval_s(query: Mapping[str, str]) -> float:
 
 
 class Broadcast:
-    """The snapshot and the news of routing as server-sent events, made once for all watchers.
+    """The snapshot, and news of routing and logs, as server-sent events.
 
     Args:
         snapshot: gives the state of the tree.
         log: the decisions.
+        lines: what processes log.
         clock_ns: the time.
     """
 
     def __init__(
-        self, snapshot: Callable[[], Snapshot], log: DecisionLog, clock_ns: Callable[[], int]
+        self,
+        snapshot: Callable[[], Snapshot],
+        log: DecisionLog,
+        lines: LogRing,
+        clock_ns: Callable[[], int],
     ) -> None:
         self._snapshot = snapshot
         self._log = log
+        self._lines = lines
         self._clock_ns = clock_ns
         self._made_ns = 0
         self._made = b""
@@ -80,13 +87,22 @@ class Broadcast:
 
     async def watch(self, write: Callable[[bytes], bool], interval_s: float) -> None:
         """Send until the watcher is too slow or all are let go; cancelled when it leaves."""
-        decision = measurement = 0
+        decision = measurement = line = 0
+        limit = DEFAULT_LIMIT
         while not self._closed.is_set():
-            decisions = self._log.select(self._clock_ns(), after=decision, limit=DEFAULT_LIMIT)
+            decisions = self._log.select(self._clock_ns(), after=decision, limit=limit)
             measured = self._log.measurements(measurement)
+            lines = self._lines.select(line)
             decision = decisions[0].number if decisions else decision
             measurement = measured[-1].number if measured else measurement
-            news = _event("decisions", decisions) + _event("measured", measured)
+            line = lines[-1].number if lines else line
+            # What a newcomer missed has a bound; what happens while it watches has not.
+            limit = KEPT
+            news = (
+                _event("decisions", decisions)
+                + _event("measured", measured)
+                + _event("logs", lines)
+            )
             if not write(self._snapshot_event() + news):
                 return
             try:

@@ -14,6 +14,7 @@ from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.errors import Draining, PortInUse
 from dynamo_cli.frontend.api import Api
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
+from dynamo_cli.frontend.memory import Memory
 from dynamo_cli.frontend.placement import Placement
 from dynamo_cli.frontend.server import HttpServer
 from dynamo_cli.ipc.codec import Decoder
@@ -26,6 +27,7 @@ from dynamo_cli.messages import (
     EngineReady,
     Finish,
     Head,
+    Logged,
     Phase,
     PhaseChange,
     PrefillQueueStats,
@@ -72,6 +74,7 @@ class Frontend:
         self._switchboard = Switchboard(control, self)
         self._decoder = Decoder(ToFrontend)
         self._meter = Meter()
+        self._memory = Memory()
         self._fold = Fold(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter)
         self._placement = Placement(config.placement, self._announce)
@@ -122,7 +125,9 @@ class Frontend:
 
     def _snapshot(self) -> Snapshot:
         board = self._switchboard
-        return self._fold.snapshot(time.monotonic_ns(), board.depth_bytes(), board.refused_sends())
+        now = time.monotonic_ns()
+        memory = self._memory.of(self._fold.pids, now)
+        return self._fold.snapshot(now, board.depth_bytes(), board.refused_sends(), memory)
 
     # -- switchboard handler ---------------------------------------------------------------
 
@@ -168,6 +173,8 @@ class Frontend:
         match message:
             case ProcessTable():
                 self._on_table(message)
+            case Logged():
+                self._fold.apply(message, time.monotonic_ns())
             case Probe(worker):
                 self._background(self._probe(worker))
             case Drain(timeout_s):

@@ -17,6 +17,8 @@ from dynamo_cli.messages.lifecycle import (
     Forked,
     LinkDown,
     LinkUp,
+    Logged,
+    LogLine,
     Phase,
     PhaseChange,
     Probe,
@@ -109,7 +111,7 @@ ToWorker = (
 ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
 ToPrefillWorker = RunJob | DropJob | ReleaseTransfers | Resync
 FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused
-ToChild = LinkUp | LinkDown | Drain | Stop | Probe | ProcessTable | SetPhase | Fork
+ToChild = LinkUp | LinkDown | Drain | Stop | Probe | ProcessTable | SetPhase | Fork | Logged
 ToSupervisor = PhaseChange | Fatal | ProbeResult | Drained | Forked | Exited
 
 __all__ = [
@@ -143,6 +145,8 @@ __all__ = [
     "KvEvents",
     "LinkDown",
     "LinkUp",
+    "LogLine",
+    "Logged",
     "Measured",
     "Message",
     "Phase",

@@ -114,6 +114,34 @@ class ProcessTable(Message, frozen=True):
     reason: str
 
 
+class LogLine(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A line of a process's log, or something that the supervisor says.
+
+    Attributes:
+        number: grows by one over all processes.
+        time_s: when it came, seconds since 1970.
+        name: of the process.
+        level: as `logging` names it.
+    """
+
+    number: int
+    time_s: float
+    name: str
+    level: str
+    text: str
+
+
+class Logged(Message, frozen=True):
+    """To the frontend: what was logged; a new frontend gets the last lines again.
+
+    Attributes:
+        dropped: lines that were never sent because too many came at once.
+    """
+
+    lines: list[LogLine]
+    dropped: int
+
+
 # -- child -> supervisor, over the control socket --------------------------------------------
 
 

@@ -144,6 +144,7 @@ class RoutingDecision(Message, frozen=True):
         decision_us: time that the choice took, microseconds.
         decided_ns: when.
         prefill_worker: the one that knows most of the prompt; -1: none.
+        session: the client's; empty when it has none.
     """
 
     request_id: str
@@ -161,6 +162,7 @@ class RoutingDecision(Message, frozen=True):
     decision_us: float
     decided_ns: int
     prefill_worker: int = -1
+    session: str = ""
 
     def timed(self, elapsed_ns: int) -> RoutingDecision:
         """The same decision with the time that it took."""
@@ -204,6 +206,9 @@ class RouterStats(Message, frozen=True):
         released: ledger entries that ended otherwise than by their request's end, by reason.
         silent_workers: that have sent no event although requests with full blocks finished there.
         decision_us: histogram of the time of a decision: counts per bound of `DECISION_BOUNDS_US`.
+        asked_tokens, repeated_tokens: of all prompts; repeated are those whose blocks some prompt
+            before had too: what an endless cache would have held.
+        forgotten_blocks: that were asked for before and would not be known as repeated.
     """
 
     policy: str
@@ -227,6 +232,9 @@ class RouterStats(Message, frozen=True):
     silent_workers: list[int] = msgspec.field(default_factory=list)
     decision_us: list[int] = msgspec.field(default_factory=list)
     decision_total_us: float = 0.0
+    asked_tokens: int = 0
+    repeated_tokens: int = 0
+    forgotten_blocks: int = 0
 
 
 DECISION_BOUNDS_US = (10, 20, 50, 100, 200, 500, 1000, 5000)

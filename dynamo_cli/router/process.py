@@ -88,6 +88,8 @@ class Router:
             decision = self._state.decide(peer.index, query, started)
             if decision is not None:
                 self._answer(peer.index, decision, started)
+        for _, query in queries:
+            self._state.remember(query)
         if self._state.waiting_requests:
             started = time.monotonic_ns()
             for processor, decision in self._state.released(started):

@@ -31,4 +31,7 @@ def router_stats(state: RouterState, refused_sends: int) -> RouterStats:
         silent_workers=state.silent_workers(),
         decision_us=list(state.decision_us),
         decision_total_us=state.decision_total_us,
+        asked_tokens=state.repeats.asked_tokens,
+        repeated_tokens=state.repeats.repeated_tokens,
+        forgotten_blocks=state.repeats.forgotten_blocks,
     )

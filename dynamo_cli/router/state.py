@@ -23,6 +23,7 @@ from dynamo_cli.messages import (
 from dynamo_cli.router.caches import Caches
 from dynamo_cli.router.ledger import UNPREDICTED, Entry, Ledger
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
+from dynamo_cli.router.repeats import Repeats
 
 NO_WORKER, SESSION = "no_worker", "session"
 MAX_SESSIONS = 10_000
@@ -59,6 +60,7 @@ class RouterState:
         caches: what workers hold.
         prefill_caches: what prefill workers hold.
         ledger: who was promised what.
+        repeats: how much of the prompts came before.
         decisions: how often each worker was chosen.
         prompt_tokens, predicted_tokens, measured_tokens: of requests whose prefill is over;
             predicted and measured are those found in a cache.
@@ -70,6 +72,7 @@ class RouterState:
         self._predicts = config.policy == KV_POLICY
         self.caches, self.prefill_caches = Caches(), Caches()
         self.ledger = Ledger()
+        self.repeats = Repeats()
         self.decisions: Counter[int] = Counter()
         self.prompt_tokens = self.predicted_tokens = self.measured_tokens = 0
         self.over_predicted_requests = 0
@@ -207,7 +210,14 @@ class RouterState:
             decision_us=0.0,
             decided_ns=now_ns,
             prefill_worker=self._prefill_worker(query),
+            session=query.session,
         )
+
+    def remember(self, query: RouteQuery) -> None:
+        """A prompt came; for what could have been found. After its answer, which does not wait."""
+        if self._predicts:
+            blocks = hashes.unpack(query.hashes)
+            self.repeats.ask(query.prompt_tokens, blocks, self._block_size)
 
     def timed(self, elapsed_ns: int) -> None:
         """A decision took this long."""

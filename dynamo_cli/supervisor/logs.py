@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from itertools import islice
 from typing import NamedTuple
+
+from dynamo_cli.messages import Logged, LogLine
 
 LEVEL_END = "\x1f"
 """Our formatter writes ``LEVEL<unit separator>text``; output of anything else has no such mark."""
@@ -12,6 +15,10 @@ LEVEL_END = "\x1f"
 UNMARKED = "INFO"
 
 TAIL_LINES = 20
+
+FEED_LINES = 1000
+BATCH_LINES, LINE_CHARS = 64, 400
+"""Bounds of what the frontend is told at once: a packet of a control socket has a limit."""
 
 
 class Line(NamedTuple):
@@ -40,6 +47,39 @@ class LogLines:
         line = Line(before, after) if mark else Line(UNMARKED, before)
         self.tail.append(line.text)
         return line
+
+
+class LogFeed:
+    """All lines of all processes on their way to the frontend: the last `FEED_LINES`. Pure."""
+
+    def __init__(self) -> None:
+        self._lines: deque[LogLine] = deque(maxlen=FEED_LINES)
+        self._number = self._sent = self._dropped = 0
+
+    def add(self, time_s: float, name: str, level: str, text: str) -> None:
+        """A line; the oldest goes when there is no room."""
+        self._number += 1
+        if len(self._lines) == FEED_LINES and self._lines[0].number > self._sent:
+            self._dropped += 1
+        self._lines.append(LogLine(self._number, time_s, name, level, text[:LINE_CHARS]))
+
+    def restart(self) -> None:
+        """A new frontend knows nothing yet."""
+        self._sent = 0
+
+    @property
+    def behind(self) -> bool:
+        """There is more to send."""
+        return self._sent < self._number
+
+    def take(self) -> Logged | None:
+        """What is to be sent next; None: nothing is."""
+        if not self.behind:
+            return None
+        skip = max(0, self._sent + 1 - self._lines[0].number)
+        batch = list(islice(self._lines, skip, skip + BATCH_LINES))
+        self._sent = batch[-1].number
+        return Logged(batch, self._dropped)
 
 
 class LineFormatter(logging.Formatter):

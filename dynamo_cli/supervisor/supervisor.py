@@ -33,13 +33,15 @@ from dynamo_cli.messages import (
     ToSupervisor,
 )
 from dynamo_cli.supervisor.children import Child, Start
-from dynamo_cli.supervisor.logs import Line
+from dynamo_cli.supervisor.logs import Line, LogFeed
 from dynamo_cli.supervisor.verdict import Restarts, Verdict, describe_exit, judge
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import ROLES, ProcessId, Role, links_of
 
 STOP_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 2.0
+LOG_INTERVAL_S = 0.1
+OWN_NAME = "dynamo-llm"
 FRONTEND = ProcessId(Role.FRONTEND)
 ZYGOTE = ProcessId(Role.ZYGOTE)
 
@@ -61,6 +63,8 @@ class Supervisor:
         self._restarts: dict[ProcessId, Restarts] = {}
         self._links: dict[frozenset[ProcessId], int] = {}
         self._generations = itertools.count(1)
+        self._log_feed = LogFeed()
+        self._log_timer: asyncio.TimerHandle | None = None
         self._has_served = False
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,6 +114,9 @@ class Supervisor:
             self._config.device_of(process),
         )
         child = self._children[process] = Child(start, self)
+        if process == FRONTEND:
+            self._log_feed.restart()
+            self._feed_log_soon()
         self._restarts.setdefault(process, Restarts(self._config.restart))
         if ROLES[process.role].engine:
             child.fork_from(self._children[ZYGOTE])
@@ -211,6 +218,32 @@ class Supervisor:
 
     def on_log(self, child: Child, line: Line) -> None:
         self._view.log(child.process.name, line.level, line.text)
+        self._log(child.process.name, line.level, line.text)
+
+    def _notice(self, level: str, text: str) -> None:
+        """Something of our own to say, to people here and to those who watch from elsewhere."""
+        self._view.notice(level, text)
+        self._log(OWN_NAME, level, text)
+
+    def _log(self, name: str, level: str, text: str) -> None:
+        self._log_feed.add(time.time(), name, level, text)
+        self._feed_log_soon()
+
+    def _feed_log_soon(self) -> None:
+        """Lines go to the frontend in batches, when it has taken those before."""
+        if self._log_timer is None:
+            loop = asyncio.get_running_loop()
+            self._log_timer = loop.call_later(LOG_INTERVAL_S, self._feed_log)
+
+    def _feed_log(self) -> None:
+        self._log_timer = None
+        frontend = self._children.get(FRONTEND)
+        if frontend is None or not frontend.alive:
+            return
+        if frontend.control.flush() and (lines := self._log_feed.take()) is not None:
+            frontend.control.send(lines)
+        if self._log_feed.behind:
+            self._feed_log_soon()
 
     # -- how children end ------------------------------------------------------------------
 
@@ -242,7 +275,7 @@ class Supervisor:
     def _tell_end(self, child: Child, how: str) -> None:
         why = child.failure[1] if child.failure is not None else how
         tail = "".join(f"\n    {line}" for line in child.tail)
-        self._view.notice(
+        self._notice(
             "ERROR",
             f"{child.process.name} (pid {child.pid}) died: {why}"
             + (f"; its last {len(child.tail)} log lines:{tail}" if tail else ""),
@@ -257,10 +290,10 @@ class Supervisor:
             child.move_to(
                 Phase.FAILED, f"{how}, {self._config.restart.limit} restarts did not help"
             )
-            self._view.notice("ERROR", f"{child.process.name} is given up: {child.reason}")
+            self._notice("ERROR", f"{child.process.name} is given up: {child.reason}")
             return
         child.move_to(Phase.BACKOFF, how)
-        self._view.notice("WARNING", f"{child.process.name} starts again in {delay:.1f} s")
+        self._notice("WARNING", f"{child.process.name} starts again in {delay:.1f} s")
         self._background(self._restart(child.process, delay))
 
     async def _restart(self, process: ProcessId, delay_s: float) -> None:
@@ -315,7 +348,7 @@ class Supervisor:
         """The first asks, the second insists."""
         if self._end.done():
             self._forced.set()
-            self._view.notice("WARNING", "stopping at once")
+            self._notice("WARNING", "stopping at once")
         else:
             self._end.set_result(None)
 
@@ -329,14 +362,14 @@ class Supervisor:
         if not self._has_served or not frontend.alive:
             return
         timeout_s = self._config.drain_timeout_s
-        self._view.notice(
+        self._notice(
             "INFO", f"finishing what runs, at most {timeout_s:.0f} s; Ctrl-C again stops at once"
         )
         frontend.control.send(Drain(timeout_s))
         try:
             await asyncio.wait_for(self._drained.wait(), timeout_s + DRAIN_GRACE_S)
         except TimeoutError:
-            self._view.notice("WARNING", "the frontend did not finish in time")
+            self._notice("WARNING", "the frontend did not finish in time")
 
     async def _until_forced(self, work: Work) -> None:
         loop = asyncio.get_running_loop()

@@ -38,6 +38,7 @@ class DecisionView(msgspec.Struct, frozen=True):
         measured_tokens: that the engine found there; None while it has not said.
         age_s: since the decision.
         prefill_worker: the one that knows most of the prompt; -1: none.
+        session: the client's X-Session-ID; empty when it has none.
     """
 
     number: int
@@ -57,6 +58,7 @@ class DecisionView(msgspec.Struct, frozen=True):
     age_s: float
     prefill_worker: int
     candidates: list[CandidateView]
+    session: str
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -165,6 +167,7 @@ def _view(kept: _Kept, now_ns: int) -> DecisionView:
         age_s=(now_ns - decision.decided_ns) / SECOND_NS,
         prefill_worker=decision.prefill_worker,
         candidates=[_candidate(one) for one in decision.candidates],
+        session=decision.session,
     )
 
 

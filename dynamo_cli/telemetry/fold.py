@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import TypeVar
 
 from dynamo_cli import __version__
 from dynamo_cli.messages import (
     Decisions,
     EngineReady,
-    Phase,
+    Logged,
     PrefillQueueStats,
     ProcessorStats,
     ProcessState,
@@ -17,11 +19,16 @@ from dynamo_cli.messages import (
     TransferStats,
     WorkerStats,
 )
+from dynamo_cli.telemetry.alarms import Watch, no_router, old_jobs, silence
 from dynamo_cli.telemetry.decisions import DecisionLog
+from dynamo_cli.telemetry.logs import LogRing
 from dynamo_cli.telemetry.meter import Meter
-from dynamo_cli.telemetry.prefill import PrefillFold, alarm
-from dynamo_cli.telemetry.routing import RoutingFold, silence
+from dynamo_cli.telemetry.prefill import PrefillFold
+from dynamo_cli.telemetry.rates import WorkerRates
+from dynamo_cli.telemetry.routing import RoutingFold
 from dynamo_cli.telemetry.snapshot import (
+    AlarmView,
+    PrefillView,
     ProcessView,
     RouterView,
     Snapshot,
@@ -54,6 +61,7 @@ class Fold:
 
     Attributes:
         decisions: the last ones of the router.
+        logs: the last lines of all processes.
         prefill: what is known of disaggregation.
         url: where the frontend listens.
         draining: it takes no new requests, whatever the table says.
@@ -67,9 +75,12 @@ class Fold:
         self._engines: dict[int, EngineReady] = {}
         self._loads: dict[int, WorkerStats] = {}
         self._ended_lives: dict[int, dict[str, int]] = {}
+        self._rates: defaultdict[int, WorkerRates] = defaultdict(WorkerRates)
+        self._watch = Watch()
         self._routing = RoutingFold()
         self.prefill = PrefillFold()
         self.decisions = DecisionLog()
+        self.logs = LogRing()
         self.url = ""
         self.draining = False
 
@@ -83,6 +94,11 @@ class Fold:
         """Why not, when they cannot."""
         return "shutting down" if self.draining else self._table.reason
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that run."""
+        return [state.pid for state in self._table.processes if state.pid]
+
     def apply(
         self,
         message: ProcessTable
@@ -91,24 +107,30 @@ class Fold:
         | RouterStats
         | Decisions
         | PrefillQueueStats
-        | TransferStats,
+        | TransferStats
+        | Logged,
         now_ns: int,
     ) -> None:
         match message:
             case ProcessTable():
                 self._table = message
+                self._watch.processes(message.processes)
             case EngineReady(worker):
                 self._engines[worker] = message
             case WorkerStats(worker):
                 self._loads[worker] = message
+                self._rates[worker].report(message, now_ns)
             case RouterStats():
                 self._routing.router(message, now_ns)
+                self._watch.router(message, now_ns)
             case Decisions():
                 self.decisions.add(message)
             case PrefillQueueStats():
                 self.prefill.queue(message, now_ns)
             case TransferStats():
                 self.prefill.worker(message, now_ns)
+            case Logged():
+                self.logs.add(message)
 
     def processor_stats(self, index: int, stats: ProcessorStats) -> None:
         """What a processor reports of itself."""
@@ -123,6 +145,7 @@ class Fold:
         self._ended_lives[worker] = self._totals(worker)
         self.prefill.worker_gone(worker, prefill=False)
         self._loads.pop(worker, None)
+        self._rates[worker].gone()
 
     def router_gone(self) -> None:
         """A life of the router ended, likewise."""
@@ -134,23 +157,37 @@ class Fold:
         now = {name: getattr(stats, name) if stats is not None else 0 for name in _COUNTERS}
         return _added(before, now)
 
-    def snapshot(self, now_ns: int, links: dict[str, int], refused_sends: int) -> Snapshot:
-        """Everything as of now; `links` and `refused_sends` are the caller's own."""
+    def snapshot(
+        self,
+        now_ns: int,
+        links: dict[str, int],
+        refused_sends: int,
+        memory: Mapping[int, int] | None = None,
+    ) -> Snapshot:
+        """Everything as of now.
+
+        Args:
+            links, refused_sends: the caller's own.
+            memory: bytes by pid, as far as they are known.
+        """
         router, unrouted = self._routing.view(now_ns), self._routing.unrouted()
         prefill = self.prefill.view(now_ns)
+        workers = [self._worker(index, now_ns) for index in self._worker_indices()]
+        refused = sum(worker.refused_sends for worker in workers) + refused_sends
+        self._watch.refused(refused + (router.refused_sends if router else 0), now_ns)
         return Snapshot(
             version=__version__,
             uptime_s=(now_ns - self._started_ns) / SECOND_NS,
             url=self.url,
             serving=self.serving,
             reason=self.reason,
-            warnings=[
-                *self._warnings(router, sum(unrouted.values())),
-                *([alarm(prefill)] if prefill is not None and prefill.alarm else []),
-            ],
+            alarms=self._alarms(router, prefill, sum(unrouted.values()), now_ns),
             models=self._models,
-            processes=[_process(state, now_ns) for state in self._table.processes],
-            workers=[self._worker(index) for index in self._worker_indices()],
+            processes=[
+                _process(state, now_ns, (memory or {}).get(state.pid, 0))
+                for state in self._table.processes
+            ],
+            workers=workers,
             router=router,
             unrouted_requests=unrouted,
             prefill=prefill,
@@ -165,7 +202,7 @@ class Fold:
         known = {state.index for state in self._table.processes if state.role is Role.WORKER}
         return sorted(known | self._loads.keys() | self._ended_lives.keys())
 
-    def _worker(self, index: int) -> WorkerView:
+    def _worker(self, index: int, now_ns: int) -> WorkerView:
         stats, engine = self._loads.get(index), self._engines.get(index)
         totals = self._totals(index)
         return WorkerView(
@@ -179,19 +216,20 @@ class Fold:
                 totals["prefix_cache_hits_tokens"], totals["prefix_cache_queries_tokens"]
             ),
             **totals,
+            **self._rates[index].view(now_ns)._asdict(),
         )
 
-    def _warnings(self, router: RouterView | None, unrouted: int) -> list[str]:
-        warnings = []
+    def _alarms(
+        self, router: RouterView | None, prefill: PrefillView | None, unrouted: int, now_ns: int
+    ) -> list[AlarmView]:
+        found = []
         if router is not None and router.silent_workers:
-            warnings.append(silence(router.silent_workers, self._engines))
-        routers = [state for state in self._table.processes if state.role is Role.ROUTER]
-        if unrouted and any(state.phase != Phase.READY for state in routers):
-            warnings.append(
-                f"the router is not there: {unrouted} requests were placed without it so far, "
-                "each on the worker with the fewest."
-            )
-        return warnings
+            found.append(silence(router.silent_workers, self._engines))
+        if (away := no_router(self._table.processes, unrouted)) is not None:
+            found.append(away)
+        if prefill is not None and prefill.alarm:
+            found.append(old_jobs(prefill))
+        return found + self._watch.alarms(now_ns)
 
 
 def _added(before: dict[K, int], now: dict[K, int]) -> dict[K, int]:
@@ -202,7 +240,7 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _process(state: ProcessState, now_ns: int) -> ProcessView:
+def _process(state: ProcessState, now_ns: int, rss_bytes: int) -> ProcessView:
     return ProcessView(
         name=state.name,
         role=str(state.role),
@@ -214,6 +252,7 @@ def _process(state: ProcessState, now_ns: int) -> ProcessView:
         uptime_s=(now_ns - state.started_ns) / SECOND_NS,
         restarts=state.restarts,
         device=state.device,
+        rss_bytes=rss_bytes,
     )
 
 
@@ -227,6 +266,7 @@ def _traffic(meter: Meter, now_ns: int) -> TrafficView:
         cached_tokens=meter.cached_tokens,
         output_tokens=meter.output_tokens,
         requests_per_s=meter.recent_requests.rate(now_ns),
+        prompt_tokens_per_s=meter.recent_prompt.rate(now_ns),
         output_tokens_per_s=meter.recent_output.rate(now_ns),
         ttft_p50_s=ttft_p50,
         ttft_p95_s=ttft_p95,

@@ -106,11 +106,3 @@ class PrefillFold:
         for stats in self._transfers.values():
             total.update(getattr(stats, name))
         return dict(total)
-
-
-def alarm(view: PrefillView) -> str:
-    """What to do about a queue that is stuck."""
-    return (
-        f"the oldest of {view.depth_jobs} prefill jobs has waited for {view.oldest_age_s:.1f} s: "
-        "add prefill workers, or send only long prompts to them (--conditional-disagg)."
-    )

@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 
-from dynamo_cli.messages import EngineReady, ProcessorStats, RouterStats
+from dynamo_cli.messages import ProcessorStats, RouterStats
+from dynamo_cli.telemetry.rates import HIT_WINDOW_S
 from dynamo_cli.telemetry.snapshot import HitRatios, RouterView, RouterWorkerView
 from dynamo_cli.telemetry.window import WindowSum
-
-HIT_WINDOW_S = 60
 
 _TOTALS = ("decisions", "event_blocks", "resyncs", "released")
 _SUMS = (
@@ -22,6 +21,9 @@ _SUMS = (
     "measured_tokens",
     "over_predicted_requests",
     "decision_total_us",
+    "asked_tokens",
+    "repeated_tokens",
+    "forgotten_blocks",
 )
 _NOTHING = RouterStats("", {}, {}, 0)
 
@@ -36,8 +38,12 @@ class RoutingFold:
         self._unrouted_now: dict[int, int] = {}
         self._windows = {
             name: WindowSum(HIT_WINDOW_S)
-            for name in ("prompt_tokens", "predicted_tokens", "measured_tokens")
+            for name in (
+                *("prompt_tokens", "predicted_tokens", "measured_tokens"),
+                *("asked_tokens", "repeated_tokens"),
+            )
         }
+        self._event_blocks = WindowSum()
 
     def router(self, stats: RouterStats, now_ns: int) -> None:
         """What the router of now has done so far."""
@@ -45,6 +51,9 @@ class RoutingFold:
         for name, window in self._windows.items():
             if (new := getattr(stats, name) - getattr(last, name)) > 0:
                 window.add(new, now_ns)
+        moved = sum(stats.event_blocks.values()) - sum(last.event_blocks.values())
+        if moved > 0:
+            self._event_blocks.add(moved, now_ns)
         self._now = stats
 
     def router_gone(self) -> None:
@@ -81,6 +90,7 @@ class RoutingFold:
             index_entries=now.index_entries,
             index_bytes=now.index_bytes,
             event_blocks=total.event_blocks,
+            event_blocks_per_s=self._event_blocks.rate(now_ns),
             event_lag_us=now.event_lag_us,
             resyncs=total.resyncs,
             released=total.released,
@@ -89,26 +99,13 @@ class RoutingFold:
             measured_tokens=total.measured_tokens,
             over_predicted_requests=total.over_predicted_requests,
             recent=_ratios(**window),
-            overall=_ratios(total.prompt_tokens, total.predicted_tokens, total.measured_tokens),
+            overall=_ratios(**{name: getattr(total, name) for name in self._windows}),
+            forgotten_blocks=total.forgotten_blocks,
             load_skew_ratio=_skew(list(now.active_requests.values())),
             silent_workers=now.silent_workers,
             decision_us=total.decision_us,
             decision_total_us=total.decision_total_us,
         )
-
-
-def silence(workers: list[int], engines: dict[int, EngineReady]) -> str:
-    """What to do about workers that send no events."""
-    names = ", ".join(map(str, workers))
-    several = len(workers) > 1
-    sizes = {engines[worker].block_size for worker in workers if worker in engines}
-    size = f" ({max(sizes)} tokens)" if sizes else ""
-    return (
-        f"worker{'s' if several else ''} {names} {'have' if several else 'has'} sent no KV events "
-        "although requests finished there, so --router kv routes blindly: check that prefix "
-        "caching is on (no --no-enable-prefix-caching) and that prompts are longer than a block"
-        f"{size}."
-    )
 
 
 def _worker(now: RouterStats, total: RouterStats, worker: int) -> RouterWorkerView:
@@ -122,10 +119,22 @@ def _worker(now: RouterStats, total: RouterStats, worker: int) -> RouterWorkerVi
     )
 
 
-def _ratios(prompt_tokens: float, predicted_tokens: float, measured_tokens: float) -> HitRatios:
-    if not prompt_tokens:
-        return HitRatios(None, None)
-    return HitRatios(predicted_tokens / prompt_tokens, measured_tokens / prompt_tokens)
+def _ratios(
+    prompt_tokens: float,
+    predicted_tokens: float,
+    measured_tokens: float,
+    asked_tokens: float,
+    repeated_tokens: float,
+) -> HitRatios:
+    return HitRatios(
+        _ratio(predicted_tokens, prompt_tokens),
+        _ratio(measured_tokens, prompt_tokens),
+        _ratio(repeated_tokens, asked_tokens),
+    )
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
 
 
 def _skew(active: list[int]) -> float:

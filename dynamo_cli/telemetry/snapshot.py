@@ -6,7 +6,12 @@ import msgspec
 
 
 class ProcessView(msgspec.Struct, frozen=True):
-    """A process; `phase_s` is how long it has been in its phase, seconds."""
+    """A process.
+
+    Attributes:
+        phase_s: how long it has been in its phase, seconds.
+        rss_bytes: main memory that it has; 0 when it is not known.
+    """
 
     name: str
     role: str
@@ -18,6 +23,7 @@ class ProcessView(msgspec.Struct, frozen=True):
     uptime_s: float
     restarts: int
     device: str
+    rss_bytes: int = 0
 
 
 class WorkerView(msgspec.Struct, frozen=True):
@@ -27,6 +33,8 @@ class WorkerView(msgspec.Struct, frozen=True):
         kv_cache_usage: 0..1.
         num_blocks, block_size: of its KV cache; blocks, tokens per block.
         hit_ratio: measured prefix hits / queried prompt tokens, since the start; None before any.
+        recent_hit_ratio: likewise, of the last 60 s.
+        *_tokens_per_s: of the last 10 s.
     """
 
     worker: int
@@ -43,6 +51,9 @@ class WorkerView(msgspec.Struct, frozen=True):
     preemptions: int
     steps: int
     refused_sends: int
+    prompt_tokens_per_s: float
+    output_tokens_per_s: float
+    recent_hit_ratio: float | None
 
 
 class RouterWorkerView(msgspec.Struct, frozen=True):
@@ -68,10 +79,12 @@ class HitRatios(msgspec.Struct, frozen=True):
     Attributes:
         estimated: by the router, before.
         measured: by the engines, after.
+        limit: what an endless cache would hold: that a prompt before had too.
     """
 
     estimated: float | None
     measured: float | None
+    limit: float | None
 
 
 class RouterView(msgspec.Struct, frozen=True):
@@ -82,6 +95,7 @@ class RouterView(msgspec.Struct, frozen=True):
         recent: hit ratios of the last 60 s; `overall` since the start.
         load_skew_ratio: active requests of the busiest worker against the mean; 1 is even.
         silent_workers: that send no events although they should.
+        event_blocks_per_s: of the last 10 s.
     """
 
     policy: str
@@ -93,6 +107,7 @@ class RouterView(msgspec.Struct, frozen=True):
     index_entries: int
     index_bytes: int
     event_blocks: dict[str, int]
+    event_blocks_per_s: float
     event_lag_us: float
     resyncs: dict[str, int]
     released: dict[str, int]
@@ -102,6 +117,7 @@ class RouterView(msgspec.Struct, frozen=True):
     over_predicted_requests: int
     recent: HitRatios
     overall: HitRatios
+    forgotten_blocks: int
     load_skew_ratio: float
     silent_workers: list[int]
     decision_us: list[int]
@@ -171,6 +187,7 @@ class TrafficView(msgspec.Struct, frozen=True):
     cached_tokens: int
     output_tokens: int
     requests_per_s: float
+    prompt_tokens_per_s: float
     output_tokens_per_s: float
     ttft_p50_s: float | None
     ttft_p95_s: float | None
@@ -180,6 +197,20 @@ class TrafficView(msgspec.Struct, frozen=True):
     hit_ratio: float | None
 
 
+class AlarmView(msgspec.Struct, frozen=True):
+    """Something that works worse than it should.
+
+    Attributes:
+        kind: a name that stays while the text changes.
+        text: what is so.
+        advice: what to do.
+    """
+
+    kind: str
+    text: str
+    advice: str
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """Everything.
 
@@ -187,7 +218,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         uptime_s: of the frontend.
         url: where the frontend listens; empty before it does.
         reason: why nothing is served, when nothing is.
-        warnings: what works worse than it should, and what to do.
+        alarms: what works worse than it should, and what to do.
         unrouted_requests: placed without the router although there is one, by processor.
         links: bytes that the frontend has sent and that were not read yet, by peer.
         refused_sends: messages that full links of the frontend refused.
@@ -198,7 +229,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     url: str
     serving: bool
     reason: str
-    warnings: list[str]
+    alarms: list[AlarmView]
     models: tuple[str, ...]
     processes: list[ProcessView]
     workers: list[WorkerView]
@@ -210,3 +241,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     errors: dict[str, int]
     links: dict[str, int]
     refused_sends: int
+
+    @property
+    def warnings(self) -> list[str]:
+        """The alarms as sentences."""
+        return [f"{alarm.text}: {alarm.advice}" for alarm in self.alarms]

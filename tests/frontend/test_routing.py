@@ -18,6 +18,8 @@ from dynamo_cli.messages import (
     Drained,
     EngineReady,
     Head,
+    Logged,
+    LogLine,
     Measured,
     ProcessorStats,
     RouterStats,
@@ -153,6 +155,25 @@ def test_the_stream_tells_snapshots_and_decisions_as_they_happen() -> None:
             (measured,) = await events(reader, "measured")
             assert (measured["engine_request_id"], measured["measured_tokens"]) == ("d", 64)
             writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_stream_tells_log_lines_once_and_newcomers_the_last_ones() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            request = b"GET /dynamo/stream HTTP/1.1\r\nHost: a\r\n\r\n"
+            line = LogLine(1, 1700000000.5, "worker 0", "WARNING", "mind the gap")
+            stage.tell(Logged([line], 0))
+            reader, first = await stage.raw(request)
+            (told,) = await events(reader, "logs")
+            assert (told["number"], told["level"], told["text"]) == (1, "WARNING", "mind the gap")
+            stage.tell(Logged([msgspec.structs.replace(line, number=2)], 0))
+            assert [told["number"] for told in await events(reader, "logs")] == [2]
+            late, second = await stage.raw(request)
+            assert [told["number"] for told in await events(late, "logs")] == [1, 2]
+            first.close()
+            second.close()
 
     asyncio.run(scenario())
 

@@ -84,20 +84,29 @@ def test_totals_survive_the_router_and_what_it_knew_does_not() -> None:
 def test_hit_ratios_are_of_the_last_minute_and_of_all_time() -> None:
     fold = fold_of(stats(prompt_tokens=100, predicted_tokens=10, measured_tokens=5))
     later = 100 * SECOND_NS
-    fold.apply(stats(prompt_tokens=300, predicted_tokens=170, measured_tokens=105), later)
+    grown = stats(
+        prompt_tokens=300,
+        predicted_tokens=170,
+        measured_tokens=105,
+        asked_tokens=400,
+        repeated_tokens=360,
+    )
+    fold.apply(grown, later)
     view = router(fold, later)
-    assert view.recent == HitRatios(0.8, 0.5)
-    assert view.overall == HitRatios(170 / 300, 105 / 300)
-    assert router(fold, 2 * later).recent == HitRatios(None, None)
+    assert view.recent == HitRatios(0.8, 0.5, 0.9)
+    assert view.overall == HitRatios(170 / 300, 105 / 300, 0.9)
+    assert router(fold, 2 * later).recent == HitRatios(None, None, None)
 
 
 def test_silence_is_a_warning_that_says_what_to_do() -> None:
-    fold = fold_of(stats(silent_workers=[0, 1]), EngineReady(0, [], 1000, 32, 100, 8))
+    fold = fold_of(
+        stats(silent_workers=[0, 1], refused_sends=0), EngineReady(0, [], 1000, 32, 100, 8)
+    )
     (warning,) = fold.snapshot(0, {}, 0).warnings
     assert warning.startswith("workers 0, 1 have sent no KV events")
     assert "--no-enable-prefix-caching" in warning
     assert "(32 tokens)" in warning
-    fold.apply(stats(), 0)
+    fold.apply(stats(refused_sends=0), 0)
     assert fold.snapshot(0, {}, 0).warnings == []
 
 

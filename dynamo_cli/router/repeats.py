@@ -1,0 +1,50 @@
+"""What an endless cache would find: how much of the prompts was asked for before. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MAX_BLOCKS = 200_000
+"""Of each of two generations; a block takes about 100 bytes."""
+
+
+class Repeats:
+    """Remembers the blocks of prompts, in two generations: a full one replaces the one before.
+
+    Args:
+        max_blocks: of a generation.
+
+    Attributes:
+        asked_tokens: of all prompts.
+        repeated_tokens: of leading blocks that a prompt before had too.
+        forgotten_blocks: remembered no longer, for want of room.
+    """
+
+    def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
+        self._max_blocks = max_blocks
+        self._young: set[int] = set()
+        self._old: set[int] = set()
+        self.asked_tokens = self.repeated_tokens = self.forgotten_blocks = 0
+
+    def ask(self, prompt_tokens: int, blocks: Sequence[int], block_size: int) -> None:
+        """A prompt came; its blocks are chained, so those known are the first."""
+        self.asked_tokens += prompt_tokens
+        # An engine always computes the last token.
+        usable = (prompt_tokens - 1) // block_size if block_size else 0
+        self.repeated_tokens += min(self._known(blocks), usable) * block_size
+        self._young.update(blocks)
+        if len(self._young) >= self._max_blocks:
+            self.forgotten_blocks += len(self._old - self._young)
+            self._old, self._young = self._young, set()
+
+    def _known(self, blocks: Sequence[int]) -> int:
+        """How many leading blocks are remembered, by bisection."""
+        low, high = 0, len(blocks)
+        while low < high:
+            middle = (low + high + 1) // 2
+            block = blocks[middle - 1]
+            if block in self._young or block in self._old:
+                low = middle
+            else:
+                high = middle - 1
+        return low

@@ -1,0 +1,139 @@
+"""What works worse than it should, and what to do about it. Pure: messages and a clock in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynamo_cli.messages import EngineReady, Phase, ProcessState, RouterStats
+from dynamo_cli.telemetry.snapshot import AlarmView, PrefillView
+from dynamo_cli.telemetry.window import SECOND_NS, WindowSum
+from dynamo_cli.topology import Role
+
+RESTART_MEMORY_S = 600
+REFUSED_MEMORY_S = 60
+SKEW_PATIENCE_S = 5
+SKEW_LEAST_REQUESTS = 5
+"""A worker with so many more than the mean of the others, and twice that, is skewed load."""
+
+Text = tuple[str, str]
+"""What is so, and what to do."""
+
+
+class Watch:
+    """What alarms have to remember: why processes were restarted, since when load is skewed."""
+
+    def __init__(self) -> None:
+        self._table: Sequence[ProcessState] = ()
+        self._why: dict[str, str] = {}
+        self._skewed_since_ns: int | None = None
+        self._active: dict[int, int] = {}
+        self._refused = 0
+        self._recently_refused = WindowSum(REFUSED_MEMORY_S)
+
+    def processes(self, table: Sequence[ProcessState]) -> None:
+        """The process table changed."""
+        self._table = table
+        for state in table:
+            if state.phase == Phase.BACKOFF:
+                self._why[state.name] = state.reason
+
+    def router(self, stats: RouterStats, now_ns: int) -> None:
+        """The router's ledger changed."""
+        self._active = stats.active_requests
+        if not _is_skewed(list(stats.active_requests.values())):
+            self._skewed_since_ns = None
+        elif self._skewed_since_ns is None:
+            self._skewed_since_ns = now_ns
+
+    def refused(self, total: int, now_ns: int) -> None:
+        """So many messages were refused by full links since the start."""
+        if total > self._refused:
+            self._recently_refused.add(total - self._refused, now_ns)
+        self._refused = total
+
+    def alarms(self, now_ns: int) -> list[AlarmView]:
+        """Those of load, restarts and links."""
+        found = []
+        if (since := self._skewed_since_ns) is not None:
+            held_s = (now_ns - since) / SECOND_NS
+            if held_s >= SKEW_PATIENCE_S:
+                found.append(AlarmView("skew", *_skew(self._active, held_s)))
+        for state in self._table:
+            age_s = (now_ns - state.started_ns) / SECOND_NS
+            if state.restarts and age_s < RESTART_MEMORY_S:
+                why = self._why.get(state.name, "")
+                text = _restart(state.name, state.restarts, why, age_s)
+                found.append(AlarmView("restarts", *text))
+        if refused := int(self._recently_refused.total(now_ns)):
+            found.append(AlarmView("refused sends", *_refusal(refused)))
+        return found
+
+
+def silence(workers: list[int], engines: dict[int, EngineReady]) -> AlarmView:
+    """Workers that send no events."""
+    names = ", ".join(map(str, workers))
+    several = len(workers) > 1
+    sizes = {engines[worker].block_size for worker in workers if worker in engines}
+    size = f" ({max(sizes)} tokens)" if sizes else ""
+    return AlarmView(
+        "no events",
+        f"worker{'s' if several else ''} {names} {'have' if several else 'has'} sent no KV events "
+        "although requests finished there, so --router kv routes blindly",
+        "check that prefix caching is on (no --no-enable-prefix-caching) and that prompts are "
+        f"longer than a block{size}.",
+    )
+
+
+def old_jobs(view: PrefillView) -> AlarmView:
+    """A prefill queue that is stuck."""
+    return AlarmView(
+        "old prefill jobs",
+        f"the oldest of {view.depth_jobs} prefill jobs has waited for {view.oldest_age_s:.1f} s",
+        "add prefill workers, or send only long prompts to them (--conditional-disagg).",
+    )
+
+
+def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
+    """Requests that are placed without the router, while it is away."""
+    routers = [state for state in table if state.role is Role.ROUTER]
+    if not unrouted or all(state.phase == Phase.READY for state in routers):
+        return None
+    return AlarmView(
+        "no router",
+        f"the router is not there; {unrouted} requests were placed without it so far, each on the "
+        "worker with the fewest",
+        "it is started again by itself; the log says why it ended.",
+    )
+
+
+def _is_skewed(active: list[int]) -> bool:
+    if len(active) < 2:
+        return False
+    most = max(active)
+    others = (sum(active) - most) / (len(active) - 1)
+    return most - others >= SKEW_LEAST_REQUESTS and most >= 2 * others
+
+
+def _skew(active: dict[int, int], held_s: float) -> Text:
+    worker = max(active, key=active.__getitem__)
+    return (
+        f"worker {worker} has {active[worker]} of {sum(active.values())} active requests, "
+        f"for {held_s:.0f} s",
+        "a hot prefix or a session keeps them there; a lower --kv-overlap-weight or --router "
+        "least-loaded spreads them.",
+    )
+
+
+def _restart(name: str, count: int, why: str, age_s: float) -> Text:
+    times = "once" if count == 1 else f"{count} times"
+    return (
+        f"{name} was started again {times}, last {age_s:.0f} s ago" + (f" ({why})" if why else ""),
+        "its last lines are in the log; SIGKILL usually means that memory ran out.",
+    )
+
+
+def _refusal(refused: int) -> Text:
+    return (
+        f"full links refused {refused} messages in the last minute",
+        "their readers cannot keep up; try more --processors, or a bound with --max-inflight.",
+    )

@@ -1,0 +1,65 @@
+"""Log lines on their way: from pipes to the frontend, and what it keeps of them."""
+
+from __future__ import annotations
+
+from dynamo_cli.supervisor import logs
+from dynamo_cli.supervisor.logs import LogFeed
+from dynamo_cli.telemetry.logs import KEPT, LogRing
+
+
+def fill(feed: LogFeed, count: int) -> None:
+    for number in range(count):
+        feed.add(float(number), "worker 0", "INFO", f"line {number}")
+
+
+def drain(feed: LogFeed, ring: LogRing) -> int:
+    batches = 0
+    while (batch := feed.take()) is not None:
+        ring.add(batch)
+        batches += 1
+    return batches
+
+
+def test_lines_go_once_in_order_and_in_bounded_batches() -> None:
+    feed, ring = LogFeed(), LogRing()
+    fill(feed, logs.BATCH_LINES + 1)
+    assert feed.behind
+    assert drain(feed, ring) == 2
+    assert not feed.behind
+    assert [line.number for line in ring.select(0)] == list(range(1, logs.BATCH_LINES + 2))
+    assert [line.text for line in ring.select(logs.BATCH_LINES)] == [f"line {logs.BATCH_LINES}"]
+    assert ring.select(logs.BATCH_LINES + 1) == []
+
+
+def test_what_nobody_took_in_time_is_dropped_and_counted() -> None:
+    feed, ring = LogFeed(), LogRing()
+    fill(feed, logs.FEED_LINES + 7)
+    drain(feed, ring)
+    assert ring.dropped == 7
+    assert ring.select(0)[0].text == "line 7"
+
+
+def test_a_new_frontend_hears_the_last_lines_again() -> None:
+    feed, first, second = LogFeed(), LogRing(), LogRing()
+    fill(feed, 5)
+    drain(feed, first)
+    feed.restart()
+    drain(feed, second)
+    assert second.select(0) == first.select(0)
+    assert second.dropped == 0
+
+
+def test_a_line_without_end_is_cut() -> None:
+    feed = LogFeed()
+    feed.add(0.0, "worker 0", "INFO", "x" * 100_000)
+    batch = feed.take()
+    assert batch is not None
+    assert len(batch.lines[0].text) == logs.LINE_CHARS
+
+
+def test_the_ring_is_bounded() -> None:
+    feed, ring = LogFeed(), LogRing()
+    for _ in range(KEPT // 500 + 2):
+        fill(feed, 500)
+        drain(feed, ring)
+    assert len(ring.select(0)) == KEPT
