@@ -1,10 +1,11 @@
 # `make` alone says what there is.
-.PHONY: help serve test lint
+.PHONY: help serve test lint completions
 
 help:
 	@echo 'make serve   answer at http://localhost:8181/v1 with a small model; options in ARGS="..."'
 	@echo 'make test    style, types and tests'
 	@echo 'make lint    style and types only'
+	@echo 'make completions   write completions/ anew, after a change of the command line'
 	@echo
 	@echo 'The first run makes .venv and takes minutes. ENGINE=cpu|cuda chooses the engine,'
 	@echo 'PYTHON=/path/to/python the Python; without them both are found.'
@@ -22,3 +23,6 @@ lint:
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+
+completions:
+	@.venv/bin/python -m dynamo_cli.cli.completions completions

@@ -23,7 +23,11 @@ class Command(NamedTuple):
     help: str
 
 
+SERVE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Settings of a command that takes the options of serving besides its own."""
+
 COMMANDS: dict[str, Command] = {
+    "completions": Command("dynamo_cli.cli.completions", "Completion for bash, zsh or fish."),
     "config": Command("dynamo_cli.cli.configure", "Show settings, or write a file of them."),
 }
 

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from typer.core import TyperOption
 
 FILE_NAME = "dynamo-llm.toml"
-
-SERVE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""For a command that takes the options of serving besides its own."""
 
 HEAD = """\
 # Settings of dynamo-llm: dynamo-llm --config {file}

@@ -112,6 +112,12 @@ def known() -> dict[str, Option]:
     return {flag: option for option in options for flag in option.flags}
 
 
+def passed_on() -> list[Option]:
+    """Every option that may be given here, once."""
+    named = {option.flags[0]: option for option in known().values()}
+    return [option for name, option in named.items() if not _instead(name)]
+
+
 def check(tokens: Sequence[str], own_options: Iterable[str] = ()) -> tuple[str, ...]:
     """The words that `parse` finds nothing wrong with."""
     return tuple(word for given in parse(tokens, own_options) for word in given.words)

@@ -1,0 +1,94 @@
+"""``dynamo-llm completions SHELL``: print a completion script, or install it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dynamo_cli.errors import UsageError
+
+
+class Shell(StrEnum):
+    """For which there are scripts."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+FILES = {Shell.BASH: "dynamo-llm.bash", Shell.ZSH: "_dynamo-llm", Shell.FISH: "dynamo-llm.fish"}
+"""Their names in the folder ``completions/`` of the repository."""
+
+app = typer.Typer(add_completion=False, context_settings={"max_content_width": 100})
+
+
+@app.command()
+def completions(
+    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", help="For which shell.")],
+    install: Annotated[
+        bool, typer.Option("--install", help="Put it where that shell looks for your own.")
+    ] = False,
+) -> None:
+    """Print the completion script of a shell, or install it."""
+    text = script(shell)
+    if not install:
+        sys.stdout.write(text)
+        return
+    file, then = place(shell)
+    typer.echo(f"{_install(file, text)} {then}")
+
+
+def script(shell: Shell) -> str:
+    """The script as it should be for the commands of now."""
+    from dynamo_cli.cli.shells import bash, fish, words, zsh  # noqa: PLC0415 - all commands
+
+    write = {Shell.BASH: bash.script, Shell.ZSH: zsh.script, Shell.FISH: fish.script}[shell]
+    return write(words.read())
+
+
+def place(shell: Shell) -> tuple[Path, str]:
+    """Where a shell looks for its user's own completions, and what else is to be done."""
+    data = _folder("XDG_DATA_HOME", "~/.local/share")
+    match shell:
+        case Shell.BASH:
+            bash = _folder("BASH_COMPLETION_USER_DIR", str(data / "bash-completion"))
+            file = bash / "completions" / "dynamo-llm"
+            then = f"New shells find it if bash-completion is installed; else: source {file}"
+        case Shell.ZSH:
+            file = data / "zsh" / "site-functions" / FILES[shell]
+            then = f"In ~/.zshrc, before compinit: fpath=({file.parent} $fpath)"
+        case Shell.FISH:
+            file = _folder("XDG_CONFIG_HOME", "~/.config") / "fish" / "completions" / FILES[shell]
+            then = "New shells find it."
+    return file, then
+
+
+def _folder(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable) or default).expanduser()
+
+
+def _install(file: Path, text: str) -> str:
+    try:
+        if file.is_file() and file.read_text() == text:
+            return f"{file} is up to date."
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}.") from error
+    return f"{file} is written."
+
+
+def write_all(folder: Path) -> None:
+    """Every script into a folder: what ``make completions`` does."""
+    folder.mkdir(exist_ok=True)
+    for shell, name in FILES.items():
+        (folder / name).write_text(script(shell))
+
+
+if __name__ == "__main__":
+    write_all(Path(sys.argv[1]))
