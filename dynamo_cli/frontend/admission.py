@@ -18,6 +18,9 @@ FORWARDED = ("x-session-id", "x-priority", "traceparent", "tracestate")
 
 MAX_SESSION_ID = 256
 
+MAX_MODEL_NAME = 256
+"""Of a name that is remembered, whatever a client asks for."""
+
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PRIORITY = re.compile(r"[+-]?[0-9]{1,9}")
 
@@ -61,8 +64,12 @@ def too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body is larger than --max-body-bytes ({max_bytes} bytes).")
 
 
-def check_body(body: bytes) -> None:
-    """Raises `InvalidRequest` unless the body is a JSON object in UTF-8."""
+def check_body(body: bytes) -> str:
+    """The model that a body asks for, empty when it names none.
+
+    Raises:
+        InvalidRequest: it is no JSON object in UTF-8.
+    """
     if not body:
         raise InvalidRequest("the body is empty; send a JSON object.")
     try:
@@ -71,6 +78,8 @@ def check_body(body: bytes) -> None:
         raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object.")
+    model = value.get("model")
+    return model[:MAX_MODEL_NAME] if isinstance(model, str) else ""
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

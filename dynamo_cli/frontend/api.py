@@ -28,44 +28,23 @@ from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
 from dynamo_cli.frontend.placement import Placement
 from dynamo_cli.frontend.server import JSON, error_response, json_response
 from dynamo_cli.frontend.stream import EventStream, failure_event
+from dynamo_cli.frontend.visit import Visit
 from dynamo_cli.messages import Endpoint, Head, Reply
 from dynamo_cli.telemetry.fold import Fold
 from dynamo_cli.telemetry.meter import Meter
 from dynamo_cli.telemetry.snapshot import Snapshot
+from dynamo_cli.telemetry.timelines import RequestRecord, TimelineLog
 from dynamo_cli.telemetry.window import SECOND_NS
 
 GENERATE_PATHS = frozenset(map(str, Endpoint)) - {Endpoint.MODELS}
 MODEL_PREFIX = Endpoint.MODELS + "/"
-CLIENT_CLOSED = 499
-"""Status in the counters of a request whose client did not wait for the answer."""
-
 RETRY_AFTER_S = 2
 EVENT_STREAM = "text/event-stream"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 logger = logging.getLogger(__name__)
 
-Route = Callable[["Visit"], Awaitable[web.StreamResponse]]
-
-
-class Visit:
-    """One HTTP request while it is here.
-
-    Attributes:
-        id: the request's id, the client's own or a new one.
-        status: for the counters, when it is not that of the response.
-        last: a refusal closes the connection, since the body on it is not read to its end.
-    """
-
-    __slots__ = ("arrival_ns", "http", "id", "last", "path", "status")
-
-    def __init__(self, http: web.BaseRequest) -> None:
-        self.arrival_ns = time.monotonic_ns()
-        self.http = http
-        self.path = http.path
-        self.id = admission.request_id(http.headers.get("X-Request-ID"))
-        self.status = 0
-        self.last = "Expect" in http.headers
+Route = Callable[[Visit], Awaitable[web.StreamResponse]]
 
 
 class Api:
@@ -98,6 +77,7 @@ class Api:
         self._meter = meter
         self._fold = fold
         self._snapshot = snapshot
+        self._timelines = TimelineLog()
         self._one_ended = asyncio.Event()
         self.broadcast = inspect.Broadcast(snapshot, fold.decisions, fold.logs, time.monotonic_ns)
         self._routes: dict[str, dict[str, Route]] = {
@@ -108,6 +88,7 @@ class Api:
             "/version": {"GET": self._version},
             "/dynamo/snapshot": {"GET": self._show_snapshot},
             "/dynamo/decisions": {"GET": self._decisions},
+            "/dynamo/timeline": {"GET": self._show_timelines},
             "/dynamo/stream": {"GET": self._watch},
             "/dynamo/placement": {"GET": self._show_placement, "POST": self._set_placement},
         }
@@ -120,10 +101,15 @@ class Api:
             visit.status = visit.status or response.status
         finally:
             if visit.path in GENERATE_PATHS:
-                now = time.monotonic_ns()
-                elapsed_s = (now - visit.arrival_ns) / SECOND_NS
-                self._meter.ended(visit.path, visit.status or CLIENT_CLOSED, elapsed_s, now)
+                self._ended(visit.record(time.monotonic_ns()))
         return response
+
+    def _ended(self, record: RequestRecord) -> None:
+        """Count a request for the model, and remember it when it came as far as a processor."""
+        elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
+        self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
+        if record.processor >= 0:
+            self._timelines.add(record)
 
     async def idle(self) -> None:
         """Wait until no request for the model is in flight."""
@@ -148,7 +134,8 @@ class Api:
         return response
 
     def _refuse(self, visit: Visit, error: DynamoError) -> web.Response:
-        self._meter.failed(_kind(error))
+        visit.error = _kind(error)
+        self._meter.failed(visit.error)
         response = error_response(error)
         if isinstance(error, MethodNotAllowed):
             response.headers["Allow"] = ", ".join(self._methods(visit.path))
@@ -206,7 +193,7 @@ class Api:
             http.content.feed_eof()  # else aiohttp would look for its end, and fail again
             visit.last = True
             raise InvalidRequest(f"the body cannot be read: {_one_line(error)}.") from error
-        admission.check_body(body)
+        visit.model = admission.check_body(body)
         return body
 
     async def _forward(self, visit: Visit, body: bytes) -> web.StreamResponse:
@@ -218,6 +205,7 @@ class Api:
             visit.id,
             visit.arrival_ns,
         )
+        visit.call = call
         try:
             answer = await call.answer
             if isinstance(answer, Head):
@@ -227,6 +215,7 @@ class Api:
             raise
         finally:
             self._exchange.close(call)
+        visit.outcome = answer
         now = time.monotonic_ns()
         self._meter.used(answer.usage, now)
         self._meter.recent_output.add(answer.usage.output_tokens, now)
@@ -241,10 +230,11 @@ class Api:
         try:
             finish = await call.finish
         except DynamoError as error:
-            visit.status = error.http_status
-            self._meter.failed(_kind(error))
+            visit.status, visit.error = error.http_status, _kind(error)
+            self._meter.failed(visit.error)
             stream.write(failure_event(error))
         else:
+            visit.outcome = finish
             self._meter.used(finish.usage, time.monotonic_ns())
             self._meter.failed(finish.error)
         return stream.response
@@ -298,6 +288,10 @@ class Api:
     async def _decisions(self, visit: Visit) -> web.StreamResponse:
         now = time.monotonic_ns()
         body = inspect.decisions(self._fold.decisions, visit.http.query, now)
+        return web.Response(body=body, content_type=JSON)
+
+    async def _show_timelines(self, visit: Visit) -> web.StreamResponse:
+        body = inspect.timelines(self._timelines, visit.http.query, time.monotonic_ns())
         return web.Response(body=body, content_type=JSON)
 
     async def _show_placement(self, visit: Visit) -> web.StreamResponse:

@@ -9,7 +9,16 @@ from collections.abc import Callable
 
 from dynamo_cli.errors import DynamoError, NotReady, PeerLost, Unavailable
 from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages import Abort, Chunks, Endpoint, Finish, Head, Reply, Submit
+from dynamo_cli.messages import (
+    NO_WORKER,
+    Abort,
+    Chunks,
+    Endpoint,
+    Finish,
+    Head,
+    Reply,
+    Submit,
+)
 from dynamo_cli.telemetry.meter import Meter
 from dynamo_cli.telemetry.window import SECOND_NS
 from dynamo_cli.topology import ProcessId
@@ -28,7 +37,10 @@ class Call:
         answer: the whole `Reply`, or the `Head` of a stream.
         finish: done when a stream is complete.
         write: takes the bytes of a stream; False: its reader is too slow.
-        last_token_ns: when the newest tokens of a stream came; 0 before any.
+        first_token_ns: when the first tokens of a stream came; 0 before any.
+        last_token_ns: when the newest ones did; 0 before any.
+        worker: index of the one that serves it, once the answer has begun; else NO_WORKER.
+        abort: why its processor was told to stop; empty when it was not.
     """
 
     def __init__(self, key: str, processor: ProcessId, arrival_ns: int) -> None:
@@ -38,7 +50,9 @@ class Call:
         self.arrival_ns = arrival_ns
         self.answer: asyncio.Future[Reply | Head] = loop.create_future()
         self.finish: asyncio.Future[Finish] = loop.create_future()
-        self.last_token_ns = 0
+        self.first_token_ns = self.last_token_ns = 0
+        self.worker = NO_WORKER
+        self.abort = ""
         self._early: list[bytes] = []
         self.write: Callable[[bytes], bool] = self._keep
 
@@ -139,6 +153,7 @@ class Exchange:
         if call.processor in self._loads:
             self._loads[call.processor] -= 1
         if abort:
+            call.abort = abort
             self._meter.aborts[abort] += 1
             self._switchboard.send(call.processor, Abort(call.key, abort))
 
@@ -171,6 +186,7 @@ class Exchange:
     def answered(self, message: Reply | Head) -> None:
         call = self._calls.get(message.request_id)
         if call is not None and not call.answer.done():
+            call.worker = message.worker
             call.answer.set_result(message)
 
     def chunks(self, message: Chunks) -> None:
@@ -191,6 +207,7 @@ class Exchange:
         if call.last_token_ns:
             meter.next_token((now_ns - call.last_token_ns) / SECOND_NS, now_ns)
         else:
+            call.first_token_ns = now_ns
             meter.first_token((now_ns - call.arrival_ns) / SECOND_NS, now_ns)
         call.last_token_ns = now_ns
 

@@ -13,6 +13,7 @@ from dynamo_cli.messages import Phase
 from dynamo_cli.telemetry.decisions import KEPT, DecisionLog
 from dynamo_cli.telemetry.logs import LogRing
 from dynamo_cli.telemetry.snapshot import Snapshot
+from dynamo_cli.telemetry.timelines import TimelineLog
 
 DEFAULT_LIMIT = 100
 DEFAULT_INTERVAL_S, MIN_INTERVAL_S, MAX_INTERVAL_S = 0.25, 0.25, 10.0
@@ -48,6 +49,21 @@ def decisions(log: DecisionLog, query: Mapping[str, str], now_ns: int) -> bytes:
         request_id=query.get("request_id"),
     )
     return _encode({"decisions": chosen, "dropped": log.dropped})
+
+
+def timelines(log: TimelineLog, query: Mapping[str, str], now_ns: int) -> bytes:
+    """When the last requests were where as JSON, newest first.
+
+    Args:
+        query: limit, request_id.
+
+    Raises:
+        InvalidRequest: another name, or a value that cannot be.
+    """
+    _known(query, "limit", "request_id")
+    limit = int(_number(query, "limit", 1, KEPT, DEFAULT_LIMIT))
+    chosen = log.select(now_ns, limit=limit, request_id=query.get("request_id"))
+    return _encode({"timelines": chosen})
 
 
 def stream_interval_s(query: Mapping[str, str]) -> float:

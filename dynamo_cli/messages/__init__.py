@@ -34,6 +34,7 @@ from dynamo_cli.messages.prefill import (
     JobEnded,
     JobFailed,
     PrefillDone,
+    PrefilledElsewhere,
     PrefillQueueStats,
     PullJobs,
     PushJob,
@@ -44,6 +45,7 @@ from dynamo_cli.messages.prefill import (
     TransferStats,
 )
 from dynamo_cli.messages.request import (
+    NO_WORKER,
     Abort,
     AbortRequests,
     AddRequest,
@@ -59,6 +61,7 @@ from dynamo_cli.messages.request import (
     RequestRefused,
     StepOutputs,
     Submit,
+    Timeline,
     Usage,
     UtilityAnswer,
 )
@@ -110,12 +113,13 @@ ToWorker = (
 )
 ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
 ToPrefillWorker = RunJob | DropJob | ReleaseTransfers | Resync
-FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused
+FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused | PrefilledElsewhere
 ToChild = LinkUp | LinkDown | Drain | Stop | Probe | ProcessTable | SetPhase | Fork | Logged
 ToSupervisor = PhaseChange | Fatal | ProbeResult | Drained | Forked | Exited
 
 __all__ = [
     "DECISION_BOUNDS_US",
+    "NO_WORKER",
     "Abort",
     "AbortRequests",
     "AddRequest",
@@ -154,6 +158,7 @@ __all__ = [
     "Placed",
     "PrefillDone",
     "PrefillQueueStats",
+    "PrefilledElsewhere",
     "Probe",
     "ProbeResult",
     "ProcessState",
@@ -177,6 +182,7 @@ __all__ = [
     "StepOutputs",
     "Stop",
     "Submit",
+    "Timeline",
     "ToChild",
     "ToFrontend",
     "ToPrefillQueue",

@@ -105,19 +105,34 @@ class PrefillDone(Message, frozen=True):
     Attributes:
         prefill_worker: index of the one that holds them.
         params: kv_transfer_params for the decode engine, as JSON.
-        prefill_ms: that the prompt took, from the engine's taking it to its last block.
+        leased_ns: when the prefill worker had taken it.
+        prefilled_ns: when its last block was there.
     """
 
     job_id: str
     prefill_worker: int
     params: bytes
-    prefill_ms: float
+    leased_ns: int
+    prefilled_ns: int
 
 
 class ReleaseTransfers(Message, frozen=True):
     """The KV blocks of these jobs were taken, or will not be."""
 
     job_ids: list[str]
+
+
+# -- decode worker -> processor ------------------------------------------------------------------
+
+
+class PrefilledElsewhere(Message, frozen=True):
+    """A request goes on with KV blocks of a prefill worker; for the times see `Timeline`."""
+
+    request_id: str
+    prefill_worker: int
+    pushed_ns: int
+    leased_ns: int
+    prefilled_ns: int
 
 
 # -- prefill queue, prefill worker, decode worker -> frontend: telemetry -------------------------

@@ -147,8 +147,53 @@ class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
     output_tokens: int = 0
 
 
+NO_WORKER = -1
+
+
+class Timeline(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """When a request was where: CLOCK_MONOTONIC, nanoseconds; 0 where it never was.
+
+    Of several engine requests (n > 1, a list of prompts) those of the first.
+
+    Attributes:
+        received_ns: the processor had it.
+        prepared_ns: template, tokenizer and checks were done.
+        routed_ns: its worker was chosen.
+        sent_ns: it was handed to the worker's link.
+        pushed_ns: the worker gave its prompt to the prefill queue.
+        leased_ns: a prefill worker took it.
+        prefilled_ns: that one had its blocks.
+        queued_ns: the engine that decodes had it.
+        scheduled_ns: that engine began with it.
+        first_token_ns: the processor had its first token.
+        ended_ns: the processor had its last token, of all its engine requests.
+        prefill_worker: index of the one that did its prefill.
+    """
+
+    received_ns: int = 0
+    prepared_ns: int = 0
+    routed_ns: int = 0
+    sent_ns: int = 0
+    pushed_ns: int = 0
+    leased_ns: int = 0
+    prefilled_ns: int = 0
+    queued_ns: int = 0
+    scheduled_ns: int = 0
+    first_token_ns: int = 0
+    ended_ns: int = 0
+    prefill_worker: int = NO_WORKER
+
+
 class Reply(Message, frozen=True):
-    """A whole answer."""
+    """A whole answer.
+
+    Attributes:
+        error: the kind of failure, for the counters; empty when there is none.
+        headers: to add to the answer.
+        worker: index of the one that served it, the first of several; NO_WORKER: none did.
+        finish_reason: why its engine ended it, in vLLM's words (stop, length, abort, error, ...);
+            empty when no engine did.
+    """
 
     request_id: str
     status: int
@@ -156,9 +201,10 @@ class Reply(Message, frozen=True):
     body: bytes
     usage: Usage = Usage()
     error: str = ""
-    """The kind of failure, for the counters; empty when there is none."""
     headers: tuple[tuple[str, str], ...] = ()
-    """To add to the answer."""
+    worker: int = NO_WORKER
+    finish_reason: str = ""
+    timeline: Timeline = Timeline()
 
 
 class Head(Message, frozen=True):
@@ -168,6 +214,7 @@ class Head(Message, frozen=True):
     status: int
     content_type: str
     headers: tuple[tuple[str, str], ...] = ()
+    worker: int = NO_WORKER
 
 
 class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -189,8 +236,11 @@ class Chunks(Message, frozen=True):
 
 
 class Finish(Message, frozen=True):
-    """The end of a streamed answer; all its chunks came before."""
+    """The end of a streamed answer; all its chunks came before. For the fields see `Reply`."""
 
     request_id: str
     usage: Usage
     error: str = ""
+    worker: int = NO_WORKER
+    finish_reason: str = ""
+    timeline: Timeline = Timeline()

@@ -22,6 +22,7 @@ from dynamo_cli.messages import (
     FromWorker,
     Phase,
     PhaseChange,
+    PrefilledElsewhere,
     RequestRefused,
     RouteAnswer,
     SetPhase,
@@ -142,6 +143,8 @@ class Processor:
                 self._serving.client.step_outputs(message)
             case RequestRefused() as message:
                 self._serving.client.request_refused(message)
+            case PrefilledElsewhere() as message:
+                self._serving.client.prefilled_elsewhere(message)
             case UtilityAnswer() as message:
                 self._serving.client.utility_answer(message)
             case EngineReady() as message:

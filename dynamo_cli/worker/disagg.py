@@ -15,6 +15,7 @@ from dynamo_cli.messages import (
     JobFailed,
     Message,
     PrefillDone,
+    PrefilledElsewhere,
     PushJob,
     QueueState,
     ReleaseTransfers,
@@ -89,7 +90,8 @@ class Disaggregation:
 
     def _push(self, prepared: Prepared, cached_tokens: int) -> bool:
         message = prepared.message
-        deadline_ns = time.monotonic_ns() + DEADLINE_NS
+        prepared.pushed_ns = time.monotonic_ns()
+        deadline_ns = prepared.pushed_ns + DEADLINE_NS
         job = PushJob(
             job_id=message.request_id,
             prompt_tokens=prepared.prompt_tokens,
@@ -142,17 +144,25 @@ class Disaggregation:
             case JobFailed(job_id, reason):
                 if (prepared := self._remote.failed(job_id, reason)) is not None:
                     self._engine.start(prepared)
-            case PrefillDone(job_id, source, packed):
-                params = json.loads(packed)
-                if "transfer_id" in params:  # others find out by themselves what was taken
-                    self._sources[job_id] = source
-                prepared = self._remote.done(job_id)
-                if prepared is None:
-                    self._release([job_id])
-                else:
-                    self._engine.start(prepared, params)
+            case PrefillDone():
+                self._prefilled(message)
             case SetPlacement(conditional, length, size):
                 self._rule = PlacementRule(conditional, length, size)
+
+    def _prefilled(self, done: PrefillDone) -> None:
+        """Go on with the blocks of a prefill worker, if the request is still wanted."""
+        params = json.loads(done.params)
+        if "transfer_id" in params:  # others find out by themselves what was taken
+            self._sources[done.job_id] = done.prefill_worker
+        prepared = self._remote.done(done.job_id)
+        if prepared is None:
+            self._release([done.job_id])
+            return
+        told = PrefilledElsewhere(
+            done.job_id, done.prefill_worker, prepared.pushed_ns, done.leased_ns, done.prefilled_ns
+        )
+        self._switchboard.send(ProcessId(Role.PROCESSOR, prepared.client), told)
+        self._engine.start(prepared, params)
 
     def queue_gone(self) -> None:
         """What it had is prefilled locally; what is done nevertheless is released."""

@@ -34,7 +34,8 @@ from dynamo_cli.worker.publisher import ROUTER, Publisher
 
 INTERVAL_S = 0.25
 PULL_INTERVAL_S = 2.0
-TRANSFER_TTL_NS = 300 * 1_000_000_000
+SECOND_NS = 1_000_000_000
+TRANSFER_TTL_NS = 300 * SECOND_NS
 """A decode worker that has not taken or released blocks by then never will."""
 
 BATCHES_AHEAD = 4
@@ -107,12 +108,11 @@ class PrefillWorker:
             if running is None:
                 self._engine.release([job_id])  # dropped meanwhile
                 continue
-            elapsed_ms = (time.monotonic_ns() - running.since_ns) / 1e6
-            self._prefill_s.append(elapsed_ms / 1000)
+            now = time.monotonic_ns()
+            self._prefill_s.append((now - running.since_ns) / SECOND_NS)
             peer = ProcessId(Role.WORKER, running.worker)
-            if not failed and not self._switchboard.send(
-                peer, PrefillDone(job_id, self._process.index, params, elapsed_ms)
-            ):
+            done = PrefillDone(job_id, self._process.index, params, running.since_ns, now)
+            if not failed and not self._switchboard.send(peer, done):
                 self._engine.release([job_id])
             self._switchboard.send(QUEUE, JobEnded(job_id, failed))
             self._pull_due_s = 0.0

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.engine
 
 COMMON = ("--dtype", "float32", "--block-size", "32", "--max-model-len", "2048", *SMALL)
 AT_ONCE = 6
+REMOTE_STAGES = ("pushed", "leased", "prefilled")
 ASKED = list(requests(200, "tiny"))
 
 
@@ -85,6 +86,15 @@ def test_short_prompts_stay_at_home_when_told(aggregated: list[Any]) -> None:
     with Server(*shape, *COMMON) as server:
         got = answers(server, ASKED[:60], 1)
         assert not differences(aggregated[:60], got, ASKED[:60])
+        told = server.get("/dynamo/timeline?limit=60")[1]["timelines"]
+        elsewhere = [one["stages_ms"] for one in told if one["prefill_worker"] == 0]
+        assert len(elsewhere) > 5
+        for stages in elsewhere:
+            way = [name for name in stages if name in ("sent", *REMOTE_STAGES, "queued")]
+            assert way == ["sent", *REMOTE_STAGES, "queued"]
+        assert not [
+            one for one in told if one["prefill_worker"] < 0 and "pushed" in one["stages_ms"]
+        ]
         placements = prefill(server)["placements"]
         assert placements["local:short"] > 10
         assert placements["remote:long"] > 5

@@ -9,13 +9,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 from vllm.exceptions import GracefulHTTPError
 from vllm.lora.request import LoRARequest
-from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest, UtilityOutput
+from vllm.v1.engine import (
+    EngineCoreEvent,
+    EngineCoreEventType,
+    EngineCoreOutputs,
+    EngineCoreRequest,
+    FinishReason,
+    UtilityOutput,
+)
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
@@ -28,6 +36,7 @@ from dynamo_cli.messages import (
     AddRequest,
     CallUtility,
     EngineReady,
+    PrefilledElsewhere,
     RequestRefused,
     RouteAnswer,
     RouteQuery,
@@ -35,6 +44,9 @@ from dynamo_cli.messages import (
     ToWorker,
     UtilityAnswer,
 )
+
+SECOND_NS = 1_000_000_000
+STOPPED = str(FinishReason.STOP)
 
 logger = logging.getLogger(__name__)
 
@@ -126,11 +138,18 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             if output.prefill_stats is not None:
                 cached = output.prefill_stats.num_cached_tokens
                 trace.cached_tokens += cached
+                trace.first_token(*_engine_times(output.events))
                 self._workers.first_token(output.request_id, cached)
             trace.add_output(len(output.new_token_ids))
             if output.finish_reason is not None:
+                trace.ended(str(output.finish_reason))
                 self._forget(output.request_id)
         self._outputs.put_nowait(outputs)
+
+    def prefilled_elsewhere(self, message: PrefilledElsewhere) -> None:
+        live = self._live.get(message.request_id)
+        if live is not None and live.trace.elsewhere is None:
+            live.trace.elsewhere = message
 
     def request_refused(self, message: RequestRefused) -> None:
         self._fail(message.request_id, InvalidRequest(message.message))
@@ -169,6 +188,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     async def add_request_async(self, request: EngineCoreRequest) -> None:
         trace = current_trace.get()
         trace.prepared()
+        prepared_ns = time.monotonic_ns()
         request_id = request.request_id
         tokens = _take_tokens(request)
         placed = False
@@ -181,10 +201,12 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             if not placed:
                 # AsyncLLM has registered the request already and would keep it for ever.
                 self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
+        routed_ns = time.monotonic_ns()
         worker = answer.worker
         self._live[request_id] = _Live(worker, trace)
         frames = [bytes(frame) for frame in self._encoder.encode(request)]
         message = AddRequest(request_id, tokens, frames, answer.prefill_worker)
+        trace.sent(prepared_ns, routed_ns)
         if not self._workers.send(worker, message):
             self._fail(request_id, PeerLost(f"worker {worker} cannot be reached. Send it again."))
 
@@ -225,6 +247,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         by_worker: dict[int, list[str]] = {}
         for request_id in request_ids:
             if (live := self._live.get(request_id)) is not None:
+                # It has a stop string, or nobody will ask.
+                live.trace.ended(STOPPED)
                 by_worker.setdefault(live.worker, []).append(request_id)
                 self._forget(request_id)
         for worker, ids in by_worker.items():
@@ -269,3 +293,14 @@ def _take_tokens(request: EngineCoreRequest) -> bytes:
     tokens = hashes.pack_tokens(request.prompt_token_ids)
     request.prompt_token_ids = None
     return tokens
+
+
+def _engine_times(events: list[EngineCoreEvent] | None) -> tuple[int, int]:
+    """When the engine had a request and when it first began with it; ns, 0 when it does not say."""
+    times: dict[EngineCoreEventType, int] = {}
+    for event in events or ():
+        times.setdefault(event.type, int(event.timestamp * SECOND_NS))
+    return (
+        times.get(EngineCoreEventType.QUEUED, 0),
+        times.get(EngineCoreEventType.SCHEDULED, 0),
+    )

@@ -54,6 +54,7 @@ class Prepared:
         family: siblings of one prompt (n > 1) have the same.
         suitable: it can be prefilled elsewhere.
         begin: what the engine takes.
+        pushed_ns: when its prompt was given to the prefill queue; 0: it was not.
     """
 
     client: int
@@ -63,6 +64,7 @@ class Prepared:
     priority: int
     suitable: bool
     begin: tuple[Any, int]
+    pushed_ns: int = 0
 
 
 class Engine:

@@ -153,25 +153,45 @@ class Serving:
             answer = await self._answer(submit)
         # Everything that vLLM raises becomes an answer of its own shape and status.
         except Exception as error:  # noqa: BLE001
-            yield _failure(submit, error, trace)
+            yield self._signed(_failure(submit, error), trace)
             return
         if not hasattr(answer, "__aiter__"):
-            reply = _reply(submit, answer, trace)
-            yield msgspec.structs.replace(reply, headers=self._headers(trace))
+            yield self._signed(_reply(submit, answer), trace)
             return
         # Not before there is something to say: the engine comes first.
         head: Head | None = Head(submit.request_id, 200, SSE)
         async for text in answer:
             if head is not None:
                 if text.startswith(ERROR_EVENT):  # it can still have its own status
-                    yield _refusal(submit, text, trace)
+                    yield self._signed(_refusal(submit, text), trace)
                     return
-                yield msgspec.structs.replace(head, headers=self._headers(trace))
+                yield msgspec.structs.replace(
+                    head, headers=self._headers(trace), worker=trace.served_by
+                )
                 head = None
             yield Chunk(submit.request_id, text.encode(), trace.take_new_tokens())
         if head is not None:
             yield head
-        yield Finish(submit.request_id, trace.usage(), trace.error)
+        yield Finish(
+            submit.request_id,
+            trace.usage(),
+            trace.error,
+            trace.served_by,
+            trace.finish_reason,
+            trace.timeline(),
+        )
+
+    def _signed(self, reply: Reply, trace: RequestTrace) -> Reply:
+        """A whole answer, with what its request was and did."""
+        return msgspec.structs.replace(
+            reply,
+            usage=trace.usage(),
+            error=trace.error or reply.error,
+            headers=self._headers(trace),
+            worker=trace.served_by,
+            finish_reason=trace.finish_reason,
+            timeline=trace.timeline(),
+        )
 
     def _headers(self, trace: RequestTrace) -> tuple[tuple[str, str], ...]:
         """Where the answer comes from, for who wants to know."""
@@ -239,32 +259,30 @@ async def _response_events(events: AsyncIterator[Any]) -> AsyncIterator[str]:
         yield f"event: {event.type}\ndata: {data}\n\n"
 
 
-def _reply(submit: Submit, answer: Any, trace: RequestTrace) -> Reply:
-    status, content_type = 200, JSON
+def _reply(submit: Submit, answer: Any) -> Reply:
+    status, content_type, error = 200, JSON, ""
     if isinstance(answer, Response):
         status, body = answer.status_code, bytes(answer.body)
         content_type = answer.headers.get("content-type", JSON)
     else:
         body = answer.model_dump_json(by_alias=True).encode()
-    error = trace.error
     if isinstance(answer, ErrorResponse):
-        status, error = answer.error.code, error or answer.error.type
-    return Reply(submit.request_id, status, content_type, body, trace.usage(), error)
+        status, error = answer.error.code, answer.error.type
+    return Reply(submit.request_id, status, content_type, body, error=error)
 
 
-def _refusal(submit: Submit, event: str, trace: RequestTrace) -> Reply:
+def _refusal(submit: Submit, event: str) -> Reply:
     """A stream that begins with its error."""
     body = event.removeprefix("data: ").strip().encode()
     error = orjson.loads(body)["error"]
-    kind = trace.error or str(error["type"])
-    return Reply(submit.request_id, int(error["code"]), JSON, body, trace.usage(), kind)
+    return Reply(submit.request_id, int(error["code"]), JSON, body, error=str(error["type"]))
 
 
-def _failure(submit: Submit, error: Exception, trace: RequestTrace) -> Reply:
+def _failure(submit: Submit, error: Exception) -> Reply:
     """An exception as an answer; only our own bugs are 500 and logged."""
     status, body = _error(submit, error)
-    kind = trace.error or type(error).__name__
-    return Reply(submit.request_id, status, JSON, orjson.dumps(body), trace.usage(), kind)
+    kind = type(error).__name__
+    return Reply(submit.request_id, status, JSON, orjson.dumps(body), error=kind)
 
 
 def _error(submit: Submit, error: Exception) -> tuple[int, dict[str, Any]]:

@@ -6,10 +6,11 @@ does: both run in the request's own task.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 
-from dynamo_cli.messages import Usage
+from dynamo_cli.messages import NO_WORKER, PrefilledElsewhere, Timeline, Usage
 
 
 class RequestTrace:
@@ -23,18 +24,31 @@ class RequestTrace:
         overlap_blocks: of the family placed last, as the router predicted.
         end_turn: ends its turn to be prepared (see `Turns`), when it has one.
         error: the kind of failure, empty when there is none.
+        finish_reason: why the engine request that ended last did; empty before.
+        elsewhere: set when its prompt was prefilled by a prefill worker.
+        received_ns, ...: see `Timeline`.
     """
 
     __slots__ = (
         "_untold",
         "cached_tokens",
+        "elsewhere",
         "end_turn",
+        "ended_ns",
         "error",
+        "finish_reason",
+        "first_token_ns",
         "output_tokens",
         "overlap_blocks",
         "placed",
+        "prepared_ns",
         "prompt_tokens",
+        "queued_ns",
+        "received_ns",
         "request_id",
+        "routed_ns",
+        "scheduled_ns",
+        "sent_ns",
         "short",
         "worker",
     )
@@ -50,13 +64,40 @@ class RequestTrace:
         self.output_tokens = 0
         self.error = ""
         self.end_turn: Callable[[], None] | None = None
+        self.finish_reason = ""
+        self.elsewhere: PrefilledElsewhere | None = None
+        self.received_ns = time.monotonic_ns()
+        self.prepared_ns = self.routed_ns = self.sent_ns = 0
+        self.queued_ns = self.scheduled_ns = self.first_token_ns = self.ended_ns = 0
         self._untold = 0
+
+    @property
+    def served_by(self) -> int:
+        """The worker that has it, the first of several; NO_WORKER: none has."""
+        return next(iter(self.placed.values()), NO_WORKER)
 
     def prepared(self) -> None:
         """It is on its way to an engine, or over: the next one's turn."""
         if self.end_turn is not None:
             end, self.end_turn = self.end_turn, None
             end()
+
+    def sent(self, prepared_ns: int, routed_ns: int) -> None:
+        """An engine request goes to its worker now."""
+        if not self.sent_ns:
+            self.prepared_ns, self.routed_ns = prepared_ns, routed_ns
+            self.sent_ns = time.monotonic_ns()
+
+    def first_token(self, queued_ns: int, scheduled_ns: int) -> None:
+        """An engine request has its first token."""
+        if not self.first_token_ns:
+            self.queued_ns, self.scheduled_ns = queued_ns, scheduled_ns
+            self.first_token_ns = time.monotonic_ns()
+
+    def ended(self, finish_reason: str) -> None:
+        """An engine request has its last token."""
+        self.finish_reason = finish_reason
+        self.ended_ns = time.monotonic_ns()
 
     def add_output(self, tokens: int) -> None:
         self.output_tokens += tokens
@@ -69,6 +110,23 @@ class RequestTrace:
 
     def usage(self) -> Usage:
         return Usage(self.prompt_tokens, self.cached_tokens, self.output_tokens)
+
+    def timeline(self) -> Timeline:
+        elsewhere = self.elsewhere
+        return Timeline(
+            received_ns=self.received_ns,
+            prepared_ns=self.prepared_ns,
+            routed_ns=self.routed_ns,
+            sent_ns=self.sent_ns,
+            pushed_ns=elsewhere.pushed_ns if elsewhere else 0,
+            leased_ns=elsewhere.leased_ns if elsewhere else 0,
+            prefilled_ns=elsewhere.prefilled_ns if elsewhere else 0,
+            queued_ns=self.queued_ns,
+            scheduled_ns=self.scheduled_ns,
+            first_token_ns=self.first_token_ns,
+            ended_ns=self.ended_ns,
+            prefill_worker=elsewhere.prefill_worker if elsewhere else NO_WORKER,
+        )
 
 
 current_trace: ContextVar[RequestTrace] = ContextVar("current_trace")
