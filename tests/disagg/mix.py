@@ -26,8 +26,14 @@ SCHEMA = {
 }
 
 
-def requests(count: int, model: str, seed: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Path and body of each: lengths from one token to hundreds, shared prefixes, all options."""
+def requests(
+    count: int, model: str, seed: int = 0, adapter: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Path and body of each: lengths from one token to hundreds, shared prefixes, all options.
+
+    Args:
+        adapter: the name of a LoRA adapter that some shall use.
+    """
     dice = random.Random(seed)
     shared = [text(dice, 40) for _ in range(3)]
     for number in range(count):
@@ -49,9 +55,13 @@ def requests(count: int, model: str, seed: int = 0) -> Iterator[tuple[str, dict[
                 {"n": 3, "temperature": 0.8, "seed": number},
                 {"logprobs": 3},
                 {"stop": ["e"]},
-                {"echo": True, "logprobs": 1},  # tells of the prompt: prefilled where it decodes
+                # Tells of the prompt, so it is prefilled where it decodes; not possible with LoRA.
+                {} if adapter else {"echo": True, "logprobs": 1},
                 {"response_format": SCHEMA, "max_tokens": 40},
                 {"seed": number, "temperature": 0.7},
+                {"stream": True},
+                {"stream": True, "ignore_eos": True},
+                {"model": adapter or model, "ignore_eos": True},
             )
         )
         yield "/v1/completions", body
@@ -66,10 +76,21 @@ def answers(server: Server, asked: list[tuple[str, dict[str, Any]]], at_once: in
 def _answer(server: Server, path: str, body: dict[str, Any]) -> Any:
     status, content = post(server, path, body)
     assert status == 200, (body, content)
-    return [
-        (choice["token_ids"], choice["text"], choice["finish_reason"])
-        for choice in content["choices"]
-    ]
+    return said(content)
+
+
+def said(content: Any) -> Any:
+    """Of each choice the token ids, the text and why it ended, from a whole answer or events."""
+    choices: dict[int, tuple[list[int], str, str]] = {}
+    for part in content if isinstance(content, list) else [content]:
+        for choice in part["choices"]:
+            ids, text, _ = choices.get(choice["index"], ([], "", ""))
+            choices[choice["index"]] = (
+                ids + (choice["token_ids"] or []),
+                text + choice["text"],
+                choice["finish_reason"],
+            )
+    return sorted(choices.items())
 
 
 def differences(left: list[Any], right: list[Any], asked: list[Any]) -> list[str]:

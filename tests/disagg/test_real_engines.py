@@ -10,18 +10,21 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.disagg.mix import answers, differences, requests
 from tests.kv_routing.talk import text
+from tests.support.adapter import RANK, write
 from tests.support.requests import post
 from tests.support.server import SMALL, Server, wait_until
 
 pytestmark = pytest.mark.engine
 
-COMMON = ("--dtype", "float32", "--block-size", "32", "--max-model-len", "2048", *SMALL)
+PLAIN = ("--dtype", "float32", "--block-size", "32", "--max-model-len", "2048", *SMALL[2:])
+COMMON = (*PLAIN, *SMALL[:2])
 AT_ONCE = 6
 REMOTE_STAGES = ("pushed", "leased", "prefilled")
 ASKED = list(requests(200, "tiny"))
@@ -162,3 +165,31 @@ def test_with_a_decode_worker_its_requests_die_and_nothing_else() -> None:
         server.wait_ready()
         wait_until(lambda: nothing_is_left(server), 10, "everything is released")
         assert post(server, *ASKED[0])[0] == 200
+
+
+def test_a_real_model_gives_the_answers_of_one_engine() -> None:
+    room = ("--kv-cache-memory-bytes", str(1 << 28))
+    asked = list(requests(24, "demo", seed=2))
+    with Server(*PLAIN, *room, model="demo") as server:
+        expected = answers(server, asked, AT_ONCE)
+    with Server(*PLAIN, *room, "--prefill-workers", "1", model="demo") as server:
+        got = answers(server, asked, AT_ONCE)
+        assert not differences(expected, got, asked)
+        assert prefill(server)["placements"]["remote:always"] > 15
+        assert prefill(server)["fallbacks"] == {}
+
+
+def test_with_lora_the_answers_are_those_of_one_engine(tmp_path: Path) -> None:
+    lora = ("--enable-lora", "--max-lora-rank", str(RANK), "--lora-modules")
+    shape = (*COMMON, *lora, f"adapter={write(tmp_path)}")
+    asked = list(requests(60, "tiny", seed=3, adapter="adapter"))
+    assert sum(body["model"] == "adapter" for _, body in asked) > 3
+    with Server(*shape) as server:
+        expected = answers(server, asked, AT_ONCE)
+        of_the_prompt = {"model": "tiny", "prompt": "a", "prompt_logprobs": 1}
+        status, content = post(server, "/v1/completions", of_the_prompt)
+        assert (status, "--enable-lora" in content["error"]["message"]) == (400, True)
+    with Server(*shape, "--prefill-workers", "1") as server:
+        assert not differences(expected, answers(server, asked, AT_ONCE), asked)
+        assert prefill(server)["placements"]["remote:always"] > 40
+        assert prefill(server)["fallbacks"] == {}

@@ -27,15 +27,24 @@ def complete(server: Server, tokens: int = 1) -> tuple[int, Any]:
 
 
 def post(server: Server, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-    """Status and JSON of an answer."""
+    """Status and JSON of an answer; of a stream a list of its events."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
     try:
         headers = {"Content-Type": "application/json"}
         connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
+        if body.get("stream") and answer.status == 200:
+            return answer.status, events(answer.read())
         return answer.status, json.loads(answer.read())
     finally:
         connection.close()
+
+
+def events(body: bytes) -> list[Any]:
+    """The JSON of each server-sent event; the stream must have come to its end."""
+    *parts, done = [part.removeprefix(b"data: ") for part in body.split(b"\n\n") if part]
+    assert done == b"[DONE]", body
+    return [json.loads(part) for part in parts]
 
 
 class Stream:

@@ -11,6 +11,7 @@ from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import validate_api_server_args
+from vllm.platforms import current_platform
 from vllm.reasoning import ReasoningParserManager
 from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
@@ -103,6 +104,14 @@ def _bytes_per_token(vllm_config: VllmConfig) -> int:
         model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
     )
     return 2 * int(values) * int(model.dtype.itemsize)
+
+
+def scores_prompts(vllm_config: VllmConfig) -> bool:
+    """Whether the engine can give log probabilities of prompts.
+
+    On a CPU vLLM's LoRA layers expect one row of logits per request there, and end the engine.
+    """
+    return vllm_config.lora_config is None or not current_platform.is_cpu()
 
 
 def explain(error: Exception, model: str) -> str:

@@ -20,7 +20,7 @@ from vllm.v1.executor import Executor, UniProcExecutor
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import arguments, environment, events, prefill
+from dynamo_cli.engines.vllm import arguments, environment, events, lora, prefill
 from dynamo_cli.engines.vllm.transfer import connector
 from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
 from dynamo_cli.errors import InvalidRequest, ModelError, ResourceError
@@ -86,6 +86,7 @@ class Engine:
             events.enable(vllm_config)
         if config.kv_role and config.kv_transfer == "shm":
             connector.check(vllm_config)
+        lora.install(vllm_config)
         with environment.transfer(config):
             self._core = _build(vllm_config, config.model)
         self._cache_events = events.CacheEvents(self._core) if kv_events else None
@@ -97,6 +98,7 @@ class Engine:
         self._started: list[str] = []
         self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
         self._producer = config.kv_role == "kv_producer"
+        self._scores_prompts = arguments.scores_prompts(vllm_config)
         self._prefills = prefill.Prefills()
 
     def ready(self) -> EngineReady:
@@ -160,6 +162,12 @@ class Engine:
         return request
 
     def _preprocessed(self, request: EngineCoreRequest) -> tuple[Any, int]:
+        params = request.sampling_params
+        if params is not None and params.prompt_logprobs is not None and not self._scores_prompts:
+            raise InvalidRequest(
+                "log probabilities of the prompt (prompt_logprobs, or echo with logprobs) cannot "
+                "be had on a CPU with --enable-lora; leave one of the two out."
+            )
         try:
             begin: tuple[Any, int] = self._core.preprocess_add_request(request)
         except (ValueError, TypeError) as error:

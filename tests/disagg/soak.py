@@ -1,0 +1,108 @@
+"""Every way to die on the way from prefill to decode, twenty times each, on real engines.
+
+    python -m tests.disagg.soak [--servers 5]
+
+Takes minutes, so it is run by hand; `test_real_engines.py` has one of each. Answers must be those
+of one engine, whatever happens; only what a killed decode worker held may fail, with a 503.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from tests.disagg.mix import answers, differences, requests, said
+from tests.disagg.test_real_engines import AT_ONCE, COMMON, nothing_is_left, prefill
+from tests.support.requests import post
+from tests.support.server import Server, wait_until
+
+SHAPE = ("--workers", "2", "--prefill-workers", "2")
+VICTIMS = ("prefill worker 0", "prefill worker 1", "prefill queue", "worker 1")
+KILLS = 4
+"""Of each victim and server: more within five minutes and it is given up."""
+
+ASKED = list(requests(60, "tiny", seed=1))
+STUCK = 20
+"""Requests whose prefill is stopped until its deadline, 30 s."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Kill what prefills, again and again.")
+    parser.add_argument("--servers", type=int, default=5)
+    servers = parser.parse_args().servers
+    with Server(*COMMON) as server:
+        expected = answers(server, ASKED, AT_ONCE)
+    told: Counter[str] = Counter()
+    for number in range(servers):
+        with Server(*SHAPE, *COMMON) as server:
+            for _ in range(KILLS):
+                for victim in VICTIMS:
+                    told[f"{victim} killed"] += 1
+                    told.update(_kill(server, victim, expected))
+            _note(server, told)
+        print(f"server {number + 1} of {servers}: {dict(told)}", flush=True)
+    for victims in (VICTIMS[:2], VICTIMS[2:3]):
+        with Server(*SHAPE, *COMMON) as server:
+            _stop(server, victims, expected)
+            _note(server, told)
+        print(f"{' and '.join(victims)} stopped: {dict(told)}", flush=True)
+
+
+def _kill(server: Server, victim: str, expected: list[Any]) -> Counter[str]:
+    """Kill it while requests are on their way; what they heard."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = [pool.submit(post, server, *one) for one in ASKED]
+        wait_until(lambda: prefill(server)["away"], 10, "requests are on their way")
+        time.sleep(random.uniform(0, 0.1))
+        before = server.pid_of(victim)
+        os.kill(before, signal.SIGKILL)
+        heard = [one.result() for one in running]
+    for (status, content), wanted in zip(heard, expected, strict=True):
+        assert status == 200 or (victim == "worker 1" and status == 503), (victim, status, content)
+        if status == 200:
+            assert said(content) == wanted, (victim, content, wanted)
+    wait_until(lambda: server.pid_of(victim) not in (0, before), 30, f"{victim} starts again")
+    server.wait_ready()
+    wait_until(lambda: nothing_is_left(server), 10, "everything is released")
+    return Counter(f"{victim}: {status}" for status, _ in heard)
+
+
+def _stop(server: Server, victims: tuple[str, ...], expected: list[Any]) -> None:
+    """Nobody dies, nobody answers: the deadline passes."""
+    with _stopped([server.pid_of(victim) for victim in victims]):
+        began = time.monotonic()
+        got = answers(server, ASKED[:STUCK], STUCK)
+        assert time.monotonic() - began < 60
+    assert not differences(expected[:STUCK], got, ASKED[:STUCK])
+    wait_until(lambda: nothing_is_left(server), 20, "everything is released")
+    got = answers(server, ASKED, AT_ONCE)
+    assert not differences(expected, got, ASKED)
+
+
+@contextmanager
+def _stopped(pids: list[int]) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _note(server: Server, told: Counter[str]) -> None:
+    view = prefill(server)
+    for kind in ("fallbacks", "failures", "returned"):
+        told.update({f"{kind} {reason}": count for reason, count in view[kind].items()})
+
+
+if __name__ == "__main__":
+    main()
