@@ -17,7 +17,8 @@ DynamoError                     base: knows its HTTP status, OpenAI type and exi
 |   |-- PortInUse
 |   |-- ModelError              no such model, or it cannot be loaded
 |   |-- ResourceError           too few GPUs, too little memory
-|   `-- ChildFailed             a child process died while starting
+|   |-- ChildFailed             a child process died while starting
+|   `-- CannotWatch             there is no server to be watched
 |-- LinkError                   a shared-memory link
 |   |-- Corrupt                 a header or length that cannot be
 |   `-- TooLarge                a message over the limit of its link
@@ -140,6 +141,10 @@ class ResourceError(StartError):
 
 class ChildFailed(StartError):
     pass
+
+
+class CannotWatch(StartError):
+    """There is no server there that can be watched."""
 
 
 class LinkError(DynamoError):

@@ -35,6 +35,7 @@ class WorkerView(msgspec.Struct, frozen=True):
         hit_ratio: measured prefix hits / queried prompt tokens, since the start; None before any.
         recent_hit_ratio: likewise, of the last 60 s.
         *_tokens_per_s: of the last 10 s.
+        ttft_*_s, itl_*_s: of its streamed answers in the last 10 s.
     """
 
     worker: int
@@ -54,6 +55,9 @@ class WorkerView(msgspec.Struct, frozen=True):
     prompt_tokens_per_s: float
     output_tokens_per_s: float
     recent_hit_ratio: float | None
+    ttft_p50_s: float | None = None
+    ttft_p95_s: float | None = None
+    itl_p95_s: float | None = None
 
 
 class RouterWorkerView(msgspec.Struct, frozen=True):

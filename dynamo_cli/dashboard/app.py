@@ -1,0 +1,355 @@
+"""The dashboard: header, six tabs, keys. It draws the board at most four times a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding
+from textual.screen import Screen
+from textual.widgets import ContentSwitcher, Input
+
+from dynamo_cli.dashboard.draw import details, overview
+from dynamo_cli.dashboard.draw.tables import Worker
+from dynamo_cli.dashboard.draw.trends import SPANS_S
+from dynamo_cli.dashboard.events import Event
+from dynamo_cli.dashboard.model import Board, Fold, Row
+from dynamo_cli.dashboard.screens.confirm import Confirm
+from dynamo_cli.dashboard.screens.detail import Detail
+from dynamo_cli.dashboard.screens.help import Help
+from dynamo_cli.dashboard.widgets.cache import Cache
+from dynamo_cli.dashboard.widgets.key_bar import KeyBar
+from dynamo_cli.dashboard.widgets.logs import Logs
+from dynamo_cli.dashboard.widgets.overview import Overview
+from dynamo_cli.dashboard.widgets.pane import Pane
+from dynamo_cli.dashboard.widgets.prefill import Prefill
+from dynamo_cli.dashboard.widgets.routing import Routing
+from dynamo_cli.dashboard.widgets.tab import Tab
+from dynamo_cli.dashboard.widgets.tab_bar import TABS, TabBar
+from dynamo_cli.dashboard.widgets.table import Table
+from dynamo_cli.dashboard.widgets.workers import Workers
+from dynamo_cli.errors import CannotWatch
+from dynamo_cli.telemetry.logs import LogView
+from dynamo_cli.telemetry.snapshot import ProcessView
+from dynamo_cli.telemetry.timelines import TimelineView
+
+FOLDER = Path(__file__).parent
+UPDATE_INTERVAL_S = 0.25
+THEMES = ("textual-dark", "textual-light", "nord", "gruvbox", "solarized-light", "dracula")
+
+Follow = Callable[[], AsyncIterator[Event]]
+Timelines = Callable[[str], Awaitable[list[TimelineView]]]
+
+
+class Dashboard(App[None]):
+    """One server.
+
+    Args:
+        fold: what is known of it; others may feed it too.
+        follow: what it says; None: only others feed the fold.
+        timelines: when the requests with an id were where.
+        stop: ends the server, when it is ours to end.
+        clock: seconds since 1970.
+
+    Attributes:
+        failure: what ended it, when nobody wanted that.
+    """
+
+    CSS_PATH = [str(path.relative_to(FOLDER)) for path in sorted(FOLDER.rglob("*.tcss"))]
+    TITLE = "dynamo-llm"
+    BINDINGS = [
+        *(Binding(str(n), f"open_tab('{name}')", name) for n, name in enumerate(TABS, 1)),
+        Binding("question_mark", "help", "help"),
+        Binding("slash", "filter", "filter"),
+        Binding("s", "sort", "sort"),
+        Binding("S", "reverse", "sort the other way"),
+        Binding("space", "pause", "pause"),
+        Binding("f", "follow", "follow"),
+        Binding("l", "log_level", "log level"),
+        Binding("r", "log_role", "log role"),
+        Binding("z", "zoom", "zoom"),
+        Binding("y", "copy", "copy"),
+        Binding("t", "next_theme", "theme"),
+        Binding("w", "write_picture", "picture"),
+        Binding("escape", "show_all", "show all rows"),
+        Binding("q", "leave", "quit"),
+        Binding("ctrl+q", "leave", "quit", show=False),
+        Binding("ctrl+c", "interrupt", "stop", show=False, priority=True),
+    ]
+
+    def __init__(
+        self,
+        fold: Fold,
+        *,
+        follow: Follow | None = None,
+        timelines: Timelines | None = None,
+        stop: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self.animation_level = "none"
+        self.failure: Exception | None = None
+        self._fold = fold
+        self._follow = follow
+        self._timelines = timelines
+        self._stop = stop
+        self._clock = clock
+        self._drawn = -1
+        self._board = fold.board(clock())
+        self._paused = False
+        self._span = 1
+
+    # -- drawing -----------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        yield Pane(self._header, id="header")
+        yield TabBar()
+        with ContentSwitcher(initial=TABS[0]):
+            yield Overview(self._span_s)
+            yield Workers()
+            yield Routing()
+            yield Cache(self._span_s)
+            yield Prefill(self._span_s)
+            yield Logs()
+        yield Input(placeholder="rows with all these words", id="filter", compact=True)
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        self.set_interval(UPDATE_INTERVAL_S, self._update)
+        if self._follow is not None:
+            self.run_worker(self._listen(self._follow), exit_on_error=True)
+        self.action_open_tab(TABS[0])
+
+    async def _listen(self, follow: Follow) -> None:
+        async for event in follow():
+            self._fold.apply(event, self._clock())
+
+    def _update(self) -> None:
+        """Draw what is new, if anything is."""
+        if self._fold.version != self._drawn and not self._paused:
+            self._drawn = self._fold.version
+            self._board = self._fold.board(self._clock())
+            self._draw()
+
+    def _draw(self) -> None:
+        self.screen_stack[0].query_one("#header", Pane).show(self._board)
+        self._tab.show(self._board)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._draw)
+
+    def _header(self, board: Board, width: int, _: int) -> Text:
+        return overview.header(board, width, paused=self._paused)
+
+    def _span_s(self) -> int:
+        return SPANS_S[self._span]
+
+    @property
+    def _main(self) -> Screen[Any]:
+        return self.screen_stack[0]
+
+    @property
+    def _tab(self) -> Tab:
+        switcher = self._main.query_one(ContentSwitcher)
+        return self._main.query_one(f"#{switcher.current}", Tab)
+
+    # -- keys --------------------------------------------------------------------------------
+
+    def action_open_tab(self, name: str) -> None:
+        """Open a tab, with the focus in its table."""
+        self._main.query_one(ContentSwitcher).current = name
+        self._main.query_one(TabBar).show(name)
+        if (table := self._tab.table) is not None:
+            table.focus()
+        else:
+            self._main.set_focus(None)
+        self._close_filter()
+        self.call_after_refresh(self._draw)
+
+    def action_help(self) -> None:
+        self.push_screen(Help())
+
+    def action_pause(self) -> None:
+        self._paused = not self._paused
+        self._draw()
+        if not self._paused:
+            self._update()
+
+    def action_zoom(self) -> None:
+        self._span = (self._span + 1) % len(SPANS_S)
+        self._draw()
+
+    def action_sort(self) -> None:
+        if (table := self._table()) is not None:
+            self.notify(f"sorted by {table.sort_next()}", timeout=2)
+
+    def action_reverse(self) -> None:
+        if (table := self._table()) is not None:
+            table.sort_reversed()
+
+    def action_follow(self) -> None:
+        if (table := self._table()) is not None:
+            table.toggle_follow()
+            self._draw()
+
+    def action_log_level(self) -> None:
+        if isinstance(self._tab, Logs):
+            self._tab.next_level()
+
+    def action_log_role(self) -> None:
+        if isinstance(self._tab, Logs):
+            self._tab.next_role()
+
+    def action_copy(self) -> None:
+        """What the mouse has marked, else the details that are open, else the row."""
+        text = self.screen.get_selected_text() or ""
+        if not text and isinstance(self.screen, Detail):
+            text = self.screen.copied
+        elif not text and (table := self._tab.table) is not None:
+            text = table.copied()
+        if text:
+            self.copy_to_clipboard(text)
+            self.notify("copied", timeout=2)
+
+    def action_next_theme(self) -> None:
+        place = THEMES.index(self.theme) if self.theme in THEMES else -1
+        self.theme = THEMES[(place + 1) % len(THEMES)]
+
+    def action_write_picture(self) -> None:
+        name = time.strftime("dynamo-llm-%Y%m%d-%H%M%S.svg", time.localtime(self._clock()))
+        if self.is_web:
+            self.deliver_screenshot(name)
+            return
+        try:
+            self.notify(f"written: {self.save_screenshot(name, '.')}")
+        except OSError as error:
+            self.notify(f"cannot write {name} here: {error.strerror}", severity="error")
+
+    def action_leave(self) -> None:
+        """Quit; a server of ours first finishes what runs, if that is wanted."""
+        running = self._board.snapshot.traffic.in_flight if self._board.snapshot else 0
+        if self._stop is None or not running:
+            self.action_interrupt()
+            return
+        some = "A request is" if running == 1 else f"{running} requests are"
+        self.push_screen(Confirm(f"{some} running. Quitting stops the server."), self._answered)
+
+    def action_interrupt(self) -> None:
+        """As Ctrl-C without a dashboard."""
+        if self._stop is None:
+            self.exit()
+        else:
+            self._stop()
+
+    def _answered(self, yes: bool | None) -> None:
+        if yes:
+            self.action_interrupt()
+
+    # -- filter ------------------------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        if self._table() is not None:
+            line = self._main.query_one("#filter", Input)
+            line.add_class("open")
+            line.focus()
+
+    def action_show_all(self) -> None:
+        """Show all rows again."""
+        if (table := self._tab.table) is not None:
+            self._main.query_one("#filter", Input).value = ""
+            table.filter("")
+            table.focus()
+        self._close_filter()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        if event.input.has_class("open") and (table := self._filtered()) is not None:
+            table.filter(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if (table := self._filtered()) is not None:
+            table.focus()
+        self._close_filter(keep=bool(event.value))
+
+    def _filtered(self) -> Table[Any] | None:
+        return self._tab.table
+
+    def _close_filter(self, *, keep: bool = False) -> None:
+        line = self._main.query_one("#filter", Input)
+        if not keep:
+            line.remove_class("open")
+            with self.prevent(Input.Changed):
+                line.value = ""
+
+    def _table(self) -> Table[Any] | None:
+        if (table := self._tab.table) is None:
+            self.notify("there is no table in this tab", severity="warning", timeout=2)
+        return table
+
+    # -- details -----------------------------------------------------------------------------
+
+    def on_table_opened(self, message: Table.Opened) -> None:
+        item = message.item
+        match item:
+            case Row():
+                self._open_decision(item)
+            case Worker():
+                self.push_screen(Detail(item.name, details.worker(item)))
+            case ProcessView():
+                self.push_screen(Detail(item.name, details.process(item)))
+            case LogView():
+                self.push_screen(Detail("log line", details.line(item)))
+
+    def action_details(self) -> None:
+        if (table := self._table()) is not None:
+            table.action_open()
+
+    def _open_decision(self, row: Row) -> None:
+        session = row.decision.session
+        earlier = [
+            other
+            for other in reversed(self._board.decisions)
+            if session and other.decision.session == session and other.at_s < row.at_s
+        ]
+        waiting = Text("asking the server …" if self._timelines else "not known here", "dim")
+        screen = Detail("routing decision", details.decision(row, earlier, waiting))
+        self.push_screen(screen)
+        if self._timelines is not None:
+            self.run_worker(self._tell_timeline(screen, row, earlier, self._timelines))
+
+    async def _tell_timeline(
+        self, screen: Detail, row: Row, earlier: list[Row], timelines: Timelines
+    ) -> None:
+        try:
+            found = await timelines(row.decision.request_id)
+        except CannotWatch as failure:
+            text = Text(failure.message, "dim")
+        else:
+            running = Text("it still runs, or it ended too long ago", "dim")
+            text = details.timeline(found[0]) if found else running
+        if screen.is_attached:
+            screen.show(details.decision(row, earlier, text))
+
+    # -- the app itself ----------------------------------------------------------------------
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """What the palette offers."""
+        for name in TABS:
+            yield SystemCommand(
+                f"Tab: {name}", f"open {name}", lambda n=name: self.action_open_tab(n)
+            )
+        yield SystemCommand("Pause", "stop or go on showing what is new", self.action_pause)
+        yield SystemCommand("Zoom", "curves over 1 minute, 5 minutes, 1 hour", self.action_zoom)
+        yield SystemCommand("Theme", "choose colours", self.search_themes)
+        yield SystemCommand("Picture", "write the screen to an SVG file", self.action_write_picture)
+        yield SystemCommand("Help", "all keys", self.action_help)
+        yield SystemCommand("Quit", "leave the dashboard", self.action_leave)
+
+    def _handle_exception(self, error: Exception) -> None:
+        """End, and leave it to whoever runs this to say why; on one line."""
+        self.failure = error
+        super()._handle_exception(error)
+        self._exit_renderables.clear()

@@ -1,0 +1,125 @@
+"""Follows a frontend's stream, for ever: what is lost is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import msgspec
+
+from dynamo_cli.dashboard.events import Event, Link, Parser, State, decode
+from dynamo_cli.errors import CannotWatch
+from dynamo_cli.telemetry.timelines import TimelineView
+
+STREAM, TIMELINE = "/dynamo/stream", "/dynamo/timeline"
+CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 5.0, 15.0
+FIRST_RETRY_S, LAST_RETRY_S = 0.5, 5.0
+INTERVAL_S = 0.25
+UNAUTHORIZED = 401
+
+
+class _Timelines(msgspec.Struct):
+    timelines: list[TimelineView]
+
+
+_timelines = msgspec.json.Decoder(_Timelines).decode
+
+
+class Client:
+    """One server, by its address.
+
+    Args:
+        url: of the server; can be set later, and changed.
+        api_key: empty when it wants none.
+        interval_s: between snapshots.
+    """
+
+    def __init__(self, url: str, api_key: str = "", interval_s: float = INTERVAL_S) -> None:
+        self.url = url
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._interval_s = interval_s
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What is heard, and each change of the connection. Never ends."""
+        delay = FIRST_RETRY_S
+        while True:
+            try:
+                async for event in self._listen():
+                    delay = FIRST_RETRY_S
+                    yield event
+            except CannotWatch as failure:
+                yield Link(State.LOST, self.url, failure.message)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LAST_RETRY_S)
+
+    async def once(self) -> AsyncIterator[Event]:
+        """What is heard until the connection ends.
+
+        Raises:
+            CannotWatch: there is no (more) server to be heard.
+        """
+        async for event in self._listen():
+            yield event
+
+    async def timelines(self, request_id: str) -> list[TimelineView]:
+        """When the requests with this id were where, newest first.
+
+        Raises:
+            CannotWatch: the server does not tell.
+        """
+        timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(headers=self._headers, timeout=timeout) as session,
+                session.get(self.url + TIMELINE, params={"request_id": request_id}) as answer,
+            ):
+                _check(answer, self.url)
+                return _timelines(await answer.read()).timelines
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise CannotWatch(f"{self.url} does not answer: {_why(error)}.") from error
+        except msgspec.DecodeError as error:
+            raise _other_version(self.url, error) from error
+
+    async def _listen(self) -> AsyncIterator[Event]:
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
+        )
+        parser = Parser()
+        try:
+            async with (
+                aiohttp.ClientSession(headers=self._headers, timeout=timeout) as session,
+                session.get(
+                    self.url + STREAM, params={"interval": str(self._interval_s)}
+                ) as answer,
+            ):
+                _check(answer, self.url)
+                yield Link(State.LIVE, self.url)
+                async for data in answer.content.iter_any():
+                    for name, content in parser.feed(data):
+                        if (event := decode(name, content)) is not None:
+                            yield event
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            if isinstance(error, msgspec.DecodeError):
+                raise _other_version(self.url, error) from error
+            raise CannotWatch(f"no server at {self.url}: {_why(error)}; trying again.") from error
+        raise CannotWatch(f"the server at {self.url} has ended its stream; trying again.")
+
+
+def _check(answer: aiohttp.ClientResponse, url: str) -> None:
+    if answer.status == UNAUTHORIZED:
+        raise CannotWatch(f"{url} wants an API key: give one with --api-key.")
+    if answer.status != 200:
+        raise CannotWatch(f"{url} is no dynamo-llm: it answers {answer.status} to {STREAM}.")
+
+
+def _other_version(url: str, error: Exception) -> CannotWatch:
+    return CannotWatch(f"{url} is another version of dynamo-llm than this one: {error}.")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return (error.os_error.strerror or str(error.os_error)).lower()
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
+    return " ".join(str(error).split()) or type(error).__name__

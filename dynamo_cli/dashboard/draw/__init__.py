@@ -1,0 +1,1 @@
+"""Boards as text: pure functions that widgets and plain prints share."""

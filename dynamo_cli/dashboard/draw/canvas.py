@@ -1,0 +1,45 @@
+"""A sheet of cells to draw boxes and arrows on. Pure."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from dynamo_cli.dashboard.draw.style import STRONG, clipped
+
+
+class Canvas:
+    """`width` x `height` cells, empty at first; what is drawn beside it is lost."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._width = width
+        self._rows: list[list[tuple[str, str]]] = [[(" ", "")] * width for _ in range(height)]
+
+    def put(self, x: int, y: int, what: str | Text, style: str = "") -> None:
+        """One line of text, with the styles of its parts."""
+        text = Text(what, style) if isinstance(what, str) else what
+        styles = [str(text.style)] * len(text)
+        for span in text.spans:
+            styles[span.start : span.end] = [str(span.style)] * (span.end - span.start)
+        for offset, pair in enumerate(zip(text.plain, styles, strict=True)):
+            if 0 <= x + offset < self._width and 0 <= y < len(self._rows):
+                self._rows[y][x + offset] = pair
+
+    def box(self, x: int, y: int, width: int, title: str, lines: list[Text], style: str) -> None:
+        """A frame with its title in the upper edge; `style` is that of the frame."""
+        inner = width - 2
+        self.put(x, y, "╭" + "─" * inner + "╮", style)
+        self.put(x + 1, y, clipped(Text(f" {title} ", STRONG), inner))
+        for row, line in enumerate(lines, y + 1):
+            self.put(x, row, "│" + " " * inner + "│", style)
+            self.put(x + 2, row, clipped(line, inner - 2))
+        self.put(x, y + len(lines) + 1, "╰" + "─" * inner + "╯", style)
+
+    def text(self) -> Text:
+        """All of it, lines joined."""
+        sheet = Text(no_wrap=True)
+        for number, row in enumerate(self._rows):
+            if number:
+                sheet.append("\n")
+            for cell, style in row:
+                sheet.append(cell, style or None)
+        return sheet

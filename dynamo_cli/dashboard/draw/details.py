@@ -1,0 +1,183 @@
+"""One thing in full: a decision, a worker, a process, a log line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from rich.text import Text
+
+from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, GOOD, LEVELS, STRONG
+from dynamo_cli.dashboard.draw.tables import Worker, cost, winner
+from dynamo_cli.dashboard.model import Row
+from dynamo_cli.telemetry.logs import LogView
+from dynamo_cli.telemetry.snapshot import ProcessView
+from dynamo_cli.telemetry.timelines import TimelineView
+
+EARLIER = 8
+LABEL = 20
+BAR = 30
+
+STAGES = {
+    "arrival": "the frontend had its head",
+    "received": "the processor had it",
+    "prepared": "template and tokenizer were done",
+    "routed": "its worker was chosen",
+    "sent": "handed to the worker",
+    "pushed": "given to the prefill queue",
+    "leased": "taken by a prefill worker",
+    "prefilled": "that one had its blocks",
+    "queued": "the engine had it",
+    "scheduled": "the engine began its prefill",
+    "first_token": "first token",
+    "first_byte": "first token left the frontend",
+    "last_token": "last token",
+    "ended": "answered",
+}
+
+
+def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
+    """Why a request went where it went.
+
+    Args:
+        earlier: decisions of the same session, the newest first.
+        timeline: what is known of when it was where.
+    """
+    one = row.decision
+    head = [
+        _line("request", one.request_id),
+        _line("engine request", one.engine_request_id),
+        _line("time", show.clock(row.at_s)),
+        _line("session", one.session or show.NONE),
+        Text.assemble((f"{'worker':<{LABEL}}", FAINT), winner(one), f"  because of {one.reason}"),
+        _line("policy", one.policy),
+        _line("margin", f"{cost(one.margin)} to the second best"),
+        _line("prompt", f"{one.prompt_tokens} tokens, {one.required_blocks} blocks"),
+        _line("cached", _cached(row)),
+        _line("waited for a worker", show.micros(one.waited_us)),
+        _line("deciding took", show.micros(one.decision_us)),
+    ]
+    if one.prefill_worker >= 0:
+        head.append(_line("prefill worker", f"{one.prefill_worker} knows most of the prompt"))
+    parts = [
+        *head,
+        *_section("candidates, cost and its terms"),
+        *_candidates(row),
+        *_section("when it was where"),
+        timeline,
+        *_section("earlier in this session"),
+        *([_earlier(other) for other in earlier[:EARLIER]] or [Text(show.NONE, FAINT)]),
+    ]
+    return Text("\n").join(parts)
+
+
+def _cached(row: Row) -> str:
+    one = row.decision
+    measured = "not measured yet" if one.measured_tokens is None else f"{one.measured_tokens} found"
+    return f"{one.predicted_tokens} tokens predicted, {measured}"
+
+
+def _section(title: str) -> list[Text]:
+    return [Text(""), Text(title, f"{STRONG} {ACCENT}")]
+
+
+def _line(name: str, value: str) -> Text:
+    return Text.assemble((f"{name:<{LABEL}}", FAINT), value)
+
+
+def _candidates(row: Row) -> list[Text]:
+    """A line for each worker; what a term means is the policy's to say."""
+    one = row.decision
+    candidates = sorted(one.candidates, key=lambda candidate: candidate.cost)
+    terms = list(dict.fromkeys(name for candidate in candidates for name in candidate.terms))
+    wide = [max(len(name), 8) for name in terms]
+    head = f"{'worker':<8}{'overlap':>9}{'cost':>10}"
+    head += "".join(f"  {name:>{width}}" for name, width in zip(terms, wide, strict=True))
+    lines = [Text(head, FAINT)]
+    for candidate in candidates:
+        won = candidate.worker == one.worker
+        values = "".join(
+            f"  {cost(candidate.terms[name]) if name in candidate.terms else show.NONE:>{width}}"
+            for name, width in zip(terms, wide, strict=True)
+        )
+        mark = "→" if won else " "
+        lines.append(
+            Text(
+                f"{mark} {candidate.worker:<6}{candidate.overlap_blocks:>9}"
+                f"{cost(candidate.cost):>10}{values}",
+                GOOD if won else "",
+            )
+        )
+    return lines
+
+
+def _earlier(row: Row) -> Text:
+    one = row.decision
+    return Text.assemble(
+        (f"{show.clock(row.at_s)}  ", FAINT),
+        winner(one),
+        f"  {one.reason:<10} prompt {show.number(one.prompt_tokens):>5}  cached {_cached(row)}",
+    )
+
+
+def timeline(view: TimelineView) -> Text:
+    """Stages of a request, each with when it was and how long the way to it took."""
+    whole = max(view.stages_ms.values(), default=0.0) or 1.0
+    lines, before = [], 0.0
+    for name, at_ms in view.stages_ms.items():
+        lead = int(before / whole * BAR)
+        length = max(int(at_ms / whole * BAR) - lead, 0)
+        curve = (" " * lead + "─" * length + "●").ljust(BAR + 1)
+        lines.append(
+            Text.assemble(
+                f"{at_ms:>9.1f} ms ",
+                (f"{f'+{at_ms - before:.1f}':>8} ", FAINT),
+                (curve, ACCENT),
+                f" {STAGES.get(name, name)}",
+            )
+        )
+        before = at_ms
+    end = view.finish_reason or view.error or str(view.status)
+    where = (
+        f", prefilled by prefill worker {view.prefill_worker}" if view.prefill_worker >= 0 else ""
+    )
+    lines.append(Text(f"ended with {end}, {view.output_tokens} tokens{where}", FAINT))
+    return Text("\n").join(lines)
+
+
+def worker(row: Worker) -> Text:
+    """All that is known of a worker."""
+    view = row.view
+    fields = msgspec.structs.asdict(view)
+    lines = [_line(name, _plain(value)) for name, value in fields.items()]
+    if row.process is not None:
+        lines += [*_section("process"), process(row.process)]
+    return Text("\n").join(lines)
+
+
+def process(one: ProcessView) -> Text:
+    """All that is known of a process."""
+    fields = msgspec.structs.asdict(one)
+    fields["rss_bytes"] = show.size(one.rss_bytes)
+    fields["uptime_s"] = show.duration(one.uptime_s)
+    return Text("\n").join([_line(name, _plain(value)) for name, value in fields.items()])
+
+
+def line(one: LogView) -> Text:
+    """A log line, as long as it is."""
+    return Text("\n").join(
+        [
+            _line("time", show.clock(one.time_s)),
+            _line("process", one.name),
+            Text.assemble((f"{'level':<{LABEL}}", FAINT), (one.level, LEVELS.get(one.level, ""))),
+            Text(""),
+            Text(one.text),
+        ]
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return show.NONE if value in (None, "") else str(value)

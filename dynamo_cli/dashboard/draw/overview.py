@@ -1,0 +1,129 @@
+"""The lines at the top of every screen, what needs attention, and the start. Pure."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw.style import (
+    BAD,
+    FAINT,
+    GOOD,
+    STRONG,
+    WARN,
+    clipped,
+    glyph,
+    joined,
+    phase_style,
+)
+from dynamo_cli.dashboard.events import State
+from dynamo_cli.dashboard.model import Board
+from dynamo_cli.messages import Phase
+from dynamo_cli.telemetry.snapshot import AlarmView, ProcessView, Snapshot
+
+
+def header(board: Board, width: int, *, paused: bool) -> Text:
+    """Two lines: what this is and how it is; what it does."""
+    return Text("\n").join([_who(board, width, paused=paused), _what(board.snapshot, width)])
+
+
+def _who(board: Board, width: int, *, paused: bool) -> Text:
+    snapshot = board.snapshot
+    url = (snapshot.url if snapshot else "") or board.link.url
+    left = joined(
+        [
+            Text("dynamo-llm", STRONG),
+            Text(", ".join(snapshot.models), "cyan") if snapshot else "",
+            _state(board),
+            Text(url),
+            Text(f"up {show.duration(snapshot.uptime_s)}", FAINT) if snapshot else "",
+        ]
+    )
+    right = Text("‖ paused", WARN) if paused else _alarm_count(snapshot)
+    room = width - right.cell_len - 1
+    left = clipped(left, room)
+    return Text.assemble(left, " " * (width - left.cell_len - right.cell_len), right)
+
+
+def _state(board: Board) -> Text:
+    if board.link.state is State.LOST:
+        return Text("✗ no connection", BAD)
+    snapshot = board.snapshot
+    if snapshot is None:
+        return Text("○ starting" if board.processes else "○ connecting", WARN)
+    if not snapshot.serving:
+        return Text("○ starting" if board.starting else f"✗ {snapshot.reason}", WARN)
+    whole = all(process.phase == Phase.READY for process in snapshot.processes)
+    return Text("● serving", GOOD) if whole else Text("◐ degraded", WARN)
+
+
+def _alarm_count(snapshot: Snapshot | None) -> Text:
+    count = len(snapshot.alarms) if snapshot else 0
+    return Text(f"⚠ {count} alarm{'s' if count > 1 else ''}", WARN) if count else Text("")
+
+
+def _what(snapshot: Snapshot | None, width: int) -> Text:
+    if snapshot is None:
+        return Text("")
+    traffic = snapshot.traffic
+    parts = [
+        _figure(show.number(round(traffic.requests_per_s, 1)), "req/s"),
+        _figure(show.number(traffic.in_flight), "in flight"),
+        _figure(show.number(round(traffic.prompt_tokens_per_s)), "in"),
+        _figure(show.number(round(traffic.output_tokens_per_s)), "out tok/s"),
+        _times("TTFT", traffic.ttft_p50_s, traffic.ttft_p95_s),
+        _times("ITL", traffic.itl_p50_s, traffic.itl_p95_s),
+    ]
+    return clipped(joined(parts), width)
+
+
+def _figure(value: str, unit: str) -> Text:
+    return Text.assemble((value, STRONG), " ", (unit, FAINT))
+
+
+def _times(name: str, middle: float | None, high: float | None) -> Text:
+    """Median and 95th percentile."""
+    if middle is None:
+        return Text.assemble((f"{name} ", FAINT), show.NONE)
+    return Text.assemble(
+        (f"{name} ", FAINT), (show.seconds(middle), STRONG), (f" p95 {show.seconds(high)}", FAINT)
+    )
+
+
+def attention(board: Board) -> Text:
+    """Alarms with what to do, and the odd one out among the workers."""
+    lines = []
+    if board.link.state is State.LOST:
+        lines.append(Text.assemble(("✗ ", BAD), (board.link.reason, BAD)))
+    for alarm in board.snapshot.alarms if board.snapshot else []:
+        lines.append(_alarm(alarm))
+    lines += [Text.assemble(("◆ ", WARN), odd) for odd in board.odd]
+    if not lines:
+        lines.append(Text("● nothing needs attention", GOOD))
+    return Text("\n").join(lines)
+
+
+def _alarm(alarm: AlarmView) -> Text:
+    return Text.assemble(
+        ("⚠ ", WARN), (alarm.kind, f"bold {WARN}"), f": {alarm.text}. ", ("→ ", FAINT), alarm.advice
+    )
+
+
+def startup(board: Board, width: int) -> Text:
+    """Every process with its phase, how long that takes, and what it says."""
+    if not board.processes:
+        return Text(board.link.reason or f"connecting to {board.link.url} …", FAINT)
+    lines = [Text(f"{'process':<17}{'phase':<18}{'seconds':>7}  ", FAINT)]
+    lines += [clipped(_starting(process), width) for process in board.processes]
+    return Text("\n").join(lines)
+
+
+def _starting(process: ProcessView) -> Text:
+    ready = process.phase == Phase.READY
+    seconds = process.uptime_s - process.phase_s if ready else process.uptime_s
+    return Text.assemble(
+        f"{process.name:<17}",
+        (f"{glyph(process.phase)} {process.phase:<16}", phase_style(process.phase)),
+        f"{seconds:>7.1f}  ",
+        (process.reason, FAINT),
+    )

@@ -1,0 +1,211 @@
+"""The picture of the tree, alive: every box with its phase and its two most telling numbers,
+every arrow with what goes along it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+
+from rich.text import Text
+
+from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw.canvas import Canvas
+from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, joined, phase_style, phase_text
+from dynamo_cli.dashboard.model import Board
+from dynamo_cli.messages import Phase
+from dynamo_cli.telemetry.snapshot import PrefillView, ProcessView, RouterView, Snapshot
+from dynamo_cli.topology import Role
+
+BOX_LEAST, BOX_MOST, ARROW_LEAST, ARROW_MOST = 14, 24, 6, 18
+HIGH, FLAT, GAP = 5, 3, 2
+"""Heights: of a box with three lines, of one with one line, of arrows up and down."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Columns of the four boxes in the middle row, and its first line."""
+
+    box: int
+    arrow: int
+    row: int
+
+    def x(self, place: int) -> int:
+        return place * (self.box + self.arrow)
+
+    def across(self, boxes: int) -> int:
+        """Width of a box that spans so many."""
+        return boxes * self.box + (boxes - 1) * self.arrow
+
+
+def height(board: Board) -> int:
+    """Lines that the picture needs."""
+    prefill = FLAT + GAP if _of(board, Role.PREFILL_QUEUE) else 0
+    router = FLAT + GAP if _of(board, Role.ROUTER) else 0
+    return prefill + HIGH + router
+
+
+def draw(board: Board, width: int) -> Text:
+    """The picture, `height(board)` lines."""
+    canvas = Canvas(width, height(board))
+    disaggregated = bool(_of(board, Role.PREFILL_QUEUE))
+    layout = _layout(width, 4 if disaggregated else 3, FLAT + GAP if disaggregated else 0)
+    _draw_middle(canvas, layout, board)
+    if disaggregated:
+        _draw_prefill(canvas, layout, board)
+    if _of(board, Role.ROUTER):
+        _draw_router(canvas, layout, board)
+    return canvas.text()
+
+
+def _layout(width: int, boxes: int, row: int) -> _Layout:
+    box = min(max((width - (boxes - 1) * ARROW_LEAST) // boxes - 2, BOX_LEAST), BOX_MOST)
+    arrow = min(max((width - boxes * box) // (boxes - 1), ARROW_LEAST), ARROW_MOST)
+    return _Layout(box, arrow, row)
+
+
+def _of(board: Board, role: Role) -> list[ProcessView]:
+    return [process for process in board.processes if process.role == role]
+
+
+def _draw_middle(canvas: Canvas, at: _Layout, board: Board) -> None:
+    snapshot = board.snapshot
+    boxes = (
+        ("HTTP", Role.FRONTEND, _http(snapshot)),
+        ("processors", Role.PROCESSOR, _processors(snapshot)),
+        ("workers", Role.WORKER, _workers(snapshot)),
+    )
+    for place, (title, role, numbers) in enumerate(boxes):
+        _box(canvas, at, place, title, _of(board, role), numbers)
+    requests = show.rate(snapshot.traffic.requests_per_s) if snapshot else ""
+    tokens = f"{show.number(snapshot.traffic.output_tokens_per_s)} t/s" if snapshot else ""
+    for place in range(2):
+        _arrows(canvas, at, place, requests, tokens)
+
+
+def _box(
+    canvas: Canvas,
+    at: _Layout,
+    place: int,
+    title: str,
+    processes: list[ProcessView],
+    numbers: list[tuple[str, str]],
+) -> None:
+    """One of the middle row."""
+    lines = [phase_text(processes)] if processes else [Text(show.NONE, FAINT)]
+    lines += [_pair(label, value, at.box - 4) for label, value in numbers]
+    canvas.box(at.x(place), at.row, at.box, title, lines, _frame(processes))
+
+
+def _pair(label: str, value: str, width: int) -> Text:
+    return Text.assemble((label, FAINT), " " * max(width - len(label) - len(value), 1), value)
+
+
+def _frame(processes: list[ProcessView]) -> str:
+    broken = [one for one in processes if one.phase != Phase.READY]
+    return phase_style(broken[0].phase) if broken else ACCENT
+
+
+def _arrows(canvas: Canvas, at: _Layout, place: int, there: str, back: str) -> None:
+    """Between two boxes of the middle row: there above, back below."""
+    x, line = at.x(place) + at.box, "─" * (at.arrow - 1)
+    canvas.put(x, at.row, there.center(at.arrow))
+    canvas.put(x, at.row + 1, line + "►", ACCENT)
+    if back:
+        canvas.put(x, at.row + 3, "◄" + line, ACCENT)
+        canvas.put(x, at.row + 4, back.center(at.arrow))
+
+
+def _down(canvas: Canvas, x: int, y: int, label: str) -> None:
+    canvas.put(x, y, "│", ACCENT)
+    canvas.put(x, y + 1, "▼", ACCENT)
+    canvas.put(x + 2, y, label)
+
+
+def _up(canvas: Canvas, x: int, y: int, label: str) -> None:
+    canvas.put(x, y, "▲", ACCENT)
+    canvas.put(x, y + 1, "│", ACCENT)
+    canvas.put(x + 2, y + 1, label)
+
+
+def _http(snapshot: Snapshot | None) -> list[tuple[str, str]]:
+    if snapshot is None:
+        return [("in flight", show.NONE), ("req/s", show.NONE)]
+    traffic = snapshot.traffic
+    return [
+        ("in flight", show.number(traffic.in_flight)),
+        ("req/s", show.number(round(traffic.requests_per_s, 1))),
+    ]
+
+
+def _processors(snapshot: Snapshot | None) -> list[tuple[str, str]]:
+    if snapshot is None:
+        return [("in t/s", show.NONE), ("out t/s", show.NONE)]
+    traffic = snapshot.traffic
+    return [
+        ("in t/s", show.number(round(traffic.prompt_tokens_per_s))),
+        ("out t/s", show.number(round(traffic.output_tokens_per_s))),
+    ]
+
+
+def _workers(snapshot: Snapshot | None) -> list[tuple[str, str]]:
+    if snapshot is None or not snapshot.workers:
+        return [("running", show.NONE), ("KV use", show.NONE)]
+    running = sum(worker.num_running_reqs for worker in snapshot.workers)
+    waiting = sum(worker.num_waiting_reqs for worker in snapshot.workers)
+    usage = fmean(worker.kv_cache_usage for worker in snapshot.workers)
+    waits = f"+{show.number(waiting)}" if waiting else ""
+    return [
+        ("run+wait" if waiting else "running", show.number(running) + waits),
+        ("KV use", show.percent(usage)),
+    ]
+
+
+def _draw_prefill(canvas: Canvas, at: _Layout, board: Board) -> None:
+    """The queue at the right, the prefill workers above."""
+    prefill = board.snapshot.prefill if board.snapshot else None
+    numbers = [
+        ("depth", show.number(prefill.depth_jobs) if prefill else show.NONE),
+        ("oldest", show.seconds(prefill.oldest_age_s) if prefill else show.NONE),
+    ]
+    _box(canvas, at, 3, "prefill queue", _of(board, Role.PREFILL_QUEUE), numbers)
+    flow = board.flow
+    canvas.put(at.x(2) + at.box, at.row, "push".center(at.arrow), FAINT)
+    canvas.put(at.x(2) + at.box, at.row + 1, "─" * (at.arrow - 1) + "►", ACCENT)
+    canvas.put(at.x(2) + at.box, at.row + 2, show.rate(flow.pushed).center(at.arrow))
+    workers = _of(board, Role.PREFILL_WORKER)
+    line = joined([phase_text(workers) if workers else "", *_prefill_numbers(prefill)])
+    canvas.box(at.x(2), 0, at.across(2), "prefill workers", [line], _frame(workers))
+    _down(canvas, at.x(2) + 3, FLAT, f"notify {show.rate(flow.notified)}")
+    _up(canvas, at.x(3) + 1, FLAT, f"pull {show.rate(flow.pulled)}")
+
+
+def _prefill_numbers(prefill: PrefillView | None) -> list[Text]:
+    if prefill is None:
+        return []
+    arena = sum(worker.arena_bytes for worker in prefill.workers)
+    used = sum(worker.arena_used_bytes for worker in prefill.workers)
+    return [
+        Text.assemble(("busy ", FAINT), show.number(prefill.in_flight_jobs)),
+        Text.assemble(("arena ", FAINT), show.percent(used / arena if arena else None)),
+    ]
+
+
+def _draw_router(canvas: Canvas, at: _Layout, board: Board) -> None:
+    """Below processors and workers."""
+    y = at.row + HIGH
+    router = board.snapshot.router if board.snapshot else None
+    line = joined([phase_text(_of(board, Role.ROUTER)), *_router_numbers(router, board)])
+    canvas.box(at.x(1), y + GAP, at.across(2), "router", [line], _frame(_of(board, Role.ROUTER)))
+    _down(canvas, at.x(1) + 1, y, f"query {show.rate(board.flow.decisions)}")
+    _up(canvas, at.x(1) + at.box + 1, y, "worker")
+    events = show.rate(router.event_blocks_per_s) if router else ""
+    _down(canvas, at.x(2) + 3, y, f"blocks {events}")
+
+
+def _router_numbers(router: RouterView | None, board: Board) -> list[Text | str]:
+    if router is None:
+        return []
+    count = sum(router.decision_us)
+    took = show.micros(router.decision_total_us / count) if count else show.NONE
+    waits = f"{show.number(router.waiting_requests)} wait" if router.waiting_requests else ""
+    return [router.policy, f"{show.number(sum(router.decisions.values()))} decided", waits or took]

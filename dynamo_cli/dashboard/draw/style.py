@@ -1,0 +1,56 @@
+"""Colours and glyphs; a glyph or a word says the same as each colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from dynamo_cli.messages import Phase
+from dynamo_cli.telemetry.snapshot import ProcessView
+
+GOOD, WARN, BAD = "green", "yellow", "bold red"
+FAINT, STRONG, ACCENT = "dim", "bold", "cyan"
+
+GLYPHS = {
+    Phase.READY: "●",
+    Phase.FAILED: "✗",
+    Phase.BACKOFF: "↻",
+    Phase.STOPPED: "■",
+    Phase.DRAINING: "◐",
+}
+BUSY_GLYPH = "○"
+LEVELS = {"DEBUG": FAINT, "INFO": "", "WARNING": WARN, "ERROR": BAD, "CRITICAL": BAD}
+
+
+def glyph(phase: str) -> str:
+    """One cell for a phase."""
+    return GLYPHS.get(Phase(phase), BUSY_GLYPH)
+
+
+def phase_style(phase: str) -> str:
+    """The colour of a phase."""
+    if phase == Phase.READY:
+        return GOOD
+    return BAD if phase in (Phase.FAILED, Phase.BACKOFF) else WARN
+
+
+def phase_text(processes: Iterable[ProcessView]) -> Text:
+    """``● ready``, or ``○ 1/2 ready`` for several: the least ready one gives glyph and colour."""
+    known = list(processes)
+    ready = sum(process.phase == Phase.READY for process in known)
+    worst = next((one for one in known if one.phase != Phase.READY), known[0])
+    words = worst.phase if len(known) == 1 else f"{ready}/{len(known)} ready"
+    return Text(f"{glyph(worst.phase)} {words}", phase_style(worst.phase))
+
+
+def joined(parts: Iterable[Text | str], gap: str = "  ") -> Text:
+    """Parts on one line."""
+    return Text(gap).join([Text(part) if isinstance(part, str) else part for part in parts if part])
+
+
+def clipped(text: Text, width: int) -> Text:
+    """At most that wide, with an ellipsis where something is missing."""
+    text = text.copy()
+    text.truncate(max(width, 0), overflow="ellipsis")
+    return text

@@ -1,0 +1,72 @@
+"""Curves over time. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from rich.text import Text
+
+from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG
+from dynamo_cli.dashboard.history import Sample
+
+SPANS_S = (60, 300, 3600)
+TWO_COLUMNS_FROM = 110
+TALLEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What is drawn.
+
+    Attributes:
+        value: of a sample.
+        words: of a value.
+        top: value at the upper edge; None: the highest one.
+    """
+
+    title: str
+    value: Callable[[Sample], float | None]
+    words: Callable[[float | None], str] = show.number
+    top: float | None = None
+
+
+def draw(
+    samples: Sequence[Sample], curves: Sequence[Curve], width: int, height: int, span_s: int
+) -> Text:
+    """As many of the curves as there is room for, in two columns where it is wide."""
+    columns = 2 if width >= TWO_COLUMNS_FROM and len(curves) > 1 else 1
+    rows = -(-len(curves) // columns)
+    rows = max(min(rows, (height - 1) // 2), 1)
+    tall = min((height - 1) // rows - 1, TALLEST)
+    if tall < 1:
+        return Text("")
+    shown = curves[: rows * columns]
+    each = (width - 3 * (columns - 1)) // columns
+    charts = [_one(samples, curve, each, tall, span_s) for curve in shown]
+    lines: list[Text] = []
+    for start in range(0, len(charts), columns):
+        beside = charts[start : start + columns]
+        lines += [Text("   ").join(parts) for parts in zip_longest(*beside, fillvalue=Text(""))]
+    axis = [_axis(each, span_s) for _ in range(min(columns, len(charts)))]
+    return Text("\n").join([*lines, Text("   ").join(axis)])
+
+
+def _one(
+    samples: Sequence[Sample], curve: Curve, width: int, height: int, span_s: int
+) -> list[Text]:
+    values = [curve.value(sample) for sample in samples[-span_s:]]
+    known = [value for value in values if value is not None]
+    now = values[-1] if values else None
+    most = f"max {curve.words(max(known))}" if known else ""
+    title = Text.assemble((curve.title, FAINT), " ", (curve.words(now), STRONG))
+    title.append(most.rjust(max(width - title.cell_len, 0)), FAINT)
+    padded = [None] * (span_s - len(values)) + values
+    return [title, *(Text(row, ACCENT) for row in show.chart(padded, width, height, curve.top))]
+
+
+def _axis(width: int, span_s: int) -> Text:
+    left = f"{show.duration(span_s)} ago "
+    return Text(left + "─" * (width - len(left) - 4) + " now", FAINT)

@@ -1,0 +1,126 @@
+"""An hour of the past, one sample a second, in bounded memory. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from dynamo_cli.telemetry.snapshot import Snapshot
+
+KEPT = 3600
+RATE_WINDOW_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One second; None where nothing was measured.
+
+    Attributes:
+        at_s: uptime of the server.
+        hit_*: ratios of the last minute.
+    """
+
+    at_s: float
+    requests_per_s: float
+    in_flight: int
+    output_tokens_per_s: float
+    ttft_p50_s: float | None
+    ttft_p95_s: float | None
+    itl_p95_s: float | None
+    hit_measured: float | None
+    hit_estimated: float | None
+    hit_limit: float | None
+    event_blocks_per_s: float
+    depth_jobs: int
+    oldest_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Per second, over the last few seconds: what goes along the arrows of the picture."""
+
+    decisions: float = 0.0
+    pushed: float = 0.0
+    pulled: float = 0.0
+    notified: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    at_s: float
+    decisions: int
+    pushed: int
+    pulled: int
+    notified: int
+
+
+class History:
+    """The samples of one server; a new life of it begins anew."""
+
+    def __init__(self) -> None:
+        self._samples: deque[Sample] = deque(maxlen=KEPT)
+        self._totals: deque[_Totals] = deque()
+
+    def add(self, snapshot: Snapshot) -> None:
+        """A snapshot came."""
+        now_s = snapshot.uptime_s
+        if self._totals and now_s < self._totals[-1].at_s:
+            self._samples.clear()
+            self._totals.clear()
+        self._totals.append(_totals(snapshot))
+        while self._totals[0].at_s < now_s - RATE_WINDOW_S:
+            self._totals.popleft()
+        if not self._samples or int(self._samples[-1].at_s) != int(now_s):
+            self._samples.append(_sample(snapshot))
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Oldest first."""
+        return tuple(self._samples)
+
+    def flow(self) -> Flow:
+        """As of the last snapshot."""
+        if len(self._totals) < 2:
+            return Flow()
+        first, last = self._totals[0], self._totals[-1]
+        seconds = last.at_s - first.at_s
+        if seconds <= 0:
+            return Flow()
+        return Flow(
+            max(last.decisions - first.decisions, 0) / seconds,
+            max(last.pushed - first.pushed, 0) / seconds,
+            max(last.pulled - first.pulled, 0) / seconds,
+            max(last.notified - first.notified, 0) / seconds,
+        )
+
+
+def _totals(snapshot: Snapshot) -> _Totals:
+    router, prefill = snapshot.router, snapshot.prefill
+    waiting = prefill.depth_jobs if prefill else 0
+    taken = prefill.taken if prefill else 0
+    return _Totals(
+        snapshot.uptime_s,
+        sum(router.decisions.values()) if router else 0,
+        taken,
+        taken - waiting,
+        prefill.ended.get("done", 0) if prefill else 0,
+    )
+
+
+def _sample(snapshot: Snapshot) -> Sample:
+    traffic, router, prefill = snapshot.traffic, snapshot.router, snapshot.prefill
+    recent = router.recent if router else None
+    return Sample(
+        at_s=snapshot.uptime_s,
+        requests_per_s=traffic.requests_per_s,
+        in_flight=traffic.in_flight,
+        output_tokens_per_s=traffic.output_tokens_per_s,
+        ttft_p50_s=traffic.ttft_p50_s,
+        ttft_p95_s=traffic.ttft_p95_s,
+        itl_p95_s=traffic.itl_p95_s,
+        hit_measured=recent.measured if recent else traffic.hit_ratio,
+        hit_estimated=recent.estimated if recent else None,
+        hit_limit=recent.limit if recent else None,
+        event_blocks_per_s=router.event_blocks_per_s if router else 0.0,
+        depth_jobs=prefill.depth_jobs if prefill else 0,
+        oldest_age_s=prefill.oldest_age_s if prefill else 0.0,
+    )

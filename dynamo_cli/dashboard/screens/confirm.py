@@ -1,0 +1,38 @@
+"""A question before something ends."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+
+class Confirm(ModalScreen[bool]):
+    """Yes or no.
+
+    Args:
+        question: what is asked, and what yes does.
+    """
+
+    BINDINGS = [
+        Binding("y,enter", "answer(True)", "yes"),
+        Binding("n,escape,q", "answer(False)", "no"),
+    ]
+
+    def __init__(self, question: str) -> None:
+        super().__init__()
+        self._question = question
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="confirm"):
+            yield Static(self._question)
+            yield Static(
+                "[@click=screen.answer(True)][bold]y[/bold] finish them and stop[/]    "
+                "[@click=screen.answer(False)][bold]n[/bold] go on[/]",
+                id="confirm-answers",
+            )
+
+    def action_answer(self, yes: bool) -> None:
+        self.dismiss(yes)

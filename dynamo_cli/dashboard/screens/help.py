@@ -1,0 +1,53 @@
+"""All keys, and what the signs mean."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG
+from dynamo_cli.dashboard.screens.detail import Detail
+
+KEYS = (
+    ("1 … 6", "open a tab; Tab goes to the next table in it"),
+    ("/", "filter the table: rows with all these words; Esc shows all again"),
+    ("s  S", "sort by the next column; the other way round"),
+    ("Space", "pause what is shown; the past goes on being kept"),
+    ("Enter", "details of the row; Esc goes back"),
+    ("↑ ↓ PgUp PgDn Home End", "move; End follows what is new"),
+    ("f", "follow the end of a list, or stop"),
+    ("l  r", "logs: least level; only one role"),
+    ("z", "curves over 1 minute, 5 minutes, 1 hour"),
+    ("y", "copy the row, the details, or the text that the mouse has marked"),
+    ("t", "next theme"),
+    ("w", "write the screen to an SVG file"),
+    ("Ctrl+P", "all commands by name"),
+    ("q", "quit; a server that runs here finishes its requests first"),
+    ("Ctrl+C", "the same without a question"),
+)
+SIGNS = (
+    ("● ○ ↻ ✗ ■", "ready, on its way, restarting, failed, stopped"),
+    ("⚠ ◆", "an alarm with what to do, the odd one out among the workers"),
+    ("→ 1", "the worker that was chosen"),
+    ("·▁▄█", "share of a prompt that each worker holds, in the order of the workers"),
+    ("↓64/32", "cached tokens: 64 predicted, but only 32 found"),
+    ("a/b ms", "median / 95th percentile of the last seconds"),
+)
+
+
+class Help(Detail):
+    """Over everything, until Escape."""
+
+    def __init__(self) -> None:
+        super().__init__("help", _text())
+
+
+def _text() -> Text:
+    lines = [Text("keys", f"{STRONG} {ACCENT}")]
+    lines += [_line(key, what) for key, what in KEYS]
+    lines += [Text(""), Text("signs", f"{STRONG} {ACCENT}")]
+    lines += [_line(sign, what) for sign, what in SIGNS]
+    return Text("\n").join(lines)
+
+
+def _line(name: str, what: str) -> Text:
+    return Text.assemble((f"{name:<24}", STRONG), (what, FAINT))

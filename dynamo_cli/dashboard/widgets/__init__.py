@@ -1,0 +1,1 @@
+"""Widgets: each shows a board, and nothing of its own."""

@@ -1,0 +1,58 @@
+"""The picture of the tree, the start, what needs attention, and the last minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.text import Text
+from textual.app import ComposeResult
+
+from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw import overview, picture, trends
+from dynamo_cli.dashboard.draw.trends import Curve
+from dynamo_cli.dashboard.model import Board
+from dynamo_cli.dashboard.widgets.pane import Pane
+from dynamo_cli.dashboard.widgets.tab import Tab
+
+BOTH_FROM_LINES = 36
+CURVES = (
+    Curve("requests/s", lambda one: one.requests_per_s),
+    Curve("output tok/s", lambda one: one.output_tokens_per_s),
+    Curve("TTFT p95", lambda one: one.ttft_p95_s, show.seconds),
+    Curve("ITL p95", lambda one: one.itl_p95_s, show.seconds),
+    Curve("in flight", lambda one: one.in_flight),
+    Curve("hit rate, measured", lambda one: one.hit_measured, show.percent, 1.0),
+)
+
+
+class Overview(Tab):
+    """The first tab.
+
+    Args:
+        span_s: how far back curves go.
+    """
+
+    def __init__(self, span_s: Callable[[], int]) -> None:
+        super().__init__(id="overview")
+        self._span_s = span_s
+
+    def compose(self) -> ComposeResult:
+        yield Pane(self._picture, id="picture")
+        yield Pane(lambda board, width, _: overview.startup(board, width), id="startup")
+        yield Pane(lambda board, *_: overview.attention(board), id="attention")
+        yield Pane(self._trends, id="trends", classes="trends")
+
+    def show(self, board: Board) -> None:
+        room = self.size.height >= BOTH_FROM_LINES
+        starting = board.starting or board.snapshot is None
+        self.query_one("#picture").display = bool(board.processes) and (room or not starting)
+        self.query_one("#startup").display = starting
+        self.query_one("#trends").display = not starting
+        super().show(board)
+
+    @staticmethod
+    def _picture(board: Board, width: int, _: int) -> Text:
+        return picture.draw(board, width) if board.processes else Text("")
+
+    def _trends(self, board: Board, width: int, height: int) -> Text:
+        return trends.draw(board.samples, CURVES, width, height, self._span_s())

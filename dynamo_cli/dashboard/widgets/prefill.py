@@ -1,0 +1,32 @@
+"""The prefill queue, what goes there and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.text import Text
+from textual.app import ComposeResult
+
+from dynamo_cli.dashboard.draw import prefill, trends
+from dynamo_cli.dashboard.model import Board
+from dynamo_cli.dashboard.widgets.pane import Pane
+from dynamo_cli.dashboard.widgets.tab import Tab
+
+
+class Prefill(Tab):
+    """The fifth tab.
+
+    Args:
+        span_s: how far back curves go.
+    """
+
+    def __init__(self, span_s: Callable[[], int]) -> None:
+        super().__init__(id="prefill")
+        self._span_s = span_s
+
+    def compose(self) -> ComposeResult:
+        yield Pane(lambda board, width, _: prefill.draw(board, width), id="prefill-numbers")
+        yield Pane(self._trends, classes="trends")
+
+    def _trends(self, board: Board, width: int, height: int) -> Text:
+        return trends.draw(board.samples, prefill.CURVES, width, height, self._span_s())

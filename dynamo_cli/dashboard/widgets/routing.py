@@ -1,0 +1,48 @@
+"""Routing decisions as they happen."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.app import ComposeResult
+
+from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw.style import FAINT, WARN, clipped, joined
+from dynamo_cli.dashboard.draw.tables import DECISIONS
+from dynamo_cli.dashboard.model import Board
+from dynamo_cli.dashboard.widgets.pane import Pane
+from dynamo_cli.dashboard.widgets.tab import Tab
+from dynamo_cli.dashboard.widgets.table import Table
+
+
+class Routing(Tab):
+    """The third tab."""
+
+    def __init__(self) -> None:
+        super().__init__(id="routing")
+
+    def compose(self) -> ComposeResult:
+        yield Pane(lambda board, width, _: summary(board, width), id="routing-summary")
+        yield Table(DECISIONS, id="decisions-table")
+
+    def show(self, board: Board) -> None:
+        super().show(board)
+        self.query_one(Table).show(board.decisions)
+
+
+def summary(board: Board, width: int) -> Text:
+    """The policy, and who was chosen how often."""
+    router = board.snapshot.router if board.snapshot else None
+    if router is None:
+        return Text("There is no router: every request goes to the one worker.", FAINT)
+    total = sum(router.decisions.values()) or 1
+    shares = "  ".join(
+        f"{worker}: {show.percent(count / total)}" for worker, count in router.decisions.items()
+    )
+    parts: list[Text | str] = [
+        router.policy,
+        Text.assemble(f"{show.rate(board.flow.decisions)} ", ("decided", FAINT)),
+        Text.assemble(("chosen ", FAINT), shares) if router.decisions else "",
+        Text.assemble(("waiting ", FAINT), show.number(router.waiting_requests)),
+        Text(f"{show.number(board.missed)} not shown", WARN) if board.missed else "",
+    ]
+    return clipped(joined(parts, "   "), width)

@@ -1,0 +1,26 @@
+"""What a tab is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from textual.containers import Vertical
+
+from dynamo_cli.dashboard.model import Board
+from dynamo_cli.dashboard.widgets.pane import Pane
+from dynamo_cli.dashboard.widgets.table import Table
+
+
+class Tab(Vertical):
+    """Panes and tables that show the same board."""
+
+    def show(self, board: Board) -> None:
+        """Show this from now on."""
+        for pane in self.query(Pane):
+            pane.show(board)
+
+    @property
+    def table(self) -> Table[Any] | None:
+        """The one that keys act upon: that with the focus, else the first."""
+        tables = list(self.query(Table))
+        return next((one for one in tables if one.has_focus), tables[0] if tables else None)

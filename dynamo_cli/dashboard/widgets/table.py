@@ -1,0 +1,267 @@
+"""A table of keyed rows of which only the visible ones are ever drawn.
+
+Textual's own table holds a cell object for each cell. Here ten thousand rows cost what the twenty
+cost that are seen, and neither order nor place of a row changes unless somebody asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from rich.style import Style
+from rich.text import Text
+from textual import events
+from textual.binding import Binding
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.selection import Selection
+from textual.strip import Strip
+
+from dynamo_cli.dashboard.draw.table import Column, Fitted, Spec, fit
+
+T = TypeVar("T")
+ASCENDING, DESCENDING = "▲", "▼"
+CACHED = 2_000
+
+
+class Table(ScrollView, Generic[T], can_focus=True):
+    """Shows items as a `Spec` says.
+
+    Attributes:
+        follow: it stays at its end while that grows (tables with a tail).
+    """
+
+    COMPONENT_CLASSES = {"table--head", "table--cursor"}
+    BINDINGS = [
+        Binding("up,k", "move(-1)", "up", show=False),
+        Binding("down,j", "move(1)", "down", show=False),
+        Binding("pageup", "page(-1)", "page up", show=False),
+        Binding("pagedown", "page(1)", "page down", show=False),
+        Binding("home,g", "first", "first", show=False),
+        Binding("end,G", "last", "last", show=False),
+        Binding("enter", "open", "details", show=False),
+    ]
+
+    class Opened(Message):
+        """Somebody wants to see an item in full."""
+
+        def __init__(self, table: Table[Any], item: object) -> None:
+            super().__init__()
+            self.table = table
+            self.item = item
+
+    def __init__(self, spec: Spec[T], *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self.spec = spec
+        self.follow = spec.tail
+        self._items: Sequence[T] = ()
+        self._rows: list[T] = []
+        self._places: dict[str, int] = {}
+        self._cursor = ""
+        self._filter = ""
+        self._matches: dict[str, bool] = {}
+        self._column: Column[T] | None = None
+        self._descending = False
+        self._order: dict[str, int] = {}
+        self._fitted: Fitted[T] = fit(spec.columns, 80)
+        self._strips: dict[str, tuple[T, Strip]] = {}
+
+    # -- what it shows -----------------------------------------------------------------------
+
+    def show(self, items: Sequence[T]) -> None:
+        """Show these from now on; rows that were there stay where they are."""
+        self._items = items
+        self._arrange()
+
+    def filter(self, words: str) -> None:
+        """Only rows with all these words; none: all rows."""
+        self._filter = words.lower()
+        self._matches.clear()
+        self._arrange()
+
+    def sort_next(self) -> str:
+        """Sort by the next column, or as it came; the title of the column."""
+        columns: list[Column[T] | None] = [None, *(c for c in self.spec.columns if c.order)]
+        self._column = columns[(columns.index(self._column) + 1) % len(columns)]
+        numbers = self._column is not None and self._column.right
+        self._descending = numbers
+        self._sort()
+        return self._column.title or "name" if self._column else "none"
+
+    def sort_reversed(self) -> None:
+        """The other way round."""
+        self._descending = not self._descending
+        self._sort()
+
+    def copied(self) -> str:
+        """What is to be copied of the row with the cursor."""
+        item = self.current
+        return self.spec.copied(item) if item is not None else ""
+
+    @property
+    def current(self) -> T | None:
+        """The item with the cursor."""
+        place = self._places.get(self._cursor)
+        return self._rows[place] if place is not None else None
+
+    def _sort(self) -> None:
+        """Put what is there into order; what comes later goes to the end until the next time."""
+        column = self._column
+        self._order = {}
+        if column is not None and column.order is not None:
+            chosen = sorted(self._items, key=column.order, reverse=self._descending)
+            self._order = {self.spec.key(item): place for place, item in enumerate(chosen)}
+            self.follow = False
+        else:
+            self.follow = self.spec.tail
+        self._arrange()
+
+    def _arrange(self) -> None:
+        key, last = self.spec.key, len(self._order)
+        rows = [item for item in self._items if not self._filter or self._matching(item)]
+        if self._order:
+            rows.sort(key=lambda item: self._order.get(key(item), last))
+        before = self._places.get(self._cursor)
+        self._rows = rows
+        self._places = {key(item): place for place, item in enumerate(rows)}
+        self._keep_cursor(before)
+        self.virtual_size = Size(self.size.width, len(rows) + 1)
+        if self.follow:
+            self.scroll_end(animate=False, immediate=True)
+        elif before is not None and before != (now := self._places.get(self._cursor, before)):
+            self.scroll_to(y=self.scroll_y + now - before, animate=False, immediate=True)
+        self.refresh()
+
+    def _matching(self, item: T) -> bool:
+        key = self.spec.key(item)
+        if (known := self._matches.get(key)) is None:
+            if len(self._matches) > len(self._items) + CACHED:
+                self._matches.clear()
+            words = self.spec.words(item).lower()
+            known = self._matches[key] = all(word in words for word in self._filter.split())
+        return known
+
+    def _keep_cursor(self, before: int | None) -> None:
+        """On its row; at the end when that is followed; else near where it was."""
+        if not self._rows:
+            self._cursor = ""
+        elif self.follow:
+            self._cursor = self.spec.key(self._rows[-1])
+        elif self._cursor not in self._places:
+            place = min(before or 0, len(self._rows) - 1)
+            self._cursor = self.spec.key(self._rows[place])
+
+    # -- moving ------------------------------------------------------------------------------
+
+    def action_move(self, by: int) -> None:
+        self._go(self._places.get(self._cursor, 0) + by)
+
+    def action_page(self, by: int) -> None:
+        self.action_move(by * max(self.size.height - 2, 1))
+
+    def action_first(self) -> None:
+        self._go(0)
+
+    def action_last(self) -> None:
+        self._go(len(self._rows) - 1)
+
+    def action_open(self) -> None:
+        if (item := self.current) is not None:
+            self.post_message(self.Opened(self, item))
+
+    def toggle_follow(self) -> bool:
+        """Stay at the end, or no longer."""
+        self.follow = self.spec.tail and not self.follow
+        self._arrange()
+        return self.follow
+
+    def on_click(self, event: events.Click) -> None:
+        place = int(self.scroll_offset.y) + event.y - 1
+        if event.y and 0 <= place < len(self._rows):
+            self._go(place)
+            if event.chain == 2:
+                self.action_open()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._fitted = fit(self.spec.columns, self._line_width)
+        self._strips.clear()
+        self._arrange()
+
+    def _on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        self.follow = False
+        super()._on_mouse_scroll_up(event)
+
+    def _go(self, place: int) -> None:
+        if not self._rows:
+            return
+        place = min(max(place, 0), len(self._rows) - 1)
+        self._cursor = self.spec.key(self._rows[place])
+        self.follow = self.spec.tail and not self._order and place == len(self._rows) - 1
+        # The head covers the first line of what is seen.
+        self.scroll_to_region(Region(0, place, 1, 2), animate=False, immediate=True)
+        self.refresh()
+
+    # -- drawing -----------------------------------------------------------------------------
+
+    @property
+    def _line_width(self) -> int:
+        return max(self.size.width - 1, 1)  # the last cell may be the scroll bar's
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._strips.clear()
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self.refresh()
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        lines = [self._head(), *(self._fitted.line(item).plain for item in self._rows)]
+        return selection.extract("\n".join(lines)), "\n"
+
+    def render_line(self, y: int) -> Strip:
+        style = self.rich_style
+        width = self.size.width
+        place = int(self.scroll_offset.y) + y - 1
+        if y == 0:
+            head = Text(self._head(), self.get_component_rich_style("table--head"))
+            return self._strip(head, style).adjust_cell_length(width, style)
+        if place >= len(self._rows):
+            empty = self._empty() if y == 1 and not self._rows else Text("")
+            return self._strip(empty, style).adjust_cell_length(width, style)
+        item = self._rows[place]
+        strip = self._row(item, place, style).adjust_cell_length(width, style)
+        if self.spec.key(item) == self._cursor:
+            strip = strip.apply_style(self.get_component_rich_style("table--cursor"))
+        return strip.apply_offsets(0, place + 1)
+
+    def _empty(self) -> Text:
+        text = f"nothing matches {self._filter!r}" if self._filter else self.spec.empty
+        return Text(text, "dim")
+
+    def _head(self) -> str:
+        mark = DESCENDING if self._descending else ASCENDING
+        return self._fitted.head(self._column.title if self._column else "\0", mark)
+
+    def _row(self, item: T, place: int, style: Style) -> Strip:
+        """Drawn once for as long as the item stays the same."""
+        key = self.spec.key(item)
+        selected = self.text_selection.get_span(place + 1) if self.text_selection else None
+        known = self._strips.get(key)
+        if known is not None and known[0] is item and selected is None:
+            return known[1]
+        line = self._fitted.line(item)
+        if selected is not None:
+            start, end = selected
+            mark = self.screen.get_component_rich_style("screen--selection")
+            line.stylize(mark, start, len(line) if end == -1 else end)
+            return self._strip(line, style)
+        if len(self._strips) > CACHED:
+            self._strips.clear()
+        strip = self._strip(line, style)
+        self._strips[key] = (item, strip)
+        return strip
+
+    def _strip(self, text: Text, style: Style) -> Strip:
+        return Strip(text.render(self.app.console), text.cell_len).apply_style(style)

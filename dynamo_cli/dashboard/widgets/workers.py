@@ -1,0 +1,41 @@
+"""A row for each worker, and one for each process."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.app import ComposeResult
+
+from dynamo_cli.dashboard.draw.style import FAINT, WARN
+from dynamo_cli.dashboard.draw.tables import PROCESSES, WORKERS, workers_of
+from dynamo_cli.dashboard.model import Board
+from dynamo_cli.dashboard.widgets.pane import Pane
+from dynamo_cli.dashboard.widgets.tab import Tab
+from dynamo_cli.dashboard.widgets.table import Table
+
+
+class Workers(Tab):
+    """The second tab."""
+
+    def __init__(self) -> None:
+        super().__init__(id="workers")
+
+    def compose(self) -> ComposeResult:
+        yield Pane(lambda board, *_: odd(board), id="odd")
+        yield Table(WORKERS, id="workers-table")
+        yield Table(PROCESSES, id="processes-table")
+
+    def show(self, board: Board) -> None:
+        super().show(board)
+        workers, processes = self.query(Table)
+        rows = workers_of(board)
+        workers.styles.max_height = max(len(rows), 1) + 1
+        workers.show(rows)
+        processes.show(board.processes)
+
+
+def odd(board: Board) -> Text:
+    """The odd one out, by name."""
+    if board.odd:
+        return Text.assemble(("◆ ", WARN), board.odd[0])
+    several = board.snapshot is not None and len(board.snapshot.workers) > 1
+    return Text("no worker stands out" if several else "", FAINT)
