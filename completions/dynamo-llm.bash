@@ -19,7 +19,7 @@ _dynamo_llm_serving() {
     --router) kind=choice words='none random round-robin least-loaded kv' ;;
     --kv-cost) kind=choice words='blocks ancestor' ;;
     --kv-transfer) kind=choice words='shm nixl' ;;
-    --ui) kind=choice words='auto plain none' ;;
+    --ui) kind=choice words='auto dashboard plain none' ;;
     --log-level) kind=choice words='debug info warning error' ;;
     --config | --chat-template | --tool-parser-plugin | --reasoning-parser-plugin | --mm-encoder-fp8-scale-path | --mm-encoder-fp8-scale-save-path) kind=file ;;
     --gdn-prefill-backend) kind=choice words='flashinfer triton cutedsl aiter_flydsl' ;;
@@ -81,18 +81,24 @@ _dynamo_llm() {
     local command= children= options= arguments= kind=none words= serves= index
     for ((index = 1; index < COMP_CWORD; index++)); do
         case "$command ${COMP_WORDS[index]}" in
-        ' completions' | ' config' | ' config show' | ' config init') command+=" ${COMP_WORDS[index]}" ;;
+        ' completions' | ' top' | ' config' | ' config show' | ' config init') command+=" ${COMP_WORDS[index]}" ;;
         *) break ;;
         esac
     done
     case $command in
     '')
-        children='completions config'
+        children='completions top config'
         serves=yes
         ;;
     ' completions')
         options='--install --help'
         arguments='choice bash zsh fish'
+        ;;
+    ' top')
+        options='--url --api-key --once --json --watch --interval --web --web-host --web-port --help'
+        case $flag in
+    --url | --api-key | --interval | --web-host | --web-port) kind=word ;;
+        esac
         ;;
     ' config')
         children='show init'

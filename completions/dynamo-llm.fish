@@ -19,7 +19,7 @@ function __dynamo_llm_command
     set -l command
     for word in $words
         switch "$command $word"
-            case ' completions' ' config' ' config show' ' config init'
+            case ' completions' ' top' ' config' ' config show' ' config init'
                 set command "$command $word"
             case '*'
                 echo -- $command
@@ -43,10 +43,21 @@ end
 
 complete -c dynamo-llm -f
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a completions -d 'Completion for bash, zsh or fish'
+complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a top -d 'Watch a running server'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a config -d 'Show settings, or write a file of them'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -l install -d 'Put it where that shell looks for your own'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -l help -d 'Show the help.'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -f -a 'bash zsh fish'
+complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l url -r -f -d 'Of the server'
+complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l api-key -r -f -d 'If the server wants one'
+complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l once -d 'Print one screen and end'
+complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l json -d 'Print the snapshot as JSON'
+complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l watch -d 'Print a line per interval'
+complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l interval -r -f -d 'Of --watch'
+complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l web -d 'Serve the dashboard to browsers'
+complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l web-host -r -f -d 'Where --web listens'
+complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l web-port -r -f -d 'Port of --web'
+complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l help -d 'Show the help.'
 complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a show -d 'Show what each setting would be, and where that came from'
 complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a init -d 'Write a file in which every setting is explained and nothing is set'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config\'' -l help -d 'Show the help.'
@@ -83,7 +94,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l api-key -r -f -d 'Clients mus
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-body-bytes -r -f -d 'Larger requests get 413'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-inflight -r -f -d 'More requests at once get 429; 0: no limit'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l drain-timeout -r -f -d 'After Ctrl-C, how long running requests may take'
-complete -c dynamo-llm -n '__dynamo_llm_serves' -l ui -r -f -a 'auto plain none' -d 'auto: live start-up view on a terminal, else plain lines'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l ui -r -f -a 'auto dashboard plain none' -d 'auto: the dashboard on a terminal, else plain lines; none: errors only'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-level -r -f -a 'debug info warning error' -d 'Of the engines\' own log'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l config -r -F -d 'Options from a TOML file; those here and in DYNAMO_LLM_* variables co...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l dry-run -d 'Show the plan and start nothing'

@@ -28,6 +28,7 @@ SERVE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 COMMANDS: dict[str, Command] = {
     "completions": Command("dynamo_cli.cli.completions", "Completion for bash, zsh or fish."),
+    "top": Command("dynamo_cli.cli.top", "Watch a running server."),
     "config": Command("dynamo_cli.cli.configure", "Show settings, or write a file of them."),
 }
 

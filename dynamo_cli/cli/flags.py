@@ -20,6 +20,7 @@ class Ui(StrEnum):
     """How progress is shown."""
 
     AUTO = "auto"
+    DASHBOARD = "dashboard"
     PLAIN = "plain"
     NONE = "none"
 
@@ -258,7 +259,8 @@ UiMode = Annotated[
     _option(
         "--ui",
         panel=INTERFACE,
-        help="[b]auto[/b]: live start-up view on a terminal, else plain lines.",
+        help="[b]auto[/b]: the dashboard on a terminal, else [b]plain[/b] lines; [b]none[/b]: "
+        "errors only.",
     ),
 ]
 EngineLogLevel = Annotated[

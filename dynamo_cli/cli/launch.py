@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from rich.progress import Progress as Bar
 from dynamo_cli.cli import plan
 from dynamo_cli.cli.machine import read_machine
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
-from dynamo_cli.cli.views import LiveView, NullView, PlainView
+from dynamo_cli.cli.views import NullView, PlainView
+from dynamo_cli.errors import UsageError
 from dynamo_cli.models import catalog
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from dynamo_cli.models.progress import Progress
     from dynamo_cli.supervisor.view import View
 
-PLAIN, NONE = "plain", "none"
+AUTO, DASHBOARD, NONE = "auto", "dashboard", "none"
+TERMINAL = (sys.stdin, sys.stdout, sys.stderr)
+"""All three: the dashboard reads keys from the first and draws on the last."""
 
 
 def show_plan(typed: Typed, *, as_json: bool) -> None:
@@ -42,26 +46,43 @@ def serve(typed: Typed, ui: str) -> int:
     from dynamo_cli import supervisor  # noqa: PLC0415 - a dry run needs none of it
 
     config = resolve(typed, read_machine())
-    console = Console(stderr=True)
-    view = _view(ui, console, config.engine.log_level)
+    dashboard = wants_dashboard(ui, all(stream.isatty() for stream in TERMINAL))
+    plain = NullView(sys.stderr) if ui == NONE else PlainView(sys.stderr, config.engine.log_level)
     for warning in warnings(typed):
-        view.notice("WARNING", warning)
-    return supervisor.run(_with_model(config, console, view), view)
+        plain.notice("WARNING", warning)
+    config = _with_model(config, plain, bars=dashboard)
+    return _serve_below_dashboard(config, plain) if dashboard else supervisor.run(config, plain)
 
 
-def _view(ui: str, console: Console, log_level: str) -> View:
-    if ui == NONE:
-        return NullView(sys.stderr)
-    if ui == PLAIN or not console.is_terminal:
-        return PlainView(sys.stderr, log_level)
-    return LiveView(console, log_level)
+def wants_dashboard(ui: str, terminal: bool) -> bool:
+    """Whether the dashboard is shown.
+
+    Args:
+        terminal: it would have one for its keys and its picture.
+
+    Raises:
+        UsageError: it was asked for, and there is no terminal.
+    """
+    if ui == DASHBOARD and not terminal:
+        raise UsageError("--ui dashboard needs a terminal; --ui plain needs none.")
+    return ui == DASHBOARD or (ui == AUTO and terminal)
 
 
-def _with_model(config: ServeConfig, console: Console, view: View) -> ServeConfig:
+def _serve_below_dashboard(config: ServeConfig, plain: View) -> int:
+    from dynamo_cli import supervisor  # noqa: PLC0415
+    from dynamo_cli.dashboard.embedded import Embedded  # noqa: PLC0415 - only who sees it loads it
+
+    key = next(iter(config.frontend.api_keys), "")
+    view = Embedded(plain, api_key=key)
+    return asyncio.run(view.beside(supervisor.serve(config, view)))
+
+
+def _with_model(config: ServeConfig, view: View, *, bars: bool) -> ServeConfig:
     """The plan with the place of the model's files; fetching them shows."""
     model = config.engine.model
-    if isinstance(view, LiveView):
+    if bars:
         columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
+        console = Console(stderr=True)
         with Bar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
             found = catalog.resolve(model, _BarStages(bar))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import aiohttp
 import msgspec
@@ -40,7 +40,7 @@ class Client:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._interval_s = interval_s
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event]:
         """What is heard, and each change of the connection. Never ends."""
         delay = FIRST_RETRY_S
         while True:
@@ -53,7 +53,7 @@ class Client:
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_S)
 
-    async def once(self) -> AsyncIterator[Event]:
+    async def once(self) -> AsyncGenerator[Event]:
         """What is heard until the connection ends.
 
         Raises:
@@ -81,7 +81,7 @@ class Client:
         except msgspec.DecodeError as error:
             raise _other_version(self.url, error) from error
 
-    async def _listen(self) -> AsyncIterator[Event]:
+    async def _listen(self) -> AsyncGenerator[Event]:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
         )

@@ -205,10 +205,10 @@ class Exchange:
         meter = self._meter
         meter.recent_output.add(tokens, now_ns)
         if call.last_token_ns:
-            meter.next_token((now_ns - call.last_token_ns) / SECOND_NS, now_ns)
+            meter.next_token((now_ns - call.last_token_ns) / SECOND_NS, now_ns, call.worker)
         else:
             call.first_token_ns = now_ns
-            meter.first_token((now_ns - call.arrival_ns) / SECOND_NS, now_ns)
+            meter.first_token((now_ns - call.arrival_ns) / SECOND_NS, now_ns, call.worker)
         call.last_token_ns = now_ns
 
     def finished(self, message: Finish) -> None:

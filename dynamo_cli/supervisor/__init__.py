@@ -10,6 +10,11 @@ from dynamo_cli.supervisor.view import View
 
 def run(config: ServeConfig, view: View) -> int:
     """Serve until a signal or a failure; see `Supervisor.run`."""
+    return asyncio.run(serve(config, view))
+
+
+async def serve(config: ServeConfig, view: View) -> int:
+    """The same, beside whatever else this event loop does."""
     from dynamo_cli.supervisor.supervisor import Supervisor  # noqa: PLC0415 - children import this package
 
-    return asyncio.run(Supervisor(config, view).run())
+    return await Supervisor(config, view).run()

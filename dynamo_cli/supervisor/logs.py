@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from itertools import islice
 from typing import NamedTuple
@@ -13,6 +14,9 @@ LEVEL_END = "\x1f"
 """Our formatter writes ``LEVEL<unit separator>text``; output of anything else has no such mark."""
 
 UNMARKED = "INFO"
+
+UNSEEN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+"""Escape sequences and control characters: they are for a terminal that is not there."""
 
 TAIL_LINES = 20
 
@@ -36,7 +40,7 @@ class LogLines:
     def feed(self, data: bytes) -> list[Line]:
         """The lines that `data` completes."""
         *whole, self._rest = (self._rest + data).split(b"\n")
-        return [self._line(raw) for raw in whole if raw.strip()]
+        return [line for raw in whole if (line := self._line(raw)).text]
 
     def end(self) -> list[Line]:
         """The last line, when it had no end."""
@@ -44,9 +48,15 @@ class LogLines:
 
     def _line(self, raw: bytes) -> Line:
         before, mark, after = raw.decode(errors="replace").rstrip().partition(LEVEL_END)
-        line = Line(before, after) if mark else Line(UNMARKED, before)
-        self.tail.append(line.text)
+        line = Line(before, _seen(after)) if mark else Line(UNMARKED, _seen(before))
+        if line.text:
+            self.tail.append(line.text)
         return line
+
+
+def _seen(text: str) -> str:
+    """What of it a terminal would show: the last state of a progress bar, and no escapes."""
+    return UNSEEN.sub("", text.rstrip("\r").rpartition("\r")[2]).rstrip()
 
 
 class LogFeed:

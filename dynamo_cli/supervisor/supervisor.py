@@ -87,6 +87,7 @@ class Supervisor:
         try:
             self._start_missing(engines=False)
             failure = await self._end
+            self._view.ending()
             if failure is None:
                 await self._until_forced(self._drain())
         finally:

@@ -21,5 +21,8 @@ class View(Protocol):
     def notice(self, level: str, text: str) -> None:
         """Something the supervisor has to say: restarts, drains, deaths."""
 
+    def ending(self) -> None:
+        """The run is about to end; what follows are its last words."""
+
     def close(self) -> None:
         """Nothing more will come."""

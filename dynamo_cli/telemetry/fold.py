@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dynamo_cli import __version__
 from dynamo_cli.messages import (
@@ -22,7 +22,7 @@ from dynamo_cli.messages import (
 from dynamo_cli.telemetry.alarms import Watch, no_router, old_jobs, silence
 from dynamo_cli.telemetry.decisions import DecisionLog
 from dynamo_cli.telemetry.logs import LogRing
-from dynamo_cli.telemetry.meter import Meter
+from dynamo_cli.telemetry.meter import Latency, Meter
 from dynamo_cli.telemetry.prefill import PrefillFold
 from dynamo_cli.telemetry.rates import WorkerRates
 from dynamo_cli.telemetry.routing import RoutingFold
@@ -217,6 +217,7 @@ class Fold:
             ),
             **totals,
             **self._rates[index].view(now_ns)._asdict(),
+            **_latency(self._meter, index, now_ns),
         )
 
     def _alarms(
@@ -238,6 +239,13 @@ def _added(before: dict[K, int], now: dict[K, int]) -> dict[K, int]:
 
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
+
+
+def _latency(meter: Meter, worker: int, now_ns: int) -> dict[str, Any]:
+    known = meter.workers.get(worker) or Latency()
+    ttft_p50, ttft_p95 = known.ttft.percentiles(now_ns, 0.5, 0.95)
+    (itl_p95,) = known.itl.percentiles(now_ns, 0.95)
+    return {"ttft_p50_s": ttft_p50, "ttft_p95_s": ttft_p95, "itl_p95_s": itl_p95}
 
 
 def _process(state: ProcessState, now_ns: int, rss_bytes: int) -> ProcessView:

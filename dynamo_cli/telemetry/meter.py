@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 
-from dynamo_cli.messages import Usage
+from dynamo_cli.messages import NO_WORKER, Usage
 from dynamo_cli.telemetry.window import WindowSamples, WindowSum
 
 # Bounds in seconds: from a step of a tiny model to a long queue.
@@ -53,6 +53,14 @@ class Histogram:
         return pairs
 
 
+class Latency:
+    """How long the streams of one worker were waited for, in the last seconds."""
+
+    def __init__(self) -> None:
+        self.ttft = WindowSamples(limit=1024)
+        self.itl = WindowSamples(limit=1024)
+
+
 class Meter:
     """What requests did, as the frontend saw it.
 
@@ -61,6 +69,7 @@ class Meter:
         in_flight: now.
         errors: by kind.
         aborts: by reason.
+        workers: by index.
     """
 
     def __init__(self) -> None:
@@ -78,16 +87,21 @@ class Meter:
         self.recent_cached = WindowSum()
         self.recent_ttft = WindowSamples()
         self.recent_itl = WindowSamples()
+        self.workers: defaultdict[int, Latency] = defaultdict(Latency)
 
-    def first_token(self, ttft_s: float, now_ns: int) -> None:
-        """A stream's first tokens came."""
+    def first_token(self, ttft_s: float, now_ns: int, worker: int = NO_WORKER) -> None:
+        """A stream's first tokens came, from this worker as far as it is known."""
         self.ttft.observe(ttft_s)
         self.recent_ttft.add(ttft_s, now_ns)
+        if worker != NO_WORKER:
+            self.workers[worker].ttft.add(ttft_s, now_ns)
 
-    def next_token(self, itl_s: float, now_ns: int) -> None:
-        """More tokens of a stream came."""
+    def next_token(self, itl_s: float, now_ns: int, worker: int = NO_WORKER) -> None:
+        """More tokens of a stream came, likewise."""
         self.itl.observe(itl_s)
         self.recent_itl.add(itl_s, now_ns)
+        if worker != NO_WORKER:
+            self.workers[worker].itl.add(itl_s, now_ns)
 
     def ended(self, endpoint: str, status: int, e2e_s: float, now_ns: int) -> None:
         """A request ended; how long it took counts only when it went well."""

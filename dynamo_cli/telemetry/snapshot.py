@@ -55,9 +55,9 @@ class WorkerView(msgspec.Struct, frozen=True):
     prompt_tokens_per_s: float
     output_tokens_per_s: float
     recent_hit_ratio: float | None
-    ttft_p50_s: float | None = None
-    ttft_p95_s: float | None = None
-    itl_p95_s: float | None = None
+    ttft_p50_s: float | None
+    ttft_p95_s: float | None
+    itl_p95_s: float | None
 
 
 class RouterWorkerView(msgspec.Struct, frozen=True):

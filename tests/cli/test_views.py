@@ -1,4 +1,4 @@
-"""What a run looks like: plain lines and the live table."""
+"""What a run looks like without a dashboard."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import io
 import re
 import time
 
-from rich.console import Console
-
-from dynamo_cli.cli.views import LiveView, NullView, PlainView
+from dynamo_cli.cli.views import NullView, PlainView
 from dynamo_cli.messages import Phase, ProcessState
 from dynamo_cli.topology import Role
 
@@ -61,33 +59,3 @@ def test_null_view_has_errors_only() -> None:
     assert out.getvalue() == ""
     view.notice("ERROR", "loud")
     assert out.getvalue().endswith("loud\n")
-
-
-def test_the_live_table_shows_phase_time_and_reason_within_80_columns() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-    view = LiveView(console)
-    view.processes(
-        [
-            state(Role.ROUTER, Phase.READY),
-            state(Role.WORKER, Phase.LOADING, "a long reason " * 20),
-            state(Role.FRONTEND, Phase.FAILED, "no luck"),
-        ]
-    )
-    view.close()
-    recorder = Console(record=True, width=80, file=io.StringIO())
-    recorder.print(view.render())
-    text = recorder.export_text()
-    assert re.search(r"router +● ready +2\.0", text)
-    assert re.search(r"worker +○ loading weights +3\.0", text)
-    assert "✗ failed" in text
-    assert len(text.splitlines()) == 4, "a long reason is cut, not wrapped"
-
-
-def test_the_url_and_a_curl_stay_when_the_table_goes() -> None:
-    out = io.StringIO()
-    view = LiveView(Console(file=out, force_terminal=True, width=80, color_system=None))
-    view.processes([state(Role.ROUTER, Phase.STARTING)])
-    view.serving("http://localhost:8181/v1", "curl http://localhost:8181/v1/models")
-    last = out.getvalue().split("ready in")[1]
-    assert "http://localhost:8181/v1\n" in last
-    assert "\ncurl http://localhost:8181/v1/models\n" in last

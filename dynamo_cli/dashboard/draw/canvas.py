@@ -6,6 +6,13 @@ from rich.text import Text
 
 from dynamo_cli.dashboard.draw.style import STRONG, clipped
 
+NARROW = 18
+
+
+def pad(width: int) -> int:
+    """Empty cells inside a frame of that width, at each side."""
+    return 1 if width > NARROW else 0
+
 
 class Canvas:
     """`width` x `height` cells, empty at first; what is drawn beside it is lost."""
@@ -28,10 +35,14 @@ class Canvas:
         """A frame with its title in the upper edge; `style` is that of the frame."""
         inner = width - 2
         self.put(x, y, "╭" + "─" * inner + "╮", style)
-        self.put(x + 1, y, clipped(Text(f" {title} ", STRONG), inner))
+        self.put(
+            x + 1,
+            y,
+            clipped(Text(f" {title} " if len(title) < inner - 1 else title, STRONG), inner),
+        )
         for row, line in enumerate(lines, y + 1):
             self.put(x, row, "│" + " " * inner + "│", style)
-            self.put(x + 2, row, clipped(line, inner - 2))
+            self.put(x + 1 + pad(width), row, clipped(line, inner - 2 * pad(width)))
         self.put(x, y + len(lines) + 1, "╰" + "─" * inner + "╯", style)
 
     def text(self) -> Text:

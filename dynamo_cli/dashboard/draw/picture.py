@@ -9,14 +9,15 @@ from statistics import fmean
 from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
-from dynamo_cli.dashboard.draw.canvas import Canvas
+from dynamo_cli.dashboard.draw.canvas import Canvas, pad
 from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, joined, phase_style, phase_text
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.messages import Phase
 from dynamo_cli.telemetry.snapshot import PrefillView, ProcessView, RouterView, Snapshot
 from dynamo_cli.topology import Role
 
-BOX_LEAST, BOX_MOST, ARROW_LEAST, ARROW_MOST = 14, 24, 6, 18
+BOX_LEAST, BOX_MOST, ARROW_LEAST, ARROW_MOST = 15, 24, 6, 18
+LEAST_WIDTH = 4 * BOX_LEAST + 3 * ARROW_LEAST
 HIGH, FLAT, GAP = 5, 3, 2
 """Heights: of a box with three lines, of one with one line, of arrows up and down."""
 
@@ -58,7 +59,7 @@ def draw(board: Board, width: int) -> Text:
 
 
 def _layout(width: int, boxes: int, row: int) -> _Layout:
-    box = min(max((width - (boxes - 1) * ARROW_LEAST) // boxes - 2, BOX_LEAST), BOX_MOST)
+    box = min(max((width - (boxes - 1) * ARROW_LEAST) // boxes, BOX_LEAST), BOX_MOST)
     arrow = min(max((width - boxes * box) // (boxes - 1), ARROW_LEAST), ARROW_MOST)
     return _Layout(box, arrow, row)
 
@@ -92,7 +93,7 @@ def _box(
 ) -> None:
     """One of the middle row."""
     lines = [phase_text(processes)] if processes else [Text(show.NONE, FAINT)]
-    lines += [_pair(label, value, at.box - 4) for label, value in numbers]
+    lines += [_pair(label, value, at.box - 2 * pad(at.box) - 2) for label, value in numbers]
     canvas.box(at.x(place), at.row, at.box, title, lines, _frame(processes))
 
 

@@ -84,7 +84,8 @@ def _transfers(prefill: PrefillView) -> list[Text]:
         speed = f", {show.size(size / spent)}/s" if spent else ""
         lines.append(
             _line(
-                direction, f"{show.number(prefill.copies[direction])} × , {show.size(size)}{speed}"
+                direction,
+                f"{show.number(prefill.copies[direction])} copies, {show.size(size)}{speed}",
             )
         )
     if prefill.failures:

@@ -10,7 +10,6 @@ KEYS = (
     ("s", "sort", "sort"),
     ("␣", "pause", "pause"),
     ("⏎", "details", "details"),
-    ("z", "zoom", "zoom"),
     ("t", "theme", "next_theme"),
     ("w", "picture", "write_picture"),
     ("q", "quit", "leave"),

@@ -1,0 +1,142 @@
+"""``dynamo-llm top``: watch a running server, from here or from another machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import socket
+import sys
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dynamo_cli.config import DEFAULT_PORT
+from dynamo_cli.errors import PortInUse, UsageError
+
+if TYPE_CHECKING:
+    from dynamo_cli.dashboard.client import Client
+
+API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
+DEFAULT_URL = f"http://localhost:{DEFAULT_PORT}"
+WEB_PORT = 8182
+MAIN = "from dynamo_cli.cli import main; main()"
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode="rich", context_settings={"max_content_width": 100}
+)
+
+
+@app.command()
+def top(
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Of the server.")] = DEFAULT_URL,
+    api_key: Annotated[
+        str,
+        typer.Option(
+            "--api-key",
+            metavar="KEY",
+            help=f"If the server wants one. Also {API_KEY_VARIABLE}, of which the first is taken.",
+        ),
+    ] = "",
+    once: Annotated[bool, typer.Option("--once", help="Print one screen and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the snapshot as JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Print a line per interval.")] = False,
+    interval_s: Annotated[
+        float,
+        typer.Option("--interval", min=0.25, metavar="SECONDS", help="Of --watch."),
+    ] = 1.0,
+    web: Annotated[bool, typer.Option("--web", help="Serve the dashboard to browsers.")] = False,
+    web_host: Annotated[
+        str, typer.Option("--web-host", metavar="ADDRESS", help="Where --web listens.")
+    ] = "127.0.0.1",
+    web_port: Annotated[
+        int, typer.Option("--web-port", min=1, max=65535, help="Port of --web.")
+    ] = WEB_PORT,
+) -> None:
+    """Show what a server does, live. Leaving it never touches the server."""
+    if once + as_json + watch + web > 1:
+        raise UsageError("choose one of --once, --json, --watch and --web.")
+    url, key = _address(url), api_key or _key_of_the_environment()
+    if web:
+        _serve_browsers(url, key, web_host, web_port)
+        return
+    from dynamo_cli.dashboard.client import Client  # noqa: PLC0415 - help needs none of it
+
+    client = Client(url, key)
+    if once or as_json:
+        asyncio.run(_print_once(client, as_json=as_json))
+    elif watch:
+        asyncio.run(_print_lines(client, interval_s))
+    else:
+        _attach(client)
+
+
+def _address(url: str) -> str:
+    """With a scheme and without a path; ``host:port`` will do."""
+    url = url if "://" in url else f"http://{url}"
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"--url is the address of a server like {DEFAULT_URL}, not {url!r}.")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _key_of_the_environment() -> str:
+    return os.environ.get(API_KEY_VARIABLE, "").partition(",")[0]
+
+
+def _attach(client: Client) -> None:
+    terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    # A page of --web has no terminal of its own.
+    if not terminal and "TEXTUAL_DRIVER" not in os.environ:
+        raise UsageError("top needs a terminal; without one use --once, --json or --watch.")
+    from dynamo_cli.dashboard import attached  # noqa: PLC0415
+
+    attached.run(client)
+
+
+async def _print_once(client: Client, *, as_json: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from dynamo_cli.dashboard import printed  # noqa: PLC0415
+
+    board = await printed.first_board(client)
+    if as_json:
+        sys.stdout.write(printed.as_json(board) + "\n")
+    else:
+        printed.screen(board, Console())
+
+
+async def _print_lines(client: Client, interval_s: float) -> None:
+    """Until Ctrl-C, or until the server goes."""
+    from dynamo_cli.dashboard import printed  # noqa: PLC0415
+
+    print(printed.WATCH_HEAD, flush=True)
+    due = 0.0
+    async with aclosing(printed.boards(client)) as boards:
+        async for board in boards:
+            if time.monotonic() >= due:
+                due = max(due, time.monotonic() - interval_s) + interval_s
+                print(printed.watch_line(board), flush=True)
+
+
+def _serve_browsers(url: str, key: str, host: str, port: int) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from dynamo_cli.dashboard.web import WebDashboard  # noqa: PLC0415
+
+    _check_port(host, port)
+    # Not in its arguments, where everybody on this machine could read it.
+    os.environ[API_KEY_VARIABLE] = key
+    command = shlex.join([sys.executable, "-c", MAIN, "top", "--url", url])
+    WebDashboard(command, host, port, Console(stderr=True)).serve()
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise PortInUse(
+            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}. "
+            "Choose another with --web-host or --web-port."
+        ) from error

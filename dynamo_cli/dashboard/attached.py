@@ -1,0 +1,31 @@
+"""The dashboard over a server that runs elsewhere: quitting it leaves the server alone."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from dynamo_cli.dashboard.app import Dashboard
+from dynamo_cli.dashboard.client import Client
+from dynamo_cli.dashboard.embedded import where
+from dynamo_cli.dashboard.model import Fold
+from dynamo_cli.errors import InternalError
+
+
+def run(client: Client) -> None:
+    """Until somebody quits.
+
+    Raises:
+        InternalError: the dashboard has a bug.
+    """
+    asyncio.run(_run(client))
+
+
+async def _run(client: Client) -> None:
+    app = Dashboard(Fold(client.url), follow=client.events, timelines=client.timelines)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, app.exit)
+    await app.run_async()
+    if app.failure is not None:
+        raise InternalError(f"the dashboard failed: {where(app.failure)}.")

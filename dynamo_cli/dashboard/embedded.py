@@ -1,0 +1,161 @@
+"""The dashboard over a server that runs in the same process: its supervisor's view."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from dynamo_cli.dashboard.app import Dashboard
+from dynamo_cli.dashboard.client import Client
+from dynamo_cli.dashboard.events import Event, Lines, Table
+from dynamo_cli.dashboard.model import Fold
+from dynamo_cli.messages import Phase, ProcessState
+from dynamo_cli.supervisor.view import View
+from dynamo_cli.telemetry.logs import LogView
+from dynamo_cli.telemetry.snapshot import ProcessView
+from dynamo_cli.topology import Role
+
+OWN_NAME = "dynamo-llm"
+SECOND_NS = 1_000_000_000
+LAST_WORDS = 200
+FRESH_S = 5.0
+"""Of what was said before the end: no older line belongs to it."""
+
+
+class Embedded:
+    """Shows the dashboard while the tree runs, and plain lines once it is closed.
+
+    Args:
+        plain: where lines go after the dashboard, and would have gone without it.
+        api_key: one that the frontend takes.
+    """
+
+    def __init__(self, plain: View, api_key: str = "") -> None:
+        self._plain = plain
+        self._client = Client("", api_key)
+        self._fold = Fold()
+        self._known = asyncio.Event()
+        self._app = Dashboard(
+            self._fold,
+            follow=self._follow,
+            timelines=self._client.timelines,
+            stop=lambda: signal.raise_signal(signal.SIGINT),
+        )
+        self._said: deque[tuple[float, Callable[[], None]]] = deque(maxlen=LAST_WORDS)
+        self._number = 0
+        self._served = self._open = False
+
+    async def beside(self, serving: Coroutine[Any, Any, int]) -> int:
+        """Run the dashboard until the server has ended; whatever happens to it, serving goes on.
+
+        Returns:
+            the exit code of the server; its failures pass.
+        """
+        self._open = True
+        dashboard = asyncio.create_task(self._app.run_async())
+        dashboard.add_done_callback(self._closed)
+        try:
+            return await serving
+        finally:
+            self._app.exit()
+            await asyncio.wait([dashboard])
+
+    def _closed(self, dashboard: asyncio.Task[None]) -> None:
+        """The terminal is as it was: say what is left to say."""
+        self._open = False
+        for number in (signal.SIGTSTP, signal.SIGCONT):
+            signal.signal(number, signal.SIG_DFL)
+        for _, say in self._said:
+            say()
+        self._said.clear()
+        failure = self._app.failure or (None if dashboard.cancelled() else dashboard.exception())
+        if failure is not None:
+            self._plain.notice("ERROR", f"the dashboard failed ({where(failure)}); serving goes on")
+
+    async def _follow(self) -> AsyncIterator[Event]:
+        """The frontend's stream, once there is a frontend; log lines come from here already."""
+        await self._known.wait()
+        async for event in self._client.events():
+            if not isinstance(event, Lines):
+                yield event
+
+    def _say(self, what: Callable[[], None]) -> None:
+        """In plain words: now, or when the dashboard is closed."""
+        if self._open:
+            self._said.append((time.time(), what))
+        else:
+            what()
+
+    def _keep(self, name: str, level: str, text: str) -> None:
+        self._number += 1
+        now = time.time()
+        lines = [LogView(self._number, now, name, level, line) for line in text.splitlines()]
+        self._fold.apply(Lines(lines), now)
+
+    # -- the supervisor's view -----------------------------------------------------------------
+
+    def processes(self, table: Sequence[ProcessState]) -> None:
+        now = time.monotonic_ns()
+        self._fold.apply(Table([_view(state, now) for state in table]), time.time())
+        for state in table:
+            if state.role is Role.FRONTEND and state.phase == Phase.READY:
+                self._client.url = _here(state.reason)
+                self._known.set()
+
+    def log(self, name: str, level: str, text: str) -> None:
+        self._keep(name, level, text)
+        self._say(lambda: self._plain.log(name, level, text))
+
+    def serving(self, url: str, curl: str) -> None:
+        self._served = True
+        self._keep(OWN_NAME, "INFO", f"serving on {url}")
+        self._keep(OWN_NAME, "INFO", f"try: {curl}")
+
+    def notice(self, level: str, text: str) -> None:
+        self._keep(OWN_NAME, level, text)
+        self._say(lambda: self._plain.notice(level, text))
+
+    def ending(self) -> None:
+        """Close the dashboard; what belongs to the end is said after it."""
+        if self._served:
+            oldest = time.time() - FRESH_S
+            self._said = deque(
+                (said for said in self._said if said[0] >= oldest), maxlen=LAST_WORDS
+            )
+        self._app.exit()
+
+    def close(self) -> None:
+        self._plain.close()
+
+
+def _view(state: ProcessState, now_ns: int) -> ProcessView:
+    return ProcessView(
+        name=state.name,
+        role=str(state.role),
+        index=state.index,
+        phase=state.phase,
+        reason=state.reason,
+        pid=state.pid,
+        phase_s=(now_ns - state.since_ns) / SECOND_NS,
+        uptime_s=(now_ns - state.started_ns) / SECOND_NS,
+        restarts=state.restarts,
+        device=state.device,
+    )
+
+
+def _here(url: str) -> str:
+    """Where to reach a server of this host that listens there."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def where(error: BaseException) -> str:
+    """A bug of ours on one line: what it is, and in which line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

@@ -1,0 +1,122 @@
+"""The dashboard on paper: one screen, or a line now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.client import Client
+from dynamo_cli.dashboard.draw import cache, overview, picture, prefill
+from dynamo_cli.dashboard.draw.style import STRONG
+from dynamo_cli.dashboard.draw.table import Spec, T, fit
+from dynamo_cli.dashboard.draw.tables import DECISIONS, PROCESSES, WORKERS, workers_of
+from dynamo_cli.dashboard.events import Event
+from dynamo_cli.dashboard.model import Board, Fold
+from dynamo_cli.errors import CannotWatch
+from dynamo_cli.telemetry.snapshot import Snapshot
+
+LAST_DECISIONS = 8
+FIRST_S = 10.0
+"""How long the first snapshot may take."""
+
+
+async def boards(client: Client) -> AsyncGenerator[Board]:
+    """One for each snapshot, with all that came with it.
+
+    Raises:
+        CannotWatch: there is no server there, or it has gone.
+    """
+    fold, due = Fold(client.url), False
+    async with aclosing(_patiently(client)) as events:
+        async for event in events:
+            now = time.time()
+            # A snapshot comes first of its turn: what belongs to the one before is complete now.
+            if isinstance(event, Snapshot) and due:
+                yield fold.board(now)
+            fold.apply(event, now)
+            due = due or isinstance(event, Snapshot)
+
+
+async def _patiently(client: Client) -> AsyncGenerator[Event]:
+    events = client.once()
+    try:
+        async with asyncio.timeout(FIRST_S):
+            first = await anext(events)
+    except TimeoutError as error:
+        raise CannotWatch(f"{client.url} does not answer in time.") from error
+    yield first
+    async for event in events:
+        yield event
+
+
+async def first_board(client: Client) -> Board:
+    """As of now."""
+    async with aclosing(boards(client)) as found:
+        async for board in found:
+            return board
+    raise CannotWatch(f"{client.url} has ended its stream.")
+
+
+def as_json(board: Board) -> str:
+    """The snapshot, indented."""
+    return msgspec.json.format(msgspec.json.encode(board.snapshot), indent=2).decode()
+
+
+def screen(board: Board, console: Console) -> None:
+    """Everything that fits the width, one below the other."""
+    width = console.width
+    assert board.snapshot is not None
+    parts = [overview.header(board, width, paused=False)]
+    if width >= picture.LEAST_WIDTH:
+        parts.append(picture.draw(board, width))
+    parts += [overview.attention(board), _table(WORKERS, workers_of(board), width)]
+    if board.decisions:
+        parts.append(_table(DECISIONS, board.decisions[-LAST_DECISIONS:], width))
+    parts.append(cache.draw(board, width))
+    if board.snapshot.prefill is not None:
+        parts.append(prefill.draw(board, width))
+    parts.append(_table(PROCESSES, board.processes, width))
+    for part in parts:
+        console.print(part, highlight=False, soft_wrap=True)
+        console.print()
+
+
+def _table(spec: Spec[T], items: list[T] | tuple[T, ...], width: int) -> Text:
+    fitted = fit(spec.columns, width)
+    return Text("\n").join([Text(fitted.head(), STRONG), *map(fitted.line, items)])
+
+
+WATCH_HEAD = (
+    f"{'time':<8} {'req/s':>6} {'flight':>6} {'wait':>5} {'in/s':>6} {'out/s':>6} "
+    f"{'TTFT p50':>8} {'p95':>8} {'ITL p95':>8} {'KV':>5} {'hit':>5} {'queue':>5}  alarms"
+)
+
+
+def watch_line(board: Board) -> str:
+    """One line of figures."""
+    snapshot = board.snapshot
+    assert snapshot is not None
+    traffic, workers = snapshot.traffic, snapshot.workers
+    usage = max((worker.kv_cache_usage for worker in workers), default=None)
+    waiting = sum(worker.num_waiting_reqs for worker in workers)
+    sample = board.samples[-1]
+    alarms = ", ".join(alarm.kind for alarm in snapshot.alarms)
+    if not snapshot.serving:
+        alarms = f"not serving: {snapshot.reason}"
+    return (
+        f"{show.clock(board.now_s):<8} {show.number(round(traffic.requests_per_s, 1)):>6} "
+        f"{show.number(traffic.in_flight):>6} {show.number(waiting):>5} "
+        f"{show.number(round(traffic.prompt_tokens_per_s)):>6} "
+        f"{show.number(round(traffic.output_tokens_per_s)):>6} "
+        f"{show.seconds(traffic.ttft_p50_s):>8} {show.seconds(traffic.ttft_p95_s):>8} "
+        f"{show.seconds(traffic.itl_p95_s):>8} {show.percent(usage):>5} "
+        f"{show.percent(sample.hit_measured):>5} {show.number(sample.depth_jobs):>5}  "
+        f"{alarms or show.NONE}"
+    )
