@@ -16,6 +16,12 @@ KV_TRANSFERS = ("shm", "nixl")
 DEFAULT_MAX_LOCAL_PREFILL_LENGTH = 1000
 DEFAULT_KV_ARENA_BYTES = 1 << 30
 
+FULL_CONTEXTS = 4
+"""Requests of full length that a CPU's KV cache should hold. Each GiB takes seconds to allocate."""
+
+LEAST_KV_BYTES = 64 * 1024 * 1024
+"""Of that cache, however small the model."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:

@@ -22,6 +22,11 @@ ONLY_IN = {
     "prometheus_client": ("frontend",),
 }
 PURE = (
+    "cli/health/facts.py",
+    "cli/health/needs.py",
+    "cli/health/rules.py",
+    "cli/resolve.py",
+    "cli/shells",
     "errors.py",
     "config.py",
     "messages",

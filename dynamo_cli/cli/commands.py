@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "completions": Command("dynamo_cli.cli.completions", "Completion for bash, zsh or fish."),
     "top": Command("dynamo_cli.cli.top", "Watch a running server."),
     "config": Command("dynamo_cli.cli.configure", "Show settings, or write a file of them."),
+    "doctor": Command("dynamo_cli.cli.doctor", "Check whether this machine can serve."),
 }
 
 

@@ -13,14 +13,16 @@ from dynamo_cli import __version__
 from tests.support.server import COMMAND
 
 
-def command(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(
+    *args: str, timeout_s: float = 30, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [COMMAND, *args],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"COLUMNS": "80", "TERM": "dumb"} | environment,
-        timeout=30,
+        timeout=timeout_s,
     )
 
 

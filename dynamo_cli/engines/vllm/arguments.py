@@ -17,14 +17,10 @@ from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from dynamo_cli.config import EngineConfig
+from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, EngineConfig
 from dynamo_cli.engines.vllm.prefill import transfer_config
 from dynamo_cli.errors import ModelError, UsageError
 
-FULL_CONTEXTS = 4
-"""Requests of full length that a CPU's KV cache should hold. Each GiB takes seconds to allocate."""
-
-LEAST_KV_BYTES = 64 * 1024 * 1024
 KV_SPACE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 
 

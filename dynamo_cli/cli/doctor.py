@@ -1,0 +1,83 @@
+"""``dynamo-llm doctor``: can this machine serve, and what to do if not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dynamo_cli.cli.commands import SERVE_OPTIONS
+
+if TYPE_CHECKING:
+    from dynamo_cli.cli.health.needs import Needs
+    from dynamo_cli.cli.health.rules import Finding
+
+GLYPHS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={**SERVE_OPTIONS, "max_content_width": 100},
+)
+
+
+@app.command(context_settings=SERVE_OPTIONS)
+def doctor(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Check whether this machine can serve, and say what to do if not.
+
+    Takes the options of serving, and checks for those:
+
+    [b]dynamo-llm doctor --model demo --workers 2[/b]
+
+    The exit code is 1 when serving cannot work.
+    """
+    from rich.console import Console  # noqa: PLC0415 - the help needs none of it
+
+    from dynamo_cli.cli import app as serving  # noqa: PLC0415
+    from dynamo_cli.cli.health import gather, needs, rules  # noqa: PLC0415
+
+    options = serving.parse(context.args)
+    with Console(stderr=True).status("trying vLLM, which takes ten seconds or more"):
+        facts = gather.gather(options)
+    findings = rules.judge(facts)
+    good = rules.can_serve(findings)
+    if as_json:
+        _print_json(findings, needs.needs_of(facts), good=good)
+    else:
+        _print(findings, good=good)
+    raise typer.Exit(0 if good else 1)
+
+
+def _print(findings: list[Finding], *, good: bool) -> None:
+    from rich.box import SIMPLE  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table("", "check", "found", box=SIMPLE, show_edge=False, pad_edge=False)
+    for finding in findings:
+        glyph, style = GLYPHS[finding.level]
+        found = Text(finding.message)
+        if finding.remedy:
+            found.append(f"\n-> {finding.remedy}", style="bold")
+        table.add_row(Text(f"{glyph} {finding.level}", style), finding.check, found)
+    console = Console()
+    console.print(table)
+    worst = {finding.level for finding in findings}
+    verdict = "Serving can work" + (", with warnings." if "warn" in worst else ".")
+    console.print(verdict if good else "Serving cannot work until what failed is mended.")
+
+
+def _print_json(findings: list[Finding], needs: Needs | None, *, good: bool) -> None:
+    said = {
+        "ok": good,
+        "findings": [asdict(finding) for finding in findings],
+        "needs": {**asdict(needs), "tokens_fit": needs.tokens_fit} if needs else None,
+    }
+    sys.stdout.write(json.dumps(said, indent=2) + "\n")

@@ -1,0 +1,100 @@
+"""``python -m dynamo_cli.engines.vllm.health``: does vLLM's installation work?
+
+Standard output is JSON, one object a line: ``{"step"}`` before something is tried, and then
+``{"step", "ok", "detail"}``. What crashes the process is the step without a second line, which is
+why this is a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable
+
+COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
+"""They need the very build of torch that they were made for; transformers imports them."""
+
+
+def main() -> None:
+    """Try one thing after the other; a failure does not keep the next from being tried."""
+    _try("torch", _torch)
+    for name in COMPANIONS:
+        if importlib.util.find_spec(name) is not None:
+            _try(name, _importing(name))
+    _try("transformers", _transformers)
+    _try("vllm", _vllm)
+    _try("first token", _first_token)
+    _try("engine options", _engine_options)
+
+
+def _try(step: str, attempt: Callable[[], str]) -> None:
+    _say({"step": step})
+    try:
+        detail, ok = attempt(), True
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong is what we want to know
+        detail, ok = f"{type(error).__name__}: {error}", False
+    _say({"step": step, "ok": ok, "detail": " ".join(detail.split())[:400]})
+
+
+def _say(message: dict[str, str | bool]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def _importing(name: str) -> Callable[[], str]:
+    def attempt() -> str:
+        return str(getattr(importlib.import_module(name), "__version__", ""))
+
+    return attempt
+
+
+def _torch() -> str:
+    import torch  # noqa: PLC0415 - each import is one of the things that are tried
+
+    return f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"
+
+
+def _transformers() -> str:
+    import transformers  # noqa: PLC0415
+    from transformers import LlamaForCausalLM  # noqa: PLC0415 - this is what fails
+
+    return f"{transformers.__version__}, {LlamaForCausalLM.__name__}"
+
+
+def _vllm() -> str:
+    import vllm  # noqa: PLC0415
+    from vllm.platforms import current_platform  # noqa: PLC0415
+
+    importlib.import_module("dynamo_cli.engines.vllm.preload")
+    return f"{vllm.__version__} for {current_platform.device_type or 'no device'}"
+
+
+def _first_token() -> str:
+    """A product of one row in bfloat16, which is what the first token of an answer needs.
+
+    On CPUs with AMX that ends in an illegal instruction unless it was asked for before.
+    """
+    import torch  # noqa: PLC0415
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and hasattr(torch.cpu, "_init_amx"):
+        torch.cpu._init_amx()
+    weights = torch.ones(64, 64, dtype=torch.bfloat16, device=device)
+    total = float((weights[:1] @ weights).sum())
+    assert total == 64 * 64, total
+    return f"bfloat16 on {torch.cuda.get_device_name() if device == 'cuda' else device}"
+
+
+def _engine_options() -> str:
+    from dynamo_cli.engines.vllm import options  # noqa: PLC0415
+
+    assert options.generate() == options.FILE.read_bytes(), "vLLM's options are not the known ones"
+    return f"{len(options.known())} flags"
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    main()

