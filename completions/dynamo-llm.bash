@@ -81,13 +81,13 @@ _dynamo_llm() {
     local command= children= options= arguments= kind=none words= serves= index
     for ((index = 1; index < COMP_CWORD; index++)); do
         case "$command ${COMP_WORDS[index]}" in
-        ' completions' | ' top' | ' config' | ' config show' | ' config init') command+=" ${COMP_WORDS[index]}" ;;
+        ' completions' | ' top' | ' config' | ' config show' | ' config init' | ' doctor') command+=" ${COMP_WORDS[index]}" ;;
         *) break ;;
         esac
     done
     case $command in
     '')
-        children='completions top config'
+        children='completions top config doctor'
         serves=yes
         ;;
     ' completions')
@@ -111,6 +111,10 @@ _dynamo_llm() {
     ' config init')
         options='--force --help'
         arguments='file '
+        ;;
+    ' doctor')
+        options='--json --help'
+        serves=yes
         ;;
     esac
     local own=$options

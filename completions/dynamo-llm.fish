@@ -19,7 +19,7 @@ function __dynamo_llm_command
     set -l command
     for word in $words
         switch "$command $word"
-            case ' completions' ' top' ' config' ' config show' ' config init'
+            case ' completions' ' top' ' config' ' config show' ' config init' ' doctor'
                 set command "$command $word"
             case '*'
                 echo -- $command
@@ -38,13 +38,14 @@ function __dynamo_llm_first
 end
 
 function __dynamo_llm_serves
-    contains -- (__dynamo_llm_command | string replace + '') '' ' config show'
+    contains -- (__dynamo_llm_command | string replace + '') '' ' config show' ' doctor'
 end
 
 complete -c dynamo-llm -f
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a completions -d 'Completion for bash, zsh or fish'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a top -d 'Watch a running server'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a config -d 'Show settings, or write a file of them'
+complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a doctor -d 'Check whether this machine can serve'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -l install -d 'Put it where that shell looks for your own'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -l help -d 'Show the help.'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -f -a 'bash zsh fish'
@@ -66,6 +67,8 @@ complete -c dynamo-llm -n '__dynamo_llm_at \' config show\'' -l help -d 'Show th
 complete -c dynamo-llm -n '__dynamo_llm_at \' config init\'' -l force -d 'Overwrite it'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config init\'' -l help -d 'Show the help.'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config init\'' -F
+complete -c dynamo-llm -n '__dynamo_llm_at \' doctor\'' -l json -d 'As JSON'
+complete -c dynamo-llm -n '__dynamo_llm_at \' doctor\'' -l help -d 'Show the help.'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l model -r -f -a '(__dynamo_llm_models; __fish_complete_directories (commandline -ct))' -d 'A Hugging Face id, a folder, demo (a small chat model) or tiny (rando...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l served-model-name -r -f -d 'What the API calls it; repeatable'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-model-len -r -f -d 'Longest context'
