@@ -81,13 +81,13 @@ _dynamo_llm() {
     local command= children= options= arguments= kind=none words= serves= index
     for ((index = 1; index < COMP_CWORD; index++)); do
         case "$command ${COMP_WORDS[index]}" in
-        ' completions' | ' top' | ' config' | ' config show' | ' config init' | ' doctor') command+=" ${COMP_WORDS[index]}" ;;
+        ' completions' | ' top' | ' bench' | ' config' | ' config show' | ' config init' | ' doctor') command+=" ${COMP_WORDS[index]}" ;;
         *) break ;;
         esac
     done
     case $command in
     '')
-        children='completions top config doctor'
+        children='completions top bench config doctor'
         serves=yes
         ;;
     ' completions')
@@ -99,6 +99,15 @@ _dynamo_llm() {
         case $flag in
     --url | --api-key | --interval | --web-host | --web-port) kind=word ;;
         esac
+        ;;
+    ' bench')
+        options='--model --api-key --endpoint --systems --sessions --turns --system-tokens --user-tokens --output-tokens --seed --concurrency --rate --requests --duration --timeout --rounds --warmup --slo-ttft --slo-itl --json --csv --help'
+        case $flag in
+    --model) kind=model ;;
+    --api-key | --systems | --sessions | --turns | --system-tokens | --user-tokens | --output-tokens | --seed | --concurrency | --rate | --requests | --duration | --timeout | --rounds | --warmup | --slo-ttft | --slo-itl) kind=word ;;
+    --endpoint) kind=choice words='chat completions' ;;
+        esac
+        arguments='word '
         ;;
     ' config')
         children='show init'

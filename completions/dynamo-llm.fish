@@ -19,7 +19,7 @@ function __dynamo_llm_command
     set -l command
     for word in $words
         switch "$command $word"
-            case ' completions' ' top' ' config' ' config show' ' config init' ' doctor'
+            case ' completions' ' top' ' bench' ' config' ' config show' ' config init' ' doctor'
                 set command "$command $word"
             case '*'
                 echo -- $command
@@ -44,6 +44,7 @@ end
 complete -c dynamo-llm -f
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a completions -d 'Completion for bash, zsh or fish'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a top -d 'Watch a running server'
+complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a bench -d 'Put load on a live server and show what came of it'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a config -d 'Show settings, or write a file of them'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a doctor -d 'Check whether this machine can serve'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -l install -d 'Put it where that shell looks for your own'
@@ -59,6 +60,28 @@ complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l web -d 'Serve the dashbo
 complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l web-host -r -f -d 'Where --web listens'
 complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l web-port -r -f -d 'Port of --web'
 complete -c dynamo-llm -n '__dynamo_llm_at \' top\'' -l help -d 'Show the help.'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l model -r -f -a '(__dynamo_llm_models; __fish_complete_directories (commandline -ct))' -d 'Default: the first that the server lists'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l api-key -r -f -d 'For the servers'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l endpoint -r -f -a 'chat completions' -d 'Which of OpenAI\'s is asked'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l systems -r -f -d 'System prompts: width of the tree'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l sessions -r -f -d 'Conversations over each of them at once'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l turns -r -f -d 'Of each conversation: depth of the tree'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l system-tokens -r -f -d 'Of a system prompt'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l user-tokens -r -f -d 'Of what a user says'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l output-tokens -r -f -d 'Of an answer'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l seed -r -f -d 'Of words, lengths and arrivals'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l concurrency -r -f -d 'Clients that wait for their answers'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l rate -r -f -d 'Requests per second at random times (Poisson), whatever the answers take'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l requests -r -f -d 'After so many for each server'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l duration -r -f -d 'After so long for each server; answers under way are awaited'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l timeout -r -f -d 'For one answer'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l rounds -r -f -d 'Parts into which the load is cut; ratios are taken within each'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l warmup -r -f -d 'Requests that do not count'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l slo-ttft -r -f -d 'Goodput: most until a first token'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l slo-itl -r -f -d 'Goodput: most between tokens, in the mean of a request'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l json -d 'JSON instead of a table'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l csv -d 'CSV instead of a table'
+complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l help -d 'Show the help.'
 complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a show -d 'Show what each setting would be, and where that came from'
 complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a init -d 'Write a file in which every setting is explained and nothing is set'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config\'' -l help -d 'Show the help.'

@@ -19,6 +19,7 @@ DynamoError                     base: knows its HTTP status, OpenAI type and exi
 |   |-- ResourceError           too few GPUs, too little memory
 |   |-- ChildFailed             a child process died while starting
 |   `-- CannotWatch             there is no server to be watched
+|-- ServerFailed                a server that was asked for something does not answer well
 |-- LinkError                   a shared-memory link
 |   |-- Corrupt                 a header or length that cannot be
 |   `-- TooLarge                a message over the limit of its link
@@ -145,6 +146,10 @@ class ChildFailed(StartError):
 
 class CannotWatch(StartError):
     """There is no server there that can be watched."""
+
+
+class ServerFailed(DynamoError):
+    pass
 
 
 class LinkError(DynamoError):

@@ -29,6 +29,7 @@ SERVE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 COMMANDS: dict[str, Command] = {
     "completions": Command("dynamo_cli.cli.completions", "Completion for bash, zsh or fish."),
     "top": Command("dynamo_cli.cli.top", "Watch a running server."),
+    "bench": Command("dynamo_cli.cli.bench", "Put load on a live server and show what came of it."),
     "config": Command("dynamo_cli.cli.configure", "Show settings, or write a file of them."),
     "doctor": Command("dynamo_cli.cli.doctor", "Check whether this machine can serve."),
 }

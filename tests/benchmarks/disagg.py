@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import statistics
 import time
 
+from dynamo_cli.loadtest.form import Api
 from dynamo_cli.models import catalog
-from tests.benchmarks.load import WORDS, Connection, Sample
+from tests.benchmarks.load import Sample, chat, client_of
 from tests.benchmarks.servers import OURS, Running
 
 CHATS = 4
@@ -37,42 +37,20 @@ SERVERS = {
 Figures = dict[str, float]
 
 
-def body(words: int, tokens: int) -> bytes:
-    """A streamed chat about something new."""
-    content = " ".join(random.choice(WORDS) for _ in range(words))
-    content = f"{random.randrange(1 << 30)} {content}"
-    message = {"role": "user", "content": content}
-    payload = json.dumps(
-        {
-            "model": "bench",
-            "messages": [message],
-            "max_tokens": tokens,
-            "temperature": 0,
-            "ignore_eos": True,
-            "stream": True,
-        }
-    ).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(payload)}\r\n\r\n"
-    )
-    return head.encode() + payload
-
-
 async def drive(port: int, seconds: float, every_s: float) -> Figures:
     """Both classes at once."""
     short, long = Sample(), Sample()
+    client = client_of(port)
     end = time.perf_counter() + seconds
 
-    async def chat() -> None:
-        connection = Connection(port)
+    async def talk() -> None:
         while time.perf_counter() < end:
-            await connection.stream(body(CHAT_WORDS, CHAT_TOKENS), short, CHAT_TOKENS)
-        await connection.close()
+            body = chat("bench", CHAT_TOKENS, count=CHAT_WORDS)
+            short.add(await client.stream(Api.CHAT, body))
 
     async def one_long() -> None:
-        connection = Connection(port)
-        await connection.stream(body(LONG_WORDS, LONG_TOKENS), long, LONG_TOKENS)
-        await connection.close()
+        body = chat("bench", LONG_TOKENS, count=LONG_WORDS)
+        long.add(await client.stream(Api.CHAT, body))
 
     async def longs() -> None:
         running = []
@@ -81,7 +59,8 @@ async def drive(port: int, seconds: float, every_s: float) -> Figures:
             await asyncio.sleep(every_s)
         await asyncio.gather(*running)
 
-    await asyncio.gather(*(chat() for _ in range(CHATS)), longs())
+    await asyncio.gather(*(talk() for _ in range(CHATS)), longs())
+    client.close()
     return {
         "short TTFT p50": percentile(short.ttft, 0.5),
         "short TTFT p95": percentile(short.ttft, 0.95),

@@ -19,26 +19,28 @@ each round as median and range.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import os
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
-import aiohttp
 import uvloop
 from tokenizers import Tokenizer
 
+from dynamo_cli.loadtest import workload
+from dynamo_cli.loadtest.drive import Driver
+from dynamo_cli.loadtest.form import Form
+from dynamo_cli.loadtest.pace import Bounds, Closed
+from dynamo_cli.loadtest.report import Gaps, Outcome, Summary, quantile, summarize
+from dynamo_cli.loadtest.workload import Conversation, Shape, Talks
 from dynamo_cli.models import catalog
-from tests.benchmarks import workload
-from tests.benchmarks.load import DONE, EVENT, Sample
+from tests.benchmarks.load import client_of
 from tests.benchmarks.servers import OURS, Running
-from tests.benchmarks.workload import Conversation, Shape
 
 BLOCK = 32
 CACHE_RATIO = 1.2
@@ -63,116 +65,55 @@ PAIRS = (
 
 
 @dataclass
-class Heard(Sample):
+class Run:
     """What came of one workload.
 
     Attributes:
-        cached_tokens: of the prompts, those that the engines found in their caches.
         cpu_s: that all processes of the server took for it.
     """
 
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    cpu_s: float = 0.0
+    outcomes: list[Outcome]
+    cpu_s: float
+
+    @cached_property
+    def summary(self) -> Summary:
+        return summarize(self.outcomes, Gaps())
+
+    def ttft_ms(self, share: float) -> float:
+        return 1000 * quantile(sorted(one.ttft_s for one in self.outcomes), share)
 
 
-@dataclass
-class Talk:
-    """A conversation under way."""
-
-    conversation: Conversation
-    messages: list[dict[str, str]] = field(default_factory=list)
-    said: int = 0
-
-    @property
-    def over(self) -> bool:
-        return self.said == len(self.conversation.turns)
-
-    async def turn(self, session: aiohttp.ClientSession, heard: Heard) -> None:
-        """Says what comes next, and waits for the answer."""
-        if not self.messages:
-            self.messages.append({"role": "system", "content": self.conversation.system})
-        turn = self.conversation.turns[self.said]
-        self.messages.append({"role": "user", "content": turn.text})
-        answer = await _ask(session, self.messages, turn.answer_tokens, heard)
-        self.messages.append({"role": "assistant", "content": answer})
-        self.said += 1
+async def converse(port: int, people: list[Conversation], at_once: int, seed: str) -> list[Outcome]:
+    """All turns of all conversations by `at_once` clients."""
+    client = client_of(port)
+    talks = Talks(people, len(people), seed, endless=False)
+    driver = Driver(client, Form("bench"), talks, Closed(at_once), seed)
+    await driver.run(Bounds())
+    client.close()
+    assert not driver.failed, driver.examples
+    return driver.rounds[0].outcomes
 
 
-async def _ask(
-    session: aiohttp.ClientSession, messages: list[dict[str, str]], tokens: int, heard: Heard
-) -> str:
-    body = {
-        "model": "bench",
-        "messages": messages,
-        "max_tokens": tokens,
-        "ignore_eos": True,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    sent = time.perf_counter()
-    first_token_at = None
-    stream = b""
-    async with session.post("/v1/chat/completions", json=body) as response:
-        response.raise_for_status()
-        async for data in response.content.iter_any():
-            stream += data
-            # The first event only says who speaks; tokens begin with the second.
-            if first_token_at is None and stream.count(EVENT) >= 2:
-                first_token_at = time.perf_counter()
-    assert first_token_at is not None
-    heard.ttft.append(first_token_at - sent)
-    return _note(stream, heard)
-
-
-def _note(stream: bytes, heard: Heard) -> str:
-    """Adds what the server counted; returns what the model said."""
-    lines = [line for line in stream.split(b"\n\n") if line and line != DONE]
-    *chunks, last = (json.loads(line.removeprefix(EVENT)) for line in lines)
-    usage = last["usage"]
-    heard.requests += 1
-    heard.tokens += usage["completion_tokens"]
-    heard.prompt_tokens += usage["prompt_tokens"]
-    heard.cached_tokens += usage["prompt_tokens_details"]["cached_tokens"]
-    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
-
-
-async def converse(port: int, people: list[Conversation], at_once: int, seed: str) -> Heard:
-    """All turns of all conversations by `at_once` clients.
-
-    Who speaks next is left to chance, but it is one of that half who have waited longer: people
-    think before they go on.
-    """
-    heard = Heard()
-    dice = random.Random(seed)
-    waiting = [Talk(one) for one in people]
-    dice.shuffle(waiting)
-
-    async def client(session: aiohttp.ClientSession) -> None:
-        while waiting:
-            talk = waiting.pop(dice.randrange((len(waiting) + 1) // 2))
-            await talk.turn(session, heard)
-            if not talk.over:
-                waiting.append(talk)
-
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-        began = time.perf_counter()
-        await asyncio.gather(*(client(session) for _ in range(at_once)))
-        heard.wall_s = time.perf_counter() - began
-    return heard
-
-
-FIGURES: dict[str, Callable[[Heard], float]] = {
-    "cached prompt tokens, %": lambda heard: 100 * heard.cached_tokens / heard.prompt_tokens,
-    "TTFT p50, ms": lambda heard: 1000 * _quantile(heard.ttft, 0.5),
-    "TTFT p95, ms": lambda heard: 1000 * _quantile(heard.ttft, 0.95),
-    "output tok/s": lambda heard: heard.tokens / heard.wall_s,
-    "requests/s": lambda heard: heard.requests / heard.wall_s,
-    "CPU ms per request": lambda heard: 1000 * heard.cpu_s / heard.requests,
+FIGURES: dict[str, Callable[[Run], float]] = {
+    "cached prompt tokens, %": lambda run: 100 * (run.summary.hit_ratio or 0),
+    "TTFT p50, ms": lambda run: run.ttft_ms(0.5),
+    "TTFT p95, ms": lambda run: run.ttft_ms(0.95),
+    "output tok/s": lambda run: run.summary.output_tokens_per_s,
+    "requests/s": lambda run: run.summary.requests_per_s,
+    "CPU ms per request": lambda run: 1000 * run.cpu_s / run.summary.requests,
 }
 
-Rounds = list[dict[str, Heard]]
+SHARED = Shape(
+    systems=12,
+    conversations=2,
+    turns=5,
+    system_tokens=(400, 600),
+    user_tokens=(30, 80),
+    answer_tokens=(16, 32),
+)
+UNIFORM = replace(SHARED, systems=60, conversations=1, turns=1)
+
+Rounds = list[dict[str, Run]]
 """By the contender's name, in each round."""
 
 
@@ -184,7 +125,8 @@ def measure(
     names = list(servers)
     for number in range(options.rounds + 1):
         seed = f"{shape}, round {number}"
-        people = workload.conversations(shape, seed, per_word)
+        endless = workload.conversations(shape, seed, per_word)
+        people = list(islice(endless, shape.systems * shape.conversations))
         turn = number % len(names)
         rounds.append(
             {
@@ -195,11 +137,10 @@ def measure(
     return rounds[1:]
 
 
-def _drive(server: Running, people: list[Conversation], at_once: int, seed: str) -> Heard:
+def _drive(server: Running, people: list[Conversation], at_once: int, seed: str) -> Run:
     cpu_s = server.cpu_s()
-    heard = uvloop.run(converse(server.port, people, at_once, seed))
-    heard.cpu_s = server.cpu_s() - cpu_s
-    return heard
+    outcomes = uvloop.run(converse(server.port, people, at_once, seed))
+    return Run(outcomes, server.cpu_s() - cpu_s)
 
 
 def table(rounds: Rounds) -> str:
@@ -216,7 +157,7 @@ def table(rounds: Rounds) -> str:
     return "\n".join(lines)
 
 
-def _ratio(rounds: Rounds, figure: Callable[[Heard], float], one: str, other: str) -> str:
+def _ratio(rounds: Rounds, figure: Callable[[Run], float], one: str, other: str) -> str:
     pairs = [(figure(each[one]), figure(each[other])) for each in rounds]
     if not all(below for _, below in pairs):
         return "-"
@@ -226,11 +167,6 @@ def _ratio(rounds: Rounds, figure: Callable[[Heard], float], one: str, other: st
 
 def _row(name: str, cells: Iterable[str]) -> str:
     return f"| {' | '.join((name, *cells))} |"
-
-
-def _quantile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 @contextmanager
@@ -266,8 +202,8 @@ def main() -> None:
     if options.quick:
         options.rounds = 2
     model = str(catalog.resolve(options.model, lambda progress: None).path)
-    shared = replace(workload.SHARED, systems=options.systems)
-    uniform = replace(workload.UNIFORM, systems=5 * options.systems)
+    shared = replace(SHARED, systems=options.systems)
+    uniform = replace(UNIFORM, systems=5 * options.systems)
     cache_blocks = round(CACHE_RATIO * shared.working_set_tokens / BLOCK / options.workers)
     with running(model, options.workers, cache_blocks) as servers:
         print(

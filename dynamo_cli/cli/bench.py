@@ -1,0 +1,324 @@
+"""``dynamo-llm bench URL [URL2]``: load on a live OpenAI server, and what came of it."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dynamo_cli.errors import ServerFailed, UsageError
+
+if TYPE_CHECKING:
+    from dynamo_cli.loadtest.bench import Bench, Plan
+    from dynamo_cli.loadtest.client import Target
+    from dynamo_cli.loadtest.pace import Pace
+    from dynamo_cli.loadtest.report import Slo
+
+API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
+LOAD, PACE, END, REPORT = "Load", "Pace", "End", "Report"
+DEFAULT_CLIENTS = 8
+DEFAULT_REQUESTS = 200
+DEFAULT_ROUNDS = 5
+INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"max_content_width": 100},
+)
+
+
+class Endpoint(StrEnum):
+    """Which of OpenAI's is asked."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+
+
+def _option(*names: str, panel: str | None = None, help: str, **more: Any) -> Any:  # noqa: A002
+    return typer.Option(*names, rich_help_panel=panel, help=help, **more)
+
+
+Url = Annotated[str, typer.Argument(help="Of a server, http://127.0.0.1:8181 for instance.")]
+OtherUrl = Annotated[
+    str, typer.Argument(help="Of a second one: both get the same load in turns.", metavar="URL2")
+]
+Model = Annotated[
+    str, _option("--model", metavar="NAME", help="Default: the first that the server lists.")
+]
+ApiKey = Annotated[
+    str | None,
+    _option("--api-key", metavar="KEY", help="For the servers.", envvar=API_KEY_VARIABLE),
+]
+WhichEndpoint = Annotated[Endpoint, _option("--endpoint", help="Which of OpenAI's is asked.")]
+Systems = Annotated[
+    int, _option("--systems", panel=LOAD, min=1, help="System prompts: width of the tree.")
+]
+Sessions = Annotated[
+    int, _option("--sessions", panel=LOAD, min=1, help="Conversations over each of them at once.")
+]
+Turns = Annotated[
+    int, _option("--turns", panel=LOAD, min=1, help="Of each conversation: depth of the tree.")
+]
+SystemTokens = Annotated[
+    str, _option("--system-tokens", panel=LOAD, metavar="N|A:B", help="Of a system prompt.")
+]
+UserTokens = Annotated[
+    str, _option("--user-tokens", panel=LOAD, metavar="N|A:B", help="Of what a user says.")
+]
+OutputTokens = Annotated[
+    str, _option("--output-tokens", panel=LOAD, metavar="N|A:B", help="Of an answer.")
+]
+Seed = Annotated[str, _option("--seed", panel=LOAD, help="Of words, lengths and arrivals.")]
+Concurrency = Annotated[
+    int | None,
+    _option(
+        "--concurrency",
+        panel=PACE,
+        min=1,
+        metavar="N",
+        help=f"Clients that wait for their answers. [dim]\\[default: {DEFAULT_CLIENTS}][/dim]",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    _option(
+        "--rate",
+        panel=PACE,
+        min=0.001,
+        metavar="PER_S",
+        help="Requests per second at random times (Poisson), whatever the answers take.",
+    ),
+]
+Requests = Annotated[
+    int | None,
+    _option(
+        "--requests",
+        panel=END,
+        min=1,
+        metavar="N",
+        help=f"After so many for each server. [dim]\\[default: {DEFAULT_REQUESTS}][/dim]",
+    ),
+]
+Duration = Annotated[
+    float | None,
+    _option(
+        "--duration",
+        panel=END,
+        min=0.1,
+        metavar="SECONDS",
+        help="After so long for each server; answers under way are awaited.",
+    ),
+]
+Timeout = Annotated[
+    float, _option("--timeout", panel=END, min=0.1, metavar="SECONDS", help="For one answer.")
+]
+Rounds = Annotated[
+    int | None,
+    _option(
+        "--rounds",
+        panel=END,
+        min=1,
+        metavar="N",
+        help="Parts into which the load is cut; ratios are taken within each. "
+        f"[dim]\\[default: {DEFAULT_ROUNDS} with two servers][/dim]",
+    ),
+]
+Warmup = Annotated[
+    int, _option("--warmup", panel=END, min=0, metavar="N", help="Requests that do not count.")
+]
+SloTtft = Annotated[
+    float | None,
+    _option(
+        "--slo-ttft", panel=REPORT, min=0, metavar="MS", help="Goodput: most until a first token."
+    ),
+]
+SloItl = Annotated[
+    float | None,
+    _option(
+        "--slo-itl",
+        panel=REPORT,
+        min=0,
+        metavar="MS",
+        help="Goodput: most between tokens, in the mean of a request.",
+    ),
+]
+AsJson = Annotated[bool, _option("--json", panel=REPORT, help="JSON instead of a table.")]
+AsCsv = Annotated[bool, _option("--csv", panel=REPORT, help="CSV instead of a table.")]
+
+
+@app.command()
+def bench(
+    url: Url,
+    other_url: OtherUrl = "",
+    model: Model = "",
+    api_key: ApiKey = None,
+    endpoint: WhichEndpoint = Endpoint.CHAT,
+    systems: Systems = 8,
+    sessions: Sessions = 4,
+    turns: Turns = 4,
+    system_tokens: SystemTokens = "400:600",
+    user_tokens: UserTokens = "30:80",
+    output_tokens: OutputTokens = "16:32",
+    seed: Seed = "0",
+    concurrency: Concurrency = None,
+    rate: Rate = None,
+    requests: Requests = None,
+    duration: Duration = None,
+    timeout: Timeout = 600.0,
+    rounds: Rounds = None,
+    warmup: Warmup = 8,
+    slo_ttft: SloTtft = None,
+    slo_itl: SloItl = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Put load on a live OpenAI server and show what came of it.
+
+    Users talk over shared system prompts: a tree of prefixes. With two servers both get the same
+    load, a part of it in turns, and the table has the ratios within each turn.
+    """
+    from dynamo_cli.loadtest.bench import Plan  # noqa: PLC0415 - not for --help
+    from dynamo_cli.loadtest.form import Api  # noqa: PLC0415
+    from dynamo_cli.loadtest.pace import Bounds  # noqa: PLC0415
+    from dynamo_cli.loadtest.report import MS, Slo  # noqa: PLC0415
+    from dynamo_cli.loadtest.workload import Shape  # noqa: PLC0415
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are two ways to say the same; take one.")
+    if requests is None and duration is None:
+        requests = DEFAULT_REQUESTS
+    shape = Shape(
+        systems,
+        sessions,
+        turns,
+        _range("--system-tokens", system_tokens),
+        _range("--user-tokens", user_tokens),
+        _range("--output-tokens", output_tokens),
+    )
+    plan = Plan(
+        load=shape,
+        pace=_pace(concurrency, rate),
+        bounds=Bounds(requests, duration),
+        rounds=rounds or (DEFAULT_ROUNDS if other_url else 1),
+        warmup=warmup,
+        seed=seed,
+        model=model,
+        api=Api[endpoint.name],
+        timeout_s=timeout,
+    )
+    slo = Slo(*(None if bound is None else bound / MS for bound in (slo_ttft, slo_itl)))
+    measured, code = _measure(plan, _servers(url, other_url, api_key or ""))
+    _show(measured, slo, as_json=as_json, as_csv=as_csv)
+    raise typer.Exit(code)
+
+
+def _range(flag: str, text: str) -> tuple[int, int]:
+    low, _, high = text.partition(":")
+    try:
+        limits = int(low), int(high or low)
+    except ValueError as error:
+        raise UsageError(f"{flag} is a number or a range like 30:80, not {text!r}.") from error
+    if not 1 <= limits[0] <= limits[1]:
+        raise UsageError(f"{flag} goes from 1 on, the smaller number first; not {text!r}.")
+    return limits
+
+
+def _pace(concurrency: int | None, rate: float | None) -> Pace:
+    from dynamo_cli.loadtest.pace import Closed, Poisson  # noqa: PLC0415
+
+    if concurrency is not None and rate is not None:
+        raise UsageError("--concurrency waits for answers and --rate does not; take one.")
+    return Poisson(rate) if rate is not None else Closed(concurrency or DEFAULT_CLIENTS)
+
+
+def _servers(url: str, other_url: str, api_key: str) -> dict[str, Target]:
+    """By the names that they have in the table."""
+    from dynamo_cli.loadtest.client import target  # noqa: PLC0415
+
+    key = api_key.partition(",")[0]  # the variable holds all that a server takes
+    servers = {}
+    for each in filter(None, (url, other_url)):
+        server = target(each, key)
+        name = f"{server.host}:{server.port}"
+        servers[f"{name} again" if name in servers else name] = server
+    return servers
+
+
+def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
+    """What there is in the end, or at Ctrl-C, and the exit code."""
+    import uvloop  # noqa: PLC0415
+
+    from dynamo_cli.loadtest.bench import Bench  # noqa: PLC0415
+
+    with _Progress(plan, len(servers)) as progress:
+        measured = Bench(plan, servers, lambda: progress.show(measured))
+        try:
+            uvloop.run(measured.run())
+        except KeyboardInterrupt:
+            if not measured.answered:
+                raise
+            return measured, INTERRUPTED
+    if measured.answered == measured.failed:
+        raise ServerFailed(f"no request was answered well. {' '.join(measured.remarks())}")
+    return measured, 0
+
+
+class _Progress:
+    """A bar on standard error, where that is a terminal."""
+
+    def __init__(self, plan: Plan, servers: int) -> None:
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+        console = Console(stderr=True)
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}")
+        self._bar = Progress(
+            *columns,
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._requests, self._duration_s = plan.bounds
+        total = self._requests if self._requests is not None else self._duration_s
+        self._task = self._bar.add_task("measuring", total=servers * (total or 0), done="")
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, measured: Bench) -> None:
+        """As of now."""
+        task = self._bar.tasks[0]
+        by_count = self._requests is not None
+        done = f"{measured.answered} requests"
+        if measured.failed:
+            done += f", {measured.failed} failed"
+        self._bar.update(
+            self._task, completed=measured.answered if by_count else task.elapsed or 0, done=done
+        )
+
+
+def _show(measured: Bench, slo: Slo, *, as_json: bool, as_csv: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from dynamo_cli.loadtest import table  # noqa: PLC0415
+
+    columns, ratios, remarks = measured.summaries(slo), measured.ratios(slo), measured.remarks()
+    if as_json:
+        text = table.as_json(columns, rounds=measured.rounds(slo), ratios=ratios, remarks=remarks)
+        sys.stdout.write(text + "\n")
+    elif as_csv:
+        sys.stdout.write(table.as_csv(columns))
+    else:
+        console = Console()
+        console.print(table.table(columns, ratios=ratios))
+    if not as_json:
+        for remark in remarks:
+            typer.echo(remark, err=True)

@@ -1,0 +1,280 @@
+"""What comes back from an OpenAI server: HTTP/1.1 answers, and the events of streams. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any
+
+import msgspec
+
+HEAD_END = b"\r\n\r\n"
+LINE_END = b"\r\n"
+DATA = b"data:"
+DONE = b"[DONE]"
+MOST_HEAD_BYTES = 64 * 1024
+
+
+class Malformed(Exception):
+    """It is not what HTTP or OpenAI's API has there."""
+
+
+class _Part(Enum):
+    """What the next bytes of an answer belong to."""
+
+    HEAD = auto()
+    BODY = auto()  # of a known length
+    CHUNK_SIZE = auto()
+    CHUNK = auto()
+    CHUNK_END = auto()
+    TRAILER = auto()
+    UNTIL_CLOSED = auto()
+    OVER = auto()
+
+
+class Response:
+    """One answer, fed with bytes as they come.
+
+    Attributes:
+        status: 0 until the head is there.
+        keep: its connection can be used again afterwards.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.keep = True
+        self._raw = b""
+        self._part = _Part.HEAD
+        self._left = 0
+        self._payload: list[bytes] = []
+
+    @property
+    def over(self) -> bool:
+        return self._part is _Part.OVER
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what came; give what it adds to the body.
+
+        Raises:
+            Malformed: it is no HTTP.
+        """
+        self._raw += data
+        while not self.over and self._advance():
+            pass
+        payload, self._payload = b"".join(self._payload), []
+        return payload
+
+    def closed(self) -> bool:
+        """The connection has ended; whether the answer is complete."""
+        if self._part is _Part.UNTIL_CLOSED:
+            self._part = _Part.OVER
+        return self.over
+
+    def _advance(self) -> bool:
+        """One part further; False: the rest of it has not come."""
+        match self._part:
+            case _Part.HEAD:
+                return self._head()
+            case _Part.BODY | _Part.CHUNK:
+                return self._counted()
+            case _Part.UNTIL_CLOSED:
+                self._payload.append(self._raw)
+                self._raw = b""
+                return False
+        line = self._line()
+        if line is None:
+            return False
+        if self._part is _Part.CHUNK_SIZE:
+            self._left = _number(line.partition(b";")[0], 16)
+            self._part = _Part.CHUNK if self._left else _Part.TRAILER
+        elif self._part is _Part.CHUNK_END:
+            self._part = _Part.CHUNK_SIZE
+        elif not line:
+            self._part = _Part.OVER
+        return True
+
+    def _head(self) -> bool:
+        head, end, rest = self._raw.partition(HEAD_END)
+        if not end:
+            if len(head) > MOST_HEAD_BYTES:
+                raise Malformed("a head without end")
+            return False
+        self._raw = rest
+        first, *lines = head.split(LINE_END)
+        version, _, status = first.partition(b" ")
+        if not version.startswith(b"HTTP/1."):
+            raise Malformed(f"an answer that is no HTTP/1: {first[:40]!r}")
+        self.status = _number(status[:3], 10)
+        if self.status >= 200:  # before that comes another head
+            headers = {name.lower(): value.strip().lower() for name, value in map(_split, lines)}
+            self._begin_body(headers, version)
+        return True
+
+    def _begin_body(self, headers: dict[bytes, bytes], version: bytes) -> None:
+        connection = headers.get(b"connection", b"")
+        self.keep = connection != b"close" and version != b"HTTP/1.0"
+        if b"chunked" in headers.get(b"transfer-encoding", b""):
+            self._part = _Part.CHUNK_SIZE
+        elif (length := headers.get(b"content-length")) is not None:
+            self._left = _number(length, 10)
+            self._part = _Part.BODY if self._left else _Part.OVER
+        elif self.status in (204, 304):
+            self._part = _Part.OVER
+        else:
+            self._part, self.keep = _Part.UNTIL_CLOSED, False
+
+    def _counted(self) -> bool:
+        piece = self._raw[: self._left]
+        self._payload.append(piece)
+        self._raw = self._raw[len(piece) :]
+        self._left -= len(piece)
+        if self._left:
+            return False
+        self._part = _Part.OVER if self._part is _Part.BODY else _Part.CHUNK_END
+        return True
+
+    def _line(self) -> bytes | None:
+        line, end, rest = self._raw.partition(LINE_END)
+        if not end:
+            return None
+        self._raw = rest
+        return line
+
+
+def _split(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name, value
+
+
+def _number(text: bytes, base: int) -> int:
+    try:
+        return int(text, base)
+    except ValueError as error:
+        raise Malformed(f"a length or status that is no number: {text[:20]!r}") from error
+
+
+class Details(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, gc=False):
+    """As OpenAI's API has it; None where a server does not say."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: Details | None = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        return (
+            None if self.prompt_tokens_details is None else self.prompt_tokens_details.cached_tokens
+        )
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Any] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    choices: list[_Choice] = []
+    usage: Usage | None = None
+    error: Any = None
+
+
+class _Error(msgspec.Struct, gc=False):
+    message: str = ""
+
+
+class _Failure(msgspec.Struct, gc=False):
+    error: _Error | str | None = None
+    message: str = ""
+    detail: Any = None
+
+
+_event = msgspec.json.Decoder(_Event)
+
+
+class Stream:
+    """The events of a streamed chat or completion, fed with a body's bytes as they come.
+
+    Attributes:
+        events: that carried tokens.
+        usage: once it came.
+        finished: some choice has its finish_reason.
+        over: the server has said that nothing more comes.
+        error: what an event of the server says went wrong.
+    """
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.usage: Usage | None = None
+        self.finished = False
+        self.over = False
+        self.error = ""
+        self._text: list[str] = []
+        self._rest = b""
+
+    @property
+    def text(self) -> str:
+        """What the model said so far."""
+        return "".join(self._text)
+
+    def feed(self, body: bytes) -> bool:
+        """Take what came; whether there were tokens in it.
+
+        Raises:
+            Malformed: an event that is none of OpenAI's.
+        """
+        before = self.events
+        *lines, self._rest = (self._rest + body).split(b"\n")
+        for line in lines:
+            if line.startswith(DATA):
+                self._take(line[len(DATA) :].strip())
+        return self.events > before
+
+    def _take(self, data: bytes) -> None:
+        if data == DONE:
+            self.over = True
+            return
+        try:
+            event = _event.decode(data)
+        except msgspec.DecodeError as error:
+            raise Malformed(f"an event that is none of OpenAI's: {error}") from error
+        if event.error is not None:
+            self.error = failure(data)
+        if event.usage is not None:
+            self.usage = event.usage
+        tokens = [_tokens_of(choice, self._text) for choice in event.choices]
+        self.events += any(tokens)
+        self.finished |= any(choice.finish_reason for choice in event.choices)
+
+
+def _tokens_of(choice: _Choice, text: list[str]) -> bool:
+    """Whether it carries any; what is part of the answer's text goes to `text`."""
+    said = choice.text or (choice.delta.content if choice.delta else None)
+    if said:
+        text.append(said)
+        return True
+    delta = choice.delta
+    return delta is not None and bool(
+        delta.reasoning_content or delta.reasoning or delta.tool_calls
+    )
+
+
+def failure(body: bytes) -> str:
+    """The message in an error's body, however a server shapes it."""
+    try:
+        found = msgspec.json.decode(body, type=_Failure)
+    except msgspec.DecodeError:
+        return body.decode(errors="replace").strip()
+    if isinstance(found.error, _Error):
+        return found.error.message
+    return found.error or found.message or str(found.detail or "")

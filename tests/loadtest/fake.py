@@ -1,0 +1,159 @@
+"""An OpenAI server of a few lines, in a thread; what it does wrong is up to the test."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+
+@dataclass
+class Manner:
+    """How it behaves.
+
+    Attributes:
+        key: that it wants; empty wants none.
+        strict: it refuses fields that OpenAI's API does not have.
+        usage: it says how many tokens there were.
+        fail: status of every stream; 0: none fails.
+        break_off: streams end in their middle.
+        token_s: seconds before each token.
+    """
+
+    key: str = ""
+    strict: bool = False
+    usage: bool = True
+    fail: int = 0
+    break_off: bool = False
+    token_s: float = 0.001
+
+
+@dataclass
+class FakeServer:
+    """Use as ``with FakeServer(Manner(...)) as server``.
+
+    Attributes:
+        bodies: of all streams that were asked for, in order.
+        connections: that were opened.
+        most_at_once: streams under way.
+    """
+
+    manner: Manner = field(default_factory=Manner)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    connections: int = 0
+    at_once: int = 0
+    most_at_once: int = 0
+
+    def __enter__(self) -> FakeServer:
+        handler = type("Handler", (_Handler,), {"fake": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def count(self, by: int) -> None:
+        with self._lock:
+            self.at_once += by
+            self.most_at_once = max(self.most_at_once, self.at_once)
+
+
+def words_of(body: dict[str, Any]) -> int:
+    """Its tokens: one per word, and two for the template."""
+    texts = [message["content"] for message in body.get("messages", ())]
+    return len(" ".join(texts or [body.get("prompt", "")]).split()) + 2
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    fake: FakeServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.fake.connections += 1
+
+    def do_GET(self) -> None:
+        self._reply(200, {"data": [{"id": "first"}, {"id": "second"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        manner = self.fake.manner
+        if manner.key and self.headers["Authorization"] != f"Bearer {manner.key}":
+            self._reply(401, {"error": {"message": "no key"}})
+        elif manner.strict and "ignore_eos" in body:
+            self._reply(400, {"error": {"message": "ignore_eos is unknown"}})
+        elif not body["stream"]:
+            self._reply(200, {"choices": [], "usage": self._usage(body)})
+        elif manner.fail:
+            self.fake.bodies.append(body)
+            self._reply(manner.fail, {"error": {"message": "too much"}})
+        else:
+            self.fake.bodies.append(body)
+            self.fake.count(+1)
+            try:
+                self._stream(body)
+            finally:
+                self.fake.count(-1)
+
+    def _usage(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        if not self.fake.manner.usage:
+            return None
+        tokens = words_of(body)
+        details = {"cached_tokens": tokens // 2}
+        return {
+            "prompt_tokens": tokens,
+            "completion_tokens": body["max_tokens"],
+            "prompt_tokens_details": details,
+        }
+
+    def _stream(self, body: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        manner = self.fake.manner
+        for number in range(body["max_tokens"]):
+            time.sleep(manner.token_s)
+            if manner.break_off and number:
+                self.close_connection = True
+                return
+            said = {"content": f"w{number} "} if "messages" in body else None
+            choice = {"delta": said} if said else {"text": f"w{number} "}
+            self._event({"choices": [choice]})
+        self._event({"choices": [{"delta": {}, "finish_reason": "length"}]})
+        if manner.usage:
+            self._event({"choices": [], "usage": self._usage(body)})
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+
+    def _event(self, event: dict[str, Any]) -> None:
+        self._chunk(f"data: {json.dumps(event)}\n\n".encode())
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def _reply(self, status: int, body: dict[str, Any]) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is logged."""
