@@ -37,8 +37,9 @@ COMMANDS: dict[str, Command] = {
 
 def epilog() -> str:
     """The commands, for the end of the help of serving."""
-    lines = [f"[b]{name}[/b]  {command.help}" for name, command in COMMANDS.items()]
-    return "\n\n".join(["Commands (dynamo-llm NAME --help):", *lines]) if lines else ""
+    width = max(map(len, COMMANDS))
+    lines = [f"[b]{name:{width}}[/b]  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(["Commands (dynamo-llm NAME --help):", *lines])
 
 
 def find(name: str) -> typer.Typer:
@@ -49,6 +50,8 @@ def find(name: str) -> typer.Typer:
     """
     command = COMMANDS.get(name)
     if command is None:
+        if name == "serve":
+            raise UsageError("serving needs no command: dynamo-llm --model NAME.")
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"no command {name!r}; dynamo-llm --help lists them.{hint}")

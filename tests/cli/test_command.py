@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dynamo_cli import __version__
+from dynamo_cli.cli import commands
 from tests.support.server import COMMAND
 
 
@@ -44,6 +45,14 @@ def test_help_has_its_panels_and_fits_80_columns() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_the_help_of_every_command_fits_80_columns(name: str) -> None:
+    done = command(name, "--help")
+    assert done.returncode == 0
+    assert f"dynamo-llm {name}" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -57,6 +66,9 @@ def test_help_has_its_panels_and_fits_80_columns() -> None:
         (("--model", "tiny", "stray"), "'stray' belongs to no option"),
         (("--model",), "requires an argument"),
         (("stray", "--model", "tiny"), "no command 'stray'"),
+        (("serve", "--model", "tiny"), "serving needs no command"),
+        (("doctr",), "Did you mean doctor?"),
+        (("config", "shw"), "Did you mean 'show'?"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(args: tuple[str, ...], says: str) -> None:
