@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.hashes import ROOT, ExtraKeys
@@ -49,6 +50,24 @@ class Change:
 
     def __bool__(self) -> bool:
         return bool(self.stored or self.removed)
+
+
+class Held(Protocol):
+    """What an engine's prefix cache holds, as a closed set of sequence hashes.
+
+    Attributes:
+        unknown: blocks that could not be translated, by reason.
+    """
+
+    unknown: Counter[str]
+
+    def take(self) -> Change:
+        """What changed since the last call."""
+        ...
+
+    def all(self) -> list[int]:
+        """The whole set."""
+        ...
 
 
 @dataclass(slots=True)

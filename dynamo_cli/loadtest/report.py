@@ -50,7 +50,12 @@ class Gaps:
 
     def add(self, gap_s: float, count: int = 1) -> None:
         """So many gaps of this length."""
-        self._buckets[math.floor(math.log(max(gap_s, LEAST_GAP_S), GAP_RATIO))] += count
+        self._buckets[_bucket(gap_s)] += count
+
+    @staticmethod
+    def same(one_s: float, other_s: float) -> bool:
+        """Whether these two, and all between them, are counted as the same."""
+        return _bucket(one_s) == _bucket(other_s)
 
     def merge(self, other: Gaps) -> None:
         """Take those of another run in."""
@@ -64,6 +69,10 @@ class Gaps:
             if left <= 0:
                 return math.pow(GAP_RATIO, bucket + 0.5)
         return None
+
+
+def _bucket(gap_s: float) -> int:
+    return math.floor(math.log(max(gap_s, LEAST_GAP_S), GAP_RATIO))
 
 
 class Slo(NamedTuple):

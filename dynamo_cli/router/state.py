@@ -55,6 +55,7 @@ class RouterState:
 
     Args:
         config: the policy and its parameters.
+        policy: to decide by instead of the one that the configuration names.
 
     Attributes:
         caches: what workers hold.
@@ -66,9 +67,9 @@ class RouterState:
             predicted and measured are those found in a cache.
     """
 
-    def __init__(self, config: RouterConfig) -> None:
+    def __init__(self, config: RouterConfig, policy: Policy | None = None) -> None:
         self.config = config
-        self._policy: Policy = policy_of(config)
+        self._policy: Policy = policy or policy_of(config)
         self._predicts = config.policy == KV_POLICY
         self.caches, self.prefill_caches = Caches(), Caches()
         self.ledger = Ledger()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dynamo_cli.kv import hashes
-from dynamo_cli.kv.holdings import Holdings
+from dynamo_cli.kv.holdings import Held
 from dynamo_cli.messages import KvEvents
 
 
@@ -15,7 +15,7 @@ class Feed:
         holdings: what its engine's cache holds, kept current by the engine.
     """
 
-    def __init__(self, worker: int, holdings: Holdings) -> None:
+    def __init__(self, worker: int, holdings: Held) -> None:
         self._worker = worker
         self._holdings = holdings
         self._sequence = 0

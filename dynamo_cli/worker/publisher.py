@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.kv.holdings import Holdings
+from dynamo_cli.kv.holdings import Held
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker.feed import Feed
 
@@ -21,7 +21,7 @@ class Publisher:
         switchboard: this worker's.
     """
 
-    def __init__(self, worker: int, holdings: Holdings | None, switchboard: Switchboard) -> None:
+    def __init__(self, worker: int, holdings: Held | None, switchboard: Switchboard) -> None:
         self._feed = Feed(worker, holdings) if holdings is not None else None
         self._switchboard = switchboard
         self._whole_due = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 
 from dynamo_cli.messages import Candidate
@@ -10,7 +9,7 @@ from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
 
 
 def choose_random(
-    request: Request, loads: Sequence[WorkerLoad], pick: Callable[[int], int] = random.randrange
+    request: Request, loads: Sequence[WorkerLoad], pick: Callable[[int], int]
 ) -> Choice:
     """Any worker, all alike."""
     candidates = [Candidate(load.worker, 0.0, load.overlap_blocks, {}) for load in loads]

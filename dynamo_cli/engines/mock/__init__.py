@@ -1,0 +1,1 @@
+"""A simulated engine: real block accounting and batching, no weights, time from a profile."""

@@ -1,0 +1,168 @@
+"""The KV blocks of a simulated engine, kept as vLLM keeps them. Pure.
+
+A block is free, or held by requests. A block that is full has the hash of its prefix and can be
+found by it, whether held or free: a free one stays findable until it is given to somebody else.
+
+    free queue:  [ without a hash | least recently used ......... most recently used ]
+    next to be given away  ^
+
+Two requests that compute the same block at once give it two copies, of which the older is found.
+The rules are those of vLLM's ``BlockPool`` (v1/core/block_pool.py); a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+from dynamo_cli.kv.holdings import Change
+
+STORED, REMOVED = "stored", "removed"
+Observer = Callable[[str, int], None]
+"""Hears of each single event: STORED or REMOVED, and the hash."""
+
+
+class Blocks:
+    """The blocks of one engine, and which prefixes can be found in them.
+
+    Args:
+        count: of blocks, one more than can be used: vLLM keeps one that is never written.
+
+    Attributes:
+        usable: blocks that requests can hold.
+        observer: hears of every event, copies included.
+        unknown: nothing ever; what publishes an engine's cache asks for it.
+    """
+
+    def __init__(self, count: int, observer: Observer | None = None) -> None:
+        self.usable = count - 1
+        self.observer = observer
+        self.unknown: Counter[str] = Counter()
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, count))
+        self._holders = [0] * count
+        self._names: list[int | None] = [None] * count
+        self._found: dict[int, int] = {}  # hash -> its oldest block
+        self._copies: dict[int, list[int]] = {}  # hash -> younger blocks with the same content
+        self._stored: dict[int, None] = {}
+        self._removed: dict[int, None] = {}
+
+    @property
+    def free(self) -> int:
+        """Blocks that nobody holds, findable ones included."""
+        return len(self._free)
+
+    @property
+    def usage(self) -> float:
+        """Share of the blocks that is held."""
+        return 1.0 - len(self._free) / self.usable if self.usable else 0.0
+
+    def find(self, names: Sequence[int], limit: int) -> list[int]:
+        """The blocks of the longest prefix that is there, of at most `limit` blocks."""
+        found, blocks = self._found, []
+        for place in range(min(limit, len(names))):
+            block = found.get(names[place])
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def idle(self, blocks: Sequence[int]) -> int:
+        """How many of these nobody holds."""
+        holders = self._holders
+        return sum(not holders[block] for block in blocks)
+
+    def hold(self, blocks: Sequence[int]) -> None:
+        """Somebody uses found blocks: they are not to be given away."""
+        for block in blocks:
+            if not self._holders[block]:
+                del self._free[block]
+            self._holders[block] += 1
+
+    def allot(self, count: int) -> list[int]:
+        """Blocks to be written, from the front of the queue; there must be as many."""
+        blocks = [self._free.popitem(last=False)[0] for _ in range(count)]
+        for block in blocks:
+            self._forget(block)
+            self._holders[block] = 1
+        return blocks
+
+    def name(self, blocks: Iterable[int], names: Iterable[int]) -> None:
+        """These blocks are full, and can be found from now on."""
+        for block, name in zip(blocks, names, strict=True):
+            self._names[block] = name
+            if name in self._found:
+                self._copies.setdefault(name, []).append(block)
+            else:
+                self._found[name] = block
+                self._note(self._removed, self._stored, name)
+            if self.observer:
+                self.observer(STORED, name)
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """A request holds its blocks, in order of its tokens, no longer.
+
+        The end of the prompt is given away before its beginning, and what cannot be found first.
+        """
+        nameless = []
+        for block in reversed(blocks):
+            self._holders[block] -= 1
+            if self._holders[block]:
+                continue
+            self._free[block] = None
+            if self._names[block] is None:
+                nameless.append(block)
+        for block in reversed(nameless):
+            self._free.move_to_end(block, last=False)
+
+    def _forget(self, block: int) -> None:
+        name = self._names[block]
+        if name is None:
+            return
+        self._names[block] = None
+        copies = self._copies.get(name)
+        if copies is None:
+            del self._found[name]
+            self._note(self._stored, self._removed, name)
+        else:
+            self._forget_copy(name, block, copies)
+        if self.observer:
+            self.observer(REMOVED, name)
+
+    def _forget_copy(self, name: int, block: int, copies: list[int]) -> None:
+        if self._found[name] == block:
+            self._found[name] = copies.pop(0)
+        else:
+            copies.remove(block)
+        if not copies:
+            del self._copies[name]
+
+    @staticmethod
+    def _note(undone: dict[int, None], done: dict[int, None], name: int) -> None:
+        """What is stored and removed between two reports is no change."""
+        if name in undone:
+            del undone[name]
+        else:
+            done[name] = None
+
+    def clear(self) -> bool:
+        """Forget every prefix; not while a request holds a block."""
+        if self.free < self.usable:
+            return False
+        for block in range(len(self._names)):
+            self._forget(block)
+        return True
+
+    # -- what the router is told (see `worker.feed`) -----------------------------------------
+
+    def take(self) -> Change:
+        """What can be found since the last call, and what cannot any longer.
+
+        The end of a prefix always goes before its beginning, so that the set stays closed.
+        """
+        change = Change(list(self._stored), list(self._removed))
+        self._stored, self._removed = {}, {}
+        return change
+
+    def all(self) -> list[int]:
+        """All that can be found."""
+        return list(self._found)

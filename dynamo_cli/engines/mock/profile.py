@@ -1,0 +1,136 @@
+"""How long a simulated engine takes for a step, and how large it is: a JSON file.
+
+The time of a step is the sum of
+
+    step_s                                           whatever is in it: weights are read once
+    prefill_token_s   x prompt tokens computed
+    prefill_context_s x pairs of such a token and a token before it
+    decode_request_s  x requests that get one more token
+    decode_context_s  x tokens that these requests have in the cache
+
+and moving a prompt to another engine takes ``transfer_s + transfer_token_s x tokens``. All of it
+is kept in whole picoseconds, so that many steps at once take exactly as long as one by one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from dynamo_cli.errors import UsageError
+
+PS = 10**12
+"""Picoseconds in a second."""
+
+BUILT_IN = resources.files("dynamo_cli.engines.mock").joinpath("profiles")
+SUFFIX = ".json"
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A kind of engine. Times in seconds, as above; sizes as vLLM names them.
+
+    Attributes:
+        name: for people.
+        source: where the figures come from, in a sentence.
+        block_size: tokens per KV block.
+        num_blocks: KV blocks, one of which is never used.
+        max_num_seqs: requests in a step.
+        max_num_batched_tokens: tokens in a step.
+        max_model_len: most tokens of a prompt with its answer.
+    """
+
+    name: str
+    source: str
+    step_s: float
+    prefill_token_s: float
+    decode_request_s: float
+    prefill_context_s: float = 0.0
+    decode_context_s: float = 0.0
+    transfer_s: float = 0.0
+    transfer_token_s: float = 0.0
+    block_size: int = 16
+    num_blocks: int = 10_000
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    max_model_len: int = 131_072
+
+    def __post_init__(self) -> None:
+        times = [name for name in self.__struct_fields__ if name.endswith("_s")]
+        if any(getattr(self, name) < 0 for name in times) or not self.step_s > 0:
+            raise ValueError("no time may be negative, and step_s must be above 0")
+        if self.block_size < 1 or self.num_blocks < 2 or self.max_num_seqs < 1:
+            raise ValueError("block_size and max_num_seqs are at least 1, num_blocks at least 2")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError("max_num_batched_tokens is at least max_num_seqs")
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """The times of a profile in picoseconds."""
+
+    step: int
+    prefill_token: int
+    prefill_context: int
+    decode_request: int
+    decode_context: int
+    transfer: int
+    transfer_token: int
+
+    @classmethod
+    def of(cls, profile: Profile) -> Speed:
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(round(getattr(profile, f"{name}_s") * PS) for name in names))
+
+    def decode_ps(self, requests: int, context: int) -> int:
+        """What a step takes for requests that decode, with so many cached tokens in all."""
+        return self.decode_request * requests + self.decode_context * context
+
+    def decode_steps_ps(self, steps: int, requests: int, context: int) -> int:
+        """So many steps that only decode: each leaves a token more per request in the cache."""
+        grown = requests * (steps * (steps - 1) // 2)
+        return steps * (self.step + self.decode_ps(requests, context)) + self.decode_context * grown
+
+    def prefill_ps(self, tokens: int, before: int) -> int:
+        """What a step takes for so many tokens of a prompt after those `before` them."""
+        pairs = tokens * before + tokens * (tokens - 1) // 2
+        return self.prefill_token * tokens + self.prefill_context * pairs
+
+    def transfer_ps(self, tokens: int) -> int:
+        """Moving so many tokens of a prompt to another engine."""
+        return self.transfer + self.transfer_token * tokens if tokens else 0
+
+
+def built_in() -> list[str]:
+    """Names of the profiles that come with the package."""
+    return sorted(
+        entry.name.removesuffix(SUFFIX)
+        for entry in BUILT_IN.iterdir()
+        if entry.name.endswith(SUFFIX)
+    )
+
+
+@cache
+def load(name: str) -> Profile:
+    """The profile of that name, or in that file.
+
+    Raises:
+        UsageError: there is none, or it does not make sense.
+    """
+    if name in built_in():
+        data = BUILT_IN.joinpath(name + SUFFIX).read_bytes()
+    else:
+        try:
+            data = Path(name).read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"no engine profile {name!r}: neither a file nor one of {', '.join(built_in())}."
+            ) from error
+    try:
+        return msgspec.json.decode(data, type=Profile)
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"the engine profile {name!r} is not valid: {error}.") from error

@@ -1,0 +1,342 @@
+"""A simulated engine: vLLM's scheduler over simulated blocks, with time from a profile. Pure.
+
+Each step gives one token to every request that decodes, then goes on with the one prompt that did
+not fit into the last step, then begins as many waiting prompts as there is room for. Blocks are
+taken when their first token is computed and found by others when their last one is. When a
+decoding request needs a block and there is none, the youngest request goes back to the front of
+the queue and is computed again later.
+
+    waiting --begin--> prefilling (at most one, the youngest) --> decoding --> finished
+       ^                    |                                        |
+       +----- preempted ----+----------------------------------------+
+
+What decodes is not touched in a step unless something happens to it: its tokens follow from the
+number of steps, and a heap says in which step its next block begins or is full. So a step costs
+what changes in it, and `coast` makes any number of steps at once in which nothing does.
+
+The rules are those of vLLM's ``Scheduler`` (v1/core/sched/scheduler.py, first come first served).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+
+from dynamo_cli.engines.mock.blocks import Blocks, Observer
+from dynamo_cli.engines.mock.profile import Profile, Speed
+from dynamo_cli.engines.mock.request import NOWHERE, SimRequest, StepResult, Totals
+
+NEVER = 1 << 62
+
+
+class SimEngine:
+    """One engine.
+
+    Args:
+        profile: how fast and how large it is.
+        observer: hears of every single event of its cache.
+
+    Attributes:
+        blocks: its KV cache.
+        totals: what it has done.
+        waiting: requests that have not begun, or must begin again.
+    """
+
+    def __init__(self, profile: Profile, observer: Observer | None = None) -> None:
+        self.profile = profile
+        self.blocks = Blocks(profile.num_blocks, observer)
+        self.totals = Totals()
+        self.waiting: deque[SimRequest] = deque()
+        self._speed = Speed.of(profile)
+        self._block_size = profile.block_size
+        self._running: dict[int, SimRequest] = {}  # by rank, so in order
+        self._prefilling: SimRequest | None = None  # the last of them, when there is one
+        self._requests: dict[str, SimRequest] = {}
+        self._ranks = itertools.count()
+        self._context = 0  # cached tokens of all that decode
+        self._edges: list[tuple[int, int]] = []  # (step, rank): a block begins or becomes full
+        self._ends: list[tuple[int, int]] = []  # (step, rank): the last token comes
+        self._settled = True  # the last step changed nothing that the next one could use
+
+    # -- requests --------------------------------------------------------------------------
+
+    def fits(self, request: SimRequest) -> bool:
+        """Whether it could ever run."""
+        tokens = request.prompt_tokens + request.output_tokens
+        return (
+            tokens <= self.profile.max_model_len
+            and self._blocks_of(tokens - 1) <= self.blocks.usable
+        )
+
+    def add(self, request: SimRequest) -> None:
+        """Queue a request that `fits`."""
+        self._requests[request.request_id] = request
+        self.waiting.append(request)
+        self._settled = False
+
+    def abort(self, request_id: str) -> SimRequest | None:
+        """Forget a request; its blocks are free at once. The request, if it was there."""
+        request = self._requests.pop(request_id, None)
+        if request is None:
+            return None
+        if request.running:
+            self._leave(request)
+        else:
+            self.waiting.remove(request)
+        self._settled = False
+        return request
+
+    def request_ids(self) -> list[str]:
+        """All that are not over."""
+        return list(self._requests)
+
+    def output_of(self, request: SimRequest) -> int:
+        """Output tokens that it has given so far."""
+        return request.produced + self._decoded(request)
+
+    def _decoded(self, request: SimRequest) -> int:
+        """Steps that it has decoded for."""
+        if not request.running or request is self._prefilling:
+            return 0
+        return self.totals.steps - request.since
+
+    def decoding(self) -> list[SimRequest]:
+        """Those that got a token in the last step and are not finished."""
+        return [request for request in self._running.values() if request is not self._prefilling]
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_decoding(self) -> int:
+        return len(self._running) - (self._prefilling is not None)
+
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._requests)
+
+    def cached_tokens(self, request: SimRequest) -> int:
+        """Leading tokens of a request's prompt that are in the cache now."""
+        return self._block_size * len(self.blocks.find(request.hashes, self._usable(request)))
+
+    # -- steps -----------------------------------------------------------------------------
+
+    def quiet_steps(self, within_ps: int) -> int:
+        """How many of the next steps only give a token to each request that decodes.
+
+        Args:
+            within_ps: those are counted that begin before this time from now.
+        """
+        if not self._settled or self._prefilling is not None or not self._running:
+            return 0
+        steps = min(self._next(self._edges), self._next(self._ends)) - self.totals.steps
+        if not steps or self.steps_ps(steps) <= within_ps:
+            return steps
+        low, high = 1, steps
+        while low < high:
+            middle = (low + high) // 2
+            if self.steps_ps(middle) < within_ps:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def steps_ps(self, steps: int) -> int:
+        """How long so many quiet steps take."""
+        return self._speed.decode_steps_ps(steps, self.num_decoding, self._context)
+
+    def coast(self, steps: int) -> None:
+        """Make this many steps, which are quiet ones."""
+        tokens = steps * self.num_decoding
+        self.totals.steps += steps
+        self.totals.output_tokens += tokens
+        self._context += tokens
+
+    def _next(self, heap: list[tuple[int, int]]) -> int:
+        """The step in which the next of these happens, without those of requests that left."""
+        while heap and heap[0][1] not in self._running:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else NEVER
+
+    def step(self) -> StepResult:
+        """One step; everything in it is decided as it begins."""
+        result = StepResult(self._speed.step)
+        self._grow(result)
+        result.decoded = self.num_decoding
+        result.duration_ps += self._speed.decode_ps(result.decoded, self._context)
+        budget = self.profile.max_num_batched_tokens - result.decoded
+        budget -= self._go_on(result, budget)
+        refused = not result.preempted and self._begin_waiting(result, budget)
+        self._end_step(result)
+        changed = result.finished or result.preempted or self._prefilling is not None
+        self._settled = not changed and (refused or not self.waiting)
+        return result
+
+    def _grow(self, result: StepResult) -> None:
+        """Blocks for the tokens of those that decode, in order; hashes for those that are full."""
+        size, now = self._block_size, self.totals.steps
+        while self._edges and self._edges[0][0] <= now:  # earlier ones are of requests that left
+            _, rank = heapq.heappop(self._edges)
+            request = self._running.get(rank)
+            if request is None:
+                continue
+            computed = request.computed + self._decoded(request)
+            if computed % size == 0:
+                if not self._make_room(request, 1, result):
+                    continue
+                request.blocks += self.blocks.allot(1)
+            if (computed + 1) % size == 0:
+                self._name(request, computed // size, computed // size + 1)
+            self._push_edge(rank, now + 1, computed + 1)
+
+    def _push_edge(self, rank: int, step: int, computed: int) -> None:
+        """The next step from this one on in which a block begins or becomes full."""
+        into = computed % self._block_size
+        later = self._block_size - 1 - into if into else 0
+        heapq.heappush(self._edges, (step + later, rank))
+
+    def _make_room(self, request: SimRequest, blocks: int, result: StepResult) -> bool:
+        """Preempt the youngest until there are so many free blocks; False: it was this one."""
+        while self.blocks.free < blocks:
+            youngest = next(reversed(self._running.values()))
+            self._leave(youngest)
+            youngest.preemptions += 1
+            youngest.computed = 0
+            self.totals.preemptions += 1
+            self.waiting.appendleft(youngest)
+            result.preempted.append(youngest)
+            if youngest is request:
+                return False
+        return True
+
+    def _go_on(self, result: StepResult, budget: int) -> int:
+        """The next part of the prompt that is being computed; how many tokens it has."""
+        request = self._prefilling
+        if request is None:
+            return 0
+        tokens = min(self._tokens(request) - request.computed, budget)
+        missing = self._blocks_of(request.computed + tokens) - len(request.blocks)
+        if not self._make_room(request, missing, result):
+            return 0
+        self._prefill(request, tokens, result)
+        return tokens
+
+    def _begin_waiting(self, result: StepResult, budget: int) -> bool:
+        """Begin what there is room for; whether the next one was refused for want of it."""
+        while self.waiting and budget:
+            request = self.waiting[0]
+            if len(self._running) >= self.profile.max_num_seqs or not self._begin(request):
+                return True
+            self.waiting.popleft()
+            tokens = min(self._tokens(request) - request.computed, budget)
+            self._prefill(request, tokens, result)
+            budget -= tokens
+        return False
+
+    def _begin(self, request: SimRequest) -> bool:
+        """Let a request run with what can be found of it, if there is room for all of it."""
+        self._name_all(request)
+        found = self.blocks.find(request.hashes, self._usable(request))
+        missing = self._blocks_of(self._tokens(request)) - len(found)
+        if missing + self.blocks.idle(found) > self.blocks.free:
+            return False
+        self.blocks.hold(found)
+        request.blocks = found
+        request.computed = len(found) * self._block_size
+        request.rank = next(self._ranks)
+        self._running[request.rank] = request
+        if not request.preemptions:
+            request.cached_tokens = request.computed
+            self.totals.queries += self._tokens(request)
+            self.totals.hits += request.computed
+            self._store(request, max(request.remote_tokens - request.computed, 0))
+        return True
+
+    def _prefill(self, request: SimRequest, tokens: int, result: StepResult) -> None:
+        """Compute the next tokens of a prompt."""
+        result.duration_ps += self._speed.prefill_ps(tokens, request.computed)
+        self._store(request, tokens)
+        if request.computed == self._tokens(request):
+            self._prefilling = None
+            result.joined.append(request)
+        else:
+            self._prefilling = request
+
+    def _store(self, request: SimRequest, tokens: int) -> None:
+        """The next tokens of a prompt are in the cache; there is room for them."""
+        full = request.computed // self._block_size
+        request.computed += tokens
+        missing = self._blocks_of(request.computed) - len(request.blocks)
+        request.blocks += self.blocks.allot(missing)
+        self._name(request, full, request.computed // self._block_size)
+
+    def _end_step(self, result: StepResult) -> None:
+        """Everybody gets a token, and some their last one."""
+        now = self.totals.steps
+        self.totals.steps += 1
+        self.totals.output_tokens += result.decoded + len(result.joined)
+        self._context += result.decoded
+        while self._ends and self._ends[0][0] <= now:
+            request = self._running.get(heapq.heappop(self._ends)[1])
+            if request is not None:
+                result.finished.append(request)
+        for request in result.joined:
+            self._join(request)
+            if request.produced == request.output_tokens:
+                result.finished.append(request)
+        for request in result.finished:
+            del self._requests[request.request_id]
+            self._leave(request)
+
+    def _join(self, request: SimRequest) -> None:
+        """From the next step on a request decodes; its prompt gave a token already."""
+        if not request.produced:
+            self.totals.prompt_tokens += request.prompt_tokens
+        request.produced += 1
+        request.since = self.totals.steps
+        self._context += request.computed
+        last = request.since + request.output_tokens - request.produced - 1
+        heapq.heappush(self._ends, (last, request.rank))
+        self._push_edge(request.rank, request.since, request.computed)
+
+    def _leave(self, request: SimRequest) -> None:
+        """A running request holds nothing any more."""
+        if request is self._prefilling:
+            self._prefilling = None
+        else:
+            decoded = self._decoded(request)
+            request.produced += decoded
+            request.computed += decoded
+            self._context -= request.computed
+        del self._running[request.rank]
+        request.rank = NOWHERE
+        self.blocks.release(request.blocks)
+        request.blocks = []
+
+    # -- tokens and blocks -----------------------------------------------------------------
+
+    def _tokens(self, request: SimRequest) -> int:
+        """To compute before the next output token, of a request that does not decode."""
+        return request.prompt_tokens + request.produced
+
+    def _usable(self, request: SimRequest) -> int:
+        """Blocks that are worth finding: the last token is always computed."""
+        return (self._tokens(request) - 1) // self._block_size
+
+    def _blocks_of(self, tokens: int) -> int:
+        return -(-tokens // self._block_size)
+
+    def _name_all(self, request: SimRequest) -> None:
+        """Hashes of all its full blocks, output included."""
+        full = self._tokens(request) // self._block_size
+        while len(request.hashes) < full:
+            request.hashes.append(request.name_block(request, len(request.hashes)))
+
+    def _name(self, request: SimRequest, start: int, end: int) -> None:
+        """Blocks start..end-1 of a request are full."""
+        while len(request.hashes) < end:
+            request.hashes.append(request.name_block(request, len(request.hashes)))
+        if start < end:
+            self.blocks.name(request.blocks[start:end], request.hashes[start:end])

@@ -1,0 +1,100 @@
+"""The replay: the same numbers each time, whether steps are made one by one or not."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict
+
+import msgspec
+import pytest
+
+from dynamo_cli.engines.mock.profile import Profile
+from dynamo_cli.loadtest.report import summarize
+from dynamo_cli.replay.loop import Replay, Result
+from dynamo_cli.replay.routers import SERVED
+from dynamo_cli.replay.trace import Trace, TraceRequest, infinite_hit_ratio
+
+PROFILE = Profile(
+    name="test",
+    source="made up",
+    step_s=0.005,
+    prefill_token_s=0.0001,
+    decode_request_s=0.0002,
+    decode_context_s=0.0000001,
+    prefill_context_s=0.00000001,
+    block_size=16,
+    num_blocks=120,
+    max_num_seqs=8,
+    max_num_batched_tokens=256,
+    max_model_len=1000,
+)
+
+
+def conversations(seed: int, count: int, *, shared: bool = True) -> Trace:
+    """Requests some of which go on where an earlier one stopped."""
+    dice = random.Random(seed)
+    prompts: list[tuple[int, ...]] = [()]
+    requests, now_ns = [], 0
+    for _ in range(count):
+        now_ns += dice.choice((0, 1, round(dice.expovariate(1) * 20))) * 1_000_000
+        start = dice.choice(prompts[-20:]) if shared else ()
+        tokens = dice.randrange(1, 200) + 16 * len(start)
+        more = tokens // 16 - len(start)
+        hashes = start + tuple(dice.randrange(1 << 63) for _ in range(more))
+        if tokens < 600:
+            prompts.append(hashes)
+        requests.append(TraceRequest(now_ns, tokens, dice.randrange(1, 120), hashes))
+    return Trace("made up", 16, tuple(requests))
+
+
+def replay(trace: Trace, policy: str, workers: int = 3, **options: object) -> Result:
+    return Replay(trace, SERVED[policy], PROFILE, workers, **options).run()
+
+
+@pytest.mark.parametrize("policy", sorted(SERVED))
+def test_steps_at_once_give_what_steps_one_by_one_give(policy: str) -> None:
+    trace = conversations(3, 300)
+    results = [replay(trace, policy, leaps=leaps, seed=5) for leaps in (True, False)]
+    first, second = [{**asdict(one), "gaps": one.gaps._buckets} for one in results]
+    assert first == second
+    assert results[0].preemptions > 10
+    assert len(results[0].outcomes) == 300
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    trace = conversations(4, 200)
+    one, same, other = (replay(trace, "random", seed=seed).outcomes for seed in (1, 1, 2))
+    assert one == same != other
+
+
+def test_what_is_cached_is_found_by_kv_routing() -> None:
+    trace = conversations(5, 400)
+    blind, aware = (
+        summarize(result.outcomes, result.gaps)
+        for result in (replay(trace, "round-robin"), replay(trace, "kv"))
+    )
+    assert blind.hit_ratio is not None
+    assert aware.hit_ratio is not None
+    assert 1.3 * blind.hit_ratio < aware.hit_ratio < infinite_hit_ratio(trace)
+
+
+def test_without_shared_prefixes_kv_is_least_loaded() -> None:
+    trace = conversations(6, 200, shared=False)
+    assert replay(trace, "kv").outcomes == replay(trace, "least-loaded").outcomes
+
+
+def test_a_slower_trace_waits_less() -> None:
+    trace = conversations(7, 200)
+    slow, fast = (replay(trace, "kv", speed=speed) for speed in (0.2, 2.0))
+    assert summarize(slow.outcomes, slow.gaps).ttft_ms.p90 < (
+        summarize(fast.outcomes, fast.gaps).ttft_ms.p90
+    )
+
+
+def test_what_never_fits_is_counted() -> None:
+    trace = conversations(8, 20)
+    long = msgspec.structs.replace(trace.requests[3], input_tokens=2000)
+    requests = (*trace.requests[:3], long, *trace.requests[4:])
+    outcomes = replay(Trace("t", 16, requests), "kv").outcomes
+    assert [outcome.error for outcome in outcomes].count("too_long") == 1
+    assert outcomes[3].error == "too_long"
