@@ -36,7 +36,7 @@ class EngineConfig:
         threads: threads of a CPU engine; 0 leaves it to vLLM.
         kv_cache_limit_bytes: most that a CPU engine may take for its KV cache when `args` do not
             say how much it gets; 0 leaves it to vLLM.
-        log_level: of vLLM's own log.
+        log_level: of the log of vLLM and of other libraries.
         kv_role: kv_producer in a prefill worker, kv_consumer in a decode worker; empty where
             every worker does its own prefill.
         kv_transfer: one of `KV_TRANSFERS`: how blocks get from one to the other.
@@ -80,6 +80,8 @@ class FrontendConfig:
         max_inflight: requests at once before 429; 0 is no limit.
         max_pending_bytes: of one answer that its reader does not take, before it is aborted.
         placement: where prompts are prefilled at first; None without prefill workers.
+        access_log: write a line for each request that ended.
+        log_prompts: with its prompt.
     """
 
     host: str = DEFAULT_HOST
@@ -91,6 +93,8 @@ class FrontendConfig:
     served_names: tuple[str, ...] = ()
     first_answer_timeout_s: float = 60.0
     placement: PlacementRule | None = None
+    access_log: bool = False
+    log_prompts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +105,14 @@ class ProcessorConfig:
         routed: there is a router to ask.
         kv_routing: it wants to know the blocks of each prompt.
         debug_headers: answers say which worker gave them.
+        log_prompts: the log may have text of requests in it.
     """
 
     engine: EngineConfig
     routed: bool = False
     kv_routing: bool = False
     debug_headers: bool = False
+    log_prompts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +218,11 @@ class ServeConfig:
     @property
     def processor_config(self) -> ProcessorConfig:
         return ProcessorConfig(
-            self.engine, self.router is not None, self.kv_routing, self.debug_headers
+            self.engine,
+            self.router is not None,
+            self.kv_routing,
+            self.debug_headers,
+            self.frontend.log_prompts,
         )
 
     def worker_config(self, index: int) -> WorkerConfig:

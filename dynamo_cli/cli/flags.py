@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dynamo_cli.cli import settings
-from dynamo_cli.cli.resolve import ROUTERS
+from dynamo_cli.cli.resolve import LOG_FORMATS, ROUTERS
 from dynamo_cli.config import KV_COSTS, KV_TRANSFERS
 
 MODEL, WORKERS, ROUTING = "Model", "Workers", "Routing"
@@ -26,7 +26,7 @@ class Ui(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """Of the engines' own log."""
+    """Of the log."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     Router = str
     KvCost = str
     KvTransfer = str
+    LogFormat = str
 else:
     Router = Literal[ROUTERS]
     KvCost = Literal[KV_COSTS]
     KvTransfer = Literal[KV_TRANSFERS]
+    LogFormat = Literal[LOG_FORMATS]
 
 
 def _option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002
@@ -263,8 +265,29 @@ UiMode = Annotated[
         "errors only.",
     ),
 ]
-EngineLogLevel = Annotated[
-    LogLevel, _option("--log-level", panel=INTERFACE, help="Of the engines' own log.")
+LowestLogLevel = Annotated[
+    LogLevel | None,
+    _option(
+        "--log-level",
+        panel=INTERFACE,
+        help="Of everything that is logged. Default: info, and only errors of the engines.",
+    ),
+]
+LogForm = Annotated[
+    LogFormat,
+    _option("--log-format", panel=INTERFACE, help="[b]json[/b]: one object per line."),
+]
+AccessLog = Annotated[
+    bool,
+    _option(
+        "--access-log/--no-access-log",
+        panel=INTERFACE,
+        help="A line for each request that ended (not with the dashboard).",
+    ),
+]
+LogPrompts = Annotated[
+    bool,
+    _option("--log-prompts", panel=INTERFACE, help="Let text of requests into the log."),
 ]
 ConfigFile = Annotated[
     Path | None,

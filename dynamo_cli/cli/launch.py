@@ -14,8 +14,8 @@ from rich.progress import Progress as Bar
 from dynamo_cli.cli import plan
 from dynamo_cli.cli.machine import read_machine
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
-from dynamo_cli.cli.views import NullView, PlainView
-from dynamo_cli.errors import UsageError
+from dynamo_cli.cli.views import FORMS, NullView, PlainView
+from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.models import catalog
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dynamo_cli.supervisor.view import View
 
 AUTO, DASHBOARD, NONE = "auto", "dashboard", "none"
+JSON = "json"
 TERMINAL = (sys.stdin, sys.stdout, sys.stderr)
 """All three: the dashboard reads keys from the first and draws on the last."""
 
@@ -46,26 +47,45 @@ def serve(typed: Typed, ui: str) -> int:
     from dynamo_cli import supervisor  # noqa: PLC0415 - a dry run needs none of it
 
     config = resolve(typed, read_machine())
-    dashboard = wants_dashboard(ui, all(stream.isatty() for stream in TERMINAL))
-    plain = NullView(sys.stderr) if ui == NONE else PlainView(sys.stderr, config.engine.log_level)
+    terminal = all(stream.isatty() for stream in TERMINAL)
+    dashboard = wants_dashboard(ui, terminal, as_json=typed.log_format == JSON)
+    if dashboard or ui == NONE:
+        config = replace(config, frontend=replace(config.frontend, access_log=False))
+    plain = _plain_view(typed, ui)
     for warning in warnings(typed):
         plain.notice("WARNING", warning)
-    config = _with_model(config, plain, bars=dashboard)
-    return _serve_below_dashboard(config, plain) if dashboard else supervisor.run(config, plain)
+    try:
+        config = _with_model(config, plain, bars=dashboard)
+        return _serve_below_dashboard(config, plain) if dashboard else supervisor.run(config, plain)
+    except DynamoError as error:
+        if typed.log_format != JSON:
+            raise
+        plain.notice("ERROR", error.message)  # who reads objects has no use for another line
+        return error.exit_code
 
 
-def wants_dashboard(ui: str, terminal: bool) -> bool:
+def _plain_view(typed: Typed, ui: str) -> PlainView:
+    form = FORMS[typed.log_format]
+    return (
+        NullView(sys.stderr, form) if ui == NONE else PlainView(sys.stderr, typed.log_level, form)
+    )
+
+
+def wants_dashboard(ui: str, terminal: bool, *, as_json: bool) -> bool:
     """Whether the dashboard is shown.
 
     Args:
         terminal: it would have one for its keys and its picture.
+        as_json: the log is for programs.
 
     Raises:
-        UsageError: it was asked for, and there is no terminal.
+        UsageError: it was asked for, and cannot be.
     """
+    if ui == DASHBOARD and as_json:
+        raise UsageError("--log-format json goes with --ui plain, not with the dashboard.")
     if ui == DASHBOARD and not terminal:
         raise UsageError("--ui dashboard needs a terminal; --ui plain needs none.")
-    return ui == DASHBOARD or (ui == AUTO and terminal)
+    return ui == DASHBOARD or (ui == AUTO and terminal and not as_json)
 
 
 def _serve_below_dashboard(config: ServeConfig, plain: View) -> int:

@@ -30,6 +30,14 @@ AUTO = "auto"
 NO_ROUTER = "none"
 SEVERAL_WORKERS_POLICY = "least-loaded"
 ROUTERS = (NO_ROUTER, *ROUTER_POLICIES)
+LOG_FORMATS = ("text", "json")
+ENGINE_LOG_LEVEL = "error"
+"""Of the engines unless a level is asked for: what else they say is for those who debug them."""
+
+ACCESS_LOG_LEVELS = (None, "info", "debug")
+"""Asked for, at which there are lines of level INFO."""
+
+LOGGING_PROMPTS = ("--enable-log-requests", "--enable-log-outputs")
 
 KV_SHARE = 0.4
 """Of the memory that is available: the KV caches of all CPU engines together."""
@@ -57,6 +65,8 @@ class Typed:
     Attributes:
         workers: a number or ``auto``.
         router: one of `ROUTERS`.
+        log_level: of everything; None: `ENGINE_LOG_LEVEL` for the engines, else info.
+        log_format: one of `LOG_FORMATS`.
         engine_args: for vLLM, checked.
     """
 
@@ -88,7 +98,10 @@ class Typed:
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_inflight: int = 0
     drain_timeout_s: float = 30.0
-    log_level: str = "error"
+    log_level: str | None = None
+    log_format: str = LOG_FORMATS[0]
+    access_log: bool = True
+    log_prompts: bool = False
     engine_args: tuple[str, ...] = ()
 
 
@@ -99,6 +112,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         UsageError: options that do not go together.
         ResourceError: the machine has too little.
     """
+    _refuse_prompts_in_the_log(typed)
     kv_transfer = _kv_transfer(typed, machine)
     # Who says how many workers there shall be takes the GPUs in order, busy ones too.
     auto = typed.workers == AUTO
@@ -117,7 +131,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         args=_engine_args(typed, machine, sharers([*prefill_devices, *devices])),
         threads=(typed.engine_threads or max(1, machine.cores // engines)) if on_cpu else 0,
         kv_cache_limit_bytes=_kv_cache_limit(machine.available_bytes, engines) if on_cpu else 0,
-        log_level=typed.log_level.upper(),
+        log_level=(typed.log_level or ENGINE_LOG_LEVEL).upper(),
         kv_transfer=kv_transfer,
         kv_arena_bytes=typed.kv_arena_bytes,
     )
@@ -128,6 +142,8 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         max_body_bytes=typed.max_body_bytes,
         max_inflight=typed.max_inflight,
         served_names=names,
+        access_log=typed.access_log and typed.log_level in ACCESS_LOG_LEVELS,
+        log_prompts=typed.log_prompts,
         placement=_placement(typed) if typed.prefill_workers else None,
     )
     return ServeConfig(
@@ -200,6 +216,15 @@ def _refuse_disaggregation_without_prefill_workers(typed: Typed) -> None:
     ):
         if value != default:
             raise UsageError(f"{flag} belongs to --prefill-workers, and there are none.")
+
+
+def _refuse_prompts_in_the_log(typed: Typed) -> None:
+    """vLLM has options of its own that write them."""
+    if _given(typed.engine_args, *LOGGING_PROMPTS) and not typed.log_prompts:
+        raise UsageError(
+            f"{' and '.join(LOGGING_PROMPTS)} write text of requests into the log; "
+            "add --log-prompts if that may be."
+        )
 
 
 def _placement(typed: Typed) -> PlacementRule:

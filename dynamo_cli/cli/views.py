@@ -1,50 +1,82 @@
-"""What people see of a run without a dashboard: plain lines, or errors only."""
+"""What people see of a run without a dashboard: plain lines, JSON lines, or errors only."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
+
+import orjson
 
 from dynamo_cli.messages import ProcessState
 
 OWN_NAME = "dynamo-llm"
+ACCESS = "request"
+"""The text of the line of a request; its fields say the rest."""
+
+Form = Callable[[str, str, str, str], str]
+"""(name, level, text, fields as a JSON object) -> a line."""
 
 
-def line(name: str, level: str, text: str) -> str:
-    """``2026-01-31 12:00:00 INFO     worker 0     text``."""
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level:<8} {name:<12} {text}"
+def line(name: str, level: str, text: str, fields: str = "{}") -> str:
+    """``2026-01-31 12:00:00 INFO     worker 0     text key=value ...``."""
+    more = "".join(f" {key}={_word(value)}" for key, value in orjson.loads(fields).items())
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level:<8} {name:<12} {text}{more}"
+
+
+def json_line(name: str, level: str, text: str, fields: str = "{}") -> str:
+    """An object with ts (ISO 8601, UTC), level, process, message, and the fields."""
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    head = orjson.dumps(
+        {
+            "ts": f"{stamp}.{int(now % 1 * 1000):03d}Z",
+            "level": level,
+            "process": name,
+            "message": text,
+        }
+    ).decode()
+    return head if fields == "{}" else f"{head[:-1]},{fields[1:]}"
+
+
+FORMS: dict[str, Form] = {"text": line, "json": json_line}
 
 
 class PlainView:
     """One line for everything: for logs, pipes and people who like it quiet.
 
     Args:
-        log_level: of the engines' log; warnings of ours are shown in any case.
+        log_level: of everything; None: INFO, and from the processes of the tree WARNING.
+        form: how a line looks.
     """
 
-    def __init__(self, out: TextIO, log_level: str = "WARNING") -> None:
+    def __init__(self, out: TextIO, log_level: str | None = None, form: Form = line) -> None:
         self._out = out
-        self._log_level = log_level
+        self._level = _number(log_level or "INFO")
+        self._log_level = _number(log_level or "WARNING")
+        self._form = form
         self._phases: dict[str, str] = {}
 
     def processes(self, table: Sequence[ProcessState]) -> None:
         for state in table:
             if self._phases.get(state.name) != state.phase:
                 self._phases[state.name] = state.phase
-                self._print(state.name, "INFO", _phase_and_reason(state))
+                self._say(state.name, "INFO", _phase_and_reason(state))
 
     def log(self, name: str, level: str, text: str) -> None:
-        if is_shown(level, self._log_level):
+        if _number(level) >= self._log_level:
             self._print(name, level, text)
+
+    def access(self, name: str, fields: str) -> None:
+        self._say(name, "INFO", ACCESS, fields)
 
     def serving(self, url: str, curl: str) -> None:
         self.notice("INFO", f"serving on {url}")
         self.notice("INFO", f"try: {curl}")
 
     def notice(self, level: str, text: str) -> None:
-        self._print(OWN_NAME, level, text)
+        self._say(OWN_NAME, level, text)
 
     def ending(self) -> None:
         """All was said when it happened."""
@@ -52,41 +84,32 @@ class PlainView:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _print(self, name: str, level: str, text: str) -> None:
-        self._out.write(line(name, level, text) + "\n")
+    def _say(self, name: str, level: str, text: str, fields: str = "{}") -> None:
+        if _number(level) >= self._level:
+            self._print(name, level, text, fields)
+
+    def _print(self, name: str, level: str, text: str, fields: str = "{}") -> None:
+        self._out.write(self._form(name, level, text, fields) + "\n")
         self._out.flush()
 
 
-class NullView:
+class NullView(PlainView):
     """Errors only."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._plain = PlainView(out)
-
-    def processes(self, table: Sequence[ProcessState]) -> None: ...
-
-    def log(self, name: str, level: str, text: str) -> None:
-        if _number(level) >= logging.ERROR:
-            self._plain.log(name, level, text)
-
-    def serving(self, url: str, curl: str) -> None: ...
-
-    def notice(self, level: str, text: str) -> None:
-        self.log(OWN_NAME, level, text)
-
-    def ending(self) -> None: ...
-
-    def close(self) -> None: ...
+    def __init__(self, out: TextIO, form: Form = line) -> None:
+        super().__init__(out, "ERROR", form)
 
 
 def _phase_and_reason(state: ProcessState) -> str:
     return f"{state.phase} ({state.reason})" if state.reason else state.phase
 
 
-def is_shown(level: str, log_level: str) -> bool:
-    """Warnings are in any case, whatever was asked of the engines."""
-    return _number(level) >= min(logging.WARNING, _number(log_level))
+def _word(value: Any) -> str:
+    """A value that ends at the next space."""
+    if isinstance(value, str) and value.isprintable() and not set(value) & set(' "='):
+        return value or '""'
+    return orjson.dumps(value).decode()
 
 
 def _number(level: str) -> int:
-    return logging.getLevelNamesMapping().get(level, logging.INFO)
+    return logging.getLevelNamesMapping().get(level.upper(), logging.INFO)

@@ -112,6 +112,9 @@ class Embedded:
         self._keep(name, level, text)
         self._say(lambda: self._plain.log(name, level, text))
 
+    def access(self, name: str, fields: str) -> None:
+        self._say(lambda: self._plain.access(name, fields))
+
     def serving(self, url: str, curl: str) -> None:
         self._served = True
         self._keep(OWN_NAME, "INFO", f"serving on {url}")

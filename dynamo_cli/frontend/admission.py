@@ -6,6 +6,7 @@ import hmac
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
@@ -64,12 +65,8 @@ def too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body is larger than --max-body-bytes ({max_bytes} bytes).")
 
 
-def check_body(body: bytes) -> str:
-    """The model that a body asks for, empty when it names none.
-
-    Raises:
-        InvalidRequest: it is no JSON object in UTF-8.
-    """
+def check_body(body: bytes) -> dict[str, Any]:
+    """What it says. Raises `InvalidRequest` unless it is a JSON object in UTF-8."""
     if not body:
         raise InvalidRequest("the body is empty; send a JSON object.")
     try:
@@ -78,7 +75,12 @@ def check_body(body: bytes) -> str:
         raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object.")
-    model = value.get("model")
+    return value
+
+
+def model_of(content: dict[str, Any]) -> str:
+    """The model that a body asks for, empty when it names none."""
+    model = content.get("model")
     return model[:MAX_MODEL_NAME] if isinstance(model, str) else ""
 
 

@@ -23,7 +23,8 @@ from dynamo_cli.errors import (
     NotReady,
     PayloadTooLarge,
 )
-from dynamo_cli.frontend import admission, inspect, metrics
+from dynamo_cli.frontend import access, admission, inspect, metrics
+from dynamo_cli.frontend.access import AccessLog
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
 from dynamo_cli.frontend.placement import Placement
 from dynamo_cli.frontend.server import JSON, error_response, json_response
@@ -33,7 +34,7 @@ from dynamo_cli.messages import Endpoint, Head, Reply
 from dynamo_cli.telemetry.fold import Fold
 from dynamo_cli.telemetry.meter import Meter
 from dynamo_cli.telemetry.snapshot import Snapshot
-from dynamo_cli.telemetry.timelines import RequestRecord, TimelineLog
+from dynamo_cli.telemetry.timelines import TimelineLog
 from dynamo_cli.telemetry.window import SECOND_NS
 
 GENERATE_PATHS = frozenset(map(str, Endpoint)) - {Endpoint.MODELS}
@@ -57,6 +58,7 @@ class Api:
         fold: whether requests can be served.
         snapshot: gives the state of the whole tree.
         placement: where prompts are prefilled.
+        access: where requests that ended are logged; None: nowhere.
 
     Attributes:
         broadcast: to those who watch the tree.
@@ -70,7 +72,9 @@ class Api:
         fold: Fold,
         snapshot: Callable[[], Snapshot],
         placement: Placement,
+        access: AccessLog | None = None,
     ) -> None:
+        self._access = access
         self._placement = placement
         self._config = config
         self._exchange = exchange
@@ -101,15 +105,18 @@ class Api:
             visit.status = visit.status or response.status
         finally:
             if visit.path in GENERATE_PATHS:
-                self._ended(visit.record(time.monotonic_ns()))
+                self._ended(visit)
         return response
 
-    def _ended(self, record: RequestRecord) -> None:
-        """Count a request for the model, and remember it when it came as far as a processor."""
+    def _ended(self, visit: Visit) -> None:
+        """Count a request for the model; remember it when it came as far as a processor."""
+        record = visit.record(time.monotonic_ns())
         elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
         self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
         if record.processor >= 0:
             self._timelines.add(record)
+        if self._access is not None:
+            self._access.add(access.fields(record, visit.prompt))
 
     async def idle(self) -> None:
         """Wait until no request for the model is in flight."""
@@ -193,7 +200,10 @@ class Api:
             http.content.feed_eof()  # else aiohttp would look for its end, and fail again
             visit.last = True
             raise InvalidRequest(f"the body cannot be read: {_one_line(error)}.") from error
-        visit.model = admission.check_body(body)
+        content = admission.check_body(body)
+        visit.model = admission.model_of(content)
+        if self._config.log_prompts:
+            visit.prompt = access.prompt_of(content)
         return body
 
     async def _forward(self, visit: Visit, body: bytes) -> web.StreamResponse:

@@ -12,6 +12,7 @@ import uvloop
 
 from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.errors import Draining, PortInUse
+from dynamo_cli.frontend.access import AccessLog
 from dynamo_cli.frontend.api import Api
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
 from dynamo_cli.frontend.memory import Memory
@@ -77,9 +78,16 @@ class Frontend:
         self._memory = Memory()
         self._fold = Fold(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter)
+        self._access = AccessLog.of_this_process(self._meter) if config.access_log else None
         self._placement = Placement(config.placement, self._announce)
         self._api = Api(
-            config, self._exchange, self._meter, self._fold, self._snapshot, self._placement
+            config,
+            self._exchange,
+            self._meter,
+            self._fold,
+            self._snapshot,
+            self._placement,
+            self._access,
         )
         self._rule = config.placement
         self._stopped = asyncio.Event()
@@ -93,6 +101,8 @@ class Frontend:
         await self._stopped.wait()
         self._listener.close()
         self._switchboard.close()
+        if self._access is not None:
+            self._access.close()
 
     async def _listen(self) -> None:
         """Bind the port. Raises `PortInUse` when that cannot be."""

@@ -25,6 +25,7 @@ class Visit:
         status: for the counters, when it is not that of the response.
         error: the kind of failure, where the outcome does not say; empty when there is none.
         model: that the body asks for.
+        prompt: what is said in the body, as JSON; empty unless it may be logged.
         call: set when a processor was asked.
         outcome: how that ended.
         last: a refusal closes the connection, since the body on it is not read to its end.
@@ -40,6 +41,7 @@ class Visit:
         "model",
         "outcome",
         "path",
+        "prompt",
         "status",
     )
 
@@ -49,7 +51,7 @@ class Visit:
         self.path = http.path
         self.id = admission.request_id(http.headers.get("X-Request-ID"))
         self.status = 0
-        self.error = self.model = ""
+        self.error = self.model = self.prompt = ""
         self.call: Call | None = None
         self.outcome: Reply | Finish | None = None
         self.last = "Expect" in http.headers

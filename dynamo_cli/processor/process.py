@@ -73,6 +73,7 @@ class Processor:
             self._placement,
             kv_routing=config.kv_routing,
             debug_headers=config.debug_headers,
+            log_prompts=config.log_prompts,
         )
         self._switchboard.attach(self._loop)
         self._switchboard.report(PhaseChange(Phase.WARMING, "waiting for an engine"))

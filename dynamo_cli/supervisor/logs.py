@@ -9,9 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from dynamo_cli.messages import Logged, LogLine
-
-LEVEL_END = "\x1f"
-"""Our formatter writes ``LEVEL<unit separator>text``; output of anything else has no such mark."""
+from dynamo_cli.messages.logs import LEVEL_END
 
 UNMARKED = "INFO"
 
@@ -26,8 +24,11 @@ BATCH_LINES, LINE_CHARS = 64, 400
 
 
 class Line(NamedTuple):
+    """A line; `access` when it is about a request that ended, and `text` a JSON object."""
+
     level: str
     text: str
+    access: bool = False
 
 
 class LogLines:
@@ -48,6 +49,8 @@ class LogLines:
 
     def _line(self, raw: bytes) -> Line:
         before, mark, after = raw.decode(errors="replace").rstrip().partition(LEVEL_END)
+        if after.startswith(LEVEL_END):
+            return Line(before, after[1:], access=True)
         line = Line(before, _seen(after)) if mark else Line(UNMARKED, _seen(before))
         if line.text:
             self.tail.append(line.text)

@@ -218,6 +218,9 @@ class Supervisor:
         self._publish()
 
     def on_log(self, child: Child, line: Line) -> None:
+        if line.access:
+            self._view.access(child.process.name, line.text)
+            return
         self._view.log(child.process.name, line.level, line.text)
         self._log(child.process.name, line.level, line.text)
 

@@ -15,6 +15,9 @@ class View(Protocol):
     def log(self, name: str, level: str, text: str) -> None:
         """One line of a child's log."""
 
+    def access(self, name: str, fields: str) -> None:
+        """A request ended; `fields` is a JSON object of what there is to tell of it."""
+
     def serving(self, url: str, curl: str) -> None:
         """Once, when requests can be answered; `curl` is a command to try."""
 

@@ -70,6 +70,7 @@ class Meter:
         errors: by kind.
         aborts: by reason.
         workers: by index.
+        lost_access_lines: that were not logged, because the log could not be written fast enough.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,7 @@ class Meter:
         self.in_flight = 0
         self.errors: Counter[str] = Counter()
         self.aborts: Counter[str] = Counter()
+        self.lost_access_lines = 0
         self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
         self.ttft = Histogram(TTFT_BOUNDS_S)
         self.itl = Histogram(ITL_BOUNDS_S)

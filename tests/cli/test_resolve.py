@@ -235,3 +235,27 @@ def test_the_transfer_is_the_best_that_is_there(nixl: bool, asked: str | None, g
     typed = replace(TYPED, prefill_workers=1, kv_transfer=asked)
     machine = replace(with_gpus(2), nixl=nixl)
     assert resolve(typed, machine).engine.kv_transfer == gets
+
+
+@pytest.mark.parametrize(
+    ("changes", "engines", "access"),
+    [
+        ({}, "ERROR", True),
+        ({"log_level": "debug"}, "DEBUG", True),
+        ({"log_level": "warning"}, "WARNING", False),
+        ({"access_log": False}, "ERROR", False),
+    ],
+)
+def test_a_log_level_is_that_of_everything(
+    changes: dict[str, object], engines: str, access: bool
+) -> None:
+    config = resolve(replace(TYPED, **changes), CPU)  # type: ignore[arg-type]
+    assert (config.engine.log_level, config.frontend.access_log) == (engines, access)
+
+
+def test_text_of_requests_is_logged_only_when_that_is_said() -> None:
+    with pytest.raises(UsageError, match="add --log-prompts"):
+        resolve(replace(TYPED, engine_args=("--enable-log-requests",)), CPU)
+    config = resolve(replace(TYPED, engine_args=("--enable-log-outputs",), log_prompts=True), CPU)
+    assert config.frontend.log_prompts
+    assert config.processor_config.log_prompts

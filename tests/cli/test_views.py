@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
 
-from dynamo_cli.cli.views import NullView, PlainView
+from dynamo_cli.cli.views import NullView, PlainView, json_line
 from dynamo_cli.messages import Phase, ProcessState
 from dynamo_cli.topology import Role
 
@@ -41,13 +42,48 @@ def test_plain_lines_have_time_level_and_role_and_tell_each_phase_once() -> None
     assert lines[2].endswith("WARNING  dynamo-llm   mind the gap")
 
 
-def test_engine_logs_are_shown_from_the_level_asked_for_but_warnings_always() -> None:
-    for level, shown in (("ERROR", "we"), ("WARNING", "we"), ("INFO", "iwe"), ("DEBUG", "diwe")):
+def test_lines_of_requests_have_fields() -> None:
+    out = io.StringIO()
+    PlainView(out).access("frontend", '{"id":"a b","n":3,"t":1.5,"w":null,"f":"stop","e":""}')
+    assert out.getvalue().endswith(
+        'INFO     frontend     request id="a b" n=3 t=1.5 w=null f=stop e=""\n'
+    )
+
+
+def test_json_lines_are_objects() -> None:
+    out = io.StringIO()
+    view = PlainView(out, form=json_line)
+    view.processes([state(Role.ROUTER, Phase.READY)])
+    view.log("worker 0", "ERROR", 'bad "thing"')
+    view.notice("ERROR", "two\nlines")
+    view.access("frontend", '{"id":"a"}')
+    view.access("frontend", "{}")
+    ready, bad, two, access, bare = map(json.loads, out.getvalue().splitlines())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", ready.pop("ts"))
+    assert ready == {"level": "INFO", "process": "router", "message": "ready"}
+    assert (bad["message"], two["message"]) == ('bad "thing"', "two\nlines")
+    assert (access["message"], access["id"]) == ("request", "a")
+    assert bare.keys() == {"ts", "level", "process", "message"}
+
+
+def test_what_is_shown_depends_on_the_level() -> None:
+    for level, own, children in (
+        (None, "iwe", "we"),
+        ("error", "e", "e"),
+        ("WARNING", "we", "we"),
+        ("info", "iwe", "iwe"),
+        ("debug", "diwe", "diwe"),
+    ):
+        out = io.StringIO()
+        view = PlainView(out, level)
+        for name in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            view.notice(name, name[0].lower())
+        assert "".join(line[-1] for line in out.getvalue().splitlines()) == own
         out = io.StringIO()
         view = PlainView(out, level)
         for name in ("DEBUG", "INFO", "WARNING", "ERROR"):
             view.log("worker 0", name, name[0].lower())
-        assert "".join(line[-1] for line in out.getvalue().splitlines()) == shown
+        assert "".join(line[-1] for line in out.getvalue().splitlines()) == children
 
 
 def test_null_view_has_errors_only() -> None:

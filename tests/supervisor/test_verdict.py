@@ -8,7 +8,8 @@ import pytest
 
 from dynamo_cli.config import RestartPolicy
 from dynamo_cli.messages import Phase, ProcessState
-from dynamo_cli.supervisor.logs import LEVEL_END, TAIL_LINES, Line, LogLines
+from dynamo_cli.messages.logs import LEVEL_END, access_line
+from dynamo_cli.supervisor.logs import TAIL_LINES, Line, LogLines
 from dynamo_cli.supervisor.verdict import Restarts, describe_exit, judge
 from dynamo_cli.topology import ProcessId
 
@@ -81,6 +82,15 @@ def test_log_lines_know_their_level_and_come_whole() -> None:
     assert lines.feed(b"f \xff") == []
     assert lines.end() == [Line("INFO", "half \N{REPLACEMENT CHARACTER}")]
     assert lines.end() == []
+
+
+def test_lines_about_requests_are_no_last_words() -> None:
+    lines = LogLines()
+    assert lines.feed(access_line(b'{"a": "\\u001b"}') + b"ERROR\x1fbad\n") == [
+        Line("INFO", '{"a": "\\u001b"}', access=True),
+        Line("ERROR", "bad"),
+    ]
+    assert list(lines.tail) == ["bad"]
 
 
 def test_the_last_lines_are_kept() -> None:

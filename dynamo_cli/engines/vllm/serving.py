@@ -27,7 +27,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import arguments, inline
+from dynamo_cli.engines.vllm import arguments, discretion, inline
 from dynamo_cli.engines.vllm.client import RequestFailed, RoutedClient, Workers
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.turns import Turns
@@ -86,6 +86,7 @@ class Serving:
         workers: links and routing.
         kv_routing: the router wants to know the blocks of each prompt.
         debug_headers: answers say which worker gave them.
+        log_prompts: the log may have text of requests in it.
 
     Raises:
         ModelError, UsageError: the model or an option cannot be used.
@@ -98,7 +99,10 @@ class Serving:
         *,
         kv_routing: bool = False,
         debug_headers: bool = False,
+        log_prompts: bool = False,
     ) -> None:
+        if not log_prompts:
+            discretion.install()
         self._debug_headers = debug_headers
         self._args: argparse.Namespace = arguments.parse(config)
         arguments.check_parsers(self._args)
