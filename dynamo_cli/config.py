@@ -82,6 +82,7 @@ class FrontendConfig:
         placement: where prompts are prefilled at first; None without prefill workers.
         access_log: write a line for each request that ended.
         log_prompts: with its prompt.
+        record: file that gets a line for each request that ended well; empty: none does.
     """
 
     host: str = DEFAULT_HOST
@@ -95,6 +96,7 @@ class FrontendConfig:
     placement: PlacementRule | None = None
     access_log: bool = False
     log_prompts: bool = False
+    record: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class ProcessorConfig:
         kv_routing: it wants to know the blocks of each prompt.
         debug_headers: answers say which worker gave them.
         log_prompts: the log may have text of requests in it.
+        record: and what their prompts were, in lengths and hashes.
     """
 
     engine: EngineConfig
@@ -113,6 +116,7 @@ class ProcessorConfig:
     kv_routing: bool = False
     debug_headers: bool = False
     log_prompts: bool = False
+    record: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +227,7 @@ class ServeConfig:
             self.kv_routing,
             self.debug_headers,
             self.frontend.log_prompts,
+            bool(self.frontend.record),
         )
 
     def worker_config(self, index: int) -> WorkerConfig:

@@ -56,6 +56,7 @@ PURE = (
     "engines/mock/request.py",
     "engines/mock/state.py",
     "engines/vllm/transfer/slots.py",
+    "frontend/record.py",
     "supervisor/logs.py",
     "supervisor/placement.py",
     "supervisor/verdict.py",

@@ -80,6 +80,7 @@ def serve(
     log_format: flags.LogForm = Typed.log_format,
     access_log: flags.AccessLog = Typed.access_log,
     log_prompts: flags.LogPrompts = Typed.log_prompts,
+    record: flags.Record = None,
     config_file: flags.ConfigFile = None,
     dry_run: flags.DryRun = False,
     as_json: flags.AsJson = False,

@@ -289,6 +289,16 @@ LogPrompts = Annotated[
     bool,
     _option("--log-prompts", panel=INTERFACE, help="Let text of requests into the log."),
 ]
+Record = Annotated[
+    Path | None,
+    _option(
+        "--record",
+        panel=INTERFACE,
+        metavar="FILE",
+        help="Append a line for each request that ended well: times, lengths and hashes of blocks, "
+        "no text. [b]bench --trace[/b] and [b]replay[/b] read it.",
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     _option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dynamo_cli.cli.machine import MIB, Machine
 from dynamo_cli.config import (
@@ -67,6 +68,7 @@ class Typed:
         router: one of `ROUTERS`.
         log_level: of everything; None: `ENGINE_LOG_LEVEL` for the engines, else info.
         log_format: one of `LOG_FORMATS`.
+        record: file for a line per request.
         engine_args: for vLLM, checked.
     """
 
@@ -102,6 +104,7 @@ class Typed:
     log_format: str = LOG_FORMATS[0]
     access_log: bool = True
     log_prompts: bool = False
+    record: Path | None = None
     engine_args: tuple[str, ...] = ()
 
 
@@ -145,6 +148,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         access_log=typed.access_log and typed.log_level in ACCESS_LOG_LEVELS,
         log_prompts=typed.log_prompts,
         placement=_placement(typed) if typed.prefill_workers else None,
+        record=str(typed.record or ""),
     )
     return ServeConfig(
         engine=engine,

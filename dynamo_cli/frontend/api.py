@@ -27,6 +27,7 @@ from dynamo_cli.frontend import access, admission, inspect, metrics
 from dynamo_cli.frontend.access import AccessLog
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
 from dynamo_cli.frontend.placement import Placement
+from dynamo_cli.frontend.recorder import Recorder
 from dynamo_cli.frontend.server import JSON, error_response, json_response
 from dynamo_cli.frontend.stream import EventStream, failure_event
 from dynamo_cli.frontend.visit import Visit
@@ -59,6 +60,7 @@ class Api:
         snapshot: gives the state of the whole tree.
         placement: where prompts are prefilled.
         access: where requests that ended are logged; None: nowhere.
+        recorder: gets what ended well.
 
     Attributes:
         broadcast: to those who watch the tree.
@@ -73,6 +75,7 @@ class Api:
         snapshot: Callable[[], Snapshot],
         placement: Placement,
         access: AccessLog | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._access = access
         self._placement = placement
@@ -81,6 +84,7 @@ class Api:
         self._meter = meter
         self._fold = fold
         self._snapshot = snapshot
+        self._recorder = recorder
         self._timelines = TimelineLog()
         self._one_ended = asyncio.Event()
         self.broadcast = inspect.Broadcast(snapshot, fold.decisions, fold.logs, time.monotonic_ns)
@@ -117,6 +121,8 @@ class Api:
             self._timelines.add(record)
         if self._access is not None:
             self._access.add(access.fields(record, visit.prompt))
+        if self._recorder is not None and visit.outcome is not None and not record.error:
+            self._recorder.add(record, visit.outcome.prompts)
 
     async def idle(self) -> None:
         """Wait until no request for the model is in flight."""
@@ -286,7 +292,7 @@ class Api:
         return response
 
     async def _metrics(self, visit: Visit) -> web.StreamResponse:
-        text = metrics.render(self._meter, self._snapshot(), self._fold.prefill)
+        text = metrics.render(self._meter, self._snapshot(), self._fold.prefill, self._recorder)
         return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _version(self, visit: Visit) -> web.StreamResponse:

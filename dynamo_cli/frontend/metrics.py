@@ -15,6 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dynamo_cli.frontend import prefill_metrics, routing_metrics
+from dynamo_cli.frontend.recorder import Recorder
 from dynamo_cli.frontend.routing_metrics import counter as _counter
 from dynamo_cli.telemetry.meter import Meter
 from dynamo_cli.telemetry.prefill import PrefillFold
@@ -57,18 +58,23 @@ _WORKER_METRICS = (
 # fmt: on
 
 
-def render(meter: Meter, snapshot: Snapshot, prefill: PrefillFold) -> bytes:
+def render(
+    meter: Meter, snapshot: Snapshot, prefill: PrefillFold, recorder: Recorder | None
+) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Page(meter, snapshot, prefill))
+    registry.register(_Page(meter, snapshot, prefill, recorder))
     return generate_latest(registry)
 
 
 class _Page(Collector):
     """One scrape."""
 
-    def __init__(self, meter: Meter, snapshot: Snapshot, prefill: PrefillFold) -> None:
+    def __init__(
+        self, meter: Meter, snapshot: Snapshot, prefill: PrefillFold, recorder: Recorder | None
+    ) -> None:
         self._meter = meter
+        self._recorder = recorder
         self._prefill = prefill
         self._snapshot = snapshot
 
@@ -81,6 +87,8 @@ class _Page(Collector):
             yield from routing_metrics.of(self._snapshot.router)
         if self._snapshot.prefill is not None:
             yield from prefill_metrics.of(self._snapshot.prefill, self._prefill)
+        if self._recorder is not None:
+            yield from _record(self._recorder)
 
 
 def _requests(meter: Meter) -> Iterator[Metric]:
@@ -101,6 +109,15 @@ def _requests(meter: Meter) -> Iterator[Metric]:
     yield _counter("aborts", "Requests aborted.", "reason", meter.aborts.items())
     yield CounterMetricFamily(
         "dynamo_llm_lost_access_lines", "Requests that were not logged.", meter.lost_access_lines
+    )
+
+
+def _record(recorder: Recorder) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "dynamo_llm_recorded_requests", "Requests in the record.", recorder.recorded
+    )
+    yield _counter(
+        "unrecorded_requests", "Requests that it lacks.", "reason", list(recorder.lost.items())
     )
 
 

@@ -17,6 +17,7 @@ from dynamo_cli.frontend.api import Api
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
 from dynamo_cli.frontend.memory import Memory
 from dynamo_cli.frontend.placement import Placement
+from dynamo_cli.frontend.recorder import Recorder
 from dynamo_cli.frontend.server import HttpServer
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
@@ -62,6 +63,7 @@ def main(process: ProcessId, config: FrontendConfig, control: socket.socket) -> 
 
     Raises:
         PortInUse: it cannot listen where it should.
+        UsageError: it cannot record where it should.
     """
     uvloop.run(Frontend(process, config, control).run())
 
@@ -80,6 +82,7 @@ class Frontend:
         self._exchange = Exchange(self._switchboard, self._meter)
         self._access = AccessLog.of_this_process(self._meter) if config.access_log else None
         self._placement = Placement(config.placement, self._announce)
+        self._recorder = Recorder(config.record) if config.record else None
         self._api = Api(
             config,
             self._exchange,
@@ -88,6 +91,7 @@ class Frontend:
             self._snapshot,
             self._placement,
             self._access,
+            self._recorder,
         )
         self._rule = config.placement
         self._stopped = asyncio.Event()
@@ -100,6 +104,8 @@ class Frontend:
         self._switchboard.report(PhaseChange(Phase.READY, self._fold.url))
         await self._stopped.wait()
         self._listener.close()
+        if self._recorder is not None:
+            self._recorder.close()
         self._switchboard.close()
         if self._access is not None:
             self._access.close()

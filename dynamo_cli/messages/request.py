@@ -184,6 +184,25 @@ class Timeline(msgspec.Struct, array_like=True, frozen=True, gc=False):
     prefill_worker: int = NO_WORKER
 
 
+class Prompt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a record keeps of a prompt: lengths and hashes, never its text.
+
+    Attributes:
+        output_tokens: of all answers to it.
+        block_size: tokens per hash.
+        hashes: sequence hashes of its full blocks; see `kv.hashes.pack`.
+        session: empty when the client named none.
+        priority: smaller is served earlier.
+    """
+
+    prompt_tokens: int
+    output_tokens: int
+    block_size: int
+    hashes: bytes
+    session: str
+    priority: int
+
+
 class Reply(Message, frozen=True):
     """A whole answer.
 
@@ -193,6 +212,7 @@ class Reply(Message, frozen=True):
         worker: index of the one that served it, the first of several; NO_WORKER: none did.
         finish_reason: why its engine ended it, in vLLM's words (stop, length, abort, error, ...);
             empty when no engine did.
+        prompts: of it, when requests are recorded.
     """
 
     request_id: str
@@ -205,6 +225,7 @@ class Reply(Message, frozen=True):
     worker: int = NO_WORKER
     finish_reason: str = ""
     timeline: Timeline = Timeline()
+    prompts: tuple[Prompt, ...] = ()
 
 
 class Head(Message, frozen=True):
@@ -244,3 +265,4 @@ class Finish(Message, frozen=True):
     worker: int = NO_WORKER
     finish_reason: str = ""
     timeline: Timeline = Timeline()
+    prompts: tuple[Prompt, ...] = ()

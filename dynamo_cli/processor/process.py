@@ -74,6 +74,7 @@ class Processor:
             kv_routing=config.kv_routing,
             debug_headers=config.debug_headers,
             log_prompts=config.log_prompts,
+            record=config.record,
         )
         self._switchboard.attach(self._loop)
         self._switchboard.report(PhaseChange(Phase.WARMING, "waiting for an engine"))

@@ -28,7 +28,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from dynamo_cli.engines.vllm.events import sequence_hashes
-from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
+from dynamo_cli.engines.vllm.trace import PromptTrace, RequestTrace, current_trace
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, NotReady, PeerLost
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages import (
@@ -37,6 +37,7 @@ from dynamo_cli.messages import (
     CallUtility,
     EngineReady,
     PrefilledElsewhere,
+    Prompt,
     RequestRefused,
     RouteAnswer,
     RouteQuery,
@@ -84,6 +85,7 @@ class RequestFailed(GracefulHTTPError):  # type: ignore[misc]
 class _Live(NamedTuple):
     worker: int
     trace: RequestTrace
+    prompt: PromptTrace | None
 
 
 class _Resources:
@@ -98,17 +100,19 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     Args:
         workers: links and routing.
         kv_routing: the router wants to know the blocks of each prompt.
+        record: so does whoever records requests.
 
     Attributes:
         fail: set by the owner of AsyncLLM: ends a request there with an exception.
     """
 
-    def __init__(self, workers: Workers, *, kv_routing: bool = False) -> None:
+    def __init__(self, workers: Workers, *, kv_routing: bool = False, record: bool = False) -> None:
         self.resources = _Resources()
         self.engine_ranks_managed = [0]
         self.fail: Callable[[str, Exception], None]
         self._workers = workers
         self._kv_routing = kv_routing
+        self._record = record
         self._live: dict[str, _Live] = {}
         self._calls: dict[int, tuple[int, asyncio.Future[Any]]] = {}
         self._call_ids = itertools.count()
@@ -141,6 +145,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
                 trace.first_token(*_engine_times(output.events))
                 self._workers.first_token(output.request_id, cached)
             trace.add_output(len(output.new_token_ids))
+            if live.prompt is not None:
+                live.prompt.output_tokens += len(output.new_token_ids)
             if output.finish_reason is not None:
                 trace.ended(str(output.finish_reason))
                 self._forget(output.request_id)
@@ -203,7 +209,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
                 self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
         routed_ns = time.monotonic_ns()
         worker = answer.worker
-        self._live[request_id] = _Live(worker, trace)
+        self._live[request_id] = _Live(worker, trace, trace.prompts.get(_family(request)))
         frames = [bytes(frame) for frame in self._encoder.encode(request)]
         message = AddRequest(request_id, tokens, frames, answer.prefill_worker)
         trace.sent(prepared_ns, routed_ns)
@@ -215,7 +221,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     ) -> RouteAnswer:
         """The worker: for the first of a family by routing, for its siblings the same."""
         request_id, prompt_tokens = request.request_id, len(tokens) // hashes.TOKEN_BYTES
-        family = request.external_req_id or request_id
+        family = _family(request)
         if (worker := trace.placed.get(family, trace.worker)) >= 0:
             self._workers.follow(request_id, worker, prompt_tokens)
             answer = RouteAnswer(request_id, worker, 0)
@@ -228,15 +234,20 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         return answer
 
     def _query(self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes) -> RouteQuery:
-        blocks: list[int] = []
-        if self._kv_routing and not request.params.skip_reading_prefix_cache:
-            blocks = sequence_hashes(request, tokens, self._ready.result().block_size)
+        routable = self._kv_routing and not request.params.skip_reading_prefix_cache
+        blocks, block_size = b"", self._ready.result().block_size
+        if routable or self._record:
+            blocks = hashes.pack(sequence_hashes(request, tokens, block_size))
+        prompt_tokens, session = len(tokens) // hashes.TOKEN_BYTES, request.session_id or ""
+        if self._record:
+            prompt = Prompt(prompt_tokens, 0, block_size, blocks, session, request.priority)
+            trace.prompts[_family(request)] = PromptTrace(prompt)
         return RouteQuery(
             request_id=request.request_id,
             api_id=trace.request_id,
-            prompt_tokens=len(tokens) // hashes.TOKEN_BYTES,
-            hashes=hashes.pack(blocks),
-            session=request.session_id or "",
+            prompt_tokens=prompt_tokens,
+            hashes=blocks if routable else b"",
+            session=session,
             priority=request.priority,
         )
 
@@ -284,6 +295,11 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Nothing to end: the workers belong to the supervisor."""
+
+
+def _family(request: EngineCoreRequest) -> str:
+    """The same for siblings of one prompt."""
+    return str(request.external_req_id or request.request_id)
 
 
 def _take_tokens(request: EngineCoreRequest) -> bytes:

@@ -87,6 +87,7 @@ class Serving:
         kv_routing: the router wants to know the blocks of each prompt.
         debug_headers: answers say which worker gave them.
         log_prompts: the log may have text of requests in it.
+        record: and what their prompts were, in lengths and hashes.
 
     Raises:
         ModelError, UsageError: the model or an option cannot be used.
@@ -100,13 +101,14 @@ class Serving:
         kv_routing: bool = False,
         debug_headers: bool = False,
         log_prompts: bool = False,
+        record: bool = False,
     ) -> None:
         if not log_prompts:
             discretion.install()
         self._debug_headers = debug_headers
         self._args: argparse.Namespace = arguments.parse(config)
         arguments.check_parsers(self._args)
-        self.client = RoutedClient(workers, kv_routing=kv_routing)
+        self.client = RoutedClient(workers, kv_routing=kv_routing, record=record)
         self.client.fail = self._fail
         self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
         self._state = State()
@@ -183,6 +185,7 @@ class Serving:
             trace.served_by,
             trace.finish_reason,
             trace.timeline(),
+            trace.recorded(),
         )
 
     def _signed(self, reply: Reply, trace: RequestTrace) -> Reply:
@@ -195,6 +198,7 @@ class Serving:
             worker=trace.served_by,
             finish_reason=trace.finish_reason,
             timeline=trace.timeline(),
+            prompts=trace.recorded(),
         )
 
     def _headers(self, trace: RequestTrace) -> tuple[tuple[str, str], ...]:

@@ -9,8 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 
-from dynamo_cli.messages import NO_WORKER, PrefilledElsewhere, Timeline, Usage
+import msgspec
+
+from dynamo_cli.messages import NO_WORKER, PrefilledElsewhere, Prompt, Timeline, Usage
+
+
+@dataclass(slots=True)
+class PromptTrace:
+    """What is recorded of a prompt; `prompt` as it was sent."""
+
+    prompt: Prompt
+    output_tokens: int = 0
 
 
 class RequestTrace:
@@ -26,6 +37,7 @@ class RequestTrace:
         error: the kind of failure, empty when there is none.
         finish_reason: why the engine request that ended last did; empty before.
         elsewhere: set when its prompt was prefilled by a prefill worker.
+        prompts: engine request family -> what is recorded of it.
         received_ns, ...: see `Timeline`.
     """
 
@@ -43,6 +55,7 @@ class RequestTrace:
         "placed",
         "prepared_ns",
         "prompt_tokens",
+        "prompts",
         "queued_ns",
         "received_ns",
         "request_id",
@@ -66,6 +79,7 @@ class RequestTrace:
         self.end_turn: Callable[[], None] | None = None
         self.finish_reason = ""
         self.elsewhere: PrefilledElsewhere | None = None
+        self.prompts: dict[str, PromptTrace] = {}
         self.received_ns = time.monotonic_ns()
         self.prepared_ns = self.routed_ns = self.sent_ns = 0
         self.queued_ns = self.scheduled_ns = self.first_token_ns = self.ended_ns = 0
@@ -110,6 +124,13 @@ class RequestTrace:
 
     def usage(self) -> Usage:
         return Usage(self.prompt_tokens, self.cached_tokens, self.output_tokens)
+
+    def recorded(self) -> tuple[Prompt, ...]:
+        """Its prompts as they ended."""
+        return tuple(
+            msgspec.structs.replace(one.prompt, output_tokens=one.output_tokens)
+            for one in self.prompts.values()
+        )
 
     def timeline(self) -> Timeline:
         elsewhere = self.elsewhere

@@ -1,0 +1,173 @@
+"""The record of requests: what a line has, how the file grows, and what is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dynamo_cli.config import FrontendConfig
+from dynamo_cli.errors import UsageError
+from dynamo_cli.frontend import record, recorder
+from dynamo_cli.frontend.recorder import Recorder
+from dynamo_cli.kv import hashes
+from dynamo_cli.messages import Fatal, Prompt, Submit, Timeline
+from dynamo_cli.telemetry.timelines import RequestRecord
+
+from .stage import Stage, answer, chunks, finish
+
+MS = 1_000_000
+BIG = (1 << 64) - 1
+PROMPT = Prompt(70, 9, 32, hashes.pack([5, BIG]), "alice", -1)
+
+
+def request(arrival_ms: float = 0.0) -> RequestRecord:
+    arrival = round(arrival_ms * MS)
+    return RequestRecord(
+        request_id="secret",
+        endpoint="/v1/completions",
+        model="tiny",
+        status=200,
+        arrival_ns=arrival,
+        ended_ns=arrival + 30 * MS,
+        timeline=Timeline(first_token_ns=arrival + 12 * MS + 345),
+    )
+
+
+def test_a_line_has_lengths_and_hashes_and_no_text() -> None:
+    prompts = (PROMPT, Prompt(3, 1, 32, b"", "", 0))
+    first, second = map(json.loads, record.lines(request(1500), prompts, 1000 * MS, b"salt"))
+    assert first.pop("session") not in ("", "alice")
+    assert first == {
+        "timestamp": 500.0,
+        "input_length": 70,
+        "output_length": 9,
+        "hash_ids": [5, BIG],
+        "block_size": 32,
+        "model": "tiny",
+        "e2e_ms": 30.0,
+        "ttft_ms": 12.0,
+        "priority": -1,
+    }
+    assert second["hash_ids"] == []
+    assert "session" not in second
+
+
+def test_sessions_are_told_apart_but_not_named() -> None:
+    def session(name: str, salt: bytes) -> str:
+        prompt = msgspec.structs.replace(PROMPT, session=name)
+        (line,) = record.lines(request(), (prompt,), 0, salt)
+        return str(json.loads(line)["session"])
+
+    assert session("a", b"1") == session("a", b"1") != session("b", b"1")
+    assert session("a", b"1") != session("a", b"2")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_file_that_is_there_is_continued(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    for _ in range(2):
+        writer = Recorder(str(path))
+        for _ in range(3):
+            writer.add(request(arrival_ms=writer._origin_ns / MS + 250), (PROMPT,))
+        writer.close()
+        assert (writer.recorded, writer.lost) == (3, {})
+    times = [line["timestamp"] for line in read(path)]
+    assert times == [250.0] * 6  # the second life begins where the first one's last line is
+    assert path.stat().st_mode & 0o077 == 0
+    later = Recorder(str(path))
+    later.add(request(arrival_ms=later._origin_ns / MS + 300), (PROMPT,))
+    later.close()
+    assert read(path)[-1]["timestamp"] == 300.0
+
+
+@pytest.mark.parametrize("content", ["{}\n", "text", '{"timestamp": "x"}\n', "\n"])
+def test_a_file_with_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "other"
+    path.write_text(content)
+    with pytest.raises(UsageError, match="something else in it"):
+        Recorder(str(path))
+    assert path.read_text() == content
+
+
+def test_what_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot record to .*no such file or directory\."):
+        Recorder(str(tmp_path / "nowhere" / "record"))
+
+
+def test_what_the_disk_does_not_take_is_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "record"
+    writer = Recorder(str(path))
+    write = os.write
+    full = True
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[: 9 if full else None]))
+    with caplog.at_level(logging.WARNING):
+        writer.add(request(), (PROMPT,))
+        writer.add(request(), (PROMPT,))
+        while writer.lost[recorder.WRITE_FAILED] < 2:
+            pass
+    full = False
+    writer.add(request(), (PROMPT,))
+    writer.close()
+    assert len(read(path)) == writer.recorded == 1  # no half lines
+    assert len(caplog.records) == 1
+    assert "no space left" in caplog.text
+
+
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(recorder, "MOST_WAITING", 0)
+    writer = Recorder(str(tmp_path / "record"))
+    writer.add(request(), (PROMPT,))
+    writer.close()
+    assert writer.lost == {recorder.QUEUE_FULL: 1}
+
+
+def test_the_frontend_records_what_ended_well(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+
+    async def scenario() -> None:
+        async with Stage(FrontendConfig(port=0, record=str(path))) as stage:
+            submit, client = await stage.stream()
+            stage.processor.send(chunks(submit, b"data: x\n\n"))
+            stage.processor.send(msgspec.structs.replace(finish(submit), prompts=(PROMPT,)))
+            while await client.chunk():
+                pass
+            asked = asyncio.create_task(stage.post())
+            failed = await stage.processor.take(Submit)
+            reply = answer(failed, status=400)
+            stage.processor.send(
+                msgspec.structs.replace(reply, error="bad_request", prompts=(PROMPT,))
+            )
+            assert (await asked)[0] == 400
+            metrics = ""
+            while "dynamo_llm_recorded_requests_total 1.0" not in metrics:
+                metrics = (await stage.get("/metrics"))[2]
+
+    asyncio.run(scenario())
+    (line,) = read(path)
+    assert 0 <= line["timestamp"] < 60_000
+    assert 0 < line["ttft_ms"] <= line["e2e_ms"] < 60_000
+    assert (line["input_length"], line["output_length"]) == (70, 9)
+
+
+def test_a_record_that_cannot_be_ends_the_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = FrontendConfig(port=1, record=str(tmp_path))
+        async with Stage(config) as stage:
+            stage.expected_exit_code = 2
+            failure = await stage.report(Fatal)
+            assert failure.error == "UsageError"
+            assert "is a directory" in failure.message
+
+    asyncio.run(scenario())
