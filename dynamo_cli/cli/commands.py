@@ -30,6 +30,9 @@ COMMANDS: dict[str, Command] = {
     "completions": Command("dynamo_cli.cli.completions", "Completion for bash, zsh or fish."),
     "top": Command("dynamo_cli.cli.top", "Watch a running server."),
     "bench": Command("dynamo_cli.cli.bench", "Put load on a live server and show what came of it."),
+    "replay": Command(
+        "dynamo_cli.cli.replay", "Show what each router mode would do to a trace of requests."
+    ),
     "config": Command("dynamo_cli.cli.configure", "Show settings, or write a file of them."),
     "doctor": Command("dynamo_cli.cli.doctor", "Check whether this machine can serve."),
 }

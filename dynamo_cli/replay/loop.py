@@ -1,7 +1,8 @@
 """The replay: events in the order of their times, through a router and simulated workers. Pure.
 
-At one moment, steps end first, then requests come, then idle workers begin. Nothing takes time but
-the steps of engines: a decision, a message and the reading of a prompt are immediate.
+At one moment, steps end first, then KV blocks and requests come, then idle workers begin. Nothing
+takes time but the steps of engines and the transfer of blocks: a decision, a message and the
+reading of a prompt are immediate.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ from functools import partial
 
 from xxhash import xxh3_64_intdigest
 
-from dynamo_cli.engines.mock.profile import PS, Profile
+from dynamo_cli.config import PlacementRule
+from dynamo_cli.engines.mock.profile import PS, Profile, Speed
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.kv import hashes
 from dynamo_cli.loadtest.report import Gaps, Outcome
 from dynamo_cli.messages import FirstToken, RequestEnd, RouteQuery, RoutingDecision
+from dynamo_cli.replay.prefill import PrefillSide
 from dynamo_cli.replay.routers import Factory
 from dynamo_cli.replay.trace import Trace, TraceRequest
 from dynamo_cli.replay.worker import NS_PS, SimWorker
 
-STEP_ENDS, ARRIVES, BEGINS = range(3)
+STEP_ENDS, MOVED, ARRIVES, BEGINS = range(4)
 """What comes first when times are equal."""
 
+ALWAYS = PlacementRule()
 TOO_LONG, NO_WORKER = "too_long", "no_worker"
 Progress = Callable[[int], None]
 """Told how many requests are over."""
@@ -40,6 +44,7 @@ class Result:
         busy_s: how long each worker computed.
         requests: that each worker was given.
         preemptions: requests that had to begin again, of all workers.
+        fallbacks: prompts that no prefill worker computed in time.
     """
 
     outcomes: list[Outcome]
@@ -47,6 +52,7 @@ class Result:
     busy_s: list[float]
     requests: list[int]
     preemptions: int
+    fallbacks: int
 
     @property
     def skew(self) -> float:
@@ -63,6 +69,7 @@ class _Flight:
     request: TraceRequest
     arrival_ps: int
     first_ps: int = 0
+    worker: int = -1
     sim: SimRequest | None = None
 
 
@@ -76,6 +83,7 @@ class Replay:
         workers: how many.
         speed: of arrivals; 2 is twice as many per second.
         seed: of the router's dice.
+        prefill_workers: that decode workers send prompts to, by `rule`.
         leaps: quiet steps are made at once; the results are the same without.
         progress: told after each request.
     """
@@ -89,6 +97,8 @@ class Replay:
         *,
         speed: float = 1.0,
         seed: int = 0,
+        prefill_workers: int = 0,
+        rule: PlacementRule = ALWAYS,
         leaps: bool = True,
         progress: Progress = lambda done: None,
     ) -> None:
@@ -96,10 +106,17 @@ class Replay:
         self._speed = speed
         self._progress = progress
         self._workers = [SimWorker(index, profile, leaps=leaps) for index in range(workers)]
+        self._prefill = PrefillSide(rule, profile, prefill_workers, leaps=leaps)
+        self._all = [*self._workers, *self._prefill.workers]
+        self._speeds = Speed.of(profile)
         self._router = factory([worker.engine for worker in self._workers], seed)
-        self._heap: list[tuple[int, int, int, int]] = []  # time, kind, worker, turn
-        self._turns = [0] * workers  # of a worker's entries in the heap only the last one holds
+        # time, kind, place of a worker in `_all` or of a moved request in the trace, turn
+        self._heap: list[tuple[int, int, int, int]] = []
+        self._turns = [0] * len(
+            self._all
+        )  # of a worker's entries in the heap only the last one holds
         self._given = [0] * workers
+        self._fallbacks = 0
         self._flights: dict[str, _Flight] = {}
         self._outcomes: dict[int, Outcome] = {}
 
@@ -108,6 +125,8 @@ class Replay:
         for worker in self._workers:
             self._router.ready(worker.ready())
             self._router.events(worker.holds(), 0)
+        for worker in self._prefill.workers:
+            self._router.events(worker.holds(), 0, prefill=True)
         arrivals = self._arrivals()
         following = next(arrivals, None)
         while self._heap or following is not None:
@@ -158,10 +177,36 @@ class Replay:
         if decision.worker < 0:
             self._over(self._flights.pop(decision.request_id), now_ps, NO_WORKER)
             return
+        flight.worker = decision.worker
         self._given[decision.worker] += 1
-        worker = self._workers[decision.worker]
-        if worker.add(flight.sim, now_ps):
-            self._schedule(worker, BEGINS if worker.until_ps == now_ps else STEP_ENDS)
+        engine = self._workers[decision.worker].engine
+        if self._prefill.workers and self._prefill.put(
+            flight.sim, engine.cached_tokens(flight.sim), decision, now_ps
+        ):
+            self._lease(now_ps)
+        else:
+            self._add(flight, now_ps)
+
+    def _add(self, flight: _Flight, now_ps: int) -> None:
+        """Let its worker run it."""
+        assert flight.sim is not None
+        if self._workers[flight.worker].add(flight.sim, now_ps):
+            self._schedule(flight.worker, now_ps)
+
+    def _lease(self, now_ps: int) -> None:
+        changed, failed = self._prefill.lease(now_ps)
+        for worker in changed:
+            self._schedule(len(self._workers) + worker.index, now_ps)
+        for request_id in failed:
+            self._fallbacks += 1
+            self._add(self._flights[request_id], now_ps)
+
+    def _moved(self, place: int, now_ps: int) -> None:
+        """A prompt's blocks are where they are wanted; its last token is computed there."""
+        flight = self._flights[str(place)]
+        assert flight.sim is not None
+        flight.sim.remote_tokens = flight.sim.prompt_tokens - 1
+        self._add(flight, now_ps)
 
     def _over(self, flight: _Flight, now_ps: int, error: str = "") -> None:
         request, arrival_ps = flight.request, flight.arrival_ps
@@ -178,21 +223,26 @@ class Replay:
 
     # -- workers ---------------------------------------------------------------------------
 
-    def _schedule(self, worker: SimWorker, kind: int) -> None:
-        """Wake a worker when its step ends, or once all that comes now is there."""
-        index = worker.index
-        self._turns[index] += 1
-        heapq.heappush(self._heap, (worker.until_ps, kind, index, self._turns[index]))
+    def _schedule(self, place: int, now_ps: int) -> None:
+        """Wake a worker when its step ends, or, if that is now, once all that comes is there."""
+        until_ps = self._all[place].until_ps
+        kind = BEGINS if until_ps == now_ps else STEP_ENDS
+        self._turns[place] += 1
+        heapq.heappush(self._heap, (until_ps, kind, place, self._turns[place]))
 
     def _wake(self) -> None:
-        now_ps, kind, index, turn = heapq.heappop(self._heap)
-        if turn != self._turns[index]:
+        now_ps, kind, place, turn = heapq.heappop(self._heap)
+        if kind == MOVED:
+            self._moved(place, now_ps)
             return
-        worker = self._workers[index]
-        if kind == STEP_ENDS:
-            self._end_step(worker, now_ps)
-        if worker.begin(now_ps):
-            self._schedule(worker, STEP_ENDS)
+        if turn != self._turns[place]:
+            return
+        if kind == STEP_ENDS and place < len(self._workers):
+            self._end_step(self._workers[place], now_ps)
+        elif kind == STEP_ENDS:
+            self._end_prefill(self._all[place], now_ps)
+        if self._turns[place] == turn and self._all[place].begin(now_ps):
+            self._schedule(place, now_ps)
 
     def _end_step(self, worker: SimWorker, now_ps: int) -> None:
         """What the step did, in the order in which its process tells it."""
@@ -206,6 +256,18 @@ class Replay:
         if result is not None and result.finished:
             for decision in self._router.released(now_ns):
                 self._place(decision, now_ps)
+
+    def _end_prefill(self, worker: SimWorker, now_ps: int) -> None:
+        """Prompts that are computed go to their decode workers."""
+        result = worker.end()
+        if (message := worker.events()) is not None:
+            self._router.events(message, now_ps // NS_PS, prefill=True)
+        for sim in result.finished if result is not None else ():
+            tokens = self._prefill.ended(worker.index, sim.request_id)
+            if tokens is not None:
+                then_ps = now_ps + self._speeds.transfer_ps(tokens)
+                heapq.heappush(self._heap, (then_ps, MOVED, int(sim.request_id), 0))
+        self._lease(now_ps)
 
     def _tell_tokens(self, result: StepResult, now_ps: int) -> None:
         for sim in result.joined:
@@ -228,6 +290,7 @@ class Replay:
             [worker.busy_ps / PS for worker in self._workers],
             self._given,
             sum(worker.engine.totals.preemptions for worker in self._workers),
+            self._fallbacks,
         )
 
 

@@ -36,8 +36,8 @@ class Router(Protocol):
     def released(self, now_ns: int) -> list[RoutingDecision]:
         """Decisions on queries that had to wait."""
 
-    def events(self, message: KvEvents, now_ns: int) -> None:
-        """What a step changed in a worker's cache."""
+    def events(self, message: KvEvents, now_ns: int, *, prefill: bool = False) -> None:
+        """What a step changed in a worker's cache, or in a prefill worker's."""
 
     def stats(self, message: WorkerStats) -> None:
         """The load of a worker."""
@@ -70,8 +70,9 @@ class Live:
             return []
         return [decision for _, decision in self.state.released(now_ns)]
 
-    def events(self, message: KvEvents, now_ns: int) -> None:
-        self.state.caches.apply(message, now_ns)
+    def events(self, message: KvEvents, now_ns: int, *, prefill: bool = False) -> None:
+        caches = self.state.prefill_caches if prefill else self.state.caches
+        caches.apply(message, now_ns)
 
     def stats(self, message: WorkerStats) -> None:
         self.state.ledger.report(message)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated, TypeVar
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -13,6 +14,8 @@ from dynamo_cli.errors import UsageError
 MS_NS = 1_000_000
 MOONCAKE_BLOCK_SIZE = 512
 MASK = (1 << 64) - 1
+
+Line = TypeVar("Line")
 
 
 class TraceRequest(msgspec.Struct, frozen=True, gc=False):
@@ -62,11 +65,41 @@ class _Line(msgspec.Struct):
     """A line of a trace of lengths and hashes; times in milliseconds."""
 
     timestamp: float
-    input_length: int
+    input_length: Annotated[int, msgspec.Meta(ge=1)]
     output_length: int
     hash_ids: list[int]
     block_size: int = MOONCAKE_BLOCK_SIZE
-    session: str | None = None
+    session: str = ""
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """Its lines with something in them.
+
+    Raises:
+        UsageError: it cannot be read, or there are none.
+    """
+    try:
+        lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    except OSError as error:
+        raise UsageError(f"cannot read the trace {path}: {error.strerror}.") from error
+    if not lines:
+        raise UsageError(f"the trace {path} has no requests.")
+    return lines
+
+
+def parse(path: Path, lines: Iterable[bytes], kind: type[Line]) -> list[Line]:
+    """Each line as such an object.
+
+    Raises:
+        UsageError: one is none.
+    """
+    decode, parsed = msgspec.json.Decoder(kind).decode, []
+    for number, line in enumerate(lines, 1):
+        try:
+            parsed.append(decode(line))
+        except msgspec.MsgspecError as error:
+            raise UsageError(f"{path}, request {number}: {error}.") from error
+    return parsed
 
 
 def read(path: Path) -> Trace:
@@ -75,28 +108,14 @@ def read(path: Path) -> Trace:
     Raises:
         UsageError: it cannot be read, or a line makes no sense.
     """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UsageError(f"cannot read the trace {path}: {error.strerror}.") from error
-    parsed = list(_parse(path, lines))
-    if not parsed:
-        raise UsageError(f"the trace {path} has no requests.")
-    block_size = parsed[0].block_size
-    parsed.sort(key=lambda line: line.timestamp)
-    start = parsed[0].timestamp
-    return Trace(path.stem, block_size, tuple(_request(line, start, block_size) for line in parsed))
-
-
-def _parse(path: Path, lines: Iterable[bytes]) -> Iterator[_Line]:
-    decode = msgspec.json.Decoder(_Line).decode
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            yield decode(line)
-        except msgspec.MsgspecError as error:
-            raise UsageError(f"{path}, line {number}: {error}.") from error
+    lines = parse(path, read_lines(path), _Line)
+    block_size = lines[0].block_size
+    if any(line.block_size != block_size or line.block_size < 1 for line in lines):
+        raise UsageError(f"{path}: all requests must have the same block_size, at least 1.")
+    lines.sort(key=lambda line: line.timestamp)
+    start = lines[0].timestamp
+    requests = tuple(_request(line, start, block_size) for line in lines)
+    return Trace(path.stem, block_size, requests)
 
 
 def _request(line: _Line, start: float, block_size: int) -> TraceRequest:
@@ -106,7 +125,7 @@ def _request(line: _Line, start: float, block_size: int) -> TraceRequest:
         input_tokens=line.input_length,
         output_tokens=max(line.output_length, 1),
         hashes=tuple(block & MASK for block in line.hash_ids[:full]),
-        session=line.session or "",
+        session=line.session,
     )
 
 

@@ -65,6 +65,10 @@ class SimWorker:
             return True
         return cut
 
+    def abort(self, request_id: str) -> None:
+        """Forget a request; what it computes at this moment is computed in vain."""
+        self.engine.abort(request_id)
+
     def _cut(self, now_ps: int) -> bool:
         """Of the quiet steps only those are made that have begun; whether these are fewer."""
         if not self._quiet:

@@ -24,12 +24,9 @@ from dynamo_cli.messages import (
 )
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker.placement import Reason, Where, decide
-from dynamo_cli.worker.remote import RemotePrefills
+from dynamo_cli.worker.remote import DEADLINE_NS, RemotePrefills
 
 QUEUE = ProcessId(Role.PREFILL_QUEUE)
-DEADLINE_NS = 30 * 1_000_000_000
-"""A prefill that takes longer is done locally after all."""
-
 QUEUE_GONE = "queue_gone"
 
 

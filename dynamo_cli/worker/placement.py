@@ -8,6 +8,8 @@ from typing import NamedTuple
 from dynamo_cli.config import PlacementRule
 
 JOBS_PER_PREFILL_WORKER = 2
+BATCHES_AHEAD = 4
+"""A prefill worker pulls jobs for so many full steps: it shall never wait for the queue."""
 
 
 class Reason(StrEnum):

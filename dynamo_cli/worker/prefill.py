@@ -30,6 +30,7 @@ from dynamo_cli.messages import (
 )
 from dynamo_cli.proctitle import set_title
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.worker.placement import BATCHES_AHEAD
 from dynamo_cli.worker.publisher import ROUTER, Publisher
 
 INTERVAL_S = 0.25
@@ -37,9 +38,6 @@ PULL_INTERVAL_S = 2.0
 SECOND_NS = 1_000_000_000
 TRANSFER_TTL_NS = 300 * SECOND_NS
 """A decode worker that has not taken or released blocks by then never will."""
-
-BATCHES_AHEAD = 4
-"""Jobs for so many full steps are pulled: the engine shall never wait for the queue."""
 
 FRONTEND, QUEUE = ProcessId(Role.FRONTEND), ProcessId(Role.PREFILL_QUEUE)
 REFUSED = "refused"

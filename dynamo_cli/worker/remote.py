@@ -12,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+DEADLINE_NS = 30 * 1_000_000_000
+"""A prefill that takes longer is done locally after all."""
+
 LATE_NS = 2_000_000_000
 """The queue itself tells of a deadline; so long after it the queue has failed to."""
 

@@ -1,0 +1,134 @@
+"""``dynamo-llm replay``: tables, JSON, CSV, pictures, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dynamo_cli.loadtest.report import Gaps, Outcome, summarize
+from dynamo_cli.models import tiny
+from dynamo_cli.replay.verdict import verdict
+
+COMMAND = (sys.executable, "-c", "from dynamo_cli.cli import main; main()", "replay")
+
+
+def replay(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, args)], capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five conversations in turns, over 2,048 shared tokens."""
+    path = tmp_path_factory.mktemp("trace") / "chats.jsonl"
+    rows = []
+    for turn in range(1, 9):
+        for chat in range(5):
+            blocks = [*range(4), *(100 * (chat + 1) + block for block in range(2 * turn))]
+            rows.append(
+                {
+                    "timestamp": 700 * len(rows),
+                    "input_length": 512 * len(blocks),
+                    "output_length": 20,
+                    "hash_ids": blocks,
+                }
+            )
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_the_table_says_which_mode_to_use(chats: Path) -> None:
+    done = replay(chats, "--workers", 4, "--speed", "0.5,1", "--slo-ttft", 100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("hit rate, %") == 2
+    assert "goodput, %" in done.stdout
+    assert "Use --router kv: mean TTFT 0." in " ".join(done.stdout.split())
+
+
+def test_json_and_csv_and_pictures(chats: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.svg"
+    common = (chats, "--policy", "random,kv:ancestor", "--workers", 3, "--seed", 4)
+    done = replay(*common, "--json", "--plot", picture)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert list(content["runs"]) == ["random at 1", "kv:ancestor at 1"]
+    assert content["runs"]["random at 1"]["requests"] == 40
+    assert content["verdict"].startswith("Use --router kv --kv-cost ancestor")
+    assert picture.read_text().startswith("<?xml")
+    again = replay(*common, "--csv")
+    rows = list(csv.DictReader(again.stdout.splitlines()))
+    hit = content["runs"]["random at 1"]["hit_ratio"]
+    assert float(rows[0]["hit rate, %"]) == pytest.approx(100 * hit)
+
+
+def test_prefill_workers_take_long_prompts(chats: Path) -> None:
+    common = (chats, "--policy", "least-loaded", "--workers", 2, "--json", "--speed", 20)
+    plain = json.loads(replay(*common).stdout)["runs"]["least-loaded at 20"]
+    done = replay(*common, "--prefill-workers", 2)
+    assert done.returncode == 0, done.stderr
+    aside = json.loads(done.stdout)["runs"]["least-loaded at 20"]
+    assert aside["requests"] == 40
+    assert aside["itl_p99_ms"] < plain["itl_p99_ms"] / 2
+
+
+def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": "the same words " * 20}) for _ in range(6)))
+    refused = replay(path)
+    assert refused.returncode != 0
+    assert "--tokenizer" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    (tmp_path / "tiny").mkdir()
+    tiny.write(tmp_path / "tiny")
+    done = replay(path, "--tokenizer", tmp_path / "tiny", "--workers", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["runs"]["kv at 1"]["hit_ratio"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["none.jsonl"], "cannot read the trace"),
+        (["--policy", "best"], "no policy 'best'; there are random, round-robin"),
+        (["--policy", ","], "at least one"),
+        (["--speed", "fast"], "--speed is numbers"),
+        (["--speed", "0"], "above 0"),
+        (["--profile", "abacus"], "no engine profile 'abacus'"),
+        (["--block-size", "100"], "does not divide"),
+        (["--json", "--csv"], "take one"),
+        (["--plot", "picture.pdf"], "writes .svg or .png"),
+    ],
+)
+def test_bad_input_is_one_line(args: list[str], message: str, chats: Path) -> None:
+    done = replay(*args) if args[0].endswith("jsonl") else replay(chats, *args)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def load(**ttft_s: float) -> dict[str, object]:
+    return {
+        name.replace("_", "-"): summarize([Outcome(0.0, time_s, time_s + 1)], Gaps())
+        for name, time_s in ttft_s.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("loads", "expected"),
+    [
+        ([load(least_loaded=1.0, kv=0.99)], "It does not matter"),
+        ([load(least_loaded=1.0, kv=0.5)], "Use --router kv: mean TTFT 0.50 and p99 TTFT 0.50"),
+        ([load(least_loaded=1.0, kv=0.5), load(least_loaded=1.0, kv=2.0)], "It does not matter"),
+        ([load(least_loaded=1.0, kv=3.0)], "Use --router least-loaded: none is more than 5%"),
+        ([load(round_robin=1.0, kv=0.5)], "times those of round-robin"),
+        ([load(kv=1.0, peer=0.1)], "name two"),
+    ],
+)
+def test_verdicts(loads: list[dict[str, object]], expected: str) -> None:
+    assert expected in verdict(loads, ["random", "round-robin", "least-loaded", "kv"])

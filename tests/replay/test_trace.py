@@ -1,0 +1,114 @@
+"""Traces in each of their formats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dynamo_cli.errors import UsageError
+from dynamo_cli.kv import hashes
+from dynamo_cli.replay import prompts, trace
+
+
+def written(folder: Path, *lines: object) -> Path:
+    path = folder / "trace.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    return path
+
+
+def line(timestamp: float, length: int, blocks: list[int], **more: object) -> dict[str, object]:
+    return {"timestamp": timestamp, "input_length": length, "output_length": 2, **more} | {
+        "hash_ids": blocks
+    }
+
+
+def test_mooncake_traces_keep_hashes_of_full_blocks_only(tmp_path: Path) -> None:
+    path = written(tmp_path, line(2000, 1025, [0, 1, 9]), line(500, 513, [0, 7]))
+    read = trace.read(path)
+    assert read.block_size == 512
+    assert [one.arrival_ns for one in read.requests] == [0, 1_500_000_000]
+    assert [one.hashes for one in read.requests] == [(0,), (0, 1)]
+    assert trace.infinite_hit_ratio(read) == pytest.approx(512 / 1538)
+
+
+def test_access_records_say_their_block_size_and_session(tmp_path: Path) -> None:
+    big = 2**64 - 1
+    path = written(tmp_path, line(0, 40, [big, 5], block_size=16, session="s", model="m"))
+    read = trace.read(path)
+    assert (read.block_size, read.requests[0].hashes) == (16, (big, 5))
+    assert read.requests[0].session == "s"
+
+
+def test_blocks_can_be_divided_and_share_what_they_shared(tmp_path: Path) -> None:
+    read = trace.read(written(tmp_path, line(0, 1024, [1, 2]), line(1, 1024, [1, 3])))
+    small = trace.with_block_size(read, 128)
+    one, two = (request.hashes for request in small.requests)
+    assert (len(one), one[:4] == two[:4], set(one[4:]) & set(two[4:])) == (8, True, set())
+    assert trace.with_block_size(read, 512) is read
+    with pytest.raises(UsageError, match="does not divide"):
+        trace.with_block_size(read, 100)
+
+
+def test_a_part_of_a_trace_begins_at_once(tmp_path: Path) -> None:
+    read = trace.read(written(tmp_path, *(line(at, 10, []) for at in (0, 10, 30))))
+    assert [one.arrival_ns for one in read.part(1, 3).requests] == [0, 20_000_000]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "has no requests"),
+        ([{"timestamp": 1}], "request 1: .*input_length"),
+        ([line(0, 5, []), line(0, 0, [])], "request 2: .*input_length"),
+        ([line(0, 5, []), line(0, 5, [], block_size=16)], "the same block_size"),
+    ],
+)
+def test_what_is_no_trace_is_refused(lines: list[object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        trace.read(written(tmp_path, *lines))
+    with pytest.raises(UsageError, match="cannot read"):
+        trace.read(tmp_path / "none")
+
+
+def encode(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
+def test_prompts_are_hashed_as_the_server_hashes_them(tmp_path: Path) -> None:
+    lines = [
+        {"prompt": "a" * 20, "timestamp": 100, "max_tokens": 7},
+        {"prompt": [97] * 17, "timestamp": 50},
+        {"messages": [{"role": "user", "content": "hello"}], "timestamp": 60},
+    ]
+    path = written(tmp_path, *lines)
+    parsed = trace.parse(path, trace.read_lines(path), prompts.PromptLine)
+    built = prompts.build(
+        path, parsed, encode, block_size=8, output_tokens=3, rate_per_s=1.0, seed=0
+    )
+    assert [one.arrival_ns // 10**6 for one in built.requests] == [0, 10, 50]
+    ids, chat, text = built.requests
+    assert ids.hashes == text.hashes
+    assert ids.hashes == tuple(hashes.chain(hashes.pack_tokens([97] * 16), 8))
+    assert (ids.output_tokens, text.output_tokens) == (3, 7)
+    assert chat.input_tokens == len("user\nhello\n")
+
+
+def test_prompts_without_times_come_at_random_ones(tmp_path: Path) -> None:
+    path = written(tmp_path, *({"prompt": "word"} for _ in range(200)))
+    parsed = trace.parse(path, trace.read_lines(path), prompts.PromptLine)
+    built = prompts.build(
+        path, parsed, encode, block_size=8, output_tokens=3, rate_per_s=50.0, seed=1
+    )
+    assert built.duration_ns / 1e9 == pytest.approx(4.0, rel=0.3)
+    with pytest.raises(UsageError, match="request 1: there is neither"):
+        prompts.build(
+            path,
+            [prompts.PromptLine()],
+            encode,
+            block_size=8,
+            output_tokens=3,
+            rate_per_s=1.0,
+            seed=0,
+        )
