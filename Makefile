@@ -25,4 +25,5 @@ lint:
 	@.venv/bin/mypy
 
 completions:
+	@.ci/setup
 	@.venv/bin/python -m dynamo_cli.cli.completions completions

@@ -17,6 +17,7 @@ from dynamo_cli.errors import DynamoError, UsageError
 
 PROGRAM = "dynamo-llm"
 INTERRUPTED = 130
+HELP = {"help_option_names": ["--help", "-h"]}
 
 TYPED = frozenset(field.name for field in fields(Typed))
 
@@ -131,7 +132,7 @@ def run() -> NoReturn:
         if args and not args[0].startswith("-"):
             code = _run_command(*args)
         else:
-            code = app(standalone_mode=False, prog_name=PROGRAM)
+            code = app(standalone_mode=False, prog_name=PROGRAM, **HELP)
     except DynamoError as error:
         _fail(error.message, error.exit_code)
     except typer.TyperException as error:
@@ -144,7 +145,7 @@ def run() -> NoReturn:
 def _run_command(name: str, *args: str) -> int | None:
     """One of `commands.COMMANDS`; it ends with an exit code, or well."""
     found: int | None = commands.find(name)(
-        args, standalone_mode=False, prog_name=f"{PROGRAM} {name}"
+        args, standalone_mode=False, prog_name=f"{PROGRAM} {name}", **HELP
     )
     return found
 

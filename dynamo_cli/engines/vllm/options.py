@@ -115,7 +115,7 @@ def known() -> dict[str, Option]:
 def passed_on() -> list[Option]:
     """Every option that may be given here, once."""
     named = {option.flags[0]: option for option in known().values()}
-    return [option for name, option in named.items() if not _instead(name)]
+    return [option for name, option in named.items() if not instead(name)]
 
 
 def check(tokens: Sequence[str], own_options: Iterable[str] = ()) -> tuple[str, ...]:
@@ -177,12 +177,12 @@ def _find(flag: str, own_options: Iterable[str]) -> Option:
         near = difflib.get_close_matches(name, [*own_options, *known()], n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"no option {flag}, here or in vLLM's engine.{hint}")
-    if instead := _instead(option.flags[0]):
-        raise UsageError(f"{flag} is not an engine option here: {instead}.")
+    if why := instead(option.flags[0]):
+        raise UsageError(f"{flag} is not an engine option here: {why}.")
     return option
 
 
-def _instead(name: str) -> str:
+def instead(name: str) -> str:
     """Why this option of vLLM's is not to be passed on; empty when it may be."""
     if name in _INSTEAD:
         return _INSTEAD[name]
