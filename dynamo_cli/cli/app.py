@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -127,6 +128,8 @@ def parse(args: Sequence[str]) -> typer.Context:
 
 def run() -> NoReturn:
     """Parse, act, and turn every failure into one line and an exit code."""
+    # The first process of a container gets no signal that it does not ask for.
+    signal.signal(signal.SIGTERM, _on_sigterm)
     args = sys.argv[1:]
     try:
         if args and not args[0].startswith("-"):
@@ -148,6 +151,11 @@ def _run_command(name: str, *args: str) -> int | None:
         args, standalone_mode=False, prog_name=f"{PROGRAM} {name}", **HELP
     )
     return found
+
+
+def _on_sigterm(number: int, frame: object) -> NoReturn:
+    """End as after Ctrl-C; the supervisor, once it runs, takes the signal over."""
+    sys.exit(128 + number)
 
 
 def _fail(message: str, code: int) -> NoReturn:

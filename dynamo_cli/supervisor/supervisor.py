@@ -32,6 +32,7 @@ from dynamo_cli.messages import (
     Stop,
     ToSupervisor,
 )
+from dynamo_cli.supervisor import orphans
 from dynamo_cli.supervisor.children import Child, Start
 from dynamo_cli.supervisor.logs import Line, LogFeed
 from dynamo_cli.supervisor.verdict import Restarts, Verdict, describe_exit, judge
@@ -84,6 +85,7 @@ class Supervisor:
         self._drained = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
+        orphans.adopt(loop, lambda: {child.pid for child in self._alive()})
         try:
             self._start_missing(engines=False)
             failure = await self._end

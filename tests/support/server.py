@@ -93,6 +93,8 @@ class Server:
         temporary: its folder for temporary files; nothing may be left in it.
     """
 
+    command: tuple[str, ...] = (COMMAND,)
+
     def __init__(
         self,
         *args: str,
@@ -117,7 +119,7 @@ class Server:
         self.started = time.monotonic()
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [COMMAND, "--model", self._model, "--http-port", str(self.port), *self._args],
+                [*self.command, "--model", self._model, "--http-port", str(self.port), *self._args],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
