@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Runs the image; `--help` says how.
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=container/engine.sh
+. "$here/engine.sh"
+
+help() {
+    cat <<'END'
+usage: container/run.sh [options] [-- dynamo-llm options]
+
+Run dynamo-llm in a container: the API is on http://localhost:8181/v1, for this machine only.
+
+    container/run.sh -it -- --model demo
+    container/run.sh --gpus all -- --model ORG/NAME --workers auto --router kv
+
+  -it                     with your terminal: the live view, and Ctrl-C
+  --detach                in the background; prints the container's id
+  --gpus all|0,1,...      which GPUs it gets; the default is none
+  --tag IMAGE             what to run; the default is dynamo-llm:cuda with GPUs, else dynamo-llm:cpu
+  --name NAME             of the container
+  --port PORT             on this machine; 8181
+  --address ADDRESS       of this machine; the default 127.0.0.1 keeps others out,
+                          0.0.0.0 lets them in: set DYNAMO_LLM_API_KEY then
+  --cache VOLUME|FOLDER   where models and compiled kernels are kept; dynamo-llm-cache
+  --models FOLDER         of yours, readable inside under the same path; repeatable
+  --shm-size SIZE         of /dev/shm; engines of several GPUs need 2g, all else needs none
+  --engine docker|podman  who runs it; the default is $CONTAINER_ENGINE, or which of them is here
+  --dry-run               print the command and run nothing
+  --help                  this
+
+What the environment says in DYNAMO_LLM_* and HF_TOKEN is handed on, keys by name only.
+Build the image first: container/build.sh
+END
+}
+
+# Podman has no --gpus; both can name single ones.
+add_gpus() {
+    local gpu
+    [[ $gpus =~ ^(all|[0-9]+(,[0-9]+)*)$ ]] || fail "--gpus is all or numbers like 0,1; not '$gpus'."
+    if [ "$engine" = podman ]; then
+        for gpu in ${gpus//,/ }; do command+=(--device "nvidia.com/gpu=$gpu"); done
+    elif [ "$gpus" = all ]; then
+        command+=(--gpus all)
+    else
+        command+=(--gpus "\"device=$gpus\"")
+    fi
+}
+
+# A volume takes over the rights of /cache in the image; what is in a folder is yours.
+add_cache() {
+    if [[ $cache != */* ]]; then
+        command+=(--volume "$cache:/cache")
+        return
+    fi
+    cache=$(folder --cache "$cache")
+    command+=(--volume "$cache:/cache")
+    if [ "$engine" = podman ]; then command+=(--userns keep-id); fi
+    command+=(--user "$(id -u):$(id -g)")
+}
+
+# The absolute path of folder $2, the value of option $1.
+folder() {
+    (cd -- "$2" 2>/dev/null && pwd) || fail "$1: there is no folder '$2'."
+}
+
+tag='' name='' port=8181 address=127.0.0.1 cache=dynamo-llm-cache shm_size='' gpus=''
+engine='' dry_run='' terminal=() detach=() models=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        -it | -ti | -i | -t) terminal+=("$1") ;;
+        --detach | -d) detach=(--detach) ;;
+        --gpus) gpus=$(value "$1" "${2-}" $#); shift ;;
+        --tag) tag=$(value "$1" "${2-}" $#); shift ;;
+        --name) name=$(value "$1" "${2-}" $#); shift ;;
+        --port) port=$(value "$1" "${2-}" $#); shift ;;
+        --address) address=$(value "$1" "${2-}" $#); shift ;;
+        --cache) cache=$(value "$1" "${2-}" $#); shift ;;
+        --models) path=$(value "$1" "${2-}" $#); models+=("$path"); shift ;;
+        --shm-size) shm_size=$(value "$1" "${2-}" $#); shift ;;
+        --engine) engine=$(value "$1" "${2-}" $#); shift ;;
+        --dry-run) dry_run=yes ;;
+        --help | -h) help; exit ;;
+        --) shift; break ;;
+        *) fail "no option '$1'; options of dynamo-llm go behind --, and --help lists ours." ;;
+    esac
+    shift
+done
+[[ $port =~ ^[0-9]+$ ]] || fail "--port is a number, not '$port'."
+for word in "$@"; do
+    case $word in
+        --host | --host=* | --http-port | --http-port=*)
+            fail "${word%%=*} is fixed inside; use --address and --port, before the --."
+            ;;
+    esac
+done
+choose_engine
+
+# A drain takes 30 s by default; Docker's own patience is 10.
+command=("$engine" run --rm --stop-timeout 60 --cap-drop ALL --security-opt no-new-privileges)
+command+=("${terminal[@]}" "${detach[@]}" --publish "$address:$port:8181")
+if [ -n "$name" ]; then command+=(--name "$name"); fi
+if [ -n "$gpus" ]; then add_gpus; fi
+if [ -n "$shm_size" ]; then command+=(--shm-size "$shm_size"); fi
+add_cache
+for path in "${models[@]}"; do
+    path=$(folder --models "$path")
+    command+=(--volume "$path:$path:ro")
+done
+for variable in $(compgen -A export DYNAMO_LLM_ || true) HF_TOKEN; do
+    case $variable in DYNAMO_LLM_HOST | DYNAMO_LLM_HTTP_PORT) continue ;; esac
+    if [ -n "${!variable-}" ]; then command+=(--env "$variable"); fi
+done
+if [ -z "$tag" ] && [ -n "$gpus" ]; then tag=dynamo-llm:cuda; fi
+command+=("${tag:-dynamo-llm:cpu}")
+# Inside, all addresses are the container's own; a command, unlike serving, listens nowhere.
+case ${1-} in -*) command+=(--host 0.0.0.0) ;; esac
+perform "${command[@]}" "$@"
