@@ -113,6 +113,4 @@ for variable in $(compgen -A export DYNAMO_LLM_ || true) HF_TOKEN; do
 done
 if [ -z "$tag" ] && [ -n "$gpus" ]; then tag=dynamo-llm:cuda; fi
 command+=("${tag:-dynamo-llm:cpu}")
-# Inside, all addresses are the container's own; a command, unlike serving, listens nowhere.
-case ${1-} in -*) command+=(--host 0.0.0.0) ;; esac
 perform "${command[@]}" "$@"
