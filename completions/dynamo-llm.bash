@@ -102,11 +102,12 @@ _dynamo_llm() {
         esac
         ;;
     ' bench')
-        options='--model --api-key --endpoint --systems --sessions --turns --system-tokens --user-tokens --output-tokens --seed --concurrency --rate --requests --duration --timeout --rounds --warmup --slo-ttft --slo-itl --json --csv --help'
+        options='--model --api-key --endpoint --systems --sessions --turns --system-tokens --user-tokens --output-tokens --trace --length-scale --seed --concurrency --rate --speed --requests --duration --timeout --rounds --warmup --slo-ttft --slo-itl --json --csv --help'
         case $flag in
     --model) kind=model ;;
-    --api-key | --systems | --sessions | --turns | --system-tokens | --user-tokens | --output-tokens | --seed | --concurrency | --rate | --requests | --duration | --timeout | --rounds | --warmup | --slo-ttft | --slo-itl) kind=word ;;
+    --api-key | --systems | --sessions | --turns | --system-tokens | --user-tokens | --output-tokens | --length-scale | --seed | --concurrency | --rate | --speed | --requests | --duration | --timeout | --rounds | --warmup | --slo-ttft | --slo-itl) kind=word ;;
     --endpoint) kind=choice words='chat completions' ;;
+    --trace) kind=file ;;
         esac
         arguments='word '
         ;;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,14 +14,17 @@ from dynamo_cli.errors import ServerFailed, UsageError
 if TYPE_CHECKING:
     from dynamo_cli.loadtest.bench import Bench, Plan
     from dynamo_cli.loadtest.client import Target
-    from dynamo_cli.loadtest.pace import Pace
+    from dynamo_cli.loadtest.pace import Bounds, Pace
     from dynamo_cli.loadtest.report import Slo
+    from dynamo_cli.loadtest.workload import Shape
+    from dynamo_cli.replay.trace import Trace
 
 API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
 LOAD, PACE, END, REPORT = "Load", "Pace", "End", "Report"
 DEFAULT_CLIENTS = 8
 DEFAULT_REQUESTS = 200
 DEFAULT_ROUNDS = 5
+DEFAULT_WARMUP = 8
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -71,6 +75,24 @@ UserTokens = Annotated[
 OutputTokens = Annotated[
     str, _option("--output-tokens", panel=LOAD, metavar="N|A:B", help="Of an answer.")
 ]
+TraceFile = Annotated[
+    Path | None,
+    _option(
+        "--trace",
+        panel=LOAD,
+        metavar="FILE",
+        help="Instead: the requests of a trace (Mooncake's format, or what --record wrote).",
+    ),
+]
+Scale = Annotated[
+    float,
+    _option(
+        "--length-scale",
+        panel=LOAD,
+        min=0.0001,
+        help="Of a trace: 0.1 makes prompts and answers a tenth as long.",
+    ),
+]
 Seed = Annotated[str, _option("--seed", panel=LOAD, help="Of words, lengths and arrivals.")]
 Concurrency = Annotated[
     int | None,
@@ -90,6 +112,15 @@ Rate = Annotated[
         min=0.001,
         metavar="PER_S",
         help="Requests per second at random times (Poisson), whatever the answers take.",
+    ),
+]
+Speed = Annotated[
+    float,
+    _option(
+        "--speed",
+        panel=PACE,
+        min=0.0001,
+        help="Of a trace, so many times as fast as it was; without --concurrency and --rate.",
     ),
 ]
 Requests = Annotated[
@@ -127,7 +158,15 @@ Rounds = Annotated[
     ),
 ]
 Warmup = Annotated[
-    int, _option("--warmup", panel=END, min=0, metavar="N", help="Requests that do not count.")
+    int | None,
+    _option(
+        "--warmup",
+        panel=END,
+        min=0,
+        metavar="N",
+        help=f"First requests, which do not count. [dim]\\[default: {DEFAULT_WARMUP}, of a trace 0]"
+        "[/dim]",
+    ),
 ]
 SloTtft = Annotated[
     float | None,
@@ -162,14 +201,17 @@ def bench(
     system_tokens: SystemTokens = "400:600",
     user_tokens: UserTokens = "30:80",
     output_tokens: OutputTokens = "16:32",
+    trace: TraceFile = None,
+    length_scale: Scale = 1.0,
     seed: Seed = "0",
     concurrency: Concurrency = None,
     rate: Rate = None,
+    speed: Speed = 1.0,
     requests: Requests = None,
     duration: Duration = None,
     timeout: Timeout = 600.0,
     rounds: Rounds = None,
-    warmup: Warmup = 8,
+    warmup: Warmup = None,
     slo_ttft: SloTtft = None,
     slo_itl: SloItl = None,
     as_json: AsJson = False,
@@ -182,28 +224,27 @@ def bench(
     """
     from dynamo_cli.loadtest.bench import Plan  # noqa: PLC0415 - not for --help
     from dynamo_cli.loadtest.form import Api  # noqa: PLC0415
-    from dynamo_cli.loadtest.pace import Bounds  # noqa: PLC0415
     from dynamo_cli.loadtest.report import MS, Slo  # noqa: PLC0415
     from dynamo_cli.loadtest.workload import Shape  # noqa: PLC0415
+    from dynamo_cli.replay.trace import read  # noqa: PLC0415
 
     if as_json and as_csv:
         raise UsageError("--json and --csv are two ways to say the same; take one.")
-    if requests is None and duration is None:
-        requests = DEFAULT_REQUESTS
-    shape = Shape(
-        systems,
-        sessions,
-        turns,
+    if trace is None and (speed, length_scale) != (1.0, 1.0):
+        raise UsageError("--speed and --length-scale belong to --trace.")
+    lengths = (
         _range("--system-tokens", system_tokens),
         _range("--user-tokens", user_tokens),
         _range("--output-tokens", output_tokens),
     )
+    load = read(trace) if trace else Shape(systems, sessions, turns, *lengths)
     plan = Plan(
-        load=shape,
-        pace=_pace(concurrency, rate),
-        bounds=Bounds(requests, duration),
+        load=load,
+        pace=_pace(concurrency, rate, speed, load),
+        bounds=_bounds(requests, duration, load),
+        scale=length_scale,
         rounds=rounds or (DEFAULT_ROUNDS if other_url else 1),
-        warmup=warmup,
+        warmup=(0 if trace else DEFAULT_WARMUP) if warmup is None else warmup,
         seed=seed,
         model=model,
         api=Api[endpoint.name],
@@ -226,12 +267,29 @@ def _range(flag: str, text: str) -> tuple[int, int]:
     return limits
 
 
-def _pace(concurrency: int | None, rate: float | None) -> Pace:
-    from dynamo_cli.loadtest.pace import Closed, Poisson  # noqa: PLC0415
+def _pace(concurrency: int | None, rate: float | None, speed: float, load: Shape | Trace) -> Pace:
+    from dynamo_cli.loadtest.pace import AsRecorded, Closed, Poisson  # noqa: PLC0415
+    from dynamo_cli.replay.trace import Trace  # noqa: PLC0415
 
     if concurrency is not None and rate is not None:
         raise UsageError("--concurrency waits for answers and --rate does not; take one.")
-    return Poisson(rate) if rate is not None else Closed(concurrency or DEFAULT_CLIENTS)
+    if rate is not None:
+        return Poisson(rate)
+    if concurrency is None and isinstance(load, Trace):
+        return AsRecorded(speed)
+    return Closed(concurrency or DEFAULT_CLIENTS)
+
+
+def _bounds(requests: int | None, duration_s: float | None, load: Shape | Trace) -> Bounds:
+    """A trace ends by itself; talks go on."""
+    from dynamo_cli.loadtest.pace import Bounds  # noqa: PLC0415
+    from dynamo_cli.replay.trace import Trace  # noqa: PLC0415
+
+    if isinstance(load, Trace):
+        return Bounds(min(requests or len(load.requests), len(load.requests)), duration_s)
+    if requests is None and duration_s is None:
+        requests = DEFAULT_REQUESTS
+    return Bounds(requests, duration_s)
 
 
 def _servers(url: str, other_url: str, api_key: str) -> dict[str, Target]:

@@ -13,24 +13,11 @@ from dynamo_cli.loadtest.form import Api
 from dynamo_cli.loadtest.pace import Bounds, Pace
 from dynamo_cli.loadtest.report import Slo, Summary
 from dynamo_cli.loadtest.table import Ratios, compare
-from dynamo_cli.loadtest.workload import Prompt, Shape, Talks, TracePrompts, Workload
+from dynamo_cli.loadtest.workload import Shape, Talks, TracePrompts, Workload
+from dynamo_cli.replay.trace import Trace
 
 LATE_S = 0.05
 """From which on it is worth saying that requests were sent too late."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """A trace to be replayed.
-
-    Attributes:
-        block_tokens: of each hash in it.
-        scale: of all lengths.
-    """
-
-    prompts: list[Prompt]
-    block_tokens: int
-    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +25,7 @@ class Plan:
     """What is measured.
 
     Attributes:
+        scale: of all lengths in a trace.
         model: empty takes the first that each server lists.
         bounds: of all rounds together, for each server.
         warmup: requests before them, which are not counted.
@@ -46,6 +34,7 @@ class Plan:
     load: Shape | Trace
     pace: Pace
     bounds: Bounds
+    scale: float = 1.0
     rounds: int = 1
     warmup: int = 0
     seed: str = "0"
@@ -110,15 +99,9 @@ class Bench:
         return Driver(client, known.form, load, plan.pace, plan.seed, self._on_end)
 
     def _workload(self, tokens_per_word: float, salt: str) -> Workload:
-        load, seed = self._plan.load, self._plan.seed
+        load, scale, seed = self._plan.load, self._plan.scale, self._plan.seed
         if isinstance(load, Trace):
-            return TracePrompts(
-                load.prompts,
-                load.block_tokens,
-                tokens_per_word,
-                scale=load.scale,
-                seed=f"{seed} {salt}",
-            )
+            return TracePrompts(load, tokens_per_word, scale=scale, seed=f"{seed} {salt}")
         people = workload.conversations(load, seed, tokens_per_word, salt)
         return Talks(people, load.systems * load.conversations, seed)
 

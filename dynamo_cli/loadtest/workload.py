@@ -6,10 +6,12 @@ Seeded: the same seed gives the same words; what has another seed or salt shares
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, Protocol
+
+from dynamo_cli.replay.trace import Trace, TraceRequest
 
 # fmt: off
 WORDS = (
@@ -19,6 +21,7 @@ WORDS = (
 )
 # fmt: on
 
+SECOND_NS = 1_000_000_000
 TEMPLATE_TOKENS = 6
 """That a chat template adds to a message, about."""
 
@@ -196,60 +199,44 @@ class Talks:
             self._waiting.append(Talk(person))
 
 
-class Prompt(NamedTuple):
-    """A request of a trace.
-
-    Attributes:
-        at_s: from the first on.
-        hashes: of its blocks; where these are equal, so is what comes before.
-    """
-
-    at_s: float
-    input_tokens: int
-    output_tokens: int
-    hashes: Sequence[int]
-
-
 class TracePrompts:
     """The requests of a trace, with words that share prefixes as its own did.
 
     Args:
-        block_tokens: that a hash of the trace stands for.
         scale: of all lengths: 0.1 makes prompts and answers a tenth as long.
         seed: of the words.
     """
 
     def __init__(
         self,
-        prompts: Iterable[Prompt],
-        block_tokens: int,
+        trace: Trace,
         tokens_per_word: float,
         *,
         scale: float = 1.0,
         seed: str = "",
     ) -> None:
-        self._prompts = enumerate(prompts)
-        self._block_tokens = block_tokens
+        self._requests = enumerate(trace.requests)
+        self._block_tokens = trace.block_size
         self._words_per_token = scale / tokens_per_word
         self._scale = scale
         self._seed = seed
         self._block = lru_cache(RECENT_BLOCKS)(self._words_of_block)
 
     def next(self) -> Ask | None:
-        number, prompt = next(self._prompts, (0, None))
-        if prompt is None:
+        number, request = next(self._requests, (0, None))
+        if request is None:
             return None
-        message = {"role": "user", "content": self._text(number, prompt)}
-        tokens = max(1, round(prompt.output_tokens * self._scale))
-        return Ask([message], tokens, prompt.at_s)
+        message = {"role": "user", "content": self._text(number, request)}
+        tokens = max(1, round(request.output_tokens * self._scale))
+        return Ask([message], tokens, request.arrival_ns / SECOND_NS)
 
     def answered(self, ask: Ask, text: str | None) -> None:
         """A trace goes on whatever the answers are."""
 
-    def _text(self, number: int, prompt: Prompt) -> str:
+    def _text(self, number: int, request: TraceRequest) -> str:
         """Words of its blocks, then some that are its own: the rest of it that has no hash."""
-        known = " ".join(self._block(block) for block in prompt.hashes).split()
-        count = max(1, round(prompt.input_tokens * self._words_per_token))
+        known = " ".join(self._block(block) for block in request.hashes).split()
+        count = max(1, round(request.input_tokens * self._words_per_token))
         missing = count - len(known)
         if missing > 0:
             known += words(random.Random(f"{self._seed} rest {number}"), missing).split()

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,42 @@ def test_two_servers_in_turns() -> None:
         assert not texts[0] & texts[1]
 
 
+def write_trace(path: Path) -> Path:
+    """Three requests within 0.6 s: the first two share two blocks, the last shares none."""
+    rows = [(0, 25, 3, [1, 2, 3]), (200, 30, 4, [1, 2, 4]), (600, 10, 5, [9])]
+    names = ("timestamp", "input_length", "output_length", "hash_ids")
+    lines = [json.dumps(dict(zip(names, row, strict=True)) | {"block_size": 10}) for row in rows]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_trace_keeps_its_times_lengths_and_prefixes(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace.jsonl")
+    with FakeServer() as server:
+        done = bench(server.url, "--trace", str(trace), "--speed", "2", "--json")
+        assert done.returncode == 0, done.stderr
+        (run,) = json.loads(done.stdout)["runs"].values()
+        assert run["requests"] == 3
+        assert 0.3 <= run["duration_s"] < 1
+        assert [body["max_tokens"] for body in server.bodies] == [3, 4, 5]
+        first, second, third = (body["messages"][0]["content"].split() for body in server.bodies)
+        assert [len(first), len(second), len(third)] == [25, 30, 10]
+        assert first[:20] == second[:20]
+        assert first[20:] != second[20:25]
+        assert third != first[:10]
+
+
+def test_a_trace_can_be_shortened_and_hurried(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace.jsonl")
+    with FakeServer() as server:
+        short = ("--length-scale", "0.5", "--concurrency", "1", "--requests", "2")
+        done = bench(server.url, "--trace", str(trace), *short, "--json")
+        assert done.returncode == 0, done.stderr
+        (run,) = json.loads(done.stdout)["runs"].values()
+        assert (run["requests"], run["prompt_tokens"]) == (2, 12 + 15 + 2 * 2)
+        assert [body["max_tokens"] for body in server.bodies] == [2, 2]
+
+
 def test_the_same_seed_says_the_same() -> None:
     said = []
     for seed in ("7", "7", "8"):
@@ -155,6 +192,8 @@ def test_when_everything_fails_it_says_why(manner: Manner, kind: str) -> None:
         (("http://a:b",), "no URL like"),
         (("a", "--rate", "1", "--concurrency", "1"), "take one"),
         (("a", "--json", "--csv"), "take one"),
+        (("a", "--speed", "2"), "belong to --trace"),
+        (("a", "--trace", "/nowhere"), "cannot read the trace"),
         (("a", "--user-tokens", "x"), "a range like 30:80"),
         (("a", "--output-tokens", "9:3"), "the smaller number first"),
         ((f"127.0.0.1:{free_port()}",), "connection failed"),
