@@ -25,5 +25,4 @@ lint:
 	@.venv/bin/mypy
 
 completions:
-	@.ci/setup
 	@.venv/bin/python -m dynamo_cli.cli.completions completions

@@ -82,13 +82,13 @@ _dynamo_llm() {
     local command= children= options= arguments= kind=none words= serves= index
     for ((index = 1; index < COMP_CWORD; index++)); do
         case "$command ${COMP_WORDS[index]}" in
-        ' completions' | ' top' | ' bench' | ' config' | ' config show' | ' config init' | ' doctor') command+=" ${COMP_WORDS[index]}" ;;
+        ' completions' | ' top' | ' bench' | ' replay' | ' config' | ' config show' | ' config init' | ' doctor') command+=" ${COMP_WORDS[index]}" ;;
         *) break ;;
         esac
     done
     case $command in
     '')
-        children='completions top bench config doctor'
+        children='completions top bench replay config doctor'
         serves=yes
         ;;
     ' completions')
@@ -110,6 +110,16 @@ _dynamo_llm() {
     --trace) kind=file ;;
         esac
         arguments='word '
+        ;;
+    ' replay')
+        options='--policy --speed --workers --prefill-workers --conditional-disagg --max-local-prefill-length --profile --kv-blocks --block-size --tokenizer --rate --output-tokens --seed --slo-ttft --slo-itl --json --csv --plot --help'
+        case $flag in
+    --policy | --speed | --workers | --prefill-workers | --max-local-prefill-length | --kv-blocks | --block-size | --rate | --output-tokens | --seed | --slo-ttft | --slo-itl) kind=word ;;
+    --profile) kind=file words='cpu-tiny gpu-70b gpu-8b' ;;
+    --tokenizer) kind=model ;;
+    --plot) kind=file ;;
+        esac
+        arguments='file '
         ;;
     ' config')
         children='show init'

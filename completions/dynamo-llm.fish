@@ -19,7 +19,7 @@ function __dynamo_llm_command
     set -l command
     for word in $words
         switch "$command $word"
-            case ' completions' ' top' ' bench' ' config' ' config show' ' config init' ' doctor'
+            case ' completions' ' top' ' bench' ' replay' ' config' ' config show' ' config init' ' doctor'
                 set command "$command $word"
             case '*'
                 echo -- $command
@@ -45,6 +45,7 @@ complete -c dynamo-llm -f
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a completions -d 'Completion for bash, zsh or fish'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a top -d 'Watch a running server'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a bench -d 'Put load on a live server and show what came of it'
+complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a replay -d 'Show what each router mode would do to a trace of requests'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a config -d 'Show settings, or write a file of them'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a doctor -d 'Check whether this machine can serve'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -l install -d 'Put it where that shell looks for your own'
@@ -85,6 +86,26 @@ complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l slo-itl -r -f -d 'Good
 complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l json -d 'JSON instead of a table'
 complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l csv -d 'CSV instead of a table'
 complete -c dynamo-llm -n '__dynamo_llm_at \' bench\'' -l help -d 'Show the help.'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l policy -r -f -d 'Router modes, kv:COST, and other systems\' rules'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l speed -r -f -d 'Loads: 2 is the trace at twice its speed'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l workers -r -f -d 'Engines'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l prefill-workers -r -f -d 'Engines that only prefill'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l conditional-disagg -d 'Send them only long prompts'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l max-local-prefill-length -r -f -d 'Longer ones are sent (implies --conditional-disagg)'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l profile -r -F -a 'cpu-tiny gpu-70b gpu-8b' -d 'How fast an engine is'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l kv-blocks -r -f -d 'Of each engine'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l block-size -r -f -d 'Tokens'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l tokenizer -r -f -a '(__dynamo_llm_models; __fish_complete_directories (commandline -ct))' -d 'For prompts'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l rate -r -f -d 'Of prompts without timestamp'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l output-tokens -r -f -d 'Of prompts without max_tokens'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l seed -r -f -d 'Of all dice'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l slo-ttft -r -f -d 'Goodput: first token'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l slo-itl -r -f -d 'Goodput: mean between tokens'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l json -d 'JSON instead of tables'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l csv -d 'CSV instead of tables'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l plot -r -F -d 'Hit rates, and TTFT as curves'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l help -d 'Show the help.'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -F
 complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a show -d 'Show what each setting would be, and where that came from'
 complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a init -d 'Write a file in which every setting is explained and nothing is set'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config\'' -l help -d 'Show the help.'

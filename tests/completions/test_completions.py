@@ -89,6 +89,10 @@ def test_the_files_are_up_to_date(shell_name: Shell) -> None:
         ("config init f", {"folder", "file.toml"}),
         ("completions ", {"bash", "zsh", "fish"}),
         ("completions --inst", {"--install"}),
+        ("replay --profile gpu-", {"gpu-8b", "gpu-70b"}),
+        ("replay --profile f", {"folder", "file.toml"}),
+        ("replay f", {"folder", "file.toml"}),
+        ("replay --plot f", {"folder", "file.toml"}),
     ],
 )
 def test_what_is_offered(shell: Terminal | Fish, line: str, gives: set[str]) -> None:

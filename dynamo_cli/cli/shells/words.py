@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import typer
 from rich.text import Text
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
-import dynamo_cli
 from dynamo_cli.cli import commands
+from dynamo_cli.engines.mock.profile import built_in
 from dynamo_cli.engines.vllm import options
 
 HELP_WIDTH = 72
-
-PROFILES = Path(dynamo_cli.__file__).parent / "engines" / "mock" / "profiles"
 
 
 class Kind(StrEnum):
@@ -97,7 +94,7 @@ FILES = (
     "--mm-encoder-fp8-scale-path",
     "--mm-encoder-fp8-scale-save-path",
 )
-PROFILE = "--engine-profile"
+PROFILES = ("--profile", "--engine-profile")
 """Values of which the declaration does not say what they are."""
 
 
@@ -155,6 +152,8 @@ def _value(param: TyperOption | TyperArgument, flags: list[str] | tuple[str, ...
         return Value(Kind.CHOICE, tuple(words), many=many)
     if described.is_path:
         return Value(Kind.FOLDER if described.path_type == "dir" else Kind.FILE, many=many)
+    if "FILE" in (param.metavar or "") and not {*flags} & {*PROFILES}:
+        return Value(Kind.FILE, many=many)
     return _by_name(flags, many=many)
 
 
@@ -167,8 +166,8 @@ def _by_name(flags: list[str] | tuple[str, ...], *, many: bool, optional: bool =
         kind = Kind.FILE
     elif any(flag in FOLDERS for flag in flags):
         kind = Kind.FOLDER
-    elif PROFILE in flags:
-        kind, words = Kind.FILE, tuple(sorted(path.stem for path in PROFILES.glob("*.json")))
+    elif any(flag in PROFILES for flag in flags):
+        kind, words = Kind.FILE, tuple(built_in())
     return Value(kind, words, optional, many)
 
 
