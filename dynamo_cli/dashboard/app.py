@@ -73,6 +73,7 @@ class Dashboard(App[None]):
         Binding("r", "log_role", "log role"),
         Binding("z", "zoom", "zoom"),
         Binding("y", "copy", "copy"),
+        Binding("a", "alarms", "alarms"),
         Binding("t", "next_theme", "theme"),
         Binding("w", "write_picture", "picture"),
         Binding("escape", "show_all", "show all rows"),
@@ -172,6 +173,9 @@ class Dashboard(App[None]):
 
     def action_help(self) -> None:
         self.push_screen(Help())
+
+    def action_alarms(self) -> None:
+        self.push_screen(Detail("what needs attention", overview.attention(self._board)))
 
     def action_pause(self) -> None:
         self._paused = not self._paused
@@ -330,8 +334,7 @@ class Dashboard(App[None]):
         else:
             running = Text("it still runs, or it ended too long ago", "dim")
             text = details.timeline(found[0]) if found else running
-        if screen.is_attached:
-            screen.show(details.decision(row, earlier, text))
+        screen.show(details.decision(row, earlier, text))
 
     # -- the app itself ----------------------------------------------------------------------
 
@@ -342,6 +345,7 @@ class Dashboard(App[None]):
                 f"Tab: {name}", f"open {name}", lambda n=name: self.action_open_tab(n)
             )
         yield SystemCommand("Pause", "stop or go on showing what is new", self.action_pause)
+        yield SystemCommand("Alarms", "all of them in full", self.action_alarms)
         yield SystemCommand("Zoom", "curves over 1 minute, 5 minutes, 1 hour", self.action_zoom)
         yield SystemCommand("Theme", "choose colours", self.search_themes)
         yield SystemCommand("Picture", "write the screen to an SVG file", self.action_write_picture)

@@ -41,6 +41,24 @@ def seconds(value: float | None) -> str:
     return f"{value:.1f} s" if value < 99.95 else duration(value)
 
 
+def two_times(middle: float | None, high: float | None) -> str:
+    """A median and a 95th percentile in one unit: ``12/45 ms``, ``1.2/4.0 s``."""
+    if middle is None or high is None:
+        return NONE
+    if high >= 0.9995:
+        return f"{number(round(middle, 1))}/{number(round(high, 1))} s"
+    return f"{number(_ms(middle))}/{number(_ms(high))} ms"
+
+
+def milliseconds(value: float | None) -> str:
+    """Without the unit."""
+    return NONE if value is None else number(_ms(value))
+
+
+def _ms(value_s: float) -> float:
+    return round(value_s * 1000, 1) if value_s < 0.00995 else round(value_s * 1000)
+
+
 def micros(value: float) -> str:
     """A time given in microseconds."""
     return f"{value:.0f} µs" if value < 999.5 else seconds(value / 1e6)

@@ -15,6 +15,10 @@ SKEW_PATIENCE_S = 5
 SKEW_LEAST_REQUESTS = 5
 """A worker with so many more than the mean of the others, and twice that, is skewed load."""
 
+RESTART_ADVICE = (
+    "the log has its last lines; SIGKILL without anybody behind it means that memory ran out."
+)
+
 Text = tuple[str, str]
 """What is so, and what to do."""
 
@@ -58,12 +62,14 @@ class Watch:
             held_s = (now_ns - since) / SECOND_NS
             if held_s >= SKEW_PATIENCE_S:
                 found.append(AlarmView("skew", *_skew(self._active, held_s)))
-        for state in self._table:
-            age_s = (now_ns - state.started_ns) / SECOND_NS
-            if state.restarts and age_s < RESTART_MEMORY_S:
-                why = self._why.get(state.name, "")
-                text = _restart(state.name, state.restarts, why, age_s)
-                found.append(AlarmView("restarts", *text))
+        restarted = [
+            _restart(state.name, state.restarts, self._why.get(state.name, ""), age_s)
+            for state in self._table
+            if state.restarts
+            and (age_s := (now_ns - state.started_ns) / SECOND_NS) < RESTART_MEMORY_S
+        ]
+        if restarted:
+            found.append(AlarmView("restarts", "; ".join(restarted), RESTART_ADVICE))
         if refused := int(self._recently_refused.total(now_ns)):
             found.append(AlarmView("refused sends", *_refusal(refused)))
         return found
@@ -124,12 +130,10 @@ def _skew(active: dict[int, int], held_s: float) -> Text:
     )
 
 
-def _restart(name: str, count: int, why: str, age_s: float) -> Text:
-    times = "once" if count == 1 else f"{count} times"
-    return (
-        f"{name} was started again {times}, last {age_s:.0f} s ago" + (f" ({why})" if why else ""),
-        "its last lines are in the log; SIGKILL usually means that memory ran out.",
-    )
+def _restart(name: str, count: int, why: str, age_s: float) -> str:
+    times = "again" if count == 1 else f"again {count} times"
+    because = f" ({why.partition(':')[0]})" if why else ""
+    return f"{name} was started {times}, {age_s:.0f} s ago{because}"
 
 
 def _refusal(refused: int) -> Text:

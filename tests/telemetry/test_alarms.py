@@ -63,11 +63,11 @@ def test_a_skew_names_the_worker_and_what_to_do() -> None:
 
 def test_a_restart_is_told_with_its_reason_for_ten_minutes() -> None:
     state = fold()
-    died = worker_state(Phase.BACKOFF, 0, 0, "killed by SIGKILL")
+    died = worker_state(Phase.BACKOFF, 0, 0, "SIGKILL: killed from outside")
     state.apply(ProcessTable([died], True, ""), 0)
     state.apply(ProcessTable([worker_state(Phase.READY, 1, 100)], True, ""), 0)
     (alarm,) = alarms(state, 130)
-    assert alarm.text == "worker 0 was started again once, last 30 s ago (killed by SIGKILL)"
+    assert alarm.text == "worker 0 was started again, 30 s ago (SIGKILL)"
     assert "memory" in alarm.advice
     assert alarms(state, 701) == []
 

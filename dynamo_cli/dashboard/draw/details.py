@@ -16,7 +16,7 @@ from dynamo_cli.telemetry.snapshot import ProcessView
 from dynamo_cli.telemetry.timelines import TimelineView
 
 EARLIER = 8
-LABEL = 20
+LABEL, WIDE_LABEL = 10, 30
 BAR = 30
 
 STAGES = {
@@ -46,20 +46,24 @@ def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
     """
     one = row.decision
     head = [
-        _line("request", one.request_id),
-        _line("engine request", one.engine_request_id),
-        _line("time", show.clock(row.at_s)),
-        _line("session", one.session or show.NONE),
-        Text.assemble((f"{'worker':<{LABEL}}", FAINT), winner(one), f"  because of {one.reason}"),
-        _line("policy", one.policy),
-        _line("margin", f"{cost(one.margin)} to the second best"),
+        Text.assemble(
+            ("request".ljust(LABEL), FAINT), one.request_id, (f"  {one.engine_request_id}", FAINT)
+        ),
+        _line("time", f"{show.clock(row.at_s)}   session {one.session or show.NONE}"),
+        Text.assemble(
+            ("worker".ljust(LABEL), FAINT),
+            winner(one),
+            f"  because of {one.reason}, {cost(one.margin)} better than the next ({one.policy})",
+        ),
         _line("prompt", f"{one.prompt_tokens} tokens, {one.required_blocks} blocks"),
         _line("cached", _cached(row)),
-        _line("waited for a worker", show.micros(one.waited_us)),
-        _line("deciding took", show.micros(one.decision_us)),
+        _line(
+            "took",
+            f"{show.micros(one.decision_us)}, waited {show.micros(one.waited_us)} for a worker",
+        ),
     ]
     if one.prefill_worker >= 0:
-        head.append(_line("prefill worker", f"{one.prefill_worker} knows most of the prompt"))
+        head.append(_line("prefill", f"prefill worker {one.prefill_worker} knows most of it"))
     parts = [
         *head,
         *_section("candidates, cost and its terms"),
@@ -82,8 +86,8 @@ def _section(title: str) -> list[Text]:
     return [Text(""), Text(title, f"{STRONG} {ACCENT}")]
 
 
-def _line(name: str, value: str) -> Text:
-    return Text.assemble((f"{name:<{LABEL}}", FAINT), value)
+def _line(name: str, value: str, width: int = LABEL) -> Text:
+    return Text.assemble((name.ljust(width), FAINT), value)
 
 
 def _candidates(row: Row) -> list[Text]:
@@ -117,7 +121,8 @@ def _earlier(row: Row) -> Text:
     return Text.assemble(
         (f"{show.clock(row.at_s)}  ", FAINT),
         winner(one),
-        f"  {one.reason:<10} prompt {show.number(one.prompt_tokens):>5}  cached {_cached(row)}",
+        f"  {one.reason:<10} prompt {show.number(one.prompt_tokens):>5}  cached "
+        f"{show.number(one.predicted_tokens)}/{show.number(one.measured_tokens)}",
     )
 
 
@@ -150,7 +155,7 @@ def worker(row: Worker) -> Text:
     """All that is known of a worker."""
     view = row.view
     fields = msgspec.structs.asdict(view)
-    lines = [_line(name, _plain(value)) for name, value in fields.items()]
+    lines = _fields(fields)
     if row.process is not None:
         lines += [*_section("process"), process(row.process)]
     return Text("\n").join(lines)
@@ -161,7 +166,9 @@ def process(one: ProcessView) -> Text:
     fields = msgspec.structs.asdict(one)
     fields["rss_bytes"] = show.size(one.rss_bytes)
     fields["uptime_s"] = show.duration(one.uptime_s)
-    return Text("\n").join([_line(name, _plain(value)) for name, value in fields.items()])
+    return Text("\n").join(
+        [_line(name, _plain(value), WIDE_LABEL) for name, value in fields.items()]
+    )
 
 
 def line(one: LogView) -> Text:
@@ -175,6 +182,10 @@ def line(one: LogView) -> Text:
             Text(one.text),
         ]
     )
+
+
+def _fields(fields: dict[str, object]) -> list[Text]:
+    return [_line(name, _plain(value), WIDE_LABEL) for name, value in fields.items()]
 
 
 def _plain(value: object) -> str:

@@ -69,8 +69,12 @@ def _what(snapshot: Snapshot | None, width: int) -> Text:
     parts = [
         _figure(show.number(round(traffic.requests_per_s, 1)), "req/s"),
         _figure(show.number(traffic.in_flight), "in flight"),
-        _figure(show.number(round(traffic.prompt_tokens_per_s)), "in"),
-        _figure(show.number(round(traffic.output_tokens_per_s)), "out tok/s"),
+        Text.assemble(
+            (show.number(round(traffic.prompt_tokens_per_s)), STRONG),
+            ("→", FAINT),
+            (show.number(round(traffic.output_tokens_per_s)), STRONG),
+            (" tok/s", FAINT),
+        ),
         _times("TTFT", traffic.ttft_p50_s, traffic.ttft_p95_s),
         _times("ITL", traffic.itl_p50_s, traffic.itl_p95_s),
     ]
@@ -83,11 +87,7 @@ def _figure(value: str, unit: str) -> Text:
 
 def _times(name: str, middle: float | None, high: float | None) -> Text:
     """Median and 95th percentile."""
-    if middle is None:
-        return Text.assemble((f"{name} ", FAINT), show.NONE)
-    return Text.assemble(
-        (f"{name} ", FAINT), (show.seconds(middle), STRONG), (f" p95 {show.seconds(high)}", FAINT)
-    )
+    return Text.assemble((f"{name} ", FAINT), (show.two_times(middle, high), STRONG))
 
 
 def attention(board: Board) -> Text:
@@ -98,7 +98,7 @@ def attention(board: Board) -> Text:
     for alarm in board.snapshot.alarms if board.snapshot else []:
         lines.append(_alarm(alarm))
     lines += [Text.assemble(("◆ ", WARN), odd) for odd in board.odd]
-    if not lines:
+    if not lines and not board.starting:
         lines.append(Text("● nothing needs attention", GOOD))
     return Text("\n").join(lines)
 

@@ -16,7 +16,8 @@ from dynamo_cli.messages import Phase
 from dynamo_cli.telemetry.snapshot import PrefillView, ProcessView, RouterView, Snapshot
 from dynamo_cli.topology import Role
 
-BOX_LEAST, BOX_MOST, ARROW_LEAST, ARROW_MOST = 15, 24, 6, 18
+BOX_LEAST, BOX_MOST, ARROW_LEAST, ARROW_MOST = 15, 20, 6, 18
+WIDE_ARROW = 12
 LEAST_WIDTH = 4 * BOX_LEAST + 3 * ARROW_LEAST
 HIGH, FLAT, GAP = 5, 3, 2
 """Heights: of a box with three lines, of one with one line, of arrows up and down."""
@@ -78,7 +79,8 @@ def _draw_middle(canvas: Canvas, at: _Layout, board: Board) -> None:
     for place, (title, role, numbers) in enumerate(boxes):
         _box(canvas, at, place, title, _of(board, role), numbers)
     requests = show.rate(snapshot.traffic.requests_per_s) if snapshot else ""
-    tokens = f"{show.number(snapshot.traffic.output_tokens_per_s)} t/s" if snapshot else ""
+    tokens = show.number(snapshot.traffic.output_tokens_per_s) if snapshot else ""
+    tokens += ("/s" if at.arrow < WIDE_ARROW else " tok/s") if tokens else ""
     for place in range(2):
         _arrows(canvas, at, place, requests, tokens)
 
@@ -197,8 +199,9 @@ def _draw_router(canvas: Canvas, at: _Layout, board: Board) -> None:
     router = board.snapshot.router if board.snapshot else None
     line = joined([phase_text(_of(board, Role.ROUTER)), *_router_numbers(router, board)])
     canvas.box(at.x(1), y + GAP, at.across(2), "router", [line], _frame(_of(board, Role.ROUTER)))
-    _down(canvas, at.x(1) + 1, y, f"query {show.rate(board.flow.decisions)}")
-    _up(canvas, at.x(1) + at.box + 1, y, "worker")
+    _down(canvas, at.x(1) + 1, y, show.rate(board.flow.decisions))
+    _up(canvas, at.x(1) + at.box - 2, y, "")
+    canvas.put(at.x(1) + 3, y + 1, "query", FAINT)
     events = show.rate(router.event_blocks_per_s) if router else ""
     _down(canvas, at.x(2) + 3, y, f"blocks {events}")
 

@@ -77,23 +77,10 @@ def _kv(row: Worker) -> Text:
 
 
 def _ttft(row: Worker) -> str:
-    return _short_times(row.view.ttft_p50_s, row.view.ttft_p95_s)
-
-
-def _short_times(middle: float | None, high: float | None) -> str:
-    """Two times in milliseconds: ``12/45``."""
-    if middle is None or high is None:
+    view = row.view
+    if view.ttft_p50_s is None:
         return show.NONE
-    return f"{show.number(_ms(middle))}/{show.number(_ms(high))}"
-
-
-def _ms(value: float) -> float:
-    return round(value * 1000, 1) if value < 0.01 else round(value * 1000)
-
-
-def _itl(row: Worker) -> str:
-    itl = row.view.itl_p95_s
-    return show.NONE if itl is None else show.number(_ms(itl))
+    return f"{show.milliseconds(view.ttft_p50_s)}/{show.milliseconds(view.ttft_p95_s)}"
 
 
 WORKERS: Spec[Worker] = Spec(
@@ -128,7 +115,13 @@ WORKERS: Spec[Worker] = Spec(
             right=True,
         ),
         Column("TTFT ms", 9, _ttft, lambda row: row.view.ttft_p95_s or 0.0, right=True),
-        Column("ITL", 4, _itl, lambda row: row.view.itl_p95_s or 0.0, right=True),
+        Column(
+            "ITL",
+            4,
+            lambda row: show.milliseconds(row.view.itl_p95_s),
+            lambda row: row.view.itl_p95_s or 0.0,
+            right=True,
+        ),
         Column(
             *("memory", 8, lambda row: show.size(row.process.rss_bytes if row.process else 0)),
             lambda row: row.process.rss_bytes if row.process else 0,
@@ -152,6 +145,10 @@ def _phase(process: ProcessView) -> Text:
     return Text(f"{glyph(process.phase)} {process.phase}", phase_style(process.phase))
 
 
+def _reason(process: ProcessView) -> Text:
+    return Text("" if process.phase == Phase.READY else process.reason, FAINT)
+
+
 PROCESSES: Spec[ProcessView] = Spec(
     columns=(
         Column("process", 16, lambda one: one.name, lambda one: one.name),
@@ -169,7 +166,7 @@ PROCESSES: Spec[ProcessView] = Spec(
             right=True,
         ),
         Column("device", 6, lambda one: one.device, lambda one: one.device),
-        Column("", 6, lambda one: Text(one.reason, FAINT), stretch=True),
+        Column("", 6, _reason, stretch=True),
     ),
     key=lambda one: one.name,
     words=lambda one: f"{one.name} {one.phase} {one.device} {one.reason}",
@@ -227,23 +224,23 @@ def _cached(row: Row) -> Text:
 DECISIONS: Spec[Row] = Spec(
     columns=(
         Column("time", 8, lambda row: Text(show.clock(row.at_s), FAINT)),
-        Column("request", 11, lambda row: row.decision.request_id, stretch=True),
+        Column("request", 9, lambda row: row.decision.request_id, stretch=True),
         Column(
             *("prompt", 6, lambda row: show.number(row.decision.prompt_tokens)),
             lambda row: row.decision.prompt_tokens,
             right=True,
         ),
         Column("overlap", 8, _overlap, lambda row: row.decision.overlap_blocks),
-        Column("cost by worker", 14, _costs, stretch=True),
+        Column("cost", 11, _costs, stretch=True),
         Column("won", 4, lambda row: winner(row.decision), lambda row: row.decision.worker),
         Column(
             *("margin", 6, lambda row: cost(row.decision.margin)),
             lambda row: row.decision.margin,
             right=True,
         ),
-        Column("why", 10, lambda row: row.decision.reason, lambda row: row.decision.reason),
+        Column("why", 7, lambda row: row.decision.reason, lambda row: row.decision.reason),
         Column(
-            *("cached", 11, _cached),
+            *("cached", 9, _cached),
             lambda row: row.decision.measured_tokens or 0,
             right=True,
         ),

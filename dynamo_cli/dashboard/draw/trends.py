@@ -36,7 +36,11 @@ class Curve:
 def draw(
     samples: Sequence[Sample], curves: Sequence[Curve], width: int, height: int, span_s: int
 ) -> Text:
-    """As many of the curves as there is room for, in two columns where it is wide."""
+    """As many of the curves as there is room for, in two columns where it is wide.
+
+    Args:
+        span_s: how far back they go, when so much is known.
+    """
     columns = 2 if width >= TWO_COLUMNS_FROM and len(curves) > 1 else 1
     rows = -(-len(curves) // columns)
     rows = max(min(rows, (height - 1) // 2), 1)
@@ -44,6 +48,7 @@ def draw(
     if tall < 1:
         return Text("")
     shown = curves[: rows * columns]
+    span_s = _fitting(len(samples), span_s)
     each = (width - 3 * (columns - 1)) // columns
     charts = [_one(samples, curve, each, tall, span_s) for curve in shown]
     lines: list[Text] = []
@@ -52,6 +57,11 @@ def draw(
         lines += [Text("   ").join(parts) for parts in zip_longest(*beside, fillvalue=Text(""))]
     axis = [_axis(each, span_s) for _ in range(min(columns, len(charts)))]
     return Text("\n").join([*lines, Text("   ").join(axis)])
+
+
+def _fitting(known_s: int, most_s: int) -> int:
+    """The shortest span that shows all that is known, or as much as is wanted."""
+    return next((span for span in SPANS_S if span >= min(known_s, most_s)), most_s)
 
 
 def _one(

@@ -42,7 +42,8 @@ class Detail(ModalScreen[None]):
     def show(self, content: Text) -> None:
         """Something more is known."""
         self._content = content
-        self.query_one("#detail-content", Static).update(content)
+        for shown in self.query("#detail-content").results(Static):
+            shown.update(content)
 
     @property
     def copied(self) -> str:

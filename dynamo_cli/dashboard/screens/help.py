@@ -16,6 +16,7 @@ KEYS = (
     ("↑ ↓ PgUp PgDn Home End", "move; End follows what is new"),
     ("f", "follow the end of a list, or stop"),
     ("l  r", "logs: least level; only one role"),
+    ("a", "all alarms in full, with what to do"),
     ("z", "curves over 1 minute, 5 minutes, 1 hour"),
     ("y", "copy the row, the details, or the text that the mouse has marked"),
     ("t", "next theme"),
@@ -30,7 +31,8 @@ SIGNS = (
     ("→ 1", "the worker that was chosen"),
     ("·▁▄█", "share of a prompt that each worker holds, in the order of the workers"),
     ("↓64/32", "cached tokens: 64 predicted, but only 32 found"),
-    ("a/b ms", "median / 95th percentile of the last seconds"),
+    ("12/45 ms", "median / 95th percentile of the last 10 s"),
+    ("14k→1k tok/s", "prompt tokens taken, output tokens given"),
 )
 
 

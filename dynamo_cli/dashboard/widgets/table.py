@@ -129,10 +129,14 @@ class Table(ScrollView, Generic[T], can_focus=True):
         self._keep_cursor(before)
         self.virtual_size = Size(self.size.width, len(rows) + 1)
         if self.follow:
-            self.scroll_end(animate=False, immediate=True)
+            self._scroll(self.max_scroll_y)
         elif before is not None and before != (now := self._places.get(self._cursor, before)):
-            self.scroll_to(y=self.scroll_y + now - before, animate=False, immediate=True)
+            self._scroll(self.scroll_y + now - before)
         self.refresh()
+
+    def _scroll(self, line: float) -> None:
+        """Although the scroll bar may not be there yet."""
+        self.scroll_to(y=line, animate=False, immediate=True, force=True)
 
     def _matching(self, item: T) -> bool:
         key = self.spec.key(item)

@@ -1,0 +1,81 @@
+"""Snapshots made up for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dynamo_cli.messages import (
+    EngineReady,
+    Phase,
+    PrefillQueueStats,
+    ProcessState,
+    ProcessTable,
+    RouterStats,
+    WorkerStats,
+)
+from dynamo_cli.telemetry.decisions import CandidateView, DecisionView
+from dynamo_cli.telemetry.fold import Fold
+from dynamo_cli.telemetry.meter import Meter
+from dynamo_cli.telemetry.snapshot import Snapshot, WorkerView
+from dynamo_cli.telemetry.window import SECOND_NS
+from dynamo_cli.topology import ProcessId, tree
+
+
+def snapshot(
+    workers: int = 2, at_s: float = 10.0, *, prefill_workers: int = 0, **fields: Any
+) -> Snapshot:
+    """A tree in which everything is ready; `fields` replace those of the snapshot."""
+    fold = Fold(Meter(), ("tiny",), 0)
+    processes = tree(workers, 1, routed=workers > 1, prefill_workers=prefill_workers)
+    table = [state(process) for process in processes]
+    fold.apply(ProcessTable(table, serving=True, reason=""), 0)
+    for worker in range(workers):
+        fold.apply(EngineReady(worker, ["generate"], 4096, 32, 512, 8), 0)
+        fold.apply(WorkerStats(worker, 1, 0, 0.25, 100, 50, 1000, 100, 0, 10, 0), 0)
+    if workers > 1:
+        active = dict.fromkeys(range(workers), 1)
+        fold.apply(RouterStats("kv", dict.fromkeys(range(workers), 5), active, 0), 0)
+    if prefill_workers:
+        fold.apply(PrefillQueueStats(2, 900, 1, 400, 0.5, False, 7, {"done": 4}, {}, {}, [], 0), 0)
+    fold.url = "http://127.0.0.1:8181"
+    made = fold.snapshot(int(at_s * SECOND_NS), {}, 0)
+    return msgspec.structs.replace(made, **fields)
+
+
+def state(process: ProcessId, phase: Phase = Phase.READY, reason: str = "") -> ProcessState:
+    return ProcessState(process.name, process.role, process.index, phase, reason, 1, 0, 0, 0, "cpu")
+
+
+def worker(index: int, **fields: Any) -> WorkerView:
+    """A worker of `snapshot`, with other figures."""
+    return msgspec.structs.replace(snapshot(index + 1).workers[index], **fields)
+
+
+def decision(number: int, name: str = "", **fields: Any) -> DecisionView:
+    """A decision among two workers."""
+    plain = DecisionView(
+        number=number,
+        request_id=f"api-{name or number}",
+        engine_request_id=name or f"engine-{number}",
+        worker=0,
+        policy="kv",
+        reason="cost",
+        prompt_tokens=250,
+        required_blocks=8,
+        overlap_blocks=6,
+        predicted_tokens=192,
+        measured_tokens=None,
+        margin=4.0,
+        waited_us=0.0,
+        decision_us=25.0,
+        age_s=1.0,
+        prefill_worker=-1,
+        candidates=[
+            CandidateView(0, 6, 12.0, {"prefill": 2.0, "decode": 10.0}),
+            CandidateView(1, 0, 16.0, {"prefill": 8.0, "decode": 8.0}),
+        ],
+        session="",
+    )
+    return msgspec.structs.replace(plain, **fields)

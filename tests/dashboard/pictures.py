@@ -1,0 +1,132 @@
+"""Pictures of every screen from recorded streams.
+
+To make them again after a change, and then to look at each: ``.venv/bin/python -m
+tests.dashboard.pictures``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from dynamo_cli.dashboard.app import Dashboard
+from dynamo_cli.telemetry.timelines import TimelineView
+from tests.dashboard.replay import Replay
+
+FOLDER = Path(__file__).parent / "pictures"
+MADE_WITH = FOLDER / "made-with"
+SIZES = ((80, 24), (160, 48))
+
+
+class Scene(NamedTuple):
+    """A recorded stream and the keys that lead to a screen."""
+
+    stream: str
+    screen: str
+    keys: tuple[str, ...]
+
+    def file(self, size: tuple[int, int]) -> Path:
+        return FOLDER / f"{self.stream}-{self.screen}-{size[0]}x{size[1]}.svg"
+
+
+SCENES = (
+    Scene("startup", "overview", ()),
+    Scene("empty", "overview", ()),
+    Scene("empty", "routing", ("3",)),
+    Scene("empty", "cache", ("4",)),
+    Scene("empty", "prefill", ("5",)),
+    Scene("busy", "overview", ()),
+    Scene("busy", "workers", ("2",)),
+    Scene("busy", "routing", ("3",)),
+    Scene("busy", "decision", ("3", "enter")),
+    Scene("busy", "cache", ("4",)),
+    Scene("busy", "logs", ("6",)),
+    Scene("busy", "help", ("question_mark",)),
+    Scene("disaggregated", "overview", ()),
+    Scene("disaggregated", "workers", ("2",)),
+    Scene("disaggregated", "prefill", ("5",)),
+    Scene("degraded", "overview", ()),
+    Scene("degraded", "workers", ("2",)),
+    Scene("degraded", "logs", ("6",)),
+)
+
+TIMELINE = TimelineView(
+    request_id="chat",
+    endpoint="/v1/chat/completions",
+    model="tiny",
+    status=200,
+    error="",
+    finish_reason="length",
+    worker=1,
+    processor=0,
+    prefill_worker=-1,
+    streamed=True,
+    prompt_tokens=250,
+    cached_tokens=192,
+    output_tokens=30,
+    age_s=1.5,
+    stages_ms={
+        "arrival": 0.0,
+        "received": 0.4,
+        "prepared": 2.9,
+        "routed": 3.2,
+        "sent": 3.4,
+        "queued": 3.9,
+        "scheduled": 4.6,
+        "first_token": 14.2,
+        "first_byte": 14.6,
+        "last_token": 61.0,
+        "ended": 61.5,
+    },
+)
+
+
+async def timelines(_: str) -> list[TimelineView]:
+    return [TIMELINE]
+
+
+async def draw(scene: Scene, size: tuple[int, int]) -> str:
+    """The screen as SVG."""
+    replay = Replay(scene.stream)
+    app = Dashboard(replay.fold, timelines=timelines, clock=replay.clock)
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        for key in scene.keys:
+            await pilot.press(key)
+            await pilot.pause()
+        await app.workers.wait_for_complete()
+        await pilot.pause(0.3)
+        return tidied(app.export_screenshot(title="dynamo-llm"))
+
+
+def tidied(svg: str) -> str:
+    """Without fonts from elsewhere: a picture must not need a network."""
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    svg = svg.replace("font-family: Fira Code, monospace", "font-family: monospace")
+    svg = re.sub(r"\s*<!-- Generated with .*? -->", "", svg)
+    return "\n".join(line.rstrip() for line in svg.splitlines() if line.strip()) + "\n"
+
+
+def use_utc() -> None:
+    """Times of day are those of the reader, except in pictures."""
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+
+
+def main() -> None:
+    use_utc()
+    os.environ.pop("NO_COLOR", None)
+    FOLDER.mkdir(exist_ok=True)
+    for scene in SCENES:
+        for size in SIZES:
+            scene.file(size).write_text(asyncio.run(draw(scene, size)))
+    MADE_WITH.write_text(f"textual {version('textual')}, rich {version('rich')}\n")
+
+
+if __name__ == "__main__":
+    main()

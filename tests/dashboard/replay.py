@@ -1,0 +1,43 @@
+"""What a dashboard knows after a recorded stream."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dynamo_cli.dashboard.events import Link, State, decode
+from dynamo_cli.dashboard.model import Fold
+
+FOLDER = Path(__file__).parent / "recorded"
+URL = "http://127.0.0.1:8181"
+
+
+@cache
+def recorded(name: str) -> list[tuple[float, str, Any]]:
+    """(seconds since 1970, name of the event, content)."""
+    return [tuple(event) for event in json.loads((FOLDER / f"{name}.json").read_text())["events"]]
+
+
+class Replay:
+    """A fold that has heard a recorded stream.
+
+    Attributes:
+        now_s: when the last of it was heard.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.fold = Fold(URL)
+        self.now_s = recorded(name)[0][0]
+        self.fold.apply(Link(State.LIVE, URL), self.now_s)
+        for at_s, kind, content in recorded(name):
+            self.now_s = at_s
+            event = decode(kind, msgspec.json.encode(content))
+            assert event is not None
+            self.fold.apply(event, at_s)
+
+    def clock(self) -> float:
+        return self.now_s

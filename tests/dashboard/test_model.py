@@ -1,0 +1,207 @@
+"""What a dashboard knows after what it heard."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from dynamo_cli.dashboard import history, model
+from dynamo_cli.dashboard.events import Decided, Found, Lines, Link, Parser, State, Table, decode
+from dynamo_cli.dashboard.history import Flow, History
+from dynamo_cli.dashboard.model import Fold
+from dynamo_cli.dashboard.oddities import oddities
+from dynamo_cli.messages import Phase
+from dynamo_cli.telemetry.decisions import Measurement
+from dynamo_cli.telemetry.logs import LogView
+from dynamo_cli.telemetry.snapshot import WorkerView
+
+from .made import decision, snapshot, worker
+
+
+def line(number: int) -> LogView:
+    return LogView(number, 0.0, "worker 0", "INFO", f"line {number}")
+
+
+# -- the stream ------------------------------------------------------------------------------
+
+
+def test_events_come_out_whole_however_the_bytes_come() -> None:
+    data = b'event: a\ndata: {"x":1}\n\nevent: b\ndata: 2\n\n'
+    for cut in range(len(data)):
+        parser = Parser()
+        events = parser.feed(data[:cut]) + parser.feed(data[cut:])
+        assert events == [("a", b'{"x":1}'), ("b", b"2")]
+
+
+def test_what_a_newer_server_says_besides_is_ignored_and_nonsense_is_not() -> None:
+    assert decode("weather", b"1") is None
+    with pytest.raises(msgspec.DecodeError):
+        decode("snapshot", b'{"version": "0.0.1"}')
+
+
+def test_a_snapshot_survives_the_way() -> None:
+    sent = snapshot(prefill_workers=1)
+    assert decode("snapshot", msgspec.json.encode(sent)) == sent
+
+
+# -- the fold --------------------------------------------------------------------------------
+
+
+def test_the_supervisors_table_shows_until_there_is_a_snapshot() -> None:
+    fold = Fold()
+    processes = snapshot().processes
+    fold.apply(Table(processes[:2]), 0)
+    board = fold.board(0)
+    assert (len(board.processes), board.snapshot, board.starting) == (2, None, True)
+    fold.apply(snapshot(), 1)
+    assert len(fold.board(1).processes) == len(processes)
+
+
+def test_it_has_started_once_all_were_ready_and_stays_so() -> None:
+    fold, whole = Fold(), snapshot()
+    process = msgspec.structs.replace(whole.processes[0], phase=Phase.LOADING)
+    partial = msgspec.structs.replace(whole, processes=[process, *whole.processes[1:]])
+    for seen, starting in ((partial, True), (whole, False), (partial, False)):
+        fold.apply(seen, 0)
+        assert fold.board(0).starting is starting
+
+
+def test_decisions_are_kept_in_order_once_each_and_measured_later() -> None:
+    fold = Fold()
+    fold.apply(Decided([decision(2), decision(1)]), 100.0)
+    fold.apply(Decided([decision(3), decision(2)]), 101.0)
+    fold.apply(Found([Measurement(1, "engine-2", 64), Measurement(2, "unknown", 1)]), 101.0)
+    rows = fold.board(102.0).decisions
+    assert [row.key for row in rows] == ["engine-1", "engine-2", "engine-3"]
+    assert [row.at_s for row in rows] == [99.0, 99.0, 100.0]
+    assert [row.decision.measured_tokens for row in rows] == [None, 64, None]
+
+
+def test_decisions_that_the_stream_left_out_are_counted() -> None:
+    fold = Fold()
+    fold.apply(Link(State.LIVE), 0)
+    fold.apply(Decided([decision(41)]), 0)  # what was before is not missed
+    fold.apply(Decided([decision(50), decision(49)]), 0)
+    assert fold.board(0).missed == 7
+    fold.apply(Link(State.LOST), 0)
+    fold.apply(Link(State.LIVE), 0)
+    fold.apply(Decided([decision(1, "new")]), 0)
+    assert fold.board(0).missed == 7
+
+
+def test_all_that_is_kept_is_bounded() -> None:
+    fold = Fold()
+    for number in range(0, model.DECISIONS_KEPT + 500, 100):
+        fold.apply(Decided([decision(number + place) for place in range(100, 0, -1)]), 0)
+    for number in range(model.LINES_KEPT + 10):
+        fold.apply(Lines([line(number)]), 0)
+    for second in range(history.KEPT + 10):
+        fold.apply(msgspec.structs.replace(snapshot_of_now, uptime_s=float(second)), second)
+    board = fold.board(0)
+    assert len(board.decisions) == model.DECISIONS_KEPT
+    assert board.decisions[-1].decision.number == model.DECISIONS_KEPT + 500
+    assert len(board.lines) == model.LINES_KEPT
+    assert len(board.samples) == history.KEPT
+
+
+snapshot_of_now = snapshot()
+
+
+def test_lines_are_told_again_after_a_lost_connection_and_stand_there_once() -> None:
+    fold = Fold()
+    fold.apply(Link(State.LIVE), 0)
+    fold.apply(Lines([line(1), line(2)]), 0)
+    fold.apply(Link(State.LOST, reason="gone"), 0)
+    assert [one.number for one in fold.board(0).lines] == [1, 2]
+    fold.apply(Link(State.LIVE), 0)
+    fold.apply(Lines([line(1), line(2), line(3)]), 0)
+    assert [one.number for one in fold.board(0).lines] == [1, 2, 3]
+
+
+def test_a_board_does_not_change_when_the_fold_goes_on() -> None:
+    fold = Fold()
+    fold.apply(Decided([decision(1)]), 0)
+    board = fold.board(0)
+    fold.apply(Decided([decision(2)]), 0)
+    fold.apply(Lines([line(1)]), 0)
+    assert (len(board.decisions), len(board.lines)) == (1, 0)
+
+
+# -- the past --------------------------------------------------------------------------------
+
+
+def test_a_second_is_one_sample_and_a_new_life_of_the_server_begins_anew() -> None:
+    past = History()
+    for at_s in (1.0, 1.25, 1.5, 2.0, 2.5, 7.0):
+        past.add(snapshot(at_s=at_s))
+    assert [sample.at_s for sample in past.samples()] == [1.0, 2.0, 7.0]
+    past.add(snapshot(at_s=0.5))
+    assert [sample.at_s for sample in past.samples()] == [0.5]
+
+
+def test_flow_is_what_grew_over_the_last_seconds() -> None:
+    past = History()
+    assert past.flow() == Flow()
+    first = snapshot(at_s=10.0, prefill_workers=1)
+    assert first.router is not None
+    assert first.prefill is not None
+    past.add(first)
+    past.add(
+        msgspec.structs.replace(
+            first,
+            uptime_s=12.0,
+            router=msgspec.structs.replace(first.router, decisions={0: 9, 1: 7}),
+            prefill=msgspec.structs.replace(
+                first.prefill, taken=13, depth_jobs=4, ended={"done": 8}
+            ),
+        )
+    )
+    assert past.flow() == Flow(decisions=3.0, pushed=3.0, pulled=2.0, notified=2.0)
+
+
+# -- the odd one out -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("workers", "says"),
+    [
+        ([worker(0, num_running_reqs=9)], []),
+        ([worker(0, num_running_reqs=3), worker(1, num_running_reqs=3)], []),
+        (
+            [
+                worker(0, num_running_reqs=3),
+                worker(1, num_running_reqs=4),
+                worker(2, num_running_reqs=9),
+            ],
+            [],
+        ),
+        (
+            [
+                worker(0, num_running_reqs=3),
+                worker(1, num_running_reqs=3),
+                worker(2, num_running_reqs=9),
+            ],
+            ["worker 2: running 3 × the others"],
+        ),
+        (
+            [worker(0, num_running_reqs=0), worker(1, num_running_reqs=5)],
+            ["worker 1: running 5, the others none"],
+        ),
+        (
+            [worker(0, num_waiting_reqs=8), worker(1, num_waiting_reqs=1)],
+            ["worker 0: waiting 8 × the others"],
+        ),
+        (
+            [worker(0, ttft_p95_s=0.4), worker(1, ttft_p95_s=0.1)],
+            ["worker 0: TTFT p95 4 × the others"],
+        ),
+        ([worker(0, ttft_p95_s=0.004), worker(1, ttft_p95_s=0.001)], []),
+        (
+            [worker(0, recent_hit_ratio=0.1), worker(1, recent_hit_ratio=0.6)],
+            ["worker 0: hit rate 10%, the others 60%"],
+        ),
+        ([worker(0, ttft_p95_s=None), worker(1, ttft_p95_s=None, recent_hit_ratio=None)], []),
+    ],
+)
+def test_the_odd_one_out_is_named(workers: list[WorkerView], says: list[str]) -> None:
+    assert oddities(msgspec.structs.replace(snapshot(), workers=workers)) == says
