@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
+
 from rich.text import Text
 
 from dynamo_cli.dashboard.draw.style import STRONG, clipped
@@ -51,6 +54,6 @@ class Canvas:
         for number, row in enumerate(self._rows):
             if number:
                 sheet.append("\n")
-            for cell, style in row:
-                sheet.append(cell, style or None)
+            for style, cells in groupby(row, key=itemgetter(1)):
+                sheet.append("".join(cell for cell, _ in cells), style or None)
         return sheet

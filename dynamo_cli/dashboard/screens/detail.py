@@ -38,6 +38,7 @@ class Detail(ModalScreen[None]):
         box = self.query_one("#detail")
         box.border_title = self._title
         box.border_subtitle = "Esc back   y copy"
+        self.show(self._content)  # it may have grown since it was composed
 
     def show(self, content: Text) -> None:
         """Something more is known."""

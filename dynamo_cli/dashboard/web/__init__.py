@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from textual_serve.server import Server
 
@@ -15,7 +17,9 @@ class WebDashboard(Server):
     """
 
     def __init__(self, command: str, host: str, port: int, out: Console) -> None:
-        super().__init__(command, host=host, port=port, title="dynamo-llm")
+        super().__init__(
+            command, host=host, port=port, title="dynamo-llm", templates_path=Path(__file__).parent
+        )
         self.console = out
 
     async def on_startup(self, app: object) -> None:
