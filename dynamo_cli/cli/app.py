@@ -18,7 +18,7 @@ from dynamo_cli.errors import DynamoError, UsageError
 
 PROGRAM = "dynamo-llm"
 INTERRUPTED = 130
-HELP = {"help_option_names": ["--help", "-h"]}
+HELP = ["--help", "-h"]
 
 TYPED = frozenset(field.name for field in fields(Typed))
 
@@ -135,7 +135,7 @@ def run() -> NoReturn:
         if args and not args[0].startswith("-"):
             code = _run_command(*args)
         else:
-            code = app(standalone_mode=False, prog_name=PROGRAM, **HELP)
+            code = app(standalone_mode=False, prog_name=PROGRAM, help_option_names=HELP)
     except DynamoError as error:
         _fail(error.message, error.exit_code)
     except typer.TyperException as error:
@@ -147,10 +147,20 @@ def run() -> NoReturn:
 
 def _run_command(name: str, *args: str) -> int | None:
     """One of `commands.COMMANDS`; it ends with an exit code, or well."""
-    found: int | None = commands.find(name)(
-        args, standalone_mode=False, prog_name=f"{PROGRAM} {name}", **HELP
+    command = typer.main.get_command(commands.find(name))
+    _flow(command)
+    found: int | None = command.main(
+        args, f"{PROGRAM} {name}", standalone_mode=False, help_option_names=HELP
     )
     return found
+
+
+def _flow(command: Any) -> None:
+    """Let the paragraphs of a command's help fill the width: lines of a docstring mean nothing."""
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
+    for child in getattr(command, "commands", {}).values():
+        _flow(child)
 
 
 def _on_sigterm(number: int, frame: object) -> NoReturn:

@@ -87,7 +87,10 @@ Workers = Annotated[
     ),
 ]
 WorkerTp = Annotated[
-    int, _option("--worker-tp", "--decode-tp", panel=WORKERS, min=1, help="GPUs of one engine.")
+    int,
+    _option(
+        "--worker-tp", "--decode-tp", panel=WORKERS, min=1, metavar="N", help="GPUs of one engine."
+    ),
 ]
 ReuseGpus = Annotated[
     bool, _option("--reuse-gpus", panel=WORKERS, help="Let engines share GPUs when there are few.")
@@ -98,6 +101,7 @@ EngineThreads = Annotated[
         "--engine-threads",
         panel=WORKERS,
         min=1,
+        metavar="N",
         help="Threads of an engine on the CPU. Default: cores / engines.",
     ),
 ]
@@ -107,6 +111,7 @@ Processors = Annotated[
         "--processors",
         panel=WORKERS,
         min=1,
+        metavar="N",
         help="Processes that tokenize, apply templates and parse answers.",
     ),
 ]
@@ -134,6 +139,7 @@ KvOverlapWeight = Annotated[
         "--kv-overlap-weight",
         panel=ROUTING,
         min=0,
+        metavar="X",
         help="How much cached blocks count for kv against load.",
     ),
 ]
@@ -143,6 +149,7 @@ KvTemperature = Annotated[
         "--kv-temperature",
         panel=ROUTING,
         min=0,
+        metavar="X",
         help="Above 0, kv takes lower costs only with higher probability.",
     ),
 ]
@@ -160,11 +167,15 @@ PrefillWorkers = Annotated[
         "--prefill-workers",
         panel=DISAGGREGATION,
         min=0,
+        metavar="N",
         help="Engines that only prefill; the workers then only decode.",
     ),
 ]
 PrefillTp = Annotated[
-    int, _option("--prefill-tp", panel=DISAGGREGATION, min=1, help="GPUs of one prefill worker.")
+    int,
+    _option(
+        "--prefill-tp", panel=DISAGGREGATION, min=1, metavar="N", help="GPUs of one prefill worker."
+    ),
 ]
 ConditionalDisagg = Annotated[
     bool,
@@ -226,7 +237,8 @@ PrefillAlarm = Annotated[
 ]
 Host = Annotated[str, _option("--host", panel=HTTP, metavar="ADDRESS", help="Where to listen.")]
 HttpPort = Annotated[
-    int, _option("--http-port", panel=HTTP, min=0, max=65535, help="Port to listen on.")
+    int,
+    _option("--http-port", panel=HTTP, min=0, max=65535, metavar="PORT", help="Port to listen on."),
 ]
 ApiKeys = Annotated[
     list[str] | None,
@@ -238,12 +250,19 @@ ApiKeys = Annotated[
     ),
 ]
 MaxBodyBytes = Annotated[
-    int, _option("--max-body-bytes", panel=HTTP, min=1, help="Larger requests get 413.")
+    int,
+    _option(
+        "--max-body-bytes", panel=HTTP, min=1, metavar="BYTES", help="Larger requests get 413."
+    ),
 ]
 MaxInflight = Annotated[
     int,
     _option(
-        "--max-inflight", panel=HTTP, min=0, help="More requests at once get 429; 0: no limit."
+        "--max-inflight",
+        panel=HTTP,
+        min=0,
+        metavar="N",
+        help="More requests at once get 429; 0: no limit.",
     ),
 ]
 DrainTimeout = Annotated[

@@ -44,9 +44,12 @@ Policies = Annotated[
 Speeds = Annotated[
     str, _option("--speed", metavar="X,Y,...", help="Loads: 2 is the trace at twice its speed.")
 ]
-Workers = Annotated[int, _option("--workers", panel=ENGINES, min=1, help="Engines.")]
+Workers = Annotated[int, _option("--workers", panel=ENGINES, min=1, metavar="N", help="Engines.")]
 PrefillWorkers = Annotated[
-    int, _option("--prefill-workers", panel=ENGINES, min=0, help="Engines that only prefill.")
+    int,
+    _option(
+        "--prefill-workers", panel=ENGINES, min=0, metavar="N", help="Engines that only prefill."
+    ),
 ]
 Conditional = Annotated[
     bool, _option("--conditional-disagg", panel=ENGINES, help="Send them only long prompts.")
@@ -66,11 +69,19 @@ ProfileName = Annotated[
 ]
 KvBlocks = Annotated[
     int | None,
-    _option("--kv-blocks", panel=ENGINES, min=2, help="Of each engine. Default: the profile's."),
+    _option(
+        "--kv-blocks",
+        panel=ENGINES,
+        min=2,
+        metavar="N",
+        help="Of each engine. Default: the profile's.",
+    ),
 ]
 BlockSize = Annotated[
     int | None,
-    _option("--block-size", panel=ENGINES, min=1, help="Tokens. Default: the trace's."),
+    _option(
+        "--block-size", panel=ENGINES, min=1, metavar="N", help="Tokens. Default: the trace's."
+    ),
 ]
 TokenizerOf = Annotated[
     str, _option("--tokenizer", panel=REQUESTS, metavar="MODEL", help="For prompts.")

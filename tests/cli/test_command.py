@@ -43,6 +43,7 @@ def test_help_has_its_panels_and_fits_80_columns() -> None:
     for panel in ("Model", "Workers", "Routing", "Disaggregation", "HTTP", "Interface"):
         assert f"─ {panel} ─" in text
     assert max(map(len, text.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text, "give options a short metavar"
 
 
 def test_help_has_a_short_name() -> None:
@@ -56,6 +57,7 @@ def test_the_help_of_every_command_fits_80_columns(name: str) -> None:
     assert done.returncode == 0
     assert f"dynamo-llm {name}" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in done.stdout, "give options a short metavar"
 
 
 @pytest.mark.parametrize(
