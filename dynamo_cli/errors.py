@@ -7,6 +7,7 @@ DynamoError                     base: knows its HTTP status, OpenAI type and exi
 |   |-- Unauthorized            401
 |   |-- NotFound                404
 |   |-- MethodNotAllowed        405
+|   |-- Conflict                409: not as things are now
 |   |-- PayloadTooLarge         413
 |   `-- TooManyRequests         429, with Retry-After
 |-- Unavailable                 503, with Retry-After: nothing can serve right now
@@ -65,6 +66,22 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def anthropic_body(message: str, status: int) -> dict[str, Any]:
+    """The error as Anthropic's API shapes it."""
+    kind = ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
 class UserError(DynamoError):
     http_status = 400
     openai_type = "invalid_request_error"
@@ -93,6 +110,11 @@ class NotFound(UserError):
 class MethodNotAllowed(UserError):
     http_status = 405
     code = "method_not_allowed"
+
+
+class Conflict(UserError):
+    http_status = 409
+    code = "conflict"
 
 
 class PayloadTooLarge(UserError):

@@ -33,15 +33,18 @@ def request_id(given: str | None) -> str:
     return uuid.uuid4().hex
 
 
-def check_key(path: str, authorization: str | None, keys: Sequence[str]) -> None:
+def check_key(path: str, headers: Mapping[str, str], keys: Sequence[str]) -> None:
     """Raises `Unauthorized` unless the path is open, there are no keys, or one of them is given.
 
-    Compares with every key in constant time, so that timing tells nothing.
+    OpenAI's clients send ``Authorization: Bearer KEY``, Anthropic's ``x-api-key: KEY``. Compares
+    with every key in constant time, so that timing tells nothing.
     """
     if not keys or path in OPEN_PATHS:
         return
-    scheme, _, given = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not given:
+    scheme, _, given = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        given = headers.get("X-Api-Key", "")
+    if not given:
         raise Unauthorized("an API key is needed: send the header 'Authorization: Bearer KEY'.")
     # Bytes that are no UTF-8 come as surrogates.
     sent = given.strip().encode(errors="surrogateescape")

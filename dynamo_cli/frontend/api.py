@@ -149,7 +149,7 @@ class Api:
     def _refuse(self, visit: Visit, error: DynamoError) -> web.Response:
         visit.error = _kind(error)
         self._meter.failed(visit.error)
-        response = error_response(error)
+        response = error_response(error, visit.path)
         if isinstance(error, MethodNotAllowed):
             response.headers["Allow"] = ", ".join(self._methods(visit.path))
         if visit.last or isinstance(error, Draining | PayloadTooLarge):
@@ -169,8 +169,7 @@ class Api:
         if http.method not in methods:
             allowed = ", ".join(methods)
             raise MethodNotAllowed(f"{visit.path} takes {allowed}, not {http.method}.")
-        authorization = http.headers.get("Authorization")
-        admission.check_key(visit.path, authorization, self._config.api_keys)
+        admission.check_key(visit.path, http.headers, self._config.api_keys)
         return methods[http.method]
 
     def _check_serving(self) -> None:
@@ -248,7 +247,7 @@ class Api:
         except DynamoError as error:
             visit.status, visit.error = error.http_status, _kind(error)
             self._meter.failed(visit.error)
-            stream.write(failure_event(error))
+            stream.write(failure_event(error, visit.path))
         else:
             visit.outcome = finish
             self._meter.used(finish.usage, time.monotonic_ns())

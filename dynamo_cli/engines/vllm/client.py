@@ -181,7 +181,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             self._calls.pop(call_id)[1].set_exception(error)
 
     def _fail(self, request_id: str, error: DynamoError) -> None:
-        if request_id in self._live:
+        if (live := self._live.get(request_id)) is not None:
+            live.trace.failure = error
             self._forget(request_id)
             self.fail(request_id, RequestFailed(error))
 
@@ -202,6 +203,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             answer = await self._place(trace, request, tokens)
             placed = True
         except DynamoError as error:
+            trace.failure = error
             raise RequestFailed(error) from error
         finally:
             if not placed:

@@ -27,7 +27,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import arguments, discretion, inline
+from dynamo_cli.engines.vllm import anthropic, arguments, discretion, inline
 from dynamo_cli.engines.vllm.client import RequestFailed, RoutedClient, Workers
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.turns import Turns
@@ -36,8 +36,8 @@ from dynamo_cli.messages import Chunk, Endpoint, Finish, Head, Reply, Submit
 
 JSON = "application/json"
 SSE = "text/event-stream"
-IN_TURNS = (Endpoint.CHAT, Endpoint.COMPLETIONS)
-ERROR_EVENT = 'data: {"error"'
+IN_TURNS = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
+ERROR_EVENTS = ('data: {"error"', anthropic.ERROR_EVENT)
 _VLLM_HEADERS = {"x-priority": "x-vllm-priority"}
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,8 @@ _ROUTES: dict[Endpoint, _Route] = {
     Endpoint.RESPONSES: _Route(
         TypeAdapter(ResponsesRequest), "openai_serving_responses", "create_responses"
     ),
+    Endpoint.MESSAGES: _Route(anthropic.MESSAGES, anthropic.HANDLER, "create_messages"),
+    Endpoint.COUNT_TOKENS: _Route(anthropic.COUNT_TOKENS, anthropic.HANDLER, "count_tokens"),
     Endpoint.EMBEDDINGS: _Route(TypeAdapter(EmbeddingRequest), "serving_embedding", "__call__"),
     Endpoint.TOKENIZE: _Route(
         TypeAdapter(TokenizeRequest), "serving_tokenization", "create_tokenize"
@@ -148,6 +150,8 @@ class Serving:
             await self._turns.take(trace)
         try:
             async for message in self._handle(submit, trace):
+                if isinstance(message, Reply):
+                    message = anthropic.shaped(submit.endpoint, message)  # noqa: PLW2901
                 yield message
         finally:
             trace.prepared()
@@ -156,7 +160,7 @@ class Serving:
         self, submit: Submit, trace: RequestTrace
     ) -> AsyncIterator[Reply | Head | Chunk | Finish]:
         try:
-            answer = await self._answer(submit)
+            answer = await self._answer(submit, trace)
         # Everything that vLLM raises becomes an answer of its own shape and status.
         except Exception as error:  # noqa: BLE001
             yield self._signed(_failure(submit, error), trace)
@@ -168,8 +172,8 @@ class Serving:
         head: Head | None = Head(submit.request_id, 200, SSE)
         async for text in answer:
             if head is not None:
-                if text.startswith(ERROR_EVENT):  # it can still have its own status
-                    yield self._signed(_refusal(submit, text), trace)
+                if text.startswith(ERROR_EVENTS):  # it can still have its own status
+                    yield self._signed(_refusal(submit, text, trace), trace)
                     return
                 yield msgspec.structs.replace(
                     head, headers=self._headers(trace), worker=trace.served_by
@@ -211,7 +215,7 @@ class Serving:
             ("X-Dynamo-Overlap-Blocks", str(trace.overlap_blocks)),
         )
 
-    async def _answer(self, submit: Submit) -> Any:
+    async def _answer(self, submit: Submit, trace: RequestTrace) -> Any:
         if submit.endpoint is Endpoint.MODELS:
             return await self._state.openai_serving_models.show_available_models()
         endpoint, body = self._probe() if submit.probe else (submit.endpoint, submit.body)
@@ -221,8 +225,13 @@ class Serving:
             raise NotFound(f"the model does not support {endpoint}.")
         request = _validated(route, endpoint, body)
         answer = await getattr(handler, route.method)(request, _raw_request(submit))
-        if endpoint is Endpoint.RESPONSES and hasattr(answer, "__aiter__"):
-            return _response_events(answer)
+        if not hasattr(answer, "__aiter__"):
+            return answer
+        match endpoint:
+            case Endpoint.RESPONSES:
+                return _response_events(answer)
+            case Endpoint.MESSAGES:
+                return anthropic.events(answer, trace)
         return answer
 
     def _probe(self) -> tuple[Endpoint, bytes]:
@@ -273,17 +282,19 @@ def _reply(submit: Submit, answer: Any) -> Reply:
         status, body = answer.status_code, bytes(answer.body)
         content_type = answer.headers.get("content-type", JSON)
     else:
-        body = answer.model_dump_json(by_alias=True).encode()
+        brief = submit.endpoint in anthropic.ENDPOINTS  # its fields are there or not, never null
+        body = answer.model_dump_json(by_alias=True, exclude_none=brief).encode()
     if isinstance(answer, ErrorResponse):
         status, error = answer.error.code, answer.error.type
     return Reply(submit.request_id, status, content_type, body, error=error)
 
 
-def _refusal(submit: Submit, event: str) -> Reply:
+def _refusal(submit: Submit, event: str, trace: RequestTrace) -> Reply:
     """A stream that begins with its error."""
-    body = event.removeprefix("data: ").strip().encode()
+    body = event.partition("data: ")[2].strip().encode()
     error = orjson.loads(body)["error"]
-    return Reply(submit.request_id, int(error["code"]), JSON, body, error=str(error["type"]))
+    status = trace.failure.http_status if trace.failure is not None else error.get("code", 500)
+    return Reply(submit.request_id, int(status), JSON, body, error=str(error["type"]))
 
 
 def _failure(submit: Submit, error: Exception) -> Reply:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages import NO_WORKER, PrefilledElsewhere, Prompt, Timeline, Usage
 
 
@@ -35,6 +36,7 @@ class RequestTrace:
         overlap_blocks: of the family placed last, as the router predicted.
         end_turn: ends its turn to be prepared (see `Turns`), when it has one.
         error: the kind of failure, empty when there is none.
+        failure: what ended it, when that was not the model.
         finish_reason: why the engine request that ended last did; empty before.
         elsewhere: set when its prompt was prefilled by a prefill worker.
         prompts: engine request family -> what is recorded of it.
@@ -48,6 +50,7 @@ class RequestTrace:
         "end_turn",
         "ended_ns",
         "error",
+        "failure",
         "finish_reason",
         "first_token_ns",
         "output_tokens",
@@ -76,6 +79,7 @@ class RequestTrace:
         self.cached_tokens = 0
         self.output_tokens = 0
         self.error = ""
+        self.failure: DynamoError | None = None
         self.end_turn: Callable[[], None] | None = None
         self.finish_reason = ""
         self.elsewhere: PrefilledElsewhere | None = None
