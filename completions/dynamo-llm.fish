@@ -141,6 +141,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l prefill-alarm -r -f -d 'Warn 
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l host -r -f -d 'Where to listen'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l http-port -r -f -d 'Port to listen on'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l api-key -r -f -d 'Clients must send one of these; repeatable'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l enable-admin -l no-enable-admin -d 'Who has an --api-key may also change the running server: LoRA adapter...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-body-bytes -r -f -d 'Larger requests get 413'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-inflight -r -f -d 'More requests at once get 429; 0: no limit'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l drain-timeout -r -f -d 'After Ctrl-C, how long running requests may take'

@@ -15,6 +15,8 @@ KV_COSTS = ("blocks", "ancestor")
 KV_TRANSFERS = ("shm", "nixl")
 DEFAULT_MAX_LOCAL_PREFILL_LENGTH = 1000
 DEFAULT_KV_ARENA_BYTES = 1 << 30
+FIRST_ADAPTER_NUMBER = 1_001
+"""Those of ``--lora-modules`` have lower ones: vLLM counts them from 1."""
 
 FULL_CONTEXTS = 4
 """Requests of full length that a CPU's KV cache should hold. Each GiB takes seconds to allocate."""
@@ -72,6 +74,35 @@ class PlacementRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter that was loaded at run time.
+
+    Attributes:
+        name: that requests give as their model.
+        path: a folder on this host, or a Hugging Face id.
+        number: under which engines know its weights.
+        is_3d: layout of a mixture of experts' weights, as vLLM's ``is_3d_lora_weight``.
+    """
+
+    name: str
+    path: str
+    number: int
+    is_3d: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterTable:
+    """All of them.
+
+    Attributes:
+        last_number: the highest that was ever given away; none is given twice.
+    """
+
+    adapters: tuple[Adapter, ...] = ()
+    last_number: int = FIRST_ADAPTER_NUMBER - 1
+
+
+@dataclass(frozen=True, slots=True)
 class FrontendConfig:
     """The HTTP side.
 
@@ -83,6 +114,8 @@ class FrontendConfig:
         access_log: write a line for each request that ended.
         log_prompts: with its prompt.
         record: file that gets a line for each request that ended well; empty: none does.
+        admin: what changes the running server is there.
+        adapters: LoRA adapters that an earlier life of the frontend has loaded.
     """
 
     host: str = DEFAULT_HOST
@@ -97,6 +130,8 @@ class FrontendConfig:
     access_log: bool = False
     log_prompts: bool = False
     record: str = ""
+    admin: bool = False
+    adapters: AdapterTable = AdapterTable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +230,7 @@ class ServeConfig:
         engine_devices: for each worker its GPU indices; empty ones on CPU.
         debug_headers: answers say which worker gave them.
         prefill_devices: likewise of each prefill worker; none without disaggregation.
+        gpus: that workers may have; more than they have at the start, perhaps.
         placement: where prompts are prefilled, with prefill workers.
     """
 
@@ -202,6 +238,7 @@ class ServeConfig:
     frontend: FrontendConfig
     engine_devices: tuple[tuple[int, ...], ...] = ((),)
     prefill_devices: tuple[tuple[int, ...], ...] = ()
+    gpus: tuple[int, ...] = ()
     placement: PlacementRule = field(default_factory=PlacementRule)
     prefill_queue: PrefillQueueConfig = field(default_factory=PrefillQueueConfig)
     processors: int = 1
@@ -243,6 +280,27 @@ class ServeConfig:
         devices = self.prefill_devices[index]
         engine = replace(self.engine, devices=devices, kv_role="kv_producer")
         return WorkerConfig(engine, self.kv_routing)
+
+    def config_of(self, process: ProcessId) -> ChildConfig:
+        """What a child process is told."""
+        chosen: ChildConfig | None
+        match process.role:
+            case Role.FRONTEND:
+                chosen = self.frontend
+            case Role.ROUTER:
+                chosen = self.router
+            case Role.PROCESSOR:
+                chosen = self.processor_config
+            case Role.WORKER:
+                chosen = self.worker_config(process.index)
+            case Role.PREFILL_QUEUE:
+                chosen = self.prefill_queue
+            case Role.PREFILL_WORKER:
+                chosen = self.prefill_worker_config(process.index)
+            case _:
+                chosen = ZygoteConfig(self.engine)
+        assert chosen is not None
+        return chosen
 
     def tree(self) -> list[ProcessId]:
         """Every child process, in the order in which they are started."""

@@ -64,6 +64,7 @@ PURE = (
     "dashboard/oddities.py",
     "supervisor/logs.py",
     "supervisor/placement.py",
+    "supervisor/scaling.py",
     "supervisor/verdict.py",
     "telemetry",
 )

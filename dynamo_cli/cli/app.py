@@ -74,6 +74,7 @@ def serve(
     host: flags.Host = Typed.host,
     http_port: flags.HttpPort = Typed.http_port,
     api_keys: flags.ApiKeys = None,
+    enable_admin: flags.EnableAdmin = Typed.enable_admin,
     max_body_bytes: flags.MaxBodyBytes = Typed.max_body_bytes,
     max_inflight: flags.MaxInflight = Typed.max_inflight,
     drain_timeout_s: flags.DrainTimeout = Typed.drain_timeout_s,

@@ -249,6 +249,15 @@ ApiKeys = Annotated[
         help=f"Clients must send one of these; repeatable. Also {settings.variable_of('api-key')}.",
     ),
 ]
+EnableAdmin = Annotated[
+    bool,
+    _option(
+        "--enable-admin",
+        panel=HTTP,
+        help="Who has an --api-key may also change the running server: LoRA adapters, sleep, "
+        "the number of workers.",
+    ),
+]
 MaxBodyBytes = Annotated[
     int,
     _option(

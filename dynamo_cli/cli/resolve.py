@@ -97,6 +97,7 @@ class Typed:
     host: str = DEFAULT_HOST
     http_port: int = DEFAULT_PORT
     api_keys: Sequence[str] = ()
+    enable_admin: bool = False
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_inflight: int = 0
     drain_timeout_s: float = 30.0
@@ -123,7 +124,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     workers = max(1, len(groups_of(typed.worker_tp, gpus))) if auto else _count(typed.workers)
     if machine.gpus and not gpus:
         raise ResourceError("every GPU is in use by somebody else; --workers 1 tries nevertheless.")
-    prefill_devices, devices = _devices(typed, workers, gpus)
+    prefill_devices, devices, worker_gpus = _devices(typed, workers, gpus)
     engines = workers + typed.prefill_workers
     names = tuple(typed.served_names or (typed.model,))
     on_cpu = not machine.gpus
@@ -145,6 +146,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         max_body_bytes=typed.max_body_bytes,
         max_inflight=typed.max_inflight,
         served_names=names,
+        admin=_admin(typed),
         access_log=typed.access_log and typed.log_level in ACCESS_LOG_LEVELS,
         log_prompts=typed.log_prompts,
         placement=_placement(typed) if typed.prefill_workers else None,
@@ -158,6 +160,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         debug_headers=typed.debug_headers,
         engine_devices=tuple(devices),
         prefill_devices=tuple(prefill_devices),
+        gpus=tuple(worker_gpus),
         placement=_placement(typed),
         prefill_queue=PrefillQueueConfig(typed.prefill_alarm_s),
         drain_timeout_s=typed.drain_timeout_s,
@@ -176,8 +179,8 @@ def warnings(typed: Typed) -> list[str]:
 
 def _devices(
     typed: Typed, workers: int, gpus: Sequence[int]
-) -> tuple[list[Devices], list[Devices]]:
-    """GPUs of the prefill workers, who come first, and of the workers."""
+) -> tuple[list[Devices], list[Devices], Sequence[int]]:
+    """GPUs of the prefill workers, who come first, of the workers, and all that these may have."""
     prefill_gpus = typed.prefill_workers * typed.prefill_tp
     worker_gpus = workers * typed.worker_tp
     if gpus and prefill_gpus and prefill_gpus + worker_gpus > len(gpus):
@@ -191,7 +194,13 @@ def _devices(
     else:
         first, rest = gpus[:prefill_gpus], gpus[prefill_gpus:]
     prefill = place(typed.prefill_workers, typed.prefill_tp, first, reuse=typed.reuse_gpus)
-    return prefill, place(workers, typed.worker_tp, rest, reuse=typed.reuse_gpus)
+    return prefill, place(workers, typed.worker_tp, rest, reuse=typed.reuse_gpus), rest
+
+
+def _admin(typed: Typed) -> bool:
+    if typed.enable_admin and not typed.api_keys:
+        raise UsageError("--enable-admin needs an --api-key, for those who may.")
+    return typed.enable_admin
 
 
 def _kv_transfer(typed: Typed, machine: Machine) -> str:

@@ -25,9 +25,11 @@ from dynamo_cli.errors import (
 )
 from dynamo_cli.frontend import access, admission, inspect, metrics
 from dynamo_cli.frontend.access import AccessLog
+from dynamo_cli.frontend.admin import WORKERS, Admin, Command
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
 from dynamo_cli.frontend.placement import Placement
 from dynamo_cli.frontend.recorder import Recorder
+from dynamo_cli.frontend.scaling import Scaling
 from dynamo_cli.frontend.server import JSON, error_response, json_response
 from dynamo_cli.frontend.stream import EventStream, failure_event
 from dynamo_cli.frontend.visit import Visit
@@ -38,7 +40,11 @@ from dynamo_cli.telemetry.snapshot import Snapshot
 from dynamo_cli.telemetry.timelines import TimelineLog
 from dynamo_cli.telemetry.window import SECOND_NS
 
-GENERATE_PATHS = frozenset(map(str, Endpoint)) - {Endpoint.MODELS}
+GENERATE_PATHS = frozenset(map(str, Endpoint)) - {
+    Endpoint.MODELS,
+    Endpoint.LOAD_ADAPTER,
+    Endpoint.UNLOAD_ADAPTER,
+}
 MODEL_PREFIX = Endpoint.MODELS + "/"
 RETRY_AFTER_S = 2
 EVENT_STREAM = "text/event-stream"
@@ -59,6 +65,8 @@ class Api:
         fold: whether requests can be served.
         snapshot: gives the state of the whole tree.
         placement: where prompts are prefilled.
+        scaling: how many workers there are.
+        admin: what changes the running server.
         access: where requests that ended are logged; None: nowhere.
         recorder: gets what ended well.
 
@@ -74,11 +82,15 @@ class Api:
         fold: Fold,
         snapshot: Callable[[], Snapshot],
         placement: Placement,
+        scaling: Scaling,
+        admin: Admin,
         access: AccessLog | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         self._access = access
         self._placement = placement
+        self._scaling = scaling
+        self._admin = admin
         self._config = config
         self._exchange = exchange
         self._meter = meter
@@ -99,7 +111,11 @@ class Api:
             "/dynamo/timeline": {"GET": self._show_timelines},
             "/dynamo/stream": {"GET": self._watch},
             "/dynamo/placement": {"GET": self._show_placement, "POST": self._set_placement},
+            WORKERS: {"GET": self._show_workers},
         }
+        for path, commands in admin.commands.items():
+            methods = {method: _routed(command) for method, command in commands.items()}
+            self._routes[path] = self._routes.get(path, {}) | methods
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and count it when it is one for the model."""
@@ -169,6 +185,7 @@ class Api:
         if http.method not in methods:
             allowed = ", ".join(methods)
             raise MethodNotAllowed(f"{visit.path} takes {allowed}, not {http.method}.")
+        self._admin.check_enabled(visit.path, http.method)
         admission.check_key(visit.path, http.headers, self._config.api_keys)
         return methods[http.method]
 
@@ -315,6 +332,9 @@ class Api:
     async def _set_placement(self, visit: Visit) -> web.StreamResponse:
         return json_response(self._placement.change(await visit.http.read()))
 
+    async def _show_workers(self, visit: Visit) -> web.StreamResponse:
+        return json_response(self._scaling.show())
+
     async def _watch(self, visit: Visit) -> web.StreamResponse:
         interval_s = inspect.stream_interval_s(visit.http.query)
         head = Head(visit.id, 200, EVENT_STREAM)
@@ -322,6 +342,13 @@ class Api:
         stream = await EventStream.start(visit.http, head, visit.id, limit)
         await self.broadcast.watch(stream.write, interval_s)
         return stream.response
+
+
+def _routed(command: Command) -> Route:
+    async def route(visit: Visit) -> web.StreamResponse:
+        return await command(visit.http)
+
+    return route
 
 
 def _reply(reply: Reply) -> web.Response:

@@ -106,6 +106,20 @@ class Exchange:
         """
         return self._send(Submit(self._key(request_id), endpoint, body, headers, arrival_ns))
 
+    @property
+    def processors(self) -> list[ProcessId]:
+        """Those that take requests."""
+        return list(self._loads)
+
+    def submit_to(self, processor: ProcessId, endpoint: Endpoint, body: bytes, name: str) -> Call:
+        """Send something to one processor, which need not take requests yet.
+
+        Raises:
+            NotReady: it takes no more.
+        """
+        submit = Submit(self._key(name), endpoint, body, [], time.monotonic_ns())
+        return self._send_to(processor, submit)
+
     async def probe(self, worker: int) -> Reply | Head:
         """The answer of a worker to a readiness probe.
 
@@ -138,12 +152,15 @@ class Exchange:
     def _send(self, submit: Submit) -> Call:
         if not self._loads:
             raise NotReady("no processor can take requests right now.", retry_after_s=1)
-        processor = min(self._loads, key=self._loads.__getitem__)
+        return self._send_to(min(self._loads, key=self._loads.__getitem__), submit)
+
+    def _send_to(self, processor: ProcessId, submit: Submit) -> Call:
         call = Call(submit.request_id, processor, submit.arrival_ns)
         if not self._switchboard.send(processor, submit):
             raise NotReady(f"{processor.name} has too much waiting.", retry_after_s=1)
         self._calls[call.key] = call
-        self._loads[processor] += 1
+        if processor in self._loads:
+            self._loads[processor] += 1
         return call
 
     def close(self, call: Call, abort: str = "") -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-import orjson
-
 from dynamo_cli.config import PlacementRule
 from dynamo_cli.errors import InvalidRequest, NotFound
+from dynamo_cli.frontend.admission import check_body
 
 BOUNDS = ("max_local_prefill_length", "max_prefill_queue_size")
 
@@ -39,7 +38,7 @@ class Placement:
             InvalidRequest: they cannot be bounds.
             NotFound: there are no prefill workers.
         """
-        rule, wanted = self._known(), _object(body)
+        rule, wanted = self._known(), check_body(body)
         for name, value in wanted.items():
             if name not in BOUNDS:
                 raise InvalidRequest(f"{name!a} cannot be set; there is {' and '.join(BOUNDS)}.")
@@ -57,13 +56,3 @@ class Placement:
         if self._rule is None:
             raise NotFound("there are no prefill workers; start with --prefill-workers.")
         return self._rule
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise InvalidRequest("the body must be a JSON object.")
-    return content

@@ -13,15 +13,20 @@ import uvloop
 from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.errors import Draining, PortInUse
 from dynamo_cli.frontend.access import AccessLog
+from dynamo_cli.frontend.adapters import Adapters
+from dynamo_cli.frontend.admin import Admin
 from dynamo_cli.frontend.api import Api
+from dynamo_cli.frontend.engines import Engines
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
 from dynamo_cli.frontend.memory import Memory
 from dynamo_cli.frontend.placement import Placement
 from dynamo_cli.frontend.recorder import Recorder
+from dynamo_cli.frontend.scaling import Scaling
 from dynamo_cli.frontend.server import HttpServer
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
+    AdaptersChanged,
     Chunks,
     Decisions,
     Drain,
@@ -30,6 +35,7 @@ from dynamo_cli.messages import (
     Finish,
     Head,
     Logged,
+    Operated,
     Phase,
     PhaseChange,
     PrefillQueueStats,
@@ -38,6 +44,7 @@ from dynamo_cli.messages import (
     ProcessorStats,
     ProcessTable,
     Reply,
+    Rescaled,
     RouterStats,
     SetPhase,
     SetPlacement,
@@ -83,6 +90,18 @@ class Frontend:
         self._access = AccessLog.of_this_process(self._meter) if config.access_log else None
         self._placement = Placement(config.placement, self._announce)
         self._recorder = Recorder(config.record) if config.record else None
+        report = self._switchboard.report
+        self._engines = Engines(self._switchboard, self._ready_peers)
+        self._scaling = Scaling(report, self._snapshot)
+        self._adapters = Adapters(
+            self._exchange, config.adapters, lambda table: report(AdaptersChanged(table))
+        )
+        admin = Admin(
+            enabled=config.admin,
+            adapters=self._adapters,
+            engines=self._engines,
+            scaling=self._scaling,
+        )
         self._api = Api(
             config,
             self._exchange,
@@ -90,10 +109,13 @@ class Frontend:
             self._fold,
             self._snapshot,
             self._placement,
+            self._scaling,
+            admin,
             self._access,
             self._recorder,
         )
         self._rule = config.placement
+        self._welcomed: set[ProcessId] = set()
         self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -166,14 +188,18 @@ class Frontend:
                 self._fold.apply(message, time.monotonic_ns())
             case ProcessorStats() as stats:
                 self._fold.processor_stats(peer.index, stats)
+            case Operated() as message:
+                self._engines.answered(message)
 
     def on_link(self, peer: ProcessId) -> None:
         """Processors are used when the process table says that they are ready."""
         self._tell_rule(peer)
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
+        self._engines.engine_gone(peer, reason)
         match peer.role:
             case Role.PROCESSOR:
+                self._welcomed.discard(peer)
                 self._exchange.processor_down(peer, reason)
                 self._fold.processor_gone(peer.index)
             case Role.WORKER:
@@ -195,6 +221,8 @@ class Frontend:
                 self._background(self._probe(worker))
             case Drain(timeout_s):
                 self._background(self._drain(timeout_s))
+            case Rescaled() as message:
+                self._scaling.answered(message)
             case SetPhase(phase):
                 set_title(self._process, phase)
             case Stop():
@@ -203,10 +231,21 @@ class Frontend:
     def _on_table(self, table: ProcessTable) -> None:
         self._fold.apply(table, time.monotonic_ns())
         for state in table.processes:
-            processor = ProcessId(state.role, state.index)
-            linked = processor in self._switchboard.links
+            process = ProcessId(state.role, state.index)
+            linked = process in self._switchboard.links
             if state.role is Role.PROCESSOR and state.phase == Phase.READY and linked:
-                self._exchange.processor_up(processor)
+                self._welcome(process)
+
+    def _welcome(self, processor: ProcessId) -> None:
+        if processor not in self._welcomed:
+            self._welcomed.add(processor)
+            self._background(self._adapters.welcome(processor))
+
+    def _ready_peers(self) -> list[ProcessId]:
+        """Processes that are ready and can be reached."""
+        ready = [process for process in self._fold.processes if process.phase == Phase.READY]
+        named = [ProcessId(process.role, process.index) for process in ready]
+        return [process for process in named if process in self._switchboard.links]
 
     # -- work of its own -------------------------------------------------------------------
 

@@ -7,8 +7,10 @@ CLOCK_MONOTONIC, which every process of a host shares.
 
 from __future__ import annotations
 
+from dynamo_cli.messages.admin import Operate, Operated, Operation
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.lifecycle import (
+    AdaptersChanged,
     Drain,
     Drained,
     Exited,
@@ -25,6 +27,10 @@ from dynamo_cli.messages.lifecycle import (
     ProbeResult,
     ProcessState,
     ProcessTable,
+    Released,
+    Rescale,
+    Rescaled,
+    Retire,
     SetPhase,
     Stop,
 )
@@ -99,6 +105,7 @@ ToFrontend = (
     | Decisions
     | PrefillQueueStats
     | TransferStats
+    | Operated
 )
 ToRouter = RouteQuery | Placed | FirstToken | RequestEnd | EngineReady | WorkerStats | KvEvents
 FromRouter = RouteAnswer
@@ -111,18 +118,42 @@ ToWorker = (
     | JobFailed
     | PrefillDone
     | SetPlacement
+    | Operate
 )
 ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
-ToPrefillWorker = RunJob | DropJob | ReleaseTransfers | Resync
+ToPrefillWorker = RunJob | DropJob | ReleaseTransfers | Resync | Operate
 FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused | PrefilledElsewhere
-ToChild = LinkUp | LinkDown | Drain | Stop | Probe | ProcessTable | SetPhase | Fork | Logged
-ToSupervisor = PhaseChange | Fatal | ProbeResult | Drained | Forked | Exited
+ToChild = (
+    LinkUp
+    | LinkDown
+    | Drain
+    | Stop
+    | Probe
+    | ProcessTable
+    | SetPhase
+    | Fork
+    | Logged
+    | Retire
+    | Rescaled
+)
+ToSupervisor = (
+    PhaseChange
+    | Fatal
+    | ProbeResult
+    | Drained
+    | Forked
+    | Exited
+    | Rescale
+    | Released
+    | AdaptersChanged
+)
 
 __all__ = [
     "DECISION_BOUNDS_US",
     "NO_WORKER",
     "Abort",
     "AbortRequests",
+    "AdaptersChanged",
     "AddRequest",
     "CallUtility",
     "CancelJob",
@@ -154,6 +185,9 @@ __all__ = [
     "Logged",
     "Measured",
     "Message",
+    "Operate",
+    "Operated",
+    "Operation",
     "Phase",
     "PhaseChange",
     "Placed",
@@ -170,10 +204,14 @@ __all__ = [
     "PushJob",
     "QueueState",
     "ReleaseTransfers",
+    "Released",
     "Reply",
     "RequestEnd",
     "RequestRefused",
+    "Rescale",
+    "Rescaled",
     "Resync",
+    "Retire",
     "RouteAnswer",
     "RouteQuery",
     "RouterStats",

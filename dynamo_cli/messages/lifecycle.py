@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from dynamo_cli.config import AdapterTable
 from dynamo_cli.messages.base import Message
 from dynamo_cli.topology import Role
 
@@ -65,6 +66,28 @@ class SetPhase(Message, frozen=True):
     phase: Phase
 
 
+class Retire(Message, frozen=True):
+    """To the router and the processors: this worker is to end, send no more requests to it.
+
+    A processor answers with `Released` when nothing of it runs there any more.
+    """
+
+    worker: int
+
+
+class Rescaled(Message, frozen=True):
+    """To the frontend: the answer to `Rescale`.
+
+    Attributes:
+        workers: that there are to be now.
+        error: a class of errors.py when nothing was changed, and `message` why; else empty.
+    """
+
+    workers: int
+    error: str = ""
+    message: str = ""
+
+
 class Fork(Message, frozen=True):
     """To the zygote: fork a child; its control socket and log pipe come with the message.
 
@@ -107,11 +130,16 @@ class ProcessState(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ProcessTable(Message, frozen=True):
-    """To the frontend: every process of the tree, sent at each change."""
+    """To the frontend: every process of the tree, sent at each change.
+
+    Attributes:
+        workers: that there are to be.
+    """
 
     processes: list[ProcessState]
     serving: bool
     reason: str
+    workers: int = 0
 
 
 class LogLine(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -182,6 +210,24 @@ class ProbeResult(Message, frozen=True):
 
     worker: int
     error: str
+
+
+class Rescale(Message, frozen=True):
+    """From the frontend: let there be so many workers; answered by `Rescaled`."""
+
+    count: int
+
+
+class AdaptersChanged(Message, frozen=True):
+    """From the frontend: what its next life has to know."""
+
+    table: AdapterTable
+
+
+class Released(Message, frozen=True):
+    """From a processor: it has nothing running on a worker that is to end."""
+
+    worker: int
 
 
 class Drained(Message, frozen=True):

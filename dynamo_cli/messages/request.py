@@ -27,6 +27,8 @@ class Endpoint(StrEnum):
     TOKENIZE = "/tokenize"
     DETOKENIZE = "/detokenize"
     MODELS = "/v1/models"
+    LOAD_ADAPTER = "/v1/load_lora_adapter"
+    UNLOAD_ADAPTER = "/v1/unload_lora_adapter"
 
 
 class Submit(Message, frozen=True):

@@ -11,6 +11,7 @@ from dynamo_cli.messages import (
     FirstToken,
     Placed,
     ProcessorStats,
+    Released,
     RequestEnd,
     RouteAnswer,
     RouteQuery,
@@ -42,6 +43,7 @@ class Placement:
         self._switchboard = switchboard
         self._routed = routed
         self._ready: set[int] = set()
+        self._retired: set[int] = set()
         self._queries: dict[str, asyncio.Future[RouteAnswer]] = {}
         self._running: dict[str, _Running] = {}
         self.unrouted = 0
@@ -53,6 +55,8 @@ class Placement:
             NotReady: no worker can take it.
         """
         answer = await self._ask_router(query)
+        while answer.worker in self._retired:
+            answer = await self._ask_router(query)  # it has not heard of that yet
         if answer.worker in self._ready:
             self._running[query.request_id] = _Running(answer.worker, query.prompt_tokens)
             return answer
@@ -114,16 +118,33 @@ class Placement:
             self._tell_router(FirstToken(request_id, cached_tokens))
 
     def ended(self, request_id: str) -> None:
-        if self._running.pop(request_id, None) is not None:
+        running = self._running.pop(request_id, None)
+        if running is not None:
             self._tell_router(RequestEnd(request_id))
+            self._release(running.worker)
 
     # -- called by the process -------------------------------------------------------------
 
     def worker_ready(self, worker: int) -> None:
-        self._ready.add(worker)
+        if worker not in self._retired:
+            self._ready.add(worker)
 
     def worker_gone(self, worker: int) -> None:
         self._ready.discard(worker)
+        self._retired.discard(worker)
+
+    def worker_retired(self, worker: int) -> None:
+        """It gets no more requests; what runs there goes on."""
+        self._ready.discard(worker)
+        self._retired.add(worker)
+        self._release(worker)
+
+    def _release(self, worker: int) -> None:
+        """Tell the supervisor when nothing runs on a retired worker any more."""
+        if worker not in self._retired:
+            return
+        if all(running.worker != worker for running in self._running.values()):
+            self._switchboard.report(Released(worker))
 
     def answered(self, answer: RouteAnswer) -> None:
         future = self._queries.get(answer.request_id)

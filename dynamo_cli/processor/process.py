@@ -24,6 +24,7 @@ from dynamo_cli.messages import (
     PhaseChange,
     PrefilledElsewhere,
     RequestRefused,
+    Retire,
     RouteAnswer,
     SetPhase,
     StepOutputs,
@@ -185,5 +186,7 @@ class Processor:
         match message:
             case Stop():
                 self._stopped.set()
+            case Retire(worker):
+                self._placement.worker_retired(worker)
             case SetPhase(phase):
                 set_title(self._process, phase)

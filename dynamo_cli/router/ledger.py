@@ -112,6 +112,10 @@ class Ledger:
         self._release((rid for rid, e in self.entries.items() if e.worker == worker), WORKER_GONE)
         self.books.pop(worker, None)
 
+    def close(self, worker: int) -> None:
+        """A worker takes nothing more; its entries stay until they end."""
+        self.books.pop(worker, None)
+
     def processor_down(self, processor: int) -> None:
         """A processor is gone: nobody will tell the end of its requests."""
         gone = (rid for rid, e in self.entries.items() if e.processor == processor)

@@ -20,6 +20,7 @@ from dynamo_cli.messages import (
     Placed,
     RequestEnd,
     Resync,
+    Retire,
     RouteAnswer,
     RouteQuery,
     RoutingDecision,
@@ -189,5 +190,8 @@ class Router:
         match message:
             case Stop():
                 self._stopping = True
+            case Retire(worker):
+                self._state.worker_retired(worker)
+                self._changed = True
             case SetPhase(phase):
                 set_title(self._process, phase)

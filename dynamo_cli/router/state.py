@@ -81,6 +81,7 @@ class RouterState:
         self.decision_total_us = 0.0
         self._block_size = 0
         self._waiting: list[_Waiting] = []
+        self._retired: set[int] = set()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._order = itertools.count(1)
         self._numbers = itertools.count()
@@ -298,13 +299,21 @@ class RouterState:
     def worker_up(self, ready: EngineReady) -> None:
         """A worker's engine is ready: a new life, without load; its events say what it holds."""
         self._block_size = ready.block_size
+        if ready.worker in self._retired:
+            return
         reserve = max(ready.max_num_seqs // RESERVE_SHARE, 1)
         limit = ready.max_num_seqs + reserve if ready.max_num_seqs else 0
         self.ledger.worker_up(ready.worker, ready.num_blocks, limit)
         self.caches.worker_up(ready.worker)
 
+    def worker_retired(self, worker: int) -> None:
+        """A worker takes no more requests; it is there until those that it has are over."""
+        self._retired.add(worker)
+        self.ledger.close(worker)
+
     def worker_down(self, worker: int) -> None:
         """A worker is gone, and all that it held."""
+        self._retired.discard(worker)
         self.ledger.worker_down(worker)
         self.caches.worker_down(worker)
 

@@ -6,17 +6,15 @@ import asyncio
 import itertools
 import signal
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
-from dynamo_cli.config import (
-    ChildConfig,
-    ServeConfig,
-    ZygoteConfig,
-)
-from dynamo_cli.errors import ChildFailed, DynamoError, error_class
+from dynamo_cli.config import ServeConfig
+from dynamo_cli.errors import ChildFailed, DynamoError, NotReady, error_class
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages import (
+    AdaptersChanged,
     Drain,
     Drained,
     Exited,
@@ -28,6 +26,9 @@ from dynamo_cli.messages import (
     Probe,
     ProbeResult,
     ProcessTable,
+    Released,
+    Rescale,
+    Rescaled,
     SetPhase,
     Stop,
     ToSupervisor,
@@ -35,6 +36,8 @@ from dynamo_cli.messages import (
 from dynamo_cli.supervisor import orphans
 from dynamo_cli.supervisor.children import Child, Start
 from dynamo_cli.supervisor.logs import Line, LogFeed
+from dynamo_cli.supervisor.retirement import NOT_LISTENING, Retirements, Work
+from dynamo_cli.supervisor.scaling import rescaled
 from dynamo_cli.supervisor.verdict import Restarts, Verdict, describe_exit, judge
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import ROLES, ProcessId, Role, links_of
@@ -45,8 +48,8 @@ LOG_INTERVAL_S = 0.1
 OWN_NAME = "dynamo-llm"
 FRONTEND = ProcessId(Role.FRONTEND)
 ZYGOTE = ProcessId(Role.ZYGOTE)
-
-Work = Coroutine[object, object, None]
+SENDERS = (Role.ROUTER, Role.PROCESSOR)
+"""Who could send requests to a worker, or have them sent."""
 
 
 class Supervisor:
@@ -66,6 +69,7 @@ class Supervisor:
         self._generations = itertools.count(1)
         self._log_feed = LogFeed()
         self._log_timer: asyncio.TimerHandle | None = None
+        self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
         self._has_served = False
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -112,7 +116,7 @@ class Supervisor:
     def _start(self, process: ProcessId) -> None:
         start = Start(
             process,
-            self._config_of(process),
+            self._config.config_of(process),
             self._config.engine.log_level,
             self._config.device_of(process),
         )
@@ -128,32 +132,15 @@ class Supervisor:
             child.spawn()
         self._join(child)
 
-    def _config_of(self, process: ProcessId) -> ChildConfig:
-        config = self._config
-        chosen: ChildConfig | None
-        match process.role:
-            case Role.FRONTEND:
-                chosen = config.frontend
-            case Role.ROUTER:
-                chosen = config.router
-            case Role.PROCESSOR:
-                chosen = config.processor_config
-            case Role.WORKER:
-                chosen = config.worker_config(process.index)
-            case Role.PREFILL_QUEUE:
-                chosen = config.prefill_queue
-            case Role.PREFILL_WORKER:
-                chosen = config.prefill_worker_config(process.index)
-            case _:
-                chosen = ZygoteConfig(config.engine)
-        assert chosen is not None
-        return chosen
-
     # -- links -----------------------------------------------------------------------------
 
     def _join(self, child: Child) -> None:
-        """New links with everybody who is there; the others get theirs when they start."""
-        there = [other.process for other in self._alive() if other is not child]
+        """New links with everybody who is there to stay; others get theirs when they start."""
+        there = [
+            other.process
+            for other in self._alive()
+            if other is not child and other.process not in self._retirements
+        ]
         for a, b, spec in links_of(child.process, there):
             generation = self._links[frozenset((a, b))] = next(self._generations)
             ends = self._children[a].control, self._children[b].control
@@ -178,7 +165,15 @@ class Supervisor:
             case Fatal(error, text):
                 child.failure = (error, text)
             case ProbeResult(worker, error):
-                self._on_probe(self._children[ProcessId(Role.WORKER, worker)], error)
+                if (probed := self._children.get(ProcessId(Role.WORKER, worker))) is not None:
+                    self._on_probe(probed, error)
+            case Rescale(count):
+                child.control.send(self._rescale(count))
+            case AdaptersChanged(table):
+                frontend = replace(self._config.frontend, adapters=table)
+                self._config = replace(self._config, frontend=frontend)
+            case Released(worker):
+                self._retirements.released(child.process, ProcessId(Role.WORKER, worker))
             case Drained():
                 self._drained.set()
             case Forked(name, pid):
@@ -189,6 +184,8 @@ class Supervisor:
                     forked.ended(exit_code)
 
     def _on_phase(self, child: Child, phase: Phase, detail: str) -> None:
+        if child.process in self._retirements:
+            return  # it comes too late
         child.move_to(phase, detail)
         if phase is Phase.READY:
             child.control.send(SetPhase(phase))
@@ -259,8 +256,13 @@ class Supervisor:
         if child.process == ZYGOTE:
             for other in [other for other in self._alive() if ROLES[other.process.role].engine]:
                 other.ended(-signal.SIGKILL)  # the kernel ends them with the zygote
+        self._retirements.ended(child.process)
         if self._stopping:
             child.move_to(Phase.STOPPED)
+        elif child.process not in self._config.tree():
+            self._forget(child.process)
+        elif child.phase is Phase.DRAINING:
+            self._start_engines()  # it is wanted again
         elif not self._has_served:
             self._give_up(self._failure_of(child, how))
         else:
@@ -304,15 +306,56 @@ class Supervisor:
 
     async def _restart(self, process: ProcessId, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
-        zygote_up = self._children[ZYGOTE].phase is Phase.READY
-        if not self._stopping and (zygote_up or not ROLES[process.role].engine):
+        child = self._children.get(process)
+        if self._stopping or child is None or child.alive:
+            return  # meanwhile there are to be fewer workers, or more
+        if self._zygote_is_up or not ROLES[process.role].engine:
             self._start(process)
             self._publish()
+
+    @property
+    def _zygote_is_up(self) -> bool:
+        return self._children[ZYGOTE].phase is Phase.READY
 
     def _background(self, work: Work) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    # -- more and fewer workers --------------------------------------------------------------
+
+    def _rescale(self, count: int) -> Rescaled:
+        """Let there be so many workers from now on; what that takes follows."""
+        before = self._config.workers
+        try:
+            if not self._has_served or self._stopping:
+                raise NotReady("the number of workers changes only while the server serves.")
+            self._config = rescaled(self._config, count)
+        except DynamoError as error:
+            return Rescaled(before, type(error).__name__, error.message)
+        self._view.notice("INFO", f"there are to be {count} workers, not {before}")
+        for index in reversed(range(count, before)):
+            self._retire(ProcessId(Role.WORKER, index))
+        self._start_engines()
+        return Rescaled(count)
+
+    def _start_engines(self) -> None:
+        """Those that are missing; when the zygote is not there, they start with it."""
+        if self._zygote_is_up and not self._stopping:
+            self._start_missing(engines=True)
+        self._publish()
+
+    def _retire(self, process: ProcessId) -> None:
+        worker = self._children.get(process)
+        if worker is None or not worker.alive:
+            self._forget(process)
+        elif process not in self._retirements:
+            users = [other for other in self._alive() if other.process.role in SENDERS]
+            self._background(self._retirements.retire(worker, users))
+
+    def _forget(self, process: ProcessId) -> None:
+        self._children.pop(process, None)
+        self._restarts.pop(process, None)
 
     # -- telling ---------------------------------------------------------------------------
 
@@ -324,7 +367,8 @@ class Supervisor:
         verdict = self._verdict()
         frontend = self._children.get(FRONTEND)
         if frontend is not None and frontend.alive:
-            frontend.control.send(ProcessTable(table, verdict.serving, verdict.reason))
+            message = ProcessTable(table, verdict.serving, verdict.reason, self._config.workers)
+            frontend.control.send(message)
         self._view.processes(table)
         if verdict.serving and not self._has_served:
             self._has_served = True
@@ -392,7 +436,7 @@ class Supervisor:
         engines_and_others = [child for child in self._alive() if child.process != ZYGOTE]
         for child in engines_and_others:
             child.control.send(Stop())
-            if child.phase in (Phase.STARTING, Phase.IMPORTING, Phase.LOADING):
+            if child.phase in NOT_LISTENING:
                 child.kill()  # it does not listen yet
         await self._until_forced(self._all_gone(engines_and_others, STOP_TIMEOUT_S))
         for child in engines_and_others:

@@ -90,6 +90,11 @@ class Fold:
         return self._table.serving and not self.draining
 
     @property
+    def processes(self) -> list[ProcessState]:
+        """Every process of the tree."""
+        return self._table.processes
+
+    @property
     def reason(self) -> str:
         """Why not, when they cannot."""
         return "shutting down" if self.draining else self._table.reason
@@ -115,6 +120,7 @@ class Fold:
             case ProcessTable():
                 self._table = message
                 self._watch.processes(message.processes)
+                self._forget_workers()
             case EngineReady(worker):
                 self._engines[worker] = message
             case WorkerStats(worker):
@@ -131,6 +137,13 @@ class Fold:
                 self.prefill.worker(message, now_ns)
             case Logged():
                 self.logs.add(message)
+
+    def _forget_workers(self) -> None:
+        """Those that are no longer part of the tree."""
+        there = {state.index for state in self._table.processes if state.role is Role.WORKER}
+        for known in (self._ended_lives, self._engines, self._loads, self._rates):
+            for worker in known.keys() - there:
+                del known[worker]
 
     def processor_stats(self, index: int, stats: ProcessorStats) -> None:
         """What a processor reports of itself."""
@@ -183,6 +196,7 @@ class Fold:
             reason=self.reason,
             alarms=self._alarms(router, prefill, sum(unrouted.values()), now_ns),
             models=self._models,
+            target_workers=self._table.workers,
             processes=[
                 _process(state, now_ns, (memory or {}).get(state.pid, 0))
                 for state in self._table.processes

@@ -223,6 +223,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         url: where the frontend listens; empty before it does.
         reason: why nothing is served, when nothing is.
         alarms: what works worse than it should, and what to do.
+        target_workers: that there are to be; more or fewer while that changes.
         unrouted_requests: placed without the router although there is one, by processor.
         links: bytes that the frontend has sent and that were not read yet, by peer.
         refused_sends: messages that full links of the frontend refused.
@@ -235,6 +236,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     reason: str
     alarms: list[AlarmView]
     models: tuple[str, ...]
+    target_workers: int
     processes: list[ProcessView]
     workers: list[WorkerView]
     router: RouterView | None

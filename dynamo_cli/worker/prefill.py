@@ -16,6 +16,7 @@ from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
     DropJob,
     JobEnded,
+    Operate,
     Phase,
     PhaseChange,
     PrefillDone,
@@ -30,6 +31,7 @@ from dynamo_cli.messages import (
 )
 from dynamo_cli.proctitle import set_title
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.worker.operations import Operations
 from dynamo_cli.worker.placement import BATCHES_AHEAD
 from dynamo_cli.worker.publisher import ROUTER, Publisher
 
@@ -80,6 +82,12 @@ class PrefillWorker:
         self._engine = Engine(index, config.engine, kv_events=config.kv_events)
         self._publisher = Publisher(index, self._engine.holdings, self._switchboard)
         self._publisher.publish()
+        self._operations = Operations(
+            self._engine,
+            abort_all=self._abort_all,
+            idle=lambda: not self._engine.has_work(),
+            answer=lambda answer: self._switchboard.send(FRONTEND, answer),
+        )
         self._loaded = True
         self._switchboard.report(PhaseChange(Phase.READY))
 
@@ -91,6 +99,7 @@ class PrefillWorker:
                     pass  # a token that nobody waits for
                 self._publisher.publish()
             self._hand_over()
+            self._operations.tick()
             self._pull()
             self._report()
         self._engine.close()
@@ -148,9 +157,21 @@ class PrefillWorker:
                 self._engine.release(job_ids)
             case Resync():
                 self._publisher.resync()
+            case Operate() as order:
+                self._operations.apply(order)
+                self._publisher.publish()
+
+    def _abort_all(self, _: str) -> None:
+        """The decode workers go on without."""
+        for job_id in list(self._running):
+            self._drop(job_id)
+            self._switchboard.send(QUEUE, JobEnded(job_id, REFUSED))
 
     def _add(self, message: RunJob) -> None:
         job = message.job
+        if self._operations.asleep:
+            self._switchboard.send(QUEUE, JobEnded(job.job_id, REFUSED))
+            return
         try:
             self._engine.add_prefill(job, message.worker)
         except InvalidRequest as error:

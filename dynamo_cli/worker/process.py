@@ -9,7 +9,7 @@ import time
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.engines.vllm.engine import Engine
 from dynamo_cli.engines.vllm.environment import select_devices
-from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.errors import InvalidRequest, Unavailable
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
@@ -17,6 +17,7 @@ from dynamo_cli.messages import (
     AddRequest,
     CallUtility,
     JobFailed,
+    Operate,
     Phase,
     PhaseChange,
     PrefillDone,
@@ -32,6 +33,7 @@ from dynamo_cli.messages import (
 from dynamo_cli.proctitle import set_title
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker.disagg import Disaggregation
+from dynamo_cli.worker.operations import ASLEEP, Operations
 from dynamo_cli.worker.publisher import ROUTER, Publisher
 
 FRONTEND = ProcessId(Role.FRONTEND)
@@ -73,6 +75,12 @@ class Worker:
         self._publisher = Publisher(index, self._engine.holdings, self._switchboard)
         if (rule := self._config.placement) is not None:
             self._disagg = Disaggregation(self._engine, self._switchboard, rule)
+        self._operations = Operations(
+            self._engine,
+            abort_all=self._abort_all,
+            idle=self._idle,
+            answer=lambda answer: self._switchboard.send(FRONTEND, answer),
+        )
         for peer in self._switchboard.links:
             self._introduce(peer)
         self._switchboard.report(PhaseChange(Phase.PROBING))
@@ -85,9 +93,14 @@ class Worker:
                 self._step()
             if self._disagg is not None:
                 self._disagg.tick(time.monotonic_ns())
+            self._operations.tick()
             self._report_stats()
         self._engine.close()
         self._switchboard.close()
+
+    def _idle(self) -> bool:
+        away = self._disagg.away if self._disagg is not None else 0
+        return not away and not self._engine.has_work()
 
     def _step(self) -> None:
         outputs = list(self._engine.step())
@@ -137,9 +150,15 @@ class Worker:
                 self._publisher.publish()
             case Resync():
                 self._publisher.resync()
+            case Operate() as order:
+                self._operations.apply(order)
+                self._publisher.publish()
         self._stats_current = False
 
     def _add(self, peer: ProcessId, message: AddRequest) -> None:
+        if self._operations.asleep:
+            self._refuse(peer, message.request_id, ASLEEP)
+            return
         try:
             if self._disagg is not None:
                 self._disagg.add(peer.index, message)
@@ -148,6 +167,22 @@ class Worker:
         except InvalidRequest as error:
             refusal = RequestRefused(message.request_id, error.message, error.http_status)
             self._switchboard.send(peer, refusal)
+
+    def _refuse(self, peer: ProcessId, request_id: str, why: str) -> None:
+        """Nothing can be done now; that may change."""
+        refusal = RequestRefused(request_id, why, Unavailable.http_status)
+        self._switchboard.send(peer, refusal)
+
+    def _abort_all(self, why: str) -> None:
+        for peer in list(self._switchboard.links):
+            if peer.role is Role.PROCESSOR:
+                for request_id in self._abort_client(peer.index):
+                    self._refuse(peer, request_id, why)
+
+    def _abort_client(self, client: int) -> list[str]:
+        """Forget every request of a processor; their ids."""
+        away = self._disagg.client_gone(client) if self._disagg is not None else []
+        return away + self._engine.abort_client(client)
 
     def on_link(self, peer: ProcessId) -> None:
         if hasattr(self, "_engine"):
@@ -166,8 +201,7 @@ class Worker:
             self._disagg.queue_gone()
         if peer.role is not Role.PROCESSOR:
             return
-        lost = len(self._disagg.client_gone(peer.index)) if self._disagg is not None else 0
-        if lost := lost + self._engine.abort_client(peer.index):
+        if lost := len(self._abort_client(peer.index)):
             logger.warning("%s is gone (%s): %d of its requests aborted", peer.name, reason, lost)
 
     def on_control(self, message: ToChild) -> None:

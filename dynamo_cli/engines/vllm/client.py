@@ -29,7 +29,14 @@ from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from dynamo_cli.engines.vllm.events import sequence_hashes
 from dynamo_cli.engines.vllm.trace import PromptTrace, RequestTrace, current_trace
-from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, NotReady, PeerLost
+from dynamo_cli.errors import (
+    DynamoError,
+    InternalError,
+    InvalidRequest,
+    NotReady,
+    PeerLost,
+    Unavailable,
+)
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages import (
     AbortRequests,
@@ -158,7 +165,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             live.trace.elsewhere = message
 
     def request_refused(self, message: RequestRefused) -> None:
-        self._fail(message.request_id, InvalidRequest(message.message))
+        refused = InvalidRequest if message.http_status < 500 else Unavailable
+        self._fail(message.request_id, refused(message.message))
 
     def utility_answer(self, message: UtilityAnswer) -> None:
         _, future = self._calls.pop(message.call_id, (-1, None))
@@ -278,9 +286,15 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         return all(await self._call_all("add_lora", lora_request))
 
     async def _call_all(self, method: str, *args: Any) -> list[Any]:
-        return await asyncio.gather(
-            *(self._call(worker, method, args) for worker in self._workers.ready_workers())
+        """The results of all workers, but for those that are gone before they answer."""
+        results = await asyncio.gather(
+            *(self._call(worker, method, args) for worker in self._workers.ready_workers()),
+            return_exceptions=True,
         )
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, PeerLost):
+                raise result
+        return [result for result in results if not isinstance(result, PeerLost)]
 
     async def _call(self, worker: int, method: str, args: tuple[Any, ...]) -> Any:
         call_id = next(self._call_ids)

@@ -20,7 +20,7 @@ from vllm.v1.executor import Executor, UniProcExecutor
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import arguments, environment, events, lora, prefill
+from dynamo_cli.engines.vllm import arguments, environment, events, lora, operations, prefill
 from dynamo_cli.engines.vllm.transfer import connector
 from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
 from dynamo_cli.errors import InvalidRequest, ModelError, ResourceError
@@ -31,6 +31,7 @@ from dynamo_cli.messages import (
     CallUtility,
     EngineReady,
     Frames,
+    Operate,
     PushJob,
     StepOutputs,
     TransferStats,
@@ -168,11 +169,29 @@ class Engine:
                 "log probabilities of the prompt (prompt_logprobs, or echo with logprobs) cannot "
                 "be had on a CPU with --enable-lora; leave one of the two out."
             )
+        self._have_adapter(request)
         try:
             begin: tuple[Any, int] = self._core.preprocess_add_request(request)
         except (ValueError, TypeError) as error:
             raise InvalidRequest(arguments.first_line(error)) from error
         return begin
+
+    def _have_adapter(self, request: EngineCoreRequest) -> None:
+        """Load the request's adapter now: were it to fail in a step, the engine would end.
+
+        Raises:
+            InvalidRequest: it cannot be loaded.
+        """
+        adapter = request.lora_request
+        if adapter is None or adapter.lora_int_id in self._core.list_loras():
+            return
+        try:
+            self._core.add_lora(adapter)
+        # Whatever is wrong with those files is this request's failure, not this loop's.
+        except Exception as error:
+            raise InvalidRequest(
+                f"the adapter {adapter.lora_name!a} cannot be loaded: {arguments.first_line(error)}"
+            ) from error
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
         """Queue a prepared request, with the way to its KV blocks when they are elsewhere.
@@ -208,11 +227,11 @@ class Engine:
         if known:
             self._core.abort_requests(known)
 
-    def abort_client(self, client: int) -> int:
-        """Forget every request of a processor that is gone; returns how many there were."""
+    def abort_client(self, client: int) -> list[str]:
+        """Forget every request of a processor; their ids."""
         lost = [request_id for request_id, owner in self._clients.items() if owner == client]
         self.abort(lost)
-        return len(lost)
+        return lost
 
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
         """Run one step of the whole batch; yields (processor, outputs of its requests)."""
@@ -306,6 +325,17 @@ class Engine:
             )
         answer = UtilityOutput(message.call_id, result=UtilityResult(result))
         return UtilityAnswer(message.call_id, _bytes(self._encoder.encode(answer)))
+
+    @property
+    def asleep(self) -> bool:
+        """It runs nothing until it is woken up."""
+        return bool(self._core.is_sleeping())
+
+    def operate(self, order: Operate) -> bool:
+        """See `operations.operate`."""
+        result = operations.operate(self._core, order)
+        self._take_cache_events()
+        return result
 
     def stats(self, refused_sends: int) -> WorkerStats:
         """Load now, and totals since the start."""

@@ -27,7 +27,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import anthropic, arguments, discretion, inline
+from dynamo_cli.engines.vllm import adapters, anthropic, arguments, discretion, inline
 from dynamo_cli.engines.vllm.client import RequestFailed, RoutedClient, Workers
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.turns import Turns
@@ -218,6 +218,9 @@ class Serving:
     async def _answer(self, submit: Submit, trace: RequestTrace) -> Any:
         if submit.endpoint is Endpoint.MODELS:
             return await self._state.openai_serving_models.show_available_models()
+        if submit.endpoint in adapters.ENDPOINTS:
+            models = self._state.openai_serving_models
+            return await adapters.change(self._llm, models, submit.endpoint, submit.body)
         endpoint, body = self._probe() if submit.probe else (submit.endpoint, submit.body)
         route = _ROUTES[endpoint]
         handler = getattr(self._state, route.handler, None)

@@ -1,0 +1,93 @@
+"""Workers that are to end while the tree goes on: no new requests, those that run finish, stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from dynamo_cli.messages import Phase, Retire, SetPhase, Stop
+from dynamo_cli.supervisor.children import Child
+from dynamo_cli.topology import ProcessId, Role
+
+NOT_LISTENING = (Phase.STARTING, Phase.IMPORTING, Phase.LOADING)
+"""A child in one of these does not hear that it should stop."""
+
+Work = Coroutine[object, object, None]
+
+
+@dataclass(slots=True)
+class _Retirement:
+    """One worker on its way out.
+
+    Attributes:
+        users: processors that may still have something running on it.
+    """
+
+    users: set[ProcessId]
+    unused: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def without(self, user: ProcessId) -> None:
+        self.users.discard(user)
+        if not self.users:
+            self.unused.set()
+
+
+class Retirements:
+    """All workers that are to end.
+
+    Args:
+        drain_timeout_s: how long their requests may take.
+        stop_timeout_s: how long they may take to stop.
+    """
+
+    def __init__(self, drain_timeout_s: float, stop_timeout_s: float) -> None:
+        self._drain_timeout_s = drain_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._retiring: dict[ProcessId, _Retirement] = {}
+
+    def __contains__(self, process: ProcessId) -> bool:
+        return process in self._retiring
+
+    def retire(self, worker: Child, others: Iterable[Child]) -> Work:
+        """Have a worker end; `others` are the children that could send requests to it.
+
+        Returns:
+            what is left to do.
+        """
+        listens = worker.phase not in NOT_LISTENING
+        retirement = self._retiring[worker.process] = _Retirement(set())
+        worker.move_to(Phase.DRAINING, "there are to be fewer workers")
+        worker.control.send(SetPhase(Phase.DRAINING))
+        for other in others:
+            other.control.send(Retire(worker.process.index))
+            if other.process.role is Role.PROCESSOR:
+                retirement.users.add(other.process)
+        return self._see_out(worker, retirement, listens=listens)
+
+    async def _see_out(self, worker: Child, retirement: _Retirement, *, listens: bool) -> None:
+        """Wait for what runs, then stop it."""
+        if retirement.users:
+            await _at_most(self._drain_timeout_s, retirement.unused)
+        worker.control.send(Stop())
+        if not listens:
+            worker.kill()
+        await _at_most(self._stop_timeout_s, worker.gone)
+        worker.kill()
+
+    def released(self, user: ProcessId, worker: ProcessId) -> None:
+        """A processor has nothing running on a worker any more."""
+        if (retirement := self._retiring.get(worker)) is not None:
+            retirement.without(user)
+
+    def ended(self, process: ProcessId) -> None:
+        """A child is gone: a worker is out, a processor uses none any more."""
+        self._retiring.pop(process, None)
+        for retirement in self._retiring.values():
+            retirement.without(process)
+
+
+async def _at_most(timeout_s: float, event: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), timeout_s)
