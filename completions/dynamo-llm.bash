@@ -14,56 +14,56 @@ _dynamo_llm_models() {
 # What an option of serving takes. Sets kind and words; fails when it takes nothing.
 _dynamo_llm_serving() {
     case $1 in
-    --model | --tokenizer | --spec-model) kind=model ;;
-    --served-model-name | --max-model-len | --block-size | --workers | --decode-workers | --worker-tp | --decode-tp | --engine-threads | --processors | --kv-overlap-weight | --kv-temperature | --prefill-workers | --prefill-tp | --max-local-prefill-length | --max-prefill-queue-size | --kv-arena-bytes | --prefill-alarm | --host | --http-port | --api-key | --max-body-bytes | --max-inflight | --drain-timeout | --lora-modules | --default-chat-template-kwargs | --response-role | --tool-call-parser | --tool-server | --max-log-len | --cohere-format | --fingerprint-value | --tokenizer-mode | --seed | --allowed-media-domains | --revision | --code-revision | --tokenizer-revision | --quantization | --quantization-config | --max-logprobs | --config-format | --hf-overrides | --model-class-overrides | --pooler-config | --generation-config | --override-generation-config | --sleep-preserve-parameter-names | --model-impl | --logits-processors | --io-processor-plugin | --renderer-num-workers | --load-format | --safetensors-prefetch-num-threads | --safetensors-prefetch-block-size | --model-loader-extra-config | --ignore-patterns | --pt-load-map-location | --attention-backend | --mamba-backend | --mamba-cache-philox-rounds | --reasoning-parser | --distributed-executor-backend | --pipeline-parallel-size | --distributed-timeout-seconds | --cpu-distributed-timeout-seconds | --numa-bind-nodes | --numa-bind-cpus | --device-ids | --decode-context-parallel-size | --dcp-kv-cache-interleave-size | --cp-kv-cache-interleave-size | --prefill-context-parallel-size | --ubatch-size | --elastic-ep-max-dp-size | --dbo-decode-token-threshold | --dbo-prefill-token-threshold | --eplb-config | --max-parallel-loading-workers | --worker-cls | --worker-extension-cls | --fault-tolerance-config | --gpu-memory-utilization | --device-memory-utilization | --kv-cache-memory-bytes | --num-gpu-blocks-override | --prefix-cache-retention-interval | --kv-cache-dtype-skip-layers | --mamba-block-size | --prefix-match-unit | --replayssm-buffer-len | --kv-offloading-size | --cpu-offload-gb | --cpu-offload-params | --offload-group-size | --offload-num-in-group | --offload-prefetch-step | --offload-params | --limit-mm-per-prompt | --media-io-kwargs | --mm-processor-kwargs | --mm-processor-cache-gb | --mm-shm-cache-max-object-size-mb | --mm-encoder-attn-backend | --mm-encoder-fp8-scale-save-margin | --video-pruning-rate | --mm-ipc-gpu-memory-gb | --max-loras | --max-cpu-loras | --lora-target-modules | --default-mm-loras | --max-lora-cls-labels | --logging-config | --log-config-file | --show-hidden-metrics-for-version | --otlp-traces-endpoint | --kv-cache-metrics-sample | --custom-histogram-buckets | --max-num-batched-tokens | --max-num-scheduled-tokens | --max-num-seqs | --max-num-active-seqs | --max-num-queued-reqs | --max-num-queued-tokens | --long-prefill-token-threshold | --scheduler-cls | --watermark | --prefill-schedule-interval | --stream-interval | --cudagraph-capture-sizes | --max-cudagraph-capture-size | --ir-op-priority | --speculative-config | --spec-tokens | --watermark-config | --diffusion-config | --ec-transfer-config | --ec-manager-config | --compilation-config | --attention-config | --engram-config | --reasoning-config | --kernel-config | --additional-config | --structured-outputs-config | --aux-output-config | --profiler-config | --optimization-level | --weight-transfer-config) kind=word ;;
-    --router) kind=choice words='none random round-robin least-loaded kv' ;;
-    --kv-cost) kind=choice words='blocks ancestor' ;;
-    --kv-transfer) kind=choice words='shm nixl' ;;
-    --ui) kind=choice words='auto dashboard plain none' ;;
-    --log-level) kind=choice words='debug info warning error' ;;
-    --log-format) kind=choice words='text json' ;;
-    --record | --config | --chat-template | --tool-parser-plugin | --reasoning-parser-plugin | --mm-encoder-fp8-scale-path | --mm-encoder-fp8-scale-save-path) kind=file ;;
-    --gdn-prefill-backend) kind=choice words='flashinfer triton cutedsl aiter_flydsl' ;;
-    --kda-prefill-backend) kind=choice words='auto triton flashkda flashinfer fused' ;;
-    --kda-decode-backend) kind=choice words='auto native flashinfer triton' ;;
-    --chat-template-content-format) kind=choice words='auto openai string' ;;
-    --tool-strict-level) kind=choice words='auto function parameter' ;;
-    --anthropic-disabled-thinking-effort) kind=choice words='auto high low max medium none xhigh' ;;
-    --fingerprint-mode) kind=choice words='custom full hash none' ;;
-    --runner) kind=choice words='auto draft generate pooling' ;;
-    --convert) kind=choice words='auto classify embed none' ;;
-    --dtype) kind=choice words='auto bfloat16 float float16 float32 half' ;;
-    --hf-config-path | --allowed-local-media-path | --download-dir) kind=folder ;;
-    --logprobs-mode) kind=choice words='processed_logits processed_logprobs raw_logits raw_logprobs' ;;
-    --safetensors-load-strategy) kind=choice words='eager lazy prefetch torchao None' ;;
-    --mamba-ssu-algorithm) kind=choice words='auto horizontal simple vertical None' ;;
-    --dcp-comm-backend) kind=choice words='a2a ag_rs None' ;;
-    --all2all-backend) kind=choice words='allgather_reducescatter deepep_high_throughput deepep_low_latency deepep_v2 flashinfer_all2allv flashinfer_nvlink_one_sided flashinfer_nvlink_two_sided moonep mori_high_throughput mori_low_latency naive nixl_ep pplx' ;;
-    --expert-placement-strategy) kind=choice words='linear round_robin' ;;
-    --kv-cache-dtype) kind=choice words='auto bfloat16 float16 fp8 fp8_ds_mla fp8_e4m3 fp8_e5m2 fp8_inc fp8_per_token_head int4_per_token_head int8_per_token_head nvfp4 nvfp4_4over6 nvfp4_ds_mla turboquant_3bit_nc turboquant_4bit_nc turboquant_k3v4_nc turboquant_k8v4 ultraquant_4bit' ;;
-    --prefix-caching-hash-algo) kind=choice words='sha256 sha256_cbor xxhash xxhash_cbor' ;;
-    --mamba-cache-dtype | --mamba-ssm-cache-dtype) kind=choice words='auto bfloat16 float16 float32' ;;
-    --mamba-cache-mode) kind=choice words='align none' ;;
-    --kv-offloading-backend) kind=choice words='lmcache native' ;;
-    --offload-backend) kind=choice words='auto prefetch uva' ;;
-    --mm-processor-cache-type) kind=choice words='lru shm' ;;
-    --mm-hasher-algorithm) kind=choice words='blake3 sha256 sha512' ;;
-    --mm-encoder-tp-mode) kind=choice words='data weights' ;;
-    --mm-encoder-attn-dtype) kind=choice words='fp8 None' ;;
-    --video-pruning-method) kind=choice words='evs vidcom2' ;;
-    --mm-tensor-ipc) kind=choice words='direct_rpc torch_shm' ;;
-    --mm-processor-device) kind=choice words='auto cpu' ;;
-    --max-lora-rank) kind=choice words='1 8 16 32 64 128 256 320 512' ;;
-    --lora-dtype) kind=choice words='auto bfloat16 float16' ;;
-    --collect-detailed-traces) kind=choice words='all model worker None' ;;
-    --per-request-spec-decode-metrics) kind=choice words='detailed none summary' ;;
-    --jit-monitor-mode) kind=choice words='error warn' ;;
-    --scheduling-policy) kind=choice words='fcfs priority' ;;
-    --moe-backend) kind=choice words='aiter aiter_mega_moe aiter_triton_mxfp4_bf16 auto b12x batched_triton cutlass deep_gemm deep_gemm_mega_moe emulation flashinfer_b12x flashinfer_cutedsl flashinfer_cutlass flashinfer_moe_ep_cutedsl flashinfer_moe_ep_mega_deep_gemm flashinfer_trtllm flydsl hpc humming marlin rdna3 triton triton_unfused' ;;
-    --linear-backend) kind=choice words='aiter auto b12x conch cutlass deep_gemm emulation exllama fbgemm flashinfer_b12x flashinfer_cudnn flashinfer_cutedsl flashinfer_cutlass flashinfer_trtllm humming machete marlin torch triton xpu xpu_woq' ;;
-    --sparse-indexer-topk-backend) kind=choice words='aiter auto cooperative deep_select flashinfer per_row persistent torch' ;;
-    --spec-method) kind=choice words='bailing_hybrid_mtp bailing_hybrid_v3_mtp custom_class deepseek_mtp dflash dots3_note_mtp draft_model dspark eagle eagle3 ernie_mtp exaone4_5_mtp exaone_moe_mtp extract_hidden_states gemma4_mtp glm4_moe_lite_mtp glm4_moe_mtp glm5_next_mtp glm_ocr_mtp hy_v3_mtp hy_v4_mtp inkling_mtp kimi_k3_mtp longcat_flash_mtp medusa mimo_mtp mimo_v2_mtp minimax_m3_mtp mlp_speculator mtp nemotron_h_mtp ngram ngram_gpu pangu_ultra_moe_mtp qwen3_5_mtp qwen3_next_mtp qwen4_exp_mtp step3p5_mtp suffix None' ;;
-    --performance-mode) kind=choice words='balanced interactivity throughput' ;;
+    --model | --tokenizer | --spec-model) kind='model' ;;
+    --served-model-name | --max-model-len | --block-size | --workers | --decode-workers | --worker-tp | --decode-tp | --engine-threads | --processors | --kv-overlap-weight | --kv-temperature | --prefill-workers | --prefill-tp | --max-local-prefill-length | --max-prefill-queue-size | --kv-arena-bytes | --prefill-alarm | --host | --http-port | --api-key | --max-body-bytes | --max-inflight | --drain-timeout | --lora-modules | --default-chat-template-kwargs | --response-role | --tool-call-parser | --tool-server | --max-log-len | --cohere-format | --fingerprint-value | --tokenizer-mode | --seed | --allowed-media-domains | --revision | --code-revision | --tokenizer-revision | --quantization | --quantization-config | --max-logprobs | --config-format | --hf-overrides | --model-class-overrides | --pooler-config | --generation-config | --override-generation-config | --sleep-preserve-parameter-names | --model-impl | --logits-processors | --io-processor-plugin | --renderer-num-workers | --load-format | --safetensors-prefetch-num-threads | --safetensors-prefetch-block-size | --model-loader-extra-config | --ignore-patterns | --pt-load-map-location | --attention-backend | --mamba-backend | --mamba-cache-philox-rounds | --reasoning-parser | --distributed-executor-backend | --pipeline-parallel-size | --distributed-timeout-seconds | --cpu-distributed-timeout-seconds | --numa-bind-nodes | --numa-bind-cpus | --device-ids | --decode-context-parallel-size | --dcp-kv-cache-interleave-size | --cp-kv-cache-interleave-size | --prefill-context-parallel-size | --ubatch-size | --elastic-ep-max-dp-size | --dbo-decode-token-threshold | --dbo-prefill-token-threshold | --eplb-config | --max-parallel-loading-workers | --worker-cls | --worker-extension-cls | --fault-tolerance-config | --gpu-memory-utilization | --device-memory-utilization | --kv-cache-memory-bytes | --num-gpu-blocks-override | --prefix-cache-retention-interval | --kv-cache-dtype-skip-layers | --mamba-block-size | --prefix-match-unit | --replayssm-buffer-len | --kv-offloading-size | --cpu-offload-gb | --cpu-offload-params | --offload-group-size | --offload-num-in-group | --offload-prefetch-step | --offload-params | --limit-mm-per-prompt | --media-io-kwargs | --mm-processor-kwargs | --mm-processor-cache-gb | --mm-shm-cache-max-object-size-mb | --mm-encoder-attn-backend | --mm-encoder-fp8-scale-save-margin | --video-pruning-rate | --mm-ipc-gpu-memory-gb | --max-loras | --max-cpu-loras | --lora-target-modules | --default-mm-loras | --max-lora-cls-labels | --logging-config | --log-config-file | --show-hidden-metrics-for-version | --otlp-traces-endpoint | --kv-cache-metrics-sample | --custom-histogram-buckets | --max-num-batched-tokens | --max-num-scheduled-tokens | --max-num-seqs | --max-num-active-seqs | --max-num-queued-reqs | --max-num-queued-tokens | --long-prefill-token-threshold | --scheduler-cls | --watermark | --prefill-schedule-interval | --stream-interval | --cudagraph-capture-sizes | --max-cudagraph-capture-size | --ir-op-priority | --speculative-config | --spec-tokens | --watermark-config | --diffusion-config | --ec-transfer-config | --ec-manager-config | --compilation-config | --attention-config | --engram-config | --reasoning-config | --kernel-config | --additional-config | --structured-outputs-config | --aux-output-config | --profiler-config | --optimization-level | --weight-transfer-config) kind='word' ;;
+    --router) kind='choice' words='none random round-robin least-loaded kv' ;;
+    --kv-cost) kind='choice' words='blocks ancestor' ;;
+    --kv-transfer) kind='choice' words='shm nixl' ;;
+    --ui) kind='choice' words='auto dashboard plain none' ;;
+    --log-level) kind='choice' words='debug info warning error' ;;
+    --log-format) kind='choice' words='text json' ;;
+    --record | --config | --chat-template | --tool-parser-plugin | --reasoning-parser-plugin | --mm-encoder-fp8-scale-path | --mm-encoder-fp8-scale-save-path) kind='file' ;;
+    --gdn-prefill-backend) kind='choice' words='flashinfer triton cutedsl aiter_flydsl' ;;
+    --kda-prefill-backend) kind='choice' words='auto triton flashkda flashinfer fused' ;;
+    --kda-decode-backend) kind='choice' words='auto native flashinfer triton' ;;
+    --chat-template-content-format) kind='choice' words='auto openai string' ;;
+    --tool-strict-level) kind='choice' words='auto function parameter' ;;
+    --anthropic-disabled-thinking-effort) kind='choice' words='auto high low max medium none xhigh' ;;
+    --fingerprint-mode) kind='choice' words='custom full hash none' ;;
+    --runner) kind='choice' words='auto draft generate pooling' ;;
+    --convert) kind='choice' words='auto classify embed none' ;;
+    --dtype) kind='choice' words='auto bfloat16 float float16 float32 half' ;;
+    --hf-config-path | --allowed-local-media-path | --download-dir) kind='folder' ;;
+    --logprobs-mode) kind='choice' words='processed_logits processed_logprobs raw_logits raw_logprobs' ;;
+    --safetensors-load-strategy) kind='choice' words='eager lazy prefetch torchao None' ;;
+    --mamba-ssu-algorithm) kind='choice' words='auto horizontal simple vertical None' ;;
+    --dcp-comm-backend) kind='choice' words='a2a ag_rs None' ;;
+    --all2all-backend) kind='choice' words='allgather_reducescatter deepep_high_throughput deepep_low_latency deepep_v2 flashinfer_all2allv flashinfer_nvlink_one_sided flashinfer_nvlink_two_sided moonep mori_high_throughput mori_low_latency naive nixl_ep pplx' ;;
+    --expert-placement-strategy) kind='choice' words='linear round_robin' ;;
+    --kv-cache-dtype) kind='choice' words='auto bfloat16 float16 fp8 fp8_ds_mla fp8_e4m3 fp8_e5m2 fp8_inc fp8_per_token_head int4_per_token_head int8_per_token_head nvfp4 nvfp4_4over6 nvfp4_ds_mla turboquant_3bit_nc turboquant_4bit_nc turboquant_k3v4_nc turboquant_k8v4 ultraquant_4bit' ;;
+    --prefix-caching-hash-algo) kind='choice' words='sha256 sha256_cbor xxhash xxhash_cbor' ;;
+    --mamba-cache-dtype | --mamba-ssm-cache-dtype) kind='choice' words='auto bfloat16 float16 float32' ;;
+    --mamba-cache-mode) kind='choice' words='align none' ;;
+    --kv-offloading-backend) kind='choice' words='lmcache native' ;;
+    --offload-backend) kind='choice' words='auto prefetch uva' ;;
+    --mm-processor-cache-type) kind='choice' words='lru shm' ;;
+    --mm-hasher-algorithm) kind='choice' words='blake3 sha256 sha512' ;;
+    --mm-encoder-tp-mode) kind='choice' words='data weights' ;;
+    --mm-encoder-attn-dtype) kind='choice' words='fp8 None' ;;
+    --video-pruning-method) kind='choice' words='evs vidcom2' ;;
+    --mm-tensor-ipc) kind='choice' words='direct_rpc torch_shm' ;;
+    --mm-processor-device) kind='choice' words='auto cpu' ;;
+    --max-lora-rank) kind='choice' words='1 8 16 32 64 128 256 320 512' ;;
+    --lora-dtype) kind='choice' words='auto bfloat16 float16' ;;
+    --collect-detailed-traces) kind='choice' words='all model worker None' ;;
+    --per-request-spec-decode-metrics) kind='choice' words='detailed none summary' ;;
+    --jit-monitor-mode) kind='choice' words='error warn' ;;
+    --scheduling-policy) kind='choice' words='fcfs priority' ;;
+    --moe-backend) kind='choice' words='aiter aiter_mega_moe aiter_triton_mxfp4_bf16 auto b12x batched_triton cutlass deep_gemm deep_gemm_mega_moe emulation flashinfer_b12x flashinfer_cutedsl flashinfer_cutlass flashinfer_moe_ep_cutedsl flashinfer_moe_ep_mega_deep_gemm flashinfer_trtllm flydsl hpc humming marlin rdna3 triton triton_unfused' ;;
+    --linear-backend) kind='choice' words='aiter auto b12x conch cutlass deep_gemm emulation exllama fbgemm flashinfer_b12x flashinfer_cudnn flashinfer_cutedsl flashinfer_cutlass flashinfer_trtllm humming machete marlin torch triton xpu xpu_woq' ;;
+    --sparse-indexer-topk-backend) kind='choice' words='aiter auto cooperative deep_select flashinfer per_row persistent torch' ;;
+    --spec-method) kind='choice' words='bailing_hybrid_mtp bailing_hybrid_v3_mtp custom_class deepseek_mtp dflash dots3_note_mtp draft_model dspark eagle eagle3 ernie_mtp exaone4_5_mtp exaone_moe_mtp extract_hidden_states gemma4_mtp glm4_moe_lite_mtp glm4_moe_mtp glm5_next_mtp glm_ocr_mtp hy_v3_mtp hy_v4_mtp inkling_mtp kimi_k3_mtp longcat_flash_mtp medusa mimo_mtp mimo_v2_mtp minimax_m3_mtp mlp_speculator mtp nemotron_h_mtp ngram ngram_gpu pangu_ultra_moe_mtp qwen3_5_mtp qwen3_next_mtp qwen4_exp_mtp step3p5_mtp suffix None' ;;
+    --performance-mode) kind='choice' words='balanced interactivity throughput' ;;
     *) return 1 ;;
     esac
 }
@@ -79,7 +79,7 @@ _dynamo_llm() {
         flag=${current%%=*} start=$flag= current=${current#*=}
     fi
 
-    local command= children= options= arguments= kind=none words= serves= index
+    local command='' children='' options='' arguments='' kind=none words='' serves='' index
     for ((index = 1; index < COMP_CWORD; index++)); do
         case "$command ${COMP_WORDS[index]}" in
         ' completions' | ' top' | ' bench' | ' replay' | ' config' | ' config show' | ' config init' | ' doctor') command+=" ${COMP_WORDS[index]}" ;;
@@ -98,26 +98,26 @@ _dynamo_llm() {
     ' top')
         options='--url --api-key --once --json --watch --interval --web --web-host --web-port --help'
         case $flag in
-    --url | --api-key | --interval | --web-host | --web-port) kind=word ;;
+    --url | --api-key | --interval | --web-host | --web-port) kind='word' ;;
         esac
         ;;
     ' bench')
         options='--model --api-key --endpoint --systems --sessions --turns --system-tokens --user-tokens --output-tokens --trace --length-scale --seed --concurrency --rate --speed --requests --duration --timeout --rounds --warmup --slo-ttft --slo-itl --json --csv --help'
         case $flag in
-    --model) kind=model ;;
-    --api-key | --systems | --sessions | --turns | --system-tokens | --user-tokens | --output-tokens | --length-scale | --seed | --concurrency | --rate | --speed | --requests | --duration | --timeout | --rounds | --warmup | --slo-ttft | --slo-itl) kind=word ;;
-    --endpoint) kind=choice words='chat completions' ;;
-    --trace) kind=file ;;
+    --model) kind='model' ;;
+    --api-key | --systems | --sessions | --turns | --system-tokens | --user-tokens | --output-tokens | --length-scale | --seed | --concurrency | --rate | --speed | --requests | --duration | --timeout | --rounds | --warmup | --slo-ttft | --slo-itl) kind='word' ;;
+    --endpoint) kind='choice' words='chat completions' ;;
+    --trace) kind='file' ;;
         esac
         arguments='word '
         ;;
     ' replay')
         options='--policy --speed --workers --prefill-workers --conditional-disagg --max-local-prefill-length --profile --kv-blocks --block-size --tokenizer --rate --output-tokens --seed --slo-ttft --slo-itl --json --csv --plot --help'
         case $flag in
-    --policy | --speed | --workers | --prefill-workers | --max-local-prefill-length | --kv-blocks | --block-size | --rate | --output-tokens | --seed | --slo-ttft | --slo-itl) kind=word ;;
-    --profile) kind=file words='cpu-tiny gpu-70b gpu-8b' ;;
-    --tokenizer) kind=model ;;
-    --plot) kind=file ;;
+    --policy | --speed | --workers | --prefill-workers | --max-local-prefill-length | --kv-blocks | --block-size | --rate | --output-tokens | --seed | --slo-ttft | --slo-itl) kind='word' ;;
+    --profile) kind='file' words='cpu-tiny gpu-70b gpu-8b' ;;
+    --tokenizer) kind='model' ;;
+    --plot) kind='file' ;;
         esac
         arguments='file '
         ;;

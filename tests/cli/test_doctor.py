@@ -156,8 +156,8 @@ FAIL, WARN = Level.FAIL, Level.WARN
         ({"cpu_flags": frozenset({"sse4"})}, FAIL, "CPU", "without AVX2", "newer"),
         ({"plan": plan(workers="5")}, WARN, "CPU", "5 engines share 4 cores", "--workers"),
         (
-            {"machine": replace(CPU, available_bytes=3 * GIB)},
-            *(WARN, "memory", "3.0 GiB of 24.0 GiB", "free some"),
+            {"machine": replace(CPU, available_bytes=7 * GIB // 2)},
+            *(WARN, "memory", "3.5 GiB of 24.0 GiB", "free some"),
         ),
         ({"open_files": 100}, FAIL, "open files", "too few", "ulimit"),
         ({"open_files": 1000}, WARN, "open files", "1000 may be open", "ulimit"),
@@ -243,6 +243,9 @@ def test_engines_of_several_gpus_need_shared_memory() -> None:
             Shape(8, 8, 256, 128, 8192, "bfloat16"),
         ),
         ({"model_type": "mamba"}, None),
+        (LLAMA | {"num_attention_heads": 0}, None),
+        (LLAMA | {"kv_lora_rank": "many"}, None),
+        (LLAMA | {"text_config": 3}, None),
     ],
 )
 def test_the_shape_of_a_model(config: dict[str, Any], shape: Shape | None) -> None:
@@ -263,6 +266,14 @@ def test_the_shape_of_a_model(config: dict[str, Any], shape: Shape | None) -> No
         ),
         (
             replace(
+                WELL,
+                model=replace(HERE, config=LLAMA),
+                environment={"VLLM_CPU_KVCACHE_SPACE": "2"},
+            ),
+            *(128, 2 * GIB // (128 * 1024)),
+        ),
+        (
+            replace(
                 ON_GPU,
                 model=replace(HERE, config=LLAMA, weights_bytes=16 * GIB),
                 engine_options={"--kv-cache-dtype": "fp8"},
@@ -276,6 +287,11 @@ def test_what_a_model_needs(facts: Facts, kv_token_kib: int, tokens: int) -> Non
     assert needs is not None
     assert needs.kv_token_bytes == kv_token_kib * 1024
     assert needs.tokens_fit == tokens
+
+
+def test_a_model_without_a_growing_cache_has_no_such_needs() -> None:
+    config = LLAMA | {"layer_types": ["linear_attention"] * 32}
+    assert needs_of(replace(WELL, model=replace(HERE, config=config))) is None
 
 
 # -- looking ---------------------------------------------------------------------------------------
@@ -381,6 +397,8 @@ def test_where_a_model_is(cache: Path, tmp_path: Path) -> None:
     assert gather._model(str(folder)) == replace(expected, name=str(folder))
     (folder / "config.json").write_text("{")
     assert "cannot be read" in gather._model("acme/big").problem
+    (folder / "config.json").write_text("[]")
+    assert "holds no object" in gather._model("acme/big").problem
 
 
 def test_options_of_serving_make_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:

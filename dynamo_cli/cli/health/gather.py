@@ -245,6 +245,9 @@ def _model(name: str) -> ModelFiles:
     except (OSError, ValueError) as error:
         problem = f"{folder / 'config.json'} cannot be read: {error}"
         return ModelFiles(name, Place.NOWHERE, problem=problem)
+    if not isinstance(config, dict):
+        problem = f"{folder / 'config.json'} holds no object"
+        return ModelFiles(name, Place.NOWHERE, problem=problem)
     return ModelFiles(name, Place.HERE, config=config, weights_bytes=_weights_bytes(folder))
 
 

@@ -11,8 +11,13 @@ from dynamo_cli.cli.machine import MIB, Machine
 from dynamo_cli.cli.resolve import GPU_SHARE
 from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, ServeConfig
 
+GIB = 1024 * MIB
+
 PROCESS_BYTES = 700 * MIB
 """Of a process with vLLM in it, beside weights and cache; measured on a CPU."""
+
+TREE_BYTES = 2 * PROCESS_BYTES
+"""Of all processes but the engines: the zygote, a processor, and small ones."""
 
 GPU_OVERHEAD_BYTES = 2048 * MIB
 """CUDA's context, graphs and the largest activations; a rule of thumb."""
@@ -52,7 +57,8 @@ class Needs:
         context_tokens: the longest request.
         kv_bytes: that the cache gets.
         engine_bytes: all together.
-        available_bytes: of main memory for all engines, or of the smallest GPU for one.
+        available_bytes: for one engine of the smallest GPU, or for all of main memory beside
+            what the other processes take.
         engines: that are to be started.
         engines_fit: how many would fit.
     """
@@ -73,30 +79,38 @@ class Needs:
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
-    """None when the file lacks what every transformer has."""
-    text = config.get("text_config") or config
+    """None when the file lacks what every transformer has, or says nonsense."""
     try:
-        heads = int(text["num_attention_heads"])
-        layers = int(text["num_hidden_layers"])
-        head_dim = int(text.get("head_dim") or text["hidden_size"] // heads)
+        return _shape(config.get("text_config") or config, config)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    kinds = text.get("layer_types") or []
-    # Layers with linear attention keep a state of one size, however long the text.
-    kept = sum("attention" in kind and "linear" not in kind for kind in kinds) if kinds else layers
-    compressed = text.get("kv_lora_rank")
+
+
+def _shape(text: Mapping[str, Any], config: Mapping[str, Any]) -> Shape:
+    heads = int(text["num_attention_heads"])
+    head_dim = int(text.get("head_dim") or text["hidden_size"] // heads)
+    compressed = int(text.get("kv_lora_rank") or 0)
+    rotated = int(text.get("qk_rope_head_dim") or 0)
     return Shape(
-        layers=kept,
+        layers=_layers_that_keep(text),
         kv_heads=1 if compressed else int(text.get("num_key_value_heads") or heads),
-        head_size=compressed + text.get("qk_rope_head_dim", 0) if compressed else 2 * head_dim,
+        head_size=compressed + rotated if compressed else 2 * head_dim,
         head_dim=head_dim,
         context=int(text.get("max_position_embeddings") or 0),
         dtype=str(text.get("dtype") or text.get("torch_dtype") or config.get("dtype") or "float16"),
     )
 
 
+def _layers_that_keep(text: Mapping[str, Any]) -> int:
+    """Layers with linear attention keep a state of one size, however long the text."""
+    kinds = text.get("layer_types")
+    if kinds is None:
+        return int(text["num_hidden_layers"])
+    return sum("attention" in str(kind) and "linear" not in str(kind) for kind in kinds)
+
+
 def needs_of(facts: Facts) -> Needs | None:
-    """None without a model, its files or a plan."""
+    """None without a model, its files or a plan, and where no cache grows with the text."""
     if facts.model is None or facts.plan is None or facts.machine is None:
         return None
     shape = shape_of(facts.model.config)
@@ -109,21 +123,23 @@ def needs_of(facts: Facts) -> Needs | None:
     per_token = (
         shape.layers * -(-shape.kv_heads // tp) * shape.head_size * _kv_bytes(shape, options)
     )
+    if per_token == 0:
+        return None
     if facts.machine.gpus:
         return _on_gpus(facts, facts.machine, weights // tp, per_token, context)
-    return _on_cpu(facts.plan, options, facts.machine, (weights, per_token, context))
+    return _on_cpu(facts, facts.machine, weights, per_token, context)
 
 
-def _on_cpu(
-    plan: ServeConfig, options: Mapping[str, str], machine: Machine, model: tuple[int, int, int]
-) -> Needs:
-    weights, per_token, context = model
+def _on_cpu(facts: Facts, machine: Machine, weights: int, per_token: int, context: int) -> Needs:
+    plan, options = facts.plan, facts.engine_options
+    assert plan is not None
+    space = _number(facts.environment.get("VLLM_CPU_KVCACHE_SPACE", ""))
     wanted = max(LEAST_KV_BYTES, FULL_CONTEXTS * context * per_token)
     kv = min(wanted, plan.engine.kv_cache_limit_bytes)
-    kv = _number(options.get("--kv-cache-memory-bytes", "")) or kv
+    kv = _number(options.get("--kv-cache-memory-bytes", "")) or (space * GIB) or kv
     each = weights + kv + PROCESS_BYTES
     engines = len(plan.engine_devices) + len(plan.prefill_devices)
-    available = machine.available_bytes
+    available = max(0, machine.available_bytes - TREE_BYTES)
     return Needs(weights, per_token, context, kv, each, available, engines, available // each)
 
 

@@ -39,7 +39,7 @@ _dynamo_llm() {{
         flag=${{current%%=*}} start=$flag= current=${{current#*=}}
     fi
 
-    local command= children= options= arguments= kind=none words= serves= index
+    local command='' children='' options='' arguments='' kind=none words='' serves='' index
     for ((index = 1; index < COMP_CWORD; index++)); do
         case "$command ${{COMP_WORDS[index]}}" in
         {paths}) command+=" ${{COMP_WORDS[index]}}" ;;
@@ -136,7 +136,7 @@ def _cases(options: Iterable[Option]) -> str:
         value = option.value
         if value.kind is Kind.NONE or (value.optional and value.kind is Kind.WORD):
             continue
-        assigned = f"kind={value.kind}" + (
+        assigned = f"kind='{value.kind}'" + (
             f" words='{' '.join(value.words)}'" if value.words else ""
         )
         by_value.setdefault(assigned, []).extend(option.flags)
