@@ -13,6 +13,9 @@ import time
 from pathlib import Path
 
 ANSWER_S = 30.0
+PATH = "/usr/bin:/bin"
+"""Without our command: scripts that asked it for anything would find nothing."""
+
 ALL = "\x14"  # Ctrl-T: insert every match
 """Each shell is told to insert all matches at this key, so that the line is the answer."""
 
@@ -46,7 +49,7 @@ class Terminal:
         self._primary = primary
         environment = {
             "HOME": str(home),
-            "PATH": os.environ["PATH"],
+            "PATH": PATH,
             "TERM": "dumb",
             "LC_ALL": "C.UTF-8",
             "HISTFILE": "",
@@ -109,7 +112,7 @@ class Fish:
             text=True,
             check=True,
             cwd=self._home,
-            env={"HOME": str(self._home), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            env={"HOME": str(self._home), "PATH": PATH, "LC_ALL": "C.UTF-8"},
             timeout=ANSWER_S,
         )
         assert not done.stderr, done.stderr

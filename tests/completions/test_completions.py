@@ -17,7 +17,7 @@ from tests.cli.test_command import command
 from tests.completions.terminal import Fish, Terminal
 
 FOLDER = Path(__file__).parents[2] / "completions"
-SLOW_S = 5.0
+SLOW_S = 10.0
 """Far above what it takes: this says only that nothing heavy is started."""
 
 
