@@ -56,6 +56,7 @@ def test_the_parameters_of_kv_reach_the_router() -> None:
     [
         ({"workers": "0"}, "--workers is a number"),
         ({"workers": "two"}, "not 'two'"),
+        ({"enable_admin": True}, "--enable-admin needs an --api-key"),
         ({"workers": "2", "router": "none"}, "--router none is for one worker"),
         ({"workers": "2", "kv_temperature": 0.5}, "belong to --router kv"),
         ({"prefill_tp": 2}, "--prefill-tp belongs to --prefill-workers"),

@@ -25,6 +25,7 @@ from dynamo_cli.messages import (
     Head,
     LinkDown,
     Message,
+    Operate,
     Phase,
     PhaseChange,
     ProcessState,
@@ -62,7 +63,7 @@ class Neighbour:
         self.process = process
         self.inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._frontend = frontend
-        self._decoder = Decoder(ToProcessor | SetPlacement)
+        self._decoder = Decoder(ToProcessor | SetPlacement | Operate)
         self._control, socket_ = Control.pair()
         self._board = Switchboard(socket_, self)
         self._board.attach(asyncio.get_running_loop())
@@ -286,7 +287,7 @@ def table(serving: bool, reason: str = "", **phases: Phase) -> ProcessTable:
         )
         for process in (FRONTEND, PROCESSOR, WORKER)
     ]
-    return ProcessTable(states, serving, reason)
+    return ProcessTable(states, serving, reason, workers=1)
 
 
 def answer(submit: Submit, body: bytes = b'{"ok":true}', status: int = 200) -> Reply:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dynamo_cli.messages import Usage, WorkerStats
+from dynamo_cli.messages import Phase, ProcessState, ProcessTable, Usage, WorkerStats
 from dynamo_cli.telemetry.fold import Fold
 from dynamo_cli.telemetry.meter import Histogram, Meter
 from dynamo_cli.telemetry.window import SECOND_NS, WindowSamples, WindowSum
+from dynamo_cli.topology import Role
 
 
 def test_a_window_sum_forgets_what_is_older() -> None:
@@ -65,3 +66,24 @@ def test_traffic_counts_what_requests_used() -> None:
     assert traffic.hit_ratio == 0.8
     assert traffic.requests_per_s == 0.2
     assert sum(meter.e2e.counts) == 1, "what failed says nothing about how long answers take"
+
+
+def test_a_worker_that_is_no_longer_part_of_the_tree_is_forgotten() -> None:
+    def table(*workers: int) -> ProcessTable:
+        states = [
+            ProcessState(f"worker {worker}", Role.WORKER, worker, Phase.READY, "", 1, 0, 0, 0)
+            for worker in workers
+        ]
+        return ProcessTable(states, serving=True, reason="", workers=len(workers))
+
+    fold = Fold(Meter(), ("tiny",), 0)
+    fold.apply(table(0, 1), 0)
+    fold.apply(WorkerStats(1, 2, 1, 0.5, 100, 40, 300, 20, 0, 9, 0), 0)
+    fold.worker_gone(1)
+    assert [view.worker for view in fold.snapshot(0, {}, 0).workers] == [0, 1]
+    fold.apply(table(0), 0)
+    snapshot = fold.snapshot(0, {}, 0)
+    assert [view.worker for view in snapshot.workers] == [0]
+    assert snapshot.target_workers == 1
+    fold.apply(table(0, 1), 0)
+    assert fold.snapshot(0, {}, 0).workers[1].steps == 0

@@ -1,0 +1,212 @@
+"""What changes a running server: who may, what reaches whom, and what fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from dynamo_cli.config import FIRST_ADAPTER_NUMBER, Adapter, AdapterTable, FrontendConfig
+from dynamo_cli.messages import (
+    AdaptersChanged,
+    Endpoint,
+    Operate,
+    Operated,
+    Operation,
+    Reply,
+    Rescale,
+    Rescaled,
+    Submit,
+)
+from tests.frontend.stage import PROCESSOR, WORKER, Neighbour, Stage, table
+
+KEY = "sesame"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+ADMIN = FrontendConfig(port=0, api_keys=(KEY,), admin=True)
+LOAD, UNLOAD = Endpoint.LOAD_ADAPTER, Endpoint.UNLOAD_ADAPTER
+COMMANDS = [
+    ("POST", LOAD),
+    ("POST", UNLOAD),
+    ("POST", "/sleep"),
+    ("POST", "/wake_up"),
+    ("GET", "/is_sleeping"),
+    ("POST", "/reset_prefix_cache"),
+    ("POST", "/dynamo/workers"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), COMMANDS)
+def test_without_the_option_there_is_no_such_path(method: str, path: str) -> None:
+    async def scenario() -> None:
+        async with Stage(FrontendConfig(port=0, api_keys=(KEY,)), serving=False) as stage:
+            status, _, body = await stage.ask(method, path, headers=HEADERS)
+            assert status == 404
+            assert "--enable-admin" in body["error"]["message"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("method", "path"), COMMANDS)
+def test_without_a_key_nobody_may(method: str, path: str) -> None:
+    async def scenario() -> None:
+        async with Stage(ADMIN, serving=False) as stage:
+            status, _, body = await stage.ask(method, path)
+            assert (status, body["error"]["code"]) == (401, "invalid_api_key")
+
+    asyncio.run(scenario())
+
+
+def test_the_number_of_workers_is_the_supervisors_to_change() -> None:
+    async def scenario() -> None:
+        async with Stage(ADMIN) as stage:
+            shown = (await stage.get("/dynamo/workers", headers=HEADERS))[2]
+            assert shown == {
+                "count": 1,
+                "target": 1,
+                "workers": [{"name": "worker 0", "phase": "ready"}],
+            }
+            asked = asyncio.create_task(post(stage, "/dynamo/workers", {"count": 3}))
+            assert (await stage.report(Rescale)).count == 3
+            stage.tell(Rescaled(3))
+            status, _, body = await asked
+            assert (status, body["count"], body["target"]) == (202, 1, 3)
+            asked = asyncio.create_task(post(stage, "/dynamo/workers", {"count": 9}))
+            await stage.report(Rescale)
+            stage.tell(Rescaled(3, "Conflict", "there is no GPU for one more."))
+            status, _, body = await asked
+            assert (status, body["error"]["code"]) == (409, "conflict")
+
+    asyncio.run(scenario())
+
+
+async def post(stage: Stage, path: str, body: Any = None) -> tuple[int, Any, Any]:
+    return await stage.post(path, data=json.dumps(body or {}).encode(), headers=HEADERS)
+
+
+async def change(processor: Neighbour, endpoint: Endpoint, error: str = "") -> Adapter:
+    """A processor is told to load or unload an adapter, and does or does not."""
+    submit = await processor.take(Submit)
+    assert submit.endpoint == endpoint
+    body = json.dumps({"error": {"message": "it is broken"}}) if error else "{}"
+    status = 400 if error else 200
+    processor.send(Reply(submit.request_id, status, "application/json", body.encode(), error=error))
+    return Adapter(**json.loads(submit.body))
+
+
+def test_an_adapter_reaches_the_processors_of_now_and_of_later() -> None:
+    async def scenario() -> None:
+        async with Stage(ADMIN) as stage:
+            load = {"lora_name": "one", "lora_path": "/one"}
+            asked = asyncio.create_task(post(stage, LOAD, load))
+            one = Adapter("one", "/one", FIRST_ADAPTER_NUMBER)
+            assert await change(stage.processor, LOAD) == one
+            assert (await stage.report(AdaptersChanged)).table.adapters == (one,)
+            assert (await asked)[0] == 200
+            stage.processor.die()
+            reborn = await stage.neighbour(PROCESSOR)
+            stage.tell(table(serving=True))
+            assert await change(reborn, LOAD) == one
+            asked = asyncio.create_task(post(stage, UNLOAD, {"lora_name": "one"}))
+            await stage.report(AdaptersChanged)
+            assert await change(reborn, UNLOAD) == one
+            assert (await asked)[0] == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_number_is_never_given_twice() -> None:
+    """Else engines would take another adapter for one that they have."""
+
+    async def scenario() -> None:
+        async with Stage(ADMIN) as stage:
+            numbers = []
+            for error in ("", "InvalidRequest", ""):
+                name = f"adapter {len(numbers)}"
+                load = {"lora_name": name, "lora_path": "/x"}
+                asked = asyncio.create_task(post(stage, LOAD, load))
+                numbers.append((await change(stage.processor, LOAD, error)).number)
+                if error:  # whoever has loaded it forgets it again
+                    assert (await change(stage.processor, UNLOAD)).number == numbers[-1]
+                changed = await stage.report(AdaptersChanged)
+                assert changed.table.last_number == numbers[-1]
+                status, _, body = await asked
+                assert status == (400 if error else 200)
+                assert not error or body["error"]["message"] == "it is broken"
+            assert len(set(numbers)) == 3
+            assert [adapter.name for adapter in changed.table.adapters] == [
+                "adapter 0",
+                "adapter 2",
+            ]
+
+    asyncio.run(scenario())
+
+
+def test_the_next_life_knows_what_the_last_has_loaded() -> None:
+    async def scenario() -> None:
+        one = Adapter("one", "/one", 1005)
+        config = FrontendConfig(
+            port=0, api_keys=(KEY,), admin=True, adapters=AdapterTable((one,), 1007)
+        )
+        async with Stage(config, serving=False) as stage:
+            processor = await stage.neighbour(PROCESSOR)
+            stage.tell(table(serving=True))
+            assert await change(processor, LOAD) == one
+            load = {"lora_name": "two", "lora_path": "/two"}
+            asked = asyncio.create_task(post(stage, LOAD, load))
+            assert (await change(processor, LOAD)).number == 1008
+            assert (await asked)[0] == 200
+
+    asyncio.run(scenario())
+
+
+def test_orders_reach_every_engine_and_answers_are_summed_up() -> None:
+    async def scenario() -> None:
+        async with Stage(ADMIN) as stage:
+            worker = await stage.neighbour(WORKER)
+            asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
+            order = await worker.take(Operate)
+            assert order.operation == Operation.RESET_PREFIX_CACHE
+            worker.send(Operated(order.call_id, result=True))
+            assert (await asked)[2] == {"success": True, "engines": {"worker 0": True}}
+            asked = asyncio.create_task(post(stage, "/sleep?level=2&mode=wait"))
+            order = await worker.take(Operate)
+            assert (order.level, order.wait) == (2, True)
+            worker.send(Operated(order.call_id, False, "Conflict", "it cannot."))
+            status, _, body = await asked
+            assert (status, body["error"]["message"]) == (409, "worker 0: it cannot.")
+            asked = asyncio.create_task(stage.get("/is_sleeping", headers=HEADERS))
+            await worker.take(Operate)
+            worker.die()
+            assert (await asked)[0] == 503
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", [Endpoint.MESSAGES, Endpoint.COUNT_TOKENS])
+def test_messages_fail_in_anthropics_shape(path: str) -> None:
+    async def scenario() -> None:
+        async with Stage(FrontendConfig(port=0, api_keys=(KEY,)), serving=False) as stage:
+            for headers, status, kind in (
+                ({}, 401, "authentication_error"),
+                ({"x-api-key": "wrong"}, 401, "authentication_error"),
+                ({"x-api-key": KEY}, 503, "overloaded_error"),
+            ):
+                got, _, body = await stage.post(path, headers=headers)
+                assert (got, body["type"], body["error"]["type"]) == (status, "error", kind)
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_of_messages_breaks_off_in_anthropics_shape() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            _, client = await stage.stream(Endpoint.MESSAGES)
+            stage.processor.die()
+            event, data = (await client.chunk()).decode().strip().split("\n")
+            assert event == "event: error"
+            body = json.loads(data.removeprefix("data: "))
+            assert (body["type"], body["error"]["type"]) == ("error", "overloaded_error")
+
+    asyncio.run(scenario())

@@ -1,0 +1,82 @@
+"""Where a processor sends requests while workers are told to end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from dynamo_cli.messages import Released, RouteAnswer, RouteQuery
+from dynamo_cli.processor.placement import ROUTER, Placement
+from dynamo_cli.topology import ProcessId
+
+
+class FakeSwitchboard:
+    """Keeps what is sent; a router answers with the workers in `answers`, one after the other."""
+
+    def __init__(self, *answers: int) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+        self.reports: list[Any] = []
+        self.placement: Placement
+
+    def send(self, peer: ProcessId, message: Any) -> bool:
+        if peer == ROUTER and isinstance(message, RouteQuery):
+            self.asked += 1
+            answer = RouteAnswer(message.request_id, self.answers.pop(0), 0)
+            asyncio.get_running_loop().call_soon(self.placement.answered, answer)
+        return True
+
+    def report(self, message: Any) -> None:
+        self.reports.append(message)
+
+    def refused_sends(self) -> int:
+        return 0
+
+
+def placement(board: FakeSwitchboard, workers: int = 2) -> Placement:
+    board.placement = Placement(board, routed=True)  # type: ignore[arg-type]
+    for worker in range(workers):
+        board.placement.worker_ready(worker)
+    return board.placement
+
+
+def place(where: Placement, name: str) -> int:
+    return asyncio.run(where.place(RouteQuery(name, name, 1))).worker
+
+
+def test_a_retired_worker_is_released_when_its_requests_are_over() -> None:
+    board = FakeSwitchboard(1, 1, 0)
+    where = placement(board)
+    assert [place(where, name) for name in "abc"] == [1, 1, 0]
+    where.worker_retired(1)
+    assert where.ready_workers() == [0]
+    where.ended("a")
+    where.ended("c")
+    assert board.reports == []
+    where.ended("b")
+    assert board.reports == [Released(1)]
+
+
+def test_one_that_has_nothing_is_released_at_once() -> None:
+    board = FakeSwitchboard()
+    placement(board).worker_retired(1)
+    assert board.reports == [Released(1)]
+
+
+def test_a_router_that_has_not_heard_of_it_is_asked_again() -> None:
+    board = FakeSwitchboard(1, 1, 0)
+    where = placement(board)
+    where.worker_retired(1)
+    assert place(where, "a") == 0
+    assert board.asked == 3
+    assert where.unrouted == 0
+
+
+def test_an_engine_that_comes_up_too_late_gets_nothing_until_its_next_life() -> None:
+    where = placement(FakeSwitchboard(), workers=1)
+    where.worker_retired(1)
+    where.worker_ready(1)
+    assert where.ready_workers() == [0]
+    where.worker_gone(1)
+    where.worker_ready(1)
+    assert where.ready_workers() == [0, 1]

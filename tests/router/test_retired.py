@@ -1,0 +1,41 @@
+"""Workers that are to end: no more requests for them, and what they have still counts."""
+
+from __future__ import annotations
+
+from dynamo_cli.messages import Placed
+from tests.router.test_state import holding, place, query, ready, state
+
+
+def test_a_retired_worker_gets_nothing_more() -> None:
+    router = state(workers=2)
+    holding(router, 1, 1, 2, 3)
+    assert place(router, query("a", 1, 2, 3)) == 1
+    router.worker_retired(1)
+    assert place(router, query("b", 1, 2, 3)) == 0
+    assert "a" in router.ledger.entries
+    router.end("a")
+    assert "a" not in router.ledger.entries
+
+
+def test_it_stays_retired_until_it_is_gone() -> None:
+    router = state("least-loaded", workers=1)
+    router.worker_retired(1)
+    router.worker_up(ready(1))  # it was still loading
+    assert list(router.ledger.books) == [0]
+    router.worker_down(1)
+    router.worker_up(ready(1))  # its next life
+    assert sorted(router.ledger.books) == [0, 1]
+
+
+def test_without_any_other_worker_nobody_takes_a_request() -> None:
+    router = state("least-loaded", workers=1)
+    router.worker_retired(0)
+    assert place(router, query("a", 1)) == -1
+
+
+def test_what_processors_say_of_its_requests_is_taken() -> None:
+    router = state("least-loaded", workers=2)
+    router.worker_retired(1)
+    router.placed(0, Placed("a", 1, 10, prefilled=True), 0)
+    router.worker_down(1)
+    assert not router.ledger.entries

@@ -1,0 +1,143 @@
+"""Plans with more and fewer workers, and how workers are seen out."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dynamo_cli.config import EngineConfig, FrontendConfig, RouterConfig, ServeConfig
+from dynamo_cli.errors import Conflict, InvalidRequest
+from dynamo_cli.messages import Phase, Retire, SetPhase, Stop
+from dynamo_cli.supervisor.retirement import Retirements
+from dynamo_cli.supervisor.scaling import MOST_WORKERS, rescaled
+from dynamo_cli.topology import ProcessId, Role
+
+WORKER, PROCESSOR = ProcessId(Role.WORKER, 1), ProcessId(Role.PROCESSOR, 0)
+OTHER_PROCESSOR, ROUTER = ProcessId(Role.PROCESSOR, 1), ProcessId(Role.ROUTER)
+
+
+def plan(devices: tuple[tuple[int, ...], ...] = ((),), **more: Any) -> ServeConfig:
+    options = {"router": RouterConfig("kv"), "engine_devices": devices} | more
+    return ServeConfig(EngineConfig("tiny", "tiny", ("tiny",)), FrontendConfig(), **options)
+
+
+@pytest.mark.parametrize(
+    ("config", "count", "devices"),
+    [
+        (plan(), 3, ((), (), ())),
+        (plan(((), (), ())), 1, ((),)),
+        (plan(((0,),), gpus=(0, 1, 2)), 3, ((0,), (1,), (2,))),
+        (plan(((0, 1),), gpus=(0, 1, 2, 3, 4)), 2, ((0, 1), (2, 3))),
+        (plan(((1,),), prefill_devices=((0,),), gpus=(1, 2)), 2, ((1,), (2,))),
+        (plan(((0,), (1,), (2,)), gpus=(0, 1, 2)), 2, ((0,), (1,))),
+        (plan(router=None), 1, ((),)),
+    ],
+)
+def test_new_workers_get_devices_that_no_engine_has(
+    config: ServeConfig, count: int, devices: tuple[tuple[int, ...], ...]
+) -> None:
+    assert rescaled(config, count).engine_devices == devices
+
+
+@pytest.mark.parametrize(
+    ("config", "count", "error", "says"),
+    [
+        (plan(), 0, InvalidRequest, "from 1 to"),
+        (plan(), MOST_WORKERS + 1, InvalidRequest, "from 1 to"),
+        (plan(router=None), 2, Conflict, "start with --router"),
+        (plan(((0,),), gpus=(0,)), 2, Conflict, "one more worker needs 1 GPU, "),
+        (plan(((0, 1),), gpus=(0, 1, 2)), 2, Conflict, "one more worker needs 2 GPUs, "),
+        (plan(((1,),), prefill_devices=((0,),), gpus=(0, 1)), 2, Conflict, "has an engine"),
+    ],
+)
+def test_what_cannot_be_says_why(
+    config: ServeConfig, count: int, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        rescaled(config, count)
+
+
+class FakeChild:
+    """A child that keeps what it is told."""
+
+    def __init__(self, process: ProcessId, phase: Phase = Phase.READY) -> None:
+        self.process = process
+        self.phase = phase
+        self.gone = asyncio.Event()
+        self.told: list[Any] = []
+        self.killed = 0
+        self.control = SimpleNamespace(send=self.told.append)
+
+    def move_to(self, phase: Phase, reason: str) -> None:
+        self.phase = phase
+
+    def kill(self) -> None:
+        self.killed += 1
+        self.gone.set()
+
+
+def retire(retirements: Retirements, worker: FakeChild, *others: FakeChild) -> asyncio.Task[None]:
+    work = retirements.retire(worker, others)  # type: ignore[arg-type]
+    return asyncio.create_task(work)  # type: ignore[arg-type]
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_worker_stops_when_nobody_uses_it() -> None:
+    async def scenario() -> None:
+        retirements = Retirements(60, 60)
+        worker, router = FakeChild(WORKER), FakeChild(ROUTER)
+        processors = FakeChild(PROCESSOR), FakeChild(OTHER_PROCESSOR)
+        task = retire(retirements, worker, router, *processors)
+        assert WORKER in retirements
+        assert worker.phase is Phase.DRAINING
+        assert [other.told for other in (router, *processors)] == [[Retire(1)]] * 3
+        await settled()
+        retirements.released(PROCESSOR, WORKER)
+        await settled()
+        assert worker.told == [SetPhase(Phase.DRAINING)]
+        retirements.ended(OTHER_PROCESSOR)  # who is gone uses nothing
+        await settled()
+        assert worker.told == [SetPhase(Phase.DRAINING), Stop()]
+        assert not worker.killed
+        worker.gone.set()
+        await task
+        retirements.ended(WORKER)
+        assert WORKER not in retirements
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("drain_s", "stop_s"), [(0.01, 60), (60, 0.01)])
+def test_time_runs_out(drain_s: float, stop_s: float) -> None:
+    async def scenario() -> None:
+        retirements = Retirements(drain_s, stop_s)
+        worker = FakeChild(WORKER)
+        task = retire(retirements, worker, FakeChild(PROCESSOR))
+        await settled()
+        if drain_s > 1:
+            retirements.released(PROCESSOR, WORKER)
+            await task
+            assert worker.killed
+        else:
+            while Stop() not in worker.told:
+                await asyncio.sleep(0.005)
+            worker.gone.set()
+            await task
+
+    asyncio.run(scenario())
+
+
+def test_who_does_not_listen_yet_is_killed_at_once() -> None:
+    async def scenario() -> None:
+        worker = FakeChild(WORKER, Phase.LOADING)
+        await retire(Retirements(60, 60), worker)
+        assert worker.killed
+
+    asyncio.run(scenario())
