@@ -11,7 +11,6 @@ from typing import Any, NoReturn, cast
 import typer
 from typer.core import TyperCommand
 
-from dynamo_cli import __version__
 from dynamo_cli.cli import commands, flags, settings
 from dynamo_cli.cli.resolve import Typed
 from dynamo_cli.errors import DynamoError, UsageError
@@ -93,9 +92,6 @@ def serve(
 
     Every other option goes to vLLM's engine: [b]--max-num-seqs 64[/b], [b]--dtype=float32[/b] ...
     """
-    if version:
-        typer.echo(f"{PROGRAM} {__version__}")
-        return
     if not model:
         raise UsageError("--model is missing; --model demo is a good first try.")
     if as_json and not dry_run:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dynamo_cli import __version__
 from dynamo_cli.cli import settings
 from dynamo_cli.cli.resolve import LOG_FORMATS, ROUTERS
 from dynamo_cli.config import KV_COSTS, KV_TRANSFERS
@@ -48,6 +49,12 @@ else:
 
 def _option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002
     return typer.Option(*names, rich_help_panel=panel, help=help, **more)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dynamo-llm {__version__}")
+        raise typer.Exit
 
 
 Model = Annotated[
@@ -345,4 +352,13 @@ DryRun = Annotated[
     bool, _option("--dry-run", panel=INTERFACE, help="Show the plan and start nothing.")
 ]
 AsJson = Annotated[bool, _option("--json", panel=INTERFACE, help="With --dry-run: as JSON.")]
-Version = Annotated[bool, _option("--version", panel=INTERFACE, help="Show the version and exit.")]
+Version = Annotated[
+    bool,
+    _option(
+        "--version",
+        panel=INTERFACE,
+        is_eager=True,  # whatever else is wrong
+        callback=_show_version,
+        help="Show the version and exit.",
+    ),
+]

@@ -168,6 +168,11 @@ def test_the_file_comes_from_a_variable_too(file: Path) -> None:
     assert shown(DYNAMO_LLM_CONFIG=str(file))["workers"]["value"] == "7"
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_mistake_does_not_keep_from_help(option: str) -> None:
+    assert command(option, DYNAMO_LLM_WORKES="2").returncode == 0
+
+
 def test_mistakes_are_one_line(file: Path) -> None:
     file.write_text("workes = 7\n")
     for args in (("config", "show"), ("--model", "tiny", "--dry-run")):
