@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.cli import app
+from dynamo_cli.cli import app, doctor
 from dynamo_cli.cli.health import gather
 from dynamo_cli.cli.health.facts import (
     Facts,
@@ -410,6 +410,26 @@ def test_options_of_serving_make_the_plan(monkeypatch: pytest.MonkeyPatch) -> No
     assert facts.plan.workers == 3
     assert facts.engine_options == {"--max-num-seqs": "4", "--enforce-eager": ""}
     assert facts.model is None
+
+
+@pytest.mark.parametrize(
+    ("level", "says", "verdict"),
+    [
+        (Level.OK, "✓ ok", "Serving can work."),
+        (Level.WARN, "! warn", "Serving can work, with warnings."),
+        (Level.FAIL, "✗ fail", "Serving cannot work until"),
+    ],
+)
+def test_people_read_words_glyphs_and_remedies(
+    capsys: pytest.CaptureFixture[str], level: Level, says: str, verdict: str
+) -> None:
+    findings = [Finding("port", level, "8181 [is] taken", "" if level is Level.OK else "end it")]
+    doctor._print(findings, good=can_serve(findings))
+    text = capsys.readouterr().out
+    assert says in text
+    assert "8181 [is] taken" in text
+    assert ("-> end it" in text) == (level is not Level.OK)
+    assert verdict in text
 
 
 @pytest.mark.parametrize("args", [("--workes", "2"), ("--max-num-seq", "2"), ("stray",)])

@@ -173,6 +173,16 @@ def test_a_mistake_does_not_keep_from_help(option: str) -> None:
     assert command(option, DYNAMO_LLM_WORKES="2").returncode == 0
 
 
+def test_what_is_started_is_what_the_file_says(file: Path) -> None:
+    file.write_text('model = "tiny"\nworkers = 2\nrouter = "kv"\n[engine]\nseed = 5\n')
+    done = command("--config", str(file), "--dry-run", "--json", DYNAMO_LLM_PROCESSORS="3")
+    plan = json.loads(done.stdout)
+    assert (plan["model"], plan["router"]) == ("tiny", "kv")
+    names = [process["name"] for process in plan["processes"]]
+    assert {"worker 1", "processor 2"} <= set(names)
+    assert "--seed=5" in plan["engine_args"]
+
+
 def test_mistakes_are_one_line(file: Path) -> None:
     file.write_text("workes = 7\n")
     for args in (("config", "show"), ("--model", "tiny", "--dry-run")):
