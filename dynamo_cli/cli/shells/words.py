@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
-from dynamo_cli.cli import commands
+from dynamo_cli.cli import commands, settings
 from dynamo_cli.engines.mock.profile import built_in
 from dynamo_cli.engines.vllm import options
 
@@ -122,8 +122,8 @@ def _command(
             for name, child in command.commands.items()
             if not child.hidden
         )
-    found = [_option(param, not path) for param in params if isinstance(param, TyperOption)]
-    help_option = Option(("--help",), "Show the help.", Value(Kind.NONE))
+    found = [_option(param, serving=not path) for param in params if isinstance(param, TyperOption)]
+    help_option = Option(("--help",), "Show the help", Value(Kind.NONE))
     return Command(
         path,
         _short(text),
@@ -134,11 +134,11 @@ def _command(
     )
 
 
-def _option(param: TyperOption, serving: bool) -> Option:
+def _option(param: TyperOption, *, serving: bool) -> Option:
     flags = [flag for flag in (*param.opts, *param.secondary_opts) if flag.startswith("--")]
-    negative = f"--no-{flags[0].removeprefix('--')}"
-    if serving and param.is_flag and flags[0] not in ("--version", "--dry-run", "--json"):
-        flags += [] if param.secondary_opts else [negative]
+    key = flags[0].removeprefix("--")
+    if serving and param.is_flag and not param.secondary_opts and key not in settings.ACTIONS:
+        flags.append(f"--no-{key}")
     return Option(tuple(flags), _short(param.help or ""), _value(param, flags))
 
 
