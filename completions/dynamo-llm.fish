@@ -150,6 +150,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-level -r -f -a 'debug inf
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-format -r -f -a 'text json' -d 'json: one object per line'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l access-log -l no-access-log -d 'A line for each request that ended (not with the dashboard)'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-prompts -l no-log-prompts -d 'Let text of requests into the log'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l otlp-endpoint -r -f -d 'Send an OpenTelemetry trace of each request there (OTLP over HTTP)'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l record -r -F -d 'Append a line for each request that ended well: times, lengths and ha...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l config -r -F -d 'Options from a TOML file; those here and in DYNAMO_LLM_* variables co...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l dry-run -d 'Show the plan and start nothing'

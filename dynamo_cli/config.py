@@ -113,6 +113,7 @@ class FrontendConfig:
         placement: where prompts are prefilled at first; None without prefill workers.
         access_log: write a line for each request that ended.
         log_prompts: with its prompt.
+        otlp_endpoint: URL to which the spans of requests are sent; empty: nowhere.
         record: file that gets a line for each request that ended well; empty: none does.
         admin: what changes the running server is there.
         adapters: LoRA adapters that an earlier life of the frontend has loaded.
@@ -129,6 +130,7 @@ class FrontendConfig:
     placement: PlacementRule | None = None
     access_log: bool = False
     log_prompts: bool = False
+    otlp_endpoint: str = ""
     record: str = ""
     admin: bool = False
     adapters: AdapterTable = AdapterTable()

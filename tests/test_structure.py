@@ -19,6 +19,7 @@ ONLY_IN = {
     "torch": ("engines/vllm",),
     "textual": ("dashboard",),
     "aiohttp": ("frontend", "dashboard"),
+    "opentelemetry": ("frontend/tracing.py",),
     "prometheus_client": ("frontend",),
 }
 PURE = (

@@ -82,6 +82,7 @@ def serve(
     log_format: flags.LogForm = Typed.log_format,
     access_log: flags.AccessLog = Typed.access_log,
     log_prompts: flags.LogPrompts = Typed.log_prompts,
+    otlp_endpoint: flags.OtlpEndpoint = None,
     record: flags.Record = None,
     config_file: flags.ConfigFile = None,
     dry_run: flags.DryRun = False,

@@ -320,6 +320,15 @@ AccessLog = Annotated[
         help="A line for each request that ended (not with the dashboard).",
     ),
 ]
+OtlpEndpoint = Annotated[
+    str | None,
+    _option(
+        "--otlp-endpoint",
+        panel=INTERFACE,
+        metavar="URL",
+        help="Send an OpenTelemetry trace of each request there (OTLP over HTTP).",
+    ),
+]
 LogPrompts = Annotated[
     bool,
     _option("--log-prompts", panel=INTERFACE, help="Let text of requests into the log."),

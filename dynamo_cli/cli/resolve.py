@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dynamo_cli.cli.machine import MIB, Machine
 from dynamo_cli.config import (
@@ -31,6 +32,7 @@ AUTO = "auto"
 NO_ROUTER = "none"
 SEVERAL_WORKERS_POLICY = "least-loaded"
 ROUTERS = (NO_ROUTER, *ROUTER_POLICIES)
+OTLP_TRACES = "/v1/traces"
 LOG_FORMATS = ("text", "json")
 ENGINE_LOG_LEVEL = "error"
 """Of the engines unless a level is asked for: what else they say is for those who debug them."""
@@ -105,6 +107,7 @@ class Typed:
     log_format: str = LOG_FORMATS[0]
     access_log: bool = True
     log_prompts: bool = False
+    otlp_endpoint: str | None = None
     record: Path | None = None
     engine_args: tuple[str, ...] = ()
 
@@ -149,6 +152,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         admin=_admin(typed),
         access_log=typed.access_log and typed.log_level in ACCESS_LOG_LEVELS,
         log_prompts=typed.log_prompts,
+        otlp_endpoint=_otlp_endpoint(typed.otlp_endpoint) if typed.otlp_endpoint else "",
         placement=_placement(typed) if typed.prefill_workers else None,
         record=str(typed.record or ""),
     )
@@ -238,6 +242,17 @@ def _refuse_prompts_in_the_log(typed: Typed) -> None:
             f"{' and '.join(LOGGING_PROMPTS)} write text of requests into the log; "
             "add --log-prompts if that may be."
         )
+
+
+def _otlp_endpoint(url: str) -> str:
+    """Where traces go: below a bare address at the path that OTLP has for them."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(
+            f"--otlp-endpoint is the URL of an OTLP/HTTP receiver, such as "
+            f"http://localhost:4318; not {url!r}."
+        )
+    return url.rstrip("/") + OTLP_TRACES if parts.path in ("", "/") else url
 
 
 def _placement(typed: Typed) -> PlacementRule:

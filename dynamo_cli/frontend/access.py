@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from dynamo_cli.frontend.traceparent import TraceContext
 from dynamo_cli.messages import NO_WORKER
 from dynamo_cli.messages.logs import access_line
 from dynamo_cli.telemetry.meter import Meter
@@ -23,13 +24,15 @@ BATCH_BYTES = 16 * 1024
 
 MAX_PENDING_BYTES = 1024 * 1024
 MAX_PROMPT = 4096
-PROMPTS = ("prompt", "messages", "input", "instructions", "suffix")
+PROMPTS = ("prompt", "messages", "input", "instructions", "suffix", "system")
 """Fields of bodies that hold text for the model."""
 
 _encode = msgspec.json.Encoder().encode
 
 
-def fields(record: RequestRecord, prompt: str = "") -> dict[str, Any]:
+def fields(
+    record: RequestRecord, trace: TraceContext | None = None, prompt: str = ""
+) -> dict[str, Any]:
     """What a line says of a request; nothing of its text, unless that is given as `prompt`."""
     model, ttft_ns = record.model, record.ttft_ns
     told: dict[str, Any] = {
@@ -49,6 +52,8 @@ def fields(record: RequestRecord, prompt: str = "") -> dict[str, Any]:
         told["error"] = record.error
     if record.timeline.prefill_worker != NO_WORKER:
         told["prefill_worker"] = record.timeline.prefill_worker
+    if trace is not None:
+        told["trace_id"] = f"{trace.trace_id:032x}"
     if prompt:
         told["prompt"] = prompt[:MAX_PROMPT]
     return told

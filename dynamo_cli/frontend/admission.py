@@ -15,7 +15,7 @@ from dynamo_cli.errors import InvalidRequest, PayloadTooLarge, TooManyRequests, 
 OPEN_PATHS = frozenset({"/health", "/metrics", "/version"})
 """What monitors need to see; they have no key."""
 
-FORWARDED = ("x-session-id", "x-priority", "traceparent", "tracestate")
+FORWARDED = ("x-session-id", "x-priority", "tracestate")
 
 MAX_SESSION_ID = 256
 
@@ -99,9 +99,9 @@ def check_headers(headers: Mapping[str, str]) -> None:
         raise InvalidRequest(f"X-Session-ID has at most {MAX_SESSION_ID} characters.")
 
 
-def forwarded(headers: Mapping[str, str], name: str) -> list[tuple[str, str]]:
-    """The headers that the processor looks at; `name` is the request's id."""
-    kept = [("x-request-id", name)]
+def forwarded(headers: Mapping[str, str], own: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The headers that the processor looks at: the client's, and our own."""
+    kept = [(name.lower(), value) for name, value in own.items()]
     for header in FORWARDED:
         if (value := headers.get(header)) is not None:
             # HTTP's own reading of bytes; aiohttp's (UTF-8, surrogates) cannot go over a link.

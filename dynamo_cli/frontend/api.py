@@ -24,11 +24,10 @@ from dynamo_cli.errors import (
     PayloadTooLarge,
 )
 from dynamo_cli.frontend import access, admission, inspect, metrics
-from dynamo_cli.frontend.access import AccessLog
 from dynamo_cli.frontend.admin import WORKERS, Admin, Command
+from dynamo_cli.frontend.chronicle import Chronicle
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
 from dynamo_cli.frontend.placement import Placement
-from dynamo_cli.frontend.recorder import Recorder
 from dynamo_cli.frontend.scaling import Scaling
 from dynamo_cli.frontend.server import JSON, error_response, json_response
 from dynamo_cli.frontend.stream import EventStream, failure_event
@@ -37,8 +36,6 @@ from dynamo_cli.messages import Endpoint, Head, Reply
 from dynamo_cli.telemetry.fold import Fold
 from dynamo_cli.telemetry.meter import Meter
 from dynamo_cli.telemetry.snapshot import Snapshot
-from dynamo_cli.telemetry.timelines import TimelineLog
-from dynamo_cli.telemetry.window import SECOND_NS
 
 GENERATE_PATHS = frozenset(map(str, Endpoint)) - {
     Endpoint.MODELS,
@@ -67,8 +64,7 @@ class Api:
         placement: where prompts are prefilled.
         scaling: how many workers there are.
         admin: what changes the running server.
-        access: where requests that ended are logged; None: nowhere.
-        recorder: gets what ended well.
+        chronicle: told of requests that ended.
 
     Attributes:
         broadcast: to those who watch the tree.
@@ -84,10 +80,9 @@ class Api:
         placement: Placement,
         scaling: Scaling,
         admin: Admin,
-        access: AccessLog | None = None,
-        recorder: Recorder | None = None,
+        chronicle: Chronicle,
     ) -> None:
-        self._access = access
+        self._chronicle = chronicle
         self._placement = placement
         self._scaling = scaling
         self._admin = admin
@@ -96,8 +91,6 @@ class Api:
         self._meter = meter
         self._fold = fold
         self._snapshot = snapshot
-        self._recorder = recorder
-        self._timelines = TimelineLog()
         self._one_ended = asyncio.Event()
         self.broadcast = inspect.Broadcast(snapshot, fold.decisions, fold.logs, time.monotonic_ns)
         self._routes: dict[str, dict[str, Route]] = {
@@ -120,25 +113,15 @@ class Api:
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and count it when it is one for the model."""
         visit = Visit(http)
+        if visit.path in GENERATE_PATHS:
+            visit.trace = self._chronicle.begin_trace(http.headers.get("traceparent"))
         try:
             response = await self._answer(visit)
             visit.status = visit.status or response.status
         finally:
             if visit.path in GENERATE_PATHS:
-                self._ended(visit)
+                self._chronicle.ended(visit)
         return response
-
-    def _ended(self, visit: Visit) -> None:
-        """Count a request for the model; remember it when it came as far as a processor."""
-        record = visit.record(time.monotonic_ns())
-        elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
-        self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
-        if record.processor >= 0:
-            self._timelines.add(record)
-        if self._access is not None:
-            self._access.add(access.fields(record, visit.prompt))
-        if self._recorder is not None and visit.outcome is not None and not record.error:
-            self._recorder.add(record, visit.outcome.prompts)
 
     async def idle(self) -> None:
         """Wait until no request for the model is in flight."""
@@ -159,7 +142,7 @@ class Api:
             failure = InternalError(f"internal error; the log has it under request id {visit.id}.")
             response = self._refuse(visit, failure)
         if not response.prepared:
-            response.headers["X-Request-ID"] = visit.id
+            response.headers.update(visit.headers)
         return response
 
     def _refuse(self, visit: Visit, error: DynamoError) -> web.Response:
@@ -233,7 +216,7 @@ class Api:
         call = self._exchange.submit(
             Endpoint(visit.path),
             body,
-            admission.forwarded(visit.http.headers, visit.id),
+            admission.forwarded(visit.http.headers, visit.headers),
             visit.id,
             visit.arrival_ns,
         )
@@ -257,7 +240,7 @@ class Api:
     async def _stream(self, visit: Visit, call: Call, head: Head) -> web.StreamResponse:
         """Let a stream flow to the client; where it breaks off, an event of its own says why."""
         limit = self._config.max_pending_bytes
-        stream = await EventStream.start(visit.http, head, visit.id, limit)
+        stream = await EventStream.start(visit.http, head, visit.headers, limit)
         call.write_to(stream.write)
         try:
             finish = await call.finish
@@ -308,7 +291,9 @@ class Api:
         return response
 
     async def _metrics(self, visit: Visit) -> web.StreamResponse:
-        text = metrics.render(self._meter, self._snapshot(), self._fold.prefill, self._recorder)
+        text = metrics.render(
+            self._meter, self._snapshot(), self._fold.prefill, self._chronicle.recorder
+        )
         return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _version(self, visit: Visit) -> web.StreamResponse:
@@ -323,7 +308,7 @@ class Api:
         return web.Response(body=body, content_type=JSON)
 
     async def _show_timelines(self, visit: Visit) -> web.StreamResponse:
-        body = inspect.timelines(self._timelines, visit.http.query, time.monotonic_ns())
+        body = inspect.timelines(self._chronicle.timelines, visit.http.query, time.monotonic_ns())
         return web.Response(body=body, content_type=JSON)
 
     async def _show_placement(self, visit: Visit) -> web.StreamResponse:
@@ -339,7 +324,7 @@ class Api:
         interval_s = inspect.stream_interval_s(visit.http.query)
         head = Head(visit.id, 200, EVENT_STREAM)
         limit = self._config.max_pending_bytes
-        stream = await EventStream.start(visit.http, head, visit.id, limit)
+        stream = await EventStream.start(visit.http, head, visit.headers, limit)
         await self.broadcast.watch(stream.write, interval_s)
         return stream.response
 

@@ -107,6 +107,7 @@ def _requests(meter: Meter) -> Iterator[Metric]:
         yield CounterMetricFamily(f"dynamo_llm_{name}_tokens", text, value)
     yield _counter("errors", "Requests that failed.", "kind", meter.errors.items())
     yield _counter("aborts", "Requests aborted.", "reason", meter.aborts.items())
+    yield _counter("traces", "Traced requests, by export.", "outcome", meter.traces.items())
     yield CounterMetricFamily(
         "dynamo_llm_lost_access_lines", "Requests that were not logged.", meter.lost_access_lines
     )

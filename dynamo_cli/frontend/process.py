@@ -12,15 +12,14 @@ import uvloop
 
 from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.errors import Draining, PortInUse
-from dynamo_cli.frontend.access import AccessLog
 from dynamo_cli.frontend.adapters import Adapters
 from dynamo_cli.frontend.admin import Admin
 from dynamo_cli.frontend.api import Api
+from dynamo_cli.frontend.chronicle import Chronicle
 from dynamo_cli.frontend.engines import Engines
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
 from dynamo_cli.frontend.memory import Memory
 from dynamo_cli.frontend.placement import Placement
-from dynamo_cli.frontend.recorder import Recorder
 from dynamo_cli.frontend.scaling import Scaling
 from dynamo_cli.frontend.server import HttpServer
 from dynamo_cli.ipc.codec import Decoder
@@ -87,9 +86,8 @@ class Frontend:
         self._memory = Memory()
         self._fold = Fold(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter)
-        self._access = AccessLog.of_this_process(self._meter) if config.access_log else None
+        self._chronicle = Chronicle(config, self._meter)
         self._placement = Placement(config.placement, self._announce)
-        self._recorder = Recorder(config.record) if config.record else None
         report = self._switchboard.report
         self._engines = Engines(self._switchboard, self._ready_peers)
         self._scaling = Scaling(report, self._snapshot)
@@ -111,8 +109,7 @@ class Frontend:
             self._placement,
             self._scaling,
             admin,
-            self._access,
-            self._recorder,
+            self._chronicle,
         )
         self._rule = config.placement
         self._welcomed: set[ProcessId] = set()
@@ -126,11 +123,8 @@ class Frontend:
         self._switchboard.report(PhaseChange(Phase.READY, self._fold.url))
         await self._stopped.wait()
         self._listener.close()
-        if self._recorder is not None:
-            self._recorder.close()
         self._switchboard.close()
-        if self._access is not None:
-            self._access.close()
+        self._chronicle.close()
 
     async def _listen(self) -> None:
         """Bind the port. Raises `PortInUse` when that cannot be."""

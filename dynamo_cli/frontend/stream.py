@@ -47,21 +47,21 @@ class EventStream:
 
     @classmethod
     async def start(
-        cls, http: web.BaseRequest, head: Head, request_id: str, max_pending_bytes: int
+        cls, http: web.BaseRequest, head: Head, headers: dict[str, str], max_pending_bytes: int
     ) -> EventStream:
-        """Send the head.
+        """Send the head, with these headers and its own.
 
         Raises:
             ConnectionResetError: the client has left.
         """
-        headers = {
+        all_headers = {
             "Content-Type": head.content_type,
             "Cache-Control": "no-cache",
             "X-Accel-Buffering": "no",
-            "X-Request-ID": request_id,
+            **headers,
             **dict(head.headers),
         }
-        response = web.StreamResponse(status=head.status, headers=headers)
+        response = web.StreamResponse(status=head.status, headers=all_headers)
         writer = await response.prepare(http)
         transport = http.transport
         if writer is None or transport is None:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from dynamo_cli.frontend import admission
 from dynamo_cli.frontend.exchange import Call
+from dynamo_cli.frontend.traceparent import TraceContext
 from dynamo_cli.messages import NO_WORKER, Finish, Reply, Usage
 from dynamo_cli.telemetry.timelines import RequestRecord
 
@@ -28,6 +29,7 @@ class Visit:
         prompt: what is said in the body, as JSON; empty unless it may be logged.
         call: set when a processor was asked.
         outcome: how that ended.
+        trace: its span, or its caller's where nothing is traced; None: it has none.
         last: a refusal closes the connection, since the body on it is not read to its end.
     """
 
@@ -43,6 +45,7 @@ class Visit:
         "path",
         "prompt",
         "status",
+        "trace",
     )
 
     def __init__(self, http: web.BaseRequest) -> None:
@@ -52,9 +55,16 @@ class Visit:
         self.id = admission.request_id(http.headers.get("X-Request-ID"))
         self.status = 0
         self.error = self.model = self.prompt = ""
+        self.trace: TraceContext | None = None
         self.call: Call | None = None
         self.outcome: Reply | Finish | None = None
         self.last = "Expect" in http.headers
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer says of its request."""
+        trace = {"traceparent": self.trace.header} if self.trace is not None else {}
+        return {"X-Request-ID": self.id, **trace}
 
     def record(self, ended_ns: int) -> RequestRecord:
         """What there is to tell of it when it ends."""

@@ -70,6 +70,7 @@ class Meter:
         errors: by kind.
         aborts: by reason.
         workers: by index.
+        traces: of requests, by what became of them: exported, failed, dropped.
         lost_access_lines: that were not logged, because the log could not be written fast enough.
     """
 
@@ -78,6 +79,7 @@ class Meter:
         self.in_flight = 0
         self.errors: Counter[str] = Counter()
         self.aborts: Counter[str] = Counter()
+        self.traces: Counter[str] = Counter()
         self.lost_access_lines = 0
         self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
         self.ttft = Histogram(TTFT_BOUNDS_S)

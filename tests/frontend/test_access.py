@@ -100,7 +100,7 @@ def test_prompts_are_logged_only_when_that_was_asked_for() -> None:
     (line,) = told(asyncio.run(scenario()))
     assert line["prompt"] == '{"prompt":"zebra"}'
     long = prompt_of({"messages": [{"content": "x" * 2 * MAX_PROMPT}], "temperature": 1})
-    assert len(fields(RECORD, long)["prompt"]) == MAX_PROMPT
+    assert len(fields(RECORD, prompt=long)["prompt"]) == MAX_PROMPT
 
 
 def test_a_log_that_is_not_read_holds_up_nothing_and_loss_is_counted() -> None:

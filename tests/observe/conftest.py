@@ -1,0 +1,29 @@
+"""One server with everything that tells what it does, and who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.otlp import Receiver
+from tests.support.server import SMALL, Server
+
+SHAPE = (
+    *("--workers", "2", "--router", "kv", "--prefill-workers", "1"),
+    *("--max-local-prefill-length", "60", "--max-model-len", "2048", "--block-size", "32"),
+)
+
+
+@pytest.fixture(scope="session")
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def server(receiver: Receiver) -> Iterator[Server]:
+    """It logs all that it can, as JSON."""
+    told = ("--log-level", "debug", "--log-format", "json", "--otlp-endpoint", receiver.url)
+    with Server(*SHAPE, *SMALL, *told) as running:
+        yield running
