@@ -17,8 +17,9 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-UNLOADABLE = ("torchaudio", "torchcodec", "torchvision")
-"""With a build of torch for CPUs these do not load, and fail whatever imports them."""
+NOT_ON_CPU = ("torchaudio", "torchcodec", "torchvision", "triton")
+"""The first three do not load beside a build of torch for CPUs, and fail whatever imports them;
+the last is a GB for GPUs only."""
 
 
 def requirements(engine: str) -> list[str]:
@@ -52,7 +53,7 @@ def main() -> None:
     engine = parser.parse_args().engine
     pins = resolve(requirements(engine))
     if engine == "cpu":
-        pins = [pin for pin in pins if pin.partition("==")[0] not in UNLOADABLE]
+        pins = [pin for pin in pins if pin.partition("==")[0] not in NOT_ON_CPU]
     elif any(pin.endswith("+cpu") for pin in pins):
         sys.exit("pip finds a build of torch for CPUs here; try PIP_CONFIG_FILE=/dev/null")
     print(f"# Made by `python container/pin.py {engine}`; for Python 3.11 on x86-64.")
