@@ -1,0 +1,151 @@
+"""Every command that the documentation shows is run, or stands below with the reason why not."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.commands import FENCE, PAGES, ROOT, Command, blocks, commands
+from tests.support.server import SMALL, Server, free_port
+
+BIN = Path(sys.executable).parent
+SHOWN_URL = "localhost:8181"
+
+NOT_RUN = {
+    r"make (serve|test)$": "makes an environment, or runs all of this",
+    r"\.venv/bin/(ruff|mypy|pytest)\b": "is what `make test` does",
+    r"\.venv/bin/python -m tests\.benchmarks\.": "takes minutes",
+    r"dynamo-llm .*--worker-tp 2$": "needs GPUs",
+    r"journalctl\b": "needs systemd and its journal",
+}
+"""Commands by what they begin with, and why no test runs them."""
+
+NOT_COMMANDS = ("weight x (",)
+"""Blocks that are something else, by what they begin with."""
+
+STARTS = re.compile(r"(\w+=\S+ )*dynamo-llm -")
+"""Serves; the same with --dry-run shows that it could."""
+
+DRY = re.compile(r"--(dry-run|version|help)\b")
+ASKS = re.compile(r"curl |dynamo-llm (top|bench) ")
+"""Needs a server."""
+
+CHECKS = re.compile(r"dynamo-llm doctor ")
+"""Imports vLLM, and looks whether the port is free."""
+
+
+def all_commands() -> list[Command]:
+    """Each text once."""
+    found = {
+        command.text: command
+        for page in PAGES
+        for block in blocks(page)
+        if not block.text.startswith(NOT_COMMANDS)
+        for command in commands(block)
+    }
+    return list(found.values())
+
+
+def reason_not_to_run(command: Command) -> str:
+    return next((why for shown, why in NOT_RUN.items() if re.match(shown, command.text)), "")
+
+
+RUN = [command for command in all_commands() if not reason_not_to_run(command)]
+OFFLINE = [one for one in RUN if not ASKS.match(one.text) and not CHECKS.match(one.text)]
+ONLINE = [one for one in RUN if ASKS.match(one.text)]
+CHECKING = [one for one in RUN if CHECKS.match(one.text)]
+
+
+def where(command: Command) -> str:
+    return command.where
+
+
+def as_run(command: Command) -> str:
+    """The same command where nothing shall stay, be built or be served."""
+    text = command.text.replace("container/", f"{ROOT}/container/").replace(".venv/bin/", "")
+    if STARTS.match(text) and not DRY.search(text):
+        text += " --dry-run"
+    return re.sub(r"(/container/\w+\.sh)", r"\1 --engine docker --dry-run", text)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all of them run in turn: some write what the next one reads."""
+    return tmp_path_factory.mktemp("home")
+
+
+def run(text: str, folder: Path) -> str:
+    """What a shell prints."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        env={
+            # What a person has: the models that are there, and a terminal of some width.
+            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "COLUMNS": "100",
+        },
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_there_are_commands_of_every_kind() -> None:
+    assert OFFLINE
+    assert ONLINE
+    assert CHECKING
+
+
+@pytest.mark.parametrize("shown", NOT_RUN)
+def test_the_list_of_what_is_not_run_is_true(shown: str) -> None:
+    assert any(re.match(shown, command.text) for command in all_commands())
+
+
+def test_commands_are_fenced_as_shell() -> None:
+    """Else they would not be found."""
+    for page in PAGES:
+        for fenced in re.findall(f"^{FENCE}\n(.*?)^{FENCE}$", page.read_text(), re.M | re.S):
+            assert not re.match(r"(dynamo-llm|curl|container/) ?", fenced), page.name
+
+
+@pytest.mark.parametrize("command", OFFLINE, ids=where)
+def test_it_works(command: Command, folder: Path) -> None:
+    run(as_run(command), folder)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("command", CHECKING, ids=where)
+def test_the_check_passes(command: Command, folder: Path) -> None:
+    run(f"{command.text} --http-port {free_port()}", folder)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    options = ("--prefill-workers", "1", "--conditional-disagg", "--router", "kv")
+    with Server(*SMALL, *options, "--served-model-name", "demo") as running:
+        yield running
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("command", ONLINE, ids=where)
+def test_a_server_answers(command: Command, server: Server, folder: Path) -> None:
+    text = command.text.replace(SHOWN_URL, f"127.0.0.1:{server.port}")
+    if text.startswith("curl "):
+        status = folder / "status"
+        told = f"curl --silent --show-error --write-out '%{{stderr}}%{{http_code}}' 2>{status} "
+        run(text.replace("curl ", told, 1), folder)
+        assert status.read_text() == "200", command.text
+    else:
+        run(text, folder)

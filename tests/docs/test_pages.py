@@ -1,0 +1,86 @@
+"""What pages say besides commands: options exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from dynamo_cli.cli import app, commands
+from dynamo_cli.engines.vllm import options
+from tests.docs.commands import PAGES, ROOT
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+
+OF_OTHERS = {
+    "--aa": "tests.benchmarks.serve",
+}
+"""Options of programs that are neither ours nor vLLM's."""
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def flags_of(command: object) -> Iterator[str]:
+    """Of a command and of all below it."""
+    yield "--help"
+    for parameter in getattr(command, "params", ()):
+        yield from parameter.opts
+        if getattr(parameter, "is_flag", False):  # what a file sets can be taken back
+            yield from (f"--no-{flag[2:]}" for flag in parameter.opts)
+    for below in getattr(command, "commands", {}).values():
+        yield from flags_of(below)
+
+
+@pytest.fixture(scope="module")
+def known() -> set[str]:
+    """Of ours, of the scripts for containers, and of vLLM."""
+    found = set(flags_of(app.command()))
+    for command in commands.COMMANDS:
+        found.update(flags_of(typer.main.get_command(commands.find(command))))
+    for script in (ROOT / "container").glob("*.sh"):
+        found.update(OPTION.findall(script.read_text()))
+    found.update(options.known())
+    return found | OF_OTHERS.keys()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_options_exist(page: Path, known: set[str]) -> None:
+    assert set(OPTION.findall(page.read_text())) <= known
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as they are linked."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text()):
+        path, _, anchor = link.partition("#")
+        if ":" in path:
+            continue  # another site
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_reachable() -> None:
+    """From the first ones that people read, or from pages that these link to."""
+    reached, new = set(), {ROOT / "README.md", ROOT / "docs" / "getting-started.md"}
+    while new:
+        reached |= new
+        linked = {
+            (page.parent / link.partition("#")[0]).resolve()
+            for page in new
+            for link in LINK.findall(page.read_text())
+            if link.partition("#")[0].endswith(".md")
+        }
+        new = linked - reached
+    assert reached >= set(PAGES)
