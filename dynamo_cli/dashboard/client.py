@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 
 import aiohttp
@@ -49,7 +50,7 @@ class Client:
                     delay = FIRST_RETRY_S
                     yield event
             except CannotWatch as failure:
-                yield Link(State.LOST, self.url, failure.message)
+                yield Link(State.LOST, self.url, f"{failure.message} Trying again.")
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_S)
 
@@ -102,8 +103,8 @@ class Client:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             if isinstance(error, msgspec.DecodeError):
                 raise _other_version(self.url, error) from error
-            raise CannotWatch(f"no server at {self.url}: {_why(error)}; trying again.") from error
-        raise CannotWatch(f"the server at {self.url} has ended its stream; trying again.")
+            raise CannotWatch(f"no server at {self.url}: {_why(error)}.") from error
+        raise CannotWatch(f"the server at {self.url} has ended its stream.")
 
 
 def _check(answer: aiohttp.ClientResponse, url: str) -> None:
@@ -118,8 +119,10 @@ def _other_version(url: str, error: Exception) -> CannotWatch:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.os_error.strerror or str(error.os_error)).lower()
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        # asyncio wraps the system's own words in others.
+        number = error.os_error.errno
+        return os.strerror(number).lower() if number > 0 else str(error.os_error.strerror).lower()
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
     return " ".join(str(error).split()) or type(error).__name__

@@ -129,3 +129,29 @@ def test_keys_come_from_the_environment_too() -> None:
     )
     assert done.returncode == 0
     assert "a,b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "says", "code"),
+    [
+        (("--once", "--json"), "choose one of --once, --json, --watch and --web", 2),
+        (("--url", "ftp://h"), "--url is the address of a server like http://localhost:8181", 2),
+        (("--interval", "0.1"), "Invalid value for '--interval'", 2),
+        ((), "top needs a terminal; without one use --once, --json or --watch", 2),
+        (("--once", "--url", "127.0.0.1:1"), "no server at http://127.0.0.1:1: connection", 1),
+        (("--watch", "--url", "127.0.0.1:1"), "no server at http://127.0.0.1:1: connection", 1),
+        (("--web", "--web-host", "192.0.2.1"), "cannot listen on 192.0.2.1:8182", 1),
+    ],
+)
+def test_mistakes_with_top_are_one_line(args: tuple[str, ...], says: str, code: int) -> None:
+    done = command("top", *args)
+    assert done.returncode == code
+    assert done.stderr.startswith("dynamo-llm: error: ")
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+def test_a_dashboard_without_a_terminal_is_told() -> None:
+    done = command("--model", "tiny", "--ui", "dashboard")
+    assert done.returncode == 2
+    assert "--ui dashboard needs a terminal" in done.stderr

@@ -102,6 +102,8 @@ def test_a_run_with_its_dashboard_from_start_to_end() -> None:
         terminal.keys("3")
         terminal.wait_for("→ ")
         terminal.keys("Enter")
+        terminal.wait_for("routing decision")
+        terminal.keys("End")
         terminal.wait_for("ended with length")
         terminal.keys("Escape", "5")
         assert "remote" in terminal.wait_for("prefilled")

@@ -40,7 +40,7 @@ def _ratios(recent: HitRatios, overall: HitRatios) -> list[Text]:
         head,
         _ratio("measured", recent.measured, overall.measured, "found by the engines"),
         _ratio("estimated", recent.estimated, overall.estimated, "expected by the router"),
-        _ratio("limit", recent.limit, overall.limit, "asked before, by anybody"),
+        _ratio("limit", recent.limit, overall.limit, "repeated by anybody"),
     ]
 
 

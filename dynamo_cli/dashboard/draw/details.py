@@ -17,21 +17,21 @@ from dynamo_cli.telemetry.timelines import TimelineView
 
 EARLIER = 8
 LABEL, WIDE_LABEL = 10, 30
-BAR = 30
+BAR = 20
 
 STAGES = {
-    "arrival": "the frontend had its head",
-    "received": "the processor had it",
-    "prepared": "template and tokenizer were done",
+    "arrival": "it came in",
+    "received": "a processor had it",
+    "prepared": "template, tokenizer done",
     "routed": "its worker was chosen",
-    "sent": "handed to the worker",
+    "sent": "handed to its worker",
     "pushed": "given to the prefill queue",
-    "leased": "taken by a prefill worker",
-    "prefilled": "that one had its blocks",
-    "queued": "the engine had it",
-    "scheduled": "the engine began its prefill",
+    "leased": "a prefill worker took it",
+    "prefilled": "its blocks were there",
+    "queued": "its engine had it",
+    "scheduled": "its engine began",
     "first_token": "first token",
-    "first_byte": "first token left the frontend",
+    "first_byte": "first token was sent on",
     "last_token": "last token",
     "ended": "answered",
 }

@@ -24,7 +24,7 @@ class Column(Generic[T]):
         order: what it is sorted by; None: not at all.
         right: numbers are at the right edge.
         from_width: tables that are narrower go without it.
-        stretch: it takes what is left.
+        stretch: it takes what is left, up to `most` cells.
     """
 
     title: str
@@ -34,6 +34,7 @@ class Column(Generic[T]):
     right: bool = False
     from_width: int = 0
     stretch: bool = False
+    most: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,11 @@ def fit(columns: Sequence[Column[T]], width: int) -> Fitted[T]:
     left = width - sum(column.width for column in chosen) - len(GAP) * (len(chosen) - 1)
     stretching = [column for column in chosen if column.stretch]
     share = max(left, 0) // len(stretching) if stretching else 0
-    return Fitted(tuple((one, one.width + share if one.stretch else one.width) for one in chosen))
+    return Fitted(
+        tuple(
+            (one, min(one.width + share, one.most) if one.stretch else one.width) for one in chosen
+        )
+    )
 
 
 def _aligned(cell: Text | str, width: int, right: bool) -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
@@ -44,10 +45,20 @@ class Worker:
 
 def workers_of(board: Board) -> list[Worker]:
     """A row each."""
-    processes = {process.name: process for process in board.processes}
+    processes = {process.name: process for process in processes_of(board)}
     views = board.snapshot.workers if board.snapshot else []
     rows = [Worker(view, None) for view in views]
     return [Worker(row.view, processes.get(row.name)) for row in rows]
+
+
+def processes_of(board: Board) -> list[ProcessView]:
+    """A row each; times in whole seconds, so that rows change once a second at most."""
+    return [
+        msgspec.structs.replace(
+            process, phase_s=float(int(process.phase_s)), uptime_s=float(int(process.uptime_s))
+        )
+        for process in board.processes
+    ]
 
 
 # -- workers ---------------------------------------------------------------------------------
@@ -224,14 +235,14 @@ def _cached(row: Row) -> Text:
 DECISIONS: Spec[Row] = Spec(
     columns=(
         Column("time", 8, lambda row: Text(show.clock(row.at_s), FAINT)),
-        Column("request", 9, lambda row: row.decision.request_id, stretch=True),
+        Column("request", 9, lambda row: row.decision.request_id, stretch=True, most=38),
         Column(
             *("prompt", 6, lambda row: show.number(row.decision.prompt_tokens)),
             lambda row: row.decision.prompt_tokens,
             right=True,
         ),
         Column("overlap", 8, _overlap, lambda row: row.decision.overlap_blocks),
-        Column("cost", 11, _costs, stretch=True),
+        Column("cost", 11, _costs, stretch=True, most=40),
         Column("won", 4, lambda row: winner(row.decision), lambda row: row.decision.worker),
         Column(
             *("margin", 6, lambda row: cost(row.decision.margin)),

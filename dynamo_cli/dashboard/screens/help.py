@@ -8,30 +8,30 @@ from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG
 from dynamo_cli.dashboard.screens.detail import Detail
 
 KEYS = (
-    ("1 … 6", "open a tab; Tab goes to the next table in it"),
-    ("/", "filter the table: rows with all these words; Esc shows all again"),
+    ("1 … 6", "open a tab; Tab goes to its next table"),
+    ("/", "only rows with all these words, until Esc"),
     ("s  S", "sort by the next column; the other way round"),
-    ("Space", "pause what is shown; the past goes on being kept"),
-    ("Enter", "details of the row; Esc goes back"),
-    ("↑ ↓ PgUp PgDn Home End", "move; End follows what is new"),
+    ("Space", "pause what is shown; the past is still kept"),
+    ("Enter  Esc", "details of the row; back"),
+    ("↑ ↓ PgUp PgDn", "move, with Home and End; at the end it follows"),
     ("f", "follow the end of a list, or stop"),
-    ("l  r", "logs: least level; only one role"),
+    ("l  r", "logs: from which level on; only one role"),
     ("a", "all alarms in full, with what to do"),
     ("z", "curves over 1 minute, 5 minutes, 1 hour"),
-    ("y", "copy the row, the details, or the text that the mouse has marked"),
+    ("y", "copy the row, the details, or marked text"),
     ("t", "next theme"),
     ("w", "write the screen to an SVG file"),
     ("Ctrl+P", "all commands by name"),
-    ("q", "quit; a server that runs here finishes its requests first"),
+    ("q", "quit; one's own server first finishes requests"),
     ("Ctrl+C", "the same without a question"),
 )
 SIGNS = (
     ("● ○ ↻ ✗ ■", "ready, on its way, restarting, failed, stopped"),
-    ("⚠ ◆", "an alarm with what to do, the odd one out among the workers"),
+    ("⚠ ◆", "an alarm with what to do, the odd worker out"),
     ("→ 1", "the worker that was chosen"),
-    ("·▁▄█", "share of a prompt that each worker holds, in the order of the workers"),
-    ("↓64/32", "cached tokens: 64 predicted, but only 32 found"),
-    ("12/45 ms", "median / 95th percentile of the last 10 s"),
+    ("· ▁ ▄ █", "share of a prompt held by worker 0, 1, ..."),
+    ("↓64/32", "cached tokens: 64 predicted, only 32 found"),
+    ("12/45 ms", "median and 95th percentile of the last 10 s"),
     ("14k→1k tok/s", "prompt tokens taken, output tokens given"),
 )
 
@@ -52,4 +52,4 @@ def _text() -> Text:
 
 
 def _line(name: str, what: str) -> Text:
-    return Text.assemble((f"{name:<24}", STRONG), (what, FAINT))
+    return Text.assemble((f"{name:<16}", STRONG), (what, FAINT))

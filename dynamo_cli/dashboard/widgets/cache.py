@@ -29,4 +29,6 @@ class Cache(Tab):
         yield Pane(self._trends, classes="trends")
 
     def _trends(self, board: Board, width: int, height: int) -> Text:
-        return trends.draw(board.samples, cache.CURVES, width, height, self._span_s())
+        routed = board.snapshot is not None and board.snapshot.router is not None
+        curves = cache.CURVES if routed else cache.CURVES[:1]
+        return trends.draw(board.samples, curves, width, height, self._span_s())

@@ -72,8 +72,9 @@ class Table(ScrollView, Generic[T], can_focus=True):
 
     def show(self, items: Sequence[T]) -> None:
         """Show these from now on; rows that were there stay where they are."""
-        self._items = items
-        self._arrange()
+        if list(items) != list(self._items):
+            self._items = items
+            self._arrange()
 
     def filter(self, words: str) -> None:
         """Only rows with all these words; none: all rows."""
@@ -253,7 +254,7 @@ class Table(ScrollView, Generic[T], can_focus=True):
         key = self.spec.key(item)
         selected = self.text_selection.get_span(place + 1) if self.text_selection else None
         known = self._strips.get(key)
-        if known is not None and known[0] is item and selected is None:
+        if known is not None and known[0] == item and selected is None:
             return known[1]
         line = self._fitted.line(item)
         if selected is not None:

@@ -6,7 +6,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 
 from dynamo_cli.dashboard.draw.style import FAINT, WARN
-from dynamo_cli.dashboard.draw.tables import PROCESSES, WORKERS, workers_of
+from dynamo_cli.dashboard.draw.tables import PROCESSES, WORKERS, processes_of, workers_of
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
@@ -30,7 +30,7 @@ class Workers(Tab):
         rows = workers_of(board)
         workers.styles.max_height = max(len(rows), 1) + 1
         workers.show(rows)
-        processes.show(board.processes)
+        processes.show(processes_of(board))
 
 
 def odd(board: Board) -> Text:

@@ -1,0 +1,140 @@
+"""The client against a real frontend process: keys, loss, return."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import pytest
+from aiohttp import web
+
+from dynamo_cli.config import FrontendConfig
+from dynamo_cli.dashboard import client as module
+from dynamo_cli.dashboard import printed
+from dynamo_cli.dashboard.client import Client
+from dynamo_cli.dashboard.events import Decided, Event, Lines, Link, State
+from dynamo_cli.errors import CannotWatch
+from dynamo_cli.messages import Candidate, Decisions, Logged, LogLine, RouterStats, RoutingDecision
+from dynamo_cli.telemetry.snapshot import Snapshot
+from tests.frontend.stage import ROUTER, Stage, patiently
+from tests.support.server import free_port
+
+T = TypeVar("T")
+
+
+async def next_of(events: AsyncGenerator[Event], kind: type[T]) -> T:
+    while True:
+        event = await patiently(anext(events))
+        if isinstance(event, kind):
+            return event
+
+
+def url_of(stage: Stage) -> str:
+    return f"http://127.0.0.1:{stage.port}"
+
+
+def test_it_hears_snapshots_decisions_and_lines() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            router = await stage.neighbour(ROUTER)
+            router.send(RouterStats("kv", {0: 1}, {0: 1}, 0))
+            candidates = [Candidate(0, 5.0, 2, {"prefill": 5.0})]
+            fields = ("kv", "cost", 70, 3, 2, 32, candidates, 0.0, 0.0, 9.0, 0, -1, "s1")
+            router.send(Decisions([RoutingDecision("e", "a", 0, *fields)], [], 0))
+            stage.tell(Logged([LogLine(1, 0.0, "worker 0", "INFO", "hello")], 0))
+            async with aclosing(Client(url_of(stage)).events()) as events:
+                assert (await next_of(events, Link)).state is State.LIVE
+                assert (await next_of(events, Snapshot)).serving
+                decided = await next_of(events, Decided)
+                assert decided.decisions[0].session == "s1"
+                assert (await next_of(events, Lines)).lines[0].text == "hello"
+
+    asyncio.run(scenario())
+
+
+def test_a_key_is_needed_where_there_are_keys() -> None:
+    async def scenario() -> None:
+        async with Stage(FrontendConfig(port=0, api_keys=("k",))) as stage:
+            async with aclosing(Client(url_of(stage)).events()) as events:
+                lost = await next_of(events, Link)
+                assert lost.state is State.LOST
+                assert "--api-key" in lost.reason
+            async with aclosing(Client(url_of(stage), "k").events()) as events:
+                assert (await next_of(events, Link)).state is State.LIVE
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_goes_is_told_and_found_again_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FIRST_RETRY_S", 0.05)
+
+    async def scenario() -> None:
+        port = free_port()
+        async with aclosing(Client(f"http://127.0.0.1:{port}").events()) as events:
+            lost = await next_of(events, Link)
+            assert (lost.state, "connection refused" in lost.reason) == (State.LOST, True)
+            for _ in range(2):
+                async with Answers(port, b"event: weather\ndata: 1\n\n"):
+                    while (await next_of(events, Link)).state is not State.LIVE:
+                        pass
+                assert (await next_of(events, Link)).state is State.LOST
+
+    asyncio.run(scenario())
+
+
+class Answers:
+    """A server that is none of ours: it always says the same."""
+
+    def __init__(self, port: int, body: bytes, status: int = 200) -> None:
+        self._port = port
+        self._body = body
+        self._status = status
+
+    async def __aenter__(self) -> Answers:
+        async def handle(_: Any) -> web.Response:
+            return web.Response(body=self._body, status=self._status)
+
+        self._runner = web.ServerRunner(web.Server(handle))
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (b"{}", 404, "is no dynamo-llm: it answers 404"),
+        (b'event: snapshot\ndata: {"version": "9"}\n\n', 200, "is another version of dynamo-llm"),
+        (b"event: snapshot\ndata: {\n\n", 200, "is another version of dynamo-llm"),
+        (b"hello", 200, "has ended its stream"),
+    ],
+)
+def test_other_servers_are_told_apart(body: bytes, status: int, says: str) -> None:
+    async def scenario() -> None:
+        port = free_port()
+        async with Answers(port, body, status):
+            with pytest.raises(CannotWatch) as failure:
+                await printed.first_board(Client(f"http://127.0.0.1:{port}"))
+            assert says in failure.value.message
+            with pytest.raises(CannotWatch):
+                await Client(f"http://127.0.0.1:{port}").timelines("a")
+
+    asyncio.run(scenario())
+
+
+def test_one_screen_and_one_line_on_paper() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            board = await printed.first_board(Client(url_of(stage)))
+        assert '"serving": true' in printed.as_json(board)
+        line = printed.watch_line(board)
+        assert len(line.split()) >= len(printed.WATCH_HEAD.split()) - 2
+
+    asyncio.run(scenario())

@@ -1,0 +1,123 @@
+"""The dashboard beside a server in the same process: what is said, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from dynamo_cli.cli.launch import wants_dashboard
+from dynamo_cli.cli.views import PlainView
+from dynamo_cli.dashboard import embedded
+from dynamo_cli.dashboard.embedded import Embedded
+from dynamo_cli.errors import ChildFailed, UsageError
+from dynamo_cli.messages import Phase
+from dynamo_cli.topology import ProcessId, Role
+
+from .made import state
+
+FRONTEND, WORKER = ProcessId(Role.FRONTEND), ProcessId(Role.WORKER, 0)
+
+Serving = Callable[[Embedded], Coroutine[Any, Any, int]]
+
+
+def serve(serving: Serving) -> tuple[int, str]:
+    """Exit code, and what was said in plain lines."""
+    out = io.StringIO()
+
+    async def run() -> int:
+        view = Embedded(PlainView(out))
+        screenless = view._app.run_async
+        view._app.run_async = lambda: screenless(headless=True, size=(80, 24))  # type: ignore[method-assign]
+        return await view.beside(serving(view))
+
+    code = asyncio.run(run())
+    return code, out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("ui", "terminal", "wanted"),
+    [
+        *(("auto", True, True), ("auto", False, False), ("dashboard", True, True)),
+        *(("plain", True, False), ("none", True, False)),
+    ],
+)
+def test_when_there_is_a_dashboard(ui: str, terminal: bool, wanted: bool) -> None:
+    assert wants_dashboard(ui, terminal, as_json=False) is wanted
+    assert not wants_dashboard("auto", terminal, as_json=True)
+
+
+def test_a_dashboard_needs_a_terminal() -> None:
+    with pytest.raises(UsageError, match="--ui plain needs none"):
+        wants_dashboard("dashboard", False, as_json=False)
+
+
+def test_phases_show_before_any_frontend_answers() -> None:
+    async def serving(view: Embedded) -> int:
+        view.processes([state(FRONTEND, Phase.STARTING), state(WORKER, Phase.LOADING)])
+        await asyncio.sleep(0.5)
+        view._app._update()
+        board = view._app._board
+        assert [process.phase for process in board.processes] == ["starting", "loading weights"]
+        assert board.starting
+        view.ending()
+        return 7
+
+    assert serve(serving) == (7, "")
+
+
+def test_what_belongs_to_the_end_is_said_after_it_and_the_rest_is_not() -> None:
+    async def serving(view: Embedded) -> int:
+        view.serving("http://x", "curl")
+        view._said.append((0.0, lambda: view._plain.notice("WARNING", "long ago")))
+        view.notice("ERROR", "worker 0 died")
+        view.log("worker 0", "INFO", "too quiet to be shown")
+        await asyncio.sleep(0.3)
+        view.ending()
+        view.notice("INFO", "finishing what runs")
+        while view._open:
+            await asyncio.sleep(0.01)
+        view.notice("WARNING", "stopping at once")
+        return 0
+
+    code, said = serve(serving)
+    assert code == 0
+    words = ["worker 0 died", "finishing what runs", "stopping at once"]
+    assert [line.partition("dynamo-llm   ")[2] for line in said.splitlines()] == words
+
+
+def test_a_start_that_fails_tells_all_of_it_and_the_failure_passes() -> None:
+    async def serving(view: Embedded) -> int:
+        view._said.append((0.0, lambda: view._plain.notice("WARNING", "a while ago")))
+        await asyncio.sleep(0.2)
+        view.notice("ERROR", "worker 0 ended while it started")
+        view.ending()
+        raise ChildFailed("its log is above")
+
+    out = io.StringIO()
+    with pytest.raises(ChildFailed):
+        out.write(serve(serving)[1])
+
+
+def test_a_dashboard_that_fails_does_not_end_the_server() -> None:
+    async def serving(view: Embedded) -> int:
+        await asyncio.sleep(0.3)
+        view._app.call_later(lambda: 1 / 0)
+        while view._open:
+            await asyncio.sleep(0.01)
+        view.notice("INFO", "still here")
+        return 0
+
+    code, said = serve(serving)
+    assert code == 0
+    assert "the dashboard failed (ZeroDivisionError: division by zero at test_embedded.py:" in said
+    assert said.splitlines()[-1].endswith("still here")
+    assert "Traceback" not in said
+
+
+def test_it_finds_the_frontend_at_an_address_that_means_all() -> None:
+    assert embedded._here("http://0.0.0.0:8181") == "http://127.0.0.1:8181"
+    assert embedded._here("http://[::]:8181") == "http://[::1]:8181"
