@@ -21,6 +21,8 @@ from tests.dashboard.replay import Replay
 FOLDER = Path(__file__).parent / "pictures"
 MADE_WITH = FOLDER / "made-with"
 SIZES = ((80, 24), (160, 48))
+DOCUMENT = Path(__file__).parents[2] / "docs" / "dashboard.svg"
+DOCUMENT_SIZE = (110, 34)
 
 
 class Scene(NamedTuple):
@@ -54,6 +56,8 @@ SCENES = (
     Scene("degraded", "workers", ("2",)),
     Scene("degraded", "logs", ("6",)),
 )
+
+DOCUMENTED = Scene("disaggregated", "overview", ())
 
 TIMELINE = TimelineView(
     request_id="chat",
@@ -124,7 +128,9 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for scene in SCENES:
         for size in SIZES:
-            scene.file(size).write_text(asyncio.run(draw(scene, size)))
+            file = scene.file(size)
+            file.write_text(asyncio.run(draw(scene, size)))
+    DOCUMENT.write_text(asyncio.run(draw(DOCUMENTED, DOCUMENT_SIZE)))
     MADE_WITH.write_text(f"textual {version('textual')}, rich {version('rich')}\n")
 
 

@@ -29,7 +29,7 @@ MOST_DECISIONS, MOST_LINES = 120, 60
 BEGAN_S = 1_767_268_800.0
 """When every record begins: a round hour."""
 SMALL = ("--kv-cache-memory-bytes", "67108864", "--engine-threads", "1", "--block-size", "32")
-NO_ROOM = (*SMALL, "--num-gpu-blocks-override", "110", "--max-model-len", "2048")
+NO_ROOM = (*SMALL, "--num-gpu-blocks-override", "260", "--max-model-len", "2048")
 WORDS = ("the", "cat", "sat", "on", "mats", "and", "saw", "nine", "red", "birds", "fly", "low")
 
 Load = Callable[[Server], Awaitable[None]]
@@ -90,7 +90,7 @@ async def _say(
     messages: list[dict[str, str]],
     headers: dict[str, str],
 ) -> str:
-    body = {"model": "tiny", "messages": messages, "max_tokens": 30, "stream": True}
+    body = {"model": "tiny", "messages": messages, "max_tokens": 160, "stream": True}
     said = 0
     url = f"{server.url}/v1/chat/completions"
     async with session.post(url, json=body | {"ignore_eos": True}, headers=headers) as answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,29 @@ import msgspec
 from dynamo_cli.dashboard.events import Link, State, decode
 from dynamo_cli.dashboard.model import Fold
 
+from .made import snapshot
+
 FOLDER = Path(__file__).parent / "recorded"
 URL = "http://127.0.0.1:8181"
 
 
 @cache
 def recorded(name: str) -> list[tuple[float, str, Any]]:
-    """(seconds since 1970, name of the event, content)."""
-    return [tuple(event) for event in json.loads((FOLDER / f"{name}.json").read_text())["events"]]
+    """(seconds since 1970, name of the event, content), from a server at the usual address."""
+    text = re.sub(r"http://127\.0\.0\.1:\d+", URL, (FOLDER / f"{name}.json").read_text())
+    return [tuple(event) for event in json.loads(text)["events"]]
+
+
+def completed(content: Any, plain: Any) -> Any:
+    """A recorded snapshot with what snapshots have got since: of that, what is plain."""
+    match content, plain:
+        case dict(), dict():
+            return plain | {
+                name: completed(value, plain.get(name)) for name, value in content.items()
+            }
+        case list(), [first, *_]:
+            return [completed(one, first) for one in content]
+    return content
 
 
 class Replay:
@@ -32,9 +48,12 @@ class Replay:
     def __init__(self, name: str) -> None:
         self.fold = Fold(URL)
         self.now_s = recorded(name)[0][0]
+        plain = msgspec.json.decode(msgspec.json.encode(snapshot(prefill_workers=1)))
         self.fold.apply(Link(State.LIVE, URL), self.now_s)
         for at_s, kind, content in recorded(name):
             self.now_s = at_s
+            if kind == "snapshot":
+                content = completed(content, plain)  # noqa: PLW2901
             event = decode(kind, msgspec.json.encode(content))
             assert event is not None
             self.fold.apply(event, at_s)

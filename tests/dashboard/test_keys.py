@@ -47,7 +47,8 @@ class Seen:
     async def hear(self, event: Any) -> None:
         """The stream says more, and that is drawn."""
         self.replay.fold.apply(event, self.replay.now_s)
-        await self.pilot.pause(0.3)
+        self.app._update()
+        await self.pilot.pause()
 
     @property
     def tab(self) -> str | None:
@@ -234,7 +235,7 @@ def test_enter_opens_a_decision_with_costs_session_and_timeline() -> None:
         for words in (
             *("api-second", "because of cost", "192 tokens predicted, 160 found"),
             *("prefill", "decode", "12", "16"),
-            *("first token", "template and tokenizer", "ended with length, 30 tokens"),
+            *("first token", "template, tokenizer done", "ended with length, 30 tokens"),
         ):
             assert words in screen.copied, words
         earlier = screen.copied.split("earlier in this session")[1]
