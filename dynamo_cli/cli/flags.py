@@ -136,7 +136,8 @@ KvCostFunction = Annotated[
     _option(
         "--kv-cost",
         panel=ROUTING,
-        help="What kv weighs: [b]blocks[/b] to prefill and to keep (NVIDIA Dynamo 1.x), or the "
+        help="What kv weighs: the [b]time[/b] that a choice takes, for this request and for all "
+        "others, as measured; or [b]blocks[/b] to prefill and to keep (NVIDIA Dynamo 1.x), or the "
         "[b]ancestor[/b]'s shares of prompt, cache and queue.",
     ),
 ]

@@ -63,7 +63,9 @@ class Live:
         self.state.worker_up(message)
 
     def query(self, message: RouteQuery, now_ns: int) -> RoutingDecision | None:
-        return self.state.decide(PROCESSOR, message, now_ns)
+        decision = self.state.decide(PROCESSOR, message, now_ns)
+        self.state.remember(message)
+        return decision
 
     def released(self, now_ns: int) -> list[RoutingDecision]:
         if not self.state.waiting_requests:

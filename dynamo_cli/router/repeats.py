@@ -26,16 +26,18 @@ class Repeats:
         self._old: set[int] = set()
         self.asked_tokens = self.repeated_tokens = self.forgotten_blocks = 0
 
-    def ask(self, prompt_tokens: int, blocks: Sequence[int], block_size: int) -> None:
-        """A prompt came; its blocks are chained, so those known are the first."""
+    def ask(self, prompt_tokens: int, blocks: Sequence[int], block_size: int) -> int:
+        """A prompt came; how many of its tokens came before, which are the first ones."""
         self.asked_tokens += prompt_tokens
         # An engine always computes the last token.
         usable = (prompt_tokens - 1) // block_size if block_size else 0
-        self.repeated_tokens += min(self._known(blocks), usable) * block_size
+        repeated_tokens = min(self._known(blocks), usable) * block_size
+        self.repeated_tokens += repeated_tokens
         self._young.update(blocks)
         if len(self._young) >= self._max_blocks:
             self.forgotten_blocks += len(self._old - self._young)
             self._old, self._young = self._young, set()
+        return repeated_tokens
 
     def _known(self, blocks: Sequence[int]) -> int:
         """How many leading blocks are remembered, by bisection."""

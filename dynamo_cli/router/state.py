@@ -6,7 +6,7 @@ import heapq
 import itertools
 from bisect import bisect_left
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dynamo_cli.config import KV_POLICY, RouterConfig
@@ -22,7 +22,9 @@ from dynamo_cli.messages import (
 )
 from dynamo_cli.router.caches import Caches
 from dynamo_cli.router.ledger import UNPREDICTED, Entry, Ledger
+from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
+from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
 
 NO_WORKER, SESSION = "no_worker", "session"
@@ -97,10 +99,10 @@ class RouterState:
         """
         if not self.ledger.books:
             return self._nobody(query, now_ns)
-        if not self._waiting and (loads := self._loads(query)):
-            return self._place(processor, query, loads, now_ns, now_ns)
-        waiting = _Waiting(query.priority, next(self._numbers), now_ns, processor, query)
-        heapq.heappush(self._waiting, waiting)
+        asked = _Waiting(query.priority, next(self._numbers), now_ns, processor, query)
+        if not self._waiting and (decision := self._try(asked, now_ns)):
+            return decision
+        heapq.heappush(self._waiting, asked)
         return None
 
     def released(self, now_ns: int) -> list[tuple[int, RoutingDecision]]:
@@ -109,10 +111,10 @@ class RouterState:
         while self._waiting:
             first = self._waiting[0]
             if not self.ledger.books:
-                decision = self._nobody(first.query, now_ns)
-            elif loads := self._loads(first.query):
-                decision = self._place(first.processor, first.query, loads, first.since_ns, now_ns)
+                decision: RoutingDecision | None = self._nobody(first.query, now_ns)
             else:
+                decision = self._try(first, now_ns)
+            if decision is None:
                 break
             heapq.heappop(self._waiting)
             decided.append((first.processor, decision))
@@ -125,30 +127,53 @@ class RouterState:
     def _nobody(self, query: RouteQuery, now_ns: int) -> RoutingDecision:
         return self._decision(query, Choice(-1, [], NO_WORKER), now_ns, now_ns)
 
-    def _loads(self, query: RouteQuery) -> list[WorkerLoad]:
-        """Those that can take the request."""
-        overlaps = self._overlaps(query)
-        return [
-            WorkerLoad(
-                worker,
-                overlaps.get(worker, 0),
-                book.active_requests,
-                book.waiting_requests,
-                book.prefill_blocks,
-                book.occupied_blocks,
-                book.num_blocks,
-                book.last_used,
-            )
-            for worker, book in self.ledger.books.items()
-            if not book.full
-        ]
+    def _try(self, asked: _Waiting, now_ns: int) -> RoutingDecision | None:
+        """Choose and reserve, unless nobody can take the request."""
+        request = self._request(asked.query)
+        loads = self._loads(request, now_ns)
+        return self._place(asked, request, loads, now_ns) if loads else None
 
-    def _overlaps(self, query: RouteQuery) -> dict[int, int]:
-        """Leading blocks that each worker can use: an engine always computes the last token."""
-        if not query.hashes:
-            return {}
-        usable = (query.prompt_tokens - 1) // self._block_size
-        return self.caches.index.leading(hashes.unpack(query.hashes)[:usable])
+    def _request(self, query: RouteQuery) -> Request:
+        return Request(
+            query.prompt_tokens,
+            self._blocks(query.prompt_tokens),
+            self._block_size,
+            hashes.unpack(query.hashes) if query.hashes else (),
+            self.ledger.pace.prices,
+        )
+
+    def _loads(self, request: Request, now_ns: int) -> list[WorkerLoad]:
+        """Those that can take the request."""
+        usable = self._usable(request)
+        held = self.caches.index.leading(usable)
+        promised = self.ledger.promised.leading(marks(usable))
+        loads = []
+        for worker, book in self.ledger.books.items():
+            if book.full:
+                continue
+            overlap = held.get(worker, 0)
+            expected = max(overlap, promised.get(worker, 0))
+            load = WorkerLoad(
+                worker=worker,
+                overlap_blocks=overlap,
+                active_requests=book.active_requests,
+                waiting_requests=book.waiting_requests,
+                prefill_blocks=book.prefill_blocks,
+                decode_blocks=book.occupied_blocks,
+                num_blocks=book.num_blocks,
+                last_used=book.last_used,
+                expected_blocks=expected,
+                cached_blocks=self.caches.index.blocks[worker],
+                wait_s=book.wait_s(request.prompt_blocks - expected, request.prices, now_ns),
+            )
+            loads.append(load)
+        return loads
+
+    def _usable(self, request: Request) -> Sequence[int]:
+        """Blocks that can be found in a cache: an engine always computes the last token."""
+        if not request.blocks:
+            return ()
+        return request.blocks[: (request.prompt_tokens - 1) // self._block_size]
 
     def _prefill_worker(self, query: RouteQuery) -> int:
         """The prefill worker that knows most of the prompt; -1 when none knows any of it."""
@@ -158,36 +183,37 @@ class RouterState:
         return max(sorted(depths), key=depths.__getitem__, default=-1)
 
     def _place(
-        self,
-        processor: int,
-        query: RouteQuery,
-        loads: list[WorkerLoad],
-        since_ns: int,
-        now_ns: int,
+        self, asked: _Waiting, request: Request, loads: list[WorkerLoad], now_ns: int
     ) -> RoutingDecision:
-        blocks = self._blocks(query.prompt_tokens)
-        choice = self._policy(Request(query.prompt_tokens, blocks), loads)
-        choice = self._kept_together(query, choice)
-        decision = self._decision(query, choice, since_ns, now_ns)
-        size = self._block_size
-        self.ledger.reserve(
-            query.request_id,
-            Entry(
-                processor=processor,
-                worker=choice.worker,
-                prefill_blocks=max(blocks - decision.overlap_blocks, 0),
-                decode_blocks=blocks,
-                full_blocks=query.prompt_tokens // size if size else 0,
-                prompt_tokens=query.prompt_tokens,
-                predicted_tokens=decision.overlap_blocks * size if self._predicts else UNPREDICTED,
-                placed_ns=now_ns,
-                alive_ns=now_ns,
-            ),
-        )
+        query = asked.query
+        choice = self._kept_together(query, self._policy(request, loads))
+        decision = self._decision(query, choice, asked.since_ns, now_ns)
+        winner = next(load for load in loads if load.worker == choice.worker)
+        entry = self._entry(asked.processor, request, winner, now_ns)
+        self.ledger.reserve(query.request_id, entry)
         self.ledger.books[choice.worker].last_used = next(self._order)
         self.decisions[choice.worker] += 1
         self._remember_session(query, choice.worker)
         return decision
+
+    def _entry(self, processor: int, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
+        size, tokens = self._block_size, request.prompt_tokens
+        cached = load.expected_blocks * size
+        computed = max(tokens - cached, 0)
+        return Entry(
+            processor=processor,
+            worker=load.worker,
+            prefill_blocks=max(request.prompt_blocks - load.overlap_blocks, 0),
+            decode_blocks=request.prompt_blocks,
+            full_blocks=tokens // size if size else 0,
+            prompt_tokens=tokens,
+            predicted_tokens=load.overlap_blocks * size if self._predicts else UNPREDICTED,
+            placed_ns=now_ns,
+            alive_ns=now_ns,
+            prefill_tokens=computed,
+            prefill_pairs=pairs(computed, cached),
+            marks=marks(request.blocks),
+        )
 
     def _blocks(self, prompt_tokens: int) -> int:
         return -(-prompt_tokens // self._block_size) if self._block_size else 0
@@ -219,7 +245,8 @@ class RouterState:
         """A prompt came; for what could have been found. After its answer, which does not wait."""
         if self._predicts:
             blocks = hashes.unpack(query.hashes)
-            self.repeats.ask(query.prompt_tokens, blocks, self._block_size)
+            repeated = self.repeats.ask(query.prompt_tokens, blocks, self._block_size)
+            self.ledger.pace.asked(query.prompt_tokens, repeated)
 
     def timed(self, elapsed_ns: int) -> None:
         """A decision took this long."""
@@ -278,6 +305,7 @@ class RouterState:
             feed.finished += 1
         if entry.predicted_tokens == UNPREDICTED:
             return None
+        self.ledger.pace.prefilled(entry.prompt_tokens, cached_tokens, entry.prefill_ns / 1e9)
         self.prompt_tokens += entry.prompt_tokens
         self.predicted_tokens += entry.predicted_tokens
         self.measured_tokens += cached_tokens

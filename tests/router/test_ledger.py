@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -22,9 +24,10 @@ from dynamo_cli.router.ledger import (
     Entry,
     Ledger,
 )
+from dynamo_cli.router.pace import Prices
 
 
-def entry(worker: int = 0, processor: int = 0, now: int = 0, **more: int) -> Entry:
+def entry(worker: int = 0, processor: int = 0, now: int = 0, **more: Any) -> Entry:
     plain = Entry(
         processor=processor,
         worker=worker,
@@ -149,6 +152,80 @@ def test_without_a_sign_of_life_a_request_expires() -> None:
     assert book.released == Counter({EXPIRED: 2})
 
 
+# -- how long a prefill would have to wait ------------------------------------------------------
+
+PRICES = Prices(request_s=1.0, token_s=0.1, pair_s=0.0, held_s=20.0)
+
+
+def wait_s(book: Ledger, now_s: float, blocks: int = 0) -> float:
+    return book.books[0].wait_s(blocks, PRICES, round(now_s * SECOND_NS))
+
+
+def test_a_prefill_waits_for_those_before_it() -> None:
+    book = ledger()
+    assert wait_s(book, 0) == 0
+    book.reserve("a", entry(now=0, prefill_tokens=10))  # takes two seconds
+    book.reserve("b", entry(now=0, prefill_tokens=20))  # three
+    assert wait_s(book, 0) == 5
+    assert wait_s(book, 1.5) == 3.5
+    assert wait_s(book, 9) == 3  # the first is late, and the second has not begun
+    book.first_token("a", 10 * SECOND_NS)
+    assert wait_s(book, 10) == 3
+    assert wait_s(book, 12) == 1
+    book.end("b")
+    assert wait_s(book, 12) == 0
+
+
+def test_the_time_of_a_prefill_is_counted_from_the_one_before() -> None:
+    book = ledger()
+    first, second, third = (entry(now=at * SECOND_NS) for at in (0, 1, 9))
+    for name, one in (("a", first), ("b", second), ("c", third)):
+        book.reserve(name, one)
+    book.first_token("a", 4 * SECOND_NS)
+    book.first_token("b", 7 * SECOND_NS)
+    book.first_token("c", 11 * SECOND_NS)
+    assert [one.prefill_ns // SECOND_NS for one in (first, second, third)] == [4, 3, 2]
+
+
+def test_a_prefill_waits_for_room() -> None:
+    book = ledger()
+    book.reserve("a", entry(decode_blocks=70))
+    book.first_token("a", 0)
+    assert wait_s(book, 0, blocks=30) == 0
+    assert wait_s(book, 0, blocks=40) == 20 * 10 / 100
+    book.reserve("b", entry(now=SECOND_NS, decode_blocks=25))
+    # The engine says that "a" has grown, and that "b" has found no room.
+    said = stats(running=1, usage=0.8, now=2 * SECOND_NS)
+    book.report(msgspec.structs.replace(said, num_waiting_reqs=1))
+    assert book.books[0].queued_blocks == 25
+    assert wait_s(book, 1 + 3.5, blocks=5) == 20 * 10 / 100
+
+
+def report(at_s: float, running: int, steps: int, **more: int) -> WorkerStats:
+    plain = stats(running=running, usage=0.1, now=round(at_s * SECOND_NS))
+    return msgspec.structs.replace(plain, steps=steps, **more)
+
+
+def test_only_quiet_reports_say_how_long_steps_take() -> None:
+    def company_s(*reports: WorkerStats) -> float:
+        book = ledger()
+        for one in reports:
+            book.report(one)
+        return book.pace.prices.company_s
+
+    quiet = [report(at, 10 * at, 100 * at) for at in range(1, 6)]
+    unmeasured = ledger().pace.prices.company_s
+    assert company_s(quiet[0]) == unmeasured
+    assert company_s(*quiet) != unmeasured
+    for busy in ("prefix_cache_queries_tokens", "prompt_tokens"):
+        loud = [
+            msgspec.structs.replace(one, **{busy: 9 * place}) for place, one in enumerate(quiet)
+        ]
+        assert company_s(*loud) == unmeasured
+    idle = [msgspec.structs.replace(one, num_running_reqs=0) for one in quiet]
+    assert company_s(*idle) == unmeasured
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """The sums against a recount of the entries, and the entries against a plain dict."""
 
@@ -167,7 +244,8 @@ class LedgerMachine(RuleBasedStateMachine):
         prefill=st.integers(0, 9),
     )
     def reserve(self, name: str, worker: int, processor: int, prefill: int) -> None:
-        self.ledger.reserve(name, entry(worker, processor, prefill_blocks=prefill))
+        work = {"prefill_blocks": prefill, "prefill_tokens": prefill, "marks": (10, 100 + prefill)}
+        self.ledger.reserve(name, entry(worker, processor, **work))
         self.model[name] = {"worker": worker, "processor": processor, "prefill": prefill, "wait": 1}
 
     @rule(name=names)
@@ -213,6 +291,13 @@ class LedgerMachine(RuleBasedStateMachine):
                 sum(one["prefill"] for one in here),
                 10 * len(here),
             )
+            book = self.ledger.books[worker]
+            waiting = {
+                name for name, one in self.model.items() if one["worker"] == worker and one["wait"]
+            }
+            assert set(book.waiting) == waiting
+            assert book.prefill_tokens == sum(one["prefill"] for one in here)
+            assert (worker in self.ledger.promised.leading((10,))) == bool(waiting)
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
-from dynamo_cli.config import RouterConfig
+from dynamo_cli.config import KV_COSTS, RouterConfig
+from dynamo_cli.router.pace import Prices
 from dynamo_cli.router.policies import (
     Choice,
     KvPolicy,
@@ -16,15 +20,17 @@ from dynamo_cli.router.policies import (
     choose_round_robin,
     policy_of,
 )
+from dynamo_cli.router.policies.timed import STALL_WEIGHT
 
 BLOCK = 16
 
 
-def request(blocks: int) -> Request:
-    return Request(blocks * BLOCK, blocks)
+def request(blocks: int, **prices: float) -> Request:
+    return Request(blocks * BLOCK, blocks, BLOCK, prices=Prices(**prices))
 
 
-def load(worker: int, overlap: int = 0, **more: int) -> WorkerLoad:
+def load(worker: int, overlap: int = 0, **more: Any) -> WorkerLoad:
+    more = {"expected_blocks": overlap, **more}
     return WorkerLoad(worker, overlap, num_blocks=1000, **more)
 
 
@@ -150,7 +156,7 @@ def test_the_cost_of_the_ancestor_is_as_published() -> None:
     assert costs(choice) == pytest.approx({0: -0.8 + 0.5 + 0.25, 1: -0.2 + 0 + 1})
 
 
-@pytest.mark.parametrize("cost", ["blocks", "ancestor"])
+@pytest.mark.parametrize("cost", KV_COSTS)
 @pytest.mark.parametrize("blocks", [0, 1, 20])
 def test_without_overlap_kv_is_least_loaded(cost: str, blocks: int) -> None:
     loads = [
@@ -172,7 +178,9 @@ def test_temperature_spreads_and_prefers_low_costs() -> None:
     def wins(temperature: float) -> list[int]:
         won = [0, 0, 0]
         for throw in throws:
-            policy: Policy = KvPolicy(temperature=temperature, dice=lambda throw=throw: throw)
+            policy: Policy = KvPolicy(
+                "blocks", temperature=temperature, dice=lambda throw=throw: throw
+            )
             won[policy(request(10), loads).worker] += 1
         return won
 
@@ -189,5 +197,131 @@ def test_a_burst_is_spread_when_every_decision_is_reserved() -> None:
             load(worker, 4, prefill_blocks=6 * n, decode_blocks=10 * n, last_used=number)
             for worker, n in enumerate(placed)
         ]
-        placed[KvPolicy()(request(10), loads).worker] += 1
+        placed[KvPolicy("blocks")(request(10), loads).worker] += 1
     assert placed == [10, 10, 10, 10]
+
+
+# -- the cost of time --------------------------------------------------------------------------
+
+# A token of a prompt takes a millisecond, and nothing else anything, if a case does not say so.
+PLAIN = {"request_s": 0.0, "token_s": 0.001, "pair_s": 0.0, "company_s": 0.0}
+BLOCK_S = BLOCK * 0.001
+
+TIME_CASES: list[tuple[str, dict[str, float], list[WorkerLoad], int]] = [
+    ("the deepest prefix when all are idle", {}, [load(0, 2), load(1, 8), load(2)], 1),
+    (
+        "a queue that is longer than what the prefix saves",
+        {},
+        [load(0, 8, wait_s=9 * BLOCK_S), load(1)],
+        1,
+    ),
+    (
+        "a queue that is shorter than what the prefix saves",
+        {},
+        [load(0, 8, wait_s=7 * BLOCK_S), load(1)],
+        0,
+    ),
+    (
+        "where all are busy, what is computed twice delays others: the queue may be longer",
+        {"busy_share": 0.9},
+        [load(0, 8, wait_s=70 * BLOCK_S), load(1)],
+        0,
+    ),
+    (
+        "where much is computed again and again, what is computed twice costs more",
+        {"lost_share": 0.5},
+        [load(0, 8, wait_s=15 * BLOCK_S, cached_blocks=1000), load(1, cached_blocks=1000)],
+        0,
+    ),
+    (
+        "a cache with room left loses nothing",
+        {"lost_share": 0.5},
+        [load(0, 1, cached_blocks=1000), load(1)],
+        1,
+    ),
+    (
+        "but not endlessly",
+        {"busy_share": 0.9},
+        [load(0, 8, wait_s=81 * BLOCK_S), load(1)],
+        1,
+    ),
+    (
+        "a prefix that all hold decides nothing",
+        {},
+        [load(0, 8, wait_s=0.02), load(1, 8, wait_s=0.01), load(2, 8, wait_s=0.03)],
+        1,
+    ),
+    (
+        "a prefix that one holds does not draw everybody: answers take longer in company",
+        {"company_s": 0.05},
+        [load(0, 8, active_requests=3), load(1), load(2)],
+        1,
+    ),
+    (
+        "a sibling that is still to be computed counts as cached",
+        {},
+        [load(0, 2, expected_blocks=9, wait_s=2 * BLOCK_S), load(1, 6)],
+        0,
+    ),
+    (
+        "long prefixes are worth more than their tokens",
+        {"pair_s": 0.001},
+        [load(0, 9, wait_s=BLOCK_S * 100), load(1, 8)],
+        0,
+    ),
+    (
+        "equal costs: the deeper prefix",
+        {},
+        [load(0, 4, wait_s=0.0, last_used=1), load(1, 6, wait_s=2 * BLOCK_S, last_used=9)],
+        1,
+    ),
+    (
+        "all equal: the least recently used",
+        {},
+        [load(0, 5, last_used=7), load(1, 5, last_used=2), load(2, 5, last_used=4)],
+        1,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "prices", "loads", "winner"), TIME_CASES, ids=[case[0] for case in TIME_CASES]
+)
+def test_time(what: str, prices: dict[str, float], loads: list[WorkerLoad], winner: int) -> None:
+    assert KvPolicy("time")(request(10, **PLAIN | prices), loads).worker == winner
+
+
+def test_the_terms_of_time_are_milliseconds() -> None:
+    asked = request(10, **PLAIN | {"busy_share": 0.5, "request_s": 0.01, "company_s": 0.002})
+    lossy = msgspec.structs.replace(
+        asked, prices=msgspec.structs.replace(asked.prices, lost_share=0.75)
+    )
+    loads = [
+        load(0, 4, wait_s=0.1, active_requests=25, waiting_requests=5, cached_blocks=997),
+        load(1, active_requests=20),
+    ]
+    choice = KvPolicy("time", overlap_weight=2)(asked, loads)
+    first, second = (candidate.terms for candidate in choice.candidates)
+    # Half the time is busy, so those who come later wait as long; there are 20 streams each.
+    price = 0.5 / (1 - 0.5) + STALL_WEIGHT * 20
+    assert first == pytest.approx(
+        {
+            "wait_ms": 100,
+            "prefill_ms": 2 * (10 + 96),
+            "others_ms": 2 * (10 + 96) * price,
+            "evicted_ms": 0,
+            "company_ms": 50,
+        }
+    )
+    # Three of four computed tokens were lost before, and half of the six blocks must push others
+    # out: in the end those are computed four times.
+    evicted_ms = KvPolicy("time", overlap_weight=2)(lossy, loads).candidates[0].terms["evicted_ms"]
+    assert evicted_ms == pytest.approx(1.5 * (first["prefill_ms"] + first["others_ms"]))
+    assert second["prefill_ms"] == pytest.approx(2 * (10 + 160))
+    assert costs(choice)[0] == pytest.approx(sum(first.values()))
+
+
+def test_a_sibling_on_its_way_is_overlap_for_time_alone() -> None:
+    loads = [load(0, 0, expected_blocks=9, active_requests=1), load(1)]
+    assert KvPolicy("time")(request(10, **PLAIN), loads).worker == 0
+    assert KvPolicy("blocks")(request(10, **PLAIN), loads).reason == "no_overlap"

@@ -94,7 +94,9 @@ def test_the_decision_says_why() -> None:
     assert (decision.prompt_tokens, decision.required_blocks, decision.overlap_blocks) == (13, 4, 2)
     assert (decision.request_id, decision.api_id, decision.decided_ns) == ("a", "api-a", 7)
     assert {one.worker: one.overlap_blocks for one in decision.candidates} == {0: 0, 1: 2}
-    assert decision.margin == 2
+    other, winner = sorted(decision.candidates, key=lambda one: one.worker)
+    assert decision.margin == other.cost - winner.cost > 0
+    assert winner.cost == sum(winner.terms.values())
 
 
 def test_an_engine_computes_the_last_token_whatever_is_cached() -> None:

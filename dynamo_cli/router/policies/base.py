@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from dynamo_cli.messages import Candidate
+from dynamo_cli.router.pace import UNMEASURED, Prices
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """What is to be placed.
 
     Attributes:
         prompt_blocks: that its prompt needs; the last one need not be full.
+        block_size: tokens per block.
+        blocks: sequence hashes of its full blocks.
+        prices: what computing it would take.
     """
 
     prompt_tokens: int
     prompt_blocks: int
+    block_size: int = 0
+    blocks: Sequence[int] = ()
+    prices: Prices = UNMEASURED
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLoad:
+class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
     """What a policy may know of one worker that can take the request.
 
     Attributes:
@@ -33,6 +40,10 @@ class WorkerLoad:
         decode_blocks: that its active requests occupy.
         num_blocks: that its KV cache has; 0 where it has none.
         last_used: number of the decision that chose it last; smaller is longer ago.
+        expected_blocks: leading blocks of the prompt that will be in its cache when the request's
+            turn comes: those that are, or those of a prompt that it was given before.
+        cached_blocks: that its cache holds, of any prompt.
+        wait_s: until its prefill could begin.
     """
 
     worker: int
@@ -43,6 +54,9 @@ class WorkerLoad:
     decode_blocks: int = 0
     num_blocks: int = 0
     last_used: int = 0
+    expected_blocks: int = 0
+    cached_blocks: int = 0
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dynamo_cli.messages import Candidate
 from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
 from dynamo_cli.router.policies.blind import choose_least_loaded
+from dynamo_cli.router.policies.timed import time_cost
 
 NO_OVERLAP = "no_overlap"
 
@@ -55,7 +56,8 @@ def ancestor_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) 
     ]
 
 
-COSTS: dict[str, Cost] = {"blocks": blocks_cost, "ancestor": ancestor_cost}
+TIME = "time"
+COSTS: dict[str, Cost] = {TIME: time_cost, "blocks": blocks_cost, "ancestor": ancestor_cost}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +71,28 @@ class KvPolicy:
         dice: gives numbers in 0..1.
     """
 
-    cost: str = "blocks"
+    cost: str = TIME
     overlap_weight: float = 1.0
     temperature: float = 0.0
     dice: Callable[[], float] = random.random
 
     def __call__(self, request: Request, loads: Sequence[WorkerLoad]) -> Choice:
-        if not any(load.overlap_blocks for load in loads):
+        known = [self._known_blocks(load) for load in loads]
+        if not any(known):
             blind = choose_least_loaded(request, loads)
             return Choice(blind.worker, blind.candidates, NO_OVERLAP)
         terms = COSTS[self.cost](request, loads, self.overlap_weight)
         costs = [sum(parts.values()) for parts in terms]
-        place = self._lowest(loads, costs) if self.temperature <= 0 else self._sample(costs)
+        place = self._sample(costs) if self.temperature > 0 else _lowest(loads, costs, known)
         candidates = [
             Candidate(load.worker, cost, load.overlap_blocks, parts)
             for load, cost, parts in zip(loads, costs, terms, strict=True)
         ]
         return Choice(loads[place].worker, candidates)
 
-    def _lowest(self, loads: Sequence[WorkerLoad], costs: Sequence[float]) -> int:
-        """Among equals the one that knows more of the prompt, then the least recently used."""
-
-        def rank(place: int) -> tuple[float, int, int]:
-            return (costs[place], -loads[place].overlap_blocks, loads[place].last_used)
-
-        return min(range(len(loads)), key=rank)
+    def _known_blocks(self, load: WorkerLoad) -> int:
+        """Leading blocks of the prompt that this cost counts as cached."""
+        return load.expected_blocks if self.cost == TIME else load.overlap_blocks
 
     def _sample(self, costs: Sequence[float]) -> int:
         """Softmax over the costs, scaled to a range of 1, as NVIDIA Dynamo's router does it."""
@@ -106,3 +105,12 @@ class KvPolicy:
             if left < 0:
                 return place
         return len(weights) - 1
+
+
+def _lowest(loads: Sequence[WorkerLoad], costs: Sequence[float], known: Sequence[int]) -> int:
+    """Among equals the one that knows more of the prompt, then the least recently used."""
+
+    def rank(place: int) -> tuple[float, int, int]:
+        return (costs[place], -known[place], loads[place].last_used)
+
+    return min(range(len(loads)), key=rank)
