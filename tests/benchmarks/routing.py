@@ -47,6 +47,7 @@ CACHE_RATIO = 1.2
 """What all engines of a server hold together, of all that is said in a round."""
 
 CONTENDERS = {
+    "kv": ("kv",),
     "kv, blocks": ("kv", "--kv-cost", "blocks"),
     "kv, ancestor": ("kv", "--kv-cost", "ancestor"),
     "least-loaded": ("least-loaded",),
@@ -56,10 +57,10 @@ CONTENDERS = {
 """Name -> what follows --router."""
 
 PAIRS = (
-    ("kv, blocks", "round-robin"),
-    ("kv, blocks", "least-loaded"),
-    ("kv, ancestor", "round-robin"),
-    ("kv, ancestor", "least-loaded"),
+    ("kv", "round-robin"),
+    ("kv", "least-loaded"),
+    ("kv", "kv, blocks"),
+    ("kv", "kv, ancestor"),
     ("round-robin again", "round-robin"),
 )
 
