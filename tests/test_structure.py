@@ -43,6 +43,8 @@ PURE = (
     "router/policies",
     "router/caches.py",
     "router/ledger.py",
+    "router/pace.py",
+    "router/promised.py",
     "router/repeats.py",
     "router/report.py",
     "router/state.py",
