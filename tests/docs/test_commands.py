@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.docs.commands import FENCE, PAGES, ROOT, Command, blocks, commands
+from tests.support import adapter
 from tests.support.server import SMALL, Server, free_port
 
 BIN = Path(sys.executable).parent
-SHOWN_URL = "localhost:8181"
+SHOWN_URL, SHOWN_KEY, SHOWN_ADAPTERS = "localhost:8181", "KEY", "/adapters/"
 
 NOT_RUN = {
     r"make (serve|test)$": "makes an environment, or runs all of this",
@@ -132,9 +133,13 @@ def test_the_check_passes(command: Command, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    options = ("--prefill-workers", "1", "--conditional-disagg", "--router", "kv")
-    with Server(*SMALL, *options, "--served-model-name", "demo") as running:
+def server(folder: Path) -> Iterator[Server]:
+    """One that has all of what pages describe, under the name that they use."""
+    options = ["--served-model-name", "demo", "--router", "kv", "--enable-lora"]
+    options += ["--prefill-workers", "1", "--conditional-disagg", "--enable-admin"]
+    folder.joinpath("poet").mkdir()
+    adapter.write(folder / "poet")
+    with Server(*SMALL, *options, "--api-key", SHOWN_KEY) as running:
         yield running
 
 
@@ -142,10 +147,13 @@ def server() -> Iterator[Server]:
 @pytest.mark.parametrize("command", ONLINE, ids=where)
 def test_a_server_answers(command: Command, server: Server, folder: Path) -> None:
     text = command.text.replace(SHOWN_URL, f"127.0.0.1:{server.port}")
+    text = text.replace(SHOWN_ADAPTERS, f"{folder}/")
     if text.startswith("curl "):
         status = folder / "status"
         told = f"curl --silent --show-error --write-out '%{{stderr}}%{{http_code}}' 2>{status} "
+        if SHOWN_KEY not in text:
+            told += f"-H 'Authorization: Bearer {SHOWN_KEY}' "
         run(text.replace("curl ", told, 1), folder)
-        assert status.read_text() == "200", command.text
+        assert status.read_text() in ("200", "202"), command.text
     else:
         run(text, folder)
