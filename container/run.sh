@@ -5,6 +5,8 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=container/engine.sh
 . "$here/engine.sh"
 
+CONFIG_INSIDE=/etc/dynamo-llm.toml
+
 help() {
     cat <<'END'
 usage: container/run.sh [options] [-- dynamo-llm options]
@@ -24,6 +26,7 @@ Run dynamo-llm in a container: the API is on http://localhost:8181/v1, for this 
                           0.0.0.0 lets them in: set DYNAMO_LLM_API_KEY then
   --cache VOLUME|FOLDER   where models and compiled kernels are kept; dynamo-llm-cache
   --models FOLDER         of yours, readable inside under the same path; repeatable
+  --config FILE           of settings, as dynamo-llm --config; the default is $DYNAMO_LLM_CONFIG
   --shm-size SIZE         of /dev/shm; engines of several GPUs need 2g, all else needs none
   --engine docker|podman  who runs it; the default is $CONTAINER_ENGINE, or which of them is here
   --dry-run               print the command and run nothing
@@ -65,7 +68,7 @@ folder() {
 }
 
 tag='' name='' port=8181 address=127.0.0.1 cache=dynamo-llm-cache shm_size='' gpus=''
-engine='' dry_run='' terminal=() detach=() models=()
+engine='' dry_run='' terminal=() detach=() models=() config=${DYNAMO_LLM_CONFIG-}
 while [ $# -gt 0 ]; do
     case $1 in
         -it | -ti | -i | -t) terminal+=("$1") ;;
@@ -77,6 +80,7 @@ while [ $# -gt 0 ]; do
         --address) address=$(value "$1" "${2-}" $#); shift ;;
         --cache) cache=$(value "$1" "${2-}" $#); shift ;;
         --models) path=$(value "$1" "${2-}" $#); models+=("$path"); shift ;;
+        --config) config=$(value "$1" "${2-}" $#); shift ;;
         --shm-size) shm_size=$(value "$1" "${2-}" $#); shift ;;
         --engine) engine=$(value "$1" "${2-}" $#); shift ;;
         --dry-run) dry_run=yes ;;
@@ -92,6 +96,7 @@ for word in "$@"; do
         --host | --host=* | --http-port | --http-port=*)
             fail "${word%%=*} is fixed inside; use --address and --port, before the --."
             ;;
+        --config | --config=*) fail "--config goes before the --, so that the file gets inside." ;;
     esac
 done
 choose_engine
@@ -107,8 +112,13 @@ for path in "${models[@]}"; do
     path=$(folder --models "$path")
     command+=(--volume "$path:$path:ro")
 done
+if [ -n "$config" ]; then
+    [ -r "$config" ] || fail "--config: '$config' cannot be read."
+    path=$(folder --config "$(dirname -- "$config")")/${config##*/}
+    command+=(--volume "$path:$CONFIG_INSIDE:ro" --env "DYNAMO_LLM_CONFIG=$CONFIG_INSIDE")
+fi
 for variable in $(compgen -A export DYNAMO_LLM_ || true) HF_TOKEN; do
-    case $variable in DYNAMO_LLM_HOST | DYNAMO_LLM_HTTP_PORT) continue ;; esac
+    case $variable in DYNAMO_LLM_CONFIG | DYNAMO_LLM_HOST | DYNAMO_LLM_HTTP_PORT) continue ;; esac
     if [ -n "${!variable-}" ]; then command+=(--env "$variable"); fi
 done
 if [ -z "$tag" ] && [ -n "$gpus" ]; then tag=dynamo-llm:cuda; fi

@@ -52,6 +52,7 @@ def test_it_runs_as_nobody_who_matters_and_hears_signals() -> None:
     assert final()["EXPOSE"] == str(DEFAULT_PORT)
     assert final()["VOLUME"] == final()["WORKDIR"] == "/cache"
     assert "DYNAMO_LLM_HOST=0.0.0.0" in final()["ENV"].split()
+    assert f"DYNAMO_LLM_HTTP_PORT={DEFAULT_PORT}" in final()["ENV"].split()
 
 
 def test_what_is_copied_is_let_through() -> None:

@@ -72,6 +72,8 @@ def test_what_run_runs(args: str, becomes: str) -> None:
         ("--cache ./tests", f"--volume {ROOT}/tests:/cache"),
         ("--cache ./tests", f"--user {os.getuid()}:{os.getgid()}"),
         ("--cache ./tests --engine podman", "--userns keep-id"),
+        ("--config pyproject.toml", f"--volume {ROOT}/pyproject.toml:/etc/dynamo-llm.toml:ro"),
+        ("--config pyproject.toml", "--env DYNAMO_LLM_CONFIG=/etc/dynamo-llm.toml"),
         ("--models tests", f"--volume {ROOT}/tests:{ROOT}/tests:ro"),
     ],
 )
@@ -95,6 +97,11 @@ def test_run_hands_variables_on_by_name_only() -> None:
     handed_on = [words[place + 1] for place, word in enumerate(words) if word == "--env"]
     assert handed_on == ["DYNAMO_LLM_API_KEY", "DYNAMO_LLM_ROUTER", "HF_TOKEN"]
     assert "secret" not in words
+
+
+def test_run_takes_the_file_of_settings_that_the_environment_names() -> None:
+    words = dry_run("run.sh", DYNAMO_LLM_CONFIG=str(ROOT / "pyproject.toml"))
+    assert f"{ROOT}/pyproject.toml:/etc/dynamo-llm.toml:ro" in words
 
 
 @pytest.mark.parametrize(
@@ -131,6 +138,8 @@ def test_build_hands_the_indexes_of_pip_on_by_name_only() -> None:
         ("run.sh", "--models /no/such", "--models: there is no folder '/no/such'"),
         ("run.sh", "--cache /no/such", "--cache: there is no folder '/no/such'"),
         ("run.sh", "-- --model tiny --http-port 1", "--http-port is fixed inside; use --address"),
+        ("run.sh", "--config no.toml", "--config: 'no.toml' cannot be read"),
+        ("run.sh", "-- --config=a.toml", "--config goes before the --"),
         ("run.sh", "-- --host=1.2.3.4", "--host is fixed inside"),
         ("build.sh", "--target rocm", "--target is cpu or cuda, not 'rocm'"),
         ("build.sh", "--tag", "--tag needs a value"),
