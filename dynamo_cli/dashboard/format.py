@@ -111,9 +111,9 @@ def level(ratio: float) -> str:
 
 
 def resampled(values: Sequence[float | None], width: int) -> list[float | None]:
-    """The greatest of what falls into each of `width` columns; shorter ones are filled in front."""
+    """The greatest of what falls into each of `width` columns; fewer values are stretched."""
     if len(values) <= width:
-        return [None] * (width - len(values)) + list(values)
+        return [values[column * len(values) // width] for column in range(width)] if values else []
     columns: list[float | None] = []
     for column in range(width):
         part = values[column * len(values) // width : (column + 1) * len(values) // width]

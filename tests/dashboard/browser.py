@@ -94,7 +94,7 @@ async def _visit(address: str, url: str, until: str) -> Page:
         await call("Page.enable")
         await call("Page.navigate", url=url)
         while until not in page.text or not page.started:
-            script = "document.body.classList.contains('-first-byte')"
+            script = "document.body !== null && document.body.classList.contains('-first-byte')"
             page.started = (await call("Runtime.evaluate", expression=script))["result"]["value"]
             await asyncio.sleep(0.1)
         await asyncio.sleep(1.0)  # it draws at its own pace

@@ -80,7 +80,8 @@ def test_levels_show_what_is_more_than_nothing(ratio: float, text: str) -> None:
 
 def test_curves_keep_peaks_and_leave_out_what_was_not_measured() -> None:
     assert show.resampled([1, 9, None, None, 2, 3], 3) == [9, None, 3]
-    assert show.resampled([1], 3) == [None, None, 1]
+    assert show.resampled([1, None], 5) == [1, 1, 1, None, None]
+    assert show.resampled([], 3) == []
     assert show.chart([None, 0, 4, 8], 4, 2) == ["   █", " _██"]
     assert show.chart([1, 2], 2, 1, top=4.0) == ["▂▄"]
     assert show.chart([0, 0], 2, 2) == ["  ", "__"]

@@ -1,0 +1,138 @@
+"""Boards as text: nothing is wider than its room, at any width."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from rich.text import Text
+
+from dynamo_cli.dashboard.draw import cache, overview, picture, prefill, trends
+from dynamo_cli.dashboard.draw.table import Spec, fit
+from dynamo_cli.dashboard.draw.tables import DECISIONS, LOGS, PROCESSES, WORKERS, workers_of
+from dynamo_cli.dashboard.events import Decided, Link, State, Table
+from dynamo_cli.dashboard.model import Board, Fold
+from dynamo_cli.dashboard.widgets import routing
+from dynamo_cli.messages import Phase
+
+from .made import decision, snapshot
+from .pictures import Scene, draw
+from .replay import Replay
+
+STREAMS = ("startup", "empty", "busy", "disaggregated", "degraded")
+WIDTHS = (78, 100, 118, 158, 300)
+
+
+def board_of(stream: str) -> Board:
+    replay = Replay(stream)
+    return replay.fold.board(replay.now_s)
+
+
+def lines(text: Text) -> list[str]:
+    return text.plain.split("\n")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("stream", STREAMS)
+def test_nothing_is_wider_than_its_room(stream: str, width: int) -> None:
+    board = board_of(stream)
+    texts = [
+        picture.draw(board, width),
+        overview.header(board, width, paused=True),
+        overview.startup(board, width),
+        cache.draw(board, width),
+        prefill.draw(board, width),
+        routing.summary(board, width),
+        trends.draw(board.samples, cache.CURVES, width, 12, 300),
+    ]
+    for text in texts:
+        assert max(map(len, lines(text))) <= width
+    tables: list[tuple[Spec[Any], Any]] = [
+        (WORKERS, workers_of(board)),
+        (PROCESSES, board.processes),
+        (DECISIONS, board.decisions),
+        (LOGS, board.lines),
+    ]
+    for spec, items in tables:
+        fitted = fit(spec.columns, width)
+        for item in items:
+            assert fitted.line(item).cell_len == len(fitted.head()) <= width
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_every_box_of_the_picture_is_closed(stream: str) -> None:
+    board = board_of(stream)
+    drawn = picture.draw(board, 78)
+    assert len(lines(drawn)) == picture.height(board)
+    corners = [drawn.plain.count(corner) for corner in "╭╮╰╯"]
+    boxes = 3 + (stream in ("startup", "busy", "degraded")) + 3 * (stream == "disaggregated")
+    assert corners == [boxes] * 4
+
+
+@pytest.mark.parametrize(
+    ("link", "seen", "says"),
+    [
+        (Link(State.CONNECTING, "http://h:1"), None, "○ connecting"),
+        (Link(State.LOST, "http://h:1", "refused"), None, "✗ no connection"),
+        (Link(State.LIVE), Table(snapshot().processes), "○ starting"),
+        (Link(State.LIVE), snapshot(), "● serving"),
+        (Link(State.LIVE), snapshot(serving=False, reason="starting"), "○ starting"),
+    ],
+)
+def test_the_header_says_how_it_is(link: Link, seen: Any, says: str) -> None:
+    fold = Fold("http://h:1")
+    fold.apply(link, 0)
+    if seen is not None:
+        fold.apply(seen, 0)
+    assert says in overview.header(fold.board(0), 120, paused=False).plain
+
+
+def test_a_process_that_is_not_ready_makes_it_degraded_and_no_server_says_why() -> None:
+    fold = Fold()
+    fold.apply(Link(State.LIVE), 0)
+    fold.apply(snapshot(), 0)
+    fold.apply(snapshot(serving=False, reason="no worker is ready"), 0)
+    assert "✗ no worker is ready" in overview.header(fold.board(0), 120, paused=False).plain
+
+
+def test_curves_fill_their_width_and_take_the_shortest_span_that_shows_everything() -> None:
+    board = board_of("busy")
+    drawn = lines(trends.draw(board.samples, cache.CURVES[:1], 100, 6, 3600))
+    assert drawn[-1].startswith("1m00s ago")
+    filled = [row for row in drawn[1:-1] if row.strip()]
+    assert {len(row) for row in filled} == {100}
+    assert trends.draw(board.samples, cache.CURVES, 100, 1, 60).plain == ""
+
+
+def test_a_decision_shows_who_won_by_how_much_and_what_was_found() -> None:
+    fold = Fold()
+    fold.apply(Decided([decision(1, measured_tokens=64)]), 0)
+    line = fit(DECISIONS.columns, 78).line(fold.board(0).decisions[0]).plain
+    for words in ("api-1", "250", "▆·", "12 16", "→ 0", "cost", "↓192/64"):
+        assert words in line, words
+
+
+def test_no_worker_is_told() -> None:
+    fold = Fold()
+    fold.apply(Decided([decision(1, worker=-1, candidates=[], reason="no_worker")]), 0)
+    assert "–" in fit(DECISIONS.columns, 100).line(fold.board(0).decisions[0]).plain
+
+
+def test_a_phase_has_a_glyph_and_a_word() -> None:
+    board = board_of("degraded")
+    text = overview.startup(board, 100).plain
+    assert "● ready" in text
+    assert "○ " in text
+    assert {str(phase) for phase in Phase} >= {process.phase for process in board.processes}
+
+
+def test_without_colour_everything_is_grey(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    svg = asyncio.run(draw(Scene("degraded", "overview", ()), (80, 24)))
+    styles = svg.partition("<style>")[2].partition("</style>")[0]
+    unstyled = {"c5c8c6"}
+    colours = set(re.findall(r"-r\d+ \{ fill: #([0-9a-f]{6})", styles)) - unstyled
+    assert colours
+    assert all(colour[:2] == colour[2:4] == colour[4:] for colour in colours), colours
