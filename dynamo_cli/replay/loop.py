@@ -272,7 +272,7 @@ class Replay:
     def _tell_tokens(self, result: StepResult, now_ps: int) -> None:
         for sim in result.joined:
             flight = self._flights[sim.request_id]
-            if not flight.first_ps:
+            if sim.fresh:
                 flight.first_ps = now_ps
                 message = FirstToken(sim.request_id, sim.cached_tokens)
                 self._router.first_token(message, now_ps // NS_PS)

@@ -42,6 +42,11 @@ class SimRequest:
     def running(self) -> bool:
         return self.rank != NOWHERE
 
+    @property
+    def fresh(self) -> bool:
+        """It has just had its first token, if it is among those that joined in this step."""
+        return self.produced == 1
+
 
 @dataclass(slots=True)
 class StepResult:
