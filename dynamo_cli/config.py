@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from dynamo_cli.topology import ProcessId, Role, tree
+from dynamo_cli.topology import ROLES, ProcessId, Role, tree
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8181
@@ -17,12 +17,26 @@ DEFAULT_MAX_LOCAL_PREFILL_LENGTH = 1000
 DEFAULT_KV_ARENA_BYTES = 1 << 30
 FIRST_ADAPTER_NUMBER = 1_001
 """Those of ``--lora-modules`` have lower ones: vLLM counts them from 1."""
+ENGINE_ROLES = (Role.WORKER, Role.PREFILL_WORKER)
 
 FULL_CONTEXTS = 4
 """Requests of full length that a CPU's KV cache should hold. Each GiB takes seconds to allocate."""
 
 LEAST_KV_BYTES = 64 * 1024 * 1024
 """Of that cache, however small the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationConfig:
+    """Workers have a simulated engine.
+
+    Attributes:
+        profile: name of a built-in one, or a file.
+        speedup: how many times faster than the profile says.
+    """
+
+    profile: str
+    speedup: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class EngineConfig:
             every worker does its own prefill.
         kv_transfer: one of `KV_TRANSFERS`: how blocks get from one to the other.
         kv_arena_bytes: shared memory for blocks on their way, of each prefill worker.
+        simulation: of the workers' engines; None: they compute.
     """
 
     model: str
@@ -56,6 +71,7 @@ class EngineConfig:
     kv_role: str = ""
     kv_transfer: str = "shm"
     kv_arena_bytes: int = DEFAULT_KV_ARENA_BYTES
+    simulation: SimulationConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +328,11 @@ class ServeConfig:
             routed=self.router is not None,
             prefill_workers=len(self.prefill_devices),
         )
+
+    def forked(self, process: ProcessId) -> bool:
+        """Whether it needs vLLM, and so comes from the zygote; a simulated engine does not."""
+        simulated = self.engine.simulation is not None
+        return ROLES[process.role].engine and not (simulated and process.role in ENGINE_ROLES)
 
     def device_of(self, process: ProcessId) -> str:
         """Where its engine runs, for people; empty when it has none."""

@@ -26,6 +26,13 @@ class Ui(StrEnum):
     NONE = "none"
 
 
+class Engine(StrEnum):
+    """What workers run."""
+
+    VLLM = "vllm"
+    MOCK = "mock"
+
+
 class LogLevel(StrEnum):
     """Of the log."""
 
@@ -97,6 +104,35 @@ WorkerTp = Annotated[
     int,
     _option(
         "--worker-tp", "--decode-tp", panel=WORKERS, min=1, metavar="N", help="GPUs of one engine."
+    ),
+]
+WhichEngine = Annotated[
+    Engine,
+    _option(
+        "--worker-engine",  # the key in a file of settings, where engine is a table
+        "--engine",
+        panel=WORKERS,
+        help="[b]mock[/b] simulates: it keeps its blocks as vLLM does, takes the time that a "
+        "profile says, and answers with the words of the prompt.",
+    ),
+]
+EngineProfile = Annotated[
+    str | None,
+    _option(
+        "--engine-profile",
+        panel=WORKERS,
+        metavar="NAME|FILE",
+        help="How fast and large a simulated engine is. [dim]\\[default: gpu-8b][/dim]",
+    ),
+]
+Speedup = Annotated[
+    float | None,
+    _option(
+        "--speedup",
+        panel=WORKERS,
+        min=0.001,
+        metavar="X",
+        help="Simulated engines are so many times faster than their profile.",
     ),
 ]
 ReuseGpus = Annotated[

@@ -7,8 +7,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from dynamo_cli.config import ServeConfig
-from dynamo_cli.topology import KIB, ROLES, LinkSpec, ProcessId, Role, links_of
+from dynamo_cli.config import ENGINE_ROLES, ServeConfig
+from dynamo_cli.topology import KIB, LinkSpec, ProcessId, Role, links_of
 
 Plan = dict[str, object]
 
@@ -66,9 +66,8 @@ def show(config: ServeConfig, console: Console) -> None:
 
 
 def _process(config: ServeConfig, process: ProcessId) -> dict[str, object]:
-    forked = ROLES[process.role].engine
-    engines = (Role.WORKER, Role.PREFILL_WORKER)
-    threads = config.engine.threads if process.role in engines else 0
+    forked = config.forked(process)
+    threads = config.engine.threads if process.role in ENGINE_ROLES else 0
     return {
         "name": process.name,
         "started": f"forked from the {Role.ZYGOTE}" if forked else "spawned",

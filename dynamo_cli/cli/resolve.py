@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +23,10 @@ from dynamo_cli.config import (
     PrefillQueueConfig,
     RouterConfig,
     ServeConfig,
+    SimulationConfig,
 )
+from dynamo_cli.engines.mock.options import sized
+from dynamo_cli.engines.mock.profile import load
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.supervisor.placement import Devices, groups_of, place, sharers
 
@@ -34,6 +37,8 @@ SEVERAL_WORKERS_POLICY = "least-loaded"
 ROUTERS = (NO_ROUTER, *ROUTER_POLICIES)
 OTLP_TRACES = "/v1/traces"
 LOG_FORMATS = ("text", "json")
+VLLM, MOCK = "vllm", "mock"
+DEFAULT_PROFILE = "gpu-8b"
 ENGINE_LOG_LEVEL = "error"
 """Of the engines unless a level is asked for: what else they say is for those who debug them."""
 
@@ -67,6 +72,7 @@ class Typed:
 
     Attributes:
         workers: a number or ``auto``.
+        engine: VLLM or MOCK, to which `engine_profile` and `speedup` belong.
         router: one of `ROUTERS`.
         log_level: of everything; None: `ENGINE_LOG_LEVEL` for the engines, else info.
         log_format: one of `LOG_FORMATS`.
@@ -82,6 +88,9 @@ class Typed:
     processors: int = 1
     worker_tp: int = 1
     engine_threads: int | None = None
+    engine: str = VLLM
+    engine_profile: str | None = None
+    speedup: float | None = None
     reuse_gpus: bool = False
     router: str | None = None
     kv_cost: str = KV_COSTS[0]
@@ -120,6 +129,9 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         ResourceError: the machine has too little.
     """
     _refuse_prompts_in_the_log(typed)
+    simulation = _simulation(typed)
+    if simulation is not None:
+        machine = replace(machine, gpus=())  # it needs none
     kv_transfer = _kv_transfer(typed, machine)
     # Who says how many workers there shall be takes the GPUs in order, busy ones too.
     auto = typed.workers == AUTO
@@ -136,11 +148,14 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         path=typed.model,
         served_names=names,
         args=_engine_args(typed, machine, sharers([*prefill_devices, *devices])),
-        threads=(typed.engine_threads or max(1, machine.cores // engines)) if on_cpu else 0,
+        threads=(typed.engine_threads or max(1, machine.cores // engines))
+        if on_cpu and simulation is None
+        else 0,
         kv_cache_limit_bytes=_kv_cache_limit(machine.available_bytes, engines) if on_cpu else 0,
         log_level=(typed.log_level or ENGINE_LOG_LEVEL).upper(),
         kv_transfer=kv_transfer,
         kv_arena_bytes=typed.kv_arena_bytes,
+        simulation=simulation,
     )
     frontend = FrontendConfig(
         host=typed.host,
@@ -179,6 +194,17 @@ def warnings(typed: Typed) -> list[str]:
             "--api-key closes it."
         ]
     return []
+
+
+def _simulation(typed: Typed) -> SimulationConfig | None:
+    """What simulated engines are like; checked here, before anything is started."""
+    if typed.engine != MOCK:
+        if typed.engine_profile is not None or typed.speedup is not None:
+            raise UsageError("--engine-profile and --speedup belong to --engine mock.")
+        return None
+    found = SimulationConfig(typed.engine_profile or DEFAULT_PROFILE, typed.speedup or 1.0)
+    sized(load(found.profile), typed.engine_args)
+    return found
 
 
 def _devices(

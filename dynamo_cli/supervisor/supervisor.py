@@ -40,7 +40,7 @@ from dynamo_cli.supervisor.retirement import NOT_LISTENING, Retirements, Work
 from dynamo_cli.supervisor.scaling import rescaled
 from dynamo_cli.supervisor.verdict import Restarts, Verdict, describe_exit, judge
 from dynamo_cli.supervisor.view import View
-from dynamo_cli.topology import ROLES, ProcessId, Role, links_of
+from dynamo_cli.topology import ProcessId, Role, links_of
 
 STOP_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 2.0
@@ -109,7 +109,7 @@ class Supervisor:
         for process in self._config.tree():
             child = self._children.get(process)
             missing = child is None or (not child.alive and child.phase is not Phase.FAILED)
-            if missing and ROLES[process.role].engine is engines:
+            if missing and self._config.forked(process) is engines:
                 self._start(process)
         self._publish()
 
@@ -125,7 +125,7 @@ class Supervisor:
             self._log_feed.restart()
             self._feed_log_soon()
         self._restarts.setdefault(process, Restarts(self._config.restart))
-        if ROLES[process.role].engine:
+        if self._config.forked(process):
             child.fork_from(self._children[ZYGOTE])
             child.move_to(Phase.IMPORTING)
         else:
@@ -254,7 +254,7 @@ class Supervisor:
         how = describe_exit(exit_code)
         self._unlink(child, how)
         if child.process == ZYGOTE:
-            for other in [other for other in self._alive() if ROLES[other.process.role].engine]:
+            for other in [other for other in self._alive() if self._config.forked(other.process)]:
                 other.ended(-signal.SIGKILL)  # the kernel ends them with the zygote
         self._retirements.ended(child.process)
         if self._stopping:
@@ -290,7 +290,7 @@ class Supervisor:
         )
 
     def _restart_later(self, child: Child, how: str) -> None:
-        if ROLES[child.process.role].engine and not self._children[ZYGOTE].alive:
+        if self._config.forked(child.process) and not self._children[ZYGOTE].alive:
             child.move_to(Phase.BACKOFF, "waiting for the zygote")
             return  # they start with it
         delay = self._restarts[child.process].next_delay_s(time.monotonic())
@@ -309,7 +309,7 @@ class Supervisor:
         child = self._children.get(process)
         if self._stopping or child is None or child.alive:
             return  # meanwhile there are to be fewer workers, or more
-        if self._zygote_is_up or not ROLES[process.role].engine:
+        if self._zygote_is_up or not self._config.forked(process):
             self._start(process)
             self._publish()
 

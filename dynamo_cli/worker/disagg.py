@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 from dynamo_cli.config import PlacementRule
-from dynamo_cli.engines.vllm.engine import Engine, Prepared
+from dynamo_cli.engines.seam import Engine, Prepared
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
     AddRequest,

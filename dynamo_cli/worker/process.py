@@ -7,7 +7,7 @@ import socket
 import time
 
 from dynamo_cli.config import WorkerConfig
-from dynamo_cli.engines.vllm.engine import Engine
+from dynamo_cli.engines import seam
 from dynamo_cli.engines.vllm.environment import select_devices
 from dynamo_cli.errors import InvalidRequest, Unavailable
 from dynamo_cli.ipc.codec import Decoder
@@ -71,7 +71,7 @@ class Worker:
         """Build the engine and tell everybody."""
         self._switchboard.report(PhaseChange(Phase.LOADING))
         index = self._process.index
-        self._engine = Engine(index, self._config.engine, kv_events=self._config.kv_events)
+        self._engine = seam.build(index, self._config.engine, kv_events=self._config.kv_events)
         self._publisher = Publisher(index, self._engine.holdings, self._switchboard)
         if (rule := self._config.placement) is not None:
             self._disagg = Disaggregation(self._engine, self._switchboard, rule)

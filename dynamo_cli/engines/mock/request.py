@@ -54,6 +54,7 @@ class StepResult:
 
     Attributes:
         decoded: requests that got a token after the one of the step before.
+        begun: requests of which it computed the first part.
         joined: requests whose prompt is computed, with a token: their first, unless preempted.
         finished: requests that got their last one, and are gone.
         preempted: requests that must begin again.
@@ -61,6 +62,7 @@ class StepResult:
 
     duration_ps: int = 0
     decoded: int = 0
+    begun: list[SimRequest] = field(default_factory=list)
     joined: list[SimRequest] = field(default_factory=list)
     finished: list[SimRequest] = field(default_factory=list)
     preempted: list[SimRequest] = field(default_factory=list)

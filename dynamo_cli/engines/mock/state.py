@@ -36,6 +36,7 @@ class SimEngine:
     Args:
         profile: how fast and how large it is.
         observer: hears of every single event of its cache.
+        caching: prompts find what others have computed.
 
     Attributes:
         blocks: its KV cache.
@@ -43,11 +44,14 @@ class SimEngine:
         waiting: requests that have not begun, or must begin again.
     """
 
-    def __init__(self, profile: Profile, observer: Observer | None = None) -> None:
+    def __init__(
+        self, profile: Profile, observer: Observer | None = None, *, caching: bool = True
+    ) -> None:
         self.profile = profile
         self.blocks = Blocks(profile.num_blocks, observer)
         self.totals = Totals()
         self.waiting: deque[SimRequest] = deque()
+        self._caching = caching
         self._speed = Speed.of(profile)
         self._block_size = profile.block_size
         self._running: dict[int, SimRequest] = {}  # by rank, so in order
@@ -230,6 +234,8 @@ class SimEngine:
             if len(self._running) >= self.profile.max_num_seqs or not self._begin(request):
                 return True
             self.waiting.popleft()
+            if not request.preemptions:
+                result.begun.append(request)
             tokens = min(self._tokens(request) - request.computed, budget)
             self._prefill(request, tokens, result)
             budget -= tokens
@@ -330,12 +336,17 @@ class SimEngine:
 
     def _name_all(self, request: SimRequest) -> None:
         """Hashes of all its full blocks, output included."""
+        if not self._caching:
+            request.hashes = []
+            return
         full = self._tokens(request) // self._block_size
         while len(request.hashes) < full:
             request.hashes.append(request.name_block(request, len(request.hashes)))
 
     def _name(self, request: SimRequest, start: int, end: int) -> None:
         """Blocks start..end-1 of a request are full."""
+        if not self._caching:
+            return
         while len(request.hashes) < end:
             request.hashes.append(request.name_block(request, len(request.hashes)))
         if start < end:

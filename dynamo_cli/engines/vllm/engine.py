@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from vllm.v1.executor import Executor, UniProcExecutor
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.seam import Prepared
 from dynamo_cli.engines.vllm import arguments, environment, events, lora, operations, prefill
 from dynamo_cli.engines.vllm.transfer import connector
 from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
@@ -43,29 +43,6 @@ WAIT_S = 0.001
 """Between two looks at what others do for the engine: transfers, grammars being compiled."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A request that the engine can run, and has not begun.
-
-    Attributes:
-        client: the processor that it belongs to.
-        message: as it came.
-        family: siblings of one prompt (n > 1) have the same.
-        suitable: it can be prefilled elsewhere.
-        begin: what the engine takes.
-        pushed_ns: when its prompt was given to the prefill queue; 0: it was not.
-    """
-
-    client: int
-    message: AddRequest
-    family: str
-    prompt_tokens: int
-    priority: int
-    suitable: bool
-    begin: tuple[Any, int]
-    pushed_ns: int = 0
 
 
 class Engine:

@@ -1,0 +1,141 @@
+"""What a worker needs of its engine, whether it computes or only simulates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dynamo_cli.config import EngineConfig
+from dynamo_cli.kv.holdings import Held
+from dynamo_cli.messages import (
+    AddRequest,
+    CallUtility,
+    EngineReady,
+    PushJob,
+    StepOutputs,
+    TransferStats,
+    UtilityAnswer,
+    WorkerStats,
+)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A request that the engine can run, and has not begun.
+
+    Attributes:
+        client: the processor that it belongs to.
+        message: as it came.
+        family: siblings of one prompt (n > 1) have the same.
+        suitable: it can be prefilled elsewhere.
+        begin: what the engine takes.
+        pushed_ns: when its prompt was given to the prefill queue; 0: it was not.
+    """
+
+    client: int
+    message: AddRequest
+    family: str
+    prompt_tokens: int
+    priority: int
+    suitable: bool
+    begin: Any
+    pushed_ns: int = 0
+
+
+class Engine(Protocol):
+    """A running engine in the caller's own loop."""
+
+    @property
+    def batch_limits(self) -> tuple[int, int]:
+        """Requests and tokens of one step."""
+
+    @property
+    def holdings(self) -> Held | None:
+        """What the prefix cache holds, as of the last step or call; None when nobody asked."""
+
+    def ready(self) -> EngineReady:
+        """What the engine settled on while it started."""
+
+    def has_work(self) -> bool:
+        """Whether `step` has anything to do."""
+
+    def add(self, client: int, message: AddRequest) -> None:
+        """Queue a request of processor `client`.
+
+        Raises:
+            InvalidRequest: the engine cannot run it; nothing of it is held.
+        """
+
+    def prepare(self, client: int, message: AddRequest) -> Prepared:
+        """Read and check a request. Raises as `add`."""
+
+    def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
+        """Queue a prepared request, with the way to its KV blocks when they are elsewhere.
+
+        Raises as `add`.
+        """
+
+    def cached_tokens(self, prepared: Prepared) -> int:
+        """Leading tokens of its prompt that are in the cache now."""
+
+    def abort(self, request_ids: list[str]) -> None:
+        """Forget these requests; their KV blocks are free at once. Unknown ids are ignored."""
+
+    def abort_client(self, client: int) -> int:
+        """Forget every request of a processor that is gone; returns how many there were."""
+
+    def step(self) -> Iterator[tuple[int, StepOutputs]]:
+        """Run one step of the whole batch; yields (processor, outputs of its requests)."""
+
+    def add_prefill(self, job: PushJob, owner: int) -> None:
+        """Queue the prefill of a prompt for decode worker `owner`. Raises as `add`."""
+
+    def take_prefills(self) -> list[tuple[str, bytes, str]]:
+        """Prefills that ended: job, kv_transfer_params as JSON, and why it failed if it did."""
+
+    def take_started(self) -> list[str]:
+        """Requests that had their first token since the last call."""
+
+    def take_unneeded(self) -> list[str]:
+        """Transfers that were taken, or will not be, since the last call."""
+
+    def release(self, transfer_ids: list[str]) -> None:
+        """The other side has taken these blocks, or does not want them."""
+
+    def owner_gone(self, worker: int) -> None:
+        """A decode worker is gone, and with it whoever wanted its blocks."""
+
+    def expire_transfers(self, before_ns: int) -> None:
+        """Let go of blocks that nobody took since then."""
+
+    def transfer_stats(self, **more: Any) -> TransferStats:
+        """Counters of transfers; `more` is what the worker counts itself."""
+
+    def call(self, message: CallUtility) -> UtilityAnswer:
+        """Call a method of the engine by name and wait for its result."""
+
+    def stats(self, refused_sends: int) -> WorkerStats:
+        """Load now, and totals since the start."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+def build(index: int, config: EngineConfig, *, kv_events: bool) -> Engine:
+    """The engine of a worker.
+
+    Args:
+        index: of the worker.
+        kv_events: keep account of what its prefix cache holds.
+
+    Raises:
+        ModelError, ResourceError, UsageError: it cannot be built.
+    """
+    if config.simulation is not None:
+        from dynamo_cli.engines.mock.engine import MockEngine  # noqa: PLC0415 - one of the two
+
+        return MockEngine(index, config, kv_events=kv_events)
+    from dynamo_cli.engines.vllm.engine import Engine as VllmEngine  # noqa: PLC0415
+
+    return VllmEngine(index, config, kv_events=kv_events)

@@ -1,0 +1,191 @@
+"""The real command with simulated engines: the whole tree but the weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dynamo_cli.engines.mock.profile import Profile
+from tests.support.requests import post
+from tests.support.server import COMMAND, Server, wait_until
+
+pytestmark = pytest.mark.engine
+
+PROFILE = Profile(
+    name="test",
+    source="made up",
+    step_s=0.02,
+    prefill_token_s=0.0002,
+    decode_request_s=0.0001,
+    transfer_s=0.01,
+    block_size=32,
+    num_blocks=400,
+    max_num_seqs=16,
+    max_num_batched_tokens=512,
+    max_model_len=2048,
+)
+SPEEDUP = 2
+WORDS = "one two three four five six seven eight nine ten "
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("profile") / "test.json"
+    path.write_bytes(msgspec.json.encode(PROFILE))
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(profile: Path) -> Iterator[Server]:
+    engine = ("--engine", "mock", "--engine-profile", str(profile), "--speedup", str(SPEEDUP))
+    with Server(*engine, "--workers", "8", "--router", "kv", "--debug-headers") as running:
+        yield running
+
+
+def ask(server: Server, prompt: str, tokens: int = 8, **more: Any) -> Any:
+    body = {"model": "tiny", "prompt": prompt, "max_tokens": tokens, **more}
+    status, answer = post(server, "/v1/completions", body)
+    assert status == 200, answer
+    return answer
+
+
+def cached(answer: Any) -> int:
+    found: int = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+    return found
+
+
+def test_answers_are_the_words_of_the_prompt_and_prefixes_are_found(server: Server) -> None:
+    first, again = (ask(server, WORDS * 20, 12) for _ in range(2))
+    assert first["choices"] == again["choices"]
+    assert first["choices"][0]["text"].split()[:3] == ["one", "two", "three"]
+    assert first["choices"][0]["finish_reason"] == "length"
+    tokens = first["usage"]["prompt_tokens"]
+    assert (cached(first), cached(again)) == (0, (tokens - 1) // 32 * 32)
+
+
+def test_a_conversation_stays_with_its_worker(server: Server) -> None:
+    found = []
+    messages = [{"role": "user", "content": "hello " + WORDS * 10}]
+    for _ in range(3):
+        body = {"model": "tiny", "messages": messages, "max_tokens": 40}
+        status, answer = post(server, "/v1/chat/completions", body)
+        assert status == 200, answer
+        found.append((cached(answer), answer["usage"]["prompt_tokens"]))
+        messages += [answer["choices"][0]["message"], {"role": "user", "content": "more " * 20}]
+    assert found[0][0] == 0
+    assert all(hit > 0.5 * total for hit, total in found[1:])
+
+
+def test_time_passes_as_the_profile_says(server: Server) -> None:
+    begin = time.monotonic()
+    ask(server, "time " * 100, 50)
+    took_s = time.monotonic() - begin
+    expected_s = (50 * 0.0201 + 0.0002 * 101) / SPEEDUP
+    assert expected_s <= took_s < 1.5 * expected_s + 0.3
+
+
+def test_many_at_once_are_spread_and_none_is_lost(server: Server) -> None:
+    prompts = [f"{number} " * 40 for number in range(48)]
+    with ThreadPoolExecutor(48) as pool:
+        answers = list(pool.map(lambda prompt: ask(server, prompt, 10), prompts))
+    assert all(answer["usage"]["completion_tokens"] == 10 for answer in answers)
+    wait_until(lambda: _load(server) == 0, 3.0, "all is over")
+    assert min(worker["steps"] for worker in server.snapshot()["workers"]) > 0
+
+
+def _load(server: Server) -> int:
+    workers = server.snapshot()["workers"]
+    return sum(one["num_running_reqs"] + one["num_waiting_reqs"] for one in workers)
+
+
+def test_an_answer_without_a_length_ends_by_itself(server: Server) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "as long as you like"}]}
+    status, answer = post(server, "/v1/chat/completions", body)
+    assert status == 200
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] == 256
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"logprobs": 2}, "without logprobs"),
+        ({"response_format": {"type": "json_object"}}, "no grammar"),
+    ],
+)
+def test_what_needs_a_model_is_refused(server: Server, more: dict[str, Any], message: str) -> None:
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 2, **more}
+    status, answer = post(server, "/v1/completions", body)
+    assert (status, message in answer["error"]["message"]) == (400, True), answer
+
+
+def test_prompts_are_prefilled_elsewhere(profile: Path) -> None:
+    engine = ("--engine", "mock", "--engine-profile", str(profile))
+    with Server(*engine, "--workers", "2", "--prefill-workers", "2", "--router", "kv") as server:
+        with ThreadPoolExecutor(6) as pool:
+            prompts = [f"{number} {WORDS * 20}" for number in range(6)]
+            answers = list(pool.map(lambda prompt: ask(server, prompt, 5), prompts))
+        assert all(answer["usage"]["completion_tokens"] == 5 for answer in answers)
+        wait_until(lambda: _load(server) == 0, 3.0, "all is over")
+        view = server.snapshot()["prefill"]
+        remote = [one["placements"] for one in view["workers"]] if "workers" in view else view
+        assert "remote:always" in str(remote)
+        again = ask(server, f"0 {WORDS * 20}", 5)
+        assert again["choices"] == answers[0]["choices"]
+        assert cached(again) > 0
+
+
+def test_options_of_simulated_engines_belong_to_them() -> None:
+    for args, message in (
+        (("--speedup", "2"), "belong to --engine mock"),
+        (("--engine", "mock", "--engine-profile", "abacus"), "no engine profile 'abacus'"),
+        (("--engine", "mock", "--max-num-seqs", "many"), "is a number"),
+        (("--engine", "mock", "--max-num-batched-tokens", "1"), "cannot be like that"),
+    ):
+        done = subprocess.run(
+            [COMMAND, "--model", "tiny", "--dry-run", *args],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+CONTRACT = """
+from vllm import SamplingParams
+from vllm.v1 import engine
+from vllm.v1.metrics.stats import PrefillStats
+from dataclasses import fields
+from dynamo_cli.engines.mock import wire
+for ours, theirs in (
+    (wire.Request, engine.EngineCoreRequest),
+    (wire.Output, engine.EngineCoreOutput),
+    (wire.Outputs, engine.EngineCoreOutputs),
+):
+    names = ours.__struct_fields__
+    assert theirs.__struct_fields__[: len(names)] == names, theirs
+assert set(wire.Sampling.__struct_fields__) <= set(SamplingParams.__struct_fields__)
+assert set(wire.Event.__struct_fields__) == set(engine.EngineCoreEvent.__struct_fields__)
+assert set(wire.PrefillStats.__struct_fields__) <= {one.name for one in fields(PrefillStats)}
+assert engine.FinishReason(wire.STOP).name == "STOP"
+assert engine.FinishReason(wire.LENGTH).name == "LENGTH"
+assert engine.EngineCoreEventType(wire.QUEUED).name == "QUEUED"
+assert engine.EngineCoreEventType(wire.SCHEDULED).name == "SCHEDULED"
+"""
+
+
+def test_messages_are_those_of_vllm() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CONTRACT], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
