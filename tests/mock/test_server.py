@@ -136,8 +136,9 @@ def test_prompts_are_prefilled_elsewhere(profile: Path) -> None:
         assert all(answer["usage"]["completion_tokens"] == 5 for answer in answers)
         wait_until(lambda: _load(server) == 0, 3.0, "all is over")
         view = server.snapshot()["prefill"]
-        remote = [one["placements"] for one in view["workers"]] if "workers" in view else view
-        assert "remote:always" in str(remote)
+        assert view["placements"].keys() == {"remote:always"}  # probes too
+        assert view["copies"] == {"simulated": view["placements"]["remote:always"]}
+        assert view["fallbacks"] == {}
         again = ask(server, f"0 {WORDS * 20}", 5)
         assert again["choices"] == answers[0]["choices"]
         assert cached(again) > 0
