@@ -104,6 +104,14 @@ def test_processes_never_import_each_other() -> None:
             assert not found & others, name
 
 
+def test_workers_know_only_the_seam_of_engines() -> None:
+    """A simulated one starts without vLLM."""
+    for name, tree in sources():
+        if name.startswith(("worker", "engines/mock", "replay")):
+            known = {module for module in imports(tree) if "engines.vllm" in module}
+            assert known <= {"dynamo_cli.engines.vllm.environment.select_devices"}, name
+
+
 def test_pure_modules_do_no_io() -> None:
     for name, tree in sources():
         if name.startswith(PURE):

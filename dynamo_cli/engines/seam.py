@@ -12,6 +12,7 @@ from dynamo_cli.messages import (
     AddRequest,
     CallUtility,
     EngineReady,
+    Operate,
     PushJob,
     StepOutputs,
     TransferStats,
@@ -82,8 +83,8 @@ class Engine(Protocol):
     def abort(self, request_ids: list[str]) -> None:
         """Forget these requests; their KV blocks are free at once. Unknown ids are ignored."""
 
-    def abort_client(self, client: int) -> int:
-        """Forget every request of a processor that is gone; returns how many there were."""
+    def abort_client(self, client: int) -> list[str]:
+        """Forget every request of a processor; their ids."""
 
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
         """Run one step of the whole batch; yields (processor, outputs of its requests)."""
@@ -114,6 +115,20 @@ class Engine(Protocol):
 
     def call(self, message: CallUtility) -> UtilityAnswer:
         """Call a method of the engine by name and wait for its result."""
+
+    @property
+    def asleep(self) -> bool:
+        """It runs nothing until it is woken up."""
+
+    def operate(self, order: Operate) -> bool:
+        """Do what an operator asks; it has no requests when it is sent to sleep.
+
+        Returns:
+            whether it sleeps now; of a reset, whether it was possible.
+
+        Raises:
+            Conflict: this engine cannot.
+        """
 
     def stats(self, refused_sends: int) -> WorkerStats:
         """Load now, and totals since the start."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dynamo_cli.engines.vllm.engine import Engine
+from dynamo_cli.engines.seam import Engine
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages import Operate, Operated, Operation
 

@@ -110,6 +110,17 @@ def test_what_can_never_run_is_known_before() -> None:
     assert not engine(num_blocks=1000).fits(request("too long", 100, 1))
 
 
+def test_a_reset_forgets_prefixes_of_what_does_not_run() -> None:
+    sim = engine()
+    sim.add(request("a", 8, 9))
+    sim.step()
+    assert not sim.reset_cache(running=False)
+    assert sim.reset_cache(running=True)
+    assert sim.blocks.all() == []
+    assert run(sim) == ["a"]
+    assert sim.totals.preemptions == 1
+
+
 def test_quiet_steps_at_once_equal_steps_one_by_one() -> None:
     one, many = engine(block_size=16), engine(block_size=16)
     for sim in (one, many):

@@ -20,7 +20,7 @@ from dynamo_cli.engines.mock.profile import PS, Speed, load
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.engines.seam import Prepared
-from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.errors import Conflict, InvalidRequest
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.hashes import ExtraKeys
 from dynamo_cli.kv.holdings import Held
@@ -28,6 +28,8 @@ from dynamo_cli.messages import (
     AddRequest,
     CallUtility,
     EngineReady,
+    Operate,
+    Operation,
     PushJob,
     StepOutputs,
     TransferStats,
@@ -98,6 +100,7 @@ class MockEngine:
         self._moving: dict[str, tuple[int, SimRequest]] = {}  # by id: when its blocks are there
         self._due_ns = 0  # when the last step should have ended
         self._follows = False
+        self._asleep = False
         self._started: list[str] = []
         self._prefills: list[tuple[str, bytes, str]] = []
         self._taken: list[str] = []
@@ -205,10 +208,10 @@ class MockEngine:
                 self._taken.append(request_id)
             self._sim.abort(request_id)
 
-    def abort_client(self, client: int) -> int:
+    def abort_client(self, client: int) -> list[str]:
         lost = [request_id for request_id, one in self._running.items() if one.client == client]
         self.abort(lost)
-        return len(lost)
+        return lost
 
     # -- steps -----------------------------------------------------------------------------
 
@@ -333,6 +336,22 @@ class MockEngine:
     def call(self, message: CallUtility) -> UtilityAnswer:
         error = f"the simulated engine does not know {message.method}."
         return UtilityAnswer(message.call_id, [], error)
+
+    @property
+    def asleep(self) -> bool:
+        return self._asleep
+
+    def operate(self, order: Operate) -> bool:
+        match order.operation:
+            case Operation.SLEEP:
+                if order.level:
+                    raise Conflict("a simulated engine has no memory to free: sleep level 0.")
+                self._asleep = True
+            case Operation.WAKE_UP:
+                self._asleep = False
+            case Operation.RESET_PREFIX_CACHE:
+                return self._sim.reset_cache(running=order.reset_running)
+        return self._asleep
 
     def stats(self, refused_sends: int) -> WorkerStats:
         totals = self._sim.totals

@@ -91,9 +91,12 @@ class SimEngine:
         self._settled = False
         return request
 
-    def request_ids(self) -> list[str]:
-        """All that are not over."""
-        return list(self._requests)
+    def reset_cache(self, *, running: bool) -> bool:
+        """Forget every prefix; False: requests hold some, and may not be made to begin again."""
+        while running and self._running:
+            self._preempt()
+            self._settled = False
+        return self.blocks.clear()
 
     def output_of(self, request: SimRequest) -> int:
         """Output tokens that it has given so far."""
@@ -204,16 +207,21 @@ class SimEngine:
     def _make_room(self, request: SimRequest, blocks: int, result: StepResult) -> bool:
         """Preempt the youngest until there are so many free blocks; False: it was this one."""
         while self.blocks.free < blocks:
-            youngest = next(reversed(self._running.values()))
-            self._leave(youngest)
-            youngest.preemptions += 1
-            youngest.computed = 0
-            self.totals.preemptions += 1
-            self.waiting.appendleft(youngest)
+            youngest = self._preempt()
             result.preempted.append(youngest)
             if youngest is request:
                 return False
         return True
+
+    def _preempt(self) -> SimRequest:
+        """Let the youngest begin again."""
+        youngest = next(reversed(self._running.values()))
+        self._leave(youngest)
+        youngest.preemptions += 1
+        youngest.computed = 0
+        self.totals.preemptions += 1
+        self.waiting.appendleft(youngest)
+        return youngest
 
     def _go_on(self, result: StepResult, budget: int) -> int:
         """The next part of the prompt that is being computed; how many tokens it has."""
