@@ -19,7 +19,7 @@ function __dynamo_llm_command
     set -l command
     for word in $words
         switch "$command $word"
-            case ' completions' ' top' ' bench' ' replay' ' config' ' config show' ' config init' ' doctor'
+            case ' completions' ' top' ' bench' ' replay' ' profile' ' config' ' config show' ' config init' ' doctor'
                 set command "$command $word"
             case '*'
                 echo -- $command
@@ -38,7 +38,7 @@ function __dynamo_llm_first
 end
 
 function __dynamo_llm_serves
-    contains -- (__dynamo_llm_command | string replace + '') '' ' config show' ' doctor'
+    contains -- (__dynamo_llm_command | string replace + '') '' ' profile' ' config show' ' doctor'
 end
 
 complete -c dynamo-llm -f
@@ -46,6 +46,7 @@ complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a completions -d 'Completio
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a top -d 'Watch a running server'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a bench -d 'Put load on a live server and show what came of it'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a replay -d 'Show what each router mode would do to a trace of requests'
+complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a profile -d 'Measure an engine for the simulated one'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a config -d 'Show settings, or write a file of them'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a doctor -d 'Check whether this machine can serve'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -l install -d 'Put it where that shell looks for your own'
@@ -106,6 +107,10 @@ complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l csv -d 'CSV instead o
 complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l plot -r -F -d 'Hit rates, and TTFT as curves'
 complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l help -d 'Show the help'
 complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -F
+complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l output -r -F -d 'Default: the model\'s name with .json'
+complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l force -d 'Overwrite it'
+complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l seconds -r -f -d 'After which nothing larger is begun'
+complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l help -d 'Show the help'
 complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a show -d 'Show what each setting would be, and where that came from'
 complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a init -d 'Write a file in which every setting is explained and nothing is set'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config\'' -l help -d 'Show the help'
@@ -122,6 +127,9 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-model-len -r -f -d 'Longe
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l block-size -r -f -d 'Of a KV cache block'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l workers -l decode-workers -r -f -d 'Engines; auto is one per free GPU (or group of --worker-tp)'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l worker-tp -l decode-tp -r -f -d 'GPUs of one engine'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l worker-engine -l engine -r -f -a 'vllm mock' -d 'mock simulates: it keeps its blocks as vLLM does, takes the time that...'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l engine-profile -r -F -a 'cpu-tiny gpu-70b gpu-8b' -d 'How fast and large a simulated engine is'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l speedup -r -f -d 'Simulated engines are so many times faster than their profile'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l reuse-gpus -l no-reuse-gpus -d 'Let engines share GPUs when there are few'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l engine-threads -r -f -d 'Threads of an engine on the CPU'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l processors -r -f -d 'Processes that tokenize, apply templates and parse answers'

@@ -55,6 +55,7 @@ PURE = (
     "prefill_queue/ranking.py",
     "prefill_queue/state.py",
     "engines/mock/blocks.py",
+    "engines/mock/fit.py",
     "engines/mock/profile.py",
     "engines/mock/request.py",
     "engines/mock/state.py",

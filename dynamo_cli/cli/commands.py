@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "replay": Command(
         "dynamo_cli.cli.replay", "Show what each router mode would do to a trace of requests."
     ),
+    "profile": Command("dynamo_cli.cli.profile", "Measure an engine for the simulated one."),
     "config": Command("dynamo_cli.cli.configure", "Show settings, or write a file of them."),
     "doctor": Command("dynamo_cli.cli.doctor", "Check whether this machine can serve."),
 }

@@ -64,6 +64,13 @@ def serve(typed: Typed, ui: str) -> int:
         return error.exit_code
 
 
+def plan_with_model(typed: Typed) -> ServeConfig:
+    """The plan with the model's files in place; fetching them shows on standard error."""
+    config = resolve(typed, read_machine())
+    terminal = sys.stderr.isatty()
+    return _with_model(config, PlainView(sys.stderr), bars=terminal)
+
+
 def _plain_view(typed: Typed, ui: str) -> PlainView:
     form = FORMS[typed.log_format]
     return (

@@ -100,6 +100,16 @@ class Engine:
         return config.max_num_seqs, config.max_num_batched_tokens
 
     @property
+    def vocabulary(self) -> int:
+        """Token ids are below it."""
+        return int(self._core.vllm_config.model_config.get_vocab_size())
+
+    @property
+    def caches_prefixes(self) -> bool:
+        """Whether prompts begin with what is there already."""
+        return bool(self._core.vllm_config.cache_config.enable_prefix_caching)
+
+    @property
     def holdings(self) -> Holdings | None:
         """What the prefix cache holds, as of the last step or call; None when nobody asked."""
         return self._cache_events.holdings if self._cache_events else None

@@ -1,0 +1,188 @@
+"""``dynamo-llm profile``: measure a real engine, write what the simulated one needs of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from dynamo_cli.cli.commands import SERVE_OPTIONS
+from dynamo_cli.errors import ChildFailed, UsageError, error_class
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dynamo_cli.config import EngineConfig
+    from dynamo_cli.engines.mock.fit import Burst, Errors
+    from dynamo_cli.engines.mock.profile import Profile
+    from dynamo_cli.engines.vllm.measure import Measured, Plan
+
+MEASURE = "dynamo_cli.engines.vllm.measure"
+MS = 1000
+US = 1_000_000
+LAST_LINES = 3
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={**SERVE_OPTIONS, "max_content_width": 100},
+)
+
+
+@app.command(context_settings=SERVE_OPTIONS)
+def profile(
+    context: typer.Context,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Default: the model's name with .json."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
+    seconds: Annotated[
+        float,
+        typer.Option("--seconds", min=1, help="After which nothing larger is begun."),
+    ] = 30.0,
+) -> None:
+    """Measure a real engine and write a profile of it for the simulated one.
+
+    Takes the options of serving: [b]dynamo-llm profile --model demo --max-num-seqs 64[/b]. One
+    engine is loaded and measured, with nothing else around it.
+    """
+    import msgspec  # noqa: PLC0415 - the help needs none of it
+    from rich.console import Console  # noqa: PLC0415
+
+    from dynamo_cli.engines.mock import fit  # noqa: PLC0415
+    from dynamo_cli.engines.vllm.measure import Plan  # noqa: PLC0415
+
+    config = _engine(context.args)
+    file = output or Path(f"{Path(config.model).name}.json")
+    if file.exists() and not force:
+        raise UsageError(f"{file} is there already; --force overwrites it, --output names another.")
+    with Console(stderr=True).status("starting") as status:
+        measured = _measure(Plan(config, seconds), lambda what: status.update(f"measuring: {what}"))
+    times = fit.fit(measured.runs)
+    errors = fit.errors(measured.runs, times)
+    found = _profile(config, measured, times, errors)
+    try:
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}.") from error
+    _show(found, errors, measured, fit.simulate(measured.burst, found))
+    typer.echo(f"{file} is written.")
+
+
+def _engine(args: list[str]) -> EngineConfig:
+    """One engine of those that would serve, with its model's files in place."""
+    from dynamo_cli.cli import app as serving  # noqa: PLC0415
+    from dynamo_cli.cli import launch  # noqa: PLC0415
+
+    typed = serving.typed_of(serving.parse(args))
+    if not typed.model:
+        raise UsageError("--model is missing; --model demo is a good first try.")
+    config = launch.plan_with_model(typed)
+    return config.worker_config(0).engine
+
+
+def _measure(plan: Plan, say: Callable[[str], None]) -> Measured:
+    """By a process that imports vLLM, and ends with this one.
+
+    Raises:
+        ChildFailed: it did not come to its end; other errors are its own.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from dynamo_cli.models.lifeline import PYTHON, end  # noqa: PLC0415
+
+    command = [*PYTHON, "-m", "dynamo_cli.models.lifeline", str(os.getpid()), MEASURE]
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as child,
+    ):
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(msgspec.json.encode(plan).decode())
+            child.stdin.close()
+            found = _follow(child.stdout, say)
+            code = child.wait()
+        finally:
+            end(child)
+        if found is None:
+            log.seek(0)
+            last = " ".join(log.read().split("\n")[-LAST_LINES:]).strip()
+            raise ChildFailed(f"the engine ended while it was measured (exit code {code}): {last}")
+    return found
+
+
+def _follow(lines: IO[str], say: Callable[[str], None]) -> Measured | None:
+    """Passes on what the process reports; its last line is what it found, or its failure."""
+    import msgspec  # noqa: PLC0415
+
+    from dynamo_cli.engines.vllm.measure import Measured  # noqa: PLC0415
+
+    for line in lines:
+        match json.loads(line):
+            case {"progress": what}:
+                say(what)
+            case {"error": name, "message": message}:
+                raise error_class(name)(message)
+            case {"measured": found}:
+                return msgspec.convert(found, Measured)
+    return None
+
+
+def _profile(
+    config: EngineConfig, measured: Measured, times: dict[str, float], errors: dict[str, Errors]
+) -> Profile:
+    from dynamo_cli.engines.mock.profile import Profile  # noqa: PLC0415
+
+    fits = ", ".join(f"{kind} within {error.median:.0%}" for kind, error in errors.items())
+    place = "GPU" if config.devices else f"{config.threads or os.cpu_count()} CPU threads"
+    return Profile(
+        name=Path(config.model).name,
+        source=f"{len(measured.runs)} runs of {config.model} on {place}; {fits} in the median. "
+        "Moving blocks between engines was not measured.",
+        block_size=measured.block_size,
+        num_blocks=measured.num_blocks,
+        max_num_seqs=measured.max_num_seqs,
+        max_num_batched_tokens=measured.max_num_batched_tokens,
+        max_model_len=measured.max_model_len,
+        **times,
+    )
+
+
+def _show(profile: Profile, errors: dict[str, Errors], measured: Measured, guess: Burst) -> None:
+    """The fit, and how a burst went that nothing was fitted to."""
+    lines = [
+        f"a step takes {profile.step_s * MS:.3g} ms, and",
+        f"  {profile.prefill_token_s * US:.3g} us per prompt token, "
+        f"{profile.prefill_context_s * US:.3g} us per pair of it and one before it,",
+        f"  {profile.decode_request_s * US:.3g} us per request that decodes, "
+        f"{profile.decode_context_s * US:.3g} us per token that it has in the cache",
+    ]
+    for kind, error in errors.items():
+        lines.append(f"{kind}: error {error.median:.1%} in the median, {error.largest:.0%} at most")
+    burst = measured.burst
+    lines += [
+        f"{len(burst.lengths)} requests at once, to which nothing was fitted:",
+        _compared("TTFT mean, ms", burst.ttft_mean_s * MS, guess.ttft_mean_s * MS),
+        _compared("output tok/s", burst.output_tokens_per_s, guess.output_tokens_per_s),
+    ]
+    if measured.left_out:
+        lines.append(
+            f"{measured.left_out} measurements were left out for want of time (--seconds) "
+            "or of KV cache"
+        )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _compared(name: str, measured: float, simulated: float) -> str:
+    error = simulated / measured - 1
+    return f"  {name}: {measured:.4g} measured, {simulated:.4g} simulated ({error:+.0%})"

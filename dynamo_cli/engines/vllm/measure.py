@@ -1,0 +1,287 @@
+"""Measures a real engine step by step, in a process of its own, for a `Profile`.
+
+    python -m dynamo_cli.engines.vllm.measure < CONFIG
+
+The configuration is JSON, and so are the lines that come out: ``{"progress": ...}``, then
+``{"measured": ...}``, or ``{"error": NAME, "message": ...}``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import orjson
+
+from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.mock.fit import Burst, Run, pairs
+from dynamo_cli.engines.vllm import environment
+from dynamo_cli.errors import ChildFailed, DynamoError
+from dynamo_cli.kv import hashes
+from dynamo_cli.messages import AddRequest
+
+REPEATS = 5
+"""Of each measurement; the middle one counts."""
+
+PROMPTS = (8, 32, 128, 512, 2048, 8192, 32768)
+PREFIXES = (256, 1024, 4096, 16384)
+NEW_TOKENS = (32, 256)
+"""After a cached prefix."""
+
+REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
+CONTEXTS = (16, 256, 1024, 4096)
+DECODE_STEPS = 8
+BURST = 24
+PATIENCE_S = 60.0
+"""After the time that the measurement may take, for what is under way."""
+
+KV_SHARE = 0.8
+"""Of the KV cache that a measurement may fill."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is to be measured.
+
+    Attributes:
+        seconds: after which nothing larger is begun.
+    """
+
+    config: EngineConfig
+    seconds: float = 30.0
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """An engine. For the sizes see `Profile`.
+
+    Attributes:
+        left_out: measurements for which there was no time, or no room.
+    """
+
+    runs: list[Run]
+    burst: Burst
+    left_out: int
+    block_size: int
+    num_blocks: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
+
+
+def main() -> None:
+    """Read the plan, measure, say what was found."""
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # whatever libraries print is none of it
+
+    def say(**content: Any) -> None:
+        out.write(orjson.dumps(msgspec.to_builtins(content)) + b"\n")
+
+    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    environment.prepare(plan.config)
+    environment.select_devices(plan.config.devices)
+    try:
+        say(progress="loading the engine")
+        meter = Meter(plan, lambda what: say(progress=what))
+        say(measured=meter.measure())
+    except DynamoError as error:
+        say(error=type(error).__name__, message=error.message)
+
+
+class Meter:
+    """An engine under measurement.
+
+    Args:
+        say: takes what is being measured, for people.
+    """
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        # Not before the environment is prepared.
+        from vllm.v1.engine import EngineCoreOutputs  # noqa: PLC0415
+        from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder  # noqa: PLC0415
+
+        from dynamo_cli.engines.vllm.engine import Engine  # noqa: PLC0415
+
+        self._engine = Engine(0, plan.config)
+        self._ready = self._engine.ready()
+        self._encoder = MsgpackEncoder()
+        self._decode = MsgpackDecoder(EngineCoreOutputs).decode
+        self._say = say
+        self._dice = random.Random(0)
+        self._numbers = iter(range(1 << 62))
+        self._deadline_s = time.monotonic() + plan.seconds
+        self._longest = self._ready.max_model_len - 1
+        self._room = int(KV_SHARE * (self._ready.num_blocks - 1) * self._ready.block_size)
+        self._outputs: dict[str, int] = {}  # request -> tokens so far
+        self._left_out = 0
+
+    def measure(self) -> Measured:
+        """Everything, from small to large."""
+        self._warm()
+        runs = [*self._prefills(), *self._prefills_after_prefixes(), *self._decodes()]
+        self._say("a burst of requests")
+        seqs, tokens = self._engine.batch_limits
+        ready = self._ready
+        return Measured(
+            runs=runs,
+            burst=self._burst(),
+            left_out=self._left_out,
+            block_size=ready.block_size,
+            num_blocks=ready.num_blocks,
+            max_num_seqs=seqs,
+            max_num_batched_tokens=tokens,
+            max_model_len=ready.max_model_len,
+        )
+
+    def _warm(self) -> None:
+        for length in (8, 64, 8, 64):
+            self._add(self._prompt(min(length, self._longest)), 4)
+            self._finish()
+
+    # -- prefill -----------------------------------------------------------------------------
+
+    def _prefills(self) -> Iterator[Run]:
+        """Prompts of which nothing is cached."""
+        for length in PROMPTS:
+            if self._has_room(1, length, f"prompts of {length} tokens"):
+                yield self._prefill(lambda size=length: self._prompt(size), 0)  # type: ignore[misc]
+
+    def _prefills_after_prefixes(self) -> Iterator[Run]:
+        """Prompts whose beginning is cached: few tokens, each with many before it."""
+        for wanted in PREFIXES if self._engine.caches_prefixes else ():
+            prefix = self._prompt(wanted // self._ready.block_size * self._ready.block_size)
+            for new in NEW_TOKENS:
+                if not prefix or not self._has_room(
+                    1, len(prefix) + new, f"{new} tokens after {len(prefix)} cached ones"
+                ):
+                    continue
+                self._add(prefix + self._prompt(1), 1)
+                self._finish()
+                yield self._prefill(
+                    lambda start=prefix, more=new: start + self._prompt(more),  # type: ignore[misc]
+                    len(prefix),
+                )
+
+    def _prefill(self, prompt: Callable[[], list[int]], cached: int) -> Run:
+        """The middle of several prompts with one token of output, one after the other."""
+        times, tokens, steps = [], 0, 0
+        for _ in range(REPEATS):
+            tokens_of = prompt()
+            self._add(tokens_of, 1)
+            tokens = len(tokens_of) - cached
+            began = time.perf_counter()
+            steps = self._finish()
+            times.append(time.perf_counter() - began)
+        return Run("prefill", steps, tokens, pairs(tokens, cached), 0, 0, statistics.median(times))
+
+    # -- decode ------------------------------------------------------------------------------
+
+    def _decodes(self) -> Iterator[Run]:
+        """So many requests at once, with so many tokens each in the cache."""
+        seqs, _ = self._engine.batch_limits
+        for context in CONTEXTS:
+            for count in REQUESTS:
+                what = f"{count} requests with {context} tokens each"
+                length = context + REPEATS * DECODE_STEPS
+                if count <= seqs and self._has_room(count, length, what):
+                    yield self._decode_run(count, context)
+
+    def _decode_run(self, count: int, context: int) -> Run:
+        """The middle of several pieces of one long decode; their context is that of the middle."""
+        most = self._longest - context  # they are aborted long before
+        names = [self._add(self._prompt(context), most) for _ in range(count)]
+        while not all(map(self._outputs.get, names)):
+            self._step()
+        pieces = []
+        for _ in range(REPEATS):
+            cached = sum(context + self._outputs[name] - 1 for name in names)
+            grown = count * DECODE_STEPS * (DECODE_STEPS - 1) // 2
+            began = time.perf_counter()
+            for _ in range(DECODE_STEPS):
+                self._step()
+            pieces.append((time.perf_counter() - began, DECODE_STEPS * cached + grown))
+        self._engine.abort(names)
+        self._finish()
+        seconds, total = sorted(pieces)[REPEATS // 2]
+        return Run("decode", DECODE_STEPS, 0, 0, DECODE_STEPS * count, total, seconds)
+
+    # -- a check -----------------------------------------------------------------------------
+
+    def _burst(self) -> Burst:
+        """Many requests at once, of all lengths, that nothing is fitted to."""
+        most = min(600, self._longest // 2, self._room // BURST)
+        lengths = tuple(
+            (self._dice.randint(8, max(8, most)), self._dice.randint(4, min(48, most)))
+            for _ in range(BURST)
+        )
+        names = [self._add(self._prompt(prompt), output) for prompt, output in lengths]
+        first_s: dict[str, float] = {}
+        began = time.perf_counter()
+        while self._engine.has_work():
+            self._step()
+            now_s = time.perf_counter() - began
+            for name in names:
+                if name not in first_s and self._outputs.get(name):
+                    first_s[name] = now_s
+        total_s = time.perf_counter() - began
+        return Burst(lengths, tuple(first_s[name] for name in names), total_s)
+
+    # -- the engine --------------------------------------------------------------------------
+
+    def _has_room(self, count: int, length: int, what: str) -> bool:
+        """Whether there are room and time for so many requests of that length, with output."""
+        if length > self._longest:
+            return False
+        if count * length > self._room or time.monotonic() > self._deadline_s:
+            self._left_out += 1
+            return False
+        self._say(what)
+        return True
+
+    def _prompt(self, length: int) -> list[int]:
+        """Unlike all others."""
+        return self._dice.choices(range(3, self._engine.vocabulary), k=length)
+
+    def _add(self, prompt: list[int], tokens: int) -> str:
+        from vllm import SamplingParams  # noqa: PLC0415
+        from vllm.v1.engine import EngineCoreRequest  # noqa: PLC0415
+
+        name = str(next(self._numbers))
+        request = EngineCoreRequest(
+            request_id=name,
+            prompt_token_ids=None,
+            mm_features=None,
+            sampling_params=SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True),
+            pooling_params=None,
+            arrival_time=time.time(),
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        )
+        frames = [bytes(frame) for frame in self._encoder.encode(request)]
+        self._engine.add(0, AddRequest(name, hashes.pack_tokens(prompt), frames))
+        return name
+
+    def _step(self) -> None:
+        if time.monotonic() > self._deadline_s + PATIENCE_S:
+            raise ChildFailed("the engine does not come to an end with what it was given.")
+        for _, message in self._engine.step():
+            for output in self._decode(message.frames).outputs:
+                before = self._outputs.get(output.request_id, 0)
+                self._outputs[output.request_id] = before + len(output.new_token_ids)
+
+    def _finish(self) -> int:
+        """Steps until nothing is left to do."""
+        steps = 0
+        while self._engine.has_work():
+            self._step()
+            steps += 1
+        return steps
+
+
+if __name__ == "__main__":
+    main()
