@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -93,7 +94,14 @@ Scale = Annotated[
         help="Of a trace: 0.1 makes prompts and answers a tenth as long.",
     ),
 ]
-Seed = Annotated[str, _option("--seed", panel=LOAD, help="Of words, lengths and arrivals.")]
+Seed = Annotated[
+    str | None,
+    _option(
+        "--seed",
+        panel=LOAD,
+        help="Of words, lengths and arrivals. Default: a new one, which no cache has seen.",
+    ),
+]
 Concurrency = Annotated[
     int | None,
     _option(
@@ -203,7 +211,7 @@ def bench(
     output_tokens: OutputTokens = "16:32",
     trace: TraceFile = None,
     length_scale: Scale = 1.0,
-    seed: Seed = "0",
+    seed: Seed = None,
     concurrency: Concurrency = None,
     rate: Rate = None,
     speed: Speed = 1.0,
@@ -245,14 +253,14 @@ def bench(
         scale=length_scale,
         rounds=rounds or (DEFAULT_ROUNDS if other_url else 1),
         warmup=(0 if trace else DEFAULT_WARMUP) if warmup is None else warmup,
-        seed=seed,
+        seed=seed or secrets.token_hex(3),
         model=model,
         api=Api[endpoint.name],
         timeout_s=timeout,
     )
     slo = Slo(*(None if bound is None else bound / MS for bound in (slo_ttft, slo_itl)))
     measured, code = _measure(plan, _servers(url, other_url, api_key or ""))
-    _show(measured, slo, as_json=as_json, as_csv=as_csv)
+    _show(measured, slo, plan.seed, as_json=as_json, as_csv=as_csv)
     raise typer.Exit(code)
 
 
@@ -363,20 +371,22 @@ class _Progress:
         )
 
 
-def _show(measured: Bench, slo: Slo, *, as_json: bool, as_csv: bool) -> None:
+def _show(measured: Bench, slo: Slo, seed: str, *, as_json: bool, as_csv: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from dynamo_cli.loadtest import table  # noqa: PLC0415
 
     columns, ratios, remarks = measured.summaries(slo), measured.ratios(slo), measured.remarks()
     if as_json:
-        text = table.as_json(columns, rounds=measured.rounds(slo), ratios=ratios, remarks=remarks)
+        rounds = measured.rounds(slo)
+        text = table.as_json(columns, rounds=rounds, ratios=ratios, remarks=remarks, seed=seed)
         sys.stdout.write(text + "\n")
     elif as_csv:
         sys.stdout.write(table.as_csv(columns))
     else:
         console = Console()
         console.print(table.table(columns, ratios=ratios))
+        typer.echo(f"--seed {seed} says the same again")
     if not as_json:
         for remark in remarks:
             typer.echo(remark, err=True)

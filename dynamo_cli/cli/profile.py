@@ -162,8 +162,9 @@ def _show(profile: Profile, errors: dict[str, Errors], measured: Measured, guess
     """The fit, and how a burst went that nothing was fitted to."""
     lines = [
         f"a step takes {profile.step_s * MS:.3g} ms, and",
-        f"  {profile.prefill_token_s * US:.3g} us per prompt token, "
-        f"{profile.prefill_context_s * US:.3g} us per pair of it and one before it,",
+        f"  {profile.prefill_request_s * US:.3g} us per prompt, "
+        f"{profile.prefill_token_s * US:.3g} us per token of it, "
+        f"{profile.prefill_context_s * US:.3g} us per pair of these,",
         f"  {profile.decode_request_s * US:.3g} us per request that decodes, "
         f"{profile.decode_context_s * US:.3g} us per token that it has in the cache",
     ]

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dynamo_cli.engines.mock.profile import Profile
+from dynamo_cli.engines.mock.profile import PS, Profile, Speed
 from dynamo_cli.replay import trace
 from tests.support.server import COMMAND, SMALL, Server, wait_until
 
@@ -107,7 +107,9 @@ def test_a_profile_of_the_engine_is_close_to_it(tmp_path: Path) -> None:
     profile = msgspec.json.decode(file.read_bytes(), type=Profile)
     assert (profile.name, profile.block_size) == ("tiny", BLOCK)
     assert 0 < profile.step_s < 0.1
-    assert 0 < profile.prefill_token_s < 0.01
+    speed = Speed.of(profile)
+    assert 0 < speed.prefill_ps(1000, 0) - speed.prefill_ps(10, 0) < PS
+    assert 0 < speed.decode_ps(64, 64 * 1000) - speed.decode_ps(1, 10) < PS
     again = command("profile", *options, "--output", str(file))
     assert again.returncode == 2
     assert "--force overwrites it" in again.stderr

@@ -9,7 +9,7 @@ import pytest
 from dynamo_cli.engines.mock.fit import TERMS, Burst, Run, errors, fit, pairs, simulate
 from dynamo_cli.engines.mock.profile import Profile
 
-TRUE = dict(zip(TERMS, (2e-3, 60e-6, 5e-9, 90e-6, 10e-9), strict=True))
+TRUE = dict(zip(TERMS, (2e-3, 500e-6, 60e-6, 5e-9, 90e-6, 10e-9), strict=True))
 
 
 def runs(times: dict[str, float], noise: float = 0.0) -> list[Run]:
@@ -21,9 +21,12 @@ def runs(times: dict[str, float], noise: float = 0.0) -> list[Run]:
         return Run(kind, *sums, seconds=seconds)  # type: ignore[arg-type]
 
     prefills = [(size, before) for size in (8, 128, 2000) for before in (0, 1024, 4096)]
+    together = [(count, size) for count in (2, 8) for size in (8, 128)]
     decodes = [(count, context) for count in (1, 8, 64) for context in (16, 512, 4096)]
-    return [run("prefill", 1, size, pairs(size, before), 0, 0) for size, before in prefills] + [
-        run("decode", 8, 0, 0, 8 * count, 8 * count * context) for count, context in decodes
+    return [
+        *(run("prefill", 1, 1, size, pairs(size, before), 0, 0) for size, before in prefills),
+        *(run("prefill", 1, n, n * size, n * pairs(size, 0), 0, 0) for n, size in together),
+        *(run("decode", 8, 0, 0, 0, 8 * n, 8 * n * context) for n, context in decodes),
     ]
 
 
@@ -50,7 +53,7 @@ def test_no_time_is_negative() -> None:
 
 
 def test_one_run_is_enough_for_something() -> None:
-    only = Run("prefill", 1, 8, pairs(8, 0), 0, 0, 0.004)
+    only = Run("prefill", 1, 1, 8, pairs(8, 0), 0, 0, 0.004)
     times = fit([only])
     assert times["step_s"] > 0
     assert only.predicted_s(times) == pytest.approx(0.004)

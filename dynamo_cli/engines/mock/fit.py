@@ -13,7 +13,14 @@ from dynamo_cli.engines.mock.profile import PS, Profile
 from dynamo_cli.engines.mock.request import SimRequest
 from dynamo_cli.engines.mock.state import SimEngine
 
-TERMS = ("step_s", "prefill_token_s", "prefill_context_s", "decode_request_s", "decode_context_s")
+TERMS = (
+    "step_s",
+    "prefill_request_s",
+    "prefill_token_s",
+    "prefill_context_s",
+    "decode_request_s",
+    "decode_context_s",
+)
 """Of a profile, each with what it is multiplied with: the sums of a `Run`, in their order."""
 
 Times = dict[str, float]
@@ -25,6 +32,7 @@ class Run(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: prefill or decode: what most of it was.
+        prefill_requests: prompts of which something is computed.
         prefill_pairs: pairs of a prompt's token and one before it.
         decode_context: cached tokens of all that decode.
         seconds: that they took together.
@@ -32,6 +40,7 @@ class Run(msgspec.Struct, frozen=True):
 
     kind: str
     steps: int
+    prefill_requests: int
     prefill_tokens: int
     prefill_pairs: int
     decode_requests: int
@@ -43,6 +52,7 @@ class Run(msgspec.Struct, frozen=True):
         """In the order of `TERMS`."""
         return (
             self.steps,
+            self.prefill_requests,
             self.prefill_tokens,
             self.prefill_pairs,
             self.decode_requests,
@@ -62,7 +72,7 @@ def pairs(tokens: int, before: int) -> int:
 def fit(runs: Sequence[Run]) -> Times:
     """The times that make the squares of the relative errors least; none is negative.
 
-    With five terms every set of them can be tried: the best without a negative one is the answer.
+    With so few terms every set of them can be tried: the best without a negative one is the answer.
     """
     rows = [[total / run.seconds for total in run.sums] for run in runs]
     best: Times | None = None

@@ -3,6 +3,7 @@
 The time of a step is the sum of
 
     step_s                                           whatever is in it: weights are read once
+    prefill_request_s x prompts of which something is computed
     prefill_token_s   x prompt tokens computed
     prefill_context_s x pairs of such a token and a token before it
     decode_request_s  x requests that get one more token
@@ -49,6 +50,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step_s: float
     prefill_token_s: float
     decode_request_s: float
+    prefill_request_s: float = 0.0
     prefill_context_s: float = 0.0
     decode_context_s: float = 0.0
     transfer_s: float = 0.0
@@ -74,6 +76,7 @@ class Speed:
     """The times of a profile in picoseconds."""
 
     step: int
+    prefill_request: int
     prefill_token: int
     prefill_context: int
     decode_request: int
@@ -98,7 +101,7 @@ class Speed:
     def prefill_ps(self, tokens: int, before: int) -> int:
         """What a step takes for so many tokens of a prompt after those `before` them."""
         pairs = tokens * before + tokens * (tokens - 1) // 2
-        return self.prefill_token * tokens + self.prefill_context * pairs
+        return self.prefill_request + self.prefill_token * tokens + self.prefill_context * pairs
 
     def transfer_ps(self, tokens: int) -> int:
         """Moving so many tokens of a prompt to another engine."""

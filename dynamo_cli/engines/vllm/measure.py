@@ -13,7 +13,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +33,9 @@ PROMPTS = (8, 32, 128, 512, 2048, 8192, 32768)
 PREFIXES = (256, 1024, 4096, 16384)
 NEW_TOKENS = (32, 256)
 """After a cached prefix."""
+
+AT_ONCE = ((2, 256), (4, 64), (4, 500), (8, 128), (16, 16), (16, 100))
+"""Prompts in one step, and tokens of each."""
 
 REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
 CONTEXTS = (16, 256, 1024, 4096)
@@ -122,7 +125,12 @@ class Meter:
     def measure(self) -> Measured:
         """Everything, from small to large."""
         self._warm()
-        runs = [*self._prefills(), *self._prefills_after_prefixes(), *self._decodes()]
+        runs = [
+            *self._prefills(),
+            *self._prefills_at_once(),
+            *self._prefills_after_prefixes(),
+            *self._decodes(),
+        ]
         self._say("a burst of requests")
         seqs, tokens = self._engine.batch_limits
         ready = self._ready
@@ -148,35 +156,47 @@ class Meter:
         """Prompts of which nothing is cached."""
         for length in PROMPTS:
             if self._has_room(1, length, f"prompts of {length} tokens"):
-                yield self._prefill(lambda size=length: self._prompt(size), 0)  # type: ignore[misc]
+                yield self._prefill(1, length)
+
+    def _prefills_at_once(self) -> Iterator[Run]:
+        """Several prompts in a step."""
+        seqs, tokens = self._engine.batch_limits
+        for count, length in AT_ONCE:
+            what = f"{count} prompts of {length} tokens"
+            fits = count <= seqs and count * length <= tokens
+            if fits and self._has_room(count, length, what):
+                yield self._prefill(count, length)
 
     def _prefills_after_prefixes(self) -> Iterator[Run]:
         """Prompts whose beginning is cached: few tokens, each with many before it."""
         for wanted in PREFIXES if self._engine.caches_prefixes else ():
             prefix = self._prompt(wanted // self._ready.block_size * self._ready.block_size)
             for new in NEW_TOKENS:
-                if not prefix or not self._has_room(
-                    1, len(prefix) + new, f"{new} tokens after {len(prefix)} cached ones"
-                ):
-                    continue
-                self._add(prefix + self._prompt(1), 1)
-                self._finish()
-                yield self._prefill(
-                    lambda start=prefix, more=new: start + self._prompt(more),  # type: ignore[misc]
-                    len(prefix),
-                )
+                what = f"{new} tokens after {len(prefix)} cached ones"
+                if prefix and self._has_room(1, len(prefix) + new, what):
+                    self._add(prefix + self._prompt(1), 1)
+                    self._finish()
+                    yield self._prefill(1, new, prefix)
 
-    def _prefill(self, prompt: Callable[[], list[int]], cached: int) -> Run:
-        """The middle of several prompts with one token of output, one after the other."""
-        times, tokens, steps = [], 0, 0
+    def _prefill(self, count: int, length: int, prefix: Sequence[int] = ()) -> Run:
+        """The middle of several goes with so many prompts, each with one token of output."""
+        times, steps = [], 0
         for _ in range(REPEATS):
-            tokens_of = prompt()
-            self._add(tokens_of, 1)
-            tokens = len(tokens_of) - cached
+            for _ in range(count):
+                self._add([*prefix, *self._prompt(length)], 1)
             began = time.perf_counter()
             steps = self._finish()
             times.append(time.perf_counter() - began)
-        return Run("prefill", steps, tokens, pairs(tokens, cached), 0, 0, statistics.median(times))
+        return Run(
+            kind="prefill",
+            steps=steps,
+            prefill_requests=max(steps, count),
+            prefill_tokens=count * length,
+            prefill_pairs=count * pairs(length, len(prefix)),
+            decode_requests=0,
+            decode_context=0,
+            seconds=statistics.median(times),
+        )
 
     # -- decode ------------------------------------------------------------------------------
 
@@ -207,7 +227,16 @@ class Meter:
         self._engine.abort(names)
         self._finish()
         seconds, total = sorted(pieces)[REPEATS // 2]
-        return Run("decode", DECODE_STEPS, 0, 0, DECODE_STEPS * count, total, seconds)
+        return Run(
+            kind="decode",
+            steps=DECODE_STEPS,
+            prefill_requests=0,
+            prefill_tokens=0,
+            prefill_pairs=0,
+            decode_requests=DECODE_STEPS * count,
+            decode_context=total,
+            seconds=seconds,
+        )
 
     # -- a check -----------------------------------------------------------------------------
 
