@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 from dynamo_cli.cli import plan
 from dynamo_cli.cli.machine import read_machine
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
+from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.cli.views import FORMS, NullView, PlainView
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.models import catalog
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 AUTO, DASHBOARD, NONE = "auto", "dashboard", "none"
 JSON = "json"
-TERMINAL = (sys.stdin, sys.stdout, sys.stderr)
-"""All three: the dashboard reads keys from the first and draws on the last."""
 
 
 def show_plan(typed: Typed, *, as_json: bool) -> None:
@@ -47,8 +46,7 @@ def serve(typed: Typed, ui: str) -> int:
     from dynamo_cli import supervisor  # noqa: PLC0415 - a dry run needs none of it
 
     config = resolve(typed, read_machine())
-    terminal = all(stream.isatty() for stream in TERMINAL)
-    dashboard = wants_dashboard(ui, terminal, as_json=typed.log_format == JSON)
+    dashboard = wants_dashboard(ui, is_interactive(), as_json=typed.log_format == JSON)
     if dashboard or ui == NONE:
         config = replace(config, frontend=replace(config.frontend, access_log=False))
     plain = _plain_view(typed, ui)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.config import DEFAULT_PORT
 from dynamo_cli.errors import PortInUse, UsageError
 
@@ -86,9 +87,8 @@ def _key_of_the_environment() -> str:
 
 
 def _attach(client: Client) -> None:
-    terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
     # A page of --web has no terminal of its own.
-    if not terminal and "TEXTUAL_DRIVER" not in os.environ:
+    if not is_interactive() and "TEXTUAL_DRIVER" not in os.environ:
         raise UsageError("top needs a terminal; without one use --once, --json or --watch.")
     from dynamo_cli.dashboard import attached  # noqa: PLC0415
 

@@ -386,6 +386,7 @@ class Supervisor:
         url = self._children[FRONTEND].reason + "/v1"
         for everywhere in ("127.0.0.1", "0.0.0.0", "[::1]", "[::]"):
             url = url.replace(f"//{everywhere}:", "//localhost:")
+        self._log(OWN_NAME, "INFO", f"serving on {url}")
         key = " -H 'Authorization: Bearer KEY'" if self._config.frontend.api_keys else ""
         body = '{"messages": [{"role": "user", "content": "What is the capital of France?"}]}'
         self._view.serving(

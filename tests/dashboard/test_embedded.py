@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from dynamo_cli.cli.launch import wants_dashboard
+from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.cli.views import PlainView
 from dynamo_cli.dashboard import embedded
 from dynamo_cli.dashboard.embedded import Embedded
@@ -48,6 +51,34 @@ def serve(serving: Serving) -> tuple[int, str]:
 def test_when_there_is_a_dashboard(ui: str, terminal: bool, wanted: bool) -> None:
     assert wants_dashboard(ui, terminal, as_json=False) is wanted
     assert not wants_dashboard("auto", terminal, as_json=True)
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("piped", "group_in_front", "term", "interactive"),
+    [
+        *(("", 0, "xterm", True), ("", 1, "xterm", False), ("", 0, "dumb", False)),
+        *(("stdin", 0, "xterm", False), ("stdout", 0, "xterm", False)),
+        ("stderr", 0, "xterm", False),
+    ],
+)
+def test_pipes_jobs_in_the_background_and_dumb_terminals_get_no_dashboard(
+    piped: str, group_in_front: int, term: str, interactive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.StringIO() if name == piped else Tty())
+    monkeypatch.setattr(os, "tcgetpgrp", lambda _: os.getpgrp() + group_in_front)
+    monkeypatch.setenv("TERM", term)
+    found = is_interactive()
+    monkeypatch.undo()
+    assert found is interactive
 
 
 def test_a_dashboard_needs_a_terminal() -> None:

@@ -157,6 +157,8 @@ def test_an_attached_one_leaves_the_server_alone(server: Server) -> None:
         terminal.wait_for("● serving")
         terminal.keys("2")
         terminal.wait_for("processor 0")
+        terminal.keys("6")
+        terminal.wait_for("serving on")
         terminal.keys("q")
         assert "exit code 0" in terminal.wait_for("exit code")
     assert complete(server)[0] == 200

@@ -1,0 +1,20 @@
+"""Whether somebody sits in front of this."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+DUMB = "dumb"
+
+
+def is_interactive() -> bool:
+    """A dashboard has a terminal: for its keys and its picture, and it is in front there.
+
+    A job in the background that touches its terminal is stopped by the kernel.
+    """
+    # Keys come from the first of them, and the picture goes to the last.
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        return False
+    in_front = os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    return in_front and os.environ.get("TERM") != DUMB
