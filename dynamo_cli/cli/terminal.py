@@ -16,5 +16,11 @@ def is_interactive() -> bool:
     # Keys come from the first of them, and the picture goes to the last.
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         return False
-    in_front = os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    return in_front and os.environ.get("TERM") != DUMB
+    return _in_front(sys.stdin.fileno()) and os.environ.get("TERM") != DUMB
+
+
+def _in_front(terminal: int) -> bool:
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return True  # it controls no jobs, so that nothing can be in its background

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dynamo_cli.cli import terminal
 from dynamo_cli.cli.launch import wants_dashboard
 from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.cli.views import PlainView
@@ -42,15 +43,15 @@ def serve(serving: Serving) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("ui", "terminal", "wanted"),
+    ("ui", "in_terminal", "wanted"),
     [
         *(("auto", True, True), ("auto", False, False), ("dashboard", True, True)),
         *(("plain", True, False), ("none", True, False)),
     ],
 )
-def test_when_there_is_a_dashboard(ui: str, terminal: bool, wanted: bool) -> None:
-    assert wants_dashboard(ui, terminal, as_json=False) is wanted
-    assert not wants_dashboard("auto", terminal, as_json=True)
+def test_when_there_is_a_dashboard(ui: str, in_terminal: bool, wanted: bool) -> None:
+    assert wants_dashboard(ui, in_terminal, as_json=False) is wanted
+    assert not wants_dashboard("auto", in_terminal, as_json=True)
 
 
 class Tty(io.StringIO):
@@ -79,6 +80,13 @@ def test_pipes_jobs_in_the_background_and_dumb_terminals_get_no_dashboard(
     found = is_interactive()
     monkeypatch.undo()
     assert found is interactive
+
+
+def test_a_terminal_that_controls_no_jobs_will_do() -> None:
+    ours, theirs = os.openpty()
+    assert terminal._in_front(theirs)
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_dashboard_needs_a_terminal() -> None:
