@@ -76,6 +76,7 @@ class Engine:
         self._started: list[str] = []
         self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
         self._producer = config.kv_role == "kv_producer"
+        self._consumer = config.kv_role == "kv_consumer"
         self._scores_prompts = arguments.scores_prompts(vllm_config)
         self._prefills = prefill.Prefills()
 
@@ -242,7 +243,8 @@ class Engine:
     def _note_progress(self, batch: EngineCoreOutputs) -> None:
         for output in batch.outputs:
             if output.prefill_stats is not None:
-                self._started.append(output.request_id)
+                if self._consumer:  # nobody asks elsewhere
+                    self._started.append(output.request_id)
                 # What a prefill worker has computed was no hit.
                 local = output.prefill_stats.num_local_cached_tokens
                 output.prefill_stats.num_cached_tokens = local
