@@ -111,6 +111,7 @@ class Pooled:
 
     Whatever any of them has computed, each of them finds, so that only the load decides: the
     earliest begin, and the fewest streams beside. No router finds more, but by evicting better.
+    Where memory is short its times mean little: the engines take it from each other.
     """
 
     def __init__(self, engines: Sequence[SimEngine]) -> None:

@@ -39,6 +39,7 @@ REQUESTS = 4000
 SMALL, AMPLE = 448_000, 2_048_000
 """Tokens in the cache of a worker: what the profile of four GPUs has, and much more."""
 
+PICTURED = ("8 workers", "8 workers, ample cache")
 BUNCH_S = 20.0
 """One moment in so many seconds of the trace is when everybody comes."""
 
@@ -167,7 +168,7 @@ def replay(case: Case, folder: Path | None) -> list[tuple[float, dict[str, float
         load = {name: _summary(result) for name, result in results[-1].items()}
         print(f"\nspeed {speed:g}\n\n{table(load)}", flush=True)
         found.append((speed, ratios(load)))
-    if folder:
+    if folder and case.name in PICTURED:
         _picture(case, results, folder)
     return found
 
@@ -199,7 +200,7 @@ def main() -> None:
     began, lines = time.monotonic(), []
     for case in (*recorded(half), *made()):
         if options.only in case.name:
-            for speed, found in replay(case, options.plot if case.engine == "gpu-70b" else None):
+            for speed, found in replay(case, options.plot):
                 cells = (f"{value:.2f}" for value in found.values())
                 lines.append((_row(case.name, f"{speed:g}", *cells), found))
     print(f"\n### What {OURS} makes of the best published policy\n")

@@ -18,6 +18,7 @@ LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 
 OF_OTHERS = {
     "--aa": "tests.benchmarks.serve",
+    "--half": "tests.benchmarks.policies",
 }
 """Options of programs that are neither ours nor vLLM's."""
 
