@@ -53,7 +53,7 @@ def show(
     """
     rows = _rows(context.args)
     if as_json:
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        sys.stdout.write(json.dumps(rows, indent=2, default=str) + "\n")
     else:
         _print(rows)
 

@@ -151,11 +151,12 @@ def test_every_setting_has_a_key_and_a_variable() -> None:
 
 
 def test_show_says_where_each_value_came_from(file: Path) -> None:
-    file.write_text('model = "tiny"\n[engine]\nhf-token = "secret"\n')
+    file.write_text('model = "tiny"\nrecord = "a.jsonl"\n[engine]\nhf-token = "secret"\n')
     rows = shown("--config", str(file), "--workers", "2", DYNAMO_LLM_API_KEY="secret")
     assert rows["model"] == {"value": "tiny", "from": "file", "where": str(file)}
     assert rows["workers"] == {"value": "2", "from": "command line", "where": ""}
     assert rows["http-port"] == {"value": 8181, "from": "default", "where": ""}
+    assert rows["record"] == {"value": "a.jsonl", "from": "file", "where": str(file)}
     assert rows["api-key"]["where"] == "DYNAMO_LLM_API_KEY"
     assert "secret" not in json.dumps(rows)
     table = command("config", "show", "--config", str(file)).stdout
