@@ -85,6 +85,43 @@ def test_a_burst_sees_its_own_load(policy: str) -> None:
     assert placed_in_turn(router, "f") == [1]
 
 
+def test_siblings_stay_together_before_the_first_is_computed() -> None:
+    router = state(workers=2)
+    family = [*range(1, 60)]
+    assert place(router, query("first", *family)) == 0
+    assert place(router, query("stranger", *range(70, 90))) == 1
+    # Behind the first, which computes it, though the other queue is shorter.
+    assert place(router, query("second", *family, 90)) == 0
+    assert router.ledger.entries["second"].prefill_tokens < len(family)
+    router.first_token("first", 0, now_ns=10)
+    router.first_token("second", 0, now_ns=20)
+    router.end("first")
+    router.end("second")
+    # Nobody computes it any more, and no event says that it was stored.
+    assert place(router, query("third", *family)) == 0
+    assert router.ledger.entries["third"].prefill_tokens == len(family) * BLOCK + 1
+
+
+def test_the_price_of_work_is_what_the_first_tokens_say() -> None:
+    def time_of(seconds_per_token: float) -> float:
+        router = state(workers=2)
+        now = 0
+        for number in range(200):
+            name = str(number)
+            asked = query(name, *range(100 * number, 100 * number + number % 40))
+            place(router, asked, now)
+            now += round(asked.prompt_tokens * seconds_per_token * 1e9)
+            router.first_token(name, 0, now)
+            router.end(name)
+        holding(router, 1, 1)
+        decision = router.decide(0, query("last", 1, 2, 3, 4), now)
+        assert decision is not None
+        return decision.candidates[0].terms["prefill_ms"]
+
+    assert time_of(0.001) == pytest.approx(4 * BLOCK + 1, rel=0.2)
+    assert time_of(0.1) == pytest.approx(100 * (4 * BLOCK + 1), rel=0.2)
+
+
 def test_the_decision_says_why() -> None:
     router = state(workers=2)
     holding(router, 1, 1, 2, 3)
