@@ -154,6 +154,7 @@ class Replay:
             request.output_tokens,
             list(request.hashes),
             partial(_name_output, flight.place),
+            request.priority,
         )
         if not self._workers[0].engine.fits(sim):
             self._over(flight, now_ps, TOO_LONG)
@@ -166,6 +167,7 @@ class Replay:
             request.input_tokens,
             hashes.pack(request.hashes),
             request.session,
+            request.priority,
         )
         decision = self._router.query(query, now_ps // NS_PS)
         if decision is not None:

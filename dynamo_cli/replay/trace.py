@@ -26,6 +26,7 @@ class TraceRequest(msgspec.Struct, frozen=True, gc=False):
         input_tokens, output_tokens: lengths of prompt and answer.
         hashes: sequence hashes of the prompt's full blocks.
         session: of the client; empty when it has none.
+        priority: smaller comes first.
     """
 
     arrival_ns: int
@@ -33,6 +34,7 @@ class TraceRequest(msgspec.Struct, frozen=True, gc=False):
     output_tokens: int
     hashes: tuple[int, ...]
     session: str = ""
+    priority: int = 0
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -70,6 +72,7 @@ class _Line(msgspec.Struct):
     hash_ids: list[int]
     block_size: int = MOONCAKE_BLOCK_SIZE
     session: str = ""
+    priority: int = 0
 
 
 def read_lines(path: Path) -> list[bytes]:
@@ -126,6 +129,7 @@ def _request(line: _Line, start: float, block_size: int) -> TraceRequest:
         output_tokens=max(line.output_length, 1),
         hashes=tuple(block & MASK for block in line.hash_ids[:full]),
         session=line.session,
+        priority=line.priority,
     )
 
 

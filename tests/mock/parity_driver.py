@@ -1,12 +1,14 @@
 """A real engine and a simulated one side by side, in a process of its own (see `test_parity`).
 
 Random conversations in several turns come to a cache that is too small for them, with long prompts
-in chunks, some requests aborted and many preempted. The real engine goes first; the simulated one
-gets the same requests before the same steps and says the same words, because a block's hash
-depends on them. For each step the two tell what they stored and removed, in order, what they found
-cached, and who finished.
+in chunks and several priorities, some requests aborted and many preempted. The real engine goes
+first; the simulated one gets the same requests before the same steps and says the same words,
+because a block's hash depends on them. For each step the two tell what they stored and removed, in
+order, what they found cached, and who finished.
 
-    python -m tests.mock.parity_driver MODEL_FOLDER SEED
+The real one is an engine, or, for many more steps, vLLM's scheduler with dice for a model.
+
+    python -m tests.mock.parity_driver MODEL_FOLDER engine|scheduler SEED ...
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from dynamo_cli.kv import hashes
 from dynamo_cli.messages import AddRequest
 
 BLOCK = 32
-STEPS = 1200
+STEPS = {"engine": 1200, "scheduler": 3000}
 PROFILE = Profile(
     name="tiny",
     source="the limits of the real one",
@@ -49,6 +51,7 @@ class Arrival:
     name: str
     tokens: list[int]
     output_tokens: int = 0
+    priority: int = 0
 
 
 @dataclass
@@ -86,7 +89,8 @@ class Traffic:
             self.number += 1
             name = f"r{self.number}"
             self.said[name] = list(prompt)
-            yield Arrival(name, prompt, self.dice.randrange(1, 100))
+            priority = self.dice.choice((0, 0, 0, 1, -1))
+            yield Arrival(name, prompt, self.dice.randrange(1, 100), priority)
 
     def prompt(self) -> list[int]:
         start = self.dice.choice(self.talks[-10:] + self.system)
@@ -102,29 +106,11 @@ class Traffic:
 class Real:
     """vLLM's engine, with its events in our hashes."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, config: EngineConfig, seed: int) -> None:
         from vllm.v1.serial_utils import MsgpackEncoder
 
         from dynamo_cli.engines.vllm.engine import Engine
 
-        args = {
-            "--block-size": BLOCK,
-            "--num-gpu-blocks-override": PROFILE.num_blocks,
-            "--max-num-seqs": PROFILE.max_num_seqs,
-            "--max-num-batched-tokens": PROFILE.max_num_batched_tokens,
-            "--max-model-len": PROFILE.max_model_len,
-            "--dtype": "float32",
-        }
-        typed = [str(part) for pair in args.items() for part in pair]
-        config = EngineConfig(
-            model="tiny",
-            path=model,
-            served_names=("tiny",),
-            args=(*typed, "--enforce-eager"),
-            threads=1,
-            kv_cache_limit_bytes=64 << 20,
-        )
-        environment.prepare(config)
         self.engine = Engine(0, config, kv_events=True)
         self.encoder = MsgpackEncoder()
         self.names: dict[Any, int] = {}
@@ -155,7 +141,8 @@ class Real:
                 temperature=0, max_tokens=arrival.output_tokens, ignore_eos=True
             ),
             pooling_params=None,
-            arrival_time=0.0,
+            arrival_time=float(arrival.name[1:]),
+            priority=arrival.priority,
             lora_request=None,
             cache_salt=None,
             data_parallel_rank=None,
@@ -164,20 +151,138 @@ class Real:
         tokens = hashes.pack_tokens(arrival.tokens)
         self.engine.add(0, AddRequest(arrival.name, tokens, frames))
 
-    def step(self, traffic: Traffic) -> Step:
+    def abort(self, name: str) -> None:
+        self.engine.abort([name])
+
+    def outputs(self) -> Iterator[Any]:
+        """Of one step."""
         from vllm.v1.engine import EngineCoreOutputs
         from vllm.v1.serial_utils import MsgpackDecoder
 
-        step = Step()
         for _, message in self.engine.step():
-            for output in MsgpackDecoder(EngineCoreOutputs).decode(message.frames).outputs:
-                traffic.said[output.request_id] += output.new_token_ids
-                if output.prefill_stats is not None:
-                    step.cached[output.request_id] = output.prefill_stats.num_cached_tokens
-                if output.finish_reason is not None:
-                    step.finished.append(output.request_id)
+            yield from MsgpackDecoder(EngineCoreOutputs).decode(message.frames).outputs
+
+    def step(self, traffic: Traffic) -> Step:
+        step = Step()
+        for output in self.outputs():
+            traffic.said[output.request_id] += output.new_token_ids
+            if output.prefill_stats is not None:
+                step.cached[output.request_id] = output.prefill_stats.num_cached_tokens
+            if output.finish_reason is not None:
+                step.finished.append(output.request_id)
         step.events, self.events = self.events, []
         return step
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class Scheduling(Real):
+    """vLLM's scheduler and cache, and dice for a model."""
+
+    def __init__(self, config: EngineConfig, seed: int) -> None:
+        import torch
+        from vllm.utils.hashing import get_hash_fn_by_name
+        from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+        from vllm.v1.core.sched.scheduler import Scheduler
+        from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+        from vllm.v1.structured_output import StructuredOutputManager
+
+        from dynamo_cli.engines.vllm import arguments, events
+
+        vllm_config = arguments.engine_config(arguments.parse(config), config)
+        vllm_config.cache_config.num_gpu_blocks = PROFILE.num_blocks
+        events.enable(vllm_config)
+        attention = FullAttentionSpec(
+            block_size=BLOCK, num_kv_heads=1, head_size=64, dtype=torch.float32
+        )
+        self.scheduler = Scheduler(
+            vllm_config=vllm_config,
+            kv_cache_config=KVCacheConfig(
+                num_blocks=PROFILE.num_blocks,
+                kv_cache_tensors=[],
+                kv_cache_groups=[KVCacheGroupSpec(["layer"], attention)],
+            ),
+            structured_output_manager=StructuredOutputManager(vllm_config),
+            block_size=BLOCK,
+            hash_block_size=BLOCK,
+            log_stats=True,
+        )
+        digest = get_hash_fn_by_name(vllm_config.cache_config.prefix_caching_hash_algo)
+        init_none_hash(digest)
+        self.hasher = get_request_block_hasher(BLOCK, digest)
+        self.dice = random.Random(seed)
+        self.names = {}
+        self.events = []
+
+    def add(self, arrival: Arrival) -> None:
+        from vllm import SamplingParams
+        from vllm.v1.request import Request
+
+        self.scheduler.add_request(
+            Request(
+                request_id=arrival.name,
+                prompt_token_ids=list(arrival.tokens),
+                sampling_params=SamplingParams(max_tokens=arrival.output_tokens, ignore_eos=True),
+                pooling_params=None,
+                arrival_time=float(arrival.name[1:]),
+                priority=arrival.priority,
+                block_hasher=self.hasher,
+            )
+        )
+
+    def abort(self, name: str) -> None:
+        from vllm.v1.request import RequestStatus
+
+        self.scheduler.finish_requests([name], RequestStatus.FINISHED_ABORTED)
+
+    def outputs(self) -> Iterator[Any]:
+        from vllm.v1.outputs import ModelRunnerOutput
+
+        planned = self.scheduler.schedule()
+        requests = [self.scheduler.requests[name] for name in planned.num_scheduled_tokens]
+        said = [
+            [self.dice.randrange(3, 1000)] if one.num_computed_tokens >= one.num_tokens else []
+            for one in requests
+        ]
+        ran = ModelRunnerOutput(
+            req_ids=[one.request_id for one in requests],
+            req_id_to_index={one.request_id: place for place, one in enumerate(requests)},
+            sampled_token_ids=said,
+            logprobs=None,
+            prompt_logprobs_dict={},
+            pooler_output=[],
+        )
+        for batch in self.scheduler.update_from_output(planned, ran).values():
+            yield from batch.outputs
+        for event in self.scheduler.kv_event_publisher.kept:
+            self.note(event)
+        self.scheduler.kv_event_publisher.kept = []
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def engine_config(model: str) -> EngineConfig:
+    """Like `PROFILE`."""
+    args = {
+        "--block-size": BLOCK,
+        "--num-gpu-blocks-override": PROFILE.num_blocks,
+        "--max-num-seqs": PROFILE.max_num_seqs,
+        "--max-num-batched-tokens": PROFILE.max_num_batched_tokens,
+        "--max-model-len": PROFILE.max_model_len,
+        "--dtype": "float32",
+        "--scheduling-policy": "priority",
+    }
+    typed = [str(part) for pair in args.items() for part in pair]
+    return EngineConfig(
+        model="tiny",
+        path=model,
+        served_names=("tiny",),
+        args=(*typed, "--enforce-eager"),
+        threads=1,
+        kv_cache_limit_bytes=64 << 20,
+    )
 
 
 class Simulated:
@@ -197,6 +302,7 @@ class Simulated:
                 arrival.output_tokens,
                 hashes.chain(tokens, BLOCK),
                 self.name_block,
+                arrival.priority,
             )
         )
 
@@ -215,29 +321,28 @@ class Simulated:
         return step
 
 
-def main(model: str, seed: int) -> dict[str, Any]:
+def main(config: EngineConfig, kind: str, seed: int) -> dict[str, Any]:
     traffic = Traffic(random.Random(seed))
-    real = Real(model)
+    real = (Real if kind == "engine" else Scheduling)(config, seed)
     script: list[list[Arrival]] = []
     told: list[Step] = []
     running: dict[str, None] = {}
-    while len(script) < STEPS:
+    while len(script) < STEPS[kind]:
         arrivals = list(traffic.arrivals(list(running)))
         for arrival in arrivals:
             if arrival.tokens:
                 real.add(arrival)
                 running[arrival.name] = None
             else:
-                real.engine.abort([arrival.name])
+                real.abort(arrival.name)
                 del running[arrival.name]
         script.append(arrivals)
         told.append(real.step(traffic) if running else Step())
         for name in told[-1].finished:
             del running[name]
             traffic.finished(name)
-    preempted = real.engine.stats(0).preemptions
-    real.engine.close()
-    return compare(script, told, Simulated(traffic.said)) | {"preempted": preempted}
+    real.close()
+    return compare(script, told, Simulated(traffic.said))
 
 
 def compare(script: list[list[Arrival]], told: list[Step], sim: Simulated) -> dict[str, Any]:
@@ -261,9 +366,12 @@ def compare(script: list[list[Arrival]], told: list[Step], sim: Simulated) -> di
         "stored": events.count("stored"),
         "removed": events.count("removed"),
         "cached": sum(sum(step.cached.values()) for step in told),
-        "simulated_preemptions": sim.engine.totals.preemptions,
+        "preemptions": sim.engine.totals.preemptions,
     }
 
 
 if __name__ == "__main__":
-    print("RESULT" + json.dumps(main(sys.argv[1], int(sys.argv[2]))))
+    model, kind, *seeds = sys.argv[1:]
+    config = engine_config(model)
+    environment.prepare(config)
+    print("RESULT" + json.dumps([main(config, kind, int(seed)) for seed in seeds]))

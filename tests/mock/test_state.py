@@ -92,6 +92,22 @@ def test_the_youngest_is_preempted_when_blocks_run_out_and_begins_again() -> Non
     assert sim.blocks.free == sim.blocks.usable
 
 
+def test_urgent_requests_begin_first_and_the_least_urgent_goes() -> None:
+    sim = engine(num_blocks=6)
+    running, urgent = request("running", 7, 9), request("urgent", 7, 6, start=50)
+    running.priority, urgent.priority = 2, -1
+    sim.add(running)
+    sim.step()
+    sim.add(request("later", 7, 1, start=90))
+    sim.add(urgent)
+    assert [one.request_id for one in sim.waiting] == ["urgent", "later"]
+    preempted: list[str] = []
+    while sim.has_work():
+        preempted += [one.request_id for one in sim.step().preempted]
+    assert preempted == ["running"]
+    assert sim.totals.output_tokens == 16
+
+
 def test_an_abort_frees_everything() -> None:
     sim = engine()
     for name in ("running", "also", "waiting"):

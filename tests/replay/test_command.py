@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from dynamo_cli.errors import UsageError
 from dynamo_cli.loadtest.report import Gaps, Outcome, summarize
 from dynamo_cli.models import tiny
+from dynamo_cli.replay import plot
 from dynamo_cli.replay.verdict import verdict
 
 COMMAND = (sys.executable, "-c", "from dynamo_cli.cli import main; main()", "replay")
@@ -132,3 +134,12 @@ def load(**ttft_s: float) -> dict[str, object]:
 )
 def test_verdicts(loads: list[dict[str, object]], expected: str) -> None:
     assert expected in verdict(loads, ["random", "round-robin", "least-loaded", "kv"])
+
+
+def test_pictures_need_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plot.check(tmp_path / "picture.png")
+    with pytest.raises(UsageError, match="there is no folder"):
+        plot.check(tmp_path / "none" / "picture.png")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"pip install 'dynamo-llm\[plot\]'"):
+        plot.check(tmp_path / "picture.png")

@@ -35,10 +35,10 @@ def test_mooncake_traces_keep_hashes_of_full_blocks_only(tmp_path: Path) -> None
 
 def test_access_records_say_their_block_size_and_session(tmp_path: Path) -> None:
     big = 2**64 - 1
-    path = written(tmp_path, line(0, 40, [big, 5], block_size=16, session="s", model="m"))
+    path = written(tmp_path, line(0, 40, [big, 5], block_size=16, session="s", priority=2))
     read = trace.read(path)
     assert (read.block_size, read.requests[0].hashes) == (16, (big, 5))
-    assert read.requests[0].session == "s"
+    assert (read.requests[0].session, read.requests[0].priority) == ("s", 2)
 
 
 def test_blocks_can_be_divided_and_share_what_they_shared(tmp_path: Path) -> None:

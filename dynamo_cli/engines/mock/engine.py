@@ -95,6 +95,7 @@ class MockEngine:
         self._sim = SimEngine(self._profile, caching=NO_CACHE not in config.args)
         self._kv_events = kv_events
         self._producer = config.kv_role == "kv_producer"
+        self._consumer = config.kv_role == "kv_consumer"
         self._requests = msgspec.msgpack.Decoder(wire.Request)
         self._running: dict[str, _Running] = {}
         self._moving: dict[str, tuple[int, SimRequest]] = {}  # by id: when its blocks are there
@@ -146,6 +147,7 @@ class MockEngine:
         sim = self._sim_request(
             message.request_id, message.token_ids, output_tokens, request.cache_salt
         )
+        sim.priority = request.priority
         if not self._sim.fits(sim):
             raise InvalidRequest(
                 f"{prompt_tokens} prompt tokens and {output_tokens} of the answer do not fit "
@@ -227,6 +229,8 @@ class MockEngine:
             self._running[request.request_id].begun_s = began_ns / SECOND_NS
         by_client: dict[int, list[wire.Output]] = {}
         for request in (*result.finished, *self._sim.decoding()):
+            if request in result.stalled:
+                continue
             running = self._running[request.request_id]
             if not running.job:
                 by_client.setdefault(running.client, []).append(self._output(request, running))
@@ -263,7 +267,8 @@ class MockEngine:
             request.request_id, [running.token(request.prompt_tokens + produced - 1)]
         )
         if produced == 1:
-            self._started.append(request.request_id)
+            if self._consumer:  # nobody asks elsewhere
+                self._started.append(request.request_id)
             cached = request.cached_tokens
             external = max(request.remote_tokens - cached, 0)
             computed = request.prompt_tokens - cached - external

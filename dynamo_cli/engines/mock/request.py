@@ -17,6 +17,7 @@ class SimRequest:
         output_tokens: that it will give.
         hashes: sequence hashes of its full blocks: of the prompt at first, then of what follows.
         name_block: the hash of the block of this index, which holds output; its tokens are there.
+        priority: smaller comes first.
         remote_tokens: of the prompt, whose KV another engine has computed.
         cached_tokens: of the prompt, found in the cache when it first began; -1 before.
         produced, computed: output tokens, and tokens in the cache: now while it does not decode,
@@ -29,6 +30,7 @@ class SimRequest:
     output_tokens: int
     hashes: list[int]
     name_block: Callable[[SimRequest, int], int]
+    priority: int = 0
     remote_tokens: int = 0
     cached_tokens: int = -1
     produced: int = 0
@@ -36,7 +38,13 @@ class SimRequest:
     preemptions: int = 0
     blocks: list[int] = field(default_factory=list)
     rank: int = NOWHERE  # place among the running ones: later is larger
+    turn: int = 0  # of its arrival
     since: int = 0  # the step in which it began to decode
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What is smaller runs first, and is preempted last."""
+        return self.priority, self.turn
 
     @property
     def running(self) -> bool:
@@ -58,6 +66,7 @@ class StepResult:
         joined: requests whose prompt is computed, with a token: their first, unless preempted.
         finished: requests that got their last one, and are gone.
         preempted: requests that must begin again.
+        stalled: requests that decode and got no token.
     """
 
     duration_ps: int = 0
@@ -66,6 +75,7 @@ class StepResult:
     joined: list[SimRequest] = field(default_factory=list)
     finished: list[SimRequest] = field(default_factory=list)
     preempted: list[SimRequest] = field(default_factory=list)
+    stalled: list[SimRequest] = field(default_factory=list)
 
 
 @dataclass(slots=True)

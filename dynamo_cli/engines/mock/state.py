@@ -1,10 +1,10 @@
 """A simulated engine: vLLM's scheduler over simulated blocks, with time from a profile. Pure.
 
 Each step gives one token to every request that decodes, then goes on with the one prompt that did
-not fit into the last step, then begins as many waiting prompts as there is room for. Blocks are
-taken when their first token is computed and found by others when their last one is. When a
-decoding request needs a block and there is none, the youngest request goes back to the front of
-the queue and is computed again later.
+not fit into the last step, then begins as many waiting prompts as there is room for, by priority
+and in the order in which they came. Blocks are taken when their first token is computed and found
+by others when their last one is. When a running request needs a block and there is none, the one
+that is least urgent and came last goes back to the queue and is computed again later.
 
     waiting --begin--> prefilling (at most one, the youngest) --> decoding --> finished
        ^                    |                                        |
@@ -14,7 +14,8 @@ What decodes is not touched in a step unless something happens to it: its tokens
 number of steps, and a heap says in which step its next block begins or is full. So a step costs
 what changes in it, and `coast` makes any number of steps at once in which nothing does.
 
-The rules are those of vLLM's ``Scheduler`` (v1/core/sched/scheduler.py, first come first served).
+The rules are those of vLLM's ``Scheduler`` (v1/core/sched/scheduler.py) with the scheduling policy
+``priority``, with which workers run it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from dynamo_cli.engines.mock.profile import Profile, Speed
 from dynamo_cli.engines.mock.request import NOWHERE, SimRequest, StepResult, Totals
 
 NEVER = 1 << 62
+_Entry = tuple[int, int, int]
+"""In a step something happens to the running request of a rank, if it still decodes since then."""
 
 
 class SimEngine:
@@ -58,9 +61,10 @@ class SimEngine:
         self._prefilling: SimRequest | None = None  # the last of them, when there is one
         self._requests: dict[str, SimRequest] = {}
         self._ranks = itertools.count()
+        self._turns = itertools.count()
         self._context = 0  # cached tokens of all that decode
-        self._edges: list[tuple[int, int]] = []  # (step, rank): a block begins or becomes full
-        self._ends: list[tuple[int, int]] = []  # (step, rank): the last token comes
+        self._edges: list[_Entry] = []  # a block begins or becomes full
+        self._ends: list[_Entry] = []  # the last token comes
         self._settled = True  # the last step changed nothing that the next one could use
 
     # -- requests --------------------------------------------------------------------------
@@ -76,8 +80,16 @@ class SimEngine:
     def add(self, request: SimRequest) -> None:
         """Queue a request that `fits`."""
         self._requests[request.request_id] = request
-        self.waiting.append(request)
+        request.turn = next(self._turns)
+        self._wait(request)
         self._settled = False
+
+    def _wait(self, request: SimRequest) -> None:
+        """Let it wait for its turn: mostly it is the last, or the first when it was preempted."""
+        place = len(self.waiting)
+        while place and request.order < self.waiting[place - 1].order:
+            place -= 1
+        self.waiting.insert(place, request)
 
     def abort(self, request_id: str) -> SimRequest | None:
         """Forget a request; its blocks are free at once. The request, if it was there."""
@@ -161,67 +173,94 @@ class SimEngine:
         self.totals.output_tokens += tokens
         self._context += tokens
 
-    def _next(self, heap: list[tuple[int, int]]) -> int:
-        """The step in which the next of these happens, without those of requests that left."""
-        while heap and heap[0][1] not in self._running:
+    def _next(self, heap: list[_Entry]) -> int:
+        """The step in which the next of these happens."""
+        while heap and self._of(heap[0]) is None:
             heapq.heappop(heap)
         return heap[0][0] if heap else NEVER
+
+    def _of(self, entry: _Entry) -> SimRequest | None:
+        """Whose it is; None when that one has begun to decode anew, or left."""
+        _, rank, since = entry
+        request = self._running.get(rank)
+        return request if request is not None and request.since == since else None
 
     def step(self) -> StepResult:
         """One step; everything in it is decided as it begins."""
         result = StepResult(self._speed.step)
-        self._grow(result)
-        result.decoded = self.num_decoding
+        stopped = self._grow(result)
+        budget = self.profile.max_num_batched_tokens - self.num_decoding
+        if not stopped:
+            budget -= self._go_on(result, budget)
+        result.decoded = self.num_decoding - len(result.joined) - len(result.stalled)
         result.duration_ps += self._speed.decode_ps(result.decoded, self._context)
-        budget = self.profile.max_num_batched_tokens - result.decoded
-        budget -= self._go_on(result, budget)
         refused = not result.preempted and self._begin_waiting(result, budget)
         self._end_step(result)
         changed = result.finished or result.preempted or self._prefilling is not None
         self._settled = not changed and (refused or not self.waiting)
         return result
 
-    def _grow(self, result: StepResult) -> None:
-        """Blocks for the tokens of those that decode, in order; hashes for those that are full."""
+    def _grow(self, result: StepResult) -> bool:
+        """Blocks for the tokens of those that decode, in order; hashes for those that are full.
+
+        Returns:
+            whether one of them had to go itself: then those after it get nothing in this step.
+        """
         size, now = self._block_size, self.totals.steps
         while self._edges and self._edges[0][0] <= now:  # earlier ones are of requests that left
-            _, rank = heapq.heappop(self._edges)
-            request = self._running.get(rank)
+            request = self._of(heapq.heappop(self._edges))
             if request is None:
                 continue
+            rank = request.rank
             computed = request.computed + self._decoded(request)
             if computed % size == 0:
                 if not self._make_room(request, 1, result):
-                    continue
+                    self._stall_after(rank, result)
+                    return True
                 request.blocks += self.blocks.allot(1)
             if (computed + 1) % size == 0:
                 self._name(request, computed // size, computed // size + 1)
-            self._push_edge(rank, now + 1, computed + 1)
+            self._push_edge(request, now + 1, computed + 1)
+        return False
 
-    def _push_edge(self, rank: int, step: int, computed: int) -> None:
+    def _stall_after(self, rank: int, result: StepResult) -> None:
+        """Those that come later among the running ones decode again in the next step."""
+        for request in self._running.values():
+            if request.rank < rank or request is self._prefilling:
+                continue
+            decoded = self._decoded(request)
+            self._decode_from(
+                request,
+                self.totals.steps + 1,
+                request.produced + decoded,
+                request.computed + decoded,
+            )
+            result.stalled.append(request)
+
+    def _push_edge(self, request: SimRequest, step: int, computed: int) -> None:
         """The next step from this one on in which a block begins or becomes full."""
         into = computed % self._block_size
         later = self._block_size - 1 - into if into else 0
-        heapq.heappush(self._edges, (step + later, rank))
+        heapq.heappush(self._edges, (step + later, request.rank, request.since))
 
     def _make_room(self, request: SimRequest, blocks: int, result: StepResult) -> bool:
-        """Preempt the youngest until there are so many free blocks; False: it was this one."""
+        """Preempt the last in order until there are so many free blocks; False: it was this one."""
         while self.blocks.free < blocks:
-            youngest = self._preempt()
-            result.preempted.append(youngest)
-            if youngest is request:
+            last = self._preempt()
+            result.preempted.append(last)
+            if last is request:
                 return False
         return True
 
     def _preempt(self) -> SimRequest:
-        """Let the youngest begin again."""
-        youngest = next(reversed(self._running.values()))
-        self._leave(youngest)
-        youngest.preemptions += 1
-        youngest.computed = 0
+        """Let the least urgent and youngest begin again."""
+        last = max(self._running.values(), key=lambda request: request.order)
+        self._leave(last)
+        last.preemptions += 1
+        last.computed = 0
         self.totals.preemptions += 1
-        self.waiting.appendleft(youngest)
-        return youngest
+        self._wait(last)
+        return last
 
     def _go_on(self, result: StepResult, budget: int) -> int:
         """The next part of the prompt that is being computed; how many tokens it has."""
@@ -293,7 +332,7 @@ class SimEngine:
         self.totals.output_tokens += result.decoded + len(result.joined)
         self._context += result.decoded
         while self._ends and self._ends[0][0] <= now:
-            request = self._running.get(heapq.heappop(self._ends)[1])
+            request = self._of(heapq.heappop(self._ends))
             if request is not None:
                 result.finished.append(request)
         for request in result.joined:
@@ -308,12 +347,15 @@ class SimEngine:
         """From the next step on a request decodes; its prompt gave a token already."""
         if not request.produced:
             self.totals.prompt_tokens += request.prompt_tokens
-        request.produced += 1
-        request.since = self.totals.steps
         self._context += request.computed
-        last = request.since + request.output_tokens - request.produced - 1
-        heapq.heappush(self._ends, (last, request.rank))
-        self._push_edge(request.rank, request.since, request.computed)
+        self._decode_from(request, self.totals.steps, request.produced + 1, request.computed)
+
+    def _decode_from(self, request: SimRequest, step: int, produced: int, computed: int) -> None:
+        """From this step on it gets a token in each; before it, it has so many."""
+        request.since, request.produced, request.computed = step, produced, computed
+        last = step + request.output_tokens - produced - 1
+        heapq.heappush(self._ends, (last, request.rank, step))
+        self._push_edge(request, step, computed)
 
     def _leave(self, request: SimRequest) -> None:
         """A running request holds nothing any more."""
