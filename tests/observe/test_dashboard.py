@@ -1,0 +1,109 @@
+"""The Grafana dashboard against what a real server exports and a real Prometheus makes of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.observe import prometheus
+from tests.observe.prometheus import Prometheus
+from tests.support.requests import complete, post
+from tests.support.server import Server, wait_until
+
+pytestmark = pytest.mark.engine
+
+DASHBOARD = Path(__file__).parents[2] / "container" / "grafana-dashboard.json"
+METRIC = re.compile(r"\b(?:dynamo_llm|vllm)[a-zA-Z0-9_:]+")
+OWN_COLON = re.compile(r"vllm:\S+ metric names should not contain ':'")
+
+NOTHING_HAPPENED = (
+    *("dynamo_llm_aborts_total", "dynamo_llm_process_restarts_total"),
+    *("dynamo_llm_prefill_fallbacks_total", "dynamo_llm_kv_transfer_failures_total"),
+    *("dynamo_llm_prefill_jobs_refused_total", "dynamo_llm_unrouted_requests_total"),
+)
+"""Of these there is no data while all is well."""
+
+needs_prometheus = pytest.mark.skipif(
+    not prometheus.installed(), reason="needs Prometheus (Debian: apt-get install prometheus)"
+)
+
+
+def expressions() -> Iterator[str]:
+    """Of all panels, with what Grafana would put in the place of its variables."""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel.get("targets", ()):
+            expression = target["expr"].replace("$instance", ".*")
+            yield expression.replace("$__rate_interval", "30s").replace("$__range", "30s")
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> str:
+    """`/metrics` after requests of several kinds."""
+    far = " ".join(f"far away {number}" for number in range(60))
+    body = {"model": "tiny", "max_tokens": 5, "ignore_eos": True}
+    post(server, "/v1/completions", body | {"prompt": far})
+    post(server, "/v1/completions", body | {"prompt": "a", "model": "other"})
+    for _ in range(2):
+        complete(server, 5)
+    text: str = server.get("/metrics")[1]
+    return text
+
+
+def test_every_metric_of_the_dashboard_is_exported(page: str) -> None:
+    exported = set()
+    for family in text_string_to_metric_families(page):
+        exported |= {sample.name for sample in family.samples}
+        exported |= {family.name, f"{family.name}_total"}  # of counters without samples yet
+    used = {name for expression in expressions() for name in METRIC.findall(expression)}
+    assert len(used) > 30
+    assert not used - exported
+
+
+def test_panels_have_their_own_place_and_ids() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    cells = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert x < 24
+                assert (x, y) not in cells, panel["title"]
+                cells.add((x, y))
+
+
+@needs_prometheus
+def test_a_real_prometheus_evaluates_every_panel(page: str, server: Server) -> None:
+    with Prometheus(server.port) as scraping:
+        scraped = 'count_over_time(dynamo_llm_serving{instance=~".*"}[1m])'
+        wait_until(lambda: int(scraping.query(scraped)[0]["value"][1]) >= 2, 15, "two scrapes")
+        post(server, "/v1/completions", {"model": "other", "prompt": "a"})
+        stream = {"model": "tiny", "prompt": "a", "max_tokens": 5, "ignore_eos": True}
+        for _ in range(3):
+            post_stream(server, stream)
+        tokens = "increase(dynamo_llm_ttft_seconds_count[1m])"
+        wait_until(lambda: float(scraping.query(tokens)[0]["value"][1]) > 0, 15, "traffic is seen")
+        empty = [one for one in expressions() if not scraping.query(one)]
+        unexpected = [one for one in empty if not set(METRIC.findall(one)) & set(NOTHING_HAPPENED)]
+        assert not unexpected
+
+
+def post_stream(server: Server, body: dict[str, object]) -> None:
+    with pytest.raises(json.JSONDecodeError):  # it is no JSON but a stream
+        post(server, "/v1/completions", body | {"stream": True})
+
+
+@needs_prometheus
+def test_promtool_finds_nothing_but_names_that_are_not_ours(page: str) -> None:
+    found = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, text=True, capture_output=True, check=False
+    )
+    complaints = found.stderr.splitlines()
+    assert complaints, "it has read the page"
+    assert not [line for line in complaints if not OWN_COLON.fullmatch(line)]
