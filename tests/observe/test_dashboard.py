@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.observe import prometheus
 from tests.observe.prometheus import Prometheus
-from tests.support.requests import complete, post
+from tests.support.requests import Stream, complete, post
 from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.engine
@@ -84,19 +84,14 @@ def test_a_real_prometheus_evaluates_every_panel(page: str, server: Server) -> N
         scraped = 'count_over_time(dynamo_llm_serving{instance=~".*"}[1m])'
         wait_until(lambda: int(scraping.query(scraped)[0]["value"][1]) >= 2, 15, "two scrapes")
         post(server, "/v1/completions", {"model": "other", "prompt": "a"})
-        stream = {"model": "tiny", "prompt": "a", "max_tokens": 5, "ignore_eos": True}
         for _ in range(3):
-            post_stream(server, stream)
+            with Stream(server, 5) as stream:
+                stream.rest()
         tokens = "increase(dynamo_llm_ttft_seconds_count[1m])"
         wait_until(lambda: float(scraping.query(tokens)[0]["value"][1]) > 0, 15, "traffic is seen")
         empty = [one for one in expressions() if not scraping.query(one)]
         unexpected = [one for one in empty if not set(METRIC.findall(one)) & set(NOTHING_HAPPENED)]
         assert not unexpected
-
-
-def post_stream(server: Server, body: dict[str, object]) -> None:
-    with pytest.raises(json.JSONDecodeError):  # it is no JSON but a stream
-        post(server, "/v1/completions", body | {"stream": True})
 
 
 @needs_prometheus
