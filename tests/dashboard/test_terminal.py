@@ -104,11 +104,13 @@ def test_a_run_with_its_dashboard_from_start_to_end() -> None:
         terminal.wait_for("routing decision")
         terminal.keys("End")
         terminal.wait_for("ended with length")
-        terminal.keys("Escape", "5")
-        assert "remote" in terminal.wait_for("prefilled")
+        terminal.keys("Escape")
+        terminal.wait_for("waiting 0")  # the list again; and Escape is no prefix of the next key
+        terminal.keys("5")
+        assert "remote" in terminal.wait_for("jobs wait")
         terminal.keys("6")
         terminal.wait_for("serving on")
-        with Stream(terminal, 2000):  # type: ignore[arg-type] - likewise
+        with Stream(terminal):  # type: ignore[arg-type] - likewise
             terminal.keys("1")
             terminal.wait_for("1 in flight")
             terminal.keys("q")
