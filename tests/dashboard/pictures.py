@@ -104,7 +104,8 @@ async def draw(scene: Scene, size: tuple[int, int]) -> str:
             await pilot.press(key)
             await pilot.pause()
         await app.workers.wait_for_complete()
-        await pilot.pause(0.3)
+        app._update()
+        await pilot.pause()
         return tidied(app.export_screenshot(title="dynamo-llm"))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+from dynamo_cli.ipc.codec import encode
+from dynamo_cli.ipc.control import MAX_PACKET_BYTES
 from dynamo_cli.supervisor import logs
-from dynamo_cli.supervisor.logs import LogFeed
+from dynamo_cli.supervisor.logs import LogFeed, LogLines
 from dynamo_cli.telemetry.logs import KEPT, LogRing
 
 
@@ -63,3 +67,29 @@ def test_the_ring_is_bounded() -> None:
         fill(feed, 500)
         drain(feed, ring)
     assert len(ring.select(0)) == KEPT
+
+
+def test_the_largest_batch_fits_a_packet() -> None:
+    feed = LogFeed()
+    for _ in range(logs.BATCH_LINES):
+        feed.add(1.7e9, "prefill worker 10", "CRITICAL", "\U0001f600" * 10_000)
+    batch = feed.take()
+    assert batch is not None
+    assert len(batch.lines) == logs.BATCH_LINES
+    assert len(encode(batch)) < MAX_PACKET_BYTES
+
+
+@pytest.mark.parametrize(
+    ("raw", "seen"),
+    [
+        (b"plain\n", ["plain"]),
+        (b"0%\r50%\r100%\r\n", ["100%"]),
+        (b"\x1b[1;31mred\x1b[0m\x07 bell\n", ["red bell"]),
+        (b"\r\n   \n\x1b[K\n", []),
+        ("grün\n".encode(), ["grün"]),
+    ],
+)
+def test_lines_are_what_a_terminal_would_show(raw: bytes, seen: list[str]) -> None:
+    lines = LogLines()
+    assert [line.text for line in lines.feed(raw)] == seen
+    assert list(lines.tail) == seen
