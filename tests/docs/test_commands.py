@@ -157,3 +157,11 @@ def test_a_server_answers(command: Command, server: Server, folder: Path) -> Non
         assert status.read_text() in ("200", "202"), command.text
     else:
         run(f"DYNAMO_LLM_API_KEY={SHOWN_KEY} {text}", folder)
+
+
+@pytest.mark.engine
+def test_metrics_have_the_names_that_pages_give(server: Server) -> None:
+    exported = str(server.get("/metrics")[1])
+    named = {name for page in PAGES for name in re.findall(r"\bdynamo_llm_\w+", page.read_text())}
+    assert named
+    assert not [name for name in named if f"# HELP {name}" not in exported]
