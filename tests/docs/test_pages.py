@@ -72,6 +72,22 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_section_is_empty(page: Path) -> None:
+    """A heading is followed by text, or by a heading below it."""
+    text = re.sub(r"^```.*?^```$", "code", page.read_text(), flags=re.M | re.S)
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line, following in zip(lines, [*lines[1:], "#"], strict=True):
+        level, next_level = depth(line), depth(following)
+        assert not level or not next_level or next_level > level, line
+
+
+def depth(line: str) -> int:
+    """Of a heading, from 1 on; 0 for text."""
+    marks = line.partition(" ")[0]
+    return len(marks) if marks and not marks.strip("#") else 0
+
+
 def test_every_page_is_reachable() -> None:
     """From the first ones that people read, or from pages that these link to."""
     reached, new = set(), {ROOT / "README.md", ROOT / "docs" / "getting-started.md"}
