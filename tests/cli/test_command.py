@@ -155,3 +155,18 @@ def test_a_dashboard_without_a_terminal_is_told() -> None:
     done = command("--model", "tiny", "--ui", "dashboard")
     assert done.returncode == 2
     assert "--ui dashboard needs a terminal" in done.stderr
+
+
+def test_in_a_json_log_the_failure_is_an_object_too() -> None:
+    done = command("--model", "/nowhere/at/all", "--log-format", "json", "--http-port", "0")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)
+    assert (told["level"], told["process"]) == ("ERROR", "dynamo-llm")
+    assert "/nowhere/at/all" in told["message"]
+
+
+def test_json_lines_do_not_go_with_the_dashboard() -> None:
+    done = command("--model", "tiny", "--log-format", "json", "--ui", "dashboard")
+    assert done.returncode == 2
+    assert "--log-format json goes with --ui plain" in done.stderr

@@ -260,3 +260,17 @@ def test_text_of_requests_is_logged_only_when_that_is_said() -> None:
     config = resolve(replace(TYPED, engine_args=("--enable-log-outputs",), log_prompts=True), CPU)
     assert config.frontend.log_prompts
     assert config.processor_config.log_prompts
+
+
+def test_traces_go_below_the_path_that_otlp_has_for_them() -> None:
+    for given, used in (
+        (None, ""),
+        ("http://localhost:4318", "http://localhost:4318/v1/traces"),
+        ("https://a.example/", "https://a.example/v1/traces"),
+        ("http://a.example/otlp/traces", "http://a.example/otlp/traces"),
+    ):
+        config = resolve(replace(TYPED, otlp_endpoint=given), CPU)
+        assert config.frontend.otlp_endpoint == used
+    for wrong in ("localhost:4318", "grpc://a.example", "http://"):
+        with pytest.raises(UsageError, match="--otlp-endpoint is the URL"):
+            resolve(replace(TYPED, otlp_endpoint=wrong), CPU)
