@@ -55,6 +55,13 @@ def test_options_exist(page: Path, known: set[str]) -> None:
     assert set(OPTION.findall(page.read_text())) <= known
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_exist(page: Path) -> None:
+    """Those with a folder, in backquotes, from the root or from the package."""
+    for path in re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|sh))?)`", page.read_text()):
+        assert any((home / path).exists() for home in (ROOT, ROOT / "dynamo_cli")), path
+
+
 def anchors(page: Path) -> set[str]:
     """Of its headings, as they are linked."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
