@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import msgspec
 import pytest
 
 from dynamo_cli.engines.mock.profile import Profile
-from tests.support.requests import post
+from tests.support.requests import Stream, post
 from tests.support.server import COMMAND, Server, wait_until
 
 pytestmark = pytest.mark.engine
@@ -44,9 +45,15 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(profile: Path) -> Iterator[Server]:
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("record") / "record.jsonl"
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(profile: Path, record: Path) -> Iterator[Server]:
     engine = ("--engine", "mock", "--engine-profile", str(profile), "--speedup", str(SPEEDUP))
-    with Server(*engine, "--workers", "8", "--router", "kv", "--debug-headers") as running:
+    with Server(*engine, "--workers", "8", "--router", "kv", "--record", str(record)) as running:
         yield running
 
 
@@ -125,6 +132,41 @@ def test_what_needs_a_model_is_refused(server: Server, more: dict[str, Any], mes
     body = {"model": "tiny", "prompt": "a", "max_tokens": 2, **more}
     status, answer = post(server, "/v1/completions", body)
     assert (status, message in answer["error"]["message"]) == (400, True), answer
+
+
+def test_a_client_that_leaves_frees_its_place(server: Server) -> None:
+    with Stream(server, 1500):
+        wait_until(lambda: _load(server) == 1, 3.0, "it runs")
+    wait_until(lambda: _load(server) == 0, 3.0, "it was aborted")
+
+
+def test_what_was_recorded_can_be_replayed(server: Server, record: Path, profile: Path) -> None:
+    asked = [f"to be replayed {number} " * 20 for number in (1, 2, 1, 2)]
+    for prompt in asked:
+        ask(server, prompt)
+    known = "to be replayed"
+    assert known not in record.read_text()  # lengths and hashes only
+    count = _settled(lambda: len(record.read_text().splitlines()))
+    assert count >= len(asked)
+    done = subprocess.run(
+        [COMMAND, "replay", str(record), "--profile", str(profile), "--json", "--workers", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    runs = json.loads(done.stdout)["runs"]
+    assert {run["requests"] for run in runs.values()} == {count}
+    assert runs["kv at 1"]["hit_ratio"] > 0.2
+
+
+def _settled(count: Callable[[], int]) -> int:
+    """A number that has not changed for a while."""
+    last, now = -1, count()
+    while last != now:
+        time.sleep(0.5)
+        last, now = now, count()
+    return now
 
 
 def test_prompts_are_prefilled_elsewhere(profile: Path) -> None:
