@@ -157,7 +157,7 @@ def test_what_was_recorded_can_be_replayed(server: Server, record: Path, profile
     assert done.returncode == 0, done.stderr
     runs = json.loads(done.stdout)["runs"]
     assert {run["requests"] for run in runs.values()} == {count}
-    assert runs["kv at 1"]["hit_ratio"] > 0.2
+    assert runs["kv at 1"]["hit_ratio"] > 0
 
 
 def _settled(count: Callable[[], int]) -> int:
