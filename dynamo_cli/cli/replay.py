@@ -39,7 +39,11 @@ TraceFile = Annotated[
 ]
 Policies = Annotated[
     str,
-    _option("--policy", metavar="A,B,...", help="Router modes, kv:COST, and other systems' rules."),
+    _option(
+        "--policy",
+        metavar="A,B,...",
+        help="Router modes, kv:COST, and other systems' rules; an unknown name lists them.",
+    ),
 ]
 Speeds = Annotated[
     str, _option("--speed", metavar="X,Y,...", help="Loads: 2 is the trace at twice its speed.")
@@ -65,7 +69,13 @@ MaxLocal = Annotated[
     ),
 ]
 ProfileName = Annotated[
-    str, _option("--profile", panel=ENGINES, metavar="NAME|FILE", help="How fast an engine is.")
+    str,
+    _option(
+        "--profile",
+        panel=ENGINES,
+        metavar="NAME|FILE",
+        help="How fast and large an engine is: cpu-tiny, gpu-8b, gpu-70b, or a file.",
+    ),
 ]
 KvBlocks = Annotated[
     int | None,
