@@ -194,10 +194,12 @@ def measure_serving(rounds: int, at_once: int, each: int, tokens: int) -> None:
     print(f"{rounds} rounds of {at_once} clients, {each} requests each, {tokens} tokens")
     for place, title in enumerate(("TTFT p99, ms", "output tok/s")):
         one, other = ([figure[place] for figure in figures[name]] for name in figures)
-        ratios = [b / a for a, b in zip(one, other, strict=True)]
+        ratios = sorted(b / a for a, b in zip(one, other, strict=True))
+        low, _, high = statistics.quantiles(ratios)
         print(
             f"{title}: without {statistics.median(one):.1f}, with {statistics.median(other):.1f}, "
-            f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            f"ratio {statistics.median(ratios):.3f} (half of them {low:.3f} to {high:.3f}, "
+            f"all {ratios[0]:.3f} to {ratios[-1]:.3f})"
         )
 
 
