@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from dataclasses import replace
 
 from dynamo_cli.config import ServeConfig
 from dynamo_cli.errors import ChildFailed, DynamoError, NotReady, error_class
-from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages import (
     AdaptersChanged,
     Drain,
@@ -20,7 +18,6 @@ from dynamo_cli.messages import (
     Exited,
     Fatal,
     Forked,
-    LinkDown,
     Phase,
     PhaseChange,
     Probe,
@@ -35,12 +32,13 @@ from dynamo_cli.messages import (
 )
 from dynamo_cli.supervisor import orphans
 from dynamo_cli.supervisor.children import Child, Start
+from dynamo_cli.supervisor.links import Links
 from dynamo_cli.supervisor.logs import Line, LogFeed
 from dynamo_cli.supervisor.retirement import NOT_LISTENING, Retirements, Work
 from dynamo_cli.supervisor.scaling import rescaled
 from dynamo_cli.supervisor.verdict import Restarts, Verdict, describe_exit, judge
 from dynamo_cli.supervisor.view import View
-from dynamo_cli.topology import ProcessId, Role, links_of
+from dynamo_cli.topology import ProcessId, Role
 
 STOP_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 2.0
@@ -65,8 +63,7 @@ class Supervisor:
         self._view = view
         self._children: dict[ProcessId, Child] = {}
         self._restarts: dict[ProcessId, Restarts] = {}
-        self._links: dict[frozenset[ProcessId], int] = {}
-        self._generations = itertools.count(1)
+        self._links = Links()
         self._log_feed = LogFeed()
         self._log_timer: asyncio.TimerHandle | None = None
         self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
@@ -130,28 +127,8 @@ class Supervisor:
             child.move_to(Phase.IMPORTING)
         else:
             child.spawn()
-        self._join(child)
-
-    # -- links -----------------------------------------------------------------------------
-
-    def _join(self, child: Child) -> None:
-        """New links with everybody who is there to stay; others get theirs when they start."""
-        there = [
-            other.process
-            for other in self._alive()
-            if other is not child and other.process not in self._retirements
-        ]
-        for a, b, spec in links_of(child.process, there):
-            generation = self._links[frozenset((a, b))] = next(self._generations)
-            ends = self._children[a].control, self._children[b].control
-            join(*ends, a, b, spec=spec, generation=generation)
-
-    def _unlink(self, child: Child, reason: str) -> None:
-        there = [other.process for other in self._alive()]
-        for a, b, _ in links_of(child.process, there):
-            generation = self._links.pop(frozenset((a, b)), 0)
-            peer = b if a == child.process else a
-            self._children[peer].control.send(LinkDown(child.process.name, generation, reason))
+        staying = [other for other in self._alive() if other.process not in self._retirements]
+        self._links.join(child, staying)
 
     def _alive(self) -> Iterator[Child]:
         return (child for child in self._children.values() if child.alive)
@@ -252,7 +229,7 @@ class Supervisor:
 
     def on_exit(self, child: Child, exit_code: int) -> None:
         how = describe_exit(exit_code)
-        self._unlink(child, how)
+        self._links.part(child, self._alive(), how)
         if child.process == ZYGOTE:
             for other in [other for other in self._alive() if self._config.forked(other.process)]:
                 other.ended(-signal.SIGKILL)  # the kernel ends them with the zygote
@@ -260,6 +237,7 @@ class Supervisor:
         if self._stopping:
             child.move_to(Phase.STOPPED)
         elif child.process not in self._config.tree():
+            self._view.notice("INFO", f"{child.process.name} has ended ({how})")
             self._forget(child.process)
         elif child.phase is Phase.DRAINING:
             self._start_engines()  # it is wanted again

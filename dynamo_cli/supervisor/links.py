@@ -1,0 +1,35 @@
+"""Which children are joined: new links for each life of a child, and the end of those it had."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from dynamo_cli.ipc.switchboard import join
+from dynamo_cli.messages import LinkDown
+from dynamo_cli.supervisor.children import Child
+from dynamo_cli.topology import ProcessId, links_of
+
+
+class Links:
+    """All that there are, by their two ends, with the generation of each."""
+
+    def __init__(self) -> None:
+        self._generation_of: dict[frozenset[ProcessId], int] = {}
+        self._generations = itertools.count(1)
+
+    def join(self, child: Child, others: Iterable[Child]) -> None:
+        """New links of `child` with all of `others` that the topology joins it with."""
+        controls = {one.process: one.control for one in (child, *others)}
+        peers = [process for process in controls if process != child.process]
+        for a, b, spec in links_of(child.process, peers):
+            generation = self._generation_of[frozenset((a, b))] = next(self._generations)
+            join(controls[a], controls[b], a, b, spec=spec, generation=generation)
+
+    def part(self, child: Child, others: Iterable[Child], reason: str) -> None:
+        """Tell those of `others` that are joined with `child` that it is gone."""
+        controls = {other.process: other.control for other in others}
+        for a, b, _ in links_of(child.process, list(controls)):
+            generation = self._generation_of.pop(frozenset((a, b)), 0)
+            peer = b if a == child.process else a
+            controls[peer].send(LinkDown(child.process.name, generation, reason))
