@@ -236,11 +236,10 @@ class Supervisor:
         self._retirements.ended(child.process)
         if self._stopping:
             child.move_to(Phase.STOPPED)
-        elif child.process not in self._config.tree():
+        elif child.phase is Phase.DRAINING:
             self._view.notice("INFO", f"{child.process.name} has ended ({how})")
             self._forget(child.process)
-        elif child.phase is Phase.DRAINING:
-            self._start_engines()  # it is wanted again
+            self._start_workers()  # it may be wanted again
         elif not self._has_served:
             self._give_up(self._failure_of(child, how))
         else:
@@ -314,13 +313,16 @@ class Supervisor:
         self._view.notice("INFO", f"there are to be {count} workers, not {before}")
         for index in reversed(range(count, before)):
             self._retire(ProcessId(Role.WORKER, index))
-        self._start_engines()
+        self._start_workers()
         return Rescaled(count)
 
-    def _start_engines(self) -> None:
-        """Those that are missing; when the zygote is not there, they start with it."""
-        if self._zygote_is_up and not self._stopping:
-            self._start_missing(engines=True)
+    def _start_workers(self) -> None:
+        """Those that are new in the plan; when the zygote is not there, they start with it."""
+        for index in range(self._config.workers):
+            process = ProcessId(Role.WORKER, index)
+            can_start = self._zygote_is_up or not self._config.forked(process)
+            if process not in self._children and can_start:
+                self._start(process)
         self._publish()
 
     def _retire(self, process: ProcessId) -> None:
