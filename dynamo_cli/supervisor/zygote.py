@@ -19,7 +19,7 @@ from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages import Exited, Fork, Forked, Phase, PhaseChange, ToChild
 from dynamo_cli.proctitle import set_title
 from dynamo_cli.supervisor import child
-from dynamo_cli.topology import ProcessId
+from dynamo_cli.topology import ROLES, ProcessId
 
 PRELOAD = "dynamo_cli.engines.vllm.preload"
 
@@ -31,6 +31,9 @@ def main(process: ProcessId, config: ZygoteConfig, control: socket.socket) -> No
     zygote.control.send(PhaseChange(Phase.IMPORTING))
     environment.prepare(config.engine)
     importlib.import_module(PRELOAD)
+    for role in ROLES.values():
+        if role.engine:
+            importlib.import_module(role.module)
     set_title(process, Phase.READY)
     zygote.control.send(PhaseChange(Phase.READY))
     zygote.run()
