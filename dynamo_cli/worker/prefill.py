@@ -89,6 +89,7 @@ class PrefillWorker:
             answer=lambda answer: self._switchboard.send(FRONTEND, answer),
         )
         self._loaded = True
+        self._pull()  # who hears that it is ready can rely on the queue's having heard it too
         self._switchboard.report(PhaseChange(Phase.READY))
 
     def run(self) -> None:
