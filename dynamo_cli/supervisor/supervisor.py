@@ -33,17 +33,16 @@ from dynamo_cli.messages import (
 from dynamo_cli.supervisor import orphans
 from dynamo_cli.supervisor.children import Child, Start
 from dynamo_cli.supervisor.links import Links
-from dynamo_cli.supervisor.logs import Line, LogFeed
+from dynamo_cli.supervisor.logs import Line
 from dynamo_cli.supervisor.retirement import NOT_LISTENING, Retirements, Work
 from dynamo_cli.supervisor.scaling import rescaled
+from dynamo_cli.supervisor.telling import Telling
 from dynamo_cli.supervisor.verdict import Restarts, Verdict, describe_exit, judge
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import ProcessId, Role
 
 STOP_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 2.0
-LOG_INTERVAL_S = 0.1
-OWN_NAME = "dynamo-llm"
 FRONTEND = ProcessId(Role.FRONTEND)
 ZYGOTE = ProcessId(Role.ZYGOTE)
 SENDERS = (Role.ROUTER, Role.PROCESSOR)
@@ -64,8 +63,7 @@ class Supervisor:
         self._children: dict[ProcessId, Child] = {}
         self._restarts: dict[ProcessId, Restarts] = {}
         self._links = Links()
-        self._log_feed = LogFeed()
-        self._log_timer: asyncio.TimerHandle | None = None
+        self._telling = Telling(view, lambda: self._children.get(FRONTEND))
         self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
         self._has_served = False
         self._stopping = False
@@ -119,8 +117,7 @@ class Supervisor:
         )
         child = self._children[process] = Child(start, self)
         if process == FRONTEND:
-            self._log_feed.restart()
-            self._feed_log_soon()
+            self._telling.anew()
         self._restarts.setdefault(process, Restarts(self._config.restart))
         if self._config.forked(process):
             child.fork_from(self._children[ZYGOTE])
@@ -194,36 +191,7 @@ class Supervisor:
         self._publish()
 
     def on_log(self, child: Child, line: Line) -> None:
-        if line.access:
-            self._view.access(child.process.name, line.text)
-            return
-        self._view.log(child.process.name, line.level, line.text)
-        self._log(child.process.name, line.level, line.text)
-
-    def _notice(self, level: str, text: str) -> None:
-        """Something of our own to say, to people here and to those who watch from elsewhere."""
-        self._view.notice(level, text)
-        self._log(OWN_NAME, level, text)
-
-    def _log(self, name: str, level: str, text: str) -> None:
-        self._log_feed.add(time.time(), name, level, text)
-        self._feed_log_soon()
-
-    def _feed_log_soon(self) -> None:
-        """Lines go to the frontend in batches, when it has taken those before."""
-        if self._log_timer is None:
-            loop = asyncio.get_running_loop()
-            self._log_timer = loop.call_later(LOG_INTERVAL_S, self._feed_log)
-
-    def _feed_log(self) -> None:
-        self._log_timer = None
-        frontend = self._children.get(FRONTEND)
-        if frontend is None or not frontend.alive:
-            return
-        if frontend.control.flush() and (lines := self._log_feed.take()) is not None:
-            frontend.control.send(lines)
-        if self._log_feed.behind:
-            self._feed_log_soon()
+        self._telling.line(child, line)
 
     # -- how children end ------------------------------------------------------------------
 
@@ -237,7 +205,7 @@ class Supervisor:
         if self._stopping:
             child.move_to(Phase.STOPPED)
         elif child.phase is Phase.DRAINING:
-            self._view.notice("INFO", f"{child.process.name} has ended ({how})")
+            self._telling.notice("INFO", f"{child.process.name} has ended ({how})")
             self._forget(child.process)
             self._start_workers()  # it may be wanted again
         elif not self._has_served:
@@ -260,7 +228,7 @@ class Supervisor:
     def _tell_end(self, child: Child, how: str) -> None:
         why = child.failure[1] if child.failure is not None else how
         tail = "".join(f"\n    {line}" for line in child.tail)
-        self._notice(
+        self._telling.notice(
             "ERROR",
             f"{child.process.name} (pid {child.pid}) died: {why}"
             + (f"; its last {len(child.tail)} log lines:{tail}" if tail else ""),
@@ -275,10 +243,10 @@ class Supervisor:
             child.move_to(
                 Phase.FAILED, f"{how}, {self._config.restart.limit} restarts did not help"
             )
-            self._notice("ERROR", f"{child.process.name} is given up: {child.reason}")
+            self._telling.notice("ERROR", f"{child.process.name} is given up: {child.reason}")
             return
         child.move_to(Phase.BACKOFF, how)
-        self._notice("WARNING", f"{child.process.name} starts again in {delay:.1f} s")
+        self._telling.notice("WARNING", f"{child.process.name} starts again in {delay:.1f} s")
         self._background(self._restart(child.process, delay))
 
     async def _restart(self, process: ProcessId, delay_s: float) -> None:
@@ -310,7 +278,7 @@ class Supervisor:
             self._config = rescaled(self._config, count)
         except DynamoError as error:
             return Rescaled(before, type(error).__name__, error.message)
-        self._view.notice("INFO", f"there are to be {count} workers, not {before}")
+        self._telling.notice("INFO", f"there are to be {count} workers, not {before}")
         for index in reversed(range(count, before)):
             self._retire(ProcessId(Role.WORKER, index))
         self._start_workers()
@@ -366,10 +334,9 @@ class Supervisor:
         url = self._children[FRONTEND].reason + "/v1"
         for everywhere in ("127.0.0.1", "0.0.0.0", "[::1]", "[::]"):
             url = url.replace(f"//{everywhere}:", "//localhost:")
-        self._log(OWN_NAME, "INFO", f"serving on {url}")
         key = " -H 'Authorization: Bearer KEY'" if self._config.frontend.api_keys else ""
         body = '{"messages": [{"role": "user", "content": "What is the capital of France?"}]}'
-        self._view.serving(
+        self._telling.serving(
             url, f"curl {url}/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
         )
 
@@ -379,7 +346,7 @@ class Supervisor:
         """The first asks, the second insists."""
         if self._end.done():
             self._forced.set()
-            self._notice("WARNING", "stopping at once")
+            self._telling.notice("WARNING", "stopping at once")
         else:
             self._end.set_result(None)
 
@@ -393,14 +360,14 @@ class Supervisor:
         if not self._has_served or not frontend.alive:
             return
         timeout_s = self._config.drain_timeout_s
-        self._notice(
+        self._telling.notice(
             "INFO", f"finishing what runs, at most {timeout_s:.0f} s; Ctrl-C again stops at once"
         )
         frontend.control.send(Drain(timeout_s))
         try:
             await asyncio.wait_for(self._drained.wait(), timeout_s + DRAIN_GRACE_S)
         except TimeoutError:
-            self._notice("WARNING", "the frontend did not finish in time")
+            self._telling.notice("WARNING", "the frontend did not finish in time")
 
     async def _until_forced(self, work: Work) -> None:
         loop = asyncio.get_running_loop()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -21,6 +20,7 @@ from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.seam import Prepared
 from dynamo_cli.engines.vllm import arguments, environment, events, lora, operations, prefill
+from dynamo_cli.engines.vllm.totals import Totals
 from dynamo_cli.engines.vllm.transfer import connector
 from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
 from dynamo_cli.errors import InvalidRequest, ModelError, ResourceError
@@ -72,7 +72,7 @@ class Engine:
         self._requests = MsgpackDecoder(EngineCoreRequest)
         self._arguments = MsgpackDecoder()
         self._clients: dict[str, int] = {}
-        self._totals = _Totals()
+        self._totals = Totals()
         self._started: list[str] = []
         self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
         self._producer = config.kv_role == "kv_producer"
@@ -335,47 +335,6 @@ class Engine:
     def close(self) -> None:
         """Free the device and end tensor-parallel ranks."""
         self._core.shutdown()
-
-
-class _Totals:
-    """Counters over the life of the engine, from the statistics of each step."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.queries = 0
-        self.hits = 0
-        self.prompt_tokens = 0
-        self.output_tokens = 0
-        self.preemptions = 0
-
-    def count(self, batch: EngineCoreOutputs) -> None:
-        for output in batch.outputs:
-            self.output_tokens += len(output.new_token_ids)
-            if output.prefill_stats is not None:
-                self.prompt_tokens += output.prefill_stats.num_prompt_tokens
-        if (stats := batch.scheduler_stats) is not None:
-            self.steps += 1
-            self.queries += stats.prefix_cache_stats.queries
-            self.hits += stats.prefix_cache_stats.hits
-            self.preemptions += stats.prefix_cache_stats.preempted_requests
-
-    def message(
-        self, worker: int, running: int, waiting: int, kv_usage: float, refused_sends: int
-    ) -> WorkerStats:
-        return WorkerStats(
-            worker=worker,
-            num_running_reqs=running,
-            num_waiting_reqs=waiting,
-            kv_cache_usage=kv_usage,
-            prefix_cache_queries_tokens=self.queries,
-            prefix_cache_hits_tokens=self.hits,
-            prompt_tokens=self.prompt_tokens,
-            output_tokens=self.output_tokens,
-            preemptions=self.preemptions,
-            steps=self.steps,
-            refused_sends=refused_sends,
-            sent_ns=time.monotonic_ns(),
-        )
 
 
 def _build(vllm_config: Any, model: str) -> EngineCore:
