@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -27,9 +28,6 @@ NOT_RUN = {
 }
 """Commands by what they begin with, and why no test runs them."""
 
-NOT_COMMANDS = ("weight x (",)
-"""Blocks that are something else, by what they begin with."""
-
 STARTS = re.compile(r"(\w+=\S+ )*dynamo-llm -")
 """Serves; the same with --dry-run shows that it could."""
 
@@ -41,13 +39,27 @@ CHECKS = re.compile(r"dynamo-llm doctor ")
 """Imports vLLM, and looks whether the port is free."""
 
 
+RECORD = "".join(
+    json.dumps(
+        {
+            "timestamp": 50 * number,
+            "input_length": 300,
+            "output_length": 20,
+            "hash_ids": [1, 2 + number % 3],
+            "block_size": 128,
+        }
+    )
+    + "\n"
+    for number in range(30)
+)
+
+
 def all_commands() -> list[Command]:
     """Each text once."""
     found = {
         command.text: command
         for page in PAGES
         for block in blocks(page)
-        if not block.text.startswith(NOT_COMMANDS)
         for command in commands(block)
     }
     return list(found.values())
@@ -78,7 +90,9 @@ def as_run(command: Command) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all of them run in turn: some write what the next one reads."""
-    return tmp_path_factory.mktemp("home")
+    home: Path = tmp_path_factory.mktemp("home")
+    home.joinpath("requests.jsonl").write_text(RECORD)  # as --record leaves it
+    return home
 
 
 def run(text: str, folder: Path) -> str:
