@@ -92,6 +92,8 @@ class Engine:
 def _serve(config: EngineConfig, pipe: Connection) -> None:
     from dynamo_cli.engines.vllm import environment
 
+    # Locks of this process get no names, which would stay when it is killed.
+    multiprocessing.set_start_method("fork", force=True)
     environment.prepare(config)
     try:
         child = _Child(config)
