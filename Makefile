@@ -16,7 +16,7 @@ serve:
 	@trap : INT; .venv/bin/dynamo-llm --model demo $(ARGS) || [ $$? -eq 130 ]
 
 test: lint
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint:
 	@.ci/setup dev
