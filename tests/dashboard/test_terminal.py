@@ -32,8 +32,8 @@ class Terminal:
     def __init__(self, *command: str, width: int = 80, height: int = 24, env: str = "") -> None:
         self._socket = f"dynamo-test-{uuid.uuid4().hex[:8]}"
         line = (
-            f"{env} {shlex.join(command)}; code=$?; echo; echo exit code $code; "
-            "stty -a; exec sleep 600"
+            f"{env} {shlex.join(command)}; code=$?; echo; stty -a; "
+            "echo exit code $code; exec sleep 600"
         )
         size = ("-x", str(width), "-y", str(height))
         self._tmux("-f", "/dev/null", "new-session", "-d", *size, line)
