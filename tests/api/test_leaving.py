@@ -68,7 +68,9 @@ def test_a_stream_is_written_as_it_comes(server: Server) -> None:
     assert b"\r\ncontent-type: text/event-stream" in head
     assert b"\r\ncache-control: no-cache" in head
     assert b"data: [DONE]\n\n" in body
-    assert len(times) > 100, "tokens came one by one"
+    # A reader that has to wait for its core gets several tokens at once, a buffered stream all.
+    assert len(times) > 20, "tokens came as they were made"
+    assert times[2] - times[0] < (times[-1] - times[0]) / 2
 
 
 def test_a_slow_reader_does_not_slow_others(server: Server) -> None:
