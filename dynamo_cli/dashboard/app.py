@@ -137,6 +137,8 @@ class Dashboard(App[None]):
             self._draw()
 
     def _draw(self) -> None:
+        if not self.is_running:  # Timers go on while the widgets are being taken down.
+            return
         self.screen_stack[0].query_one("#header", Pane).show(self._board)
         self._tab.show(self._board)
 

@@ -418,6 +418,14 @@ def test_quitting_ones_own_idle_server_does_not_ask() -> None:
     seeing(scenario, "empty", stop=stops)
 
 
+def test_drawing_while_it_goes_down_is_no_failure() -> None:
+    async def scenario(seen: Seen) -> None:
+        seen.app.set_interval(0.0005, seen.app._draw)
+
+    for _ in range(5):
+        seeing(scenario)
+
+
 def test_a_lost_server_is_told_and_what_was_known_stays() -> None:
     async def scenario(seen: Seen) -> None:
         await seen.hear(Link(State.LOST, "http://h:1", "no server at http://h:1: refused"))
