@@ -10,8 +10,8 @@ from typing import Any, TextIO
 import orjson
 
 from dynamo_cli.messages import ProcessState
+from dynamo_cli.supervisor.view import OWN_NAME
 
-OWN_NAME = "dynamo-llm"
 ACCESS = "request"
 """The text of the line of a request; its fields say the rest."""
 

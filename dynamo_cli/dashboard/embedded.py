@@ -16,13 +16,11 @@ from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.events import Event, Lines, Table
 from dynamo_cli.dashboard.model import Fold
 from dynamo_cli.messages import Phase, ProcessState
-from dynamo_cli.supervisor.view import View
+from dynamo_cli.supervisor.view import OWN_NAME, View
 from dynamo_cli.telemetry.logs import LogView
-from dynamo_cli.telemetry.snapshot import ProcessView
+from dynamo_cli.telemetry.processes import process_view
 from dynamo_cli.topology import Role
 
-OWN_NAME = "dynamo-llm"
-SECOND_NS = 1_000_000_000
 LAST_WORDS = 200
 FRESH_S = 5.0
 """Of what was said before the end: no older line belongs to it."""
@@ -102,7 +100,7 @@ class Embedded:
 
     def processes(self, table: Sequence[ProcessState]) -> None:
         now = time.monotonic_ns()
-        self._fold.apply(Table([_view(state, now) for state in table]), time.time())
+        self._fold.apply(Table([process_view(state, now) for state in table]), time.time())
         for state in table:
             if state.role is Role.FRONTEND and state.phase == Phase.READY:
                 self._client.url = _here(state.reason)
@@ -135,21 +133,6 @@ class Embedded:
 
     def close(self) -> None:
         self._plain.close()
-
-
-def _view(state: ProcessState, now_ns: int) -> ProcessView:
-    return ProcessView(
-        name=state.name,
-        role=str(state.role),
-        index=state.index,
-        phase=state.phase,
-        reason=state.reason,
-        pid=state.pid,
-        phase_s=(now_ns - state.since_ns) / SECOND_NS,
-        uptime_s=(now_ns - state.started_ns) / SECOND_NS,
-        restarts=state.restarts,
-        device=state.device,
-    )
 
 
 def _here(url: str) -> str:

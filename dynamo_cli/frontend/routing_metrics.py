@@ -84,10 +84,10 @@ def _state(router: RouterView) -> Iterator[Metric]:
         yield GaugeMetricFamily(f"dynamo_llm_router_{name}", text, value)
     ratio = GaugeMetricFamily(
         "dynamo_llm_router_hit_ratio",
-        "Share of prompt tokens found in a cache, last 60 s.",
+        "Share of prompt tokens found in a cache, last 60 s; the limit is an endless cache's.",
         labels=["source"],
     )
-    for source in ("estimated", "measured"):
+    for source in ("estimated", "measured", "limit"):
         if (value := getattr(router.recent, source)) is not None:
             ratio.add_metric([source], value)
     yield ratio

@@ -8,10 +8,9 @@ from collections.abc import Callable
 
 from dynamo_cli.supervisor.children import Child
 from dynamo_cli.supervisor.logs import Line, LogFeed
-from dynamo_cli.supervisor.view import View
+from dynamo_cli.supervisor.view import OWN_NAME, View
 
 INTERVAL_S = 0.1
-OWN_NAME = "dynamo-llm"
 
 
 class Telling:

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from dynamo_cli.messages import ProcessState
 
+OWN_NAME = "dynamo-llm"
+"""Who says what no child says."""
+
 
 class View(Protocol):
     def processes(self, table: Sequence[ProcessState]) -> None:

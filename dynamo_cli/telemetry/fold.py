@@ -24,12 +24,12 @@ from dynamo_cli.telemetry.decisions import DecisionLog
 from dynamo_cli.telemetry.logs import LogRing
 from dynamo_cli.telemetry.meter import Latency, Meter
 from dynamo_cli.telemetry.prefill import PrefillFold
+from dynamo_cli.telemetry.processes import process_view
 from dynamo_cli.telemetry.rates import WorkerRates
 from dynamo_cli.telemetry.routing import RoutingFold
 from dynamo_cli.telemetry.snapshot import (
     AlarmView,
     PrefillView,
-    ProcessView,
     RouterView,
     Snapshot,
     TrafficView,
@@ -198,7 +198,7 @@ class Fold:
             models=self._models,
             target_workers=self._table.workers,
             processes=[
-                _process(state, now_ns, (memory or {}).get(state.pid, 0))
+                process_view(state, now_ns, (memory or {}).get(state.pid, 0))
                 for state in self._table.processes
             ],
             workers=workers,
@@ -260,22 +260,6 @@ def _latency(meter: Meter, worker: int, now_ns: int) -> dict[str, Any]:
     ttft_p50, ttft_p95 = known.ttft.percentiles(now_ns, 0.5, 0.95)
     (itl_p95,) = known.itl.percentiles(now_ns, 0.95)
     return {"ttft_p50_s": ttft_p50, "ttft_p95_s": ttft_p95, "itl_p95_s": itl_p95}
-
-
-def _process(state: ProcessState, now_ns: int, rss_bytes: int) -> ProcessView:
-    return ProcessView(
-        name=state.name,
-        role=str(state.role),
-        index=state.index,
-        phase=state.phase,
-        reason=state.reason,
-        pid=state.pid,
-        phase_s=(now_ns - state.since_ns) / SECOND_NS,
-        uptime_s=(now_ns - state.started_ns) / SECOND_NS,
-        restarts=state.restarts,
-        device=state.device,
-        rss_bytes=rss_bytes,
-    )
 
 
 def _traffic(meter: Meter, now_ns: int) -> TrafficView:
