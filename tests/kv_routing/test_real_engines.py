@@ -104,12 +104,12 @@ def test_who_is_more_urgent_waits_less() -> None:
     ):
         ended: list[str] = []
 
-        def request(name: str, priority: str) -> None:
-            body = {"model": "tiny", "prompt": name, "max_tokens": 60, "ignore_eos": True}
+        def request(name: str, priority: str, tokens: int = 60) -> None:
+            body = {"model": "tiny", "prompt": name, "max_tokens": tokens, "ignore_eos": True}
             ask(server, "/v1/completions", body, {"X-Priority": priority})
             ended.append(name)
 
-        running = [pool.submit(request, f"first {number}", "0") for number in range(2)]
+        running = [pool.submit(request, f"first {number}", "0", 600) for number in range(2)]
         wait_until(lambda: server.snapshot()["traffic"]["in_flight"] == 2, 5, "they run")
         waiting = [pool.submit(request, f"patient {number}", "5") for number in range(4)]
         wait_until(lambda: server.snapshot()["traffic"]["in_flight"] >= 4, 5, "some wait")

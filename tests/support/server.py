@@ -72,6 +72,16 @@ def mapped(files: set[Path]) -> set[Path]:
     return found
 
 
+def unowned(before: set[Path]) -> set[Path]:
+    """Shared-memory files that were not there before and that no living process uses.
+
+    What a living process uses is another test's. The names of one that has just ended may stay a
+    moment, until its resource tracker has removed them.
+    """
+    named = set(Path("/dev/shm").iterdir()) - before
+    return named - mapped(named)
+
+
 def wait_until(condition: Any, timeout_s: float, what: str) -> None:
     """Poll until `condition()` is true."""
     deadline = time.monotonic() + timeout_s
@@ -209,9 +219,7 @@ class Server:
     def assert_nothing_left(self, below: set[int], timeout_s: float = 2.0) -> None:
         """No process of `below`, no shared-memory file and no temporary file."""
         wait_until(lambda: not any(map(alive, below)), timeout_s, f"children are gone\n{self.log}")
-        # What a living process uses is not ours: all of ours are gone.
-        named = set(Path("/dev/shm").iterdir()) - self._shared
-        assert not (named := named - mapped(named)), named
+        wait_until(lambda: not unowned(self._shared), timeout_s, "no shared memory is left")
         left = [str(path) for path in self.temporary.rglob("*")]
         assert not left, left
 
