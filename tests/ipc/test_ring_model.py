@@ -22,7 +22,7 @@ STEPS = st.lists(PUSHES | DRAINS, max_size=80)
 Model = deque[tuple[bytes, bool]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps=STEPS, fill=st.integers(0, 255))
 def test_a_ring_is_a_deque_with_an_end(steps: list[Push | int], fill: int) -> None:
     with ring(CAPACITY) as (writer, reader, _):

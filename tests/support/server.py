@@ -19,6 +19,9 @@ from typing import Any
 
 READY_S = 120.0
 STOP_S = 40.0
+SHARED_S = 15.0
+"""Within which the names that other tests leave are gone."""
+
 PR_SET_PDEATHSIG = 1
 
 COMMAND = str(Path(sys.executable).with_name("dynamo-llm"))
@@ -219,9 +222,12 @@ class Server:
     def assert_nothing_left(self, below: set[int], timeout_s: float = 2.0) -> None:
         """No process of `below`, no shared-memory file and no temporary file."""
         wait_until(lambda: not any(map(alive, below)), timeout_s, f"children are gone\n{self.log}")
-        wait_until(lambda: not unowned(self._shared), timeout_s, "no shared memory is left")
-        left = [str(path) for path in self.temporary.rglob("*")]
-        assert not left, left
+        deadline = time.monotonic() + SHARED_S
+        while left := unowned(self._shared):
+            assert time.monotonic() < deadline, f"shared memory is left: {left}"
+            time.sleep(0.1)
+        files = [str(path) for path in self.temporary.rglob("*")]
+        assert not files, files
 
     def kill(self) -> None:
         """The end in any case; the children die with their parent."""
