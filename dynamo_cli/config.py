@@ -11,7 +11,7 @@ DEFAULT_PORT = 8181
 DEFAULT_MAX_BODY_BYTES = 32 * 1024 * 1024
 KV_POLICY = "kv"
 ROUTER_POLICIES = ("random", "round-robin", "least-loaded", KV_POLICY)
-KV_COSTS = ("time", "blocks", "ancestor")
+KV_COSTS = TIME, BLOCKS, ANCESTOR = "time", "blocks", "ancestor"
 KV_TRANSFERS = ("shm", "nixl")
 DEFAULT_MAX_LOCAL_PREFILL_LENGTH = 1000
 DEFAULT_KV_ARENA_BYTES = 1 << 30
@@ -184,7 +184,7 @@ class RouterConfig:
     """
 
     policy: str
-    kv_cost: str = "time"
+    kv_cost: str = TIME
     kv_overlap_weight: float = 1.0
     kv_temperature: float = 0.0
 

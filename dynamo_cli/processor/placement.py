@@ -64,7 +64,7 @@ class Placement:
         if self._routed:
             self._count_unrouted()
         self.follow(query.request_id, worker, query.prompt_tokens)
-        return RouteAnswer(query.request_id, worker, 0)
+        return RouteAnswer(query.request_id, worker, 0, turn=query.priority)
 
     async def _ask_router(self, query: RouteQuery) -> RouteAnswer:
         """The router's answer, which may be NOBODY; so it is when there is no router."""

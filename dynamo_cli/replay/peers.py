@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from dynamo_cli.config import KV_POLICY, RouterConfig
+from dynamo_cli.config import BLOCKS, KV_POLICY, RouterConfig
 from dynamo_cli.engines.mock.blocks import Blocks
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.kv import hashes
@@ -191,12 +191,14 @@ def decided(message: RouteQuery, worker: int, block_size: int, now_ns: int) -> R
         waited_us=0.0,
         decision_us=0.0,
         decided_ns=now_ns,
+        turn=message.priority,
     )
 
 
 def _peer(policy: Callable[[], Policy]) -> Factory:
-    """A router that decides by this rule and does all else as ours."""
-    return lambda engines, seed: Live(RouterState(RouterConfig(KV_POLICY), policy()))
+    """A router that decides by this rule, and knows what ours does; engines serve in order."""
+    config = RouterConfig(KV_POLICY, kv_cost=BLOCKS)
+    return lambda engines, seed: Live(RouterState(config, policy()))
 
 
 PEERS: dict[str, Factory] = {

@@ -43,12 +43,14 @@ class PrefillSide:
         if not where.remote:
             return False
         now_ns = now_ps // NS_PS
-        copy = SimRequest(sim.request_id, sim.prompt_tokens, 1, list(sim.hashes), sim.name_block)
+        copy = SimRequest(
+            sim.request_id, sim.prompt_tokens, 1, list(sim.hashes), sim.name_block, sim.priority
+        )
         job = Job(
             job_id=sim.request_id,
             worker=decision.worker,
             prompt_tokens=sim.prompt_tokens - cached_tokens,
-            priority=0,
+            priority=sim.priority,
             deadline_ns=now_ns + DEADLINE_NS,
             put_ns=now_ns,
             payload=copy,

@@ -103,6 +103,7 @@ class Router:
             decision.worker,
             decision.overlap_blocks,
             decision.prefill_worker,
+            decision.turn,
         )
         peer = ProcessId(Role.PROCESSOR, processor)
         if not self._switchboard.send(peer, answer):

@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from dynamo_cli.config import KV_POLICY, RouterConfig
+from dynamo_cli.config import KV_POLICY, TIME, RouterConfig
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages import (
     DECISION_BOUNDS_US,
@@ -26,6 +26,7 @@ from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
+from dynamo_cli.router.turns import due_turn
 
 NO_WORKER, SESSION = "no_worker", "session"
 MAX_SESSIONS = 10_000
@@ -73,6 +74,7 @@ class RouterState:
         self.config = config
         self._policy: Policy = policy or policy_of(config)
         self._predicts = config.policy == KV_POLICY
+        self._times = self._predicts and config.kv_cost == TIME
         self.caches, self.prefill_caches = Caches(), Caches()
         self.ledger = Ledger()
         self.repeats = Repeats()
@@ -125,7 +127,8 @@ class RouterState:
         return len(self._waiting)
 
     def _nobody(self, query: RouteQuery, now_ns: int) -> RoutingDecision:
-        return self._decision(query, Choice(-1, [], NO_WORKER), now_ns, now_ns)
+        choice = Choice(-1, [], NO_WORKER)
+        return self._decision(query, choice, now_ns, now_ns, query.priority)
 
     def _try(self, asked: _Waiting, now_ns: int) -> RoutingDecision | None:
         """Choose and reserve, unless nobody can take the request."""
@@ -187,14 +190,22 @@ class RouterState:
     ) -> RoutingDecision:
         query = asked.query
         choice = self._kept_together(query, self._policy(request, loads))
-        decision = self._decision(query, choice, asked.since_ns, now_ns)
         winner = next(load for load in loads if load.worker == choice.worker)
         entry = self._entry(asked.processor, request, winner, now_ns)
+        turn = self._turn(asked, request, entry)
+        decision = self._decision(query, choice, asked.since_ns, now_ns, turn)
         self.ledger.reserve(query.request_id, entry)
         self.ledger.books[choice.worker].last_used = next(self._order)
         self.decisions[choice.worker] += 1
         self._remember_session(query, choice.worker)
         return decision
+
+    def _turn(self, asked: _Waiting, request: Request, entry: Entry) -> int:
+        """The engine's order: by the clock where prefills are timed, else as they come."""
+        if not self._times:
+            return asked.priority
+        prefill_s = request.prices.prefill_s(1, entry.prefill_tokens, entry.prefill_pairs)
+        return due_turn(asked.priority, asked.since_ns, prefill_s)
 
     def _entry(self, processor: int, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
         size, tokens = self._block_size, request.prompt_tokens
@@ -219,7 +230,7 @@ class RouterState:
         return -(-prompt_tokens // self._block_size) if self._block_size else 0
 
     def _decision(
-        self, query: RouteQuery, choice: Choice, since_ns: int, now_ns: int
+        self, query: RouteQuery, choice: Choice, since_ns: int, now_ns: int, turn: int
     ) -> RoutingDecision:
         winner = next((one for one in choice.candidates if one.worker == choice.worker), None)
         return RoutingDecision(
@@ -239,6 +250,7 @@ class RouterState:
             decided_ns=now_ns,
             prefill_worker=self._prefill_worker(query),
             session=query.session,
+            turn=turn,
         )
 
     def remember(self, query: RouteQuery) -> None:

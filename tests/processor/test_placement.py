@@ -44,6 +44,12 @@ def place(where: Placement, name: str) -> int:
     return asyncio.run(where.place(RouteQuery(name, name, 1))).worker
 
 
+def test_without_a_router_a_request_keeps_its_own_priority() -> None:
+    where = placement(FakeSwitchboard(-1))
+    answer = asyncio.run(where.place(RouteQuery("a", "a", 1, priority=7)))
+    assert (answer.worker, answer.turn) == (0, 7)
+
+
 def test_a_retired_worker_is_released_when_its_requests_are_over() -> None:
     board = FakeSwitchboard(1, 1, 0)
     where = placement(board)

@@ -67,6 +67,16 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     assert one == same != other
 
 
+@pytest.mark.parametrize(("policy", "first"), [("kv:time", 2), ("kv:blocks", 1)])
+def test_what_waits_is_taken_when_it_is_due(policy: str, first: int) -> None:
+    """Behind one prompt wait a long one, and a short one that came a little later."""
+    lengths = (900, 950, 40)
+    requests = [TraceRequest(at * 10**6, tokens, 2, ()) for at, tokens in enumerate(lengths)]
+    outcomes = replay(Trace("three", 16, tuple(requests)), policy, workers=1).outcomes
+    order = sorted(range(3), key=lambda at: outcomes[at].start_s + outcomes[at].ttft_s)
+    assert order[:2] == [0, first]
+
+
 def chats(count: int, turns: int) -> Trace:
     """Conversations in turns of two blocks, one request at a time."""
     requests = []
@@ -90,7 +100,17 @@ def test_what_is_cached_is_found_by_kv_routing() -> None:
 
 def test_without_shared_prefixes_kv_is_least_loaded() -> None:
     trace = conversations(6, 200, shared=False)
-    assert replay(trace, "kv").outcomes == replay(trace, "least-loaded").outcomes
+    assert replay(trace, "kv:blocks").outcomes == replay(trace, "least-loaded").outcomes
+
+
+def test_what_is_due_first_coming_first_pays_where_nothing_is_shared() -> None:
+    for seed in range(5):
+        trace = conversations(seed, 200, shared=False)
+        due, arrived = (
+            summarize(result.outcomes, result.gaps).ttft_ms.mean
+            for result in (replay(trace, "kv"), replay(trace, "least-loaded"))
+        )
+        assert due < 1.02 * arrived
 
 
 def test_a_slower_trace_waits_less() -> None:

@@ -218,7 +218,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
                 # AsyncLLM has registered the request already and would keep it for ever.
                 self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
         routed_ns = time.monotonic_ns()
-        worker = answer.worker
+        worker, request.priority = answer.worker, answer.turn
         self._live[request_id] = _Live(worker, trace, trace.prompts.get(_family(request)))
         frames = [bytes(frame) for frame in self._encoder.encode(request)]
         message = AddRequest(request_id, tokens, frames, answer.prefill_worker)
@@ -232,15 +232,17 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         """The worker: for the first of a family by routing, for its siblings the same."""
         request_id, prompt_tokens = request.request_id, len(tokens) // hashes.TOKEN_BYTES
         family = _family(request)
-        if (worker := trace.placed.get(family, trace.worker)) >= 0:
-            self._workers.follow(request_id, worker, prompt_tokens)
-            answer = RouteAnswer(request_id, worker, 0)
+        if (first := trace.placed.get(family)) is not None:
+            self._workers.follow(request_id, first.worker, prompt_tokens)
+            return RouteAnswer(request_id, first.worker, 0, turn=first.turn)
+        if trace.worker >= 0:
+            self._workers.follow(request_id, trace.worker, prompt_tokens)
+            answer = RouteAnswer(request_id, trace.worker, 0, turn=request.priority)
         else:
             answer = await self._workers.place(self._query(trace, request, tokens))
             trace.overlap_blocks = answer.overlap_blocks
-        if family not in trace.placed:
-            trace.placed[family] = answer.worker
-            trace.prompt_tokens += prompt_tokens
+        trace.placed[family] = answer
+        trace.prompt_tokens += prompt_tokens
         return answer
 
     def _query(self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes) -> RouteQuery:

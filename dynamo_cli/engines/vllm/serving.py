@@ -209,7 +209,7 @@ class Serving:
         """Where the answer comes from, for who wants to know."""
         if not self._debug_headers or not trace.placed:
             return ()
-        workers = ",".join(map(str, sorted(set(trace.placed.values()))))
+        workers = ",".join(map(str, sorted({one.worker for one in trace.placed.values()})))
         return (
             ("X-Dynamo-Worker", workers),
             ("X-Dynamo-Overlap-Blocks", str(trace.overlap_blocks)),

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import msgspec
 
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.messages import NO_WORKER, PrefilledElsewhere, Prompt, Timeline, Usage
+from dynamo_cli.messages import (
+    NO_WORKER,
+    PrefilledElsewhere,
+    Prompt,
+    RouteAnswer,
+    Timeline,
+    Usage,
+)
 
 
 @dataclass(slots=True)
@@ -32,7 +39,7 @@ class RequestTrace:
         request_id: the client's.
         worker: that must serve it; -1 leaves it to the router.
         short: its body is small enough to be prepared in the loop itself.
-        placed: engine request family (siblings of n > 1) -> worker.
+        placed: engine request family (siblings of n > 1) -> where it is.
         overlap_blocks: of the family placed last, as the router predicted.
         end_turn: ends its turn to be prepared (see `Turns`), when it has one.
         error: the kind of failure, empty when there is none.
@@ -73,7 +80,7 @@ class RequestTrace:
         self.request_id = request_id
         self.worker = worker
         self.short = short
-        self.placed: dict[str, int] = {}
+        self.placed: dict[str, RouteAnswer] = {}
         self.overlap_blocks = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -92,7 +99,7 @@ class RequestTrace:
     @property
     def served_by(self) -> int:
         """The worker that has it, the first of several; NO_WORKER: none has."""
-        return next(iter(self.placed.values()), NO_WORKER)
+        return next((answer.worker for answer in self.placed.values()), NO_WORKER)
 
     def prepared(self) -> None:
         """It is on its way to an engine, or over: the next one's turn."""

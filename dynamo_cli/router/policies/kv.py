@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dynamo_cli.config import ANCESTOR, BLOCKS, TIME
 from dynamo_cli.messages import Candidate
 from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
 from dynamo_cli.router.policies.blind import choose_least_loaded
@@ -56,8 +57,7 @@ def ancestor_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) 
     ]
 
 
-TIME = "time"
-COSTS: dict[str, Cost] = {TIME: time_cost, "blocks": blocks_cost, "ancestor": ancestor_cost}
+COSTS: dict[str, Cost] = {TIME: time_cost, BLOCKS: blocks_cost, ANCESTOR: ancestor_cost}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,74 @@
+"""The order in which engines take what waits: who is due first."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynamo_cli.config import KV_COSTS, TIME, RouterConfig
+from dynamo_cli.messages import RoutingDecision
+from dynamo_cli.router.state import RouterState
+from dynamo_cli.router.turns import SPAN_MS, due_turn
+
+from .test_state import holding, query, ready
+
+SECOND_NS = 10**9
+YEARS_NS = 50 * 365 * 86_400 * SECOND_NS
+PRIORITIES = st.integers(-(10**9) + 1, 10**9 - 1)
+TIMES = st.integers(0, 10**6 * SECOND_NS)
+WORK = st.floats(0, 1e5)
+
+
+@given(PRIORITIES, st.integers(0, YEARS_NS), st.floats(0, 1e12))
+def test_a_turn_is_a_number_of_64_bits(priority: int, arrival_ns: int, prefill_s: float) -> None:
+    assert -(1 << 63) <= due_turn(priority, arrival_ns, prefill_s) < 1 << 63
+
+
+@given(PRIORITIES, TIMES, TIMES, WORK, WORK)
+def test_the_more_urgent_comes_first_whatever_is_due(
+    priority: int, first_ns: int, second_ns: int, first_s: float, second_s: float
+) -> None:
+    assert due_turn(priority - 1, first_ns, first_s) < due_turn(priority, second_ns, second_s)
+
+
+@given(TIMES, WORK, st.integers(2 * 10**6, 10**5 * SECOND_NS), WORK)
+def test_nobody_is_overtaken_by_those_who_come_after_the_time_of_its_own_work(
+    arrival_ns: int, work_s: float, later_ns: int, other_s: float
+) -> None:
+    other_ns = arrival_ns + round(work_s * SECOND_NS) + later_ns
+    assert due_turn(0, arrival_ns, work_s) < due_turn(0, other_ns, other_s)
+
+
+def test_times_of_a_machine_fit_below_a_priority() -> None:
+    assert due_turn(0, 90 * 86_400 * SECOND_NS, 60.0) < SPAN_MS - 1
+
+
+def decided(router: RouterState, name: str, *blocks: int, now_ns: int = 0) -> RoutingDecision:
+    decision = router.decide(0, query(name, *blocks, priority=3), now_ns)
+    assert decision is not None
+    return decision
+
+
+def router(cost: str) -> RouterState:
+    fresh = RouterState(RouterConfig("kv", kv_cost=cost))
+    fresh.worker_up(ready(0))
+    return fresh
+
+
+def test_kv_lets_the_short_and_the_cached_go_before_a_long_prompt() -> None:
+    state = router(TIME)
+    holding(state, 0, *range(1, 100))
+    long = decided(state, "long", *range(200, 2_200))
+    short = decided(state, "short", 5000, now_ns=1_000_000)
+    cached = decided(state, "cached", *range(1, 100), now_ns=1_000_000)
+    late = decided(state, "late", 5001, now_ns=10 * SECOND_NS)
+    assert max(short.turn, cached.turn) < long.turn < late.turn
+
+
+def test_others_let_engines_take_requests_as_they_come() -> None:
+    for config in [RouterConfig("kv", kv_cost=cost) for cost in KV_COSTS if cost != TIME] + [
+        RouterConfig(policy) for policy in ("least-loaded", "round-robin", "random")
+    ]:
+        state = RouterState(config)
+        state.worker_up(ready(0))
+        assert {decided(state, "a", 1).turn, decided(state, "b", *range(90)).turn} == {3}
