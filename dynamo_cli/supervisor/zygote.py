@@ -7,6 +7,7 @@ name, and tells when it is ready.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import select
@@ -30,13 +31,26 @@ def main(process: ProcessId, config: ZygoteConfig, control: socket.socket) -> No
     set_title(process, Phase.IMPORTING)
     zygote.control.send(PhaseChange(Phase.IMPORTING))
     environment.prepare(config.engine)
+    _load()
+    set_title(process, Phase.READY)
+    zygote.control.send(PhaseChange(Phase.READY))
+    zygote.run()
+
+
+def _load() -> None:
+    """Import what the children run.
+
+    A million objects stay. Looking through them while they come takes a quarter of the time, and
+    again each time that a child starts: vLLM collects garbage five times while it builds an
+    engine. Frozen objects are nobody's garbage, and their pages stay shared.
+    """
+    gc.disable()
     importlib.import_module(PRELOAD)
     for role in ROLES.values():
         if role.engine:
             importlib.import_module(role.module)
-    set_title(process, Phase.READY)
-    zygote.control.send(PhaseChange(Phase.READY))
-    zygote.run()
+    gc.freeze()
+    gc.enable()
 
 
 class Zygote:

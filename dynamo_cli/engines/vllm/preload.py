@@ -5,10 +5,13 @@ Nothing here may touch CUDA: a forked child could not use it any more.
 
 import vllm.entrypoints.launchers.api_server.app_state
 import vllm.entrypoints.openai.responses.serving
+import vllm.model_executor.layers.quantization.online.base
 import vllm.model_executor.models.llama
 import vllm.platforms
 import vllm.v1.engine.async_llm
 import vllm.v1.engine.core
+
+import dynamo_cli.engines.vllm.engine  # noqa: F401
 
 if vllm.platforms.current_platform.is_cpu():
     import vllm.v1.worker.cpu_worker
