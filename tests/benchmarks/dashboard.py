@@ -14,18 +14,19 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
 import pty
+import random
 import shlex
 import signal
-import statistics
 import struct
 import subprocess
 import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -39,6 +40,7 @@ from tests.support.server import COMMAND, SMALL, Server, free_port
 REQUESTS_PER_S = 500
 INTERVAL_S = 0.25
 SETTLE_S = 4.0
+DRAWS = 500
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 ENGINES = ("--router", "kv", "--workers", "2")
 
@@ -179,34 +181,62 @@ def measure_cpu(seconds: float, width: int, height: int) -> None:
 
 
 def measure_serving(rounds: int, at_once: int, each: int, tokens: int) -> None:
-    """Two servers in turns; ratios within a round, with / without."""
+    """Two servers in turns; what all rounds of one give, against all of the other."""
     port = free_port()
     with_it = [COMMAND, "--model", "tiny", "--http-port", str(port), *SMALL, *ENGINES]
-    figures: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
+    pairs: list[tuple[load.Sample, load.Sample]] = []
     with Server(*SMALL, *ENGINES) as plain, on_terminal([*with_it, "--ui", "dashboard"], 160, 48):
         _wait_ready(port)
-        ports = {"without": plain.port, "with": port}
-        for server_port in ports.values():
-            _round(server_port, at_once, each, tokens)  # warm
-        for number in range(rounds):
-            for name, server_port in sorted(ports.items(), reverse=bool(number % 2)):
-                figures[name].append(_round(server_port, at_once, each, tokens))
+        ports = (plain.port, port)
+        for number in range(rounds + 1):
+            samples = {
+                server_port: _round(server_port, at_once, each, tokens)
+                for server_port in (ports if number % 2 else ports[::-1])
+            }
+            if number:  # the first warms both
+                pairs.append((samples[plain.port], samples[port]))
     print(f"{rounds} rounds of {at_once} clients, {each} requests each, {tokens} tokens")
-    for place, title in enumerate(("TTFT p99, ms", "output tok/s")):
-        one, other = ([figure[place] for figure in figures[name]] for name in figures)
-        ratios = sorted(b / a for a, b in zip(one, other, strict=True))
-        low, _, high = statistics.quantiles(ratios)
+    for title, figure in (("TTFT p99, ms", _ttft_p99_ms), ("output tok/s", _tokens_per_s)):
+        one, other, ratio = _against(pairs, figure)
+        low, high = _interval([_against(drawn, figure)[2] for drawn in _drawn(pairs)])
         print(
-            f"{title}: without {statistics.median(one):.1f}, with {statistics.median(other):.1f}, "
-            f"ratio {statistics.median(ratios):.3f} (half of them {low:.3f} to {high:.3f}, "
-            f"all {ratios[0]:.3f} to {ratios[-1]:.3f})"
+            f"{title}: without {one:.1f}, with {other:.1f}, "
+            f"ratio {ratio:.3f} (9 of 10 draws of the rounds: {low:.3f} to {high:.3f})"
         )
 
 
-def _round(port: int, at_once: int, each: int, tokens: int) -> tuple[float, float]:
-    sample = asyncio.run(load.streams(port, "tiny", at_once=at_once, each=each, tokens=tokens))
-    ttft = sorted(sample.ttft)
-    return 1000 * ttft[int(0.99 * (len(ttft) - 1))], sample.tokens / sample.wall_s
+Pairs = Sequence[tuple[load.Sample, load.Sample]]
+"""Without and with, of each round."""
+Figure = Callable[[Sequence[load.Sample]], float]
+
+
+def _against(pairs: Pairs, figure: Figure) -> tuple[float, float, float]:
+    one, other = (figure(samples) for samples in zip(*pairs, strict=True))
+    return one, other, other / one
+
+
+def _drawn(pairs: Pairs) -> list[Pairs]:
+    """The rounds as they could have been as well (bootstrap)."""
+    dice = random.Random(0)
+    return [dice.choices(pairs, k=len(pairs)) for _ in range(DRAWS)]
+
+
+def _interval(values: list[float]) -> tuple[float, float]:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 20], ordered[-1 - len(ordered) // 20]
+
+
+def _ttft_p99_ms(samples: Sequence[load.Sample]) -> float:
+    ttft = sorted(itertools.chain.from_iterable(sample.ttft for sample in samples))
+    return 1000 * ttft[int(0.99 * (len(ttft) - 1))]
+
+
+def _tokens_per_s(samples: Sequence[load.Sample]) -> float:
+    return sum(sample.tokens for sample in samples) / sum(sample.wall_s for sample in samples)
+
+
+def _round(port: int, at_once: int, each: int, tokens: int) -> load.Sample:
+    return asyncio.run(load.streams(port, "tiny", at_once=at_once, each=each, tokens=tokens))
 
 
 def _wait_ready(port: int) -> None:
@@ -228,9 +258,9 @@ def main() -> None:
     cpu.add_argument("--seconds", type=float, default=10.0)
     cpu.add_argument("--size", default="80x24")
     serve = kinds.add_parser("serve")
-    serve.add_argument("--rounds", type=int, default=8)
+    serve.add_argument("--rounds", type=int, default=40)
     serve.add_argument("--at-once", type=int, default=8)
-    serve.add_argument("--each", type=int, default=40)
+    serve.add_argument("--each", type=int, default=20)
     serve.add_argument("--tokens", type=int, default=30)
     simulate = kinds.add_parser("simulate")
     simulate.add_argument("requests_per_s", type=int)
