@@ -180,29 +180,43 @@ def measure_cpu(seconds: float, width: int, height: int) -> None:
 # -- what serving feels ------------------------------------------------------------------------
 
 
-def measure_serving(rounds: int, at_once: int, each: int, tokens: int) -> None:
-    """Two servers in turns; what all rounds of one give, against all of the other."""
+def measure_serving(starts: int, rounds: int, at_once: int, each: int, tokens: int) -> None:
+    """Two servers in turns, started anew several times: no two are equally fast."""
+    found: list[Pairs] = []
+    for number in range(starts):
+        found.append(_one_start(number, rounds, at_once, each, tokens))
+        _, _, ratio = _against(found[-1], _tokens_per_s)
+        print(f"start {number + 1} of {starts}: tok/s ratio {ratio:.3f}", flush=True)
+    print(f"{rounds} rounds each of {at_once} clients, {each} requests each, {tokens} tokens")
+    for title, figure in (("TTFT p99, ms", _ttft_p99_ms), ("output tok/s", _tokens_per_s)):
+        one, other, ratio = _against(_joined(found), figure)
+        low, high = _interval([_against(_joined(drawn), figure)[2] for drawn in _drawn(found)])
+        print(
+            f"{title}: without {one:.1f}, with {other:.1f}, "
+            f"ratio {ratio:.3f} (9 of 10 draws of the starts: {low:.3f} to {high:.3f})"
+        )
+
+
+def _one_start(number: int, rounds: int, at_once: int, each: int, tokens: int) -> Pairs:
     port = free_port()
     with_it = [COMMAND, "--model", "tiny", "--http-port", str(port), *SMALL, *ENGINES]
     pairs: list[tuple[load.Sample, load.Sample]] = []
-    with Server(*SMALL, *ENGINES) as plain, on_terminal([*with_it, "--ui", "dashboard"], 160, 48):
-        _wait_ready(port)
+    with contextlib.ExitStack() as stack:
+        for shown in sorted((False, True), reverse=bool(number % 2)):
+            if shown:
+                stack.enter_context(on_terminal([*with_it, "--ui", "dashboard"], 160, 48))
+                _wait_ready(port)
+            else:
+                plain = stack.enter_context(Server(*SMALL, *ENGINES))
         ports = (plain.port, port)
-        for number in range(rounds + 1):
+        for turn in range(rounds + 1):
             samples = {
                 server_port: _round(server_port, at_once, each, tokens)
-                for server_port in (ports if number % 2 else ports[::-1])
+                for server_port in (ports if turn % 2 else ports[::-1])
             }
-            if number:  # the first warms both
+            if turn:  # the first warms both
                 pairs.append((samples[plain.port], samples[port]))
-    print(f"{rounds} rounds of {at_once} clients, {each} requests each, {tokens} tokens")
-    for title, figure in (("TTFT p99, ms", _ttft_p99_ms), ("output tok/s", _tokens_per_s)):
-        one, other, ratio = _against(pairs, figure)
-        low, high = _interval([_against(drawn, figure)[2] for drawn in _drawn(pairs)])
-        print(
-            f"{title}: without {one:.1f}, with {other:.1f}, "
-            f"ratio {ratio:.3f} (9 of 10 draws of the rounds: {low:.3f} to {high:.3f})"
-        )
+    return pairs
 
 
 Pairs = Sequence[tuple[load.Sample, load.Sample]]
@@ -215,10 +229,14 @@ def _against(pairs: Pairs, figure: Figure) -> tuple[float, float, float]:
     return one, other, other / one
 
 
-def _drawn(pairs: Pairs) -> list[Pairs]:
-    """The rounds as they could have been as well (bootstrap)."""
+def _joined(found: Sequence[Pairs]) -> Pairs:
+    return [pair for pairs in found for pair in pairs]
+
+
+def _drawn(found: Sequence[Pairs]) -> list[Sequence[Pairs]]:
+    """The starts as they could have been as well (bootstrap)."""
     dice = random.Random(0)
-    return [dice.choices(pairs, k=len(pairs)) for _ in range(DRAWS)]
+    return [dice.choices(found, k=len(found)) for _ in range(DRAWS)]
 
 
 def _interval(values: list[float]) -> tuple[float, float]:
@@ -258,7 +276,8 @@ def main() -> None:
     cpu.add_argument("--seconds", type=float, default=10.0)
     cpu.add_argument("--size", default="80x24")
     serve = kinds.add_parser("serve")
-    serve.add_argument("--rounds", type=int, default=40)
+    serve.add_argument("--starts", type=int, default=8)
+    serve.add_argument("--rounds", type=int, default=10)
     serve.add_argument("--at-once", type=int, default=8)
     serve.add_argument("--each", type=int, default=20)
     serve.add_argument("--tokens", type=int, default=30)
@@ -270,7 +289,7 @@ def main() -> None:
         width, height = map(int, typed.size.split("x"))
         measure_cpu(typed.seconds, width, height)
     elif typed.kind == "serve":
-        measure_serving(typed.rounds, typed.at_once, typed.each, typed.tokens)
+        measure_serving(typed.starts, typed.rounds, typed.at_once, typed.each, typed.tokens)
     else:
         serve_simulated(typed.requests_per_s, typed.port)
 
