@@ -46,6 +46,8 @@ def draw(path: Path, title: str, speeds: Sequence[float], loads: Sequence[Times]
     _hit_rates(panels[0], speeds, loads)
     for panel, speed, load in zip(panels[1:], speeds, loads, strict=True):
         _first_tokens(panel, speed, load)
+    names = panels[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=len(loads[0]), fontsize="small")
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -55,7 +57,6 @@ def _hit_rates(panel: Any, speeds: Sequence[float], loads: Sequence[Times]) -> N
         panel.plot(speeds, shares, LINES[place % len(LINES)], marker="o", label=name)
     panel.set(xlabel="speed of the trace", ylabel="hit rate, %", ylim=(0, None))
     panel.grid(alpha=0.3)
-    panel.legend(fontsize="small")
 
 
 def _hit_ratio(outcomes: Sequence[Outcome]) -> float:
