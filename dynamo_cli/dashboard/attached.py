@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from dynamo_cli.dashboard import hangup
 from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.embedded import where
@@ -26,6 +27,7 @@ async def _run(client: Client) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, app.exit)
+    hangup.watch()
     await app.run_async()
     if app.failure is not None:
         raise InternalError(f"the dashboard failed: {where(app.failure)}.")

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from dynamo_cli.dashboard import hangup
 from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.events import Event, Lines, Table
@@ -56,6 +57,7 @@ class Embedded:
             the exit code of the server; its failures pass.
         """
         self._open = True
+        hangup.watch()
         dashboard = asyncio.create_task(self._app.run_async())
         dashboard.add_done_callback(self._closed)
         try:
