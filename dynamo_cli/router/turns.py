@@ -13,17 +13,19 @@ from __future__ import annotations
 
 MS_NS = 1_000_000
 SPAN_MS = 1 << 33
-"""Beyond every time since the start of a machine, so that an urgent request stays urgent; and a
-priority of nine digits with it still is a number of 64 bits."""
+"""Beyond every time since the start of a machine, so that an urgent request stays urgent."""
+
+LEAST, MOST = -(1 << 30), (1 << 30) - 1
+"""Priorities beyond are as these: a turn is a number of 64 bits. Nine digits are within."""
 
 
 def due_turn(priority: int, arrival_ns: int, prefill_s: float) -> int:
     """The place of a request; smaller comes first.
 
     Args:
-        priority: what the client wants: smaller comes first, whatever is due.
+        priority: what the client wants, any number: smaller comes first, whatever is due.
         arrival_ns: by the monotonic clock, which all processes of a machine share.
         prefill_s: of what its worker does not hold.
     """
     due_ms = arrival_ns // MS_NS + int(1000 * prefill_s)
-    return priority * SPAN_MS + min(due_ms, SPAN_MS - 1)
+    return min(max(priority, LEAST), MOST) * SPAN_MS + min(due_ms, SPAN_MS - 1)

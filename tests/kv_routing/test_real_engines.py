@@ -119,6 +119,15 @@ def test_who_is_more_urgent_waits_less() -> None:
         assert ended.index("urgent") < min(ended.index(f"patient {n}") for n in (1, 2, 3))
 
 
+@pytest.mark.parametrize("priority", [-(1 << 63), (1 << 63) - 1])
+def test_any_priority_that_a_body_may_have_is_served(kv: Server, priority: int) -> None:
+    before = kv.processes()["router"]["restarts"], kv.snapshot()["unrouted_requests"]
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 1, "priority": priority}
+    ask(kv, "/v1/completions", body, {})
+    after = kv.processes()["router"]["restarts"], kv.snapshot()["unrouted_requests"]
+    assert after == before
+
+
 def test_without_events_it_says_so_and_serves() -> None:
     with Server("--workers", "2", *KV, "--no-enable-prefix-caching") as server:
         answers = talk(server, 1, turns=1)

@@ -19,7 +19,7 @@ TIMES = st.integers(0, 10**6 * SECOND_NS)
 WORK = st.floats(0, 1e5)
 
 
-@given(PRIORITIES, st.integers(0, YEARS_NS), st.floats(0, 1e12))
+@given(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, YEARS_NS), st.floats(0, 1e12))
 def test_a_turn_is_a_number_of_64_bits(priority: int, arrival_ns: int, prefill_s: float) -> None:
     assert -(1 << 63) <= due_turn(priority, arrival_ns, prefill_s) < 1 << 63
 
