@@ -57,6 +57,7 @@ PURE = (
     "engines/mock/blocks.py",
     "engines/mock/fit.py",
     "engines/mock/profile.py",
+    "engines/mock/report.py",
     "engines/mock/request.py",
     "engines/mock/state.py",
     "engines/vllm/transfer/slots.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dynamo_cli.engines.mock import report
 from dynamo_cli.engines.mock.profile import PS, Profile
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.engines.mock.state import SimEngine
@@ -30,7 +31,6 @@ class SimWorker:
         self.until_ps = 0
         self.busy_ps = 0
         self.gaps = Gaps()
-        self._profile = profile
         self._leaps = leaps
         self._feed = Feed(index, self.engine.blocks)
         self._busy = False
@@ -42,15 +42,7 @@ class SimWorker:
         self._stats_current = False
 
     def ready(self) -> EngineReady:
-        profile = self._profile
-        return EngineReady(
-            worker=self.index,
-            tasks=["generate"],
-            max_model_len=profile.max_model_len,
-            block_size=profile.block_size,
-            num_blocks=profile.num_blocks,
-            max_num_seqs=profile.max_num_seqs,
-        )
+        return report.ready(self.index, self.engine.profile)
 
     def add(self, request: SimRequest, now_ps: int) -> bool:
         """Take a request; whether `until_ps` has changed.
@@ -154,18 +146,4 @@ class SimWorker:
             return None
         self._stats_due_ps = now_ps + STATS_INTERVAL_PS
         self._stats_current = idle
-        engine, totals = self.engine, self.engine.totals
-        return WorkerStats(
-            worker=self.index,
-            num_running_reqs=engine.num_running,
-            num_waiting_reqs=len(engine.waiting),
-            kv_cache_usage=engine.blocks.usage,
-            prefix_cache_queries_tokens=totals.queries,
-            prefix_cache_hits_tokens=totals.hits,
-            prompt_tokens=totals.prompt_tokens,
-            output_tokens=totals.output_tokens,
-            preemptions=totals.preemptions,
-            steps=totals.steps,
-            refused_sends=0,
-            sent_ns=now_ps // NS_PS,
-        )
+        return report.stats(self.index, self.engine, now_ps // NS_PS)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.mock import wire
+from dynamo_cli.engines.mock import report, wire
 from dynamo_cli.engines.mock.options import NO_CACHE, sized
 from dynamo_cli.engines.mock.profile import PS, Speed, load
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
@@ -109,15 +109,7 @@ class MockEngine:
         self._copy_s = 0.0
 
     def ready(self) -> EngineReady:
-        profile = self._profile
-        return EngineReady(
-            worker=self.index,
-            tasks=["generate"],
-            max_model_len=profile.max_model_len,
-            block_size=profile.block_size,
-            num_blocks=profile.num_blocks,
-            max_num_seqs=profile.max_num_seqs,
-        )
+        return report.ready(self.index, self._profile)
 
     @property
     def batch_limits(self) -> tuple[int, int]:
@@ -359,20 +351,12 @@ class MockEngine:
         return self._asleep
 
     def stats(self, refused_sends: int) -> WorkerStats:
-        totals = self._sim.totals
-        return WorkerStats(
-            worker=self.index,
-            num_running_reqs=self._sim.num_running,
-            num_waiting_reqs=len(self._sim.waiting) + len(self._moving),
-            kv_cache_usage=self._sim.blocks.usage,
-            prefix_cache_queries_tokens=totals.queries,
-            prefix_cache_hits_tokens=totals.hits,
-            prompt_tokens=totals.prompt_tokens,
-            output_tokens=totals.output_tokens,
-            preemptions=totals.preemptions,
-            steps=totals.steps,
+        return report.stats(
+            self.index,
+            self._sim,
+            time.monotonic_ns(),
+            moving=len(self._moving),
             refused_sends=refused_sends,
-            sent_ns=time.monotonic_ns(),
         )
 
     def close(self) -> None:
