@@ -101,7 +101,7 @@ def test_a_run_with_its_dashboard_from_start_to_end() -> None:
         terminal.keys("3")
         terminal.wait_for("→ ")
         terminal.keys("Enter")
-        terminal.wait_for("routing decision")
+        terminal.wait_for("it came in")  # the end of what is there before that is not the end
         terminal.keys("End")
         terminal.wait_for("ended with length")
         terminal.keys("Escape")
