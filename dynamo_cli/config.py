@@ -9,6 +9,9 @@ from dynamo_cli.topology import ROLES, ProcessId, Role, tree
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8181
 DEFAULT_MAX_BODY_BYTES = 32 * 1024 * 1024
+BUILT_IN_MODELS = ("demo", "tiny")
+"""That come with this package and need no hub."""
+
 KV_POLICY = "kv"
 ROUTER_POLICIES = ("random", "round-robin", "least-loaded", KV_POLICY)
 KV_COSTS = TIME, BLOCKS, ANCESTOR = "time", "blocks", "ancestor"
@@ -24,6 +27,26 @@ FULL_CONTEXTS = 4
 
 LEAST_KV_BYTES = 64 * 1024 * 1024
 """Of that cache, however small the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU, or a MIG instance of one.
+
+    Attributes:
+        name: its number in the order of the PCI bus, as nvidia-smi shows it; ``0:1`` is the second
+            instance of GPU 0.
+        uuid: what ``CUDA_VISIBLE_DEVICES`` takes.
+        bus: address of the GPU on the PCI bus, such as ``0000:3b:00.0``.
+    """
+
+    name: str
+    uuid: str
+    bus: str = ""
+
+
+Devices = tuple[Device, ...]
+"""The GPUs of one engine; none when it runs on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +71,8 @@ class EngineConfig:
         path: where its files are; equal to `model` when vLLM itself finds it.
         served_names: names under which the API knows it; the first is the one in answers.
         args: options for vLLM's own parser, as typed (``--max-num-seqs``, ``32``).
-        devices: GPU indices of this engine; empty on CPU.
+        devices: of this engine; empty on CPU.
+        tensor_parallel: ranks that share its weights; each has a GPU of its own.
         threads: threads of a CPU engine; 0 leaves it to vLLM.
         kv_cache_limit_bytes: most that a CPU engine may take for its KV cache when `args` do not
             say how much it gets; 0 leaves it to vLLM.
@@ -64,7 +88,8 @@ class EngineConfig:
     path: str
     served_names: tuple[str, ...]
     args: tuple[str, ...] = ()
-    devices: tuple[int, ...] = ()
+    devices: Devices = ()
+    tensor_parallel: int = 1
     threads: int = 0
     kv_cache_limit_bytes: int = 0
     log_level: str = "ERROR"
@@ -245,7 +270,8 @@ class ServeConfig:
 
     Attributes:
         router: None when one worker needs no router.
-        engine_devices: for each worker its GPU indices; empty ones on CPU.
+        engine_devices: for each worker its GPUs; empty ones on CPU.
+        worker_tp, prefill_tp: ranks of each worker and of each prefill worker.
         debug_headers: answers say which worker gave them.
         prefill_devices: likewise of each prefill worker; none without disaggregation.
         gpus: that workers may have; more than they have at the start, perhaps.
@@ -254,9 +280,11 @@ class ServeConfig:
 
     engine: EngineConfig
     frontend: FrontendConfig
-    engine_devices: tuple[tuple[int, ...], ...] = ((),)
-    prefill_devices: tuple[tuple[int, ...], ...] = ()
-    gpus: tuple[int, ...] = ()
+    engine_devices: tuple[Devices, ...] = ((),)
+    prefill_devices: tuple[Devices, ...] = ()
+    gpus: Devices = ()
+    worker_tp: int = 1
+    prefill_tp: int = 1
     placement: PlacementRule = field(default_factory=PlacementRule)
     prefill_queue: PrefillQueueConfig = field(default_factory=PrefillQueueConfig)
     processors: int = 1
@@ -287,7 +315,11 @@ class ServeConfig:
 
     def worker_config(self, index: int) -> WorkerConfig:
         """Of a worker, which decodes only when there are prefill workers."""
-        engine = replace(self.engine, devices=self.engine_devices[index])
+        engine = replace(
+            self.engine,
+            devices=self.engine_devices[index],
+            tensor_parallel=self.worker_tp,
+        )
         if not self.prefill_devices:
             return WorkerConfig(engine, self.kv_routing)
         engine = replace(engine, kv_role="kv_consumer")
@@ -295,8 +327,12 @@ class ServeConfig:
 
     def prefill_worker_config(self, index: int) -> WorkerConfig:
         """Of a prefill worker."""
-        devices = self.prefill_devices[index]
-        engine = replace(self.engine, devices=devices, kv_role="kv_producer")
+        engine = replace(
+            self.engine,
+            devices=self.prefill_devices[index],
+            tensor_parallel=self.prefill_tp,
+            kv_role="kv_producer",
+        )
         return WorkerConfig(engine, self.kv_routing)
 
     def config_of(self, process: ProcessId) -> ChildConfig:
@@ -343,4 +379,4 @@ class ServeConfig:
                 devices = self.prefill_devices[process.index]
             case _:
                 return ""
-        return "gpu " + ",".join(map(str, devices)) if devices else "cpu"
+        return "gpu " + ",".join(device.name for device in devices) if devices else "cpu"

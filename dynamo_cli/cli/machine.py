@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import os
-import shutil
-import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 from dynamo_cli.errors import ResourceError
-
-MIB = 1024 * 1024
-BUSY_BYTES = 1024 * MIB
-"""A GPU with more in use belongs to somebody else: a desktop needs less, an engine more."""
-
-QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.used", "--format=csv,noheader,nounits")
-QUERY_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU; `index` in the order of the PCI bus."""
-
-    index: int
-    uuid: str
-    used_bytes: int
-
-    @property
-    def free(self) -> bool:
-        return self.used_bytes <= BUSY_BYTES
+from dynamo_cli.gpus import Gpu, read_gpus, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +40,9 @@ def read_machine() -> Machine:
         raise ResourceError(
             "vLLM is not installed: pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]'."
         )
-    gpus = () if _has_cpu_build() else visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = () if _has_cpu_build() else visible(read_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     nixl = find_spec("nixl") is not None
     return Machine(len(os.sched_getaffinity(0)), _available_bytes(), gpus, nixl)
-
-
-def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:
-    """Those that ``CUDA_VISIBLE_DEVICES`` names, in its order; all when it is not set.
-
-    Raises:
-        ResourceError: it names one that is not here.
-    """
-    if wanted is None:
-        return tuple(gpus)
-    by_name = {str(gpu.index): gpu for gpu in gpus} | {gpu.uuid: gpu for gpu in gpus}
-    names = [name.strip() for name in wanted.split(",") if name.strip()]
-    for name in names:
-        if name not in by_name:
-            raise ResourceError(f"CUDA_VISIBLE_DEVICES names {name!r}, which nvidia-smi does not.")
-    return tuple(by_name[name] for name in names)
 
 
 def _has_cpu_build() -> bool:
@@ -90,19 +51,6 @@ def _has_cpu_build() -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _gpus() -> list[Gpu]:
-    if shutil.which(QUERY[0]) is None:
-        return []
-    try:
-        answer = subprocess.run(
-            QUERY, capture_output=True, text=True, check=True, timeout=QUERY_TIMEOUT_S
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ResourceError(f"nvidia-smi does not answer ({error}); is the driver well?") from error
-    rows = csv.reader(answer.stdout.splitlines(), skipinitialspace=True)
-    return [Gpu(int(index), uuid, int(used_mib) * MIB) for index, uuid, used_mib in rows]
 
 
 def _available_bytes() -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dynamo_cli.cli.machine import MIB, Machine
+from dynamo_cli.cli.machine import Machine
 from dynamo_cli.config import (
+    BUILT_IN_MODELS,
     DEFAULT_HOST,
     DEFAULT_KV_ARENA_BYTES,
     DEFAULT_MAX_BODY_BYTES,
@@ -17,6 +19,8 @@ from dynamo_cli.config import (
     KV_COSTS,
     KV_POLICY,
     ROUTER_POLICIES,
+    Device,
+    Devices,
     EngineConfig,
     FrontendConfig,
     PlacementRule,
@@ -28,7 +32,8 @@ from dynamo_cli.config import (
 from dynamo_cli.engines.mock.options import sized
 from dynamo_cli.engines.mock.profile import load
 from dynamo_cli.errors import ResourceError, UsageError
-from dynamo_cli.supervisor.placement import Devices, groups_of, place, sharers
+from dynamo_cli.supervisor.placement import groups_of, place, sharers
+from dynamo_cli.units import MIB
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 AUTO = "auto"
@@ -61,6 +66,10 @@ COMPILING = (
     "-cc",
 )
 """Who gives one of these has made up their mind about compilation."""
+
+STAGES = ("--pipeline-parallel-size", "-pp")
+KV_SIZES = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--num-gpu-blocks-override")
+"""Who gives one of these wants a KV cache of that size."""
 
 GPU_SHARE = 0.9
 """Of a GPU's memory, when engines share it; as much as vLLM gives to one."""
@@ -135,8 +144,12 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     kv_transfer = _kv_transfer(typed, machine)
     # Who says how many workers there shall be takes the GPUs in order, busy ones too.
     auto = typed.workers == AUTO
-    gpus = [gpu.index for gpu in machine.gpus if gpu.free or not auto]
-    workers = max(1, len(groups_of(typed.worker_tp, gpus))) if auto else _count(typed.workers)
+    gpus = [gpu.device for gpu in machine.gpus if gpu.free or not auto]
+    workers = (
+        max(1, len(groups_of(typed.worker_tp * _stages(typed), gpus)))
+        if auto
+        else _count(typed.workers)
+    )
     if machine.gpus and not gpus:
         raise ResourceError("every GPU is in use by somebody else; --workers 1 tries nevertheless.")
     prefill_devices, devices, worker_gpus = _devices(typed, workers, gpus)
@@ -148,10 +161,17 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         path=typed.model,
         served_names=names,
         args=_engine_args(typed, machine, sharers([*prefill_devices, *devices])),
-        threads=(typed.engine_threads or max(1, machine.cores // engines))
+        threads=(
+            typed.engine_threads
+            or max(
+                1,
+                machine.cores
+                // (workers * typed.worker_tp + typed.prefill_workers * typed.prefill_tp),
+            )
+        )
         if on_cpu and simulation is None
         else 0,
-        kv_cache_limit_bytes=_kv_cache_limit(machine.available_bytes, engines) if on_cpu else 0,
+        kv_cache_limit_bytes=_kv_cache_limit(typed, machine, engines),
         log_level=(typed.log_level or ENGINE_LOG_LEVEL).upper(),
         kv_transfer=kv_transfer,
         kv_arena_bytes=typed.kv_arena_bytes,
@@ -178,6 +198,8 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         router=_router(typed, workers),
         debug_headers=typed.debug_headers,
         engine_devices=tuple(devices),
+        worker_tp=typed.worker_tp,
+        prefill_tp=typed.prefill_tp,
         prefill_devices=tuple(prefill_devices),
         gpus=tuple(worker_gpus),
         placement=_placement(typed),
@@ -208,11 +230,12 @@ def _simulation(typed: Typed) -> SimulationConfig | None:
 
 
 def _devices(
-    typed: Typed, workers: int, gpus: Sequence[int]
-) -> tuple[list[Devices], list[Devices], Sequence[int]]:
+    typed: Typed, workers: int, gpus: Sequence[Device]
+) -> tuple[list[Devices], list[Devices], Sequence[Device]]:
     """GPUs of the prefill workers, who come first, of the workers, and all that these may have."""
-    prefill_gpus = typed.prefill_workers * typed.prefill_tp
-    worker_gpus = workers * typed.worker_tp
+    stages = _stages(typed)
+    prefill_width, width = typed.prefill_tp * stages, typed.worker_tp * stages
+    prefill_gpus, worker_gpus = typed.prefill_workers * prefill_width, workers * width
     if gpus and prefill_gpus and prefill_gpus + worker_gpus > len(gpus):
         if not typed.reuse_gpus:
             raise ResourceError(
@@ -223,8 +246,8 @@ def _devices(
         first, rest = gpus, gpus
     else:
         first, rest = gpus[:prefill_gpus], gpus[prefill_gpus:]
-    prefill = place(typed.prefill_workers, typed.prefill_tp, first, reuse=typed.reuse_gpus)
-    return prefill, place(workers, typed.worker_tp, rest, reuse=typed.reuse_gpus), rest
+    prefill = place(typed.prefill_workers, prefill_width, first, reuse=typed.reuse_gpus)
+    return prefill, place(workers, width, rest, reuse=typed.reuse_gpus), rest
 
 
 def _admin(typed: Typed) -> bool:
@@ -318,8 +341,6 @@ def _engine_args(typed: Typed, machine: Machine, engines_per_gpu: int) -> tuple[
         args += ["--max-model-len", typed.max_model_len]
     if typed.block_size is not None:
         args += ["--block-size", str(typed.block_size)]
-    if typed.worker_tp > 1:
-        args += ["--tensor-parallel-size", str(typed.worker_tp)]
     if not _given(typed.engine_args, "--scheduling-policy"):
         # Without any X-Priority this is first come, first served.
         args += ["--scheduling-policy", "priority"]
@@ -331,9 +352,27 @@ def _engine_args(typed: Typed, machine: Machine, engines_per_gpu: int) -> tuple[
     return (*args, *typed.engine_args)
 
 
-def _kv_cache_limit(available_bytes: int, workers: int) -> int:
-    """What is left to vLLM grows with the whole machine's memory, for each engine."""
-    share = int(available_bytes * KV_SHARE / workers)
+def _stages(typed: Typed) -> int:
+    """Pipeline stages of an engine, each on GPUs of its own; what vLLM refuses counts as one."""
+    values = [
+        value or following
+        for arg, following in pairwise([*typed.engine_args, ""])
+        for flag, _, value in [arg.partition("=")]
+        if flag in STAGES
+    ]
+    return int(values[-1]) if values and values[-1].isdecimal() and int(values[-1]) else 1
+
+
+def _kv_cache_limit(typed: Typed, machine: Machine, workers: int) -> int:
+    """What is left to vLLM grows with the whole machine's memory, for each engine.
+
+    On a GPU that is right, but for the models that come with this package: they fit into a
+    corner of it, and filling it takes more than a minute.
+    """
+    if machine.gpus:
+        sized = _given(typed.engine_args, *KV_SIZES)
+        return KV_MOST_BYTES if typed.model in BUILT_IN_MODELS and not sized else 0
+    share = int(machine.available_bytes * KV_SHARE / workers)
     return max(KV_LEAST_BYTES, min(KV_MOST_BYTES, share)) // MIB * MIB
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from dynamo_cli.config import BUILT_IN_MODELS
 from dynamo_cli.errors import ModelError
 from dynamo_cli.models import demo
 from dynamo_cli.models.folder import models_root
@@ -49,7 +50,7 @@ def resolve(model: str, on_progress: OnProgress) -> ResolvedModel:
     Raises:
         ModelError: a folder that is no model, or a demo model that cannot be had.
     """
-    if model in ("demo", "tiny"):
+    if model in BUILT_IN_MODELS:
         found = ready(model)
         return ResolvedModel(str(found) if found else _fetch(model, on_progress), model)
     return ResolvedModel(_path(model), model)

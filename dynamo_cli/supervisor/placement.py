@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dynamo_cli.config import Device, Devices
 from dynamo_cli.errors import ResourceError
 
-Devices = tuple[int, ...]
 
-
-def place(workers: int, width: int, gpus: Sequence[int], *, reuse: bool = False) -> list[Devices]:
+def place(
+    workers: int, width: int, gpus: Sequence[Device], *, reuse: bool = False
+) -> list[Devices]:
     """The GPUs of each worker, in order.
 
     Args:
         workers: how many engines.
-        width: GPUs of one engine (tensor parallel).
-        gpus: indices that may be used; none means that engines run on the CPU.
+        width: GPUs of one engine (tensor parallel times pipeline parallel).
+        gpus: that may be used; none means that engines run on the CPU.
         reuse: when there are too few, begin again with the first.
 
     Returns:
-        One tuple of `width` indices per worker; empty ones on CPU.
+        One tuple of `width` GPUs per worker; empty ones on CPU.
 
     Raises:
         ResourceError: there are too few.
     """
     if not gpus:
-        if width > 1:
-            raise ResourceError(f"--worker-tp {width} needs GPUs, and none is here.")
         return [()] * workers
     groups = groups_of(width, gpus)
     if not groups or (len(groups) < workers and not reuse):
@@ -38,7 +37,7 @@ def place(workers: int, width: int, gpus: Sequence[int], *, reuse: bool = False)
     return [groups[index % len(groups)] for index in range(workers)]
 
 
-def groups_of(width: int, gpus: Sequence[int]) -> list[Devices]:
+def groups_of(width: int, gpus: Sequence[Device]) -> list[Devices]:
     """Whole groups of `width`, in order; what is left over belongs to none."""
     whole = len(gpus) // width * width
     return [tuple(gpus[start : start + width]) for start in range(0, whole, width)]

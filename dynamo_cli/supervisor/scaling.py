@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dynamo_cli.config import ServeConfig
+from dynamo_cli.config import Devices, ServeConfig
 from dynamo_cli.errors import Conflict, InvalidRequest
-from dynamo_cli.supervisor.placement import Devices, groups_of
+from dynamo_cli.supervisor.placement import groups_of
 
 MOST_WORKERS = 64
 

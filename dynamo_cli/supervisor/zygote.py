@@ -77,6 +77,7 @@ class Zygote:
                 self._fork(message, *(socket.socket(fileno=fd) for fd in descriptors))
 
     def _fork(self, message: Fork, control: socket.socket, log: socket.socket) -> None:
+        importlib.import_module(PRELOAD).check_fork()
         context = multiprocessing.get_context("fork")
         process = context.Process(target=self._become, args=(message.config, control, log))
         process.start()

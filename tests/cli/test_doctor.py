@@ -21,7 +21,6 @@ from dynamo_cli.cli import app, doctor
 from dynamo_cli.cli.health import gather
 from dynamo_cli.cli.health.facts import (
     Facts,
-    GpuMemory,
     ModelFiles,
     Orphan,
     Place,
@@ -30,13 +29,16 @@ from dynamo_cli.cli.health.facts import (
 )
 from dynamo_cli.cli.health.needs import Shape, needs_of, shape_of
 from dynamo_cli.cli.health.rules import Finding, Level, can_serve, judge
-from dynamo_cli.cli.machine import MIB, Gpu, Machine
+from dynamo_cli.cli.machine import Machine
 from dynamo_cli.cli.resolve import Typed, resolve
+from dynamo_cli.config import Device
+from dynamo_cli.gpus import Gpu
+from dynamo_cli.units import MIB
 from tests.cli.test_command import command
 
 GIB = 1024 * MIB
 CPU = Machine(cores=4, available_bytes=16 * GIB)
-ONE_GPU = replace(CPU, gpus=(Gpu(0, "GPU-0", 10 * MIB),))
+ONE_GPU = replace(CPU, gpus=(Gpu(Device("0", "GPU-0"), "H100", 80 * GIB, 10 * MIB),))
 LLAMA = {
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
@@ -65,7 +67,7 @@ ON_GPU = replace(
     WELL,
     packages={"vllm": "0.32.1", "torch": "2.13.0"},
     machine=ONE_GPU,
-    gpus=(GpuMemory(0, "H100", 80 * GIB, 10 * MIB),),
+    gpus=(Gpu(Device("0", "GPU-0"), "H100", 80 * GIB, 10 * MIB),),
     plan=resolve(Typed(model="m"), ONE_GPU),
 )
 
@@ -210,8 +212,16 @@ def test_each_trouble_has_its_remedy(
             *(FAIL, "2.13.0+cpu cannot use GPUs"),
         ),
         ({"gpus": (), "machine": CPU}, FAIL, "none, and vLLM is the build for CUDA"),
-        ({"gpus": (GpuMemory(0, "H100", 80 * GIB, 5 * GIB),)}, WARN, "75.0 GiB of 80.0 GiB free"),
-        ({"gpus": (GpuMemory(0, "H100", 80 * GIB, 40 * GIB),)}, FAIL, "40.0 GiB are free"),
+        (
+            {"gpus": (Gpu(Device("0", "GPU-0"), "H100", 80 * GIB, 5 * GIB),)},
+            WARN,
+            "75.0 GiB of 80.0 GiB free",
+        ),
+        (
+            {"gpus": (Gpu(Device("0", "GPU-0"), "H100", 80 * GIB, 40 * GIB),)},
+            FAIL,
+            "40.0 GiB are free",
+        ),
         ({"model": replace(HERE, weights_bytes=90 * GIB)}, FAIL, "cannot hold one request"),
     ],
 )
@@ -221,7 +231,7 @@ def test_troubles_with_gpus(changes: dict[str, Any], level: Level, says: str) ->
 
 
 def test_engines_of_several_gpus_need_shared_memory() -> None:
-    two = replace(CPU, gpus=(Gpu(0, "a", 0), Gpu(1, "b", 0)))
+    two = replace(CPU, gpus=(*ON_GPU.gpus, Gpu(Device("1", "b"))))
     facts = replace(ON_GPU, machine=two, plan=plan(two, worker_tp=2))
     (finding,) = bad(facts)
     assert (finding.level, finding.check) == (FAIL, "/dev/shm")

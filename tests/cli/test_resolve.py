@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from dynamo_cli.cli.machine import MIB, Gpu, Machine, visible
+from dynamo_cli.cli.machine import Machine
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
-from dynamo_cli.config import PlacementRule, RouterConfig
+from dynamo_cli.config import Device, Devices, PlacementRule, RouterConfig
 from dynamo_cli.errors import ResourceError, UsageError
+from dynamo_cli.gpus import Gpu
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.units import MIB
 
 GIB = 1024 * MIB
 CPU = Machine(cores=8, available_bytes=20 * GIB)
@@ -18,8 +20,15 @@ TYPED = Typed(model="tiny")
 
 
 def with_gpus(count: int, *, busy: tuple[int, ...] = ()) -> Machine:
-    gpus = (Gpu(i, f"GPU-{i}", 5 * GIB if i in busy else 10 * MIB) for i in range(count))
+    gpus = (
+        Gpu(Device(str(i), f"GPU-{i}"), "H100", 80 * GIB, 5 * GIB if i in busy else 10 * MIB)
+        for i in range(count)
+    )
     return replace(CPU, gpus=tuple(gpus))
+
+
+def numbers(placed: tuple[Devices, ...]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(device.name) for device in devices) for devices in placed)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +115,7 @@ def test_our_options_reach_the_engine_under_its_names_before_the_rest() -> None:
         TYPED, max_model_len="4k", block_size=32, worker_tp=2, engine_args=("--seed", "1")
     )
     assert resolve(typed, with_gpus(2)).engine.args == (
-        *("--max-model-len", "4k", "--block-size", "32", "--tensor-parallel-size", "2"),
+        *("--max-model-len", "4k", "--block-size", "32"),
         *("--scheduling-policy", "priority", "--seed", "1"),
     )
 
@@ -131,13 +140,13 @@ def test_gpus_are_given_in_order(
     workers: str, width: int, devices: tuple[tuple[int, ...], ...]
 ) -> None:
     config = resolve(replace(TYPED, workers=workers, worker_tp=width), with_gpus(4))
-    assert config.engine_devices == devices
-    assert (config.engine.threads, config.engine.kv_cache_limit_bytes) == (0, 0)
+    assert numbers(config.engine_devices) == devices
+    assert config.engine.threads == 0
 
 
 def test_auto_leaves_busy_gpus_alone() -> None:
     config = resolve(replace(TYPED, workers="auto"), with_gpus(3, busy=(1,)))
-    assert config.engine_devices == ((0,), (2,))
+    assert numbers(config.engine_devices) == ((0,), (2,))
     with pytest.raises(ResourceError, match="every GPU is in use"):
         resolve(replace(TYPED, workers="auto"), with_gpus(1, busy=(0,)))
 
@@ -151,24 +160,54 @@ def test_too_few_gpus_is_an_error_unless_they_are_shared() -> None:
     with pytest.raises(ResourceError, match=r"need 3 GPUs, and 2 may be used.*--reuse-gpus"):
         resolve(typed, with_gpus(2))
     config = resolve(replace(typed, reuse_gpus=True), with_gpus(2))
-    assert config.engine_devices == ((0,), (1,), (0,))
+    assert numbers(config.engine_devices) == ((0,), (1,), (0,))
     assert config.engine.args[-2:] == ("--gpu-memory-utilization", "0.450")
 
 
 def test_a_group_that_is_too_wide_cannot_be_shared_into_being() -> None:
     with pytest.raises(ResourceError, match=r"need 4 GPUs, and 2 may be used"):
         resolve(replace(TYPED, worker_tp=4, reuse_gpus=True), with_gpus(2))
-    with pytest.raises(ResourceError, match="--worker-tp 2 needs GPUs"):
-        resolve(replace(TYPED, worker_tp=2), CPU)
 
 
-def test_visible_devices_are_respected() -> None:
-    gpus = with_gpus(4).gpus
-    assert visible(gpus, None) == gpus
-    assert visible(gpus, "") == ()
-    assert [gpu.index for gpu in visible(gpus, "2, GPU-0")] == [2, 0]
-    with pytest.raises(ResourceError, match="names '7'"):
-        visible(gpus, "7")
+def test_ranks_of_cpu_engines_share_the_cores() -> None:
+    config = resolve(replace(TYPED, worker_tp=2, workers="2"), CPU)
+    assert config.engine_devices == ((), ())
+    assert config.worker_config(0).engine.tensor_parallel == 2
+    assert config.engine.threads == 2
+
+
+@pytest.mark.parametrize("stages", [("--pipeline-parallel-size", "2"), ("-pp=2",)])
+def test_pipeline_stages_need_gpus_of_their_own(stages: tuple[str, ...]) -> None:
+    typed = replace(TYPED, workers="2", worker_tp=2, engine_args=stages)
+    assert numbers(resolve(typed, with_gpus(8)).engine_devices) == ((0, 1, 2, 3), (4, 5, 6, 7))
+    with pytest.raises(ResourceError, match="need 8 GPUs, and 7"):
+        resolve(typed, with_gpus(7))
+
+
+def test_each_kind_of_worker_has_its_own_ranks() -> None:
+    typed = replace(TYPED, prefill_workers=1, prefill_tp=2, kv_transfer="nixl")
+    config = resolve(typed, replace(with_gpus(3), nixl=True))
+    assert numbers((*config.prefill_devices, *config.engine_devices)) == ((0, 1), (2,))
+    assert config.prefill_worker_config(0).engine.tensor_parallel == 2
+    assert config.worker_config(0).engine.tensor_parallel == 1
+    assert config.processor_config.engine.tensor_parallel == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "bounded"),
+    [
+        ("tiny", (), True),
+        ("demo", (), True),
+        ("demo", ("--gpu-memory-utilization", "0.5"), False),
+        ("demo", ("--kv-cache-memory-bytes=1G",), False),
+        ("a/model", (), False),
+    ],
+)
+def test_what_comes_with_the_package_does_not_fill_a_gpu(
+    model: str, args: tuple[str, ...], bounded: bool
+) -> None:
+    config = resolve(replace(TYPED, model=model, engine_args=args), with_gpus(1))
+    assert bool(config.engine.kv_cache_limit_bytes) is bounded
 
 
 def test_names_default_to_what_was_typed() -> None:
@@ -191,12 +230,14 @@ def test_an_open_server_is_worth_a_warning(host: str, keys: tuple[str, ...], war
 def test_prefill_workers_get_the_first_gpus() -> None:
     typed = replace(TYPED, workers="2", prefill_workers=1)
     config = resolve(typed, with_gpus(3))
-    assert (config.prefill_devices, config.engine_devices) == (((0,),), ((1,), (2,)))
+    assert numbers(config.prefill_devices) == ((0,),)
+    assert numbers(config.engine_devices) == ((1,), (2,))
     assert config.device_of(ProcessId(Role.PREFILL_WORKER)) == "gpu 0"
     with pytest.raises(ResourceError, match=r"1 prefill workers and 2 workers need 3 GPUs, and 2"):
         resolve(typed, with_gpus(2))
     shared = resolve(replace(typed, reuse_gpus=True), with_gpus(2))
-    assert (shared.prefill_devices, shared.engine_devices) == (((0,),), ((0,), (1,)))
+    assert numbers(shared.prefill_devices) == ((0,),)
+    assert numbers(shared.engine_devices) == ((0,), (1,))
     assert resolve(typed, CPU).prefill_devices == ((),)
 
 

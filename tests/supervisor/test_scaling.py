@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.config import EngineConfig, FrontendConfig, RouterConfig, ServeConfig
+from dynamo_cli.config import (
+    Device,
+    Devices,
+    EngineConfig,
+    FrontendConfig,
+    RouterConfig,
+    ServeConfig,
+)
 from dynamo_cli.errors import Conflict, InvalidRequest
 from dynamo_cli.messages import Phase, Retire, SetPhase, Stop
 from dynamo_cli.supervisor.retirement import Retirements
@@ -19,8 +26,17 @@ WORKER, PROCESSOR = ProcessId(Role.WORKER, 1), ProcessId(Role.PROCESSOR, 0)
 OTHER_PROCESSOR, ROUTER = ProcessId(Role.PROCESSOR, 1), ProcessId(Role.ROUTER)
 
 
+def gpus(*numbers: int) -> Devices:
+    return tuple(Device(str(number), f"GPU-{number}") for number in numbers)
+
+
 def plan(devices: tuple[tuple[int, ...], ...] = ((),), **more: Any) -> ServeConfig:
-    options = {"router": RouterConfig("kv"), "engine_devices": devices} | more
+    options = {"router": RouterConfig("kv"), "engine_devices": tuple(gpus(*one) for one in devices)}
+    if "gpus" in more:
+        options["gpus"] = gpus(*more.pop("gpus"))
+    if "prefill_devices" in more:
+        options["prefill_devices"] = tuple(gpus(*one) for one in more.pop("prefill_devices"))
+    options |= more
     return ServeConfig(EngineConfig("tiny", "tiny", ("tiny",)), FrontendConfig(), **options)
 
 
@@ -39,7 +55,8 @@ def plan(devices: tuple[tuple[int, ...], ...] = ((),), **more: Any) -> ServeConf
 def test_new_workers_get_devices_that_no_engine_has(
     config: ServeConfig, count: int, devices: tuple[tuple[int, ...], ...]
 ) -> None:
-    assert rescaled(config, count).engine_devices == devices
+    expected = tuple(gpus(*one) for one in devices)
+    assert rescaled(config, count).engine_devices == expected
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 from dynamo_cli.cli.machine import Machine
 from dynamo_cli.config import ServeConfig
+from dynamo_cli.gpus import Gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,6 @@ class Trial:
 
     steps: tuple[Step, ...] = ()
     ended_by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GpuMemory:
-    """One GPU that engines may use."""
-
-    index: int
-    name: str
-    total_bytes: int
-    used_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +80,7 @@ class Facts:
         python: major and minor version.
         packages: versions by name, of those that matter and are installed.
         machine: None when it could not be read; then `machine_problem` says why.
-        gpus: every one that nvidia-smi names, whatever build of vLLM is installed.
+        gpus: every one that the driver names, whatever build of vLLM is installed.
         cpu_flags: of the first core.
         shm_free_bytes: in ``/dev/shm``; None without it.
         open_files: that this process may have.
@@ -105,7 +96,7 @@ class Facts:
     trial: Trial = Trial()
     machine: Machine | None = None
     machine_problem: str = ""
-    gpus: tuple[GpuMemory, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
     cpu_flags: frozenset[str] = frozenset()
     total_bytes: int = 0
     shm_free_bytes: int | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import json
 import os
@@ -22,17 +21,17 @@ import typer
 from dynamo_cli.cli import app, settings
 from dynamo_cli.cli.health.facts import (
     Facts,
-    GpuMemory,
     ModelFiles,
     Orphan,
     Place,
     Step,
     Trial,
 )
-from dynamo_cli.cli.machine import MIB, Machine, read_machine
+from dynamo_cli.cli.machine import Machine, read_machine
 from dynamo_cli.cli.resolve import Typed, resolve
-from dynamo_cli.config import ServeConfig
-from dynamo_cli.errors import DynamoError, ModelError
+from dynamo_cli.config import BUILT_IN_MODELS, ServeConfig
+from dynamo_cli.errors import DynamoError, ModelError, ResourceError
+from dynamo_cli.gpus import Gpu, read_gpus
 from dynamo_cli.models import catalog, demo
 from dynamo_cli.models.folder import models_root
 from dynamo_cli.models.lifeline import PYTHON
@@ -46,12 +45,6 @@ PACKAGES = (
     *("torchvision", "torchaudio", "torchcodec"),
 )
 VARIABLES = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_CPU_KVCACHE_SPACE")
-GPU_QUERY = (
-    "nvidia-smi",
-    "--query-gpu=index,name,memory.total,memory.used",
-    "--format=csv,noheader,nounits",
-)
-GPU_TIMEOUT_S = 10.0
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 TITLE = "dynamo-llm: "
 
@@ -154,17 +147,10 @@ def steps_of(text: str) -> tuple[Step, ...]:
 # -- the machine -----------------------------------------------------------------------------------
 
 
-def _gpus() -> Iterator[GpuMemory]:
-    if shutil.which(GPU_QUERY[0]) is None:
-        return
-    try:
-        answer = subprocess.run(
-            GPU_QUERY, capture_output=True, text=True, check=True, timeout=GPU_TIMEOUT_S
-        )
-    except (OSError, subprocess.SubprocessError):
-        return  # `read_machine` says so where it matters
-    for index, name, total, used in csv.reader(answer.stdout.splitlines(), skipinitialspace=True):
-        yield GpuMemory(int(index), name, int(total) * MIB, int(used) * MIB)
+def _gpus() -> list[Gpu]:
+    with contextlib.suppress(ResourceError):  # `_machine` has said so
+        return read_gpus()
+    return []
 
 
 def _cpu_flags() -> frozenset[str]:
@@ -253,7 +239,7 @@ def _model(name: str) -> ModelFiles:
 
 def _folder_of(name: str) -> Path | None:
     """Where its files are; None when they are still to be fetched."""
-    if name in ("demo", "tiny"):
+    if name in BUILT_IN_MODELS:
         return catalog.ready(name)
     path = Path(catalog.resolve(name, lambda _: None).path)
     if path.is_dir():

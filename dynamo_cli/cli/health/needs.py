@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dynamo_cli.cli.health.facts import Facts, GpuMemory, ModelFiles
-from dynamo_cli.cli.machine import MIB, Machine
+from dynamo_cli.cli.health.facts import Facts, ModelFiles
+from dynamo_cli.cli.machine import Machine
 from dynamo_cli.cli.resolve import GPU_SHARE
-from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, ServeConfig
+from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, Device, Devices, ServeConfig
+from dynamo_cli.gpus import Gpu
+from dynamo_cli.units import MIB
 
 GIB = 1024 * MIB
 
@@ -119,7 +121,7 @@ def needs_of(facts: Facts) -> Needs | None:
     options = facts.engine_options
     weights = _weights_bytes(facts.model, shape, options)
     context = _number(_arg(facts.plan, "--max-model-len")) or shape.context or 2048
-    tp = int(_arg(facts.plan, "--tensor-parallel-size") or 1)
+    tp = facts.plan.worker_tp
     per_token = (
         shape.layers * -(-shape.kv_heads // tp) * shape.head_size * _kv_bytes(shape, options)
     )
@@ -157,9 +159,9 @@ def _on_gpus(facts: Facts, machine: Machine, weights: int, per_token: int, conte
     return Needs(weights, per_token, context, kv, given, free, len(placed), fits)
 
 
-def _memory(gpus: tuple[GpuMemory, ...], placed: list[tuple[int, ...]]) -> list[GpuMemory]:
-    wanted = {index for devices in placed for index in devices}
-    return [gpu for gpu in gpus if gpu.index in wanted] or [GpuMemory(0, "unknown", 0, 0)]
+def _memory(gpus: tuple[Gpu, ...], placed: list[Devices]) -> list[Gpu]:
+    wanted = {device for devices in placed for device in devices}
+    return [gpu for gpu in gpus if gpu.device in wanted] or [Gpu(Device("unknown", ""))]
 
 
 def _weights_bytes(model: ModelFiles, shape: Shape, options: Mapping[str, str]) -> int:

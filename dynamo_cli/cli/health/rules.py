@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from dynamo_cli.cli.health.facts import Facts, Place, Step
 from dynamo_cli.cli.health.needs import Needs, needs_of, shape_of
-from dynamo_cli.cli.machine import BUSY_BYTES, MIB
+from dynamo_cli.units import MIB
 
 GIB = 1024 * MIB
 PYTHONS = ((3, 11), (3, 13))
@@ -202,11 +202,13 @@ def gpus(facts: Facts) -> Iterator[Finding]:
         yield _fail("GPUs", "none, and vLLM is the build for CUDA", "make serve ENGINE=cpu")
     for gpu in facts.gpus if not cpu_build else ():
         free = gpu.total_bytes - gpu.used_bytes
-        text = f"{gpu.name}, {_size(free)} of {_size(gpu.total_bytes)} free"
-        if gpu.used_bytes > BUSY_BYTES:
-            yield _warn(f"GPU {gpu.index}", text, "somebody else uses it: nvidia-smi says who")
+        text = f"{gpu.product}, {_size(free)} of {_size(gpu.total_bytes)} free"
+        if not gpu.free:
+            yield _warn(
+                f"GPU {gpu.device.name}", text, "somebody else uses it: nvidia-smi says who"
+            )
         else:
-            yield _ok(f"GPU {gpu.index}", text)
+            yield _ok(f"GPU {gpu.device.name}", text)
 
 
 def cpu(facts: Facts) -> Iterator[Finding]:

@@ -38,6 +38,8 @@ def parse(config: EngineConfig) -> argparse.Namespace:
         UsageError: an option or value that vLLM refuses.
     """
     arguments = ["--model", config.path, "--served-model-name", *config.served_names, *config.args]
+    if config.tensor_parallel > 1:
+        arguments += ["--tensor-parallel-size", str(config.tensor_parallel)]
     if config.kv_role:
         arguments += ["--kv-transfer-config", json.dumps(transfer_config(config))]
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dynamo_cli.cache import cache_root
-from dynamo_cli.config import EngineConfig
+from dynamo_cli.config import Devices, EngineConfig
 
 
 def prepare(config: EngineConfig) -> None:
@@ -16,9 +16,12 @@ def prepare(config: EngineConfig) -> None:
     values = {
         # EngineCore runs in our own loop; its own process and sockets are not wanted.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        # Tensor-parallel ranks of an engine: a fork of a process with threads is not safe.
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # Ranks of an engine on several devices: all that they import is there already, and the
+        # process that forks them has neither threads nor a CUDA context.
+        "VLLM_WORKER_MULTIPROC_METHOD": "fork",
         "VLLM_NO_USAGE_STATS": "1",
+        # Else CUDA counts the fastest GPU first, and NVML, which vLLM asks too, the first slot.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         # Our handler formats all logs, so that the supervisor can tell level and text apart.
         "VLLM_CONFIGURE_LOGGING": "0",
         "VLLM_LOGGING_LEVEL": config.log_level,
@@ -58,7 +61,7 @@ def _free_port() -> int:
     return port
 
 
-def select_devices(devices: tuple[int, ...]) -> None:
+def select_devices(devices: Devices) -> None:
     """Let this process see only its own GPUs; before anything touches CUDA."""
     if devices:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.uuid for device in devices)
