@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.loading import alone_on
 from dynamo_cli.kv.holdings import Held
 from dynamo_cli.messages import (
     AddRequest,
@@ -153,4 +154,5 @@ def build(index: int, config: EngineConfig, *, kv_events: bool) -> Engine:
         return MockEngine(index, config, kv_events=kv_events)
     from dynamo_cli.engines.vllm.engine import Engine as VllmEngine  # noqa: PLC0415
 
-    return VllmEngine(index, config, kv_events=kv_events)
+    with alone_on(config.devices):
+        return VllmEngine(index, config, kv_events=kv_events)
