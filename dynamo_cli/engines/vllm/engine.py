@@ -19,7 +19,15 @@ from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.seam import Prepared
-from dynamo_cli.engines.vllm import arguments, environment, events, lora, operations, prefill
+from dynamo_cli.engines.vllm import (
+    arguments,
+    environment,
+    events,
+    lora,
+    operations,
+    prefill,
+    ranks,
+)
 from dynamo_cli.engines.vllm.totals import Totals
 from dynamo_cli.engines.vllm.transfer import connector
 from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
@@ -65,6 +73,7 @@ class Engine:
         if config.kv_role and config.kv_transfer == "shm":
             connector.check(vllm_config)
         lora.install(vllm_config)
+        ranks.install()
         with environment.transfer(config):
             self._core = _build(vllm_config, config.model)
         self._cache_events = events.CacheEvents(self._core) if kv_events else None
@@ -342,7 +351,12 @@ def _build(vllm_config: Any, model: str) -> EngineCore:
         # Asked for in time, or the first one-token forward can die with SIGILL.
         torch.cpu._init_amx()
     try:
-        return EngineCore(vllm_config, _executor_class(vllm_config), log_stats=True)
+        return EngineCore(
+            vllm_config,
+            _executor_class(vllm_config),
+            log_stats=True,
+            executor_fail_callback=ranks.lost,
+        )
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise ResourceError(
             f"not enough memory for the model {model!r}: {arguments.first_line(error)}. "

@@ -1,0 +1,47 @@
+"""An engine of two ranks: it answers, comes back when a rank dies, and leaves none behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.requests import complete
+from tests.support.server import SMALL, Server, alive, children_of, wait_until
+
+pytestmark = pytest.mark.engine
+GONE_S = 5.0
+BACK_S = 120.0
+
+
+def ranks_of(worker: int) -> list[int]:
+    """Processes below a worker that are ranks of its engine."""
+    titles = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children_of(worker)}
+    return [pid for pid, title in titles.items() if "VLLM" in title]
+
+
+def test_ranks_live_and_die_with_their_engine() -> None:
+    with Server(*SMALL, "--worker-tp", "2") as server:
+        status, answer = complete(server, 8)
+        assert (status, answer["usage"]["completion_tokens"]) == (200, 8)
+        worker = server.pid_of("worker 0")
+        ranks = ranks_of(worker)
+        assert len(ranks) == 2
+        # Ctrl-C reaches every process of a terminal; it is for the supervisor alone.
+        for rank in ranks:
+            os.kill(rank, signal.SIGINT)
+            os.kill(rank, signal.SIGTERM)
+        assert complete(server)[0] == 200
+
+        os.kill(ranks[0], signal.SIGKILL)
+        wait_until(lambda: not any(map(alive, (worker, *ranks))), 30, "the engine ends")
+        assert "ranks has ended" in server.log
+        wait_until(lambda: server.get("/health")[0] == 200, BACK_S, "there is a new engine")
+        assert complete(server)[0] == 200
+
+        everything = children_of(server.process.pid)
+        assert len(ranks_of(server.pid_of("worker 0"))) == 2
+        server.process.kill()
+        wait_until(lambda: not any(map(alive, everything)), GONE_S, "nothing is left")
