@@ -67,6 +67,12 @@ folder() {
     (cd -- "$2" 2>/dev/null && pwd) || fail "$1: there is no folder '$2'."
 }
 
+# Whether variable $1 is no setting but tells of a service or a linked container of that name.
+of_a_service() {
+    [[ $1 =~ _PORT(_|$) && ${!1} =~ ^(tcp|udp|sctp):// ]] ||
+        [[ $1 =~ _(SERVICE_HOST$|SERVICE_PORT(_|$)|PORT_[0-9]+_(TCP|UDP|SCTP)_) ]]
+}
+
 tag='' name='' port=8181 address=127.0.0.1 cache=dynamo-llm-cache shm_size='' gpus=''
 engine='' dry_run='' terminal=() detach=() models=() config=${DYNAMO_LLM_CONFIG-}
 while [ $# -gt 0 ]; do
@@ -119,6 +125,7 @@ if [ -n "$config" ]; then
 fi
 for variable in $(compgen -A export DYNAMO_LLM_ || true) HF_TOKEN; do
     case $variable in DYNAMO_LLM_CONFIG | DYNAMO_LLM_HOST | DYNAMO_LLM_HTTP_PORT) continue ;; esac
+    if of_a_service "$variable"; then continue; fi
     if [ -n "${!variable-}" ]; then command+=(--env "$variable"); fi
 done
 if [ -z "$tag" ] && [ -n "$gpus" ]; then tag=dynamo-llm:cuda; fi

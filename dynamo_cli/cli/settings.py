@@ -18,7 +18,7 @@ import json
 import os
 import shlex
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import typer
 from typer.core import TyperOption
 
+from dynamo_cli.cli import services
 from dynamo_cli.engines.vllm import options
 from dynamo_cli.errors import UsageError
 
@@ -227,12 +228,10 @@ def _of_environment(
 ) -> Settings:
     variables = {variable_of(key): param for key, param in keys.items()}
     values, origins = {}, {}
-    for name in sorted(environment):
-        if not name.startswith(PREFIX) or name in (FILE_VARIABLE, ENGINE_VARIABLE):
-            continue
+    for name, text in _ours(environment, variables):
         if name not in variables:
             raise UsageError(f"the environment variable {_unknown_variable(name, variables)}")
-        param, text = variables[name], environment[name]
+        param = variables[name]
         if text:  # an empty one is as good as none
             value = [word for word in text.split(",") if word] if param.multiple else text
             values[param.name] = _checked(context, param, value, name)
@@ -243,6 +242,16 @@ def _of_environment(
         raise UsageError(f"{ENGINE_VARIABLE}: --{own[0]} has its own: {variable_of(own[0])}.")
     found = _settings(values, words, Origin(ENVIRONMENT), Origin(ENVIRONMENT, ENGINE_VARIABLE))
     return Settings(values, origins, found.engine)
+
+
+def _ours(environment: Mapping[str, str], known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is meant to be a setting, by name."""
+    for name, text in sorted(environment.items()):
+        if not name.startswith(PREFIX) or name in (FILE_VARIABLE, ENGINE_VARIABLE):
+            continue
+        bare = name.removeprefix(PREFIX)
+        if not services.tells_of_a_service(bare, text, setting=name in known):
+            yield name, text
 
 
 def _unknown_variable(name: str, variables: Iterable[str]) -> str:

@@ -15,6 +15,23 @@ from dynamo_cli.cli.configure import template
 from dynamo_cli.errors import UsageError
 from tests.cli.test_command import command
 
+SERVICES = {
+    settings.PREFIX + name: value
+    for service in ("", "FRONTEND_", "HTTP_")
+    for name, value in {
+        f"{service}SERVICE_HOST": "10.0.0.7",
+        f"{service}SERVICE_PORT": "8181",
+        f"{service}SERVICE_PORT_HTTP": "8181",
+        f"{service}PORT": "tcp://10.0.0.7:8181",
+        f"{service}PORT_8181_TCP": "tcp://10.0.0.7:8181",
+        f"{service}PORT_8181_TCP_PROTO": "tcp",
+        f"{service}PORT_8181_TCP_PORT": "8181",
+        f"{service}PORT_8181_TCP_ADDR": "fd00::7",
+        f"{service}PORT_53_UDP": "udp://[fd00::7]:53",
+    }.items()
+}
+"""What Kubernetes sets for the services dynamo-llm, dynamo-llm-frontend and dynamo-llm-http."""
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -139,6 +156,38 @@ def test_mistakes_in_the_environment_name_the_variable(
 ) -> None:
     monkeypatch.setenv(settings.PREFIX + name, value)
     with pytest.raises(UsageError, match=says):
+        app.parse([])
+
+
+def test_services_of_kubernetes_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    linked = {"NAME": "/web/dynamo-llm", "ENV_API_KEY": "secret"}
+    named = {settings.PREFIX + name: value for name, value in linked.items()}
+    for name, value in (SERVICES | named).items():
+        monkeypatch.setenv(name, value)
+    context = app.parse([])
+    assert not context.obj.values
+    assert settings.origin_of(context, "http_port") == settings.Origin("default")
+    monkeypatch.setenv("DYNAMO_LLM_HTTP_PORT", "8282")
+    monkeypatch.setenv("DYNAMO_LLM_SERVED_MODEL_NAME", "/a/b")
+    assert app.parse([]).obj.values == {"http_port": "8282", "served_names": ["/a/b"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "8181"),
+        ("SERVICE_HOST", "localhost"),
+        ("SERVICE_PORT", "http"),
+        ("PORT_8181_TCP_PROTO", "http"),
+        ("HTTP_PROT", "tcp://10.0.0.7:8181"),
+        ("NAME", "tiny"),
+    ],
+)
+def test_what_only_looks_like_a_service_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(settings.PREFIX + name, value)
+    with pytest.raises(UsageError, match=f"DYNAMO_LLM_{name} means nothing here"):
         app.parse([])
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_settings import SERVICES
+
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "container"
 SCRIPTS = ("build.sh", "engine.sh", "run.sh")
@@ -97,6 +99,11 @@ def test_run_hands_variables_on_by_name_only() -> None:
     handed_on = [words[place + 1] for place, word in enumerate(words) if word == "--env"]
     assert handed_on == ["DYNAMO_LLM_API_KEY", "DYNAMO_LLM_ROUTER", "HF_TOKEN"]
     assert "secret" not in words
+
+
+def test_run_keeps_what_kubernetes_tells_of_services_to_itself() -> None:
+    words = dry_run("run.sh", DYNAMO_LLM_ROUTER="kv", **SERVICES)
+    assert [word for word in words if "DYNAMO_LLM_" in word] == ["DYNAMO_LLM_ROUTER"]
 
 
 def test_run_takes_the_file_of_settings_that_the_environment_names() -> None:
