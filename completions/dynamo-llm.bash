@@ -104,18 +104,22 @@ _dynamo_llm() {
         esac
         ;;
     ' bench')
-        options='--model --api-key --endpoint --systems --sessions --turns --system-tokens --user-tokens --output-tokens --trace --length-scale --seed --concurrency --rate --speed --requests --duration --timeout --rounds --warmup --slo-ttft --slo-itl --json --csv --help'
+        options='--model --api-key --endpoint --systems --sessions --turns --system-tokens --user-tokens --output-tokens --trace --format --time-unit --block-size --length-scale --seed --concurrency --rate --speed --requests --duration --timeout --rounds --warmup --slo-ttft --slo-itl --json --csv --help'
         case $flag in
     --model) kind='model' ;;
-    --api-key | --systems | --sessions | --turns | --system-tokens | --user-tokens | --output-tokens | --length-scale | --seed | --concurrency | --rate | --speed | --requests | --duration | --timeout | --rounds | --warmup | --slo-ttft | --slo-itl) kind='word' ;;
+    --api-key | --systems | --sessions | --turns | --system-tokens | --user-tokens | --output-tokens | --block-size | --length-scale | --seed | --concurrency | --rate | --speed | --requests | --duration | --timeout | --rounds | --warmup | --slo-ttft | --slo-itl) kind='word' ;;
     --endpoint) kind='choice' words='chat completions' ;;
     --trace) kind='file' ;;
+    --format) kind='choice' words='auto mooncake qwen record prompts azure burstgpt' ;;
+    --time-unit) kind='choice' words='s ms us ns' ;;
         esac
         arguments='word '
         ;;
     ' replay')
-        options='--policy --speed --workers --prefill-workers --conditional-disagg --max-local-prefill-length --profile --kv-blocks --block-size --tokenizer --rate --output-tokens --seed --slo-ttft --slo-itl --json --csv --plot --help'
+        options='--format --time-unit --policy --speed --workers --prefill-workers --conditional-disagg --max-local-prefill-length --profile --kv-blocks --block-size --tokenizer --rate --output-tokens --seed --slo-ttft --slo-itl --json --csv --plot --help'
         case $flag in
+    --format) kind='choice' words='auto mooncake qwen record prompts azure burstgpt' ;;
+    --time-unit) kind='choice' words='s ms us ns' ;;
     --policy | --speed | --workers | --prefill-workers | --max-local-prefill-length | --kv-blocks | --block-size | --rate | --output-tokens | --seed | --slo-ttft | --slo-itl) kind='word' ;;
     --profile) kind='file' words='cpu-tiny gpu-70b gpu-8b' ;;
     --tokenizer) kind='model' ;;

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dynamo_cli.cli import traces
 from dynamo_cli.errors import ServerFailed, UsageError
+from dynamo_cli.replay.formats import MAX_BLOCK_SIZE, Format, TimeUnit
 
 if TYPE_CHECKING:
     from dynamo_cli.loadtest.bench import Bench, Plan
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from dynamo_cli.loadtest.pace import Bounds, Pace
     from dynamo_cli.loadtest.report import Slo
     from dynamo_cli.loadtest.workload import Shape
+    from dynamo_cli.replay.reading import Told
     from dynamo_cli.replay.trace import Trace
 
 API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
@@ -82,7 +85,20 @@ TraceFile = Annotated[
         "--trace",
         panel=LOAD,
         metavar="FILE",
-        help="Instead: the requests of a trace (Mooncake's format, or what --record wrote).",
+        help="Instead: the requests of a trace, as [b]replay[/b] takes them, but no prompts.",
+    ),
+]
+FormatOf = Annotated[Format, traces.form(LOAD)]
+TimeUnitOf = Annotated[TimeUnit | None, traces.time_unit(LOAD)]
+BlockSize = Annotated[
+    int | None,
+    _option(
+        "--block-size",
+        panel=LOAD,
+        min=1,
+        max=MAX_BLOCK_SIZE,
+        metavar="N",
+        help="Of a trace: tokens per hash, if nothing else tells.",
     ),
 ]
 Scale = Annotated[
@@ -91,6 +107,7 @@ Scale = Annotated[
         "--length-scale",
         panel=LOAD,
         min=0.0001,
+        max=1000,
         help="Of a trace: 0.1 makes prompts and answers a tenth as long.",
     ),
 ]
@@ -118,6 +135,7 @@ Rate = Annotated[
         "--rate",
         panel=PACE,
         min=0.001,
+        max=1e6,
         metavar="PER_S",
         help="Requests per second at random times (Poisson), whatever the answers take.",
     ),
@@ -128,6 +146,7 @@ Speed = Annotated[
         "--speed",
         panel=PACE,
         min=0.0001,
+        max=1e6,
         help="Of a trace, so many times as fast as it was; without --concurrency and --rate.",
     ),
 ]
@@ -210,6 +229,9 @@ def bench(
     user_tokens: UserTokens = "30:80",
     output_tokens: OutputTokens = "16:32",
     trace: TraceFile = None,
+    form: FormatOf = Format.AUTO,
+    time_unit: TimeUnitOf = None,
+    block_size: BlockSize = None,
     length_scale: Scale = 1.0,
     seed: Seed = None,
     concurrency: Concurrency = None,
@@ -234,18 +256,21 @@ def bench(
     from dynamo_cli.loadtest.form import Api  # noqa: PLC0415
     from dynamo_cli.loadtest.report import MS, Slo  # noqa: PLC0415
     from dynamo_cli.loadtest.workload import Shape  # noqa: PLC0415
-    from dynamo_cli.replay.trace import read  # noqa: PLC0415
+    from dynamo_cli.replay.reading import TOLD_NOTHING, Told  # noqa: PLC0415
 
     if as_json and as_csv:
         raise UsageError("--json and --csv are two ways to say the same; take one.")
     if trace is None and (speed, length_scale) != (1.0, 1.0):
         raise UsageError("--speed and --length-scale belong to --trace.")
+    told = Told(form, block_size, time_unit)
+    if trace is None and told != TOLD_NOTHING:
+        raise UsageError("--format, --time-unit and --block-size belong to --trace.")
     lengths = (
         _range("--system-tokens", system_tokens),
         _range("--user-tokens", user_tokens),
         _range("--output-tokens", output_tokens),
     )
-    load = read(trace) if trace else Shape(systems, sessions, turns, *lengths)
+    load = _read(trace, told) if trace else Shape(systems, sessions, turns, *lengths)
     plan = Plan(
         load=load,
         pace=_pace(concurrency, rate, speed, load),
@@ -262,6 +287,16 @@ def bench(
     measured, code = _measure(plan, _servers(url, other_url, api_key or ""))
     _show(measured, slo, plan.seed, as_json=as_json, as_csv=as_csv)
     raise typer.Exit(code)
+
+
+def _read(path: Path, told: Told) -> Trace:
+    from dynamo_cli.replay.reading import read  # noqa: PLC0415
+
+    trace = read(path, told)
+    if told.block_size not in (None, trace.block_size):
+        raise UsageError(f"{path} has blocks of {trace.block_size} tokens, not {told.block_size}.")
+    traces.tell(trace)
+    return trace
 
 
 def _range(flag: str, text: str) -> tuple[int, int]:
@@ -317,9 +352,10 @@ def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
     """What there is in the end, or at Ctrl-C, and the exit code."""
     import uvloop  # noqa: PLC0415
 
+    from dynamo_cli.cli.progress import Progress  # noqa: PLC0415
     from dynamo_cli.loadtest.bench import Bench  # noqa: PLC0415
 
-    with _Progress(plan, len(servers)) as progress:
+    with Progress(plan, len(servers)) as progress:
         measured = Bench(plan, servers, lambda: progress.show(measured))
         try:
             uvloop.run(measured.run())
@@ -330,45 +366,6 @@ def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
     if measured.answered == measured.failed:
         raise ServerFailed(f"no request was answered well. {' '.join(measured.remarks())}")
     return measured, 0
-
-
-class _Progress:
-    """A bar on standard error, where that is a terminal."""
-
-    def __init__(self, plan: Plan, servers: int) -> None:
-        from rich.console import Console  # noqa: PLC0415
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
-        console = Console(stderr=True)
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}")
-        self._bar = Progress(
-            *columns,
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._requests, self._duration_s = plan.bounds
-        total = self._requests if self._requests is not None else self._duration_s
-        self._task = self._bar.add_task("measuring", total=servers * (total or 0), done="")
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, measured: Bench) -> None:
-        """As of now."""
-        task = self._bar.tasks[0]
-        by_count = self._requests is not None
-        done = f"{measured.answered} requests"
-        if measured.failed:
-            done += f", {measured.failed} failed"
-        self._bar.update(
-            self._task, completed=measured.answered if by_count else task.elapsed or 0, done=done
-        )
 
 
 def _show(measured: Bench, slo: Slo, seed: str, *, as_json: bool, as_csv: bool) -> None:

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dynamo_cli.cli import traces
 from dynamo_cli.errors import UsageError
+from dynamo_cli.replay.formats import MAX_BLOCK_SIZE, MAX_TOKENS, Format, TimeUnit
 
 if TYPE_CHECKING:
     from dynamo_cli.loadtest.report import Summary
+    from dynamo_cli.replay.formats import Parser
     from dynamo_cli.replay.loop import Result
     from dynamo_cli.replay.plan import Plan
-    from dynamo_cli.replay.trace import Trace
 
 REQUESTS, ENGINES, REPORT = "Requests", "Engines", "Report"
 PROGRESS_EVERY = 50
+MIN_SPEED, MAX_SPEED = 1e-4, 1e6
+MAX_WORKERS = 4096
+MAX_KV_BLOCKS = 10_000_000
 
 app = typer.Typer(
     add_completion=False,
@@ -34,9 +39,13 @@ TraceFile = Annotated[
     Path,
     typer.Argument(
         metavar="TRACE",
-        help="JSON lines: of Mooncake's traces, of a server's --record, or with prompts.",
+        help="A file, a pipe, or - for standard input; gzip or not. JSON lines with lengths and "
+        "hashes, as those of Mooncake, Qwen or --record, or with prompts; or a CSV file of Azure "
+        "or BurstGPT.",
     ),
 ]
+FormatOf = Annotated[Format, traces.form(REQUESTS)]
+TimeUnitOf = Annotated[TimeUnit | None, traces.time_unit(REQUESTS)]
 Policies = Annotated[
     str,
     _option(
@@ -48,11 +57,19 @@ Policies = Annotated[
 Speeds = Annotated[
     str, _option("--speed", metavar="X,Y,...", help="Loads: 2 is the trace at twice its speed.")
 ]
-Workers = Annotated[int, _option("--workers", panel=ENGINES, min=1, metavar="N", help="Engines.")]
+Workers = Annotated[
+    int,
+    _option("--workers", panel=ENGINES, min=1, max=MAX_WORKERS, metavar="N", help="Engines."),
+]
 PrefillWorkers = Annotated[
     int,
     _option(
-        "--prefill-workers", panel=ENGINES, min=0, metavar="N", help="Engines that only prefill."
+        "--prefill-workers",
+        panel=ENGINES,
+        min=0,
+        max=MAX_WORKERS,
+        metavar="N",
+        help="Engines that only prefill.",
     ),
 ]
 Conditional = Annotated[
@@ -83,6 +100,7 @@ KvBlocks = Annotated[
         "--kv-blocks",
         panel=ENGINES,
         min=2,
+        max=MAX_KV_BLOCKS,
         metavar="N",
         help="Of each engine. Default: the profile's.",
     ),
@@ -90,7 +108,13 @@ KvBlocks = Annotated[
 BlockSize = Annotated[
     int | None,
     _option(
-        "--block-size", panel=ENGINES, min=1, metavar="N", help="Tokens. Default: the trace's."
+        "--block-size",
+        panel=ENGINES,
+        min=1,
+        max=MAX_BLOCK_SIZE,
+        metavar="N",
+        help="Tokens. Default: the trace's, whose blocks are divided into smaller ones, or have "
+        "this size if nothing else tells theirs.",
     ),
 ]
 TokenizerOf = Annotated[
@@ -99,11 +123,23 @@ TokenizerOf = Annotated[
 Rate = Annotated[
     float,
     _option(
-        "--rate", panel=REQUESTS, min=0.001, metavar="PER_S", help="Of prompts without timestamp."
+        "--rate",
+        panel=REQUESTS,
+        min=0.001,
+        max=1e6,
+        metavar="PER_S",
+        help="Of prompts without timestamp.",
     ),
 ]
 OutputTokens = Annotated[
-    int, _option("--output-tokens", panel=REQUESTS, min=1, help="Of prompts without max_tokens.")
+    int,
+    _option(
+        "--output-tokens",
+        panel=REQUESTS,
+        min=1,
+        max=MAX_TOKENS,
+        help="Of prompts without max_tokens.",
+    ),
 ]
 Seed = Annotated[int, _option("--seed", help="Of all dice.")]
 SloTtft = Annotated[
@@ -125,6 +161,8 @@ PlotFile = Annotated[
 @app.command()
 def replay(
     trace: TraceFile,
+    form: FormatOf = Format.AUTO,
+    time_unit: TimeUnitOf = None,
     policy: Policies = "round-robin,least-loaded,kv",
     speed: Speeds = "1",
     workers: Workers = 8,
@@ -154,6 +192,8 @@ def replay(
     from dynamo_cli.loadtest.report import MS, Slo  # noqa: PLC0415
     from dynamo_cli.replay import plan as plans  # noqa: PLC0415
     from dynamo_cli.replay import plot as plots  # noqa: PLC0415
+    from dynamo_cli.replay.reading import Told, read  # noqa: PLC0415
+    from dynamo_cli.replay.trace import with_block_size  # noqa: PLC0415
 
     if as_json and as_csv:
         raise UsageError("--json and --csv are two ways to say the same; take one.")
@@ -164,20 +204,28 @@ def replay(
         raise UsageError("--policy names at least one policy.")
     for name in names:
         plans.factory(name)
+    speeds = _speeds(speed)
     engine = load(profile)
-    read = _trace(trace, tokenizer, block_size or engine.block_size, rate, output_tokens, seed)
-    read = _with_block_size(read, block_size)
+    size = block_size or engine.block_size
+    found = read(
+        trace,
+        Told(form, block_size, time_unit),
+        engine_block_size=size,
+        prompts=lambda: _prompts(tokenizer, size, output_tokens, rate, seed),
+    )
+    found = with_block_size(found, block_size or found.block_size)
     length = DEFAULT_MAX_LOCAL_PREFILL_LENGTH if max_local is None else max_local
     plan = plans.Plan(
-        trace=read,
-        profile=plans.sized(engine, read.block_size, kv_blocks),
+        trace=found,
+        profile=plans.sized(engine, found.block_size, kv_blocks),
         policies=names,
-        speeds=_speeds(speed),
+        speeds=speeds,
         workers=workers,
         prefill_workers=prefill_workers,
         rule=PlacementRule(conditional or max_local is not None, length),
         seed=seed,
     )
+    traces.tell(found)
     results = _run(plan)
     slo = Slo(*(None if bound is None else bound / MS for bound in (slo_ttft, slo_itl)))
     _show(plan, plans.summaries(plan, results, slo), as_json=as_json, as_csv=as_csv)
@@ -191,27 +239,17 @@ def _speeds(text: str) -> tuple[float, ...]:
         speeds = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"--speed is numbers like 0.5,1,2, not {text!r}.") from error
-    if not all(0 < speed < float("inf") for speed in speeds):
-        raise UsageError(f"--speed is above 0, not {text!r}.")
+    if not all(MIN_SPEED <= speed <= MAX_SPEED for speed in speeds):
+        raise UsageError(f"--speed is from {MIN_SPEED:g} to {MAX_SPEED:g}, not {text!r}.")
     return speeds
 
 
-def _trace(
-    path: Path, tokenizer: str, block_size: int, rate: float, output_tokens: int, seed: int
-) -> Trace:
-    """The trace, whichever of the formats it has."""
-    from dynamo_cli.replay import prompts, trace  # noqa: PLC0415
+def _prompts(tokenizer: str, block_size: int, output_tokens: int, rate: float, seed: int) -> Parser:
+    from dynamo_cli.replay import prompts  # noqa: PLC0415
 
-    lines = trace.read_lines(path)
-    if b'"hash_ids"' in lines[0]:
-        return trace.read(path)
     if not tokenizer:
-        raise UsageError(
-            f"{path} has no hash_ids: if it has prompts, name their model with --tokenizer."
-        )
-    return prompts.build(
-        path,
-        trace.parse(path, lines, prompts.PromptLine),
+        raise ValueError("it has a prompt: name its model with --tokenizer")
+    return prompts.Prompts(
         prompts.tokenizer(tokenizer, _folder(tokenizer)),
         block_size=block_size,
         output_tokens=output_tokens,
@@ -224,12 +262,6 @@ def _folder(model: str) -> str:
     from dynamo_cli.models import catalog  # noqa: PLC0415
 
     return catalog.resolve(model, lambda _: None).path
-
-
-def _with_block_size(read: Trace, block_size: int | None) -> Trace:
-    from dynamo_cli.replay.trace import with_block_size  # noqa: PLC0415
-
-    return read if block_size is None else with_block_size(read, block_size)
 
 
 def _run(plan: Plan) -> list[dict[str, Result]]:

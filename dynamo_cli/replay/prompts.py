@@ -5,15 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.kv import hashes
-from dynamo_cli.replay.trace import MS_NS, Trace, TraceRequest
+from dynamo_cli.replay.formats import OutputTokens, Row, Timestamp, strictly
 
+S_NS = 1_000_000_000
 Encode = Callable[[str], Sequence[int]]
 """Text to token ids."""
+
+
+TokenId = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 
 
 class Message(msgspec.Struct):
@@ -27,14 +32,14 @@ class PromptLine(msgspec.Struct):
     """A line: a prompt, or messages.
 
     Attributes:
-        timestamp: milliseconds; lines without one come at random times.
+        timestamp: lines without one come at random times.
         max_tokens: length of the answer.
     """
 
-    prompt: str | list[int] = ""
+    prompt: str | list[TokenId] = ""
     messages: list[Message] = []
-    timestamp: float | None = None
-    max_tokens: int | None = None
+    timestamp: Timestamp | None = None
+    max_tokens: OutputTokens | None = None
     session: str = ""
 
     def text(self) -> str | list[int]:
@@ -42,6 +47,9 @@ class PromptLine(msgspec.Struct):
         if not self.messages:
             return self.prompt
         return "".join(f"{one.role}\n{one.content}\n" for one in self.messages)
+
+
+_decode = msgspec.json.Decoder(PromptLine).decode
 
 
 def tokenizer(name: str, folder: str) -> Encode:
@@ -63,45 +71,44 @@ def tokenizer(name: str, folder: str) -> Encode:
         found = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(name)
     # The library raises bare Exceptions of its own making for whatever is wrong with a file.
     except Exception as error:
-        raise UsageError(f"no tokenizer for {name!r}: {str(error).splitlines()[0]}.") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"no tokenizer for {name!r}: {reason}.") from error
     return lambda text: list(found.encode(text).ids)
 
 
-def build(
-    path: Path,
-    lines: Sequence[PromptLine],
-    encode: Encode,
-    *,
-    block_size: int,
-    output_tokens: int,
-    rate_per_s: float,
-    seed: int,
-) -> Trace:
-    """A trace of these prompts.
+class Prompts:
+    """Reads lines with prompts.
 
     Args:
+        block_size: tokens per hash.
         output_tokens: of answers whose length is not given.
         rate_per_s: of requests whose time is not given.
+        seed: of their times.
     """
-    dice, later_ns, requests = random.Random(seed), 0, []
-    first_ms = min((line.timestamp for line in lines if line.timestamp is not None), default=0.0)
-    for number, line in enumerate(lines, 1):
-        text = line.text()
-        tokens = encode(text) if isinstance(text, str) else text
+
+    def __init__(
+        self, encode: Encode, *, block_size: int, output_tokens: int, rate_per_s: float, seed: int
+    ) -> None:
+        self._encode, self._block_size, self._output_tokens = encode, block_size, output_tokens
+        self._rate_per_s, self._dice, self._later_ns = rate_per_s, random.Random(seed), 0
+
+    def __call__(self, line: bytes) -> Row:
+        """The request of a line.
+
+        Raises:
+            ValueError: there is none in it.
+        """
+        told = strictly(_decode, line)
+        text = told.text()
+        tokens = self._encode(text) if isinstance(text, str) else text
         if not tokens:
-            raise UsageError(f"{path}, request {number}: there is neither prompt nor messages.")
-        later_ns += round(dice.expovariate(rate_per_s) * 1000 * MS_NS)
-        arrival_ns = later_ns
-        if line.timestamp is not None:
-            arrival_ns = round((line.timestamp - first_ms) * MS_NS)
-        requests.append(
-            TraceRequest(
-                arrival_ns,
-                len(tokens),
-                max(line.max_tokens or output_tokens, 1),
-                tuple(hashes.chain(hashes.pack_tokens(tokens), block_size)),
-                line.session,
-            )
+            raise ValueError("there is neither prompt nor messages")
+        self._later_ns += round(self._dice.expovariate(self._rate_per_s) * S_NS)
+        return Row(
+            told.timestamp,
+            len(tokens),
+            told.max_tokens or self._output_tokens,
+            tuple(hashes.chain(hashes.pack_tokens(tokens), self._block_size)),
+            told.session,
+            random_ns=self._later_ns,
         )
-    requests.sort(key=lambda request: request.arrival_ns)
-    return Trace(path.stem, block_size, tuple(requests))

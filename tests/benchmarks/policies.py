@@ -26,8 +26,9 @@ from dynamo_cli.engines.mock import profile
 from dynamo_cli.loadtest.report import Slo, Summary, summarize
 from dynamo_cli.replay.loop import Replay, Result
 from dynamo_cli.replay.peers import PEERS
+from dynamo_cli.replay.reading import read
 from dynamo_cli.replay.routers import SERVED
-from dynamo_cli.replay.trace import Trace, infinite_hit_ratio, read
+from dynamo_cli.replay.trace import Trace, infinite_hit_ratio
 from tests.benchmarks import traffic
 
 PUBLISHED = ("round-robin", "least-loaded", "vllm-dp", "sglang", "kv:ancestor", "kv:blocks")

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from dynamo_cli.engines.mock.profile import PS, Profile, Speed
-from dynamo_cli.replay import trace
+from dynamo_cli.replay import reading, trace
 from tests.support.server import COMMAND, SMALL, Server, wait_until
 
 pytestmark = pytest.mark.engine
@@ -54,7 +54,7 @@ def test_what_bench_measures_is_what_the_server_records(server: Server, record: 
     assert {line["model"] for line in found} == {"tiny"}
     # Hashes mean equal prefixes: what an infinite cache would find is what this large one found.
     assert run["hit_ratio"] > 0.4
-    again = trace.read(record)
+    again = reading.read(record)
     assert again.block_size == BLOCK
     assert trace.infinite_hit_ratio(again) == pytest.approx(run["hit_ratio"], abs=0.1)
     # What the server says of itself and what the client saw differ by the way between them.

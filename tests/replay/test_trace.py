@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.kv import hashes
 from dynamo_cli.replay import prompts, trace
+from dynamo_cli.replay.formats import Parser
+from dynamo_cli.replay.reading import read as read_trace
 
 
 def written(folder: Path, *lines: object) -> Path:
@@ -26,7 +30,7 @@ def line(timestamp: float, length: int, blocks: list[int], **more: object) -> di
 
 def test_mooncake_traces_keep_hashes_of_full_blocks_only(tmp_path: Path) -> None:
     path = written(tmp_path, line(2000, 1025, [0, 1, 9]), line(500, 513, [0, 7]))
-    read = trace.read(path)
+    read = read_trace(path)
     assert read.block_size == 512
     assert [one.arrival_ns for one in read.requests] == [0, 1_500_000_000]
     assert [one.hashes for one in read.requests] == [(0,), (0, 1)]
@@ -36,13 +40,13 @@ def test_mooncake_traces_keep_hashes_of_full_blocks_only(tmp_path: Path) -> None
 def test_access_records_say_their_block_size_and_session(tmp_path: Path) -> None:
     big = 2**64 - 1
     path = written(tmp_path, line(0, 40, [big, 5], block_size=16, session="s", priority=2))
-    read = trace.read(path)
+    read = read_trace(path)
     assert (read.block_size, read.requests[0].hashes) == (16, (big, 5))
     assert (read.requests[0].session, read.requests[0].priority) == ("s", 2)
 
 
 def test_blocks_can_be_divided_and_share_what_they_shared(tmp_path: Path) -> None:
-    read = trace.read(written(tmp_path, line(0, 1024, [1, 2]), line(1, 1024, [1, 3])))
+    read = read_trace(written(tmp_path, line(0, 1024, [1, 2]), line(1, 1024, [1, 3])))
     small = trace.with_block_size(read, 128)
     one, two = (request.hashes for request in small.requests)
     assert (len(one), one[:4] == two[:4], set(one[4:]) & set(two[4:])) == (8, True, set())
@@ -52,7 +56,7 @@ def test_blocks_can_be_divided_and_share_what_they_shared(tmp_path: Path) -> Non
 
 
 def test_a_part_of_a_trace_begins_at_once(tmp_path: Path) -> None:
-    read = trace.read(written(tmp_path, *(line(at, 10, []) for at in (0, 10, 30))))
+    read = read_trace(written(tmp_path, *(line(at, 10, []) for at in (0, 10, 30))))
     assert [one.arrival_ns for one in read.part(1, 3).requests] == [0, 20_000_000]
 
 
@@ -60,20 +64,25 @@ def test_a_part_of_a_trace_begins_at_once(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         ([], "has no requests"),
-        ([{"timestamp": 1}], "request 1: .*input_length"),
-        ([line(0, 5, []), line(0, 0, [])], "request 2: .*input_length"),
+        ([{"timestamp": 1}], "line 1: .*input_length"),
+        ([line(0, 5, []), line(0, 0, [])], "line 2: .*input_length"),
         ([line(0, 5, []), line(0, 5, [], block_size=16)], "the same block_size"),
     ],
 )
 def test_what_is_no_trace_is_refused(lines: list[object], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
-        trace.read(written(tmp_path, *lines))
+        read_trace(written(tmp_path, *lines))
     with pytest.raises(UsageError, match="cannot read"):
-        trace.read(tmp_path / "none")
+        read_trace(tmp_path / "none")
 
 
 def encode(text: str) -> list[int]:
     return [ord(letter) for letter in text]
+
+
+def prompts_of(**options: Any) -> Callable[[], Parser]:
+    wanted = {"block_size": 8, "output_tokens": 3, "rate_per_s": 1.0, "seed": 0} | options
+    return lambda: prompts.Prompts(encode, **wanted)
 
 
 def test_prompts_are_hashed_as_the_server_hashes_them(tmp_path: Path) -> None:
@@ -82,11 +91,8 @@ def test_prompts_are_hashed_as_the_server_hashes_them(tmp_path: Path) -> None:
         {"prompt": [97] * 17, "timestamp": 50},
         {"messages": [{"role": "user", "content": "hello"}], "timestamp": 60},
     ]
-    path = written(tmp_path, *lines)
-    parsed = trace.parse(path, trace.read_lines(path), prompts.PromptLine)
-    built = prompts.build(
-        path, parsed, encode, block_size=8, output_tokens=3, rate_per_s=1.0, seed=0
-    )
+    built = read_trace(written(tmp_path, *lines), engine_block_size=8, prompts=prompts_of())
+    assert built.block_size == 8
     assert [one.arrival_ns // 10**6 for one in built.requests] == [0, 10, 50]
     ids, chat, text = built.requests
     assert ids.hashes == text.hashes
@@ -97,18 +103,22 @@ def test_prompts_are_hashed_as_the_server_hashes_them(tmp_path: Path) -> None:
 
 def test_prompts_without_times_come_at_random_ones(tmp_path: Path) -> None:
     path = written(tmp_path, *({"prompt": "word"} for _ in range(200)))
-    parsed = trace.parse(path, trace.read_lines(path), prompts.PromptLine)
-    built = prompts.build(
-        path, parsed, encode, block_size=8, output_tokens=3, rate_per_s=50.0, seed=1
-    )
+    built = read_trace(path, prompts=prompts_of(rate_per_s=50.0, seed=1))
     assert built.duration_ns / 1e9 == pytest.approx(4.0, rel=0.3)
-    with pytest.raises(UsageError, match="request 1: there is neither"):
-        prompts.build(
-            path,
-            [prompts.PromptLine()],
-            encode,
-            block_size=8,
-            output_tokens=3,
-            rate_per_s=1.0,
-            seed=0,
-        )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"prompt": ""}, "line 1: there is neither"),
+        ({"prompt": [2**31]}, "line 1: Expected `int` <= 2147483647"),
+        ({"prompt": [-1]}, "line 1: Expected `int` >= 0"),
+        ({"prompt": "a", "max_tokens": 10**12}, "line 1: Expected `int` <= 10000000"),
+        ({"prompt": "a", "timestamp": 0.5}, "line 1: the timestamp is no whole number"),
+    ],
+)
+def test_prompts_that_make_no_sense(line: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_trace(written(tmp_path, line), prompts=prompts_of())
+    with pytest.raises(UsageError, match="line 1: it has prompts, and only replay"):
+        read_trace(written(tmp_path, line))

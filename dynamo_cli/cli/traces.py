@@ -1,0 +1,33 @@
+"""What ``replay`` and ``bench --trace`` let the user say of a trace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from dynamo_cli.replay.trace import Trace
+
+
+def form(panel: str) -> Any:
+    """The option ``--format``."""
+    return typer.Option(
+        "--format",
+        rich_help_panel=panel,
+        help="Of the trace. [b]auto[/b] believes what its fields say, and asks where they do not.",
+    )
+
+
+def time_unit(panel: str) -> Any:
+    """The option ``--time-unit``."""
+    return typer.Option(
+        "--time-unit",
+        rich_help_panel=panel,
+        help="Of the trace's timestamps. [dim]\\[default: its format's][/dim]",
+    )
+
+
+def tell(trace: Trace) -> None:
+    """How it was read, on standard error."""
+    typer.echo(trace.note, err=True)

@@ -1,0 +1,256 @@
+"""The formats of traces, and what a line of each says. Pure.
+
+    mooncake   JSON   timestamp (ms), input_length, output_length, hash_ids of 512 tokens
+    qwen       JSON   the same with seconds and 16 tokens; chat_id, parent_chat_id, turn, type
+    record     JSON   what --record writes: ms, and block_size in each line
+    prompts    JSON   prompt or messages; timestamp (ms) and max_tokens if known
+    azure      CSV    TIMESTAMP (a date), ContextTokens, GeneratedTokens
+    burstgpt   CSV    Timestamp (s), Model, Request tokens, Response tokens, ...
+
+The last two tell lengths only: nothing in them shares a prefix.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+MAX_TOKENS = 10_000_000
+"""Of a prompt or an answer: more than any model takes."""
+MAX_BLOCK_SIZE = 1 << 20
+MAX_TIME = 1e19
+"""Nanoseconds since 1970 are below it."""
+MASK = (1 << 64) - 1
+MAX_PRIORITY = (1 << 62) - 1
+
+
+class Format(StrEnum):
+    """See above."""
+
+    AUTO = "auto"
+    MOONCAKE = "mooncake"
+    QWEN = "qwen"
+    RECORD = "record"
+    PROMPTS = "prompts"
+    AZURE = "azure"
+    BURSTGPT = "burstgpt"
+
+
+class TimeUnit(StrEnum):
+    """Of timestamps."""
+
+    S = "s"
+    MS = "ms"
+    US = "us"
+    NS = "ns"
+
+    @property
+    def ns(self) -> int:
+        return {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}[self.value]
+
+
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
+OutputTokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+Timestamp = Annotated[float, msgspec.Meta(ge=0, le=MAX_TIME)]
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A request as its line tells it.
+
+    Attributes:
+        timestamp: in the unit of the trace; None where the line has none.
+        hashes: of blocks, the last one perhaps of a partial block.
+        block_size: 0 where the line does not say it.
+        random_ns: when it comes if it has no timestamp, from the start of the trace.
+    """
+
+    timestamp: float | None
+    input_tokens: int
+    output_tokens: int
+    hashes: tuple[int, ...] = ()
+    session: str = ""
+    priority: int = 0
+    block_size: int = 0
+    random_ns: int = 0
+
+
+Parser = Callable[[bytes], Row | None]
+"""A line to its request; None where it is one without prompt or answer.
+
+It raises ValueError, whose text says what is wrong with the line.
+"""
+
+
+class _Line(msgspec.Struct):
+    """With lengths and hashes, as JSON."""
+
+    timestamp: Timestamp
+    input_length: Tokens
+    output_length: OutputTokens
+    hash_ids: tuple[int, ...]
+    block_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_BLOCK_SIZE)] | None = None
+    session: str = ""
+    priority: Annotated[int, msgspec.Meta(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
+
+
+class _QwenLine(msgspec.Struct):
+    timestamp: Timestamp
+    input_length: OutputTokens
+    output_length: OutputTokens
+    hash_ids: tuple[int, ...] = ()
+
+
+_decode_any = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_qwen = msgspec.json.Decoder(_QwenLine).decode
+Kind = TypeVar("Kind")
+
+
+def told_by(line: bytes) -> Format:
+    """The format of a trace that begins with this line; Mooncake's where that is a guess.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if line.lstrip().startswith(b"{"):
+        return _told_by_fields(strictly(_decode_any, line))
+    for found, columns in _COLUMNS.items():
+        if set(columns) <= set(_cells(line)):
+            return found
+    raise ValueError(
+        "it is neither a JSON object nor the header of a CSV file of azure or burstgpt"
+    )
+
+
+def _told_by_fields(fields: Mapping[str, Any]) -> Format:
+    if "prompt" in fields or "messages" in fields:
+        return Format.PROMPTS
+    if "parent_chat_id" in fields:
+        return Format.QWEN
+    return Format.RECORD if "block_size" in fields else Format.MOONCAKE
+
+
+def parser(form: Format, first: bytes) -> Parser:
+    """What reads the lines of a format, other than prompts.
+
+    Args:
+        first: line of the trace: the header of a CSV.
+
+    Raises:
+        ValueError: the header lacks a column.
+    """
+    match form:
+        case Format.QWEN:
+            return _qwen
+        case Format.AZURE | Format.BURSTGPT:
+            return _Csv(form, first)
+        case _:
+            return _mooncake
+
+
+def strictly(decode: Callable[[bytes], Kind], line: bytes) -> Kind:
+    """A line of JSON as what `decode` makes of it.
+
+    Raises:
+        ValueError: it makes nothing of it.
+    """
+    try:
+        return decode(line)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error).replace("`$.", "`")) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _mooncake(line: bytes) -> Row:
+    told = strictly(_decode_line, line)
+    return Row(
+        told.timestamp,
+        told.input_length,
+        max(told.output_length, 1),
+        _named(told.hash_ids),
+        told.session,
+        told.priority,
+        told.block_size or 0,
+    )
+
+
+def _qwen(line: bytes) -> Row | None:
+    told = strictly(_decode_qwen, line)
+    if not told.input_length or not told.output_length:
+        return None
+    return Row(told.timestamp, told.input_length, told.output_length, _named(told.hash_ids))
+
+
+def _named(hashes: tuple[int, ...]) -> tuple[int, ...]:
+    """Names of 64 bits; longer ones are cut."""
+    if hashes and (min(hashes) < 0 or max(hashes) > MASK):
+        return tuple(block & MASK for block in hashes)
+    return hashes
+
+
+_COLUMNS = {
+    Format.AZURE: ("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
+    Format.BURSTGPT: ("Timestamp", "Request tokens", "Response tokens"),
+}
+
+
+class _Csv:
+    """Reads rows with the columns that a header names, in whatever order."""
+
+    def __init__(self, form: Format, header: bytes) -> None:
+        cells = _cells(header)
+        if missing := [name for name in _COLUMNS[form] if name not in cells]:
+            raise ValueError(
+                f"a CSV file of {form} begins with its header, and this has no {missing[0]}"
+            )
+        self._places = [cells.index(name) for name in _COLUMNS[form]]
+        self._time = _date if form is Format.AZURE else _seconds
+
+    def __call__(self, line: bytes) -> Row | None:
+        cells = _cells(line)
+        if len(cells) <= max(self._places):
+            raise ValueError(f"{len(cells)} columns are too few")
+        when, prompt, answer = (cells[place] for place in self._places)
+        timestamp, tokens, output = self._time(when), _count(prompt), _count(answer)
+        return Row(timestamp, tokens, output) if tokens and output else None
+
+
+def _cells(line: bytes) -> list[str]:
+    try:
+        text = line.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8") from error
+    return [cell.strip() for cell in next(csv.reader([text]))]
+
+
+def _date(text: str) -> float:
+    """Seconds since 1970; a date without zone is in UTC."""
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text[:40]!r} is no date") from error
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+
+
+def _seconds(text: str) -> float:
+    try:
+        time = float(text)
+    except ValueError as error:
+        raise ValueError(f"the timestamp {text[:40]!r} is no number") from error
+    if not 0 <= time <= MAX_TIME:
+        raise ValueError(f"the timestamp {text[:40]!r} is not between 0 and {MAX_TIME:g}")
+    return time
+
+
+def _count(text: str) -> int:
+    """Tokens; some tools write 12 as 12.0."""
+    digits = text.removesuffix(".0")
+    if not digits.isdecimal() or len(digits) > len(str(MAX_TOKENS)) or int(digits) > MAX_TOKENS:
+        raise ValueError(f"{text[:40]!r} is no number of tokens from 0 to {MAX_TOKENS}")
+    return int(digits)
