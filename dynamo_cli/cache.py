@@ -1,14 +1,147 @@
-"""Where the tool keeps what it may throw away and make again."""
+"""Where the tool keeps what it may throw away and make again, and where its libraries do."""
 
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from dynamo_cli.errors import ResourceError
+
+SHARED_MEMORY = "/dev/shm"
+HUB = "huggingface"
+MODELS = "models"
+OWN = "dynamo-llm"
 
 
 def cache_root() -> Path:
     """``$XDG_CACHE_HOME/dynamo-llm``; the default of the variable is ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says that a relative path there is to be ignored.
-    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    return root / "dynamo-llm"
+    return next(_bases(), Path("~", ".cache")) / OWN
+
+
+@contextmanager
+def usable() -> Iterator[str]:
+    """Caches can be written while this lasts, here and in all processes that are started.
+
+    They go to ``$XDG_CACHE_HOME``, to ``~/.cache``, or to a private folder that is removed at the
+    end. Libraries are told by their variables, where these are not set.
+
+    Yields:
+        what is wrong with the usual place, and where they are instead; empty when all is well.
+
+    Raises:
+        ResourceError: no folder at all can be written.
+    """
+    before = dict(os.environ)
+    try:
+        with ExitStack() as stack:
+            _name_user()
+            usual = next(_bases(), None)
+            base = next(filter(_writable, _bases()), None) or _private(stack)
+            if base != usual:
+                _move(base)
+            _keep_out_of_home(base)
+            yield _told(before, base) if base != usual else ""
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _bases() -> Iterator[Path]:
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    if named.startswith("/"):  # the XDG specification says to ignore others
+        yield Path(named)
+    if home := _home():
+        yield home / ".cache"
+
+
+def _home() -> Path | None:
+    """None: there is no such folder, or nobody knows which it is."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home if home.is_dir() else None
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be written there: only doing it tells, of full disks too."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+            probe.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _private(stack: ExitStack) -> Path:
+    for place in (None, SHARED_MEMORY):
+        try:
+            folder = tempfile.mkdtemp(prefix="dynamo-llm-", dir=place)
+        except OSError:
+            continue
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+    raise ResourceError(
+        "no folder can be written, not even a temporary one: set XDG_CACHE_HOME to one that can."
+    )
+
+
+def _move(base: Path) -> None:
+    """Let caches be there; what is in the usual place and can be read stays of use."""
+    former = cache_root() / MODELS
+    hub = Path(os.environ.get("XDG_CACHE_HOME") or former.parents[1]) / HUB
+    os.environ["XDG_CACHE_HOME"] = str(base)
+    if hub.is_dir():
+        os.environ.setdefault("HF_HOME", str(hub))
+    models = base / OWN / MODELS
+    models.mkdir(parents=True, exist_ok=True)
+    for folder in _folders(former):
+        if not (models / folder.name).exists():
+            (models / folder.name).symlink_to(folder)
+
+
+def _folders(parent: Path) -> list[Path]:
+    """Finished ones: those that are being built have an ending."""
+    try:
+        return [entry for entry in parent.iterdir() if entry.is_dir() and not entry.suffix]
+    except OSError:
+        return []
+
+
+def _keep_out_of_home(base: Path) -> None:
+    """Some libraries know no XDG, only the home."""
+    home = _home()
+    if home is not None and os.access(home, os.W_OK | os.X_OK):
+        return
+    if home is None:
+        os.environ["HOME"] = str(base)
+    os.environ.setdefault("XDG_CONFIG_HOME", str(base / "config"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(base / "triton"))
+    os.environ.setdefault("FLASHINFER_WORKSPACE_BASE", str(base))
+
+
+def _name_user() -> None:
+    """PyTorch names folders by the user, whom a container's uid need not have."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        if not any(map(os.environ.get, ("LOGNAME", "USER", "LNAME", "USERNAME"))):
+            os.environ["USER"] = f"uid{os.getuid()}"
+
+
+def _told(before: dict[str, str], base: Path) -> str:
+    named = [
+        f"{name}={before[name]}" if before.get(name) else f"{name} (not set)"
+        for name in ("XDG_CACHE_HOME", "HOME")
+    ]
+    return (
+        f"caches are in {base}: the usual place cannot be written ({', '.join(named)}). "
+        "Set XDG_CACHE_HOME to a folder that can be, so that they stay."
+    )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from dynamo_cli import cache
 from dynamo_cli.cli import plan
 from dynamo_cli.cli.machine import read_machine
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
@@ -43,6 +44,11 @@ def serve(typed: Typed, ui: str) -> int:
     Returns:
         the exit code.
     """
+    with cache.usable() as moved:
+        return _serve(typed, ui, moved)
+
+
+def _serve(typed: Typed, ui: str, moved: str) -> int:
     from dynamo_cli import supervisor  # noqa: PLC0415 - a dry run needs none of it
 
     config = resolve(typed, read_machine())
@@ -50,7 +56,7 @@ def serve(typed: Typed, ui: str) -> int:
     if dashboard or ui == NONE:
         config = replace(config, frontend=replace(config.frontend, access_log=False))
     plain = _plain_view(typed, ui)
-    for warning in warnings(typed):
+    for warning in (*filter(None, [moved]), *warnings(typed)):
         plain.notice("WARNING", warning)
     try:
         config = _with_model(config, plain, bars=dashboard)

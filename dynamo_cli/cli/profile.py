@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from dynamo_cli import cache
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.errors import ChildFailed, UsageError, error_class
 
@@ -53,13 +54,20 @@ def profile(
     Takes the options of serving: [b]dynamo-llm profile --model demo --max-num-seqs 64[/b]. One
     engine is loaded and measured, with nothing else around it.
     """
+    with cache.usable() as moved:
+        if moved:
+            typer.echo(moved, err=True)
+        _profile_engine(context.args, output, seconds, force=force)
+
+
+def _profile_engine(args: list[str], output: Path | None, seconds: float, *, force: bool) -> None:
     import msgspec  # noqa: PLC0415 - the help needs none of it
     from rich.console import Console  # noqa: PLC0415
 
     from dynamo_cli.engines.mock import fit  # noqa: PLC0415
     from dynamo_cli.engines.vllm.measure import Plan  # noqa: PLC0415
 
-    config = _engine(context.args)
+    config = _engine(args)
     file = output or Path(f"{Path(config.model).name}.json")
     if file.exists() and not force:
         raise UsageError(f"{file} is there already; --force overwrites it, --output names another.")

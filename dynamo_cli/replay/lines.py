@@ -70,7 +70,7 @@ def _unpacked(path: Path, raw: io.BufferedReader) -> IO[bytes]:
     # A pipe can neither go back nor be opened twice: what is looked at here is read again later.
     magic = raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
     if magic.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=raw)
+        return io.BufferedReader(gzip.GzipFile(fileobj=raw))
     for other, program in _OTHERS.items():
         if magic.startswith(other):
             raise UsageError(

@@ -83,6 +83,7 @@ class Facts:
         gpus: every one that the driver names, whatever build of vLLM is installed.
         cpu_flags: of the first core.
         shm_free_bytes: in ``/dev/shm``; None without it.
+        caches: where they go; then `cache_problem` says why not to the usual place.
         open_files: that this process may have.
         environment: variables that engines read.
         compiler: one for C++ is installed.
@@ -100,6 +101,8 @@ class Facts:
     cpu_flags: frozenset[str] = frozenset()
     total_bytes: int = 0
     shm_free_bytes: int | None = None
+    caches: str = ""
+    cache_problem: str = ""
     open_files: int = 0
     environment: dict[str, str] = field(default_factory=dict)
     compiler: bool = True

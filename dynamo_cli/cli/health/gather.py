@@ -18,6 +18,7 @@ from pathlib import Path
 
 import typer
 
+from dynamo_cli import cache
 from dynamo_cli.cli import app, settings
 from dynamo_cli.cli.health.facts import (
     Facts,
@@ -51,6 +52,11 @@ TITLE = "dynamo-llm: "
 
 def gather(context: typer.Context) -> Facts:
     """All of it, for these options of serving; takes as long as the import of vLLM."""
+    with cache.usable() as moved:
+        return _gather(context, moved)
+
+
+def _gather(context: typer.Context, moved: str) -> Facts:
     typed = app.typed_of(context)
     machine, machine_problem = _machine()
     plan, plan_problem = _plan(typed, machine)
@@ -65,6 +71,8 @@ def gather(context: typer.Context) -> Facts:
         cpu_flags=_cpu_flags(),
         total_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         shm_free_bytes=_free_bytes("/dev/shm"),
+        caches=str(cache.cache_root()),
+        cache_problem=moved,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         compiler=any(shutil.which(name) for name in ("g++", "clang++", "c++")),

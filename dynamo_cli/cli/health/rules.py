@@ -267,6 +267,15 @@ def files(facts: Facts) -> Iterator[Finding]:
         yield _ok("open files", text)
 
 
+def caches(facts: Facts) -> Iterator[Finding]:
+    """Without them a model is fetched, and kernels are compiled, at each start."""
+    if facts.cache_problem:
+        remedy = "set XDG_CACHE_HOME to a folder that can be written and that stays"
+        yield _warn("caches", facts.cache_problem.partition(". Set ")[0], remedy)
+    elif facts.caches:
+        yield _ok("caches", facts.caches)
+
+
 def port(facts: Facts) -> Iterator[Finding]:
     where = f"{facts.host}:{facts.port}"
     if facts.port_problem:
@@ -375,6 +384,6 @@ def _size(size: int) -> str:
 
 RULES: tuple[Rule, ...] = (
     *(python, builds, trial, variables, compiler),
-    *(gpus, cpu, memory, shared_memory, files, port, stale),
+    *(gpus, cpu, memory, shared_memory, files, caches, port, stale),
     *(plan, model),
 )

@@ -1,0 +1,147 @@
+"""Homes that cannot be written: where caches go then, and that nothing of them stays."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from dynamo_cli import cache
+from dynamo_cli.errors import ResourceError
+from tests.support.server import COMMAND, Server
+
+UID = 12345
+READ_ALL = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+"""Python itself may be in a home of root's."""
+AS_NOBODY = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *READ_ALL)
+
+NOWHERE = "/proc/nowhere"
+"""Nobody can make this, not even root."""
+
+VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME", "HF_HOME", "TRITON_CACHE_DIR", "USER")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """For temporary folders; there is no variable that says another place."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", NOWHERE)
+    return folder
+
+
+def test_the_usual_place_is_taken_without_a_word(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    before = dict(os.environ)
+    with cache.usable() as moved:
+        assert (moved, os.environ) == ("", before)
+        assert cache.cache_root() == home / ".cache" / "dynamo-llm"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new"))
+    with cache.usable() as moved:
+        assert moved == ""
+        assert cache.cache_root() == tmp_path / "new" / "dynamo-llm"
+    assert not list(place.iterdir())
+
+
+def test_without_a_home_caches_are_private_and_go(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", NOWHERE)
+    before = dict(os.environ)
+    with cache.usable() as moved:
+        (private,) = place.iterdir()
+        assert f"caches are in {private}" in moved
+        assert "XDG_CACHE_HOME=/proc/nowhere, HOME=/proc/nowhere" in moved
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+        assert cache.cache_root().is_relative_to(private)
+        told = {os.environ[name] for name in ("HOME", "XDG_CONFIG_HOME", "TRITON_CACHE_DIR")}
+        assert all(Path(value).is_relative_to(private) for value in told)
+    assert not list(place.iterdir())
+    assert os.environ == before
+
+
+def test_a_home_comes_before_a_private_folder(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", NOWHERE)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with cache.usable() as moved:
+        assert cache.cache_root() == tmp_path / ".cache" / "dynamo-llm"
+        assert f"caches are in {tmp_path}/.cache" in moved
+    assert not list(place.iterdir())
+
+
+def test_models_that_can_only_be_read_stay_of_use(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = tmp_path / "home" / ".cache"
+    (usual / "huggingface" / "hub").mkdir(parents=True)
+    for name in ("tiny-1", "other-1.work"):
+        (usual / "dynamo-llm" / "models" / name).mkdir(parents=True)
+    (usual / "dynamo-llm" / "models" / "tiny-1" / "config.json").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(cache, "_writable", lambda folder: False)
+    with cache.usable():
+        models = cache.cache_root() / "models"
+        assert [folder.name for folder in models.iterdir()] == ["tiny-1"]
+        assert (models / "tiny-1" / "config.json").exists()
+        assert os.environ["HF_HOME"] == str(usual / "huggingface")
+    assert (usual / "dynamo-llm" / "models" / "tiny-1" / "config.json").exists()
+    assert not list(place.iterdir())
+
+
+def test_users_without_a_name_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with cache.usable():
+        assert os.environ["USER"] == f"uid{os.getuid()}"
+    monkeypatch.setenv("LOGNAME", "me")
+    with cache.usable():
+        assert "USER" not in os.environ
+
+
+def test_where_nothing_can_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", NOWHERE)
+    monkeypatch.setattr(cache, "SHARED_MEMORY", NOWHERE)
+    with pytest.raises(ResourceError, match="set XDG_CACHE_HOME"), cache.usable():
+        pass
+
+
+class Nobody(Server):
+    """Started by a uid without a name."""
+
+    command = (*AS_NOBODY, sys.executable, COMMAND)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+@pytest.mark.parametrize("home", ["/nonexistent", "/"])
+def test_it_serves_without_a_home(home: str, tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="dynamo-test-", dir="/tmp"))
+    folder.chmod(0o777)
+    try:
+        variables = {"HOME": home, "TMPDIR": str(folder), "USER": "", "LOGNAME": ""}
+        with Nobody("--engine", "mock", environment=variables) as server:
+            assert f"caches are in {folder}/dynamo-llm-" in server.log
+            assert [*folder.glob("dynamo-llm-*/dynamo-llm/models/tiny-1/config.json")]
+        assert not list(folder.iterdir())
+    finally:
+        shutil.rmtree(folder)
