@@ -230,6 +230,15 @@ def test_troubles_with_gpus(changes: dict[str, Any], level: Level, says: str) ->
     assert [finding for finding in findings if finding.level is level and says in finding.message]
 
 
+def test_caches_that_do_not_stay_are_a_warning() -> None:
+    told = "caches are in /tmp/x: the usual place cannot be written. Set XDG_CACHE_HOME"
+    (finding,) = bad(replace(WELL, caches="/tmp/x", cache_problem=told))
+    assert (finding.level, finding.check) == (WARN, "caches")
+    assert finding.message == told.partition(". ")[0]
+    assert "XDG_CACHE_HOME" in finding.remedy
+    assert bad(replace(WELL, caches="/home/me/.cache")) == []
+
+
 def test_engines_of_several_gpus_need_shared_memory() -> None:
     two = replace(CPU, gpus=(*ON_GPU.gpus, Gpu(Device("1", "b"))))
     facts = replace(ON_GPU, machine=two, plan=plan(two, worker_tp=2))
