@@ -167,16 +167,24 @@ class Supervisor:
             self._start_missing(engines=True)
         if child.process.role is Role.WORKER and phase is Phase.PROBING:
             self._probe(child)
-        if child.process == FRONTEND and phase is Phase.READY:
+        if phase is Phase.READY and child.process.role in (Role.FRONTEND, Role.PROCESSOR):
             for worker in self._alive():
                 if worker.phase is Phase.PROBING:
                     self._probe(worker)
         self._publish()
 
     def _probe(self, worker: Child) -> None:
-        """Ready is what the frontend has seen one token of."""
+        """Ready is what the frontend has seen one token of.
+
+        Its time runs from here, so it must not be that of a processor's start.
+        """
         frontend = self._children[FRONTEND]
-        if frontend.phase is Phase.READY:
+        passes = any(
+            child.phase is Phase.READY
+            for child in self._alive()
+            if child.process.role is Role.PROCESSOR
+        )
+        if frontend.phase is Phase.READY and passes:
             frontend.control.send(Probe(worker.process.index))
 
     def _on_probe(self, worker: Child, error: str) -> None:
