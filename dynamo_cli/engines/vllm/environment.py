@@ -37,6 +37,13 @@ def prepare(config: EngineConfig) -> None:
         values["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     for name, value in values.items():
         os.environ.setdefault(name, value)
+    _forget_services()
+
+
+def _forget_services() -> None:
+    """Kubernetes tells of a Service named ``vllm`` in a variable that vLLM takes for a port."""
+    if "://" in os.environ.get("VLLM_PORT", ""):
+        del os.environ["VLLM_PORT"]
 
 
 @contextmanager
