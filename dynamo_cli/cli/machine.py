@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dynamo_cli.errors import ResourceError
+from dynamo_cli.optional import cores_of_this_process
 
 MIB = 1024 * 1024
 BUSY_BYTES = 1024 * MIB
@@ -65,7 +66,7 @@ def read_machine() -> Machine:
         )
     gpus = () if _has_cpu_build() else visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     nixl = find_spec("nixl") is not None
-    return Machine(len(os.sched_getaffinity(0)), _available_bytes(), gpus, nixl)
+    return Machine(len(cores_of_this_process()), _available_bytes(), gpus, nixl)
 
 
 def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:

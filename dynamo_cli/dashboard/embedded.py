@@ -100,6 +100,10 @@ class Embedded:
 
     # -- the supervisor's view -----------------------------------------------------------------
 
+    @property
+    def lost_lines(self) -> int:
+        return self._plain.lost_lines
+
     def processes(self, table: Sequence[ProcessState]) -> None:
         now = time.monotonic_ns()
         self._fold.apply(Table([process_view(state, now) for state in table]), time.time())
@@ -132,9 +136,6 @@ class Embedded:
                 (said for said in self._said if said[0] >= oldest), maxlen=LAST_WORDS
             )
         self._app.exit()
-
-    def close(self) -> None:
-        self._plain.close()
 
 
 def _here(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections import deque
 from collections.abc import Iterable
@@ -74,6 +75,16 @@ _HINTS = {
     signal.SIGABRT: "native code gave up",
     signal.SIGBUS: "memory that could not be had",
 }
+
+
+def start_hint(error: OSError) -> str:
+    """What to do when the system does not let a child start."""
+    if error.errno in _LIMITS:
+        return "See what this user may have (ulimit -n, ulimit -u) and what memory is left."
+    return "It needs memfd_create, eventfd2, socketpair and clone, which a sandbox may refuse."
+
+
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
 def describe_exit(exit_code: int) -> str:
