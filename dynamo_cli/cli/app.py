@@ -136,6 +136,8 @@ def run() -> NoReturn:
     # The first process of a container gets no signal that it does not ask for.
     signal.signal(signal.SIGTERM, _on_sigterm)
     terminal.settle()
+    if terminal.leave_lost_folder():
+        terminal.say_last(f"{PROGRAM}: the working directory is gone: relative paths begin at /")
     args = sys.argv[1:]
     try:
         if args and not args[0].startswith("-"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from pathlib import Path
 from typing import IO
 
 from dynamo_cli.outlet import Outlet
@@ -28,6 +29,20 @@ def settle() -> None:
             setattr(sys, f"__{name}__", stream)
         if mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def leave_lost_folder() -> bool:
+    """Go to / when the working directory is gone: nothing can start a Python process there.
+
+    Returns:
+        whether that was so.
+    """
+    try:
+        Path.cwd()
+    except OSError:
+        os.chdir("/")
+        return True
+    return False
 
 
 def _nothing(descriptor: int, mode: str) -> IO[str]:

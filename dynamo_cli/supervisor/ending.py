@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
@@ -12,6 +13,21 @@ from dynamo_cli.supervisor.retirement import NOT_LISTENING, Work
 from dynamo_cli.topology import Role
 
 STOP_TIMEOUT_S = 5.0
+ECHO_S = 0.5
+
+
+class Signals:
+    """Tells a signal from its own echo: `timeout` sends SIGTERM to a process and to its group."""
+
+    def __init__(self) -> None:
+        self._term_s = -ECHO_S
+
+    def is_echo(self, number: signal.Signals, now_s: float) -> bool:
+        """It is the one that has come just now, again."""
+        if number != signal.SIGTERM:
+            return False
+        before_s, self._term_s = self._term_s, now_s
+        return now_s - before_s < ECHO_S
 
 
 async def until_forced(work: Work, forced: asyncio.Event) -> None:

@@ -15,7 +15,6 @@ from dynamo_cli.errors import (
     InternalError,
     NotReady,
     ResourceError,
-    error_class,
 )
 from dynamo_cli.messages import (
     AdaptersChanged,
@@ -43,7 +42,14 @@ from dynamo_cli.supervisor.logs import Line
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.scaling import rescaled
 from dynamo_cli.supervisor.telling import Telling
-from dynamo_cli.supervisor.verdict import Restarts, Verdict, describe_exit, judge, start_hint
+from dynamo_cli.supervisor.verdict import (
+    Restarts,
+    Verdict,
+    describe_exit,
+    failure_of,
+    judge,
+    start_hint,
+)
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import ProcessId, Role
 
@@ -71,6 +77,7 @@ class Supervisor:
         self._telling = Telling(view, lambda: self._children.get(FRONTEND))
         self._retirements = Retirements(config.drain_timeout_s, ending.STOP_TIMEOUT_S)
         self._has_served = False
+        self._signals = ending.Signals()
         self._stopping = False
         self._background = Background(self._on_bug)
 
@@ -94,7 +101,7 @@ class Supervisor:
         self._drained = asyncio.Event()
         self._background.watch(loop)
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
         orphans.adopt(loop, lambda: {child.pid for child in self._alive()})
         with self._telling.of_loggers():
             failure = await self._until_the_end()
@@ -166,7 +173,8 @@ class Supervisor:
         before = self._children.get(process)
         next_step = self._restart_later(before, why) if before is not None else None
         self._telling.notice("ERROR", f"{process.name}: {why}")
-        self._say(next_step)
+        if next_step is not None:
+            self._telling.notice(*next_step)
 
     def _alive(self) -> Iterator[Child]:
         return (child for child in self._children.values() if child.alive)
@@ -257,18 +265,15 @@ class Supervisor:
             self._start_workers()  # it may be wanted again
             self._telling.notice("INFO", f"{child.process.name} has ended ({how})")
         elif not self._has_served:
-            self._give_up(_failure_of(child, how))
+            self._give_up(failure_of(child.process.name, child.failure, how))
             if child.failure is None:
                 self._telling.death(child, how)
         else:
             next_step = self._restart_later(child, how)
             self._telling.death(child, how)
-            self._say(next_step)
+            if next_step is not None:
+                self._telling.notice(*next_step)
         self._publish()
-
-    def _say(self, notice: tuple[str, str] | None) -> None:
-        if notice is not None:
-            self._telling.notice(*notice)
 
     def _restart_later(self, child: Child, how: str) -> tuple[str, str] | None:
         """See to it that it starts again; what there is to say of that: level and text."""
@@ -372,8 +377,10 @@ class Supervisor:
 
     # -- ending ----------------------------------------------------------------------------
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: signal.Signals) -> None:
         """The first asks, the second insists."""
+        if self._signals.is_echo(number, time.monotonic()):
+            return
         if self._end.done():
             self._forced.set()
             self._telling.notice("WARNING", "stopping at once")
@@ -398,11 +405,3 @@ class Supervisor:
             await asyncio.wait_for(self._drained.wait(), timeout_s + DRAIN_GRACE_S)
         except TimeoutError:
             self._telling.notice("WARNING", "the frontend did not finish in time")
-
-
-def _failure_of(child: Child, how: str) -> DynamoError:
-    """Why the tool cannot start, in one message."""
-    if child.failure is not None:
-        name, message = child.failure
-        return error_class(name)(message)
-    return ChildFailed(f"{child.process.name} ended while it started ({how}); its log is above.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dynamo_cli.config import RestartPolicy
+from dynamo_cli.errors import ChildFailed, DynamoError, error_class
 from dynamo_cli.messages import Phase, ProcessState
 from dynamo_cli.topology import Role
 
@@ -75,6 +76,13 @@ _HINTS = {
     signal.SIGABRT: "native code gave up",
     signal.SIGBUS: "memory that could not be had",
 }
+
+
+def failure_of(name: str, failure: tuple[str, str] | None, how: str) -> DynamoError:
+    """Why the tool cannot start, in one message; see `Child.failure`."""
+    if failure is not None:
+        return error_class(failure[0])(failure[1])
+    return ChildFailed(f"{name} ended while it started ({how}); its log is above.")
 
 
 def start_hint(error: OSError) -> str:

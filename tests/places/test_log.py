@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.places.small import tree
+from tests.places.small import COMMAND, tree
 from tests.support.server import wait_until
 from tests.support.tree import FLOOD
 
@@ -86,6 +86,14 @@ def test_a_child_that_never_stops_talking_holds_up_nobody() -> None:
         began = time.monotonic()
         assert running.stop() == 0
         assert time.monotonic() - began < 15
+
+
+def test_timeout_asks_and_does_not_insist() -> None:
+    """It sends its signal to the process and to its group."""
+    command = ["timeout", "--preserve-status", "4", *COMMAND]
+    done = subprocess.run(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False)
+    assert b"stopping at once" not in done.stderr
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("count", [1, 2])

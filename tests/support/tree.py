@@ -18,6 +18,7 @@ from dynamo_cli import topology
 from dynamo_cli.cli import terminal
 from dynamo_cli.cli.views import PlainView, outlet
 from dynamo_cli.config import EngineConfig, FrontendConfig, RouterConfig, ServeConfig
+from dynamo_cli.errors import DynamoError
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages import (
     Drain,
@@ -90,6 +91,9 @@ def run(*words: str) -> int:
 
         view = Embedded(plain)
         return asyncio.run(view.beside(supervisor.serve(plan(), view)))
+    except DynamoError as error:
+        plain.notice("ERROR", error.message)
+        return error.exit_code
     finally:
         out.close()
 
