@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ from typing import Any, NoReturn, cast
 import typer
 from typer.core import TyperCommand
 
-from dynamo_cli.cli import commands, flags, settings
+from dynamo_cli.cli import commands, flags, settings, terminal
 from dynamo_cli.cli.resolve import Typed
 from dynamo_cli.errors import DynamoError, UsageError
 
 PROGRAM = "dynamo-llm"
 INTERRUPTED = 130
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)
+"""What a stream says that takes nothing any more."""
+
 HELP = ["--help", "-h"]
 
 TYPED = frozenset(field.name for field in fields(Typed))
@@ -131,6 +135,9 @@ def run() -> NoReturn:
     """Parse, act, and turn every failure into one line and an exit code."""
     # The first process of a container gets no signal that it does not ask for.
     signal.signal(signal.SIGTERM, _on_sigterm)
+    terminal.settle()
+    if terminal.leave_lost_folder():
+        terminal.say_last(f"{PROGRAM}: the working directory is gone: relative paths begin at /")
     args = sys.argv[1:]
     try:
         if args and not args[0].startswith("-"):
@@ -143,6 +150,12 @@ def run() -> NoReturn:
         _fail(error.format_message().replace("Value error, ", ""), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.errno not in UNWRITTEN or error.filename is not None:
+            raise
+        _cannot_write(error)
+    if (unwritten := terminal.leave_output()) is not None:
+        _cannot_write(unwritten)
     sys.exit(code)
 
 
@@ -169,7 +182,15 @@ def _on_sigterm(number: int, frame: object) -> NoReturn:
     sys.exit(128 + number)
 
 
+def _cannot_write(error: OSError) -> NoReturn:
+    """Standard output takes nothing any more; a reader that has left knows so itself."""
+    terminal.leave_output()
+    if isinstance(error, BrokenPipeError):
+        sys.exit(1)
+    _fail(f"cannot write to standard output: {(error.strerror or str(error)).lower()}.", 1)
+
+
 def _fail(message: str, code: int) -> NoReturn:
     if message:  # none after the help that a group without a command shows
-        typer.echo(f"{PROGRAM}: error: {' '.join(message.split())}", err=True)
+        terminal.say_last(f"{PROGRAM}: error: {' '.join(message.split())}")
     sys.exit(code)

@@ -16,7 +16,7 @@ from dynamo_cli.cli import plan
 from dynamo_cli.cli.machine import read_machine
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
 from dynamo_cli.cli.terminal import is_interactive
-from dynamo_cli.cli.views import FORMS, NullView, PlainView
+from dynamo_cli.cli.views import FORMS, NullView, Out, PlainView, outlet
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.models import catalog
 
@@ -55,7 +55,8 @@ def _serve(typed: Typed, ui: str, moved: str) -> int:
     dashboard = wants_dashboard(ui, is_interactive(), as_json=typed.log_format == JSON)
     if dashboard or ui == NONE:
         config = replace(config, frontend=replace(config.frontend, access_log=False))
-    plain = _plain_view(typed, ui)
+    out = outlet(sys.stderr, FORMS[typed.log_format])
+    plain = _plain_view(typed, ui, out)
     for warning in (*filter(None, [moved]), *warnings(typed)):
         plain.notice("WARNING", warning)
     try:
@@ -66,20 +67,24 @@ def _serve(typed: Typed, ui: str, moved: str) -> int:
             raise
         plain.notice("ERROR", error.message)  # who reads objects has no use for another line
         return error.exit_code
+    finally:
+        out.close()
 
 
 def plan_with_model(typed: Typed) -> ServeConfig:
     """The plan with the model's files in place; fetching them shows on standard error."""
     config = resolve(typed, read_machine())
     terminal = sys.stderr.isatty()
-    return _with_model(config, PlainView(sys.stderr), bars=terminal)
+    out = outlet(sys.stderr)
+    try:
+        return _with_model(config, PlainView(out), bars=terminal)
+    finally:
+        out.close()
 
 
-def _plain_view(typed: Typed, ui: str) -> PlainView:
+def _plain_view(typed: Typed, ui: str, out: Out) -> PlainView:
     form = FORMS[typed.log_format]
-    return (
-        NullView(sys.stderr, form) if ui == NONE else PlainView(sys.stderr, typed.log_level, form)
-    )
+    return NullView(out, form) if ui == NONE else PlainView(out, typed.log_level, form)
 
 
 def wants_dashboard(ui: str, terminal: bool, *, as_json: bool) -> bool:

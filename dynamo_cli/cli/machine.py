@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.gpus import Gpu, read_gpus, visible
+from dynamo_cli.optional import cores_of_this_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def read_machine() -> Machine:
         )
     gpus = () if _has_cpu_build() else visible(read_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     nixl = find_spec("nixl") is not None
-    return Machine(len(os.sched_getaffinity(0)), _available_bytes(), gpus, nixl)
+    return Machine(len(cores_of_this_process()), _available_bytes(), gpus, nixl)
 
 
 def _has_cpu_build() -> bool:

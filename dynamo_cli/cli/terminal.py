@@ -1,11 +1,72 @@
-"""Whether somebody sits in front of this."""
+"""The three standard streams: whether somebody sits in front of them, and what they take."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from pathlib import Path
+from typing import IO
+
+from dynamo_cli.outlet import Outlet
 
 DUMB = "dumb"
+STREAMS = {"stdin": "r", "stdout": "w", "stderr": "w"}
+"""By descriptor, with their modes."""
+
+
+def settle() -> None:
+    """Whatever this was started with, there are three streams, and they take any text.
+
+    Where one was closed (``<&-``), the next file or socket would get its descriptor, and children
+    would write their output into it. What an encoding lacks is replaced.
+    """
+    for descriptor, (name, mode) in enumerate(STREAMS.items()):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = _nothing(descriptor, mode)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+        if mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def leave_lost_folder() -> bool:
+    """Go to / when the working directory is gone: nothing can start a Python process there.
+
+    Returns:
+        whether that was so.
+    """
+    try:
+        Path.cwd()
+    except OSError:
+        os.chdir("/")
+        return True
+    return False
+
+
+def _nothing(descriptor: int, mode: str) -> IO[str]:
+    """/dev/null, at this descriptor if that is still free: the lowest free one is taken first."""
+    opened = os.open(os.devnull, os.O_RDWR)
+    os.set_inheritable(opened, opened == descriptor)
+    return os.fdopen(opened, mode, encoding="utf-8")
+
+
+def say_last(text: str) -> None:
+    """A last line on standard error; who does not read it does not hold up the end."""
+    outlet = Outlet(sys.stderr, lambda _: "")
+    outlet.write(text + "\n")
+    outlet.close()
+
+
+def leave_output() -> OSError | None:
+    """Write what standard output holds back; else why not, and the interpreter will not try."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
 
 
 def is_interactive() -> bool:

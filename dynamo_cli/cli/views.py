@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import orjson
 
 from dynamo_cli.messages import ProcessState
+from dynamo_cli.outlet import Outlet
 from dynamo_cli.supervisor.view import OWN_NAME
 
 ACCESS = "request"
@@ -43,6 +44,28 @@ def json_line(name: str, level: str, text: str, fields: str = "{}") -> str:
 FORMS: dict[str, Form] = {"text": line, "json": json_line}
 
 
+class Out(Protocol):
+    """Takes text and never waits or fails.
+
+    Attributes:
+        lost: pieces of text that were not written.
+    """
+
+    lost: int
+
+    def write(self, text: str, /) -> None: ...
+
+
+def outlet(stream: TextIO, form: Form = line) -> Outlet:
+    """For lines of this form."""
+    return Outlet(stream, lambda missing: form(OWN_NAME, "WARNING", _missing(missing), "{}") + "\n")
+
+
+def _missing(count: int) -> str:
+    lines = "a line of this log is" if count == 1 else f"{count} lines of this log are"
+    return f"{lines} missing here: nobody read it, or it could not be written"
+
+
 class PlainView:
     """One line for everything: for logs, pipes and people who like it quiet.
 
@@ -51,7 +74,7 @@ class PlainView:
         form: how a line looks.
     """
 
-    def __init__(self, out: TextIO, log_level: str | None = None, form: Form = line) -> None:
+    def __init__(self, out: Out, log_level: str | None = None, form: Form = line) -> None:
         self._out = out
         self._level = _number(log_level or "INFO")
         self._log_level = _number(log_level or "WARNING")
@@ -81,22 +104,24 @@ class PlainView:
     def ending(self) -> None:
         """All was said when it happened."""
 
-    def close(self) -> None:
-        """Nothing is held."""
+    @property
+    def lost_lines(self) -> int:
+        return self._out.lost
 
     def _say(self, name: str, level: str, text: str, fields: str = "{}") -> None:
         if _number(level) >= self._level:
             self._print(name, level, text, fields)
 
     def _print(self, name: str, level: str, text: str, fields: str = "{}") -> None:
+        # Words of a command line can hold bytes that are no text.
+        text = text.encode(errors="replace").decode()
         self._out.write(self._form(name, level, text, fields) + "\n")
-        self._out.flush()
 
 
 class NullView(PlainView):
     """Errors only."""
 
-    def __init__(self, out: TextIO, form: Form = line) -> None:
+    def __init__(self, out: Out, form: Form = line) -> None:
         super().__init__(out, "ERROR", form)
 
 

@@ -10,12 +10,15 @@ from typing import Any
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding
+from textual.driver import Driver
+from textual.drivers.linux_driver import LinuxDriver
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Input
 
 from dynamo_cli.dashboard.draw import details, overview
 from dynamo_cli.dashboard.draw.tables import Worker
 from dynamo_cli.dashboard.draw.trends import SPANS_S
+from dynamo_cli.dashboard.driver import SteadyDriver
 from dynamo_cli.dashboard.events import Event
 from dynamo_cli.dashboard.model import Board, Fold, Row
 from dynamo_cli.dashboard.screens.confirm import Confirm
@@ -353,6 +356,11 @@ class Dashboard(App[None]):
         yield SystemCommand("Picture", "write the screen to an SVG file", self.action_write_picture)
         yield SystemCommand("Help", "all keys", self.action_help)
         yield SystemCommand("Quit", "leave the dashboard", self.action_leave)
+
+    def get_driver_class(self) -> type[Driver]:
+        """What draws: a terminal, unless a page of --web does."""
+        found = super().get_driver_class()
+        return SteadyDriver if found is LinuxDriver else found
 
     def _handle_exception(self, error: Exception) -> None:
         """End, and leave it to whoever runs this to say why; on one line."""

@@ -23,6 +23,9 @@ from dynamo_cli.telemetry.processes import process_view
 from dynamo_cli.topology import Role
 
 LAST_WORDS = 200
+CLOSE_S = 5.0
+"""How long the end waits for the dashboard's."""
+
 FRESH_S = 5.0
 """Of what was said before the end: no older line belongs to it."""
 
@@ -48,7 +51,7 @@ class Embedded:
         )
         self._said: deque[tuple[float, Callable[[], None]]] = deque(maxlen=LAST_WORDS)
         self._number = 0
-        self._served = self._open = False
+        self._served = self._open = self._ending = False
 
     async def beside(self, serving: Coroutine[Any, Any, int]) -> int:
         """Run the dashboard until the server has ended; whatever happens to it, serving goes on.
@@ -63,8 +66,9 @@ class Embedded:
         try:
             return await serving
         finally:
+            self._ending = True
             self._app.exit()
-            await asyncio.wait([dashboard])
+            await asyncio.wait([dashboard], timeout=CLOSE_S)
 
     def _closed(self, dashboard: asyncio.Task[None]) -> None:
         """The terminal is as it was: say what is left to say."""
@@ -77,6 +81,8 @@ class Embedded:
         failure = self._app.failure or (None if dashboard.cancelled() else dashboard.exception())
         if failure is not None:
             self._plain.notice("ERROR", f"the dashboard failed ({where(failure)}); serving goes on")
+        elif not self._ending:
+            self._plain.notice("WARNING", "the dashboard has ended; serving goes on")
 
     async def _follow(self) -> AsyncIterator[Event]:
         """The frontend's stream, once there is a frontend; log lines come from here already."""
@@ -99,6 +105,10 @@ class Embedded:
         self._fold.apply(Lines(lines), now)
 
     # -- the supervisor's view -----------------------------------------------------------------
+
+    @property
+    def lost_lines(self) -> int:
+        return self._plain.lost_lines
 
     def processes(self, table: Sequence[ProcessState]) -> None:
         now = time.monotonic_ns()
@@ -131,10 +141,8 @@ class Embedded:
             self._said = deque(
                 (said for said in self._said if said[0] >= oldest), maxlen=LAST_WORDS
             )
+        self._ending = True
         self._app.exit()
-
-    def close(self) -> None:
-        self._plain.close()
 
 
 def _here(url: str) -> str:

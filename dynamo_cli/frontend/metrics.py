@@ -161,6 +161,11 @@ def _tree(snapshot: Snapshot) -> Iterator[Metric]:
         depths.add_metric([peer], depth)
     yield depths
     yield _counter("refused_sends", "Messages a full link refused.", "process", _refused(snapshot))
+    yield CounterMetricFamily(
+        "dynamo_llm_unwritten_log_lines",
+        "Lines of the command's own output that nobody read or no disk took.",
+        snapshot.unwritten_log_lines,
+    )
     unrouted = [(str(one), count) for one, count in snapshot.unrouted_requests.items()]
     yield _counter("unrouted_requests", "Placed without the router.", "processor", unrouted)
 

@@ -84,7 +84,9 @@ class Control:
             except BlockingIOError:
                 break
             except ConnectionResetError:
-                packet, ancillary = b"", []
+                # The other end has closed with something unread. The kernel says so once and
+                # before all else; what was sent until then comes after it.
+                continue
             if not packet:
                 self.closed = True
                 break

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.ring import HEADER_BYTES, Ring, format_memory
+from dynamo_cli.optional import may_fail
 from dynamo_cli.topology import ProcessId
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024
@@ -45,7 +46,8 @@ def create_ring(capacity_bytes: int, name: str) -> RingFds:
     os.ftruncate(memory, HEADER_BYTES + capacity_bytes)
     format_memory(memory)
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
+    with may_fail("fcntl(F_ADD_SEALS)", "a broken process could shrink the memory of a link"):
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
     flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
     return RingFds(memory, os.eventfd(0, flags), os.eventfd(0, flags))
 

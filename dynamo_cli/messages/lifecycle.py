@@ -164,10 +164,12 @@ class Logged(Message, frozen=True):
 
     Attributes:
         dropped: lines that were never sent because too many came at once.
+        unwritten: lines of the supervisor's own output that nobody read or that no disk took.
     """
 
     lines: list[LogLine]
     dropped: int
+    unwritten: int = 0
 
 
 # -- child -> supervisor, over the control socket --------------------------------------------

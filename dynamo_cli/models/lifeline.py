@@ -5,21 +5,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import runpy
 import signal
 import subprocess
 import sys
 
-PR_SET_PDEATHSIG = 1
+from dynamo_cli.optional import die_with_parent
+
 # -P keeps the current directory, and whatever modules lie there, off the import path.
 PYTHON = (sys.executable, "-P")
 
 
 def die_with(parent_pid: int, sent: signal.Signals) -> None:
     """Have the kernel send `sent` to this process when its parent ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, sent)
+    die_with_parent(sent)
     if os.getppid() != parent_pid:  # it ended before the line above
         os._exit(1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import logging
 import os
@@ -16,11 +15,10 @@ from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.ipc.codec import encode
 from dynamo_cli.messages import Fatal, Phase
+from dynamo_cli.optional import die_with_parent, may_fail
 from dynamo_cli.proctitle import set_title
 from dynamo_cli.supervisor.logs import LineFormatter
 from dynamo_cli.topology import ROLES, ProcessId, Role
-
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,9 @@ class Birth:
 
 def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
     """Become the process `birth` describes, until its ``main`` returns; then exit."""
-    _die_with(birth.parent_pid)
     _leave_signals_to_the_supervisor()
     _log_to(log, birth.log_level)
+    _die_with(birth.parent_pid)
     set_title(birth.process, Phase.STARTING)
     if birth.process.role in (Role.FRONTEND, Role.PROCESSOR, Role.ROUTER):
         _leave_the_core_to_engines()
@@ -68,7 +66,7 @@ def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
 
 def _die_with(parent_pid: int) -> None:
     """Have the kernel kill this process when its parent ends, however that comes about."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     if os.getppid() != parent_pid:  # it ended before the line above
         os._exit(1)
 
@@ -78,18 +76,20 @@ def _leave_the_core_to_engines() -> None:
 
     With the default policy it does, in the middle of a step, even where another core is free.
     """
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with may_fail("sched_setscheduler(SCHED_BATCH)", "messages may interrupt an engine's step"):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _leave_signals_to_the_supervisor() -> None:
     """Ctrl-C reaches the whole group of the terminal; only the supervisor acts on it.
 
-    The supervisor starts children with both signals blocked, so that neither can end a child
-    that has not come this far.
+    SIGTERM does so too, from `timeout` or systemd. The supervisor starts children with both signals
+    blocked, so that neither can end a child that has not come this far. They stay blocked, for
+    the processes that this one will start: tensor-parallel ranks set handlers that end them.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def _log_to(log: socket.socket, level: str) -> None:

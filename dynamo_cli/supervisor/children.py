@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
@@ -22,6 +22,8 @@ from dynamo_cli.supervisor.logs import Line, LogLines
 from dynamo_cli.topology import ProcessId
 
 READ_BYTES = 1 << 16
+LAST_READS = 256
+"""Of a child that has ended: processes that it has left behind may still write."""
 
 
 class Parent(Protocol):
@@ -136,15 +138,26 @@ class Child:
         if not self.alive:
             return
         self._read_control()
-        self._read_log()
+        for _ in range(LAST_READS):
+            if not self._read_log():
+                break
         self.gone.set()
         for line in self._lines.end():
             self._parent.on_log(self, line)
+        self._close()
+        self._parent.on_exit(self, exit_code)
+
+    def discard(self) -> None:
+        """It was never started: let go of everything."""
+        self.gone.set()
+        self._let_go()
+        self._close()
+
+    def _close(self) -> None:
         self._loop.remove_reader(self.control.fileno())
         self._loop.remove_reader(self._log.fileno())
         self.control.close()
         self._log.close()
-        self._parent.on_exit(self, exit_code)
 
     def _spawned_ended(self) -> None:
         process = self._spawned
@@ -162,26 +175,23 @@ class Child:
         if self.control.closed:
             self._loop.remove_reader(self.control.fileno())
 
-    def _read_log(self) -> None:
-        data = _read_all(self._log, lambda: self._loop.remove_reader(self._log.fileno()))
+    def _read_log(self) -> bool:
+        """Some of what is there, so that a child that never stops talking holds up nobody.
+
+        Returns:
+            whether there may be more.
+        """
+        try:
+            data = self._log.recv(READ_BYTES)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:  # told once, before what is left
+            return True
+        if not data:
+            self._loop.remove_reader(self._log.fileno())
         for line in self._lines.feed(data):
             self._parent.on_log(self, line)
-
-
-def _read_all(pipe: socket.socket, on_end: Callable[[], object]) -> bytes:
-    """Everything that is there now."""
-    data = b""
-    while True:
-        try:
-            part = pipe.recv(READ_BYTES)
-        except BlockingIOError:
-            return data
-        except ConnectionResetError:
-            part = b""
-        if not part:
-            on_end()
-            return data
-        data += part
+        return bool(data)
 
 
 @contextmanager

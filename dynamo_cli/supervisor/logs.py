@@ -8,6 +8,8 @@ from collections import deque
 from itertools import islice
 from typing import NamedTuple
 
+import orjson
+
 from dynamo_cli.messages import Logged, LogLine
 from dynamo_cli.messages.logs import LEVEL_END
 
@@ -17,6 +19,7 @@ UNSEEN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 """Escape sequences and control characters: they are for a terminal that is not there."""
 
 TAIL_LINES = 20
+MAX_LINE_BYTES = 1 << 20
 
 FEED_LINES = 1000
 BATCH_LINES, LINE_CHARS = 64, 400
@@ -39,8 +42,11 @@ class LogLines:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[Line]:
-        """The lines that `data` completes."""
+        """The lines that `data` completes; one that does not end is cut."""
         *whole, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            whole.append(self._rest)
+            self._rest = b""
         return [line for raw in whole if (line := self._line(raw)).text]
 
     def end(self) -> list[Line]:
@@ -49,12 +55,20 @@ class LogLines:
 
     def _line(self, raw: bytes) -> Line:
         before, mark, after = raw.decode(errors="replace").rstrip().partition(LEVEL_END)
-        if after.startswith(LEVEL_END):
+        if after.startswith(LEVEL_END) and _is_object(after[1:]):
             return Line(before, after[1:], access=True)
         line = Line(before, _seen(after)) if mark else Line(UNMARKED, _seen(before))
         if line.text:
             self.tail.append(line.text)
         return line
+
+
+def _is_object(text: str) -> bool:
+    """It is whole: anything in a process may have written into the middle of it."""
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _seen(text: str) -> str:
@@ -67,7 +81,7 @@ class LogFeed:
 
     def __init__(self) -> None:
         self._lines: deque[LogLine] = deque(maxlen=FEED_LINES)
-        self._number = self._sent = self._dropped = 0
+        self._number = self._sent = self._dropped = self._unwritten = 0
 
     def add(self, time_s: float, name: str, level: str, text: str) -> None:
         """A line; the oldest goes when there is no room."""
@@ -78,21 +92,26 @@ class LogFeed:
 
     def restart(self) -> None:
         """A new frontend knows nothing yet."""
-        self._sent = 0
+        self._sent = self._unwritten = 0
 
     @property
     def behind(self) -> bool:
         """There is more to send."""
         return self._sent < self._number
 
-    def take(self) -> Logged | None:
-        """What is to be sent next; None: nothing is."""
-        if not self.behind:
+    def take(self, unwritten: int = 0) -> Logged | None:
+        """What is to be sent next; None: nothing is.
+
+        Args:
+            unwritten: lines that could not be shown here until now.
+        """
+        if not self.behind and unwritten == self._unwritten:
             return None
-        skip = max(0, self._sent + 1 - self._lines[0].number)
+        skip = max(0, self._sent + 1 - self._lines[0].number) if self._lines else 0
         batch = list(islice(self._lines, skip, skip + BATCH_LINES))
-        self._sent = batch[-1].number
-        return Logged(batch, self._dropped)
+        self._sent = batch[-1].number if batch else self._sent
+        self._unwritten = unwritten
+        return Logged(batch, self._dropped, unwritten)
 
 
 class LineFormatter(logging.Formatter):

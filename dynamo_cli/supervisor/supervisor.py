@@ -6,11 +6,16 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 
 from dynamo_cli.config import ServeConfig
-from dynamo_cli.errors import ChildFailed, DynamoError, NotReady, error_class
+from dynamo_cli.errors import (
+    ChildFailed,
+    DynamoError,
+    InternalError,
+    NotReady,
+    ResourceError,
+)
 from dynamo_cli.messages import (
     AdaptersChanged,
     Drain,
@@ -27,21 +32,27 @@ from dynamo_cli.messages import (
     Rescale,
     Rescaled,
     SetPhase,
-    Stop,
     ToSupervisor,
 )
-from dynamo_cli.supervisor import orphans
+from dynamo_cli.supervisor import ending, orphans
+from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.children import Child, Start
 from dynamo_cli.supervisor.links import Links
 from dynamo_cli.supervisor.logs import Line
-from dynamo_cli.supervisor.retirement import NOT_LISTENING, Retirements, Work
+from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.scaling import rescaled
 from dynamo_cli.supervisor.telling import Telling
-from dynamo_cli.supervisor.verdict import Restarts, Verdict, describe_exit, judge
+from dynamo_cli.supervisor.verdict import (
+    Restarts,
+    Verdict,
+    describe_exit,
+    failure_of,
+    judge,
+    start_hint,
+)
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import ProcessId, Role
 
-STOP_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 2.0
 FRONTEND = ProcessId(Role.FRONTEND)
 ZYGOTE = ProcessId(Role.ZYGOTE)
@@ -64,10 +75,16 @@ class Supervisor:
         self._restarts: dict[ProcessId, Restarts] = {}
         self._links = Links()
         self._telling = Telling(view, lambda: self._children.get(FRONTEND))
-        self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
+        self._retirements = Retirements(config.drain_timeout_s, ending.STOP_TIMEOUT_S)
         self._has_served = False
+        self._signals = ending.Signals()
         self._stopping = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(self._on_bug)
+
+    @property
+    def _ends(self) -> bool:
+        """The end has begun: nothing is started any more."""
+        return self._stopping or self._end.done()
 
     async def run(self) -> int:
         """Serve until a signal or a failure.
@@ -82,25 +99,36 @@ class Supervisor:
         self._end: asyncio.Future[DynamoError | None] = loop.create_future()
         self._forced = asyncio.Event()
         self._drained = asyncio.Event()
+        self._background.watch(loop)
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
         orphans.adopt(loop, lambda: {child.pid for child in self._alive()})
+        with self._telling.of_loggers():
+            failure = await self._until_the_end()
+        if failure is not None:
+            raise failure
+        return 130 if self._forced.is_set() else 0
+
+    async def _until_the_end(self) -> DynamoError | None:
+        """Start all, and end all when that is time; why, if nobody wanted it."""
         try:
             self._start_missing(engines=False)
             failure = await self._end
             self._view.ending()
             if failure is None:
-                await self._until_forced(self._drain())
+                await ending.until_forced(self._drain(), self._forced)
         finally:
-            await self._stop()
-        if failure is not None:
-            raise failure
-        return 130 if self._forced.is_set() else 0
+            self._stopping = True
+            self._background.cancel()
+            await ending.stop(lambda: list(self._alive()), self._forced)
+        return failure
 
     # -- starting --------------------------------------------------------------------------
 
     def _start_missing(self, *, engines: bool) -> None:
         """Those that run vLLM, once the zygote can fork them; or the others."""
+        if self._ends:
+            return
         for process in self._config.tree():
             child = self._children.get(process)
             missing = child is None or (not child.alive and child.phase is not Phase.FAILED)
@@ -115,17 +143,38 @@ class Supervisor:
             self._config.engine.log_level,
             self._config.device_of(process),
         )
-        child = self._children[process] = Child(start, self)
+        staying = [other for other in self._alive() if other.process not in self._retirements]
+        child: Child | None = None
+        try:
+            child = Child(start, self)
+            self._links.join(child, staying)
+            if self._config.forked(process):
+                child.fork_from(self._children[ZYGOTE])
+                child.move_to(Phase.IMPORTING)
+            else:
+                child.spawn()
+        except OSError as error:
+            if child is not None:
+                self._links.part(child, staying, "it could not be started")
+                child.discard()
+            self._cannot_start(process, error)
+            return
+        self._children[process] = child
+        self._restarts.setdefault(process, Restarts(self._config.restart))
         if process == FRONTEND:
             self._telling.anew()
-        self._restarts.setdefault(process, Restarts(self._config.restart))
-        if self._config.forked(process):
-            child.fork_from(self._children[ZYGOTE])
-            child.move_to(Phase.IMPORTING)
-        else:
-            child.spawn()
-        staying = [other for other in self._alive() if other.process not in self._retirements]
-        self._links.join(child, staying)
+
+    def _cannot_start(self, process: ProcessId, error: OSError) -> None:
+        """No descriptors, processes or memory are left for it now; later there may be."""
+        why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
+        if not self._has_served:
+            self._give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
+            return
+        before = self._children.get(process)
+        next_step = self._restart_later(before, why) if before is not None else None
+        self._telling.notice("ERROR", f"{process.name}: {why}")
+        if next_step is not None:
+            self._telling.notice(*next_step)
 
     def _alive(self) -> Iterator[Child]:
         return (child for child in self._children.values() if child.alive)
@@ -167,24 +216,17 @@ class Supervisor:
             self._start_missing(engines=True)
         if child.process.role is Role.WORKER and phase is Phase.PROBING:
             self._probe(child)
-        if phase is Phase.READY and child.process.role in (Role.FRONTEND, Role.PROCESSOR):
+        if child.process.role in (Role.FRONTEND, Role.PROCESSOR) and phase is Phase.READY:
             for worker in self._alive():
                 if worker.phase is Phase.PROBING:
                     self._probe(worker)
         self._publish()
 
     def _probe(self, worker: Child) -> None:
-        """Ready is what the frontend has seen one token of.
-
-        Its time runs from here, so it must not be that of a processor's start.
-        """
+        """Ready is what the frontend has seen one token of; a processor must be there for it."""
         frontend = self._children[FRONTEND]
-        passes = any(
-            child.phase is Phase.READY
-            for child in self._alive()
-            if child.process.role is Role.PROCESSOR
-        )
-        if frontend.phase is Phase.READY and passes:
+        ready = {child.process.role for child in self._alive() if child.phase is Phase.READY}
+        if {Role.FRONTEND, Role.PROCESSOR} <= ready:
             frontend.control.send(Probe(worker.process.index))
 
     def _on_probe(self, worker: Child, error: str) -> None:
@@ -212,55 +254,46 @@ class Supervisor:
         self._retirements.ended(child.process)
         if self._stopping:
             child.move_to(Phase.STOPPED)
+        elif self._ends:
+            child.move_to(Phase.STOPPED, how)
+            if child.process == FRONTEND:
+                self._drained.set()  # nobody else will say so
+            if self._has_served or child.failure is None:
+                self._telling.death(child, how)
         elif child.phase is Phase.DRAINING:
-            self._telling.notice("INFO", f"{child.process.name} has ended ({how})")
             self._forget(child.process)
             self._start_workers()  # it may be wanted again
+            self._telling.notice("INFO", f"{child.process.name} has ended ({how})")
         elif not self._has_served:
-            self._give_up(self._failure_of(child, how))
+            self._give_up(failure_of(child.process.name, child.failure, how))
+            if child.failure is None:
+                self._telling.death(child, how)
         else:
-            self._tell_end(child, how)
-            self._restart_later(child, how)
+            next_step = self._restart_later(child, how)
+            self._telling.death(child, how)
+            if next_step is not None:
+                self._telling.notice(*next_step)
         self._publish()
 
-    def _failure_of(self, child: Child, how: str) -> DynamoError:
-        """Why the tool cannot start, in one message."""
-        if child.failure is not None:
-            name, message = child.failure
-            return error_class(name)(message)
-        self._tell_end(child, how)
-        return ChildFailed(
-            f"{child.process.name} ended while it started ({how}); its log is above."
-        )
-
-    def _tell_end(self, child: Child, how: str) -> None:
-        why = child.failure[1] if child.failure is not None else how
-        tail = "".join(f"\n    {line}" for line in child.tail)
-        self._telling.notice(
-            "ERROR",
-            f"{child.process.name} (pid {child.pid}) died: {why}"
-            + (f"; its last {len(child.tail)} log lines:{tail}" if tail else ""),
-        )
-
-    def _restart_later(self, child: Child, how: str) -> None:
+    def _restart_later(self, child: Child, how: str) -> tuple[str, str] | None:
+        """See to it that it starts again; what there is to say of that: level and text."""
         if self._config.forked(child.process) and not self._children[ZYGOTE].alive:
             child.move_to(Phase.BACKOFF, "waiting for the zygote")
-            return  # they start with it
+            return None  # they start with it
         delay = self._restarts[child.process].next_delay_s(time.monotonic())
         if delay is None:
             child.move_to(
                 Phase.FAILED, f"{how}, {self._config.restart.limit} restarts did not help"
             )
-            self._telling.notice("ERROR", f"{child.process.name} is given up: {child.reason}")
-            return
+            return "ERROR", f"{child.process.name} is given up: {child.reason}"
         child.move_to(Phase.BACKOFF, how)
-        self._telling.notice("WARNING", f"{child.process.name} starts again in {delay:.1f} s")
-        self._background(self._restart(child.process, delay))
+        self._background.start(self._restart(child.process, delay))
+        return "WARNING", f"{child.process.name} starts again in {delay:.1f} s"
 
     async def _restart(self, process: ProcessId, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         child = self._children.get(process)
-        if self._stopping or child is None or child.alive:
+        if self._ends or child is None or child.alive:
             return  # meanwhile there are to be fewer workers, or more
         if self._zygote_is_up or not self._config.forked(process):
             self._start(process)
@@ -270,10 +303,12 @@ class Supervisor:
     def _zygote_is_up(self) -> bool:
         return self._children[ZYGOTE].phase is Phase.READY
 
-    def _background(self, work: Work) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _on_bug(self, what: str, trace: list[str]) -> None:
+        """A start ends with it. A server goes on: what else it does has its own callbacks."""
+        text = f"an error that nobody expected: {what}"
+        if not self._has_served:
+            self._give_up(InternalError(text))
+        self._telling.notice("ERROR", "\n".join([text, *trace]))
 
     # -- more and fewer workers --------------------------------------------------------------
 
@@ -281,15 +316,15 @@ class Supervisor:
         """Let there be so many workers from now on; what that takes follows."""
         before = self._config.workers
         try:
-            if not self._has_served or self._stopping:
+            if not self._has_served or self._ends:
                 raise NotReady("the number of workers changes only while the server serves.")
             self._config = rescaled(self._config, count)
         except DynamoError as error:
             return Rescaled(before, type(error).__name__, error.message)
-        self._telling.notice("INFO", f"there are to be {count} workers, not {before}")
         for index in reversed(range(count, before)):
             self._retire(ProcessId(Role.WORKER, index))
         self._start_workers()
+        self._telling.notice("INFO", f"there are to be {count} workers, not {before}")
         return Rescaled(count)
 
     def _start_workers(self) -> None:
@@ -297,7 +332,7 @@ class Supervisor:
         for index in range(self._config.workers):
             process = ProcessId(Role.WORKER, index)
             can_start = self._zygote_is_up or not self._config.forked(process)
-            if process not in self._children and can_start:
+            if process not in self._children and can_start and not self._ends:
                 self._start(process)
         self._publish()
 
@@ -307,7 +342,7 @@ class Supervisor:
             self._forget(process)
         elif process not in self._retirements:
             users = [other for other in self._alive() if other.process.role in SENDERS]
-            self._background(self._retirements.retire(worker, users))
+            self._background.start(self._retirements.retire(worker, users))
 
     def _forget(self, process: ProcessId) -> None:
         self._children.pop(process, None)
@@ -325,33 +360,27 @@ class Supervisor:
         if frontend is not None and frontend.alive:
             message = ProcessTable(table, verdict.serving, verdict.reason, self._config.workers)
             frontend.control.send(message)
-        self._view.processes(table)
-        if verdict.serving and not self._has_served:
-            self._has_served = True
-            self._announce()
-        if verdict.hopeless and self._has_served and not self._stopping:
+        begins = verdict.serving and not self._has_served
+        self._has_served |= begins
+        if verdict.hopeless and self._has_served:
             self._give_up(ChildFailed(f"nothing can serve any more: {verdict.reason}."))
+        self._view.processes(table)
+        if begins:
+            url, has_keys = self._children[FRONTEND].reason, bool(self._config.frontend.api_keys)
+            self._telling.serving(url, has_keys=has_keys)
 
     def _verdict(self) -> Verdict:
         table = [child.state(0) for child in self._children.values()]
-        if self._stopping:
+        if self._ends:
             return Verdict(False, "shutting down")
         return judge(table)
 
-    def _announce(self) -> None:
-        url = self._children[FRONTEND].reason + "/v1"
-        for everywhere in ("127.0.0.1", "0.0.0.0", "[::1]", "[::]"):
-            url = url.replace(f"//{everywhere}:", "//localhost:")
-        key = " -H 'Authorization: Bearer KEY'" if self._config.frontend.api_keys else ""
-        body = '{"messages": [{"role": "user", "content": "What is the capital of France?"}]}'
-        self._telling.serving(
-            url, f"curl {url}/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
-        )
-
     # -- ending ----------------------------------------------------------------------------
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: signal.Signals) -> None:
         """The first asks, the second insists."""
+        if self._signals.is_echo(number, time.monotonic()):
+            return
         if self._end.done():
             self._forced.set()
             self._telling.notice("WARNING", "stopping at once")
@@ -368,44 +397,11 @@ class Supervisor:
         if not self._has_served or not frontend.alive:
             return
         timeout_s = self._config.drain_timeout_s
+        frontend.control.send(Drain(timeout_s))
         self._telling.notice(
             "INFO", f"finishing what runs, at most {timeout_s:.0f} s; Ctrl-C again stops at once"
         )
-        frontend.control.send(Drain(timeout_s))
         try:
             await asyncio.wait_for(self._drained.wait(), timeout_s + DRAIN_GRACE_S)
         except TimeoutError:
             self._telling.notice("WARNING", "the frontend did not finish in time")
-
-    async def _until_forced(self, work: Work) -> None:
-        loop = asyncio.get_running_loop()
-        orderly, forced = loop.create_task(work), loop.create_task(self._forced.wait())
-        await asyncio.wait({orderly, forced}, return_when=asyncio.FIRST_COMPLETED)
-        orderly.cancel()
-        forced.cancel()
-
-    async def _stop(self) -> None:
-        """End every child: ask, wait, kill. The zygote last: it tells how the others ended."""
-        self._stopping = True
-        for task in self._tasks:
-            task.cancel()
-        engines_and_others = [child for child in self._alive() if child.process != ZYGOTE]
-        for child in engines_and_others:
-            child.control.send(Stop())
-            if child.phase in NOT_LISTENING:
-                child.kill()  # it does not listen yet
-        await self._until_forced(self._all_gone(engines_and_others, STOP_TIMEOUT_S))
-        for child in engines_and_others:
-            child.kill()
-        await self._all_gone(engines_and_others, STOP_TIMEOUT_S)
-        for child in list(self._alive()):
-            child.kill()
-        await self._all_gone(list(self._alive()), STOP_TIMEOUT_S)
-        self._view.close()
-
-    @staticmethod
-    async def _all_gone(children: list[Child], timeout_s: float) -> None:
-        with suppress(TimeoutError):  # the caller looks who is left
-            async with asyncio.timeout(timeout_s):
-                for child in children:
-                    await child.gone.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections import deque
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dynamo_cli.config import RestartPolicy
+from dynamo_cli.errors import ChildFailed, DynamoError, error_class
 from dynamo_cli.messages import Phase, ProcessState
 from dynamo_cli.topology import Role
 
@@ -74,6 +76,23 @@ _HINTS = {
     signal.SIGABRT: "native code gave up",
     signal.SIGBUS: "memory that could not be had",
 }
+
+
+def failure_of(name: str, failure: tuple[str, str] | None, how: str) -> DynamoError:
+    """Why the tool cannot start, in one message; see `Child.failure`."""
+    if failure is not None:
+        return error_class(failure[0])(failure[1])
+    return ChildFailed(f"{name} ended while it started ({how}); its log is above.")
+
+
+def start_hint(error: OSError) -> str:
+    """What to do when the system does not let a child start."""
+    if error.errno in _LIMITS:
+        return "See what this user may have (ulimit -n, ulimit -u) and what memory is left."
+    return "It needs memfd_create, eventfd2, socketpair and clone, which a sandbox may refuse."
+
+
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
 def describe_exit(exit_code: int) -> str:

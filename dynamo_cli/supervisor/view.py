@@ -12,6 +12,12 @@ OWN_NAME = "dynamo-llm"
 
 
 class View(Protocol):
+    """None of this waits for anybody or fails: what acts must not depend on what tells."""
+
+    @property
+    def lost_lines(self) -> int:
+        """Lines that could not be written."""
+
     def processes(self, table: Sequence[ProcessState]) -> None:
         """Every process of the tree, at each change."""
 
@@ -29,6 +35,3 @@ class View(Protocol):
 
     def ending(self) -> None:
         """The run is about to end; what follows are its last words."""
-
-    def close(self) -> None:
-        """Nothing more will come."""

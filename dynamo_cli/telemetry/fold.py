@@ -210,6 +210,7 @@ class Fold:
             errors=dict(self._meter.errors),
             links=links,
             refused_sends=refused_sends,
+            unwritten_log_lines=self.logs.unwritten,
         )
 
     def _worker_indices(self) -> list[int]:

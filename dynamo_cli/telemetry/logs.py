@@ -27,16 +27,17 @@ class LogRing:
 
     Attributes:
         dropped: lines that never came here, because too many came at once.
+        unwritten: lines that could not be written where the command writes them.
     """
 
     def __init__(self) -> None:
         self._kept: deque[LogView] = deque(maxlen=KEPT)
-        self.dropped = 0
+        self.dropped = self.unwritten = 0
 
     def add(self, news: Logged) -> None:
         """What the supervisor passes on."""
         self._kept.extend(LogView(*msgspec.structs.astuple(line)) for line in news.lines)
-        self.dropped = news.dropped
+        self.dropped, self.unwritten = news.dropped, news.unwritten
 
     def select(self, after: int) -> list[LogView]:
         """Those with a higher number, oldest first."""

@@ -227,6 +227,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         unrouted_requests: placed without the router although there is one, by processor.
         links: bytes that the frontend has sent and that were not read yet, by peer.
         refused_sends: messages that full links of the frontend refused.
+        unwritten_log_lines: that nobody read where the command writes them, or no disk took.
     """
 
     version: str
@@ -247,6 +248,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     errors: dict[str, int]
     links: dict[str, int]
     refused_sends: int
+    unwritten_log_lines: int = 0
 
     @property
     def warnings(self) -> list[str]:

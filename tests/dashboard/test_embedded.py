@@ -157,6 +157,32 @@ def test_a_dashboard_that_fails_does_not_end_the_server() -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("end", ["exit", "cancel", "panic"])
+def test_however_a_dashboard_ends_plain_lines_go_on_and_say_so(end: str) -> None:
+    async def serving(view: Embedded) -> int:
+        await asyncio.sleep(0.3)
+        view.notice("WARNING", "said before")
+        match end:
+            case "exit":
+                view._app.exit()
+            case "cancel":
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+            case "panic":
+                view._app.panic("what a terminal does not like")
+        while view._open:
+            await asyncio.sleep(0.01)
+        view.notice("INFO", "still here")
+        return 0
+
+    code, said = serve(serving)
+    assert code == 0
+    lines = said.splitlines()
+    assert lines[0].endswith("said before")
+    assert any("the dashboard has ended; serving goes on" in line for line in lines)
+    assert lines[-1].endswith("still here")
+
+
 def test_it_finds_the_frontend_at_an_address_that_means_all() -> None:
     assert embedded._here("http://0.0.0.0:8181") == "http://127.0.0.1:8181"
     assert embedded._here("http://[::]:8181") == "http://[::1]:8181"

@@ -180,6 +180,19 @@ def test_the_stream_tells_log_lines_once_and_newcomers_the_last_ones() -> None:
     asyncio.run(scenario())
 
 
+def test_log_lines_that_nobody_read_are_counted() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.tell(Logged([], 0, 7))
+            expected = "dynamo_llm_unwritten_log_lines_total 7.0"
+            while expected not in (await stage.get("/metrics"))[2]:
+                await asyncio.sleep(0.05)
+            snapshot = (await stage.get("/dynamo/snapshot"))[2]
+            assert snapshot["unwritten_log_lines"] == 7
+
+    asyncio.run(scenario())
+
+
 def test_watchers_do_not_hold_up_the_end() -> None:
     async def scenario() -> None:
         async with Stage() as stage:

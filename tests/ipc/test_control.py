@@ -11,6 +11,8 @@ from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages import (
     Drain,
+    Drained,
+    Fatal,
     LinkUp,
     Message,
     Phase,
@@ -115,6 +117,20 @@ def test_the_end_with_something_unread_is_the_end(ends: Ends) -> None:
     child.close()
     assert ours.receive() == []
     assert ours.closed
+
+
+@pytest.mark.parametrize("ender", ["we", "they"])
+def test_last_words_come_although_something_was_left_unread(ends: Ends, ender: str) -> None:
+    """The kernel says "connection reset" first, and then gives what was sent before."""
+    ours, child = ends
+    reader, writer = (child, ours) if ender == "we" else (ours, child)
+    said: list[Message] = [Stop()] if ender == "we" else [Fatal("ModelError", "why"), Drained(3)]
+    reader.send(Stop() if ender == "they" else PhaseChange(Phase.READY))  # never read
+    for message in said:
+        writer.send(message)
+    writer.close()
+    assert [message for message, _ in reader.receive()] == said
+    assert reader.closed
 
 
 def test_sending_to_nobody_is_no_failure(ends: Ends) -> None:

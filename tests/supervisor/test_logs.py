@@ -93,3 +93,17 @@ def test_lines_are_what_a_terminal_would_show(raw: bytes, seen: list[str]) -> No
     lines = LogLines()
     assert [line.text for line in lines.feed(raw)] == seen
     assert list(lines.tail) == seen
+
+
+def test_lines_that_could_not_be_written_are_told_once_and_again_to_a_new_frontend() -> None:
+    feed, ring = LogFeed(), LogRing()
+    for unwritten in (3, 5):
+        batch = feed.take(unwritten)
+        assert batch is not None
+        ring.add(batch)
+        assert ring.unwritten == unwritten
+        assert feed.take(unwritten) is None
+    feed.restart()
+    batch = feed.take(5)
+    assert batch is not None
+    assert batch.unwritten == 5

@@ -9,7 +9,7 @@ import pytest
 from dynamo_cli.config import RestartPolicy
 from dynamo_cli.messages import Phase, ProcessState
 from dynamo_cli.messages.logs import LEVEL_END, access_line
-from dynamo_cli.supervisor.logs import TAIL_LINES, Line, LogLines
+from dynamo_cli.supervisor.logs import MAX_LINE_BYTES, TAIL_LINES, Line, LogLines
 from dynamo_cli.supervisor.verdict import Restarts, describe_exit, judge
 from dynamo_cli.topology import ProcessId
 
@@ -91,6 +91,21 @@ def test_lines_about_requests_are_no_last_words() -> None:
         Line("ERROR", "bad"),
     ]
     assert list(lines.tail) == ["bad"]
+
+
+@pytest.mark.parametrize("torn", ['{"a": 1', '{"a"INFO}', "[1]", "1", "nothing"])
+def test_a_torn_line_about_a_request_is_an_ordinary_line(torn: str) -> None:
+    """Whoever shows it may rely on its being an object."""
+    (line,) = LogLines().feed(access_line(torn.encode()))
+    assert not line.access
+    assert line.text == torn
+
+
+def test_a_line_without_an_end_is_cut() -> None:
+    lines = LogLines()
+    found = [line for _ in range(40) for line in lines.feed(b"x" * 100_000)]
+    assert len(found) >= 3
+    assert len(lines._rest) <= MAX_LINE_BYTES
 
 
 def test_the_last_lines_are_kept() -> None:

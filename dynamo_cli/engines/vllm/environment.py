@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from dynamo_cli.cache import cache_root
 from dynamo_cli.config import Devices, EngineConfig
+from dynamo_cli.optional import cores_of_this_process, may_fail
 
 
 def prepare(config: EngineConfig) -> None:
@@ -56,9 +57,10 @@ def transfer(config: EngineConfig) -> Iterator[None]:
     os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(_free_port())
     if not config.devices:
         os.environ.setdefault("UCX_TLS", "sm,self,tcp")
-    cores = os.sched_getaffinity(0)
+    cores = cores_of_this_process()
     yield
-    os.sched_setaffinity(0, cores)  # it pins the main thread to the last one
+    with may_fail("sched_setaffinity", "the engine's main thread stays where NIXL has put it"):
+        os.sched_setaffinity(0, cores)  # it pins the main thread to the last one
 
 
 def _free_port() -> int:

@@ -43,8 +43,6 @@ class _Rank:
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         die_with(self._parent_pid, signal.SIGKILL)
-        # Both may be sent to the whole group of a terminal, and only the supervisor acts on them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         self._log()
         _vllm_main(*args, **kwargs)
 

@@ -29,6 +29,7 @@ from typing import NamedTuple
 import torch
 
 from dynamo_cli.errors import Corrupt
+from dynamo_cli.optional import may_fail
 
 PAGE_BYTES = 4096
 ID_BYTES = 16
@@ -85,7 +86,10 @@ class Arena:
         self._fd = os.memfd_create("dynamo-llm:kv-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._fd, _data_offset(slots) + slot_bytes * slots)
         # A mapping of a file that cannot shrink never faults.
-        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        with may_fail(
+            "fcntl(F_ADD_SEALS)", "a broken process could shrink the memory of KV blocks"
+        ):
+            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         mapped = mmap.mmap(self._fd, 0)
         arena_id = secrets.token_bytes(ID_BYTES)
         HEADER.pack_into(mapped, 0, arena_id, layout, slots, slot_bytes)

@@ -1,0 +1,50 @@
+"""Work that nobody waits for, and the errors of it that nobody expected."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from dynamo_cli.supervisor.retirement import Work
+
+OnBug = Callable[[str, list[str]], None]
+"""Gets what happened, and the lines of a traceback."""
+
+
+class Background:
+    """Tasks and callbacks of the running loop; none of their errors stays unread.
+
+    Args:
+        on_bug: is told of each.
+    """
+
+    def __init__(self, on_bug: OnBug) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._on_bug = on_bug
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear of errors in callbacks too, whoever has made them."""
+        loop.set_exception_handler(self._told)
+
+    def start(self, work: Work) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def cancel(self) -> None:
+        """Leave undone what is not done yet."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._told(task.get_loop(), {"message": str(task.get_coro()), "exception": error})
+
+    def _told(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        lines = traceback.format_exception(error) if isinstance(error, BaseException) else []
+        reason = f" ({error!r})" if error is not None else ""
+        self._on_bug(f"{context['message']}{reason}", "".join(lines).splitlines())

@@ -1,0 +1,79 @@
+"""What is only an optimisation may be refused by the system, by whichever error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.places.small import COMMAND, Tree
+from tests.support.refuse import CALLS
+from tests.support.requests import complete
+from tests.support.server import COMMAND as DYNAMO
+from tests.support.server import Server
+
+REFUSE = (sys.executable, "-m", "tests.support.refuse")
+TOLD = {
+    "F_ADD_SEALS": "fcntl(F_ADD_SEALS) is refused here",
+    "PR_SET_PDEATHSIG": "prctl(PR_SET_PDEATHSIG) is refused here",
+    "sched_setscheduler": "sched_setscheduler(SCHED_BATCH) is refused here",
+}
+
+
+def refused(call: str, code: str = "EPERM") -> str:
+    """What is said while the small tree starts, replaces a child and ends."""
+    process = subprocess.Popen(
+        [*REFUSE, code, call, "--", *COMMAND],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        running = Tree(process)
+        running.wait_ready()
+        running.kill_and_wait()
+        assert running.stop() == 0
+        assert process.stderr is not None
+        return process.stderr.read().decode()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("call", ["PR_SET_NAME", "PR_SET_MM", *TOLD])
+def test_the_tree_starts_without_it_and_says_so(call: str) -> None:
+    said = refused(call)
+    assert TOLD.get(call, "serving on") in said
+
+
+@pytest.mark.parametrize("code", ["EINVAL", "ENOSYS"])
+def test_whatever_the_error_is(code: str) -> None:
+    assert TOLD["sched_setscheduler"] in refused("sched_setscheduler", code)
+
+
+def test_cores_are_counted_where_nobody_says_which_are_ours() -> None:
+    code = (
+        "import os, logging; logging.basicConfig()\n"
+        "from dynamo_cli.optional import cores_of_this_process\n"
+        "print(len(cores_of_this_process()) == os.cpu_count())\n"
+    )
+    command = [*REFUSE, "EPERM", "sched_getaffinity", "--", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    assert "sched_getaffinity is refused here" in done.stderr
+
+
+@pytest.mark.engine
+def test_a_server_starts_with_all_of_them_refused() -> None:
+    """vLLM's and torch's own calls too, in the processor; vLLM cannot do without one of them."""
+    calls = [call for call in CALLS if call != "sched_getaffinity"]
+
+    class Refused(Server):
+        command = (*REFUSE, "EPERM", *calls, "--", DYNAMO)
+
+    with Refused("--engine", "mock", environment={"PYTHONPATH": os.fspath(".")}) as server:
+        assert complete(server)[0] == 200
+        for told in TOLD.values():
+            assert told in server.log

@@ -1,0 +1,102 @@
+"""A whole tree with its real supervisor in a second: children without engines, links or sockets.
+
+``python -m tests.support.tree [dashboard]``; each child reads this module again when it
+is spawned, and so finds its own ``main`` below instead of that of its role.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import sys
+from dataclasses import replace
+from typing import Any
+
+from dynamo_cli import topology
+from dynamo_cli.cli import terminal
+from dynamo_cli.cli.views import PlainView, outlet
+from dynamo_cli.config import EngineConfig, FrontendConfig, RouterConfig, ServeConfig
+from dynamo_cli.errors import DynamoError
+from dynamo_cli.ipc.control import Control
+from dynamo_cli.messages import (
+    Drain,
+    Drained,
+    Phase,
+    PhaseChange,
+    Probe,
+    ProbeResult,
+    SetPhase,
+    Stop,
+    ToChild,
+)
+from dynamo_cli.messages.logs import LEVEL_END
+from dynamo_cli.proctitle import set_title
+from dynamo_cli.supervisor import zygote
+from dynamo_cli.topology import ProcessId, Role
+
+for _role, _spec in topology.ROLES.items():
+    if _role is not Role.ZYGOTE:
+        topology.ROLES[_role] = replace(_spec, module=__spec__.name if __spec__ else __name__)
+zygote._load = lambda: None
+
+FLOOD = "DYNAMO_TEST_FLOOD"
+"""A worker talks without end."""
+
+
+def main(process: ProcessId, config: Any, control: socket.socket) -> None:
+    """Any child: ready at once, until it is told to stop."""
+    ours = Control(control, ToChild)
+    is_worker = process.role is Role.WORKER
+    ours.send(PhaseChange(Phase.PROBING if is_worker else Phase.READY))
+    while not ours.closed:
+        talks = is_worker and FLOOD in os.environ
+        if talks:
+            os.write(1, f"ERROR{LEVEL_END}all work and no play\n".encode() * 100)
+        select.select([ours.fileno()], [], [], 0 if talks else None)
+        for message, descriptors in ours.receive():
+            for descriptor in descriptors:
+                os.close(descriptor)
+            match message:
+                case Probe(worker):
+                    ours.send(ProbeResult(worker, ""))
+                case SetPhase(phase):
+                    set_title(process, phase)
+                case Drain():
+                    ours.send(Drained(0))
+                case Stop():
+                    return
+
+
+def plan() -> ServeConfig:
+    return ServeConfig(
+        EngineConfig("tiny", "tiny", ("tiny",)),
+        FrontendConfig(),
+        router=RouterConfig("least-loaded"),
+        engine_devices=((), ()),
+    )
+
+
+def run(*words: str) -> int:
+    from dynamo_cli import supervisor
+
+    terminal.settle()
+    out = outlet(sys.stderr)
+    plain = PlainView(out)
+    try:
+        if "dashboard" not in words:
+            return supervisor.run(plan(), plain)
+        from dynamo_cli.dashboard.embedded import Embedded
+
+        view = Embedded(plain)
+        return asyncio.run(view.beside(supervisor.serve(plan(), view)))
+    except DynamoError as error:
+        plain.notice("ERROR", error.message)
+        return error.exit_code
+    finally:
+        out.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run(*sys.argv[1:]))
