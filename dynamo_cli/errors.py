@@ -16,7 +16,8 @@ DynamoError                     base: knows its HTTP status, OpenAI type and exi
 |   `-- PeerLost                the process that held the request died
 |-- StartError                  the tool cannot start (exit code 1)
 |   |-- PortInUse
-|   |-- ModelError              no such model, or it cannot be loaded
+|   |-- ModelError              no such model, or it cannot be loaded (exit code 2)
+|   |   `-- ModelUnreachable    it is elsewhere, and could not be fetched now (exit code 1)
 |   |-- ResourceError           too few GPUs, too little memory
 |   |-- ChildFailed             a child process died while starting
 |   `-- CannotWatch             there is no server to be watched
@@ -155,7 +156,11 @@ class PortInUse(StartError):
 
 
 class ModelError(StartError):
-    pass
+    exit_code = 2  # what was named is wrong: another try ends in the same way
+
+
+class ModelUnreachable(ModelError):
+    exit_code = 1
 
 
 class ResourceError(StartError):

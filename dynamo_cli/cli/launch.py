@@ -12,7 +12,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from dynamo_cli import cache
-from dynamo_cli.cli import plan
+from dynamo_cli.cli import plan, preflight
 from dynamo_cli.cli.machine import read_machine
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
 from dynamo_cli.cli.terminal import is_interactive
@@ -32,6 +32,7 @@ JSON = "json"
 def show_plan(typed: Typed, *, as_json: bool) -> None:
     """Print what would be started."""
     config = resolve(typed, read_machine())
+    preflight.check(typed, ask_hub=False)
     if as_json:
         sys.stdout.write(plan.to_json(config) + "\n")
     else:
@@ -60,6 +61,7 @@ def _serve(typed: Typed, ui: str, moved: str) -> int:
     for warning in (*filter(None, [moved]), *warnings(typed)):
         plain.notice("WARNING", warning)
     try:
+        preflight.check(typed, ask_hub=True)
         config = _with_model(config, plain, bars=dashboard)
         return _serve_below_dashboard(config, plain) if dashboard else supervisor.run(config, plain)
     except DynamoError as error:
@@ -74,6 +76,7 @@ def _serve(typed: Typed, ui: str, moved: str) -> int:
 def plan_with_model(typed: Typed) -> ServeConfig:
     """The plan with the model's files in place; fetching them shows on standard error."""
     config = resolve(typed, read_machine())
+    preflight.check(typed, ask_hub=True)
     terminal = sys.stderr.isatty()
     out = outlet(sys.stderr)
     try:

@@ -31,6 +31,7 @@ from dynamo_cli.config import (
 )
 from dynamo_cli.engines.mock.options import sized
 from dynamo_cli.engines.mock.profile import load
+from dynamo_cli.engines.vllm import options, values
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.supervisor.placement import groups_of, place, sharers
 from dynamo_cli.units import MIB
@@ -70,6 +71,12 @@ COMPILING = (
 STAGES = ("--pipeline-parallel-size", "-pp")
 KV_SIZES = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--num-gpu-blocks-override")
 """Who gives one of these wants a KV cache of that size."""
+
+CPU_BLOCK = 32
+"""Tokens; blocks of an engine on a CPU have a multiple of it."""
+
+CPU_CANNOT = (("--kv-offloading-size",), ("--quantization", "fp8"), ("--enable-sleep-mode",))
+"""Options, or options with a value, that engines on a CPU do not have."""
 
 GPU_SHARE = 0.9
 """Of a GPU's memory, when engines share it; as much as vLLM gives to one."""
@@ -138,9 +145,12 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         ResourceError: the machine has too little.
     """
     _refuse_prompts_in_the_log(typed)
+    _check_sizes(typed)
     simulation = _simulation(typed)
     if simulation is not None:
         machine = replace(machine, gpus=())  # it needs none
+    elif not machine.gpus:
+        _refuse_what_a_cpu_cannot(typed)
     kv_transfer = _kv_transfer(typed, machine)
     # Who says how many workers there shall be takes the GPUs in order, busy ones too.
     auto = typed.workers == AUTO
@@ -291,6 +301,24 @@ def _refuse_prompts_in_the_log(typed: Typed) -> None:
             f"{' and '.join(LOGGING_PROMPTS)} write text of requests into the log; "
             "add --log-prompts if that may be."
         )
+
+
+def _check_sizes(typed: Typed) -> None:
+    """Options of ours that vLLM reads; what it would say of them comes seconds later."""
+    if typed.max_model_len is not None:
+        flag = "--max-model-len"
+        values.check(flag, typed.max_model_len, options.known()[flag])
+
+
+def _refuse_what_a_cpu_cannot(typed: Typed) -> None:
+    """vLLM finds out in the middle of the start, in words that name neither option nor reason."""
+    if typed.block_size is not None and typed.block_size % CPU_BLOCK:
+        raise UsageError(
+            f"--block-size {typed.block_size}: an engine on a CPU needs a multiple of {CPU_BLOCK}."
+        )
+    for given in options.parse(typed.engine_args):
+        if (given.name, *given.values) in CPU_CANNOT or (given.name,) in CPU_CANNOT:
+            raise UsageError(f"{' '.join(given.words)} needs a GPU, and there is none.")
 
 
 def _otlp_endpoint(url: str) -> str:

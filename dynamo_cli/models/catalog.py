@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from dynamo_cli import oserrors
 from dynamo_cli.config import BUILT_IN_MODELS
-from dynamo_cli.errors import ModelError
-from dynamo_cli.models import demo
+from dynamo_cli.errors import ModelError, ModelUnreachable
+from dynamo_cli.models import demo, soundness
 from dynamo_cli.models.folder import models_root
 from dynamo_cli.models.lifeline import PYTHON, end
 from dynamo_cli.models.progress import OnProgress, Progress
@@ -25,7 +26,8 @@ from dynamo_cli.models.progress import OnProgress, Progress
 DEMO = "smollm2-135m-instruct-1"
 TINY = "tiny-1"
 # One of these makes a folder a model: Hugging Face's format or Mistral's.
-CONFIGS = ("config.json", "params.json")
+CONFIGS = (soundness.CONFIG, soundness.MISTRAL_CONFIG)
+_FILES = (".gguf", ".safetensors", ".bin", ".pt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,13 @@ def resolve(model: str, on_progress: OnProgress) -> ResolvedModel:
         on_progress: called from this thread, and only when there is something to wait for.
 
     Raises:
-        ModelError: a folder that is no model, or a demo model that cannot be had.
+        ModelError: a path that is no model.
+        ModelUnreachable: a model that is not here and cannot be had.
     """
     if model in BUILT_IN_MODELS:
         found = ready(model)
         return ResolvedModel(str(found) if found else _fetch(model, on_progress), model)
-    return ResolvedModel(_path(model), model)
+    return ResolvedModel(locate(model, ask_hub=True), model)
 
 
 def ready(model: str) -> Path | None:
@@ -64,28 +67,61 @@ def ready(model: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _path(model: str) -> str:
-    """`model` with ``~`` expanded, checked when it can only be meant as a path."""
+def locate(model: str, *, ask_hub: bool) -> str:
+    """Where the files of `model` are, without fetching anything: a folder, or a name for vLLM.
+
+    Args:
+        ask_hub: whether a name that can only be a hub's is looked for there.
+
+    Raises:
+        ModelError: a path that is no model.
+        ModelUnreachable: a hub's model that is not here, and the hub does not answer.
+    """
     path = Path(model).expanduser()
-    if not (model.startswith(("/", "./", "../", "~")) or path.is_dir()):
-        _check_hub(model)
-        return model
-    if not path.exists():
+    try:
+        if is_path(model) or path.is_dir():
+            _check_path(path)
+            return str(path)
+    except OSError as error:
+        raise ModelError(oserrors.explain(error)) from error
+    _check_hub(model, ask=ask_hub)
+    return model
+
+
+def _check_path(path: Path) -> None:
+    if path.is_file():
+        raise ModelError(_why_no_file(path))
+    if not path.is_dir():
         raise ModelError(f"There is no folder {path}.")
-    if path.is_dir() and not any((path / name).is_file() for name in CONFIGS):
-        raise ModelError(f"The folder {path} holds no model: it has no config.json.")
-    return str(path)
+    if not any((path / name).is_file() for name in CONFIGS):
+        raise ModelError(soundness.why_no_model(path))
 
 
-def _check_hub(model: str) -> None:
+def is_path(model: str) -> bool:
+    """Whether it can be nothing but a path: a hub's names are ``name`` or ``owner/name``."""
+    if "://" in model:
+        return False
+    deep = model.count("/") > 1
+    return deep or model.startswith(("/", "./", "../", "~")) or model.endswith(_FILES)
+
+
+def _why_no_file(path: Path) -> str:
+    if path.suffix == ".gguf":
+        return f"{path} is a GGUF file: {soundness.NO_GGUF}"
+    if any((path.parent / name).is_file() for name in CONFIGS):
+        return f"{path} is one file of a model: give its folder, {path.parent}."
+    return f"{path} is a file; a model is a folder with config.json."
+
+
+def _check_hub(model: str, *, ask: bool) -> None:
     """Where no hub can be asked for a model, its library would go on trying for half a minute."""
     elsewhere = "://" in model or "VLLM_USE_MODELSCOPE" in os.environ
-    if elsewhere or demo.cache_of(model).is_dir():
+    if elsewhere or not ask or demo.cache_of(model).is_dir():
         return
     from dynamo_cli.models import hub  # noqa: PLC0415 - takes a while, as the download will
 
     if not hub.answers():
-        raise ModelError(
+        raise ModelUnreachable(
             f"The model {model!r} is not in the Hugging Face cache, and the hub does not answer. "
             "Give a folder with config.json, or try --model demo."
         )
@@ -106,7 +142,7 @@ def _fetch(model: str, on_progress: OnProgress) -> str:
         finally:
             end(child)
         if path is None:
-            raise ModelError(
+            raise ModelUnreachable(
                 f"{model} could not be prepared: {_last_line(log)} (exit code {code})."
             )
     return path
@@ -119,7 +155,7 @@ def _follow(lines: IO[str], on_progress: OnProgress) -> str | None:
             case {"path": path}:
                 return str(path)
             case {"error": message}:
-                raise ModelError(message)
+                raise ModelUnreachable(message)
             case {"stage": stage, "fraction": fraction}:
                 on_progress(Progress(stage, fraction))
     return None

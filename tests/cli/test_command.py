@@ -91,7 +91,7 @@ def test_a_folder_without_a_model_is_told_before_anything_starts(
     tmp_path: os.PathLike[str],
 ) -> None:
     done = command("--model", str(tmp_path))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "config.json" in done.stderr
 
@@ -159,7 +159,7 @@ def test_a_dashboard_without_a_terminal_is_told() -> None:
 
 def test_in_a_json_log_the_failure_is_an_object_too() -> None:
     done = command("--model", "/nowhere/at/all", "--log-format", "json", "--http-port", "0")
-    assert done.returncode == 1
+    assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     told = json.loads(line)
     assert (told["level"], told["process"]) == ("ERROR", "dynamo-llm")

@@ -183,7 +183,10 @@ FAIL, WARN = Level.FAIL, Level.WARN
             {"model": replace(HERE, config=SMALL | {"head_dim": 16})},
             *(FAIL, "model", "heads are 16 wide", "32 or more"),
         ),
-        ({"plan": plan(block_size=16)}, FAIL, "block size", "16 is no multiple", "--block-size 32"),
+        (
+            {"trial": Trial((Step("model and options", ok=False, detail="no Jinja"),))},
+            *(FAIL, "model and options", "no Jinja", "--help"),
+        ),
         (
             {"model": replace(HERE, weights_bytes=16 * GIB)},
             *(FAIL, "engines", "0 fit, 1 wanted", "smaller model"),
@@ -336,7 +339,7 @@ def test_a_crash_is_reported_and_not_suffered(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(gather, "TRIAL", "crash")
-    trial = gather._trial()
+    trial = gather._trial("")
     assert trial.steps == (Step("torch", ok=True, detail="2"), Step("first token", ok=None))
     assert trial.ended_by == "SIGILL"
 
@@ -348,7 +351,7 @@ def test_a_trial_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(gather, "TRIAL", "hang")
     monkeypatch.setattr(gather, "TRIAL_TIMEOUT_S", 2.0)
-    trial = gather._trial()
+    trial = gather._trial("")
     assert trial.ended_by == "timeout"
     assert trial.steps in ((Step("torch", ok=None),), ())
 
@@ -421,7 +424,7 @@ def test_where_a_model_is(cache: Path, tmp_path: Path) -> None:
 
 
 def test_options_of_serving_make_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gather, "_trial", Trial)
+    monkeypatch.setattr(gather, "_trial", lambda _engine: Trial())
     facts = gather.gather(
         app.parse(["--workers", "3", "--http-port", "0", "--max-num-seqs=4", "--enforce-eager"])
     )

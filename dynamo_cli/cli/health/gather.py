@@ -13,13 +13,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 import typer
 
 from dynamo_cli import cache
-from dynamo_cli.cli import app, settings
+from dynamo_cli.cli import app, preflight, settings
 from dynamo_cli.cli.health.facts import (
     Facts,
     ModelFiles,
@@ -31,7 +33,7 @@ from dynamo_cli.cli.health.facts import (
 from dynamo_cli.cli.machine import Machine, read_machine
 from dynamo_cli.cli.resolve import Typed, resolve
 from dynamo_cli.config import BUILT_IN_MODELS, ServeConfig
-from dynamo_cli.errors import DynamoError, ModelError, ResourceError
+from dynamo_cli.errors import DynamoError, ModelError, ModelUnreachable, ResourceError
 from dynamo_cli.gpus import Gpu, read_gpus
 from dynamo_cli.models import catalog, demo
 from dynamo_cli.models.folder import models_root
@@ -51,7 +53,11 @@ TITLE = "dynamo-llm: "
 
 
 def gather(context: typer.Context) -> Facts:
-    """All of it, for these options of serving; takes as long as the import of vLLM."""
+    """All of it, for these options of serving; takes as long as the import of vLLM.
+
+    Raises:
+        UsageError, ModelError: an option or the model is wrong, whatever the machine is like.
+    """
     with cache.usable() as moved:
         return _gather(context, moved)
 
@@ -60,11 +66,13 @@ def _gather(context: typer.Context, moved: str) -> Facts:
     typed = app.typed_of(context)
     machine, machine_problem = _machine()
     plan, plan_problem = _plan(typed, machine)
+    with contextlib.suppress(ModelUnreachable):  # a finding, which `_model` has
+        preflight.check(typed, ask_hub=True)
     host, port = typed.host, typed.http_port
     return Facts(
         python=sys.version_info[:2],
         packages=dict(_packages()),
-        trial=_trial(),
+        trial=_trial(_engine_of(typed, plan)),
         machine=machine,
         machine_problem=machine_problem,
         gpus=tuple(_gpus()),
@@ -106,7 +114,7 @@ def _plan(typed: Typed, machine: Machine | None) -> tuple[ServeConfig | None, st
         return None, ""
     try:
         return resolve(typed, machine), ""
-    except DynamoError as error:
+    except ResourceError as error:
         return None, error.message
 
 
@@ -122,13 +130,23 @@ def _engine_options(context: typer.Context) -> dict[str, str]:
 # -- vLLM, in a process of its own -----------------------------------------------------------------
 
 
-def _trial() -> Trial:
+def _engine_of(typed: Typed, plan: ServeConfig | None) -> str:
+    """The engine that vLLM is asked about, as JSON; empty without one, or without its files."""
+    if plan is None or not typed.model or plan.engine.simulation is not None:
+        return ""
+    folder = catalog.ready(typed.model) if typed.model in preflight.OURS else Path(typed.model)
+    if folder is None or not folder.expanduser().is_dir():
+        return ""
+    return msgspec.json.encode(replace(plan.engine, path=str(folder.expanduser()))).decode()
+
+
+def _trial(engine: str) -> Trial:
     command = [*PYTHON, "-m", "dynamo_cli.models.lifeline", str(os.getpid()), TRIAL]
     try:
         # What it logs is not for people; what goes wrong it says itself.
         done = subprocess.run(
             command,
-            stdin=subprocess.DEVNULL,
+            input=engine,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

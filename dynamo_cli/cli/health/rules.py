@@ -15,7 +15,9 @@ PYTHONS = ((3, 11), (3, 13))
 VLLM = "0.32."
 INSTALL = "pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]' in a new environment"
 
-CPU_BLOCK = 32
+SERVING = "model and options"
+"""The step that asks vLLM about what is to be served."""
+
 CPU_HEAD_DIMS_FROM = 32
 VECTORS = ("avx512f", "avx2", "asimd")
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
@@ -138,6 +140,8 @@ def _unfinished(step: Step, ended_by: str) -> Finding:
 
 
 def _remedy(step: Step, facts: Facts) -> str:
+    if step.name == SERVING:
+        return "dynamo-llm --help lists the options; --model demo works everywhere"
     companions = [
         name for name in ("torchvision", "torchaudio", "torchcodec") if name in facts.packages
     ]
@@ -338,14 +342,6 @@ def _shape(facts: Facts) -> Iterator[Finding]:
             "model",
             f"its heads are {shape.head_dim} wide, which crashes vLLM on a CPU",
             f"a model with heads of {CPU_HEAD_DIMS_FROM} or more",
-        )
-    args = facts.plan.engine.args if facts.plan else ()
-    size = args[args.index("--block-size") + 1] if "--block-size" in args else ""
-    if size.isdecimal() and int(size) % CPU_BLOCK:
-        yield _fail(
-            "block size",
-            f"{size} is no multiple of {CPU_BLOCK}, which a CPU needs",
-            "--block-size 32",
         )
 
 

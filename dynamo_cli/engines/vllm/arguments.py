@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
+import re
+from pathlib import Path
 from typing import NoReturn
 
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.entrypoints.launchers.launcher import validate_api_server_args
+from vllm.exceptions import VLLMError
 from vllm.platforms import current_platform
 from vllm.reasoning import ReasoningParserManager
 from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.import_utils import import_from_path
 
 from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, EngineConfig
+from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.prefill import transfer_config
-from dynamo_cli.errors import ModelError, UsageError
+from dynamo_cli.errors import UsageError
+
+_PYDANTIC = re.compile(r"\[type=[^\]]*\]|For further information visit \S+")
+"""What pydantic adds to each of its reasons."""
 
 KV_SPACE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 
@@ -28,7 +36,8 @@ class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
     """vLLM's parser, which raises instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"vLLM does not take these engine options: {message}.")
+        text = " ".join(_PYDANTIC.sub("", message).split()).rstrip(".")
+        raise UsageError(f"vLLM does not take these engine options: {text}.")
 
 
 def parse(config: EngineConfig) -> argparse.Namespace:
@@ -45,10 +54,9 @@ def parse(config: EngineConfig) -> argparse.Namespace:
     try:
         namespace = make_arg_parser(_Parser()).parse_args(arguments)
         validate_parsed_serve_args(namespace)
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"vLLM does not take these engine options: {first_line(error)}."
-        ) from error
+    except (ValueError, TypeError, VLLMError) as error:
+        text = refusals.reason(error).removeprefix("Error: ").rstrip(".")
+        raise UsageError(f"vLLM does not take these engine options: {text}.") from error
     # Measured cached tokens are part of every answer's usage.
     namespace.enable_prompt_tokens_details = True
     assert isinstance(namespace, argparse.Namespace)
@@ -59,32 +67,44 @@ def check_parsers(namespace: argparse.Namespace) -> None:
     """Load the parsers of tool calls and reasoning that the user brings, and check the names.
 
     Raises:
-        UsageError: there is no such parser.
+        UsageError: there is no such parser, or it cannot be loaded.
     """
-    if namespace.tool_parser_plugin:
-        ToolParserManager.import_tool_parser(namespace.tool_parser_plugin)
-    if namespace.reasoning_parser_plugin:
-        ReasoningParserManager.import_reasoning_parser(namespace.reasoning_parser_plugin)
-    # vLLM looks at the first name only if tools may be called unasked.
-    named = {"enable_auto_tool_choice": namespace.tool_call_parser is not None}
+    _load("--tool-parser-plugin", namespace.tool_parser_plugin)
+    _load("--reasoning-parser-plugin", namespace.reasoning_parser_plugin)
+    for flag, name, known in (
+        ("--tool-call-parser", namespace.tool_call_parser, ToolParserManager),
+        ("--reasoning-parser", namespace.reasoning_parser, ReasoningParserManager),
+    ):
+        names = known.list_registered()
+        if name and name not in names:
+            raise UsageError(f"{flag} cannot be {name!r}; it is one of {', '.join(names)}.")
+
+
+def _load(flag: str, plugin: str | None) -> None:
+    """vLLM's own way of doing this goes on without a plugin that it cannot load."""
+    if not plugin:
+        return
     try:
-        validate_api_server_args(argparse.Namespace(**(vars(namespace) | named)))
-    except KeyError as error:
-        raise UsageError(f"{error.args[0]}.") from error
+        try:
+            importlib.import_module(plugin)
+        except ModuleNotFoundError:
+            import_from_path(Path(plugin).stem, plugin)
+    except Exception as error:
+        raise UsageError(
+            f"{flag} {plugin} cannot be loaded: {type(error).__name__}: {refusals.reason(error)}"
+        ) from error
 
 
 def engine_config(namespace: argparse.Namespace, config: EngineConfig) -> VllmConfig:
     """The checked configuration of an engine; reads the model's config files.
 
     Raises:
-        ModelError: the model cannot be found, or does not fit the options.
+        Exception: the model cannot be found, or does not fit the options; `refusals` gives it a
+            name.
     """
-    try:
-        vllm_config = AsyncEngineArgs.from_cli_args(namespace).create_engine_config(
-            UsageContext.OPENAI_API_SERVER
-        )
-    except (ValueError, OSError, NotImplementedError) as error:
-        raise ModelError(explain(error, config.model)) from error
+    vllm_config = AsyncEngineArgs.from_cli_args(namespace).create_engine_config(
+        UsageContext.OPENAI_API_SERVER
+    )
     cache = vllm_config.cache_config
     sized = cache.kv_cache_memory_bytes is not None or KV_SPACE_VARIABLE in os.environ
     if config.kv_cache_limit_bytes and not sized:
@@ -110,28 +130,3 @@ def scores_prompts(vllm_config: VllmConfig) -> bool:
     On a CPU vLLM's LoRA layers expect one row of logits per request there, and end the engine.
     """
     return vllm_config.lora_config is None or not current_platform.is_cpu()
-
-
-def explain(error: Exception, model: str) -> str:
-    """One sentence for people from one of vLLM's or transformers' multi-line messages."""
-    text = first_line(error)
-    if isinstance(error, OSError):
-        return (
-            f"the model {model!r} cannot be read: {text} "
-            "Give a Hugging Face id, a folder with config.json, or try --model demo."
-        )
-    return f"vLLM cannot use the model {model!r} with these options: {text}"
-
-
-def first_line(error: BaseException) -> str:
-    """The line of a message that says something.
-
-    pydantic prints "1 validation error for X" and the field first, the cause after them.
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    if "validation error" in lines[0]:
-        causes = [line for line in lines[1:] if line.startswith("Value error")]
-        lines = causes or lines[1:] or lines
-    return lines[0].removeprefix("Value error, ").split(" [type=")[0]

@@ -27,11 +27,12 @@ from dynamo_cli.engines.vllm import (
     operations,
     prefill,
     ranks,
+    refusals,
 )
 from dynamo_cli.engines.vllm.totals import Totals
 from dynamo_cli.engines.vllm.transfer import connector
 from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
-from dynamo_cli.errors import InvalidRequest, ModelError, ResourceError
+from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages import (
@@ -62,20 +63,21 @@ class Engine:
         kv_events: keep account of what its prefix cache holds.
 
     Raises:
-        ModelError, ResourceError, UsageError: it cannot be built.
+        ModelError, ResourceError, StartError, UsageError: it cannot be built.
     """
 
     def __init__(self, index: int, config: EngineConfig, *, kv_events: bool = False) -> None:
         self.index = index
-        vllm_config = arguments.engine_config(arguments.parse(config), config)
-        if kv_events:
-            events.enable(vllm_config)
-        if config.kv_role and config.kv_transfer == "shm":
-            connector.check(vllm_config)
-        lora.install(vllm_config)
-        ranks.install()
-        with environment.transfer(config):
-            self._core = _build(vllm_config, config.model)
+        with refusals.named(config.model):
+            vllm_config = arguments.engine_config(arguments.parse(config), config)
+            if kv_events:
+                events.enable(vllm_config)
+            if config.kv_role and config.kv_transfer == "shm":
+                connector.check(vllm_config)
+            lora.install(vllm_config)
+            ranks.install()
+            with environment.transfer(config):
+                self._core = _build(vllm_config)
         self._cache_events = events.CacheEvents(self._core) if kv_events else None
         self._encoder = MsgpackEncoder()
         self._requests = MsgpackDecoder(EngineCoreRequest)
@@ -170,7 +172,7 @@ class Engine:
         try:
             begin: tuple[Any, int] = self._core.preprocess_add_request(request)
         except (ValueError, TypeError) as error:
-            raise InvalidRequest(arguments.first_line(error)) from error
+            raise InvalidRequest(refusals.reason(error)) from error
         return begin
 
     def _have_adapter(self, request: EngineCoreRequest) -> None:
@@ -187,7 +189,7 @@ class Engine:
         # Whatever is wrong with those files is this request's failure, not this loop's.
         except Exception as error:
             raise InvalidRequest(
-                f"the adapter {adapter.lora_name!a} cannot be loaded: {arguments.first_line(error)}"
+                f"the adapter {adapter.lora_name!a} cannot be loaded: {refusals.reason(error)}"
             ) from error
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
@@ -202,7 +204,7 @@ class Engine:
         try:
             self._core.add_request(request, wave)
         except (ValueError, TypeError) as error:
-            raise InvalidRequest(arguments.first_line(error)) from error
+            raise InvalidRequest(refusals.reason(error)) from error
         self._clients[prepared.message.request_id] = prepared.client
 
     def cached_tokens(self, prepared: Prepared) -> int:
@@ -318,9 +320,7 @@ class Engine:
         # Whatever the method raises is the answer to whoever called it, not this loop's failure.
         except Exception as error:  # noqa: BLE001
             logger.warning("engine call %s failed: %s", message.method, error)
-            return UtilityAnswer(
-                message.call_id, [], f"{message.method}: {arguments.first_line(error)}"
-            )
+            return UtilityAnswer(message.call_id, [], f"{message.method}: {refusals.reason(error)}")
         answer = UtilityOutput(message.call_id, result=UtilityResult(result))
         return UtilityAnswer(message.call_id, _bytes(self._encoder.encode(answer)))
 
@@ -346,27 +346,16 @@ class Engine:
         self._core.shutdown()
 
 
-def _build(vllm_config: Any, model: str) -> EngineCore:
+def _build(vllm_config: Any) -> EngineCore:
     if hasattr(torch.cpu, "_init_amx"):
         # Asked for in time, or the first one-token forward can die with SIGILL.
         torch.cpu._init_amx()
-    try:
-        return EngineCore(
-            vllm_config,
-            _executor_class(vllm_config),
-            log_stats=True,
-            executor_fail_callback=ranks.lost,
-        )
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ResourceError(
-            f"not enough memory for the model {model!r}: {arguments.first_line(error)}. "
-            "Lower --kv-cache-memory-bytes or --max-model-len, or use fewer workers."
-        ) from error
-    except (ValueError, OSError, NotImplementedError) as error:
-        text = arguments.explain(error, model)
-        if "memory" in text.lower():
-            raise ResourceError(text) from error
-        raise ModelError(text) from error
+    return EngineCore(
+        vllm_config,
+        _executor_class(vllm_config),
+        log_stats=True,
+        executor_fail_callback=ranks.lost,
+    )
 
 
 class _NamelessRendezvous(UniProcExecutor):  # type: ignore[misc]

@@ -2,7 +2,8 @@
 
 Standard output is JSON, one object a line: ``{"step"}`` before something is tried, and then
 ``{"step", "ok", "detail"}``. What crashes the process is the step without a second line, which is
-why this is a process of its own.
+why this is a process of its own. Standard input may hold the configuration of an engine, as JSON:
+then vLLM is asked whether it takes those options for that model.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ import json
 import os
 import sys
 from collections.abc import Callable
+
+from dynamo_cli.errors import DynamoError
+
+SERVING = "model and options"
 
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 """They need the very build of torch that they were made for; transformers imports them."""
@@ -28,12 +33,16 @@ def main() -> None:
     _try("vllm", _vllm)
     _try("first token", _first_token)
     _try("engine options", _engine_options)
+    if text := sys.stdin.read():
+        _try(SERVING, _taking(text))
 
 
 def _try(step: str, attempt: Callable[[], str]) -> None:
     _say({"step": step})
     try:
         detail, ok = attempt(), True
+    except DynamoError as error:
+        detail, ok = error.message, False
     except Exception as error:  # noqa: BLE001 - whatever goes wrong is what we want to know
         detail, ok = f"{type(error).__name__}: {error}", False
     _say({"step": step, "ok": ok, "detail": " ".join(detail.split())[:400]})
@@ -93,6 +102,23 @@ def _engine_options() -> str:
 
     assert options.generate() == options.FILE.read_bytes(), "vLLM's options are not the known ones"
     return f"{len(options.known())} flags"
+
+
+def _taking(text: str) -> Callable[[], str]:
+    def attempt() -> str:
+        import msgspec  # noqa: PLC0415
+
+        from dynamo_cli.config import EngineConfig  # noqa: PLC0415
+        from dynamo_cli.engines.vllm import arguments, refusals  # noqa: PLC0415
+
+        config = msgspec.json.decode(text, type=EngineConfig)
+        with refusals.named(config.model):
+            namespace = arguments.parse(config)
+            arguments.check_parsers(namespace)
+            arguments.engine_config(namespace, config)
+        return "vLLM takes them; the weights were not loaded"
+
+    return attempt
 
 
 if __name__ == "__main__":

@@ -1,26 +1,29 @@
 """vLLM's engine options by name, without vLLM: a mistake is told at once, before any import.
 
-`engine_options.json` is what vLLM's own parser knows; ``python -m dynamo_cli.engines.vllm.options``
-writes it anew. Names, numbers of values and choices are checked here; all else about a value is
-judged by that parser, in the engine's process.
+`engine_options.json` is what vLLM's own parser and its configuration classes know;
+``python -m dynamo_cli.engines.vllm.options`` writes it anew. Names, numbers of values and, in
+`values.py`, what a value may be are checked here; what depends on the model or on other options is
+judged by vLLM, in the engine's process.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from dynamo_cli.engines.vllm import hints, values
+from dynamo_cli.engines.vllm.values import Kind
 from dynamo_cli.errors import UsageError
 
 FILE = Path(__file__).with_name("engine_options.json")
 
 _SWITCH, _ONE, _OPTIONAL, _MANY = "0", "1", "?", "+"
+_BOUNDS = {"ge": "at_least", "gt": "above", "le": "at_most", "lt": "below"}
 
 
 class Option(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -31,6 +34,9 @@ class Option(msgspec.Struct, frozen=True, omit_defaults=True):
         values: how many follow: ``0`` (a switch), ``1``, ``?`` (none or one), ``+`` (one or more).
         group: the part of vLLM that it configures.
         choices: what its value may be; empty leaves it to vLLM.
+        names: what its value is unless a plugin of vLLM's adds more.
+        kind: what its value is read as.
+        at_least, above, at_most, below: bounds of a number.
         default: as vLLM's help shows it; empty when there is none or it is a whole object.
         help: the first sentence of vLLM's own.
     """
@@ -39,6 +45,12 @@ class Option(msgspec.Struct, frozen=True, omit_defaults=True):
     values: str
     group: str
     choices: list[str] = []
+    names: list[str] = []
+    kind: Kind = Kind.WORD
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
     default: str = ""
     help: str = ""
 
@@ -55,6 +67,12 @@ class Given(NamedTuple):
     name: str
     field: str
     words: tuple[str, ...]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What was given to it."""
+        _, equals, value = self.words[0].partition("=")
+        return (value,) if equals else self.words[1:]
 
 
 _ONE_HOST = "everything runs on this host"
@@ -174,8 +192,7 @@ def _find(flag: str, own_options: Iterable[str]) -> Option:
     name = flag.partition(".")[0]
     option = known().get(name)
     if option is None:
-        near = difflib.get_close_matches(name, [*own_options, *known()], n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = hints.for_unknown(name, [*own_options, *known()])
         raise UsageError(f"no option {flag}, here or in vLLM's engine.{hint}")
     if why := instead(option.flags[0]):
         raise UsageError(f"{flag} is not an engine option here: {why}.")
@@ -204,21 +221,11 @@ def _take_values(flag: str, option: Option, left: list[str]) -> list[str]:
     return taken
 
 
-def _check_values(flag: str, option: Option, values: list[str], *, attached: bool) -> None:
+def _check_values(flag: str, option: Option, given: list[str], *, attached: bool) -> None:
     if attached and option.values == _SWITCH:
         raise UsageError(f"{flag} is a switch and takes no value.")
-    for value in values:
-        if option.choices and _folded(value) not in map(_folded, option.choices):
-            near = difflib.get_close_matches(value, option.choices, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UsageError(
-                f"{flag} cannot be {value!r}; it is one of {', '.join(option.choices)}.{hint}"
-            )
-
-
-def _folded(choice: str) -> str:
-    """vLLM reads some choices whatever their case and dashes, so all pass here like that."""
-    return choice.lower().replace("-", "_")
+    for value in given:
+        values.check(flag, value, option)
 
 
 def _is_flag(word: str) -> bool:
@@ -236,16 +243,30 @@ def _read_parser() -> list[Option]:
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
 
     parser = make_arg_parser(FlexibleArgumentParser())
+    parsers = _parsers()
     return [
-        _option(action, group.title or "")
+        _option(action, group.title or "", parsers)
         for group in parser._action_groups
         for action in group._group_actions
         if action.option_strings and action.dest != "help"
     ]
 
 
-def _option(action: argparse.Action, group: str) -> Option:
+def _parsers() -> dict[str, list[str]]:
+    """Names of what reads tool calls and reasoning, by the option that chooses one."""
+    from vllm.reasoning import ReasoningParserManager  # noqa: PLC0415 -- seconds
+    from vllm.tool_parsers import ToolParserManager  # noqa: PLC0415
+
+    return {
+        "tool_call_parser": sorted(ToolParserManager.list_registered()),
+        "reasoning_parser": sorted(ReasoningParserManager.list_registered()),
+    }
+
+
+def _option(action: argparse.Action, group: str, parsers: Mapping[str, list[str]]) -> Option:
     """An `argparse.Action` as an `Option`."""
+    # Where any word is possible, vLLM shows the ones that it knows in place of choices.
+    shown = action.metavar if isinstance(action.metavar, list) else []
     # argparse accepts an empty list for "*", but no option of vLLM's means anything by one.
     values = {"None": _ONE, "*": _MANY}.get(str(action.nargs), str(action.nargs))
     return Option(
@@ -253,9 +274,47 @@ def _option(action: argparse.Action, group: str) -> Option:
         values=values,
         group=group,
         choices=[str(choice) for choice in action.choices or ()],
+        names=parsers.get(action.dest, [str(name) for name in shown]),
+        kind=Kind.WORD if action.choices else _kind(action),
         default=str(action.default) if isinstance(action.default, str | int | float) else "",
         help=" ".join((action.help or "").split()).split(". ")[0].rstrip("."),
+        **dict(_bounds(group, action.dest)),
     )
+
+
+def _kind(action: argparse.Action) -> Kind:
+    """What an option's reader takes, found out by trying: most readers are closures."""
+    if not callable(action.type):
+        return Kind.WORD
+    word, object_, thousands, auto, real, whole = (
+        _reads(action.type, text) for text in ("word", "{bad}", "4k", "auto", "1.5", "1")
+    )
+    if word:
+        return Kind.WORD if object_ else Kind.WORD_OR_OBJECT
+    if thousands:
+        return Kind.LENGTH if auto else Kind.SIZE
+    if _reads(action.type, "{}") or not whole:
+        return Kind.OBJECT
+    return Kind.REAL if real else Kind.WHOLE
+
+
+def _reads(reader: Callable[[str], object], text: str) -> bool:
+    try:
+        reader(text)
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        return False
+    return True
+
+
+def _bounds(group: str, name: str) -> Iterator[tuple[str, float]]:
+    """Bounds of a number, as vLLM's configuration classes declare them for pydantic."""
+    import vllm.config  # noqa: PLC0415 -- seconds
+
+    fields = getattr(getattr(vllm.config, group, None), "__pydantic_fields__", {})
+    for rule in fields[name].metadata if name in fields else ():
+        for attribute, ours in _BOUNDS.items():
+            if (bound := getattr(rule, attribute, None)) is not None:
+                yield ours, float(bound)
 
 
 if __name__ == "__main__":

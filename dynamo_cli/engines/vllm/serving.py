@@ -27,7 +27,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import adapters, anthropic, arguments, discretion, inline
+from dynamo_cli.engines.vllm import adapters, anthropic, arguments, discretion, inline, refusals
 from dynamo_cli.engines.vllm.client import RequestFailed, RoutedClient, Workers
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.turns import Turns
@@ -92,7 +92,7 @@ class Serving:
         record: and what their prompts were, in lengths and hashes.
 
     Raises:
-        ModelError, UsageError: the model or an option cannot be used.
+        ModelError, ResourceError, StartError, UsageError: the model or an option cannot be used.
     """
 
     def __init__(
@@ -108,11 +108,13 @@ class Serving:
         if not log_prompts:
             discretion.install()
         self._debug_headers = debug_headers
-        self._args: argparse.Namespace = arguments.parse(config)
-        arguments.check_parsers(self._args)
+        self._model = config.model
         self.client = RoutedClient(workers, kv_routing=kv_routing, record=record)
         self.client.fail = self._fail
-        self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
+        with refusals.named(config.model):
+            self._args: argparse.Namespace = arguments.parse(config)
+            arguments.check_parsers(self._args)
+            self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
         self._state = State()
         self._turns = Turns()
         # Images and the like are fetched from elsewhere in the middle of the preparation.
@@ -127,7 +129,8 @@ class Serving:
                 f"the model can do {', '.join(ready.tasks)}; "
                 "only text generation and embeddings are served."
             )
-        await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
+        with refusals.named(self._model):
+            await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
 
     def _fail(self, request_id: str, error: Exception) -> None:
         """End a request inside AsyncLLM with an exception in place of its next output."""

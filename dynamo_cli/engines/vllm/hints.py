@@ -1,0 +1,80 @@
+"""What somebody may mean by an option that there is not. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+_OPPOSITES = ("--disable-", "--no-")
+
+_SHORT = {
+    "-p": "--http-port",
+    "-m": "--model",
+    "-V": "--version",
+    "-v": "--version, or --log-level debug",
+    "-w": "--workers",
+    "-c": "--config, or --max-model-len",
+    "-H": "--host",
+    "-k": "--api-key",
+    "-t": "--worker-tp",
+    "--tp": "--worker-tp",
+    "--tp-size": "--worker-tp",
+    "--dp": "--workers",
+    "--pp": "--pipeline-parallel-size",
+    "--ctx-size": "--max-model-len",
+    "--context-length": "--max-model-len",
+    "--model-path": "--model",
+    "--model-name": "--served-model-name",
+    "--tool-parser": "--tool-call-parser",
+    "--mem-fraction-static": "--gpu-memory-utilization",
+    "--speculative-model": "--spec-model",
+    "--num-speculative-tokens": "--spec-tokens",
+}
+"""Names that are usual elsewhere, and ours."""
+
+_GONE = {
+    "--task": "vLLM sees from the model what it is for; --runner and --convert override that",
+    "--device": "The build of vLLM decides; CUDA_VISIBLE_DEVICES chooses among GPUs",
+    "--swap-space": "vLLM does not swap any more; leave it out",
+    "--disable-log-requests": "Requests are not logged unless --enable-log-requests is given; "
+    "leave it out, or --no-access-log for no line at all",
+    "--enable-reasoning": "--reasoning-parser alone is enough",
+    "--guided-decoding-backend": "It is --structured-outputs-config.backend now",
+    "--rope-scaling": "It is --hf-overrides '{\"rope_parameters\": ...}' now",
+    "--rope-theta": "It is --hf-overrides '{\"rope_parameters\": ...}' now",
+    "--num-scheduler-steps": "vLLM has no such steps any more; leave it out",
+    "--use-v2-block-manager": "There is no other one any more; leave it out",
+    "--enable-metrics": "Metrics are always there, at /metrics",
+}
+"""Names that vLLM once had or others have, and what to do without them."""
+
+
+def for_unknown(name: str, known: Sequence[str]) -> str:
+    """A sentence, with a space before it; empty when nothing comes to mind.
+
+    Args:
+        name: of an option that there is not.
+        known: the names of all that there are.
+    """
+    if why := _GONE.get(name):
+        return f" {why}."
+    if meant := _SHORT.get(name) or _opposite(name, known):
+        return f" Did you mean {meant}?"
+    # A name that says the opposite is near in letters and far in meaning.
+    alike = [other for other in known if _says_no(other) == _says_no(name)]
+    near = difflib.get_close_matches(name, alike, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _opposite(name: str, known: Sequence[str]) -> str:
+    """``--disable-x`` -> ``--no-x`` or ``--no-enable-x``, and the like; empty without one."""
+    start = next((start for start in _OPPOSITES if name.startswith(start)), "")
+    if not start:
+        return ""
+    rest = name.removeprefix(start)
+    names = (f"--no-enable-{rest}", f"--no-{rest}", f"--disable-{rest}")
+    return next((other for other in names if other in known), "")
+
+
+def _says_no(name: str) -> bool:
+    return name.startswith(_OPPOSITES)

@@ -1,0 +1,44 @@
+"""Chat templates: whether one is Jinja. With a broken one a server starts, and no chat works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dynamo_cli import oserrors
+from dynamo_cli.errors import ModelError
+
+_GENERATION = re.compile(r"{%-?\s*(end)?generation\s*-?%}")
+"""A tag of transformers' own; what stands between two of them is ordinary."""
+
+
+def check_file(path: Path) -> None:
+    """As `check`, for a template in a file."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ModelError(oserrors.explain(error)) from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is no text in UTF-8, so no chat template.") from error
+    check(text, str(path))
+
+
+def check(text: str, name: str) -> None:
+    """Read a template and forget it.
+
+    Args:
+        name: what it is called in the message.
+
+    Raises:
+        ModelError: it is no Jinja.
+    """
+    from jinja2 import TemplateSyntaxError  # noqa: PLC0415 - help and version need none of it
+    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        environment.parse(_GENERATION.sub("", text))
+    except TemplateSyntaxError as error:
+        raise ModelError(
+            f"{name} is no Jinja template: {error.message} (line {error.lineno})."
+        ) from error

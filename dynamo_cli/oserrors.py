@@ -1,0 +1,46 @@
+"""What the operating system refused, in a sentence that says what to do. Pure."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from dynamo_cli.errors import DynamoError, ResourceError, StartError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some, or let XDG_CACHE_HOME and TMPDIR name folders on another disk",
+    errno.EDQUOT: "free some, or let XDG_CACHE_HOME and TMPDIR name folders on another disk",
+    errno.EMFILE: "raise the limit: ulimit -n 65536",
+    errno.ENFILE: "the whole machine has too many open: end something",
+    errno.ENOMEM: "free some, or use fewer workers",
+    errno.EAGAIN: "raise the limit on processes: ulimit -u",
+    errno.EACCES: "let this user read it, or run as who may",
+    errno.EPERM: "run as who may",
+    errno.EROFS: "let XDG_CACHE_HOME and TMPDIR name folders that can be written",
+    errno.EIO: "the disk or the network below it fails: see the kernel's log",
+    errno.ESTALE: "the network drive below it has gone: mount it again",
+    errno.ELOOP: "links go round in a circle there",
+    errno.ENAMETOOLONG: "use a shorter name",
+}
+
+_RESOURCES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+)
+
+
+def explain(error: OSError) -> str:
+    """``/data/x: Permission denied; let this user read it, or run as who may.``
+
+    Only for errors with a number: libraries raise OSError with words of their own too.
+    """
+    assert error.errno is not None
+    reason = error.strerror or os.strerror(error.errno)
+    remedy = _REMEDIES.get(error.errno, "")
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{reason}{f'; {remedy}' if remedy else ''}."
+
+
+def named(error: OSError) -> DynamoError:
+    """The error of ours for one with a number."""
+    kind = ResourceError if error.errno in _RESOURCES else StartError
+    return kind(explain(error))
