@@ -166,7 +166,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-prompts -l no-log-prompts
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l otlp-endpoint -r -f -d 'Send an OpenTelemetry trace of each request there (OTLP over HTTP)'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l record -r -F -d 'Append a line for each request that ended well: times, lengths and ha...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l config -r -F -d 'Options from a TOML file; those here and in DYNAMO_LLM_* variables co...'
-complete -c dynamo-llm -n '__dynamo_llm_serves' -l dry-run -d 'Show the plan and start nothing'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l dry-run -d 'Check all but the engine and show the plan'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l json -d 'With --dry-run: as JSON'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l version -d 'Show the version and exit'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l help -d 'Show the help'

@@ -100,13 +100,13 @@ def serve(
 
     Every other option goes to vLLM's engine: [b]--max-num-seqs 64[/b], [b]--dtype=float32[/b] ...
     """
+    typed = typed_of(context)  # whatever is misspelt, --model too, is told first
     if not model:
         raise UsageError("--model is missing; --model demo is a good first try.")
     if as_json and not dry_run:
         raise UsageError("--json belongs to --dry-run.")
     from dynamo_cli.cli import launch  # noqa: PLC0415 - --help and --version need none of it
 
-    typed = typed_of(context)
     if dry_run:
         launch.show_plan(typed, as_json=as_json)
     else:
@@ -161,7 +161,7 @@ def run() -> NoReturn:
 
 def _run_command(name: str, *args: str) -> int | None:
     """One of `commands.COMMANDS`; it ends with an exit code, or well."""
-    command = typer.main.get_command(commands.find(name))
+    command = typer.main.get_command(commands.find(name, args))
     _flow(command)
     found: int | None = command.main(
         args, f"{PROGRAM} {name}", standalone_mode=False, help_option_names=HELP

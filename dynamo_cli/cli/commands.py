@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import typer
@@ -26,6 +28,11 @@ class Command(NamedTuple):
 SERVE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Settings of a command that takes the options of serving besides its own."""
 
+SERVING = ("serve", "run", "start", "launch", "up", "chat")
+"""What serving is called elsewhere."""
+
+MODELS = ("demo", "tiny")
+
 COMMANDS: dict[str, Command] = {
     "completions": Command("dynamo_cli.cli.completions", "Completion for bash, zsh or fish."),
     "top": Command("dynamo_cli.cli.top", "Watch a running server."),
@@ -46,19 +53,34 @@ def epilog() -> str:
     return "\n".join(["Commands (dynamo-llm NAME --help):", *lines])
 
 
-def find(name: str) -> typer.Typer:
+def find(name: str, args: Sequence[str] = ()) -> typer.Typer:
     """The application of a command.
+
+    Args:
+        args: what follows it, for a hint.
 
     Raises:
         UsageError: there is no such command.
     """
     command = COMMANDS.get(name)
     if command is None:
-        if name == "serve":
-            raise UsageError("serving needs no command: dynamo-llm --model NAME.")
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"no command {name!r}; dynamo-llm --help lists them.{hint}")
+        raise UsageError(_hint(name, args))
     app = importlib.import_module(command.module).app
     assert isinstance(app, typer.Typer)
     return app
+
+
+def _hint(name: str, args: Sequence[str]) -> str:
+    """What somebody may mean by a first word that is no command."""
+    if name in SERVING or "=" in name:
+        # dynamo-run: in=http out=vllm MODEL
+        words = [word for word in args if "=" not in word and not word.startswith("-")]
+        model = words[0] if words and "--model" not in args else "NAME"
+        return f"serving needs no command: dynamo-llm --model {model}."
+    if name in ("help", "version"):
+        return f"no command {name!r}; it is dynamo-llm --{name}."
+    if name in MODELS or "/" in name or name.endswith(".gguf") or Path(name).is_dir():
+        return f"no command {name!r}; a model is given with --model: dynamo-llm --model {name}."
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f" Did you mean {near[0]}?" if near else " A model is given with --model."
+    return f"no command {name!r}; dynamo-llm --help lists them.{hint}"

@@ -395,7 +395,8 @@ ConfigFile = Annotated[
     ),
 ]
 DryRun = Annotated[
-    bool, _option("--dry-run", panel=INTERFACE, help="Show the plan and start nothing.")
+    bool,
+    _option("--dry-run", panel=INTERFACE, help="Check all but the engine and show the plan."),
 ]
 AsJson = Annotated[bool, _option("--json", panel=INTERFACE, help="With --dry-run: as JSON.")]
 Version = Annotated[
