@@ -7,13 +7,16 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any, NoReturn, cast
 
 import typer
 from typer.core import TyperCommand
 
+from dynamo_cli import oserrors
 from dynamo_cli.cli import commands, flags, settings, terminal
 from dynamo_cli.cli.resolve import Typed
+from dynamo_cli.engines.vllm import options
 from dynamo_cli.errors import DynamoError, UsageError
 
 PROGRAM = "dynamo-llm"
@@ -35,6 +38,20 @@ class ServeCommand(TyperCommand):
             if param.is_flag and not param.secondary_opts:
                 parser.add_option(param, [f"--no-{key}"], param.name, "store_const", const=False)
         return parser
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """An option in the place of a value means that the value is missing."""
+        taking = {
+            flag
+            for param in settings.keys_of(self).values()
+            if not param.is_flag
+            for flag in param.opts
+        }
+        ours = {flag for param in self.params for flag in param.opts}
+        for option, value in pairwise(args):
+            if option in taking and (value in ours or value in options.known()):
+                raise UsageError(f"{option} needs a value.")
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -151,9 +168,11 @@ def run() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
     except OSError as error:
-        if error.errno not in UNWRITTEN or error.filename is not None:
+        if error.errno in UNWRITTEN and error.filename is None:
+            _cannot_write(error)
+        if error.errno is None:
             raise
-        _cannot_write(error)
+        _fail(oserrors.explain(error), oserrors.named(error).exit_code)
     if (unwritten := terminal.leave_output()) is not None:
         _cannot_write(unwritten)
     sys.exit(code)

@@ -57,6 +57,8 @@ def check(typed: Typed, *, ask_hub: bool) -> None:
         UsageError, ModelError: something will not work; the message says what and what to do.
         ModelUnreachable: the model is not here, and the hub does not answer.
     """
+    if typed.record is not None:
+        _check_record(typed.record)
     given = _given(typed)
     _check_names(given)
     _check_template(given)
@@ -76,6 +78,13 @@ def _given(typed: Typed) -> dict[str, tuple[str, ...]]:
 
 def _one(given: Given, name: str) -> str:
     return next(iter(given.get(name, ())), "")
+
+
+def _check_record(file: Path) -> None:
+    if file.is_dir():
+        raise UsageError(f"--record {file} is a folder; it takes a file.")
+    if not file.parent.is_dir():
+        raise UsageError(f"--record {file}: there is no folder {file.parent}.")
 
 
 def _check_names(given: Given) -> None:
@@ -195,7 +204,8 @@ def _check_folders(given: Given) -> None:
     generation = _one(given, "--generation-config")
     if generation not in ("", "auto", "vllm"):
         _folder("--generation-config", generation)
-    _folder("--hf-config-path", _one(given, "--hf-config-path"))
+    for flag in ("--hf-config-path", "--allowed-local-media-path"):
+        _folder(flag, _one(given, flag))
     draft = _one(given, "--spec-model") or _one(given, "--speculative-config.model")
     draft = draft or str(_object(_one(given, "--speculative-config")).get("model") or "")
     _folder("the draft model", draft)
@@ -207,7 +217,7 @@ def _folder(what: str, name: str) -> Path | None:
     Raises:
         UsageError: it can only be a path, and there is none.
     """
-    path = Path(name).expanduser()
+    path = catalog.expanded(name)
     if not name or not (catalog.is_path(name) or path.is_dir()):
         return None
     if not path.is_dir():

@@ -27,6 +27,7 @@ DEMO = "smollm2-135m-instruct-1"
 TINY = "tiny-1"
 # One of these makes a folder a model: Hugging Face's format or Mistral's.
 CONFIGS = (soundness.CONFIG, soundness.MISTRAL_CONFIG)
+_BUCKETS = ("s3", "gs", "az")
 _FILES = (".gguf", ".safetensors", ".bin", ".pt")
 
 
@@ -77,7 +78,8 @@ def locate(model: str, *, ask_hub: bool) -> str:
         ModelError: a path that is no model.
         ModelUnreachable: a hub's model that is not here, and the hub does not answer.
     """
-    path = Path(model).expanduser()
+    _check_address(model)
+    path = expanded(model)
     try:
         if is_path(model) or path.is_dir():
             _check_path(path)
@@ -86,6 +88,31 @@ def locate(model: str, *, ask_hub: bool) -> str:
         raise ModelError(oserrors.explain(error)) from error
     _check_hub(model, ask=ask_hub)
     return model
+
+
+def expanded(name: str) -> Path:
+    """A path with its ``~`` replaced.
+
+    Raises:
+        ModelError: nobody knows what it stands for.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"There is no folder {name}: no home is known for its ~.") from error
+
+
+def _check_address(model: str) -> None:
+    scheme, found, rest = model.partition("://")
+    if not found or scheme in _BUCKETS:
+        return
+    if scheme == "file":
+        raise ModelError(
+            f"{model} is a URL; give the folder as a path: --model /{rest.lstrip('/')}."
+        )
+    name = "/".join(rest.split("/")[1:3])
+    hint = f" (perhaps {name})" if scheme in ("http", "https") and name else ""
+    raise ModelError(f"{model} is a URL; give a Hugging Face id{hint} or a folder.")
 
 
 def _check_path(path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 from typing import Any
 
 import pytest
 
 from dynamo_cli import __version__
-from dynamo_cli.cli import commands
+from dynamo_cli.cli import app, commands, launch
 from tests.support.server import COMMAND
 
 
@@ -180,3 +182,21 @@ def test_json_lines_do_not_go_with_the_dashboard() -> None:
     done = command("--model", "tiny", "--log-format", "json", "--ui", "dashboard")
     assert done.returncode == 2
     assert "--log-format json goes with --ui plain" in done.stderr
+
+
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk, too many open files: nobody's bug, so no traceback."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(launch, "show_plan", full)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["dynamo-llm", "--model", "tiny", "--dry-run"])
+    with pytest.raises(SystemExit) as ended:
+        app.run()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said == "dynamo-llm: error: Too many open files; raise the limit: ulimit -n 65536.\n"
