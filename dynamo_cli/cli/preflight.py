@@ -61,6 +61,7 @@ def check(typed: Typed, *, ask_hub: bool) -> None:
         _check_record(typed.record)
     given = _given(typed)
     _check_names(given)
+    _check_tool_choice(given)
     _check_template(given)
     _check_plugins(given)
     _check_classes(given)
@@ -103,6 +104,11 @@ def _check_names(given: Given) -> None:
                 )
 
 
+def _check_tool_choice(given: Given) -> None:
+    if "--enable-auto-tool-choice" in given and "--tool-call-parser" not in given:
+        raise UsageError("--enable-auto-tool-choice needs --tool-call-parser, such as hermes.")
+
+
 def _has_plugins() -> bool:
     """Others than those that come with vLLM itself."""
     return any(not one.value.startswith("vllm.") for one in metadata.entry_points(group=PLUGINS))
@@ -115,8 +121,8 @@ def _check_template(given: Given) -> None:
     if any(char in text for char in JINJA):
         templates.check(text.replace("\\n", "\n"), "the text of --chat-template")
         return
-    path = Path(text)
-    if not path.exists() and (path := _of_vllm(text)) is None:
+    path = Path(text) if Path(text).exists() else _of_vllm(text)
+    if path is None:
         raise UsageError(
             f"--chat-template {text}: there is no such file, here or among vLLM's own."
         )

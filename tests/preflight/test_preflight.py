@@ -114,6 +114,7 @@ OPTIONS: dict[str, str] = {
     "--reasoning-parser nope": "--reasoning-parser cannot be 'nope'; it is one of",
     "--reasoning-parser qwen": "Did you mean qwen3?",
     "--tool-call-parser hermse": "Did you mean hermes?",
+    "--enable-auto-tool-choice": "--enable-auto-tool-choice needs --tool-call-parser",
     "--tokenizer-mode nope": "--tokenizer-mode cannot be 'nope'",
     "--config-format nope": "--config-format cannot be 'nope'",
     "--model-impl nope": "--model-impl cannot be 'nope'",

@@ -46,7 +46,7 @@ FOLDERS: dict[str, tuple[folders.Change, str, str]] = {
     "a config that is a list": (folders.write("config.json", "[]"), "ModelError", "'list' object"),
     "an unknown architecture": (
         folders.config(architectures=["NopeForCausalLM"]),
-        *("UsageError", "['NopeForCausalLM'] are not supported"),
+        *("UsageError", "architectures: too many to list here."),
     ),
     "an unknown type": (folders.config(model_type="nope"), "UsageError", "model type `nope`"),
     "weights cut short": (

@@ -266,7 +266,7 @@ def _parsers() -> dict[str, list[str]]:
 def _option(action: argparse.Action, group: str, parsers: Mapping[str, list[str]]) -> Option:
     """An `argparse.Action` as an `Option`."""
     # Where any word is possible, vLLM shows the ones that it knows in place of choices.
-    shown = action.metavar if isinstance(action.metavar, list) else []
+    shown: list[str] = action.metavar if isinstance(action.metavar, list) else []
     # argparse accepts an empty list for "*", but no option of vLLM's means anything by one.
     values = {"None": _ONE, "*": _MANY}.get(str(action.nargs), str(action.nargs))
     return Option(

@@ -7,6 +7,7 @@ debug (`supervisor/child.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,8 @@ _EXPECTED = (
 
 _LESS = "Lower --kv-cache-memory-bytes or --max-model-len, or use fewer workers."
 _OTHER = "Give a Hugging Face id, a folder with config.json, or try --model demo."
+
+_LONG_LIST = re.compile(r"\S*\[[^\]]{1000,}\]\)?")
 
 _LONGEST = 400
 """Characters of a reason. Some messages list everything that would have been right."""
@@ -109,6 +112,7 @@ def _first_line(text: str) -> str:
 
 
 def _shortened(text: str) -> str:
+    text = _LONG_LIST.sub("too many to list here", text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -26,12 +26,18 @@ class Kind(StrEnum):
 class Rules(Protocol):
     """What is known of an option; see `options.Option`."""
 
-    choices: list[str]
-    kind: Kind
-    at_least: float | None
-    above: float | None
-    at_most: float | None
-    below: float | None
+    @property
+    def choices(self) -> list[str]: ...
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def at_least(self) -> float | None: ...
+    @property
+    def above(self) -> float | None: ...
+    @property
+    def at_most(self) -> float | None: ...
+    @property
+    def below(self) -> float | None: ...
 
 
 _ABSENT = ("", "None")
