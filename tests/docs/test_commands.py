@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.commands import FENCE, PAGES, ROOT, Command, blocks, commands
+from tests.preflight.folders import safetensors
 from tests.support import adapter
 from tests.support.server import SMALL, Server, free_port
 
@@ -83,7 +84,7 @@ def as_run(command: Command) -> str:
     """The same command where nothing shall stay, be built or be served."""
     text = command.text.replace("container/", f"{ROOT}/container/").replace(".venv/bin/", "")
     if STARTS.match(text) and not DRY.search(text):
-        text += " --dry-run"
+        text = text.replace(f"={SHOWN_ADAPTERS}", "=./adapters/") + " --dry-run"
     return re.sub(r"(/container/\w+\.sh)", r"\1 --engine docker --dry-run", text)
 
 
@@ -92,6 +93,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all of them run in turn: some write what the next one reads."""
     home: Path = tmp_path_factory.mktemp("home")
     home.joinpath("requests.jsonl").write_text(RECORD)  # as --record leaves it
+    adapter = home / "adapters" / "sql"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(safetensors())
     return home
 
 
