@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import typer
 
+from dynamo_cli.config import BUILT_IN_MODELS
 from dynamo_cli.errors import UsageError
 
 
@@ -30,8 +31,6 @@ SERVE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 SERVING = ("serve", "run", "start", "launch", "up", "chat")
 """What serving is called elsewhere."""
-
-MODELS = ("demo", "tiny")
 
 COMMANDS: dict[str, Command] = {
     "completions": Command("dynamo_cli.cli.completions", "Completion for bash, zsh or fish."),
@@ -79,7 +78,7 @@ def _hint(name: str, args: Sequence[str]) -> str:
         return f"serving needs no command: dynamo-llm --model {model}."
     if name in ("help", "version"):
         return f"no command {name!r}; it is dynamo-llm --{name}."
-    if name in MODELS or "/" in name or name.endswith(".gguf") or Path(name).is_dir():
+    if name in BUILT_IN_MODELS or "/" in name or name.endswith(".gguf") or Path(name).is_dir():
         return f"no command {name!r}; a model is given with --model: dynamo-llm --model {name}."
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f" Did you mean {near[0]}?" if near else " A model is given with --model."

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from dynamo_cli.cli.resolve import MOCK, Typed
+from dynamo_cli.config import BUILT_IN_MODELS
 from dynamo_cli.engines.vllm import options
 from dynamo_cli.errors import UsageError
 from dynamo_cli.models import catalog, soundness, templates
-
-OURS = ("demo", "tiny")
-"""Models that are there, whole, or are made when they are needed."""
 
 PLUGINS = "vllm.general_plugins"
 BROUGHT = {
@@ -67,7 +65,7 @@ def check(typed: Typed, *, ask_hub: bool) -> None:
     _check_classes(given)
     _check_adapters(given)
     _check_folders(given)
-    if typed.model and typed.model not in OURS:
+    if typed.model and typed.model not in BUILT_IN_MODELS:
         _check_model(typed, given, catalog.locate(typed.model, ask_hub=ask_hub))
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dynamo_cli.cli import app, preflight
-from dynamo_cli.cli.machine import MIB, Gpu, Machine
+from dynamo_cli.cli.machine import Machine
 from dynamo_cli.cli.resolve import Typed, resolve
+from dynamo_cli.config import Device
 from dynamo_cli.errors import DynamoError, ModelError, ModelUnreachable
+from dynamo_cli.gpus import Gpu
 from dynamo_cli.models import hub
+from dynamo_cli.units import MIB
 from tests.cli.test_command import command
 from tests.preflight import folders
 
 CPU = Machine(cores=2, available_bytes=8192 * MIB)
-GPU = Machine(cores=2, available_bytes=8192 * MIB, gpus=(Gpu(0, "GPU-0", 0),))
+GPU = replace(CPU, gpus=(Gpu(Device("0", "GPU-0"), "H100", 81920 * MIB),))
 
 
 def judge(*args: str, machine: Machine = CPU) -> None:

@@ -134,7 +134,7 @@ def _engine_of(typed: Typed, plan: ServeConfig | None) -> str:
     """The engine that vLLM is asked about, as JSON; empty without one, or without its files."""
     if plan is None or not typed.model or plan.engine.simulation is not None:
         return ""
-    folder = catalog.ready(typed.model) if typed.model in preflight.OURS else Path(typed.model)
+    folder = catalog.ready(typed.model) if typed.model in BUILT_IN_MODELS else Path(typed.model)
     if folder is None or not folder.expanduser().is_dir():
         return ""
     return msgspec.json.encode(replace(plan.engine, path=str(folder.expanduser()))).decode()
