@@ -185,7 +185,7 @@ def test_json_lines_do_not_go_with_the_dashboard() -> None:
 
 
 def test_what_the_system_refuses_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A full disk, too many open files: nobody's bug, so no traceback."""
 
@@ -198,5 +198,5 @@ def test_what_the_system_refuses_is_one_line(
     with pytest.raises(SystemExit) as ended:
         app.run()
     assert ended.value.code == 1
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert said == "dynamo-llm: error: Too many open files; raise the limit: ulimit -n 65536.\n"
