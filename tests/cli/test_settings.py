@@ -164,6 +164,26 @@ def test_show_says_where_each_value_came_from(file: Path) -> None:
     assert "secret" not in table
 
 
+def test_vllms_key_is_a_key_unless_the_command_line_has_one(file: Path) -> None:
+    vllm = {"VLLM_API_KEY": "theirs"}
+
+    def keys(*args: str, **environment: str) -> list[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            return list(app.typed_of(app.parse(["--model", "tiny", *args])).api_keys or ())
+
+    assert keys() == []
+    assert keys(**vllm) == ["theirs"]
+    assert keys(**vllm, DYNAMO_LLM_API_KEY="a,b") == ["a", "b", "theirs"]
+    assert keys("--api-key", "c", **vllm) == ["c"]
+    file.write_text('api-key = "filed"\n')
+    assert keys("--config", str(file), **vllm) == ["filed", "theirs"]
+    rows = shown(VLLM_API_KEY="theirs")
+    assert rows["api-key"]["where"] == "VLLM_API_KEY"
+    assert "theirs" not in json.dumps(rows)
+
+
 def test_the_file_comes_from_a_variable_too(file: Path) -> None:
     file.write_text("workers = 7\n")
     assert shown(DYNAMO_LLM_CONFIG=str(file))["workers"]["value"] == "7"

@@ -149,7 +149,7 @@ class Stage:
         assert ready.phase is Phase.READY
         self.url = ready.detail
         self.port = int(ready.detail.rpartition(":")[2])
-        self.http = aiohttp.ClientSession(self.url)
+        self.http = aiohttp.ClientSession(self.url, headers={"Content-Type": "application/json"})
         if self._serving:
             self.processor = await self.neighbour(PROCESSOR)
             self.tell(table(serving=True))

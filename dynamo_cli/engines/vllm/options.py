@@ -63,6 +63,15 @@ _INSTEAD = {
     "--model": "give it once, before the engine options",
     "--host": "give it once, before the engine options",
     "--api-key": "give it once per key, before the engine options",
+    **dict.fromkeys(
+        (
+            "--allowed-origins",
+            "--allowed-methods",
+            "--allowed-headers",
+            "--allow-credentials",
+        ),
+        "give it once, before the engine options",
+    ),
     "--port": "use --http-port",
     "--tensor-parallel-size": "use --worker-tp",
     "--api-server-count": "use --processors",
@@ -96,10 +105,6 @@ _HTTP_SERVER = (
     "--h11-",
     "--root-path",
     "--middleware",
-    "--allow-credentials",
-    "--allowed-origins",
-    "--allowed-methods",
-    "--allowed-headers",
     "--sse-keep-alive-",
 )
 """Beginnings of the names of options for the HTTP server that vLLM runs and we do not."""
