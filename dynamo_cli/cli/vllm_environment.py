@@ -21,15 +21,16 @@ KEEPALIVE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
 
 def add_api_key(
     context: typer.Context, param: typer.CallbackParam, value: list[str] | None
-) -> list[str] | None:
+) -> list[str]:
     """The callback of ``--api-key``: as in vLLM the command line comes before the variable."""
     source = context.get_parameter_source(str(param.name))
     key = os.environ.get(API_KEY, "")
-    if not key or (source is not None and source.name == "COMMANDLINE"):
-        return value
-    if not value and isinstance(context.obj, settings.Settings):
+    given = list(value or ())
+    if key in ("", *given) or (source is not None and source.name == "COMMANDLINE"):
+        return given
+    if not given and isinstance(context.obj, settings.Settings):
         context.obj.origins[str(param.name)] = settings.Origin(settings.ENVIRONMENT, API_KEY)
-    return [*(value or ()), *([] if key in (value or ()) else [key])]
+    return [*given, key]
 
 
 def keepalive_s(environment: Mapping[str, str]) -> float:

@@ -185,7 +185,7 @@ class Api:
     def _check_serving(self) -> None:
         if self._fold.draining:
             raise Draining("the server is shutting down.", retry_after_s=RETRY_AFTER_S)
-        if not self._fold.serving:
+        if not self._fold.up:
             raise NotReady(f"not ready: {self._fold.reason}.", retry_after_s=RETRY_AFTER_S)
 
     # -- requests for the model --------------------------------------------------------------

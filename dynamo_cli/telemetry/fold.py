@@ -88,9 +88,14 @@ class Fold:
         self.draining = self.asleep = False
 
     @property
+    def up(self) -> bool:
+        """Requests are taken, though engines may sleep: models and tokens need none."""
+        return self._table.serving and not self.draining
+
+    @property
     def serving(self) -> bool:
         """Requests can be served now."""
-        return self._table.serving and not self.draining and not self.asleep
+        return self.up and not self.asleep
 
     @property
     def processes(self) -> list[ProcessState]:

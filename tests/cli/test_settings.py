@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from dynamo_cli.cli import app, settings
+from dynamo_cli.cli import app, settings, vllm_environment
 from dynamo_cli.cli.configure import template
 from dynamo_cli.errors import UsageError
 from tests.cli.test_command import command
@@ -234,3 +234,14 @@ def test_init_overwrites_only_by_force(file: Path) -> None:
     assert file.read_text() == "mine"
     assert command("config", "init", "--force", str(file)).returncode == 0
     assert "[engine]" in file.read_text()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("", 75), ("5", 5), ("0.5", 0.5)])
+def test_vllms_keep_alive_is_kept(text: str, seconds: float) -> None:
+    assert vllm_environment.keepalive_s({"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": text}) == seconds
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "inf", "nan"])
+def test_a_keep_alive_that_cannot_be_is_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match="VLLM_HTTP_TIMEOUT_KEEP_ALIVE is a number of seconds"):
+        vllm_environment.keepalive_s({"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": text})

@@ -90,7 +90,13 @@ _INSTEAD = {
 }
 """Options that would undo what the tool does itself, and what to do instead."""
 
-_INSTEAD_BY_PREFIX = {"--data-parallel-": _REPLICAS, "--dp-": _REPLICAS}
+_NO_TLS = "there is no TLS here; put a proxy in front"
+_INSTEAD_BY_PREFIX = {
+    "--data-parallel-": _REPLICAS,
+    "--dp-": _REPLICAS,
+    "--ssl-": _NO_TLS,
+    "--enable-ssl-": _NO_TLS,
+}
 
 _HTTP_SERVER = (
     "--uvicorn-",
@@ -100,8 +106,6 @@ _HTTP_SERVER = (
     "--enable-offline-docs",
     "--enable-request-id-headers",
     "--enable-server-load-tracking",
-    "--enable-ssl-",
-    "--ssl-",
     "--h11-",
     "--root-path",
     "--middleware",
