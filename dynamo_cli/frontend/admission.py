@@ -27,10 +27,13 @@ LARGE_BODY_BYTES = 256 * 1024
 """A body above is only skimmed: to build what it says holds up everybody for too long."""
 
 
-class _Skimmed(msgspec.Struct):
-    model: Any = None
+PROMPTS = ("prompt", "messages", "input", "instructions", "suffix", "system")
+"""Fields of bodies that hold text for the model."""
 
-
+_Skimmed = msgspec.defstruct(
+    "_Skimmed",
+    [("model", Any, None), *((name, msgspec.Raw, msgspec.Raw()) for name in PROMPTS)],
+)
 _skim = msgspec.json.Decoder(_Skimmed).decode
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -88,14 +91,18 @@ def check_body(body: bytes) -> dict[str, Any]:
 
 
 def skim_body(body: bytes) -> dict[str, Any]:
-    """As `check_body`, but of a large one only its ``model``; the processor looks at the rest."""
+    """As `check_body`, but of a large one only ``model``, and prompts as raw JSON.
+
+    The processor looks at the rest.
+    """
     if len(body) <= LARGE_BODY_BYTES:
         return check_body(body)
     try:
-        return {"model": _skim(body).model}
+        found = msgspec.structs.asdict(_skim(body))
+        return {name: value for name, value in found.items() if value != msgspec.Raw()}
     except msgspec.ValidationError as error:
         raise InvalidRequest("the body must be a JSON object.") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
 
 

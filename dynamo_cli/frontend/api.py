@@ -208,10 +208,9 @@ class Api:
 
     def _look_into(self, visit: Visit, body: bytes) -> None:
         """What is told of a request. Raises `InvalidRequest` when it is no JSON object."""
-        prompts = self._config.log_prompts
-        content = admission.check_body(body) if prompts else admission.skim_body(body)
+        content = admission.skim_body(body)
         visit.model = admission.model_of(content)
-        if prompts:
+        if self._config.log_prompts:
             visit.prompt = access.prompt_of(content)
 
     async def _body(self, visit: Visit) -> bytes:

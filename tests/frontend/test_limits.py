@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.frontend.admission import LARGE_BODY_BYTES
+from dynamo_cli.frontend.access import prompt_of
+from dynamo_cli.frontend.admission import LARGE_BODY_BYTES, model_of, skim_body
 from dynamo_cli.messages import Head, Submit
 from tests.frontend.stage import SSE, Stage, answer, chunks, finish, patiently
 
@@ -115,6 +116,8 @@ def test_a_body_that_does_not_come_is_given_up_and_takes_nobodys_place() -> None
         (b'{"a": [%b]', "not valid JSON"),
         (b'{"a": nan, "b": "%b"}', "not valid JSON"),
         (b'{"a":' * 2000 + b'"%b', "not valid JSON"),
+        (b'{"model": "\xff", "a": "%b"}', "not valid JSON"),
+        (b'{"model": "\\ud800", "a": "%b"}', "not valid JSON"),
     ],
 )
 def test_large_bodies_are_skimmed_and_mistakes_in_them_found(body: bytes, says: str) -> None:
@@ -132,6 +135,14 @@ def test_large_bodies_are_skimmed_and_mistakes_in_them_found(body: bytes, says: 
             assert (await asked)[0] == 200
 
     asyncio.run(scenario())
+
+
+def test_prompts_of_large_bodies_can_be_logged() -> None:
+    large = b'{"model": "tiny", "prompt": "%b", "stop": [1]}' % (b"x" * LARGE_BODY_BYTES)
+    content = skim_body(large)
+    assert model_of(content) == "tiny"
+    assert prompt_of(content) == '{"prompt":"%s"}' % ("x" * LARGE_BODY_BYTES)
+    assert prompt_of(skim_body(b'{"prompt": "x", "stop": 1}')) == '{"prompt":"x"}'
 
 
 def test_more_connections_than_may_be_are_told_so_counted_and_logged() -> None:
