@@ -32,7 +32,7 @@ Run dynamo-llm in a container: the API is on http://localhost:8181/v1, for this 
   --dry-run               print the command and run nothing
   --help                  this
 
-What the environment says in DYNAMO_LLM_* and HF_TOKEN is handed on, keys by name only.
+What the environment says in DYNAMO_LLM_*, VLLM_API_KEY and HF_TOKEN is handed on, keys by name only.
 Build the image first: container/build.sh
 END
 }
@@ -123,7 +123,7 @@ if [ -n "$config" ]; then
     path=$(folder --config "$(dirname -- "$config")")/${config##*/}
     command+=(--volume "$path:$CONFIG_INSIDE:ro" --env "DYNAMO_LLM_CONFIG=$CONFIG_INSIDE")
 fi
-for variable in $(compgen -A export DYNAMO_LLM_ || true) HF_TOKEN; do
+for variable in $(compgen -A export DYNAMO_LLM_ || true) VLLM_API_KEY HF_TOKEN; do
     case $variable in DYNAMO_LLM_CONFIG | DYNAMO_LLM_HOST | DYNAMO_LLM_HTTP_PORT) continue ;; esac
     if of_a_service "$variable"; then continue; fi
     if [ -n "${!variable-}" ]; then command+=(--env "$variable"); fi

@@ -9,6 +9,8 @@ from dynamo_cli.topology import ROLES, ProcessId, Role, tree
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8181
 DEFAULT_MAX_BODY_BYTES = 32 * 1024 * 1024
+DEFAULT_KEEPALIVE_S = 75.0
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BUILT_IN_MODELS = ("demo", "tiny")
 """That come with this package and need no hub."""
 
@@ -143,6 +145,27 @@ class AdapterTable:
     last_number: int = FIRST_ADAPTER_NUMBER - 1
 
 
+ANY = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class OriginRules:
+    """From where browsers may use the server; see `dynamo_cli.origin`.
+
+    Attributes:
+        hosts: further names by which it may be called; `ANY`: all.
+        origins: of other web pages that may ask, such as ``https://chat.example.com``.
+        methods, headers: that such a page may use.
+        credentials: whether it may send cookies and the like.
+    """
+
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    methods: tuple[str, ...] = (ANY,)
+    headers: tuple[str, ...] = (ANY,)
+    credentials: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class FrontendConfig:
     """The HTTP side.
@@ -150,7 +173,12 @@ class FrontendConfig:
     Attributes:
         api_keys: any of them opens the API; empty leaves it open.
         max_inflight: requests at once before 429; 0 is no limit.
+        max_connections: at once before 503; 0: as many as there may be open files.
         max_pending_bytes: of one answer that its reader does not take, before it is aborted.
+        keepalive_s: after which a connection without a request is closed.
+        head_timeout_s: from the first byte of a request to the end of its head.
+        body_timeout_s: until a body is there; one that keeps coming gets longer.
+        origins: from where browsers may use it.
         placement: where prompts are prefilled at first; None without prefill workers.
         access_log: write a line for each request that ended.
         log_prompts: with its prompt.
@@ -165,7 +193,12 @@ class FrontendConfig:
     api_keys: tuple[str, ...] = ()
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_inflight: int = 0
+    max_connections: int = 0
     max_pending_bytes: int = 1024 * 1024
+    keepalive_s: float = DEFAULT_KEEPALIVE_S
+    head_timeout_s: float = 30.0
+    body_timeout_s: float = 30.0
+    origins: OriginRules = OriginRules()
     served_names: tuple[str, ...] = ()
     first_answer_timeout_s: float = 60.0
     placement: PlacementRule | None = None

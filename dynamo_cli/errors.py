@@ -5,14 +5,19 @@ DynamoError                     base: knows its HTTP status, OpenAI type and exi
 |   |-- UsageError              command line (exit code 2)
 |   |-- InvalidRequest          400
 |   |-- Unauthorized            401
+|   |-- Forbidden               403: not from that page, or not by that name of the host
 |   |-- NotFound                404
 |   |-- MethodNotAllowed        405
+|   |-- RequestTimeout          408: its head or body does not come
 |   |-- Conflict                409: not as things are now
 |   |-- PayloadTooLarge         413
-|   `-- TooManyRequests         429, with Retry-After
+|   |-- UnsupportedMediaType    415: not JSON
+|   |-- TooManyRequests         429, with Retry-After
+|   `-- HeadTooLarge            431
 |-- Unavailable                 503, with Retry-After: nothing can serve right now
 |   |-- NotReady                still starting, or everything is down
 |   |-- Draining                shutting down
+|   |-- Overloaded              as many connections or bodies as may be
 |   `-- PeerLost                the process that held the request died
 |-- StartError                  the tool cannot start (exit code 1)
 |   |-- PortInUse
@@ -70,6 +75,7 @@ def error_body(
 ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
@@ -103,6 +109,12 @@ class Unauthorized(UserError):
     code = "invalid_api_key"
 
 
+class Forbidden(UserError):
+    http_status = 403
+    openai_type = "permission_error"
+    code = "forbidden"
+
+
 class NotFound(UserError):
     http_status = 404
     code = "not_found"
@@ -113,6 +125,11 @@ class MethodNotAllowed(UserError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(UserError):
+    http_status = 408
+    code = "request_timeout"
+
+
 class Conflict(UserError):
     http_status = 409
     code = "conflict"
@@ -121,6 +138,16 @@ class Conflict(UserError):
 class PayloadTooLarge(UserError):
     http_status = 413
     code = "payload_too_large"
+
+
+class UnsupportedMediaType(UserError):
+    http_status = 415
+    code = "unsupported_media_type"
+
+
+class HeadTooLarge(UserError):
+    http_status = 431
+    code = "head_too_large"
 
 
 class TooManyRequests(UserError):
@@ -141,6 +168,10 @@ class NotReady(Unavailable):
 
 class Draining(Unavailable):
     code = "draining"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
 
 
 class PeerLost(Unavailable):

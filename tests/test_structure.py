@@ -27,6 +27,8 @@ PURE = (
     "cli/health/needs.py",
     "cli/health/rules.py",
     "cli/resolve.py",
+    "cli/resolve_http.py",
+    "origin.py",
     "cli/shells",
     "errors.py",
     "oserrors.py",

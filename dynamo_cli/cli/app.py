@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from dynamo_cli import oserrors
-from dynamo_cli.cli import commands, flags, settings, terminal
+from dynamo_cli.cli import commands, flags, flags_http, settings, terminal, vllm_environment
 from dynamo_cli.cli.resolve import Typed
 from dynamo_cli.engines.vllm import options
 from dynamo_cli.errors import DynamoError, UsageError
@@ -94,13 +95,18 @@ def serve(
     kv_transfer: flags.KvTransferMethod = None,
     kv_arena_bytes: flags.KvArenaBytes = Typed.kv_arena_bytes,
     prefill_alarm_s: flags.PrefillAlarm = Typed.prefill_alarm_s,
-    host: flags.Host = Typed.host,
-    http_port: flags.HttpPort = Typed.http_port,
-    api_keys: flags.ApiKeys = None,
-    enable_admin: flags.EnableAdmin = Typed.enable_admin,
-    max_body_bytes: flags.MaxBodyBytes = Typed.max_body_bytes,
-    max_inflight: flags.MaxInflight = Typed.max_inflight,
-    drain_timeout_s: flags.DrainTimeout = Typed.drain_timeout_s,
+    host: flags_http.Host = Typed.host,
+    http_port: flags_http.HttpPort = Typed.http_port,
+    api_keys: flags_http.ApiKeys = None,
+    enable_admin: flags_http.EnableAdmin = Typed.enable_admin,
+    allowed_hosts: flags_http.AllowedHosts = None,
+    allowed_origins: flags_http.AllowedOrigins = None,
+    allowed_methods: flags_http.AllowedMethods = None,
+    allowed_headers: flags_http.AllowedHeaders = None,
+    allow_credentials: flags_http.AllowCredentials = Typed.allow_credentials,
+    max_body_bytes: flags_http.MaxBodyBytes = Typed.max_body_bytes,
+    max_inflight: flags_http.MaxInflight = Typed.max_inflight,
+    drain_timeout_s: flags_http.DrainTimeout = Typed.drain_timeout_s,
     ui: flags.UiMode = flags.Ui.AUTO,
     log_level: flags.LowestLogLevel = None,
     log_format: flags.LogForm = Typed.log_format,
@@ -133,7 +139,11 @@ def serve(
 def typed_of(context: typer.Context) -> Typed:
     """The command line with what its file and the environment add."""
     given = {name: value for name, value in context.params.items() if name in TYPED}
-    return Typed(**given, engine_args=settings.engine_args(context))
+    return Typed(
+        **given,
+        keepalive_s=vllm_environment.keepalive_s(os.environ),
+        engine_args=settings.engine_args(context),
+    )
 
 
 def command() -> TyperCommand:

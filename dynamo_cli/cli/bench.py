@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dynamo_cli.replay.reading import Told
     from dynamo_cli.replay.trace import Trace
 
-API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
+API_KEY_VARIABLES = ["DYNAMO_LLM_API_KEY", "VLLM_API_KEY"]
 LOAD, PACE, END, REPORT = "Load", "Pace", "End", "Report"
 DEFAULT_CLIENTS = 8
 DEFAULT_REQUESTS = 200
@@ -58,7 +58,7 @@ Model = Annotated[
 ]
 ApiKey = Annotated[
     str | None,
-    _option("--api-key", metavar="KEY", help="For the servers.", envvar=API_KEY_VARIABLE),
+    _option("--api-key", metavar="KEY", help="For the servers.", envvar=API_KEY_VARIABLES),
 ]
 WhichEndpoint = Annotated[Endpoint, _option("--endpoint", help="Which of OpenAI's is asked.")]
 Systems = Annotated[

@@ -1,20 +1,21 @@
-"""Every option of ``dynamo-llm``: type, names, panel and help."""
+"""Every option of ``dynamo-llm`` but those of HTTP: type, names, panel and help."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dynamo_cli import __version__
 from dynamo_cli.cli import settings
+from dynamo_cli.cli.flags_http import option
 from dynamo_cli.cli.resolve import LOG_FORMATS, ROUTERS
 from dynamo_cli.config import KV_COSTS, KV_TRANSFERS
 
 MODEL, WORKERS, ROUTING = "Model", "Workers", "Routing"
-DISAGGREGATION, HTTP, INTERFACE = "Disaggregation", "HTTP", "Interface"
+DISAGGREGATION, INTERFACE = "Disaggregation", "Interface"
 
 
 class Ui(StrEnum):
@@ -54,10 +55,6 @@ else:
     LogFormat = Literal[LOG_FORMATS]
 
 
-def _option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002
-    return typer.Option(*names, rich_help_panel=panel, help=help, **more)
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"dynamo-llm {__version__}")
@@ -66,7 +63,7 @@ def _show_version(wanted: bool) -> None:
 
 Model = Annotated[
     str,
-    _option(
+    option(
         "--model",
         panel=MODEL,
         metavar="NAME",
@@ -76,7 +73,7 @@ Model = Annotated[
 ]
 ServedNames = Annotated[
     list[str] | None,
-    _option(
+    option(
         "--served-model-name",
         panel=MODEL,
         metavar="NAME",
@@ -84,15 +81,15 @@ ServedNames = Annotated[
     ),
 ]
 MaxModelLen = Annotated[
-    str | None, _option("--max-model-len", panel=MODEL, metavar="TOKENS", help="Longest context.")
+    str | None, option("--max-model-len", panel=MODEL, metavar="TOKENS", help="Longest context.")
 ]
 BlockSize = Annotated[
     int | None,
-    _option("--block-size", panel=MODEL, min=1, metavar="TOKENS", help="Of a KV cache block."),
+    option("--block-size", panel=MODEL, min=1, metavar="TOKENS", help="Of a KV cache block."),
 ]
 Workers = Annotated[
     str,
-    _option(
+    option(
         "--workers",
         "--decode-workers",
         panel=WORKERS,
@@ -102,13 +99,13 @@ Workers = Annotated[
 ]
 WorkerTp = Annotated[
     int,
-    _option(
+    option(
         "--worker-tp", "--decode-tp", panel=WORKERS, min=1, metavar="N", help="GPUs of one engine."
     ),
 ]
 WhichEngine = Annotated[
     Engine,
-    _option(
+    option(
         "--worker-engine",  # the key in a file of settings, where engine is a table
         "--engine",
         panel=WORKERS,
@@ -118,7 +115,7 @@ WhichEngine = Annotated[
 ]
 EngineProfile = Annotated[
     str | None,
-    _option(
+    option(
         "--engine-profile",
         panel=WORKERS,
         metavar="NAME|FILE",
@@ -127,7 +124,7 @@ EngineProfile = Annotated[
 ]
 Speedup = Annotated[
     float | None,
-    _option(
+    option(
         "--speedup",
         panel=WORKERS,
         min=0.001,
@@ -136,11 +133,11 @@ Speedup = Annotated[
     ),
 ]
 ReuseGpus = Annotated[
-    bool, _option("--reuse-gpus", panel=WORKERS, help="Let engines share GPUs when there are few.")
+    bool, option("--reuse-gpus", panel=WORKERS, help="Let engines share GPUs when there are few.")
 ]
 EngineThreads = Annotated[
     int | None,
-    _option(
+    option(
         "--engine-threads",
         panel=WORKERS,
         min=1,
@@ -150,7 +147,7 @@ EngineThreads = Annotated[
 ]
 Processors = Annotated[
     int,
-    _option(
+    option(
         "--processors",
         panel=WORKERS,
         min=1,
@@ -160,7 +157,7 @@ Processors = Annotated[
 ]
 RouterPolicy = Annotated[
     Router | None,
-    _option(
+    option(
         "--router",
         panel=ROUTING,
         help="How a worker is chosen: [b]kv[/b] looks at which holds the prompt's prefix in its "
@@ -169,7 +166,7 @@ RouterPolicy = Annotated[
 ]
 KvCostFunction = Annotated[
     KvCost,
-    _option(
+    option(
         "--kv-cost",
         panel=ROUTING,
         help="What kv weighs: the [b]time[/b] that a choice takes, for this request and for all "
@@ -179,7 +176,7 @@ KvCostFunction = Annotated[
 ]
 KvOverlapWeight = Annotated[
     float,
-    _option(
+    option(
         "--kv-overlap-weight",
         panel=ROUTING,
         min=0,
@@ -189,7 +186,7 @@ KvOverlapWeight = Annotated[
 ]
 KvTemperature = Annotated[
     float,
-    _option(
+    option(
         "--kv-temperature",
         panel=ROUTING,
         min=0,
@@ -199,7 +196,7 @@ KvTemperature = Annotated[
 ]
 DebugHeaders = Annotated[
     bool,
-    _option(
+    option(
         "--debug-headers",
         panel=ROUTING,
         help="Answers carry X-Dynamo-Worker and X-Dynamo-Overlap-Blocks.",
@@ -207,7 +204,7 @@ DebugHeaders = Annotated[
 ]
 PrefillWorkers = Annotated[
     int,
-    _option(
+    option(
         "--prefill-workers",
         panel=DISAGGREGATION,
         min=0,
@@ -217,13 +214,13 @@ PrefillWorkers = Annotated[
 ]
 PrefillTp = Annotated[
     int,
-    _option(
+    option(
         "--prefill-tp", panel=DISAGGREGATION, min=1, metavar="N", help="GPUs of one prefill worker."
     ),
 ]
 ConditionalDisagg = Annotated[
     bool,
-    _option(
+    option(
         "--conditional-disagg",
         panel=DISAGGREGATION,
         help="Send only long prompts to prefill workers, and only while few jobs wait.",
@@ -231,7 +228,7 @@ ConditionalDisagg = Annotated[
 ]
 MaxLocalPrefillLength = Annotated[
     int | None,
-    _option(
+    option(
         "--max-local-prefill-length",
         panel=DISAGGREGATION,
         min=0,
@@ -242,7 +239,7 @@ MaxLocalPrefillLength = Annotated[
 ]
 MaxPrefillQueueSize = Annotated[
     int | None,
-    _option(
+    option(
         "--max-prefill-queue-size",
         panel=DISAGGREGATION,
         min=0,
@@ -252,7 +249,7 @@ MaxPrefillQueueSize = Annotated[
 ]
 KvTransferMethod = Annotated[
     KvTransfer | None,
-    _option(
+    option(
         "--kv-transfer",
         panel=DISAGGREGATION,
         help="How KV blocks get from prefill workers to workers. Default: nixl with CUDA where it "
@@ -261,7 +258,7 @@ KvTransferMethod = Annotated[
 ]
 KvArenaBytes = Annotated[
     int,
-    _option(
+    option(
         "--kv-arena-bytes",
         panel=DISAGGREGATION,
         min=1,
@@ -271,7 +268,7 @@ KvArenaBytes = Annotated[
 ]
 PrefillAlarm = Annotated[
     float,
-    _option(
+    option(
         "--prefill-alarm",
         panel=DISAGGREGATION,
         min=0,
@@ -279,58 +276,9 @@ PrefillAlarm = Annotated[
         help="Warn when a prefill job has waited for longer.",
     ),
 ]
-Host = Annotated[str, _option("--host", panel=HTTP, metavar="ADDRESS", help="Where to listen.")]
-HttpPort = Annotated[
-    int,
-    _option("--http-port", panel=HTTP, min=0, max=65535, metavar="PORT", help="Port to listen on."),
-]
-ApiKeys = Annotated[
-    list[str] | None,
-    _option(
-        "--api-key",
-        panel=HTTP,
-        metavar="KEY",
-        help=f"Clients must send one of these; repeatable. Also {settings.variable_of('api-key')}.",
-    ),
-]
-EnableAdmin = Annotated[
-    bool,
-    _option(
-        "--enable-admin",
-        panel=HTTP,
-        help="Who has an --api-key may also change the running server: LoRA adapters, sleep, "
-        "the number of workers.",
-    ),
-]
-MaxBodyBytes = Annotated[
-    int,
-    _option(
-        "--max-body-bytes", panel=HTTP, min=1, metavar="BYTES", help="Larger requests get 413."
-    ),
-]
-MaxInflight = Annotated[
-    int,
-    _option(
-        "--max-inflight",
-        panel=HTTP,
-        min=0,
-        metavar="N",
-        help="More requests at once get 429; 0: no limit.",
-    ),
-]
-DrainTimeout = Annotated[
-    float,
-    _option(
-        "--drain-timeout",
-        panel=HTTP,
-        min=0,
-        metavar="SECONDS",
-        help="After Ctrl-C, how long running requests may take.",
-    ),
-]
 UiMode = Annotated[
     Ui,
-    _option(
+    option(
         "--ui",
         panel=INTERFACE,
         help="[b]auto[/b]: the dashboard on a terminal, else [b]plain[/b] lines; [b]none[/b]: "
@@ -339,7 +287,7 @@ UiMode = Annotated[
 ]
 LowestLogLevel = Annotated[
     LogLevel | None,
-    _option(
+    option(
         "--log-level",
         panel=INTERFACE,
         help="Of everything that is logged. Default: info, and only errors of the engines.",
@@ -347,11 +295,11 @@ LowestLogLevel = Annotated[
 ]
 LogForm = Annotated[
     LogFormat,
-    _option("--log-format", panel=INTERFACE, help="[b]json[/b]: one object per line."),
+    option("--log-format", panel=INTERFACE, help="[b]json[/b]: one object per line."),
 ]
 AccessLog = Annotated[
     bool,
-    _option(
+    option(
         "--access-log/--no-access-log",
         panel=INTERFACE,
         help="A line for each request that ended (not with the dashboard).",
@@ -359,7 +307,7 @@ AccessLog = Annotated[
 ]
 OtlpEndpoint = Annotated[
     str | None,
-    _option(
+    option(
         "--otlp-endpoint",
         panel=INTERFACE,
         metavar="URL",
@@ -368,11 +316,11 @@ OtlpEndpoint = Annotated[
 ]
 LogPrompts = Annotated[
     bool,
-    _option("--log-prompts", panel=INTERFACE, help="Let text of requests into the log."),
+    option("--log-prompts", panel=INTERFACE, help="Let text of requests into the log."),
 ]
 Record = Annotated[
     Path | None,
-    _option(
+    option(
         "--record",
         panel=INTERFACE,
         metavar="FILE",
@@ -382,7 +330,7 @@ Record = Annotated[
 ]
 ConfigFile = Annotated[
     Path | None,
-    _option(
+    option(
         "--config",
         panel=INTERFACE,
         metavar="FILE",
@@ -396,12 +344,12 @@ ConfigFile = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    _option("--dry-run", panel=INTERFACE, help="Check all but the engine and show the plan."),
+    option("--dry-run", panel=INTERFACE, help="Check all but the engine and show the plan."),
 ]
-AsJson = Annotated[bool, _option("--json", panel=INTERFACE, help="With --dry-run: as JSON.")]
+AsJson = Annotated[bool, option("--json", panel=INTERFACE, help="With --dry-run: as JSON.")]
 Version = Annotated[
     bool,
-    _option(
+    option(
         "--version",
         panel=INTERFACE,
         is_eager=True,  # whatever else is wrong

@@ -9,15 +9,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dynamo_cli.cli.machine import Machine
+from dynamo_cli.cli.resolve_http import origin_rules
 from dynamo_cli.config import (
     BUILT_IN_MODELS,
     DEFAULT_HOST,
+    DEFAULT_KEEPALIVE_S,
     DEFAULT_KV_ARENA_BYTES,
     DEFAULT_MAX_BODY_BYTES,
     DEFAULT_MAX_LOCAL_PREFILL_LENGTH,
     DEFAULT_PORT,
     KV_COSTS,
     KV_POLICY,
+    LOOPBACK,
     ROUTER_POLICIES,
     Device,
     Devices,
@@ -36,7 +39,6 @@ from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.supervisor.placement import groups_of, place, sharers
 from dynamo_cli.units import MIB
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 AUTO = "auto"
 NO_ROUTER = "none"
 SEVERAL_WORKERS_POLICY = "least-loaded"
@@ -93,6 +95,7 @@ class Typed:
         log_level: of everything; None: `ENGINE_LOG_LEVEL` for the engines, else info.
         log_format: one of `LOG_FORMATS`.
         record: file for a line per request.
+        keepalive_s: after which a connection without a request is closed.
         engine_args: for vLLM, checked.
     """
 
@@ -125,8 +128,14 @@ class Typed:
     http_port: int = DEFAULT_PORT
     api_keys: Sequence[str] = ()
     enable_admin: bool = False
+    allowed_hosts: Sequence[str] | None = None
+    allowed_origins: Sequence[str] | None = None
+    allowed_methods: Sequence[str] | None = None
+    allowed_headers: Sequence[str] | None = None
+    allow_credentials: bool = False
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_inflight: int = 0
+    keepalive_s: float = DEFAULT_KEEPALIVE_S
     drain_timeout_s: float = 30.0
     log_level: str | None = None
     log_format: str = LOG_FORMATS[0]
@@ -193,6 +202,14 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         api_keys=tuple(typed.api_keys),
         max_body_bytes=typed.max_body_bytes,
         max_inflight=typed.max_inflight,
+        keepalive_s=typed.keepalive_s,
+        origins=origin_rules(
+            typed.allowed_hosts or (),
+            typed.allowed_origins or (),
+            typed.allowed_methods or (),
+            typed.allowed_headers or (),
+            credentials=typed.allow_credentials,
+        ),
         served_names=names,
         admin=_admin(typed),
         access_log=typed.access_log and typed.log_level in ACCESS_LOG_LEVELS,

@@ -138,7 +138,7 @@ def origin_of(context: typer.Context, name: str) -> Origin:
         case "DEFAULT_MAP":
             return settings.origins[name]
         case _:
-            return Origin(DEFAULT)
+            return settings.origins.get(name, Origin(DEFAULT))
 
 
 def is_secret(key: str) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dynamo_cli.dashboard.client import Client
 
 API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
+VLLM_VARIABLE = "VLLM_API_KEY"
 DEFAULT_URL = f"http://localhost:{DEFAULT_PORT}"
 WEB_PORT = 8182
 MAIN = "from dynamo_cli.cli import main; main()"
@@ -38,7 +39,8 @@ def top(
         typer.Option(
             "--api-key",
             metavar="KEY",
-            help=f"If the server wants one. Also {API_KEY_VARIABLE}, of which the first is taken.",
+            help=f"If the server wants one. Also {API_KEY_VARIABLE}, of which the first is taken, "
+            f"and {VLLM_VARIABLE}.",
         ),
     ] = "",
     once: Annotated[bool, typer.Option("--once", help="Print one screen and end.")] = False,
@@ -55,13 +57,22 @@ def top(
     web_port: Annotated[
         int, typer.Option("--web-port", min=1, max=65535, help="Port of --web.")
     ] = WEB_PORT,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-hosts",
+            metavar="NAME",
+            help="Names by which browsers may call --web; repeatable, * is any. Default: those of "
+            "this machine, and any where --web-host lets others in.",
+        ),
+    ] = None,
 ) -> None:
     """Show what a server does, live. Leaving it never touches the server."""
     if once + as_json + watch + web > 1:
         raise UsageError("choose one of --once, --json, --watch and --web.")
     url, key = _address(url), api_key or _key_of_the_environment()
     if web:
-        _serve_browsers(url, key, web_host, web_port)
+        _serve_browsers(url, key, web_host, web_port, tuple(allowed_hosts or ()))
         return
     from dynamo_cli.dashboard.client import Client  # noqa: PLC0415 - help needs none of it
 
@@ -83,7 +94,8 @@ def _address(url: str) -> str:
 
 
 def _key_of_the_environment() -> str:
-    return os.environ.get(API_KEY_VARIABLE, "").partition(",")[0]
+    given = os.environ.get(API_KEY_VARIABLE, "").partition(",")[0]
+    return given or os.environ.get(VLLM_VARIABLE, "")
 
 
 def _attach(client: Client) -> None:
@@ -120,7 +132,7 @@ async def _print_lines(client: Client, interval_s: float) -> None:
                 print(printed.watch_line(board), flush=True)
 
 
-def _serve_browsers(url: str, key: str, host: str, port: int) -> None:
+def _serve_browsers(url: str, key: str, host: str, port: int, hosts: tuple[str, ...]) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from dynamo_cli.dashboard.web import WebDashboard  # noqa: PLC0415
@@ -129,7 +141,7 @@ def _serve_browsers(url: str, key: str, host: str, port: int) -> None:
     # Not in its arguments, where everybody on this machine could read it.
     os.environ[API_KEY_VARIABLE] = key
     command = shlex.join([sys.executable, "-c", MAIN, "top", "--url", url])
-    WebDashboard(command, host, port, Console(stderr=True)).serve()
+    WebDashboard(command, host, port, hosts, Console(stderr=True)).serve()
 
 
 def _check_port(host: str, port: int) -> None:

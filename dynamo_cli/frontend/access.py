@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from dynamo_cli.frontend.admission import PROMPTS
 from dynamo_cli.frontend.traceparent import TraceContext
 from dynamo_cli.messages import NO_WORKER
 from dynamo_cli.messages.logs import access_line
@@ -24,9 +25,6 @@ BATCH_BYTES = 16 * 1024
 
 MAX_PENDING_BYTES = 1024 * 1024
 MAX_PROMPT = 4096
-PROMPTS = ("prompt", "messages", "input", "instructions", "suffix", "system")
-"""Fields of bodies that hold text for the model."""
-
 _encode = msgspec.json.Encoder().encode
 
 
@@ -61,7 +59,9 @@ def fields(
 
 def prompt_of(content: dict[str, Any]) -> str:
     """What a body says to the model, as JSON."""
-    return _encode({name: content[name] for name in PROMPTS if name in content}).decode()
+    return _encode({name: content[name] for name in PROMPTS if name in content}).decode(
+        errors="replace"
+    )
 
 
 class AccessLog:

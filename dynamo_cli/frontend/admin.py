@@ -6,17 +6,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from dynamo_cli.errors import NotFound
 from dynamo_cli.frontend.adapters import Adapters
 from dynamo_cli.frontend.engines import Engines
+from dynamo_cli.frontend.placement import Placement
 from dynamo_cli.frontend.scaling import Scaling
 from dynamo_cli.frontend.server import json_response
 
-WORKERS = "/dynamo/workers"
+WORKERS, PLACEMENT = "/dynamo/workers", "/dynamo/placement"
 ACCEPTED = 202
 
-Command = Callable[[web.BaseRequest], Awaitable[web.Response]]
+Command = Callable[[MultiMapping[str], bytes], Awaitable[web.Response]]
+"""From the query and the body of a request to its answer."""
 
 
 class Admin:
@@ -27,11 +30,18 @@ class Admin:
     """
 
     def __init__(
-        self, *, enabled: bool, adapters: Adapters, engines: Engines, scaling: Scaling
+        self,
+        *,
+        enabled: bool,
+        adapters: Adapters,
+        engines: Engines,
+        scaling: Scaling,
+        placement: Placement,
     ) -> None:
         self._enabled = enabled
         self._adapters = adapters
         self._scaling = scaling
+        self._placement = placement
         self.commands: dict[str, dict[str, Command]] = {
             "/v1/load_lora_adapter": {"POST": self._load_adapter},
             "/v1/unload_lora_adapter": {"POST": self._unload_adapter},
@@ -40,6 +50,7 @@ class Admin:
             "/is_sleeping": {"GET": _of(engines.is_sleeping)},
             "/reset_prefix_cache": {"POST": _of(engines.reset_prefix_cache)},
             WORKERS: {"POST": self._scale},
+            PLACEMENT: {"POST": self._place},
         }
 
     def check_enabled(self, path: str, method: str) -> None:
@@ -47,20 +58,23 @@ class Admin:
         if not self._enabled and method in self.commands.get(path, {}):
             raise NotFound(f"{method} {path} is there with --enable-admin only.")
 
-    async def _load_adapter(self, http: web.BaseRequest) -> web.Response:
-        return web.Response(text=await self._adapters.load(await http.read()))
+    async def _load_adapter(self, _: MultiMapping[str], body: bytes) -> web.Response:
+        return web.Response(text=await self._adapters.load(body))
 
-    async def _unload_adapter(self, http: web.BaseRequest) -> web.Response:
-        return web.Response(text=await self._adapters.unload(await http.read()))
+    async def _unload_adapter(self, _: MultiMapping[str], body: bytes) -> web.Response:
+        return web.Response(text=await self._adapters.unload(body))
 
-    async def _scale(self, http: web.BaseRequest) -> web.Response:
-        return json_response(await self._scaling.change(await http.read()), ACCEPTED)
+    async def _scale(self, _: MultiMapping[str], body: bytes) -> web.Response:
+        return json_response(await self._scaling.change(body), ACCEPTED)
+
+    async def _place(self, _: MultiMapping[str], body: bytes) -> web.Response:
+        return json_response(self._placement.change(body))
 
 
 def _of(action: Callable[[Any], Awaitable[dict[str, Any]]]) -> Command:
     """A handler from what takes a query and gives JSON."""
 
-    async def command(http: web.BaseRequest) -> web.Response:
-        return json_response(await action(http.query))
+    async def command(query: MultiMapping[str], _: bytes) -> web.Response:
+        return json_response(await action(query))
 
     return command

@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
-from dynamo_cli.errors import InvalidRequest, PayloadTooLarge, TooManyRequests, Unauthorized
+from dynamo_cli.errors import InvalidRequest, TooManyRequests, Unauthorized
 
 OPEN_PATHS = frozenset({"/health", "/metrics", "/version"})
 """What monitors need to see; they have no key."""
@@ -21,6 +22,19 @@ MAX_SESSION_ID = 256
 
 MAX_MODEL_NAME = 256
 """Of a name that is remembered, whatever a client asks for."""
+
+LARGE_BODY_BYTES = 256 * 1024
+"""A body above is only skimmed: to build what it says holds up everybody for too long."""
+
+
+PROMPTS = ("prompt", "messages", "input", "instructions", "suffix", "system")
+"""Fields of bodies that hold text for the model."""
+
+_Skimmed = msgspec.defstruct(
+    "_Skimmed",
+    [("model", Any, None), *((name, msgspec.Raw, msgspec.Raw()) for name in PROMPTS)],
+)
+_skim = msgspec.json.Decoder(_Skimmed).decode
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PRIORITY = re.compile(r"[+-]?[0-9]{1,9}")
@@ -63,11 +77,6 @@ def check_load(in_flight: int, max_inflight: int) -> None:
         )
 
 
-def too_large(max_bytes: int) -> PayloadTooLarge:
-    """The error for a body over the limit."""
-    return PayloadTooLarge(f"the body is larger than --max-body-bytes ({max_bytes} bytes).")
-
-
 def check_body(body: bytes) -> dict[str, Any]:
     """What it says. Raises `InvalidRequest` unless it is a JSON object in UTF-8."""
     if not body:
@@ -79,6 +88,22 @@ def check_body(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object.")
     return value
+
+
+def skim_body(body: bytes) -> dict[str, Any]:
+    """As `check_body`, but of a large one only ``model``, and prompts as raw JSON.
+
+    The processor looks at the rest.
+    """
+    if len(body) <= LARGE_BODY_BYTES:
+        return check_body(body)
+    try:
+        found = msgspec.structs.asdict(_skim(body))
+        return {name: value for name, value in found.items() if value != msgspec.Raw()}
+    except msgspec.ValidationError as error:
+        raise InvalidRequest("the body must be a JSON object.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
 
 
 def model_of(content: dict[str, Any]) -> str:

@@ -17,22 +17,24 @@ from dynamo_cli.errors import (
     Draining,
     DynamoError,
     InternalError,
-    InvalidRequest,
     MethodNotAllowed,
     NotFound,
     NotReady,
     PayloadTooLarge,
 )
 from dynamo_cli.frontend import access, admission, inspect, metrics
-from dynamo_cli.frontend.admin import WORKERS, Admin, Command
+from dynamo_cli.frontend.admin import PLACEMENT, WORKERS, Admin, Command
+from dynamo_cli.frontend.body import BodyReader
+from dynamo_cli.frontend.broadcast import Broadcast
 from dynamo_cli.frontend.chronicle import Chronicle
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
 from dynamo_cli.frontend.placement import Placement
 from dynamo_cli.frontend.scaling import Scaling
-from dynamo_cli.frontend.server import JSON, error_response, json_response
+from dynamo_cli.frontend.server import error_response, json_response
 from dynamo_cli.frontend.stream import EventStream, failure_event
 from dynamo_cli.frontend.visit import Visit
 from dynamo_cli.messages import Endpoint, Head, Reply
+from dynamo_cli.origin import JSON, OriginGate, check_json, is_preflight
 from dynamo_cli.telemetry.fold import Fold
 from dynamo_cli.telemetry.meter import Meter
 from dynamo_cli.telemetry.snapshot import Snapshot
@@ -45,7 +47,6 @@ GENERATE_PATHS = frozenset(map(str, Endpoint)) - {
 MODEL_PREFIX = Endpoint.MODELS + "/"
 RETRY_AFTER_S = 2
 EVENT_STREAM = "text/event-stream"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,9 @@ class Api:
         self._fold = fold
         self._snapshot = snapshot
         self._one_ended = asyncio.Event()
-        self.broadcast = inspect.Broadcast(snapshot, fold.decisions, fold.logs, time.monotonic_ns)
+        self._origins = OriginGate(config.origins, config.host)
+        self._bodies = BodyReader(config.max_body_bytes, config.body_timeout_s)
+        self.broadcast = Broadcast(snapshot, fold.decisions, fold.logs, time.monotonic_ns)
         self._routes: dict[str, dict[str, Route]] = {
             **{path: {"POST": self._generate} for path in GENERATE_PATHS},
             Endpoint.MODELS: {"GET": self._models},
@@ -103,11 +106,11 @@ class Api:
             "/dynamo/decisions": {"GET": self._decisions},
             "/dynamo/timeline": {"GET": self._show_timelines},
             "/dynamo/stream": {"GET": self._watch},
-            "/dynamo/placement": {"GET": self._show_placement, "POST": self._set_placement},
+            PLACEMENT: {"GET": self._show_placement},
             WORKERS: {"GET": self._show_workers},
         }
         for path, commands in admin.commands.items():
-            methods = {method: _routed(command) for method, command in commands.items()}
+            methods = {method: self._routed(command) for method, command in commands.items()}
             self._routes[path] = self._routes.get(path, {}) | methods
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
@@ -132,7 +135,14 @@ class Api:
     async def _answer(self, visit: Visit) -> web.StreamResponse:
         """Every failure becomes an answer."""
         try:
-            response = await self._route(visit)(visit)
+            self._origins.check(visit.http.headers)
+            visit.cors = self._origins.answer_headers(visit.http.headers)
+            if is_preflight(visit.http.method, visit.http.headers):
+                response: web.StreamResponse = web.Response(
+                    headers=self._origins.preflight(visit.http.headers)
+                )
+            else:
+                response = await self._route(visit)(visit)
         except DynamoError as error:
             response = self._refuse(visit, error)
         except ConnectionError:
@@ -175,7 +185,7 @@ class Api:
     def _check_serving(self) -> None:
         if self._fold.draining:
             raise Draining("the server is shutting down.", retry_after_s=RETRY_AFTER_S)
-        if not self._fold.serving:
+        if not self._fold.up:
             raise NotReady(f"not ready: {self._fold.reason}.", retry_after_s=RETRY_AFTER_S)
 
     # -- requests for the model --------------------------------------------------------------
@@ -184,39 +194,42 @@ class Api:
         self._check_serving()
         admission.check_headers(visit.http.headers)
         admission.check_load(self._meter.in_flight, self._config.max_inflight)
+        body = await self._body(visit)
+        self._look_into(visit, body)
+        # It is in flight from here on: one that trickles in takes nobody's place.
+        self._check_serving()
+        admission.check_load(self._meter.in_flight, self._config.max_inflight)
         self._meter.in_flight += 1
         try:
-            return await self._forward(visit, await self._body(visit))
+            return await self._forward(visit, body)
         finally:
             self._meter.in_flight -= 1
             self._one_ended.set()
 
-    async def _body(self, visit: Visit) -> bytes:
-        http, limit = visit.http, self._config.max_body_bytes
-        if http.content_length is not None and http.content_length > limit:
-            raise admission.too_large(limit)
-        if http.headers.get("Expect", "").lower() == "100-continue" and http.transport is not None:
-            http.transport.write(CONTINUE)
-        try:
-            body = await http.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise admission.too_large(limit) from error
-        except web.RequestPayloadError as error:
-            http.content.feed_eof()  # else aiohttp would look for its end, and fail again
-            visit.last = True
-            raise InvalidRequest(f"the body cannot be read: {_one_line(error)}.") from error
-        content = admission.check_body(body)
+    def _look_into(self, visit: Visit, body: bytes) -> None:
+        """What is told of a request. Raises `InvalidRequest` when it is no JSON object."""
+        content = admission.skim_body(body)
         visit.model = admission.model_of(content)
         if self._config.log_prompts:
             visit.prompt = access.prompt_of(content)
-        return body
+
+    async def _body(self, visit: Visit) -> bytes:
+        """What is sent; JSON, as far as its type says."""
+        http = visit.http
+        if http.can_read_body:
+            check_json(http.headers)
+        try:
+            return await self._bodies.read(http)
+        except DynamoError:
+            visit.last = True  # there is more of it, and nobody will read that
+            raise
 
     async def _forward(self, visit: Visit, body: bytes) -> web.StreamResponse:
         """Have a processor answer."""
         call = self._exchange.submit(
             Endpoint(visit.path),
             body,
-            admission.forwarded(visit.http.headers, visit.headers),
+            admission.forwarded(visit.http.headers, visit.names),
             visit.id,
             visit.arrival_ns,
         )
@@ -253,6 +266,13 @@ class Api:
             self._meter.used(finish.usage, time.monotonic_ns())
             self._meter.failed(finish.error)
         return stream.response
+
+    def _routed(self, command: Command) -> Route:
+        async def route(visit: Visit) -> web.StreamResponse:
+            body = await self._body(visit) if visit.http.method == "POST" else b""
+            return await command(visit.http.query, body)
+
+        return route
 
     # -- the models --------------------------------------------------------------------------
 
@@ -304,18 +324,17 @@ class Api:
 
     async def _decisions(self, visit: Visit) -> web.StreamResponse:
         now = time.monotonic_ns()
-        body = inspect.decisions(self._fold.decisions, visit.http.query, now)
+        body = await inspect.decisions(self._fold.decisions, visit.http.query, now)
         return web.Response(body=body, content_type=JSON)
 
     async def _show_timelines(self, visit: Visit) -> web.StreamResponse:
-        body = inspect.timelines(self._chronicle.timelines, visit.http.query, time.monotonic_ns())
+        body = await inspect.timelines(
+            self._chronicle.timelines, visit.http.query, time.monotonic_ns()
+        )
         return web.Response(body=body, content_type=JSON)
 
     async def _show_placement(self, visit: Visit) -> web.StreamResponse:
         return json_response(self._placement.show())
-
-    async def _set_placement(self, visit: Visit) -> web.StreamResponse:
-        return json_response(self._placement.change(await visit.http.read()))
 
     async def _show_workers(self, visit: Visit) -> web.StreamResponse:
         return json_response(self._scaling.show())
@@ -329,13 +348,6 @@ class Api:
         return stream.response
 
 
-def _routed(command: Command) -> Route:
-    async def route(visit: Visit) -> web.StreamResponse:
-        return await command(visit.http)
-
-    return route
-
-
 def _reply(reply: Reply) -> web.Response:
     headers = {"Content-Type": reply.content_type, **dict(reply.headers)}
     return web.Response(body=reply.body, status=reply.status, headers=headers)
@@ -344,7 +356,3 @@ def _reply(reply: Reply) -> web.Response:
 def _kind(error: DynamoError) -> str:
     """A failure's name in the counters."""
     return error.code or error.openai_type
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

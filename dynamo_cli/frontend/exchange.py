@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import Callable
 
@@ -89,7 +90,7 @@ class Exchange:
         self._calls: dict[str, Call] = {}
         self._loads: dict[ProcessId, int] = {}
         self._any_processor = asyncio.Event()
-        self._numbers = itertools.count(1)
+        self._life, self._numbers = f"{os.getpid():x}.{time.monotonic_ns():x}", itertools.count(1)
 
     def submit(
         self,
@@ -104,7 +105,8 @@ class Exchange:
         Raises:
             NotReady: there is none, or it takes no more.
         """
-        return self._send(Submit(self._key(request_id), endpoint, body, headers, arrival_ns))
+        submit = Submit(self._key(), endpoint, body, headers, arrival_ns, api_id=request_id)
+        return self._send(submit)
 
     @property
     def processors(self) -> list[ProcessId]:
@@ -117,7 +119,7 @@ class Exchange:
         Raises:
             NotReady: it takes no more.
         """
-        submit = Submit(self._key(name), endpoint, body, [], time.monotonic_ns())
+        submit = Submit(self._key(), endpoint, body, [], time.monotonic_ns(), api_id=name)
         return self._send_to(processor, submit)
 
     async def probe(self, worker: int) -> Reply | Head:
@@ -133,21 +135,27 @@ class Exchange:
                 await asyncio.sleep(PROBE_RETRY_S)
 
     async def _probe_once(self, worker: int) -> Reply | Head:
-        key, now = self._key(f"probe-{worker}"), time.monotonic_ns()
+        name, now = f"probe-{worker}", time.monotonic_ns()
         call = self._send(
-            Submit(key, Endpoint.COMPLETIONS, b"", [], now, worker=worker, probe=True)
+            Submit(
+                self._key(),
+                Endpoint.COMPLETIONS,
+                b"",
+                [],
+                now,
+                worker=worker,
+                probe=True,
+                api_id=name,
+            )
         )
         try:
             return await call.answer
         finally:
             self.close(call)
 
-    def _key(self, request_id: str) -> str:
-        """Clients may use an id twice at a time; processors must not see that."""
-        key = request_id
-        while key in self._calls:
-            key = f"{request_id}~{next(self._numbers)}"
-        return key
+    def _key(self) -> str:
+        """No call ever had it, of this life or another: what comes late meets nobody."""
+        return f"{self._life}.{next(self._numbers):x}"
 
     def _send(self, submit: Submit) -> Call:
         if not self._loads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -12,6 +13,7 @@ import uvloop
 
 from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.errors import Draining, PortInUse
+from dynamo_cli.frontend import files
 from dynamo_cli.frontend.adapters import Adapters
 from dynamo_cli.frontend.admin import Admin
 from dynamo_cli.frontend.api import Api
@@ -54,7 +56,7 @@ from dynamo_cli.messages import (
     WorkerStats,
 )
 from dynamo_cli.proctitle import set_title
-from dynamo_cli.telemetry.fold import Fold
+from dynamo_cli.telemetry.fold import ASLEEP, Fold
 from dynamo_cli.telemetry.meter import Meter
 from dynamo_cli.telemetry.snapshot import Snapshot
 from dynamo_cli.topology import ProcessId, Role
@@ -62,6 +64,8 @@ from dynamo_cli.topology import ProcessId, Role
 BACKLOG = 1024
 LAST_WORDS_S = 1.0
 FLUSH_POLL_S = 0.01
+
+logger = logging.getLogger(__name__)
 
 
 def main(process: ProcessId, config: FrontendConfig, control: socket.socket) -> None:
@@ -99,6 +103,7 @@ class Frontend:
             adapters=self._adapters,
             engines=self._engines,
             scaling=self._scaling,
+            placement=self._placement,
         )
         self._api = Api(
             config,
@@ -112,6 +117,7 @@ class Frontend:
             self._chronicle,
         )
         self._rule = config.placement
+        self._told_asleep = False
         self._welcomed: set[ProcessId] = set()
         self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,7 +135,9 @@ class Frontend:
     async def _listen(self) -> None:
         """Bind the port. Raises `PortInUse` when that cannot be."""
         host, port = self._config.host, self._config.port
-        self._server = HttpServer(self._api.handle, self._config.max_body_bytes)
+        files.raise_limit()
+        most = self._config.max_connections or files.connections()
+        self._server = HttpServer(self._api.handle, self._config, self._meter.failed, most)
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(self._server, host, port, backlog=BACKLOG)
@@ -161,6 +169,16 @@ class Frontend:
         memory = self._memory.of(self._fold.pids, now)
         return self._fold.snapshot(now, board.depth_bytes(), board.refused_sends(), memory)
 
+    def _tell_sleep(self) -> None:
+        """Into the log, when it begins and when it ends."""
+        if self._fold.asleep == self._told_asleep:
+            return
+        self._told_asleep = self._fold.asleep
+        if self._told_asleep:
+            logger.warning("every worker is %s; until then requests get 503", ASLEEP)
+        else:
+            logger.info("awake: requests are served again")
+
     # -- switchboard handler ---------------------------------------------------------------
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
@@ -180,6 +198,7 @@ class Frontend:
                 | TransferStats()
             ) as message:
                 self._fold.apply(message, time.monotonic_ns())
+                self._tell_sleep()
             case ProcessorStats() as stats:
                 self._fold.processor_stats(peer.index, stats)
             case Operated() as message:

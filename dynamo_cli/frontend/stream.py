@@ -62,12 +62,15 @@ class EventStream:
             **dict(head.headers),
         }
         response = web.StreamResponse(status=head.status, headers=all_headers)
+        chunked = http.version >= HttpVersion11
+        if not chunked:
+            response.force_close()  # its end is that of the connection, whatever the client asks
         writer = await response.prepare(http)
         transport = http.transport
         if writer is None or transport is None:
             raise ConnectionResetError("the client left before the first byte")
         writer.send_headers()
-        return cls(response, transport, http.version >= HttpVersion11, max_pending_bytes)
+        return cls(response, transport, chunked, max_pending_bytes)
 
     def write(self, data: bytes) -> bool:
         """Send what has come.

@@ -29,6 +29,7 @@ class Visit:
         prompt: what is said in the body, as JSON; empty unless it may be logged.
         call: set when a processor was asked.
         outcome: how that ended.
+        cors: headers that let a web page of elsewhere read the answer.
         trace: its span, or its caller's where nothing is traced; None: it has none.
         last: a refusal closes the connection, since the body on it is not read to its end.
     """
@@ -36,6 +37,7 @@ class Visit:
     __slots__ = (
         "arrival_ns",
         "call",
+        "cors",
         "error",
         "http",
         "id",
@@ -55,16 +57,22 @@ class Visit:
         self.id = admission.request_id(http.headers.get("X-Request-ID"))
         self.status = 0
         self.error = self.model = self.prompt = ""
+        self.cors: dict[str, str] = {}
         self.trace: TraceContext | None = None
         self.call: Call | None = None
         self.outcome: Reply | Finish | None = None
         self.last = "Expect" in http.headers
 
     @property
-    def headers(self) -> dict[str, str]:
-        """What every answer says of its request."""
+    def names(self) -> dict[str, str]:
+        """By which the request is known, here and further on."""
         trace = {"traceparent": self.trace.header} if self.trace is not None else {}
         return {"X-Request-ID": self.id, **trace}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer says of its request."""
+        return self.names | self.cors
 
     def record(self, ended_ns: int) -> RequestRecord:
         """What there is to tell of it when it ends."""

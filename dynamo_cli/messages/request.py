@@ -35,11 +35,13 @@ class Submit(Message, frozen=True):
     """A request as it came in. The processor answers with one `Reply`, or `Head` … `Finish`.
 
     Attributes:
+        request_id: the frontend's own key; no other request ever has the same.
         body: the raw JSON, not yet looked at.
         headers: lower-case names that matter further on (x-request-id, x-session-id, ...).
         arrival_ns: when the frontend had read the request's head.
         worker: index of the worker that must serve it (a probe); -1 lets the router choose.
         probe: a readiness probe: the processor makes up the smallest request that the model takes.
+        api_id: the client's name of it, which others may have too: only for people to read.
     """
 
     request_id: str
@@ -49,6 +51,7 @@ class Submit(Message, frozen=True):
     arrival_ns: int
     worker: int = -1
     probe: bool = False
+    api_id: str = ""
 
 
 class Abort(Message, frozen=True):

@@ -14,6 +14,7 @@ class WorkerStats(Message, frozen=True):
 
     Attributes:
         sent_ns: when it was so.
+        asleep: it takes no requests until it is woken up.
     """
 
     worker: int
@@ -28,6 +29,7 @@ class WorkerStats(Message, frozen=True):
     steps: int
     refused_sends: int
     sent_ns: int = 0
+    asleep: bool = False
 
 
 class ProcessorStats(Message, frozen=True):

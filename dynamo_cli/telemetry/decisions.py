@@ -114,6 +114,11 @@ class DecisionLog:
                 )
         self.dropped = news.dropped
 
+    @property
+    def last_number(self) -> int:
+        """Of the newest decision; 0 before any."""
+        return self._last_number
+
     def measurements(self, after: int) -> list[Measurement]:
         """The recent ones with a higher number, oldest first."""
         return [one for one in self._measurements if one.number > after]
@@ -134,8 +139,22 @@ class DecisionLog:
             request_id: only those of this request, by the client's id or the engine's.
             after: only those with a higher number.
         """
-        found = self._newest(worker, request_id, after)
-        return [_view(kept, now_ns) for kept in islice(found, limit)]
+        return list(
+            self.views(now_ns, limit=limit, worker=worker, request_id=request_id, after=after)
+        )
+
+    def views(
+        self,
+        now_ns: int,
+        *,
+        limit: int = KEPT,
+        worker: int | None = None,
+        request_id: str | None = None,
+        after: int = 0,
+    ) -> Iterator[DecisionView]:
+        """As `select`, each made when it is asked for; what comes meanwhile is not among them."""
+        found = list(islice(self._newest(worker, request_id, after), limit))
+        return (_view(kept, now_ns) for kept in found)
 
     def _newest(self, worker: int | None, request_id: str | None, after: int) -> Iterator[_Kept]:
         for engine_id, kept in reversed(self._kept.items()):

@@ -11,6 +11,7 @@ from dynamo_cli.messages import (
     Decisions,
     EngineReady,
     Logged,
+    Phase,
     PrefillQueueStats,
     ProcessorStats,
     ProcessState,
@@ -39,6 +40,7 @@ from dynamo_cli.telemetry.window import SECOND_NS
 from dynamo_cli.topology import Role
 
 K = TypeVar("K")
+ASLEEP = "asleep: POST /sleep was asked for; POST /wake_up ends that"
 
 _COUNTERS = (
     "prefix_cache_queries_tokens",
@@ -65,6 +67,7 @@ class Fold:
         prefill: what is known of disaggregation.
         url: where the frontend listens.
         draining: it takes no new requests, whatever the table says.
+        asleep: every worker that is ready sleeps.
     """
 
     def __init__(self, meter: Meter, models: tuple[str, ...], started_ns: int) -> None:
@@ -82,12 +85,17 @@ class Fold:
         self.decisions = DecisionLog()
         self.logs = LogRing()
         self.url = ""
-        self.draining = False
+        self.draining = self.asleep = False
+
+    @property
+    def up(self) -> bool:
+        """Requests are taken, though engines may sleep: models and tokens need none."""
+        return self._table.serving and not self.draining
 
     @property
     def serving(self) -> bool:
         """Requests can be served now."""
-        return self._table.serving and not self.draining
+        return self.up and not self.asleep
 
     @property
     def processes(self) -> list[ProcessState]:
@@ -97,7 +105,9 @@ class Fold:
     @property
     def reason(self) -> str:
         """Why not, when they cannot."""
-        return "shutting down" if self.draining else self._table.reason
+        if self.draining:
+            return "shutting down"
+        return ASLEEP if self.asleep and self._table.serving else self._table.reason
 
     @property
     def pids(self) -> list[int]:
@@ -121,10 +131,12 @@ class Fold:
                 self._table = message
                 self._watch.processes(message.processes)
                 self._forget_workers()
+                self._see_who_sleeps()
             case EngineReady(worker):
                 self._engines[worker] = message
             case WorkerStats(worker):
                 self._loads[worker] = message
+                self._see_who_sleeps()
                 self._rates[worker].report(message, now_ns)
             case RouterStats():
                 self._routing.router(message, now_ns)
@@ -145,6 +157,14 @@ class Fold:
             for worker in known.keys() - there:
                 del known[worker]
 
+    def _see_who_sleeps(self) -> None:
+        ready = [
+            self._loads.get(state.index)
+            for state in self._table.processes
+            if state.role is Role.WORKER and state.phase == Phase.READY
+        ]
+        self.asleep = bool(ready) and all(stats is not None and stats.asleep for stats in ready)
+
     def processor_stats(self, index: int, stats: ProcessorStats) -> None:
         """What a processor reports of itself."""
         self._routing.processor(index, stats)
@@ -158,6 +178,7 @@ class Fold:
         self._ended_lives[worker] = self._totals(worker)
         self.prefill.worker_gone(worker, prefill=False)
         self._loads.pop(worker, None)
+        self._see_who_sleeps()
         self._rates[worker].gone()
 
     def router_gone(self) -> None:
@@ -233,6 +254,7 @@ class Fold:
             **totals,
             **self._rates[index].view(now_ns)._asdict(),
             **_latency(self._meter, index, now_ns),
+            asleep=stats is not None and stats.asleep,
         )
 
     def _alarms(

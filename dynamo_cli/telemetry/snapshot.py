@@ -36,6 +36,7 @@ class WorkerView(msgspec.Struct, frozen=True):
         recent_hit_ratio: likewise, of the last 60 s.
         *_tokens_per_s: of the last 10 s.
         ttft_*_s, itl_*_s: of its streamed answers in the last 10 s.
+        asleep: it takes no requests until it is woken up.
     """
 
     worker: int
@@ -58,6 +59,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     ttft_p50_s: float | None
     ttft_p95_s: float | None
     itl_p95_s: float | None
+    asleep: bool = False
 
 
 class RouterWorkerView(msgspec.Struct, frozen=True):

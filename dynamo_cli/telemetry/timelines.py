@@ -115,20 +115,21 @@ class TimelineLog:
     def add(self, record: RequestRecord) -> None:
         self._kept.append((record.request_id, _encode(record)))
 
-    def select(
+    def views(
         self, now_ns: int, *, limit: int = KEPT, request_id: str | None = None
-    ) -> list[TimelineView]:
-        """The newest first.
+    ) -> Iterator[TimelineView]:
+        """The newest first, each made when it is asked for.
 
         Args:
             request_id: only those with this one; a client can use an id again.
         """
-        return [_view(record, now_ns) for record in islice(self._newest(request_id), limit)]
+        found = list(islice(self._newest(request_id), limit))
+        return (_view(_decode(packed), now_ns) for packed in found)
 
-    def _newest(self, request_id: str | None) -> Iterator[RequestRecord]:
+    def _newest(self, request_id: str | None) -> Iterator[bytes]:
         for kept_id, packed in reversed(self._kept):
             if request_id is None or request_id == kept_id:
-                yield _decode(packed)
+                yield packed
 
 
 def _view(record: RequestRecord, now_ns: int) -> TimelineView:

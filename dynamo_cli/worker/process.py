@@ -6,6 +6,8 @@ import logging
 import socket
 import time
 
+import msgspec
+
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.engines import seam
 from dynamo_cli.engines.vllm.environment import select_devices
@@ -18,6 +20,7 @@ from dynamo_cli.messages import (
     CallUtility,
     JobFailed,
     Operate,
+    Operated,
     Phase,
     PhaseChange,
     PrefillDone,
@@ -79,7 +82,7 @@ class Worker:
             self._engine,
             abort_all=self._abort_all,
             idle=self._idle,
-            answer=lambda answer: self._switchboard.send(FRONTEND, answer),
+            answer=self._operated,
         )
         for peer in self._switchboard.links:
             self._introduce(peer)
@@ -123,14 +126,24 @@ class Worker:
         idle = not self._engine.has_work()
         if self._stats_current or (now < self._stats_due_s and not idle):
             return
-        stats = self._engine.stats(self._switchboard.refused_sends())
-        for peer in self._switchboard.links:
-            if peer.role in (Role.FRONTEND, Role.ROUTER):
-                self._switchboard.send(peer, stats)
+        self._send_stats()
         if self._disagg is not None:
             self._switchboard.send(FRONTEND, self._disagg.stats())
         self._stats_due_s = now + STATS_INTERVAL_S
         self._stats_current = idle
+
+    def _send_stats(self) -> None:
+        stats = self._engine.stats(self._switchboard.refused_sends())
+        if self._operations.asleep:
+            stats = msgspec.structs.replace(stats, asleep=True)
+        for peer in self._switchboard.links:
+            if peer.role in (Role.FRONTEND, Role.ROUTER):
+                self._switchboard.send(peer, stats)
+
+    def _operated(self, answer: Operated) -> None:
+        """Who is told that the engine sleeps must not find it healthy."""
+        self._send_stats()
+        self._switchboard.send(FRONTEND, answer)
 
     # -- switchboard handler ---------------------------------------------------------------
 

@@ -19,7 +19,8 @@ def post(server: Server, **body: Any) -> socket.socket:
     """A completion asked for over a bare socket."""
     content = json.dumps({"model": "tiny", "ignore_eos": True, "max_tokens": 1900} | body)
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(content)}\r\n\r\n"
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Length: {len(content)}\r\n\r\n"
     connection.sendall((head + content).encode())
     return connection
 

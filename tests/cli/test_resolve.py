@@ -61,8 +61,33 @@ def test_the_parameters_of_kv_reach_the_router() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "gives"),
+    [
+        ((), ()),
+        (("https://a", "https://b"), ("https://a", "https://b")),
+        (('["https://a", "https://b"]',), ("https://a", "https://b")),
+        (('["https://a"', '"https://b"]'), ("https://a", "https://b")),  # as a variable parts it
+        (('["https://a"]', '["https://b"]'), ("https://a", "https://b")),
+        (('["*"]',), ("*",)),
+    ],
+)
+def test_lists_are_words_or_json_as_in_vllm(words: tuple[str, ...], gives: tuple[str]) -> None:
+    config = resolve(replace(TYPED, allowed_origins=words), CPU)
+    assert config.frontend.origins.origins == gives
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"allowed_origins": ("chat.example",)}, "takes addresses like https://chat.example.com"),
+        ({"allowed_origins": ("https://a/b",)}, "not 'https://a/b'"),
+        ({"allowed_origins": ("[1]",)}, "--allowed-origins takes words, or a list of them in JSON"),
+        (
+            {"allowed_origins": ('["a"',)},
+            "--allowed-origins takes words, or a list of them in JSON",
+        ),
+        ({"allowed_hosts": ("http://a",)}, "--allowed-hosts takes names"),
+        ({"allow_credentials": True}, "belong to --allowed-origins"),
         ({"workers": "0"}, "--workers is a number"),
         ({"workers": "two"}, "not 'two'"),
         ({"enable_admin": True}, "--enable-admin needs an --api-key"),

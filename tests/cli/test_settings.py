@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from dynamo_cli.cli import app, settings
+from dynamo_cli.cli import app, settings, vllm_environment
 from dynamo_cli.cli.configure import template
 from dynamo_cli.errors import UsageError
 from tests.cli.test_command import command
@@ -213,6 +213,26 @@ def test_show_says_where_each_value_came_from(file: Path) -> None:
     assert "secret" not in table
 
 
+def test_vllms_key_is_a_key_unless_the_command_line_has_one(file: Path) -> None:
+    vllm = {"VLLM_API_KEY": "theirs"}
+
+    def keys(*args: str, **environment: str) -> list[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            return list(app.typed_of(app.parse(["--model", "tiny", *args])).api_keys or ())
+
+    assert keys() == []
+    assert keys(**vllm) == ["theirs"]
+    assert keys(**vllm, DYNAMO_LLM_API_KEY="a,b") == ["a", "b", "theirs"]
+    assert keys("--api-key", "c", **vllm) == ["c"]
+    file.write_text('api-key = "filed"\n')
+    assert keys("--config", str(file), **vllm) == ["filed", "theirs"]
+    rows = shown(VLLM_API_KEY="theirs")
+    assert rows["api-key"]["where"] == "VLLM_API_KEY"
+    assert "theirs" not in json.dumps(rows)
+
+
 def test_the_file_comes_from_a_variable_too(file: Path) -> None:
     file.write_text("workers = 7\n")
     assert shown(DYNAMO_LLM_CONFIG=str(file))["workers"]["value"] == "7"
@@ -263,3 +283,14 @@ def test_init_overwrites_only_by_force(file: Path) -> None:
     assert file.read_text() == "mine"
     assert command("config", "init", "--force", str(file)).returncode == 0
     assert "[engine]" in file.read_text()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("", 75), ("5", 5), ("0.5", 0.5)])
+def test_vllms_keep_alive_is_kept(text: str, seconds: float) -> None:
+    assert vllm_environment.keepalive_s({"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": text}) == seconds
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "inf", "nan"])
+def test_a_keep_alive_that_cannot_be_is_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match="VLLM_HTTP_TIMEOUT_KEEP_ALIVE is a number of seconds"):
+        vllm_environment.keepalive_s({"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": text})

@@ -93,11 +93,12 @@ def test_run_hands_variables_on_by_name_only() -> None:
         DYNAMO_LLM_ROUTER="kv",
         DYNAMO_LLM_HOST="10.0.0.1",
         DYNAMO_LLM_HTTP_PORT="1",
+        VLLM_API_KEY="secret",
         HF_TOKEN="secret",
         HF_HOME="/home/somebody",
     )
     handed_on = [words[place + 1] for place, word in enumerate(words) if word == "--env"]
-    assert handed_on == ["DYNAMO_LLM_API_KEY", "DYNAMO_LLM_ROUTER", "HF_TOKEN"]
+    assert handed_on == ["DYNAMO_LLM_API_KEY", "DYNAMO_LLM_ROUTER", "VLLM_API_KEY", "HF_TOKEN"]
     assert "secret" not in words
 
 

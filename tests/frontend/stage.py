@@ -149,7 +149,7 @@ class Stage:
         assert ready.phase is Phase.READY
         self.url = ready.detail
         self.port = int(ready.detail.rpartition(":")[2])
-        self.http = aiohttp.ClientSession(self.url)
+        self.http = aiohttp.ClientSession(self.url, headers={"Content-Type": "application/json"})
         if self._serving:
             self.processor = await self.neighbour(PROCESSOR)
             self.tell(table(serving=True))
@@ -242,7 +242,7 @@ class Stage:
 
     async def stream(self, path: str = "/v1/completions") -> tuple[Submit, Client]:
         """A stream of which the client has the head."""
-        data = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}"
+        data = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
         reader, writer = await self.raw(data.encode())
         submit = await self.processor.take(Submit)
         self.processor.send(Head(submit.request_id, 200, SSE))

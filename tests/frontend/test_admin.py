@@ -34,6 +34,7 @@ COMMANDS = [
     ("GET", "/is_sleeping"),
     ("POST", "/reset_prefix_cache"),
     ("POST", "/dynamo/workers"),
+    ("POST", "/dynamo/placement"),
 ]
 
 

@@ -13,7 +13,8 @@ from dynamo_cli.messages import PrefillQueueStats, SetPlacement, TransferStats
 from dynamo_cli.topology import ProcessId, Role
 from tests.frontend.stage import WORKER, Stage
 
-DISAGGREGATED = FrontendConfig(port=0, placement=PlacementRule())
+KEY = {"Authorization": "Bearer sesame"}
+DISAGGREGATED = FrontendConfig(port=0, placement=PlacementRule(), api_keys=("sesame",), admin=True)
 
 
 def test_new_bounds_reach_the_workers_of_now_and_of_later() -> None:
@@ -21,13 +22,13 @@ def test_new_bounds_reach_the_workers_of_now_and_of_later() -> None:
         async with Stage(DISAGGREGATED) as stage:
             worker = await stage.neighbour(WORKER)
             assert await worker.take(SetPlacement) == SetPlacement(False, 1000, None)
-            assert (await stage.get("/dynamo/placement"))[2] == {
+            assert (await stage.get("/dynamo/placement", headers=KEY))[2] == {
                 "conditional": False,
                 "max_local_prefill_length": 1000,
                 "max_prefill_queue_size": None,
             }
             body = b'{"max_local_prefill_length": 50, "max_prefill_queue_size": 3}'
-            status, _, shown = await stage.post("/dynamo/placement", data=body)
+            status, _, shown = await stage.post("/dynamo/placement", data=body, headers=KEY)
             assert (status, shown["max_local_prefill_length"]) == (200, 50)
             assert await worker.take(SetPlacement) == SetPlacement(True, 50, 3)
             worker.die()
@@ -52,10 +53,10 @@ def test_new_bounds_reach_the_workers_of_now_and_of_later() -> None:
 def test_what_cannot_be_a_bound_changes_nothing(body: bytes, says: str) -> None:
     async def scenario() -> None:
         async with Stage(DISAGGREGATED) as stage:
-            status, _, content = await stage.post("/dynamo/placement", data=body)
+            status, _, content = await stage.post("/dynamo/placement", data=body, headers=KEY)
             assert status == 400
             assert says in content["error"]["message"]
-            shown: Any = (await stage.get("/dynamo/placement"))[2]
+            shown: Any = (await stage.get("/dynamo/placement", headers=KEY))[2]
             assert shown["max_prefill_queue_size"] is None
             assert not shown["conditional"]
 
@@ -65,7 +66,7 @@ def test_what_cannot_be_a_bound_changes_nothing(body: bytes, says: str) -> None:
 def test_without_prefill_workers_there_is_nothing_to_place() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
-            status, _, content = await stage.get("/dynamo/placement")
+            status, _, content = await stage.get("/dynamo/placement", headers=KEY)
             assert status == 404
             assert "--prefill-workers" in content["error"]["message"]
 
@@ -104,7 +105,9 @@ def test_metrics_of_disaggregation() -> None:
                     [],
                 )
             )
-            while not ((await stage.get("/dynamo/snapshot"))[2]["prefill"] or {}).get("copies"):
+            while not ((await stage.get("/dynamo/snapshot", headers=KEY))[2]["prefill"] or {}).get(
+                "copies"
+            ):
                 await asyncio.sleep(0.005)
             page = (await stage.get("/metrics"))[2].splitlines()
             for line in (

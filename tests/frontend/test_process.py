@@ -99,7 +99,7 @@ def test_drain_finishes_what_runs_and_turns_newcomers_away() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             submit, client = await stage.stream()
-            kept, writer = await stage.raw(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n")
+            kept, writer = await stage.raw(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await patiently(kept.readuntil(b"}"))
             stage.tell(Drain(10.0))
             while True:  # until nobody listens any more
@@ -108,7 +108,9 @@ def test_drain_finishes_what_runs_and_turns_newcomers_away() -> None:
                 except (ConnectionRefusedError, ConnectionResetError):
                     break
                 await asyncio.sleep(0.01)
-            writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+            writer.write(
+                b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+            )
             head, _, body = (await patiently(kept.read())).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 503 ")
             assert b"\r\nconnection: close" in head.lower()

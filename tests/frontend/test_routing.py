@@ -145,7 +145,9 @@ def test_the_stream_tells_snapshots_and_decisions_as_they_happen() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             router, _ = await with_news(stage)
-            reader, writer = await stage.raw(b"GET /dynamo/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+            reader, writer = await stage.raw(
+                b"GET /dynamo/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
             first = await events(reader, "snapshot")
             assert first["router"]["index_entries"] == 60
             assert len(await events(reader, "decisions")) == 3
@@ -164,7 +166,7 @@ def test_the_stream_tells_snapshots_and_decisions_as_they_happen() -> None:
 def test_the_stream_tells_log_lines_once_and_newcomers_the_last_ones() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
-            request = b"GET /dynamo/stream HTTP/1.1\r\nHost: a\r\n\r\n"
+            request = b"GET /dynamo/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
             line = LogLine(1, 1700000000.5, "worker 0", "WARNING", "mind the gap")
             stage.tell(Logged([line], 0))
             reader, first = await stage.raw(request)
@@ -196,7 +198,9 @@ def test_log_lines_that_nobody_read_are_counted() -> None:
 def test_watchers_do_not_hold_up_the_end() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
-            reader, writer = await stage.raw(b"GET /dynamo/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+            reader, writer = await stage.raw(
+                b"GET /dynamo/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
             await events(reader, "snapshot")
             stage.tell(Drain(30.0))
             assert (await stage.report(Drained)).remaining == 0

@@ -21,7 +21,7 @@ def test_a_stream_is_written_as_it_comes() -> None:
                 "content-type: text/event-stream",
                 "cache-control: no-cache",
                 "x-accel-buffering: no",
-                f"x-request-id: {submit.request_id}",
+                f"x-request-id: {submit.api_id}",
                 "transfer-encoding: chunked",
             ):
                 assert f"\r\n{line}\r\n" in client.head
@@ -56,7 +56,7 @@ def test_one_message_feeds_many_streams_and_a_connection_is_used_again() -> None
             submits = [await stage.processor.take(Submit) for _ in asked]
             for submit in submits:
                 stage.processor.send(Head(submit.request_id, 200, SSE))
-            batch = [Chunk(s.request_id, s.request_id.encode(), 1) for s in submits]
+            batch = [Chunk(s.request_id, s.api_id.encode(), 1) for s in submits]
             stage.processor.send(Chunks(batch))
             for submit in submits:
                 stage.processor.send(finish(submit))
@@ -212,7 +212,9 @@ def test_usage_of_whole_answers_and_streams_is_counted() -> None:
 def _deaf_client(port: int) -> socket.socket:
     """Asks, and then does not read."""
     connection = socket.create_connection(("127.0.0.1", port))
-    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+    connection.sendall(
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+    )
     return connection
 
 

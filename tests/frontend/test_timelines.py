@@ -71,7 +71,7 @@ def test_who_leaves_is_remembered_with_the_worker_that_it_left() -> None:
             await client.chunk()
             client.leave()
             assert isinstance(await stage.processor.inbox.get(), Abort)
-            gone = await told(stage, submit.request_id)
+            gone = await told(stage, submit.api_id)
             assert (gone["status"], gone["error"], gone["finish_reason"]) == (
                 499,
                 "client_left",

@@ -23,11 +23,14 @@ def running(client: Client) -> int:
 def test_a_sleeping_engine_says_so_and_wakes_up(client: Client) -> None:
     assert client.get("/is_sleeping").body == {"is_sleeping": False, "engines": {"worker 0": False}}
     assert client.post("/sleep?level=0").body == {"status": "sleeping", "level": 0}
+    health = client.get("/health")
+    assert (health.status, health.body["reason"][:6]) == (503, "asleep")
     assert client.get("/is_sleeping").body["is_sleeping"]
     refused = client.complete("tiny", "hello")
     assert refused.status == 503
     assert "POST /wake_up" in refused.body["error"]["message"]
     assert client.post("/wake_up").body == {"status": "awake", "tags": None}
+    assert client.get("/health").status == 200
     assert client.complete("tiny", "hello").status == 200
 
 

@@ -87,3 +87,30 @@ def test_a_worker_that_is_no_longer_part_of_the_tree_is_forgotten() -> None:
     assert snapshot.target_workers == 1
     fold.apply(table(0, 1), 0)
     assert fold.snapshot(0, {}, 0).workers[1].steps == 0
+
+
+@pytest.mark.parametrize(
+    ("asleep", "ready", "serving"),
+    [
+        ((True, True), (True, True), False),
+        ((True, False), (True, True), True),
+        ((True, None), (True, True), True),
+        ((True, False), (True, False), False),
+        ((False, True), (True, False), True),
+        ((True,), (False,), True),
+    ],
+)
+def test_a_server_is_asleep_when_every_worker_that_is_ready_sleeps(
+    asleep: tuple[bool | None, ...], ready: tuple[bool, ...], serving: bool
+) -> None:
+    fold = Fold(Meter(), ("tiny",), 0)
+    states = [
+        ProcessState("w", Role.WORKER, index, Phase.READY if one else Phase.BACKOFF, "", 1, 0, 0, 0)
+        for index, one in enumerate(ready)
+    ]
+    for worker, one in enumerate(asleep):
+        if one is not None:
+            fold.apply(WorkerStats(worker, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, asleep=one), 0)
+    fold.apply(ProcessTable(states, serving=True, reason=""), 0)
+    assert fold.serving is serving
+    assert fold.reason.startswith("asleep") is not serving

@@ -51,7 +51,7 @@ def test_stages_are_told_in_the_order_of_time_and_only_those_that_were() -> None
     log = TimelineLog()
     log.add(record(timeline=REMOTE, first_byte_ms=21))
     log.add(record("b", Timeline(received_ns=at(1))))
-    refused, remote = log.select(at(1050))
+    refused, remote = list(log.views(at(1050)))
     assert list(remote.stages_ms.items()) == [
         *(("arrival", 0), ("received", 1), ("prepared", 2), ("routed", 3), ("sent", 4)),
         *(("pushed", 5), ("leased", 6), ("prefilled", 16), ("queued", 17), ("scheduled", 18)),
@@ -73,7 +73,7 @@ def test_the_newest_come_first_and_the_oldest_are_forgotten() -> None:
     for number in range(KEPT + 5):
         log.add(record(f"r{number}"))
     log.add(record("r9"))
-    assert [view.request_id for view in log.select(0, limit=3)] == ["r9", "r10004", "r10003"]
-    assert len(log.select(0, request_id="r9")) == 2
-    assert log.select(0, request_id="r4") == log.select(0, request_id="r5")[1:] == []
-    assert len(log.select(0)) == KEPT
+    assert [view.request_id for view in list(log.views(0, limit=3))] == ["r9", "r10004", "r10003"]
+    assert len(list(log.views(0, request_id="r9"))) == 2
+    assert list(log.views(0, request_id="r4")) == list(log.views(0, request_id="r5"))[1:] == []
+    assert len(list(log.views(0))) == KEPT

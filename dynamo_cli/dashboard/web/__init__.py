@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from aiohttp import web
 from rich.console import Console
 from textual_serve.server import Server
 
+from dynamo_cli.config import OriginRules
+from dynamo_cli.errors import Forbidden
+from dynamo_cli.origin import OriginGate
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 
 class WebDashboard(Server):
-    """Serves it at one address.
+    """Serves it at one address, to its own pages.
 
     Args:
         command: of an attached dashboard; its API key comes from the environment.
+        hosts: further names by which browsers may call it.
         out: where the address is said.
     """
 
-    def __init__(self, command: str, host: str, port: int, out: Console) -> None:
+    def __init__(
+        self, command: str, host: str, port: int, hosts: tuple[str, ...], out: Console
+    ) -> None:
         super().__init__(
             command, host=host, port=port, title="dynamo-llm", templates_path=Path(__file__).parent
         )
         self.console = out
+        self._gate = OriginGate(OriginRules(hosts=hosts), host)
+
+    async def _make_app(self) -> web.Application:
+        app = await super()._make_app()
+        app.middlewares.append(self._guard)
+        return app
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whoever may open the socket has the keyboard of a process with the server's API key."""
+        try:
+            self._gate.check(request.headers)
+        except Forbidden as error:
+            return web.Response(status=error.http_status, text=f"{error.message}\n")
+        return await handler(request)
 
     async def on_startup(self, app: object) -> None:
         """Say where it is."""

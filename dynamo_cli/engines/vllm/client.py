@@ -219,7 +219,10 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
                 self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
         routed_ns = time.monotonic_ns()
         worker, request.priority = answer.worker, answer.turn
-        self._live[request_id] = _Live(worker, trace, trace.prompts.get(_family(request)))
+        family = _family(request)
+        self._live[request_id] = _Live(worker, trace, trace.prompts.get(family))
+        # Clients may give an id twice: workers must not take two requests for siblings.
+        request.external_req_id = f"{trace.request_id}/{family}"
         frames = [bytes(frame) for frame in self._encoder.encode(request)]
         message = AddRequest(request_id, tokens, frames, answer.prefill_worker)
         trace.sent(prepared_ns, routed_ns)
@@ -256,7 +259,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             trace.prompts[_family(request)] = PromptTrace(prompt)
         return RouteQuery(
             request_id=request.request_id,
-            api_id=trace.request_id,
+            api_id=trace.api_id,
             prompt_tokens=prompt_tokens,
             hashes=blocks if routable else b"",
             session=session,

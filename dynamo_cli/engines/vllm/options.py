@@ -81,6 +81,15 @@ _INSTEAD = {
     "--model": "give it once, before the engine options",
     "--host": "give it once, before the engine options",
     "--api-key": "give it once per key, before the engine options",
+    **dict.fromkeys(
+        (
+            "--allowed-origins",
+            "--allowed-methods",
+            "--allowed-headers",
+            "--allow-credentials",
+        ),
+        "give it once, before the engine options",
+    ),
     "--port": "use --http-port",
     "--tensor-parallel-size": "use --worker-tp",
     "--api-server-count": "use --processors",
@@ -99,7 +108,13 @@ _INSTEAD = {
 }
 """Options that would undo what the tool does itself, and what to do instead."""
 
-_INSTEAD_BY_PREFIX = {"--data-parallel-": _REPLICAS, "--dp-": _REPLICAS}
+_NO_TLS = "there is no TLS here; put a proxy in front"
+_INSTEAD_BY_PREFIX = {
+    "--data-parallel-": _REPLICAS,
+    "--dp-": _REPLICAS,
+    "--ssl-": _NO_TLS,
+    "--enable-ssl-": _NO_TLS,
+}
 
 _HTTP_SERVER = (
     "--uvicorn-",
@@ -109,15 +124,9 @@ _HTTP_SERVER = (
     "--enable-offline-docs",
     "--enable-request-id-headers",
     "--enable-server-load-tracking",
-    "--enable-ssl-",
-    "--ssl-",
     "--h11-",
     "--root-path",
     "--middleware",
-    "--allow-credentials",
-    "--allowed-origins",
-    "--allowed-methods",
-    "--allowed-headers",
     "--sse-keep-alive-",
 )
 """Beginnings of the names of options for the HTTP server that vLLM runs and we do not."""

@@ -147,7 +147,8 @@ class Serving:
 
         Cancelling the iteration aborts the request in its engine.
         """
-        trace = RequestTrace(submit.request_id, submit.worker, short=inline.is_short(submit.body))
+        short = inline.is_short(submit.body)
+        trace = RequestTrace(submit.request_id, submit.worker, short=short, api_id=submit.api_id)
         current_trace.set(trace)
         if trace.short and self._in_turns and submit.endpoint in IN_TURNS:
             await self._turns.take(trace)
@@ -322,8 +323,8 @@ def _error(submit: Submit, error: Exception) -> tuple[int, dict[str, Any]]:
     response = create_error_response(error)
     if response.error.code < 500:
         return response.error.code, response.model_dump()
-    logger.error("request %s failed", submit.request_id, exc_info=error)
-    failure = InternalError(f"internal error; the log has it under request id {submit.request_id}.")
+    logger.error("request %s failed", submit.api_id, exc_info=error)
+    failure = InternalError(f"internal error; the log has it under request id {submit.api_id}.")
     return response.error.code, failure.body()
 
 

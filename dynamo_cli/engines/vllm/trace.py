@@ -36,7 +36,8 @@ class RequestTrace:
     """Counters of one API request, which may be several engine requests (n > 1, prompt lists).
 
     Attributes:
-        request_id: the client's.
+        request_id: the frontend's key, which no other request has.
+        api_id: the client's name of it, for people to read.
         worker: that must serve it; -1 leaves it to the router.
         short: its body is small enough to be prepared in the loop itself.
         placed: engine request family (siblings of n > 1) -> where it is.
@@ -52,6 +53,7 @@ class RequestTrace:
 
     __slots__ = (
         "_untold",
+        "api_id",
         "cached_tokens",
         "elsewhere",
         "end_turn",
@@ -76,8 +78,11 @@ class RequestTrace:
         "worker",
     )
 
-    def __init__(self, request_id: str, worker: int = -1, *, short: bool = False) -> None:
+    def __init__(
+        self, request_id: str, worker: int = -1, *, short: bool = False, api_id: str = ""
+    ) -> None:
         self.request_id = request_id
+        self.api_id = api_id or request_id
         self.worker = worker
         self.short = short
         self.placed: dict[str, RouteAnswer] = {}

@@ -1,0 +1,47 @@
+"""Variables of vLLM's server that its users rely on, and that would mean nothing here otherwise.
+
+All others are read by vLLM itself, in the processes that run it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+
+import typer
+
+from dynamo_cli.cli import settings
+from dynamo_cli.config import DEFAULT_KEEPALIVE_S
+from dynamo_cli.errors import UsageError
+
+API_KEY = "VLLM_API_KEY"
+KEEPALIVE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
+
+
+def add_api_key(
+    context: typer.Context, param: typer.CallbackParam, value: list[str] | None
+) -> list[str]:
+    """The callback of ``--api-key``: as in vLLM the command line comes before the variable."""
+    source = context.get_parameter_source(str(param.name))
+    key = os.environ.get(API_KEY, "")
+    given = list(value or ())
+    if key in ("", *given) or (source is not None and source.name == "COMMANDLINE"):
+        return given
+    if not given and isinstance(context.obj, settings.Settings):
+        context.obj.origins[str(param.name)] = settings.Origin(settings.ENVIRONMENT, API_KEY)
+    return [*given, key]
+
+
+def keepalive_s(environment: Mapping[str, str]) -> float:
+    """After how long an idle connection is closed. Raises `UsageError`."""
+    text = environment.get(KEEPALIVE, "")
+    if not text:
+        return DEFAULT_KEEPALIVE_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"{KEEPALIVE} is a number of seconds above 0, not {text!r}.")
+    return seconds

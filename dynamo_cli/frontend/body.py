@@ -1,0 +1,76 @@
+"""The body of a request, as far as it comes in time and is not too much."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from dynamo_cli.errors import InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout
+
+LEAST_BYTES_PER_S = 4096
+"""A body that comes faster is never given up, however long it takes."""
+
+MANY_BODIES = 32
+"""Of the largest size, on their way at once."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class BodyReader:
+    """Reads bodies.
+
+    Args:
+        max_bytes: of one.
+        timeout_s: until it is there; each byte that has come gives it more.
+    """
+
+    def __init__(self, max_bytes: int, timeout_s: float) -> None:
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._held_bytes = 0
+
+    async def read(self, http: web.BaseRequest) -> bytes:
+        """All of it.
+
+        Raises:
+            PayloadTooLarge, Overloaded: it is too large, or all of them together are.
+            RequestTimeout: it does not come.
+            InvalidRequest: it is not what its head says.
+        """
+        if http.content_length is not None and http.content_length > self._max_bytes:
+            raise self._too_large()
+        if http.headers.get("Expect", "").lower() == "100-continue" and http.transport is not None:
+            http.transport.write(CONTINUE)
+        parts: list[bytes] = []
+        size = 0
+        start = asyncio.get_running_loop().time() + self._timeout_s
+        try:
+            async with asyncio.timeout_at(start) as deadline:
+                while part := await http.content.readany():
+                    parts.append(part)
+                    size += len(part)
+                    self._hold(len(part))
+                    if size > self._max_bytes:
+                        raise self._too_large()
+                    deadline.reschedule(start + size / LEAST_BYTES_PER_S)
+        except TimeoutError as error:
+            http.protocol._lingering_time = 0.0  # aiohttp would wait for the rest of it
+            raise RequestTimeout(f"the body did not come: {size} bytes of it did.") from error
+        except web.RequestPayloadError as error:
+            http.content.feed_eof()  # else aiohttp would look for its end, and fail again
+            what = " ".join(str(error).split())
+            raise InvalidRequest(f"the body cannot be read: {what}.") from error
+        finally:
+            self._held_bytes -= size
+        return b"".join(parts)
+
+    def _hold(self, nbytes: int) -> None:
+        self._held_bytes += nbytes
+        if self._held_bytes > MANY_BODIES * self._max_bytes:
+            raise Overloaded("too many large bodies are on their way at once.", retry_after_s=1)
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"the body is larger than --max-body-bytes ({self._max_bytes} bytes)."
+        )
