@@ -60,6 +60,8 @@ PURE = (
     "engines/mock/report.py",
     "engines/mock/request.py",
     "engines/mock/state.py",
+    "engines/vllm/bounds.py",
+    "engines/vllm/gate.py",
     "engines/vllm/transfer/slots.py",
     "frontend/record.py",
     "dashboard/draw",

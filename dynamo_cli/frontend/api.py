@@ -39,6 +39,7 @@ from dynamo_cli.telemetry.snapshot import Snapshot
 
 GENERATE_PATHS = frozenset(map(str, Endpoint)) - {
     Endpoint.MODELS,
+    Endpoint.OPENAPI,
     Endpoint.LOAD_ADAPTER,
     Endpoint.UNLOAD_ADAPTER,
 }

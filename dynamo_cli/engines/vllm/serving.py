@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -27,7 +28,15 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import adapters, anthropic, arguments, discretion, inline
+from dynamo_cli.engines.vllm import (
+    adapters,
+    anthropic,
+    arguments,
+    discretion,
+    gate,
+    inline,
+    openapi,
+)
 from dynamo_cli.engines.vllm.client import RequestFailed, RoutedClient, Workers
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.turns import Turns
@@ -216,8 +225,8 @@ class Serving:
         )
 
     async def _answer(self, submit: Submit, trace: RequestTrace) -> Any:
-        if submit.endpoint is Endpoint.MODELS:
-            return await self._state.openai_serving_models.show_available_models()
+        if submit.endpoint in (Endpoint.MODELS, Endpoint.OPENAPI):
+            return await self._tell(submit.endpoint)
         if submit.endpoint in adapters.ENDPOINTS:
             models = self._state.openai_serving_models
             return await adapters.change(self._llm, models, submit.endpoint, submit.body)
@@ -237,6 +246,19 @@ class Serving:
                 return anthropic.events(answer, trace)
         return answer
 
+    async def _tell(self, endpoint: Endpoint) -> Any:
+        """Which models there are, or what they can be asked."""
+        if endpoint is Endpoint.MODELS:
+            return await self._state.openai_serving_models.show_available_models()
+        served = {
+            endpoint: route.request
+            for endpoint, route in _ROUTES.items()
+            if getattr(self._state, route.handler, None) is not None
+        }
+        # It takes a second.
+        document = await asyncio.to_thread(openapi.document, served)
+        return Response(orjson.dumps(document), media_type=JSON)
+
     def _probe(self) -> tuple[Endpoint, bytes]:
         """The smallest request that goes the whole way: one token in, one out."""
         if getattr(self._state, "openai_serving_completion", None) is not None:
@@ -246,8 +268,10 @@ class Serving:
 
 
 def _validated(route: _Route, endpoint: Endpoint, body: bytes) -> Any:
+    content = orjson.loads(body)
+    gate.check(endpoint, content, body)
     try:
-        return route.request.validate_json(body)
+        return route.request.validate_python(content)
     except (TypeError, AttributeError, KeyError) as error:
         # vLLM's own validators stumble over fields of another type than they expect.
         raise InvalidRequest(f"the body does not have the shape of {endpoint}: {error}.") from error
