@@ -63,6 +63,7 @@ PURE = (
     "engines/vllm/bounds.py",
     "engines/vllm/gate.py",
     "engines/vllm/transfer/slots.py",
+    "frontend/openapi.py",
     "frontend/record.py",
     "dashboard/draw",
     "dashboard/events.py",

@@ -12,8 +12,8 @@ import orjson
 
 from dynamo_cli.errors import InvalidRequest, PayloadTooLarge, TooManyRequests, Unauthorized
 
-OPEN_PATHS = frozenset({"/health", "/metrics", "/version"})
-"""What monitors need to see; they have no key."""
+OPEN_PATHS = frozenset({"/health", "/metrics", "/version", "/docs"})
+"""What monitors need to see, and a page that asks for a key; they have none."""
 
 FORWARDED = ("x-session-id", "x-priority", "tracestate")
 

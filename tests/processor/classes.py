@@ -7,11 +7,11 @@ names that are read from bodies by another name, and the OpenAPI document.
 from __future__ import annotations
 
 import dataclasses
-import json
 import typing
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import typing_extensions
 from pydantic import BaseModel
 
@@ -47,7 +47,7 @@ def main() -> None:
     requests = {endpoint: route.request for endpoint, route in serving._ROUTES.items()}
     for endpoint, adapter in requests.items():
         classes = [one for one in parts(adapter._type) if fields(one) is not None]
-        top[endpoint] = {one.__name__: sorted(fields(one) or ()) for one in classes}
+        top[str(endpoint)] = {one.__name__: sorted(fields(one) or ()) for one in classes}
         waiting = list(classes)
         for one in classes:
             aliases += [name for name, field in one.model_fields.items() if field.alias]
@@ -61,7 +61,7 @@ def main() -> None:
     nested = {name: sorted(inner) for name, inner in known.items()}
     generated = openapi.document(requests)
     told = {"top": top, "nested": nested, "aliases": aliases, "document": generated}
-    print("RESULT" + json.dumps(told))
+    print("RESULT" + orjson.dumps(told).decode())
 
 
 if __name__ == "__main__":

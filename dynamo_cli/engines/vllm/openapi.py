@@ -96,7 +96,7 @@ def document(requests: Mapping[Endpoint, TypeAdapter[Any]]) -> dict[str, Any]:
             for one in _objects(body, components):
                 _narrow(one, gate.rules_of(endpoint), components)
             operation["requestBody"] = {"required": True, "content": _json(body)}
-        paths[endpoint] = {"post" if endpoint in requests else "get": operation}
+        paths[str(endpoint)] = {"post" if endpoint in requests else "get": operation}
     return {"paths": paths, "components": {"schemas": components}}
 
 
