@@ -89,10 +89,10 @@ def document(requests: Mapping[Endpoint, TypeAdapter[Any]]) -> dict[str, Any]:
     components: dict[str, Any] = shared.get("$defs", {})
     paths: dict[str, Any] = {}
     for endpoint in answers:
-        answer = schemas[(endpoint, "answer"), "validation"]  # type: ignore[index]
+        answer = schemas[(endpoint, "answer"), "validation"]
         operation = _operation(endpoint, answer)
         if endpoint in requests:
-            body = schemas[(endpoint, "body"), "validation"]  # type: ignore[index]
+            body = schemas[(endpoint, "body"), "validation"]
             for one in _objects(body, components):
                 _narrow(one, gate.rules_of(endpoint), components)
             operation["requestBody"] = {"required": True, "content": _json(body)}
