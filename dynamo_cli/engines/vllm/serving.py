@@ -124,6 +124,7 @@ class Serving:
         self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
         self._state = State()
         self._turns = Turns()
+        self._description: asyncio.Future[bytes] | None = None
         # Images and the like are fetched from elsewhere in the middle of the preparation.
         self._in_turns = not self._llm.model_config.is_multimodal_model
 
@@ -250,14 +251,18 @@ class Serving:
         """Which models there are, or what they can be asked."""
         if endpoint is Endpoint.MODELS:
             return await self._state.openai_serving_models.show_available_models()
+        if self._description is None:
+            # It takes a second, and is always the same.
+            self._description = asyncio.ensure_future(asyncio.to_thread(self._describe))
+        return Response(await asyncio.shield(self._description), media_type=JSON)
+
+    def _describe(self) -> bytes:
         served = {
             endpoint: route.request
             for endpoint, route in _ROUTES.items()
             if getattr(self._state, route.handler, None) is not None
         }
-        # It takes a second.
-        document = await asyncio.to_thread(openapi.document, served)
-        return Response(orjson.dumps(document), media_type=JSON)
+        return orjson.dumps(openapi.document(served))
 
     def _probe(self) -> tuple[Endpoint, bytes]:
         """The smallest request that goes the whole way: one token in, one out."""
