@@ -186,3 +186,16 @@ def test_a_session_is_bounded_alike_in_body_and_header() -> None:
     for wrong in ({"X-Priority": str(MAX_PRIORITY + 1)}, {"X-Session-ID": "a" * 257}):
         with pytest.raises(InvalidRequest):
             admission.check_headers(wrong)
+
+
+def test_headers_have_no_power_either() -> None:
+    """vLLM looks for these in requests too."""
+    sent = {
+        "x-data-parallel-rank": "3",
+        "x-vllm-priority": "-1",
+        "x-request-id": "theirs",
+        "traceparent": "theirs",
+        "x-priority": "1",
+    }
+    own = {"X-Request-ID": "ours"}
+    assert admission.forwarded(sent, own) == [("x-request-id", "ours"), ("x-priority", "1")]

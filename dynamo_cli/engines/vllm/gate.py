@@ -54,6 +54,7 @@ _BETWEEN_ENGINES = Refused(
     "it says where other engines keep the state of a request, which this server arranges itself "
     "with --prefill-workers"
 )
+# Blocks would be announced again that are there already, and none of them leaves twice.
 _REPORTS = Refused("it says what engines tell the router; leave it out")
 
 ALLOWED = Allowed()
