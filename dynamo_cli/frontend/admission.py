@@ -12,13 +12,13 @@ import msgspec
 import orjson
 
 from dynamo_cli.errors import InvalidRequest, TooManyRequests, Unauthorized
+from dynamo_cli.messages import MAX_SESSION_ID
 
-OPEN_PATHS = frozenset({"/health", "/metrics", "/version"})
-"""What monitors need to see; they have no key."""
+OPEN_PATHS = frozenset({"/health", "/metrics", "/version", "/docs"})
+"""What monitors need to see, and a page that asks for a key; they have none."""
 
 FORWARDED = ("x-session-id", "x-priority", "tracestate")
 
-MAX_SESSION_ID = 256
 
 MAX_MODEL_NAME = 256
 """Of a name that is remembered, whatever a client asks for."""

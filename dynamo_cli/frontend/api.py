@@ -22,7 +22,7 @@ from dynamo_cli.errors import (
     NotReady,
     PayloadTooLarge,
 )
-from dynamo_cli.frontend import access, admission, inspect, metrics
+from dynamo_cli.frontend import access, admission, docs, inspect, metrics, openapi
 from dynamo_cli.frontend.admin import PLACEMENT, WORKERS, Admin, Command
 from dynamo_cli.frontend.body import BodyReader
 from dynamo_cli.frontend.broadcast import Broadcast
@@ -41,6 +41,7 @@ from dynamo_cli.telemetry.snapshot import Snapshot
 
 GENERATE_PATHS = frozenset(map(str, Endpoint)) - {
     Endpoint.MODELS,
+    Endpoint.OPENAPI,
     Endpoint.LOAD_ADAPTER,
     Endpoint.UNLOAD_ADAPTER,
 }
@@ -99,6 +100,8 @@ class Api:
         self._routes: dict[str, dict[str, Route]] = {
             **{path: {"POST": self._generate} for path in GENERATE_PATHS},
             Endpoint.MODELS: {"GET": self._models},
+            Endpoint.OPENAPI: {"GET": self._openapi},
+            openapi.DOCS_PATH: {"GET": self._docs},
             "/health": {"GET": self._health},
             "/metrics": {"GET": self._metrics},
             "/version": {"GET": self._version},
@@ -277,11 +280,11 @@ class Api:
     # -- the models --------------------------------------------------------------------------
 
     async def _models(self, visit: Visit) -> web.StreamResponse:
-        return _reply(await self._ask_models(visit))
+        return _reply(await self._ask(Endpoint.MODELS, visit))
 
     async def _model(self, visit: Visit) -> web.StreamResponse:
         name = visit.path.removeprefix(MODEL_PREFIX)
-        reply = await self._ask_models(visit)
+        reply = await self._ask(Endpoint.MODELS, visit)
         if reply.status != 200:
             return _reply(reply)
         for model in orjson.loads(reply.body)["data"]:
@@ -291,9 +294,27 @@ class Api:
             f"the model {name!a} does not exist; GET {Endpoint.MODELS} lists those that do."
         )
 
-    async def _ask_models(self, visit: Visit) -> Reply:
+    async def _openapi(self, visit: Visit) -> web.StreamResponse:
+        reply = await self._ask(Endpoint.OPENAPI, visit)
+        if reply.status != 200:
+            return _reply(reply)
+        known = orjson.loads(reply.body)
+        has_keys = bool(self._config.api_keys)
+        return json_response(openapi.complete(known, self._exists, has_keys=has_keys))
+
+    async def _docs(self, visit: Visit) -> web.StreamResponse:
+        return docs.page()
+
+    def _exists(self, path: str, method: str) -> bool:
+        try:
+            self._admin.check_enabled(path, method)
+        except NotFound:
+            return False
+        return method in self._methods(path)
+
+    async def _ask(self, endpoint: Endpoint, visit: Visit) -> Reply:
         self._check_serving()
-        call = self._exchange.submit(Endpoint.MODELS, b"", [], visit.id, visit.arrival_ns)
+        call = self._exchange.submit(endpoint, b"", [], visit.id, visit.arrival_ns)
         try:
             answer = await call.answer
         finally:

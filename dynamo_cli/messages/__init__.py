@@ -51,6 +51,8 @@ from dynamo_cli.messages.prefill import (
     TransferStats,
 )
 from dynamo_cli.messages.request import (
+    MAX_PRIORITY,
+    MAX_SESSION_ID,
     NO_WORKER,
     Abort,
     AbortRequests,
@@ -150,6 +152,8 @@ ToSupervisor = (
 
 __all__ = [
     "DECISION_BOUNDS_US",
+    "MAX_PRIORITY",
+    "MAX_SESSION_ID",
     "NO_WORKER",
     "Abort",
     "AbortRequests",

@@ -11,6 +11,12 @@ from dynamo_cli.messages.base import Message
 Frames = list[bytes]
 """One object in vLLM's own msgpack encoding: the envelope, then buffers that it refers to."""
 
+MAX_SESSION_ID = 256
+"""Characters; in a header or in the body."""
+
+MAX_PRIORITY = 999_999_999
+"""And as much below zero."""
+
 
 # -- frontend -> processor -------------------------------------------------------------------
 
@@ -27,6 +33,7 @@ class Endpoint(StrEnum):
     TOKENIZE = "/tokenize"
     DETOKENIZE = "/detokenize"
     MODELS = "/v1/models"
+    OPENAPI = "/openapi.json"
     LOAD_ADAPTER = "/v1/load_lora_adapter"
     UNLOAD_ADAPTER = "/v1/unload_lora_adapter"
 

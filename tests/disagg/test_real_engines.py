@@ -85,6 +85,22 @@ def test_the_answers_are_the_same_over_nixl(aggregated: list[Any]) -> None:
         assert prefill(server)["fallbacks"] == {}
 
 
+def nobody_gets_at_the_transfers(server: Server) -> None:
+    """Such a body ended a worker whose prompts stay at home, and six of them the server."""
+    processes = ("worker 0", "prefill worker 0", "processor 0")
+    before = [server.pid_of(name) for name in processes]
+    body = {"model": "tiny", "prompt": "hello", "max_tokens": 4}
+    pull = {"do_remote_prefill": True, "arena": "/proc/1/fd/3", "slots": [0]}
+    for one in (pull, {"do_remote_prefill": True}, {"do_remote_decode": True}):
+        status, content = post(server, "/v1/completions", body | {"kv_transfer_params": one})
+        assert (status, content["error"]["param"]) == (400, "kv_transfer_params")
+    for name in ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode"):
+        status, content = post(server, "/v1/completions", body | {"vllm_xargs": {name: "full"}})
+        assert (status, content["error"]["param"]) == (400, f"vllm_xargs.{name}")
+    assert post(server, "/v1/completions", body)[0] == 200
+    assert [server.pid_of(name) for name in processes] == before
+
+
 def test_short_prompts_stay_at_home_when_told(aggregated: list[Any]) -> None:
     shape = ("--prefill-workers", "1", "--max-local-prefill-length", "60")
     with Server(*shape, *COMMON) as server:
@@ -106,6 +122,7 @@ def test_short_prompts_stay_at_home_when_told(aggregated: list[Any]) -> None:
             *("local:short", "remote:long", "local:queue_full"),
             *("local:unsuitable", "local:sibling"),
         }
+        nobody_gets_at_the_transfers(server)
 
 
 @pytest.fixture(scope="module")

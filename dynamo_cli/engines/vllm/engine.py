@@ -142,9 +142,6 @@ class Engine:
         """Read and check a request. Raises as `add`."""
         request = self._decode(message)
         request.client_index = client
-        if request.sampling_params is not None and request.sampling_params.extra_args:
-            # It would announce blocks again that are there already, and none of them leaves twice.
-            request.sampling_params.extra_args.pop("kv_cache_report_mode", None)
         return Prepared(
             client=client,
             message=message,

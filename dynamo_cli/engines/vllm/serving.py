@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -27,7 +28,16 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import adapters, anthropic, arguments, discretion, inline, refusals
+from dynamo_cli.engines.vllm import (
+    adapters,
+    anthropic,
+    arguments,
+    discretion,
+    gate,
+    inline,
+    openapi,
+    refusals,
+)
 from dynamo_cli.engines.vllm.client import RequestFailed, RoutedClient, Workers
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.turns import Turns
@@ -117,6 +127,7 @@ class Serving:
             self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
         self._state = State()
         self._turns = Turns()
+        self._description: asyncio.Future[bytes] | None = None
         # Images and the like are fetched from elsewhere in the middle of the preparation.
         self._in_turns = not self._llm.model_config.is_multimodal_model
 
@@ -220,8 +231,8 @@ class Serving:
         )
 
     async def _answer(self, submit: Submit, trace: RequestTrace) -> Any:
-        if submit.endpoint is Endpoint.MODELS:
-            return await self._state.openai_serving_models.show_available_models()
+        if submit.endpoint in (Endpoint.MODELS, Endpoint.OPENAPI):
+            return await self._tell(submit.endpoint)
         if submit.endpoint in adapters.ENDPOINTS:
             models = self._state.openai_serving_models
             return await adapters.change(self._llm, models, submit.endpoint, submit.body)
@@ -241,6 +252,23 @@ class Serving:
                 return anthropic.events(answer, trace)
         return answer
 
+    async def _tell(self, endpoint: Endpoint) -> Any:
+        """Which models there are, or what they can be asked."""
+        if endpoint is Endpoint.MODELS:
+            return await self._state.openai_serving_models.show_available_models()
+        if self._description is None:
+            # It takes a second, and is always the same.
+            self._description = asyncio.ensure_future(asyncio.to_thread(self._describe))
+        return Response(await asyncio.shield(self._description), media_type=JSON)
+
+    def _describe(self) -> bytes:
+        served = {
+            endpoint: route.request
+            for endpoint, route in _ROUTES.items()
+            if getattr(self._state, route.handler, None) is not None
+        }
+        return orjson.dumps(openapi.document(served))
+
     def _probe(self) -> tuple[Endpoint, bytes]:
         """The smallest request that goes the whole way: one token in, one out."""
         if getattr(self._state, "openai_serving_completion", None) is not None:
@@ -250,8 +278,10 @@ class Serving:
 
 
 def _validated(route: _Route, endpoint: Endpoint, body: bytes) -> Any:
+    content = orjson.loads(body)
+    gate.check(endpoint, content, body)
     try:
-        return route.request.validate_json(body)
+        return route.request.validate_python(content)
     except (TypeError, AttributeError, KeyError) as error:
         # vLLM's own validators stumble over fields of another type than they expect.
         raise InvalidRequest(f"the body does not have the shape of {endpoint}: {error}.") from error
