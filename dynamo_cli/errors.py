@@ -24,6 +24,7 @@ DynamoError                     base: knows its HTTP status, OpenAI type and exi
 |-- LinkError                   a shared-memory link
 |   |-- Corrupt                 a header or length that cannot be
 |   `-- TooLarge                a message over the limit of its link
+|-- PoisonRequest               500: workers died of it, or beside it, too often
 `-- InternalError               500: a bug of ours
 """
 
@@ -184,6 +185,10 @@ class Corrupt(LinkError):
 
 class TooLarge(LinkError):
     pass
+
+
+class PoisonRequest(DynamoError):
+    code = "poison_request"
 
 
 class InternalError(DynamoError):

@@ -11,7 +11,7 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from dynamo_cli import __version__
+from dynamo_cli import __version__, shapes
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.errors import (
     Draining,
@@ -22,15 +22,17 @@ from dynamo_cli.errors import (
     NotFound,
     NotReady,
     PayloadTooLarge,
+    PeerLost,
 )
 from dynamo_cli.frontend import access, admission, inspect, metrics
 from dynamo_cli.frontend.admin import WORKERS, Admin, Command
 from dynamo_cli.frontend.chronicle import Chronicle
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
 from dynamo_cli.frontend.placement import Placement
+from dynamo_cli.frontend.poison import Suspects
 from dynamo_cli.frontend.scaling import Scaling
 from dynamo_cli.frontend.server import JSON, error_response, json_response
-from dynamo_cli.frontend.stream import EventStream, failure_event
+from dynamo_cli.frontend.stream import EventStream
 from dynamo_cli.frontend.visit import Visit
 from dynamo_cli.messages import Endpoint, Head, Reply
 from dynamo_cli.telemetry.fold import Fold
@@ -91,6 +93,7 @@ class Api:
         self._meter = meter
         self._fold = fold
         self._snapshot = snapshot
+        self._suspects = Suspects()
         self._one_ended = asyncio.Event()
         self.broadcast = inspect.Broadcast(snapshot, fold.decisions, fold.logs, time.monotonic_ns)
         self._routes: dict[str, dict[str, Route]] = {
@@ -186,10 +189,27 @@ class Api:
         admission.check_load(self._meter.in_flight, self._config.max_inflight)
         self._meter.in_flight += 1
         try:
-            return await self._forward(visit, await self._body(visit))
+            return await self._watched(visit, await self._body(visit))
         finally:
             self._meter.in_flight -= 1
             self._one_ended.set()
+
+    async def _watched(self, visit: Visit, body: bytes) -> web.StreamResponse:
+        """Have a request answered that did not run where workers died, or only once."""
+        self._suspects.check(visit.path, body, visit.id, time.monotonic_ns())
+        error = ""
+        try:
+            response = await self._forward(visit, body)
+            error = visit.error or (visit.outcome.error if visit.outcome is not None else "")
+        except PeerLost:
+            error = PeerLost.code
+            raise
+        finally:
+            if error == PeerLost.code:
+                self._suspects.died(visit.path, body, time.monotonic_ns())
+        if not error:
+            self._suspects.survived(visit.path, body)
+        return response
 
     async def _body(self, visit: Visit) -> bytes:
         http, limit = visit.http, self._config.max_body_bytes
@@ -247,7 +267,8 @@ class Api:
         except DynamoError as error:
             visit.status, visit.error = error.http_status, _kind(error)
             self._meter.failed(visit.error)
-            stream.write(failure_event(error, visit.path))
+            told = error.body()["error"]
+            stream.write(shapes.failure_event(visit.path, error.http_status, told))
         else:
             visit.outcome = finish
             self._meter.used(finish.usage, time.monotonic_ns())

@@ -10,13 +10,12 @@ from functools import partial
 import orjson
 from aiohttp import web
 
-from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, anthropic_body
+from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
 from dynamo_cli.frontend.admission import request_id
-from dynamo_cli.messages import Endpoint
+from dynamo_cli.shapes import error_answer
 
 JSON = "application/json"
 KEEPALIVE_S = 75.0
-ANTHROPIC_PATHS = frozenset({Endpoint.MESSAGES, Endpoint.COUNT_TOKENS})
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +26,9 @@ def json_response(value: object, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(value), status=status, content_type=JSON)
 
 
-def is_anthropic(path: str) -> bool:
-    """Clients of this path expect errors in Anthropic's shape."""
-    return path in ANTHROPIC_PATHS
-
-
 def error_response(error: DynamoError, path: str = "") -> web.Response:
     """An error in the shape that clients of `path` expect, with its status and Retry-After."""
-    body = error.body()
-    if is_anthropic(path):
-        body = anthropic_body(error.message, error.http_status)
+    body = error_answer(path, error.http_status, error.body()["error"])
     response = json_response(body, error.http_status)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)

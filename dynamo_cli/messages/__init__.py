@@ -63,6 +63,7 @@ from dynamo_cli.messages.request import (
     Finish,
     Frames,
     Head,
+    OutputsLost,
     Prompt,
     Reply,
     RequestRefused,
@@ -122,7 +123,9 @@ ToWorker = (
 )
 ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
 ToPrefillWorker = RunJob | DropJob | ReleaseTransfers | Resync | Operate
-FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused | PrefilledElsewhere
+FromWorker = (
+    EngineReady | StepOutputs | OutputsLost | UtilityAnswer | RequestRefused | PrefilledElsewhere
+)
 ToChild = (
     LinkUp
     | LinkDown
@@ -188,6 +191,7 @@ __all__ = [
     "Operate",
     "Operated",
     "Operation",
+    "OutputsLost",
     "Phase",
     "PhaseChange",
     "Placed",

@@ -18,6 +18,7 @@ from dynamo_cli.messages import (
     CallUtility,
     JobFailed,
     Operate,
+    OutputsLost,
     Phase,
     PhaseChange,
     PrefillDone,
@@ -79,7 +80,7 @@ class Worker:
             self._engine,
             abort_all=self._abort_all,
             idle=self._idle,
-            answer=lambda answer: self._switchboard.send(FRONTEND, answer),
+            answer=lambda answer: self._switchboard.owe(FRONTEND, answer),
         )
         for peer in self._switchboard.links:
             self._introduce(peer)
@@ -109,8 +110,20 @@ class Worker:
         # First what the cache holds now, then what lets a client send the next request.
         self._publisher.publish()
         for client, output in outputs:
-            self._switchboard.send(ProcessId(Role.PROCESSOR, client), output)
+            if not self._switchboard.send(ProcessId(Role.PROCESSOR, client), output):
+                self._lose(ProcessId(Role.PROCESSOR, client))
         self._stats_current = False
+
+    def _lose(self, processor: ProcessId) -> None:
+        """Give up what a processor has here: it lacks tokens now, and must not wait for ever."""
+        if not self._switchboard.owe(processor, OutputsLost(self._process.index)):
+            return  # it is gone
+        lost = len(self._abort_client(processor.index))
+        logger.error(
+            "%s does not read what it is sent: outputs are lost, %d more of its requests given up",
+            processor.name,
+            lost,
+        )
 
     def _idle_timeout_s(self) -> float | None:
         if not self._stats_current:
@@ -146,7 +159,7 @@ class Worker:
                 if self._disagg is not None:
                     self._disagg.apply(message)
             case CallUtility() as message:
-                self._switchboard.send(peer, self._engine.call(message))
+                self._switchboard.owe(peer, self._engine.call(message))
                 self._publisher.publish()
             case Resync():
                 self._publisher.resync()
@@ -166,12 +179,12 @@ class Worker:
                 self._engine.add(peer.index, message)
         except InvalidRequest as error:
             refusal = RequestRefused(message.request_id, error.message, error.http_status)
-            self._switchboard.send(peer, refusal)
+            self._switchboard.owe(peer, refusal)
 
     def _refuse(self, peer: ProcessId, request_id: str, why: str) -> None:
         """Nothing can be done now; that may change."""
         refusal = RequestRefused(request_id, why, Unavailable.http_status)
-        self._switchboard.send(peer, refusal)
+        self._switchboard.owe(peer, refusal)
 
     def _abort_all(self, why: str) -> None:
         for peer in list(self._switchboard.links):
@@ -192,7 +205,7 @@ class Worker:
     def _introduce(self, peer: ProcessId) -> None:
         """The engine is up; the router learns what it holds."""
         if peer.role in SERVED:
-            self._switchboard.send(peer, self._engine.ready())
+            self._switchboard.owe(peer, self._engine.ready())
         if peer == ROUTER:
             self._publisher.resync()
 
