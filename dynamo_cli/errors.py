@@ -13,7 +13,8 @@ DynamoError                     base: knows its HTTP status, OpenAI type and exi
 |-- Unavailable                 503, with Retry-After: nothing can serve right now
 |   |-- NotReady                still starting, or everything is down
 |   |-- Draining                shutting down
-|   `-- PeerLost                the process that held the request died
+|   |-- PeerLost                the process that held the request died
+|   `-- LinkFull                a process does not read what it is sent, and lacks a part of it
 |-- StartError                  the tool cannot start (exit code 1)
 |   |-- PortInUse
 |   |-- ModelError              no such model, or it cannot be loaded
@@ -145,6 +146,10 @@ class Draining(Unavailable):
 
 class PeerLost(Unavailable):
     code = "worker_lost"
+
+
+class LinkFull(Unavailable):
+    code = "link_full"
 
 
 class StartError(DynamoError):

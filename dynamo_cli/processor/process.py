@@ -12,7 +12,7 @@ import uvloop
 from dynamo_cli import vital
 from dynamo_cli.config import ProcessorConfig
 from dynamo_cli.engines.vllm.serving import Serving
-from dynamo_cli.errors import Unavailable
+from dynamo_cli.errors import LinkFull
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
@@ -154,7 +154,7 @@ class Processor:
         for request_id in request_ids & self._requests.keys():
             submit, task = self._requests[request_id]
             task.cancel()
-            self._end(submit, Unavailable("a part of the answer was lost on a full link."))
+            self._end(submit, LinkFull("a part of the answer is lost. Send it again."))
 
     def _end(self, submit: Submit, error: Exception) -> None:
         """End an answer with an error, whether it had begun or not."""

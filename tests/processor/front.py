@@ -82,11 +82,13 @@ class Front:
 
         Args:
             dies_after: so many messages its worker dies; 0: before the first; -1: it does not.
-            bug: where something is raised: placing, streaming, or nowhere when empty.
+            bug: where something is raised: placing, streaming, outputs, or nowhere when empty.
         """
         messages: list[Reply | Head | Chunk | Finish] = []
         self._stuck, self._bug = dies_after == 0, bug
         async with asyncio.timeout(PATIENCE_S):
+            if bug == "outputs":
+                self.serving._llm.output_processor.process_outputs = _broken
             dying = self._loop.create_task(self._die_when_asked()) if self._stuck else None
             async for message in self.serving.handle(Submit("r", endpoint, body, [], 0)):
                 messages.append(message)
@@ -164,6 +166,10 @@ class Front:
         for _, outputs in self._engine.step():
             self.serving.client.step_outputs(outputs)
         self._loop.call_soon(self._step)
+
+
+def _broken(*_: Any) -> None:
+    raise BUG
 
 
 def break_once() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dynamo_cli import vital
 from dynamo_cli.messages import Endpoint
 
 from .mistakes import ENDPOINTS, MISTAKES, POOLING
@@ -74,6 +75,10 @@ class Asked:
     @property
     def log(self) -> str:
         return self._log.read_text()
+
+    def exit_code(self) -> int:
+        self._process.communicate()
+        return self._process.returncode
 
     def close(self) -> None:
         self._process.communicate()
@@ -203,6 +208,15 @@ def test_a_bug_in_the_middle_of_a_stream(asked: Asked, endpoint: Endpoint) -> No
     assert name in ("error", "response.failed") or "error" in data
     assert "request id r" in answer.text
     assert "nobody expects" not in answer.text
+
+
+def test_a_process_whose_outputs_are_not_handled_any_more_ends(tmp_path: Path) -> None:
+    """vLLM fails what runs, and every request to come; a new process is what helps."""
+    asked = Asked(tmp_path)
+    assert asked.ask(Endpoint.CHAT, ENDPOINTS[Endpoint.CHAT], bug="outputs").whole["status"] == 500
+    assert asked.exit_code() == vital.EXIT_CODE
+    assert "output_handler" in asked.log
+    assert "which ends this process" in asked.log
 
 
 @pytest.fixture(scope="module")

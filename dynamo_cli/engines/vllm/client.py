@@ -33,6 +33,7 @@ from dynamo_cli.errors import (
     DynamoError,
     InternalError,
     InvalidRequest,
+    LinkFull,
     NotReady,
     PeerLost,
     Unavailable,
@@ -55,7 +56,6 @@ from dynamo_cli.messages import (
 
 SECOND_NS = 1_000_000_000
 STOPPED = str(FinishReason.STOP)
-OUTPUTS_LOST = "outputs_lost"
 
 logger = logging.getLogger(__name__)
 
@@ -187,12 +187,9 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
         What it was sent after it gave everything up is running there, for nobody.
         """
-        error = Unavailable(
-            f"worker {worker} could not hand over the answer in time. Send it again."
-        )
+        error = LinkFull(f"worker {worker} could not hand over its answers. Send it again.")
         lost = [request_id for request_id, live in self._live.items() if live.worker == worker]
         for request_id in lost:
-            self._live[request_id].trace.error = OUTPUTS_LOST
             self._fail(request_id, error)
         if lost:
             self._workers.send(worker, AbortRequests(lost))

@@ -30,7 +30,7 @@ from dynamo_cli.engines.vllm.client import RoutedClient, Workers
 from dynamo_cli.engines.vllm.failures import JSON, failure_of, raise_error, raise_response
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.turns import Turns
-from dynamo_cli.errors import InvalidRequest, ModelError, NotFound
+from dynamo_cli.errors import DynamoError, InvalidRequest, ModelError, NotFound
 from dynamo_cli.messages import Chunk, Chunks, Endpoint, Finish, Head, Reply, Submit
 
 SSE = "text/event-stream"
@@ -188,6 +188,7 @@ class Serving:
         If it had not begun, the first is the answer, and nobody looks at the others.
         """
         trace = RequestTrace(submit.request_id)
+        trace.failure = error if isinstance(error, DynamoError) else None
         failure = failure_of(submit, error, trace)
         trace.error = failure.kind
         return (
