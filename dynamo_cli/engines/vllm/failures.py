@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import GenerationError
-from vllm.v1.engine.exceptions import EngineGenerateError
 
 from dynamo_cli import shapes
 from dynamo_cli.engines.vllm.client import RequestFailed
@@ -129,9 +128,7 @@ def _internal(submit: Submit, error: Exception, kind: str) -> Failure:
 
 
 def _unwrapped(error: Exception) -> Exception:
-    """What vLLM had wrapped, or failed to put into another shape."""
-    if isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
-        return error.__cause__
+    """What vLLM failed to put into another shape."""
     context = error.__context__
     if isinstance(error, ValidationError) and isinstance(context, GenerationError):
         return context  # type: ignore[no-any-return]  # vLLM's classes have no types
