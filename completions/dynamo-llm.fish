@@ -376,7 +376,6 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-lora-cls-labels -r -f -d 
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l logging-config -r -f -d 'vLLM: LoggingConfig'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-config-file -r -f -d '--log-config-file is deprecated and will be removed in v0.33.0'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l show-hidden-metrics-for-version -r -f -d 'vLLM: ObservabilityConfig'
-complete -c dynamo-llm -n '__dynamo_llm_serves' -l otlp-traces-endpoint -r -f -d 'vLLM: ObservabilityConfig'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l collect-detailed-traces -r -f -a 'all model worker None' -d 'vLLM: ObservabilityConfig'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l per-request-spec-decode-metrics -r -f -a 'detailed none summary' -d 'vLLM: ObservabilityConfig'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l kv-cache-metrics -l no-kv-cache-metrics -d 'vLLM: ObservabilityConfig'

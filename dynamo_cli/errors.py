@@ -18,7 +18,8 @@ DynamoError                     base: knows its HTTP status, OpenAI type and exi
 |   |-- NotReady                still starting, or everything is down
 |   |-- Draining                shutting down
 |   |-- Overloaded              as many connections or bodies as may be
-|   `-- PeerLost                the process that held the request died
+|   |-- PeerLost                the process that held the request died
+|   `-- LinkFull                a process does not read what it is sent, and lacks a part of it
 |-- StartError                  the tool cannot start (exit code 1)
 |   |-- PortInUse
 |   |-- ModelError              no such model, or it cannot be loaded (exit code 2)
@@ -30,6 +31,7 @@ DynamoError                     base: knows its HTTP status, OpenAI type and exi
 |-- LinkError                   a shared-memory link
 |   |-- Corrupt                 a header or length that cannot be
 |   `-- TooLarge                a message over the limit of its link
+|-- PoisonRequest               500: workers died of it, or beside it, too often
 `-- InternalError               500: a bug of ours
 """
 
@@ -178,6 +180,10 @@ class PeerLost(Unavailable):
     code = "worker_lost"
 
 
+class LinkFull(Unavailable):
+    code = "link_full"
+
+
 class StartError(DynamoError):
     pass
 
@@ -220,6 +226,10 @@ class Corrupt(LinkError):
 
 class TooLarge(LinkError):
     pass
+
+
+class PoisonRequest(DynamoError):
+    code = "poison_request"
 
 
 class InternalError(DynamoError):

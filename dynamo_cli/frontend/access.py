@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from dynamo_cli import vital
 from dynamo_cli.frontend.admission import PROMPTS
 from dynamo_cli.frontend.traceparent import TraceContext
 from dynamo_cli.messages import NO_WORKER
@@ -102,6 +103,7 @@ class AccessLog:
         self._flush()
         self._pipe.close()
 
+    @vital.callback
     def _flush_later(self) -> None:
         self._timer = None
         self._flush()

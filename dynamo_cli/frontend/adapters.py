@@ -9,6 +9,7 @@ another adapter.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -16,11 +17,20 @@ import msgspec
 import orjson
 
 from dynamo_cli.config import Adapter, AdapterTable
-from dynamo_cli.errors import InvalidRequest, NotFound, NotReady, Unavailable, error_class
+from dynamo_cli.errors import (
+    DynamoError,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Unavailable,
+    error_class,
+)
 from dynamo_cli.frontend.admission import check_body
 from dynamo_cli.frontend.exchange import Exchange
 from dynamo_cli.messages import Endpoint, Reply
 from dynamo_cli.topology import ProcessId
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 300.0
 """For a processor to have all workers load an adapter."""
@@ -89,11 +99,13 @@ class Adapters:
     async def welcome(self, processor: ProcessId) -> None:
         """Let a processor take requests, once it knows all that the others know."""
         async with self._changing:
-            try:
-                for adapter in self._adapters.values():
+            for adapter in self._adapters.values():
+                try:
                     await self._tell(processor, Endpoint.LOAD_ADAPTER, adapter)
-            except Unavailable:
-                return  # it is gone again
+                except Unavailable:
+                    return  # it is gone again
+                except DynamoError as error:  # all other requests can still be answered
+                    logger.error("%s cannot use %s: %s", processor.name, adapter.name, error)
             self._exchange.processor_up(processor)
 
     def _save(self) -> None:

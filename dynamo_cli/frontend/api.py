@@ -11,7 +11,7 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from dynamo_cli import __version__
+from dynamo_cli import __version__, shapes
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.errors import (
     Draining,
@@ -21,6 +21,7 @@ from dynamo_cli.errors import (
     NotFound,
     NotReady,
     PayloadTooLarge,
+    PeerLost,
 )
 from dynamo_cli.frontend import access, admission, docs, inspect, metrics, openapi
 from dynamo_cli.frontend.admin import PLACEMENT, WORKERS, Admin, Command
@@ -29,9 +30,10 @@ from dynamo_cli.frontend.broadcast import Broadcast
 from dynamo_cli.frontend.chronicle import Chronicle
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
 from dynamo_cli.frontend.placement import Placement
+from dynamo_cli.frontend.poison import Suspects
 from dynamo_cli.frontend.scaling import Scaling
 from dynamo_cli.frontend.server import error_response, json_response
-from dynamo_cli.frontend.stream import EventStream, failure_event
+from dynamo_cli.frontend.stream import EventStream
 from dynamo_cli.frontend.visit import Visit
 from dynamo_cli.messages import Endpoint, Head, Reply
 from dynamo_cli.origin import JSON, OriginGate, check_json, is_preflight
@@ -93,6 +95,7 @@ class Api:
         self._meter = meter
         self._fold = fold
         self._snapshot = snapshot
+        self._suspects = Suspects()
         self._one_ended = asyncio.Event()
         self._origins = OriginGate(config.origins, config.host)
         self._bodies = BodyReader(config.max_body_bytes, config.body_timeout_s)
@@ -204,10 +207,27 @@ class Api:
         admission.check_load(self._meter.in_flight, self._config.max_inflight)
         self._meter.in_flight += 1
         try:
-            return await self._forward(visit, body)
+            return await self._watched(visit, body)
         finally:
             self._meter.in_flight -= 1
             self._one_ended.set()
+
+    async def _watched(self, visit: Visit, body: bytes) -> web.StreamResponse:
+        """Have a request answered that did not run where workers died, or only once."""
+        self._suspects.check(visit.path, body, visit.id, time.monotonic_ns())
+        error = ""
+        try:
+            response = await self._forward(visit, body)
+            error = visit.error or (visit.outcome.error if visit.outcome is not None else "")
+        except PeerLost:
+            error = PeerLost.code
+            raise
+        finally:
+            if error == PeerLost.code:
+                self._suspects.died(visit.path, body, time.monotonic_ns())
+        if not error:
+            self._suspects.survived(visit.path, body)
+        return response
 
     def _look_into(self, visit: Visit, body: bytes) -> None:
         """What is told of a request. Raises `InvalidRequest` when it is no JSON object."""
@@ -263,7 +283,8 @@ class Api:
         except DynamoError as error:
             visit.status, visit.error = error.http_status, _kind(error)
             self._meter.failed(visit.error)
-            stream.write(failure_event(error, visit.path))
+            told = error.body()["error"]
+            stream.write(shapes.failure_event(visit.path, error.http_status, told))
         else:
             visit.outcome = finish
             self._meter.used(finish.usage, time.monotonic_ns())

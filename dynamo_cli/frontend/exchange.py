@@ -180,7 +180,7 @@ class Exchange:
         if abort:
             call.abort = abort
             self._meter.aborts[abort] += 1
-            self._switchboard.send(call.processor, Abort(call.key, abort))
+            self._switchboard.owe(call.processor, Abort(call.key, abort))
 
     def abort_all(self, reason: str, failure: DynamoError) -> None:
         """End every call now, here and in the processors."""

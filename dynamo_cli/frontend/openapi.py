@@ -15,9 +15,9 @@ from dynamo_cli.errors import ANTHROPIC_TYPES
 from dynamo_cli.frontend import inspect
 from dynamo_cli.frontend.admission import OPEN_PATHS
 from dynamo_cli.frontend.engines import LEVELS, MODES
-from dynamo_cli.frontend.server import is_anthropic
 from dynamo_cli.messages import Endpoint
 from dynamo_cli.origin import JSON
+from dynamo_cli.shapes import ANTHROPIC
 from dynamo_cli.telemetry.decisions import KEPT
 
 Operation = dict[str, Any]
@@ -131,7 +131,7 @@ def _operations(
 
 
 def _errors(path: str, method: str) -> dict[str, Any]:
-    name = "AnthropicErrorBody" if is_anthropic(path) else "Error"
+    name = "AnthropicErrorBody" if path in ANTHROPIC else "Error"
     schema = {"$ref": f"#/components/schemas/{name}"}
     return {
         status: {"description": description, "content": {JSON: {"schema": schema}}}

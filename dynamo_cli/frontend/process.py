@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 
 import uvloop
 
+from dynamo_cli import vital
 from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.errors import Draining, PortInUse
 from dynamo_cli.frontend import files
@@ -161,7 +162,7 @@ class Frontend:
             message = SetPlacement(
                 rule.conditional, rule.max_local_prefill_length, rule.max_prefill_queue_size
             )
-            self._switchboard.send(peer, message)
+            self._switchboard.owe(peer, message)
 
     def _snapshot(self) -> Snapshot:
         board = self._switchboard
@@ -297,6 +298,7 @@ class Frontend:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        vital.watch(task)
 
 
 async def _at_most(timeout_s: float, work: Coroutine[object, object, None]) -> None:

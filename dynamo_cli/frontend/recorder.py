@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from queue import SimpleQueue
 
+from dynamo_cli import vital
 from dynamo_cli.errors import UsageError
 from dynamo_cli.frontend import record
 from dynamo_cli.messages import Prompt
@@ -75,6 +76,7 @@ class Recorder:
 
     # -- the thread --------------------------------------------------------------------------
 
+    @vital.callback
     def _write_all(self) -> None:
         while (entry := self._queue.get()) is not None:
             request, prompts = entry

@@ -21,13 +21,11 @@ from dynamo_cli.errors import (
     InvalidRequest,
     Overloaded,
     RequestTimeout,
-    anthropic_body,
 )
 from dynamo_cli.frontend.admission import request_id
-from dynamo_cli.messages import Endpoint
 from dynamo_cli.origin import JSON
+from dynamo_cli.shapes import error_answer
 
-ANTHROPIC_PATHS = frozenset({Endpoint.MESSAGES, Endpoint.COUNT_TOKENS})
 MAX_FIELD_BYTES = 64 * 1024
 """Of one header, and of the first line: tokens and cookies can be long."""
 
@@ -44,16 +42,9 @@ def json_response(value: object, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(value), status=status, content_type=JSON)
 
 
-def is_anthropic(path: str) -> bool:
-    """Clients of this path expect errors in Anthropic's shape."""
-    return path in ANTHROPIC_PATHS
-
-
 def error_response(error: DynamoError, path: str = "") -> web.Response:
     """An error in the shape that clients of `path` expect, with its status and Retry-After."""
-    body = error.body()
-    if is_anthropic(path):
-        body = anthropic_body(error.message, error.http_status)
+    body = error_answer(path, error.http_status, error.body()["error"])
     response = json_response(body, error.http_status)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import orjson
 from aiohttp import HttpVersion11, web
 
-from dynamo_cli.errors import DynamoError, anthropic_body
-from dynamo_cli.frontend.server import is_anthropic
 from dynamo_cli.messages import Head
-
-
-def failure_event(error: DynamoError, path: str) -> bytes:
-    """What a stream of `path` ends with when it breaks off."""
-    if is_anthropic(path):
-        body = anthropic_body(error.message, error.http_status)
-        return b"event: error\ndata: %b\n\n" % orjson.dumps(body)
-    return b"data: %b\n\ndata: [DONE]\n\n" % orjson.dumps(error.body())
 
 
 class EventStream:

@@ -32,7 +32,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from dynamo_cli import __version__
+from dynamo_cli import __version__, vital
 from dynamo_cli.frontend.traceparent import TraceContext, new_span_id
 from dynamo_cli.messages import NO_WORKER, Endpoint
 from dynamo_cli.telemetry.meter import Meter
@@ -219,6 +219,7 @@ class Tracer:
             pass  # it has been counted as far as it can be
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
+    @vital.callback
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
             batch, last = self._more(first)

@@ -84,11 +84,14 @@ class Link:
 
     # -- sending ---------------------------------------------------------------------------
 
-    def send(self, payload: bytes) -> bool:
-        """Send a message, or keep it until there is room; False: too much is waiting already."""
+    def send(self, payload: bytes, *, owed: bool = False) -> bool:
+        """Send a message, or keep it until there is room; False: too much is waiting already.
+
+        One that is owed is kept however much is waiting.
+        """
         if not self._pending and len(payload) <= self._piece and self._tx.push(payload):
             return True
-        if self.pending_bytes + len(payload) > MAX_PENDING_BYTES:
+        if not owed and self.pending_bytes + len(payload) > MAX_PENDING_BYTES:
             self.refused_sends += 1
             return False
         self._pending.extend(self._pieces(payload))

@@ -13,6 +13,7 @@ import select
 import socket
 from typing import Any, Protocol
 
+from dynamo_cli import vital
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.codec import encode
 from dynamo_cli.ipc.control import Control
@@ -72,6 +73,15 @@ class Switchboard:
             return False
         return link.send(encode(message))
 
+    def owe(self, peer: ProcessId, message: Message) -> bool:
+        """Send what a peer waits for, or must know; False: there is no link to it.
+
+        A full link takes it too. It is small, and there is one at most for each thing that the
+        peer asked for or was given, which bounds what can be waiting.
+        """
+        link = self.links.get(peer)
+        return link is not None and link.send(encode(message), owed=True)
+
     def report(self, message: Message) -> None:
         """Tell the supervisor."""
         self._control.send(message)
@@ -89,7 +99,7 @@ class Switchboard:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve all links, now and later, from this loop."""
         self._loop = loop
-        loop.add_reader(self._control.fileno(), self._on_control)
+        loop.add_reader(self._control.fileno(), self._control_readable)
         for link in self.links.values():
             self._watch(link)
         self._on_control()
@@ -97,13 +107,23 @@ class Switchboard:
     def _watch(self, link: Link) -> None:
         assert self._loop is not None
         self._loop.add_reader(link.data_fd, self._on_data, link)
-        self._loop.add_reader(link.space_fd, link.on_space)
+        self._loop.add_reader(link.space_fd, self._on_space, link)
         self._loop.call_soon(self._pump, link)
 
+    @vital.callback
+    def _control_readable(self) -> None:
+        self._on_control()
+
+    @vital.callback
+    def _on_space(self, link: Link) -> None:
+        link.on_space()
+
+    @vital.callback
     def _on_data(self, link: Link) -> None:
         link.on_data()
         self._pump(link)
 
+    @vital.callback
     def _pump(self, link: Link) -> None:
         """Deliver until the link is empty and armed, or others should have a turn."""
         for _ in range(ROUNDS):
@@ -148,15 +168,18 @@ class Switchboard:
     # -- delivering ------------------------------------------------------------------------
 
     def _deliver(self, link: Link) -> bool:
-        """Hand over what has come on a link; whether that was anything."""
+        """Hand over what has come on a link; whether that was anything.
+
+        Raises:
+            Corrupt: it makes no sense. That ends this process: to drop the link would leave a
+                peer that waits for what never comes.
+        """
         try:
             payloads = link.receive(ROUND_BYTES)
             for payload in payloads:
                 self._handler.on_message(link.peer, payload)
         except Corrupt as error:
-            logger.error("link with %s: %s", link.peer.name, error)
-            self._drop(link, f"corrupt link: {error}")
-            return True
+            raise Corrupt(f"link with {link.peer.name}: {error}") from error
         return bool(payloads)
 
     # -- control ---------------------------------------------------------------------------
@@ -196,8 +219,11 @@ class Switchboard:
 
     def _last_words(self, link: Link, reason: str) -> None:
         """Deliver all that the peer had committed, then let go of the link."""
-        while self.links.get(link.peer) is link and not link.arm():
-            self._deliver(link)
+        try:
+            while self.links.get(link.peer) is link and not link.arm():
+                self._deliver(link)
+        except Corrupt as error:  # the peer is gone: nobody is left to wait for anything
+            logger.error("%s", error.message)
         self._drop(link, reason)
 
     def _drop(self, link: Link, reason: str) -> None:

@@ -65,6 +65,7 @@ from dynamo_cli.messages.request import (
     Finish,
     Frames,
     Head,
+    OutputsLost,
     Prompt,
     Reply,
     RequestRefused,
@@ -124,7 +125,9 @@ ToWorker = (
 )
 ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
 ToPrefillWorker = RunJob | DropJob | ReleaseTransfers | Resync | Operate
-FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused | PrefilledElsewhere
+FromWorker = (
+    EngineReady | StepOutputs | OutputsLost | UtilityAnswer | RequestRefused | PrefilledElsewhere
+)
 ToChild = (
     LinkUp
     | LinkDown
@@ -192,6 +195,7 @@ __all__ = [
     "Operate",
     "Operated",
     "Operation",
+    "OutputsLost",
     "Phase",
     "PhaseChange",
     "Placed",

@@ -150,6 +150,15 @@ class RequestRefused(Message, frozen=True):
     http_status: int
 
 
+class OutputsLost(Message, frozen=True):
+    """Outputs could not be handed over: the processor had not read those before for too long.
+
+    The worker has given up everything that this processor had there.
+    """
+
+    worker: int
+
+
 # -- processor -> frontend -------------------------------------------------------------------
 
 

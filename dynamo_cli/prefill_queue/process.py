@@ -104,19 +104,18 @@ class Queue:
             match outcome:
                 case Failed(job_id, worker, reason):
                     peer = ProcessId(Role.WORKER, worker)
-                    self._switchboard.send(peer, JobFailed(job_id, reason))
+                    self._switchboard.owe(peer, JobFailed(job_id, reason))
                 case Abandoned(job_id, holder):
                     peer = ProcessId(Role.PREFILL_WORKER, holder)
-                    self._switchboard.send(peer, DropJob(job_id))
+                    self._switchboard.owe(peer, DropJob(job_id))
 
     def _tell_depth(self) -> None:
         """Decode workers decide by it."""
         state = QueueState(self._queue.depth_jobs, len(self._rooms))
         if state != self._told:
-            self._told = state
-            for peer in self._switchboard.links:
-                if peer.role is Role.WORKER:
-                    self._switchboard.send(peer, state)
+            workers = [peer for peer in self._switchboard.links if peer.role is Role.WORKER]
+            told = [self._switchboard.send(peer, state) for peer in workers]  # each of them
+            self._told = state if all(told) else NOTHING_TOLD
 
     def _report(self, now_ns: int) -> None:
         now = time.monotonic()
@@ -185,7 +184,7 @@ class Queue:
         self._told = NOTHING_TOLD  # workers count what they push until they hear of the depth
         if refusal is not None and refusal is not Reason.DUPLICATE:
             peer = ProcessId(Role.WORKER, worker)
-            self._switchboard.send(peer, JobFailed(push.job_id, refusal))
+            self._switchboard.owe(peer, JobFailed(push.job_id, refusal))
 
     def on_link(self, peer: ProcessId) -> None:
         self._told = NOTHING_TOLD

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dynamo_cli.errors import NotReady
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
+    AbortRequests,
     FirstToken,
     Placed,
     ProcessorStats,
@@ -107,7 +108,10 @@ class Placement:
         self._tell_router(message)
 
     def send(self, worker: int, message: ToWorker) -> bool:
-        return self._switchboard.send(ProcessId(Role.WORKER, worker), message)
+        peer = ProcessId(Role.WORKER, worker)
+        if isinstance(message, AbortRequests):
+            return self._switchboard.owe(peer, message)
+        return self._switchboard.send(peer, message)
 
     def ready_workers(self) -> list[int]:
         return sorted(self._ready)

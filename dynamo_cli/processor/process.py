@@ -9,8 +9,10 @@ import socket
 
 import uvloop
 
+from dynamo_cli import vital
 from dynamo_cli.config import ProcessorConfig
 from dynamo_cli.engines.vllm.serving import Serving
+from dynamo_cli.errors import LinkFull
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
@@ -18,11 +20,15 @@ from dynamo_cli.messages import (
     Chunk,
     Chunks,
     EngineReady,
+    Finish,
     FromRouter,
     FromWorker,
+    Head,
+    OutputsLost,
     Phase,
     PhaseChange,
     PrefilledElsewhere,
+    Reply,
     RequestRefused,
     Retire,
     RouteAnswer,
@@ -61,7 +67,7 @@ class Processor:
         self._from_frontend = Decoder(ToProcessor)
         self._from_worker = Decoder(FromWorker)
         self._from_router = Decoder(FromRouter)
-        self._requests: dict[str, asyncio.Task[None]] = {}
+        self._requests: dict[str, tuple[Submit, asyncio.Task[None]]] = {}
         self._chunks: list[Chunk] = []
         self._stopped = asyncio.Event()
 
@@ -95,6 +101,7 @@ class Processor:
         self._switchboard.report(PhaseChange(Phase.READY))
         self._announce()
 
+    @vital.callback
     def _announce(self) -> None:
         self._placement.announce_running()
         self._loop.call_later(ANNOUNCE_INTERVAL_S, self._announce)
@@ -103,16 +110,28 @@ class Processor:
 
     def _submit(self, submit: Submit) -> None:
         task = self._loop.create_task(self._answer(submit))
-        self._requests[submit.request_id] = task
+        self._requests[submit.request_id] = submit, task
         task.add_done_callback(lambda _: self._requests.pop(submit.request_id, None))
 
     async def _answer(self, submit: Submit) -> None:
-        async for message in self._serving.handle(submit):
-            if isinstance(message, Chunk):
+        try:
+            async for message in self._serving.handle(submit):
+                self._tell(message)
+        except Exception as error:  # the request's own entry: whatever it is, the client hears
+            logger.exception("request %s could not be answered", submit.api_id)
+            self._end(submit, error)
+
+    def _tell(self, message: Reply | Head | Chunk | Finish) -> None:
+        match message:
+            case Chunk():
                 self._add_chunk(message)
-            else:
+            case Finish():
                 self._flush()
-                self._switchboard.send(FRONTEND, message)
+                self._switchboard.owe(FRONTEND, message)
+            case _:
+                self._flush()
+                if not self._switchboard.send(FRONTEND, message):
+                    self._give_up({message.request_id})
 
     def _add_chunk(self, chunk: Chunk) -> None:
         """One message to the frontend for all that this turn of the loop gives."""
@@ -120,14 +139,31 @@ class Processor:
             self._loop.call_soon(self._flush)
         self._chunks.append(chunk)
 
+    @vital.callback
     def _flush(self) -> None:
         if self._chunks:
-            self._switchboard.send(FRONTEND, Chunks(self._chunks))
-            self._chunks = []
+            chunks, self._chunks = self._chunks, []
+            if not self._switchboard.send(FRONTEND, Chunks(chunks)):
+                self._give_up({chunk.request_id for chunk in chunks})
+
+    def _give_up(self, request_ids: set[str]) -> None:
+        """A part of these answers is lost: the rest would be another answer."""
+        if FRONTEND not in self._switchboard.links:
+            return  # nobody waits for them
+        logger.error("the frontend does not read: %d answers are given up", len(request_ids))
+        for request_id in request_ids & self._requests.keys():
+            submit, task = self._requests[request_id]
+            task.cancel()
+            self._end(submit, LinkFull("a part of the answer is lost. Send it again."))
+
+    def _end(self, submit: Submit, error: Exception) -> None:
+        """End an answer with an error, whether it had begun or not."""
+        for message in self._serving.last_words(submit, error):
+            self._switchboard.owe(FRONTEND, message)
 
     def _abort(self, request_id: str) -> None:
-        if (task := self._requests.get(request_id)) is not None:
-            task.cancel()
+        if (request := self._requests.get(request_id)) is not None:
+            request[1].cancel()
 
     # -- switchboard handler ---------------------------------------------------------------
 
@@ -144,6 +180,8 @@ class Processor:
         match self._from_worker(payload):
             case StepOutputs() as message:
                 self._serving.client.step_outputs(message)
+            case OutputsLost():
+                self._serving.client.outputs_lost(worker)
             case RequestRefused() as message:
                 self._serving.client.request_refused(message)
             case PrefilledElsewhere() as message:
@@ -179,7 +217,7 @@ class Processor:
             case Role.ROUTER:
                 self._placement.router_gone()
             case Role.FRONTEND:
-                for task in list(self._requests.values()):
+                for _, task in list(self._requests.values()):
                     task.cancel()
 
     def on_control(self, message: ToChild) -> None:

@@ -106,7 +106,7 @@ class Router:
             decision.turn,
         )
         peer = ProcessId(Role.PROCESSOR, processor)
-        if not self._switchboard.send(peer, answer):
+        if not self._switchboard.owe(peer, answer):
             self._state.end(decision.request_id)  # nobody will ever use what it reserved
         self._state.timed(elapsed_ns)
         if len(self._news) < MAX_NEWS:
@@ -123,8 +123,9 @@ class Router:
             return
         if self._news or self._measured:
             news = Decisions(self._news, self._measured, self._dropped)
+            if not self._switchboard.send(FRONTEND, news):
+                self._dropped += len(self._news)
             self._news, self._measured = [], []
-            self._switchboard.send(FRONTEND, news)
         stats = router_stats(self._state, self._switchboard.refused_sends())
         self._switchboard.send(FRONTEND, stats)
         self._warn_of(stats.silent_workers)
@@ -159,7 +160,7 @@ class Router:
                 prefill = peer.role is Role.PREFILL_WORKER
                 caches = self._state.prefill_caches if prefill else self._state.caches
                 if not caches.apply(message, time.monotonic_ns()):
-                    self._switchboard.send(peer, Resync())
+                    self._switchboard.owe(peer, Resync())
             case WorkerStats() as stats:
                 self._state.ledger.report(stats)
             case Placed() as message:

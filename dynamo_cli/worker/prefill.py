@@ -86,7 +86,7 @@ class PrefillWorker:
             self._engine,
             abort_all=self._abort_all,
             idle=lambda: not self._engine.has_work(),
-            answer=lambda answer: self._switchboard.send(FRONTEND, answer),
+            answer=lambda answer: self._switchboard.owe(FRONTEND, answer),
         )
         self._loaded = True
         self._pull()  # who hears that it is ready can rely on the queue's having heard it too
@@ -122,7 +122,7 @@ class PrefillWorker:
             done = PrefillDone(job_id, self._process.index, params, running.since_ns, now)
             if not failed and not self._switchboard.send(peer, done):
                 self._engine.release([job_id])
-            self._switchboard.send(QUEUE, JobEnded(job_id, failed))
+            self._switchboard.owe(QUEUE, JobEnded(job_id, failed))
             self._pull_due_s = 0.0
 
     def _pull(self) -> None:
@@ -166,18 +166,18 @@ class PrefillWorker:
         """The decode workers go on without."""
         for job_id in list(self._running):
             self._drop(job_id)
-            self._switchboard.send(QUEUE, JobEnded(job_id, REFUSED))
+            self._switchboard.owe(QUEUE, JobEnded(job_id, REFUSED))
 
     def _add(self, message: RunJob) -> None:
         job = message.job
         if self._operations.asleep:
-            self._switchboard.send(QUEUE, JobEnded(job.job_id, REFUSED))
+            self._switchboard.owe(QUEUE, JobEnded(job.job_id, REFUSED))
             return
         try:
             self._engine.add_prefill(job, message.worker)
         except InvalidRequest as error:
             logger.warning("prefill %s: %s", job.job_id, error.message)
-            self._switchboard.send(QUEUE, JobEnded(job.job_id, REFUSED))
+            self._switchboard.owe(QUEUE, JobEnded(job.job_id, REFUSED))
             return
         tokens = job.prompt_tokens - job.skip_tokens
         self._running[job.job_id] = _Running(message.worker, tokens, time.monotonic_ns())

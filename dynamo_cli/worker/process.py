@@ -21,6 +21,7 @@ from dynamo_cli.messages import (
     JobFailed,
     Operate,
     Operated,
+    OutputsLost,
     Phase,
     PhaseChange,
     PrefillDone,
@@ -112,8 +113,20 @@ class Worker:
         # First what the cache holds now, then what lets a client send the next request.
         self._publisher.publish()
         for client, output in outputs:
-            self._switchboard.send(ProcessId(Role.PROCESSOR, client), output)
+            if not self._switchboard.send(ProcessId(Role.PROCESSOR, client), output):
+                self._lose(ProcessId(Role.PROCESSOR, client))
         self._stats_current = False
+
+    def _lose(self, processor: ProcessId) -> None:
+        """Give up what a processor has here: it lacks tokens now, and must not wait for ever."""
+        if not self._switchboard.owe(processor, OutputsLost(self._process.index)):
+            return  # it is gone
+        lost = len(self._abort_client(processor.index))
+        logger.error(
+            "%s does not read what it is sent: outputs are lost, %d more of its requests given up",
+            processor.name,
+            lost,
+        )
 
     def _idle_timeout_s(self) -> float | None:
         if not self._stats_current:
@@ -143,7 +156,7 @@ class Worker:
     def _operated(self, answer: Operated) -> None:
         """Who is told that the engine sleeps must not find it healthy."""
         self._send_stats()
-        self._switchboard.send(FRONTEND, answer)
+        self._switchboard.owe(FRONTEND, answer)
 
     # -- switchboard handler ---------------------------------------------------------------
 
@@ -159,7 +172,7 @@ class Worker:
                 if self._disagg is not None:
                     self._disagg.apply(message)
             case CallUtility() as message:
-                self._switchboard.send(peer, self._engine.call(message))
+                self._switchboard.owe(peer, self._engine.call(message))
                 self._publisher.publish()
             case Resync():
                 self._publisher.resync()
@@ -179,12 +192,12 @@ class Worker:
                 self._engine.add(peer.index, message)
         except InvalidRequest as error:
             refusal = RequestRefused(message.request_id, error.message, error.http_status)
-            self._switchboard.send(peer, refusal)
+            self._switchboard.owe(peer, refusal)
 
     def _refuse(self, peer: ProcessId, request_id: str, why: str) -> None:
         """Nothing can be done now; that may change."""
         refusal = RequestRefused(request_id, why, Unavailable.http_status)
-        self._switchboard.send(peer, refusal)
+        self._switchboard.owe(peer, refusal)
 
     def _abort_all(self, why: str) -> None:
         for peer in list(self._switchboard.links):
@@ -205,7 +218,7 @@ class Worker:
     def _introduce(self, peer: ProcessId) -> None:
         """The engine is up; the router learns what it holds."""
         if peer.role in SERVED:
-            self._switchboard.send(peer, self._engine.ready())
+            self._switchboard.owe(peer, self._engine.ready())
         if peer == ROUTER:
             self._publisher.resync()
 

@@ -229,3 +229,19 @@ def _read_to_the_end(connection: socket.socket) -> bytes:
         except ConnectionResetError:
             pass  # an end, too
     return received
+
+
+def test_a_response_whose_processor_dies_ends_with_an_error_event() -> None:
+    """In the shape of the Responses API, as when a processor says it."""
+
+    async def scenario() -> None:
+        async with Stage() as stage:
+            _, client = await stage.stream("/v1/responses")
+            stage.processor.die()
+            name, data, *_ = (await client.chunk()).decode().split("\n")
+            assert name == "event: error"
+            told = json.loads(data.removeprefix("data: "))
+            assert (told["type"], told["code"]) == ("error", "worker_lost")
+            assert await client.chunk() == b""
+
+    asyncio.run(scenario())

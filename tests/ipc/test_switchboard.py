@@ -8,10 +8,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import uvloop
 
+from dynamo_cli import vital
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.link import MAX_PENDING_BYTES
@@ -20,7 +22,7 @@ from dynamo_cli.ipc.switchboard import ROUNDS, Handler, Switchboard, join
 from dynamo_cli.messages import Drain, LinkDown, LinkUp, Phase, PhaseChange, RequestEnd, Stop
 from dynamo_cli.topology import ProcessId, Role
 
-from .support import HERE, KIB, THERE, Party, Recorder, exit_code, ring, spec
+from .support import HERE, KIB, THERE, Party, Recorder, exit_code, fork, ring, spec
 
 CAPACITY = 64 * KIB
 
@@ -217,19 +219,10 @@ def spoilt(stage: Stage) -> Iterator[None]:
         yield
 
 
-def test_a_corrupt_link_is_dropped_and_the_process_lives(stage: Stage) -> None:
-    with spoilt(stage):
+def test_a_corrupt_link_ends_the_process(stage: Stage) -> None:
+    """To drop it would leave a peer that waits for ever."""
+    with spoilt(stage), pytest.raises(Corrupt, match="worker 0"):
         stage.board.poll(0)
-        ((what, peer, reason),) = stage.heard.events
-        assert (what, peer) == ("unlink", THERE)
-        assert "corrupt" in reason
-        assert not stage.board.poll(0)
-    stage.join(generation=2)  # and can be linked again
-    stage.board.poll(0)
-    stage.other.poll(0)
-    stage.say(b"well")
-    assert stage.board.poll(0)
-    assert stage.heard.payloads() == [b"well"]
 
 
 @pytest.mark.parametrize("message", [LinkDown(THERE.name, 1, "killed"), None])
@@ -241,7 +234,6 @@ def test_a_corrupt_link_that_ends_is_unlinked_once(stage: Stage, message: LinkDo
             stage.join(generation=2)
         stage.board.poll(0)
     assert [event[0] for event in stage.heard.events].count("unlink") == 1
-    assert "corrupt" in stage.heard.events[0][2]
 
 
 class Picky(Recorder):
@@ -253,13 +245,52 @@ class Picky(Recorder):
         super().on_message(peer, payload)
 
 
-def test_a_message_that_makes_no_sense_drops_its_link(stage: Stage) -> None:
+def test_a_message_that_makes_no_sense_ends_the_process(stage: Stage) -> None:
     stage.use(Picky())
     stage.joined()
     stage.say(b"sense", b"nonsense")
-    stage.board.poll(0)
-    unlinked = ("unlink", THERE, "corrupt link: nonsense")
-    assert stage.heard.events == [("message", THERE, b"sense"), unlinked]
+    with pytest.raises(Corrupt, match="worker 0: nonsense"):
+        stage.board.poll(0)
+    assert stage.heard.events == [("message", THERE, b"sense")]
+
+
+class Broken(Recorder):
+    """Has a bug."""
+
+    def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        raise KeyError("nobody expects this")
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_a_handler_raises_in_a_loop_ends_the_process(new_loop: Any) -> None:
+    """Else the link would never be read again, by a process that looks well."""
+
+    def main() -> None:
+        stage = Stage()
+        stage.use(Broken())
+        stage.joined()
+        stage.say(b"anything")
+        loop = new_loop()
+        stage.board.attach(loop)
+        loop.call_later(10, loop.stop)
+        loop.run_forever()
+
+    assert exit_code(fork(main)) == vital.EXIT_CODE
+
+
+def test_what_is_owed_is_taken_by_a_full_link(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamo_cli.ipc.link.MAX_PENDING_BYTES", 100)
+    stage.joined()
+    while stage.board.links[THERE].send(bytes(64)):
+        pass
+    assert not stage.board.send(THERE, RequestEnd("x" * 200))
+    assert stage.board.owe(THERE, RequestEnd("owed" * 50))
+    assert not stage.board.owe(ProcessId(Role.ROUTER), RequestEnd("nobody is there"))
+    while stage.other.poll(0):
+        stage.board.poll(0)
+    assert Decoder(RequestEnd)(stage.other_heard.payloads()[-1]) == RequestEnd("owed" * 50)
 
 
 def test_refusals_are_counted_over_all_lives(stage: Stage) -> None:

@@ -80,6 +80,7 @@ def test_known_options_pass(typed: str, passed: str) -> None:
         ("--uvicorn-log-level info", "vLLM's own HTTP server"),
         ("--middleware x", "vLLM's own HTTP server"),
         ("--headless", "this host"),
+        ("--otlp-traces-endpoint http://x", "use --otlp-endpoint"),
     ],
 )
 def test_mistakes_are_named(typed: str, says: str) -> None:

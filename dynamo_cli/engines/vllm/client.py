@@ -33,6 +33,7 @@ from dynamo_cli.errors import (
     DynamoError,
     InternalError,
     InvalidRequest,
+    LinkFull,
     NotReady,
     PeerLost,
     Unavailable,
@@ -177,6 +178,22 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         else:
             future.set_result(self._answers.decode(message.result).result.result)
 
+    def held_for(self, trace: RequestTrace) -> list[str]:
+        """Engine requests of one API request that are not over."""
+        return [request_id for request_id, live in self._live.items() if live.trace is trace]
+
+    def outputs_lost(self, worker: int) -> None:
+        """Fail everything that this worker holds: tokens of some of it are gone.
+
+        What it was sent after it gave everything up is running there, for nobody.
+        """
+        error = LinkFull(f"worker {worker} could not hand over its answers. Send it again.")
+        lost = [request_id for request_id, live in self._live.items() if live.worker == worker]
+        for request_id in lost:
+            self._fail(request_id, error)
+        if lost:
+            self._workers.send(worker, AbortRequests(lost))
+
     def worker_lost(self, worker: int, reason: str) -> None:
         """Fail everything that this worker held."""
         error = PeerLost(
@@ -227,7 +244,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         message = AddRequest(request_id, tokens, frames, answer.prefill_worker)
         trace.sent(prepared_ns, routed_ns)
         if not self._workers.send(worker, message):
-            self._fail(request_id, PeerLost(f"worker {worker} cannot be reached. Send it again."))
+            self._fail(request_id, Unavailable(f"worker {worker} takes no more. Send it again."))
 
     async def _place(
         self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes

@@ -97,6 +97,7 @@ _INSTEAD = {
     "--config": "give the options themselves",
     "--kv-events-config": "KV events are set up by --router",
     "--kv-transfer-config": "KV transfer is set up by --prefill-workers",
+    "--otlp-traces-endpoint": "use --otlp-endpoint",
     "--headless": _ONE_HOST,
     "--nnodes": _ONE_HOST,
     "--node-rank": _ONE_HOST,

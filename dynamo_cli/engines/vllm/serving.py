@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from starlette.datastructures import State
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.entrypoints.pooling.embed.protocol import EmbeddingRequest
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
+from dynamo_cli import shapes, vital
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.vllm import (
     adapters,
@@ -37,20 +35,18 @@ from dynamo_cli.engines.vllm import (
     inline,
     openapi,
     refusals,
+    responses,
 )
-from dynamo_cli.engines.vllm.client import RequestFailed, RoutedClient, Workers
+from dynamo_cli.engines.vllm.client import RoutedClient, Workers
+from dynamo_cli.engines.vllm.failures import JSON, failure_of, raise_error, raise_response
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.turns import Turns
-from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, ModelError, NotFound
-from dynamo_cli.messages import Chunk, Endpoint, Finish, Head, Reply, Submit
+from dynamo_cli.errors import DynamoError, InvalidRequest, ModelError, NotFound
+from dynamo_cli.messages import Chunk, Chunks, Endpoint, Finish, Head, Reply, Submit
 
-JSON = "application/json"
 SSE = "text/event-stream"
 IN_TURNS = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
-ERROR_EVENTS = ('data: {"error"', anthropic.ERROR_EVENT)
 _VLLM_HEADERS = {"x-priority": "x-vllm-priority"}
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +121,8 @@ class Serving:
             self._args: argparse.Namespace = arguments.parse(config)
             arguments.check_parsers(self._args)
             self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
+        assert self._llm.output_handler is not None
+        vital.watch(self._llm.output_handler, endless=True)
         self._state = State()
         self._turns = Turns()
         self._description: asyncio.Future[bytes] | None = None
@@ -142,6 +140,8 @@ class Serving:
             )
         with refusals.named(self._model):
             await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
+        if (messages := getattr(self._state, anthropic.HANDLER, None)) is not None:
+            anthropic.install(messages)
 
     def _fail(self, request_id: str, error: Exception) -> None:
         """End a request inside AsyncLLM with an exception in place of its next output."""
@@ -154,7 +154,7 @@ class Serving:
             state.queue.put(error)
 
     async def handle(self, submit: Submit) -> AsyncIterator[Reply | Head | Chunk | Finish]:
-        """Answer one request: one `Reply`, or `Head`, `Chunk` ... `Finish`.
+        """Answer one request: one `Reply`, or `Head`, `Chunk` ... `Finish`, whatever happens.
 
         Cancelling the iteration aborts the request in its engine.
         """
@@ -165,8 +165,6 @@ class Serving:
             await self._turns.take(trace)
         try:
             async for message in self._handle(submit, trace):
-                if isinstance(message, Reply):
-                    message = anthropic.shaped(submit.endpoint, message)  # noqa: PLW2901
                 yield message
         finally:
             trace.prepared()
@@ -174,38 +172,54 @@ class Serving:
     async def _handle(
         self, submit: Submit, trace: RequestTrace
     ) -> AsyncIterator[Reply | Head | Chunk | Finish]:
+        begun = False
+        # Everything that is raised, at whatever point, becomes the end of the answer.
         try:
             answer = await self._answer(submit, trace)
-        # Everything that vLLM raises becomes an answer of its own shape and status.
+            if not hasattr(answer, "__aiter__"):
+                yield self._signed(await _reply(submit, answer), trace)
+                return
+            async for text in answer:
+                raise_error(text)
+                if not begun:
+                    # Not before there is something to say: the engine comes first.
+                    yield self._head(submit, trace)
+                    begun = True
+                yield Chunk(submit.request_id, text.encode(), trace.take_new_tokens())
+            if not begun:
+                yield self._head(submit, trace)
         except Exception as error:  # noqa: BLE001
-            yield self._signed(_failure(submit, error), trace)
-            return
-        if not hasattr(answer, "__aiter__"):
-            yield self._signed(_reply(submit, answer), trace)
-            return
-        # Not before there is something to say: the engine comes first.
-        head: Head | None = Head(submit.request_id, 200, SSE)
-        async for text in answer:
-            if head is not None:
-                if text.startswith(ERROR_EVENTS):  # it can still have its own status
-                    yield self._signed(_refusal(submit, text, trace), trace)
-                    return
-                yield msgspec.structs.replace(
-                    head, headers=self._headers(trace), worker=trace.served_by
-                )
-                head = None
-            yield Chunk(submit.request_id, text.encode(), trace.take_new_tokens())
-        if head is not None:
-            yield head
-        yield Finish(
-            submit.request_id,
-            trace.usage(),
-            trace.error,
-            trace.served_by,
-            trace.finish_reason,
-            trace.timeline(),
-            trace.recorded(),
+            failure = failure_of(submit, error, trace)
+            await self._abandon(trace)
+            if not begun:
+                yield self._signed(failure.reply(submit), trace)
+                return
+            trace.error = trace.error or failure.kind
+            yield failure.end(submit, trace)
+        yield _finish(submit, trace)
+
+    def last_words(self, submit: Submit, error: Exception) -> tuple[Reply, Chunks, Finish]:
+        """An end for a request of which nobody knows how far its answer has come.
+
+        If it had not begun, the first is the answer, and nobody looks at the others.
+        """
+        trace = RequestTrace(submit.request_id)
+        trace.failure = error if isinstance(error, DynamoError) else None
+        failure = failure_of(submit, error, trace)
+        trace.error = failure.kind
+        return (
+            failure.reply(submit),
+            Chunks([failure.end(submit, trace)]),
+            _finish(submit, trace),
         )
+
+    async def _abandon(self, trace: RequestTrace) -> None:
+        """Let engines forget what they still do for a request that failed."""
+        if left := self.client.held_for(trace):
+            await self._llm.abort(left, internal=True)
+
+    def _head(self, submit: Submit, trace: RequestTrace) -> Head:
+        return Head(submit.request_id, 200, SSE, self._headers(trace), trace.served_by)
 
     def _signed(self, reply: Reply, trace: RequestTrace) -> Reply:
         """A whole answer, with what its request was and did."""
@@ -213,7 +227,7 @@ class Serving:
             reply,
             usage=trace.usage(),
             error=trace.error or reply.error,
-            headers=self._headers(trace),
+            headers=reply.headers + self._headers(trace),
             worker=trace.served_by,
             finish_reason=trace.finish_reason,
             timeline=trace.timeline(),
@@ -247,7 +261,7 @@ class Serving:
             return answer
         match endpoint:
             case Endpoint.RESPONSES:
-                return _response_events(answer)
+                return responses.events(answer, trace)
             case Endpoint.MESSAGES:
                 return anthropic.events(answer, trace)
         return answer
@@ -306,61 +320,40 @@ def _raw_request(submit: Submit) -> Request:
     return Request({"type": "http", "headers": headers, "method": "POST", "path": submit.endpoint})
 
 
-async def _response_events(events: AsyncIterator[Any]) -> AsyncIterator[str]:
-    """The Responses API names its events; the other endpoints send bare data."""
-    async for event in events:
-        data = event.model_dump_json(indent=None, by_alias=True)
-        yield f"event: {event.type}\ndata: {data}\n\n"
+async def _reply(submit: Submit, answer: Any) -> Reply:
+    """A whole answer.
 
-
-def _reply(submit: Submit, answer: Any) -> Reply:
-    status, content_type, error = 200, JSON, ""
-    if isinstance(answer, Response):
-        status, body = answer.status_code, bytes(answer.body)
-        content_type = answer.headers.get("content-type", JSON)
-    else:
-        brief = submit.endpoint in anthropic.ENDPOINTS  # its fields are there or not, never null
+    Raises:
+        EventError: it is an error.
+    """
+    raise_response(answer)
+    if not isinstance(answer, Response):
+        brief = submit.endpoint in shapes.ANTHROPIC  # its fields are there or not, never null
         body = answer.model_dump_json(by_alias=True, exclude_none=brief).encode()
-    if isinstance(answer, ErrorResponse):
-        status, error = answer.error.code, answer.error.type
-    return Reply(submit.request_id, status, content_type, body, error=error)
+        return Reply(submit.request_id, 200, JSON, body)
+    if isinstance(answer, StreamingResponse):  # embeddings as bytes, which are all there already
+        body = b"".join([_bytes(part) async for part in answer.body_iterator])
+    else:
+        body = bytes(answer.body)
+    own = dict(answer.headers)
+    content_type = own.pop("content-type", JSON)
+    own.pop("content-length", None)
+    return Reply(
+        submit.request_id, answer.status_code, content_type, body, headers=tuple(own.items())
+    )
 
 
-def _refusal(submit: Submit, event: str, trace: RequestTrace) -> Reply:
-    """A stream that begins with its error."""
-    body = event.partition("data: ")[2].strip().encode()
-    error = orjson.loads(body)["error"]
-    status = trace.failure.http_status if trace.failure is not None else error.get("code", 500)
-    return Reply(submit.request_id, int(status), JSON, body, error=str(error["type"]))
+def _bytes(part: Any) -> bytes:
+    return part.encode() if isinstance(part, str) else bytes(part)
 
 
-def _failure(submit: Submit, error: Exception) -> Reply:
-    """An exception as an answer; only our own bugs are 500 and logged."""
-    status, body = _error(submit, error)
-    kind = type(error).__name__
-    return Reply(submit.request_id, status, JSON, orjson.dumps(body), error=kind)
-
-
-def _error(submit: Submit, error: Exception) -> tuple[int, dict[str, Any]]:
-    match error:
-        case ValidationError():
-            invalid = _validation_failure(error)
-            return invalid.http_status, invalid.body()
-        case RequestFailed():
-            return error.error.http_status, error.error.body()
-        case DynamoError():
-            return error.http_status, error.body()
-    response = create_error_response(error)
-    if response.error.code < 500:
-        return response.error.code, response.model_dump()
-    logger.error("request %s failed", submit.api_id, exc_info=error)
-    failure = InternalError(f"internal error; the log has it under request id {submit.api_id}.")
-    return response.error.code, failure.body()
-
-
-def _validation_failure(error: ValidationError) -> InvalidRequest:
-    """pydantic's first complaint as one sentence, with the field it is about."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    param = ".".join(str(part) for part in first["loc"]) or None
-    message = first["msg"].removeprefix("Value error, ")
-    return InvalidRequest(f"{param}: {message}" if param else message, param=param)
+def _finish(submit: Submit, trace: RequestTrace) -> Finish:
+    return Finish(
+        submit.request_id,
+        trace.usage(),
+        trace.error,
+        trace.served_by,
+        trace.finish_reason,
+        trace.timeline(),
+        trace.recorded(),
+    )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -47,6 +48,9 @@ class RequestTrace:
         failure: what ended it, when that was not the model.
         finish_reason: why the engine request that ended last did; empty before.
         elsewhere: set when its prompt was prefilled by a prefill worker.
+        response: of the Responses API as its stream began; None before, and elsewhere.
+        events: of that stream that went out.
+        broken: the error that ended a stream which vLLM translates into another.
         prompts: engine request family -> what is recorded of it.
         received_ns, ...: see `Timeline`.
     """
@@ -54,11 +58,13 @@ class RequestTrace:
     __slots__ = (
         "_untold",
         "api_id",
+        "broken",
         "cached_tokens",
         "elsewhere",
         "end_turn",
         "ended_ns",
         "error",
+        "events",
         "failure",
         "finish_reason",
         "first_token_ns",
@@ -71,6 +77,7 @@ class RequestTrace:
         "queued_ns",
         "received_ns",
         "request_id",
+        "response",
         "routed_ns",
         "scheduled_ns",
         "sent_ns",
@@ -95,6 +102,9 @@ class RequestTrace:
         self.end_turn: Callable[[], None] | None = None
         self.finish_reason = ""
         self.elsewhere: PrefilledElsewhere | None = None
+        self.response: dict[str, Any] | None = None
+        self.events = 0
+        self.broken: Exception | None = None
         self.prompts: dict[str, PromptTrace] = {}
         self.received_ns = time.monotonic_ns()
         self.prepared_ns = self.routed_ns = self.sent_ns = 0

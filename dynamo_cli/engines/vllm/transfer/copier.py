@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dynamo_cli import vital
 from dynamo_cli.engines.vllm.transfer.arena import (
     GONE,
     LOST,
@@ -141,6 +142,7 @@ class Copier:
         self._todo.put(None)
         self._thread.join()
 
+    @vital.callback
     def _run(self) -> None:
         with self._cache.stream():
             while (copy := self._next()) is not None:

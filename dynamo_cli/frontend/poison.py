@@ -1,0 +1,79 @@
+"""Requests that ran where a worker died: after the second death one is not tried again. Pure.
+
+Which of the requests of a worker killed it cannot be seen from outside. A client that is told to
+send its request again would carry the fault from worker to worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from dynamo_cli.errors import PoisonRequest
+
+FATAL_DEATHS = 2
+MEMORY_NS = 600 * 1_000_000_000
+"""After so long without another death a request is not suspected any more."""
+
+MOST_SUSPECTS = 4096
+DIGEST_BYTES = 16
+
+
+@dataclass(slots=True)
+class _Suspect:
+    deaths: int
+    last_ns: int
+
+
+@dataclass(slots=True)
+class Suspects:
+    """Requests, by what they ask, that were running on a worker or processor when it died."""
+
+    _suspects: OrderedDict[bytes, _Suspect] = field(default_factory=OrderedDict)
+
+    def __len__(self) -> int:
+        return len(self._suspects)
+
+    def check(self, path: str, body: bytes, request_id: str, now_ns: int) -> None:
+        """Let a request pass.
+
+        Raises:
+            PoisonRequest: it ran on workers that died, too often.
+        """
+        if not self._suspects:
+            return
+        self._forget_old(now_ns)
+        suspect = self._suspects.get(_identity(path, body))
+        if suspect is not None and suspect.deaths >= FATAL_DEATHS:
+            raise PoisonRequest(
+                f"request {request_id} is refused: the same one was running on a worker when it "
+                f"died, {suspect.deaths} times. It is not tried again for "
+                f"{MEMORY_NS // 60_000_000_000} minutes; the log says how the workers ended."
+            )
+
+    def died(self, path: str, body: bytes, now_ns: int, times: int = 1) -> None:
+        """The process that had this request died; `times`, where it went on to another."""
+        identity = _identity(path, body)
+        suspect = self._suspects.setdefault(identity, _Suspect(0, now_ns))
+        suspect.deaths += times
+        suspect.last_ns = now_ns
+        self._suspects.move_to_end(identity)
+        while len(self._suspects) > MOST_SUSPECTS:
+            self._suspects.popitem(last=False)
+
+    def survived(self, path: str, body: bytes) -> None:
+        """The same request was answered: it is not what kills workers."""
+        if self._suspects:
+            self._suspects.pop(_identity(path, body), None)
+
+    def _forget_old(self, now_ns: int) -> None:
+        while self._suspects:
+            identity, oldest = next(iter(self._suspects.items()))
+            if now_ns - oldest.last_ns < MEMORY_NS:
+                return
+            del self._suspects[identity]
+
+
+def _identity(path: str, body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=DIGEST_BYTES, key=path.encode()[:64]).digest()

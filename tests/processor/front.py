@@ -1,0 +1,211 @@
+"""vLLM's front half with an engine behind it that has no model, in a process of its own.
+
+    python -m tests.processor.front FOLDER OPTION ...
+
+reads a JSON object a line (see `Asked`), and writes what the request was answered with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
+from vllm.v1.serial_utils import MsgpackEncoder
+
+from dynamo_cli.config import EngineConfig, SimulationConfig
+from dynamo_cli.engines.mock.engine import MockEngine
+from dynamo_cli.engines.vllm.serving import Serving
+from dynamo_cli.engines.vllm.trace import RequestTrace
+from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.messages import (
+    AbortRequests,
+    AddRequest,
+    Chunk,
+    Endpoint,
+    EngineReady,
+    Finish,
+    Head,
+    Reply,
+    RequestRefused,
+    RouteAnswer,
+    RouteQuery,
+    StepOutputs,
+    Submit,
+    ToWorker,
+)
+from dynamo_cli.models import tiny
+
+from .mistakes import CONTEXT, POOLING
+
+PATIENCE_S = 30.0
+BUG = KeyError("nobody expects this")
+
+
+class Front:
+    """`Serving` and its one worker.
+
+    Args:
+        folder: for the model's files.
+        args: engine options.
+
+    Attributes:
+        live: engine requests that were sent and are not over.
+    """
+
+    def __init__(self, folder: Path, *args: str) -> None:
+        tiny.write(folder)
+        length = ("--max-model-len", str(CONTEXT))
+        simulation = SimulationConfig("cpu-tiny", speedup=1000)
+        config = EngineConfig(
+            "tiny", str(folder), ("tiny",), (*length, *args), simulation=simulation
+        )
+        self._engine = MockEngine(0, config)
+        self.live: set[str] = set()
+        self._stuck, self._bug = False, ""
+        self._encoder = MsgpackEncoder()
+        self._loop = asyncio.get_running_loop()
+        self._pooling = args == POOLING
+        self.serving = Serving(config, self)
+        task = "embed" if self._pooling else "generate"
+        self.serving.client.engine_ready(EngineReady(0, [task], CONTEXT, 32, 100, 16))
+
+    async def ask(self, endpoint: Endpoint, body: Any, dies_after: int, bug: str) -> list[Any]:
+        """What a request is answered with.
+
+        Args:
+            dies_after: so many messages its worker dies; 0: before the first; -1: it does not.
+            bug: where something is raised: placing, streaming, outputs, or nowhere when empty.
+        """
+        messages: list[Reply | Head | Chunk | Finish] = []
+        self._stuck, self._bug = dies_after == 0, bug
+        async with asyncio.timeout(PATIENCE_S):
+            if bug == "outputs":
+                self.serving._llm.output_processor.process_outputs = _broken
+            dying = self._loop.create_task(self._die_when_asked()) if self._stuck else None
+            async for message in self.serving.handle(Submit("r", endpoint, body, [], 0)):
+                messages.append(message)
+                if len(messages) == dies_after:
+                    self.die()
+                if bug == "streaming" and len(messages) == 4:
+                    break_once()
+            if dying is not None:
+                await dying
+        return messages
+
+    async def _die_when_asked(self) -> None:
+        while not self.live:
+            await asyncio.sleep(0)
+        self.die()
+
+    def die(self) -> None:
+        """The worker is gone."""
+        self._engine.abort_client(0)
+        self.serving.client.worker_lost(0, "SIGKILL")
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that vLLM still keeps."""
+        return int(self.serving._llm.output_processor.get_num_unfinished_requests())
+
+    # -- the `Workers` of the client -----------------------------------------------------------
+
+    async def place(self, query: RouteQuery) -> RouteAnswer:
+        if self._bug == "placing":
+            raise BUG
+        return RouteAnswer(query.request_id, 0, 0)
+
+    def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None: ...
+
+    def ready_workers(self) -> list[int]:
+        return [0]
+
+    def first_token(self, request_id: str, cached_tokens: int) -> None: ...
+
+    def ended(self, request_id: str) -> None:
+        self.live.discard(request_id)
+
+    def send(self, worker: int, message: ToWorker) -> bool:
+        match message:
+            case AddRequest(request_id):
+                self.live.add(request_id)
+                self._loop.call_soon(self._add, message)
+            case AbortRequests(request_ids):
+                self._engine.abort(request_ids)
+        return True
+
+    def _add(self, message: AddRequest) -> None:
+        if self._pooling:
+            vector = EngineCoreOutput(
+                message.request_id,
+                [],
+                pooling_output=torch.ones(64),
+                finish_reason=FinishReason.STOP,
+            )
+            frames = self._encoder.encode(EngineCoreOutputs(outputs=[vector]))
+            self.serving.client.step_outputs(StepOutputs([bytes(frame) for frame in frames]))
+            return
+        try:
+            self._engine.add(0, message)
+        except InvalidRequest as error:
+            refusal = RequestRefused(message.request_id, error.message, error.http_status)
+            self.serving.client.request_refused(refusal)
+        else:
+            self._loop.call_soon(self._step)
+
+    def _step(self) -> None:
+        if self._stuck or not self._engine.has_work():
+            return
+        for _, outputs in self._engine.step():
+            self.serving.client.step_outputs(outputs)
+        self._loop.call_soon(self._step)
+
+
+def _broken(*_: Any) -> None:
+    raise BUG
+
+
+def break_once() -> None:
+    """The next chunk of a stream cannot be made."""
+    take = RequestTrace.take_new_tokens
+
+    def broken(self: RequestTrace) -> int:
+        RequestTrace.take_new_tokens = take  # type: ignore[method-assign]
+        raise BUG
+
+    RequestTrace.take_new_tokens = broken  # type: ignore[method-assign]
+
+
+async def main(folder: str, *args: str) -> None:
+    told_to = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries have to say
+    front = Front(Path(folder), *args)
+    await front.serving.start()
+    for line in sys.stdin:
+        endpoint, body, dies_after, bug = json.loads(line)
+        data = json.dumps(body).encode()
+        messages = await front.ask(Endpoint(endpoint), data, dies_after, bug)
+        told = {
+            "messages": [
+                {"kind": type(one).__name__} | msgspec.structs.asdict(one) for one in messages
+            ],
+            "left": [*front.live] + ["unfinished"] * front.unfinished,
+        }
+        print(json.dumps(told, default=_encoded), file=told_to, flush=True)
+
+
+def _encoded(value: Any) -> Any:
+    return (
+        base64.b64encode(value).decode() if isinstance(value, bytes) else msgspec.to_builtins(value)
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

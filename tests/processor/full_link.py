@@ -1,0 +1,68 @@
+"""A processor whose frontend does not read, in a process of its own.
+
+    python -m tests.processor.full_link
+
+prints what its frontend gets once it reads again: a line for each message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from dynamo_cli.config import EngineConfig, ProcessorConfig
+from dynamo_cli.engines.vllm.serving import Serving
+from dynamo_cli.ipc import link
+from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.switchboard import join
+from dynamo_cli.messages import Chunk, Endpoint, Head, Submit, ToFrontend
+from dynamo_cli.processor.process import FRONTEND, Processor
+from dynamo_cli.topology import LinkSpec
+from tests.ipc.support import HERE, KIB, Party
+
+TURNS = 200
+
+
+class Talker(Serving):
+    """Says more than fits; one request of it cannot be answered at all."""
+
+    def __init__(self) -> None: ...
+
+    async def handle(self, submit: Submit) -> AsyncIterator[Any]:
+        if submit.request_id == "bug":
+            raise KeyError("nobody expects this")
+        yield Head(submit.request_id, 200, "text/event-stream")
+        while True:
+            yield Chunk(submit.request_id, bytes(KIB), 1)
+            await asyncio.sleep(0)
+
+
+async def main() -> None:
+    link.MAX_PENDING_BYTES = 1
+    frontend, supervised = Party(FRONTEND), Party(HERE)
+    board, heard = frontend.board()
+    config = ProcessorConfig(EngineConfig("tiny", "tiny", ("tiny",)), routed=False)
+    processor = Processor(HERE, config, supervised.theirs)
+    processor._loop = asyncio.get_running_loop()
+    processor._serving = Talker()
+    processor._switchboard.attach(processor._loop)
+    small = LinkSpec(FRONTEND.role, HERE.role, 4 * KIB, 16 * KIB, "test")
+    join(frontend.control, supervised.control, FRONTEND, HERE, spec=small, generation=1)
+    board.poll(0)
+    for request_id in ("talks", "bug"):
+        board.send(HERE, Submit(request_id, Endpoint.CHAT, b"{}", [], 0))
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    assert not processor._requests
+    decode = Decoder(ToFrontend)
+    while board.poll(0):
+        processor._switchboard.poll(0)
+    for payload in heard.payloads():
+        print(decode(payload), flush=True)
+    processor._switchboard.close()
+    board.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,33 @@
+"""What a processor cannot tell its frontend in full, it ends with an error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.engine
+
+
+def test_an_answer_that_a_full_link_cuts_ends_with_an_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.processor.full_link"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    talks = [line for line in told if "talks" in line]
+    assert talks[0].startswith("Head(")
+    assert any("link_full" in line for line in talks if line.startswith("Chunks("))
+    assert talks[-1].startswith("Finish(")
+    assert "error='link_full'" in talks[-1]
+    bug = [line for line in told if "'bug'" in line]
+    assert bug[0].startswith("Reply(")
+    assert "status=500" in bug[0]
+    assert bug[-1].startswith("Finish(")
+    assert "nobody expects this" not in done.stdout
+    assert "nobody expects this" in done.stderr
