@@ -14,6 +14,7 @@ class WorkerStats(Message, frozen=True):
 
     Attributes:
         sent_ns: when it was so.
+        num_away_reqs: whose prompts are being prefilled elsewhere; the engine has none of them yet.
     """
 
     worker: int
@@ -28,6 +29,12 @@ class WorkerStats(Message, frozen=True):
     steps: int
     refused_sends: int
     sent_ns: int = 0
+    num_away_reqs: int = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is on this worker, and nothing is to come back to it."""
+        return not (self.num_running_reqs or self.num_waiting_reqs or self.num_away_reqs)
 
 
 class ProcessorStats(Message, frozen=True):

@@ -6,6 +6,8 @@ import logging
 import socket
 import time
 
+import msgspec
+
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.engines import seam
 from dynamo_cli.engines.vllm.environment import select_devices
@@ -124,6 +126,8 @@ class Worker:
         if self._stats_current or (now < self._stats_due_s and not idle):
             return
         stats = self._engine.stats(self._switchboard.refused_sends())
+        if self._disagg is not None:
+            stats = msgspec.structs.replace(stats, num_away_reqs=self._disagg.away)
         for peer in self._switchboard.links:
             if peer.role in (Role.FRONTEND, Role.ROUTER):
                 self._switchboard.send(peer, stats)
