@@ -9,6 +9,7 @@ another adapter.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -16,7 +17,14 @@ import msgspec
 import orjson
 
 from dynamo_cli.config import Adapter, AdapterTable
-from dynamo_cli.errors import InvalidRequest, NotFound, NotReady, Unavailable, error_class
+from dynamo_cli.errors import (
+    DynamoError,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Unavailable,
+    error_class,
+)
 from dynamo_cli.frontend.admission import check_body
 from dynamo_cli.frontend.exchange import Exchange
 from dynamo_cli.messages import Endpoint, Reply
@@ -24,6 +32,8 @@ from dynamo_cli.topology import ProcessId
 
 TIMEOUT_S = 300.0
 """For a processor to have all workers load an adapter."""
+
+logger = logging.getLogger(__name__)
 
 
 class Adapters:
@@ -87,14 +97,26 @@ class Adapters:
         return f"Success: LoRA adapter '{name}' removed successfully."
 
     async def welcome(self, processor: ProcessId) -> None:
-        """Let a processor take requests, once it knows all that the others know."""
+        """Let a processor take requests, once it has heard of all that the others know.
+
+        One that cannot load an adapter serves all else.
+        """
         async with self._changing:
-            try:
-                for adapter in self._adapters.values():
+            for adapter in self._adapters.values():
+                try:
                     await self._tell(processor, Endpoint.LOAD_ADAPTER, adapter)
-            except Unavailable:
-                return  # it is gone again
-            self._exchange.processor_up(processor)
+                except DynamoError as error:
+                    if not self._exchange.reaches(processor):
+                        return  # it is gone again
+                    logger.warning(
+                        "%s answers requests for the adapter %a with 404 until it is unloaded and "
+                        "loaded again: %s",
+                        processor.name,
+                        adapter.name,
+                        error.message,
+                    )
+            if self._exchange.reaches(processor):
+                self._exchange.processor_up(processor)
 
     def _save(self) -> None:
         self._remember(AdapterTable(tuple(self._adapters.values()), self._last_number))
