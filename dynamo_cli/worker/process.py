@@ -11,7 +11,7 @@ import msgspec
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.engines import seam
 from dynamo_cli.engines.vllm.environment import select_devices
-from dynamo_cli.errors import InvalidRequest, Unavailable
+from dynamo_cli.errors import InternalError, InvalidRequest, Unavailable
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
@@ -41,6 +41,9 @@ from dynamo_cli.worker.publisher import ROUTER, Publisher
 FRONTEND = ProcessId(Role.FRONTEND)
 SERVED = (Role.PROCESSOR, Role.ROUTER, Role.FRONTEND)
 """Who waits for the engine to be up."""
+
+FAILED = "the engine failed while it ran this request ({}): {}"
+FAILED_STATUS = InternalError.http_status
 
 AWAY_TICK_S = 0.5
 STATS_INTERVAL_S = 0.25
@@ -112,7 +115,11 @@ class Worker:
         self._publisher.publish()
         for client, output in outputs:
             self._switchboard.send(ProcessId(Role.PROCESSOR, client), output)
+        for client, request_id, why in self._engine.take_failed():
+            failed = RequestRefused(request_id, FAILED.format(request_id, why), FAILED_STATUS)
+            self._switchboard.send(ProcessId(Role.PROCESSOR, client), failed)
         self._stats_current = False
+        self._engine.rest()
 
     def _idle_timeout_s(self) -> float | None:
         if not self._stats_current:

@@ -165,7 +165,11 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             live.trace.elsewhere = message
 
     def request_refused(self, message: RequestRefused) -> None:
-        refused = InvalidRequest if message.http_status < 500 else Unavailable
+        refused = next(
+            kind
+            for kind in (InvalidRequest, InternalError, Unavailable)
+            if message.http_status <= kind.http_status
+        )
         self._fail(message.request_id, refused(message.message))
 
     def utility_answer(self, message: UtilityAnswer) -> None:
