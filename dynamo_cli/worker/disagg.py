@@ -130,6 +130,7 @@ class Disaggregation:
         except InvalidRequest as error:
             refusal = RequestRefused(prepared.message.request_id, error.message, error.http_status)
             self._switchboard.send(ProcessId(Role.PROCESSOR, prepared.client), refusal)
+            self._go_on(prepared.message.request_id)
 
     def stepped(self) -> None:
         """After an engine step: siblings of what has started, and blocks that were taken."""

@@ -118,6 +118,8 @@ class Worker:
         for client, request_id, why in self._engine.take_failed():
             failed = RequestRefused(request_id, FAILED.format(request_id, why), FAILED_STATUS)
             self._switchboard.send(ProcessId(Role.PROCESSOR, client), failed)
+            if self._disagg is not None:
+                self._disagg.abort([request_id])  # its siblings go on
         self._stats_current = False
         self._engine.rest()
 

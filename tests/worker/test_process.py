@@ -8,8 +8,10 @@ import pytest
 
 from dynamo_cli.config import EngineConfig, PlacementRule, WorkerConfig
 from dynamo_cli.engines import seam
+from dynamo_cli.engines.seam import Prepared
+from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.ipc.control import Control
-from dynamo_cli.messages import RequestRefused, StepOutputs, WorkerStats
+from dynamo_cli.messages import AddRequest, RequestRefused, StepOutputs, WorkerStats
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker.prefill import PrefillWorker
 from dynamo_cli.worker.process import Worker
@@ -110,6 +112,29 @@ def test_prompts_that_are_away_are_reported(monkeypatch: pytest.MonkeyPatch) -> 
     told = next(event for event in engine.events if isinstance(event, WorkerStats))
     assert told.num_away_reqs == 1
     assert not told.idle
+
+
+def test_what_cannot_start_any_more_is_refused_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, engine = loaded(Worker, monkeypatch)
+    started = []
+
+    def start(prepared: Prepared, params: Any) -> None:
+        started.append(prepared.message.request_id)
+        if prepared.message.request_id == "bad":
+            raise InvalidRequest("it is broken")
+
+    engine.__dict__["start"] = start
+    for name in ("bad", "sibling"):
+        message = AddRequest(name, b"", [])
+        prepared = Prepared(0, message, "family", 10, 0, suitable=True, begin=None)
+        if name == "bad":
+            worker._disagg._remote.send(name, "family", prepared, 10**18)
+        else:
+            assert worker._disagg._remote.join(name, "family", prepared)
+    worker._disagg.queue_gone()
+    refused = next(event for event in engine.events if isinstance(event, RequestRefused))
+    assert (refused.request_id, refused.http_status) == ("bad", 400)
+    assert started == ["bad", "sibling"]
 
 
 def test_a_prefill_worker_hands_over_before_it_rests(monkeypatch: pytest.MonkeyPatch) -> None:
