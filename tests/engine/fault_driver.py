@@ -28,6 +28,7 @@ def main(model: str) -> dict[str, Any]:
             *("--max-model-len", "512", "--num-gpu-blocks-override", "32"),
         ),
         threads=1,
+        kv_cache_limit_bytes=64 << 20,
     )
     environment.prepare(config)
     return Driver(config).run()
