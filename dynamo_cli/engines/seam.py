@@ -90,6 +90,18 @@ class Engine(Protocol):
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
         """Run one step of the whole batch; yields (processor, outputs of its requests)."""
 
+    def take_failed(self) -> list[tuple[int, str, str]]:
+        """Requests for which a step failed since the last call: processor, id, and why.
+
+        Nothing of them is held any more.
+        """
+
+    def rest(self) -> None:
+        """Wait a moment if the last step had nothing to do and the next would have nothing either.
+
+        Only once all that the step gave is sent: nobody shall wait for this.
+        """
+
     def add_prefill(self, job: PushJob, owner: int) -> None:
         """Queue the prefill of a prompt for decode worker `owner`. Raises as `add`."""
 

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 TIMEOUT_S = 300.0
 """For a processor to have all workers load an adapter."""
 
+logger = logging.getLogger(__name__)
+
 
 class Adapters:
     """The list of what was loaded at run time.
@@ -97,16 +99,26 @@ class Adapters:
         return f"Success: LoRA adapter '{name}' removed successfully."
 
     async def welcome(self, processor: ProcessId) -> None:
-        """Let a processor take requests, once it knows all that the others know."""
+        """Let a processor take requests, once it has heard of all that the others know.
+
+        One that cannot load an adapter serves all else.
+        """
         async with self._changing:
             for adapter in self._adapters.values():
                 try:
                     await self._tell(processor, Endpoint.LOAD_ADAPTER, adapter)
-                except Unavailable:
-                    return  # it is gone again
-                except DynamoError as error:  # all other requests can still be answered
-                    logger.error("%s cannot use %s: %s", processor.name, adapter.name, error)
-            self._exchange.processor_up(processor)
+                except DynamoError as error:
+                    if not self._exchange.reaches(processor):
+                        return  # it is gone again
+                    logger.warning(
+                        "%s answers requests for the adapter %a with 404 until it is unloaded and "
+                        "loaded again: %s",
+                        processor.name,
+                        adapter.name,
+                        error.message,
+                    )
+            if self._exchange.reaches(processor):
+                self._exchange.processor_up(processor)
 
     def _save(self) -> None:
         self._remember(AdapterTable(tuple(self._adapters.values()), self._last_number))

@@ -113,6 +113,10 @@ class Exchange:
         """Those that take requests."""
         return list(self._loads)
 
+    def reaches(self, processor: ProcessId) -> bool:
+        """Whether there is a link to it."""
+        return processor in self._switchboard.links
+
     def submit_to(self, processor: ProcessId, endpoint: Endpoint, body: bytes, name: str) -> Call:
         """Send something to one processor, which need not take requests yet.
 

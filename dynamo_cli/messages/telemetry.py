@@ -15,6 +15,7 @@ class WorkerStats(Message, frozen=True):
     Attributes:
         sent_ns: when it was so.
         asleep: it takes no requests until it is woken up.
+        num_away_reqs: whose prompts are being prefilled elsewhere; the engine has none of them yet.
     """
 
     worker: int
@@ -30,6 +31,12 @@ class WorkerStats(Message, frozen=True):
     refused_sends: int
     sent_ns: int = 0
     asleep: bool = False
+    num_away_reqs: int = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is on this worker, and nothing is to come back to it."""
+        return not (self.num_running_reqs or self.num_waiting_reqs or self.num_away_reqs)
 
 
 class ProcessorStats(Message, frozen=True):

@@ -6,10 +6,10 @@ sees its own load. What the worker reports corrects the sum: answers grow, prefi
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 
 from dynamo_cli.messages import WorkerStats
 from dynamo_cli.router.pace import Pace, Prices
@@ -149,23 +149,27 @@ class Ledger:
     released: Counter[str] = field(default_factory=Counter)
     promised: Promised = field(default_factory=Promised)
     pace: Pace = field(default_factory=Pace)
+    _placed: defaultdict[int, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
+    """By worker, whether it has a book or not, in the order in which they were placed."""
 
     def worker_up(self, worker: int, num_blocks: int, max_active: int) -> None:
         """A worker begins a life, or is heard of for the first time and may have load already."""
         if worker in self.books:
             self.worker_down(worker)
         self.books[worker] = WorkerBook(num_blocks, max_active)
-        for request_id, entry in self.entries.items():
-            if entry.worker == worker:
-                self._count(request_id, entry, 1)
+        for request_id, entry in self._placed[worker].items():
+            self._count(request_id, entry, 1)
 
     def worker_down(self, worker: int) -> None:
         """A worker is gone, and all that it held."""
-        self._release((rid for rid, e in self.entries.items() if e.worker == worker), WORKER_GONE)
+        self._release(self._placed[worker], WORKER_GONE)
         self.books.pop(worker, None)
+        self._placed.pop(worker)
 
     def close(self, worker: int) -> None:
         """A worker takes nothing more; its entries stay until they end."""
+        for request_id, entry in self._placed[worker].items():
+            self._count(request_id, entry, -1)  # its next life has none of what it promised
         self.books.pop(worker, None)
 
     def processor_down(self, processor: int) -> None:
@@ -177,7 +181,7 @@ class Ledger:
         """Place a request; one that is known already is placed anew."""
         self.end(request_id)
         self._note_busy(entry.placed_ns)
-        self.entries[request_id] = entry
+        self.entries[request_id] = self._placed[entry.worker][request_id] = entry
         self._count(request_id, entry, 1)
 
     def _note_busy(self, now_ns: int) -> None:
@@ -222,10 +226,15 @@ class Ledger:
         """All of a request's load is gone; its entry, if there was one."""
         entry = self.entries.pop(request_id, None)
         if entry is not None:
+            del self._placed[entry.worker][request_id]
             self._count(request_id, entry, -1)
             if not entry.waiting:
                 self.pace.answered()
         return entry
+
+    def nobody_waits(self) -> bool:
+        """All that were placed on workers that take requests have their first token."""
+        return not any(book.waiting for book in self.books.values())
 
     def report(self, stats: WorkerStats) -> None:
         """Let what a worker says of its own load correct the sum of promises."""
@@ -235,17 +244,20 @@ class Ledger:
         self._measure_steps(book, stats)
         queued = islice(reversed(book.waiting.values()), stats.num_waiting_reqs)
         book.queued_blocks = sum(entry.decode_blocks for entry in queued)
-        there = [
-            (request_id, entry)
-            for request_id, entry in self.entries.items()
-            if entry.worker == stats.worker and entry.placed_ns < stats.sent_ns - SETTLE_NS
-        ]
-        if not stats.num_running_reqs and not stats.num_waiting_reqs:
+        if stats.idle:
             limit = stats.sent_ns - IDLE_GRACE_NS
-            self._release((rid for rid, e in there if e.placed_ns < limit), IDLE_ENGINE)
-            there = [(rid, e) for rid, e in there if e.placed_ns >= limit]
-        promised = sum(entry.decode_blocks for _, entry in there)
+            placed = self._placed[stats.worker].items()
+            old = takewhile(lambda pair: pair[1].placed_ns < limit, placed)
+            self._release((request_id for request_id, _ in old), IDLE_ENGINE)
+        promised = book.decode_blocks - self._on_its_way(stats)
         book.drift_blocks = round(stats.kv_cache_usage * book.num_blocks) - promised
+
+    def _on_its_way(self, stats: WorkerStats) -> int:
+        """Blocks of the requests that are too young to be in a report. They are the last ones."""
+        limit = stats.sent_ns - SETTLE_NS
+        youngest_first = reversed(self._placed[stats.worker].values())
+        young = takewhile(lambda entry: entry.placed_ns >= limit, youngest_first)
+        return sum(entry.decode_blocks for entry in young)
 
     def _measure_steps(self, book: WorkerBook, stats: WorkerStats) -> None:
         """How long steps take that only decode: when no prompt was about since the last report."""

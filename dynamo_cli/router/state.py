@@ -26,7 +26,7 @@ from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
-from dynamo_cli.router.turns import due_turn
+from dynamo_cli.router.turns import Turns
 
 NO_WORKER, SESSION = "no_worker", "session"
 MAX_SESSIONS = 10_000
@@ -86,6 +86,7 @@ class RouterState:
         self._block_size = 0
         self._waiting: list[_Waiting] = []
         self._retired: set[int] = set()
+        self._turns = Turns()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._order = itertools.count(1)
         self._numbers = itertools.count()
@@ -205,7 +206,8 @@ class RouterState:
         if not self._times:
             return asked.priority
         prefill_s = request.prices.prefill_s(1, entry.prefill_tokens, entry.prefill_pairs)
-        return due_turn(asked.priority, asked.since_ns, prefill_s)
+        nobody_waits = self.ledger.nobody_waits
+        return self._turns.due(asked.priority, asked.since_ns, prefill_s, nobody_waits)
 
     def _entry(self, processor: int, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
         size, tokens = self._block_size, request.prompt_tokens

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from typing import Any
 
 from dynamo_cli.config import PlacementRule
 from dynamo_cli.engines.seam import Engine, Prepared
+from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
     AddRequest,
@@ -19,6 +21,7 @@ from dynamo_cli.messages import (
     PushJob,
     QueueState,
     ReleaseTransfers,
+    RequestRefused,
     SetPlacement,
     TransferStats,
 )
@@ -118,7 +121,16 @@ class Disaggregation:
     def _go_on(self, request_id: str) -> None:
         """Let those run that waited for this one's prompt."""
         for sibling in self._remote.started(request_id):
-            self._engine.start(sibling)
+            self._start(sibling)
+
+    def _start(self, prepared: Prepared, params: dict[str, Any] | None = None) -> None:
+        """Let a request run that was taken before; what is wrong with it is its own failure."""
+        try:
+            self._engine.start(prepared, params)
+        except InvalidRequest as error:
+            refusal = RequestRefused(prepared.message.request_id, error.message, error.http_status)
+            self._switchboard.send(ProcessId(Role.PROCESSOR, prepared.client), refusal)
+            self._go_on(prepared.message.request_id)
 
     def stepped(self) -> None:
         """After an engine step: siblings of what has started, and blocks that were taken."""
@@ -129,7 +141,7 @@ class Disaggregation:
     def tick(self, now_ns: int) -> None:
         """Do locally what nobody answered for."""
         for prepared in self._remote.late(now_ns):
-            self._engine.start(prepared)
+            self._start(prepared)
 
     # -- what others say -------------------------------------------------------------------
 
@@ -140,7 +152,7 @@ class Disaggregation:
                 self._queue, self._pushed = message, 0
             case JobFailed(job_id, reason):
                 if (prepared := self._remote.failed(job_id, reason)) is not None:
-                    self._engine.start(prepared)
+                    self._start(prepared)
             case PrefillDone():
                 self._prefilled(message)
             case SetPlacement(conditional, length, size):
@@ -159,13 +171,13 @@ class Disaggregation:
             done.job_id, done.prefill_worker, prepared.pushed_ns, done.leased_ns, done.prefilled_ns
         )
         self._switchboard.send(ProcessId(Role.PROCESSOR, prepared.client), told)
-        self._engine.start(prepared, params)
+        self._start(prepared, params)
 
     def queue_gone(self) -> None:
         """What it had is prefilled locally; what is done nevertheless is released."""
         self._queue = QueueState(0, 0)
         for prepared in self._remote.all_failed(QUEUE_GONE):
-            self._engine.start(prepared)
+            self._start(prepared)
 
     def client_gone(self, client: int) -> list[str]:
         """Forget the requests of a processor that are away; their ids."""

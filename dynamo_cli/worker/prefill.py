@@ -95,11 +95,14 @@ class PrefillWorker:
     def run(self) -> None:
         while not self._stopping:
             self._switchboard.poll(0 if self._engine.has_work() else self._idle_timeout_s())
-            if self._engine.has_work():
+            stepped = self._engine.has_work()
+            if stepped:
                 for _ in self._engine.step():
                     pass  # a token that nobody waits for
                 self._publisher.publish()
             self._hand_over()
+            if stepped:
+                self._engine.rest()
             self._operations.tick()
             self._pull()
             self._report()

@@ -11,7 +11,7 @@ import msgspec
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.engines import seam
 from dynamo_cli.engines.vllm.environment import select_devices
-from dynamo_cli.errors import InvalidRequest, Unavailable
+from dynamo_cli.errors import InternalError, InvalidRequest, Unavailable
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
@@ -43,6 +43,9 @@ from dynamo_cli.worker.publisher import ROUTER, Publisher
 FRONTEND = ProcessId(Role.FRONTEND)
 SERVED = (Role.PROCESSOR, Role.ROUTER, Role.FRONTEND)
 """Who waits for the engine to be up."""
+
+FAILED = "the engine failed while it ran this request: {}"
+FAILED_STATUS = InternalError.http_status
 
 AWAY_TICK_S = 0.5
 STATS_INTERVAL_S = 0.25
@@ -115,7 +118,13 @@ class Worker:
         for client, output in outputs:
             if not self._switchboard.send(ProcessId(Role.PROCESSOR, client), output):
                 self._lose(ProcessId(Role.PROCESSOR, client))
+        for client, request_id, why in self._engine.take_failed():
+            failed = RequestRefused(request_id, FAILED.format(why), FAILED_STATUS)
+            self._switchboard.owe(ProcessId(Role.PROCESSOR, client), failed)
+            if self._disagg is not None:
+                self._disagg.abort([request_id])  # its siblings go on
         self._stats_current = False
+        self._engine.rest()
 
     def _lose(self, processor: ProcessId) -> None:
         """Give up what a processor has here: it lacks tokens now, and must not wait for ever."""
@@ -147,8 +156,11 @@ class Worker:
 
     def _send_stats(self) -> None:
         stats = self._engine.stats(self._switchboard.refused_sends())
-        if self._operations.asleep:
-            stats = msgspec.structs.replace(stats, asleep=True)
+        away = self._disagg.away if self._disagg is not None else 0
+        if away or self._operations.asleep:
+            stats = msgspec.structs.replace(
+                stats, asleep=self._operations.asleep, num_away_reqs=away
+            )
         for peer in self._switchboard.links:
             if peer.role in (Role.FRONTEND, Role.ROUTER):
                 self._switchboard.send(peer, stats)

@@ -20,7 +20,7 @@ from dynamo_cli.messages import (
     Rescaled,
     Submit,
 )
-from tests.frontend.stage import PROCESSOR, WORKER, Neighbour, Stage, table
+from tests.frontend.stage import PROCESSOR, WORKER, Neighbour, Stage, answer, table
 
 KEY = "sesame"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -113,6 +113,32 @@ def test_an_adapter_reaches_the_processors_of_now_and_of_later() -> None:
             await stage.report(AdaptersChanged)
             assert await change(reborn, UNLOAD) == one
             assert (await asked)[0] == 200
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", ["InvalidRequest", "InternalError", "NotFound", "Unavailable"])
+def test_a_processor_that_cannot_load_an_adapter_serves_all_else(error: str) -> None:
+    async def scenario() -> None:
+        two = (Adapter("one", "/one", 1000), Adapter("two", "/two", 1001))
+        config = FrontendConfig(
+            port=0, api_keys=(KEY,), admin=True, adapters=AdapterTable(two, 1001)
+        )
+        stage = Stage(config, serving=False)
+        async with stage:
+            processor = await stage.neighbour(PROCESSOR)
+            stage.tell(table(serving=True))
+            assert await change(processor, LOAD, error) == two[0]
+            assert await change(processor, LOAD) == two[1]
+            asked = asyncio.create_task(stage.post(headers=HEADERS))
+            processor.send(answer(await processor.take(Submit)))
+            assert (await asked)[0] == 200
+            while "with 404" not in stage.log:
+                await asyncio.sleep(0.005)
+            stage.expected_log = stage.log
+        assert "processor 0 answers requests for the adapter 'one' with 404" in stage.log
+        assert "it is broken" in stage.log
+        assert stage.log.count("\n") == 1
 
     asyncio.run(scenario())
 

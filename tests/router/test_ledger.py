@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections import Counter
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -136,6 +139,62 @@ def test_an_idle_engine_has_ended_what_is_old() -> None:
     book.report(stats(running=0, now=IDLE_GRACE_NS + 1))
     assert set(book.entries) == {"new"}
     assert book.released == Counter({IDLE_ENGINE: 1})
+
+
+def test_an_engine_whose_prompts_are_away_is_not_idle() -> None:
+    book = ledger()
+    book.reserve("away", entry(now=0))
+    told = stats(running=0, now=IDLE_GRACE_NS + 1)
+    book.report(msgspec.structs.replace(told, num_away_reqs=1))
+    assert set(book.entries) == {"away"}
+    book.report(told)
+    assert not book.entries
+
+
+def test_a_closed_worker_leaves_no_promise_to_the_next_of_its_index() -> None:
+    book = ledger()
+    book.reserve("a", entry(marks=(1, 2)))
+    book.reserve("b", entry(marks=(1, 2)))
+    assert book.promised.leading((1, 2)) == {0: 2}
+    book.close(0)
+    assert not book.promised.leading((1, 2))
+    book.end("a")
+    assert set(book.entries) == {"b"}
+    book.worker_down(0)
+    book.worker_up(0, 100, 4)
+    assert not len(book.promised)
+    assert sums(book) == (0, 0, 0, 0)
+
+
+def lines_of(work: Callable[[], None]) -> int:
+    """How many lines of Python it takes, which is its cost on any machine."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal seen
+        seen += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return seen
+
+
+def test_a_report_costs_the_same_however_many_requests_there_are() -> None:
+    def cost(each: int) -> int:
+        book, now = ledger(8), 100 * SECOND_NS
+        for number in range(8 * each):
+            book.reserve(str(number), entry(number % 8, now=50 * SECOND_NS + number))
+        book.reserve("young", entry(0, now=now))
+        lines = lines_of(lambda: book.report(stats(running=9, usage=0.9, now=now)))
+        assert book.books[0].drift_blocks == 90 - 10 * each  # the young one is in no report
+        return lines
+
+    assert cost(500) == cost(1)
 
 
 def test_without_a_sign_of_life_a_request_expires() -> None:
@@ -271,6 +330,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self._without("worker", worker)
         self.ledger.worker_down(worker)
 
+    @rule(worker=st.integers(0, 2))
+    def close(self, worker: int) -> None:
+        self.up.discard(worker)
+        self.ledger.close(worker)
+
     @rule(processor=st.integers(0, 1))
     def processor_down(self, processor: int) -> None:
         self._without("processor", processor)
@@ -283,6 +347,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def agrees(self) -> None:
         assert set(self.ledger.entries) == set(self.model)
         assert set(self.ledger.books) == self.up
+        for worker in {0, 1, 2} - self.up:
+            assert worker not in self.ledger.promised.leading((10,))
         for worker in self.up:
             here = [one for one in self.model.values() if one["worker"] == worker]
             assert sums(self.ledger, worker) == (

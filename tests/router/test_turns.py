@@ -8,15 +8,20 @@ from hypothesis import strategies as st
 from dynamo_cli.config import KV_COSTS, TIME, RouterConfig
 from dynamo_cli.messages import RoutingDecision
 from dynamo_cli.router.state import RouterState
-from dynamo_cli.router.turns import SPAN_MS, due_turn
+from dynamo_cli.router.turns import ERA_MS, MS_NS, Turns
 
 from .test_state import holding, query, ready
 
 SECOND_NS = 10**9
 YEARS_NS = 50 * 365 * 86_400 * SECOND_NS
 PRIORITIES = st.integers(-(10**9) + 1, 10**9 - 1)
-TIMES = st.integers(0, 10**6 * SECOND_NS)
+TIMES = st.integers(0, ERA_MS // 2 * MS_NS)
+UPTIMES = st.integers(0, YEARS_NS)
 WORK = st.floats(0, 1e5)
+
+
+def due_turn(priority: int, arrival_ns: int, prefill_s: float, turns: Turns | None = None) -> int:
+    return (turns or Turns()).due(priority, arrival_ns, prefill_s, lambda: False)
 
 
 @given(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, YEARS_NS), st.floats(0, 1e12))
@@ -24,23 +29,44 @@ def test_a_turn_is_a_number_of_64_bits(priority: int, arrival_ns: int, prefill_s
     assert -(1 << 63) <= due_turn(priority, arrival_ns, prefill_s) < 1 << 63
 
 
-@given(PRIORITIES, TIMES, TIMES, WORK, WORK)
+@given(UPTIMES, PRIORITIES, TIMES, TIMES, WORK, WORK)
 def test_the_more_urgent_comes_first_whatever_is_due(
-    priority: int, first_ns: int, second_ns: int, first_s: float, second_s: float
+    uptime_ns: int, priority: int, first_ns: int, second_ns: int, first_s: float, second_s: float
 ) -> None:
-    assert due_turn(priority - 1, first_ns, first_s) < due_turn(priority, second_ns, second_s)
+    turns = Turns()
+    second = due_turn(priority, uptime_ns + second_ns, second_s, turns)
+    assert due_turn(priority - 1, uptime_ns + first_ns, first_s, turns) < second
 
 
-@given(TIMES, WORK, st.integers(2 * 10**6, 10**5 * SECOND_NS), WORK)
+@given(UPTIMES, TIMES, WORK, st.integers(2 * 10**6, 10**5 * SECOND_NS), WORK)
 def test_nobody_is_overtaken_by_those_who_come_after_the_time_of_its_own_work(
-    arrival_ns: int, work_s: float, later_ns: int, other_s: float
+    uptime_ns: int, arrival_ns: int, work_s: float, later_ns: int, other_s: float
 ) -> None:
+    turns, arrival_ns = Turns(), uptime_ns + arrival_ns
+    due_turn(0, uptime_ns, 0, turns)
     other_ns = arrival_ns + round(work_s * SECOND_NS) + later_ns
-    assert due_turn(0, arrival_ns, work_s) < due_turn(0, other_ns, other_s)
+    assert due_turn(0, arrival_ns, work_s, turns) < due_turn(0, other_ns, other_s, turns)
 
 
-def test_times_of_a_machine_fit_below_a_priority() -> None:
-    assert due_turn(0, 90 * 86_400 * SECOND_NS, 60.0) < SPAN_MS - 1
+def test_an_era_ends_when_nobody_waits() -> None:
+    turns = Turns()
+    first = due_turn(0, (ERA_MS - 1) * MS_NS, 0, turns)
+    same = due_turn(0, (ERA_MS + 1) * MS_NS, 0, turns)
+    assert same - first == 2
+    assert turns.due(0, (ERA_MS + 2) * MS_NS, 0, lambda: True) == 2
+    assert due_turn(0, (ERA_MS + 3) * MS_NS, 0, turns) == 3
+
+
+def test_a_router_keeps_the_order_of_those_that_wait_and_then_begins_anew() -> None:
+    state = router(TIME)
+    before = decided(state, "before", 1, now_ns=(ERA_MS - 1) * MS_NS)
+    beside = decided(state, "beside", 2, now_ns=(ERA_MS + 1) * MS_NS)
+    assert before.turn < beside.turn
+    for name in ("before", "beside"):
+        state.first_token(name, 0, (ERA_MS + 2) * MS_NS)
+    after = decided(state, "after", 3, now_ns=(ERA_MS + 3) * MS_NS)
+    later = decided(state, "later", 4, now_ns=(ERA_MS + 9) * MS_NS)
+    assert after.turn < later.turn < before.turn
 
 
 def decided(router: RouterState, name: str, *blocks: int, now_ns: int = 0) -> RoutingDecision:

@@ -212,7 +212,6 @@ class MockEngine:
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
         self._take_moved()
         if not self._sim.has_work():
-            time.sleep(WAIT_S)
             return
         began_ns = time.monotonic_ns()
         result = self._sim.step()
@@ -229,6 +228,13 @@ class MockEngine:
         self._finish(result)
         for client, outputs in by_client.items():
             yield client, StepOutputs([msgspec.msgpack.encode(wire.Outputs(outputs=outputs))])
+
+    def take_failed(self) -> list[tuple[int, str, str]]:
+        return []  # a simulation does not fail
+
+    def rest(self) -> None:
+        if self._moving and not self._sim.has_work():
+            time.sleep(WAIT_S)
 
     def _let_pass(self, began_ns: int, duration_ps: int) -> None:
         """Sleep while the engine would compute.

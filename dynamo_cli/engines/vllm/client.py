@@ -166,8 +166,15 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             live.trace.elsewhere = message
 
     def request_refused(self, message: RequestRefused) -> None:
-        refused = InvalidRequest if message.http_status < 500 else Unavailable
-        self._fail(message.request_id, refused(message.message))
+        refused = next(
+            kind
+            for kind in (InvalidRequest, InternalError, Unavailable)
+            if message.http_status <= kind.http_status
+        )
+        told = message.message
+        if refused is InternalError and (live := self._live.get(message.request_id)) is not None:
+            told += f" (request id {live.trace.api_id})"
+        self._fail(message.request_id, refused(told))
 
     def utility_answer(self, message: UtilityAnswer) -> None:
         _, future = self._calls.pop(message.call_id, (-1, None))

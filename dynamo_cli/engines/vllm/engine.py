@@ -6,28 +6,28 @@ EngineCore is vLLM's scheduler, model runner and KV cache behind one synchronous
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-import torch
 from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest, UtilityOutput
-from vllm.v1.engine.core import EngineCore, EngineCoreProc
-from vllm.v1.executor import Executor, UniProcExecutor
+from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.seam import Prepared
 from dynamo_cli.engines.vllm import (
     arguments,
+    core,
     environment,
     events,
+    faults,
     lora,
     operations,
     prefill,
     ranks,
     refusals,
+    warmup,
 )
 from dynamo_cli.engines.vllm.totals import Totals
 from dynamo_cli.engines.vllm.transfer import connector
@@ -68,6 +68,7 @@ class Engine:
 
     def __init__(self, index: int, config: EngineConfig, *, kv_events: bool = False) -> None:
         self.index = index
+        self._producer = config.kv_role == "kv_producer"
         with refusals.named(config.model):
             vllm_config = arguments.engine_config(arguments.parse(config), config)
             if kv_events:
@@ -77,7 +78,9 @@ class Engine:
             lora.install(vllm_config)
             ranks.install()
             with environment.transfer(config):
-                self._core = _build(vllm_config)
+                self._core = core.build(vllm_config)
+            if warmup.needed():
+                warmup.run(self._core, vllm_config, prefills=self._producer)
         self._cache_events = events.CacheEvents(self._core) if kv_events else None
         self._encoder = MsgpackEncoder()
         self._requests = MsgpackDecoder(EngineCoreRequest)
@@ -86,10 +89,11 @@ class Engine:
         self._totals = Totals()
         self._started: list[str] = []
         self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
-        self._producer = config.kv_role == "kv_producer"
         self._consumer = config.kv_role == "kv_consumer"
         self._scores_prompts = arguments.scores_prompts(vllm_config)
         self._prefills = prefill.Prefills()
+        self._failed: list[tuple[int, str, str]] = []
+        self._failed_before = self._stood_still = False
 
     def ready(self) -> EngineReady:
         """What the engine settled on while it started."""
@@ -168,7 +172,8 @@ class Engine:
         self._have_adapter(request)
         try:
             begin: tuple[Any, int] = self._core.preprocess_add_request(request)
-        except (ValueError, TypeError) as error:
+        # Whatever it is, the engine has not seen the request yet.
+        except Exception as error:
             raise InvalidRequest(refusals.reason(error)) from error
         return begin
 
@@ -196,13 +201,18 @@ class Engine:
             InvalidRequest: the engine cannot run it; nothing of it is held.
         """
         request, wave = prepared.begin
+        request_id = prepared.message.request_id
+        if request_id in self._clients:
+            raise InvalidRequest(f"a request {request_id!a} is running already.")
         if kv_transfer_params is not None:
             request.kv_transfer_params = kv_transfer_params
         try:
             self._core.add_request(request, wave)
-        except (ValueError, TypeError) as error:
+        # Whatever it is, it is about this request, which may be in the queue by now.
+        except Exception as error:
+            self._core.abort_requests([request_id])
             raise InvalidRequest(refusals.reason(error)) from error
-        self._clients[prepared.message.request_id] = prepared.client
+        self._clients[request_id] = prepared.client
 
     def cached_tokens(self, prepared: Prepared) -> int:
         """Leading tokens of its prompt that are in the cache now."""
@@ -230,19 +240,57 @@ class Engine:
         return lost
 
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
-        """Run one step of the whole batch; yields (processor, outputs of its requests)."""
-        outputs, ran = self._core.step_fn()
-        self._core.post_step(ran)
+        """Run one step of the whole batch; yields (processor, outputs of its requests).
+
+        What one request is to blame for fails that one, if the engine can go on without it; see
+        `take_failed`. Everything else ends the engine.
+        """
+        outputs, ran = self._run_step()
         self._take_cache_events()
-        if not ran and self._core.scheduler.has_requests():
-            self._transfers.wait(WAIT_S)  # only they are under way: leave the core to their thread
-        for client, batch in (outputs or {}).items():
+        self._stood_still = not ran
+        for client, batch in outputs.items():
             self._totals.count(batch)
             # Stats go their own way (`stats`), a few times a second instead of every step.
             batch.scheduler_stats = None
             if batch.outputs:
+                self._stood_still = False
                 self._note_progress(batch)
                 yield client, StepOutputs(_bytes(self._encoder.encode(batch)))
+
+    def _run_step(self) -> tuple[dict[int, EngineCoreOutputs], bool]:
+        try:
+            outputs, ran = self._core.step_fn()
+            self._core.post_step(ran)
+        # Whatever it raises: only who is to blame for it can be told apart.
+        except Exception as error:  # noqa: BLE001 - and raised again unless it is one's alone
+            self._leave_out_culprit(error)
+            return {}, True
+        self._failed_before = False
+        return outputs or {}, ran
+
+    def _leave_out_culprit(self, error: Exception) -> None:
+        """Fail one request for a step that raised; raises the error again where that cannot be."""
+        request_id = faults.culprit(self._core, error)
+        client = self._clients.get(request_id)
+        again, self._failed_before = self._failed_before, True
+        if client is None or again or self._producer or not faults.can_go_on(self._core, error):
+            suspects = [request_id] if request_id else list(self._core.scheduler.requests)
+            logger.error("an engine step failed, of these requests: %s", ", ".join(suspects))
+            raise error
+        logger.error("request %s made an engine step fail", request_id, exc_info=error)
+        faults.leave_out(self._core, request_id)
+        del self._clients[request_id]
+        self._failed.append((client, request_id, refusals.reason(error)))
+
+    def take_failed(self) -> list[tuple[int, str, str]]:
+        """Requests for which a step failed since the last call: processor, id, and why."""
+        failed, self._failed = self._failed, []
+        return failed
+
+    def rest(self) -> None:
+        """Leave the core for a moment to the threads of transfers, when only they are under way."""
+        if self._stood_still and self._core.scheduler.has_requests():
+            self._transfers.wait(WAIT_S)
 
     def _take_cache_events(self) -> None:
         if self._cache_events is not None:
@@ -341,31 +389,6 @@ class Engine:
     def close(self) -> None:
         """Free the device and end tensor-parallel ranks."""
         self._core.shutdown()
-
-
-def _build(vllm_config: Any) -> EngineCore:
-    if hasattr(torch.cpu, "_init_amx"):
-        # Asked for in time, or the first one-token forward can die with SIGILL.
-        torch.cpu._init_amx()
-    return EngineCore(
-        vllm_config,
-        _executor_class(vllm_config),
-        log_stats=True,
-        executor_fail_callback=ranks.lost,
-    )
-
-
-class _NamelessRendezvous(UniProcExecutor):  # type: ignore[misc]
-    """torch.distributed wants a file even for a world of one; this one goes with the process."""
-
-    def _distributed_args(self) -> tuple[str, int, int]:
-        _, rank, local_rank = super()._distributed_args()
-        return f"file:///proc/self/fd/{os.memfd_create('rendezvous')}", rank, local_rank
-
-
-def _executor_class(vllm_config: Any) -> type[Executor]:
-    chosen = Executor.get_class(vllm_config)
-    return _NamelessRendezvous if chosen is UniProcExecutor else chosen
 
 
 def _bytes(frames: Any) -> Frames:

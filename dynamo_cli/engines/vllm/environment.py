@@ -11,6 +11,10 @@ from dynamo_cli.cache import cache_root
 from dynamo_cli.config import Devices, EngineConfig
 from dynamo_cli.optional import cores_of_this_process, may_fail
 
+EAGER, COMPILED = "--enforce-eager", "--no-enforce-eager"
+NO_COMPILER = "TORCHDYNAMO_DISABLE"
+"""Makes `torch.compile` give back what it was given; read when a function is defined."""
+
 
 def prepare(config: EngineConfig) -> None:
     """Set what the user has not set; `config` is any engine's: they differ in devices only."""
@@ -36,6 +40,10 @@ def prepare(config: EngineConfig) -> None:
         values["OMP_NUM_THREADS"] = str(config.threads)
         # Pinned threads of several engines end up on the same cores.
         values["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    if _eager(config) and not config.devices:
+        # The option is about the model alone: without this, functions of the sampler are compiled
+        # while requests wait, and where there is no C++ compiler the engine ends.
+        values[NO_COMPILER] = "1"
     for name, value in values.items():
         os.environ.setdefault(name, value)
     _forget_services()
@@ -45,6 +53,17 @@ def _forget_services() -> None:
     """Kubernetes tells of a Service named ``vllm`` in a variable that vLLM takes for a port."""
     if "://" in os.environ.get("VLLM_PORT", ""):
         del os.environ["VLLM_PORT"]
+
+
+def _eager(config: EngineConfig) -> bool:
+    """Nothing is to be compiled; of two options the later one counts, as for vLLM."""
+    chosen = [arg for arg in config.args if arg in (EAGER, COMPILED)]
+    return bool(chosen) and chosen[-1] == EAGER
+
+
+def compiles() -> bool:
+    """Whether functions that are used for the first time are compiled."""
+    return os.environ.get(NO_COMPILER) != "1"
 
 
 @contextmanager

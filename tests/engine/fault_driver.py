@@ -1,0 +1,131 @@
+"""One real engine, driven step by step in a process of its own (see `test_faults`).
+
+python -m tests.engine.fault_driver MODEL_FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.vllm import environment
+from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.messages import AddRequest
+
+NAMES = ("a", "b", "c")
+
+
+def main(model: str) -> dict[str, Any]:
+    config = EngineConfig(
+        model="tiny",
+        path=model,
+        served_names=("tiny",),
+        args=(
+            *("--block-size", "32", "--enforce-eager", "--dtype", "float32"),
+            *("--max-model-len", "512", "--num-gpu-blocks-override", "32"),
+        ),
+        threads=1,
+        kv_cache_limit_bytes=64 << 20,
+    )
+    environment.prepare(config)
+    return Driver(config).run()
+
+
+class Driver:
+    """An engine whose sampler and scheduler raise when they are told to."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        from vllm.v1.engine import EngineCoreOutputs
+        from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
+
+        from dynamo_cli.engines.vllm.engine import Engine
+
+        self.engine = Engine(0, config)
+        self.encoder, self.decoder = MsgpackEncoder(), MsgpackDecoder(EngineCoreOutputs)
+        self.errors: list[str] = []
+        self.naps = 0
+        executor = self.engine._core.model_executor
+        self.sample, executor.sample_tokens = executor.sample_tokens, self.sampled
+        self.engine._transfers.wait = self.nap
+
+    def nap(self, limit_s: float) -> None:
+        self.naps += 1
+
+    def sampled(self, *args: Any, **more: Any) -> Any:
+        if self.errors:
+            raise RuntimeError(self.errors.pop())
+        return self.sample(*args, **more)
+
+    def add(self, name: str, tokens: int = 40) -> None:
+        from vllm import SamplingParams
+        from vllm.v1.engine import EngineCoreRequest
+
+        request = EngineCoreRequest(
+            request_id=f"{name}-request",
+            prompt_token_ids=[ord(name) + place % 7 for place in range(70)],
+            mm_features=None,
+            sampling_params=SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True),
+            pooling_params=None,
+            arrival_time=time.time(),
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        )
+        frames = [bytes(frame) for frame in self.encoder.encode(request)]
+        self.engine.add(0, AddRequest(request.request_id, b"", frames))
+
+    def step(self, answers: dict[str, list[int]]) -> None:
+        for _, message in self.engine.step():
+            for output in self.decoder.decode(message.frames).outputs:
+                answers.setdefault(output.request_id[0], []).extend(output.new_token_ids)
+
+    def answers(self, names: tuple[str, ...], fault: str = "", after: int = 0) -> dict[str, Any]:
+        answers: dict[str, list[int]] = {}
+        for name in names:
+            self.add(name)
+        steps = 0
+        while self.engine.has_work():
+            if fault and steps == after:
+                self.errors.append(fault)
+            self.step(answers)
+            steps += 1
+        return answers
+
+    def run(self) -> dict[str, Any]:
+        result: dict[str, Any] = {"plain": self.answers(NAMES), "naps": self.naps}
+        result["named"] = {
+            after: self.answers(NAMES, "cannot sample for b-request", after) for after in (0, 5, 35)
+        }
+        result["failed"] = self.engine.take_failed()
+        result["alone"] = self.answers(("a",), "no name in it")
+        result["failed alone"] = self.engine.take_failed()
+        result["after"] = self.answers(NAMES)
+        result["twice"] = self.twice()
+        result["unnamed"] = self.unnamed()
+        return result
+
+    def twice(self) -> str:
+        """The same id again is refused, and the first one goes on."""
+        answers: dict[str, list[int]] = {}
+        self.add("a", 5)
+        try:
+            self.add("a", 5)
+        except InvalidRequest as error:
+            refused = error.message
+        while self.engine.has_work():
+            self.step(answers)
+        return f"{refused} {len(answers['a'])}"
+
+    def unnamed(self) -> str:
+        try:
+            self.answers(NAMES, "nobody is to blame", 3)
+        except RuntimeError as error:
+            return str(error)
+        return ""
+
+
+if __name__ == "__main__":
+    print("RESULT" + json.dumps(main(sys.argv[1])))

@@ -1,0 +1,111 @@
+"""Every kind of sampling beside a stream, on a machine without a compiler."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.server import SMALL, Server
+
+GAP_S = 0.5
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("greedy", {"temperature": 0}),
+    ("random", {"temperature": 1.5}),
+    ("top_k", {"top_k": 3}),
+    ("top_p", {"top_p": 0.4}),
+    ("both", {"top_k": 9, "top_p": 0.9}),
+    ("min_p", {"min_p": 0.2}),
+    ("seed", {"seed": 4}),
+    ("penalties", {"presence_penalty": 1, "frequency_penalty": 1, "repetition_penalty": 1.3}),
+    ("logit_bias", {"logit_bias": {"5": 3}}),
+    ("allowed", {"allowed_token_ids": [5, 6, 7]}),
+    ("bad_words", {"bad_words": ["the"]}),
+    ("min_tokens", {"min_tokens": 2}),
+    ("stop", {"stop": ["e"]}),
+    ("stop ids", {"stop_token_ids": [5]}),
+    ("n", {"n": 2}),
+    ("logprobs", {"logprobs": 3}),
+    ("echo", {"echo": True, "logprobs": 1}),
+    ("prompt_logprobs", {"prompt_logprobs": 2}),
+    ("beam", {"use_beam_search": True, "n": 2, "temperature": 0}),
+    ("json", {"structured_outputs": {"json": {"type": "object"}}, "max_tokens": 8}),
+    ("regex", {"structured_outputs": {"regex": "[ab]{2}"}}),
+    ("choice", {"structured_outputs": {"choice": ["yes", "no"]}}),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder: Path = tmp_path_factory.mktemp("bin")
+    for name in ("lscpu", "env", "sh"):  # what vLLM runs to look at the machine
+        if (found := shutil.which(name)) is not None:
+            (folder / name).symlink_to(found)
+    none = {"PATH": str(folder), "CXX": "", "CC": ""}
+    with Server(*SMALL, "--max-model-len", "8192", environment=none) as running:
+        yield running
+
+
+def ask(server: Server, body: dict[str, Any]) -> Any:
+    data = json.dumps({"model": "tiny", "prompt": "Once", "max_tokens": 3} | body).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server.url}/v1/completions", data, headers)
+    return urllib.request.urlopen(request, timeout=60)
+
+
+class Stream(threading.Thread):
+    """A long answer, and the longest time for which it stood still."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self._server = server
+        self.begun, self.enough = threading.Event(), threading.Event()
+        self.worst_s = 0.0
+
+    def run(self) -> None:
+        body = {"stream": True, "max_tokens": 8000, "ignore_eos": True}
+        with ask(self._server, body) as answer:
+            last_s = 0.0
+            for line in answer:
+                if not line.startswith(b"data:"):
+                    continue
+                now_s = time.monotonic()
+                if self.begun.is_set():
+                    self.worst_s = max(self.worst_s, now_s - last_s)
+                last_s = now_s
+                self.begun.set()
+                if self.enough.is_set():
+                    return
+
+    def worst_while(self, work: Any) -> float:
+        """The longest gap while `work` is done."""
+        self.start()
+        assert self.begun.wait(30)
+        work()
+        self.enough.set()
+        self.join(30)
+        return self.worst_s
+
+
+@pytest.mark.engine
+def test_no_kind_of_sampling_stops_a_stream(server: Server) -> None:
+    pid = server.pid_of("worker 0")
+
+    def each(body: dict[str, Any]) -> None:
+        with ask(server, body) as answer:
+            assert answer.status == 200
+            assert json.loads(answer.read())["choices"]
+
+    for name, kind in KINDS:
+        plain = Stream(server).worst_while(lambda: each({}))
+        gap = Stream(server).worst_while(lambda kind=kind: each(kind))
+        # On a busy machine everything stands still now and then.
+        assert gap < max(GAP_S, 3 * plain), (name, gap, plain)
+    assert server.pid_of("worker 0") == pid
