@@ -37,6 +37,7 @@ from dynamo_cli.messages.lifecycle import (
 from dynamo_cli.messages.prefill import (
     CancelJob,
     DropJob,
+    Enlisted,
     JobEnded,
     JobFailed,
     PrefillDone,
@@ -121,7 +122,7 @@ ToWorker = (
     | Operate
 )
 ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
-ToPrefillWorker = RunJob | DropJob | ReleaseTransfers | Resync | Operate
+ToPrefillWorker = Enlisted | RunJob | DropJob | ReleaseTransfers | Resync | Operate
 FromWorker = EngineReady | StepOutputs | UtilityAnswer | RequestRefused | PrefilledElsewhere
 ToChild = (
     LinkUp
@@ -166,6 +167,7 @@ __all__ = [
     "DropJob",
     "Endpoint",
     "EngineReady",
+    "Enlisted",
     "Exited",
     "Fatal",
     "Finish",

@@ -76,6 +76,10 @@ class PullJobs(Message, frozen=True):
     held: list[str]
 
 
+class Enlisted(Message, frozen=True):
+    """Decode workers have been told of this prefill worker: what comes now is sent to it."""
+
+
 class RunJob(Message, frozen=True):
     """A leased job."""
 

@@ -221,7 +221,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         worker, request.priority = answer.worker, answer.turn
         self._live[request_id] = _Live(worker, trace, trace.prompts.get(_family(request)))
         frames = [bytes(frame) for frame in self._encoder.encode(request)]
-        message = AddRequest(request_id, tokens, frames, answer.prefill_worker)
+        probe = trace.worker >= 0
+        message = AddRequest(request_id, tokens, frames, answer.prefill_worker, probe)
         trace.sent(prepared_ns, routed_ns)
         if not self._workers.send(worker, message):
             self._fail(request_id, PeerLost(f"worker {worker} cannot be reached. Send it again."))
