@@ -107,6 +107,11 @@ class Exchange:
         return self._send(Submit(self._key(request_id), endpoint, body, headers, arrival_ns))
 
     @property
+    def open_calls(self) -> int:
+        """Of every kind."""
+        return len(self._calls)
+
+    @property
     def processors(self) -> list[ProcessId]:
         """Those that take requests."""
         return list(self._loads)

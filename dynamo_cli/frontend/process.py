@@ -159,7 +159,9 @@ class Frontend:
         board = self._switchboard
         now = time.monotonic_ns()
         memory = self._memory.of(self._fold.pids, now)
-        return self._fold.snapshot(now, board.depth_bytes(), board.refused_sends(), memory)
+        return self._fold.snapshot(
+            now, board.depth_bytes(), board.refused_sends(), memory, self._exchange.open_calls
+        )
 
     # -- switchboard handler ---------------------------------------------------------------
 

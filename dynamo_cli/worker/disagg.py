@@ -192,4 +192,5 @@ class Disaggregation:
             placements=dict(self._placements),
             fallbacks=dict(self._remote.fallbacks),
             away=len(self._remote),
+            kept=self._remote.kept + len(self._sources),
         )

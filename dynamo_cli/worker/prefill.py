@@ -141,7 +141,7 @@ class PrefillWorker:
         if now < self._report_due_s:
             return
         self._engine.expire_transfers(time.monotonic_ns() - TRANSFER_TTL_NS)
-        stats = self._engine.transfer_stats(prefill_s=self._prefill_s)
+        stats = self._engine.transfer_stats(prefill_s=self._prefill_s, kept=len(self._running))
         self._prefill_s = []
         self._switchboard.send(FRONTEND, stats)
         self._report_due_s = now + INTERVAL_S

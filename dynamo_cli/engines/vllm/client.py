@@ -129,6 +129,16 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self._answers = MsgpackDecoder(UtilityOutput)
         self._ready: asyncio.Future[EngineReady] = asyncio.get_running_loop().create_future()
 
+    @property
+    def live(self) -> int:
+        """Requests that are on a worker."""
+        return len(self._live)
+
+    @property
+    def calls(self) -> int:
+        """That workers have not answered."""
+        return len(self._calls)
+
     # -- called by the processor -----------------------------------------------------------
 
     def engine_ready(self, message: EngineReady) -> None:
