@@ -5,7 +5,7 @@ A server rests when nobody asks it anything. Then it holds nothing of any reques
 
 from __future__ import annotations
 
-import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,8 +15,12 @@ from typing import Any, NamedTuple
 REST_S = 15.0
 """Within which all processes have told that they hold nothing: they report every quarter second."""
 
-KINDS = ("socket", "pipe", "anon_inode:[eventfd]", "/memfd:")
-"""Of these descriptors a process has a fixed number per peer, and one per client."""
+RING, ARENA = "ring", "arena"
+KINDS = ("socket", "pipe", "anon_inode:[eventfd]", RING)
+"""Of these descriptors a process has a fixed number per peer, and one per client.
+
+An arena of a prefill worker is opened by a decode worker with the first blocks, and stays open.
+"""
 
 Problems = list[str]
 
@@ -56,8 +60,10 @@ def census(snapshot: Any) -> Census:
 
 
 def rss_bytes(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    """What it has written to: what it shares with files comes and goes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def descriptors(pid: int) -> Counter[str]:
@@ -68,9 +74,14 @@ def descriptors(pid: int) -> Counter[str]:
             target = str(entry.readlink())
         except OSError:
             continue  # closed meanwhile
-        kind = target.partition(":[")[0] if target.startswith(("socket:", "pipe:")) else target
-        kinds["/memfd:" if kind.startswith("/memfd:") else kind] += 1
+        kinds[_kind(target)] += 1
     return kinds
+
+
+def _kind(target: str) -> str:
+    if target.startswith("/memfd:"):
+        return ARENA if "kv-arena" in target else RING
+    return target.partition(":[")[0] if target.startswith(("socket:", "pipe:")) else target
 
 
 # -- the invariants --------------------------------------------------------------------------

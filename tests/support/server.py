@@ -148,7 +148,7 @@ class Server:
         if self._ready:
             try:
                 self.wait_ready()
-                self._census = invariants.census(self._look() or NOBODY)
+                self._census = invariants.census(self.look() or NOBODY)
             except BaseException:
                 self.kill()
                 raise
@@ -191,7 +191,7 @@ class Server:
     def snapshot(self) -> Any:
         return self.get("/dynamo/snapshot")[1]
 
-    def _look(self) -> Any:
+    def look(self) -> Any:
         """The snapshot, also of a server with keys; None of one that does not serve."""
         keys = self._environment.get("DYNAMO_LLM_API_KEY", "")
         if "--api-key" in self._args:
@@ -207,7 +207,7 @@ class Server:
 
     def check_invariants(self) -> None:
         """What docs/invariants.md says of a server at rest; nothing of one that does not serve."""
-        invariants.check(self._look, self._census)
+        invariants.check(self.look, self._census)
 
     def processes(self) -> dict[str, Any]:
         """The process table by name."""
@@ -256,6 +256,10 @@ class Server:
             time.sleep(0.1)
         files = [str(path) for path in self.temporary.rglob("*")]
         assert not files, files
+
+    def give_up(self) -> None:
+        """What is to be known of it is known: its end is not looked at."""
+        self.kill()
 
     def kill(self) -> None:
         """The end in any case; the children die with their parent."""
