@@ -14,6 +14,7 @@ MESSAGES = "/v1/messages"
 NOT_HTTP = "not valid HTTP"
 PIECES = 1 << 16
 TOLD_BYTES = 600
+PATIENT_BYTES = 1 << 18
 
 
 class Shot(NamedTuple):
@@ -65,8 +66,12 @@ class Heard(NamedTuple):
 
 
 def fire(shot: Shot, port: int, hang_s: float) -> Heard:
-    """Send it and judge the answer; after `hang_s` without its end it hangs."""
+    """Send it and judge the answer; after `hang_s` without its end it hangs.
+
+    What is large may take longer: to read a text of a MiB takes a second of a core.
+    """
     began = time.monotonic()
+    hang_s *= 1 + len(shot.raw) / PATIENT_BYTES
     status, body, fault = 0, b"", None
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=hang_s) as line:
