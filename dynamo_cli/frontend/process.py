@@ -249,8 +249,7 @@ class Frontend:
         """One token through processor and worker and back."""
         timeout_s = self._config.first_answer_timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self._exchange.probe(worker)
+            answer = await self._exchange.probe(worker, timeout_s)
             error = _probe_error(answer)
         except TimeoutError:
             error = f"no answer within {timeout_s:.0f} s"
