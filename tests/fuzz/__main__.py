@@ -48,7 +48,7 @@ def fuzz(
         until_s = time.monotonic() + limit_s
         outcome = run(server, shape, shots, count, hang_s, until_s)
         if not outcome.good:
-            server.give_up()
+            server.kill()  # all that is to be known of it is known
     return outcome
 
 

@@ -257,10 +257,6 @@ class Server:
         files = [str(path) for path in self.temporary.rglob("*")]
         assert not files, files
 
-    def give_up(self) -> None:
-        """What is to be known of it is known: its end is not looked at."""
-        self.kill()
-
     def kill(self) -> None:
         """The end in any case; the children die with their parent."""
         if self.process.poll() is None:
