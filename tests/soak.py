@@ -7,8 +7,8 @@ process is killed in turn. Once a minute the load stops until the server rests, 
 docs/invariants.md are asserted, and a line per process says what it has: memory, descriptors, and
 how much more than at the first rest. Takes as long as it is told to, so it is run by hand.
 
-Exits with 1 when a request hung, an invariant did not hold, a process did not come back, or one has
-more than at its first rest.
+Exits with 1 when a request hung, an invariant did not hold, a process did not come back, has more
+descriptors than at its first rest, or grows at every rest.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from itertools import pairwise
 
 from tests.fuzz import mutations
 from tests.fuzz.shot import Fault, Shot, fire
@@ -47,7 +47,13 @@ KILL_EVERY_S = 15.0
 
 VALID_PART = 0.6
 MIB = 1 << 20
-GROWTH_BYTES = 128 * MIB
+GROWTH_BYTES = 64 * MIB
+RESTS = 6
+"""At so many in a row a process must grow to be one that leaks."""
+
+INHERITED = 4
+"""Descriptors of one kind that a life forked later may have from the zygote."""
+
 LOST = (Fault.SERVER_ERROR, Fault.ERROR_EVENT, Fault.NO_ANSWER, Fault.BROKEN_STREAM)
 """What may be heard of a request while processes are killed; nobody may hear nothing."""
 
@@ -63,13 +69,14 @@ def main() -> None:
     victims = itertools.cycle(_victims())
     wrong: list[str] = []
     first: Census | None = None
+    growth = Growth()
     with Server(*SHAPE, *ENGINES[options.engine]) as server:
         while not wrong and (first is None or time.monotonic() < end_s):
             heard = _round(server, shots, victims if first is not None else iter(()), wrong)
             census = _rest(server, wrong)
             first = first or census
             _tell(heard, census, first)
-            wrong += _leaks(first, census)
+            wrong += growth.add(census) + _descriptors(first, census)
         if wrong:
             print(server.log[-4000:])
             server.kill()
@@ -153,16 +160,34 @@ def _one(now: Process, first: Process) -> str:
     return f"{rss:5} MiB ({rss - first.rss_bytes // MIB:+}), {fds:4} descriptors ({more:+})"
 
 
-def _leaks(first: Census, now: Census) -> list[str]:
+class Growth:
+    """Memory of the lives of all processes, rest after rest."""
+
+    def __init__(self) -> None:
+        self._sizes: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+
+    def add(self, census: Census) -> list[str]:
+        """Who has grown at every rest of late: what allocators keep goes up and down."""
+        found = []
+        for name, process in census.processes.items():
+            sizes = self._sizes[name, process.pid]
+            sizes.append(process.rss_bytes)
+            last = sizes[-RESTS:]
+            grown = all(one < other for one, other in pairwise(last))
+            if len(last) == RESTS and grown and last[-1] - last[0] > GROWTH_BYTES:
+                found.append(f"{name} has grown by {(last[-1] - last[0]) // MIB} MiB, and goes on")
+        return found
+
+
+def _descriptors(first: Census, now: Census) -> list[str]:
+    """Who has more than at the first rest; a new life may have inherited a few, not more and more."""
     found: list[str] = []
     for name, process in now.processes.items():
-        old: Any = first.processes.get(name)
-        if old is None:
+        if (old := first.processes.get(name)) is None:
             continue
-        if process.rss_bytes > old.rss_bytes + GROWTH_BYTES:
-            found.append(f"{name} has grown by {(process.rss_bytes - old.rss_bytes) // MIB} MiB")
+        allowed = 0 if process.pid == old.pid else INHERITED
         more = process.descriptors - old.descriptors
-        if left := {kind: more[kind] for kind in invariants.KINDS if more[kind]}:
+        if left := {kind: more[kind] for kind in invariants.KINDS if more[kind] > allowed}:
             found.append(f"{name} has more descriptors than at first: {left}")
     return found
 
