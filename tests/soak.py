@@ -180,7 +180,7 @@ class Growth:
 
 
 def _descriptors(first: Census, now: Census) -> list[str]:
-    """Who has more than at the first rest; a new life may have inherited a few, not more and more."""
+    """Who has more than at the first rest; a new life may have inherited a few, not ever more."""
     found: list[str] = []
     for name, process in now.processes.items():
         if (old := first.processes.get(name)) is None:
