@@ -117,7 +117,7 @@ def _round(
             for shot, one in zip(
                 some, pool.map(lambda shot: fire(shot, server.port, HANG_S), some), strict=True
             ):
-                heard[one.fault or str(one.status)] += 1
+                heard[str(one.fault or one.status)] += 1
                 if one.fault and one.fault not in LOST:
                     wrong.append(f"{one.fault}: {shot} -> {one.said}")
     over.set()
