@@ -1,10 +1,14 @@
 # `make` alone says what there is.
-.PHONY: help serve test lint completions
+.PHONY: help serve test lint completions fuzz soak
+
+N = 10000
+MINUTES = 30
 
 help:
 	@echo 'make serve   answer at http://localhost:8181/v1 with a small model; options in ARGS="..."'
 	@echo 'make test    style, types and tests'
 	@echo 'make lint    style and types only'
+	@echo 'make fuzz    N=10000 requests that nobody should send; make soak: load and kills, MINUTES=30'
 	@echo 'make completions   write completions/ anew, after a change of the command line'
 	@echo
 	@echo 'The first run makes .venv and takes minutes. ENGINE=cpu|cuda chooses the engine,'
@@ -23,6 +27,15 @@ lint:
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+
+# Shapes, seeds and engines: python -m tests.fuzz --help, python -m tests.soak --help.
+fuzz:
+	@.ci/setup dev
+	@.venv/bin/python -m tests.fuzz --requests $(N)
+
+soak:
+	@.ci/setup dev
+	@.venv/bin/python -m tests.soak --minutes $(MINUTES)
 
 completions:
 	@.venv/bin/python -m dynamo_cli.cli.completions completions

@@ -123,6 +123,7 @@ class Api:
         """Answer one request, and count it when it is one for the model."""
         visit = Visit(http)
         if visit.path in GENERATE_PATHS:
+            self._meter.received += 1
             visit.trace = self._chronicle.begin_trace(http.headers.get("traceparent"))
         try:
             response = await self._answer(visit)

@@ -109,6 +109,11 @@ class Exchange:
         return self._send(submit)
 
     @property
+    def open_calls(self) -> int:
+        """Of every kind."""
+        return len(self._calls)
+
+    @property
     def processors(self) -> list[ProcessId]:
         """Those that take requests."""
         return list(self._loads)
@@ -126,15 +131,19 @@ class Exchange:
         submit = Submit(self._key(), endpoint, body, [], time.monotonic_ns(), api_id=name)
         return self._send_to(processor, submit)
 
-    async def probe(self, worker: int) -> Reply | Head:
+    async def probe(self, worker: int, timeout_s: float) -> Reply | Head:
         """The answer of a worker to a readiness probe.
 
         Waits for a processor, and asks again when one is lost: that is not the worker's fault.
+
+        Raises:
+            TimeoutError: a processor was asked, and nothing came for so long.
         """
         while True:
             await self._any_processor.wait()
             try:
-                return await self._probe_once(worker)
+                async with asyncio.timeout(timeout_s):
+                    return await self._probe_once(worker)
             except Unavailable:
                 await asyncio.sleep(PROBE_RETRY_S)
 

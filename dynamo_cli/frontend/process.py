@@ -168,7 +168,9 @@ class Frontend:
         board = self._switchboard
         now = time.monotonic_ns()
         memory = self._memory.of(self._fold.pids, now)
-        return self._fold.snapshot(now, board.depth_bytes(), board.refused_sends(), memory)
+        return self._fold.snapshot(
+            now, board.depth_bytes(), board.refused_sends(), memory, self._exchange.open_calls
+        )
 
     def _tell_sleep(self) -> None:
         """Into the log, when it begins and when it ends."""
@@ -267,8 +269,7 @@ class Frontend:
         """One token through processor and worker and back."""
         timeout_s = self._config.first_answer_timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self._exchange.probe(worker)
+            answer = await self._exchange.probe(worker, timeout_s)
             error = _probe_error(answer)
         except TimeoutError:
             error = f"no answer within {timeout_s:.0f} s"

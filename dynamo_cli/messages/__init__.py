@@ -37,6 +37,7 @@ from dynamo_cli.messages.lifecycle import (
 from dynamo_cli.messages.prefill import (
     CancelJob,
     DropJob,
+    Enlisted,
     JobEnded,
     JobFailed,
     PrefillDone,
@@ -124,7 +125,7 @@ ToWorker = (
     | Operate
 )
 ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
-ToPrefillWorker = RunJob | DropJob | ReleaseTransfers | Resync | Operate
+ToPrefillWorker = Enlisted | RunJob | DropJob | ReleaseTransfers | Resync | Operate
 FromWorker = (
     EngineReady | StepOutputs | OutputsLost | UtilityAnswer | RequestRefused | PrefilledElsewhere
 )
@@ -173,6 +174,7 @@ __all__ = [
     "DropJob",
     "Endpoint",
     "EngineReady",
+    "Enlisted",
     "Exited",
     "Fatal",
     "Finish",

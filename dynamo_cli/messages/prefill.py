@@ -76,6 +76,10 @@ class PullJobs(Message, frozen=True):
     held: list[str]
 
 
+class Enlisted(Message, frozen=True):
+    """Decode workers have been told of this prefill worker: what comes now is sent to it."""
+
+
 class RunJob(Message, frozen=True):
     """A leased job."""
 
@@ -176,6 +180,8 @@ class TransferStats(Message, frozen=True):
         failures: transfers that came to nothing.
         arena_used_bytes, arena_bytes: of the shared memory (prefill workers).
         prefill_s: of the prefills since the last report (prefill workers).
+        kept: of a decode worker what it remembers beside `away`: siblings that wait for a prompt,
+            and who has blocks that were not taken; of a prefill worker the jobs that it has.
     """
 
     prefill: bool
@@ -190,6 +196,7 @@ class TransferStats(Message, frozen=True):
     arena_used_bytes: int
     arena_bytes: int
     prefill_s: list[float]
+    kept: int = 0
 
 
 class SetPlacement(Message, frozen=True):

@@ -82,12 +82,14 @@ class AddRequest(Message, frozen=True):
         token_ids: the prompt, little-endian int32; empty when the prompt is in the frames.
         frames: the engine's own request object, without the prompt.
         prefill_worker: index of the prefill worker that knows most of the prompt; -1: none does.
+        probe: it asks whether this engine works, and is no traffic.
     """
 
     request_id: str
     token_ids: bytes
     frames: Frames
     prefill_worker: int = -1
+    probe: bool = False
 
 
 class AbortRequests(Message, frozen=True):

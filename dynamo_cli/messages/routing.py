@@ -213,6 +213,8 @@ class RouterStats(Message, frozen=True):
         asked_tokens, repeated_tokens: of all prompts; repeated are those whose blocks some prompt
             before had too: what an endless cache would have held.
         forgotten_blocks: that were asked for before and would not be known as repeated.
+        entries: requests in the ledger now, also of workers that take nothing more.
+        promised_blocks: that count as held because they are being computed.
     """
 
     policy: str
@@ -239,6 +241,8 @@ class RouterStats(Message, frozen=True):
     asked_tokens: int = 0
     repeated_tokens: int = 0
     forgotten_blocks: int = 0
+    entries: int = 0
+    promised_blocks: int = 0
 
 
 DECISION_BOUNDS_US = (10, 20, 50, 100, 200, 500, 1000, 5000)

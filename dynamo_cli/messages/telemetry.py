@@ -16,6 +16,7 @@ class WorkerStats(Message, frozen=True):
         sent_ns: when it was so.
         asleep: it takes no requests until it is woken up.
         num_away_reqs: whose prompts are being prefilled elsewhere; the engine has none of them yet.
+        kept_requests: that it knows of, running or not.
     """
 
     worker: int
@@ -32,6 +33,7 @@ class WorkerStats(Message, frozen=True):
     sent_ns: int = 0
     asleep: bool = False
     num_away_reqs: int = 0
+    kept_requests: int = 0
 
     @property
     def idle(self) -> bool:
@@ -40,7 +42,23 @@ class WorkerStats(Message, frozen=True):
 
 
 class ProcessorStats(Message, frozen=True):
-    """What a processor did without the router in this life, sent when it changes."""
+    """What a processor holds now, and what it did without the router in this life.
+
+    Sent when it changes, at most a few times a second, and until nothing is held any more.
+
+    Attributes:
+        unrouted: requests that it placed itself.
+        requests: of clients, that are being answered.
+        engine_requests: of those, that are on a worker.
+        placed: of those, that count as load.
+        queries: that the router has not answered.
+        calls: that workers have not answered.
+    """
 
     unrouted: int
     refused_sends: int
+    requests: int = 0
+    engine_requests: int = 0
+    placed: int = 0
+    queries: int = 0
+    calls: int = 0

@@ -14,6 +14,7 @@ from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
     CancelJob,
     DropJob,
+    Enlisted,
     JobEnded,
     JobFailed,
     Phase,
@@ -66,6 +67,7 @@ class Queue:
         self._alarm_ns = round(config.alarm_s * 1e9)
         self._queue: PrefillQueue[PushJob] = PrefillQueue(Limits())
         self._rooms: dict[int, _Room] = {}
+        self._newcomers: set[int] = set()
         self._switchboard = Switchboard(control, self)
         self._decoder = Decoder(ToPrefillQueue)
         self._told = NOTHING_TOLD
@@ -82,6 +84,7 @@ class Queue:
             self._tell(self._queue.expire(now))
             self._lease(now)
             self._tell_depth()
+            self._enlist()
             self._report(now)
         self._switchboard.close()
 
@@ -116,6 +119,12 @@ class Queue:
             workers = [peer for peer in self._switchboard.links if peer.role is Role.WORKER]
             told = [self._switchboard.send(peer, state) for peer in workers]  # each of them
             self._told = state if all(told) else NOTHING_TOLD
+
+    def _enlist(self) -> None:
+        """Let prefill workers know that decode workers have been told of them."""
+        for newcomer in list(self._newcomers):
+            if self._switchboard.send(ProcessId(Role.PREFILL_WORKER, newcomer), Enlisted()):
+                self._newcomers.remove(newcomer)
 
     def _report(self, now_ns: int) -> None:
         now = time.monotonic()
@@ -161,6 +170,8 @@ class Queue:
             case CancelJob(job_id):
                 self._tell(self._queue.cancel(job_id))
             case PullJobs() as room:
+                if peer.index not in self._rooms:
+                    self._newcomers.add(peer.index)
                 self._rooms[peer.index] = _Room(room.jobs, room.tokens)
                 self._tell(self._queue.renew(peer.index, room.held, time.monotonic_ns()))
             case JobEnded(job_id, ""):
@@ -196,6 +207,7 @@ class Queue:
                 self._tell(self._queue.worker_gone(peer.index))
             case Role.PREFILL_WORKER:
                 self._rooms.pop(peer.index, None)
+                self._newcomers.discard(peer.index)
                 self._tell(self._queue.holder_gone(peer.index))
         self._changed = True
 

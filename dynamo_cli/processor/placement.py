@@ -11,7 +11,6 @@ from dynamo_cli.messages import (
     AbortRequests,
     FirstToken,
     Placed,
-    ProcessorStats,
     Released,
     RequestEnd,
     RouteAnswer,
@@ -20,7 +19,7 @@ from dynamo_cli.messages import (
 )
 from dynamo_cli.topology import ProcessId, Role
 
-FRONTEND, ROUTER = ProcessId(Role.FRONTEND), ProcessId(Role.ROUTER)
+ROUTER = ProcessId(Role.ROUTER)
 NOBODY = -1
 
 
@@ -49,6 +48,16 @@ class Placement:
         self._running: dict[str, _Running] = {}
         self.unrouted = 0
 
+    @property
+    def placed(self) -> int:
+        """Requests that count as load now."""
+        return len(self._running)
+
+    @property
+    def queries(self) -> int:
+        """That the router has not answered."""
+        return len(self._queries)
+
     async def place(self, query: RouteQuery) -> RouteAnswer:
         """The worker for a request; its load counts from now on.
 
@@ -63,7 +72,7 @@ class Placement:
             return answer
         worker = self._least_loaded()
         if self._routed:
-            self._count_unrouted()
+            self.unrouted += 1
         self.follow(query.request_id, worker, query.prompt_tokens)
         return RouteAnswer(query.request_id, worker, 0, turn=query.priority)
 
@@ -89,11 +98,6 @@ class Placement:
             if running.worker in load:
                 load[running.worker] += 1
         return min(load, key=load.__getitem__)
-
-    def _count_unrouted(self) -> None:
-        self.unrouted += 1
-        refused = self._switchboard.refused_sends()
-        self._switchboard.send(FRONTEND, ProcessorStats(self.unrouted, refused))
 
     def _tell_router(self, message: RouteQuery | Placed | FirstToken | RequestEnd) -> bool:
         return self._switchboard.send(ROUTER, message)

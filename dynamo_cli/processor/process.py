@@ -28,6 +28,7 @@ from dynamo_cli.messages import (
     Phase,
     PhaseChange,
     PrefilledElsewhere,
+    ProcessorStats,
     Reply,
     RequestRefused,
     Retire,
@@ -45,6 +46,7 @@ from dynamo_cli.proctitle import set_title
 from dynamo_cli.topology import ProcessId, Role
 
 FRONTEND = ProcessId(Role.FRONTEND)
+REPORT_INTERVAL_S = 0.25
 ANNOUNCE_INTERVAL_S = 20.0
 """The router forgets requests of which it hears nothing for several times as long."""
 
@@ -69,6 +71,7 @@ class Processor:
         self._from_router = Decoder(FromRouter)
         self._requests: dict[str, tuple[Submit, asyncio.Task[None]]] = {}
         self._chunks: list[Chunk] = []
+        self._report_is_due = False
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
@@ -112,6 +115,30 @@ class Processor:
         task = self._loop.create_task(self._answer(submit))
         self._requests[submit.request_id] = submit, task
         task.add_done_callback(lambda _: self._requests.pop(submit.request_id, None))
+        self._changed()
+
+    def _changed(self) -> None:
+        """Tell the frontend soon, and once for all that changes until then."""
+        if not self._report_is_due:
+            self._report_is_due = True
+            self._loop.call_later(REPORT_INTERVAL_S, self._report)
+
+    @vital.callback
+    def _report(self) -> None:
+        self._report_is_due = False
+        client, placement = self._serving.client, self._placement
+        stats = ProcessorStats(
+            placement.unrouted,
+            self._switchboard.refused_sends(),
+            requests=len(self._requests),
+            engine_requests=client.live,
+            placed=placement.placed,
+            queries=placement.queries,
+            calls=client.calls,
+        )
+        self._switchboard.send(FRONTEND, stats)
+        if stats.requests or stats.engine_requests or stats.placed or stats.queries or stats.calls:
+            self._changed()
 
     async def _answer(self, submit: Submit) -> None:
         try:

@@ -34,4 +34,6 @@ def router_stats(state: RouterState, refused_sends: int) -> RouterStats:
         asked_tokens=state.repeats.asked_tokens,
         repeated_tokens=state.repeats.repeated_tokens,
         forgotten_blocks=state.repeats.forgotten_blocks,
+        entries=len(state.ledger.entries),
+        promised_blocks=len(state.ledger.promised),
     )

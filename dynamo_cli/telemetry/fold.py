@@ -197,11 +197,12 @@ class Fold:
         links: dict[str, int],
         refused_sends: int,
         memory: Mapping[int, int] | None = None,
+        calls: int = 0,
     ) -> Snapshot:
         """Everything as of now.
 
         Args:
-            links, refused_sends: the caller's own.
+            links, refused_sends, calls: the caller's own.
             memory: bytes by pid, as far as they are known.
         """
         router, unrouted = self._routing.view(now_ns), self._routing.unrouted()
@@ -232,6 +233,8 @@ class Fold:
             links=links,
             refused_sends=refused_sends,
             unwritten_log_lines=self.logs.unwritten,
+            processors=self._routing.processors(),
+            calls=calls,
         )
 
     def _worker_indices(self) -> list[int]:
@@ -246,6 +249,7 @@ class Fold:
             num_running_reqs=stats.num_running_reqs if stats else 0,
             num_waiting_reqs=stats.num_waiting_reqs if stats else 0,
             kv_cache_usage=stats.kv_cache_usage if stats else 0.0,
+            kept_requests=stats.kept_requests if stats else 0,
             num_blocks=engine.num_blocks if engine else 0,
             block_size=engine.block_size if engine else 0,
             hit_ratio=_ratio(
@@ -291,6 +295,7 @@ def _traffic(meter: Meter, now_ns: int) -> TrafficView:
     return TrafficView(
         requests=sum(meter.requests.values()),
         in_flight=meter.in_flight,
+        received=meter.received,
         prompt_tokens=meter.prompt_tokens,
         cached_tokens=meter.cached_tokens,
         output_tokens=meter.output_tokens,

@@ -65,6 +65,7 @@ class Meter:
     """What requests did, as the frontend saw it.
 
     Attributes:
+        received: requests that came.
         requests: ended ones, by (endpoint, status).
         in_flight: now.
         errors: by kind.
@@ -76,6 +77,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
+        self.received = 0
         self.in_flight = 0
         self.errors: Counter[str] = Counter()
         self.aborts: Counter[str] = Counter()

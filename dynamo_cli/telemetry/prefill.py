@@ -82,6 +82,7 @@ class PrefillFold:
             taken=self._queue_taken + queue.taken,
             **self._counters(),
             away=sum(stats.away for stats in self._transfers.values()),
+            kept=sum(stats.kept for stats in self._transfers.values()),
             queue_time_p50_s=waits[0],
             queue_time_p95_s=waits[1],
             prefill_time_p50_s=prefills[0],

@@ -10,7 +10,7 @@ import msgspec
 
 from dynamo_cli.messages import ProcessorStats, RouterStats
 from dynamo_cli.telemetry.rates import HIT_WINDOW_S
-from dynamo_cli.telemetry.snapshot import HitRatios, RouterView, RouterWorkerView
+from dynamo_cli.telemetry.snapshot import HitRatios, ProcessorView, RouterView, RouterWorkerView
 from dynamo_cli.telemetry.window import WindowSum
 
 _TOTALS = ("decisions", "event_blocks", "resyncs", "released")
@@ -35,7 +35,7 @@ class RoutingFold:
         self._now: RouterStats | None = None
         self._before = _NOTHING
         self._unrouted_before: Counter[int] = Counter()
-        self._unrouted_now: dict[int, int] = {}
+        self._processors: dict[int, ProcessorStats] = {}
         self._windows = {
             name: WindowSum(HIT_WINDOW_S)
             for name in (
@@ -63,16 +63,32 @@ class RoutingFold:
             self._now = RouterStats(self._now.policy, {}, {}, 0)
 
     def processor(self, index: int, stats: ProcessorStats) -> None:
-        """What a life of a processor has placed without the router so far."""
-        self._unrouted_now[index] = stats.unrouted
+        """What a life of a processor holds, and has placed without the router so far."""
+        self._processors[index] = stats
 
     def processor_gone(self, index: int) -> None:
         """A life of a processor ended."""
-        self._unrouted_before[index] += self._unrouted_now.pop(index, 0)
+        if (stats := self._processors.pop(index, None)) is not None:
+            self._unrouted_before[index] += stats.unrouted
 
     def unrouted(self) -> dict[int, int]:
         """Requests placed without the router, by processor."""
-        return dict(self._unrouted_before + Counter(self._unrouted_now))
+        now = Counter({index: stats.unrouted for index, stats in self._processors.items()})
+        return dict(self._unrouted_before + now)
+
+    def processors(self) -> list[ProcessorView]:
+        """What each of them holds."""
+        return [
+            ProcessorView(
+                processor=index,
+                requests=stats.requests,
+                engine_requests=stats.engine_requests,
+                placed=stats.placed,
+                queries=stats.queries,
+                calls=stats.calls,
+            )
+            for index, stats in sorted(self._processors.items())
+        ]
 
     def view(self, now_ns: int) -> RouterView | None:
         """As of now; None when there never was a router."""
@@ -105,6 +121,8 @@ class RoutingFold:
             silent_workers=now.silent_workers,
             decision_us=total.decision_us,
             decision_total_us=total.decision_total_us,
+            entries=now.entries,
+            promised_blocks=now.promised_blocks,
         )
 
 

@@ -37,6 +37,7 @@ class WorkerView(msgspec.Struct, frozen=True):
         *_tokens_per_s: of the last 10 s.
         ttft_*_s, itl_*_s: of its streamed answers in the last 10 s.
         asleep: it takes no requests until it is woken up.
+        kept_requests: that it knows of, running or not.
     """
 
     worker: int
@@ -60,6 +61,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     ttft_p95_s: float | None
     itl_p95_s: float | None
     asleep: bool = False
+    kept_requests: int = 0
 
 
 class RouterWorkerView(msgspec.Struct, frozen=True):
@@ -128,6 +130,19 @@ class RouterView(msgspec.Struct, frozen=True):
     silent_workers: list[int]
     decision_us: list[int]
     decision_total_us: float
+    entries: int = 0
+    promised_blocks: int = 0
+
+
+class ProcessorView(msgspec.Struct, frozen=True):
+    """What a processor holds now; see `ProcessorStats`."""
+
+    processor: int
+    requests: int
+    engine_requests: int
+    placed: int
+    queries: int
+    calls: int
 
 
 class PrefillWorkerView(msgspec.Struct, frozen=True):
@@ -151,6 +166,7 @@ class PrefillView(msgspec.Struct, frozen=True):
         copies, nbytes, copy_s: of KV blocks, by direction (save, load).
         failures: transfers that came to nothing, by reason.
         away: requests that are being prefilled elsewhere now.
+        kept: what workers remember of requests beside that; see `TransferStats`.
         queue_time_*_s, prefill_time_*_s: of the last 60 s.
     """
 
@@ -176,12 +192,14 @@ class PrefillView(msgspec.Struct, frozen=True):
     prefill_time_p50_s: float | None
     prefill_time_p95_s: float | None
     workers: list[PrefillWorkerView]
+    kept: int = 0
 
 
 class TrafficView(msgspec.Struct, frozen=True):
     """Requests and tokens: totals since the start, rates and percentiles of the last 10 s.
 
     Attributes:
+        requests: that ended; `received` counts those that came.
         ttft_*_s: arrival to first token of streamed answers, seconds.
         itl_*_s: gaps between tokens of streamed answers, seconds.
         hit_ratio: cached / prompt tokens of answered requests, measured by the engines.
@@ -201,6 +219,7 @@ class TrafficView(msgspec.Struct, frozen=True):
     itl_p50_s: float | None
     itl_p95_s: float | None
     hit_ratio: float | None
+    received: int = 0
 
 
 class AlarmView(msgspec.Struct, frozen=True):
@@ -230,6 +249,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         links: bytes that the frontend has sent and that were not read yet, by peer.
         refused_sends: messages that full links of the frontend refused.
         unwritten_log_lines: that nobody read where the command writes them, or no disk took.
+        processors: what they hold.
+        calls: that the frontend waits for.
     """
 
     version: str
@@ -251,6 +272,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     links: dict[str, int]
     refused_sends: int
     unwritten_log_lines: int = 0
+    processors: list[ProcessorView] = []
+    calls: int = 0
 
     @property
     def warnings(self) -> list[str]:

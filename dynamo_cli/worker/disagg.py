@@ -66,6 +66,10 @@ class Disaggregation:
             InvalidRequest: the engine cannot run it.
         """
         prepared = self._engine.prepare(client, message)
+        if message.probe:
+            # Whether this engine works does not depend on others that may not be there yet.
+            self._engine.start(prepared)
+            return
         if self._remote.join(message.request_id, prepared.family, prepared):
             self._count(Where(False, Reason.SIBLING))
             return
@@ -200,4 +204,5 @@ class Disaggregation:
             placements=dict(self._placements),
             fallbacks=dict(self._remote.fallbacks),
             away=len(self._remote),
+            kept=self._remote.kept + len(self._sources),
         )

@@ -15,6 +15,7 @@ from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
     DropJob,
+    Enlisted,
     JobEnded,
     Operate,
     Phase,
@@ -73,7 +74,7 @@ class PrefillWorker:
         self._running: dict[str, _Running] = {}
         self._prefill_s: list[float] = []
         self._pull_due_s = self._report_due_s = 0.0
-        self._stopping = self._loaded = False
+        self._stopping = self._loaded = self._enlisted = False
 
     def load(self) -> None:
         """Build the engine and run one token through it."""
@@ -89,8 +90,7 @@ class PrefillWorker:
             answer=lambda answer: self._switchboard.owe(FRONTEND, answer),
         )
         self._loaded = True
-        self._pull()  # who hears that it is ready can rely on the queue's having heard it too
-        self._switchboard.report(PhaseChange(Phase.READY))
+        self._switchboard.report(PhaseChange(Phase.WARMING, "waiting for the prefill queue"))
 
     def run(self) -> None:
         while not self._stopping:
@@ -144,7 +144,7 @@ class PrefillWorker:
         if now < self._report_due_s:
             return
         self._engine.expire_transfers(time.monotonic_ns() - TRANSFER_TTL_NS)
-        stats = self._engine.transfer_stats(prefill_s=self._prefill_s)
+        stats = self._engine.transfer_stats(prefill_s=self._prefill_s, kept=len(self._running))
         self._prefill_s = []
         self._switchboard.send(FRONTEND, stats)
         self._report_due_s = now + INTERVAL_S
@@ -153,6 +153,8 @@ class PrefillWorker:
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
         match self._decoder(payload):
+            case Enlisted():
+                self._on_enlisted()
             case RunJob() as message:
                 self._add(message)
             case DropJob(job_id):
@@ -164,6 +166,12 @@ class PrefillWorker:
             case Operate() as order:
                 self._operations.apply(order)
                 self._publisher.publish()
+
+    def _on_enlisted(self) -> None:
+        """Who hears that it is ready can rely on its getting jobs from then on."""
+        if not self._enlisted:
+            self._enlisted = True
+            self._switchboard.report(PhaseChange(Phase.READY))
 
     def _abort_all(self, _: str) -> None:
         """The decode workers go on without."""

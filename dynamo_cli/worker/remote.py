@@ -46,6 +46,11 @@ class RemotePrefills(Generic[T]):
     def __len__(self) -> int:
         return len(self._away)
 
+    @property
+    def kept(self) -> int:
+        """Entries beside those that are away: prompts with siblings, and the siblings."""
+        return len(self._leaders) + sum(map(len, self._siblings.values()))
+
     def send(self, request_id: str, family: str, request: T, deadline_ns: int) -> None:
         """The prefill of this request was handed to the queue."""
         self._away[request_id] = _Away(request, family, deadline_ns)

@@ -7,6 +7,8 @@ import json
 import socket
 import time
 
+import pytest
+
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.messages import (
     Abort,
@@ -64,8 +66,11 @@ def test_stop_ends_it_at_once_whatever_runs() -> None:
 
 def test_a_probe_waits_for_a_processor_and_reports() -> None:
     async def scenario() -> None:
-        async with Stage(serving=False) as stage:
+        config = FrontendConfig(port=0, first_answer_timeout_s=2.0)
+        async with Stage(config, serving=False) as stage:
             stage.tell(Probe(3))
+            with pytest.raises(TimeoutError):  # however long that takes
+                await asyncio.wait_for(stage.report(ProbeResult), 2.5)
             processor = await stage.neighbour(PROCESSOR)
             stage.tell(table(serving=False))
             submit = await processor.take(Submit)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -178,12 +180,34 @@ def test_prompts_are_prefilled_elsewhere(profile: Path) -> None:
         assert all(answer["usage"]["completion_tokens"] == 5 for answer in answers)
         wait_until(lambda: _load(server) == 0, 3.0, "all is over")
         view = server.snapshot()["prefill"]
-        assert view["placements"].keys() == {"remote:always"}  # probes too
-        assert view["copies"] == {"simulated": view["placements"]["remote:always"]}
+        assert view["placements"] == {"remote:always": 6}  # and none for the probes
+        assert view["copies"] == {"simulated": 6}
         assert view["fallbacks"] == {}
         again = ask(server, f"0 {WORDS * 20}", 5)
         assert again["choices"] == answers[0]["choices"]
         assert cached(again) > 0
+
+
+def test_a_prefill_worker_is_ready_when_jobs_go_to_it(profile: Path) -> None:
+    engine = ("--engine", "mock", "--engine-profile", str(profile))
+    with Server(*engine, "--prefill-workers", "1") as server:
+        queue = server.pid_of("prefill queue")
+        os.kill(queue, signal.SIGSTOP)  # so that decode workers hear of nobody
+        try:
+            os.kill(server.pid_of("prefill worker 0"), signal.SIGKILL)
+            wait_until(lambda: _phase(server, "prefill worker 0") == "warming up", 60, "it waits")
+            assert server.get("/health")[1]["status"] == "degraded"
+        finally:
+            os.kill(queue, signal.SIGCONT)
+        server.wait_ready()
+        ask(server, WORDS, 5)
+        wait_until(lambda: server.snapshot()["prefill"]["placements"], 5, "it is counted")
+        assert server.snapshot()["prefill"]["placements"] == {"remote:always": 1}
+
+
+def _phase(server: Server, name: str) -> str:
+    phase: str = server.processes()[name]["phase"]
+    return phase
 
 
 def test_options_of_simulated_engines_belong_to_them() -> None:

@@ -17,12 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support import invariants
+
 READY_S = 120.0
 STOP_S = 40.0
 SHARED_S = 15.0
 """Within which the names that other tests leave are gone."""
 
 PR_SET_PDEATHSIG = 1
+
+NOBODY: Any = {"processes": []}
 
 COMMAND = str(Path(sys.executable).with_name("dynamo-llm"))
 SMALL = ("--kv-cache-memory-bytes", "67108864", "--engine-threads", "1")
@@ -119,6 +123,7 @@ class Server:
         self._model = model
         self._ready = ready
         self._environment = environment or {}
+        self._census: invariants.Census | None = None
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -143,6 +148,7 @@ class Server:
         if self._ready:
             try:
                 self.wait_ready()
+                self._census = invariants.census(self.look() or NOBODY)
             except BaseException:
                 self.kill()
                 raise
@@ -156,6 +162,8 @@ class Server:
     ) -> None:
         try:
             if self.process.poll() is None:
+                if kind is None:
+                    self.check_invariants()
                 code = self.stop()
                 if kind is None:
                     assert code == 0, f"exit code {code}\n{self.log}"
@@ -169,10 +177,12 @@ class Server:
     def log(self) -> str:
         return self._log.read_text()
 
-    def get(self, path: str, timeout_s: float = 10.0) -> tuple[int, Any]:
+    def get(self, path: str, timeout_s: float = 10.0, key: str = "") -> tuple[int, Any]:
         """Status and body (as JSON when it is) of a GET."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=timeout_s) as answer:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            request = urllib.request.Request(self.url + path, headers=headers)
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
                 return answer.status, _content(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -180,6 +190,24 @@ class Server:
 
     def snapshot(self) -> Any:
         return self.get("/dynamo/snapshot")[1]
+
+    def look(self) -> Any:
+        """The snapshot, also of a server with keys; None of one that does not serve."""
+        keys = self._environment.get("DYNAMO_LLM_API_KEY", "")
+        if "--api-key" in self._args:
+            keys = self._args[self._args.index("--api-key") + 1]
+        try:
+            if self.get("/health")[0] != 200:
+                return None
+            status, snapshot = self.get("/dynamo/snapshot", key=keys.split(",")[0])
+        except OSError:
+            return None  # it is about to end
+        assert status == 200, snapshot
+        return snapshot
+
+    def check_invariants(self) -> None:
+        """What docs/invariants.md says of a server at rest; nothing of one that does not serve."""
+        invariants.check(self.look, self._census)
 
     def processes(self) -> dict[str, Any]:
         """The process table by name."""

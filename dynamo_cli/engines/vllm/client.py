@@ -130,6 +130,16 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self._answers = MsgpackDecoder(UtilityOutput)
         self._ready: asyncio.Future[EngineReady] = asyncio.get_running_loop().create_future()
 
+    @property
+    def live(self) -> int:
+        """Requests that are on a worker."""
+        return len(self._live)
+
+    @property
+    def calls(self) -> int:
+        """That workers have not answered."""
+        return len(self._calls)
+
     # -- called by the processor -----------------------------------------------------------
 
     def engine_ready(self, message: EngineReady) -> None:
@@ -248,7 +258,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         # Clients may give an id twice: workers must not take two requests for siblings.
         request.external_req_id = f"{trace.request_id}/{family}"
         frames = [bytes(frame) for frame in self._encoder.encode(request)]
-        message = AddRequest(request_id, tokens, frames, answer.prefill_worker)
+        probe = trace.worker >= 0
+        message = AddRequest(request_id, tokens, frames, answer.prefill_worker, probe)
         trace.sent(prepared_ns, routed_ns)
         if not self._workers.send(worker, message):
             self._fail(request_id, Unavailable(f"worker {worker} takes no more. Send it again."))

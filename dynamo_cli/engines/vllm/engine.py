@@ -384,7 +384,8 @@ class Engine:
         """Load now, and totals since the start."""
         running, waiting = self._core.scheduler.get_request_counts()
         usage = self._core.scheduler.get_kv_cache_usage()
-        return self._totals.message(self.index, running, waiting, usage, refused_sends)
+        kept = len(self._clients)
+        return self._totals.message(self.index, running, waiting, usage, refused_sends, kept)
 
     def close(self) -> None:
         """Free the device and end tensor-parallel ranks."""

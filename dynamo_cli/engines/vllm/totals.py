@@ -32,7 +32,13 @@ class Totals:
             self.preemptions += stats.prefix_cache_stats.preempted_requests
 
     def message(
-        self, worker: int, running: int, waiting: int, kv_usage: float, refused_sends: int
+        self,
+        worker: int,
+        running: int,
+        waiting: int,
+        kv_usage: float,
+        refused_sends: int,
+        kept_requests: int,
     ) -> WorkerStats:
         return WorkerStats(
             worker=worker,
@@ -47,4 +53,5 @@ class Totals:
             steps=self.steps,
             refused_sends=refused_sends,
             sent_ns=time.monotonic_ns(),
+            kept_requests=kept_requests,
         )
