@@ -82,9 +82,13 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a head or a body; a head has to end, and soon."""
+        """Bytes of a head or a body; a head has to end, and soon.
+
+        It may begin while the request before it is still being answered.
+        """
+        heads = self._request_count
         super().data_received(data)
-        if not self._between_requests:
+        if self._force_close or self._request_count != heads or self._in_a_body:
             self._end_head()
         elif data:
             self._head_bytes += len(data)
@@ -92,6 +96,13 @@ class _Connection(web.RequestHandler):
                 self._head_timer = self._loop.call_later(self._head_timeout_s, self._head_late)
             elif self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse_head(_head_too_large())
+
+    @property
+    def _in_a_body(self) -> bool:
+        """The last head that is whole has a body that is not."""
+        if self._messages:
+            return not self._messages[-1][1].is_eof()
+        return self._current_request is not None and not self._current_request.content.is_eof()
 
     @property
     def _between_requests(self) -> bool:
@@ -108,6 +119,9 @@ class _Connection(web.RequestHandler):
         self._head_bytes = 0
 
     def _head_late(self) -> None:
+        if not self._between_requests:  # one thing after the other
+            self._head_timer = self._loop.call_later(self._head_timeout_s, self._head_late)
+            return
         seconds = f"{self._head_timeout_s:g}"
         self._refuse_head(RequestTimeout(f"the head of the request did not come in {seconds} s."))
 

@@ -12,6 +12,7 @@ import importlib
 import multiprocessing
 import select
 import socket
+import sys
 from multiprocessing.context import ForkProcess
 
 from dynamo_cli.config import ZygoteConfig
@@ -77,7 +78,8 @@ class Zygote:
                 self._fork(message, *(socket.socket(fileno=fd) for fd in descriptors))
 
     def _fork(self, message: Fork, control: socket.socket, log: socket.socket) -> None:
-        importlib.import_module(PRELOAD).check_fork()
+        if (loaded := sys.modules.get(PRELOAD)) is not None:
+            loaded.check_fork()
         context = multiprocessing.get_context("fork")
         process = context.Process(target=self._become, args=(message.config, control, log))
         process.start()

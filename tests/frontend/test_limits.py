@@ -89,6 +89,20 @@ def test_a_head_that_does_not_come_is_given_up() -> None:
     asyncio.run(scenario())
 
 
+def test_a_head_that_begins_during_an_answer_is_given_up_after_it() -> None:
+    async def scenario() -> None:
+        async with Stage(FrontendConfig(port=0, head_timeout_s=0.2)) as stage:
+            reader, writer = await stage.raw(POST + b"Content-Length: 2\r\n\r\n{}")
+            submit = await stage.processor.take(Submit)
+            writer.write(b"GET /version HTTP/1.1\r\n")
+            await stage.get("/version")  # those bytes are there by now
+            stage.processor.send(answer(submit))
+            assert b" 200 " in await patiently(reader.readuntil(b"}"))
+            assert (await status_and_error(reader))[:2] == (408, "request_timeout")
+
+    asyncio.run(scenario())
+
+
 def test_a_body_that_does_not_come_is_given_up_and_takes_nobodys_place() -> None:
     async def scenario() -> None:
         config = FrontendConfig(port=0, max_inflight=1, body_timeout_s=2.0)

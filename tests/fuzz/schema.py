@@ -8,6 +8,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import schemathesis
+
+# Now: what schemathesis imports later, deep in calls, is more than Python 3.11 parses there.
+import schemathesis.specs.openapi.adapter.v2
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode

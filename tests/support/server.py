@@ -148,7 +148,7 @@ class Server:
         if self._ready:
             try:
                 self.wait_ready()
-                self._census = invariants.census(self.look() or NOBODY)
+                self.take_census()
             except BaseException:
                 self.kill()
                 raise
@@ -204,6 +204,10 @@ class Server:
             return None  # it is about to end
         assert status == 200, snapshot
         return snapshot
+
+    def take_census(self) -> None:
+        """Compare its descriptors with those of now: what is opened for good is open."""
+        self._census = invariants.census(self.look() or NOBODY)
 
     def check_invariants(self) -> None:
         """What docs/invariants.md says of a server at rest; nothing of one that does not serve."""

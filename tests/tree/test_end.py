@@ -27,10 +27,10 @@ def errors_of(server: Server) -> list[str]:
 @pytest.mark.parametrize(
     ("args", "model", "within_s", "says"),
     [
-        (("--max-num-seqs", "abc"), "tiny", 60, "--max-num-seqs: invalid int value: 'abc'"),
+        (("--max-num-seqs", "abc"), "tiny", 60, "--max-num-seqs takes a whole number; not 'abc'"),
         (("--max-model-len", "9999999"), "tiny", 60, "greater than the derived max_model_len"),
         (("--kv-cache-memory-bytes", "9000000000000"), "tiny", 60, "less than requested memory"),
-        (("--tool-call-parser", "nope"), "tiny", 60, "invalid tool call parser: nope"),
+        (("--tool-call-parser", "nope"), "tiny", 60, "--tool-call-parser cannot be 'nope'"),
         ((), "no/such-model", 10, "The model 'no/such-model' is not in the Hugging Face cache"),
     ],
 )

@@ -28,7 +28,7 @@ from dynamo_cli.engines.vllm.bounds import (
     entries,
 )
 from dynamo_cli.errors import InvalidRequest
-from dynamo_cli.messages import MAX_PRIORITY, MAX_SESSION_ID, Endpoint
+from dynamo_cli.messages import MAX_SESSION_ID, Endpoint
 
 MAX_DEPTH = 128
 """Of objects and lists in each other: half of what makes Python's recursion end."""
@@ -110,7 +110,8 @@ _REFUSED: dict[str, Rule] = {
 _BOUNDED: dict[str, Rule] = {
     # who and when
     "session_id": Text(MAX_SESSION_ID),
-    "priority": Number(-MAX_PRIORITY, MAX_PRIORITY),
+    # the engine is given the nearest of nine digits, as of the header X-Priority
+    "priority": Number(-(2**63), 2**63 - 1),
     "cache_salt": Text(128),
     # how much
     "n": Number(1, MAX_N),
