@@ -357,7 +357,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l skip-mm-profiling -l no-skip-
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l video-pruning-rate -r -f -d 'vLLM: MultiModalConfig'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l video-pruning-method -r -f -a 'evs vidcom2' -d 'vLLM: MultiModalConfig'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l mm-tensor-ipc -r -f -a 'direct_rpc torch_shm' -d 'vLLM: MultiModalConfig'
-complete -c dynamo-llm -n '__dynamo_llm_serves' -l mm-processor-device -r -f -a 'auto cpu' -d 'Device the HF multi-modal processor runs the image/video transform on'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l mm-processor-device -r -f -d 'Device the HF multi-modal processor runs the image/video transform on'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l mm-ipc-gpu-memory-gb -r -f -d 'vLLM: MultiModalConfig'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l mm-device-do-normalize -l no-mm-device-do-normalize -d 'vLLM: MultiModalConfig'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l enable-lora -l no-enable-lora -d 'If True, enable handling of LoRA adapters'

@@ -86,6 +86,17 @@ def test_a_good_machine_can_serve(facts: Facts) -> None:
     assert can_serve(judge(facts))
 
 
+@pytest.mark.parametrize("weights_bytes", [0, GIB])
+def test_random_weights_need_no_files(weights_bytes: int) -> None:
+    model = replace(HERE, weights_bytes=weights_bytes)
+    facts = replace(ON_GPU, model=model, engine_options={"--load-format": "dummy"})
+    assert bad(facts) == []
+    (said,) = [
+        one.message for one in judge(facts) if "weights" in one.message and one.check == "model"
+    ]
+    assert "random weights" in said
+
+
 FAIL, WARN = Level.FAIL, Level.WARN
 
 

@@ -105,9 +105,30 @@ def test_checking_does_not_import_vllm() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
+def test_devices_depend_on_the_build_and_are_left_to_it(device: str) -> None:
+    typed = ["--mm-processor-device", device]
+    assert options.check(typed) == tuple(typed)
+
+
+EVERY_BUILD = """
+from vllm.platforms import current_platform
+from dynamo_cli.engines.vllm import options
+
+for device in ("cpu", "cuda", "xpu"):
+    type(current_platform).device_type = device
+    assert options.changed() == [], (device, options.changed())
+    assert options.generate() == options.FILE.read_bytes(), device
+options.known()["--seed"].choices.append("1")
+assert options.changed() == ["--seed"], options.changed()
+"""
+
+
 @pytest.mark.engine
-def test_the_list_is_what_vllm_knows() -> None:
-    code = "import sys; from dynamo_cli.engines.vllm import options; sys.exit(options.generate() != options.FILE.read_bytes())"  # noqa: E501
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, (
-        "run python -m dynamo_cli.engines.vllm.options"
+def test_the_list_is_what_vllm_knows_whatever_it_was_built_for() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EVERY_BUILD], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (
+        f"run python -m dynamo_cli.engines.vllm.options; {done.stderr[-2000:]}"
     )

@@ -18,6 +18,9 @@ INSTALL = "pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]' in a new environm
 SERVING = "model and options"
 """The step that asks vLLM about what is to be served."""
 
+DUMMY = "dummy"
+"""The ``--load-format`` that reads no files: its weights are random."""
+
 CPU_HEAD_DIMS_FROM = 32
 VECTORS = ("avx512f", "avx2", "asimd")
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
@@ -319,6 +322,8 @@ def model(facts: Facts) -> Iterator[Finding]:
         yield _fail("model", facts.model.problem, "--model demo needs no hub")
     elif facts.model.place is Place.FETCHED:
         yield _ok("model", f"{name} is not here yet; it is fetched when it is first served")
+    elif facts.engine_options.get("--load-format") == DUMMY:
+        yield _ok("model", f"{name} with random weights (--load-format {DUMMY})")
     elif facts.model.weights_bytes == 0:
         yield _warn("model", f"{name} has no weights here", "serving tries to fetch them")
     else:

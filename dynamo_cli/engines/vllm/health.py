@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from dynamo_cli.errors import DynamoError
+from dynamo_cli.errors import DynamoError, UsageError
 
 SERVING = "model and options"
 
@@ -100,7 +100,8 @@ def _first_token() -> str:
 def _engine_options() -> str:
     from dynamo_cli.engines.vllm import options  # noqa: PLC0415
 
-    assert options.generate() == options.FILE.read_bytes(), "vLLM's options are not the known ones"
+    if changed := options.changed():
+        raise UsageError(f"vLLM's options are not the known ones: {', '.join(changed)}")
     return f"{len(options.known())} flags"
 
 

@@ -23,6 +23,10 @@ from dynamo_cli.errors import UsageError
 FILE = Path(__file__).with_name("engine_options.json")
 
 _SWITCH, _ONE, _OPTIONAL, _MANY = "0", "1", "?", "+"
+_CPU = "cpu"
+"""Among choices it means that they are devices. The others depend on what vLLM was built for, so
+which of them there are is left to vLLM: the file is the same for every build."""
+
 _BOUNDS = {"ge": "at_least", "gt": "above", "le": "at_most", "lt": "below"}
 
 
@@ -248,6 +252,13 @@ def generate() -> bytes:
     return msgspec.json.format(msgspec.json.encode(_read_parser()), indent=1) + b"\n"
 
 
+def changed() -> list[str]:
+    """Names of options that the installed vLLM lacks, has in addition or describes otherwise."""
+    here = {option.flags[0]: option for option in _read_parser()}
+    there = {option.flags[0]: option for option in known().values()}
+    return sorted(name for name in here | there if here.get(name) != there.get(name))
+
+
 def _read_parser() -> list[Option]:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser  # noqa: PLC0415 -- seconds
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
@@ -277,13 +288,14 @@ def _option(action: argparse.Action, group: str, parsers: Mapping[str, list[str]
     """An `argparse.Action` as an `Option`."""
     # Where any word is possible, vLLM shows the ones that it knows in place of choices.
     shown: list[str] = action.metavar if isinstance(action.metavar, list) else []
+    choices = [str(choice) for choice in action.choices or ()]
     # argparse accepts an empty list for "*", but no option of vLLM's means anything by one.
     values = {"None": _ONE, "*": _MANY}.get(str(action.nargs), str(action.nargs))
     return Option(
         flags=sorted(action.option_strings, key=lambda flag: not flag.startswith("--")),
         values=values,
         group=group,
-        choices=[str(choice) for choice in action.choices or ()],
+        choices=[] if _CPU in choices else choices,
         names=parsers.get(action.dest, [str(name) for name in shown]),
         kind=Kind.WORD if action.choices else _kind(action),
         default=str(action.default) if isinstance(action.default, str | int | float) else "",
