@@ -186,6 +186,7 @@ class FrontendConfig:
         record: file that gets a line for each request that ended well; empty: none does.
         admin: what changes the running server is there.
         adapters: LoRA adapters that an earlier life of the frontend has loaded.
+        gpus: whose use and health it watches; none on a CPU.
     """
 
     host: str = DEFAULT_HOST
@@ -208,6 +209,7 @@ class FrontendConfig:
     record: str = ""
     admin: bool = False
     adapters: AdapterTable = AdapterTable()
+    gpus: Devices = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +375,7 @@ class ServeConfig:
         chosen: ChildConfig | None
         match process.role:
             case Role.FRONTEND:
-                chosen = self.frontend
+                chosen = replace(self.frontend, gpus=self.watched_gpus)
             case Role.ROUTER:
                 chosen = self.router
             case Role.PROCESSOR:
@@ -403,13 +405,24 @@ class ServeConfig:
         simulated = self.engine.simulation is not None
         return ROLES[process.role].engine and not (simulated and process.role in ENGINE_ROLES)
 
-    def device_of(self, process: ProcessId) -> str:
-        """Where its engine runs, for people; empty when it has none."""
+    def devices_of(self, process: ProcessId) -> Devices:
+        """The GPUs of its engine; none when it has none."""
         match process.role:
             case Role.WORKER:
-                devices = self.engine_devices[process.index]
+                return self.engine_devices[process.index]
             case Role.PREFILL_WORKER:
-                devices = self.prefill_devices[process.index]
-            case _:
-                return ""
+                return self.prefill_devices[process.index]
+        return ()
+
+    def device_of(self, process: ProcessId) -> str:
+        """Where its engine runs, for people; empty when it has none."""
+        if process.role not in ENGINE_ROLES:
+            return ""
+        devices = self.devices_of(process)
         return "gpu " + ",".join(device.name for device in devices) if devices else "cpu"
+
+    @property
+    def watched_gpus(self) -> Devices:
+        """Those that engines have, or that more workers may get."""
+        had = [gpu for devices in (*self.prefill_devices, *self.engine_devices) for gpu in devices]
+        return tuple(dict.fromkeys([*had, *self.gpus]))

@@ -6,18 +6,24 @@ UUIDs of their GPUs, never their numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pynvml
 
 from dynamo_cli.config import Device
 from dynamo_cli.errors import ResourceError
+from dynamo_cli.telemetry.gpus import GpuReading
 from dynamo_cli.units import MIB
 
 BUSY_BYTES = 1024 * MIB
 """A GPU with more in use belongs to somebody else: a desktop needs less, an engine more."""
+
+MIG = "MIG-"
+"""How UUIDs of instances begin."""
 
 NO_GPUS = ("", "-1", "NoDevFiles", "none", "void")
 """Values of ``CUDA_VISIBLE_DEVICES`` that hide every GPU."""
@@ -143,3 +149,159 @@ def _memory(handle: object) -> tuple[int, int]:
     except pynvml.NVMLError_NotSupported:
         return 0, 0
     return int(memory.total), int(memory.used)
+
+
+# -- use and health, again and again ---------------------------------------------------------------
+
+_ILL = tuple(
+    pynvml.NVMLError(code).__class__
+    for code in (
+        pynvml.NVML_ERROR_GPU_IS_LOST,
+        pynvml.NVML_ERROR_RESET_REQUIRED,
+        pynvml.NVML_ERROR_OPERATING_SYSTEM,
+        pynvml.NVML_ERROR_IRQ_ISSUE,
+        pynvml.NVML_ERROR_UNINITIALIZED,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+    )
+)
+"""Answers of a GPU or a driver that is not well; the others only say that a figure is not there."""
+
+
+class GpuMeter:
+    """Use and health of some GPUs. Every call may take as long as the driver likes.
+
+    Args:
+        devices: that are looked at.
+
+    Raises:
+        ResourceError: the driver does not answer.
+    """
+
+    def __init__(self, devices: Sequence[Device]) -> None:
+        self._devices = tuple(devices)
+        self._events: Any = None
+        self._whole: dict[str, int] = {}
+        with _told():
+            pynvml.nvmlInit()
+        with suppress(pynvml.NVMLError):  # not there on some: then nobody hears of Xids
+            self._events = pynvml.nvmlEventSetCreate()
+            self._listen()
+
+    def read(self) -> list[GpuReading]:
+        """One of each, as of now."""
+        return [_reading(device) for device in self._devices]
+
+    def xids(self, timeout_s: float) -> list[tuple[str, int]] | None:
+        """Errors that the driver reports: name of the GPU and NVIDIA's number.
+
+        Args:
+            timeout_s: how long the first may take.
+
+        Returns:
+            none after that time; None, at once, where it never reports any.
+
+        Raises:
+            ResourceError: the driver does not answer any more.
+        """
+        if not self._whole:
+            return None
+        with _told():
+            try:
+                event = pynvml.nvmlEventSetWait_v2(self._events, int(timeout_s * 1000))
+            except pynvml.NVMLError_Timeout:
+                return []
+        whole = _identity(event.device)
+        return [(name, int(event.eventData)) for name, one in self._whole.items() if one == whole]
+
+    def close(self) -> None:
+        with suppress(pynvml.NVMLError):
+            if self._events is not None:
+                pynvml.nvmlEventSetFree(self._events)
+            pynvml.nvmlShutdown()
+
+    def _listen(self) -> None:
+        """To every GPU once, however many of its instances there are."""
+        for device in self._devices:
+            with suppress(pynvml.NVMLError):  # not supported by this GPU
+                whole = _whole(device, pynvml.nvmlDeviceGetHandleByUUID(device.uuid))
+                if _identity(whole) not in self._whole.values():
+                    pynvml.nvmlDeviceRegisterEvents(
+                        whole, pynvml.nvmlEventTypeXidCriticalError, self._events
+                    )
+                self._whole[device.name] = _identity(whole)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except pynvml.NVMLError as error:
+        raise ResourceError(str(error)) from error
+
+
+def _reading(device: Device) -> GpuReading:
+    ask = _Asking()
+    handle = ask(pynvml.nvmlDeviceGetHandleByUUID, device.uuid)
+    if handle is None:
+        return GpuReading(device.name, device.uuid, problem=ask.refused)
+    whole = _whole(device, handle)
+    memory = ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    rates = ask(pynvml.nvmlDeviceGetUtilizationRates, handle)
+    power, limit = (
+        ask(pynvml.nvmlDeviceGetPowerUsage, handle),
+        ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle),
+    )
+    return GpuReading(
+        name=device.name,
+        uuid=device.uuid,
+        product=str(ask(pynvml.nvmlDeviceGetName, handle) or ""),
+        utilization=None if rates is None else rates.gpu / 100,
+        memory_used_bytes=None if memory is None else int(memory.used),
+        memory_total_bytes=None if memory is None else int(memory.total),
+        power_watts=None if power is None else power / 1000,
+        power_limit_watts=None if limit is None else limit / 1000,
+        temperature_c=ask(pynvml.nvmlDeviceGetTemperature, whole, pynvml.NVML_TEMPERATURE_GPU),
+        uncorrected_ecc_errors=ask(
+            pynvml.nvmlDeviceGetTotalEccErrors,
+            whole,
+            pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
+            pynvml.NVML_VOLATILE_ECC,
+        ),
+        problem=ask.ill,
+    )
+
+
+def _whole(device: Device, handle: Any) -> Any:
+    """The GPU of an instance; a GPU is its own."""
+    if not device.uuid.startswith(MIG):
+        return handle
+    try:
+        return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+    except pynvml.NVMLError:
+        return handle
+
+
+def _identity(handle: Any) -> int:
+    """The same for the same GPU; a lost one can still be told by it, and not by its UUID."""
+    return ctypes.cast(handle, ctypes.c_void_p).value or 0
+
+
+class _Asking:
+    """Asks for figures; one that is not there is None.
+
+    Attributes:
+        refused: the last answer that was no figure.
+        ill: the first of those that only a GPU or a driver gives that is not well.
+    """
+
+    def __init__(self) -> None:
+        self.refused = self.ill = ""
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return function(*args)
+        except pynvml.NVMLError as error:
+            self.refused = str(error)
+            if isinstance(error, _ILL):
+                self.ill = self.ill or self.refused
+            return None

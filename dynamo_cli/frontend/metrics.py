@@ -14,7 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from dynamo_cli.frontend import prefill_metrics, routing_metrics
+from dynamo_cli.frontend import gpu_metrics, prefill_metrics, routing_metrics
 from dynamo_cli.frontend.recorder import Recorder
 from dynamo_cli.frontend.routing_metrics import counter as _counter
 from dynamo_cli.telemetry.meter import Meter
@@ -87,6 +87,8 @@ class _Page(Collector):
             yield from routing_metrics.of(self._snapshot.router)
         if self._snapshot.prefill is not None:
             yield from prefill_metrics.of(self._snapshot.prefill, self._prefill)
+        if self._snapshot.gpus:
+            yield from gpu_metrics.of(self._snapshot.gpus)
         if self._recorder is not None:
             yield from _record(self._recorder)
 

@@ -21,6 +21,7 @@ from dynamo_cli.frontend.api import Api
 from dynamo_cli.frontend.chronicle import Chronicle
 from dynamo_cli.frontend.engines import Engines
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
+from dynamo_cli.frontend.gpus import Gpus
 from dynamo_cli.frontend.memory import Memory
 from dynamo_cli.frontend.placement import Placement
 from dynamo_cli.frontend.scaling import Scaling
@@ -89,6 +90,7 @@ class Frontend:
         self._decoder = Decoder(ToFrontend)
         self._meter = Meter()
         self._memory = Memory()
+        self._gpus = Gpus(config.gpus)
         self._fold = Fold(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter)
         self._chronicle = Chronicle(config, self._meter)
@@ -132,6 +134,7 @@ class Frontend:
         self._listener.close()
         self._switchboard.close()
         self._chronicle.close()
+        self._gpus.close()
 
     async def _listen(self) -> None:
         """Bind the port. Raises `PortInUse` when that cannot be."""
@@ -169,7 +172,12 @@ class Frontend:
         now = time.monotonic_ns()
         memory = self._memory.of(self._fold.pids, now)
         return self._fold.snapshot(
-            now, board.depth_bytes(), board.refused_sends(), memory, self._exchange.open_calls
+            now,
+            board.depth_bytes(),
+            board.refused_sends(),
+            memory,
+            self._exchange.open_calls,
+            self._gpus.report,
         )
 
     def _tell_sleep(self) -> None:

@@ -115,6 +115,8 @@ class ProcessState(msgspec.Struct, array_like=True, frozen=True, gc=False):
         since_ns: when the phase began.
         started_ns: when this life of the process began.
         restarts: how often it was started again.
+        device: where its engine runs, for people.
+        gpus: names of the GPUs that it has.
     """
 
     name: str
@@ -127,6 +129,7 @@ class ProcessState(msgspec.Struct, array_like=True, frozen=True, gc=False):
     started_ns: int
     restarts: int
     device: str = ""
+    gpus: tuple[str, ...] = ()
 
 
 class ProcessTable(Message, frozen=True):

@@ -42,6 +42,7 @@ class Start:
     config: ChildConfig
     log_level: str
     device: str = ""
+    gpus: tuple[str, ...] = ()
 
 
 class Child:
@@ -125,6 +126,7 @@ class Child:
             started_ns=self.started_ns,
             restarts=restarts,
             device=self.start.device,
+            gpus=self.start.gpus,
         )
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:

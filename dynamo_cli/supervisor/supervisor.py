@@ -142,6 +142,7 @@ class Supervisor:
             self._config.config_of(process),
             self._config.engine.log_level,
             self._config.device_of(process),
+            tuple(device.name for device in self._config.devices_of(process)),
         )
         staying = [other for other in self._alive() if other.process not in self._retirements]
         child: Child | None = None

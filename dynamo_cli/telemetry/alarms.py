@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dynamo_cli.messages import EngineReady, Phase, ProcessState, RouterStats
-from dynamo_cli.telemetry.snapshot import AlarmView, PrefillView
+from dynamo_cli.telemetry.gpus import GpuReport, Xids
+from dynamo_cli.telemetry.snapshot import AlarmView, GpuView, PrefillView
 from dynamo_cli.telemetry.window import SECOND_NS, WindowSum
 from dynamo_cli.topology import Role
 
@@ -17,6 +18,29 @@ SKEW_LEAST_REQUESTS = 5
 
 RESTART_ADVICE = (
     "the log has its last lines; SIGKILL without anybody behind it means that memory ran out."
+)
+
+XID_MEMORY_S = 600
+XIDS_OF_ENDINGS = (45,)
+"""What the driver reports when a process is killed; its end is told elsewhere."""
+
+XIDS_OF_PROGRAMS = (13, 31, 43, 68, 69, 109)
+"""An access or an instruction that cannot be: more often a fault of a program than of a GPU."""
+
+XIDS_OF_MEMORY = (48, 63, 64, 92, 94, 95, 140, 171, 172)
+XID_FALLEN_OFF = 79
+
+HANGING_ADVICE = (
+    "nvidia-smi hangs too, then; the kernel's log (dmesg) says why, and mostly only a restart of "
+    "this machine helps."
+)
+PROGRAM_ADVICE = (
+    "the program did wrong more often than the GPU: the engine's log says more; if it is always "
+    "this GPU, let dcgmi diag -r 3 test it."
+)
+FALLEN_OFF_ADVICE = (
+    "it has fallen off the bus: restart this machine; if it comes again, look at its power, "
+    "cooling and seat."
 )
 
 Text = tuple[str, str]
@@ -109,6 +133,64 @@ def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
         f"the router is not there; {unrouted} requests were placed without it so far, each on the "
         "worker with the fewest",
         "it is started again by itself; the log says why it ended.",
+    )
+
+
+def of_gpus(report: GpuReport, views: Sequence[GpuView], now_ns: int) -> Iterator[AlarmView]:
+    """GPUs of engines that make errors, and a driver that says nothing of them."""
+    if not views:
+        return
+    if silent_s := report.silent_s(now_ns):
+        text = f"the NVIDIA driver has not answered for {silent_s:.0f} s"
+        yield AlarmView("gpu driver", text, HANGING_ADVICE)
+    elif report.problem:
+        text = f"the NVIDIA driver says nothing of the GPUs: {report.problem}"
+        yield AlarmView("gpu driver", text, "nvidia-smi says whether it is well.")
+    for view in views:
+        if view.problem:
+            text = f"nothing can be read of {_gpu(view)}: {view.problem}"
+            yield AlarmView("gpu lost", text, _reset(view))
+        if view.uncorrected_ecc_errors:
+            several = "s" if view.uncorrected_ecc_errors > 1 else ""
+            text = (
+                f"the memory of {_gpu(view)} has made {view.uncorrected_ecc_errors} error{several} "
+                "that could not be corrected since its driver was loaded"
+            )
+            yield AlarmView("gpu memory", text, _reset(view))
+        for error in report.xids.get(view.gpu, ()):
+            if _is_alarming(error, now_ns):
+                yield AlarmView("gpu error", *_xid(view, error, now_ns))
+
+
+def _is_alarming(error: Xids, now_ns: int) -> bool:
+    recent = (now_ns - error.last_ns) / SECOND_NS < XID_MEMORY_S
+    return recent and error.xid not in XIDS_OF_ENDINGS
+
+
+def _xid(view: GpuView, error: Xids, now_ns: int) -> Text:
+    times = "" if error.count == 1 else f" {error.count} times"
+    age_s = (now_ns - error.last_ns) / SECOND_NS
+    text = f"the driver has reported Xid {error.xid} of {_gpu(view)}{times}, {age_s:.0f} s ago"
+    if error.xid in XIDS_OF_PROGRAMS:
+        return text, PROGRAM_ADVICE
+    if error.xid == XID_FALLEN_OFF:
+        return text, FALLEN_OFF_ADVICE
+    if error.xid in XIDS_OF_MEMORY:
+        return f"{text} (an error of its memory)", _reset(view)
+    return text, f"the kernel's log (dmesg) and NVIDIA's list of Xids say more; {_reset(view)}"
+
+
+def _gpu(view: GpuView) -> str:
+    """With whom it concerns."""
+    return f"GPU {view.gpu} ({', '.join(view.engines)})"
+
+
+def _reset(view: GpuView) -> str:
+    """What helps most often."""
+    number = view.gpu.partition(":")[0]
+    return (
+        f"end what runs on it and reset it: nvidia-smi --gpu-reset -i {number}; if that does not "
+        "help, or it comes again, have it replaced."
     )
 
 

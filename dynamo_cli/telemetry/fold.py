@@ -20,8 +20,9 @@ from dynamo_cli.messages import (
     TransferStats,
     WorkerStats,
 )
-from dynamo_cli.telemetry.alarms import Watch, no_router, old_jobs, silence
+from dynamo_cli.telemetry.alarms import Watch, no_router, of_gpus, old_jobs, silence
 from dynamo_cli.telemetry.decisions import DecisionLog
+from dynamo_cli.telemetry.gpus import GpuReport, views
 from dynamo_cli.telemetry.logs import LogRing
 from dynamo_cli.telemetry.meter import Latency, Meter
 from dynamo_cli.telemetry.prefill import PrefillFold
@@ -198,25 +199,31 @@ class Fold:
         refused_sends: int,
         memory: Mapping[int, int] | None = None,
         calls: int = 0,
+        gpus: GpuReport | None = None,
     ) -> Snapshot:
         """Everything as of now.
 
         Args:
             links, refused_sends, calls: the caller's own.
             memory: bytes by pid, as far as they are known.
+            gpus: what is known of them; None where engines have none.
         """
         router, unrouted = self._routing.view(now_ns), self._routing.unrouted()
         prefill = self.prefill.view(now_ns)
         workers = [self._worker(index, now_ns) for index in self._worker_indices()]
         refused = sum(worker.refused_sends for worker in workers) + refused_sends
         self._watch.refused(refused + (router.refused_sends if router else 0), now_ns)
+        seen = views(gpus, self._table.processes, now_ns) if gpus else []
         return Snapshot(
             version=__version__,
             uptime_s=(now_ns - self._started_ns) / SECOND_NS,
             url=self.url,
             serving=self.serving,
             reason=self.reason,
-            alarms=self._alarms(router, prefill, sum(unrouted.values()), now_ns),
+            alarms=[
+                *self._alarms(router, prefill, sum(unrouted.values()), now_ns),
+                *(of_gpus(gpus, seen, now_ns) if gpus else ()),
+            ],
             models=self._models,
             target_workers=self._table.workers,
             processes=[
@@ -235,6 +242,7 @@ class Fold:
             unwritten_log_lines=self.logs.unwritten,
             processors=self._routing.processors(),
             calls=calls,
+            gpus=seen,
         )
 
     def _worker_indices(self) -> list[int]:

@@ -195,6 +195,35 @@ class PrefillView(msgspec.Struct, frozen=True):
     kept: int = 0
 
 
+class GpuView(msgspec.Struct, frozen=True):
+    """A GPU (or MIG instance) with an engine; None: the driver does not tell that of it.
+
+    Attributes:
+        gpu: its number in the order of the PCI bus; ``0:1`` is the second instance of GPU 0.
+        product: the name that the maker gives it.
+        engines: names of the processes that run on it.
+        utilization: share of the last moments in which it computed, 0..1.
+        memory_*_bytes, power_*_watts: of all processes; of an instance its own memory.
+        temperature_c, uncorrected_ecc_errors: of the whole GPU; errors since the driver was loaded.
+        xids: errors that the driver has reported since the frontend started, by NVIDIA's number.
+        problem: why nothing can be read of it; empty when all is well.
+    """
+
+    gpu: str
+    uuid: str
+    product: str
+    engines: list[str]
+    utilization: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    temperature_c: int | None = None
+    uncorrected_ecc_errors: int | None = None
+    xids: dict[int, int] = {}
+    problem: str = ""
+
+
 class TrafficView(msgspec.Struct, frozen=True):
     """Requests and tokens: totals since the start, rates and percentiles of the last 10 s.
 
@@ -251,6 +280,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         unwritten_log_lines: that nobody read where the command writes them, or no disk took.
         processors: what they hold.
         calls: that the frontend waits for.
+        gpus: that engines run on.
     """
 
     version: str
@@ -274,6 +304,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     unwritten_log_lines: int = 0
     processors: list[ProcessorView] = []
     calls: int = 0
+    gpus: list[GpuView] = []
 
     @property
     def warnings(self) -> list[str]:
