@@ -21,6 +21,7 @@ ONLY_IN = {
     "aiohttp": ("frontend", "dashboard"),
     "opentelemetry": ("frontend/tracing.py",),
     "prometheus_client": ("frontend",),
+    "pynvml": ("gpus.py",),
 }
 PURE = (
     "cli/health/facts.py",

@@ -37,7 +37,7 @@ from dynamo_cli.dashboard.widgets.table import Table
 from dynamo_cli.dashboard.widgets.workers import Workers
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.telemetry.logs import LogView
-from dynamo_cli.telemetry.snapshot import ProcessView
+from dynamo_cli.telemetry.snapshot import GpuView, ProcessView
 from dynamo_cli.telemetry.timelines import TimelineView
 
 FOLDER = Path(__file__).parent
@@ -309,6 +309,8 @@ class Dashboard(App[None]):
                 self.push_screen(Detail(item.name, details.worker(item)))
             case ProcessView():
                 self.push_screen(Detail(item.name, details.process(item)))
+            case GpuView():
+                self.push_screen(Detail(f"gpu {item.gpu}", details.gpu(item)))
             case LogView():
                 self.push_screen(Detail("log line", details.line(item)))
 

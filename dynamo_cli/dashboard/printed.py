@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -14,6 +14,7 @@ from rich.text import Text
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.draw import cache, overview, picture, prefill
+from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
 from dynamo_cli.dashboard.draw.style import STRONG
 from dynamo_cli.dashboard.draw.table import Spec, T, fit
 from dynamo_cli.dashboard.draw.tables import DECISIONS, PROCESSES, WORKERS, workers_of
@@ -77,6 +78,8 @@ def screen(board: Board, console: Console) -> None:
     if width >= picture.LEAST_WIDTH:
         parts.append(picture.draw(board, width))
     parts += [overview.attention(board), _table(WORKERS, workers_of(board), width)]
+    if gpus := gpus_of(board):
+        parts.append(_table(GPUS, gpus, width))
     if board.decisions:
         parts.append(_table(DECISIONS, board.decisions[-LAST_DECISIONS:], width))
     parts.append(cache.draw(board, width))
@@ -88,7 +91,7 @@ def screen(board: Board, console: Console) -> None:
         console.print()
 
 
-def _table(spec: Spec[T], items: list[T] | tuple[T, ...], width: int) -> Text:
+def _table(spec: Spec[T], items: Sequence[T], width: int) -> Text:
     fitted = fit(spec.columns, width)
     return Text("\n").join([Text(fitted.head(), STRONG), *map(fitted.line, items)])
 

@@ -39,6 +39,7 @@ class Gpus:
         self._devices = devices
         self._log = GpuLog()
         self._told = ""
+        self._deaf: set[str] = set()
         self._stopped = threading.Event()
         self.report: GpuReport | None = None
         if devices:
@@ -67,8 +68,8 @@ class Gpus:
                 continue
             try:
                 self._follow(meter)
-            except ResourceError as error:
-                self._tell(error.message)
+            except ResourceError as error:  # a new start hears those that are well
+                self._hears_nothing(error.message)
                 self._stopped.wait(INTERVAL_S)
             finally:
                 meter.close()
@@ -83,10 +84,17 @@ class Gpus:
     def _listen(self, meter: GpuMeter) -> None:
         errors = meter.xids(LISTEN_S)
         if errors is None:
+            self._hears_nothing("it does not report them here")
             self._stopped.wait(LISTEN_S)
         for name, xid in errors or ():
             if self._log.xid(name, xid, time.monotonic_ns()):
                 logger.error("the driver reports Xid %d of GPU %s", xid, name)
+
+    def _hears_nothing(self, why: str) -> None:
+        """Into the log, once for each reason."""
+        if why not in self._deaf:
+            self._deaf.add(why)
+            logger.warning("nothing is heard of Xids from the NVIDIA driver: %s", why)
 
     def _publish(self, readings: list[GpuReading], problem: str = "") -> None:
         self._tell(problem or next((one.problem for one in readings if one.problem), ""))

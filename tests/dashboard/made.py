@@ -18,7 +18,7 @@ from dynamo_cli.messages import (
 from dynamo_cli.telemetry.decisions import CandidateView, DecisionView
 from dynamo_cli.telemetry.fold import Fold
 from dynamo_cli.telemetry.meter import Meter
-from dynamo_cli.telemetry.snapshot import Snapshot, WorkerView
+from dynamo_cli.telemetry.snapshot import GpuView, Snapshot, WorkerView
 from dynamo_cli.telemetry.window import SECOND_NS
 from dynamo_cli.topology import ProcessId, tree
 
@@ -77,5 +77,23 @@ def decision(number: int, name: str = "", **fields: Any) -> DecisionView:
             CandidateView(1, 0, 16.0, {"prefill": 8.0, "decode": 8.0}),
         ],
         session="",
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def gpu(index: int, **fields: Any) -> GpuView:
+    """One that a worker of the same number uses."""
+    plain = GpuView(
+        gpu=str(index),
+        uuid=f"GPU-{index}",
+        product="NVIDIA H100 80GB HBM3",
+        engines=[f"worker {index}"],
+        utilization=0.92,
+        memory_used_bytes=72 << 30,
+        memory_total_bytes=80 << 30,
+        power_watts=612.4,
+        power_limit_watts=700.0,
+        temperature_c=64,
+        uncorrected_ecc_errors=0,
     )
     return msgspec.structs.replace(plain, **fields)

@@ -52,6 +52,8 @@ SCENES = (
     Scene("disaggregated", "overview", ()),
     Scene("disaggregated", "workers", ("2",)),
     Scene("disaggregated", "prefill", ("5",)),
+    Scene("gpus", "workers", ("2",)),
+    Scene("gpus", "gpu", ("2", "tab", "down", "enter")),
     Scene("degraded", "overview", ()),
     Scene("degraded", "workers", ("2",)),
     Scene("degraded", "logs", ("6",)),

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 import pytest
 from aiohttp import web
+from rich.console import Console
 
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.dashboard import client as module
 from dynamo_cli.dashboard import printed
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.events import Decided, Event, Lines, Link, State
+from dynamo_cli.dashboard.model import Fold
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.messages import Candidate, Decisions, Logged, LogLine, RouterStats, RoutingDecision
-from dynamo_cli.telemetry.snapshot import Snapshot
+from dynamo_cli.telemetry.snapshot import GpuView, Snapshot
+from tests.dashboard.made import gpu, snapshot
 from tests.frontend.stage import ROUTER, Stage, patiently
 from tests.support.server import free_port
 
@@ -138,3 +143,19 @@ def test_one_screen_and_one_line_on_paper() -> None:
         assert len(line.split()) >= len(printed.WATCH_HEAD.split()) - 2
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("gpus", [[], [gpu(0), gpu(1, utilization=None, xids={79: 1})]])
+def test_gpus_are_on_paper_where_there_are_some(gpus: list[GpuView]) -> None:
+    fold = Fold()
+    fold.apply(snapshot(gpus=gpus), 0)
+    paper = io.StringIO()
+    printed.screen(fold.board(0), Console(width=100, file=paper, color_system=None))
+    text = paper.getvalue()
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    if gpus:
+        assert "0 ████▋ 92 % 72/80 GiB 612/700 W 64 °C worker 0" in lines
+        assert "1 – 72/80 GiB 612/700 W 64 °C worker 1 1 × Xid 79" in lines
+    else:
+        assert "power" not in text
+    assert len(json.loads(printed.as_json(fold.board(0)))["gpus"]) == len(gpus)

@@ -10,6 +10,7 @@ import pytest
 from rich.text import Text
 
 from dynamo_cli.dashboard.draw import cache, overview, picture, prefill, trends
+from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
 from dynamo_cli.dashboard.draw.table import Spec, fit
 from dynamo_cli.dashboard.draw.tables import DECISIONS, LOGS, PROCESSES, WORKERS, workers_of
 from dynamo_cli.dashboard.events import Decided, Link, State, Table
@@ -21,7 +22,7 @@ from .made import decision, snapshot
 from .pictures import Scene, draw
 from .replay import Replay
 
-STREAMS = ("startup", "empty", "busy", "disaggregated", "degraded")
+STREAMS = ("startup", "empty", "busy", "disaggregated", "degraded", "gpus")
 WIDTHS = (78, 100, 118, 158, 300)
 
 
@@ -52,6 +53,7 @@ def test_nothing_is_wider_than_its_room(stream: str, width: int) -> None:
     tables: list[tuple[Spec[Any], Any]] = [
         (WORKERS, workers_of(board)),
         (PROCESSES, board.processes),
+        (GPUS, gpus_of(board)),
         (DECISIONS, board.decisions),
         (LOGS, board.lines),
     ]
@@ -67,7 +69,9 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
     drawn = picture.draw(board, 78)
     assert len(lines(drawn)) == picture.height(board)
     corners = [drawn.plain.count(corner) for corner in "╭╮╰╯"]
-    boxes = 3 + (stream in ("startup", "busy", "degraded")) + 3 * (stream == "disaggregated")
+    boxes = (
+        3 + (stream in ("startup", "busy", "degraded", "gpus")) + 3 * (stream == "disaggregated")
+    )
     assert corners == [boxes] * 4
 
 

@@ -8,11 +8,12 @@ import msgspec
 from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw import gpus
 from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, GOOD, LEVELS, STRONG
 from dynamo_cli.dashboard.draw.tables import Worker, cost, winner
 from dynamo_cli.dashboard.model import Row
 from dynamo_cli.telemetry.logs import LogView
-from dynamo_cli.telemetry.snapshot import ProcessView
+from dynamo_cli.telemetry.snapshot import GpuView, ProcessView
 from dynamo_cli.telemetry.timelines import TimelineView
 
 EARLIER = 8
@@ -169,6 +170,11 @@ def process(one: ProcessView) -> Text:
     return Text("\n").join(
         [_line(name, _plain(value), WIDE_LABEL) for name, value in fields.items()]
     )
+
+
+def gpu(one: GpuView) -> Text:
+    """All that is known of a GPU."""
+    return Text("\n").join(_fields(gpus.fields(one)))
 
 
 def line(one: LogView) -> Text:

@@ -1,10 +1,11 @@
-"""A row for each worker, and one for each process."""
+"""A row for each worker, each GPU that engines run on, and each process."""
 
 from __future__ import annotations
 
 from rich.text import Text
 from textual.app import ComposeResult
 
+from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
 from dynamo_cli.dashboard.draw.style import FAINT, WARN
 from dynamo_cli.dashboard.draw.tables import PROCESSES, WORKERS, processes_of, workers_of
 from dynamo_cli.dashboard.model import Board
@@ -22,14 +23,19 @@ class Workers(Tab):
     def compose(self) -> ComposeResult:
         yield Pane(lambda board, *_: odd(board), id="odd")
         yield Table(WORKERS, id="workers-table")
+        yield Table(GPUS, id="gpus-table")
         yield Table(PROCESSES, id="processes-table")
 
     def show(self, board: Board) -> None:
         super().show(board)
-        workers, processes = self.query(Table)
+        workers, gpus, processes = self.query(Table)
         rows = workers_of(board)
         workers.styles.max_height = max(len(rows), 1) + 1
         workers.show(rows)
+        there = gpus_of(board)
+        gpus.display = bool(there)
+        gpus.styles.max_height = len(there) + 1
+        gpus.show(there)
         processes.show(processes_of(board))
 
 

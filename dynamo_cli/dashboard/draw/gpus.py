@@ -1,0 +1,93 @@
+"""The GPUs that engines run on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from rich.text import Text
+
+from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw.style import ACCENT, BAD, FAINT, WARN
+from dynamo_cli.dashboard.draw.table import Column, Spec
+from dynamo_cli.dashboard.model import Board
+from dynamo_cli.telemetry.snapshot import GpuView
+
+USE_BAR = 5
+HOT_C = 85
+"""From about here on GPUs slow down by themselves."""
+
+
+def gpus_of(board: Board) -> Sequence[GpuView]:
+    """A row each; none on a CPU."""
+    return board.snapshot.gpus if board.snapshot else []
+
+
+def _use(gpu: GpuView) -> Text:
+    use = gpu.utilization
+    if use is None:
+        return Text(f"{show.NONE:>{USE_BAR + 6}}", FAINT)
+    return Text.assemble((show.bar(use, USE_BAR), ACCENT), f"{show.percent(use):>6}")
+
+
+def _memory(gpu: GpuView) -> str:
+    """``71/80 GiB``."""
+    if gpu.memory_used_bytes is None or not gpu.memory_total_bytes:
+        return show.NONE
+    used, total = (value / (1 << 30) for value in (gpu.memory_used_bytes, gpu.memory_total_bytes))
+    return f"{show.number(round(used, 1))}/{show.number(round(total))} GiB"
+
+
+def _power(gpu: GpuView) -> str:
+    """``412/700 W``."""
+    if gpu.power_watts is None:
+        return show.NONE
+    limit = f"/{gpu.power_limit_watts:.0f}" if gpu.power_limit_watts is not None else ""
+    return f"{gpu.power_watts:.0f}{limit} W"
+
+
+def _temperature(gpu: GpuView) -> Text:
+    degrees = gpu.temperature_c
+    if degrees is None:
+        return Text(show.NONE)
+    return Text(f"{degrees} °C", WARN if degrees >= HOT_C else "")
+
+
+def _errors(gpu: GpuView) -> Text:
+    """What the driver reports, and what memory could not correct."""
+    said = [f"{count} × Xid {xid}" for xid, count in gpu.xids.items()]
+    if gpu.uncorrected_ecc_errors:
+        said.append(f"{gpu.uncorrected_ecc_errors} × memory")
+    if gpu.problem:
+        said.append(gpu.problem)
+    return Text(", ".join(said), BAD)
+
+
+GPUS: Spec[GpuView] = Spec(
+    columns=(
+        Column("gpu", 4, lambda gpu: gpu.gpu),
+        Column("use", 11, _use, lambda gpu: gpu.utilization or 0.0),
+        Column("memory", 13, _memory, lambda gpu: gpu.memory_used_bytes or 0, right=True),
+        Column("power", 9, _power, lambda gpu: gpu.power_watts or 0.0, right=True),
+        Column("heat", 6, _temperature, lambda gpu: gpu.temperature_c or 0, right=True),
+        Column("engines", 12, lambda gpu: ", ".join(gpu.engines), stretch=True, most=40),
+        Column("errors", 10, _errors, stretch=True),
+        Column("product", 24, lambda gpu: Text(gpu.product, FAINT), from_width=110),
+    ),
+    key=lambda gpu: gpu.gpu,
+    words=lambda gpu: f"gpu {gpu.gpu} {gpu.product} {' '.join(gpu.engines)}",
+    copied=lambda gpu: gpu.uuid,
+    tail=False,
+    empty="no engine has a GPU",
+)
+
+
+def fields(gpu: GpuView) -> dict[str, object]:
+    """All that is known of one, for people."""
+    return msgspec.structs.asdict(gpu) | {
+        "engines": ", ".join(gpu.engines),
+        "utilization": show.percent(gpu.utilization),
+        "memory_used_bytes": show.size(gpu.memory_used_bytes or 0),
+        "memory_total_bytes": show.size(gpu.memory_total_bytes or 0),
+        "xids": ", ".join(f"{xid}: {count}" for xid, count in gpu.xids.items()),
+    }
