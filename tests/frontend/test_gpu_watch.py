@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
+import msgspec
 import pynvml
 import pytest
 
-from dynamo_cli.config import Device
+from dynamo_cli.config import Device, FrontendConfig
 from dynamo_cli.frontend import gpus
 from dynamo_cli.frontend.gpus import Gpus
 from dynamo_cli.telemetry.gpus import GpuReport
+from dynamo_cli.topology import Role
+from tests.frontend.stage import Stage, table
 from tests.support.nvml import Nvml
 from tests.support.server import wait_until
 
@@ -91,3 +95,35 @@ def test_a_lost_gpu_does_not_stop_the_reading_of_others(
     assert nvml.open == 0
     (said,) = caplog.records
     assert said.message == "nothing is heard of Xids from the NVIDIA driver: GPU is lost"
+
+
+def test_a_frontend_that_cannot_read_its_gpus_serves_and_says_so() -> None:
+    """With a driver or without: there is no such GPU."""
+    config = FrontendConfig(port=0, gpus=(Device("0", "GPU-none"),))
+
+    async def scenario() -> None:
+        async with Stage(config) as stage:
+            plain = table(serving=True)
+            processes = [
+                msgspec.structs.replace(
+                    one, restarts=0, gpus=("0",) if one.role is Role.WORKER else ()
+                )
+                for one in plain.processes
+            ]
+            stage.tell(msgspec.structs.replace(plain, processes=processes))
+            kinds: list[str] = []
+            while not {"gpu driver", "gpu lost"} & set(kinds):
+                snapshot = (await stage.get("/dynamo/snapshot"))[2]
+                kinds = [alarm["kind"] for alarm in snapshot["alarms"]]
+                await asyncio.sleep(0.005)
+            (view,) = snapshot["gpus"]
+            assert (view["gpu"], view["engines"]) == ("0", ["worker 0"])
+            assert view["utilization"] is None
+            page = (await stage.get("/metrics"))[2]
+            assert "dynamo_llm_gpu_engine{" in page
+            assert "dynamo_llm_gpu_utilization_ratio{" not in page
+            while "NVIDIA driver" not in stage.log:
+                await asyncio.sleep(0.005)
+            stage.expected_log = stage.log
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
