@@ -123,7 +123,7 @@ BlockSize = Annotated[
         "--block-size",
         panel=ENGINES,
         min=1,
-        max=MAX_BLOCK_SIZE,
+        callback=_at_most(MAX_BLOCK_SIZE),
         metavar="N",
         help="Tokens. Default: the trace's, whose blocks are divided into smaller ones, or have "
         "this size if nothing else tells theirs.",

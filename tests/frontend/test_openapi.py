@@ -77,7 +77,13 @@ def test_it_describes_the_paths_that_are_there() -> None:
 
 
 def test_no_path_is_forgotten() -> None:
-    admin = Admin(enabled=True, adapters=MagicMock(), engines=MagicMock(), scaling=MagicMock())
+    admin = Admin(
+        enabled=True,
+        adapters=MagicMock(),
+        engines=MagicMock(),
+        scaling=MagicMock(),
+        placement=MagicMock(),
+    )
     mocks = [MagicMock() for _ in range(6)]
     api = Api(FrontendConfig(port=0), *mocks, admin=admin, chronicle=MagicMock())
     routes = {
