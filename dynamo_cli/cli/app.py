@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import fields
 from itertools import pairwise
 from typing import Any, NoReturn, cast
@@ -41,18 +41,27 @@ class ServeCommand(TyperCommand):
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """An option in the place of a value means that the value is missing."""
+        """Options may have underscores, as vLLM's; one in the place of a value means that the
+        value is missing."""
+        flags = {flag for param in self.params for flag in param.opts}
+        args = [_dashed(arg, flags) for arg in args]
         taking = {
             flag
             for param in settings.keys_of(self).values()
             if not param.is_flag
             for flag in param.opts
         }
-        ours = {flag for param in self.params for flag in param.opts}
         for option, value in pairwise(args):
-            if option in taking and (value in ours or value in options.known()):
+            if option in taking and (value in flags or value in options.known()):
                 raise UsageError(f"{option} needs a value.")
         return super().parse_args(ctx, args)
+
+
+def _dashed(arg: str, flags: Set[str]) -> str:
+    """``--http_port=1`` -> ``--http-port=1``, where that is one of the flags."""
+    name, equals, value = arg.partition("=")
+    dashed = name.replace("_", "-")
+    return dashed + equals + value if dashed in flags else arg
 
 
 app = typer.Typer(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dynamo_cli.cli import traces
+from dynamo_cli.cli import limits, traces
 from dynamo_cli.errors import ServerFailed, UsageError
 from dynamo_cli.replay.formats import MAX_BLOCK_SIZE, Format, TimeUnit
 
@@ -62,13 +62,34 @@ ApiKey = Annotated[
 ]
 WhichEndpoint = Annotated[Endpoint, _option("--endpoint", help="Which of OpenAI's is asked.")]
 Systems = Annotated[
-    int, _option("--systems", panel=LOAD, min=1, help="System prompts: width of the tree.")
+    int,
+    _option(
+        "--systems",
+        panel=LOAD,
+        min=1,
+        max=limits.MAX_COUNT,
+        help="System prompts: width of the tree.",
+    ),
 ]
 Sessions = Annotated[
-    int, _option("--sessions", panel=LOAD, min=1, help="Conversations over each of them at once.")
+    int,
+    _option(
+        "--sessions",
+        panel=LOAD,
+        min=1,
+        max=limits.MAX_COUNT,
+        help="Conversations over each of them at once.",
+    ),
 ]
 Turns = Annotated[
-    int, _option("--turns", panel=LOAD, min=1, help="Of each conversation: depth of the tree.")
+    int,
+    _option(
+        "--turns",
+        panel=LOAD,
+        min=1,
+        max=limits.MAX_COUNT,
+        help="Of each conversation: depth of the tree.",
+    ),
 ]
 SystemTokens = Annotated[
     str, _option("--system-tokens", panel=LOAD, metavar="N|A:B", help="Of a system prompt.")
@@ -125,6 +146,7 @@ Concurrency = Annotated[
         "--concurrency",
         panel=PACE,
         min=1,
+        max=limits.MAX_PROCESSES,
         metavar="N",
         help=f"Clients that wait for their answers. [dim]\\[default: {DEFAULT_CLIENTS}][/dim]",
     ),
@@ -156,6 +178,7 @@ Requests = Annotated[
         "--requests",
         panel=END,
         min=1,
+        max=limits.MAX_COUNT,
         metavar="N",
         help=f"After so many for each server. [dim]\\[default: {DEFAULT_REQUESTS}][/dim]",
     ),
@@ -166,12 +189,21 @@ Duration = Annotated[
         "--duration",
         panel=END,
         min=0.1,
+        max=limits.MAX_SECONDS,
         metavar="SECONDS",
         help="After so long for each server; answers under way are awaited.",
     ),
 ]
 Timeout = Annotated[
-    float, _option("--timeout", panel=END, min=0.1, metavar="SECONDS", help="For one answer.")
+    float,
+    _option(
+        "--timeout",
+        panel=END,
+        min=0.1,
+        max=limits.MAX_SECONDS,
+        metavar="SECONDS",
+        help="For one answer.",
+    ),
 ]
 Rounds = Annotated[
     int | None,
@@ -179,6 +211,7 @@ Rounds = Annotated[
         "--rounds",
         panel=END,
         min=1,
+        max=limits.MAX_COUNT,
         metavar="N",
         help="Parts into which the load is cut; ratios are taken within each. "
         f"[dim]\\[default: {DEFAULT_ROUNDS} with two servers][/dim]",
@@ -190,6 +223,7 @@ Warmup = Annotated[
         "--warmup",
         panel=END,
         min=0,
+        max=limits.MAX_COUNT,
         metavar="N",
         help=f"First requests, which do not count. [dim]\\[default: {DEFAULT_WARMUP}, of a trace 0]"
         "[/dim]",
@@ -198,7 +232,12 @@ Warmup = Annotated[
 SloTtft = Annotated[
     float | None,
     _option(
-        "--slo-ttft", panel=REPORT, min=0, metavar="MS", help="Goodput: most until a first token."
+        "--slo-ttft",
+        panel=REPORT,
+        min=0,
+        max=limits.MAX_MILLISECONDS,
+        metavar="MS",
+        help="Goodput: most until a first token.",
     ),
 ]
 SloItl = Annotated[
@@ -207,6 +246,7 @@ SloItl = Annotated[
         "--slo-itl",
         panel=REPORT,
         min=0,
+        max=limits.MAX_MILLISECONDS,
         metavar="MS",
         help="Goodput: most between tokens, in the mean of a request.",
     ),
@@ -302,12 +342,12 @@ def _read(path: Path, told: Told) -> Trace:
 def _range(flag: str, text: str) -> tuple[int, int]:
     low, _, high = text.partition(":")
     try:
-        limits = int(low), int(high or low)
+        ends = int(low), int(high or low)
     except ValueError as error:
         raise UsageError(f"{flag} is a number or a range like 30:80, not {text!r}.") from error
-    if not 1 <= limits[0] <= limits[1]:
+    if not 1 <= ends[0] <= ends[1] <= limits.MAX_COUNT:
         raise UsageError(f"{flag} goes from 1 on, the smaller number first; not {text!r}.")
-    return limits
+    return ends
 
 
 def _pace(concurrency: int | None, rate: float | None, speed: float, load: Shape | Trace) -> Pace:

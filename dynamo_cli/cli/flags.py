@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dynamo_cli import __version__
-from dynamo_cli.cli import settings
+from dynamo_cli.cli import limits, settings
 from dynamo_cli.cli.flags_http import option
 from dynamo_cli.cli.resolve import LOG_FORMATS, ROUTERS
 from dynamo_cli.config import KV_COSTS, KV_TRANSFERS
@@ -85,7 +85,14 @@ MaxModelLen = Annotated[
 ]
 BlockSize = Annotated[
     int | None,
-    option("--block-size", panel=MODEL, min=1, metavar="TOKENS", help="Of a KV cache block."),
+    option(
+        "--block-size",
+        panel=MODEL,
+        min=1,
+        max=limits.MAX_COUNT,
+        metavar="TOKENS",
+        help="Of a KV cache block.",
+    ),
 ]
 Workers = Annotated[
     str,
@@ -100,7 +107,13 @@ Workers = Annotated[
 WorkerTp = Annotated[
     int,
     option(
-        "--worker-tp", "--decode-tp", panel=WORKERS, min=1, metavar="N", help="GPUs of one engine."
+        "--worker-tp",
+        "--decode-tp",
+        panel=WORKERS,
+        min=1,
+        max=limits.MAX_PROCESSES,
+        metavar="N",
+        help="GPUs of one engine.",
     ),
 ]
 WhichEngine = Annotated[
@@ -128,6 +141,7 @@ Speedup = Annotated[
         "--speedup",
         panel=WORKERS,
         min=0.001,
+        max=limits.MAX_FACTOR,
         metavar="X",
         help="Simulated engines are so many times faster than their profile.",
     ),
@@ -141,6 +155,7 @@ EngineThreads = Annotated[
         "--engine-threads",
         panel=WORKERS,
         min=1,
+        max=limits.MAX_THREADS,
         metavar="N",
         help="Threads of an engine on the CPU. Default: cores / engines.",
     ),
@@ -151,6 +166,7 @@ Processors = Annotated[
         "--processors",
         panel=WORKERS,
         min=1,
+        max=limits.MAX_PROCESSES,
         metavar="N",
         help="Processes that tokenize, apply templates and parse answers.",
     ),
@@ -180,6 +196,7 @@ KvOverlapWeight = Annotated[
         "--kv-overlap-weight",
         panel=ROUTING,
         min=0,
+        max=limits.MAX_FACTOR,
         metavar="X",
         help="How much cached blocks count for kv against load.",
     ),
@@ -190,6 +207,7 @@ KvTemperature = Annotated[
         "--kv-temperature",
         panel=ROUTING,
         min=0,
+        max=limits.MAX_FACTOR,
         metavar="X",
         help="Above 0, kv takes lower costs only with higher probability.",
     ),
@@ -208,6 +226,7 @@ PrefillWorkers = Annotated[
         "--prefill-workers",
         panel=DISAGGREGATION,
         min=0,
+        max=limits.MAX_PROCESSES,
         metavar="N",
         help="Engines that only prefill; the workers then only decode.",
     ),
@@ -215,7 +234,12 @@ PrefillWorkers = Annotated[
 PrefillTp = Annotated[
     int,
     option(
-        "--prefill-tp", panel=DISAGGREGATION, min=1, metavar="N", help="GPUs of one prefill worker."
+        "--prefill-tp",
+        panel=DISAGGREGATION,
+        min=1,
+        max=limits.MAX_PROCESSES,
+        metavar="N",
+        help="GPUs of one prefill worker.",
     ),
 ]
 ConditionalDisagg = Annotated[
@@ -232,6 +256,7 @@ MaxLocalPrefillLength = Annotated[
         "--max-local-prefill-length",
         panel=DISAGGREGATION,
         min=0,
+        max=limits.MAX_COUNT,
         metavar="TOKENS",
         help="Prompt tokens not in the worker's own cache; more are long. Implies "
         "--conditional-disagg. [dim]\\[default: 1000][/dim]",
@@ -243,6 +268,7 @@ MaxPrefillQueueSize = Annotated[
         "--max-prefill-queue-size",
         panel=DISAGGREGATION,
         min=0,
+        max=limits.MAX_COUNT,
         metavar="JOBS",
         help="With so many waiting, workers prefill themselves. Default: 2 per prefill worker.",
     ),
@@ -262,6 +288,7 @@ KvArenaBytes = Annotated[
         "--kv-arena-bytes",
         panel=DISAGGREGATION,
         min=1,
+        max=limits.MAX_BYTES,
         metavar="BYTES",
         help="Shared memory for KV blocks on their way, of each prefill worker (shm).",
     ),
@@ -272,6 +299,7 @@ PrefillAlarm = Annotated[
         "--prefill-alarm",
         panel=DISAGGREGATION,
         min=0,
+        max=limits.MAX_SECONDS,
         metavar="SECONDS",
         help="Warn when a prefill job has waited for longer.",
     ),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dynamo_cli.cli import settings, vllm_environment
+from dynamo_cli.cli import limits, settings, vllm_environment
 
 HTTP = "HTTP"
 
@@ -85,7 +85,14 @@ AllowCredentials = Annotated[
 ]
 MaxBodyBytes = Annotated[
     int,
-    option("--max-body-bytes", panel=HTTP, min=1, metavar="BYTES", help="Larger requests get 413."),
+    option(
+        "--max-body-bytes",
+        panel=HTTP,
+        min=1,
+        max=limits.MAX_BYTES,
+        metavar="BYTES",
+        help="Larger requests get 413.",
+    ),
 ]
 MaxInflight = Annotated[
     int,
@@ -93,6 +100,7 @@ MaxInflight = Annotated[
         "--max-inflight",
         panel=HTTP,
         min=0,
+        max=limits.MAX_COUNT,
         metavar="N",
         help="More requests at once get 429; 0: no limit.",
     ),
@@ -103,6 +111,7 @@ DrainTimeout = Annotated[
         "--drain-timeout",
         panel=HTTP,
         min=0,
+        max=limits.MAX_SECONDS,
         metavar="SECONDS",
         help="After Ctrl-C, how long running requests may take.",
     ),

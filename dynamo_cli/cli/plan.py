@@ -5,9 +5,10 @@ from __future__ import annotations
 import orjson
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from dynamo_cli.config import ENGINE_ROLES, ServeConfig
+from dynamo_cli.config import ENGINE_ROLES, FrontendConfig, ServeConfig
 from dynamo_cli.topology import KIB, LinkSpec, ProcessId, Role, links_of
 
 Plan = dict[str, object]
@@ -19,7 +20,7 @@ def plan_of(config: ServeConfig) -> Plan:
     return {
         "model": config.engine.model,
         "served_names": list(config.engine.served_names),
-        "url": f"http://{frontend.host}:{frontend.port}/v1",
+        "url": _url(frontend),
         "router": config.router.policy if config.router else None,
         "processes": [_process(config, process) for process in config.tree()],
         "links": [
@@ -37,6 +38,11 @@ def plan_of(config: ServeConfig) -> Plan:
     }
 
 
+def _url(frontend: FrontendConfig) -> str:
+    host = f"[{frontend.host}]" if ":" in frontend.host else frontend.host
+    return f"http://{host}:{frontend.port}/v1"
+
+
 def to_json(config: ServeConfig) -> str:
     return orjson.dumps(plan_of(config), option=orjson.OPT_INDENT_2).decode()
 
@@ -45,8 +51,8 @@ def show(config: ServeConfig, console: Console) -> None:
     """Tables for people."""
     frontend = config.frontend
     console.print(
-        f"[b]{config.engine.model}[/b] as {', '.join(config.engine.served_names)} "
-        f"on http://{frontend.host}:{frontend.port}/v1, "
+        f"[b]{escape(config.engine.model)}[/b] as {escape(', '.join(config.engine.served_names))} "
+        f"on {escape(_url(frontend))}, "
         f"router {config.router.policy if config.router else 'none'}",
         highlight=False,
     )
@@ -62,7 +68,8 @@ def show(config: ServeConfig, console: Console) -> None:
         sizes = (f"{size // KIB} KiB" for size in (spec.a_to_b_bytes, spec.b_to_a_bytes))
         links.add_row(a.name, b.name, spec.carries, *sizes)
     console.print(links)
-    console.print(f"engine arguments: {' '.join(config.engine.args) or 'none'}", highlight=False)
+    words = " ".join(config.engine.args) or "none"
+    console.print(f"engine arguments: {words}", highlight=False, markup=False)
 
 
 def _process(config: ServeConfig, process: ProcessId) -> dict[str, object]:

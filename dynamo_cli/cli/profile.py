@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from dynamo_cli import cache
+from dynamo_cli.cli import limits
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.errors import ChildFailed, UsageError, error_class
 
@@ -46,7 +47,9 @@ def profile(
     force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
     seconds: Annotated[
         float,
-        typer.Option("--seconds", min=1, help="After which nothing larger is begun."),
+        typer.Option(
+            "--seconds", min=1, max=limits.MAX_SECONDS, help="After which nothing larger is begun."
+        ),
     ] = 30.0,
 ) -> None:
     """Measure a real engine and write a profile of it for the simulated one.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dynamo_cli.cli import traces
+from dynamo_cli.cli import limits, traces
 from dynamo_cli.errors import UsageError
 from dynamo_cli.replay.formats import MAX_BLOCK_SIZE, MAX_TOKENS, Format, TimeUnit
 
@@ -93,6 +93,7 @@ MaxLocal = Annotated[
         "--max-local-prefill-length",
         panel=ENGINES,
         min=0,
+        max=limits.MAX_COUNT,
         metavar="TOKENS",
         help="Longer ones are sent (implies --conditional-disagg).",
     ),
@@ -156,11 +157,25 @@ OutputTokens = Annotated[
 Seed = Annotated[int, _option("--seed", help="Of all dice.")]
 SloTtft = Annotated[
     float | None,
-    _option("--slo-ttft", panel=REPORT, min=0, metavar="MS", help="Goodput: first token."),
+    _option(
+        "--slo-ttft",
+        panel=REPORT,
+        min=0,
+        max=limits.MAX_MILLISECONDS,
+        metavar="MS",
+        help="Goodput: first token.",
+    ),
 ]
 SloItl = Annotated[
     float | None,
-    _option("--slo-itl", panel=REPORT, min=0, metavar="MS", help="Goodput: mean between tokens."),
+    _option(
+        "--slo-itl",
+        panel=REPORT,
+        min=0,
+        max=limits.MAX_MILLISECONDS,
+        metavar="MS",
+        help="Goodput: mean between tokens.",
+    ),
 ]
 AsJson = Annotated[bool, _option("--json", panel=REPORT, help="JSON instead of tables.")]
 AsCsv = Annotated[bool, _option("--csv", panel=REPORT, help="CSV instead of tables.")]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from dynamo_cli.cli import limits
 from dynamo_cli.cli.machine import Machine
-from dynamo_cli.cli.resolve_http import origin_rules
+from dynamo_cli.cli.resolve_http import api_keys, listen_host, origin_rules, otlp_endpoint
 from dynamo_cli.config import (
     BUILT_IN_MODELS,
     DEFAULT_HOST,
@@ -43,7 +43,6 @@ AUTO = "auto"
 NO_ROUTER = "none"
 SEVERAL_WORKERS_POLICY = "least-loaded"
 ROUTERS = (NO_ROUTER, *ROUTER_POLICIES)
-OTLP_TRACES = "/v1/traces"
 LOG_FORMATS = ("text", "json")
 VLLM, MOCK = "vllm", "mock"
 DEFAULT_PROFILE = "gpu-8b"
@@ -173,7 +172,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         raise ResourceError("every GPU is in use by somebody else; --workers 1 tries nevertheless.")
     prefill_devices, devices, worker_gpus = _devices(typed, workers, gpus)
     engines = workers + typed.prefill_workers
-    names = tuple(typed.served_names or (typed.model,))
+    names = _names(typed)
     on_cpu = not machine.gpus
     engine = EngineConfig(
         model=typed.model,
@@ -197,9 +196,9 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         simulation=simulation,
     )
     frontend = FrontendConfig(
-        host=typed.host,
+        host=listen_host(typed.host),
         port=typed.http_port,
-        api_keys=tuple(typed.api_keys),
+        api_keys=api_keys(typed.api_keys),
         max_body_bytes=typed.max_body_bytes,
         max_inflight=typed.max_inflight,
         keepalive_s=typed.keepalive_s,
@@ -214,7 +213,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         admin=_admin(typed),
         access_log=typed.access_log and typed.log_level in ACCESS_LOG_LEVELS,
         log_prompts=typed.log_prompts,
-        otlp_endpoint=_otlp_endpoint(typed.otlp_endpoint) if typed.otlp_endpoint else "",
+        otlp_endpoint=otlp_endpoint(typed.otlp_endpoint) if typed.otlp_endpoint else "",
         placement=_placement(typed) if typed.prefill_workers else None,
         record=str(typed.record or ""),
     )
@@ -338,17 +337,6 @@ def _refuse_what_a_cpu_cannot(typed: Typed) -> None:
             raise UsageError(f"{' '.join(given.words)} needs a GPU, and there is none.")
 
 
-def _otlp_endpoint(url: str) -> str:
-    """Where traces go: below a bare address at the path that OTLP has for them."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(
-            f"--otlp-endpoint is the URL of an OTLP/HTTP receiver, such as "
-            f"http://localhost:4318; not {url!r}."
-        )
-    return url.rstrip("/") + OTLP_TRACES if parts.path in ("", "/") else url
-
-
 def _placement(typed: Typed) -> PlacementRule:
     """A bound on what is prefilled locally implies that there is a condition."""
     length = typed.max_local_prefill_length
@@ -359,10 +347,21 @@ def _placement(typed: Typed) -> PlacementRule:
     )
 
 
+def _names(typed: Typed) -> tuple[str, ...]:
+    """What the API calls the model."""
+    names = tuple(typed.served_names or (typed.model,))
+    if not all(name.strip() for name in names):
+        raise UsageError("--served-model-name is empty; it is what clients write as model.")
+    return names
+
+
 def _count(workers: str) -> int:
-    if not workers.isdecimal() or int(workers) < 1:
-        raise UsageError(f"--workers is a number from 1 on, or {AUTO}; not {workers!r}.")
-    return int(workers)
+    number = int(workers) if workers.isascii() and workers.isdecimal() else 0
+    if not 1 <= number <= limits.MAX_PROCESSES:
+        raise UsageError(
+            f"--workers is a number from 1 to {limits.MAX_PROCESSES}, or {AUTO}; not {workers!r}."
+        )
+    return number
 
 
 def _router(typed: Typed, workers: int) -> RouterConfig | None:

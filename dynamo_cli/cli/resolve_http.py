@@ -1,16 +1,74 @@
-"""From where browsers may use the server, as typed. Pure."""
+"""Where the server listens and who may use it, as typed. Pure."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from dynamo_cli.config import ANY, OriginRules
 from dynamo_cli.errors import UsageError
 
+OTLP_TRACES = "/v1/traces"
+NUMBERS = re.compile(r"[\d.]+")
+
 NULL = "null"
 """The origin of pages without an address."""
+
+
+def listen_host(host: str) -> str:
+    """An address or a name of this machine; whether it is one shows when somebody listens there.
+
+    Raises:
+        UsageError: it can be neither.
+    """
+    bare = host.removeprefix("[").removesuffix("]")
+    if not _is_host(bare):
+        raise UsageError(
+            "--host is an address or a name of this machine, such as 0.0.0.0, without a port "
+            f"(--http-port); not {host!r}."
+        )
+    return bare
+
+
+def _is_host(text: str) -> bool:
+    if ":" in text or NUMBERS.fullmatch(text):
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            return False
+    return bool(text) and "/" not in text and text.isprintable() and not set(text) & set(" *?@[]")
+
+
+def api_keys(keys: Sequence[str]) -> tuple[str, ...]:
+    """Keys that a client can send in a header.
+
+    Raises:
+        UsageError: one that none can; an empty one is mostly a variable that is not set.
+    """
+    for key in keys:
+        if not key:
+            raise UsageError("--api-key is empty; leave it out to let everybody in.")
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise UsageError("--api-key takes ASCII letters, digits and signs, without spaces.")
+    return tuple(keys)
+
+
+def otlp_endpoint(url: str) -> str:
+    """Where traces go: below a bare address at the path that OTLP has for them."""
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port out of range, half an IPv6 address
+        fine = False
+    if not fine:
+        raise UsageError(
+            f"--otlp-endpoint is the URL of an OTLP/HTTP receiver, such as "
+            f"http://localhost:4318; not {url!r}."
+        )
+    return url.rstrip("/") + OTLP_TRACES if parts.path in ("", "/") else url
 
 
 def origin_rules(

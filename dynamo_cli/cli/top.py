@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynamo_cli.cli import limits
 from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.config import DEFAULT_PORT
 from dynamo_cli.errors import PortInUse, UsageError
@@ -48,7 +49,9 @@ def top(
     watch: Annotated[bool, typer.Option("--watch", help="Print a line per interval.")] = False,
     interval_s: Annotated[
         float,
-        typer.Option("--interval", min=0.25, metavar="SECONDS", help="Of --watch."),
+        typer.Option(
+            "--interval", min=0.25, max=limits.MAX_SECONDS, metavar="SECONDS", help="Of --watch."
+        ),
     ] = 1.0,
     web: Annotated[bool, typer.Option("--web", help="Serve the dashboard to browsers.")] = False,
     web_host: Annotated[

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import typer
 
-from dynamo_cli.cli import settings
+from dynamo_cli.cli import limits, settings
 from dynamo_cli.config import DEFAULT_KEEPALIVE_S
 from dynamo_cli.errors import UsageError
 
@@ -42,6 +42,9 @@ def keepalive_s(environment: Mapping[str, str]) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise UsageError(f"{KEEPALIVE} is a number of seconds above 0, not {text!r}.")
+    if not 0 < seconds <= limits.MAX_SECONDS:
+        raise UsageError(
+            f"{KEEPALIVE} is a number of seconds above 0 and at most {limits.MAX_SECONDS:.0f}, "
+            f"not {text!r}."
+        )
     return seconds

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
 from dynamo_cli.loadtest.report import Ratio, Spread, Summary, ratio
@@ -89,11 +90,15 @@ def compare(first: Sequence[Summary], second: Sequence[Summary]) -> Ratios:
 def table(columns: Mapping[str, Summary], title: str = "", ratios: Ratios | None = None) -> Table:
     """A figure per row, a summary per column; `ratios` of the second to the first beside them."""
     grid = Table(
-        title=title or None, title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False
+        title=escape(title) or None,
+        title_justify="left",
+        box=SIMPLE,
+        show_edge=False,
+        pad_edge=False,
     )
     grid.add_column("", no_wrap=True)
     for name in columns:
-        grid.add_column(name, justify="right", overflow="fold")
+        grid.add_column(escape(name), justify="right", overflow="fold")
     if ratios is not None:
         grid.add_column("ratio", justify="right", no_wrap=True)
         grid.add_column("range", justify="right", no_wrap=True)

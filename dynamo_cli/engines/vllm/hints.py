@@ -29,8 +29,26 @@ _SHORT = {
     "--mem-fraction-static": "--gpu-memory-utilization",
     "--speculative-model": "--spec-model",
     "--num-speculative-tokens": "--spec-tokens",
+    "-np": "--max-num-seqs",
+    "--parallel": "--max-num-seqs",
+    "--threads": "--engine-threads",
+    "--num-shard": "--worker-tp",
+    "--max-input-length": "--max-model-len",
+    "--max-input-tokens": "--max-model-len",
+    "--max-total-tokens": "--max-model-len",
+    "--chunked-prefill-size": "--max-num-batched-tokens",
+    "--max-running-requests": "--max-num-seqs",
+    "--max-concurrent-requests": "--max-num-seqs, or --max-inflight",
+    "--disable-radix-cache": "--no-enable-prefix-caching",
+    "--cuda-memory-fraction": "--gpu-memory-utilization",
+    "--verbose": "--log-level debug",
+    "--prefill": "--prefill-workers",
+    "--help-all": "--help",
 }
 """Names that are usual elsewhere, and ours."""
+
+_ALL_LAYERS = "All layers are on the GPU; --cpu-offload-gb keeps some weights in the CPU's memory"
+_NO_MAP = "Weights are in the engine's memory in any case; leave it out"
 
 _GONE = {
     "--task": "vLLM sees from the model what it is for; --runner and --convert override that",
@@ -44,6 +62,14 @@ _GONE = {
     "--rope-theta": "It is --hf-overrides '{\"rope_parameters\": ...}' now",
     "--num-scheduler-steps": "vLLM has no such steps any more; leave it out",
     "--use-v2-block-manager": "There is no other one any more; leave it out",
+    "-ngl": _ALL_LAYERS,
+    "--n-gpu-layers": _ALL_LAYERS,
+    "--gpu-layers": _ALL_LAYERS,
+    "--flash-attn": "vLLM chooses; --attention-backend overrides it",
+    "-fa": "vLLM chooses; --attention-backend overrides it",
+    "--mlock": _NO_MAP,
+    "--no-mmap": _NO_MAP,
+    "--n-predict": "Clients say it, with max_tokens",
     "--enable-metrics": "Metrics are always there, at /metrics",
 }
 """Names that vLLM once had or others have, and what to do without them."""
@@ -60,6 +86,8 @@ def for_unknown(name: str, known: Sequence[str]) -> str:
         return f" {why}."
     if meant := _SHORT.get(name) or _opposite(name, known):
         return f" Did you mean {meant}?"
+    if name in known:
+        return " It stands behind a lone --, where there are no options."
     # A name that says the opposite is near in letters and far in meaning.
     alike = [other for other in known if _says_no(other) == _says_no(name)]
     near = difflib.get_close_matches(name, alike, n=1)

@@ -1,0 +1,17 @@
+"""The most that a number of an option can be: beyond it is a slip, not a wish. Pure."""
+
+from __future__ import annotations
+
+MAX_PROCESSES = 1024
+"""Workers, prefill workers, processors, ranks of an engine: each is at least one process."""
+
+MAX_THREADS = 4096
+MAX_SECONDS = 7 * 86_400.0
+MAX_MILLISECONDS = MAX_SECONDS * 1000
+MAX_FACTOR = 1e6
+"""Of speeds and weights; infinite ones make sums that are no numbers."""
+
+MAX_COUNT = 10**9
+"""Requests, jobs, tokens."""
+
+MAX_BYTES = 1 << 40

@@ -1,0 +1,105 @@
+"""Numbers without bound, and words that cannot be what their option takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynamo_cli.cli import app, plan
+from dynamo_cli.cli.machine import Machine
+from dynamo_cli.cli.resolve import resolve
+from dynamo_cli.config import ServeConfig
+from dynamo_cli.errors import UsageError
+from dynamo_cli.units import MIB
+from tests.cli.test_command import command
+
+CPU = Machine(cores=2, available_bytes=8192 * MIB)
+HUGE = "9" * 30
+
+
+def planned(*args: str) -> ServeConfig:
+    return resolve(app.typed_of(app.parse(args)), CPU)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        f"--workers {HUGE}",
+        "--workers 100000",
+        "--workers \u0661",
+        "--drain-timeout inf",
+        "--drain-timeout nan",
+        "--drain-timeout 1e300",
+        "--prefill-workers 1 --prefill-alarm inf",
+        "--engine mock --speedup inf",
+        "--engine mock --speedup 1e308",
+        "--router kv --kv-temperature inf",
+        "--router kv --kv-overlap-weight inf",
+        "--processors 100000",
+        "--worker-tp 100000",
+        f"--engine-threads {HUGE}",
+        f"--max-body-bytes {HUGE}",
+        f"--max-inflight {HUGE}",
+        f"--prefill-workers {HUGE}",
+        f"--prefill-workers 1 --prefill-tp {HUGE}",
+        f"--prefill-workers 1 --kv-arena-bytes {HUGE}",
+        f"--prefill-workers 1 --max-local-prefill-length {HUGE}",
+        f"--prefill-workers 1 --max-prefill-queue-size {HUGE}",
+        f"--block-size {HUGE}",
+        "--host 256.1.1.1",
+        "--host localhost:8000",
+        "--host http://localhost",
+        "--host ::zz",
+        "--host=",
+        "--api-key=",
+        "--api-key ключ",
+        "--served-model-name=",
+        "--otlp-endpoint http://[::1",
+        "--otlp-endpoint http://localhost:99999",
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made_of_it(args: str) -> None:
+    with pytest.raises((UsageError, app.typer.TyperException)) as caught:
+        planned("--model", "tiny", *args.split(" "))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("bench", "localhost:1", "--timeout", "inf"), "--timeout"),
+        (("bench", "localhost:1", "--duration", "inf"), "--duration"),
+        (("bench", "localhost:1", "--concurrency", HUGE), "--concurrency"),
+        (("bench", "localhost:1", "--user-tokens", f"1:{HUGE}"), "--user-tokens"),
+        (("replay", "x", "--slo-ttft", "inf"), "--slo-ttft"),
+        (("top", "--watch", "--interval", "inf"), "--interval"),
+        (("profile", "--model", "tiny", "--seconds", "inf"), "--seconds"),
+    ],
+)
+def test_other_commands_have_bounds_too(words: tuple[str, ...], says: str) -> None:
+    done = command(*words)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1", "[::1]", "fe80::1%eth0", "my-host.lan"])
+def test_addresses_and_names_pass(host: str) -> None:
+    assert planned("--model", "tiny", "--host", host).frontend.host == host.strip("[]")
+
+
+def test_an_address_with_colons_has_brackets_in_a_url() -> None:
+    shown = plan.plan_of(planned("--model", "tiny", "--host", "::1"))
+    assert shown["url"] == "http://[::1]:8181/v1"
+
+
+def test_options_may_have_underscores_as_in_vllm() -> None:
+    config = planned("--model", "tiny", "--served_model_name", "a_b", "--http_port=81")
+    assert config.frontend.served_names == ("a_b",)
+    assert config.frontend.port == 81
+    assert "--served-model-name" not in config.engine.args
+
+
+def test_brackets_in_names_are_no_markup() -> None:
+    done = command("--model", "[/x]", "--served-model-name", "[red]y", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "[/x] as [red]y on" in done.stdout
