@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dynamo_cli.errors import ResourceError
@@ -16,6 +17,8 @@ SHARED_MEMORY = "/dev/shm"
 HUB = "huggingface"
 MODELS = "models"
 OWN = "dynamo-llm"
+PRIVATE = "dynamo-llm-caches-"
+"""Beginning of the names of private folders."""
 
 
 def cache_root() -> Path:
@@ -65,7 +68,15 @@ def _home() -> Path | None:
         home = Path.home()
     except RuntimeError:
         return None
-    return home if home.is_dir() else None
+    return home if _is_folder(home) else None
+
+
+def _is_folder(path: Path) -> bool:
+    """False too where this user may not even look."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _writable(folder: Path) -> bool:
@@ -81,16 +92,49 @@ def _writable(folder: Path) -> bool:
 
 
 def _private(stack: ExitStack) -> Path:
+    for folder in abandoned():
+        shutil.rmtree(folder, ignore_errors=True)
     for place in (None, SHARED_MEMORY):
         try:
-            folder = tempfile.mkdtemp(prefix="dynamo-llm-", dir=place)
+            folder, lock = _locked_folder(place)
         except OSError:
             continue
+        stack.callback(os.close, lock)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
+        return folder
     raise ResourceError(
         "no folder can be written, not even a temporary one: set XDG_CACHE_HOME to one that can."
     )
+
+
+def _locked_folder(place: str | None) -> tuple[Path, int]:
+    """A new one, and the descriptor whose lock says that its owner lives.
+
+    Raises:
+        OSError: there can be none.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PRIVATE, dir=place))
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # somebody took it for abandoned, before it had its lock
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, lock
+        os.close(lock)
+
+
+def abandoned() -> Iterator[Path]:
+    """Private folders of this user whose owner was killed; each is locked while it is yielded."""
+    for place in dict.fromkeys((tempfile.gettempdir(), SHARED_MEMORY)):
+        for folder in sorted(Path(place).glob(f"{PRIVATE}*")):
+            with suppress(OSError), ExitStack() as stack:  # it is gone, another's, or in use
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                stack.callback(os.close, lock)
+                if os.fstat(lock).st_uid == os.geteuid():
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    yield folder
 
 
 def _move(base: Path) -> None:
@@ -98,7 +142,7 @@ def _move(base: Path) -> None:
     former = cache_root() / MODELS
     hub = Path(os.environ.get("XDG_CACHE_HOME") or former.parents[1]) / HUB
     os.environ["XDG_CACHE_HOME"] = str(base)
-    if hub.is_dir():
+    if _is_folder(hub):
         os.environ.setdefault("HF_HOME", str(hub))
     models = base / OWN / MODELS
     models.mkdir(parents=True, exist_ok=True)

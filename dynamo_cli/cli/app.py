@@ -133,7 +133,7 @@ def serve(
     Every other option goes to vLLM's engine: [b]--max-num-seqs 64[/b], [b]--dtype=float32[/b] ...
     """
     typed = typed_of(context)  # whatever is misspelt, --model too, is told first
-    if not model:
+    if not model.strip():
         raise UsageError("--model is missing; --model demo is a good first try.")
     if as_json and not dry_run:
         raise UsageError("--json belongs to --dry-run.")

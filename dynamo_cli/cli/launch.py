@@ -12,7 +12,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from dynamo_cli import cache
-from dynamo_cli.cli import plan, preflight
+from dynamo_cli.cli import plan, ports, preflight
 from dynamo_cli.cli.machine import read_machine
 from dynamo_cli.cli.resolve import Typed, resolve, warnings
 from dynamo_cli.cli.terminal import is_interactive
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 AUTO, DASHBOARD, NONE = "auto", "dashboard", "none"
 JSON = "json"
+OTHER_PORT = "Choose another address with --host or another port with --http-port."
 
 
 def show_plan(typed: Typed, *, as_json: bool) -> None:
@@ -62,6 +63,7 @@ def _serve(typed: Typed, ui: str, moved: str) -> int:
         plain.notice("WARNING", warning)
     try:
         preflight.check(typed, ask_hub=True)
+        ports.check(config.frontend.host, config.frontend.port, OTHER_PORT)
         config = _with_model(config, plain, bars=dashboard)
         return _serve_below_dashboard(config, plain) if dashboard else supervisor.run(config, plain)
     except DynamoError as error:

@@ -48,7 +48,10 @@ def profile(
     seconds: Annotated[
         float,
         typer.Option(
-            "--seconds", min=1, max=limits.MAX_SECONDS, help="After which nothing larger is begun."
+            "--seconds",
+            min=1,
+            callback=limits.at_most(limits.MAX_SECONDS),
+            help="After which nothing larger is begun.",
         ),
     ] = 30.0,
 ) -> None:
@@ -74,6 +77,8 @@ def _profile_engine(args: list[str], output: Path | None, seconds: float, *, for
     file = output or Path(f"{Path(config.model).name}.json")
     if file.exists() and not force:
         raise UsageError(f"{file} is there already; --force overwrites it, --output names another.")
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"--output {file}: there is no folder {file.parent}.")
     with Console(stderr=True).status("starting") as status:
         measured = _measure(Plan(config, seconds), lambda what: status.update(f"measuring: {what}"))
     times = fit.fit(measured.runs)

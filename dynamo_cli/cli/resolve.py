@@ -350,7 +350,7 @@ def _placement(typed: Typed) -> PlacementRule:
 def _names(typed: Typed) -> tuple[str, ...]:
     """What the API calls the model."""
     names = tuple(typed.served_names or (typed.model,))
-    if not all(name.strip() for name in names):
+    if typed.served_names and not all(name.strip() for name in names):
         raise UsageError("--served-model-name is empty; it is what clients write as model.")
     return names
 

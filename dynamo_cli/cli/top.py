@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import socket
 import sys
 import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
-from dynamo_cli.cli import limits
+from dynamo_cli.cli import limits, ports
 from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.config import DEFAULT_PORT
-from dynamo_cli.errors import PortInUse, UsageError
+from dynamo_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from dynamo_cli.dashboard.client import Client
@@ -50,7 +50,11 @@ def top(
     interval_s: Annotated[
         float,
         typer.Option(
-            "--interval", min=0.25, max=limits.MAX_SECONDS, metavar="SECONDS", help="Of --watch."
+            "--interval",
+            min=0.25,
+            callback=limits.at_most(limits.MAX_SECONDS),
+            metavar="SECONDS",
+            help="Of --watch.",
         ),
     ] = 1.0,
     web: Annotated[bool, typer.Option("--web", help="Serve the dashboard to browsers.")] = False,
@@ -91,7 +95,12 @@ def top(
 def _address(url: str) -> str:
     """With a scheme and without a path; ``host:port`` will do."""
     url = url if "://" in url else f"http://{url}"
-    if not url.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        fine = False
+    if not fine:
         raise UsageError(f"--url is the address of a server like {DEFAULT_URL}, not {url!r}.")
     return url.rstrip("/").removesuffix("/v1")
 
@@ -140,18 +149,8 @@ def _serve_browsers(url: str, key: str, host: str, port: int, hosts: tuple[str, 
 
     from dynamo_cli.dashboard.web import WebDashboard  # noqa: PLC0415
 
-    _check_port(host, port)
+    ports.check(host, port, "Choose another with --web-host or --web-port.")
     # Not in its arguments, where everybody on this machine could read it.
     os.environ[API_KEY_VARIABLE] = key
     command = shlex.join([sys.executable, "-c", MAIN, "top", "--url", url])
     WebDashboard(command, host, port, hosts, Console(stderr=True)).serve()
-
-
-def _check_port(host: str, port: int) -> None:
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise PortInUse(
-            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}. "
-            "Choose another with --web-host or --web-port."
-        ) from error

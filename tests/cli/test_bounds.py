@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from dynamo_cli.cli import app, plan
@@ -103,3 +105,18 @@ def test_brackets_in_names_are_no_markup() -> None:
     done = command("--model", "[/x]", "--served-model-name", "[red]y", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "[/x] as [red]y on" in done.stdout
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = command("--model", "tiny", "--engine", "mock", "--http-port", port)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1  # no process has said that it starts
+    assert f"cannot listen on 127.0.0.1:{port}: address already in use" in done.stderr
+
+
+def test_a_profile_that_cannot_be_written_is_told_before_it_is_measured() -> None:
+    done = command("profile", "--model", "tiny", "--output", "/nope/x.json")
+    assert done.returncode == 2
+    assert "there is no folder /nope" in done.stderr.splitlines()[-1]

@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -103,6 +104,26 @@ def test_models_that_can_only_be_read_stay_of_use(
     assert not list(place.iterdir())
 
 
+def test_a_home_of_somebody_else_is_none(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``docker run --user`` leaves HOME=/root, where that user may not even look."""
+    real = Path.is_dir
+
+    def is_dir(path: Path) -> bool:
+        if path.is_relative_to(tmp_path / "home"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "home" / variable))
+    monkeypatch.setattr(cache, "_writable", lambda folder: False)
+    with cache.usable() as moved:
+        assert str(place) in moved
+        assert os.environ["HOME"] == os.environ["XDG_CACHE_HOME"]
+
+
 def test_users_without_a_name_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
@@ -123,6 +144,29 @@ def test_where_nothing_can_be_written_is_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cache, "SHARED_MEMORY", NOWHERE)
     with pytest.raises(ResourceError, match="set XDG_CACHE_HOME"), cache.usable():
         pass
+
+
+def test_the_private_folder_of_a_server_that_was_killed_goes_with_the_next(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", NOWHERE)
+    code = (
+        "import os, signal, sys, tempfile\n"
+        "from dynamo_cli import cache\n"
+        "tempfile.tempdir = sys.argv[1]\n"
+        "with cache.usable():\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(place)], check=False)
+    (left,) = place.iterdir()
+    assert list(cache.abandoned()) == [left]
+    with cache.usable():
+        (private,) = place.iterdir()
+        assert private != left
+        assert not list(cache.abandoned())
+        with cache.usable():
+            assert private.exists()
+    assert not list(place.iterdir())
 
 
 class Nobody(Server):

@@ -148,6 +148,9 @@ def test_keys_come_from_the_environment_too() -> None:
     [
         (("--once", "--json"), "choose one of --once, --json, --watch and --web", 2),
         (("--url", "ftp://h"), "--url is the address of a server like http://localhost:8181", 2),
+        (("--url", "foo:bar"), "--url is the address of a server", 2),
+        (("--url", ""), "--url is the address of a server", 2),
+        (("--url", "http://[::1"), "--url is the address of a server", 2),
         (("--interval", "0.1"), "Invalid value for '--interval'", 2),
         ((), "top needs a terminal; without one use --once, --json or --watch", 2),
         (("--once", "--url", "127.0.0.1:1"), "no server at http://127.0.0.1:1: connection", 1),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.cli import app, doctor
+from dynamo_cli.cli import app, doctor, ports
 from dynamo_cli.cli.health import gather
 from dynamo_cli.cli.health.facts import (
     Facts,
@@ -180,6 +180,7 @@ FAIL, WARN = Level.FAIL, Level.WARN
             *(WARN, "leftovers", "process 7", "kill 7"),
         ),
         ({"leftovers": ("/c/x.work",)}, WARN, "leftovers", "half a model", "rm -r /c/x.work"),
+        ({"leftovers": ("/tmp/x-y",)}, WARN, "leftovers", "server kept that was", "rm -r /tmp/x-y"),
         (
             {"plan": None, "plan_problem": "--workers is a number"},
             *(FAIL, "options", "--workers is a number", "--help"),
@@ -376,9 +377,9 @@ def test_a_taken_port_is_a_problem() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert "in use" in gather._port_problem("127.0.0.1", taken.getsockname()[1])
-    assert gather._port_problem("127.0.0.1", 0) == ""
-    assert gather._port_problem("not a host", 0) != ""
+        assert "in use" in ports.problem("127.0.0.1", taken.getsockname()[1])
+    assert ports.problem("127.0.0.1", 0) == ""
+    assert ports.problem("not a host", 0) != ""
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ import msgspec
 import typer
 
 from dynamo_cli import cache
-from dynamo_cli.cli import app, preflight, settings
+from dynamo_cli.cli import app, ports, preflight, settings
 from dynamo_cli.cli.health.facts import (
     Facts,
     ModelFiles,
@@ -86,9 +85,9 @@ def _gather(context: typer.Context, moved: str) -> Facts:
         compiler=any(shutil.which(name) for name in ("g++", "clang++", "c++")),
         host=host,
         port=port,
-        port_problem=_port_problem(host, port),
+        port_problem=ports.problem(host, port),
         orphans=tuple(_orphans()),
-        leftovers=tuple(_leftovers()),
+        leftovers=(*_leftovers(), *map(str, cache.abandoned())),
         plan=plan,
         plan_problem=plan_problem,
         engine_options=_engine_options(context),
@@ -193,17 +192,6 @@ def _free_bytes(folder: str) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
-
-
-def _port_problem(host: str, port: int) -> str:
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
 
 
 def _orphans() -> Iterator[Orphan]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from dynamo_cli.cli.health.facts import Facts, Place, Step
 from dynamo_cli.cli.health.needs import Needs, needs_of, shape_of
@@ -300,7 +301,8 @@ def stale(facts: Facts) -> Iterator[Finding]:
             f"kill {orphan.pid}",
         )
     for folder in facts.leftovers:
-        yield _warn("leftovers", f"{folder} is half a model", f"rm -r {folder}")
+        what = "half a model" if Path(folder).suffix else "what a server kept that was killed"
+        yield _warn("leftovers", f"{folder} is {what}", f"rm -r {folder}")
     if not facts.orphans and not facts.leftovers:
         yield _ok("leftovers", "none")
 
