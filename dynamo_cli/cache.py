@@ -101,6 +101,8 @@ def _private(stack: ExitStack) -> Path:
             continue
         stack.callback(os.close, lock)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        if place is not None:  # there is none for temporary files, which libraries write too
+            os.environ["TMPDIR"] = str(folder)
         return folder
     raise ResourceError(
         "no folder can be written, not even a temporary one: set XDG_CACHE_HOME to one that can."
@@ -127,8 +129,11 @@ def _locked_folder(place: str | None) -> tuple[Path, int]:
 
 def abandoned() -> Iterator[Path]:
     """Private folders of this user whose owner was killed; each is locked while it is yielded."""
-    for place in dict.fromkeys((tempfile.gettempdir(), SHARED_MEMORY)):
-        for folder in sorted(Path(place).glob(f"{PRIVATE}*")):
+    places = [SHARED_MEMORY]
+    with suppress(FileNotFoundError):  # there is no folder for temporary files
+        places.append(tempfile.gettempdir())
+    for place in map(Path, dict.fromkeys(places)):
+        for folder in sorted(place.glob(f"{PRIVATE}*")):
             with suppress(OSError), ExitStack() as stack:  # it is gone, another's, or in use
                 lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
                 stack.callback(os.close, lock)

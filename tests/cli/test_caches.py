@@ -139,6 +139,22 @@ def test_users_without_a_name_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "USER" not in os.environ
 
 
+def test_without_a_temporary_folder_shared_memory_is_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A root that can only be read, with nothing mounted on /tmp."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [NOWHERE])
+    monkeypatch.setattr(cache, "SHARED_MEMORY", str(place))
+    before = dict(os.environ)
+    with cache.usable() as moved:
+        (private,) = place.iterdir()
+        assert str(private) in moved
+        assert os.environ["TMPDIR"] == str(private)
+    assert not list(place.iterdir())
+    assert os.environ == before
+
+
 def test_where_nothing_can_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", NOWHERE)
     monkeypatch.setattr(cache, "SHARED_MEMORY", NOWHERE)

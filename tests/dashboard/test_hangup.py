@@ -16,7 +16,16 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from dynamo_cli.dashboard.hangup import EXIT_CODE
-from tests.support.server import COMMAND, SMALL, Server, alive, children_of, free_port, wait_until
+from tests.support.server import (
+    COMMAND,
+    SMALL,
+    Server,
+    alive,
+    children_of,
+    die_with_the_test,
+    free_port,
+    wait_until,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -49,7 +58,12 @@ class Line:
 def on(line: Line, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     ends = line.theirs
     process = subprocess.Popen(
-        command, stdin=ends, stdout=ends, stderr=ends, start_new_session=True
+        command,
+        stdin=ends,
+        stdout=ends,
+        stderr=ends,
+        start_new_session=True,
+        preexec_fn=die_with_the_test,  # noqa: PLW1509 - it only makes a system call
     )
     os.close(ends)
     try:

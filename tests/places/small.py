@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.server import alive, children_of, wait_until
+from tests.support.server import alive, children_of, die_with_the_test, wait_until
 
 COMMAND = (sys.executable, "-m", "tests.support.tree")
 START_S, BACK_S, STOP_S = 60.0, 30.0, 20.0
@@ -63,7 +63,12 @@ class Tree:
 @contextmanager
 def tree(*words: str, **options: Any) -> Iterator[Tree]:
     """Start it, with options of `subprocess.Popen`, in a group of its own."""
-    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "start_new_session": True}
+    given = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.DEVNULL,
+        "start_new_session": True,
+        "preexec_fn": die_with_the_test,
+    }
     process = subprocess.Popen([*COMMAND, *words], **(given | options))
     try:
         yield Tree(process)

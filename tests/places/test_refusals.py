@@ -12,7 +12,7 @@ from tests.places.small import COMMAND, Tree
 from tests.support.refuse import CALLS
 from tests.support.requests import complete
 from tests.support.server import COMMAND as DYNAMO
-from tests.support.server import Server
+from tests.support.server import Server, die_with_the_test
 
 REFUSE = (sys.executable, "-m", "tests.support.refuse")
 TOLD = {
@@ -29,6 +29,7 @@ def refused(call: str, code: str = "EPERM") -> str:
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=die_with_the_test,  # noqa: PLW1509 - it only makes a system call
     )
     try:
         running = Tree(process)

@@ -13,7 +13,7 @@ import pytest
 from tests.places.small import COMMAND as SMALL
 from tests.places.small import Tree
 from tests.support.requests import complete
-from tests.support.server import COMMAND, Server
+from tests.support.server import COMMAND, Server, die_with_the_test
 
 ROOT = Path(__file__).parents[2]
 DRY = ("--model", "tiny", "--engine", "mock", "--workers", "2", "--dry-run")
@@ -76,6 +76,7 @@ def test_children_get_no_descriptor_of_a_stream(closed: str) -> None:
         ["bash", "-c", f'exec "$@" {closed}', "-", *SMALL],
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=die_with_the_test,  # noqa: PLW1509 - it only makes a system call
     )
     try:
         running = Tree(process)

@@ -25,6 +25,7 @@ SHARED_S = 15.0
 """Within which the names that other tests leave are gone."""
 
 PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 NOBODY: Any = {"processes": []}
 
@@ -143,7 +144,7 @@ class Server:
                 stderr=log,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_die_with_the_test,  # noqa: PLW1509 - no threads in the tests' process
+                preexec_fn=die_with_the_test,  # noqa: PLW1509 - no threads in the tests' process
             )
         if self._ready:
             try:
@@ -275,5 +276,6 @@ def _content(body: bytes) -> Any:
         return body.decode()
 
 
-def _die_with_the_test() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_the_test() -> None:
+    """For ``preexec_fn``: who is killed while a test runs leaves no process behind."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
