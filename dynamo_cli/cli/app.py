@@ -173,7 +173,7 @@ def run() -> NoReturn:
     signal.signal(signal.SIGTERM, _on_sigterm)
     terminal.settle()
     if terminal.leave_lost_folder():
-        terminal.say_last(f"{PROGRAM}: the working directory is gone: relative paths begin at /")
+        terminal.say(f"{PROGRAM}: the working directory is gone: relative paths begin at /")
     args = sys.argv[1:]
     try:
         if args and not args[0].startswith("-"):
@@ -230,5 +230,5 @@ def _cannot_write(error: OSError) -> NoReturn:
 
 def _fail(message: str, code: int) -> NoReturn:
     if message:  # none after the help that a group without a command shows
-        terminal.say_last(f"{PROGRAM}: error: {' '.join(message.split())}")
+        terminal.say(f"{PROGRAM}: error: {' '.join(message.split())}")
     sys.exit(code)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dynamo_cli.cli import limits, traces
+from dynamo_cli.cli import limits, terminal, traces
 from dynamo_cli.errors import ServerFailed, UsageError
 from dynamo_cli.replay.formats import MAX_BLOCK_SIZE, Format, TimeUnit
 
@@ -426,4 +426,4 @@ def _show(measured: Bench, slo: Slo, seed: str, *, as_json: bool, as_csv: bool) 
         typer.echo(f"--seed {seed} says the same again")
     if not as_json:
         for remark in remarks:
-            typer.echo(remark, err=True)
+            terminal.say(remark)

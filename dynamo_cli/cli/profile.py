@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from dynamo_cli import cache
-from dynamo_cli.cli import limits
+from dynamo_cli.cli import limits, terminal
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.errors import ChildFailed, UsageError, error_class
 
@@ -62,7 +62,7 @@ def profile(
     """
     with cache.usable() as moved:
         if moved:
-            typer.echo(moved, err=True)
+            terminal.say(moved)
         _profile_engine(context.args, output, seconds, force=force)
 
 

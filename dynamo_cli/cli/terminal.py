@@ -52,8 +52,8 @@ def _nothing(descriptor: int, mode: str) -> IO[str]:
     return os.fdopen(opened, mode, encoding="utf-8")
 
 
-def say_last(text: str) -> None:
-    """A last line on standard error; who does not read it does not hold up the end."""
+def say(text: str) -> None:
+    """A line on standard error; who does not read it, and a full disk, hold up nothing."""
     outlet = Outlet(sys.stderr, lambda _: "")
     outlet.write(text + "\n")
     outlet.close()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dynamo_cli.cli import terminal
+
 if TYPE_CHECKING:
     from dynamo_cli.replay.trace import Trace
 
@@ -30,4 +32,4 @@ def time_unit(panel: str) -> Any:
 
 def tell(trace: Trace) -> None:
     """How it was read, on standard error."""
-    typer.echo(trace.note, err=True)
+    terminal.say(trace.note)

@@ -106,3 +106,11 @@ def test_a_server_starts_in_a_folder_that_is_gone_without_input_and_in_latin_1()
 
     with Strange("--engine", "mock", environment=LATIN) as server:
         assert complete(server)[0] == 200
+
+
+def test_remarks_that_cannot_be_written_keep_nobody_from_the_answer(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text('{"timestamp":0,"input_length":512,"output_length":2,"hash_ids":[1]}\n' * 9)
+    done = shell('"$@" 2>/dev/full', COMMAND, "replay", str(trace), "--json")
+    assert done.returncode == 0
+    assert b"verdict" in done.stdout
