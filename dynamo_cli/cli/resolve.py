@@ -60,6 +60,9 @@ KV_SHARE = 0.4
 KV_MOST_BYTES, KV_LEAST_BYTES = 4096 * MIB, 64 * MIB
 """Bounds on what this gives to one of them."""
 
+CACHE_SIZES = ("--kv-cache-memory-bytes", "--num-gpu-blocks-override")
+"""What vLLM makes of none of them is told after the weights are loaded, as a lack of memory."""
+
 COMPILING = (
     "--enforce-eager",
     "--no-enforce-eager",
@@ -324,6 +327,11 @@ def _check_sizes(typed: Typed) -> None:
     if typed.max_model_len is not None:
         flag = "--max-model-len"
         values.check(flag, typed.max_model_len, options.known()[flag])
+    for given in options.parse(typed.engine_args):
+        if given.name in CACHE_SIZES and (
+            given.values[0].startswith("-") or given.values[0] == "0"
+        ):
+            raise UsageError(f"{given.name} must be above 0; not {given.values[0]}.")
 
 
 def _refuse_what_a_cpu_cannot(typed: Typed) -> None:
