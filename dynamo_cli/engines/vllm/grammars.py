@@ -6,6 +6,7 @@ compiles all of them with the backend of the first. What that one refuses ends w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,9 @@ from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.errors import DynamoError, InvalidRequest
 
 REFUSED = "the grammar or schema cannot be compiled: {}"
+
+_ORIGIN = re.compile(r"(\w+: )?\[[\d:]+\] \S+:\d+: ")
+"""What xgrammar puts before its reason: the time, and the line of its own source."""
 
 
 class Grammars:
@@ -39,7 +43,7 @@ class Grammars:
         # Whatever a backend raises is about this grammar; vLLM fails the request for it.
         except Exception as error:
             if request.request_id in self._clients:
-                self._reasons[request.request_id] = refusals.reason(error)
+                self._reasons[request.request_id] = _ORIGIN.sub("", refusals.reason(error))
             raise
 
     def forget(self, request_ids: Iterable[str]) -> None:
