@@ -49,7 +49,8 @@ class Driver:
         self.naps = 0
         executor = self.engine._core.model_executor
         self.sample, executor.sample_tokens = executor.sample_tokens, self.sampled
-        self.engine._transfers.wait = self.nap
+        transfers: Any = type(self.engine._transfers)
+        transfers.wait = lambda _, limit_s: self.nap(limit_s)
 
     def nap(self, limit_s: float) -> None:
         self.naps += 1

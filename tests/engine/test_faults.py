@@ -10,7 +10,7 @@ import pytest
 
 from dynamo_cli.models import catalog
 
-FAILED = "the engine failed while it ran this request: "
+FAILED = "the engine failed while it ran this request: RuntimeError: "
 
 
 @pytest.mark.engine
