@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.loading import alone_on
+from dynamo_cli.errors import DynamoError
 from dynamo_cli.kv.holdings import Held
 from dynamo_cli.messages import (
     AddRequest,
@@ -90,8 +91,8 @@ class Engine(Protocol):
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
         """Run one step of the whole batch; yields (processor, outputs of its requests)."""
 
-    def take_failed(self) -> list[tuple[int, str, str]]:
-        """Requests for which a step failed since the last call: processor, id, and why.
+    def take_failed(self) -> list[tuple[int, str, DynamoError]]:
+        """Requests that alone failed since the last call: processor, id, and why.
 
         Nothing of them is held any more.
         """

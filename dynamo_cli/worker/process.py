@@ -11,7 +11,7 @@ import msgspec
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.engines import seam
 from dynamo_cli.engines.vllm.environment import select_devices
-from dynamo_cli.errors import InternalError, InvalidRequest, Unavailable
+from dynamo_cli.errors import InvalidRequest, Unavailable
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
@@ -43,9 +43,6 @@ from dynamo_cli.worker.publisher import ROUTER, Publisher
 FRONTEND = ProcessId(Role.FRONTEND)
 SERVED = (Role.PROCESSOR, Role.ROUTER, Role.FRONTEND)
 """Who waits for the engine to be up."""
-
-FAILED = "the engine failed while it ran this request: {}"
-FAILED_STATUS = InternalError.http_status
 
 AWAY_TICK_S = 0.5
 STATS_INTERVAL_S = 0.25
@@ -118,8 +115,8 @@ class Worker:
         for client, output in outputs:
             if not self._switchboard.send(ProcessId(Role.PROCESSOR, client), output):
                 self._lose(ProcessId(Role.PROCESSOR, client))
-        for client, request_id, why in self._engine.take_failed():
-            failed = RequestRefused(request_id, FAILED.format(why), FAILED_STATUS)
+        for client, request_id, error in self._engine.take_failed():
+            failed = RequestRefused(request_id, error.message, error.http_status)
             self._switchboard.owe(ProcessId(Role.PROCESSOR, client), failed)
             if self._disagg is not None:
                 self._disagg.abort([request_id])  # its siblings go on

@@ -49,7 +49,8 @@ class Driver:
         self.naps = 0
         executor = self.engine._core.model_executor
         self.sample, executor.sample_tokens = executor.sample_tokens, self.sampled
-        self.engine._transfers.wait = self.nap
+        transfers: Any = type(self.engine._transfers)
+        transfers.wait = lambda _, limit_s: self.nap(limit_s)
 
     def nap(self, limit_s: float) -> None:
         self.naps += 1
@@ -59,8 +60,9 @@ class Driver:
             raise RuntimeError(self.errors.pop())
         return self.sample(*args, **more)
 
-    def add(self, name: str, tokens: int = 40) -> None:
+    def add(self, name: str, tokens: int = 40, grammar: str = "") -> None:
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
         from vllm.v1.engine import EngineCoreRequest
 
         request = EngineCoreRequest(
@@ -74,6 +76,10 @@ class Driver:
             cache_salt=None,
             data_parallel_rank=None,
         )
+        if grammar:
+            chosen = StructuredOutputsParams(grammar=grammar)
+            chosen._backend = "xgrammar"
+            request.sampling_params.structured_outputs = chosen
         frames = [bytes(frame) for frame in self.encoder.encode(request)]
         self.engine.add(0, AddRequest(request.request_id, b"", frames))
 
@@ -99,13 +105,28 @@ class Driver:
         result["named"] = {
             after: self.answers(NAMES, "cannot sample for b-request", after) for after in (0, 5, 35)
         }
-        result["failed"] = self.engine.take_failed()
+        result["failed"] = self.failed()
         result["alone"] = self.answers(("a",), "no name in it")
-        result["failed alone"] = self.engine.take_failed()
+        result["failed alone"] = self.failed()
+        result["grammar"] = self.answers_with_grammar()
+        result["failed grammar"] = self.failed()
         result["after"] = self.answers(NAMES)
         result["twice"] = self.twice()
         result["unnamed"] = self.unnamed()
         return result
+
+    def failed(self) -> list[tuple[int, str, int, str]]:
+        failed = self.engine.take_failed()
+        return [(client, name, error.http_status, error.message) for client, name, error in failed]
+
+    def answers_with_grammar(self) -> dict[str, list[int]]:
+        """One whose grammar only the engine finds wrong, beside another."""
+        answers: dict[str, list[int]] = {}
+        self.add("a")
+        self.add("b", grammar="root ::= ")
+        while self.engine.has_work():
+            self.step(answers)
+        return answers
 
     def twice(self) -> str:
         """The same id again is refused, and the first one goes on."""

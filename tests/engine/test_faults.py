@@ -10,6 +10,8 @@ import pytest
 
 from dynamo_cli.models import catalog
 
+FAILED = "the engine failed while it ran this request: RuntimeError: "
+
 
 @pytest.mark.engine
 def test_a_step_that_fails_for_one_request_fails_that_one() -> None:
@@ -29,9 +31,14 @@ def test_a_step_that_fails_for_one_request_fails_that_one() -> None:
     for after, answers in result["named"].items():
         assert {name: answers[name] for name in "ac"} == {name: plain[name] for name in "ac"}, after
         assert answers.get("b", []) == plain["b"][: int(after)]
-    assert result["failed"] == [[0, "b-request", "cannot sample for b-request"]] * 3
+    assert result["failed"] == [[0, "b-request", 500, f"{FAILED}cannot sample for b-request"]] * 3
     assert result["alone"] == {}
-    assert result["failed alone"] == [[0, "a-request", "no name in it"]]
+    assert result["failed alone"] == [[0, "a-request", 500, f"{FAILED}no name in it"]]
+    assert result["grammar"] == {"a": plain["a"]}
+    ((client, request_id, status, why),) = result["failed grammar"]
+    assert (client, request_id, status) == (0, "b-request", 400)
+    assert why.startswith("the grammar or schema cannot be compiled: ")
+    assert "parser error at line 1" in why
     assert result["after"] == plain
     assert result["twice"] == "a request 'a-request' is running already. 5"
     assert result["unnamed"] == "nobody is to blame"

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from dynamo_cli.engines.vllm import gate
-from dynamo_cli.engines.vllm.bounds import Refused
+from dynamo_cli.engines.vllm.bounds import Refused, place
 from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.frontend import admission
 from dynamo_cli.messages import MAX_PRIORITY, Endpoint
@@ -198,3 +198,21 @@ def test_headers_have_no_power_either() -> None:
     }
     own = {"X-Request-ID": "ours"}
     assert admission.forwarded(sent, own) == [("x-request-id", "ours"), ("x-priority", "1")]
+
+
+@pytest.mark.parametrize(
+    ("loc", "param"),
+    [
+        (("function-wrap[__log_extra_fields__()]", "prompt"), "prompt"),
+        (("prompt", "list[constrained-int]"), "prompt"),
+        (("messages", 0, "content", "str"), "messages.0.content"),
+        (("messages", 0, "ChatCompletionDeveloperMessageParam", "content"), "messages.0.content"),
+        (("tokens", 3), "tokens.3"),
+        (("str",), ""),
+        ((), ""),
+    ],
+)
+def test_complaints_name_fields_of_the_body_and_no_classes(
+    loc: tuple[int | str, ...], param: str
+) -> None:
+    assert place(loc) == param

@@ -20,7 +20,7 @@ from dynamo_cli.engines.mock.profile import PS, Speed, load
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.engines.seam import Prepared
-from dynamo_cli.errors import Conflict, InvalidRequest
+from dynamo_cli.errors import Conflict, DynamoError, InvalidRequest
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.hashes import ExtraKeys
 from dynamo_cli.kv.holdings import Held
@@ -229,7 +229,7 @@ class MockEngine:
         for client, outputs in by_client.items():
             yield client, StepOutputs([msgspec.msgpack.encode(wire.Outputs(outputs=outputs))])
 
-    def take_failed(self) -> list[tuple[int, str, str]]:
+    def take_failed(self) -> list[tuple[int, str, DynamoError]]:
         return []  # a simulation does not fail
 
     def rest(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,17 @@ from typing import Any, Protocol
 import orjson
 
 from dynamo_cli.errors import InvalidRequest
+
+_FIELD = re.compile(r"(?!(str|int|float|bool|dict|list)$)[a-z_][a-z0-9_]*")
+
+
+def place(loc: tuple[int | str, ...]) -> str:
+    """Where in the body pydantic found something wrong: ``messages.0.content``, or empty.
+
+    What it puts between the fields (classes, types and validators that it tried) says nothing to
+    clients and is left out.
+    """
+    return ".".join(str(part) for part in loc if isinstance(part, int) or _FIELD.fullmatch(part))
 
 
 class Rule(Protocol):

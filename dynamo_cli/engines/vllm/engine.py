@@ -22,6 +22,7 @@ from dynamo_cli.engines.vllm import (
     environment,
     events,
     faults,
+    grammars,
     lora,
     operations,
     prefill,
@@ -32,7 +33,7 @@ from dynamo_cli.engines.vllm import (
 from dynamo_cli.engines.vllm.totals import Totals
 from dynamo_cli.engines.vllm.transfer import connector
 from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
-from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.errors import DynamoError, InvalidRequest
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages import (
@@ -92,7 +93,9 @@ class Engine:
         self._consumer = config.kv_role == "kv_consumer"
         self._scores_prompts = arguments.scores_prompts(vllm_config)
         self._prefills = prefill.Prefills()
-        self._failed: list[tuple[int, str, str]] = []
+        # A prompt that cannot be prefilled elsewhere comes back, and is refused there.
+        self._grammars = grammars.Grammars(self._core, {} if self._producer else self._clients)
+        self._failed: list[tuple[int, str, DynamoError]] = []
         self._failed_before = self._stood_still = False
 
     def ready(self) -> EngineReady:
@@ -225,11 +228,8 @@ class Engine:
 
     def abort(self, request_ids: list[str]) -> None:
         """Forget these requests; their KV blocks are free at once. Unknown ids are ignored."""
-        known = [
-            request_id
-            for request_id in request_ids
-            if self._clients.pop(request_id, None) is not None
-        ]
+        known = [name for name in request_ids if self._clients.pop(name, None) is not None]
+        self._grammars.forget(known)
         if known:
             self._core.abort_requests(known)
 
@@ -249,6 +249,7 @@ class Engine:
         self._take_cache_events()
         self._stood_still = not ran
         for client, batch in outputs.items():
+            self._failed += self._grammars.take_refused(batch)
             self._totals.count(batch)
             # Stats go their own way (`stats`), a few times a second instead of every step.
             batch.scheduler_stats = None
@@ -280,10 +281,10 @@ class Engine:
         logger.error("request %s made an engine step fail", request_id, exc_info=error)
         faults.leave_out(self._core, request_id)
         del self._clients[request_id]
-        self._failed.append((client, request_id, refusals.reason(error)))
+        self._failed.append((client, request_id, faults.named(error)))
 
-    def take_failed(self) -> list[tuple[int, str, str]]:
-        """Requests for which a step failed since the last call: processor, id, and why."""
+    def take_failed(self) -> list[tuple[int, str, DynamoError]]:
+        """Requests that alone failed since the last call: processor, id, and why."""
         failed, self._failed = self._failed, []
         return failed
 

@@ -13,6 +13,7 @@ from vllm.entrypoints.serve.exception_handling.error_response import create_erro
 from vllm.exceptions import GenerationError
 
 from dynamo_cli import shapes
+from dynamo_cli.engines.vllm.bounds import place
 from dynamo_cli.engines.vllm.client import RequestFailed
 from dynamo_cli.engines.vllm.trace import RequestTrace
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
@@ -138,6 +139,6 @@ def _unwrapped(error: Exception) -> Exception:
 def _validation_failure(error: ValidationError) -> InvalidRequest:
     """pydantic's first complaint as one sentence, with the field it is about."""
     first = error.errors(include_url=False, include_context=False)[0]
-    param = ".".join(str(part) for part in first["loc"]) or None
+    param = place(first["loc"]) or None
     message = first["msg"].removeprefix("Value error, ")
     return InvalidRequest(f"{param}: {message}" if param else message, param=param)

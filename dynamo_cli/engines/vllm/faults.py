@@ -17,8 +17,13 @@ import torch
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import UniProcExecutor
 
+from dynamo_cli.engines.vllm import refusals
+from dynamo_cli.errors import InternalError
+
 HALF_DONE = ("schedule", "_update_states")
 """Functions that leave scheduler and model runner at odds."""
+
+FAILED = "the engine failed while it ran this request: {}"
 
 DEVICE_LOST: tuple[type[BaseException], ...] = (torch.OutOfMemoryError, torch.AcceleratorError)
 
@@ -30,6 +35,11 @@ def culprit(core: EngineCore, error: Exception) -> str:
         text = str(error)
         requests = [request_id for request_id in requests if request_id in text]
     return requests[0] if len(requests) == 1 else ""
+
+
+def named(error: Exception) -> InternalError:
+    """What a step raised, as the error of the request that it failed for."""
+    return InternalError(FAILED.format(refusals.reason(error)))
 
 
 def can_go_on(core: EngineCore, error: Exception) -> bool:

@@ -1,0 +1,68 @@
+"""Grammars of requests that the engine cannot compile: the clients' mistakes, with the reason.
+
+vLLM checks a schema or grammar in its front half, with one of several backends, but an engine
+compiles all of them with the backend of the first. What that one refuses ends with a bare error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from vllm.v1.engine import EngineCoreOutputs, FinishReason
+from vllm.v1.engine.core import EngineCore
+
+from dynamo_cli.engines.vllm import refusals
+from dynamo_cli.errors import DynamoError, InvalidRequest
+
+REFUSED = "the grammar or schema cannot be compiled: {}"
+
+_ORIGIN = re.compile(r"(\w+: )?\[[\d:]+\] \S+:\d+: ")
+"""What xgrammar puts before its reason: the time, and the line of its own source."""
+
+
+class Grammars:
+    """Keeps why grammars could not be compiled until their requests end.
+
+    Args:
+        core: whose grammars these are; they are compiled in threads.
+        clients: the requests that are wanted, by id, each with its processor.
+    """
+
+    def __init__(self, core: EngineCore, clients: dict[str, int]) -> None:
+        manager = core.structured_output_manager
+        self._compile = manager._create_grammar
+        manager._create_grammar = self._compiled
+        self._clients = clients
+        self._reasons: dict[str, str] = {}
+
+    def _compiled(self, request: Any) -> Any:
+        try:
+            return self._compile(request)
+        # Whatever a backend raises is about this grammar; vLLM fails the request for it.
+        except Exception as error:
+            if request.request_id in self._clients:
+                self._reasons[request.request_id] = _ORIGIN.sub("", refusals.reason(error))
+            raise
+
+    def forget(self, request_ids: Iterable[str]) -> None:
+        """Nobody wants these requests any more."""
+        for request_id in request_ids:
+            self._reasons.pop(request_id, None)
+
+    def take_refused(self, batch: EngineCoreOutputs) -> list[tuple[int, str, DynamoError]]:
+        """Take the ends of requests with such grammars out of a step's outputs.
+
+        Returns:
+            Processor, id and error of each; nothing of them is held any more.
+        """
+        if not self._reasons:
+            return []
+        ended = [one.request_id for one in batch.outputs if one.finish_reason == FinishReason.ERROR]
+        why = {name: self._reasons.pop(name) for name in ended if name in self._reasons}
+        batch.outputs = [one for one in batch.outputs if one.request_id not in why]
+        return [
+            (self._clients.pop(name), name, InvalidRequest(REFUSED.format(reason)))
+            for name, reason in why.items()
+        ]
