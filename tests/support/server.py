@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dynamo_cli.cache import PRIVATE
 from tests.support import invariants
 
 READY_S = 120.0
@@ -87,7 +89,24 @@ def unowned(before: set[Path]) -> set[Path]:
     moment, until its resource tracker has removed them.
     """
     named = set(Path("/dev/shm").iterdir()) - before
-    return named - mapped(named)
+    return {path for path in named - mapped(named) if not locked(path)}
+
+
+def locked(path: Path) -> bool:
+    """It is a folder of private caches whose owner lives."""
+    if not path.name.startswith(PRIVATE):
+        return False
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return True  # it is gone meanwhile, or another user's
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(folder)
+    return False
 
 
 def wait_until(condition: Any, timeout_s: float, what: str) -> None:
