@@ -45,7 +45,7 @@ from dynamo_cli.models import tiny
 
 from .mistakes import CONTEXT, POOLING
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 BUG = KeyError("nobody expects this")
 
 

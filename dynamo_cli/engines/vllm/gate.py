@@ -10,7 +10,7 @@ body before vLLM does, so that names that no class declares and vLLM reads anywa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -27,14 +27,26 @@ from dynamo_cli.engines.vllm.bounds import (
     check_all,
     entries,
 )
+from dynamo_cli.engines.vllm.weigh import Weight as BodyWeight
+from dynamo_cli.engines.vllm.weigh import weigh
 from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages import MAX_PRIORITY, MAX_SESSION_ID, Endpoint
 
 MAX_DEPTH = 128
 """Of objects and lists in each other: half of what makes Python's recursion end."""
 
-MAX_NODES = 65_536
-"""Objects and lists in a body: pydantic needs about 20 us for each, in the processor's loop."""
+MAX_NODES = 16_384
+"""Objects and lists in a body: pydantic needs about 20 us for each, and lets nobody else run."""
+
+MAX_VALUES = 65_536
+"""Of all kinds, but for token ids."""
+
+MAX_FIELDS = 1024
+"""Of a body; vLLM looks at each, whether it knows it or not."""
+
+MANY = 64
+"""Entries of a list; of more pydantic is not asked all that is wrong with them at once: for some
+classes it would gather hundreds of reasons for each."""
 
 MAX_N = 128
 """Answers to one prompt, as in OpenAI's API."""
@@ -47,7 +59,7 @@ MAX_INPUTS = 2048
 
 _INT32 = 2**31 - 1
 _KIB = 1024
-_MESSAGES = Entries(8192)
+_MESSAGES = Entries(8192, numbers=True)
 _COUNT = Number(0, _INT32)
 _SCHEMA = Weight(128 * _KIB)  # OpenAI takes 120,000 characters
 _BETWEEN_ENGINES = Refused(
@@ -184,6 +196,8 @@ _OF_ENDPOINTS: Mapping[Endpoint, Mapping[str, Rule]] = {
 }
 
 _PROMPTS = ("prompt", "prompt_embeds")
+_IDS = ("prompt", "input", "tokens")
+"""Fields that take token ids; the first two take lists of lists of them too."""
 
 _FORCED: Mapping[Endpoint, Mapping[str, Any]] = {
     # Kept answers would never leave the memory of the one processor that has them.
@@ -191,24 +205,119 @@ _FORCED: Mapping[Endpoint, Mapping[str, Any]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What follows from the model for the size of a request.
+
+    Attributes:
+        context: tokens; 0: not known yet.
+        side: from which its tokenizer cuts what is too long, left or right.
+    """
+
+    context: int = 0
+    side: str = "right"
+
+    @property
+    def ids(self) -> int:
+        """Token ids in one request, over all its prompts."""
+        return max(524_288, self.context)
+
+    @property
+    def tokens(self) -> int:
+        """Token ids to make a text of."""
+        return max(131_072, 2 * self.context)
+
+    @property
+    def characters(self) -> int:
+        """Of a text to make tokens of, where it need not fit into the context."""
+        return max(524_288, 8 * self.context)
+
+
 def rules_of(endpoint: Endpoint) -> Mapping[str, Rule]:
     """The rules that can refuse a body sent there, by field."""
     return _OF_ENDPOINTS.get(endpoint, _ACTIVE)
 
 
-def check(endpoint: Endpoint, content: dict[str, Any], body: bytes) -> None:
+def check_weight(body: bytes, limits: Limits) -> BodyWeight:
+    """Look at the size of a body, before anything is made of it.
+
+    Raises:
+        InvalidRequest: it has more in it than any request has.
+    """
+    if len(body) <= MAX_VALUES and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return BodyWeight()
+    weight = weigh(body)
+    if weight.depth > MAX_DEPTH:
+        raise InvalidRequest(f"the body has objects and lists more than {MAX_DEPTH} deep.")
+    if weight.nodes > MAX_NODES:
+        raise InvalidRequest(f"the body has more than {MAX_NODES} objects and lists.")
+    if weight.values > limits.ids + MAX_VALUES:
+        raise InvalidRequest(
+            f"the body has more than {limits.ids + MAX_VALUES} values; send less in one request."
+        )
+    return weight
+
+
+def check(endpoint: Endpoint, content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
     """Look at all of a request, and leave in it what vLLM may see.
 
     Args:
-        content: what `body` says; changed.
+        content: what the body says; changed.
 
     Raises:
         InvalidRequest: with the name of the field that cannot be, and why.
     """
-    _check_shape(content, body)
+    if len(content) > MAX_FIELDS:
+        raise InvalidRequest(f"the body has more than {MAX_FIELDS} fields.")
     check_all(rules_of(endpoint), content)
     _check_sequences(content)
+    _check_ids(content, weight, limits)
+    if endpoint is Endpoint.DETOKENIZE:
+        Entries(limits.tokens, numbers=True).check("tokens", content.get("tokens"))
+    if content.get("truncate_prompt_tokens") is not None and limits.context:
+        # Only where the side is named vLLM cuts a text that is much too long before it reads it.
+        content["truncation_side"] = content.get("truncation_side") or limits.side
     content.update(_FORCED.get(endpoint, {}))
+
+
+def _check_ids(content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
+    """Prompts of token ids: more than fit are not worth to be looked at one by one."""
+    found = 0
+    longest = 0 if content.get("truncate_prompt_tokens") is None else limits.ids
+    for name in _IDS:
+        value = content.get(name)
+        if not isinstance(value, list) or not value:
+            continue
+        for prompt in value if isinstance(value[0], list) else (value,):
+            if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
+                found += _count_ids(name, prompt, longest or limits.context)
+    if weight.values - found > MAX_VALUES:
+        raise InvalidRequest(f"the body has more than {MAX_VALUES} values beside token ids.")
+
+
+def _count_ids(name: str, ids: list[Any], most: int) -> int:
+    if most and name != "tokens" and len(ids) > most:
+        raise InvalidRequest(
+            f"This model's maximum context length is {most} tokens. However, {name} has "
+            f"{len(ids)} tokens. Please reduce its length.",
+            param=name,
+        )
+    if len(ids) > MANY and not all(type(one) is int for one in ids):
+        raise InvalidRequest(f"{name} has something else between its token ids.", param=name)
+    return len(ids)
+
+
+def check_text(text: str, limits: Limits) -> None:
+    """A text to make tokens of, where it need not fit into the context: vLLM would take any.
+
+    Raises:
+        InvalidRequest: it is too long.
+    """
+    if len(text) > limits.characters:
+        raise InvalidRequest(
+            f"the text to tokenize has at most {limits.characters} characters, not {len(text)}; "
+            "send it in pieces."
+        )
 
 
 def _check_sequences(content: dict[str, Any]) -> None:
@@ -221,22 +330,3 @@ def _check_sequences(content: dict[str, Any]) -> None:
             "send them in several requests.",
             param="n" if answers > 1 else "prompt",
         )
-
-
-def _check_shape(content: dict[str, Any], body: bytes) -> None:
-    """Its depth and its number of objects and lists; in most bodies there are not that many."""
-    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
-        return
-    level: list[Any] = [content]
-    nodes = 0
-    for _ in range(MAX_DEPTH):
-        nodes += len(level)
-        if nodes > MAX_NODES:
-            raise InvalidRequest(f"the body has more than {MAX_NODES} objects and lists.")
-        inside = chain.from_iterable(
-            node.values() if isinstance(node, dict) else node for node in level
-        )
-        level = [value for value in inside if isinstance(value, dict | list)]
-        if not level:
-            return
-    raise InvalidRequest(f"the body has objects and lists more than {MAX_DEPTH} deep.")
