@@ -90,7 +90,9 @@ class Front:
             if bug == "outputs":
                 self.serving._llm.output_processor.process_outputs = _broken
             dying = self._loop.create_task(self._die_when_asked()) if self._stuck else None
-            async for message in self.serving.handle(Submit("r", endpoint, body, [], 0)):
+            async for message in self.serving.handle(
+                Submit("r", endpoint, body, [], 0, api_id="r")
+            ):
                 messages.append(message)
                 if len(messages) == dies_after:
                     self.die()

@@ -193,6 +193,33 @@ CASES: dict[str, tuple[Endpoint, Callable[[], Any]]] = {
         Endpoint.COUNT_TOKENS,
         lambda: {"model": "tiny", "messages": [{"role": "user", "content": WORDS * 200_000}]},
     ),
+    "wrong parts": (
+        Endpoint.CHAT,
+        lambda: CHAT | {"messages": [{"role": "user", "content": [{"x": 1}] * 10_000}]},
+    ),
+    "wrong parts of items": (
+        Endpoint.RESPONSES,
+        lambda: {"input": [{"role": "user", "content": [{"x": 1}] * 10_000}]},
+    ),
+    "wrong parts of another shape": (
+        Endpoint.MESSAGES,
+        lambda: (
+            CHAT | {"model": "tiny", "messages": [{"role": "user", "content": [{"x": 1}] * 10_000}]}
+        ),
+    ),
+    "wrong system": (
+        Endpoint.MESSAGES,
+        lambda: CHAT | {"model": "tiny", "system": [{"x": 1}] * 10_000},
+    ),
+    "wrong tools": (Endpoint.RESPONSES, lambda: {"input": "x", "tools": [{"x": 1}] * 1000}),
+    "wrong prompts of ids": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": [["x"] * 60] * 1000},
+    ),
+    "wrong texts": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": [[1], *[["x"] * 50] * 1000]},
+    ),
     "commas": (Endpoint.COMPLETIONS, lambda: COMPLETION | {"prompt": ',"' * (8 * MIB)}),
 }
 

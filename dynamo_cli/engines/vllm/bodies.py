@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,11 +91,23 @@ def request_of(endpoint: Endpoint, body: bytes, limits: gate.Limits) -> Any:
 def _check_entries(name: str, entries: TypeAdapter[Any], content: dict[str, Any]) -> None:
     """The first that is wrong in a long list, without a look at those behind it."""
     value = content.get(name)
-    if not isinstance(value, list) or len(value) <= gate.MANY:
+    if not isinstance(value, list):
         return
-    for first in range(0, len(value), gate.MANY):
+    pieces = list(_pieces(value))
+    for first, after in pieces if len(pieces) > 1 else ():
         try:
-            entries.validate_python(value[first : first + gate.MANY])
+            entries.validate_python(value[first:after])
         except ValidationError as error:
             said = validation_failure(error).message
             raise InvalidRequest(f"{name}, from entry {first}: {said}", param=name) from error
+
+
+def _pieces(entries: list[Any]) -> Iterator[tuple[int, int]]:
+    """Neighbours that have not many parts together, as begin and end."""
+    first = parts = 0
+    for after, entry in enumerate(entries, 1):
+        lists = entry.values() if isinstance(entry, dict) else ()
+        parts += 1 + sum(len(one) for one in lists if isinstance(one, list))
+        if parts >= gate.MANY or after == len(entries):
+            yield first, after
+            first, parts = after, 0

@@ -48,6 +48,9 @@ MANY = 64
 """Entries of a list; of more pydantic is not asked all that is wrong with them at once: for some
 classes it would gather hundreds of reasons for each."""
 
+MAX_PARTS = 1024
+"""Of one message: texts, images, calls of tools."""
+
 MAX_N = 128
 """Answers to one prompt, as in OpenAI's API."""
 
@@ -196,6 +199,7 @@ _OF_ENDPOINTS: Mapping[Endpoint, Mapping[str, Rule]] = {
 }
 
 _PROMPTS = ("prompt", "prompt_embeds")
+_MESSAGE_LISTS = ("messages", "input", "previous_input_messages")
 _IDS = ("prompt", "input", "tokens")
 """Fields that take token ids; the first two take lists of lists of them too."""
 
@@ -271,6 +275,7 @@ def check(endpoint: Endpoint, content: dict[str, Any], weight: BodyWeight, limit
         raise InvalidRequest(f"the body has more than {MAX_FIELDS} fields.")
     check_all(rules_of(endpoint), content)
     _check_sequences(content)
+    _check_parts(content)
     _check_ids(content, weight, limits)
     if endpoint is Endpoint.DETOKENIZE:
         Entries(limits.tokens, numbers=True).check("tokens", content.get("tokens"))
@@ -280,31 +285,45 @@ def check(endpoint: Endpoint, content: dict[str, Any], weight: BodyWeight, limit
     content.update(_FORCED.get(endpoint, {}))
 
 
+def _check_parts(content: dict[str, Any]) -> None:
+    """Lists in messages."""
+    for name in _MESSAGE_LISTS:
+        value = content.get(name)
+        for entry in value if isinstance(value, list) else ():
+            for parts in entry.values() if isinstance(entry, dict) else ():
+                if isinstance(parts, list) and len(parts) > MAX_PARTS:
+                    raise InvalidRequest(
+                        f"{name}: one of them has {len(parts)} parts, and at most {MAX_PARTS} "
+                        "are taken.",
+                        param=name,
+                    )
+
+
 def _check_ids(content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
     """Prompts of token ids: more than fit are not worth to be looked at one by one."""
-    found = 0
-    longest = 0 if content.get("truncate_prompt_tokens") is None else limits.ids
-    for name in _IDS:
-        value = content.get(name)
-        if not isinstance(value, list) or not value:
-            continue
-        for prompt in value if isinstance(value[0], list) else (value,):
-            if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
-                found += _count_ids(name, prompt, longest or limits.context)
+    most = limits.context if content.get("truncate_prompt_tokens") is None else 0
+    found = sum(_count_ids(name, content.get(name), most) for name in _IDS)
     if weight.values - found > MAX_VALUES:
         raise InvalidRequest(f"the body has more than {MAX_VALUES} values beside token ids.")
 
 
-def _count_ids(name: str, ids: list[Any], most: int) -> int:
-    if most and name != "tokens" and len(ids) > most:
+def _count_ids(name: str, value: Any, most: int) -> int:
+    """How many there are. Each prompt has at most so many, 0: as many as it likes."""
+    if not isinstance(value, list) or not value or isinstance(value[0], str | dict):
+        return 0
+    prompts: list[Any] = value if isinstance(value[0], list) else [value]
+    lists = [one for one in prompts if isinstance(one, list)]
+    count, longest = sum(map(len, lists)), max(map(len, lists))
+    if name != "tokens" and 0 < most < longest:
         raise InvalidRequest(
             f"This model's maximum context length is {most} tokens. However, {name} has "
-            f"{len(ids)} tokens. Please reduce its length.",
+            f"{longest} tokens. Please reduce its length.",
             param=name,
         )
-    if len(ids) > MANY and not all(type(one) is int for one in ids):
+    clean = len(lists) == len(prompts) and all(type(one) is int for ids in lists for one in ids)
+    if count + len(prompts) > MANY and not clean:
         raise InvalidRequest(f"{name} has something else between its token ids.", param=name)
-    return len(ids)
+    return count
 
 
 def check_text(text: str, limits: Limits) -> None:
