@@ -225,18 +225,29 @@ CASES: dict[str, tuple[Endpoint, Callable[[], Any]]] = {
 
 
 class Beat:
-    """Ticks in the loop; a stream stands still as long as they do."""
+    """Ticks in the loop; a stream stands still as long as they do.
+
+    Attributes:
+        longest_s: between two of them.
+        cpu_s: the most that this process has worked between two of them: what others do on this
+            machine is not in it.
+    """
 
     def __init__(self) -> None:
         self.longest_s = 0.0
+        self.cpu_s = 0.0
 
     async def run(self) -> None:
         last = time.monotonic()
+        last_cpu = time.process_time()
         while True:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
             self.longest_s = max(self.longest_s, now - last)
             last = now
+            cpu = time.process_time()
+            self.cpu_s = max(self.cpu_s, cpu - last_cpu)
+            last_cpu = cpu
 
 
 async def measure(front: Front, name: str) -> dict[str, Any]:
@@ -258,6 +269,7 @@ async def measure(front: Front, name: str) -> dict[str, Any]:
         "name": name,
         "status": status,
         "gap_s": round(beat.longest_s, 3),
+        "cpu_s": round(beat.cpu_s, 3),
         "took_s": round(took_s, 3),
         "said": said,
         "size": size,

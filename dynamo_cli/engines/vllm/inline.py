@@ -24,6 +24,9 @@ from dynamo_cli.engines.vllm.trace import current_trace
 SHORT_BYTES = 8192
 """Of a request's body: well under a millisecond of work, for which other streams wait."""
 
+FEW = 128
+"""Values in a short body: each may be a prompt."""
+
 OWN_TEMPLATE = b'"chat_template"'
 
 Blocking = Callable[..., Any]
@@ -36,11 +39,12 @@ _here: ContextVar[bool] = ContextVar("_here", default=False)
 
 def is_short(body: bytes) -> bool:
     """Whether a request may be prepared in the loop; a template of its own could take for ever."""
-    return len(body) <= SHORT_BYTES and OWN_TEMPLATE not in body
+    return len(body) <= SHORT_BYTES and body.count(b",") < FEW and OWN_TEMPLATE not in body
 
 
 def install(llm: AsyncLLM, lanes: Lanes) -> None:
     """Put the choice in the place of vLLM's wrappers, and the lanes in the place of its threads."""
+    llm.add_request = _paced(llm.add_request)
     renderer = llm.renderer
     renderer._executor.shutdown()
     renderer._executor._inner = lanes
@@ -85,6 +89,19 @@ def _either(here: Blocking, in_thread: Async) -> Async:
 def _is_in_place() -> bool:
     trace = current_trace.get(None)
     return _here.get() or (trace is not None and trace.in_place)
+
+
+def _paced(add: Async) -> Async:
+    """Prompts of one request go to engines a few at a time: others have their turn between them."""
+
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        trace = current_trace.get(None)
+        if trace is None:
+            return await add(*args, **kwargs)
+        async with trace.pace:
+            return await add(*args, **kwargs)
+
+    return run
 
 
 def _whole(renderer: HfRenderer, lanes: Lanes) -> Async:

@@ -6,6 +6,7 @@ does: both run in the request's own task.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -23,6 +24,9 @@ from dynamo_cli.messages import (
     Timeline,
     Usage,
 )
+
+AT_ONCE = 16
+"""Prompts of one request that are made ready in one turn of the event loop."""
 
 
 @dataclass(slots=True)
@@ -42,6 +46,7 @@ class RequestTrace:
         worker: that must serve it; -1 leaves it to the router.
         in_place: template and tokenizer run where the request is, not in another thread.
         body_bytes: what the client sent, which says how long it may take to prepare.
+        pace: so many of its prompts may be on their way to engines at once.
         placed: engine request family (siblings of n > 1) -> where it is.
         overlap_blocks: of the family placed last, as the router predicted.
         end_turn: ends its turn to be prepared (see `Turns`), when it has one.
@@ -73,6 +78,7 @@ class RequestTrace:
         "in_place",
         "output_tokens",
         "overlap_blocks",
+        "pace",
         "placed",
         "prepared_ns",
         "prompt_tokens",
@@ -101,6 +107,7 @@ class RequestTrace:
         self.worker = worker
         self.in_place = in_place
         self.body_bytes = body_bytes
+        self.pace = asyncio.Semaphore(AT_ONCE)
         self.placed: dict[str, RouteAnswer] = {}
         self.overlap_blocks = 0
         self.prompt_tokens = 0
