@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
@@ -36,7 +37,8 @@ class Route:
 
 
 def _field(request: type[BaseModel], name: str) -> dict[str, TypeAdapter[Any]]:
-    return {name: TypeAdapter(request.model_fields[name].annotation)}
+    kind: Any = request.model_fields[name].annotation
+    return {name: TypeAdapter(kind)}
 
 
 ROUTES: dict[Endpoint, Route] = {
@@ -61,7 +63,7 @@ ROUTES: dict[Endpoint, Route] = {
 }
 
 _CHAT = _field(ChatCompletionRequest, "messages")
-_MESSAGES = _field(anthropic.AnthropicMessagesRequest, "messages")
+_MESSAGES = _field(AnthropicMessagesRequest, "messages")
 _LONG_LISTS: dict[Endpoint, dict[str, TypeAdapter[Any]]] = {
     **dict.fromkeys((Endpoint.CHAT, Endpoint.TOKENIZE, Endpoint.EMBEDDINGS), _CHAT),
     **dict.fromkeys((Endpoint.MESSAGES, Endpoint.COUNT_TOKENS), _MESSAGES),
