@@ -70,6 +70,7 @@ PURE = (
     "engines/vllm/hints.py",
     "engines/vllm/transfer/slots.py",
     "engines/vllm/values.py",
+    "engines/vllm/weigh.py",
     "frontend/openapi.py",
     "frontend/poison.py",
     "frontend/record.py",

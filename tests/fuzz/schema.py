@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -56,7 +57,9 @@ def _batch(cases: st.SearchStrategy[Case], number: int) -> list[Case]:
     def keep(case: Case) -> None:
         found.append(case)
 
-    keep()
+    # It cannot check some of its own bodies; what it made before that one is good.
+    with contextlib.suppress(ValueError):
+        keep()
     return found
 
 

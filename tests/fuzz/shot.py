@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 MESSAGES = "/v1/messages"
 NOT_HTTP = "not valid HTTP"
+HEAD_TOO_LARGE = "head_too_large"
 PIECES = 1 << 16
 TOLD_BYTES = 600
 PATIENT_BYTES = 1 << 18
@@ -124,7 +125,7 @@ def _is_error(path: str, body: bytes) -> bool:
     error = found.get("error") if isinstance(found, dict) else None
     if not isinstance(error, dict) or not error.get("message") or not error.get("type"):
         return False
-    if NOT_HTTP in error["message"]:
+    if NOT_HTTP in error["message"] or error.get("code") == HEAD_TOO_LARGE:
         return True
     return not path.startswith(MESSAGES) or found.get("type") == "error"
 

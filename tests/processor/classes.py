@@ -15,7 +15,7 @@ import orjson
 import typing_extensions
 from pydantic import BaseModel
 
-from dynamo_cli.engines.vllm import openapi, serving
+from dynamo_cli.engines.vllm import bodies, openapi
 
 
 def parts(annotation: Any) -> Iterator[Any]:
@@ -44,7 +44,7 @@ def main() -> None:
     known: dict[str, dict[str, Any]] = {}
     top: dict[str, dict[str, list[str]]] = {}
     aliases: list[str] = []
-    requests = {endpoint: route.request for endpoint, route in serving._ROUTES.items()}
+    requests = {endpoint: route.request for endpoint, route in bodies.ROUTES.items()}
     for endpoint, adapter in requests.items():
         classes = [one for one in parts(adapter._type) if fields(one) is not None]
         top[str(endpoint)] = {one.__name__: sorted(fields(one) or ()) for one in classes}

@@ -45,7 +45,7 @@ from dynamo_cli.models import tiny
 
 from .mistakes import CONTEXT, POOLING
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 BUG = KeyError("nobody expects this")
 
 
@@ -121,6 +121,7 @@ class Front:
     async def place(self, query: RouteQuery) -> RouteAnswer:
         if self._bug == "placing":
             raise BUG
+        await asyncio.sleep(0)  # a router is elsewhere
         return RouteAnswer(query.request_id, 0, 0)
 
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None: ...

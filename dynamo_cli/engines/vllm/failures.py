@@ -98,7 +98,7 @@ def failure_of(submit: Submit, error: Exception, trace: RequestTrace) -> Failure
         return _named(trace.failure, trace.error or _kind(trace.failure))
     match cause:
         case ValidationError():
-            return _named(_validation_failure(cause), type(cause).__name__)
+            return _named(validation_failure(cause), type(cause).__name__)
         case RequestFailed():
             return _named(cause.error, _kind(cause.error))
         case DynamoError():
@@ -136,7 +136,7 @@ def _unwrapped(error: Exception) -> Exception:
     return error
 
 
-def _validation_failure(error: ValidationError) -> InvalidRequest:
+def validation_failure(error: ValidationError) -> InvalidRequest:
     """pydantic's first complaint as one sentence, with the field it is about."""
     first = error.errors(include_url=False, include_context=False)[0]
     param = place(first["loc"]) or None

@@ -10,7 +10,7 @@ body before vLLM does, so that names that no class declares and vLLM reads anywa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -27,14 +27,29 @@ from dynamo_cli.engines.vllm.bounds import (
     check_all,
     entries,
 )
+from dynamo_cli.engines.vllm.weigh import Weight as BodyWeight
+from dynamo_cli.engines.vllm.weigh import weigh
 from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages import MAX_SESSION_ID, Endpoint
 
 MAX_DEPTH = 128
 """Of objects and lists in each other: half of what makes Python's recursion end."""
 
-MAX_NODES = 65_536
-"""Objects and lists in a body: pydantic needs about 20 us for each, in the processor's loop."""
+MAX_NODES = 16_384
+"""Objects and lists in a body: pydantic needs about 20 us for each, and lets nobody else run."""
+
+MAX_VALUES = 65_536
+"""Of all kinds, but for token ids."""
+
+MAX_FIELDS = 1024
+"""Of a body; vLLM looks at each, whether it knows it or not."""
+
+MANY = 64
+"""Entries of a list; of more pydantic is not asked all that is wrong with them at once: for some
+classes it would gather hundreds of reasons for each."""
+
+MAX_PARTS = 1024
+"""Of one message: texts, images, calls of tools."""
 
 MAX_N = 128
 """Answers to one prompt, as in OpenAI's API."""
@@ -47,7 +62,7 @@ MAX_INPUTS = 2048
 
 _INT32 = 2**31 - 1
 _KIB = 1024
-_MESSAGES = Entries(8192)
+_MESSAGES = Entries(8192, numbers=True)
 _COUNT = Number(0, _INT32)
 _SCHEMA = Weight(128 * _KIB)  # OpenAI takes 120,000 characters
 _BETWEEN_ENGINES = Refused(
@@ -185,6 +200,9 @@ _OF_ENDPOINTS: Mapping[Endpoint, Mapping[str, Rule]] = {
 }
 
 _PROMPTS = ("prompt", "prompt_embeds")
+_MESSAGE_LISTS = ("messages", "input", "previous_input_messages")
+_IDS = ("prompt", "input", "tokens")
+"""Fields that take token ids; the first two take lists of lists of them too."""
 
 _FORCED: Mapping[Endpoint, Mapping[str, Any]] = {
     # Kept answers would never leave the memory of the one processor that has them.
@@ -192,24 +210,134 @@ _FORCED: Mapping[Endpoint, Mapping[str, Any]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What follows from the model for the size of a request.
+
+    Attributes:
+        context: tokens; 0: not known yet.
+        side: from which its tokenizer cuts what is too long, left or right.
+    """
+
+    context: int = 0
+    side: str = "right"
+
+    @property
+    def ids(self) -> int:
+        """Token ids in one request, over all its prompts."""
+        return max(524_288, self.context)
+
+    @property
+    def tokens(self) -> int:
+        """Token ids to make a text of."""
+        return max(131_072, 2 * self.context)
+
+    @property
+    def characters(self) -> int:
+        """Of a text to make tokens of, where it need not fit into the context."""
+        return max(524_288, 8 * self.context)
+
+
 def rules_of(endpoint: Endpoint) -> Mapping[str, Rule]:
     """The rules that can refuse a body sent there, by field."""
     return _OF_ENDPOINTS.get(endpoint, _ACTIVE)
 
 
-def check(endpoint: Endpoint, content: dict[str, Any], body: bytes) -> None:
+def check_weight(body: bytes, limits: Limits) -> BodyWeight:
+    """Look at the size of a body, before anything is made of it.
+
+    Raises:
+        InvalidRequest: it has more in it than any request has.
+    """
+    if len(body) <= MAX_VALUES and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return BodyWeight()
+    weight = weigh(body)
+    if weight.depth > MAX_DEPTH:
+        raise InvalidRequest(f"the body has objects and lists more than {MAX_DEPTH} deep.")
+    if weight.nodes > MAX_NODES:
+        raise InvalidRequest(f"the body has more than {MAX_NODES} objects and lists.")
+    if weight.values > limits.ids + MAX_VALUES:
+        raise InvalidRequest(
+            f"the body has more than {limits.ids + MAX_VALUES} values; send less in one request."
+        )
+    return weight
+
+
+def check(endpoint: Endpoint, content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
     """Look at all of a request, and leave in it what vLLM may see.
 
     Args:
-        content: what `body` says; changed.
+        content: what the body says; changed.
 
     Raises:
         InvalidRequest: with the name of the field that cannot be, and why.
     """
-    _check_shape(content, body)
+    if len(content) > MAX_FIELDS:
+        raise InvalidRequest(f"the body has more than {MAX_FIELDS} fields.")
     check_all(rules_of(endpoint), content)
     _check_sequences(content)
+    _check_parts(content)
+    _check_ids(content, weight, limits)
+    if endpoint is Endpoint.DETOKENIZE:
+        Entries(limits.tokens, numbers=True).check("tokens", content.get("tokens"))
+    if content.get("truncate_prompt_tokens") is not None and limits.context:
+        # Only where the side is named vLLM cuts a text that is much too long before it reads it.
+        content["truncation_side"] = content.get("truncation_side") or limits.side
     content.update(_FORCED.get(endpoint, {}))
+
+
+def _check_parts(content: dict[str, Any]) -> None:
+    """Lists in messages."""
+    for name in _MESSAGE_LISTS:
+        value = content.get(name)
+        for entry in value if isinstance(value, list) else ():
+            for parts in entry.values() if isinstance(entry, dict) else ():
+                if isinstance(parts, list) and len(parts) > MAX_PARTS:
+                    raise InvalidRequest(
+                        f"{name}: one of them has {len(parts)} parts, and at most {MAX_PARTS} "
+                        "are taken.",
+                        param=name,
+                    )
+
+
+def _check_ids(content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
+    """Prompts of token ids: more than fit are not worth to be looked at one by one."""
+    most = limits.context if content.get("truncate_prompt_tokens") is None else 0
+    found = sum(_count_ids(name, content.get(name), most) for name in _IDS)
+    if weight.values - found > MAX_VALUES:
+        raise InvalidRequest(f"the body has more than {MAX_VALUES} values beside token ids.")
+
+
+def _count_ids(name: str, value: Any, most: int) -> int:
+    """How many there are. Each prompt has at most so many, 0: as many as it likes."""
+    if not isinstance(value, list) or not value or isinstance(value[0], str | dict):
+        return 0
+    prompts: list[Any] = value if isinstance(value[0], list) else [value]
+    lists = [one for one in prompts if isinstance(one, list)]
+    count, longest = sum(map(len, lists)), max(map(len, lists))
+    if name != "tokens" and 0 < most < longest:
+        raise InvalidRequest(
+            f"This model's maximum context length is {most} tokens. However, {name} has "
+            f"{longest} tokens. Please reduce its length.",
+            param=name,
+        )
+    clean = len(lists) == len(prompts) and all(type(one) is int for ids in lists for one in ids)
+    if count + len(prompts) > MANY and not clean:
+        raise InvalidRequest(f"{name} has something else between its token ids.", param=name)
+    return count
+
+
+def check_text(text: str, limits: Limits) -> None:
+    """A text to make tokens of, where it need not fit into the context: vLLM would take any.
+
+    Raises:
+        InvalidRequest: it is too long.
+    """
+    if len(text) > limits.characters:
+        raise InvalidRequest(
+            f"the text to tokenize has at most {limits.characters} characters, not {len(text)}; "
+            "send it in pieces."
+        )
 
 
 def _check_sequences(content: dict[str, Any]) -> None:
@@ -222,22 +350,3 @@ def _check_sequences(content: dict[str, Any]) -> None:
             "send them in several requests.",
             param="n" if answers > 1 else "prompt",
         )
-
-
-def _check_shape(content: dict[str, Any], body: bytes) -> None:
-    """Its depth and its number of objects and lists; in most bodies there are not that many."""
-    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
-        return
-    level: list[Any] = [content]
-    nodes = 0
-    for _ in range(MAX_DEPTH):
-        nodes += len(level)
-        if nodes > MAX_NODES:
-            raise InvalidRequest(f"the body has more than {MAX_NODES} objects and lists.")
-        inside = chain.from_iterable(
-            node.values() if isinstance(node, dict) else node for node in level
-        )
-        level = [value for value in inside if isinstance(value, dict | list)]
-        if not level:
-            return
-    raise InvalidRequest(f"the body has objects and lists more than {MAX_DEPTH} deep.")

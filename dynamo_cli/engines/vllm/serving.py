@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import copy_context
 from typing import Any
 
 import msgspec
 import orjson
-from pydantic import TypeAdapter
 from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
-from vllm.entrypoints.pooling.embed.protocol import EmbeddingRequest
-from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
@@ -37,53 +31,24 @@ from dynamo_cli.engines.vllm import (
     refusals,
     responses,
 )
+from dynamo_cli.engines.vllm.bodies import ROUTES, request_of
 from dynamo_cli.engines.vllm.client import RoutedClient, Workers
-from dynamo_cli.engines.vllm.failures import JSON, failure_of, raise_error, raise_response
+from dynamo_cli.engines.vllm.failures import (
+    JSON,
+    failure_of,
+    raise_error,
+    raise_response,
+)
+from dynamo_cli.engines.vllm.lanes import Lanes
 from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.turns import Turns
-from dynamo_cli.errors import DynamoError, InvalidRequest, ModelError, NotFound
+from dynamo_cli.errors import DynamoError, ModelError, NotFound
 from dynamo_cli.messages import Chunk, Chunks, Endpoint, Finish, Head, Reply, Submit
 
 SSE = "text/event-stream"
 IN_TURNS = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
+WITHOUT_ENGINE = (Endpoint.TOKENIZE, Endpoint.DETOKENIZE, Endpoint.COUNT_TOKENS)
 _VLLM_HEADERS = {"x-priority": "x-vllm-priority"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """Where vLLM handles an endpoint.
-
-    Attributes:
-        request: the body's model.
-        handler: name of the serving object in vLLM's application state.
-        method: of the handler; empty when the handler itself is called.
-    """
-
-    request: TypeAdapter[Any]
-    handler: str
-    method: str
-
-
-_ROUTES: dict[Endpoint, _Route] = {
-    Endpoint.CHAT: _Route(
-        TypeAdapter(ChatCompletionRequest), "openai_serving_chat", "create_chat_completion"
-    ),
-    Endpoint.COMPLETIONS: _Route(
-        TypeAdapter(CompletionRequest), "openai_serving_completion", "create_completion"
-    ),
-    Endpoint.RESPONSES: _Route(
-        TypeAdapter(ResponsesRequest), "openai_serving_responses", "create_responses"
-    ),
-    Endpoint.MESSAGES: _Route(anthropic.MESSAGES, anthropic.HANDLER, "create_messages"),
-    Endpoint.COUNT_TOKENS: _Route(anthropic.COUNT_TOKENS, anthropic.HANDLER, "count_tokens"),
-    Endpoint.EMBEDDINGS: _Route(TypeAdapter(EmbeddingRequest), "serving_embedding", "__call__"),
-    Endpoint.TOKENIZE: _Route(
-        TypeAdapter(TokenizeRequest), "serving_tokenization", "create_tokenize"
-    ),
-    Endpoint.DETOKENIZE: _Route(
-        TypeAdapter(DetokenizeRequest), "serving_tokenization", "create_detokenize"
-    ),
-}
 
 
 class Serving:
@@ -117,15 +82,18 @@ class Serving:
         self._model = config.model
         self.client = RoutedClient(workers, kv_routing=kv_routing, record=record)
         self.client.fail = self._fail
+        self._lanes = Lanes()
         with refusals.named(config.model):
             self._args: argparse.Namespace = arguments.parse(config)
             arguments.check_parsers(self._args)
-            self._llm = _build_llm(arguments.engine_config(self._args, config), self.client)
+            vllm_config = arguments.engine_config(self._args, config)
+            self._llm = _build_llm(vllm_config, self.client, self._lanes)
         assert self._llm.output_handler is not None
         vital.watch(self._llm.output_handler, endless=True)
         self._state = State()
         self._turns = Turns()
         self._description: asyncio.Future[bytes] | None = None
+        self._limits = gate.Limits()
         # Images and the like are fetched from elsewhere in the middle of the preparation.
         self._in_turns = not self._llm.model_config.is_multimodal_model
 
@@ -133,6 +101,8 @@ class Serving:
         """Wait for the first engine, then set up what depends on it."""
         ready = await self.client.first_ready()
         self._llm.model_config.max_model_len = ready.max_model_len
+        side = getattr(self._llm.renderer.tokenizer, "truncation_side", "right")
+        self._limits = gate.Limits(ready.max_model_len, side)
         if not {"generate", "embed"} & set(ready.tasks):
             raise ModelError(
                 f"the model can do {', '.join(ready.tasks)}; "
@@ -158,10 +128,15 @@ class Serving:
 
         Cancelling the iteration aborts the request in its engine.
         """
-        short = inline.is_short(submit.body)
-        trace = RequestTrace(submit.request_id, submit.worker, short=short, api_id=submit.api_id)
+        trace = RequestTrace(
+            submit.request_id,
+            submit.worker,
+            in_place=inline.is_short(submit.body),
+            api_id=submit.api_id,
+            body_bytes=len(submit.body),
+        )
         current_trace.set(trace)
-        if trace.short and self._in_turns and submit.endpoint in IN_TURNS:
+        if trace.in_place and self._in_turns and submit.endpoint in IN_TURNS:
             await self._turns.take(trace)
         try:
             async for message in self._handle(submit, trace):
@@ -250,13 +225,22 @@ class Serving:
         if submit.endpoint in adapters.ENDPOINTS:
             models = self._state.openai_serving_models
             return await adapters.change(self._llm, models, submit.endpoint, submit.body)
+        return await self._ask_model(submit, trace)
+
+    async def _ask_model(self, submit: Submit, trace: RequestTrace) -> Any:
         endpoint, body = self._probe() if submit.probe else (submit.endpoint, submit.body)
-        route = _ROUTES[endpoint]
+        route = ROUTES[endpoint]
         handler = getattr(self._state, route.handler, None)
         if handler is None:
             raise NotFound(f"the model does not support {endpoint}.")
-        request = _validated(route, endpoint, body)
-        answer = await getattr(handler, route.method)(request, _raw_request(submit))
+        method = getattr(handler, route.method)
+        if trace.in_place:
+            request = request_of(endpoint, body, self._limits)
+        else:
+            request = await self._in_lane(request_of, endpoint, body, self._limits)
+            if endpoint in WITHOUT_ENGINE and self._in_turns:
+                return await self._in_lane(_whole_reply, method, request, submit)
+        answer = await method(request, _raw_request(submit))
         if not hasattr(answer, "__aiter__"):
             return answer
         match endpoint:
@@ -265,6 +249,11 @@ class Serving:
             case Endpoint.MESSAGES:
                 return anthropic.events(answer, trace)
         return answer
+
+    async def _in_lane(self, work: Callable[..., Any], *args: Any) -> Any:
+        """In a thread, beside the streams."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._lanes, copy_context().run, work, *args)
 
     async def _tell(self, endpoint: Endpoint) -> Any:
         """Which models there are, or what they can be asked."""
@@ -278,7 +267,7 @@ class Serving:
     def _describe(self) -> bytes:
         served = {
             endpoint: route.request
-            for endpoint, route in _ROUTES.items()
+            for endpoint, route in ROUTES.items()
             if getattr(self._state, route.handler, None) is not None
         }
         return orjson.dumps(openapi.document(served))
@@ -291,23 +280,26 @@ class Serving:
         return Endpoint.EMBEDDINGS, orjson.dumps({"input": [1]})
 
 
-def _validated(route: _Route, endpoint: Endpoint, body: bytes) -> Any:
-    content = orjson.loads(body)
-    gate.check(endpoint, content, body)
-    try:
-        return route.request.validate_python(content)
-    except (TypeError, AttributeError, KeyError) as error:
-        # vLLM's own validators stumble over fields of another type than they expect.
-        raise InvalidRequest(f"the body does not have the shape of {endpoint}: {error}.") from error
+def _whole_reply(method: Callable[..., Awaitable[Any]], request: Any, submit: Submit) -> Reply:
+    """The answer to a request that needs no engine, made in this thread."""
+
+    async def answer() -> Reply:
+        return await _reply(submit, await method(request, _raw_request(submit)))
+
+    reply: Reply = inline.run(answer())
+    return reply
 
 
-def _build_llm(vllm_config: Any, client: RoutedClient) -> AsyncLLM:
+def _build_llm(vllm_config: Any, client: RoutedClient, lanes: Lanes) -> AsyncLLM:
     # The one place where vLLM chooses its engine client.
     EngineCoreClient.make_async_mp_client = staticmethod(lambda **_: client)
+    # As many tokenizers as lanes, which vLLM's own threads would need too.
+    model = vllm_config.model_config
+    model.renderer_num_workers = max(model.renderer_num_workers, Lanes.COUNT)
     llm = AsyncLLM(
         vllm_config=vllm_config, executor_class=Executor, log_stats=False, log_requests=False
     )
-    inline.install(llm)
+    inline.install(llm, lanes)
     return llm
 
 
@@ -326,6 +318,8 @@ async def _reply(submit: Submit, answer: Any) -> Reply:
     Raises:
         EventError: it is an error.
     """
+    if isinstance(answer, Reply):
+        return answer
     raise_response(answer)
     if not isinstance(answer, Response):
         brief = submit.endpoint in shapes.ANTHROPIC  # its fields are there or not, never null

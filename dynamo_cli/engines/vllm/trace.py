@@ -6,6 +6,7 @@ does: both run in the request's own task.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -24,6 +25,9 @@ from dynamo_cli.messages import (
     Usage,
 )
 
+AT_ONCE = 16
+"""Prompts of one request that are made ready in one turn of the event loop."""
+
 
 @dataclass(slots=True)
 class PromptTrace:
@@ -40,7 +44,9 @@ class RequestTrace:
         request_id: the frontend's key, which no other request has.
         api_id: the client's name of it, for people to read.
         worker: that must serve it; -1 leaves it to the router.
-        short: its body is small enough to be prepared in the loop itself.
+        in_place: template and tokenizer run where the request is, not in another thread.
+        body_bytes: what the client sent, which says how long it may take to prepare.
+        pace: so many of its prompts may be on their way to engines at once.
         placed: engine request family (siblings of n > 1) -> where it is.
         overlap_blocks: of the family placed last, as the router predicted.
         end_turn: ends its turn to be prepared (see `Turns`), when it has one.
@@ -58,6 +64,7 @@ class RequestTrace:
     __slots__ = (
         "_untold",
         "api_id",
+        "body_bytes",
         "broken",
         "cached_tokens",
         "elsewhere",
@@ -68,8 +75,10 @@ class RequestTrace:
         "failure",
         "finish_reason",
         "first_token_ns",
+        "in_place",
         "output_tokens",
         "overlap_blocks",
+        "pace",
         "placed",
         "prepared_ns",
         "prompt_tokens",
@@ -81,17 +90,24 @@ class RequestTrace:
         "routed_ns",
         "scheduled_ns",
         "sent_ns",
-        "short",
         "worker",
     )
 
     def __init__(
-        self, request_id: str, worker: int = -1, *, short: bool = False, api_id: str = ""
+        self,
+        request_id: str,
+        worker: int = -1,
+        *,
+        in_place: bool = False,
+        api_id: str = "",
+        body_bytes: int = 0,
     ) -> None:
         self.request_id = request_id
         self.api_id = api_id or request_id
         self.worker = worker
-        self.short = short
+        self.in_place = in_place
+        self.body_bytes = body_bytes
+        self.pace = asyncio.Semaphore(AT_ONCE)
         self.placed: dict[str, RouteAnswer] = {}
         self.overlap_blocks = 0
         self.prompt_tokens = 0

@@ -1,0 +1,292 @@
+"""A stream beside large requests: how long it stands still for each of them.
+
+    python -m tests.processor.stalls FOLDER NAME ...
+
+writes a JSON object a line: the name of the case, its status, the longest gap and how long it took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dynamo_cli.messages import Endpoint, Reply
+
+from .front import Front
+
+TICK_S = 0.002
+MIB = 1 << 20
+MESSAGE = {"role": "user", "content": "x"}
+CHAT: dict[str, Any] = {"messages": [MESSAGE], "max_tokens": 1}
+COMPLETION: dict[str, Any] = {"prompt": "hello", "max_tokens": 1}
+WORDS = "a river and a stone "
+
+CASES: dict[str, tuple[Endpoint, Callable[[], Any]]] = {
+    "messages": (Endpoint.CHAT, lambda: CHAT | {"messages": [MESSAGE] * 100_000}),
+    "messages in parts": (
+        Endpoint.CHAT,
+        lambda: {
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 10}] * 5000,
+            "max_tokens": 1,
+        },
+    ),
+    "messages of another shape": (
+        Endpoint.MESSAGES,
+        lambda: CHAT | {"model": "tiny", "messages": [MESSAGE] * 50_000},
+    ),
+    "items": (Endpoint.RESPONSES, lambda: {"input": [MESSAGE] * 50_000, "max_output_tokens": 1}),
+    "token ids": (Endpoint.COMPLETIONS, lambda: COMPLETION | {"prompt": [7] * 4_000_000}),
+    "many prompts": (Endpoint.COMPLETIONS, lambda: COMPLETION | {"prompt": ["x"] * 1_000_000}),
+    "prompts of ids": (Endpoint.COMPLETIONS, lambda: COMPLETION | {"prompt": [[7] * 500] * 8000}),
+    "biases": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"logit_bias": {str(token): 1 for token in range(300_000)}},
+    ),
+    "fields": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {f"field{name}": name for name in range(1_000_000)},
+    ),
+    "wrong ids": (Endpoint.COMPLETIONS, lambda: COMPLETION | {"prompt": ["x", 1.5] * 1_000_000}),
+    "ids to text": (Endpoint.DETOKENIZE, lambda: {"tokens": [7] * 2_000_000}),
+    "text to ids": (Endpoint.TOKENIZE, lambda: {"prompt": WORDS * (16 * MIB // len(WORDS))}),
+    "text to strings": (
+        Endpoint.TOKENIZE,
+        lambda: {"prompt": WORDS * (MIB // len(WORDS)), "return_token_strs": True},
+    ),
+    "a long prompt": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": WORDS * (8 * MIB // len(WORDS))},
+    ),
+    "a long prompt to be cut": (
+        Endpoint.COMPLETIONS,
+        lambda: (
+            COMPLETION | {"prompt": WORDS * (8 * MIB // len(WORDS)), "truncate_prompt_tokens": 10}
+        ),
+    ),
+    "an image": (
+        Endpoint.CHAT,
+        lambda: (
+            CHAT
+            | {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "image_url",
+                                "image_url": {"url": "data:image/png;base64," + "A" * (24 * MIB)},
+                            }
+                        ],
+                    }
+                ]
+            }
+        ),
+    ),
+    "most messages": (Endpoint.CHAT, lambda: CHAT | {"messages": [MESSAGE] * 8000}),
+    "most parts": (
+        Endpoint.CHAT,
+        lambda: (
+            CHAT
+            | {
+                "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 10}]
+                * 1400,
+            }
+        ),
+    ),
+    "most messages of another shape": (
+        Endpoint.MESSAGES,
+        lambda: CHAT | {"model": "tiny", "messages": [MESSAGE] * 8000},
+    ),
+    "most items": (
+        Endpoint.RESPONSES,
+        lambda: {"input": [MESSAGE] * 8000, "max_output_tokens": 1},
+    ),
+    "most ids": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": [7] * 500_000, "truncate_prompt_tokens": 10},
+    ),
+    "most ids in prompts": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": [[7] * 500] * 1000},
+    ),
+    "most prompts": (Endpoint.COMPLETIONS, lambda: COMPLETION | {"prompt": ["x"] * 1024}),
+    "most prompts in a stream": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": ["x"] * 1024, "stream": True},
+    ),
+    "long prompts": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": ["hello " * 400] * 1024},
+    ),
+    "most answers": (Endpoint.COMPLETIONS, lambda: COMPLETION | {"prompt": ["x"] * 8, "n": 128}),
+    "most wrong values": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": ["x", 1.5, None] * 300},
+    ),
+    "most wrong ids": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": [7, 1.5, None] * 20_000, "truncate_prompt_tokens": 10},
+    ),
+    "most wrong messages": (
+        Endpoint.CHAT,
+        lambda: CHAT | {"messages": [{"role": 1, "content": [{"x": 1}]}] * 5000},
+    ),
+    "wrong messages of another shape": (
+        Endpoint.MESSAGES,
+        lambda: CHAT | {"model": "tiny", "messages": [{"role": 1, "content": [{"x": 1}]}] * 5000},
+    ),
+    "wrong items": (
+        Endpoint.RESPONSES,
+        lambda: {"input": [{"role": 1, "content": [{"x": 1}]}] * 5000},
+    ),
+    "metadata": (
+        Endpoint.CHAT,
+        lambda: CHAT | {"metadata": {str(one): one for one in range(30_000)}},
+    ),
+    "documents": (
+        Endpoint.CHAT,
+        lambda: CHAT | {"documents": [{"x": one} for one in range(16_000)]},
+    ),
+    "template arguments": (
+        Endpoint.CHAT,
+        lambda: CHAT | {"chat_template_kwargs": {f"x{one}": one for one in range(4_000)}},
+    ),
+    "tools": (
+        Endpoint.CHAT,
+        lambda: (
+            CHAT
+            | {
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {
+                            "name": f"f{one}",
+                            "parameters": {
+                                "type": "object",
+                                "properties": {f"x{two}": {"type": "string"} for two in range(10)},
+                            },
+                        },
+                    }
+                    for one in range(1000)
+                ]
+            }
+        ),
+    ),
+    "most ids to text": (Endpoint.DETOKENIZE, lambda: {"tokens": [7] * 131_072}),
+    "wrong ids to text": (Endpoint.DETOKENIZE, lambda: {"tokens": [7, "x"] * 32_000}),
+    "most text to ids": (Endpoint.TOKENIZE, lambda: {"prompt": WORDS * (524_288 // len(WORDS))}),
+    "most text to strings": (
+        Endpoint.TOKENIZE,
+        lambda: {"prompt": "é%7" * (524_288 // 3), "return_token_strs": True},
+    ),
+    "messages to ids": (
+        Endpoint.TOKENIZE,
+        lambda: {"messages": [{"role": "user", "content": WORDS * 200_000}]},
+    ),
+    "messages to count": (
+        Endpoint.COUNT_TOKENS,
+        lambda: {"model": "tiny", "messages": [{"role": "user", "content": WORDS * 200_000}]},
+    ),
+    "wrong parts": (
+        Endpoint.CHAT,
+        lambda: CHAT | {"messages": [{"role": "user", "content": [{"x": 1}] * 10_000}]},
+    ),
+    "wrong parts of items": (
+        Endpoint.RESPONSES,
+        lambda: {"input": [{"role": "user", "content": [{"x": 1}] * 10_000}]},
+    ),
+    "wrong parts of another shape": (
+        Endpoint.MESSAGES,
+        lambda: (
+            CHAT | {"model": "tiny", "messages": [{"role": "user", "content": [{"x": 1}] * 10_000}]}
+        ),
+    ),
+    "wrong system": (
+        Endpoint.MESSAGES,
+        lambda: CHAT | {"model": "tiny", "system": [{"x": 1}] * 10_000},
+    ),
+    "wrong tools": (Endpoint.RESPONSES, lambda: {"input": "x", "tools": [{"x": 1}] * 1000}),
+    "wrong prompts of ids": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": [["x"] * 60] * 1000},
+    ),
+    "wrong texts": (
+        Endpoint.COMPLETIONS,
+        lambda: COMPLETION | {"prompt": [[1], *[["x"] * 50] * 1000]},
+    ),
+    "commas": (Endpoint.COMPLETIONS, lambda: COMPLETION | {"prompt": ',"' * (8 * MIB)}),
+}
+
+
+class Beat:
+    """Ticks in the loop; a stream stands still as long as they do.
+
+    Attributes:
+        longest_s: between two of them.
+        cpu_s: the most that this process has worked between two of them: what others do on this
+            machine is not in it.
+    """
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self.cpu_s = 0.0
+
+    async def run(self) -> None:
+        last = time.monotonic()
+        last_cpu = time.process_time()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = time.monotonic()
+            self.longest_s = max(self.longest_s, now - last)
+            last = now
+            cpu = time.process_time()
+            self.cpu_s = max(self.cpu_s, cpu - last_cpu)
+            last_cpu = cpu
+
+
+async def measure(front: Front, name: str) -> dict[str, Any]:
+    endpoint, body = CASES[name]
+    data = json.dumps(body()).encode()
+    beat = Beat()
+    beating = asyncio.create_task(beat.run())
+    await asyncio.sleep(TICK_S)
+    began = time.monotonic()
+    messages = await front.ask(endpoint, data, -1, "")
+    took_s = time.monotonic() - began
+    await asyncio.sleep(TICK_S)
+    beating.cancel()
+    last = messages[-1]
+    status = last.status if isinstance(last, Reply) else 0
+    said = bytes(last.body[:300]).decode(errors="replace") if isinstance(last, Reply) else ""
+    size = len(last.body) if isinstance(last, Reply) else 0
+    return {
+        "name": name,
+        "status": status,
+        "gap_s": round(beat.longest_s, 3),
+        "cpu_s": round(beat.cpu_s, 3),
+        "took_s": round(took_s, 3),
+        "said": said,
+        "size": size,
+    }
+
+
+async def main(folder: str, *names: str) -> None:
+    told_to = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries have to say
+    front = Front(Path(folder))
+    await front.serving.start()
+    await front.ask(Endpoint.COMPLETIONS, COMPLETION_BYTES, -1, "")
+    for name in names or CASES:
+        print(json.dumps(await measure(front, name)), file=told_to, flush=True)
+
+
+COMPLETION_BYTES = json.dumps(COMPLETION).encode()
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""Whatever one client sends, the streams of others go on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.engine
+
+LONGEST_S = 0.25
+"""Of work between two ticks; that is what a quiet machine would let streams wait."""
+
+REFUSED = {
+    "messages",
+    "messages in parts",
+    "token ids",
+    "prompts of ids",
+    "biases",
+    "fields",
+    "wrong ids",
+    "ids to text",
+    "text to ids",
+    "messages to ids",
+    "wrong items",
+    "wrong texts",
+}
+ANSWERED = {"most ids", "most ids to text", "a long prompt to be cut", "metadata"}
+OTHERS = {"commas", "most messages", "most wrong messages"}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    names = sorted(REFUSED | ANSWERED | OTHERS)
+    folder = tmp_path_factory.mktemp("model")
+    told = subprocess.run(
+        [sys.executable, "-m", "tests.processor.stalls", str(folder), *names],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {found["name"]: found for found in map(json.loads, told.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED | ANSWERED | OTHERS))
+def test_streams_go_on_beside_a_large_request(measured: dict[str, Any], name: str) -> None:
+    assert measured[name]["cpu_s"] < LONGEST_S, measured[name]
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_no_client_needs_is_refused_with_a_reason(measured: dict[str, Any], name: str) -> None:
+    assert measured[name]["status"] == 400, measured[name]
+    assert "error" in measured[name]["said"]
+    assert measured[name]["size"] < 1000
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERED))
+def test_what_clients_may_send_is_answered(measured: dict[str, Any], name: str) -> None:
+    assert measured[name]["status"] == 200, measured[name]
