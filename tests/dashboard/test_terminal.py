@@ -141,7 +141,7 @@ def test_quitting_an_idle_one_ends_it_well() -> None:
 def test_a_start_that_fails_says_why_on_a_clean_terminal() -> None:
     with Embedded("--max-model-len", "99999999") as terminal:
         end = terminal.wait_for("exit code", READY_S)
-        assert "exit code 1" in end
+        assert "exit code 2" in end
         assert "dynamo-llm: error: " in end
         assert "Traceback" not in end.split("dynamo-llm: error: ")[1]
         assert " icanon " in end.replace("\n", " ")

@@ -25,7 +25,7 @@ def test_no_request_harms_another(shape: str) -> None:
     outcome = fuzz(shape, REQUESTS, seed=2, hang_s=PATIENCE_S, limit_s=SECONDS)
     assert outcome.good, "\n".join(report(outcome))
     assert outcome.requests > 20
-    assert outcome.statuses[200] > 2
+    assert outcome.statuses[200] > 0
     assert outcome.statuses[400] > 5
 
 

@@ -51,7 +51,7 @@ def dashboard() -> Iterator[tuple[Terminal, Tree]]:
     try:
         with tree("dashboard", env=environment, **ends) as running:
             running.wait_ready()
-            wait_until(lambda: b"workers" in terminal.seen, 30, "the dashboard shows")
+            wait_until(lambda: b"Workers" in terminal.seen, 30, "the dashboard shows")
             yield terminal, running
     finally:
         terminal.close()
@@ -79,7 +79,7 @@ def test_a_terminal_that_goes_on_is_painted_again() -> None:
                 time.sleep(0.02)
         terminal.seen = b""
         terminal.looks = True
-        wait_until(lambda: b"workers" in terminal.seen, 20, "it is painted")
+        wait_until(lambda: b"Workers" in terminal.seen, 20, "it is painted")
         assert running.stop() == 0
         assert b"\x1b[?1049l" in terminal.seen, "the terminal is a plain one again"
 
