@@ -47,11 +47,13 @@ class Terminal:
 def dashboard() -> Iterator[tuple[Terminal, Tree]]:
     terminal = Terminal()
     ends = dict.fromkeys(("stdin", "stdout", "stderr"), terminal.theirs)
-    environment = os.environ | {"TERM": "xterm-256color"}
+    # A run of tests in several processes sets the size of its own terminal.
+    others = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment = others | {"TERM": "xterm-256color"}
     try:
         with tree("dashboard", env=environment, **ends) as running:
             running.wait_ready()
-            wait_until(lambda: b"Workers" in terminal.seen, 30, "the dashboard shows")
+            wait_until(lambda: b"workers" in terminal.seen, 30, "the dashboard shows")
             yield terminal, running
     finally:
         terminal.close()
@@ -79,7 +81,7 @@ def test_a_terminal_that_goes_on_is_painted_again() -> None:
                 time.sleep(0.02)
         terminal.seen = b""
         terminal.looks = True
-        wait_until(lambda: b"Workers" in terminal.seen, 20, "it is painted")
+        wait_until(lambda: b"workers" in terminal.seen, 20, "it is painted")
         assert running.stop() == 0
         assert b"\x1b[?1049l" in terminal.seen, "the terminal is a plain one again"
 
