@@ -18,6 +18,10 @@ from tests.support.server import Server
 AT_ONCE = 8
 MIB = 1 << 20
 LARGE = 4 * AT_ONCE
+
+LEAST = 5 * LARGE
+"""However slow the machine is: those that follow the large ones are of every kind."""
+
 EXAMPLES = 3
 """Of each fault, that are told."""
 
@@ -78,7 +82,7 @@ class Outcome:
 def run(
     server: Server, shape: str, shots: Iterator[Shot], count: int, hang_s: float, until_s: float
 ) -> Outcome:
-    """Send `count` of them, or as many as there is time for.
+    """Send `count` of them, or as many as there is time for, but `LEAST` in any case.
 
     Args:
         until_s: on the clock of `time.monotonic`.
@@ -110,7 +114,8 @@ def _volley(
 ) -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while some := list(itertools.islice(shots, 4 * AT_ONCE)):
-            if time.monotonic() > until_s or server.process.poll() is not None:
+            late = time.monotonic() > until_s and outcome.requests >= LEAST
+            if late or server.process.poll() is not None:
                 return
             heard = pool.map(lambda shot: fire(shot, server.port, hang_s), some)
             for shot, one in zip(some, heard, strict=True):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fuzz import mutations
 from tests.fuzz.__main__ import fuzz
-from tests.fuzz.run import report
+from tests.fuzz.run import LEAST, report
 from tests.fuzz.shot import Fault, judge
 
 SECONDS = 10.0
@@ -24,8 +24,8 @@ PATIENCE_S = 60.0
 def test_no_request_harms_another(shape: str) -> None:
     outcome = fuzz(shape, REQUESTS, seed=2, hang_s=PATIENCE_S, limit_s=SECONDS)
     assert outcome.good, "\n".join(report(outcome))
-    assert outcome.requests > 20
-    assert outcome.statuses[200] > 0
+    assert outcome.requests >= LEAST
+    assert outcome.statuses[200] > 2
     assert outcome.statuses[400] > 5
 
 
