@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,17 +33,6 @@ app = typer.Typer(
 
 def _option(*names: str, panel: str | None = None, help: str, **more: Any) -> Any:  # noqa: A002
     return typer.Option(*names, rich_help_panel=panel, help=help, **more)
-
-
-def _at_most(most: int) -> Callable[[int | None], int | None]:
-    """A bound that the help does not show: it has no room for it."""
-
-    def check(value: int | None) -> int | None:
-        if value is not None and value > most:
-            raise typer.BadParameter(f"{value} is not in the range x<={most}.")
-        return value
-
-    return check
 
 
 TraceFile = Annotated[
@@ -113,7 +101,7 @@ KvBlocks = Annotated[
         "--kv-blocks",
         panel=ENGINES,
         min=2,
-        callback=_at_most(MAX_KV_BLOCKS),
+        callback=limits.at_most(MAX_KV_BLOCKS),
         metavar="N",
         help="Of each engine. Default: the profile's.",
     ),
@@ -124,7 +112,7 @@ BlockSize = Annotated[
         "--block-size",
         panel=ENGINES,
         min=1,
-        callback=_at_most(MAX_BLOCK_SIZE),
+        callback=limits.at_most(MAX_BLOCK_SIZE),
         metavar="N",
         help="Tokens. Default: the trace's, whose blocks are divided into smaller ones, or have "
         "this size if nothing else tells theirs.",

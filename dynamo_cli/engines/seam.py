@@ -67,7 +67,7 @@ class Engine(Protocol):
         """Queue a request of processor `client`.
 
         Raises:
-            InvalidRequest: the engine cannot run it; nothing of it is held.
+            InvalidRequest, InternalError: the engine cannot run it; nothing of it is held.
         """
 
     def prepare(self, client: int, message: AddRequest) -> Prepared:

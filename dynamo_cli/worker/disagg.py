@@ -9,7 +9,7 @@ from typing import Any
 
 from dynamo_cli.config import PlacementRule
 from dynamo_cli.engines.seam import Engine, Prepared
-from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.errors import InternalError, InvalidRequest
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
     AddRequest,
@@ -131,9 +131,9 @@ class Disaggregation:
         """Let a request run that was taken before; what is wrong with it is its own failure."""
         try:
             self._engine.start(prepared, params)
-        except InvalidRequest as error:
+        except (InvalidRequest, InternalError) as error:
             refusal = RequestRefused(prepared.message.request_id, error.message, error.http_status)
-            self._switchboard.send(ProcessId(Role.PROCESSOR, prepared.client), refusal)
+            self._switchboard.owe(ProcessId(Role.PROCESSOR, prepared.client), refusal)
             self._go_on(prepared.message.request_id)
 
     def stepped(self) -> None:

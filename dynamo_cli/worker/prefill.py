@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.engines import seam
 from dynamo_cli.engines.vllm.environment import select_devices
-from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.errors import InternalError, InvalidRequest
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
@@ -186,7 +186,7 @@ class PrefillWorker:
             return
         try:
             self._engine.add_prefill(job, message.worker)
-        except InvalidRequest as error:
+        except (InvalidRequest, InternalError) as error:
             logger.warning("prefill %s: %s", job.job_id, error.message)
             self._switchboard.owe(QUEUE, JobEnded(job.job_id, REFUSED))
             return

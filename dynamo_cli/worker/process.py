@@ -11,7 +11,7 @@ import msgspec
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.engines import seam
 from dynamo_cli.engines.vllm.environment import select_devices
-from dynamo_cli.errors import InvalidRequest, Unavailable
+from dynamo_cli.errors import InternalError, InvalidRequest, Unavailable
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages import (
@@ -199,7 +199,7 @@ class Worker:
                 self._disagg.add(peer.index, message)
             else:
                 self._engine.add(peer.index, message)
-        except InvalidRequest as error:
+        except (InvalidRequest, InternalError) as error:
             refusal = RequestRefused(message.request_id, error.message, error.http_status)
             self._switchboard.owe(peer, refusal)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from unittest.mock import patch
 
 import pytest
 
-from dynamo_cli.config import EngineConfig
+from dynamo_cli.config import Device, Devices, EngineConfig
 from dynamo_cli.engines.vllm import environment
 
 EAGER, COMPILED = "--enforce-eager", "--no-enforce-eager"
@@ -20,13 +21,20 @@ EAGER, COMPILED = "--enforce-eager", "--no-enforce-eager"
         ((EAGER, COMPILED), (), True),
         ((), (), True),
         (("-O0",), (), True),
-        ((EAGER,), (0,), True),  # kernels are compiled there in any case, and tried before ready
+        ((EAGER,), (Device("0", "GPU-0"),), True),  # kernels are compiled there in any case, and tried before ready
     ],
 )
 def test_eager_engines_of_a_cpu_compile_nothing(
-    args: tuple[str, ...], devices: tuple[int, ...], compiles: bool
+    args: tuple[str, ...], devices: Devices, compiles: bool
 ) -> None:
     config = EngineConfig("tiny", "/tiny", ("tiny",), args=args, devices=devices)
     with patch.dict("os.environ", clear=True):
         environment.prepare(config)
         assert environment.compiles() is compiles
+
+
+@pytest.mark.parametrize(("value", "left"), [("tcp://10.0.0.7:8000", None), ("8000", "8000")])
+def test_a_service_of_kubernetes_is_no_port(value: str, left: str | None) -> None:
+    with patch.dict("os.environ", {"VLLM_PORT": value}, clear=True):
+        environment.prepare(EngineConfig("tiny", "tiny", ("tiny",)))
+        assert os.environ.get("VLLM_PORT") == left

@@ -104,7 +104,7 @@ def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:
         (["--speed", "1e-320"], "from 0.0001 to 1e+06"),
         (["--speed", "nan"], "from 0.0001 to 1e+06"),
         (["--workers", "1000000000"], "less than or equal to 4096"),
-        (["--kv-blocks", "1000000000000"], "not in the range x<=10000000"),
+        (["--kv-blocks", "1000000000000"], "less than or equal to 10000000"),
         (["--rate", "inf"], "less than or equal to 1000000"),
         (["--profile", "abacus"], "no engine profile 'abacus'"),
         (["--block-size", "100"], "does not divide"),

@@ -60,13 +60,14 @@ class Board:
     def __init__(self, events: list[Any]) -> None:
         self.events = events
         self.links = [PROCESSOR, FRONTEND]
+        self.full = False
 
     def send(self, peer: ProcessId, message: Any) -> bool:
-        self.events.append(message)
-        return True
+        return not self.full and self.owe(peer, message)
 
     def owe(self, peer: ProcessId, message: Any) -> bool:
-        return self.send(peer, message)
+        self.events.append(message)
+        return True
 
     def refused_sends(self) -> int:
         return 0
@@ -116,14 +117,19 @@ def test_prompts_that_are_away_are_reported(monkeypatch: pytest.MonkeyPatch) -> 
     assert not told.idle
 
 
-def test_what_cannot_start_any_more_is_refused_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [InvalidRequest("it is wrong"), InternalError("it is broken")])
+def test_what_cannot_start_any_more_is_refused_alone(
+    monkeypatch: pytest.MonkeyPatch, error: DynamoError
+) -> None:
+    """Also where its processor does not read at the moment."""
     worker, engine = loaded(Worker, monkeypatch)
+    worker._switchboard.full = True
     started = []
 
     def start(prepared: Prepared, params: Any) -> None:
         started.append(prepared.message.request_id)
         if prepared.message.request_id == "bad":
-            raise InvalidRequest("it is broken")
+            raise error
 
     engine.__dict__["start"] = start
     for name in ("bad", "sibling"):
@@ -135,7 +141,7 @@ def test_what_cannot_start_any_more_is_refused_alone(monkeypatch: pytest.MonkeyP
             assert worker._disagg._remote.join(name, "family", prepared)
     worker._disagg.queue_gone()
     refused = next(event for event in engine.events if isinstance(event, RequestRefused))
-    assert (refused.request_id, refused.http_status) == ("bad", 400)
+    assert (refused.request_id, refused.http_status) == ("bad", error.http_status)
     assert started == ["bad", "sibling"]
 
 

@@ -177,7 +177,7 @@ class Engine:
             begin: tuple[Any, int] = self._core.preprocess_add_request(request)
         # Whatever it is, the engine has not seen the request yet.
         except Exception as error:
-            raise InvalidRequest(refusals.reason(error)) from error
+            raise refusals.of_request(error) from error
         return begin
 
     def _have_adapter(self, request: EngineCoreRequest) -> None:
@@ -214,7 +214,7 @@ class Engine:
         # Whatever it is, it is about this request, which may be in the queue by now.
         except Exception as error:
             self._core.abort_requests([request_id])
-            raise InvalidRequest(refusals.reason(error)) from error
+            raise refusals.of_request(error) from error
         self._clients[request_id] = prepared.client
 
     def cached_tokens(self, prepared: Prepared) -> int:

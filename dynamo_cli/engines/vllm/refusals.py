@@ -7,6 +7,7 @@ debug (`supervisor/child.py`).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,15 @@ from safetensors import SafetensorError
 from vllm.exceptions import VLLMError
 
 from dynamo_cli import oserrors
-from dynamo_cli.errors import DynamoError, ModelError, ResourceError, StartError, UsageError
+from dynamo_cli.errors import (
+    DynamoError,
+    InternalError,
+    InvalidRequest,
+    ModelError,
+    ResourceError,
+    StartError,
+    UsageError,
+)
 
 _EXPECTED = (
     *(ValueError, TypeError, NotImplementedError, LookupError, ImportError, AttributeError),
@@ -32,6 +41,8 @@ _LONG_LIST = re.compile(r"\S*\[[^\]]{1000,}\]\)?")
 
 _LONGEST = 400
 """Characters of a reason. Some messages list everything that would have been right."""
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -70,6 +81,14 @@ def refusal(error: BaseException, model: str) -> DynamoError:
         kind = StartError
         said += " --log-level debug shows where."
     return kind(said)
+
+
+def of_request(error: Exception) -> InvalidRequest | InternalError:
+    """The error of a request that an engine does not take: of what it asks, or a bug."""
+    if isinstance(error, ValueError | TypeError):
+        return InvalidRequest(reason(error))
+    logger.error("an engine did not take a request", exc_info=error)
+    return InternalError(f"the engine did not take this request: {reason(error)}.")
 
 
 def reason(error: BaseException) -> str:

@@ -1,0 +1,48 @@
+"""Programs that drive one real engine in a process of their own: vLLM is not for the tests' own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from dynamo_cli.config import EngineConfig
+from dynamo_cli.models import catalog
+
+RESULT = "RESULT"
+"""Begins the line that has the result, as JSON; libraries print more."""
+
+PATIENCE_S = 280
+
+
+def config_of(model: str, *args: str) -> EngineConfig:
+    """An engine for the tiny model that is small, exact and alike on every machine."""
+    return EngineConfig(
+        model="tiny",
+        path=model,
+        served_names=("tiny",),
+        args=("--block-size", "32", "--enforce-eager", "--dtype", "float32", *args),
+        threads=1,
+        kv_cache_limit_bytes=64 << 20,
+    )
+
+
+def tell(result: Any) -> None:
+    """In the driver: its result."""
+    print(RESULT + json.dumps(result))
+
+
+def result_of(module: str, *words: str) -> Any:
+    """In the test: what the driver tells, when it is given the tiny model's folder and `words`."""
+    model = catalog.resolve("tiny", lambda _: None).path
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(model), *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith(RESULT))
+    return json.loads(line.removeprefix(RESULT))
