@@ -5,7 +5,6 @@ python -m tests.engine.fault_driver MODEL_FOLDER
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Any
@@ -14,22 +13,13 @@ from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.vllm import environment
 from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages import AddRequest
+from tests.support.driver import config_of, tell
 
 NAMES = ("a", "b", "c")
 
 
 def main(model: str) -> dict[str, Any]:
-    config = EngineConfig(
-        model="tiny",
-        path=model,
-        served_names=("tiny",),
-        args=(
-            *("--block-size", "32", "--enforce-eager", "--dtype", "float32"),
-            *("--max-model-len", "512", "--num-gpu-blocks-override", "32"),
-        ),
-        threads=1,
-        kv_cache_limit_bytes=64 << 20,
-    )
+    config = config_of(model, "--max-model-len", "512", "--num-gpu-blocks-override", "32")
     environment.prepare(config)
     return Driver(config).run()
 
@@ -149,4 +139,4 @@ class Driver:
 
 
 if __name__ == "__main__":
-    print("RESULT" + json.dumps(main(sys.argv[1])))
+    tell(main(sys.argv[1]))

@@ -21,7 +21,8 @@ EAGER, COMPILED = "--enforce-eager", "--no-enforce-eager"
         ((EAGER, COMPILED), (), True),
         ((), (), True),
         (("-O0",), (), True),
-        ((EAGER,), (Device("0", "GPU-0"),), True),  # kernels are compiled there in any case, and tried before ready
+        # Kernels are compiled there in any case, and tried before ready.
+        ((EAGER,), (Device("0", "GPU-0"),), True),
     ],
 )
 def test_eager_engines_of_a_cpu_compile_nothing(

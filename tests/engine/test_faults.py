@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import pytest
 
-from dynamo_cli.models import catalog
+from tests.support.driver import drive, tiny
 
 FAILED = "the engine failed while it ran this request: RuntimeError: "
 
 
 @pytest.mark.engine
 def test_a_step_that_fails_for_one_request_fails_that_one() -> None:
-    model = catalog.resolve("tiny", lambda _: None).path
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.fault_driver", str(model)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
-    result = json.loads(line.removeprefix("RESULT"))
+    result, log = drive("tests.engine.fault_driver", tiny())
     plain = result["plain"]
     assert {name: len(tokens) for name, tokens in plain.items()} == {"a": 40, "b": 40, "c": 40}
     for after, answers in result["named"].items():
@@ -42,5 +28,5 @@ def test_a_step_that_fails_for_one_request_fails_that_one() -> None:
     assert result["after"] == plain
     assert result["twice"] == "a request 'a-request' is running already. 5"
     assert result["unnamed"] == "nobody is to blame"
-    assert "these requests: a-request, b-request, c-request" in done.stderr
+    assert "these requests: a-request, b-request, c-request" in log
     assert result["naps"] == 0  # no output waits for anything

@@ -10,7 +10,6 @@ engine finds, and at the end what the processor's hashes say with what the event
 from __future__ import annotations
 
 import copy
-import json
 import random
 import sys
 import time
@@ -22,23 +21,16 @@ from dynamo_cli.kv import hashes
 from dynamo_cli.kv.index import PrefixIndex
 from dynamo_cli.messages import AddRequest
 from dynamo_cli.worker.feed import Feed
+from tests.support.driver import BLOCK, config_of, tell
 
-BLOCK = 32
 ROUNDS = 150
 
 
 def main(model: str, adapter: str, seed: int) -> dict[str, Any]:
-    config = EngineConfig(
-        model="tiny",
-        path=model,
-        served_names=("tiny",),
-        args=(
-            *("--block-size", str(BLOCK), "--enforce-eager", "--dtype", "float32"),
-            *("--max-model-len", "1024", "--num-gpu-blocks-override", "72"),
-            *("--enable-lora", "--max-lora-rank", "8"),
-        ),
-        threads=1,
-        kv_cache_limit_bytes=64 << 20,
+    config = config_of(
+        model,
+        *("--max-model-len", "1024", "--num-gpu-blocks-override", "72"),
+        *("--enable-lora", "--max-lora-rank", "8"),
     )
     environment.prepare(config)
     return Driver(config, adapter, random.Random(seed)).run()
@@ -169,4 +161,4 @@ class Driver:
 
 
 if __name__ == "__main__":
-    print("RESULT" + json.dumps(main(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    tell(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

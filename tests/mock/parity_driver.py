@@ -13,7 +13,6 @@ The real one is an engine, or, for many more steps, vLLM's scheduler with dice f
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.engines.vllm import environment
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages import AddRequest
+from tests.support.driver import tell
 
 BLOCK = 32
 STEPS = {"engine": 1200, "scheduler": 3000}
@@ -374,4 +374,4 @@ if __name__ == "__main__":
     model, kind, *seeds = sys.argv[1:]
     config = engine_config(model)
     environment.prepare(config)
-    print("RESULT" + json.dumps([main(config, kind, int(seed)) for seed in seeds]))
+    tell([main(config, kind, int(seed)) for seed in seeds])

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import pytest
 
-from dynamo_cli.models import catalog
+from tests.support.driver import result_of, tiny
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize(("kind", "seeds"), [("engine", "1"), ("scheduler", "2 3 4 5 6")])
 def test_simulated_and_real_engine_tell_the_same(kind: str, seeds: str) -> None:
-    model = catalog.resolve("tiny", lambda _: None).path
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.mock.parity_driver", str(model), kind, *seeds.split()],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
-    for result in json.loads(line.removeprefix("RESULT")):
+    results = result_of("tests.mock.parity_driver", tiny(), kind, *seeds.split())
+    for result in results:
         assert result["differs"] is None
         # There was enough to differ in.
         assert result["requests"] > 100

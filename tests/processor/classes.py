@@ -11,11 +11,11 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
 import typing_extensions
 from pydantic import BaseModel
 
 from dynamo_cli.engines.vllm import bodies, openapi
+from tests.support.driver import tell
 
 
 def parts(annotation: Any) -> Iterator[Any]:
@@ -61,7 +61,7 @@ def main() -> None:
     nested = {name: sorted(inner) for name, inner in known.items()}
     generated = openapi.document(requests)
     told = {"top": top, "nested": nested, "aliases": aliases, "document": generated}
-    print("RESULT" + orjson.dumps(told).decode())
+    tell(told)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 from dynamo_cli.engines.vllm import gate
 from dynamo_cli.engines.vllm.bounds import Refused
 from dynamo_cli.messages import Endpoint
+from tests.support.driver import result_of
 
 pytestmark = pytest.mark.engine  # none is started, but vLLM is imported
 
@@ -68,10 +66,7 @@ None has power over an engine. What is new here needs a look at where vLLM takes
 
 @pytest.fixture(scope="module")
 def classes() -> Any:
-    command = [sys.executable, "-m", "tests.processor.classes"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
-    return json.loads(line.removeprefix("RESULT"))
+    return result_of("tests.processor.classes")
 
 
 def test_the_gate_knows_every_field_and_no_other(classes: Any) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.models import catalog
 
+BLOCK = 32
+"""Tokens."""
+
 RESULT = "RESULT"
 """Begins the line that has the result, as JSON; libraries print more."""
 
@@ -22,7 +25,7 @@ def config_of(model: str, *args: str) -> EngineConfig:
         model="tiny",
         path=model,
         served_names=("tiny",),
-        args=("--block-size", "32", "--enforce-eager", "--dtype", "float32", *args),
+        args=("--block-size", str(BLOCK), "--enforce-eager", "--dtype", "float32", *args),
         threads=1,
         kv_cache_limit_bytes=64 << 20,
     )
@@ -33,11 +36,20 @@ def tell(result: Any) -> None:
     print(RESULT + json.dumps(result))
 
 
+def tiny() -> str:
+    """The folder of the tiny model."""
+    return str(catalog.resolve("tiny", lambda _: None).path)
+
+
 def result_of(module: str, *words: str) -> Any:
-    """In the test: what the driver tells, when it is given the tiny model's folder and `words`."""
-    model = catalog.resolve("tiny", lambda _: None).path
+    """In the test: what the driver tells when it is given these words."""
+    return drive(module, *words)[0]
+
+
+def drive(module: str, *words: str) -> tuple[Any, str]:
+    """The same, and what it has logged."""
     done = subprocess.run(
-        [sys.executable, "-m", module, str(model), *words],
+        [sys.executable, "-m", module, *words],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -45,4 +57,4 @@ def result_of(module: str, *words: str) -> Any:
     )
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith(RESULT))
-    return json.loads(line.removeprefix(RESULT))
+    return json.loads(line.removeprefix(RESULT)), done.stderr
