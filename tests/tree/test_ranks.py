@@ -44,4 +44,4 @@ def test_ranks_live_and_die_with_their_engine() -> None:
         everything = children_of(server.process.pid)
         assert len(ranks_of(server.pid_of("worker 0"))) == 2
         server.process.kill()
-        wait_until(lambda: not any(map(alive, everything)), GONE_S, "nothing is left")
+        server.assert_nothing_left(everything, GONE_S)

@@ -77,7 +77,7 @@ class Engine:
             if config.kv_role and config.kv_transfer == "shm":
                 connector.check(vllm_config)
             lora.install(vllm_config)
-            ranks.install()
+            ranks.install(vllm_config)
             with environment.transfer(config):
                 self._core = core.build(vllm_config)
             if warmup.needed():

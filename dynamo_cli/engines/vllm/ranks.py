@@ -3,6 +3,10 @@
 vLLM spawns one process per rank and lets each watch a pipe of its parent, which a rank that is
 stuck in a collective operation does not. Ours end with the engine's process in any case, and their
 words reach the log like those of every process.
+
+Ranks find each other by sockets and a file in the folder for temporary files, which vLLM leaves
+behind. Here these have a folder of their own; a small process waits for the end of the engine's,
+however that comes about, and removes it.
 """
 
 from __future__ import annotations
@@ -10,6 +14,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 from typing import Any
 
 from vllm.v1.executor.multiproc_executor import WorkerProc
@@ -24,13 +31,27 @@ RANK_LOST = 70
 logger = logging.getLogger(__name__)
 
 
-def install() -> None:
-    """Have every rank that this process spawns from now on begin in `rank_main`."""
+_REMOVE = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+"""Its standard input ends with the last process that has the other end: the engine's, or a rank."""
+
+
+_removers: list[subprocess.Popen[bytes]] = []
+
+
+def install(vllm_config: Any) -> None:
+    """Prepare this process for an engine; one that has a single rank needs nothing."""
+    if vllm_config.parallel_config.world_size == 1:
+        return
     WorkerProc.worker_main = staticmethod(_Rank(os.getpid()))
+    folder = tempfile.mkdtemp(prefix="ranks-")  # names of sockets must be short
+    reader, _ = os.pipe()  # the other end stays open as long as this process
+    _removers.append(subprocess.Popen([sys.executable, "-ISc", _REMOVE, folder], stdin=reader))
+    os.close(reader)
+    os.environ["VLLM_RPC_BASE_PATH"] = tempfile.tempdir = folder
 
 
 class _Rank:
-    """What a rank runs; it travels to the new process by pickle.
+    """What a rank runs.
 
     Args:
         parent_pid: the engine's process.
