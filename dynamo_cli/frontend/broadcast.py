@@ -102,7 +102,7 @@ class Broadcast:
     def _past(self) -> bytes:
         """What a newcomer missed has a bound; what happens while it watches has not."""
         return (
-            _event("decisions", self._log.select(self._clock_ns(), limit=DEFAULT_LIMIT))
+            _event("decisions", list(self._log.views(self._clock_ns(), limit=DEFAULT_LIMIT)))
             + _event("measured", self._log.measurements(0))
             + _event("logs", self._lines.select(0))
         )
@@ -118,7 +118,7 @@ class Broadcast:
         self._line = lines[-1].number if lines else self._line
         if not self._watchers:
             return
-        decisions = self._log.select(self._told_ns, after=number)
+        decisions = list(self._log.views(self._told_ns, after=number))
         news = _event("decisions", decisions) + _event("measured", measured) + _event("logs", lines)
         for watcher in self._watchers if news else ():
             watcher.tell(news)

@@ -123,26 +123,6 @@ class DecisionLog:
         """The recent ones with a higher number, oldest first."""
         return [one for one in self._measurements if one.number > after]
 
-    def select(
-        self,
-        now_ns: int,
-        *,
-        limit: int = KEPT,
-        worker: int | None = None,
-        request_id: str | None = None,
-        after: int = 0,
-    ) -> list[DecisionView]:
-        """The newest first.
-
-        Args:
-            worker: only those that it won.
-            request_id: only those of this request, by the client's id or the engine's.
-            after: only those with a higher number.
-        """
-        return list(
-            self.views(now_ns, limit=limit, worker=worker, request_id=request_id, after=after)
-        )
-
     def views(
         self,
         now_ns: int,
@@ -152,7 +132,13 @@ class DecisionLog:
         request_id: str | None = None,
         after: int = 0,
     ) -> Iterator[DecisionView]:
-        """As `select`, each made when it is asked for; what comes meanwhile is not among them."""
+        """The newest first, each made when it is asked for; what comes meanwhile is not among them.
+
+        Args:
+            worker: only those that it won.
+            request_id: only those of this request, by the client's id or the engine's.
+            after: only those with a higher number.
+        """
         found = list(islice(self._newest(worker, request_id, after), limit))
         return (_view(kept, now_ns) for kept in found)
 

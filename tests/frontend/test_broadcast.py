@@ -25,9 +25,9 @@ class Spied(DecisionLog):
 
     looked = 0
 
-    def select(self, *args: Any, after: int = 0, **more: Any) -> Any:
+    def views(self, *args: Any, after: int = 0, **more: Any) -> Any:
         self.looked += after > 0
-        return super().select(*args, after=after, **more)
+        return super().views(*args, after=after, **more)
 
 
 def many(count: int, start: int = 0) -> list[RoutingDecision]:

@@ -153,7 +153,7 @@ def test_predictions_stand_beside_measurements() -> None:
     log = DecisionLog()
     log.add(Decisions([decision("a"), decision("b", worker=1)], [], 0))
     log.add(Decisions([], [Measured("a", 64), Measured("long gone", 9)], 3))
-    b, a = log.select(3 * SECOND_NS)
+    b, a = log.views(3 * SECOND_NS)
     assert (a.request_id, a.engine_request_id, a.worker, a.number) == ("api-a", "a", 0, 1)
     assert (a.predicted_tokens, a.measured_tokens, a.age_s) == (96, 64, 2.0)
     assert (b.measured_tokens, b.number, log.dropped) == (None, 2, 3)
@@ -180,7 +180,7 @@ def test_decisions_can_be_chosen() -> None:
     )
 
     def names(**wanted: Any) -> list[str]:
-        return [one.engine_request_id for one in log.select(0, **wanted)]
+        return [one.engine_request_id for one in log.views(0, **wanted)]
 
     assert names() == list("76543210")
     assert names(limit=2) == ["7", "6"]
@@ -195,7 +195,7 @@ def test_memory_is_bounded() -> None:
     log = DecisionLog()
     for start in range(0, KEPT + 500, 500):
         log.add(Decisions([decision(str(start + n), candidates=64) for n in range(500)], [], 0))
-    kept = log.select(0, limit=1 << 30)
+    kept = list(log.views(0, limit=1 << 30))
     assert len(kept) == KEPT
     assert kept[-1].number == 501
     packed = sum(sys.getsizeof(one.packed) for one in log._kept.values())
