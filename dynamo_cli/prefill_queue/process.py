@@ -121,7 +121,9 @@ class Queue:
             self._told = state if all(told) else NOTHING_TOLD
 
     def _enlist(self) -> None:
-        """Let prefill workers know that decode workers have been told of them."""
+        """Let prefill workers know that decode workers have been told of them, all of them."""
+        if self._told is NOTHING_TOLD:
+            return  # a link was full; workers pull again, and so this is tried again
         for newcomer in list(self._newcomers):
             if self._switchboard.send(ProcessId(Role.PREFILL_WORKER, newcomer), Enlisted()):
                 self._newcomers.remove(newcomer)
