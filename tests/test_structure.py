@@ -28,6 +28,8 @@ PURE = (
     "cli/health/needs.py",
     "cli/health/rules.py",
     "cli/resolve.py",
+    "cli/resolve_engine.py",
+    "cli/typed.py",
     "cli/resolve_http.py",
     "origin.py",
     "cli/shells",

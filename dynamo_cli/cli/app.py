@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from dynamo_cli import oserrors
 from dynamo_cli.cli import commands, flags, flags_http, settings, terminal, vllm_environment
-from dynamo_cli.cli.resolve import Typed
+from dynamo_cli.cli.typed import Typed
 from dynamo_cli.engines.vllm import options
 from dynamo_cli.errors import DynamoError, UsageError
 

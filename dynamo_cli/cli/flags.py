@@ -11,7 +11,7 @@ import typer
 from dynamo_cli import __version__
 from dynamo_cli.cli import limits, settings
 from dynamo_cli.cli.flags_http import option
-from dynamo_cli.cli.resolve import LOG_FORMATS, ROUTERS
+from dynamo_cli.cli.typed import LOG_FORMATS, ROUTERS
 from dynamo_cli.config import KV_COSTS, KV_TRANSFERS
 
 MODEL, WORKERS, ROUTING = "Model", "Workers", "Routing"

@@ -14,8 +14,9 @@ from rich.progress import Progress as Bar
 from dynamo_cli import cache
 from dynamo_cli.cli import plan, ports, preflight
 from dynamo_cli.cli.machine import read_machine
-from dynamo_cli.cli.resolve import Typed, resolve, warnings
+from dynamo_cli.cli.resolve import resolve, warnings
 from dynamo_cli.cli.terminal import is_interactive
+from dynamo_cli.cli.typed import Typed
 from dynamo_cli.cli.views import FORMS, NullView, Out, PlainView, outlet
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.models import catalog

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dynamo_cli.cli.resolve import MOCK, Typed
+from dynamo_cli.cli.typed import MOCK, Typed
 from dynamo_cli.config import BUILT_IN_MODELS
 from dynamo_cli.engines.vllm import options
 from dynamo_cli.errors import UsageError

@@ -30,7 +30,8 @@ from dynamo_cli.cli.health.facts import (
 from dynamo_cli.cli.health.needs import Shape, needs_of, shape_of
 from dynamo_cli.cli.health.rules import Finding, Level, can_serve, judge
 from dynamo_cli.cli.machine import Machine
-from dynamo_cli.cli.resolve import Typed, resolve
+from dynamo_cli.cli.resolve import resolve
+from dynamo_cli.cli.typed import Typed
 from dynamo_cli.config import Device
 from dynamo_cli.gpus import Gpu
 from dynamo_cli.units import MIB

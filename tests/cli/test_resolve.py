@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from dynamo_cli.cli.machine import Machine
-from dynamo_cli.cli.resolve import Typed, resolve, warnings
+from dynamo_cli.cli.resolve import resolve, warnings
+from dynamo_cli.cli.typed import Typed
 from dynamo_cli.config import Device, Devices, PlacementRule, RouterConfig
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.gpus import Gpu

@@ -11,7 +11,8 @@ import pytest
 
 from dynamo_cli.cli import app, preflight
 from dynamo_cli.cli.machine import Machine
-from dynamo_cli.cli.resolve import Typed, resolve
+from dynamo_cli.cli.resolve import resolve
+from dynamo_cli.cli.typed import Typed
 from dynamo_cli.config import Device
 from dynamo_cli.errors import DynamoError, ModelError, ModelUnreachable
 from dynamo_cli.gpus import Gpu

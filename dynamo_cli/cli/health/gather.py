@@ -30,7 +30,8 @@ from dynamo_cli.cli.health.facts import (
     Trial,
 )
 from dynamo_cli.cli.machine import Machine, read_machine
-from dynamo_cli.cli.resolve import Typed, resolve
+from dynamo_cli.cli.resolve import resolve
+from dynamo_cli.cli.typed import Typed
 from dynamo_cli.config import BUILT_IN_MODELS, ServeConfig
 from dynamo_cli.errors import DynamoError, ModelError, ModelUnreachable, ResourceError
 from dynamo_cli.gpus import Gpu, read_gpus

@@ -8,7 +8,7 @@ from typing import Any
 
 from dynamo_cli.cli.health.facts import Facts, ModelFiles
 from dynamo_cli.cli.machine import Machine
-from dynamo_cli.cli.resolve import GPU_SHARE
+from dynamo_cli.cli.resolve_engine import GPU_SHARE
 from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, Device, Devices, ServeConfig
 from dynamo_cli.gpus import Gpu
 from dynamo_cli.units import MIB

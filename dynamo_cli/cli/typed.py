@@ -1,0 +1,85 @@
+"""The command line as it was typed, before anything is made of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynamo_cli.config import (
+    DEFAULT_HOST,
+    DEFAULT_KEEPALIVE_S,
+    DEFAULT_KV_ARENA_BYTES,
+    DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_PORT,
+    KV_COSTS,
+    ROUTER_POLICIES,
+)
+
+AUTO = "auto"
+NO_ROUTER = "none"
+ROUTERS = (NO_ROUTER, *ROUTER_POLICIES)
+LOG_FORMATS = ("text", "json")
+VLLM, MOCK = "vllm", "mock"
+
+
+@dataclass(frozen=True)
+class Typed:
+    """The command line as it was typed; every default of it stands here.
+
+    Attributes:
+        workers: a number or ``auto``.
+        engine: VLLM or MOCK, to which `engine_profile` and `speedup` belong.
+        router: one of `ROUTERS`.
+        log_level: of everything; None: that of engines is in `resolve_engine.py`, else info.
+        log_format: one of `LOG_FORMATS`.
+        record: file for a line per request.
+        keepalive_s: after which a connection without a request is closed.
+        engine_args: for vLLM, checked.
+    """
+
+    model: str
+    served_names: Sequence[str] | None = None
+    max_model_len: str | None = None
+    block_size: int | None = None
+    workers: str = "1"
+    processors: int = 1
+    worker_tp: int = 1
+    engine_threads: int | None = None
+    engine: str = VLLM
+    engine_profile: str | None = None
+    speedup: float | None = None
+    reuse_gpus: bool = False
+    router: str | None = None
+    kv_cost: str = KV_COSTS[0]
+    kv_overlap_weight: float = 1.0
+    kv_temperature: float = 0.0
+    debug_headers: bool = False
+    prefill_workers: int = 0
+    prefill_tp: int = 1
+    conditional_disagg: bool = False
+    max_local_prefill_length: int | None = None
+    max_prefill_queue_size: int | None = None
+    kv_transfer: str | None = None
+    kv_arena_bytes: int = DEFAULT_KV_ARENA_BYTES
+    prefill_alarm_s: float = 5.0
+    host: str = DEFAULT_HOST
+    http_port: int = DEFAULT_PORT
+    api_keys: Sequence[str] = ()
+    enable_admin: bool = False
+    allowed_hosts: Sequence[str] | None = None
+    allowed_origins: Sequence[str] | None = None
+    allowed_methods: Sequence[str] | None = None
+    allowed_headers: Sequence[str] | None = None
+    allow_credentials: bool = False
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    max_inflight: int = 0
+    keepalive_s: float = DEFAULT_KEEPALIVE_S
+    drain_timeout_s: float = 30.0
+    log_level: str | None = None
+    log_format: str = LOG_FORMATS[0]
+    access_log: bool = True
+    log_prompts: bool = False
+    otlp_endpoint: str | None = None
+    record: Path | None = None
+    engine_args: tuple[str, ...] = ()
