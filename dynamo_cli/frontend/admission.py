@@ -117,8 +117,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
     priority, session = headers.get("X-Priority"), headers.get("X-Session-ID")
     if priority is not None and not _PRIORITY.fullmatch(priority.strip()):
         raise InvalidRequest(
-            f"X-Priority is a whole number of at most 9 digits, not {priority!a}; "
-            "smaller is served earlier."
+            "X-Priority is a whole number of at most 9 digits; smaller is served earlier."
         )
     if session is not None and len(session) > MAX_SESSION_ID:
         raise InvalidRequest(f"X-Session-ID has at most {MAX_SESSION_ID} characters.")

@@ -52,7 +52,6 @@ from dynamo_cli.messages.prefill import (
     TransferStats,
 )
 from dynamo_cli.messages.request import (
-    MAX_PRIORITY,
     MAX_SESSION_ID,
     NO_WORKER,
     Abort,
@@ -156,7 +155,6 @@ ToSupervisor = (
 
 __all__ = [
     "DECISION_BOUNDS_US",
-    "MAX_PRIORITY",
     "MAX_SESSION_ID",
     "NO_WORKER",
     "Abort",

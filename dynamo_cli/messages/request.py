@@ -14,9 +14,6 @@ Frames = list[bytes]
 MAX_SESSION_ID = 256
 """Characters; in a header or in the body."""
 
-MAX_PRIORITY = 999_999_999
-"""And as much below zero."""
-
 
 # -- frontend -> processor -------------------------------------------------------------------
 
