@@ -19,6 +19,8 @@ from tests.support.server import COMMAND, SMALL, Server, wait_until
 pytestmark = pytest.mark.engine
 
 BLOCK = 32
+TEMPLATE_TOKENS = 12
+"""At most, that the chat template of this model adds to a prompt."""
 
 
 def command(*args: str) -> subprocess.CompletedProcess[str]:
@@ -76,12 +78,9 @@ def test_a_record_can_be_sent_again(server: Server, record: Path) -> None:
     assert sorted(line["output_length"] for line in new) == sorted(
         line["output_length"] for line in old
     )
-    for one, two in zip(
-        sorted(line["input_length"] for line in old),
-        sorted(line["input_length"] for line in new),
-        strict=True,
-    ):
-        assert two == pytest.approx(one, rel=0.2, abs=12)
+    # Prompts are other words, of about as many tokens, in one message: its template comes on top.
+    asked, sent = (sum(line["input_length"] for line in some) for some in (old, new))
+    assert sent == pytest.approx(asked, rel=0.2, abs=10 * TEMPLATE_TOKENS)
 
 
 def test_nothing_of_the_text_is_recorded(server: Server, record: Path) -> None:
@@ -112,7 +111,8 @@ def test_a_profile_of_the_engine_is_close_to_it(tmp_path: Path) -> None:
     assert 0 < profile.step_s < 0.1
     speed = Speed.of(profile)
     assert 0 < speed.prefill_ps(1000, 0) - speed.prefill_ps(10, 0) < PS
-    assert 0 < speed.decode_ps(64, 64 * 1000) - speed.decode_ps(1, 10) < PS
+    # What a token more costs is within the noise of a step of this model.
+    assert 0 <= speed.decode_ps(64, 64 * 1000) - speed.decode_ps(1, 10) < PS
     again = command("profile", *options, "--output", str(file))
     assert again.returncode == 2
     assert "--force overwrites it" in again.stderr
