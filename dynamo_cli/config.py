@@ -150,7 +150,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class OriginRules:
-    """From where browsers may use the server; see `dynamo_cli.origin`.
+    """From where browsers may use the server; see `dynamo_cli.frontend.http.origin`.
 
     Attributes:
         hosts: further names by which it may be called; `ANY`: all.

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from dynamo_cli.errors import anthropic_body
-from dynamo_cli.messages import Endpoint
+from dynamo_cli.messages.request import Endpoint
 
 ANTHROPIC = frozenset({Endpoint.MESSAGES, Endpoint.COUNT_TOKENS})
 DONE = b"data: [DONE]\n\n"

@@ -10,9 +10,9 @@ import pytest
 
 from dynamo_cli.config import Device
 from dynamo_cli.errors import ResourceError
-from dynamo_cli.gpus import GpuMeter
-from dynamo_cli.telemetry.gpus import GpuReading
+from dynamo_cli.host.gpus import GpuMeter
 from dynamo_cli.units import MIB
+from dynamo_cli.watch.gpus import GpuReading
 from tests.support.nvml import Nvml
 
 A, B, C = Device("0", "GPU-a"), Device("1", "GPU-b"), Device("2:0", "MIG-c")
@@ -110,7 +110,7 @@ def test_a_frontend_without_gpus_loads_nothing_for_them() -> None:
     code = (
         "import sys\n"
         "import dynamo_cli.frontend.process\n"
-        "from dynamo_cli.frontend.gpus import Gpus\n"
+        "from dynamo_cli.frontend.status.gpus import Gpus\n"
         "gpus = Gpus(())\n"
         "assert gpus.report is None\n"
         "gpus.close()\n"

@@ -8,10 +8,10 @@ from typing import Any
 import pynvml
 import pytest
 
-from dynamo_cli import gpus
 from dynamo_cli.config import Device
 from dynamo_cli.errors import ResourceError
-from dynamo_cli.gpus import Gpu, read_gpus, visible
+from dynamo_cli.host import gpus
+from dynamo_cli.host.gpus import Gpu, read_gpus, visible
 from dynamo_cli.units import MIB
 
 

@@ -6,8 +6,8 @@ import errno
 
 import pytest
 
-from dynamo_cli import oserrors
 from dynamo_cli.errors import ResourceError, StartError
+from dynamo_cli.host import oserrors
 
 
 @pytest.mark.parametrize(

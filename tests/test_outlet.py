@@ -12,7 +12,7 @@ from typing import NamedTuple, TextIO
 import pytest
 
 from dynamo_cli.cli.views import json_line, outlet
-from dynamo_cli.outlet import Outlet
+from dynamo_cli.host.outlet import Outlet
 from tests.support.server import wait_until
 
 

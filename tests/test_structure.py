@@ -19,33 +19,34 @@ ONLY_IN = {
     "torch": ("engines/vllm",),
     "textual": ("dashboard",),
     "aiohttp": ("frontend", "dashboard"),
-    "opentelemetry": ("frontend/tracing.py",),
+    "opentelemetry": ("frontend/after/tracing.py",),
     "prometheus_client": ("frontend",),
-    "pynvml": ("gpus.py",),
+    "pynvml": ("host/gpus.py",),
 }
 PURE = (
-    "cli/health/facts.py",
-    "cli/health/needs.py",
-    "cli/health/rules.py",
-    "cli/resolve.py",
-    "cli/resolve_engine.py",
-    "cli/typed.py",
-    "cli/resolve_http.py",
-    "origin.py",
-    "cli/shells",
+    "doctor/facts.py",
+    "doctor/needs.py",
+    "doctor/rules.py",
+    "plan/resolve.py",
+    "plan/resolve_engine.py",
+    "plan/typed.py",
+    "plan/resolve_http.py",
+    "frontend/http/origin.py",
+    "completion",
     "errors.py",
-    "oserrors.py",
+    "host/oserrors.py",
     "config.py",
     "messages",
     "topology.py",
     "kv",
-    "loadtest/answer.py",
-    "loadtest/form.py",
-    "loadtest/pace.py",
-    "loadtest/report.py",
-    "loadtest/table.py",
-    "loadtest/workload.py",
-    "replay",
+    "lab/load/answer.py",
+    "lab/load/form.py",
+    "lab/load/pace.py",
+    "lab/report.py",
+    "lab/table.py",
+    "lab/load/workload.py",
+    "lab/replay",
+    "lab/trace",
     "router/policies",
     "router/caches.py",
     "router/ledger.py",
@@ -55,37 +56,37 @@ PURE = (
     "router/report.py",
     "router/state.py",
     "shapes.py",
-    "worker/feed.py",
-    "worker/placement.py",
-    "worker/remote.py",
+    "worker/cache_announcer.py",
+    "worker/where_to_prefill.py",
+    "worker/away.py",
     "prefill_queue/jobs.py",
     "prefill_queue/ranking.py",
     "prefill_queue/state.py",
     "engines/mock/blocks.py",
-    "engines/mock/fit.py",
+    "lab/profile/fit.py",
     "engines/mock/profile.py",
     "engines/mock/report.py",
     "engines/mock/request.py",
     "engines/mock/state.py",
-    "engines/vllm/bounds.py",
-    "engines/vllm/gate.py",
-    "engines/vllm/hints.py",
+    "engines/vllm/front/bounds.py",
+    "engines/vllm/front/gate.py",
+    "engines/vllm/options/hints.py",
     "engines/vllm/transfer/slots.py",
-    "engines/vllm/values.py",
-    "engines/vllm/weigh.py",
-    "frontend/openapi.py",
-    "frontend/poison.py",
-    "frontend/record.py",
+    "engines/vllm/options/values.py",
+    "engines/vllm/front/weigh.py",
+    "frontend/http/openapi.py",
+    "frontend/http/poison.py",
+    "frontend/after/record.py",
     "dashboard/draw",
     "dashboard/events.py",
     "dashboard/history.py",
     "dashboard/model.py",
     "dashboard/oddities.py",
     "supervisor/logs.py",
-    "supervisor/placement.py",
+    "supervisor/gpus.py",
     "supervisor/scaling.py",
     "supervisor/verdict.py",
-    "telemetry",
+    "watch",
 )
 IO_MODULES = {"asyncio", "socket", "subprocess", "multiprocessing", "select", "threading", "time"}
 
@@ -115,7 +116,7 @@ def test_processes_never_import_each_other() -> None:
     for name, tree in sources():
         own = name.partition("/")[0]
         others = {f"dynamo_cli.{process}" for process in PROCESSES if process != own}
-        if own in (*PROCESSES, "engines", "ipc", "telemetry"):
+        if own in (*PROCESSES, "engines", "ipc", "watch"):
             found = {".".join(module.split(".")[:2]) for module in imports(tree)}
             assert not found & others, name
 
@@ -123,9 +124,9 @@ def test_processes_never_import_each_other() -> None:
 def test_workers_know_only_the_seam_of_engines() -> None:
     """A simulated one starts without vLLM."""
     for name, tree in sources():
-        if name.startswith(("worker", "engines/mock", "replay")):
+        if name.startswith(("worker", "engines/mock", "lab")):
             known = {module for module in imports(tree) if "engines.vllm" in module}
-            assert known <= {"dynamo_cli.engines.vllm.environment.select_devices"}, name
+            assert known <= {"dynamo_cli.engines.vllm.options.environment.select_devices"}, name
 
 
 def test_pure_modules_do_no_io() -> None:

@@ -14,11 +14,11 @@ from typing import Any, NoReturn, cast
 import typer
 from typer.core import TyperCommand
 
-from dynamo_cli import oserrors
 from dynamo_cli.cli import commands, flags, flags_http, settings, terminal, vllm_environment
-from dynamo_cli.cli.typed import Typed
-from dynamo_cli.engines.vllm import options
+from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import DynamoError, UsageError
+from dynamo_cli.host import oserrors
+from dynamo_cli.plan.typed import Typed
 
 PROGRAM = "dynamo-llm"
 INTERRUPTED = 130
@@ -52,7 +52,7 @@ class ServeCommand(TyperCommand):
             for flag in param.opts
         }
         for option, value in pairwise(args):
-            if option in taking and (value in flags or value in options.known()):
+            if option in taking and (value in flags or value in declared.known()):
                 raise UsageError(f"{option} needs a value.")
         return super().parse_args(ctx, args)
 

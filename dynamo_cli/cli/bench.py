@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dynamo_cli.cli import limits, terminal, traces
+from dynamo_cli.cli import terminal, traces
 from dynamo_cli.errors import ServerFailed, UsageError
-from dynamo_cli.replay.formats import MAX_BLOCK_SIZE, Format, TimeUnit
+from dynamo_cli.lab.trace.formats import MAX_BLOCK_SIZE, Format, TimeUnit
+from dynamo_cli.plan import limits
 
 if TYPE_CHECKING:
-    from dynamo_cli.loadtest.bench import Bench, Plan
-    from dynamo_cli.loadtest.client import Target
-    from dynamo_cli.loadtest.pace import Bounds, Pace
-    from dynamo_cli.loadtest.report import Slo
-    from dynamo_cli.loadtest.workload import Shape
-    from dynamo_cli.replay.reading import Told
-    from dynamo_cli.replay.trace import Trace
+    from dynamo_cli.lab.load.bench import Bench, Plan
+    from dynamo_cli.lab.load.client import Target
+    from dynamo_cli.lab.load.pace import Bounds, Pace
+    from dynamo_cli.lab.load.workload import Shape
+    from dynamo_cli.lab.report import Slo
+    from dynamo_cli.lab.trace.reading import Told
+    from dynamo_cli.lab.trace.trace import Trace
 
 API_KEY_VARIABLES = ["DYNAMO_LLM_API_KEY", "VLLM_API_KEY"]
 LOAD, PACE, END, REPORT = "Load", "Pace", "End", "Report"
@@ -292,11 +293,11 @@ def bench(
     Users talk over shared system prompts: a tree of prefixes. With two servers both get the same
     load, a part of it in turns, and the table has the ratios within each turn.
     """
-    from dynamo_cli.loadtest.bench import Plan  # noqa: PLC0415 - not for --help
-    from dynamo_cli.loadtest.form import Api  # noqa: PLC0415
-    from dynamo_cli.loadtest.report import MS, Slo  # noqa: PLC0415
-    from dynamo_cli.loadtest.workload import Shape  # noqa: PLC0415
-    from dynamo_cli.replay.reading import TOLD_NOTHING, Told  # noqa: PLC0415
+    from dynamo_cli.lab.load.bench import Plan  # noqa: PLC0415 - not for --help
+    from dynamo_cli.lab.load.form import Api  # noqa: PLC0415
+    from dynamo_cli.lab.load.workload import Shape  # noqa: PLC0415
+    from dynamo_cli.lab.report import MS, Slo  # noqa: PLC0415
+    from dynamo_cli.lab.trace.reading import TOLD_NOTHING, Told  # noqa: PLC0415
 
     if as_json and as_csv:
         raise UsageError("--json and --csv are two ways to say the same; take one.")
@@ -330,7 +331,7 @@ def bench(
 
 
 def _read(path: Path, told: Told) -> Trace:
-    from dynamo_cli.replay.reading import read  # noqa: PLC0415
+    from dynamo_cli.lab.trace.reading import read  # noqa: PLC0415
 
     trace = read(path, told)
     if told.block_size not in (None, trace.block_size):
@@ -351,8 +352,8 @@ def _range(flag: str, text: str) -> tuple[int, int]:
 
 
 def _pace(concurrency: int | None, rate: float | None, speed: float, load: Shape | Trace) -> Pace:
-    from dynamo_cli.loadtest.pace import AsRecorded, Closed, Poisson  # noqa: PLC0415
-    from dynamo_cli.replay.trace import Trace  # noqa: PLC0415
+    from dynamo_cli.lab.load.pace import AsRecorded, Closed, Poisson  # noqa: PLC0415
+    from dynamo_cli.lab.trace.trace import Trace  # noqa: PLC0415
 
     if concurrency is not None and rate is not None:
         raise UsageError("--concurrency waits for answers and --rate does not; take one.")
@@ -365,8 +366,8 @@ def _pace(concurrency: int | None, rate: float | None, speed: float, load: Shape
 
 def _bounds(requests: int | None, duration_s: float | None, load: Shape | Trace) -> Bounds:
     """A trace ends by itself; talks go on."""
-    from dynamo_cli.loadtest.pace import Bounds  # noqa: PLC0415
-    from dynamo_cli.replay.trace import Trace  # noqa: PLC0415
+    from dynamo_cli.lab.load.pace import Bounds  # noqa: PLC0415
+    from dynamo_cli.lab.trace.trace import Trace  # noqa: PLC0415
 
     if isinstance(load, Trace):
         return Bounds(min(requests or len(load.requests), len(load.requests)), duration_s)
@@ -377,7 +378,7 @@ def _bounds(requests: int | None, duration_s: float | None, load: Shape | Trace)
 
 def _servers(url: str, other_url: str, api_key: str) -> dict[str, Target]:
     """By the names that they have in the table."""
-    from dynamo_cli.loadtest.client import target  # noqa: PLC0415
+    from dynamo_cli.lab.load.client import target  # noqa: PLC0415
 
     key = api_key.partition(",")[0]  # the variable holds all that a server takes
     servers = {}
@@ -393,7 +394,7 @@ def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
     import uvloop  # noqa: PLC0415
 
     from dynamo_cli.cli.progress import Progress  # noqa: PLC0415
-    from dynamo_cli.loadtest.bench import Bench  # noqa: PLC0415
+    from dynamo_cli.lab.load.bench import Bench  # noqa: PLC0415
 
     with Progress(plan, len(servers)) as progress:
         measured = Bench(plan, servers, lambda: progress.show(measured))
@@ -411,7 +412,7 @@ def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
 def _show(measured: Bench, slo: Slo, seed: str, *, as_json: bool, as_csv: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
-    from dynamo_cli.loadtest import table  # noqa: PLC0415
+    from dynamo_cli.lab import table  # noqa: PLC0415
 
     columns, ratios, remarks = measured.summaries(slo), measured.ratios(slo), measured.remarks()
     if as_json:

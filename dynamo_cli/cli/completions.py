@@ -45,7 +45,7 @@ def completions(
 
 def script(shell: Shell) -> str:
     """The script as it should be for the commands of now."""
-    from dynamo_cli.cli.shells import bash, fish, words, zsh  # noqa: PLC0415 - all commands
+    from dynamo_cli.completion import bash, fish, words, zsh  # noqa: PLC0415 - all commands
 
     write = {Shell.BASH: bash.script, Shell.ZSH: zsh.script, Shell.FISH: fish.script}[shell]
     return write(words.read())

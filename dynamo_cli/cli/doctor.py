@@ -12,8 +12,8 @@ import typer
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 
 if TYPE_CHECKING:
-    from dynamo_cli.cli.health.needs import Needs
-    from dynamo_cli.cli.health.rules import Finding
+    from dynamo_cli.doctor.needs import Needs
+    from dynamo_cli.doctor.rules import Finding
 
 GLYPHS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 
@@ -40,7 +40,7 @@ def doctor(
     from rich.console import Console  # noqa: PLC0415 - the help needs none of it
 
     from dynamo_cli.cli import app as serving  # noqa: PLC0415
-    from dynamo_cli.cli.health import gather, needs, rules  # noqa: PLC0415
+    from dynamo_cli.doctor import gather, needs, rules  # noqa: PLC0415
 
     options = serving.parse(context.args)
     with Console(stderr=True).status("trying vLLM, which takes ten seconds or more"):

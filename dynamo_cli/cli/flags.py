@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dynamo_cli import __version__
-from dynamo_cli.cli import limits, settings
+from dynamo_cli.cli import settings
 from dynamo_cli.cli.flags_http import option
-from dynamo_cli.cli.typed import LOG_FORMATS, ROUTERS
 from dynamo_cli.config import KV_COSTS, KV_TRANSFERS
+from dynamo_cli.plan import limits
+from dynamo_cli.plan.typed import LOG_FORMATS, ROUTERS
 
 MODEL, WORKERS, ROUTING = "Model", "Workers", "Routing"
 DISAGGREGATION, INTERFACE = "Disaggregation", "Interface"

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dynamo_cli.cli import limits, settings, vllm_environment
+from dynamo_cli.cli import settings, vllm_environment
+from dynamo_cli.plan import limits
 
 HTTP = "HTTP"
 

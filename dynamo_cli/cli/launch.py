@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from dynamo_cli import cache
-from dynamo_cli.cli import plan, ports, preflight
-from dynamo_cli.cli.machine import read_machine
-from dynamo_cli.cli.resolve import resolve, warnings
+from dynamo_cli.cli import dry_run
 from dynamo_cli.cli.terminal import is_interactive
-from dynamo_cli.cli.typed import Typed
 from dynamo_cli.cli.views import FORMS, NullView, Out, PlainView, outlet
 from dynamo_cli.errors import DynamoError, UsageError
+from dynamo_cli.host import cache
 from dynamo_cli.models import catalog
+from dynamo_cli.plan import ports, preflight
+from dynamo_cli.plan.machine import read_machine
+from dynamo_cli.plan.resolve import resolve, warnings
+from dynamo_cli.plan.typed import Typed
 
 if TYPE_CHECKING:
     from dynamo_cli.config import ServeConfig
@@ -36,9 +37,9 @@ def show_plan(typed: Typed, *, as_json: bool) -> None:
     config = resolve(typed, read_machine())
     preflight.check(typed, ask_hub=False)
     if as_json:
-        sys.stdout.write(plan.to_json(config) + "\n")
+        sys.stdout.write(dry_run.to_json(config) + "\n")
     else:
-        plan.show(config, Console())
+        dry_run.show(config, Console())
 
 
 def serve(typed: Typed, ui: str) -> int:

@@ -12,18 +12,19 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from dynamo_cli import cache
-from dynamo_cli.cli import limits, terminal
+from dynamo_cli.cli import terminal
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.errors import ChildFailed, UsageError, error_class
+from dynamo_cli.host import cache
+from dynamo_cli.plan import limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dynamo_cli.config import EngineConfig
-    from dynamo_cli.engines.mock.fit import Burst, Errors
     from dynamo_cli.engines.mock.profile import Profile
     from dynamo_cli.engines.vllm.measure import Measured, Plan
+    from dynamo_cli.lab.profile.fit import Burst, Errors
 
 MEASURE = "dynamo_cli.engines.vllm.measure"
 MS = 1000
@@ -70,8 +71,8 @@ def _profile_engine(args: list[str], output: Path | None, seconds: float, *, for
     import msgspec  # noqa: PLC0415 - the help needs none of it
     from rich.console import Console  # noqa: PLC0415
 
-    from dynamo_cli.engines.mock import fit  # noqa: PLC0415
     from dynamo_cli.engines.vllm.measure import Plan  # noqa: PLC0415
+    from dynamo_cli.lab.profile import fit  # noqa: PLC0415
 
     config = _engine(args)
     file = output or Path(f"{Path(config.model).name}.json")
@@ -112,9 +113,9 @@ def _measure(plan: Plan, say: Callable[[str], None]) -> Measured:
     """
     import msgspec  # noqa: PLC0415
 
-    from dynamo_cli.models.lifeline import PYTHON, end  # noqa: PLC0415
+    from dynamo_cli.host.lifeline import PYTHON, end  # noqa: PLC0415
 
-    command = [*PYTHON, "-m", "dynamo_cli.models.lifeline", str(os.getpid()), MEASURE]
+    command = [*PYTHON, "-m", "dynamo_cli.host.lifeline", str(os.getpid()), MEASURE]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(

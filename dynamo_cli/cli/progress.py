@@ -9,7 +9,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
-    from dynamo_cli.loadtest.bench import Bench, Plan
+    from dynamo_cli.lab.load.bench import Bench, Plan
 
 
 class Progress:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dynamo_cli.cli import limits, traces
+from dynamo_cli.cli import traces
 from dynamo_cli.errors import UsageError
-from dynamo_cli.replay.formats import MAX_BLOCK_SIZE, MAX_TOKENS, Format, TimeUnit
+from dynamo_cli.lab.trace.formats import MAX_BLOCK_SIZE, MAX_TOKENS, Format, TimeUnit
+from dynamo_cli.plan import limits
 
 if TYPE_CHECKING:
-    from dynamo_cli.loadtest.report import Summary
-    from dynamo_cli.replay.formats import Parser
-    from dynamo_cli.replay.loop import Result
-    from dynamo_cli.replay.plan import Plan
+    from dynamo_cli.lab.replay.loop import Result
+    from dynamo_cli.lab.replay.plan import Plan
+    from dynamo_cli.lab.report import Summary
+    from dynamo_cli.lab.trace.formats import Parser
 
 REQUESTS, ENGINES, REPORT = "Requests", "Engines", "Report"
 PROGRESS_EVERY = 50
@@ -204,11 +205,11 @@ def replay(
     """
     from dynamo_cli.config import DEFAULT_MAX_LOCAL_PREFILL_LENGTH, PlacementRule  # noqa: PLC0415
     from dynamo_cli.engines.mock.profile import load  # noqa: PLC0415 - not for --help
-    from dynamo_cli.loadtest.report import MS, Slo  # noqa: PLC0415
-    from dynamo_cli.replay import plan as plans  # noqa: PLC0415
-    from dynamo_cli.replay import plot as plots  # noqa: PLC0415
-    from dynamo_cli.replay.reading import Told, read  # noqa: PLC0415
-    from dynamo_cli.replay.trace import with_block_size  # noqa: PLC0415
+    from dynamo_cli.lab.replay import plan as plans  # noqa: PLC0415
+    from dynamo_cli.lab.replay import plot as plots  # noqa: PLC0415
+    from dynamo_cli.lab.report import MS, Slo  # noqa: PLC0415
+    from dynamo_cli.lab.trace.reading import Told, read  # noqa: PLC0415
+    from dynamo_cli.lab.trace.trace import with_block_size  # noqa: PLC0415
 
     if as_json and as_csv:
         raise UsageError("--json and --csv are two ways to say the same; take one.")
@@ -260,7 +261,7 @@ def _speeds(text: str) -> tuple[float, ...]:
 
 
 def _prompts(tokenizer: str, block_size: int, output_tokens: int, rate: float, seed: int) -> Parser:
-    from dynamo_cli.replay import prompts  # noqa: PLC0415
+    from dynamo_cli.lab.trace import prompts  # noqa: PLC0415
 
     if not tokenizer:
         raise ValueError("it has a prompt: name its model with --tokenizer")
@@ -283,7 +284,7 @@ def _run(plan: Plan) -> list[dict[str, Result]]:
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
-    from dynamo_cli.replay import plan as plans  # noqa: PLC0415
+    from dynamo_cli.lab.replay import plan as plans  # noqa: PLC0415
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -312,9 +313,9 @@ def _title(plan: Plan) -> str:
 def _show(plan: Plan, loads: list[dict[str, Summary]], *, as_json: bool, as_csv: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
-    from dynamo_cli.loadtest import table  # noqa: PLC0415
-    from dynamo_cli.replay.routers import SERVED  # noqa: PLC0415
-    from dynamo_cli.replay.verdict import verdict  # noqa: PLC0415
+    from dynamo_cli.lab import table  # noqa: PLC0415
+    from dynamo_cli.lab.replay.routers import SERVED  # noqa: PLC0415
+    from dynamo_cli.lab.replay.verdict import verdict  # noqa: PLC0415
 
     line = verdict(loads, list(SERVED))
     named = {

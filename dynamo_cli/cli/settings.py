@@ -27,7 +27,7 @@ import typer
 from typer.core import TyperOption
 
 from dynamo_cli.cli import services
-from dynamo_cli.engines.vllm import options
+from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import UsageError
 
 PREFIX = "DYNAMO_LLM_"
@@ -64,7 +64,7 @@ class Origin:
 class EngineSetting:
     """One option of vLLM's, and where it came from."""
 
-    given: options.Given
+    given: declared.Given
     origin: Origin
 
 
@@ -116,7 +116,7 @@ def engine_settings(context: typer.Context) -> list[EngineSetting]:
     """
     own = [flag for param in context.command.params for flag in param.opts]
     typed = [
-        EngineSetting(given, Origin(COMMAND_LINE)) for given in options.parse(context.args, own)
+        EngineSetting(given, Origin(COMMAND_LINE)) for given in declared.parse(context.args, own)
     ]
     settings: Settings = context.obj
     kept = [weak for weak in settings.engine if not _replaced(weak.given, typed)]
@@ -152,7 +152,7 @@ def _join(weak: Settings, strong: Settings) -> Settings:
     )
 
 
-def _replaced(given: options.Given, by: Iterable[EngineSetting]) -> bool:
+def _replaced(given: declared.Given, by: Iterable[EngineSetting]) -> bool:
     """A whole object replaces its fields too: ``--compilation-config`` its ``.mode``."""
     return any(
         given.name == other.given.name and other.given.field in ("", given.field) for other in by
@@ -190,8 +190,8 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _unknown_key(key: str, keys: Mapping[str, TyperOption]) -> str:
-    option = options.known().get(f"--{key}")
-    if option and (why := options.instead(option.flags[0])):
+    option = declared.known().get(f"--{key}")
+    if option and (why := declared.instead(option.flags[0])):
         return f"{key} is no setting here: {why}."
     if option:
         return f"{key} is vLLM's; put it under [{ENGINE_TABLE}]."
@@ -216,7 +216,7 @@ def _engine_words(file: Path, key: str, value: Any) -> list[str]:
 
 
 def _negated(file: Path, key: str) -> str:
-    option = options.known().get(f"--{key}")
+    option = declared.known().get(f"--{key}")
     negative = f"--no-{key}"
     if option and negative not in option.flags:
         raise UsageError(f"{file}: [{ENGINE_TABLE}] {key} cannot be false; leave it out.")
@@ -273,7 +273,7 @@ def _settings(
     values: dict[str, Any], words: list[str], origin: Origin, engine_origin: Origin
 ) -> Settings:
     try:
-        engine = [EngineSetting(given, engine_origin) for given in options.parse(words)]
+        engine = [EngineSetting(given, engine_origin) for given in declared.parse(words)]
     except UsageError as error:
         raise UsageError(f"{engine_origin.where}: {error.message}") from error
     return Settings(values, dict.fromkeys(values, origin), tuple(engine))

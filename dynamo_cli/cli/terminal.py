@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from dynamo_cli.outlet import Outlet
+from dynamo_cli.host.outlet import Outlet
 
 DUMB = "dumb"
 STREAMS = {"stdin": "r", "stdout": "w", "stderr": "w"}

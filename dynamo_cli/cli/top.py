@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import typer
 
-from dynamo_cli.cli import limits, ports
 from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.config import DEFAULT_PORT
 from dynamo_cli.errors import UsageError
+from dynamo_cli.plan import limits, ports
 
 if TYPE_CHECKING:
     from dynamo_cli.dashboard.client import Client

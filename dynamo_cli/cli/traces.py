@@ -9,7 +9,7 @@ import typer
 from dynamo_cli.cli import terminal
 
 if TYPE_CHECKING:
-    from dynamo_cli.replay.trace import Trace
+    from dynamo_cli.lab.trace.trace import Trace
 
 
 def form(panel: str) -> Any:

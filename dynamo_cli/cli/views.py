@@ -9,8 +9,8 @@ from typing import Any, Protocol, TextIO
 
 import orjson
 
-from dynamo_cli.messages import ProcessState
-from dynamo_cli.outlet import Outlet
+from dynamo_cli.host.outlet import Outlet
+from dynamo_cli.messages.lifecycle import ProcessState
 from dynamo_cli.supervisor.view import OWN_NAME
 
 ACCESS = "request"

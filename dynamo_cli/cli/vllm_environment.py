@@ -11,9 +11,10 @@ from collections.abc import Mapping
 
 import typer
 
-from dynamo_cli.cli import limits, settings
+from dynamo_cli.cli import settings
 from dynamo_cli.config import DEFAULT_KEEPALIVE_S
 from dynamo_cli.errors import UsageError
+from dynamo_cli.plan import limits
 
 API_KEY = "VLLM_API_KEY"
 KEEPALIVE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"

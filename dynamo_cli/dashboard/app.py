@@ -36,9 +36,9 @@ from dynamo_cli.dashboard.widgets.tab_bar import TABS, TabBar
 from dynamo_cli.dashboard.widgets.table import Table
 from dynamo_cli.dashboard.widgets.workers import Workers
 from dynamo_cli.errors import CannotWatch
-from dynamo_cli.telemetry.logs import LogView
-from dynamo_cli.telemetry.snapshot import GpuView, ProcessView
-from dynamo_cli.telemetry.timelines import TimelineView
+from dynamo_cli.watch.logs import LogView
+from dynamo_cli.watch.schema import GpuView, ProcessView
+from dynamo_cli.watch.timelines import TimelineView
 
 FOLDER = Path(__file__).parent
 UPDATE_INTERVAL_S = 0.25

@@ -11,7 +11,7 @@ import msgspec
 
 from dynamo_cli.dashboard.events import Event, Link, Parser, State, decode
 from dynamo_cli.errors import CannotWatch
-from dynamo_cli.telemetry.timelines import TimelineView
+from dynamo_cli.watch.timelines import TimelineView
 
 STREAM, TIMELINE = "/dynamo/stream", "/dynamo/timeline"
 CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 5.0, 15.0

@@ -8,7 +8,7 @@ from typing import Any
 from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
 
-from dynamo_cli.outlet import Outlet
+from dynamo_cli.host.outlet import Outlet
 
 MAX_WAITING_CHARS = 1 << 17
 """A few full screens: what a slow terminal is behind at most."""

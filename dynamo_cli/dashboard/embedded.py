@@ -16,11 +16,11 @@ from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.events import Event, Lines, Table
 from dynamo_cli.dashboard.model import Fold
-from dynamo_cli.messages import Phase, ProcessState
+from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.supervisor.view import OWN_NAME, View
-from dynamo_cli.telemetry.logs import LogView
-from dynamo_cli.telemetry.processes import process_view
 from dynamo_cli.topology import Role
+from dynamo_cli.watch.logs import LogView
+from dynamo_cli.watch.processes import process_view
 
 LAST_WORDS = 200
 CLOSE_S = 5.0

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from dynamo_cli.telemetry.decisions import DecisionView, Measurement
-from dynamo_cli.telemetry.logs import LogView
-from dynamo_cli.telemetry.snapshot import ProcessView, Snapshot
+from dynamo_cli.watch.decisions import DecisionView, Measurement
+from dynamo_cli.watch.logs import LogView
+from dynamo_cli.watch.schema import ProcessView, Snapshot
 
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from dynamo_cli.telemetry.snapshot import Snapshot
+from dynamo_cli.watch.schema import Snapshot
 
 KEPT = 3600
 RATE_WINDOW_S = 5.0

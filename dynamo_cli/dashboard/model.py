@@ -10,10 +10,10 @@ import msgspec
 from dynamo_cli.dashboard.events import Decided, Event, Found, Lines, Link, State, Table
 from dynamo_cli.dashboard.history import Flow, History, Sample
 from dynamo_cli.dashboard.oddities import oddities
-from dynamo_cli.messages import Phase
-from dynamo_cli.telemetry.decisions import DecisionView, Measurement
-from dynamo_cli.telemetry.logs import LogView
-from dynamo_cli.telemetry.snapshot import ProcessView, Snapshot
+from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.watch.decisions import DecisionView, Measurement
+from dynamo_cli.watch.logs import LogView
+from dynamo_cli.watch.schema import ProcessView, Snapshot
 
 DECISIONS_KEPT, LINES_KEPT = 10_000, 2_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import median
 
-from dynamo_cli.telemetry.snapshot import Snapshot, WorkerView
+from dynamo_cli.watch.schema import Snapshot, WorkerView
 
 MANY_TIMES = 3.0
 LEAST_REQUESTS = 3

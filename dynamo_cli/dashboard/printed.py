@@ -21,7 +21,7 @@ from dynamo_cli.dashboard.draw.tables import DECISIONS, PROCESSES, WORKERS, work
 from dynamo_cli.dashboard.events import Event
 from dynamo_cli.dashboard.model import Board, Fold
 from dynamo_cli.errors import CannotWatch
-from dynamo_cli.telemetry.snapshot import Snapshot
+from dynamo_cli.watch.schema import Snapshot
 
 LAST_DECISIONS = 8
 FIRST_S = 10.0

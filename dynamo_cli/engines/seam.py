@@ -7,20 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.loading import alone_on
+from dynamo_cli.engines.one_at_a_time import alone_on
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.kv.holdings import Held
-from dynamo_cli.messages import (
+from dynamo_cli.messages.admin import Operate
+from dynamo_cli.messages.prefill import PushJob, TransferStats
+from dynamo_cli.messages.request import (
     AddRequest,
     CallUtility,
     EngineReady,
-    Operate,
-    PushJob,
     StepOutputs,
-    TransferStats,
     UtilityAnswer,
-    WorkerStats,
 )
+from dynamo_cli.messages.telemetry import WorkerStats
 
 
 @dataclass(slots=True)
@@ -165,7 +164,7 @@ def build(index: int, config: EngineConfig, *, kv_events: bool) -> Engine:
         from dynamo_cli.engines.mock.engine import MockEngine  # noqa: PLC0415 - one of the two
 
         return MockEngine(index, config, kv_events=kv_events)
-    from dynamo_cli.engines.vllm.engine import Engine as VllmEngine  # noqa: PLC0415
+    from dynamo_cli.engines.vllm.core.engine import Engine as VllmEngine  # noqa: PLC0415
 
     with alone_on(config.devices):
         return VllmEngine(index, config, kv_events=kv_events)

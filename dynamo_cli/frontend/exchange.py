@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from dynamo_cli.errors import DynamoError, NotReady, PeerLost, Unavailable
 from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages import (
+from dynamo_cli.messages.request import (
     NO_WORKER,
     Abort,
     Chunks,
@@ -20,9 +20,9 @@ from dynamo_cli.messages import (
     Reply,
     Submit,
 )
-from dynamo_cli.telemetry.meter import Meter
-from dynamo_cli.telemetry.window import SECOND_NS
 from dynamo_cli.topology import ProcessId
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.window import SECOND_NS
 
 SLOW_READER = "slow_reader"
 CLIENT_LEFT = "client_left"

@@ -11,57 +11,48 @@ from collections.abc import Coroutine
 
 import uvloop
 
-from dynamo_cli import vital
 from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.errors import Draining, PortInUse
-from dynamo_cli.frontend import files
-from dynamo_cli.frontend.adapters import Adapters
-from dynamo_cli.frontend.admin import Admin
-from dynamo_cli.frontend.api import Api
-from dynamo_cli.frontend.chronicle import Chronicle
-from dynamo_cli.frontend.engines import Engines
+from dynamo_cli.frontend.admin.adapters import Adapters
+from dynamo_cli.frontend.admin.engines import Engines
+from dynamo_cli.frontend.admin.paths import Admin
+from dynamo_cli.frontend.admin.prefill_bounds import Placement
+from dynamo_cli.frontend.admin.scaling import Scaling
+from dynamo_cli.frontend.after.ended import Chronicle
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
-from dynamo_cli.frontend.gpus import Gpus
-from dynamo_cli.frontend.memory import Memory
-from dynamo_cli.frontend.placement import Placement
-from dynamo_cli.frontend.scaling import Scaling
-from dynamo_cli.frontend.server import HttpServer
+from dynamo_cli.frontend.http import files
+from dynamo_cli.frontend.http.api import Api
+from dynamo_cli.frontend.http.server import HttpServer
+from dynamo_cli.frontend.status.gpus import Gpus
+from dynamo_cli.frontend.status.memory import Memory
+from dynamo_cli.host import vital
+from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages import (
+from dynamo_cli.messages.admin import Operated
+from dynamo_cli.messages.flows import ToChild, ToFrontend
+from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
-    Chunks,
-    Decisions,
     Drain,
     Drained,
-    EngineReady,
-    Finish,
-    Head,
     Logged,
-    Operated,
     Phase,
     PhaseChange,
-    PrefillQueueStats,
     Probe,
     ProbeResult,
-    ProcessorStats,
     ProcessTable,
-    Reply,
     Rescaled,
-    RouterStats,
     SetPhase,
-    SetPlacement,
     Stop,
-    ToChild,
-    ToFrontend,
-    TransferStats,
-    WorkerStats,
 )
-from dynamo_cli.proctitle import set_title
-from dynamo_cli.telemetry.fold import ASLEEP, Fold
-from dynamo_cli.telemetry.meter import Meter
-from dynamo_cli.telemetry.snapshot import Snapshot
+from dynamo_cli.messages.prefill import PrefillQueueStats, SetPlacement, TransferStats
+from dynamo_cli.messages.request import Chunks, EngineReady, Finish, Head, Reply
+from dynamo_cli.messages.routing import Decisions, RouterStats
+from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.schema import Snapshot
+from dynamo_cli.watch.state import ASLEEP, Fold
 
 BACKLOG = 1024
 LAST_WORDS_S = 1.0

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from dynamo_cli.errors import Corrupt
-from dynamo_cli.messages import Message
+from dynamo_cli.messages.base import Message
 
 encode = msgspec.msgpack.Encoder().encode
 """A message as msgpack of a tagged array."""

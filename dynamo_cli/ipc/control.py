@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynamo_cli.ipc.codec import Decoder, encode
-from dynamo_cli.messages import Message, ToSupervisor
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.flows import ToSupervisor
 
 MAX_PACKET_BYTES = 1 << 17
 ANCILLARY_BYTES = socket.CMSG_SPACE(16 * array.array("i").itemsize)

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dynamo_cli.errors import Corrupt
+from dynamo_cli.host.optional import may_fail
 from dynamo_cli.ipc.ring import HEADER_BYTES, Ring, format_memory
-from dynamo_cli.optional import may_fail
 from dynamo_cli.topology import ProcessId
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024

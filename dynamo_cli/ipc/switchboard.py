@@ -13,12 +13,14 @@ import select
 import socket
 from typing import Any, Protocol
 
-from dynamo_cli import vital
 from dynamo_cli.errors import Corrupt
+from dynamo_cli.host import vital
 from dynamo_cli.ipc.codec import encode
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.ipc.link import Link, RingFds, clear, create_ring
-from dynamo_cli.messages import LinkDown, LinkUp, Message, ToChild
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.flows import ToChild
+from dynamo_cli.messages.lifecycle import LinkDown, LinkUp
 from dynamo_cli.topology import LinkSpec, ProcessId
 
 ROUNDS = 4

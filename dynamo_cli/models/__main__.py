@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 
 from dynamo_cli.errors import ModelError
+from dynamo_cli.host.lifeline import die_with
 from dynamo_cli.models import catalog
 from dynamo_cli.models.folder import build_once
-from dynamo_cli.models.lifeline import die_with
 from dynamo_cli.models.progress import Progress
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dynamo_cli import oserrors
 from dynamo_cli.config import BUILT_IN_MODELS
 from dynamo_cli.errors import ModelError, ModelUnreachable
+from dynamo_cli.host import oserrors
+from dynamo_cli.host.lifeline import PYTHON, end
 from dynamo_cli.models import demo, soundness
 from dynamo_cli.models.folder import models_root
-from dynamo_cli.models.lifeline import PYTHON, end
 from dynamo_cli.models.progress import OnProgress, Progress
 
 # Folders in our cache. The number at the end is the version of what we write there.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dynamo_cli.cache import cache_root
+from dynamo_cli.host.cache import cache_root
 
 
 def models_root() -> Path:

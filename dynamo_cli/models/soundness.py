@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynamo_cli import oserrors
 from dynamo_cli.errors import ModelError
+from dynamo_cli.host import oserrors
 from dynamo_cli.models import templates, weights
 from dynamo_cli.models.texts import first_bytes, read_json, read_object
 

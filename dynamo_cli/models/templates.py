@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dynamo_cli import oserrors
 from dynamo_cli.errors import ModelError
+from dynamo_cli.host import oserrors
 
 _GENERATION = re.compile(r"{%-?\s*(end)?generation\s*-?%}")
 """A tag of transformers' own; what stands between two of them is ordinary."""

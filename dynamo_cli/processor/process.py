@@ -9,40 +9,33 @@ import socket
 
 import uvloop
 
-from dynamo_cli import vital
 from dynamo_cli.config import ProcessorConfig
-from dynamo_cli.engines.vllm.serving import Serving
+from dynamo_cli.engines.vllm.front.serving import Serving
 from dynamo_cli.errors import LinkFull
+from dynamo_cli.host import vital
+from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages import (
+from dynamo_cli.messages.flows import FromRouter, FromWorker, ToChild, ToProcessor
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Retire, SetPhase, Stop
+from dynamo_cli.messages.prefill import PrefilledElsewhere
+from dynamo_cli.messages.request import (
     Abort,
     Chunk,
     Chunks,
     EngineReady,
     Finish,
-    FromRouter,
-    FromWorker,
     Head,
     OutputsLost,
-    Phase,
-    PhaseChange,
-    PrefilledElsewhere,
-    ProcessorStats,
     Reply,
     RequestRefused,
-    Retire,
-    RouteAnswer,
-    SetPhase,
     StepOutputs,
-    Stop,
     Submit,
-    ToChild,
-    ToProcessor,
     UtilityAnswer,
 )
-from dynamo_cli.processor.placement import Placement
-from dynamo_cli.proctitle import set_title
+from dynamo_cli.messages.routing import RouteAnswer
+from dynamo_cli.messages.telemetry import ProcessorStats
+from dynamo_cli.processor.dispatch import Placement
 from dynamo_cli.topology import ProcessId, Role
 
 FRONTEND = ProcessId(Role.FRONTEND)

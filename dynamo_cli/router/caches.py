@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.index import PrefixIndex
-from dynamo_cli.messages import KvEvents
+from dynamo_cli.messages.routing import KvEvents
 
 GAP, START = "gap", "start"
 SILENT_AFTER = 3

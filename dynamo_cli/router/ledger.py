@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
-from dynamo_cli.messages import WorkerStats
+from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.router.pace import Pace, Prices
 from dynamo_cli.router.promised import Promised
 

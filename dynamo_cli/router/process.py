@@ -7,30 +7,25 @@ import socket
 import time
 
 from dynamo_cli.config import RouterConfig
+from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages import (
+from dynamo_cli.messages.flows import ToChild, ToRouter
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Retire, SetPhase, Stop
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.routing import (
     Decisions,
-    EngineReady,
     FirstToken,
     KvEvents,
     Measured,
-    Phase,
-    PhaseChange,
     Placed,
     RequestEnd,
     Resync,
-    Retire,
     RouteAnswer,
     RouteQuery,
     RoutingDecision,
-    SetPhase,
-    Stop,
-    ToChild,
-    ToRouter,
-    WorkerStats,
 )
-from dynamo_cli.proctitle import set_title
+from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.router.report import router_stats
 from dynamo_cli.router.state import RouterState
 from dynamo_cli.topology import ProcessId, Role

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dynamo_cli.messages import RouterStats
+from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.router.state import RouterState
 
 

@@ -11,22 +11,22 @@ from typing import NamedTuple
 
 from dynamo_cli.config import KV_POLICY, TIME, RouterConfig
 from dynamo_cli.kv import hashes
-from dynamo_cli.messages import (
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.routing import (
     DECISION_BOUNDS_US,
     Candidate,
-    EngineReady,
     Measured,
     Placed,
     RouteQuery,
     RoutingDecision,
 )
 from dynamo_cli.router.caches import Caches
+from dynamo_cli.router.engine_order import Turns
 from dynamo_cli.router.ledger import UNPREDICTED, Entry, Ledger
 from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
-from dynamo_cli.router.turns import Turns
 
 NO_WORKER, SESSION = "no_worker", "session"
 MAX_SESSIONS = 10_000

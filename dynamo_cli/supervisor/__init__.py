@@ -15,6 +15,6 @@ def run(config: ServeConfig, view: View) -> int:
 
 async def serve(config: ServeConfig, view: View) -> int:
     """The same, beside whatever else this event loop does."""
-    from dynamo_cli.supervisor.supervisor import Supervisor  # noqa: PLC0415 - children import this package
+    from dynamo_cli.supervisor.tree import Supervisor  # noqa: PLC0415 - children import this package
 
     return await Supervisor(config, view).run()

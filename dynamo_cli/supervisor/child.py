@@ -1,115 +1,208 @@
-"""The first lines that every child runs, whoever started it."""
+"""One child as the supervisor sees it: control socket, log pipe, phase, and how it ends."""
 
 from __future__ import annotations
 
-import importlib
-import logging
+import asyncio
+import multiprocessing
 import os
-import pickle
 import signal
 import socket
-import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
+from typing import Protocol
 
 from dynamo_cli.config import ChildConfig
-from dynamo_cli.errors import DynamoError
-from dynamo_cli.ipc.codec import encode
-from dynamo_cli.messages import Fatal, Phase
-from dynamo_cli.optional import die_with_parent, may_fail
-from dynamo_cli.proctitle import set_title
-from dynamo_cli.supervisor.logs import LineFormatter
-from dynamo_cli.topology import ROLES, ProcessId, Role
+from dynamo_cli.ipc.control import Control
+from dynamo_cli.messages.flows import ToSupervisor
+from dynamo_cli.messages.lifecycle import Fork, Phase, ProcessState
+from dynamo_cli.supervisor import entry
+from dynamo_cli.supervisor.logs import Line, LogLines
+from dynamo_cli.topology import ProcessId
+
+READ_BYTES = 1 << 16
+LAST_READS = 256
+"""Of a child that has ended: processes that it has left behind may still write."""
+
+
+class Parent(Protocol):
+    """What a `Child` tells its supervisor."""
+
+    def on_report(self, child: Child, message: ToSupervisor) -> None: ...
+    def on_log(self, child: Child, line: Line) -> None: ...
+    def on_exit(self, child: Child, exit_code: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
-    """What a child is told when it is born.
-
-    Attributes:
-        parent_pid: the process that starts it and that it must not outlive.
-    """
+class Start:
+    """How to start a child, again and again."""
 
     process: ProcessId
     config: ChildConfig
-    parent_pid: int
     log_level: str
-
-    def dump(self) -> bytes:
-        return pickle.dumps(self)
-
-    @staticmethod
-    def load(data: bytes) -> Birth:
-        birth = pickle.loads(data)
-        assert isinstance(birth, Birth)
-        return birth
+    device: str = ""
+    gpus: tuple[str, ...] = ()
 
 
-def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
-    """Become the process `birth` describes, until its ``main`` returns; then exit."""
-    _leave_signals_to_the_supervisor()
-    _log_to(log, birth.log_level)
-    _die_with(birth.parent_pid)
-    set_title(birth.process, Phase.STARTING)
-    if birth.process.role in (Role.FRONTEND, Role.PROCESSOR, Role.ROUTER):
-        _leave_the_core_to_engines()
-    try:
-        module = importlib.import_module(ROLES[birth.process.role].module)
-        module.main(birth.process, birth.config, control)
-    except DynamoError as error:
-        logging.getLogger(__name__).debug("ends because of", exc_info=error)
-        _report(control, Fatal(type(error).__name__, error.message))
-        sys.exit(error.exit_code)
-    except Exception:  # the process's entry: what nobody named ends it, visibly
-        logging.getLogger(__name__).exception("an error that nobody expected")
-        sys.exit(70)
+class Child:
+    """One life of one process; a restart is a new `Child`.
 
-
-def _die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that comes about."""
-    die_with_parent(signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it ended before the line above
-        os._exit(1)
-
-
-def _leave_the_core_to_engines() -> None:
-    """A message that wakes this process shall not have it push an engine off its core.
-
-    With the default policy it does, in the middle of a step, even where another core is free.
+    Attributes:
+        control: our end of its control socket.
+        phase, reason: where it is, and why, for people.
+        failure: set when it named the reason of its end: (class of errors.py, message).
+        gone: set when it has ended.
     """
-    with may_fail("sched_setscheduler(SCHED_BATCH)", "messages may interrupt an engine's step"):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+    def __init__(self, start: Start, parent: Parent) -> None:
+        self.start = start
+        self.process = start.process
+        self.control, self._control_of_child = Control.pair()
+        self._log, self._log_of_child = socket.socketpair()
+        self._log.setblocking(False)
+        self._parent = parent
+        self._lines = LogLines()
+        self._spawned: SpawnProcess | None = None
+        self.pid = 0
+        self.gone = asyncio.Event()
+        self.failure: tuple[str, str] | None = None
+        self.started_ns = self.since_ns = time.monotonic_ns()
+        self.phase, self.reason = Phase.STARTING, ""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self.control.fileno(), self._read_control)
+        self._loop.add_reader(self._log.fileno(), self._read_log)
+
+    @property
+    def alive(self) -> bool:
+        """It has not ended, as far as we know."""
+        return not self.gone.is_set()
+
+    @property
+    def tail(self) -> list[str]:
+        """Its last log lines."""
+        return list(self._lines.tail)
+
+    def spawn(self) -> None:
+        """Start it as a fresh Python process."""
+        birth = self._birth(os.getpid())
+        process = multiprocessing.get_context("spawn").Process(
+            target=entry.run, args=(birth, self._control_of_child, self._log_of_child)
+        )
+        with _signals_blocked():
+            process.start()
+        assert process.pid is not None
+        self._spawned, self.pid = process, process.pid
+        self._loop.add_reader(process.sentinel, self._spawned_ended)
+        self._let_go()
+
+    def fork_from(self, zygote: Child) -> None:
+        """Have the zygote fork it; its pid comes with `Forked`."""
+        birth = self._birth(zygote.pid)
+        descriptors = (self._control_of_child.fileno(), self._log_of_child.fileno())
+        zygote.control.send(Fork(self.process.name, birth.dump()), descriptors)
+        self._let_go()
+
+    def _birth(self, parent_pid: int) -> entry.Birth:
+        return entry.Birth(self.process, self.start.config, parent_pid, self.start.log_level)
+
+    def _let_go(self) -> None:
+        """The child has its ends; ours would hide its end from us."""
+        self._control_of_child.close()
+        self._log_of_child.close()
+
+    def move_to(self, phase: Phase, reason: str = "") -> None:
+        self.phase, self.reason, self.since_ns = phase, reason, time.monotonic_ns()
+
+    def state(self, restarts: int) -> ProcessState:
+        return ProcessState(
+            name=self.process.name,
+            role=self.process.role,
+            index=self.process.index,
+            phase=self.phase,
+            reason=self.reason,
+            pid=self.pid,
+            since_ns=self.since_ns,
+            started_ns=self.started_ns,
+            restarts=restarts,
+            device=self.start.device,
+            gpus=self.start.gpus,
+        )
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signal it, if it still runs."""
+        if self.alive and self.pid:
+            with suppress(ProcessLookupError):  # its end is about to be told
+                os.kill(self.pid, number)
+
+    def ended(self, exit_code: int) -> None:
+        """It is gone: read what it left, let go of everything, tell the parent."""
+        if not self.alive:
+            return
+        self._read_control()
+        for _ in range(LAST_READS):
+            if not self._read_log():
+                break
+        self.gone.set()
+        for line in self._lines.end():
+            self._parent.on_log(self, line)
+        self._close()
+        self._parent.on_exit(self, exit_code)
+
+    def discard(self) -> None:
+        """It was never started: let go of everything."""
+        self.gone.set()
+        self._let_go()
+        self._close()
+
+    def _close(self) -> None:
+        self._loop.remove_reader(self.control.fileno())
+        self._loop.remove_reader(self._log.fileno())
+        self.control.close()
+        self._log.close()
+
+    def _spawned_ended(self) -> None:
+        process = self._spawned
+        assert process is not None
+        self._loop.remove_reader(process.sentinel)
+        process.join()
+        exit_code = process.exitcode
+        process.close()
+        assert exit_code is not None
+        self.ended(exit_code)
+
+    def _read_control(self) -> None:
+        for message, _ in self.control.receive():
+            self._parent.on_report(self, message)
+        if self.control.closed:
+            self._loop.remove_reader(self.control.fileno())
+
+    def _read_log(self) -> bool:
+        """Some of what is there, so that a child that never stops talking holds up nobody.
+
+        Returns:
+            whether there may be more.
+        """
+        try:
+            data = self._log.recv(READ_BYTES)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:  # told once, before what is left
+            return True
+        if not data:
+            self._loop.remove_reader(self._log.fileno())
+        for line in self._lines.feed(data):
+            self._parent.on_log(self, line)
+        return bool(data)
 
 
-def _leave_signals_to_the_supervisor() -> None:
-    """Ctrl-C reaches the whole group of the terminal; only the supervisor acts on it.
-
-    SIGTERM does so too, from `timeout` or systemd. The supervisor starts children with both signals
-    blocked, so that neither can end a child that has not come this far. They stay blocked, for
-    the processes that this one will start: tensor-parallel ranks set handlers that end them.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-
-
-def _log_to(log: socket.socket, level: str) -> None:
-    """All output of this process, of libraries in C too, becomes lines for the supervisor."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
-    log.close()
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Ours are few, and each is worth reading.
-    logging.getLogger("dynamo_cli").setLevel(min(logging.WARNING, logging.root.level))
-    logging.captureWarnings(True)
-
-
-def _report(control: socket.socket, message: Fatal) -> None:
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A child inherits the mask, so that Ctrl-C cannot end it before it has its own handling."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        control.send(encode(message))
-    except OSError:
-        # The supervisor is gone or busy: the exit code and the log say the same.
-        logging.getLogger(__name__).error("%s: %s", message.error, message.message)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

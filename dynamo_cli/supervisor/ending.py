@@ -7,8 +7,8 @@ import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from dynamo_cli.messages import Stop
-from dynamo_cli.supervisor.children import Child
+from dynamo_cli.messages.lifecycle import Stop
+from dynamo_cli.supervisor.child import Child
 from dynamo_cli.supervisor.retirement import NOT_LISTENING, Work
 from dynamo_cli.topology import Role
 

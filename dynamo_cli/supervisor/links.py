@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterable
 
 from dynamo_cli.ipc.switchboard import join
-from dynamo_cli.messages import LinkDown
-from dynamo_cli.supervisor.children import Child
+from dynamo_cli.messages.lifecycle import LinkDown
+from dynamo_cli.supervisor.child import Child
 from dynamo_cli.topology import ProcessId, links_of
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import orjson
 
-from dynamo_cli.messages import Logged, LogLine
+from dynamo_cli.messages.lifecycle import Logged, LogLine
 from dynamo_cli.messages.logs import LEVEL_END
 
 UNMARKED = "INFO"

@@ -7,8 +7,8 @@ from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from dynamo_cli.messages import Phase, Retire, SetPhase, Stop
-from dynamo_cli.supervisor.children import Child
+from dynamo_cli.messages.lifecycle import Phase, Retire, SetPhase, Stop
+from dynamo_cli.supervisor.child import Child
 from dynamo_cli.topology import ProcessId, Role
 
 NOT_LISTENING = (Phase.STARTING, Phase.IMPORTING, Phase.LOADING)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from dynamo_cli.config import Devices, ServeConfig
 from dynamo_cli.errors import Conflict, InvalidRequest
-from dynamo_cli.supervisor.placement import groups_of
+from dynamo_cli.supervisor.gpus import groups_of
 
 MOST_WORKERS = 64
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dynamo_cli.config import RestartPolicy
 from dynamo_cli.errors import ChildFailed, DynamoError, error_class
-from dynamo_cli.messages import Phase, ProcessState
+from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.topology import Role
 
 NEEDED = (Role.FRONTEND, Role.PROCESSOR, Role.WORKER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from dynamo_cli.messages import ProcessState
+from dynamo_cli.messages.lifecycle import ProcessState
 
 OWN_NAME = "dynamo-llm"
 """Who says what no child says."""

@@ -16,14 +16,15 @@ import sys
 from multiprocessing.context import ForkProcess
 
 from dynamo_cli.config import ZygoteConfig
-from dynamo_cli.engines.vllm import environment
+from dynamo_cli.engines.vllm.options import environment
+from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
-from dynamo_cli.messages import Exited, Fork, Forked, Phase, PhaseChange, ToChild
-from dynamo_cli.proctitle import set_title
-from dynamo_cli.supervisor import child
+from dynamo_cli.messages.flows import ToChild
+from dynamo_cli.messages.lifecycle import Exited, Fork, Forked, Phase, PhaseChange
+from dynamo_cli.supervisor import entry
 from dynamo_cli.topology import ROLES, ProcessId
 
-PRELOAD = "dynamo_cli.engines.vllm.preload"
+PRELOAD = "dynamo_cli.engines.vllm.core.preload"
 
 
 def main(process: ProcessId, config: ZygoteConfig, control: socket.socket) -> None:
@@ -92,7 +93,7 @@ class Zygote:
     def _become(self, birth: bytes, control: socket.socket, log: socket.socket) -> None:
         """In the child: let go of what is the zygote's."""
         self.control.close()
-        child.run(child.Birth.load(birth), control, log)
+        entry.run(entry.Birth.load(birth), control, log)
 
     def _reap(self, descriptor: int) -> None:
         process = self._children.pop(descriptor)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dynamo_cli.engines.seam import Engine
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.messages import Operate, Operated, Operation
+from dynamo_cli.messages.admin import Operate, Operated, Operation
 
 ASLEEP = "the engine sleeps; POST /wake_up ends that."
 ABORTED = "the engine was sent to sleep while it ran this request; send it again later."

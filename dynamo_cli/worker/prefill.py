@@ -9,32 +9,28 @@ from dataclasses import dataclass
 
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.engines import seam
-from dynamo_cli.engines.vllm.environment import select_devices
+from dynamo_cli.engines.vllm.options.environment import select_devices
 from dynamo_cli.errors import InternalError, InvalidRequest
+from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages import (
+from dynamo_cli.messages.admin import Operate
+from dynamo_cli.messages.flows import ToChild, ToPrefillWorker
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
+from dynamo_cli.messages.prefill import (
     DropJob,
     Enlisted,
     JobEnded,
-    Operate,
-    Phase,
-    PhaseChange,
     PrefillDone,
     PullJobs,
     ReleaseTransfers,
-    Resync,
     RunJob,
-    SetPhase,
-    Stop,
-    ToChild,
-    ToPrefillWorker,
 )
-from dynamo_cli.proctitle import set_title
+from dynamo_cli.messages.routing import Resync
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker.operations import Operations
-from dynamo_cli.worker.placement import BATCHES_AHEAD
 from dynamo_cli.worker.publisher import ROUTER, Publisher
+from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD
 
 INTERVAL_S = 0.25
 PULL_INTERVAL_S = 2.0

@@ -10,33 +10,25 @@ import msgspec
 
 from dynamo_cli.config import WorkerConfig
 from dynamo_cli.engines import seam
-from dynamo_cli.engines.vllm.environment import select_devices
+from dynamo_cli.engines.vllm.options.environment import select_devices
 from dynamo_cli.errors import InternalError, InvalidRequest, Unavailable
+from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages import (
+from dynamo_cli.messages.admin import Operate, Operated
+from dynamo_cli.messages.flows import ToChild, ToWorker
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
+from dynamo_cli.messages.prefill import JobFailed, PrefillDone, QueueState, SetPlacement
+from dynamo_cli.messages.request import (
     AbortRequests,
     AddRequest,
     CallUtility,
-    JobFailed,
-    Operate,
-    Operated,
     OutputsLost,
-    Phase,
-    PhaseChange,
-    PrefillDone,
-    QueueState,
     RequestRefused,
-    Resync,
-    SetPhase,
-    SetPlacement,
-    Stop,
-    ToChild,
-    ToWorker,
 )
-from dynamo_cli.proctitle import set_title
+from dynamo_cli.messages.routing import Resync
 from dynamo_cli.topology import ProcessId, Role
-from dynamo_cli.worker.disagg import Disaggregation
+from dynamo_cli.worker.decode import Disaggregation
 from dynamo_cli.worker.operations import ASLEEP, Operations
 from dynamo_cli.worker.publisher import ROUTER, Publisher
 

@@ -7,7 +7,7 @@ import time
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.kv.holdings import Held
 from dynamo_cli.topology import ProcessId, Role
-from dynamo_cli.worker.feed import Feed
+from dynamo_cli.worker.cache_announcer import Feed
 
 ROUTER = ProcessId(Role.ROUTER)
 

@@ -20,7 +20,7 @@ import random
 import statistics
 import time
 
-from dynamo_cli.loadtest.form import Api
+from dynamo_cli.lab.load.form import Api
 from dynamo_cli.models import catalog
 from tests.benchmarks.load import Sample, chat, client_of
 from tests.benchmarks.servers import OURS, Running

@@ -23,10 +23,10 @@ import msgspec
 
 from dynamo_cli.config import PlacementRule
 from dynamo_cli.engines.mock.profile import Profile, load
-from dynamo_cli.loadtest.report import Outcome, quantile
-from dynamo_cli.replay.loop import Replay
-from dynamo_cli.replay.routers import SERVED
-from dynamo_cli.replay.trace import Trace, TraceRequest
+from dynamo_cli.lab.replay.loop import Replay
+from dynamo_cli.lab.replay.routers import SERVED
+from dynamo_cli.lab.report import Outcome, quantile
+from dynamo_cli.lab.trace.trace import Trace, TraceRequest
 
 ENGINES = 8
 CHATS_PER_S = 40.0

@@ -18,7 +18,7 @@ import uvloop
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.ipc.link import Link
 from dynamo_cli.ipc.switchboard import Switchboard, join
-from dynamo_cli.messages import Stop
+from dynamo_cli.messages.lifecycle import Stop
 from dynamo_cli.topology import LINKS, ProcessId, Role
 
 HERE = ProcessId(Role.PROCESSOR, 0)

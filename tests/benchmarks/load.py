@@ -8,9 +8,9 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from dynamo_cli.loadtest.client import Client, Heard, target
-from dynamo_cli.loadtest.form import Api, Form
-from dynamo_cli.loadtest.workload import Ask, words
+from dynamo_cli.lab.load.client import Client, Heard, target
+from dynamo_cli.lab.load.form import Api, Form
+from dynamo_cli.lab.load.workload import Ask, words
 
 PROMPT_WORDS = 60  # about 100 tokens with the tiny model's tokenizer
 

@@ -23,12 +23,12 @@ from typing import Any
 import msgspec
 
 from dynamo_cli.engines.mock import profile
-from dynamo_cli.loadtest.report import Slo, Summary, summarize
-from dynamo_cli.replay.loop import Replay, Result
-from dynamo_cli.replay.peers import PEERS
-from dynamo_cli.replay.reading import read
-from dynamo_cli.replay.routers import SERVED
-from dynamo_cli.replay.trace import Trace, infinite_hit_ratio
+from dynamo_cli.lab.replay.loop import Replay, Result
+from dynamo_cli.lab.replay.peers import PEERS
+from dynamo_cli.lab.replay.routers import SERVED
+from dynamo_cli.lab.report import Slo, Summary, summarize
+from dynamo_cli.lab.trace.reading import read
+from dynamo_cli.lab.trace.trace import Trace, infinite_hit_ratio
 from tests.benchmarks import traffic
 
 PUBLISHED = ("round-robin", "least-loaded", "vllm-dp", "sglang", "kv:ancestor", "kv:blocks")
@@ -183,7 +183,7 @@ def _picture(case: Case, results: list[dict[str, Result]], folder: Path) -> None
         {name: load[name].outcomes for name in (*PUBLISHED[1:], OURS, BOUND)} for load in results
     ]
     path = folder / f"routing-{case.name.replace(',', '').replace(' ', '-')}.svg"
-    from dynamo_cli.replay import plot
+    from dynamo_cli.lab.replay import plot
 
     plot.draw(path, case.name, case.speeds[-3:], shown[-3:])
 

@@ -26,15 +26,10 @@ from dynamo_cli.ipc.control import Control
 from dynamo_cli.ipc.switchboard import Switchboard, join
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.index import PrefixIndex
-from dynamo_cli.messages import (
-    EngineReady,
-    FromRouter,
-    KvEvents,
-    RequestEnd,
-    RouteAnswer,
-    RouteQuery,
-    Stop,
-)
+from dynamo_cli.messages.flows import FromRouter
+from dynamo_cli.messages.lifecycle import Stop
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.routing import KvEvents, RequestEnd, RouteAnswer, RouteQuery
 from dynamo_cli.router import process as router_process
 from dynamo_cli.router.state import RouterState
 from dynamo_cli.topology import LINKS, ProcessId, Role

@@ -32,12 +32,12 @@ from pathlib import Path
 import uvloop
 from tokenizers import Tokenizer
 
-from dynamo_cli.loadtest import workload
-from dynamo_cli.loadtest.drive import Driver
-from dynamo_cli.loadtest.form import Form
-from dynamo_cli.loadtest.pace import Bounds, Closed
-from dynamo_cli.loadtest.report import Gaps, Outcome, Summary, quantile, summarize
-from dynamo_cli.loadtest.workload import Conversation, Shape, Talks
+from dynamo_cli.lab.load import workload
+from dynamo_cli.lab.load.drive import Driver
+from dynamo_cli.lab.load.form import Form
+from dynamo_cli.lab.load.pace import Bounds, Closed
+from dynamo_cli.lab.load.workload import Conversation, Shape, Talks
+from dynamo_cli.lab.report import Gaps, Outcome, Summary, quantile, summarize
 from dynamo_cli.models import catalog
 from tests.benchmarks.load import client_of
 from tests.benchmarks.servers import OURS, Running

@@ -12,7 +12,7 @@ from functools import partial
 
 from xxhash import xxh3_64_intdigest
 
-from dynamo_cli.replay.trace import Trace, TraceRequest
+from dynamo_cli.lab.trace.trace import Trace, TraceRequest
 
 BLOCK = 64
 S_NS = 1_000_000_000

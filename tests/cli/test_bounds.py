@@ -6,11 +6,11 @@ import socket
 
 import pytest
 
-from dynamo_cli.cli import app, plan
-from dynamo_cli.cli.machine import Machine
-from dynamo_cli.cli.resolve import resolve
+from dynamo_cli.cli import app, dry_run
 from dynamo_cli.config import ServeConfig
 from dynamo_cli.errors import UsageError
+from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.resolve import resolve
 from dynamo_cli.units import MIB
 from tests.cli.test_command import command
 
@@ -90,7 +90,7 @@ def test_addresses_and_names_pass(host: str) -> None:
 
 
 def test_an_address_with_colons_has_brackets_in_a_url() -> None:
-    shown = plan.plan_of(planned("--model", "tiny", "--host", "::1"))
+    shown = dry_run.plan_of(planned("--model", "tiny", "--host", "::1"))
     assert shown["url"] == "http://[::1]:8181/v1"
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dynamo_cli import cache
 from dynamo_cli.errors import ResourceError
+from dynamo_cli.host import cache
 from tests.support.server import COMMAND, Server
 
 UID = 12345

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.cli import app, doctor, ports
-from dynamo_cli.cli.health import gather
-from dynamo_cli.cli.health.facts import (
+from dynamo_cli.cli import app, doctor
+from dynamo_cli.config import Device
+from dynamo_cli.doctor import gather
+from dynamo_cli.doctor.facts import (
     Facts,
     ModelFiles,
     Orphan,
@@ -27,13 +28,13 @@ from dynamo_cli.cli.health.facts import (
     Step,
     Trial,
 )
-from dynamo_cli.cli.health.needs import Shape, needs_of, shape_of
-from dynamo_cli.cli.health.rules import Finding, Level, can_serve, judge
-from dynamo_cli.cli.machine import Machine
-from dynamo_cli.cli.resolve import resolve
-from dynamo_cli.cli.typed import Typed
-from dynamo_cli.config import Device
-from dynamo_cli.gpus import Gpu
+from dynamo_cli.doctor.needs import Shape, needs_of, shape_of
+from dynamo_cli.doctor.rules import Finding, Level, can_serve, judge
+from dynamo_cli.host.gpus import Gpu
+from dynamo_cli.plan import ports
+from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.resolve import resolve
+from dynamo_cli.plan.typed import Typed
 from dynamo_cli.units import MIB
 from tests.cli.test_command import command
 

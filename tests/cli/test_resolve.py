@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from dynamo_cli.cli.machine import Machine
-from dynamo_cli.cli.resolve import resolve, warnings
-from dynamo_cli.cli.typed import Typed
 from dynamo_cli.config import Device, Devices, PlacementRule, RouterConfig
 from dynamo_cli.errors import ResourceError, UsageError
-from dynamo_cli.gpus import Gpu
+from dynamo_cli.host.gpus import Gpu
+from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.resolve import resolve, warnings
+from dynamo_cli.plan.typed import Typed
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import MIB
 

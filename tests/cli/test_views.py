@@ -8,7 +8,7 @@ import re
 import time
 
 from dynamo_cli.cli.views import NullView, PlainView, json_line
-from dynamo_cli.messages import Phase, ProcessState
+from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.topology import Role
 
 SECOND_NS = 1_000_000_000

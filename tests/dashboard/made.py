@@ -6,21 +6,17 @@ from typing import Any
 
 import msgspec
 
-from dynamo_cli.messages import (
-    EngineReady,
-    Phase,
-    PrefillQueueStats,
-    ProcessState,
-    ProcessTable,
-    RouterStats,
-    WorkerStats,
-)
-from dynamo_cli.telemetry.decisions import CandidateView, DecisionView
-from dynamo_cli.telemetry.fold import Fold
-from dynamo_cli.telemetry.meter import Meter
-from dynamo_cli.telemetry.snapshot import GpuView, Snapshot, WorkerView
-from dynamo_cli.telemetry.window import SECOND_NS
+from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
+from dynamo_cli.messages.prefill import PrefillQueueStats
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.routing import RouterStats
+from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import ProcessId, tree
+from dynamo_cli.watch.decisions import CandidateView, DecisionView
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.schema import GpuView, Snapshot, WorkerView
+from dynamo_cli.watch.state import Fold
+from dynamo_cli.watch.window import SECOND_NS
 
 
 def snapshot(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dynamo_cli.dashboard.app import Dashboard
-from dynamo_cli.telemetry.timelines import TimelineView
+from dynamo_cli.watch.timelines import TimelineView
 from tests.dashboard.replay import Replay
 
 FOLDER = Path(__file__).parent / "pictures"

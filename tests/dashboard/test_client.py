@@ -20,8 +20,9 @@ from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.events import Decided, Event, Lines, Link, State
 from dynamo_cli.dashboard.model import Fold
 from dynamo_cli.errors import CannotWatch
-from dynamo_cli.messages import Candidate, Decisions, Logged, LogLine, RouterStats, RoutingDecision
-from dynamo_cli.telemetry.snapshot import GpuView, Snapshot
+from dynamo_cli.messages.lifecycle import Logged, LogLine
+from dynamo_cli.messages.routing import Candidate, Decisions, RouterStats, RoutingDecision
+from dynamo_cli.watch.schema import GpuView, Snapshot
 from tests.dashboard.made import gpu, snapshot
 from tests.frontend.stage import ROUTER, Stage, patiently
 from tests.support.server import free_port

@@ -16,7 +16,7 @@ from dynamo_cli.dashboard.draw.tables import DECISIONS, LOGS, PROCESSES, WORKERS
 from dynamo_cli.dashboard.events import Decided, Link, State, Table
 from dynamo_cli.dashboard.model import Board, Fold
 from dynamo_cli.dashboard.widgets import routing
-from dynamo_cli.messages import Phase
+from dynamo_cli.messages.lifecycle import Phase
 
 from .made import decision, snapshot
 from .pictures import Scene, draw

@@ -18,7 +18,7 @@ from dynamo_cli.cli.views import PlainView
 from dynamo_cli.dashboard import embedded
 from dynamo_cli.dashboard.embedded import Embedded
 from dynamo_cli.errors import ChildFailed, UsageError
-from dynamo_cli.messages import Phase
+from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.topology import ProcessId, Role
 
 from .made import state

@@ -22,7 +22,7 @@ from dynamo_cli.dashboard.screens.help import KEYS, Help
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab_bar import TABS
 from dynamo_cli.dashboard.widgets.table import Table
-from dynamo_cli.telemetry.logs import LogView
+from dynamo_cli.watch.logs import LogView
 
 from .made import decision
 from .pictures import timelines

@@ -10,10 +10,10 @@ from dynamo_cli.dashboard.events import Decided, Found, Lines, Link, Parser, Sta
 from dynamo_cli.dashboard.history import Flow, History
 from dynamo_cli.dashboard.model import Fold
 from dynamo_cli.dashboard.oddities import oddities
-from dynamo_cli.messages import Phase
-from dynamo_cli.telemetry.decisions import Measurement
-from dynamo_cli.telemetry.logs import LogView
-from dynamo_cli.telemetry.snapshot import WorkerView
+from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.watch.decisions import Measurement
+from dynamo_cli.watch.logs import LogView
+from dynamo_cli.watch.schema import WorkerView
 
 from .made import decision, snapshot, worker
 

@@ -10,16 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from dynamo_cli.messages import (
-    EngineReady,
-    PrefillQueueStats,
-    ProcessorStats,
-    RouterStats,
-    TransferStats,
-    WorkerStats,
-)
-from dynamo_cli.telemetry.fold import Fold
-from dynamo_cli.telemetry.meter import Meter
+from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.routing import RouterStats
+from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.state import Fold
 from tests.support import invariants
 from tests.support.invariants import Census, Process
 

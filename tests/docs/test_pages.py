@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from dynamo_cli.cli import app, commands
-from dynamo_cli.engines.vllm import options
+from dynamo_cli.engines.vllm.options import declared
 from tests.docs.commands import PAGES, ROOT
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
@@ -46,7 +46,7 @@ def known() -> set[str]:
         found.update(flags_of(typer.main.get_command(commands.find(command))))
     for script in (ROOT / "container").glob("*.sh"):
         found.update(OPTION.findall(script.read_text()))
-    found.update(options.known())
+    found.update(declared.known())
     return found | OF_OTHERS.keys()
 
 

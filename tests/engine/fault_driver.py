@@ -10,9 +10,9 @@ import time
 from typing import Any
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import environment
+from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.errors import InvalidRequest
-from dynamo_cli.messages import AddRequest
+from dynamo_cli.messages.request import AddRequest
 from tests.support.driver import config_of, tell
 
 NAMES = ("a", "b", "c")
@@ -31,7 +31,7 @@ class Driver:
         from vllm.v1.engine import EngineCoreOutputs
         from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-        from dynamo_cli.engines.vllm.engine import Engine
+        from dynamo_cli.engines.vllm.core.engine import Engine
 
         self.engine = Engine(0, config)
         self.encoder, self.decoder = MsgpackEncoder(), MsgpackDecoder(EngineCoreOutputs)

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 
 from dynamo_cli.config import Device, Devices, EngineConfig
-from dynamo_cli.engines.vllm import environment
+from dynamo_cli.engines.vllm.options import environment
 
 EAGER, COMPILED = "--enforce-eager", "--no-enforce-eager"
 

@@ -18,26 +18,20 @@ from dynamo_cli.config import FrontendConfig
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.ipc.switchboard import Switchboard, join
-from dynamo_cli.messages import (
-    Chunk,
-    Chunks,
-    Finish,
-    Head,
+from dynamo_cli.messages.admin import Operate
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.flows import ToProcessor
+from dynamo_cli.messages.lifecycle import (
     LinkDown,
-    Message,
-    Operate,
     Phase,
     PhaseChange,
     ProcessState,
     ProcessTable,
-    Reply,
-    SetPlacement,
     Stop,
-    Submit,
-    ToProcessor,
-    Usage,
 )
-from dynamo_cli.supervisor import child
+from dynamo_cli.messages.prefill import SetPlacement
+from dynamo_cli.messages.request import Chunk, Chunks, Finish, Head, Reply, Submit, Usage
+from dynamo_cli.supervisor import entry
 from dynamo_cli.topology import ProcessId, Role, links_of
 
 FRONTEND = ProcessId(Role.FRONTEND)
@@ -130,9 +124,9 @@ class Stage:
         self.control, control = Control.pair()
         self._log, log = socket.socketpair()
         self._log.setblocking(False)
-        birth = child.Birth(FRONTEND, self._config, os.getpid(), "WARNING")
+        birth = entry.Birth(FRONTEND, self._config, os.getpid(), "WARNING")
         self.process = multiprocessing.get_context("spawn").Process(
-            target=child.run, args=(birth, control, log)
+            target=entry.run, args=(birth, control, log)
         )
         self.process.start()
         control.close()

@@ -10,11 +10,17 @@ from typing import Any
 import msgspec
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.frontend.access import MAX_PENDING_BYTES, MAX_PROMPT, AccessLog, fields, prompt_of
-from dynamo_cli.messages import Submit, Timeline, Usage
+from dynamo_cli.frontend.after.access import (
+    MAX_PENDING_BYTES,
+    MAX_PROMPT,
+    AccessLog,
+    fields,
+    prompt_of,
+)
+from dynamo_cli.messages.request import Submit, Timeline, Usage
 from dynamo_cli.supervisor.logs import LogLines
-from dynamo_cli.telemetry.meter import Meter
-from dynamo_cli.telemetry.timelines import RequestRecord
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.timelines import RequestRecord
 from tests.frontend.stage import Stage, answer, chunks, finish
 
 MS = 1_000_000

@@ -9,17 +9,9 @@ from typing import Any
 import pytest
 
 from dynamo_cli.config import FIRST_ADAPTER_NUMBER, Adapter, AdapterTable, FrontendConfig
-from dynamo_cli.messages import (
-    AdaptersChanged,
-    Endpoint,
-    Operate,
-    Operated,
-    Operation,
-    Reply,
-    Rescale,
-    Rescaled,
-    Submit,
-)
+from dynamo_cli.messages.admin import Operate, Operated, Operation
+from dynamo_cli.messages.lifecycle import AdaptersChanged, Rescale, Rescaled
+from dynamo_cli.messages.request import Endpoint, Reply, Submit
 from tests.frontend.stage import PROCESSOR, WORKER, Neighbour, Stage, answer, table
 
 KEY = "sesame"

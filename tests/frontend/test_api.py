@@ -12,8 +12,9 @@ import msgspec
 from aiohttp import web
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.frontend.server import HttpServer, json_response
-from dynamo_cli.messages import Abort, Endpoint, Head, Phase, ProcessTable, Submit
+from dynamo_cli.frontend.http.server import HttpServer, json_response
+from dynamo_cli.messages.lifecycle import Phase, ProcessTable
+from dynamo_cli.messages.request import Abort, Endpoint, Head, Submit
 from dynamo_cli.topology import ProcessId, Role
 
 from .stage import SSE, Stage, answer, chunks, finish, patiently, table

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from dynamo_cli.messages import Submit, WorkerStats
-from dynamo_cli.telemetry.fold import ASLEEP
+from dynamo_cli.messages.request import Submit
+from dynamo_cli.messages.telemetry import WorkerStats
+from dynamo_cli.watch.state import ASLEEP
 from tests.frontend.stage import WORKER, Stage, answer
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.frontend import inspect
-from dynamo_cli.frontend.broadcast import Broadcast
-from dynamo_cli.messages import Decisions, RoutingDecision
-from dynamo_cli.telemetry.decisions import KEPT, DecisionLog
-from dynamo_cli.telemetry.logs import LogRing
+from dynamo_cli.frontend.status import inspect
+from dynamo_cli.frontend.status.broadcast import Broadcast
+from dynamo_cli.messages.routing import Decisions, RoutingDecision
+from dynamo_cli.watch.decisions import KEPT, DecisionLog
+from dynamo_cli.watch.logs import LogRing
 from tests.frontend.test_routing import decision
 
 WATCHERS = 20

@@ -11,10 +11,10 @@ import pynvml
 import pytest
 
 from dynamo_cli.config import Device, FrontendConfig
-from dynamo_cli.frontend import gpus
-from dynamo_cli.frontend.gpus import Gpus
-from dynamo_cli.telemetry.gpus import GpuReport
+from dynamo_cli.frontend.status import gpus
+from dynamo_cli.frontend.status.gpus import Gpus
 from dynamo_cli.topology import Role
+from dynamo_cli.watch.gpus import GpuReport
 from tests.frontend.stage import Stage, table
 from tests.support.nvml import Nvml
 from tests.support.server import wait_until

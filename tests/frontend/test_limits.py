@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.frontend.access import prompt_of
-from dynamo_cli.frontend.admission import LARGE_BODY_BYTES, model_of, skim_body
-from dynamo_cli.messages import Head, Submit
+from dynamo_cli.frontend.after.access import prompt_of
+from dynamo_cli.frontend.http.admission import LARGE_BODY_BYTES, model_of, skim_body
+from dynamo_cli.messages.request import Head, Submit
 from tests.frontend.stage import SSE, Stage, answer, chunks, finish, patiently
 
 POST = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dynamo_cli.config import FrontendConfig, PlacementRule
-from dynamo_cli.frontend.placement import Placement
-from dynamo_cli.messages import PrefillQueueStats, SetPlacement, TransferStats
+from dynamo_cli.frontend.admin.prefill_bounds import Placement
+from dynamo_cli.messages.prefill import PrefillQueueStats, SetPlacement, TransferStats
 from dynamo_cli.topology import ProcessId, Role
 from tests.frontend.stage import WORKER, Stage
 

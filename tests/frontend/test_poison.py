@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dynamo_cli.errors import PeerLost, PoisonRequest
-from dynamo_cli.frontend.poison import FATAL_DEATHS, MEMORY_NS, MOST_SUSPECTS, Suspects
-from dynamo_cli.messages import Finish, Reply, Submit, Usage
+from dynamo_cli.frontend.http.poison import FATAL_DEATHS, MEMORY_NS, MOST_SUSPECTS, Suspects
+from dynamo_cli.messages.request import Finish, Reply, Submit, Usage
 
 from .stage import PROCESSOR, Stage, answer, table
 

@@ -10,21 +10,18 @@ import time
 import pytest
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.messages import (
-    Abort,
+from dynamo_cli.messages.lifecycle import (
     Drain,
     Drained,
-    EngineReady,
     Fatal,
-    Head,
     Phase,
     PhaseChange,
     Probe,
     ProbeResult,
-    RouterStats,
-    Submit,
-    WorkerStats,
 )
+from dynamo_cli.messages.request import Abort, EngineReady, Head, Submit
+from dynamo_cli.messages.routing import RouterStats
+from dynamo_cli.messages.telemetry import WorkerStats
 
 from .stage import PROCESSOR, ROUTER, SSE, WORKER, Stage, answer, chunks, finish, patiently, table
 

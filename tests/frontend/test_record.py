@@ -14,11 +14,12 @@ import pytest
 
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.errors import UsageError
-from dynamo_cli.frontend import record, recorder
-from dynamo_cli.frontend.recorder import Recorder
+from dynamo_cli.frontend.after import record, recorder
+from dynamo_cli.frontend.after.recorder import Recorder
 from dynamo_cli.kv import hashes
-from dynamo_cli.messages import Fatal, Prompt, Submit, Timeline
-from dynamo_cli.telemetry.timelines import RequestRecord
+from dynamo_cli.messages.lifecycle import Fatal
+from dynamo_cli.messages.request import Prompt, Submit, Timeline
+from dynamo_cli.watch.timelines import RequestRecord
 
 from .stage import Stage, answer, chunks, finish
 

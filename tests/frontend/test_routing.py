@@ -11,21 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.messages import (
-    Candidate,
-    Decisions,
-    Drain,
-    Drained,
-    EngineReady,
-    Head,
-    Logged,
-    LogLine,
-    Measured,
-    ProcessorStats,
-    RouterStats,
-    RoutingDecision,
-    Submit,
-)
+from dynamo_cli.messages.lifecycle import Drain, Drained, Logged, LogLine
+from dynamo_cli.messages.request import EngineReady, Head, Submit
+from dynamo_cli.messages.routing import Candidate, Decisions, Measured, RouterStats, RoutingDecision
+from dynamo_cli.messages.telemetry import ProcessorStats
 from tests.frontend.stage import (
     ROUTER,
     SSE,

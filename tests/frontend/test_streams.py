@@ -8,7 +8,7 @@ import socket
 import time
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.messages import Abort, Chunk, Chunks, Finish, Head, Submit, Usage
+from dynamo_cli.messages.request import Abort, Chunk, Chunks, Finish, Head, Submit, Usage
 
 from .stage import SSE, Stage, answer, chunks, finish, patiently
 

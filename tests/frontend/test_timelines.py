@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dynamo_cli.messages import Abort, Head, Submit, Timeline
+from dynamo_cli.messages.request import Abort, Head, Submit, Timeline
 from tests.frontend.stage import SSE, Stage, answer, chunks, finish
 
 

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.frontend.traceparent import TraceContext, begin, parse
-from dynamo_cli.frontend.tracing import attributes, stages
-from dynamo_cli.messages import Submit, Timeline, Usage
-from dynamo_cli.telemetry.timelines import RequestRecord
+from dynamo_cli.frontend.after.traceparent import TraceContext, begin, parse
+from dynamo_cli.frontend.after.tracing import attributes, stages
+from dynamo_cli.messages.request import Submit, Timeline, Usage
+from dynamo_cli.watch.timelines import RequestRecord
 from tests.frontend.stage import Stage, answer, chunks, finish
 from tests.support.otlp import Receiver, Span
 

@@ -7,24 +7,16 @@ import pytest
 
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.codec import Decoder, encode
-from dynamo_cli.messages import (
-    Abort,
-    AddRequest,
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.flows import FromRouter, ToFrontend, ToProcessor, ToWorker
+from dynamo_cli.messages.request import Abort, AddRequest, Chunk, Chunks, Endpoint, Submit
+from dynamo_cli.messages.routing import (
     Candidate,
-    Chunk,
-    Chunks,
     Decisions,
-    Endpoint,
-    FromRouter,
     Measured,
-    Message,
     RequestEnd,
     RouteAnswer,
     RoutingDecision,
-    Submit,
-    ToFrontend,
-    ToProcessor,
-    ToWorker,
 )
 
 DECISION = RoutingDecision(

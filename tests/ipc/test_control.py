@@ -9,17 +9,17 @@ import pytest
 
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.control import Control
-from dynamo_cli.messages import (
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.flows import ToChild
+from dynamo_cli.messages.lifecycle import (
     Drain,
     Drained,
     Fatal,
     LinkUp,
-    Message,
     Phase,
     PhaseChange,
     ProbeResult,
     Stop,
-    ToChild,
 )
 
 Ends = tuple[Control, Control]

@@ -18,7 +18,7 @@ import pytest
 import uvloop
 
 from dynamo_cli.ipc.switchboard import join
-from dynamo_cli.messages import LinkDown
+from dynamo_cli.messages.lifecycle import LinkDown
 
 from .chatter import HEARD, LINKED, LOST, TOTAL, WRONG, Chatter, Notes
 from .support import HERE, KIB, THERE, Party, exit_code, spec

@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from dynamo_cli.ipc.switchboard import join
-from dynamo_cli.messages import LinkDown, RequestEnd
+from dynamo_cli.messages.lifecycle import LinkDown
+from dynamo_cli.messages.routing import RequestEnd
 
 from .support import HERE, THERE, Party, spec
 

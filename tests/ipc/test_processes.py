@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from dynamo_cli.ipc.switchboard import Switchboard, join
-from dynamo_cli.messages import Phase, PhaseChange, Stop
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Stop
 from dynamo_cli.topology import ProcessId
 
 from .support import HERE, THERE, Party, exit_code, spec

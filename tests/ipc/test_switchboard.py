@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import uvloop
 
-from dynamo_cli import vital
 from dynamo_cli.errors import Corrupt
+from dynamo_cli.host import vital
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.link import MAX_PENDING_BYTES
 from dynamo_cli.ipc.ring import HEADER_BYTES
 from dynamo_cli.ipc.switchboard import ROUNDS, Handler, Switchboard, join
-from dynamo_cli.messages import Drain, LinkDown, LinkUp, Phase, PhaseChange, RequestEnd, Stop
+from dynamo_cli.messages.lifecycle import Drain, LinkDown, LinkUp, Phase, PhaseChange, Stop
+from dynamo_cli.messages.routing import RequestEnd
 from dynamo_cli.topology import ProcessId, Role
 
 from .support import HERE, KIB, THERE, Party, Recorder, exit_code, fork, ring, spec

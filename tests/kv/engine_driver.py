@@ -16,11 +16,11 @@ import time
 from typing import Any
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import environment
+from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.index import PrefixIndex
-from dynamo_cli.messages import AddRequest
-from dynamo_cli.worker.feed import Feed
+from dynamo_cli.messages.request import AddRequest
+from dynamo_cli.worker.cache_announcer import Feed
 from tests.support.driver import BLOCK, config_of, tell
 
 ROUNDS = 150
@@ -43,7 +43,7 @@ class Driver:
         from vllm.lora.request import LoRARequest
         from vllm.v1.serial_utils import MsgpackEncoder
 
-        from dynamo_cli.engines.vllm.engine import Engine
+        from dynamo_cli.engines.vllm.core.engine import Engine
 
         self.engine = Engine(0, config, kv_events=True)
         assert self.engine.holdings is not None
@@ -103,7 +103,7 @@ class Driver:
         return prompt[:900], adapter, salt
 
     def play(self, requests: list[Any], *, alone: bool) -> None:
-        from dynamo_cli.engines.vllm.events import sequence_hashes
+        from dynamo_cli.engines.vllm.core.events import sequence_hashes
 
         asked = []
         for request in requests:
@@ -150,7 +150,7 @@ class Driver:
 
     def reset(self) -> None:
         """A reset of the cache outside of a step reaches the index too."""
-        from dynamo_cli.messages import CallUtility
+        from dynamo_cli.messages.request import CallUtility
 
         frames = [bytes(frame) for frame in self.encoder.encode(())]
         answer = self.engine.call(CallUtility(1, "reset_prefix_cache", frames))

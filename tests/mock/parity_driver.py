@@ -23,9 +23,9 @@ from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.engines.mock.request import SimRequest
 from dynamo_cli.engines.mock.state import SimEngine
-from dynamo_cli.engines.vllm import environment
+from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.kv import hashes
-from dynamo_cli.messages import AddRequest
+from dynamo_cli.messages.request import AddRequest
 from tests.support.driver import tell
 
 BLOCK = 32
@@ -109,7 +109,7 @@ class Real:
     def __init__(self, config: EngineConfig, seed: int) -> None:
         from vllm.v1.serial_utils import MsgpackEncoder
 
-        from dynamo_cli.engines.vllm.engine import Engine
+        from dynamo_cli.engines.vllm.core.engine import Engine
 
         self.engine = Engine(0, config, kv_events=True)
         self.encoder = MsgpackEncoder()
@@ -188,7 +188,8 @@ class Scheduling(Real):
         from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
         from vllm.v1.structured_output import StructuredOutputManager
 
-        from dynamo_cli.engines.vllm import arguments, events
+        from dynamo_cli.engines.vllm.core import events
+        from dynamo_cli.engines.vllm.options import arguments
 
         vllm_config = arguments.engine_config(arguments.parse(config), config)
         vllm_config.cache_config.num_gpu_blocks = PROFILE.num_blocks

@@ -6,8 +6,8 @@ import logging
 import threading
 from contextvars import copy_context
 
-from dynamo_cli.engines.vllm.discretion import Discretion
-from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.discretion import Discretion
+from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.supervisor.logs import LineFormatter
 
 
@@ -37,7 +37,7 @@ def test_of_warnings_only_what_is_constant_passes() -> None:
 
 
 def test_of_failures_only_type_and_place_pass() -> None:
-    for name in ("vllm.parser", "dynamo_cli.engines.vllm.serving"):
+    for name in ("vllm.parser", "dynamo_cli.engines.vllm.front.serving"):
         line = during_a_request(name, logging.ERROR, "failed", error=True)
         assert "ValueError: (withheld" in line
         assert "zebra" not in line

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dynamo_cli.engines.vllm import options
+from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import UsageError
 
 
@@ -37,7 +37,7 @@ from dynamo_cli.errors import UsageError
     ],
 )
 def test_known_options_pass(typed: str, passed: str) -> None:
-    assert options.check(typed.split()) == tuple(passed.split())
+    assert declared.check(typed.split()) == tuple(passed.split())
 
 
 @pytest.mark.parametrize(
@@ -85,21 +85,22 @@ def test_known_options_pass(typed: str, passed: str) -> None:
 )
 def test_mistakes_are_named(typed: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        options.check(typed.split(), own_options=("--workers", "--router"))
+        declared.check(typed.split(), own_options=("--workers", "--router"))
     assert caught.value.exit_code == 2
 
 
 def test_every_refused_option_exists() -> None:
     """A name that vLLM dropped would stay in our tables for ever."""
-    names = {option.flags[0] for option in options.known().values()}
-    assert set(options._INSTEAD) <= names
-    for start in (*options._INSTEAD_BY_PREFIX, *options._HTTP_SERVER):
+    names = {option.flags[0] for option in declared.known().values()}
+    assert set(declared._INSTEAD) <= names
+    for start in (*declared._INSTEAD_BY_PREFIX, *declared._HTTP_SERVER):
         assert any(name.startswith(start) for name in names), start
 
 
 def test_checking_does_not_import_vllm() -> None:
     code = (
-        "import sys; from dynamo_cli.engines.vllm.options import check; check(['--seed', '1'])\n"
+        "import sys; from dynamo_cli.engines.vllm.options import declared\n"
+        "declared.check(['--seed', '1'])\n"
         "assert not {'vllm', 'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -108,7 +109,7 @@ def test_checking_does_not_import_vllm() -> None:
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
 def test_devices_depend_on_the_build_and_are_left_to_it(device: str) -> None:
     typed = ["--mm-processor-device", device]
-    assert options.check(typed) == tuple(typed)
+    assert declared.check(typed) == tuple(typed)
 
 
 EVERY_BUILD = """
@@ -130,5 +131,5 @@ def test_the_list_is_what_vllm_knows_whatever_it_was_built_for() -> None:
         [sys.executable, "-c", EVERY_BUILD], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, (
-        f"run python -m dynamo_cli.engines.vllm.options; {done.stderr[-2000:]}"
+        f"run python -m dynamo_cli.engines.vllm.options.declared; {done.stderr[-2000:]}"
     )

@@ -14,7 +14,7 @@ from tests.places.small import COMMAND, Tree
 READ_ONLY = ("unshare", "--mount", "sh", "-c", 'mount -o remount,bind,ro / && exec "$@"', "-")
 CACHES = (
     "import tempfile\n"
-    "from dynamo_cli.cache import cache_root, usable\n"
+    "from dynamo_cli.host.cache import cache_root, usable\n"
     "with usable() as told:\n"
     "    cache_root().mkdir(parents=True, exist_ok=True)\n"
     "    with tempfile.TemporaryFile(): print(cache_root(), told)\n"

@@ -57,7 +57,7 @@ def test_whatever_the_error_is(code: str) -> None:
 def test_cores_are_counted_where_nobody_says_which_are_ours() -> None:
     code = (
         "import os, logging; logging.basicConfig()\n"
-        "from dynamo_cli.optional import cores_of_this_process\n"
+        "from dynamo_cli.host.optional import cores_of_this_process\n"
         "print(len(cores_of_this_process()) == os.cpu_count())\n"
     )
     command = [*REFUSE, "EPERM", "sched_getaffinity", "--", sys.executable, "-c", code]

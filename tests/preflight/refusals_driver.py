@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.vllm import environment
+from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.errors import DynamoError
 
 ARGS = ("--enforce-eager", "--max-num-seqs", "4", "--kv-cache-memory-bytes", str(16 << 20))
@@ -22,7 +22,8 @@ ARGS = ("--enforce-eager", "--max-num-seqs", "4", "--kv-cache-memory-bytes", str
 
 def main() -> None:
     environment.prepare(EngineConfig(model="", path="", served_names=("m",), threads=1))
-    from dynamo_cli.engines.vllm import engine, serving  # noqa: F401 - for all forks
+    from dynamo_cli.engines.vllm.core import engine  # noqa: F401 - for all forks
+    from dynamo_cli.engines.vllm.front import serving  # noqa: F401 - for all forks
 
     for line in sys.stdin:
         case = json.loads(line)
@@ -47,8 +48,8 @@ def _outcome(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(path: str, args: tuple[str, ...]) -> None:
-    from dynamo_cli.engines.vllm.engine import Engine
-    from dynamo_cli.engines.vllm.serving import Serving
+    from dynamo_cli.engines.vllm.core.engine import Engine
+    from dynamo_cli.engines.vllm.front.serving import Serving
 
     config = EngineConfig(model=path, path=path, served_names=("m",), args=args, threads=1)
 

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from dynamo_cli.cli import app, preflight
-from dynamo_cli.cli.machine import Machine
-from dynamo_cli.cli.resolve import resolve
-from dynamo_cli.cli.typed import Typed
+from dynamo_cli.cli import app
 from dynamo_cli.config import Device
 from dynamo_cli.errors import DynamoError, ModelError, ModelUnreachable
-from dynamo_cli.gpus import Gpu
+from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.models import hub
+from dynamo_cli.plan import preflight
+from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.resolve import resolve
+from dynamo_cli.plan.typed import Typed
 from dynamo_cli.units import MIB
 from tests.cli.test_command import command
 from tests.preflight import folders

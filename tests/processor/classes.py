@@ -14,7 +14,7 @@ from typing import Any
 import typing_extensions
 from pydantic import BaseModel
 
-from dynamo_cli.engines.vllm import bodies, openapi
+from dynamo_cli.engines.vllm.front import bodies, openapi
 from tests.support.driver import tell
 
 

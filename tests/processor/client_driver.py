@@ -14,9 +14,10 @@ from vllm import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.serial_utils import MsgpackDecoder
 
-from dynamo_cli.engines.vllm.client import RoutedClient
-from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
-from dynamo_cli.messages import AddRequest, EngineReady, RouteAnswer, RouteQuery
+from dynamo_cli.engines.vllm.front.client import RoutedClient
+from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
+from dynamo_cli.messages.request import AddRequest, EngineReady
+from dynamo_cli.messages.routing import RouteAnswer, RouteQuery
 
 GIVEN = "cmpl-same-0"
 """What vLLM makes of an X-Request-ID; siblings of n > 1 share it."""

@@ -22,10 +22,11 @@ from vllm.v1.serial_utils import MsgpackEncoder
 
 from dynamo_cli.config import EngineConfig, SimulationConfig
 from dynamo_cli.engines.mock.engine import MockEngine
-from dynamo_cli.engines.vllm.serving import Serving
-from dynamo_cli.engines.vllm.trace import RequestTrace
+from dynamo_cli.engines.vllm.front.serving import Serving
+from dynamo_cli.engines.vllm.front.trace import RequestTrace
 from dynamo_cli.errors import InvalidRequest
-from dynamo_cli.messages import (
+from dynamo_cli.messages.flows import ToWorker
+from dynamo_cli.messages.request import (
     AbortRequests,
     AddRequest,
     Chunk,
@@ -35,12 +36,10 @@ from dynamo_cli.messages import (
     Head,
     Reply,
     RequestRefused,
-    RouteAnswer,
-    RouteQuery,
     StepOutputs,
     Submit,
-    ToWorker,
 )
+from dynamo_cli.messages.routing import RouteAnswer, RouteQuery
 from dynamo_cli.models import tiny
 
 from .mistakes import CONTEXT, POOLING

@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from dynamo_cli.config import EngineConfig, ProcessorConfig
-from dynamo_cli.engines.vllm.serving import Serving
+from dynamo_cli.engines.vllm.front.serving import Serving
 from dynamo_cli.ipc import link
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import join
-from dynamo_cli.messages import Chunk, Endpoint, Head, Submit, ToFrontend
+from dynamo_cli.messages.flows import ToFrontend
+from dynamo_cli.messages.request import Chunk, Endpoint, Head, Submit
 from dynamo_cli.processor.process import FRONTEND, Processor
 from dynamo_cli.topology import LinkSpec
 from tests.ipc.support import HERE, KIB, Party

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dynamo_cli.messages import Endpoint
+from dynamo_cli.messages.request import Endpoint
 
 CONTEXT = 512
 """Tokens."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dynamo_cli.messages import Endpoint, Reply
+from dynamo_cli.messages.request import Endpoint, Reply
 
 from .front import Front
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli import vital
-from dynamo_cli.messages import Endpoint
+from dynamo_cli.host import vital
+from dynamo_cli.messages.request import Endpoint
 
 from .mistakes import ENDPOINTS, MISTAKES, POOLING
 

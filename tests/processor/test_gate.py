@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
-from dynamo_cli.engines.vllm import gate
-from dynamo_cli.engines.vllm.bounds import Refused, place
+from dynamo_cli.engines.vllm.front import gate
+from dynamo_cli.engines.vllm.front.bounds import Refused, place
 from dynamo_cli.errors import InvalidRequest
-from dynamo_cli.frontend import admission
-from dynamo_cli.messages import Endpoint
+from dynamo_cli.frontend.http import admission
+from dynamo_cli.messages.request import Endpoint
 
 GENERATE = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.MESSAGES)
 LIMITS = gate.Limits()

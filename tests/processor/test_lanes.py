@@ -8,8 +8,8 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from dynamo_cli.engines.vllm.lanes import LONG_BYTES, Lane, Lanes
-from dynamo_cli.engines.vllm.trace import RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.lanes import LONG_BYTES, Lane, Lanes
+from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 
 PATIENCE_S = 20
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dynamo_cli.messages import Released, RouteAnswer, RouteQuery
-from dynamo_cli.processor.placement import ROUTER, Placement
+from dynamo_cli.messages.lifecycle import Released
+from dynamo_cli.messages.routing import RouteAnswer, RouteQuery
+from dynamo_cli.processor.dispatch import ROUTER, Placement
 from dynamo_cli.topology import ProcessId
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.engines.vllm import gate
-from dynamo_cli.engines.vllm.bounds import Refused
-from dynamo_cli.messages import Endpoint
+from dynamo_cli.engines.vllm.front import gate
+from dynamo_cli.engines.vllm.front.bounds import Refused
+from dynamo_cli.messages.request import Endpoint
 from tests.support.driver import result_of
 
 pytestmark = pytest.mark.engine  # none is started, but vLLM is imported

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.engines.vllm import gate, weigh
+from dynamo_cli.engines.vllm.front import gate, weigh
 from dynamo_cli.errors import InvalidRequest
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from dynamo_cli.errors import UsageError
-from dynamo_cli.loadtest.report import Gaps, Outcome, summarize
+from dynamo_cli.lab.replay import plot
+from dynamo_cli.lab.replay.verdict import verdict
+from dynamo_cli.lab.report import Gaps, Outcome, summarize
 from dynamo_cli.models import tiny
-from dynamo_cli.replay import plot
-from dynamo_cli.replay.verdict import verdict
 
 COMMAND = (sys.executable, "-c", "from dynamo_cli.cli import main; main()", "replay")
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from dynamo_cli.engines.mock import profile
-from dynamo_cli.replay.loop import Replay, Result
-from dynamo_cli.replay.peers import PEERS, CacheAware, data_parallel, first_token_only
-from dynamo_cli.replay.routers import SERVED
-from dynamo_cli.replay.trace import Trace, TraceRequest, infinite_hit_ratio
+from dynamo_cli.lab.replay.loop import Replay, Result
+from dynamo_cli.lab.replay.peers import PEERS, CacheAware, data_parallel, first_token_only
+from dynamo_cli.lab.replay.routers import SERVED
+from dynamo_cli.lab.trace.trace import Trace, TraceRequest, infinite_hit_ratio
 from dynamo_cli.router.pace import Prices
 from dynamo_cli.router.policies import Request, WorkerLoad
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from dynamo_cli.errors import UsageError
-from dynamo_cli.replay import reading
-from dynamo_cli.replay.fit import Fit
-from dynamo_cli.replay.formats import Format, TimeUnit
-from dynamo_cli.replay.reading import Told, read
+from dynamo_cli.lab.trace import reading
+from dynamo_cli.lab.trace.block_sizes import Fit
+from dynamo_cli.lab.trace.formats import Format, TimeUnit
+from dynamo_cli.lab.trace.reading import Told, read
 from tests.replay.test_command import replay
 
 Rows = list[dict[str, object]]

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from dynamo_cli.engines.mock.profile import Profile
-from dynamo_cli.loadtest.report import summarize
-from dynamo_cli.replay.loop import Replay, Result
-from dynamo_cli.replay.routers import SERVED
-from dynamo_cli.replay.trace import Trace, TraceRequest, infinite_hit_ratio
+from dynamo_cli.lab.replay.loop import Replay, Result
+from dynamo_cli.lab.replay.routers import SERVED
+from dynamo_cli.lab.report import summarize
+from dynamo_cli.lab.trace.trace import Trace, TraceRequest, infinite_hit_ratio
 
 PROFILE = Profile(
     name="test",

@@ -11,9 +11,9 @@ import pytest
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.kv import hashes
-from dynamo_cli.replay import prompts, trace
-from dynamo_cli.replay.formats import Parser
-from dynamo_cli.replay.reading import read as read_trace
+from dynamo_cli.lab.trace import prompts, trace
+from dynamo_cli.lab.trace.formats import Parser
+from dynamo_cli.lab.trace.reading import read as read_trace
 
 
 def written(folder: Path, *lines: object) -> Path:

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dynamo_cli.messages import WorkerStats
+from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.router.ledger import (
     EXPIRED,
     EXPIRY_NS,

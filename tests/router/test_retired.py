@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dynamo_cli.messages import Placed
+from dynamo_cli.messages.routing import Placed
 from tests.router.test_state import holding, place, query, ready, state
 
 

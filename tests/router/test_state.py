@@ -9,7 +9,8 @@ import pytest
 
 from dynamo_cli.config import RouterConfig
 from dynamo_cli.kv import hashes
-from dynamo_cli.messages import EngineReady, KvEvents, Measured, Placed, RouteQuery
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.routing import KvEvents, Measured, Placed, RouteQuery
 from dynamo_cli.router.caches import GAP, SILENT_AFTER, START
 from dynamo_cli.router.report import router_stats
 from dynamo_cli.router.state import RouterState

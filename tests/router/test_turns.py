@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamo_cli.config import KV_COSTS, TIME, RouterConfig
-from dynamo_cli.messages import RoutingDecision
+from dynamo_cli.messages.routing import RoutingDecision
+from dynamo_cli.router.engine_order import ERA_MS, MS_NS, Turns
 from dynamo_cli.router.state import RouterState
-from dynamo_cli.router.turns import ERA_MS, MS_NS, Turns
 
 from .test_state import holding, query, ready
 

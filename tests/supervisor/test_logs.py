@@ -8,7 +8,7 @@ from dynamo_cli.ipc.codec import encode
 from dynamo_cli.ipc.control import MAX_PACKET_BYTES
 from dynamo_cli.supervisor import logs
 from dynamo_cli.supervisor.logs import LogFeed, LogLines
-from dynamo_cli.telemetry.logs import KEPT, LogRing
+from dynamo_cli.watch.logs import KEPT, LogRing
 
 
 def fill(feed: LogFeed, count: int) -> None:

@@ -17,7 +17,7 @@ from dynamo_cli.config import (
     ServeConfig,
 )
 from dynamo_cli.errors import Conflict, InvalidRequest
-from dynamo_cli.messages import Phase, Retire, SetPhase, Stop
+from dynamo_cli.messages.lifecycle import Phase, Retire, SetPhase, Stop
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.scaling import MOST_WORKERS, rescaled
 from dynamo_cli.topology import ProcessId, Role

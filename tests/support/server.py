@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dynamo_cli.cache import PRIVATE
+from dynamo_cli.host.cache import PRIVATE
 from tests.support import invariants
 
 READY_S = 120.0

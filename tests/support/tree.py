@@ -19,8 +19,10 @@ from dynamo_cli.cli import terminal
 from dynamo_cli.cli.views import PlainView, outlet
 from dynamo_cli.config import EngineConfig, FrontendConfig, RouterConfig, ServeConfig
 from dynamo_cli.errors import DynamoError
+from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
-from dynamo_cli.messages import (
+from dynamo_cli.messages.flows import ToChild
+from dynamo_cli.messages.lifecycle import (
     Drain,
     Drained,
     Phase,
@@ -29,10 +31,8 @@ from dynamo_cli.messages import (
     ProbeResult,
     SetPhase,
     Stop,
-    ToChild,
 )
 from dynamo_cli.messages.logs import LEVEL_END
-from dynamo_cli.proctitle import set_title
 from dynamo_cli.supervisor import zygote
 from dynamo_cli.topology import ProcessId, Role
 

@@ -90,7 +90,7 @@ class Engine:
 
 
 def _serve(config: EngineConfig, pipe: Connection) -> None:
-    from dynamo_cli.engines.vllm import environment
+    from dynamo_cli.engines.vllm.options import environment
 
     # Locks of this process get no names, which would stay when it is killed.
     multiprocessing.set_start_method("fork", force=True)
@@ -137,7 +137,7 @@ class _Child:
     """The other end of `Engine`."""
 
     def __init__(self, config: EngineConfig) -> None:
-        from dynamo_cli.engines.vllm.engine import Engine as Real
+        from dynamo_cli.engines.vllm.core.engine import Engine as Real
 
         self._engine = Real(0, config)
         self._tokens: dict[str, list[int]] = {}
@@ -148,7 +148,7 @@ class _Child:
         return self._engine.ready().num_blocks
 
     def prefill(self, job_id: str, tokens: list[int], skip_tokens: int = 0) -> None:
-        from dynamo_cli.messages import PushJob
+        from dynamo_cli.messages.prefill import PushJob
 
         self._engine.add_prefill(
             PushJob(
@@ -173,7 +173,7 @@ class _Child:
         return self._engine.cached_tokens(self._prepared("asked", tokens, 1))
 
     def _prepared(self, request_id: str, tokens: list[int], count: int) -> Any:
-        from dynamo_cli.messages import AddRequest
+        from dynamo_cli.messages.request import AddRequest
 
         frames = _frames(request_id, tokens, count)
         message = AddRequest(request_id=request_id, token_ids=b"", frames=frames)

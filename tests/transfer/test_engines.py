@@ -24,7 +24,7 @@ LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 100, 129, 200, 256, 300, 511, 600)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    FORKSERVER.set_forkserver_preload(["dynamo_cli.engines.vllm.preload"])
+    FORKSERVER.set_forkserver_preload(["dynamo_cli.engines.vllm.core.preload"])
     folder: Path = tmp_path_factory.mktemp("tiny")
     tiny.write(folder)
     return str(folder)

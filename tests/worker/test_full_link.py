@@ -12,10 +12,10 @@ from dynamo_cli.engines.mock import wire
 from dynamo_cli.engines.mock.engine import MockEngine
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import join
-from dynamo_cli.messages import (
+from dynamo_cli.messages.flows import FromWorker
+from dynamo_cli.messages.request import (
     AddRequest,
     EngineReady,
-    FromWorker,
     OutputsLost,
     RequestRefused,
     StepOutputs,

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from dynamo_cli.config import PlacementRule
-from dynamo_cli.worker.placement import Reason, decide
-from dynamo_cli.worker.remote import LATE, LATE_NS, RemotePrefills
+from dynamo_cli.worker.away import LATE, LATE_NS, RemotePrefills
+from dynamo_cli.worker.where_to_prefill import Reason, decide
 
 IF = PlacementRule(conditional=True, max_local_prefill_length=100)
 

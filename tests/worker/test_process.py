@@ -11,7 +11,8 @@ from dynamo_cli.engines import seam
 from dynamo_cli.engines.seam import Prepared
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
 from dynamo_cli.ipc.control import Control
-from dynamo_cli.messages import AddRequest, RequestRefused, StepOutputs, WorkerStats
+from dynamo_cli.messages.request import AddRequest, RequestRefused, StepOutputs
+from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker.prefill import PrefillWorker
 from dynamo_cli.worker.process import Worker

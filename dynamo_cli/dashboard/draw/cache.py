@@ -8,7 +8,7 @@ from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG, clipped
 from dynamo_cli.dashboard.draw.trends import Curve
 from dynamo_cli.dashboard.model import Board
-from dynamo_cli.telemetry.snapshot import HitRatios, RouterView, Snapshot
+from dynamo_cli.watch.schema import HitRatios, RouterView, Snapshot
 
 CURVES = (
     Curve("measured hit rate", lambda one: one.hit_measured, show.percent, 1.0),

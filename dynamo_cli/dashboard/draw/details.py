@@ -12,9 +12,9 @@ from dynamo_cli.dashboard.draw import gpus
 from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, GOOD, LEVELS, STRONG
 from dynamo_cli.dashboard.draw.tables import Worker, cost, winner
 from dynamo_cli.dashboard.model import Row
-from dynamo_cli.telemetry.logs import LogView
-from dynamo_cli.telemetry.snapshot import GpuView, ProcessView
-from dynamo_cli.telemetry.timelines import TimelineView
+from dynamo_cli.watch.logs import LogView
+from dynamo_cli.watch.schema import GpuView, ProcessView
+from dynamo_cli.watch.timelines import TimelineView
 
 EARLIER = 8
 LABEL, WIDE_LABEL = 10, 30

@@ -11,7 +11,7 @@ from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.style import ACCENT, BAD, FAINT, WARN
 from dynamo_cli.dashboard.draw.table import Column, Spec
 from dynamo_cli.dashboard.model import Board
-from dynamo_cli.telemetry.snapshot import GpuView
+from dynamo_cli.watch.schema import GpuView
 
 USE_BAR = 5
 HOT_C = 85

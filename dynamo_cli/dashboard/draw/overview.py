@@ -18,8 +18,8 @@ from dynamo_cli.dashboard.draw.style import (
 )
 from dynamo_cli.dashboard.events import State
 from dynamo_cli.dashboard.model import Board
-from dynamo_cli.messages import Phase
-from dynamo_cli.telemetry.snapshot import AlarmView, ProcessView, Snapshot
+from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.watch.schema import AlarmView, ProcessView, Snapshot
 
 
 def header(board: Board, width: int, *, paused: bool) -> Text:

@@ -12,9 +12,9 @@ from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.canvas import Canvas, pad
 from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, joined, phase_style, phase_text
 from dynamo_cli.dashboard.model import Board
-from dynamo_cli.messages import Phase
-from dynamo_cli.telemetry.snapshot import PrefillView, ProcessView, RouterView, Snapshot
+from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.topology import Role
+from dynamo_cli.watch.schema import PrefillView, ProcessView, RouterView, Snapshot
 
 BOX_LEAST, BOX_MOST, ARROW_LEAST, ARROW_MOST = 15, 20, 6, 18
 WIDE_ARROW = 12

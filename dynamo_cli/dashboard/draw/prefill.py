@@ -8,7 +8,7 @@ from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG, WARN, clipped
 from dynamo_cli.dashboard.draw.trends import Curve
 from dynamo_cli.dashboard.model import Board
-from dynamo_cli.telemetry.snapshot import PrefillView
+from dynamo_cli.watch.schema import PrefillView
 
 CURVES = (
     Curve("queue depth, jobs", lambda one: one.depth_jobs),

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from dynamo_cli.messages import Phase
-from dynamo_cli.telemetry.snapshot import ProcessView
+from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.watch.schema import ProcessView
 
 GOOD, WARN, BAD = "green", "yellow", "bold red"
 FAINT, STRONG, ACCENT = "dim", "bold", "cyan"

@@ -21,11 +21,11 @@ from dynamo_cli.dashboard.draw.style import (
 )
 from dynamo_cli.dashboard.draw.table import Column, Spec
 from dynamo_cli.dashboard.model import Board, Row
-from dynamo_cli.messages import Phase
-from dynamo_cli.telemetry.decisions import DecisionView
-from dynamo_cli.telemetry.logs import LogView
-from dynamo_cli.telemetry.snapshot import ProcessView, WorkerView
+from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.watch.decisions import DecisionView
+from dynamo_cli.watch.logs import LogView
+from dynamo_cli.watch.schema import ProcessView, WorkerView
 
 KV_BAR = 5
 HIGH_USE = 0.9

@@ -13,7 +13,7 @@ from dynamo_cli.dashboard.model import Board
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
 from dynamo_cli.dashboard.widgets.table import Table
-from dynamo_cli.telemetry.logs import LogView
+from dynamo_cli.watch.logs import LogView
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 ALL = "all"

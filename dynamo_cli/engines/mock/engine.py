@@ -24,18 +24,16 @@ from dynamo_cli.errors import Conflict, DynamoError, InvalidRequest
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.hashes import ExtraKeys
 from dynamo_cli.kv.holdings import Held
-from dynamo_cli.messages import (
+from dynamo_cli.messages.admin import Operate, Operation
+from dynamo_cli.messages.prefill import PushJob, TransferStats
+from dynamo_cli.messages.request import (
     AddRequest,
     CallUtility,
     EngineReady,
-    Operate,
-    Operation,
-    PushJob,
     StepOutputs,
-    TransferStats,
     UtilityAnswer,
-    WorkerStats,
 )
+from dynamo_cli.messages.telemetry import WorkerStats
 
 NATURAL_TOKENS = 256
 """Length of an answer of which nobody said how long it shall be."""

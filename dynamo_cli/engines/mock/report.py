@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.engines.mock.state import SimEngine
-from dynamo_cli.messages import EngineReady, WorkerStats
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.telemetry import WorkerStats
 
 
 def ready(worker: int, profile: Profile) -> EngineReady:

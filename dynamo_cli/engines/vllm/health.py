@@ -77,7 +77,7 @@ def _vllm() -> str:
     import vllm  # noqa: PLC0415
     from vllm.platforms import current_platform  # noqa: PLC0415
 
-    importlib.import_module("dynamo_cli.engines.vllm.preload")
+    importlib.import_module("dynamo_cli.engines.vllm.core.preload")
     return f"{vllm.__version__} for {current_platform.device_type or 'no device'}"
 
 
@@ -98,11 +98,11 @@ def _first_token() -> str:
 
 
 def _engine_options() -> str:
-    from dynamo_cli.engines.vllm import options  # noqa: PLC0415
+    from dynamo_cli.engines.vllm.options import declared  # noqa: PLC0415
 
-    if changed := options.changed():
+    if changed := declared.changed():
         raise UsageError(f"vLLM's options are not the known ones: {', '.join(changed)}")
-    return f"{len(options.known())} flags"
+    return f"{len(declared.known())} flags"
 
 
 def _taking(text: str) -> Callable[[], str]:
@@ -110,7 +110,8 @@ def _taking(text: str) -> Callable[[], str]:
         import msgspec  # noqa: PLC0415
 
         from dynamo_cli.config import EngineConfig  # noqa: PLC0415
-        from dynamo_cli.engines.vllm import arguments, refusals  # noqa: PLC0415
+        from dynamo_cli.engines.vllm import refusals  # noqa: PLC0415
+        from dynamo_cli.engines.vllm.options import arguments  # noqa: PLC0415
 
         config = msgspec.json.decode(text, type=EngineConfig)
         with refusals.named(config.model):

@@ -19,11 +19,11 @@ import msgspec
 import orjson
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.mock.fit import Burst, Run, pairs
-from dynamo_cli.engines.vllm import environment
+from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.errors import ChildFailed, DynamoError
 from dynamo_cli.kv import hashes
-from dynamo_cli.messages import AddRequest
+from dynamo_cli.lab.profile.fit import Burst, Run, pairs
+from dynamo_cli.messages.request import AddRequest
 
 REPEATS = 5
 """Of each measurement. The fastest counts: what others do on the machine only adds to it."""
@@ -106,7 +106,7 @@ class Meter:
         from vllm.v1.engine import EngineCoreOutputs  # noqa: PLC0415
         from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder  # noqa: PLC0415
 
-        from dynamo_cli.engines.vllm.engine import Engine  # noqa: PLC0415
+        from dynamo_cli.engines.vllm.core.engine import Engine  # noqa: PLC0415
 
         self._engine = Engine(0, plan.config)
         self._ready = self._engine.ready()

@@ -2,7 +2,7 @@
 
 vLLM, transformers, safetensors, pydantic and plugins of the user's raise what they like, some of it
 in a hundred lines. Here each gets the sentence that matters; the traceback is in the log at level
-debug (`supervisor/child.py`).
+debug (`supervisor/entry.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from vllm.exceptions import VLLMError
 
-from dynamo_cli import oserrors
 from dynamo_cli.errors import (
     DynamoError,
     InternalError,
@@ -27,6 +26,7 @@ from dynamo_cli.errors import (
     StartError,
     UsageError,
 )
+from dynamo_cli.host import oserrors
 
 _EXPECTED = (
     *(ValueError, TypeError, NotImplementedError, LookupError, ImportError, AttributeError),

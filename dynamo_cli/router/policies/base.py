@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dynamo_cli.messages import Candidate
+from dynamo_cli.messages.routing import Candidate
 from dynamo_cli.router.pace import UNMEASURED, Prices
 
 

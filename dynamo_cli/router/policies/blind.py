@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dynamo_cli.messages import Candidate
+from dynamo_cli.messages.routing import Candidate
 from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
 
 

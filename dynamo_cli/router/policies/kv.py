@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dynamo_cli.config import ANCESTOR, BLOCKS, TIME
-from dynamo_cli.messages import Candidate
+from dynamo_cli.messages.routing import Candidate
 from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
 from dynamo_cli.router.policies.blind import choose_least_loaded
 from dynamo_cli.router.policies.timed import time_cost

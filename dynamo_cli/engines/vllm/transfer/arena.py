@@ -29,7 +29,7 @@ from typing import NamedTuple
 import torch
 
 from dynamo_cli.errors import Corrupt
-from dynamo_cli.optional import may_fail
+from dynamo_cli.host.optional import may_fail
 
 PAGE_BYTES = 4096
 ID_BYTES = 16

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dynamo_cli import vital
 from dynamo_cli.engines.vllm.transfer.arena import (
     GONE,
     LOST,
@@ -32,6 +31,7 @@ from dynamo_cli.engines.vllm.transfer.arena import (
     Unreadable,
 )
 from dynamo_cli.engines.vllm.transfer.planes import WORD_BYTES, Planes
+from dynamo_cli.host import vital
 
 SAVE, LOAD = "save", "load"
 FAILED = "copy"

@@ -17,7 +17,7 @@ from dynamo_cli.engines.vllm.transfer.arena import STAMPS, Arena
 from dynamo_cli.engines.vllm.transfer.copier import LOAD, Copier, Copy, CopyStats
 from dynamo_cli.engines.vllm.transfer.planes import Planes
 from dynamo_cli.engines.vllm.transfer.slots import Slots
-from dynamo_cli.messages import TransferStats
+from dynamo_cli.messages.prefill import TransferStats
 
 NO_ROOM, GAP, NOT_COMPUTED = "no_room", "gap", "not_computed"
 

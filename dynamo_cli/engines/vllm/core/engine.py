@@ -1,0 +1,396 @@
+"""One vLLM engine in the caller's own loop: `add`, `abort`, `step`, no threads and no sockets.
+
+EngineCore is vLLM's scheduler, model runner and KV cache behind one synchronous step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest, UtilityOutput
+from vllm.v1.engine.core import EngineCoreProc
+from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
+
+from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.seam import Prepared
+from dynamo_cli.engines.vllm import refusals
+from dynamo_cli.engines.vllm.core import (
+    build,
+    events,
+    faults,
+    lora,
+    operations,
+    prefill,
+    ranks,
+    warmup,
+)
+from dynamo_cli.engines.vllm.core.totals import Totals
+from dynamo_cli.engines.vllm.front import grammars
+from dynamo_cli.engines.vllm.options import arguments, environment
+from dynamo_cli.engines.vllm.transfer import connector
+from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
+from dynamo_cli.errors import DynamoError, InvalidRequest
+from dynamo_cli.kv import hashes
+from dynamo_cli.kv.holdings import Holdings
+from dynamo_cli.messages.admin import Operate
+from dynamo_cli.messages.prefill import PushJob, TransferStats
+from dynamo_cli.messages.request import (
+    AddRequest,
+    CallUtility,
+    EngineReady,
+    Frames,
+    StepOutputs,
+    UtilityAnswer,
+)
+from dynamo_cli.messages.telemetry import WorkerStats
+
+WAIT_S = 0.001
+"""Between two looks at what others do for the engine: transfers, grammars being compiled."""
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """A running engine.
+
+    Args:
+        index: of the worker that runs it.
+        config: what to load.
+        kv_events: keep account of what its prefix cache holds.
+
+    Raises:
+        ModelError, ResourceError, StartError, UsageError: it cannot be built.
+    """
+
+    def __init__(self, index: int, config: EngineConfig, *, kv_events: bool = False) -> None:
+        self.index = index
+        self._producer = config.kv_role == "kv_producer"
+        with refusals.named(config.model):
+            vllm_config = arguments.engine_config(arguments.parse(config), config)
+            if kv_events:
+                events.enable(vllm_config)
+            if config.kv_role and config.kv_transfer == "shm":
+                connector.check(vllm_config)
+            lora.install(vllm_config)
+            ranks.install(vllm_config)
+            with environment.transfer(config):
+                self._core = build.build(vllm_config)
+            if warmup.needed():
+                warmup.run(self._core, vllm_config, prefills=self._producer)
+        self._cache_events = events.CacheEvents(self._core) if kv_events else None
+        self._encoder = MsgpackEncoder()
+        self._requests = MsgpackDecoder(EngineCoreRequest)
+        self._arguments = MsgpackDecoder()
+        self._clients: dict[str, int] = {}
+        self._totals = Totals()
+        self._started: list[str] = []
+        self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
+        self._consumer = config.kv_role == "kv_consumer"
+        self._scores_prompts = arguments.scores_prompts(vllm_config)
+        self._prefills = prefill.Prefills()
+        # A prompt that cannot be prefilled elsewhere comes back, and is refused there.
+        self._grammars = grammars.Grammars(self._core, {} if self._producer else self._clients)
+        self._failed: list[tuple[int, str, DynamoError]] = []
+        self._failed_before = self._stood_still = False
+
+    def ready(self) -> EngineReady:
+        """What the engine settled on while it started."""
+        config = self._core.vllm_config
+        return EngineReady(
+            worker=self.index,
+            tasks=list(self._core.get_supported_tasks()),
+            max_model_len=config.model_config.max_model_len,
+            block_size=self.holdings.block_size
+            if self.holdings
+            else config.cache_config.block_size,
+            num_blocks=config.cache_config.num_gpu_blocks or 0,
+            max_num_seqs=config.scheduler_config.max_num_seqs,
+        )
+
+    @property
+    def batch_limits(self) -> tuple[int, int]:
+        """Requests and tokens of one step."""
+        config = self._core.vllm_config.scheduler_config
+        return config.max_num_seqs, config.max_num_batched_tokens
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below it."""
+        return int(self._core.vllm_config.model_config.get_vocab_size())
+
+    @property
+    def caches_prefixes(self) -> bool:
+        """Whether prompts begin with what is there already."""
+        return bool(self._core.vllm_config.cache_config.enable_prefix_caching)
+
+    @property
+    def holdings(self) -> Holdings | None:
+        """What the prefix cache holds, as of the last step or call; None when nobody asked."""
+        return self._cache_events.holdings if self._cache_events else None
+
+    def has_work(self) -> bool:
+        """Whether `step` has anything to do."""
+        return bool(self._core.scheduler.has_requests())
+
+    def add(self, client: int, message: AddRequest) -> None:
+        """Queue a request of processor `client`.
+
+        Raises:
+            InvalidRequest: the engine cannot run it; nothing of it is held.
+        """
+        self.start(self.prepare(client, message))
+
+    def prepare(self, client: int, message: AddRequest) -> Prepared:
+        """Read and check a request. Raises as `add`."""
+        request = self._decode(message)
+        request.client_index = client
+        return Prepared(
+            client=client,
+            message=message,
+            family=request.external_req_id or request.request_id,
+            prompt_tokens=len(request.prompt_token_ids or ()),
+            priority=request.priority,
+            suitable=prefill.is_suitable(request),
+            begin=self._preprocessed(request),
+        )
+
+    def _decode(self, message: AddRequest | PushJob) -> EngineCoreRequest:
+        request = self._requests.decode(message.frames)
+        if message.token_ids:
+            request.prompt_token_ids = hashes.unpack_tokens(message.token_ids)
+        return request
+
+    def _preprocessed(self, request: EngineCoreRequest) -> tuple[Any, int]:
+        params = request.sampling_params
+        if params is not None and params.prompt_logprobs is not None and not self._scores_prompts:
+            raise InvalidRequest(
+                "log probabilities of the prompt (prompt_logprobs, or echo with logprobs) cannot "
+                "be had on a CPU with --enable-lora; leave one of the two out."
+            )
+        self._have_adapter(request)
+        try:
+            begin: tuple[Any, int] = self._core.preprocess_add_request(request)
+        # Whatever it is, the engine has not seen the request yet.
+        except Exception as error:
+            raise refusals.of_request(error) from error
+        return begin
+
+    def _have_adapter(self, request: EngineCoreRequest) -> None:
+        """Load the request's adapter now: were it to fail in a step, the engine would end.
+
+        Raises:
+            InvalidRequest: it cannot be loaded.
+        """
+        adapter = request.lora_request
+        if adapter is None or adapter.lora_int_id in self._core.list_loras():
+            return
+        try:
+            self._core.add_lora(adapter)
+        # Whatever is wrong with those files is this request's failure, not this loop's.
+        except Exception as error:
+            raise InvalidRequest(
+                f"the adapter {adapter.lora_name!a} cannot be loaded: {refusals.reason(error)}"
+            ) from error
+
+    def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
+        """Queue a prepared request, with the way to its KV blocks when they are elsewhere.
+
+        Raises:
+            InvalidRequest: the engine cannot run it; nothing of it is held.
+        """
+        request, wave = prepared.begin
+        request_id = prepared.message.request_id
+        if request_id in self._clients:
+            raise InvalidRequest(f"a request {request_id!a} is running already.")
+        if kv_transfer_params is not None:
+            request.kv_transfer_params = kv_transfer_params
+        try:
+            self._core.add_request(request, wave)
+        # Whatever it is, it is about this request, which may be in the queue by now.
+        except Exception as error:
+            self._core.abort_requests([request_id])
+            raise refusals.of_request(error) from error
+        self._clients[request_id] = prepared.client
+
+    def cached_tokens(self, prepared: Prepared) -> int:
+        """Leading tokens of its prompt that are in the cache now."""
+        request, _ = prepared.begin
+        coordinator = self._core.scheduler.kv_cache_manager.coordinator
+        _, tokens, *_ = coordinator.find_longest_cache_hit(
+            request.block_hashes, request.num_tokens - 1
+        )
+        return int(tokens)
+
+    def abort(self, request_ids: list[str]) -> None:
+        """Forget these requests; their KV blocks are free at once. Unknown ids are ignored."""
+        known = [name for name in request_ids if self._clients.pop(name, None) is not None]
+        self._grammars.forget(known)
+        if known:
+            self._core.abort_requests(known)
+
+    def abort_client(self, client: int) -> list[str]:
+        """Forget every request of a processor; their ids."""
+        lost = [request_id for request_id, owner in self._clients.items() if owner == client]
+        self.abort(lost)
+        return lost
+
+    def step(self) -> Iterator[tuple[int, StepOutputs]]:
+        """Run one step of the whole batch; yields (processor, outputs of its requests).
+
+        What one request is to blame for fails that one, if the engine can go on without it; see
+        `take_failed`. Everything else ends the engine.
+        """
+        outputs, ran = self._run_step()
+        self._take_cache_events()
+        self._stood_still = not ran
+        for client, batch in outputs.items():
+            self._failed += self._grammars.take_refused(batch)
+            self._totals.count(batch)
+            # Stats go their own way (`stats`), a few times a second instead of every step.
+            batch.scheduler_stats = None
+            if batch.outputs:
+                self._stood_still = False
+                self._note_progress(batch)
+                yield client, StepOutputs(_bytes(self._encoder.encode(batch)))
+
+    def _run_step(self) -> tuple[dict[int, EngineCoreOutputs], bool]:
+        try:
+            outputs, ran = self._core.step_fn()
+            self._core.post_step(ran)
+        # Whatever it raises: only who is to blame for it can be told apart.
+        except Exception as error:  # noqa: BLE001 - and raised again unless it is one's alone
+            self._leave_out_culprit(error)
+            return {}, True
+        self._failed_before = False
+        return outputs or {}, ran
+
+    def _leave_out_culprit(self, error: Exception) -> None:
+        """Fail one request for a step that raised; raises the error again where that cannot be."""
+        request_id = faults.culprit(self._core, error)
+        client = self._clients.get(request_id)
+        again, self._failed_before = self._failed_before, True
+        if client is None or again or self._producer or not faults.can_go_on(self._core, error):
+            suspects = [request_id] if request_id else list(self._core.scheduler.requests)
+            logger.error("an engine step failed, of these requests: %s", ", ".join(suspects))
+            raise error
+        logger.error("request %s made an engine step fail", request_id, exc_info=error)
+        faults.leave_out(self._core, request_id)
+        del self._clients[request_id]
+        self._failed.append((client, request_id, faults.named(error)))
+
+    def take_failed(self) -> list[tuple[int, str, DynamoError]]:
+        """Requests that alone failed since the last call: processor, id, and why."""
+        failed, self._failed = self._failed, []
+        return failed
+
+    def rest(self) -> None:
+        """Leave the core for a moment to the threads of transfers, when only they are under way."""
+        if self._stood_still and self._core.scheduler.has_requests():
+            self._transfers.wait(WAIT_S)
+
+    def _take_cache_events(self) -> None:
+        if self._cache_events is not None:
+            self._cache_events.take()
+
+    def _note_progress(self, batch: EngineCoreOutputs) -> None:
+        for output in batch.outputs:
+            if output.prefill_stats is not None:
+                if self._consumer:  # nobody asks elsewhere
+                    self._started.append(output.request_id)
+                # What a prefill worker has computed was no hit.
+                local = output.prefill_stats.num_local_cached_tokens
+                output.prefill_stats.num_cached_tokens = local
+            if output.finish_reason is not None:
+                self._clients.pop(output.request_id, None)
+                if self._producer:
+                    self._prefills.finished(output.request_id, output.kv_transfer_params)
+
+    # -- prefill here, decode elsewhere, or the other way round ------------------------------
+
+    def add_prefill(self, job: PushJob, owner: int) -> None:
+        """Queue the prefill of a prompt for decode worker `owner`. Raises as `add`."""
+        request = self._decode(job)
+        prefill.as_prefill(request, job.job_id, owner, job.skip_tokens)
+        self._core.add_request(*self._preprocessed(request))
+        self._clients[job.job_id] = owner
+
+    def take_prefills(self) -> list[tuple[str, bytes, str]]:
+        """Prefills that ended: job, kv_transfer_params as JSON, and why it failed if it did."""
+        return self._prefills.take()
+
+    def take_started(self) -> list[str]:
+        """Requests that had their first token since the last call."""
+        started, self._started = self._started, []
+        return started
+
+    def take_unneeded(self) -> list[str]:
+        """Transfers that were taken, or will not be, since the last call."""
+        return self._transfers.take_unneeded()
+
+    def release(self, transfer_ids: list[str]) -> None:
+        """The other side has taken these blocks, or does not want them."""
+        if self._transfers.slots is not None:
+            for transfer_id in transfer_ids:
+                self._transfers.slots.release(transfer_id)
+
+    def owner_gone(self, worker: int) -> None:
+        """A decode worker is gone, and with it whoever wanted its blocks."""
+        if self._transfers.slots is not None:
+            self._transfers.slots.owner_gone(worker)
+
+    def expire_transfers(self, before_ns: int) -> None:
+        """Let go of blocks that nobody took since then."""
+        if self._transfers.slots is not None:
+            self._transfers.slots.expire(before_ns)
+
+    def transfer_stats(self, **more: Any) -> TransferStats:
+        """Counters of transfers; `more` is what the worker counts itself."""
+        return self._transfers.stats(self.index, prefill=self._producer, **more)
+
+    def call(self, message: CallUtility) -> UtilityAnswer:
+        """Call a public method of EngineCore by name and wait for its result."""
+        try:
+            method = getattr(self._core, message.method)
+            args = EngineCoreProc._convert_msgspec_args(
+                method, self._arguments.decode(message.args)
+            )
+            result = method(*args)
+            if isinstance(result, Future):
+                result = result.result()
+            self._take_cache_events()
+        # Whatever the method raises is the answer to whoever called it, not this loop's failure.
+        except Exception as error:  # noqa: BLE001
+            logger.warning("engine call %s failed: %s", message.method, error)
+            return UtilityAnswer(message.call_id, [], f"{message.method}: {refusals.reason(error)}")
+        answer = UtilityOutput(message.call_id, result=UtilityResult(result))
+        return UtilityAnswer(message.call_id, _bytes(self._encoder.encode(answer)))
+
+    @property
+    def asleep(self) -> bool:
+        """It runs nothing until it is woken up."""
+        return bool(self._core.is_sleeping())
+
+    def operate(self, order: Operate) -> bool:
+        """See `operations.operate`."""
+        result = operations.operate(self._core, order)
+        self._take_cache_events()
+        return result
+
+    def stats(self, refused_sends: int) -> WorkerStats:
+        """Load now, and totals since the start."""
+        running, waiting = self._core.scheduler.get_request_counts()
+        usage = self._core.scheduler.get_kv_cache_usage()
+        kept = len(self._clients)
+        return self._totals.message(self.index, running, waiting, usage, refused_sends, kept)
+
+    def close(self) -> None:
+        """Free the device and end tensor-parallel ranks."""
+        self._core.shutdown()
+
+
+def _bytes(frames: Any) -> Frames:
+    """Frames as bytes: the encoder gives memory of its own and views of tensors."""
+    return [bytes(frame) for frame in frames]

@@ -1,0 +1,37 @@
+"""Sleep, wake up, reset: what an operator asks of an engine."""
+
+from __future__ import annotations
+
+from vllm.v1.engine.core import EngineCore
+
+from dynamo_cli.errors import Conflict
+from dynamo_cli.messages.admin import Operate, Operation
+
+
+def operate(core: EngineCore, order: Operate) -> bool:
+    """Do it; the engine has no requests when it is sent to sleep.
+
+    Returns:
+        whether it sleeps now; of a reset, whether it was possible.
+
+    Raises:
+        Conflict: this engine cannot.
+    """
+    match order.operation:
+        case Operation.SLEEP:
+            _check_sleep(core, order.level)
+            core.sleep(order.level)
+        case Operation.WAKE_UP:
+            core.wake_up(list(order.tags) or None)
+        case Operation.RESET_PREFIX_CACHE:
+            return bool(core.reset_prefix_cache(order.reset_running))
+    return bool(core.is_sleeping())
+
+
+def _check_sleep(core: EngineCore, level: int) -> None:
+    """Without its allocator vLLM would say that it slept, and free nothing."""
+    if level and not core.vllm_config.model_config.enable_sleep_mode:
+        raise Conflict(
+            f"sleep level {level} frees memory of a GPU: start with --enable-sleep-mode, which is "
+            "not there on a CPU. Level 0, which only pauses, always works."
+        )

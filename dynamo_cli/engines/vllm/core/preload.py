@@ -1,0 +1,23 @@
+"""Imports that every engine process needs: paid once, in the one that the others are forked from.
+
+Nothing here may touch CUDA: a forked child could not use it any more.
+"""
+
+import torch
+import vllm.entrypoints.launchers.api_server.app_state
+import vllm.entrypoints.openai.responses.serving
+import vllm.model_executor.layers.quantization.online.base
+import vllm.model_executor.models.llama
+import vllm.platforms
+import vllm.v1.engine.async_llm
+import vllm.v1.engine.core
+
+import dynamo_cli.engines.vllm.core.engine  # noqa: F401
+
+if vllm.platforms.current_platform.is_cpu():
+    import vllm.v1.worker.cpu_worker
+
+
+def check_fork() -> None:
+    """Before each fork: this process has no CUDA context, which a child could not use."""
+    assert not torch.cuda.is_initialized(), "the zygote has initialised CUDA"

@@ -1,0 +1,128 @@
+"""Each kind of sampling once, before anybody waits for it.
+
+vLLM compiles its model when it starts, but much of what stands around it at the first use:
+functions under `torch.compile`, and on GPUs the kernels of the sampler. That takes seconds, for
+which every stream of the engine would stand still.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.config import VllmConfig
+from vllm.platforms import current_platform
+from vllm.sampling_params import StructuredOutputsParams
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.core import EngineCore
+
+from dynamo_cli.engines.vllm import refusals
+from dynamo_cli.engines.vllm.options import arguments, environment
+from dynamo_cli.errors import ResourceError
+
+KINDS: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0},
+    "random": {},
+    "top_k": {"top_k": 5},
+    "top_p": {"top_p": 0.5},
+    "top_k and top_p": {"top_k": 5, "top_p": 0.5},
+    "min_p": {"min_p": 0.1},
+    "seed": {"seed": 1},
+    "penalties": {"presence_penalty": 0.1, "frequency_penalty": 0.1, "repetition_penalty": 1.1},
+    "logit_bias": {"logit_bias": {1: 1.0}},
+    "allowed_token_ids": {"allowed_token_ids": [1, 2]},
+    "bad_words": {"bad_words": [[1, 2]]},
+    "min_tokens": {"min_tokens": 2},
+    "logprobs": {"logprobs": 2},
+    "prompt_logprobs": {"prompt_logprobs": 2, "logprobs": 0},
+    "logprob_token_ids": {"logprob_token_ids": [1, 2]},
+    "json": {"structured_outputs": {"json": '{"type": "object"}'}},
+}
+"""Parameters that take ways of their own through the sampler."""
+
+GRAMMAR_BACKEND = "xgrammar"
+PROMPT = (1, 2, 3, 4)
+OUTPUT_TOKENS = 3
+"""Both together are less than a block, so that nothing of it stays in the prefix cache."""
+
+POLL_S = 0.001
+
+
+def needed() -> bool:
+    """On a CPU without compilation there is nothing that takes longer the first time."""
+    return environment.compiles() or not current_platform.is_cpu()
+
+
+def run(core: EngineCore, config: VllmConfig, *, prefills: bool) -> None:
+    """Ask an engine without requests for each kind, alone and then for all of them at once.
+
+    Args:
+        prefills: it is a prefill worker's, which only ever samples greedily.
+
+    Raises:
+        ResourceError: something cannot be compiled.
+    """
+    if config.model_config.runner_type != "generate" or config.model_config.is_encoder_decoder:
+        return
+    names = ["greedy"] if prefills else [name for name in KINDS if _can(config, name)]
+    try:
+        for name in names:
+            _ask(core, [name])
+        _ask(core, names)
+    # Whatever a compiler raises ends the start, in its own words.
+    except Exception as error:
+        raise ResourceError(
+            f"the engine cannot prepare its sampler: {refusals.reason(error)}. "
+            "Without a C++ compiler, give --enforce-eager."
+        ) from error
+    if (manager := core.structured_output_manager).backend is not None:
+        manager.backend.destroy()
+        manager.backend = None  # the first request that wants one chooses
+
+
+def _can(config: VllmConfig, name: str) -> bool:
+    match name:
+        case "prompt_logprobs":
+            return arguments.scores_prompts(config)
+        case "json":
+            return not config.model_config.skip_tokenizer_init
+    return True
+
+
+def _ask(core: EngineCore, names: list[str]) -> None:
+    for request in _requests(names):
+        core.add_request(*core.preprocess_add_request(request))
+    while core.scheduler.has_requests():
+        _, ran = core.step_fn()
+        core.post_step(ran)
+        if not ran:
+            time.sleep(POLL_S)  # a grammar is being compiled
+
+
+def _requests(names: list[str]) -> Iterator[EngineCoreRequest]:
+    for name in names:
+        yield EngineCoreRequest(
+            request_id=f"warm-up-{name}",
+            prompt_token_ids=list(PROMPT),
+            mm_features=None,
+            sampling_params=_params(KINDS[name]),
+            pooling_params=None,
+            arrival_time=time.time(),
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        )
+
+
+def _params(kind: dict[str, Any]) -> SamplingParams:
+    """Sampling parameters as a processor would have completed them."""
+    chosen = dict(kind)
+    grammar, bad_words = chosen.pop("structured_outputs", None), chosen.pop("bad_words", None)
+    params = SamplingParams(max_tokens=OUTPUT_TOKENS, ignore_eos=True, detokenize=False, **chosen)
+    if grammar is not None:
+        params.structured_outputs = StructuredOutputsParams(**grammar)
+        params.structured_outputs._backend = GRAMMAR_BACKEND
+    params._bad_words_token_ids = bad_words
+    return params

@@ -1,0 +1,115 @@
+"""A request's body as an object of vLLM's own classes, and where vLLM handles it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.entrypoints.pooling.embed.protocol import EmbeddingRequest
+from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
+
+from dynamo_cli.engines.vllm.front import anthropic, gate
+from dynamo_cli.engines.vllm.front.failures import validation_failure
+from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.messages.request import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where vLLM handles an endpoint.
+
+    Attributes:
+        request: the body's model.
+        handler: name of the serving object in vLLM's application state.
+        method: of the handler; empty when the handler itself is called.
+    """
+
+    request: TypeAdapter[Any]
+    handler: str
+    method: str
+
+
+def _field(request: type[BaseModel], name: str) -> dict[str, TypeAdapter[Any]]:
+    kind: Any = request.model_fields[name].annotation
+    return {name: TypeAdapter(kind)}
+
+
+ROUTES: dict[Endpoint, Route] = {
+    Endpoint.CHAT: Route(
+        TypeAdapter(ChatCompletionRequest), "openai_serving_chat", "create_chat_completion"
+    ),
+    Endpoint.COMPLETIONS: Route(
+        TypeAdapter(CompletionRequest), "openai_serving_completion", "create_completion"
+    ),
+    Endpoint.RESPONSES: Route(
+        TypeAdapter(ResponsesRequest), "openai_serving_responses", "create_responses"
+    ),
+    Endpoint.MESSAGES: Route(anthropic.MESSAGES, anthropic.HANDLER, "create_messages"),
+    Endpoint.COUNT_TOKENS: Route(anthropic.COUNT_TOKENS, anthropic.HANDLER, "count_tokens"),
+    Endpoint.EMBEDDINGS: Route(TypeAdapter(EmbeddingRequest), "serving_embedding", "__call__"),
+    Endpoint.TOKENIZE: Route(
+        TypeAdapter(TokenizeRequest), "serving_tokenization", "create_tokenize"
+    ),
+    Endpoint.DETOKENIZE: Route(
+        TypeAdapter(DetokenizeRequest), "serving_tokenization", "create_detokenize"
+    ),
+}
+
+_CHAT = _field(ChatCompletionRequest, "messages")
+_MESSAGES = _field(AnthropicMessagesRequest, "messages")
+_LONG_LISTS: dict[Endpoint, dict[str, TypeAdapter[Any]]] = {
+    **dict.fromkeys((Endpoint.CHAT, Endpoint.TOKENIZE, Endpoint.EMBEDDINGS), _CHAT),
+    **dict.fromkeys((Endpoint.MESSAGES, Endpoint.COUNT_TOKENS), _MESSAGES),
+    Endpoint.RESPONSES: _field(ResponsesRequest, "input"),
+}
+"""Fields that may have thousands of objects."""
+
+
+def request_of(endpoint: Endpoint, body: bytes, limits: gate.Limits) -> Any:
+    """An object of the class that vLLM has for requests there. It may take a while.
+
+    Raises:
+        InvalidRequest, ValidationError, VLLMError: it is none.
+    """
+    weight = gate.check_weight(body, limits)
+    content = orjson.loads(body)
+    gate.check(endpoint, content, weight, limits)
+    try:
+        for name, entries in _LONG_LISTS.get(endpoint, {}).items():
+            _check_entries(name, entries, content)
+        return ROUTES[endpoint].request.validate_python(content)
+    except (TypeError, AttributeError, KeyError) as error:
+        # vLLM's own validators stumble over fields of another type than they expect.
+        raise InvalidRequest(f"the body does not have the shape of {endpoint}: {error}.") from error
+
+
+def _check_entries(name: str, entries: TypeAdapter[Any], content: dict[str, Any]) -> None:
+    """The first that is wrong in a long list, without a look at those behind it."""
+    value = content.get(name)
+    if not isinstance(value, list):
+        return
+    pieces = list(_pieces(value))
+    for first, after in pieces if len(pieces) > 1 else ():
+        try:
+            entries.validate_python(value[first:after])
+        except ValidationError as error:
+            said = validation_failure(error).message
+            raise InvalidRequest(f"{name}, from entry {first}: {said}", param=name) from error
+
+
+def _pieces(entries: list[Any]) -> Iterator[tuple[int, int]]:
+    """Neighbours that have not many parts together, as begin and end."""
+    first = parts = 0
+    for after, entry in enumerate(entries, 1):
+        lists = entry.values() if isinstance(entry, dict) else ()
+        parts += 1 + sum(len(one) for one in lists if isinstance(one, list))
+        if parts >= gate.MANY or after == len(entries):
+            yield first, after
+            first, parts = after, 0

@@ -1,0 +1,352 @@
+"""The gate: what a client may say in the body of a request to the model. Pure.
+
+vLLM's request classes have fields for whoever runs an engine beside fields for its clients, and
+much that they accept ends a worker, a processor or the memory of either. Every field of every
+class that is served has a rule here, by its name; a test walks the classes. The rules look at the
+body before vLLM does, so that names that no class declares and vLLM reads anyway
+(`mm_processor_kwargs` of a completion) have theirs too. Other names pass: vLLM ignores them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from dynamo_cli.engines.vllm.front.bounds import (
+    Allowed,
+    Entries,
+    Number,
+    Refused,
+    Rule,
+    Text,
+    Weight,
+    Words,
+    as_number,
+    check_all,
+    entries,
+)
+from dynamo_cli.engines.vllm.front.weigh import Weight as BodyWeight
+from dynamo_cli.engines.vllm.front.weigh import weigh
+from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.messages.request import MAX_SESSION_ID, Endpoint
+
+MAX_DEPTH = 128
+"""Of objects and lists in each other: half of what makes Python's recursion end."""
+
+MAX_NODES = 16_384
+"""Objects and lists in a body: pydantic needs about 20 us for each, and lets nobody else run."""
+
+MAX_VALUES = 65_536
+"""Of all kinds, but for token ids."""
+
+MAX_FIELDS = 1024
+"""Of a body; vLLM looks at each, whether it knows it or not."""
+
+MANY = 64
+"""Entries of a list; of more pydantic is not asked all that is wrong with them at once: for some
+classes it would gather hundreds of reasons for each."""
+
+MAX_PARTS = 1024
+"""Of one message: texts, images, calls of tools."""
+
+MAX_N = 128
+"""Answers to one prompt, as in OpenAI's API."""
+
+MAX_SEQUENCES = 1024
+"""Answers of one request, over all its prompts: each is a request to an engine."""
+
+MAX_INPUTS = 2048
+"""Texts in one request for embeddings, as in OpenAI's API."""
+
+_INT32 = 2**31 - 1
+_KIB = 1024
+_MESSAGES = Entries(8192, numbers=True)
+_COUNT = Number(0, _INT32)
+_SCHEMA = Weight(128 * _KIB)  # OpenAI takes 120,000 characters
+_BETWEEN_ENGINES = Refused(
+    "it says where other engines keep the state of a request, which this server arranges itself "
+    "with --prefill-workers"
+)
+# Blocks would be announced again that are there already, and none of them leaves twice.
+_REPORTS = Refused("it says what engines tell the router; leave it out")
+
+ALLOWED = Allowed()
+
+POWERS: Mapping[str, Rule] = {
+    "kv_transfer_params": _BETWEEN_ENGINES,
+    "ec_transfer_params": _BETWEEN_ENGINES,
+    "kv_cache_report_mode": _REPORTS,
+}
+"""What vLLM's engine looks for in the extra arguments of a request."""
+
+_XARGS: Mapping[str, Rule] = {**POWERS, "session_id": Text(MAX_SESSION_ID)}
+
+_TEMPLATE_ARGUMENTS: Mapping[str, Rule] = {
+    name: Refused("it is an argument of the tokenizer, not of the template; leave it out")
+    for name in (
+        *("conversation", "max_length", "padding", "return_assistant_tokens_mask"),
+        *("return_dict", "return_tensors", "tokenize", "tokenizer", "tokenizer_kwargs"),
+        "truncation",
+    )
+}
+
+STRUCTURED_OUTPUTS: Mapping[str, Rule] = {
+    "json": _SCHEMA,
+    "regex": Text(8 * _KIB),
+    "choice": Weight(64 * _KIB, entries=1024),
+    "grammar": Text(64 * _KIB),
+    "json_object": ALLOWED,
+    "disable_any_whitespace": ALLOWED,
+    "disable_additional_properties": ALLOWED,
+    "whitespace_pattern": Text(256),
+    "structural_tag": _SCHEMA,
+}
+
+REPETITION_DETECTION: Mapping[str, Rule] = {
+    # The engine looks for each size after each token.
+    "max_pattern_size": Number(0, 256),
+    "min_pattern_size": Number(0, 256),
+    "min_count": Number(0, 256),
+}
+
+_REFUSED: dict[str, Rule] = {
+    **POWERS,
+    "request_id": Refused("send it as the header X-Request-ID"),
+    "background": Refused(
+        "answers are not kept here; leave it out and read the answer, or its stream", unless=False
+    ),
+    "previous_response_id": Refused("answers are not kept here; send the conversation as input"),
+    "logits_processors": Refused("it names code to run; start the server with --logits-processors"),
+    "extra_args": Weight(_KIB * _KIB, inner=POWERS),
+}
+
+_BOUNDED: dict[str, Rule] = {
+    # who and when
+    "session_id": Text(MAX_SESSION_ID),
+    # the engine is given the nearest of nine digits, as of the header X-Priority
+    "priority": Number(-(2**63), 2**63 - 1),
+    "cache_salt": Text(128),
+    # how much
+    "n": Number(1, MAX_N),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), _COUNT),
+    "min_tokens": _COUNT,
+    "max_tool_calls": _COUNT,
+    "thinking_token_budget": Number(-1, _INT32),
+    "thinking": Weight(_KIB, inner={"budget_tokens": _COUNT}),
+    "stream_interval": Number(1, _INT32),
+    "routed_experts_prompt_start": _COUNT,
+    "dimensions": Number(1, _INT32),
+    "messages": _MESSAGES,
+    "input": _MESSAGES,
+    "previous_input_messages": _MESSAGES,
+    # how: vLLM's newer model runner has room for so many in a batch, and dies of more
+    "top_k": Number(-1, _INT32),
+    "length_penalty": Number(-10, 10),
+    "repetition_penalty": Number(0.01, 100),
+    "allowed_token_ids": Entries(1024, numbers=True),
+    "logit_bias": Entries(1024),
+    "logprob_token_ids": Entries(128, numbers=True),
+    "stop_token_ids": Entries(64, numbers=True),
+    "bad_words": Words(128, 512),
+    "stop": Entries(16, each=Text(_KIB)),
+    "stop_sequences": Entries(16, each=Text(_KIB)),
+    "repetition_detection": Weight(_KIB, inner=REPETITION_DETECTION),
+    # what is compiled, or given to templates
+    "structured_outputs": Weight(256 * _KIB, inner=STRUCTURED_OUTPUTS),
+    **dict.fromkeys(("response_format", "text", "output_config"), _SCHEMA),
+    "tools": Weight(_KIB * _KIB, entries=1024),
+    "chat_template_kwargs": Weight(64 * _KIB, inner=_TEMPLATE_ARGUMENTS),
+    "vllm_xargs": Weight(64 * _KIB, inner=_XARGS),
+}
+
+_ALLOWED = (
+    # the prompt, which is bounded by the model's context
+    *("documents", "echo", "instructions", "prompt", "suffix", "system", "tokens"),
+    *("add_generation_prompt", "add_special_tokens", "continue_final_message"),
+    # vLLM refuses these unless it was started with --trust-request-chat-template,
+    # --trust-request-mm-kwargs or --enable-prompt-embeds
+    *("chat_template", "media_io_kwargs", "mm_processor_kwargs", "prompt_embeds"),
+    # numbers that vLLM bounds
+    *("frequency_penalty", "min_p", "presence_penalty", "seed", "temperature", "top_p"),
+    *("logprobs", "prompt_logprobs", "top_logprobs", "truncate_prompt_tokens"),
+    # switches and names
+    *("ignore_eos", "include", "include_reasoning", "include_stop_str_in_output"),
+    *("enable_response_messages", "metadata", "model", "parallel_tool_calls", "prompt_cache_key"),
+    *("reasoning", "reasoning_effort", "service_tier", "skip_special_tokens"),
+    *("spaces_between_special_tokens", "store", "stream", "stream_options", "tool_choice"),
+    *("truncation", "truncation_side", "use_beam_search", "user", "watermarking"),
+    # the form of the answer
+    *("embed_dtype", "encoding_format", "endianness", "padding", "use_activation"),
+    *("mm_payload", "return_mm_kwargs", "return_prompt_text", "return_token_ids"),
+    *("return_token_offsets", "return_token_strs", "return_tokens_as_token_ids"),
+)
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {**dict.fromkeys(_ALLOWED, ALLOWED), **_BOUNDED, **_REFUSED}
+)
+"""By the name of the field, whatever the endpoint."""
+
+UNDECLARED = frozenset({"extra_args", "kv_cache_report_mode", "logits_processors"})
+"""Of these names, those that are fields of no class."""
+
+_ACTIVE = {name: rule for name, rule in RULES.items() if rule is not ALLOWED}
+
+_INPUTS = Entries(MAX_INPUTS)
+
+_OF_ENDPOINTS: Mapping[Endpoint, Mapping[str, Rule]] = {
+    Endpoint.EMBEDDINGS: {**_ACTIVE, "input": _INPUTS, "messages": _INPUTS},
+}
+
+_PROMPTS = ("prompt", "prompt_embeds")
+_MESSAGE_LISTS = ("messages", "input", "previous_input_messages")
+_IDS = ("prompt", "input", "tokens")
+"""Fields that take token ids; the first two take lists of lists of them too."""
+
+_FORCED: Mapping[Endpoint, Mapping[str, Any]] = {
+    # Kept answers would never leave the memory of the one processor that has them.
+    Endpoint.RESPONSES: {"store": False},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What follows from the model for the size of a request.
+
+    Attributes:
+        context: tokens; 0: not known yet.
+        side: from which its tokenizer cuts what is too long, left or right.
+    """
+
+    context: int = 0
+    side: str = "right"
+
+    @property
+    def ids(self) -> int:
+        """Token ids in one request, over all its prompts."""
+        return max(524_288, self.context)
+
+    @property
+    def tokens(self) -> int:
+        """Token ids to make a text of."""
+        return max(131_072, 2 * self.context)
+
+    @property
+    def characters(self) -> int:
+        """Of a text to make tokens of, where it need not fit into the context."""
+        return max(524_288, 8 * self.context)
+
+
+def rules_of(endpoint: Endpoint) -> Mapping[str, Rule]:
+    """The rules that can refuse a body sent there, by field."""
+    return _OF_ENDPOINTS.get(endpoint, _ACTIVE)
+
+
+def check_weight(body: bytes, limits: Limits) -> BodyWeight:
+    """Look at the size of a body, before anything is made of it.
+
+    Raises:
+        InvalidRequest: it has more in it than any request has.
+    """
+    if len(body) <= MAX_VALUES and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return BodyWeight()
+    weight = weigh(body)
+    if weight.depth > MAX_DEPTH:
+        raise InvalidRequest(f"the body has objects and lists more than {MAX_DEPTH} deep.")
+    if weight.nodes > MAX_NODES:
+        raise InvalidRequest(f"the body has more than {MAX_NODES} objects and lists.")
+    if weight.values > limits.ids + MAX_VALUES:
+        raise InvalidRequest(
+            f"the body has more than {limits.ids + MAX_VALUES} values; send less in one request."
+        )
+    return weight
+
+
+def check(endpoint: Endpoint, content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
+    """Look at all of a request, and leave in it what vLLM may see.
+
+    Args:
+        content: what the body says; changed.
+
+    Raises:
+        InvalidRequest: with the name of the field that cannot be, and why.
+    """
+    if len(content) > MAX_FIELDS:
+        raise InvalidRequest(f"the body has more than {MAX_FIELDS} fields.")
+    check_all(rules_of(endpoint), content)
+    _check_sequences(content)
+    _check_parts(content)
+    _check_ids(content, weight, limits)
+    if endpoint is Endpoint.DETOKENIZE:
+        Entries(limits.tokens, numbers=True).check("tokens", content.get("tokens"))
+    if content.get("truncate_prompt_tokens") is not None and limits.context:
+        # Only where the side is named vLLM cuts a text that is much too long before it reads it.
+        content["truncation_side"] = content.get("truncation_side") or limits.side
+    content.update(_FORCED.get(endpoint, {}))
+
+
+def _check_parts(content: dict[str, Any]) -> None:
+    """Lists in messages."""
+    for name in _MESSAGE_LISTS:
+        value = content.get(name)
+        for entry in value if isinstance(value, list) else ():
+            for parts in entry.values() if isinstance(entry, dict) else ():
+                if isinstance(parts, list) and len(parts) > MAX_PARTS:
+                    raise InvalidRequest(
+                        f"{name}: one of them has {len(parts)} parts, and at most {MAX_PARTS} "
+                        "are taken.",
+                        param=name,
+                    )
+
+
+def _check_ids(content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
+    """Prompts of token ids: more than fit are not worth to be looked at one by one."""
+    most = limits.context if content.get("truncate_prompt_tokens") is None else 0
+    found = sum(_count_ids(name, content.get(name), most) for name in _IDS)
+    if weight.values - found > MAX_VALUES:
+        raise InvalidRequest(f"the body has more than {MAX_VALUES} values beside token ids.")
+
+
+def _count_ids(name: str, value: Any, most: int) -> int:
+    """How many there are. Each prompt has at most so many, 0: as many as it likes."""
+    if not isinstance(value, list) or not value or isinstance(value[0], str | dict):
+        return 0
+    prompts: list[Any] = value if isinstance(value[0], list) else [value]
+    lists = [one for one in prompts if isinstance(one, list)]
+    count, longest = sum(map(len, lists)), max(map(len, lists))
+    if name != "tokens" and 0 < most < longest:
+        raise InvalidRequest(
+            f"This model's maximum context length is {most} tokens. However, {name} has "
+            f"{longest} tokens. Please reduce its length.",
+            param=name,
+        )
+    clean = len(lists) == len(prompts) and all(type(one) is int for ids in lists for one in ids)
+    if count + len(prompts) > MANY and not clean:
+        raise InvalidRequest(f"{name} has something else between its token ids.", param=name)
+    return count
+
+
+def check_text(text: str, limits: Limits) -> None:
+    """A text to make tokens of, where it need not fit into the context: vLLM would take any.
+
+    Raises:
+        InvalidRequest: it is too long.
+    """
+    if len(text) > limits.characters:
+        raise InvalidRequest(
+            f"the text to tokenize has at most {limits.characters} characters, not {len(text)}; "
+            "send it in pieces."
+        )
+
+
+def _check_sequences(content: dict[str, Any]) -> None:
+    """Prompts times answers to each."""
+    prompts = sum(entries(content[name]) for name in _PROMPTS if name in content)
+    answers = as_number(content.get("n")) or 1
+    if prompts > 1 and prompts * answers > MAX_SEQUENCES:
+        raise InvalidRequest(
+            f"{prompts} prompts with {answers:g} answers each are more than {MAX_SEQUENCES}; "
+            "send them in several requests.",
+            param="n" if answers > 1 else "prompt",
+        )

@@ -1,0 +1,132 @@
+"""From our configuration to vLLM's: argument namespace, then `VllmConfig`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import NoReturn
+
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.exceptions import VLLMError
+from vllm.platforms import current_platform
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.import_utils import import_from_path
+
+from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, EngineConfig
+from dynamo_cli.engines.vllm import refusals
+from dynamo_cli.engines.vllm.core.prefill import transfer_config
+from dynamo_cli.errors import UsageError
+
+_PYDANTIC = re.compile(r"\[type=[^\]]*\]|For further information visit \S+")
+"""What pydantic adds to each of its reasons."""
+
+KV_SPACE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
+
+
+class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
+    """vLLM's parser, which raises instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        text = " ".join(_PYDANTIC.sub("", message).split()).rstrip(".")
+        raise UsageError(f"vLLM does not take these engine options: {text}.")
+
+
+def parse(config: EngineConfig) -> argparse.Namespace:
+    """vLLM's own namespace for this engine.
+
+    Raises:
+        UsageError: an option or value that vLLM refuses.
+    """
+    arguments = ["--model", config.path, "--served-model-name", *config.served_names, *config.args]
+    if config.tensor_parallel > 1:
+        arguments += ["--tensor-parallel-size", str(config.tensor_parallel)]
+    if config.kv_role:
+        arguments += ["--kv-transfer-config", json.dumps(transfer_config(config))]
+    try:
+        namespace = make_arg_parser(_Parser()).parse_args(arguments)
+        validate_parsed_serve_args(namespace)
+    except (ValueError, TypeError, VLLMError) as error:
+        text = refusals.reason(error).removeprefix("Error: ").rstrip(".")
+        raise UsageError(f"vLLM does not take these engine options: {text}.") from error
+    # Measured cached tokens are part of every answer's usage.
+    namespace.enable_prompt_tokens_details = True
+    assert isinstance(namespace, argparse.Namespace)
+    return namespace
+
+
+def check_parsers(namespace: argparse.Namespace) -> None:
+    """Load the parsers of tool calls and reasoning that the user brings, and check the names.
+
+    Raises:
+        UsageError: there is no such parser, or it cannot be loaded.
+    """
+    _load("--tool-parser-plugin", namespace.tool_parser_plugin)
+    _load("--reasoning-parser-plugin", namespace.reasoning_parser_plugin)
+    for flag, name, known in (
+        ("--tool-call-parser", namespace.tool_call_parser, ToolParserManager),
+        ("--reasoning-parser", namespace.reasoning_parser, ReasoningParserManager),
+    ):
+        names = known.list_registered()
+        if name and name not in names:
+            raise UsageError(f"{flag} cannot be {name!r}; it is one of {', '.join(names)}.")
+
+
+def _load(flag: str, plugin: str | None) -> None:
+    """vLLM's own way of doing this goes on without a plugin that it cannot load."""
+    if not plugin:
+        return
+    try:
+        try:
+            importlib.import_module(plugin)
+        except ModuleNotFoundError:
+            import_from_path(Path(plugin).stem, plugin)
+    except Exception as error:
+        raise UsageError(
+            f"{flag} {plugin} cannot be loaded: {type(error).__name__}: {refusals.reason(error)}"
+        ) from error
+
+
+def engine_config(namespace: argparse.Namespace, config: EngineConfig) -> VllmConfig:
+    """The checked configuration of an engine; reads the model's config files.
+
+    Raises:
+        Exception: the model cannot be found, or does not fit the options; `refusals` gives it a
+            name.
+    """
+    vllm_config = AsyncEngineArgs.from_cli_args(namespace).create_engine_config(
+        UsageContext.OPENAI_API_SERVER
+    )
+    cache = vllm_config.cache_config
+    sized = cache.kv_cache_memory_bytes is not None or KV_SPACE_VARIABLE in os.environ
+    if config.kv_cache_limit_bytes and not sized:
+        wanted = (
+            FULL_CONTEXTS * vllm_config.model_config.max_model_len * _bytes_per_token(vllm_config)
+        )
+        cache.kv_cache_memory_bytes = max(LEAST_KV_BYTES, min(wanted, config.kv_cache_limit_bytes))
+    return vllm_config
+
+
+def _bytes_per_token(vllm_config: VllmConfig) -> int:
+    """Of the KV cache, for a model that keeps every token in every layer."""
+    model, parallel = vllm_config.model_config, vllm_config.parallel_config
+    values = (
+        model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
+    )
+    return 2 * int(values) * int(model.dtype.itemsize)
+
+
+def scores_prompts(vllm_config: VllmConfig) -> bool:
+    """Whether the engine can give log probabilities of prompts.
+
+    On a CPU vLLM's LoRA layers expect one row of logits per request there, and end the engine.
+    """
+    return vllm_config.lora_config is None or not current_platform.is_cpu()

@@ -1,0 +1,343 @@
+"""vLLM's engine options by name, without vLLM: a mistake is told at once, before any import.
+
+`engine_options.json` is what vLLM's own parser and its configuration classes know;
+``python -m dynamo_cli.engines.vllm.options.declared`` writes it anew. Names, numbers of values and,
+in `values.py`, what a value may be are checked here; what depends on the model or on other options
+is judged by vLLM, in the engine's process.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from dynamo_cli.engines.vllm.options import hints, values
+from dynamo_cli.engines.vllm.options.values import Kind
+from dynamo_cli.errors import UsageError
+
+FILE = Path(__file__).with_name("engine_options.json")
+
+_SWITCH, _ONE, _OPTIONAL, _MANY = "0", "1", "?", "+"
+_CPU = "cpu"
+"""Among choices it means that they are devices. The others depend on what vLLM was built for, so
+which of them there are is left to vLLM: the file is the same for every build."""
+
+_BOUNDS = {"ge": "at_least", "gt": "above", "le": "at_most", "lt": "below"}
+
+
+class Option(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An option of vLLM's server.
+
+    Attributes:
+        flags: all its spellings, the one that people know it by first.
+        values: how many follow: ``0`` (a switch), ``1``, ``?`` (none or one), ``+`` (one or more).
+        group: the part of vLLM that it configures.
+        choices: what its value may be; empty leaves it to vLLM.
+        names: what its value is unless a plugin of vLLM's adds more.
+        kind: what its value is read as.
+        at_least, above, at_most, below: bounds of a number.
+        default: as vLLM's help shows it; empty when there is none or it is a whole object.
+        help: the first sentence of vLLM's own.
+    """
+
+    flags: list[str]
+    values: str
+    group: str
+    choices: list[str] = []
+    names: list[str] = []
+    kind: Kind = Kind.WORD
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    default: str = ""
+    help: str = ""
+
+
+class Given(NamedTuple):
+    """An option as it was given.
+
+    Attributes:
+        name: its first flag, whatever the spelling.
+        field: of its object, with ``--name.field value``; else empty.
+        words: as vLLM's parser takes them.
+    """
+
+    name: str
+    field: str
+    words: tuple[str, ...]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What was given to it."""
+        _, equals, value = self.words[0].partition("=")
+        return (value,) if equals else self.words[1:]
+
+
+_ONE_HOST = "everything runs on this host"
+_REPLICAS = "use --workers: each is an engine of its own"
+_INSTEAD = {
+    "--model": "give it once, before the engine options",
+    "--host": "give it once, before the engine options",
+    "--api-key": "give it once per key, before the engine options",
+    **dict.fromkeys(
+        (
+            "--allowed-origins",
+            "--allowed-methods",
+            "--allowed-headers",
+            "--allow-credentials",
+        ),
+        "give it once, before the engine options",
+    ),
+    "--port": "use --http-port",
+    "--tensor-parallel-size": "use --worker-tp",
+    "--api-server-count": "use --processors",
+    "--shutdown-timeout": "use --drain-timeout",
+    "--config": "give the options themselves",
+    "--kv-events-config": "KV events are set up by --router",
+    "--kv-transfer-config": "KV transfer is set up by --prefill-workers",
+    "--otlp-traces-endpoint": "use --otlp-endpoint",
+    "--headless": _ONE_HOST,
+    "--nnodes": _ONE_HOST,
+    "--node-rank": _ONE_HOST,
+    "--master-addr": _ONE_HOST,
+    "--master-port": _ONE_HOST,
+    "--grpc": "only HTTP is served",
+    "--grpc-port": "only HTTP is served",
+    "--uds": "only HTTP over TCP is served",
+}
+"""Options that would undo what the tool does itself, and what to do instead."""
+
+_NO_TLS = "there is no TLS here; put a proxy in front"
+_INSTEAD_BY_PREFIX = {
+    "--data-parallel-": _REPLICAS,
+    "--dp-": _REPLICAS,
+    "--ssl-": _NO_TLS,
+    "--enable-ssl-": _NO_TLS,
+}
+
+_HTTP_SERVER = (
+    "--uvicorn-",
+    "--disable-uvicorn-",
+    "--disable-access-log-",
+    "--disable-fastapi-docs",
+    "--enable-offline-docs",
+    "--enable-request-id-headers",
+    "--enable-server-load-tracking",
+    "--h11-",
+    "--root-path",
+    "--middleware",
+    "--sse-keep-alive-",
+)
+"""Beginnings of the names of options for the HTTP server that vLLM runs and we do not."""
+
+
+@cache
+def known() -> dict[str, Option]:
+    """Every option, by each of its flags."""
+    options = msgspec.json.decode(FILE.read_bytes(), type=list[Option])
+    return {flag: option for option in options for flag in option.flags}
+
+
+def passed_on() -> list[Option]:
+    """Every option that may be given here, once."""
+    named = {option.flags[0]: option for option in known().values()}
+    return [option for name, option in named.items() if not instead(name)]
+
+
+def check(tokens: Sequence[str], own_options: Iterable[str] = ()) -> tuple[str, ...]:
+    """The words that `parse` finds nothing wrong with."""
+    return tuple(word for given in parse(tokens, own_options) for word in given.words)
+
+
+def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[Given]:
+    """The left-over words of the command line, once it is sure that vLLM's parser knows them.
+
+    Args:
+        tokens: ``--key value`` or ``--key=value``, with dashes or underscores, and the shorthands
+            ``--key.field value``, ``-cc.field=value`` and ``-O3``.
+        own_options: our own flags, for suggestions.
+
+    Returns:
+        The options with dashes in names and ``-O`` spelled out.
+
+    Raises:
+        UsageError: a name that vLLM does not know (with the nearest one), an option that is ours
+            to set, too few or too many values, a value that is not among the choices.
+    """
+    left = _spelled_out(tokens)
+    checked: list[Given] = []
+    while left:
+        word = left.pop(0)
+        if not _is_flag(word):
+            raise UsageError(f"{word!r} belongs to no option; a model is given with --model.")
+        flag, equals, value = word.partition("=")
+        option = _find(flag, own_options)
+        values = [value] if equals else _take_values(flag, option, left)
+        if "." not in flag:
+            _check_values(flag, option, values, attached=bool(equals))
+        words = (word,) if equals else (flag, *values)
+        checked.append(Given(option.flags[0], flag.partition(".")[2], words))
+    return checked
+
+
+def _spelled_out(tokens: Sequence[str]) -> list[str]:
+    """As vLLM's parser reads it: dashes in names up to a dot, ``-O`` as what it stands for."""
+    words: list[str] = []
+    for token in tokens:
+        if token.startswith("--"):
+            flag, equals, value = token.partition("=")
+            name, dot, field = flag.partition(".")
+            words.append(name.replace("_", "-") + dot + field + equals + value)
+        elif token.startswith("-O"):
+            level = token[2:].removeprefix("=")
+            words += ["--optimization-level", level] if level else ["--optimization-level"]
+        else:
+            words.append(token)
+    return words
+
+
+def _find(flag: str, own_options: Iterable[str]) -> Option:
+    name = flag.partition(".")[0]
+    option = known().get(name)
+    if option is None:
+        hint = hints.for_unknown(name, [*own_options, *known()])
+        raise UsageError(f"no option {flag}, here or in vLLM's engine.{hint}")
+    if why := instead(option.flags[0]):
+        raise UsageError(f"{flag} is not an engine option here: {why}.")
+    return option
+
+
+def instead(name: str) -> str:
+    """Why this option of vLLM's is not to be passed on; empty when it may be."""
+    if name in _INSTEAD:
+        return _INSTEAD[name]
+    if name.startswith(_HTTP_SERVER):
+        return "it belongs to vLLM's own HTTP server, which does not run"
+    return next((why for start, why in _INSTEAD_BY_PREFIX.items() if name.startswith(start)), "")
+
+
+def _take_values(flag: str, option: Option, left: list[str]) -> list[str]:
+    """Move the values of an option out of what is left."""
+    limit = {_SWITCH: 0, _MANY: len(left)}.get(option.values, 1)
+    if "." in flag:
+        limit = 1
+    taken: list[str] = []
+    while left and len(taken) < limit and not _is_flag(left[0]):
+        taken.append(left.pop(0))
+    if not taken and (option.values in (_ONE, _MANY) or "." in flag):
+        raise UsageError(f"{flag} needs a value.")
+    return taken
+
+
+def _check_values(flag: str, option: Option, given: list[str], *, attached: bool) -> None:
+    if attached and option.values == _SWITCH:
+        raise UsageError(f"{flag} is a switch and takes no value.")
+    for value in given:
+        values.check(flag, value, option)
+
+
+def _is_flag(word: str) -> bool:
+    """Negative numbers and a lone dash are values."""
+    return word.startswith("-") and word != "-" and not word[1].isdigit()
+
+
+def generate() -> bytes:
+    """What `FILE` should hold for the installed vLLM."""
+    return msgspec.json.format(msgspec.json.encode(_read_parser()), indent=1) + b"\n"
+
+
+def changed() -> list[str]:
+    """Names of options that the installed vLLM lacks, has in addition or describes otherwise."""
+    here = {option.flags[0]: option for option in _read_parser()}
+    there = {option.flags[0]: option for option in known().values()}
+    return sorted(name for name in here | there if here.get(name) != there.get(name))
+
+
+def _read_parser() -> list[Option]:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser  # noqa: PLC0415 -- seconds
+    from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
+
+    parser = make_arg_parser(FlexibleArgumentParser())
+    parsers = _parsers()
+    return [
+        _option(action, group.title or "", parsers)
+        for group in parser._action_groups
+        for action in group._group_actions
+        if action.option_strings and action.dest != "help"
+    ]
+
+
+def _parsers() -> dict[str, list[str]]:
+    """Names of what reads tool calls and reasoning, by the option that chooses one."""
+    from vllm.reasoning import ReasoningParserManager  # noqa: PLC0415 -- seconds
+    from vllm.tool_parsers import ToolParserManager  # noqa: PLC0415
+
+    return {
+        "tool_call_parser": sorted(ToolParserManager.list_registered()),
+        "reasoning_parser": sorted(ReasoningParserManager.list_registered()),
+    }
+
+
+def _option(action: argparse.Action, group: str, parsers: Mapping[str, list[str]]) -> Option:
+    """An `argparse.Action` as an `Option`."""
+    # Where any word is possible, vLLM shows the ones that it knows in place of choices.
+    shown: list[str] = action.metavar if isinstance(action.metavar, list) else []
+    choices = [str(choice) for choice in action.choices or ()]
+    # argparse accepts an empty list for "*", but no option of vLLM's means anything by one.
+    values = {"None": _ONE, "*": _MANY}.get(str(action.nargs), str(action.nargs))
+    return Option(
+        flags=sorted(action.option_strings, key=lambda flag: not flag.startswith("--")),
+        values=values,
+        group=group,
+        choices=[] if _CPU in choices else choices,
+        names=parsers.get(action.dest, [str(name) for name in shown]),
+        kind=Kind.WORD if action.choices else _kind(action),
+        default=str(action.default) if isinstance(action.default, str | int | float) else "",
+        help=" ".join((action.help or "").split()).split(". ")[0].rstrip("."),
+        **dict(_bounds(group, action.dest)),
+    )
+
+
+def _kind(action: argparse.Action) -> Kind:
+    """What an option's reader takes, found out by trying: most readers are closures."""
+    if not callable(action.type):
+        return Kind.WORD
+    word, object_, thousands, auto, real, whole = (
+        _reads(action.type, text) for text in ("word", "{bad}", "4k", "auto", "1.5", "1")
+    )
+    if word:
+        return Kind.WORD if object_ else Kind.WORD_OR_OBJECT
+    if thousands:
+        return Kind.LENGTH if auto else Kind.SIZE
+    if _reads(action.type, "{}") or not whole:
+        return Kind.OBJECT
+    return Kind.REAL if real else Kind.WHOLE
+
+
+def _reads(reader: Callable[[str], object], text: str) -> bool:
+    try:
+        reader(text)
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        return False
+    return True
+
+
+def _bounds(group: str, name: str) -> Iterator[tuple[str, float]]:
+    """Bounds of a number, as vLLM's configuration classes declare them for pydantic."""
+    import vllm.config  # noqa: PLC0415 -- seconds
+
+    fields = getattr(getattr(vllm.config, group, None), "__pydantic_fields__", {})
+    for rule in fields[name].metadata if name in fields else ():
+        for attribute, ours in _BOUNDS.items():
+            if (bound := getattr(rule, attribute, None)) is not None:
+                yield ours, float(bound)
+
+
+if __name__ == "__main__":
+    FILE.write_bytes(generate())

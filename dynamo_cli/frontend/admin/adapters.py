@@ -1,0 +1,184 @@
+"""LoRA adapters that come and go at run time: one list, which every processor knows.
+
+A processor resolves a request's model name, and what it sends to an engine names the adapter's
+files and number. An engine that does not know the number loads the files, so that workers that
+start later need not be told. Numbers are never used again: with a new one, the same name is
+another adapter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+import orjson
+
+from dynamo_cli.config import Adapter, AdapterTable
+from dynamo_cli.errors import (
+    DynamoError,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Unavailable,
+    error_class,
+)
+from dynamo_cli.frontend.exchange import Exchange
+from dynamo_cli.frontend.http.admission import check_body
+from dynamo_cli.messages.request import Endpoint, Reply
+from dynamo_cli.topology import ProcessId
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 300.0
+"""For a processor to have all workers load an adapter."""
+
+logger = logging.getLogger(__name__)
+
+
+class Adapters:
+    """The list of what was loaded at run time.
+
+    Args:
+        exchange: towards the processors.
+        table: what an earlier life of this process has loaded.
+        remember: keeps a new table for the next life.
+    """
+
+    def __init__(
+        self, exchange: Exchange, table: AdapterTable, remember: Callable[[AdapterTable], None]
+    ) -> None:
+        self._exchange = exchange
+        self._adapters = {adapter.name: adapter for adapter in table.adapters}
+        self._last_number = table.last_number
+        self._remember = remember
+        self._changing = asyncio.Lock()
+
+    async def load(self, body: bytes) -> str:
+        """Let every processor know an adapter, and every ready worker load it.
+
+        Returns:
+            a sentence, as vLLM's server has it.
+
+        Raises:
+            DynamoError: it cannot be; nothing is changed.
+        """
+        name, path, is_3d = _load_request(body)
+        async with self._changing:
+            if name in self._adapters:
+                raise InvalidRequest(
+                    f"the adapter {name!a} is loaded already; unload it first.", param="lora_name"
+                )
+            self._last_number += 1
+            adapter = Adapter(name, path, self._last_number, is_3d)
+            try:
+                await self._tell_all(Endpoint.LOAD_ADAPTER, adapter)
+            except BaseException:
+                self._save()  # the number is spent
+                raise
+            self._adapters[name] = adapter
+            self._save()
+        return f"Success: LoRA adapter '{name}' added successfully."
+
+    async def unload(self, body: bytes) -> str:
+        """Let no processor know an adapter any more; requests that use it finish.
+
+        Raises:
+            DynamoError: it cannot be; nothing is changed.
+        """
+        name = _text(check_body(body), "lora_name")
+        async with self._changing:
+            adapter = self._adapters.get(name)
+            if adapter is None:
+                raise NotFound(f"no adapter {name!a} was loaded through /v1/load_lora_adapter.")
+            del self._adapters[name]
+            self._save()
+            await self._tell_all(Endpoint.UNLOAD_ADAPTER, adapter)
+        return f"Success: LoRA adapter '{name}' removed successfully."
+
+    async def welcome(self, processor: ProcessId) -> None:
+        """Let a processor take requests, once it has heard of all that the others know.
+
+        One that cannot load an adapter serves all else.
+        """
+        async with self._changing:
+            for adapter in self._adapters.values():
+                try:
+                    await self._tell(processor, Endpoint.LOAD_ADAPTER, adapter)
+                except DynamoError as error:
+                    if not self._exchange.reaches(processor):
+                        return  # it is gone again
+                    logger.warning(
+                        "%s answers requests for the adapter %a with 404 until it is unloaded and "
+                        "loaded again: %s",
+                        processor.name,
+                        adapter.name,
+                        error.message,
+                    )
+            if self._exchange.reaches(processor):
+                self._exchange.processor_up(processor)
+
+    def _save(self) -> None:
+        self._remember(AdapterTable(tuple(self._adapters.values()), self._last_number))
+
+    async def _tell_all(self, endpoint: Endpoint, adapter: Adapter) -> None:
+        """All that take requests; one that goes meanwhile learns the list when it is back."""
+        processors = self._exchange.processors
+        if not processors:
+            raise NotReady("no processor can take requests right now.", retry_after_s=1)
+        told = (self._tell(processor, endpoint, adapter) for processor in processors)
+        failures = await _failures(told)
+        if endpoint is Endpoint.LOAD_ADAPTER and failures:
+            taken_back = (
+                self._tell(processor, Endpoint.UNLOAD_ADAPTER, adapter) for processor in processors
+            )
+            await _failures(taken_back)
+            raise failures[0]
+
+    async def _tell(self, processor: ProcessId, endpoint: Endpoint, adapter: Adapter) -> None:
+        name, body = f"adapter-{adapter.number}", msgspec.json.encode(adapter)
+        call = self._exchange.submit_to(processor, endpoint, body, name)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                answer = await call.answer
+        except TimeoutError as error:
+            raise Unavailable(f"{processor.name} did not answer in time.") from error
+        finally:
+            self._exchange.close(call)
+        assert isinstance(answer, Reply)
+        if answer.status != 200:
+            message = orjson.loads(answer.body)["error"]["message"]
+            raise error_class(answer.error)(message)
+
+
+async def _failures(calls: Iterable[Awaitable[None]]) -> list[BaseException]:
+    """What went wrong, but for processors that are gone."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    return [
+        result
+        for result in results
+        if isinstance(result, BaseException) and not isinstance(result, Unavailable)
+    ]
+
+
+def _load_request(body: bytes) -> tuple[str, str, bool]:
+    """Name, path and layout of an adapter. Raises `InvalidRequest`."""
+    request = check_body(body)
+    if request.get("load_inplace"):
+        raise InvalidRequest(
+            "load_inplace is not supported: unload the adapter, and load it under the same name.",
+            param="load_inplace",
+        )
+    is_3d = request.get("is_3d_lora_weight", False)
+    if not isinstance(is_3d, bool):
+        raise InvalidRequest("is_3d_lora_weight is true or false.", param="is_3d_lora_weight")
+    return _text(request, "lora_name"), _text(request, "lora_path"), is_3d
+
+
+def _text(request: dict[str, Any], name: str) -> str:
+    value = request.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"{name} is missing: a string.", param=name)
+    return value

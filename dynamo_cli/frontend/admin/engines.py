@@ -1,0 +1,124 @@
+"""`/sleep`, `/wake_up`, `/is_sleeping`, `/reset_prefix_cache`: every engine does it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from multidict import MultiMapping
+
+from dynamo_cli.errors import InvalidRequest, PeerLost, Unavailable, error_class
+from dynamo_cli.ipc.switchboard import Switchboard
+from dynamo_cli.messages.admin import Operate, Operated, Operation
+from dynamo_cli.topology import ProcessId, Role
+
+TIMEOUT_S = 600.0
+LEVELS = ("0", "1", "2")
+MODES = ("abort", "wait")
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+Query = MultiMapping[str]
+
+
+class Engines:
+    """Has all engines do something and gathers their answers.
+
+    Args:
+        switchboard: links to the workers and prefill workers.
+        ready: gives those of them that are ready now.
+    """
+
+    def __init__(self, switchboard: Switchboard, ready: Callable[[], Sequence[ProcessId]]) -> None:
+        self._switchboard = switchboard
+        self._ready = ready
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, tuple[ProcessId, asyncio.Future[Operated]]] = {}
+
+    async def sleep(self, query: Query) -> dict[str, Any]:
+        """Decode workers first: what they have away shall not hang on a sleeping prefill worker."""
+        level, mode = query.get("level", "1"), query.get("mode", "abort")
+        if level not in LEVELS:
+            raise InvalidRequest(f"level is {', '.join(LEVELS)}; not {level!a}.", param="level")
+        if mode not in MODES:
+            raise InvalidRequest(f"mode is {' or '.join(MODES)}; not {mode!a}.", param="mode")
+        order = Operate(0, Operation.SLEEP, level=int(level), wait=mode == "wait")
+        for role in (Role.WORKER, Role.PREFILL_WORKER):
+            await self._all(order, role)
+        return {"status": "sleeping", "level": int(level)}
+
+    async def wake_up(self, query: Query) -> dict[str, Any]:
+        """The other way round."""
+        tags = tuple(query.getall("tags", []))
+        order = Operate(0, Operation.WAKE_UP, tags=tags)
+        asleep = [
+            *(await self._all(order, Role.PREFILL_WORKER)).values(),
+            *(await self._all(order, Role.WORKER)).values(),
+        ]
+        return {"status": "sleeping" if any(asleep) else "awake", "tags": list(tags) or None}
+
+    async def is_sleeping(self, _: Query) -> dict[str, Any]:
+        """Whether any sleeps, and which."""
+        order = Operate(0, Operation.IS_SLEEPING)
+        asleep = await self._all(order, Role.WORKER, Role.PREFILL_WORKER)
+        return {"is_sleeping": any(asleep.values()), "engines": asleep}
+
+    async def reset_prefix_cache(self, query: Query) -> dict[str, Any]:
+        """Whether all could, and which."""
+        running = query.get("reset_running_requests", "false").lower()
+        if running not in FLAGS:
+            raise InvalidRequest("reset_running_requests is true or false.")
+        order = Operate(0, Operation.RESET_PREFIX_CACHE, reset_running=FLAGS[running])
+        done = await self._all(order, Role.WORKER, Role.PREFILL_WORKER)
+        return {"success": all(done.values()), "engines": done}
+
+    async def _all(self, order: Operate, *roles: Role) -> dict[str, bool]:
+        """The result of every ready engine of these roles, by its name.
+
+        Raises:
+            DynamoError: one failed; the others were asked nevertheless.
+        """
+        peers = [peer for peer in self._ready() if peer.role in roles]
+        answers = await asyncio.gather(
+            *(self._one(peer, order) for peer in peers), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return {
+            peer.name: answer.result
+            for peer, answer in zip(peers, answers, strict=True)
+            if isinstance(answer, Operated)
+        }
+
+    async def _one(self, peer: ProcessId, order: Operate) -> Operated:
+        number = next(self._numbers)
+        future: asyncio.Future[Operated] = asyncio.get_running_loop().create_future()
+        self._calls[number] = (peer, future)
+        try:
+            if not self._switchboard.send(peer, msgspec.structs.replace(order, call_id=number)):
+                raise Unavailable(f"{peer.name} cannot be reached.")
+            async with asyncio.timeout(TIMEOUT_S):
+                answer = await future
+        except TimeoutError as error:
+            raise Unavailable(f"{peer.name} did not answer within {TIMEOUT_S:.0f} s.") from error
+        finally:
+            del self._calls[number]
+        if answer.error:
+            raise error_class(answer.error)(f"{peer.name}: {answer.message}")
+        return answer
+
+    # -- called by the process -------------------------------------------------------------
+
+    def answered(self, answer: Operated) -> None:
+        _, future = self._calls.get(answer.call_id, (None, None))
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def engine_gone(self, peer: ProcessId, reason: str) -> None:
+        """It will not answer any more."""
+        for owner, future in self._calls.values():
+            if owner == peer and not future.done():
+                future.set_exception(PeerLost(f"{peer.name} stopped meanwhile ({reason})."))

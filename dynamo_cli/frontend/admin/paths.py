@@ -1,0 +1,80 @@
+"""What changes a running server: its paths, which exist only with ``--enable-admin``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from multidict import MultiMapping
+
+from dynamo_cli.errors import NotFound
+from dynamo_cli.frontend.admin.adapters import Adapters
+from dynamo_cli.frontend.admin.engines import Engines
+from dynamo_cli.frontend.admin.prefill_bounds import Placement
+from dynamo_cli.frontend.admin.scaling import Scaling
+from dynamo_cli.frontend.http.server import json_response
+
+WORKERS, PLACEMENT = "/dynamo/workers", "/dynamo/placement"
+ACCEPTED = 202
+
+Command = Callable[[MultiMapping[str], bytes], Awaitable[web.Response]]
+"""From the query and the body of a request to its answer."""
+
+
+class Admin:
+    """The handlers of these paths, by path and method.
+
+    Args:
+        enabled: whoever has a key may.
+    """
+
+    def __init__(
+        self,
+        *,
+        enabled: bool,
+        adapters: Adapters,
+        engines: Engines,
+        scaling: Scaling,
+        placement: Placement,
+    ) -> None:
+        self._enabled = enabled
+        self._adapters = adapters
+        self._scaling = scaling
+        self._placement = placement
+        self.commands: dict[str, dict[str, Command]] = {
+            "/v1/load_lora_adapter": {"POST": self._load_adapter},
+            "/v1/unload_lora_adapter": {"POST": self._unload_adapter},
+            "/sleep": {"POST": _of(engines.sleep)},
+            "/wake_up": {"POST": _of(engines.wake_up)},
+            "/is_sleeping": {"GET": _of(engines.is_sleeping)},
+            "/reset_prefix_cache": {"POST": _of(engines.reset_prefix_cache)},
+            WORKERS: {"POST": self._scale},
+            PLACEMENT: {"POST": self._place},
+        }
+
+    def check_enabled(self, path: str, method: str) -> None:
+        """Raises `NotFound` when it would need ``--enable-admin``, which was not given."""
+        if not self._enabled and method in self.commands.get(path, {}):
+            raise NotFound(f"{method} {path} is there with --enable-admin only.")
+
+    async def _load_adapter(self, _: MultiMapping[str], body: bytes) -> web.Response:
+        return web.Response(text=await self._adapters.load(body))
+
+    async def _unload_adapter(self, _: MultiMapping[str], body: bytes) -> web.Response:
+        return web.Response(text=await self._adapters.unload(body))
+
+    async def _scale(self, _: MultiMapping[str], body: bytes) -> web.Response:
+        return json_response(await self._scaling.change(body), ACCEPTED)
+
+    async def _place(self, _: MultiMapping[str], body: bytes) -> web.Response:
+        return json_response(self._placement.change(body))
+
+
+def _of(action: Callable[[Any], Awaitable[dict[str, Any]]]) -> Command:
+    """A handler from what takes a query and gives JSON."""
+
+    async def command(query: MultiMapping[str], _: bytes) -> web.Response:
+        return json_response(await action(query))
+
+    return command

@@ -1,0 +1,133 @@
+"""One line in the log for each request that ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from dynamo_cli.frontend.after.traceparent import TraceContext
+from dynamo_cli.frontend.http.admission import PROMPTS
+from dynamo_cli.host import vital
+from dynamo_cli.messages.logs import access_line
+from dynamo_cli.messages.request import NO_WORKER
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.timelines import MS_NS, RequestRecord
+
+FLUSH_S = 0.05
+"""Lines wait so long for others to go with."""
+
+BATCH_BYTES = 16 * 1024
+"""What the pipe takes whole or not at all, so that no other line gets into one of these."""
+
+MAX_PENDING_BYTES = 1024 * 1024
+MAX_PROMPT = 4096
+_encode = msgspec.json.Encoder().encode
+
+
+def fields(
+    record: RequestRecord, trace: TraceContext | None = None, prompt: str = ""
+) -> dict[str, Any]:
+    """What a line says of a request; nothing of its text, unless that is given as `prompt`."""
+    model, ttft_ns = record.model, record.ttft_ns
+    told: dict[str, Any] = {
+        "id": record.request_id,
+        "endpoint": record.endpoint,
+        "status": record.status,
+        "model": model if model.isprintable() else ascii(model),
+        "worker": record.worker if record.worker != NO_WORKER else None,
+        "prompt_tokens": record.usage.prompt_tokens,
+        "cached_tokens": record.usage.cached_tokens,
+        "output_tokens": record.usage.output_tokens,
+        "ttft_ms": None if ttft_ns is None else round(ttft_ns / MS_NS, 1),
+        "total_ms": round((record.ended_ns - record.arrival_ns) / MS_NS, 1),
+        "finish_reason": record.finish_reason,
+    }
+    if record.error:
+        told["error"] = record.error
+    if record.timeline.prefill_worker != NO_WORKER:
+        told["prefill_worker"] = record.timeline.prefill_worker
+    if trace is not None:
+        told["trace_id"] = f"{trace.trace_id:032x}"
+    if prompt:
+        told["prompt"] = prompt[:MAX_PROMPT]
+    return told
+
+
+def prompt_of(content: dict[str, Any]) -> str:
+    """What a body says to the model, as JSON."""
+    return _encode({name: content[name] for name in PROMPTS if name in content}).decode(
+        errors="replace"
+    )
+
+
+class AccessLog:
+    """Lines on their way into the log pipe: many at a time, and serving never waits for them.
+
+    Args:
+        pipe: its write end is as blocking as others of this process need it.
+        meter: counts the lines for which there was no room.
+    """
+
+    def __init__(self, pipe: socket.socket, meter: Meter) -> None:
+        self._pipe = pipe
+        self._meter = meter
+        self._lines: deque[bytes] = deque()
+        self._pending_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of_this_process(cls, meter: Meter) -> AccessLog:
+        """Into what stderr is: the log pipe."""
+        return cls(socket.socket(fileno=os.dup(2)), meter)
+
+    def add(self, told: dict[str, Any]) -> None:
+        """A request ended; see `fields`."""
+        line = access_line(_encode(told))
+        if self._pending_bytes + len(line) > MAX_PENDING_BYTES:
+            self._meter.lost_access_lines += 1
+            return
+        self._lines.append(line)
+        self._pending_bytes += len(line)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_later)
+
+    def close(self) -> None:
+        """Write what there is, as far as there is room now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._flush()
+        self._pipe.close()
+
+    @vital.callback
+    def _flush_later(self) -> None:
+        self._timer = None
+        self._flush()
+        if self._lines:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_later)
+
+    def _flush(self) -> None:
+        while self._lines:
+            batch = self._batch()
+            try:
+                sent = self._pipe.send(batch, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0  # the supervisor is behind: what is too much for the bound is counted
+            except BrokenPipeError:
+                return  # it is gone, and this process is about to be
+            self._pending_bytes -= sent
+            if sent < len(batch):
+                self._lines.appendleft(batch[sent:])
+                return
+
+    def _batch(self) -> bytes:
+        """The next lines, at least one."""
+        batch = [self._lines.popleft()]
+        size = len(batch[0])
+        while self._lines and (size := size + len(self._lines[0])) <= BATCH_BYTES:
+            batch.append(self._lines.popleft())
+        return b"".join(batch)

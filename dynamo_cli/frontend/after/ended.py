@@ -1,0 +1,77 @@
+"""What is told of requests for the model that ended: counters, memory, log, record, trace."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from dynamo_cli.config import FrontendConfig
+from dynamo_cli.frontend.after import access, traceparent
+from dynamo_cli.frontend.after.access import AccessLog
+from dynamo_cli.frontend.after.recorder import Recorder
+from dynamo_cli.frontend.after.traceparent import TraceContext
+from dynamo_cli.frontend.http.visit import Visit
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.timelines import TimelineLog
+from dynamo_cli.watch.window import SECOND_NS
+
+if TYPE_CHECKING:
+    from dynamo_cli.frontend.after.tracing import Tracer
+
+
+class Chronicle:
+    """Everywhere that hears of a request that ended.
+
+    Args:
+        config: what is logged, recorded and traced.
+        meter: counts.
+
+    Attributes:
+        timelines: of the last requests.
+        recorder: of what ended well; None: it is not recorded.
+
+    Raises:
+        UsageError: the record cannot be written.
+    """
+
+    def __init__(self, config: FrontendConfig, meter: Meter) -> None:
+        self._meter = meter
+        self._access = AccessLog.of_this_process(meter) if config.access_log else None
+        self._tracer = _tracer(config.otlp_endpoint, meter) if config.otlp_endpoint else None
+        self.recorder = Recorder(config.record) if config.record else None
+        self.timelines = TimelineLog()
+
+    def begin_trace(self, header: str | None) -> TraceContext | None:
+        """The span of a request; without tracing its caller's, which is passed on."""
+        if self._tracer is None:
+            return traceparent.parse(header)
+        return traceparent.begin(header)
+
+    def ended(self, visit: Visit) -> None:
+        """A request ended; it is remembered when it came as far as a processor."""
+        record = visit.record(time.monotonic_ns())
+        elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
+        self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
+        if record.processor >= 0:
+            self.timelines.add(record)
+        if self._access is not None:
+            self._access.add(access.fields(record, visit.trace, visit.prompt))
+        if self.recorder is not None and visit.outcome is not None and not record.error:
+            self.recorder.add(record, visit.outcome.prompts)
+        if self._tracer is not None and visit.trace is not None and visit.trace.sampled:
+            self._tracer.add(record, visit.trace)
+
+    def close(self) -> None:
+        """Write what waits, as far as that goes within a few seconds."""
+        if self.recorder is not None:
+            self.recorder.close()
+        if self._access is not None:
+            self._access.close()
+        if self._tracer is not None:
+            self._tracer.close()
+
+
+def _tracer(endpoint: str, meter: Meter) -> Tracer:
+    from dynamo_cli.frontend.after.tracing import Tracer  # noqa: PLC0415 - only who traces loads it
+
+    return Tracer(endpoint, meter)

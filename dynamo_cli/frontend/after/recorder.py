@@ -1,0 +1,107 @@
+"""Writes the record of requests to a file, in a thread: a slow disk delays no answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections import Counter
+from queue import SimpleQueue
+
+from dynamo_cli.errors import UsageError
+from dynamo_cli.frontend.after import record
+from dynamo_cli.host import vital
+from dynamo_cli.messages.request import Prompt
+from dynamo_cli.watch.timelines import MS_NS, RequestRecord
+
+MOST_WAITING = 10_000
+"""Requests that wait for the disk; more are not recorded, and counted."""
+
+TAIL_BYTES = 4 << 20
+"""Longer than any line: a prompt of a million tokens in blocks of 16 has 1.3 MB of hashes."""
+
+CLOSE_S = 5.0
+QUEUE_FULL, WRITE_FAILED = "queue_full", "write_failed"
+
+logger = logging.getLogger(__name__)
+
+_Entry = tuple[RequestRecord, tuple[Prompt, ...]]
+
+
+class Recorder:
+    """The record of one life of the frontend; a file that is there is continued.
+
+    Raises:
+        UsageError: the file cannot be written, or has something else in it.
+
+    Attributes:
+        recorded: requests that are in the file.
+        lost: those that are not, by reason; `MOST_WAITING` bounds what waits.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.recorded = 0
+        self.lost: Counter[str] = Counter()
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._size = os.fstat(self._file).st_size
+            start = max(0, self._size - TAIL_BYTES)
+            tail = os.pread(self._file, TAIL_BYTES, start)
+            origin_ms = record.end_ms(tail)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UsageError(f"cannot record to {path}: {reason}.") from error
+        except UsageError as error:
+            raise UsageError(f"cannot record to {path}: {error.message}.") from error
+        self._origin_ns = time.monotonic_ns() - round(origin_ms * MS_NS)
+        self._salt = secrets.token_bytes(16)
+        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
+        self._thread.start()
+
+    def add(self, request: RequestRecord, prompts: tuple[Prompt, ...]) -> None:
+        """Have a request written; never waits."""
+        if self._queue.qsize() >= MOST_WAITING:
+            self._lose(QUEUE_FULL)
+        else:
+            self._queue.put((request, prompts))
+
+    def close(self) -> None:
+        """Write what waits, for as long as that makes sense."""
+        self._queue.put(None)
+        self._thread.join(CLOSE_S)
+
+    # -- the thread --------------------------------------------------------------------------
+
+    @vital.callback
+    def _write_all(self) -> None:
+        while (entry := self._queue.get()) is not None:
+            request, prompts = entry
+            self._write(b"".join(record.lines(request, prompts, self._origin_ns, self._salt)))
+
+    def _write(self, data: bytes) -> None:
+        """All of it, or nothing: half a line would spoil the next."""
+        try:
+            written = os.write(self._file, data)
+            if written < len(data):
+                raise OSError(None, "no space left for a whole line")
+        except OSError as error:
+            self._lose(WRITE_FAILED, (error.strerror or str(error)).lower())
+            self._take_back()
+        else:
+            self._size += len(data)
+            self.recorded += 1
+
+    def _take_back(self) -> None:
+        try:
+            os.ftruncate(self._file, self._size)
+        except OSError as error:
+            logger.warning("%s may end with half a line: %s", self._path, error)
+
+    def _lose(self, reason: str, why: str = "the disk is too slow") -> None:
+        if not self.lost[reason]:
+            logger.warning("requests are not recorded in %s: %s", self._path, why)
+        self.lost[reason] += 1

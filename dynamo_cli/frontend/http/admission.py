@@ -1,0 +1,134 @@
+"""Who may come in, and with what. Pure."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import orjson
+
+from dynamo_cli.errors import InvalidRequest, TooManyRequests, Unauthorized
+from dynamo_cli.messages.request import MAX_SESSION_ID
+
+OPEN_PATHS = frozenset({"/health", "/metrics", "/version", "/docs"})
+"""What monitors need to see, and a page that asks for a key; they have none."""
+
+FORWARDED = ("x-session-id", "x-priority", "tracestate")
+
+
+MAX_MODEL_NAME = 256
+"""Of a name that is remembered, whatever a client asks for."""
+
+LARGE_BODY_BYTES = 256 * 1024
+"""A body above is only skimmed: to build what it says holds up everybody for too long."""
+
+
+PROMPTS = ("prompt", "messages", "input", "instructions", "suffix", "system")
+"""Fields of bodies that hold text for the model."""
+
+_Skimmed = msgspec.defstruct(
+    "_Skimmed",
+    [("model", Any, None), *((name, msgspec.Raw, msgspec.Raw()) for name in PROMPTS)],
+)
+_skim = msgspec.json.Decoder(_Skimmed).decode
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_PRIORITY = re.compile(r"[+-]?[0-9]{1,9}")
+
+
+def request_id(given: str | None) -> str:
+    """The client's own id when it is printable ASCII of at most 128 characters, else a new one."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return uuid.uuid4().hex
+
+
+def check_key(path: str, headers: Mapping[str, str], keys: Sequence[str]) -> None:
+    """Raises `Unauthorized` unless the path is open, there are no keys, or one of them is given.
+
+    OpenAI's clients send ``Authorization: Bearer KEY``, Anthropic's ``x-api-key: KEY``. Compares
+    with every key in constant time, so that timing tells nothing.
+    """
+    if not keys or path in OPEN_PATHS:
+        return
+    scheme, _, given = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        given = headers.get("X-Api-Key", "")
+    if not given:
+        raise Unauthorized("an API key is needed: send the header 'Authorization: Bearer KEY'.")
+    # Bytes that are no UTF-8 come as surrogates.
+    sent = given.strip().encode(errors="surrogateescape")
+    matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
+    if not any(matches):
+        raise Unauthorized("the API key is not one that this server was started with.")
+
+
+def check_load(in_flight: int, max_inflight: int) -> None:
+    """Raises `TooManyRequests` when as many requests run as may."""
+    if max_inflight and in_flight >= max_inflight:
+        raise TooManyRequests(
+            f"{in_flight} requests are in flight, and --max-inflight is {max_inflight}; "
+            "try again soon.",
+            retry_after_s=1,
+        )
+
+
+def check_body(body: bytes) -> dict[str, Any]:
+    """What it says. Raises `InvalidRequest` unless it is a JSON object in UTF-8."""
+    if not body:
+        raise InvalidRequest("the body is empty; send a JSON object.")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object.")
+    return value
+
+
+def skim_body(body: bytes) -> dict[str, Any]:
+    """As `check_body`, but of a large one only ``model``, and prompts as raw JSON.
+
+    The processor looks at the rest.
+    """
+    if len(body) <= LARGE_BODY_BYTES:
+        return check_body(body)
+    try:
+        found = msgspec.structs.asdict(_skim(body))
+        return {name: value for name, value in found.items() if value != msgspec.Raw()}
+    except msgspec.ValidationError as error:
+        raise InvalidRequest("the body must be a JSON object.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
+
+
+def model_of(content: dict[str, Any]) -> str:
+    """The model that a body asks for, empty when it names none."""
+    model = content.get("model")
+    return model[:MAX_MODEL_NAME] if isinstance(model, str) else ""
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises `InvalidRequest` for a priority or a session that cannot be one."""
+    priority, session = headers.get("X-Priority"), headers.get("X-Session-ID")
+    if priority is not None and not _PRIORITY.fullmatch(priority.strip()):
+        raise InvalidRequest(
+            "X-Priority is a whole number of at most 9 digits; smaller is served earlier."
+        )
+    if session is not None and len(session) > MAX_SESSION_ID:
+        raise InvalidRequest(f"X-Session-ID has at most {MAX_SESSION_ID} characters.")
+
+
+def forwarded(headers: Mapping[str, str], own: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The headers that the processor looks at: the client's, and our own."""
+    kept = [(name.lower(), value) for name, value in own.items()]
+    for header in FORWARDED:
+        if (value := headers.get(header)) is not None:
+            # HTTP's own reading of bytes; aiohttp's (UTF-8, surrogates) cannot go over a link.
+            value = value.encode(errors="surrogateescape").decode("latin-1")
+            kept.append((header, value))
+    return kept

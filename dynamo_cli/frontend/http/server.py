@@ -1,0 +1,262 @@
+"""aiohttp's low-level server with our errors: no router, no middleware, one handler."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from http import HTTPStatus
+from typing import cast
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from dynamo_cli.config import FrontendConfig
+from dynamo_cli.errors import (
+    DynamoError,
+    HeadTooLarge,
+    InternalError,
+    InvalidRequest,
+    Overloaded,
+    RequestTimeout,
+)
+from dynamo_cli.frontend.http.admission import request_id
+from dynamo_cli.frontend.http.origin import JSON
+from dynamo_cli.shapes import error_answer
+
+MAX_FIELD_BYTES = 64 * 1024
+"""Of one header, and of the first line: tokens and cookies can be long."""
+
+MAX_HEAD_BYTES = 256 * 1024
+GOODBYE_S, GOODBYES = 0.5, 64
+"""Who is turned away can read why for so long, so many at once."""
+
+logger = logging.getLogger(__name__)
+
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def json_response(value: object, status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(value), status=status, content_type=JSON)
+
+
+def error_response(error: DynamoError, path: str = "") -> web.Response:
+    """An error in the shape that clients of `path` expect, with its status and Retry-After."""
+    body = error_answer(path, error.http_status, error.body()["error"])
+    response = json_response(body, error.http_status)
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+class _Connection(web.RequestHandler):
+    """One connection; what is not HTTP gets an answer in our shape too."""
+
+    def __init__(self, server: HttpServer, config: FrontendConfig) -> None:
+        super().__init__(
+            server,
+            loop=server.loop,
+            keepalive_timeout=config.keepalive_s,
+            max_line_size=MAX_FIELD_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+            # This is how aiohttp is told to have none, whatever its annotation says.
+            access_log=None,  # type: ignore[arg-type]
+        )
+        self._server = server
+        self._head_timeout_s = config.head_timeout_s
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to read, unless there are enough already."""
+        if self._server.full:
+            self._force_close = True  # nothing is read any more
+            self._server.turn_away(cast(asyncio.Transport, transport))
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a head or a body; a head has to end, and soon.
+
+        It may begin while the request before it is still being answered.
+        """
+        heads = self._request_count
+        super().data_received(data)
+        if self._force_close or self._request_count != heads or self._in_a_body:
+            self._end_head()
+        elif data:
+            self._head_bytes += len(data)
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(self._head_timeout_s, self._head_late)
+            elif self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse_head(_head_too_large())
+
+    @property
+    def _in_a_body(self) -> bool:
+        """The last head that is whole has a body that is not."""
+        if self._messages:
+            return not self._messages[-1][1].is_eof()
+        return self._current_request is not None and not self._current_request.content.is_eof()
+
+    @property
+    def _between_requests(self) -> bool:
+        """There is no head that is whole, and no request that is being answered."""
+        if self._force_close:
+            return False
+        # At the very first there may be bytes before aiohttp waits for them.
+        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        self._head_bytes = 0
+
+    def _head_late(self) -> None:
+        if not self._between_requests:  # one thing after the other
+            self._head_timer = self._loop.call_later(self._head_timeout_s, self._head_late)
+            return
+        seconds = f"{self._head_timeout_s:g}"
+        self._refuse_head(RequestTimeout(f"the head of the request did not come in {seconds} s."))
+
+    def _refuse_head(self, error: DynamoError) -> None:
+        self._end_head()
+        if self.transport is not None and self._between_requests:
+            self.transport.write(_raw(error))
+            self._server.refused(error)
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer when there is no request to handle, or none came out of handling it."""
+        error: DynamoError
+        if isinstance(exc, LineTooLong):
+            error = _head_too_large()
+        elif status < 500:
+            error = InvalidRequest(f"this is not valid HTTP: {_unquoted(message or '')}.")
+        else:
+            logger.error("the HTTP server failed", exc_info=exc)
+            error = InternalError("internal error; the server's log has it.")
+        self._server.refused(error)
+        response = error_response(error)
+        response.headers["X-Request-ID"] = request_id(request.headers.get("X-Request-ID"))
+        response.force_close()
+        return response
+
+
+class HttpServer(web.Server):
+    """Calls `handle` for each request; cancels it when the client leaves.
+
+    Args:
+        handle: answers one request.
+        config: limits.
+        failed: told the kind of each failure of which `handle` never hears.
+        max_connections: more at once are turned away; 0: no limit.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        config: FrontendConfig,
+        failed: Callable[[str], None],
+        max_connections: int = 0,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        super().__init__(
+            handle,
+            request_factory=partial(web.BaseRequest, loop=self.loop),
+            handler_cancellation=True,
+        )
+        self._config = config
+        self._failed = failed
+        self._max_connections = max_connections
+        self._goodbyes = 0
+        self._turned_away = 0
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, self._config)
+
+    @property
+    def full(self) -> bool:
+        """There are as many connections as may be."""
+        return 0 < self._max_connections <= len(self._connections)
+
+    def refused(self, error: DynamoError) -> None:
+        """A connection ends before there was a request."""
+        self._failed(error.code or error.openai_type)
+
+    def turn_away(self, transport: asyncio.Transport) -> None:
+        """Say that there is no room, which is more than a connection that breaks."""
+        error = Overloaded(
+            f"{self._max_connections} connections are open, and there may be no more; "
+            "try again soon.",
+            retry_after_s=1,
+        )
+        transport.write(_raw(error))
+        self.refused(error)
+        if not self._turned_away:
+            self.loop.call_later(1.0, self._tell_turned_away)
+        self._turned_away += 1
+        if self._goodbyes >= GOODBYES:
+            transport.close()
+            return
+        # Closed at once, what the client sends would reset the connection before it has read this.
+        self._goodbyes += 1
+        self.loop.call_later(GOODBYE_S, self._end_goodbye, transport)
+
+    def _end_goodbye(self, transport: asyncio.Transport) -> None:
+        self._goodbyes -= 1
+        transport.close()
+
+    def _tell_turned_away(self) -> None:
+        logger.warning(
+            "%d clients were turned away: %d connections are open, and the limit of open files "
+            "(ulimit -Hn) lets no more",
+            self._turned_away,
+            self._max_connections,
+        )
+        self._turned_away = 0
+
+    def unsent_bytes(self) -> int:
+        """What was written and the kernel has not taken yet, over all connections."""
+        transports = [connection.transport for connection in self.connections]
+        return sum(
+            transport.get_write_buffer_size() for transport in transports if transport is not None
+        )
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"a header, or the address, is longer than {MAX_FIELD_BYTES} bytes, or all of them are "
+        f"longer than {MAX_HEAD_BYTES}."
+    )
+
+
+def _unquoted(message: str) -> str:
+    """What is wrong, without what was sent: that can be a key."""
+    what = message.strip().partition("\n")[0].strip(" :")
+    return what if what and not {"'", '"'} & {*what} else "its head cannot be read"
+
+
+def _raw(error: DynamoError) -> bytes:
+    """The whole answer, where aiohttp has no request to answer."""
+    body = orjson.dumps(error.body())
+    retry = f"Retry-After: {error.retry_after_s}\r\n" if error.retry_after_s is not None else ""
+    status = HTTPStatus(error.http_status)
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {JSON}\r\n"
+        f"Content-Length: {len(body)}\r\n{retry}X-Request-ID: {request_id(None)}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + body

@@ -1,0 +1,96 @@
+"""One HTTP request while it is here, and what is told of it afterwards."""
+
+from __future__ import annotations
+
+import time
+
+from aiohttp import web
+
+from dynamo_cli.frontend.after.traceparent import TraceContext
+from dynamo_cli.frontend.exchange import Call
+from dynamo_cli.frontend.http import admission
+from dynamo_cli.messages.request import NO_WORKER, Finish, Reply, Usage
+from dynamo_cli.watch.timelines import RequestRecord
+
+CLIENT_CLOSED = 499
+"""Status of a request whose client did not wait for the answer."""
+
+_NOTHING_TOLD = Finish("", Usage())
+
+
+class Visit:
+    """One HTTP request while it is here.
+
+    Attributes:
+        id: the request's id, the client's own or a new one.
+        status: for the counters, when it is not that of the response.
+        error: the kind of failure, where the outcome does not say; empty when there is none.
+        model: that the body asks for.
+        prompt: what is said in the body, as JSON; empty unless it may be logged.
+        call: set when a processor was asked.
+        outcome: how that ended.
+        cors: headers that let a web page of elsewhere read the answer.
+        trace: its span, or its caller's where nothing is traced; None: it has none.
+        last: a refusal closes the connection, since the body on it is not read to its end.
+    """
+
+    __slots__ = (
+        "arrival_ns",
+        "call",
+        "cors",
+        "error",
+        "http",
+        "id",
+        "last",
+        "model",
+        "outcome",
+        "path",
+        "prompt",
+        "status",
+        "trace",
+    )
+
+    def __init__(self, http: web.BaseRequest) -> None:
+        self.arrival_ns = time.monotonic_ns()
+        self.http = http
+        self.path = http.path
+        self.id = admission.request_id(http.headers.get("X-Request-ID"))
+        self.status = 0
+        self.error = self.model = self.prompt = ""
+        self.cors: dict[str, str] = {}
+        self.trace: TraceContext | None = None
+        self.call: Call | None = None
+        self.outcome: Reply | Finish | None = None
+        self.last = "Expect" in http.headers
+
+    @property
+    def names(self) -> dict[str, str]:
+        """By which the request is known, here and further on."""
+        trace = {"traceparent": self.trace.header} if self.trace is not None else {}
+        return {"X-Request-ID": self.id, **trace}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer says of its request."""
+        return self.names | self.cors
+
+    def record(self, ended_ns: int) -> RequestRecord:
+        """What there is to tell of it when it ends."""
+        call, outcome = self.call, self.outcome
+        told = outcome or _NOTHING_TOLD
+        return RequestRecord(
+            request_id=self.id,
+            endpoint=self.path,
+            model=self.model,
+            status=self.status or CLIENT_CLOSED,
+            arrival_ns=self.arrival_ns,
+            ended_ns=ended_ns,
+            error=told.error or self.error or (call.abort if call else ""),
+            finish_reason=told.finish_reason,
+            worker=call.worker if call else NO_WORKER,
+            processor=call.processor.index if call else -1,
+            streamed=isinstance(outcome, Finish) or bool(call and call.first_token_ns),
+            usage=told.usage,
+            first_byte_ns=call.first_token_ns if call else 0,
+            timeline=told.timeline,
+        )

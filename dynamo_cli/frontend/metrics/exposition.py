@@ -1,0 +1,181 @@
+"""`/metrics`: the meter and the snapshot in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from dynamo_cli.frontend.after.recorder import Recorder
+from dynamo_cli.frontend.metrics import gpu_metrics, prefill_metrics, routing_metrics
+from dynamo_cli.frontend.metrics.routing_metrics import counter as _counter
+from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.prefill import PrefillFold
+from dynamo_cli.watch.schema import Snapshot
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class _WorkerMetric(NamedTuple):
+    """A field of `WorkerView` under our name and vLLM's."""
+
+    family: type[GaugeMetricFamily] | type[CounterMetricFamily]
+    field: str
+    ours: str
+    theirs: str
+    text: str
+
+
+_GAUGE, _COUNTER = GaugeMetricFamily, CounterMetricFamily
+# fmt: off
+_WORKER_METRICS = (
+    _WorkerMetric(_GAUGE, "num_running_reqs", "running_requests", "num_requests_running",
+                  "Requests in the engine's batch."),
+    _WorkerMetric(_GAUGE, "num_waiting_reqs", "waiting_requests", "num_requests_waiting",
+                  "Requests that wait for the engine."),
+    _WorkerMetric(_GAUGE, "kv_cache_usage", "kv_cache_usage_ratio", "kv_cache_usage_perc",
+                  "Used share of the KV cache, 0 to 1."),
+    _WorkerMetric(_COUNTER, "prefix_cache_queries_tokens", "prefix_cache_queries_tokens",
+                  "prefix_cache_queries", "Prompt tokens looked up in the cache (measured)."),
+    _WorkerMetric(_COUNTER, "prefix_cache_hits_tokens", "prefix_cache_hits_tokens",
+                  "prefix_cache_hits", "Prompt tokens found in the cache (measured)."),
+    _WorkerMetric(_COUNTER, "prompt_tokens", "worker_prompt_tokens", "prompt_tokens",
+                  "Prompt tokens prefilled."),
+    _WorkerMetric(_COUNTER, "output_tokens", "worker_output_tokens", "generation_tokens",
+                  "Tokens generated."),
+    _WorkerMetric(_COUNTER, "preemptions", "preemptions", "num_preemptions",
+                  "Requests put back for want of KV blocks."),
+)
+# fmt: on
+
+
+def render(
+    meter: Meter, snapshot: Snapshot, prefill: PrefillFold, recorder: Recorder | None
+) -> bytes:
+    """The whole page."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Page(meter, snapshot, prefill, recorder))
+    return generate_latest(registry)
+
+
+class _Page(Collector):
+    """One scrape."""
+
+    def __init__(
+        self, meter: Meter, snapshot: Snapshot, prefill: PrefillFold, recorder: Recorder | None
+    ) -> None:
+        self._meter = meter
+        self._recorder = recorder
+        self._prefill = prefill
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _requests(self._meter)
+        yield from _latencies(self._meter)
+        yield from _workers(self._snapshot)
+        yield from _tree(self._snapshot)
+        if self._snapshot.router is not None:
+            yield from routing_metrics.of(self._snapshot.router)
+        if self._snapshot.prefill is not None:
+            yield from prefill_metrics.of(self._snapshot.prefill, self._prefill)
+        if self._snapshot.gpus:
+            yield from gpu_metrics.of(self._snapshot.gpus)
+        if self._recorder is not None:
+            yield from _record(self._recorder)
+
+
+def _requests(meter: Meter) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "dynamo_llm_requests", "Requests that ended.", labels=["endpoint", "status"]
+    )
+    for (endpoint, status), count in meter.requests.items():
+        requests.add_metric([endpoint, str(status)], count)
+    yield requests
+    yield GaugeMetricFamily("dynamo_llm_requests_in_flight", "Requests now.", meter.in_flight)
+    for name, value, text in (
+        ("prompt", meter.prompt_tokens, "Prompt tokens of answered requests."),
+        ("cached_prompt", meter.cached_tokens, "Of those, found in a prefix cache (measured)."),
+        ("output", meter.output_tokens, "Tokens generated for answered requests."),
+    ):
+        yield CounterMetricFamily(f"dynamo_llm_{name}_tokens", text, value)
+    yield _counter("errors", "Requests that failed.", "kind", meter.errors.items())
+    yield _counter("aborts", "Requests aborted.", "reason", meter.aborts.items())
+    yield _counter("traces", "Traced requests, by export.", "outcome", meter.traces.items())
+    yield CounterMetricFamily(
+        "dynamo_llm_lost_access_lines", "Requests that were not logged.", meter.lost_access_lines
+    )
+
+
+def _record(recorder: Recorder) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "dynamo_llm_recorded_requests", "Requests in the record.", recorder.recorded
+    )
+    yield _counter(
+        "unrecorded_requests", "Requests that it lacks.", "reason", list(recorder.lost.items())
+    )
+
+
+def _latencies(meter: Meter) -> Iterator[Metric]:
+    for name, text, histogram in (
+        ("ttft", "Arrival to the first token, streamed answers.", meter.ttft),
+        ("itl", "Gaps between tokens, streamed answers.", meter.itl),
+        ("e2e", "Arrival to the end of the answer, answers that went well.", meter.e2e),
+    ):
+        yield HistogramMetricFamily(
+            f"dynamo_llm_{name}_seconds",
+            text,
+            buckets=histogram.cumulative(),
+            sum_value=histogram.total,
+        )
+
+
+def _workers(snapshot: Snapshot) -> Iterator[Metric]:
+    model = snapshot.models[0] if snapshot.models else ""
+    for entry in _WORKER_METRICS:
+        ours = entry.family(f"dynamo_llm_{entry.ours}", entry.text, labels=["worker"])
+        theirs = entry.family(f"vllm:{entry.theirs}", entry.text, labels=["engine", "model_name"])
+        for worker in snapshot.workers:
+            value = float(getattr(worker, entry.field))
+            ours.add_metric([str(worker.worker)], value)
+            theirs.add_metric([str(worker.worker), model], value)
+        yield ours
+        yield theirs
+
+
+def _tree(snapshot: Snapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily("dynamo_llm_serving", "1 when requests are served.", snapshot.serving)
+    yield GaugeMetricFamily("dynamo_llm_uptime_seconds", "Of the frontend.", snapshot.uptime_s)
+    restarts = [(process.name, process.restarts) for process in snapshot.processes]
+    yield _counter("process_restarts", "Restarts.", "process", restarts)
+    depths = GaugeMetricFamily(
+        "dynamo_llm_link_depth_bytes", "Sent by the frontend and not yet read.", labels=["peer"]
+    )
+    for peer, depth in snapshot.links.items():
+        depths.add_metric([peer], depth)
+    yield depths
+    yield _counter("refused_sends", "Messages a full link refused.", "process", _refused(snapshot))
+    yield CounterMetricFamily(
+        "dynamo_llm_unwritten_log_lines",
+        "Lines of the command's own output that nobody read or no disk took.",
+        snapshot.unwritten_log_lines,
+    )
+    unrouted = [(str(one), count) for one, count in snapshot.unrouted_requests.items()]
+    yield _counter("unrouted_requests", "Placed without the router.", "processor", unrouted)
+
+
+def _refused(snapshot: Snapshot) -> Iterator[tuple[str, int]]:
+    """Refused sends, by the name of the process that wanted to send."""
+    yield Role.FRONTEND, snapshot.refused_sends
+    if snapshot.router is not None:
+        yield Role.ROUTER, snapshot.router.refused_sends
+    for worker in snapshot.workers:
+        yield ProcessId(Role.WORKER, worker.worker).name, worker.refused_sends

@@ -1,0 +1,72 @@
+"""The part of `/metrics` that is about disaggregated prefill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from dynamo_cli.frontend.metrics.routing_metrics import counter
+from dynamo_cli.watch.prefill import PrefillFold
+from dynamo_cli.watch.schema import PrefillView
+
+
+def of(view: PrefillView, fold: PrefillFold) -> Iterator[Metric]:
+    """Everything of one scrape."""
+    for name, text in (
+        ("depth_jobs", "Jobs that wait for a prefill worker."),
+        ("depth_tokens", "Tokens to prefill of those."),
+        ("in_flight_jobs", "Jobs that prefill workers have."),
+        ("in_flight_tokens", "Tokens to prefill of those."),
+    ):
+        yield GaugeMetricFamily(f"dynamo_llm_prefill_queue_{name}", text, getattr(view, name))
+    yield GaugeMetricFamily(
+        "dynamo_llm_prefill_queue_oldest_age_seconds",
+        "Of the oldest that waits.",
+        view.oldest_age_s,
+    )
+    for name, text, values in (
+        ("prefill_jobs_ended", "Prefill jobs that ended.", view.ended),
+        ("prefill_jobs_refused", "Prefill jobs that the queue did not take.", view.refused),
+        ("prefill_jobs_returned", "Leases that ended without a result.", view.returned),
+        ("prefill_fallbacks", "Remote prefills done locally after all.", view.fallbacks),
+        ("kv_transfer_failures", "KV transfers that came to nothing.", view.failures),
+    ):
+        yield counter(name, text, "reason", values.items())
+    yield _placements(view)
+    for name, text, amounts in (
+        ("kv_transfers", "Copies of KV blocks.", view.copies),
+        ("kv_transfer_bytes", "Bytes of those.", view.nbytes),
+        ("kv_transfer_seconds", "Time of those.", view.copy_s),
+    ):
+        yield counter(name, text, "direction", amounts.items())
+    for name, text, histogram in (
+        ("prefill_queue_time", "From push to lease.", fold.queue_time),
+        ("prefill_time", "From lease to the last block.", fold.prefill_time),
+    ):
+        yield HistogramMetricFamily(
+            f"dynamo_llm_{name}_seconds",
+            text,
+            buckets=histogram.cumulative(),
+            sum_value=histogram.total,
+        )
+    arenas = GaugeMetricFamily(
+        "dynamo_llm_kv_arena_used_bytes", "KV blocks on their way.", labels=["prefill_worker"]
+    )
+    for worker in view.workers:
+        arenas.add_metric([str(worker.worker)], worker.arena_used_bytes)
+    yield arenas
+
+
+def _placements(view: PrefillView) -> Metric:
+    metric = CounterMetricFamily(
+        "dynamo_llm_prefill_placements", "Where prompts were prefilled.", labels=["where", "reason"]
+    )
+    for name, count in view.placements.items():
+        metric.add_metric(name.split(":"), count)
+    return metric

@@ -1,0 +1,110 @@
+"""Looks at the GPUs of the engines once a second: in a thread, because drivers block."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from dynamo_cli.config import Devices
+from dynamo_cli.errors import ResourceError
+from dynamo_cli.host import vital
+from dynamo_cli.watch.gpus import GpuLog, GpuReading, GpuReport
+
+if TYPE_CHECKING:
+    from dynamo_cli.host.gpus import GpuMeter
+
+INTERVAL_S = 1.0
+LISTEN_S = 0.2
+"""How long the driver is listened to before the thread looks whether it is to end."""
+
+CLOSE_S = 0.5
+"""How long the end waits for the thread; with a driver that hangs it would wait for ever."""
+
+logger = logging.getLogger(__name__)
+
+
+class Gpus:
+    """Watches some GPUs, from now on.
+
+    Args:
+        devices: that are watched; without any nothing is done.
+
+    Attributes:
+        report: the last there is; None without GPUs. Any thread may read it.
+    """
+
+    def __init__(self, devices: Devices) -> None:
+        self._devices = devices
+        self._log = GpuLog()
+        self._told = ""
+        self._deaf: set[str] = set()
+        self._stopped = threading.Event()
+        self.report: GpuReport | None = None
+        if devices:
+            self.report = GpuReport(time.monotonic_ns())
+            self._thread = threading.Thread(target=self._watch, name="gpus", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stopped.set()
+        if self._devices:
+            self._thread.join(CLOSE_S)
+
+    # -- the thread --------------------------------------------------------------------------
+
+    @vital.callback
+    def _watch(self) -> None:
+        from dynamo_cli.host.gpus import GpuMeter  # noqa: PLC0415 - who has no GPUs needs none of it
+
+        while not self._stopped.is_set():
+            try:
+                meter = GpuMeter(self._devices)
+            except ResourceError as error:
+                self._publish([], error.message)
+                self._stopped.wait(INTERVAL_S)
+                continue
+            try:
+                self._follow(meter)
+            except ResourceError as error:  # a new start hears those that are well
+                self._hears_nothing(error.message)
+                self._stopped.wait(INTERVAL_S)
+            finally:
+                meter.close()
+
+    def _follow(self, meter: GpuMeter) -> None:
+        while not self._stopped.is_set():
+            began = time.monotonic()
+            self._publish(meter.read())
+            while not self._stopped.is_set() and time.monotonic() < began + INTERVAL_S:
+                self._listen(meter)
+
+    def _listen(self, meter: GpuMeter) -> None:
+        errors = meter.xids(LISTEN_S)
+        if errors is None:
+            self._hears_nothing("it does not report them here")
+            self._stopped.wait(LISTEN_S)
+        for name, xid in errors or ():
+            if self._log.xid(name, xid, time.monotonic_ns()):
+                logger.error("the driver reports Xid %d of GPU %s", xid, name)
+
+    def _hears_nothing(self, why: str) -> None:
+        """Into the log, once for each reason."""
+        if why not in self._deaf:
+            self._deaf.add(why)
+            logger.warning("nothing is heard of Xids from the NVIDIA driver: %s", why)
+
+    def _publish(self, readings: list[GpuReading], problem: str = "") -> None:
+        self._tell(problem or next((one.problem for one in readings if one.problem), ""))
+        self.report = self._log.read(readings, time.monotonic_ns(), problem)
+
+    def _tell(self, problem: str) -> None:
+        """Into the log, when it begins and when it ends."""
+        if problem != self._told:
+            self._told = problem
+            if problem:
+                logger.error("the NVIDIA driver: %s", problem)
+            else:
+                logger.info("the NVIDIA driver answers again")

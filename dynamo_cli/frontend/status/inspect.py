@@ -1,0 +1,103 @@
+"""What `/health` and `/dynamo/*` tell of the tree."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.watch.decisions import KEPT, DecisionLog
+from dynamo_cli.watch.schema import Snapshot
+from dynamo_cli.watch.timelines import TimelineLog
+
+DEFAULT_LIMIT = 100
+PAGE = 64
+DEFAULT_INTERVAL_S, MIN_INTERVAL_S, MAX_INTERVAL_S = 0.25, 0.25, 10.0
+
+_encode = msgspec.json.Encoder().encode
+
+
+def health(snapshot: Snapshot) -> dict[str, Any]:
+    """Whether requests can be answered, and why not, for each process."""
+    whole = all(process.phase == Phase.READY for process in snapshot.processes)
+    return {
+        "status": ("ok" if whole else "degraded") if snapshot.serving else "unavailable",
+        "reason": snapshot.reason,
+        "warnings": snapshot.warnings,
+        "asleep": [f"worker {worker.worker}" for worker in snapshot.workers if worker.asleep],
+        "processes": msgspec.to_builtins(snapshot.processes),
+    }
+
+
+async def decisions(log: DecisionLog, query: Mapping[str, str], now_ns: int) -> bytes:
+    """The last decisions as JSON, newest first.
+
+    Args:
+        query: limit, worker, request_id.
+
+    Raises:
+        InvalidRequest: another name, or a value that cannot be.
+    """
+    _known(query, "limit", "worker", "request_id")
+    chosen = log.views(
+        now_ns,
+        limit=int(_number(query, "limit", 1, KEPT, DEFAULT_LIMIT)),
+        worker=int(_number(query, "worker", -1, 1 << 16, 0)) if "worker" in query else None,
+        request_id=query.get("request_id"),
+    )
+    return b'{"decisions":%b,"dropped":%d}' % (await _pages(chosen), log.dropped)
+
+
+async def timelines(log: TimelineLog, query: Mapping[str, str], now_ns: int) -> bytes:
+    """When the last requests were where as JSON, newest first.
+
+    Args:
+        query: limit, request_id.
+
+    Raises:
+        InvalidRequest: another name, or a value that cannot be.
+    """
+    _known(query, "limit", "request_id")
+    limit = int(_number(query, "limit", 1, KEPT, DEFAULT_LIMIT))
+    chosen = log.views(now_ns, limit=limit, request_id=query.get("request_id"))
+    return b'{"timelines":%b}' % await _pages(chosen)
+
+
+async def _pages(views: Iterator[Any]) -> bytes:
+    """A list in JSON, made a little at a time: streams go on in between."""
+    parts = []
+    while page := list(islice(views, PAGE)):
+        parts.append(_encode(page)[1:-1])
+        await asyncio.sleep(0)
+    return b"[%b]" % b",".join(parts)
+
+
+def stream_interval_s(query: Mapping[str, str]) -> float:
+    """How often a watcher wants to hear. Raises `InvalidRequest`."""
+    _known(query, "interval")
+    return _number(query, "interval", MIN_INTERVAL_S, MAX_INTERVAL_S, DEFAULT_INTERVAL_S)
+
+
+def _known(query: Mapping[str, str], *names: str) -> None:
+    for name in query:
+        if name not in names:
+            raise InvalidRequest(
+                f"there is no query parameter {name!a} here; there is {', '.join(names)}."
+            )
+
+
+def _number(query: Mapping[str, str], name: str, low: float, high: float, default: float) -> float:
+    if (text := query.get(name)) is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise InvalidRequest(f"{name} is a number from {low:g} to {high:g}, not {text!a}.")
+    return value

@@ -1,0 +1,147 @@
+"""One load on one server, or on two of them in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dynamo_cli.errors import ServerFailed
+from dynamo_cli.lab.load import probe, workload
+from dynamo_cli.lab.load.client import Client, Target
+from dynamo_cli.lab.load.drive import Driver
+from dynamo_cli.lab.load.form import Api
+from dynamo_cli.lab.load.pace import Bounds, Pace
+from dynamo_cli.lab.load.workload import Shape, Talks, TracePrompts, Workload
+from dynamo_cli.lab.report import Slo, Summary
+from dynamo_cli.lab.table import Ratios, compare
+from dynamo_cli.lab.trace.trace import Trace
+
+LATE_S = 0.05
+"""From which on it is worth saying that requests were sent too late."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        scale: of all lengths in a trace.
+        model: empty takes the first that each server lists.
+        bounds: of all rounds together, for each server.
+        warmup: requests before them, which are not counted.
+    """
+
+    load: Shape | Trace
+    pace: Pace
+    bounds: Bounds
+    scale: float = 1.0
+    rounds: int = 1
+    warmup: int = 0
+    seed: str = "0"
+    model: str = ""
+    api: Api = Api.CHAT
+    timeout_s: float = 600.0
+
+
+class Bench:
+    """A measurement; what there is of it can be looked at while it runs, and afterwards.
+
+    Args:
+        servers: one or two, by name.
+        on_end: called after each request that ended.
+
+    Attributes:
+        drivers: by the same names.
+        notices: what was found beside the figures, for people.
+    """
+
+    def __init__(
+        self, plan: Plan, servers: dict[str, Target], on_end: Callable[[], None] = lambda: None
+    ) -> None:
+        self._plan = plan
+        self._clients = {
+            name: Client(server, timeout_s=plan.timeout_s) for name, server in servers.items()
+        }
+        self._on_end = on_end
+        self.drivers: dict[str, Driver] = {}
+        self.notices: list[str] = []
+
+    async def run(self) -> None:
+        """All of it.
+
+        Raises:
+            ServerFailed: a server does not answer as an OpenAI server does.
+        """
+        plan = self._plan
+        try:
+            for name, client in self._clients.items():
+                self.drivers[name] = await self._driver(name, client)
+            for driver in self.drivers.values():
+                await driver.warm(plan.warmup)
+            order = list(self.drivers.values())
+            for number in range(plan.rounds):
+                for driver in order:
+                    await driver.run(plan.bounds.part(number, plan.rounds))
+                order.reverse()  # whoever comes second gains or loses nothing by it
+        finally:
+            for client in self._clients.values():
+                client.close()
+
+    async def _driver(self, name: str, client: Client) -> Driver:
+        plan = self._plan
+        try:
+            known = await probe.get_to_know(client, plan.model, plan.api)
+        except ServerFailed as error:
+            raise ServerFailed(f"{name}: {error.message}") from error
+        self.notices += [f"{name}: {notice}" for notice in known.notices]
+        # Two names may mean one server, whose cache must not know the other's words.
+        load = self._workload(known.tokens_per_word, f"server {len(self.drivers)}")
+        return Driver(client, known.form, load, plan.pace, plan.seed, self._on_end)
+
+    def _workload(self, tokens_per_word: float, salt: str) -> Workload:
+        load, scale, seed = self._plan.load, self._plan.scale, self._plan.seed
+        if isinstance(load, Trace):
+            return TracePrompts(load, tokens_per_word, scale=scale, seed=f"{seed} {salt}")
+        people = workload.conversations(load, seed, tokens_per_word, salt)
+        return Talks(people, load.systems * load.conversations, seed)
+
+    # -- results ---------------------------------------------------------------------------
+
+    @property
+    def answered(self) -> int:
+        """Requests that ended so far, well or not."""
+        return sum(driver.answered for driver in self.drivers.values())
+
+    @property
+    def failed(self) -> int:
+        """Those that did not end well."""
+        return sum(driver.failed for driver in self.drivers.values())
+
+    def summaries(self, slo: Slo) -> dict[str, Summary]:
+        """Of each server."""
+        return {name: driver.summary(slo) for name, driver in self.drivers.items()}
+
+    def rounds(self, slo: Slo) -> dict[str, list[Summary]]:
+        """Of each server in each round."""
+        return {name: driver.summaries(slo) for name, driver in self.drivers.items()}
+
+    def ratios(self, slo: Slo) -> Ratios | None:
+        """Of the second server to the first within the rounds that both have finished."""
+        if len(self.drivers) != 2:
+            return None
+        first, second = self.rounds(slo).values()
+        both = min(len(first), len(second))
+        return compare(first[:both], second[:both]) if both else None
+
+    def remarks(self) -> list[str]:
+        """`notices`, and what the failures were and whether the load came in time."""
+        found = list(self.notices)
+        for name, driver in self.drivers.items():
+            for kind, message in driver.examples.items():
+                found.append(f"{name}: {kind}, for instance: {message}")
+            if driver.late_s > LATE_S:
+                found.append(
+                    f"{name}: requests were sent up to {1000 * driver.late_s:.0f} ms late: "
+                    "this machine could not keep up with the load that it makes"
+                )
+        return found

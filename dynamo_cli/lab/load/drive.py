@@ -1,0 +1,193 @@
+"""Puts load on one server and keeps what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from dynamo_cli.lab.load import pace
+from dynamo_cli.lab.load.client import Client, Heard
+from dynamo_cli.lab.load.form import Form
+from dynamo_cli.lab.load.pace import AsRecorded, Bounds, Closed, Pace, Poisson
+from dynamo_cli.lab.load.workload import Ask, Workload
+from dynamo_cli.lab.report import NO_SLO, Gaps, Outcome, Slo, Summary, summarize
+
+WARM_CLIENTS = 4
+REFUSED_PAUSE_S = 0.1
+"""Of a client whose request failed, before it tries the next."""
+
+
+@dataclass
+class Round:
+    """What was measured in one go.
+
+    Attributes:
+        bounds: of it.
+        began_s: on the clock of `time.perf_counter`.
+        sent: requests so far.
+        late_s: that requests were sent after their time, at most.
+    """
+
+    bounds: Bounds
+    began_s: float = field(default_factory=time.perf_counter)
+    sent: int = 0
+    late_s: float = 0.0
+    outcomes: list[Outcome] = field(default_factory=list)
+    gaps: Gaps = field(default_factory=Gaps)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.began_s
+
+    @property
+    def full(self) -> bool:
+        """Nothing is to be sent any more."""
+        requests, duration_s = self.bounds
+        return (requests is not None and self.sent >= requests) or (
+            duration_s is not None and self.elapsed_s >= duration_s
+        )
+
+    async def wait_until(self, due_s: float) -> None:
+        """Sleep until then, counted from the start."""
+        wait_s = due_s - self.elapsed_s
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        self.late_s = max(self.late_s, self.elapsed_s - due_s)
+
+
+class Driver:
+    """One server under load, in one round or several.
+
+    Args:
+        on_end: called after each request that ended.
+
+    Attributes:
+        rounds: also one that was broken off.
+        examples: kind of failure -> what one of them said.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        form: Form,
+        workload: Workload,
+        how: Pace,
+        seed: str,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client = client
+        self._form = form
+        self._workload = workload
+        self._pace = how
+        self._seed = seed
+        self._on_end = on_end
+        self._held: Ask | None = None
+        self.rounds: list[Round] = []
+        self.examples: dict[str, str] = {}
+
+    async def warm(self, requests: int) -> None:
+        """The first requests of the workload, which are not counted."""
+        round_ = Round(Bounds(requests))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(requests, WARM_CLIENTS)):
+                group.create_task(self._client_loop(round_))
+
+    async def run(self, bounds: Bounds) -> None:
+        """One round, until the answers to all that was sent are there."""
+        round_ = Round(bounds)
+        self.rounds.append(round_)
+        async with asyncio.TaskGroup() as group:
+            match self._pace:
+                case Closed(clients):
+                    for _ in range(clients):
+                        group.create_task(self._client_loop(round_))
+                case Poisson(per_s):
+                    await self._arrivals(round_, per_s, group)
+                case AsRecorded(speed):
+                    await self._recorded(round_, speed, group)
+
+    async def _client_loop(self, round_: Round) -> None:
+        while (ask := self._take(round_)) is not None:
+            if not await self._one(round_, ask):
+                await asyncio.sleep(REFUSED_PAUSE_S)
+
+    async def _arrivals(self, round_: Round, per_s: float, group: asyncio.TaskGroup) -> None:
+        for due_s in pace.poisson(per_s, f"{self._seed} round {len(self.rounds)}"):
+            if round_.bounds.duration_s is not None and due_s > round_.bounds.duration_s:
+                return
+            await round_.wait_until(due_s)
+            if (ask := self._take(round_)) is None:
+                return
+            group.create_task(self._one(round_, ask))
+
+    async def _recorded(self, round_: Round, speed: float, group: asyncio.TaskGroup) -> None:
+        first_s: float | None = None
+        while (ask := self._take(round_)) is not None:
+            first_s = ask.at_s if first_s is None else first_s
+            due_s = (ask.at_s - first_s) / speed
+            if round_.bounds.duration_s is not None and due_s > round_.bounds.duration_s:
+                self._held = ask  # the next round begins with it
+                return
+            await round_.wait_until(due_s)
+            group.create_task(self._one(round_, ask))
+
+    def _take(self, round_: Round) -> Ask | None:
+        if round_.full:
+            return None
+        ask, self._held = self._held or self._workload.next(), None
+        round_.sent += ask is not None
+        return ask
+
+    async def _one(self, round_: Round, ask: Ask) -> bool:
+        """Ask; whether all went well."""
+        heard = await self._client.stream(self._form.api, self._form.body(ask))
+        self._workload.answered(ask, None if heard.error else heard.text)
+        self._note(round_, heard)
+        self._on_end()
+        return not heard.error
+
+    def _note(self, round_: Round, heard: Heard) -> None:
+        round_.outcomes.append(heard.outcome(round_.began_s))
+        if heard.error:
+            self.examples.setdefault(heard.error, heard.message)
+            return
+        for gap_s in heard.gaps_s:
+            round_.gaps.add(gap_s)
+
+    # -- results ---------------------------------------------------------------------------
+
+    @property
+    def answered(self) -> int:
+        """Requests that ended, well or not."""
+        return sum(len(round_.outcomes) for round_ in self.rounds)
+
+    @property
+    def failed(self) -> int:
+        """Those that did not end well."""
+        return sum(bool(one.error) for round_ in self.rounds for one in round_.outcomes)
+
+    @property
+    def late_s(self) -> float:
+        """That requests were sent after their time, at most."""
+        return max((round_.late_s for round_ in self.rounds), default=0.0)
+
+    def summaries(self, slo: Slo = NO_SLO) -> list[Summary]:
+        """Of each round."""
+        return [summarize(round_.outcomes, round_.gaps, slo) for round_ in self.rounds]
+
+    def summary(self, slo: Slo = NO_SLO) -> Summary:
+        """Of all rounds as if each had begun when the one before it ended."""
+        outcomes: list[Outcome] = []
+        gaps, shift_s = Gaps(), 0.0
+        for round_ in self.rounds:
+            outcomes += [
+                msgspec.structs.replace(outcome, start_s=outcome.start_s + shift_s)
+                for outcome in round_.outcomes
+            ]
+            gaps.merge(round_.gaps)
+            shift_s = max((one.start_s + one.e2e_s for one in outcomes), default=shift_s)
+        return summarize(outcomes, gaps, slo)

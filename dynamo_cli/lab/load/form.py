@@ -1,0 +1,49 @@
+"""What a request looks like on the wire. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+from dynamo_cli.lab.load.workload import Ask
+
+
+class Api(StrEnum):
+    """Which of OpenAI's endpoints is used; the value is its path after ``/v1``."""
+
+    CHAT = "/chat/completions"
+    COMPLETIONS = "/completions"
+
+
+class Form(NamedTuple):
+    """How requests to one server are written.
+
+    Attributes:
+        exact: answers get the number of tokens that is wanted, by an extension of vLLM's that
+            most engines have; without it they may end earlier.
+    """
+
+    model: str
+    api: Api = Api.CHAT
+    exact: bool = True
+
+    def body(self, ask: Ask, *, stream: bool = True) -> bytes:
+        """Greedy, so that the same question has the same answer."""
+        body: dict[str, object] = {
+            "model": self.model,
+            "max_tokens": ask.output_tokens,
+            "temperature": 0,
+            "stream": stream,
+        }
+        if self.api is Api.CHAT:
+            body["messages"] = ask.messages
+        else:
+            body["prompt"] = "\n".join(message["content"] for message in ask.messages)
+        if stream:
+            body["stream_options"] = {"include_usage": True}
+        if self.exact:
+            body["ignore_eos"] = True
+            body["min_tokens"] = ask.output_tokens
+        return msgspec.json.encode(body)

@@ -1,0 +1,107 @@
+"""What a server is like: the name of its model, and how many tokens a word has for it."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple, NoReturn
+
+import msgspec
+
+from dynamo_cli.errors import ServerFailed
+from dynamo_cli.lab.load.answer import Usage
+from dynamo_cli.lab.load.client import Client, Failed
+from dynamo_cli.lab.load.form import Api, Form
+from dynamo_cli.lab.load.workload import Ask, words
+
+FEW_WORDS, MORE_WORDS = 20, 120
+USUAL_TOKENS_PER_WORD = 1.3
+BAD_REQUEST = ("HTTP 400", "HTTP 422")
+
+
+class Known(NamedTuple):
+    """A server.
+
+    Attributes:
+        notices: what it lacks, for people.
+    """
+
+    form: Form
+    tokens_per_word: float
+    notices: list[str]
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+class _Answer(msgspec.Struct):
+    usage: Usage | None = None
+
+
+async def get_to_know(client: Client, model: str, api: Api) -> Known:
+    """Ask a server for what requests to it depend on.
+
+    Args:
+        model: empty takes the first that the server lists.
+
+    Raises:
+        ServerFailed: it does not answer as an OpenAI server does.
+    """
+    notices: list[str] = []
+    form = Form(model or await _first_model(client), api)
+    try:
+        few = await _prompt_tokens(client, form, FEW_WORDS)
+    except Failed as error:
+        if error.kind not in BAD_REQUEST:
+            _fail(error)
+        form = form._replace(exact=False)
+        notices.append("it does not take ignore_eos: answers may be shorter than asked for")
+        few = await _checked_prompt_tokens(client, form, FEW_WORDS)
+    more = await _checked_prompt_tokens(client, form, MORE_WORDS)
+    tokens_per_word = (more - few) / (MORE_WORDS - FEW_WORDS)
+    if tokens_per_word <= 0:
+        tokens_per_word = USUAL_TOKENS_PER_WORD
+        notices.append(
+            f"it does not count prompt tokens: a word is taken for {USUAL_TOKENS_PER_WORD} tokens"
+        )
+    return Known(form, tokens_per_word, notices)
+
+
+async def _first_model(client: Client) -> str:
+    try:
+        content = await client.whole("GET", "/models")
+        models = msgspec.json.decode(content, type=_Models).data
+    except Failed as error:
+        _fail(error)
+    except msgspec.DecodeError as error:
+        raise ServerFailed("its /v1/models is not OpenAI's; name the model (--model).") from error
+    if not models:
+        raise ServerFailed("it lists no model; name one (--model).")
+    return models[0].id
+
+
+async def _checked_prompt_tokens(client: Client, form: Form, count: int) -> int:
+    try:
+        return await _prompt_tokens(client, form, count)
+    except Failed as error:
+        _fail(error)
+
+
+async def _prompt_tokens(client: Client, form: Form, count: int) -> int:
+    """Of a prompt of so many words; 0 when the server does not say. Raises `Failed`."""
+    text = words(random.Random(count), count)
+    ask = Ask([{"role": "user", "content": text}], output_tokens=1)
+    content = await client.whole("POST", form.api, form.body(ask, stream=False))
+    try:
+        usage = msgspec.json.decode(content, type=_Answer).usage
+    except msgspec.DecodeError as error:
+        raise Failed("malformed answer", str(error)) from error
+    return usage.prompt_tokens if usage else 0
+
+
+def _fail(error: Failed) -> NoReturn:
+    raise ServerFailed(f"{error.kind}: {error.message}") from error

@@ -1,0 +1,302 @@
+"""The replay: events in the order of their times, through a router and simulated workers. Pure.
+
+At one moment, steps end first, then KV blocks and requests come, then idle workers begin. Nothing
+takes time but the steps of engines and the transfer of blocks: a decision, a message and the
+reading of a prompt are immediate.
+"""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from xxhash import xxh3_64_intdigest
+
+from dynamo_cli.config import PlacementRule
+from dynamo_cli.engines.mock.profile import PS, Profile, Speed
+from dynamo_cli.engines.mock.request import SimRequest, StepResult
+from dynamo_cli.kv import hashes
+from dynamo_cli.lab.replay.prefill import PrefillSide
+from dynamo_cli.lab.replay.routers import Factory
+from dynamo_cli.lab.replay.worker import NS_PS, SimWorker
+from dynamo_cli.lab.report import Gaps, Outcome
+from dynamo_cli.lab.trace.trace import Trace, TraceRequest
+from dynamo_cli.messages.routing import FirstToken, RequestEnd, RouteQuery, RoutingDecision
+
+STEP_ENDS, MOVED, ARRIVES, BEGINS = range(4)
+"""What comes first when times are equal."""
+
+ALWAYS = PlacementRule()
+TOO_LONG, NO_WORKER = "too_long", "no_worker"
+Progress = Callable[[int], None]
+"""Told how many requests are over."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a replay.
+
+    Attributes:
+        outcomes: of each request, in the order of the trace.
+        busy_s: how long each worker computed.
+        requests: that each worker was given.
+        preemptions: requests that had to begin again, of all workers.
+        fallbacks: prompts that no prefill worker computed in time.
+    """
+
+    outcomes: list[Outcome]
+    gaps: Gaps
+    busy_s: list[float]
+    requests: list[int]
+    preemptions: int
+    fallbacks: int
+
+    @property
+    def skew(self) -> float:
+        """The busiest worker's time over that of the mean one; 1 is even."""
+        mean_s = statistics.fmean(self.busy_s)
+        return max(self.busy_s) / mean_s if mean_s else 1.0
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A request on its way."""
+
+    place: int
+    request: TraceRequest
+    arrival_ps: int
+    first_ps: int = 0
+    worker: int = -1
+    sim: SimRequest | None = None
+
+
+class Replay:
+    """One trace, at one speed, by one router; to be run once.
+
+    Args:
+        trace: what comes; its block size is the profile's.
+        factory: makes the router.
+        profile: of every worker.
+        workers: how many.
+        speed: of arrivals; 2 is twice as many per second.
+        seed: of the router's dice.
+        prefill_workers: that decode workers send prompts to, by `rule`.
+        leaps: quiet steps are made at once; the results are the same without.
+        progress: told after each request.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        factory: Factory,
+        profile: Profile,
+        workers: int,
+        *,
+        speed: float = 1.0,
+        seed: int = 0,
+        prefill_workers: int = 0,
+        rule: PlacementRule = ALWAYS,
+        leaps: bool = True,
+        progress: Progress = lambda done: None,
+    ) -> None:
+        self._trace = trace
+        self._speed = speed
+        self._progress = progress
+        self._workers = [SimWorker(index, profile, leaps=leaps) for index in range(workers)]
+        self._prefill = PrefillSide(rule, profile, prefill_workers, leaps=leaps)
+        self._all = [*self._workers, *self._prefill.workers]
+        self._speeds = Speed.of(profile)
+        self._router = factory([worker.engine for worker in self._workers], seed)
+        # time, kind, place of a worker in `_all` or of a moved request in the trace, turn
+        self._heap: list[tuple[int, int, int, int]] = []
+        self._turns = [0] * len(
+            self._all
+        )  # of a worker's entries in the heap only the last one holds
+        self._given = [0] * workers
+        self._fallbacks = 0
+        self._flights: dict[str, _Flight] = {}
+        self._outcomes: dict[int, Outcome] = {}
+
+    def run(self) -> Result:
+        """From the first arrival to the last token."""
+        for worker in self._workers:
+            self._router.ready(worker.ready())
+            self._router.events(worker.holds(), 0)
+        for worker in self._prefill.workers:
+            self._router.events(worker.holds(), 0, prefill=True)
+        arrivals = self._arrivals()
+        following = next(arrivals, None)
+        while self._heap or following is not None:
+            if following is None or (
+                self._heap and self._heap[0][:2] < (following.arrival_ps, ARRIVES)
+            ):
+                self._wake()
+            else:
+                self._arrive(following)
+                following = next(arrivals, None)
+        return self._result()
+
+    def _arrivals(self) -> Iterator[_Flight]:
+        for place, request in enumerate(self._trace.requests):
+            yield _Flight(place, request, round(request.arrival_ns * NS_PS / self._speed))
+
+    # -- requests --------------------------------------------------------------------------
+
+    def _arrive(self, flight: _Flight) -> None:
+        now_ps, request = flight.arrival_ps, flight.request
+        request_id = str(flight.place)
+        sim = SimRequest(
+            request_id,
+            request.input_tokens,
+            request.output_tokens,
+            list(request.hashes),
+            partial(_name_output, flight.place),
+            request.priority,
+        )
+        if not self._workers[0].engine.fits(sim):
+            self._over(flight, now_ps, TOO_LONG)
+            return
+        flight.sim = sim
+        self._flights[request_id] = flight
+        query = RouteQuery(
+            request_id,
+            request_id,
+            request.input_tokens,
+            hashes.pack(request.hashes),
+            request.session,
+            request.priority,
+        )
+        decision = self._router.query(query, now_ps // NS_PS)
+        if decision is not None:
+            self._place(decision, now_ps)
+
+    def _place(self, decision: RoutingDecision, now_ps: int) -> None:
+        flight = self._flights[decision.request_id]
+        assert flight.sim is not None
+        if decision.worker < 0:
+            self._over(self._flights.pop(decision.request_id), now_ps, NO_WORKER)
+            return
+        flight.worker, flight.sim.priority = decision.worker, decision.turn
+        self._given[decision.worker] += 1
+        engine = self._workers[decision.worker].engine
+        if self._prefill.workers and self._prefill.put(
+            flight.sim, engine.cached_tokens(flight.sim), decision, now_ps
+        ):
+            self._lease(now_ps)
+        else:
+            self._add(flight, now_ps)
+
+    def _add(self, flight: _Flight, now_ps: int) -> None:
+        """Let its worker run it."""
+        assert flight.sim is not None
+        if self._workers[flight.worker].add(flight.sim, now_ps):
+            self._schedule(flight.worker, now_ps)
+
+    def _lease(self, now_ps: int) -> None:
+        changed, failed = self._prefill.lease(now_ps)
+        for worker in changed:
+            self._schedule(len(self._workers) + worker.index, now_ps)
+        for request_id in failed:
+            self._fallbacks += 1
+            self._add(self._flights[request_id], now_ps)
+
+    def _moved(self, place: int, now_ps: int) -> None:
+        """A prompt's blocks are where they are wanted; its last token is computed there."""
+        flight = self._flights[str(place)]
+        assert flight.sim is not None
+        flight.sim.remote_tokens = flight.sim.prompt_tokens - 1
+        self._add(flight, now_ps)
+
+    def _over(self, flight: _Flight, now_ps: int, error: str = "") -> None:
+        request, arrival_ps = flight.request, flight.arrival_ps
+        self._outcomes[flight.place] = Outcome(
+            start_s=arrival_ps / PS,
+            ttft_s=(flight.first_ps - arrival_ps) / PS if not error else 0.0,
+            e2e_s=(now_ps - arrival_ps) / PS,
+            prompt_tokens=request.input_tokens,
+            cached_tokens=flight.sim.cached_tokens if flight.sim else None,
+            output_tokens=request.output_tokens,
+            error=error,
+        )
+        self._progress(len(self._outcomes))
+
+    # -- workers ---------------------------------------------------------------------------
+
+    def _schedule(self, place: int, now_ps: int) -> None:
+        """Wake a worker when its step ends, or, if that is now, once all that comes is there."""
+        until_ps = self._all[place].until_ps
+        kind = BEGINS if until_ps == now_ps else STEP_ENDS
+        self._turns[place] += 1
+        heapq.heappush(self._heap, (until_ps, kind, place, self._turns[place]))
+
+    def _wake(self) -> None:
+        now_ps, kind, place, turn = heapq.heappop(self._heap)
+        if kind == MOVED:
+            self._moved(place, now_ps)
+            return
+        if turn != self._turns[place]:
+            return
+        if kind == STEP_ENDS and place < len(self._workers):
+            self._end_step(self._workers[place], now_ps)
+        elif kind == STEP_ENDS:
+            self._end_prefill(self._all[place], now_ps)
+        if self._turns[place] == turn and self._all[place].begin(now_ps):
+            self._schedule(place, now_ps)
+
+    def _end_step(self, worker: SimWorker, now_ps: int) -> None:
+        """What the step did, in the order in which its process tells it."""
+        result, now_ns = worker.end(), now_ps // NS_PS
+        if result is not None:
+            if (message := worker.events()) is not None:
+                self._router.events(message, now_ns)
+            self._tell_tokens(result, now_ps)
+        if (stats := worker.stats(now_ps)) is not None:
+            self._router.stats(stats)
+        if result is not None and result.finished:
+            for decision in self._router.released(now_ns):
+                self._place(decision, now_ps)
+
+    def _end_prefill(self, worker: SimWorker, now_ps: int) -> None:
+        """Prompts that are computed go to their decode workers."""
+        result = worker.end()
+        if (message := worker.events()) is not None:
+            self._router.events(message, now_ps // NS_PS, prefill=True)
+        for sim in result.finished if result is not None else ():
+            tokens = self._prefill.ended(worker.index, sim.request_id)
+            if tokens is not None:
+                then_ps = now_ps + self._speeds.transfer_ps(tokens)
+                heapq.heappush(self._heap, (then_ps, MOVED, int(sim.request_id), 0))
+        self._lease(now_ps)
+
+    def _tell_tokens(self, result: StepResult, now_ps: int) -> None:
+        for sim in result.joined:
+            flight = self._flights[sim.request_id]
+            if sim.fresh:
+                flight.first_ps = now_ps
+                message = FirstToken(sim.request_id, sim.cached_tokens)
+                self._router.first_token(message, now_ps // NS_PS)
+        for sim in result.finished:
+            self._router.end(RequestEnd(sim.request_id))
+            self._over(self._flights.pop(sim.request_id), now_ps)
+
+    def _result(self) -> Result:
+        gaps = Gaps()
+        for worker in self._workers:
+            gaps.merge(worker.gaps)
+        return Result(
+            [outcome for _, outcome in sorted(self._outcomes.items())],
+            gaps,
+            [worker.busy_ps / PS for worker in self._workers],
+            self._given,
+            sum(worker.engine.totals.preemptions for worker in self._workers),
+            self._fallbacks,
+        )
+
+
+def _name_output(place: int, request: SimRequest, block: int) -> int:
+    """The hash of a block with output: nobody else says the same."""
+    parent = request.hashes[block - 1] if block else hashes.ROOT
+    return xxh3_64_intdigest(parent.to_bytes(8, "little"), place + 1)

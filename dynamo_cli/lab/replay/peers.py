@@ -1,0 +1,210 @@
+"""Routing rules of other systems, from what they publish, to compare with. Pure.
+
+What is served has two more: ``kv:blocks`` is NVIDIA Dynamo 1.x, ``kv:ancestor`` the first Dynamo.
+Here every rule sees the ledger's load, which counts from the moment of a decision, and what the
+events say of the caches: as good as, or better than, what the systems themselves have.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from dynamo_cli.config import BLOCKS, KV_POLICY, RouterConfig
+from dynamo_cli.engines.mock.blocks import Blocks
+from dynamo_cli.engines.mock.state import SimEngine
+from dynamo_cli.kv import hashes
+from dynamo_cli.lab.replay.routers import PROCESSOR, Factory, Live
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.routing import (
+    Candidate,
+    FirstToken,
+    KvEvents,
+    RequestEnd,
+    RouteQuery,
+    RoutingDecision,
+)
+from dynamo_cli.messages.telemetry import WorkerStats
+from dynamo_cli.router.ledger import SECOND_NS, Entry, Ledger
+from dynamo_cli.router.pace import pairs
+from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad
+from dynamo_cli.router.policies.timed import time_cost
+from dynamo_cli.router.state import RouterState
+
+
+def choose_lowest(loads: Sequence[WorkerLoad], costs: Sequence[float]) -> Choice:
+    """The lowest cost; among equals the least recently used."""
+    order = sorted(range(len(loads)), key=lambda at: (costs[at], loads[at].last_used))
+    candidates = [
+        Candidate(load.worker, cost, load.overlap_blocks, {})
+        for load, cost in zip(loads, costs, strict=True)
+    ]
+    return Choice(loads[order[0]].worker, candidates)
+
+
+def data_parallel(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
+    """``4 * waiting + running``: vLLM's balance between its data-parallel engines.
+
+    ``DPLBAsyncMPClient.get_core_engine_for_request`` in vllm/v1/engine/core_client.py (0.10). Its
+    counts are up to 100 ms old but for what the client itself has sent; these are not.
+    """
+    running = (load.active_requests - load.waiting_requests for load in loads)
+    waiting = (load.waiting_requests for load in loads)
+    return choose_lowest(loads, [4.0 * w + r for w, r in zip(waiting, running, strict=True)])
+
+
+def first_token_only(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
+    """The earliest first token for the one who asks: Mooncake's conductor.
+
+    Algorithm 1 of Qin et al., "Mooncake: Trading More Storage for Less Computation" (FAST'25),
+    without its moving of caches between workers. The times are measured as for ``kv:time``, of
+    which this is a part.
+    """
+    terms = time_cost(request, loads, 1.0)
+    return choose_lowest(loads, [each["wait_ms"] + each["prefill_ms"] for each in terms])
+
+
+@dataclass(slots=True)
+class CacheAware:
+    """SGLang's ``cache_aware``, which vllm-router has too.
+
+    sgl-router/src/policies/cache_aware.rs with its defaults: when the busiest worker has more than
+    `IMBALANCE` requests more than the idlest and more than `RATIO` times as many, the fewest
+    requests win. Otherwise the worker that was sent the longest part of this prompt, if that is
+    more than `THRESHOLD` of it, and else the one with the smallest tree: that was sent the least
+    of different text. It knows what it sent where, not what is cached; here in blocks, not letters.
+
+    Attributes:
+        sent: worker -> blocks of all prompts that it was given.
+    """
+
+    IMBALANCE: ClassVar = 64
+    RATIO: ClassVar = 1.5
+    THRESHOLD: ClassVar = 0.3
+
+    sent: dict[int, set[int]] = field(default_factory=dict)
+
+    def __call__(self, request: Request, loads: Sequence[WorkerLoad]) -> Choice:
+        choice = self._choose(request, loads)
+        self.sent.setdefault(choice.worker, set()).update(request.blocks)
+        return choice
+
+    def _choose(self, request: Request, loads: Sequence[WorkerLoad]) -> Choice:
+        active = [load.active_requests for load in loads]
+        if max(active) - min(active) > self.IMBALANCE and max(active) > self.RATIO * min(active):
+            return choose_lowest(loads, active)
+        matches = [self._match(request.blocks, load.worker) for load in loads]
+        if max(matches) * request.block_size > self.THRESHOLD * request.prompt_tokens:
+            return choose_lowest(loads, [-match for match in matches])
+        return choose_lowest(loads, [len(self.sent.get(load.worker, ())) for load in loads])
+
+    def _match(self, prompt: Sequence[int], worker: int) -> int:
+        """Leading blocks of the prompt that the worker was sent before."""
+        sent = self.sent.get(worker, set())
+        return next((depth for depth, block in enumerate(prompt) if block not in sent), len(prompt))
+
+
+class Pooled:
+    """A bound: as if all workers had one cache together, and the router knew it.
+
+    Whatever any of them has computed, each of them finds, so that only the load decides: the
+    earliest begin, and the fewest streams beside. No router finds more, but by evicting better.
+    Where memory is short its times mean little: the engines take it from each other.
+    """
+
+    def __init__(self, engines: Sequence[SimEngine]) -> None:
+        self._cache = Blocks(sum(engine.blocks.usable for engine in engines) + 1)
+        for engine in engines:
+            engine.blocks = self._cache
+        self._ledger = Ledger()
+        self._used = itertools.count(1)
+
+    def ready(self, message: EngineReady) -> None:
+        self._ledger.worker_up(message.worker, num_blocks=0, max_active=0)
+        self._block_size = message.block_size
+
+    def query(self, message: RouteQuery, now_ns: int) -> RoutingDecision:
+        prices, books = self._ledger.pace.prices, self._ledger.books
+
+        def cost(worker: int) -> tuple[float, int]:
+            book = books[worker]
+            company_s = prices.company_s * book.active_requests
+            return book.wait_s(0, prices, now_ns) + company_s, book.last_used
+
+        worker = min(books, key=cost)
+        books[worker].last_used = next(self._used)
+        self._reserve(message, worker, now_ns)
+        return decided(message, worker, self._block_size, now_ns)
+
+    def _reserve(self, message: RouteQuery, worker: int, now_ns: int) -> None:
+        size, tokens = self._block_size, message.prompt_tokens
+        cached = size * len(self._cache.find(hashes.unpack(message.hashes), (tokens - 1) // size))
+        entry = Entry(
+            processor=PROCESSOR,
+            worker=worker,
+            prefill_blocks=0,
+            decode_blocks=0,
+            full_blocks=0,
+            prompt_tokens=tokens,
+            predicted_tokens=cached,
+            placed_ns=now_ns,
+            alive_ns=now_ns,
+            prefill_tokens=tokens - cached,
+            prefill_pairs=pairs(tokens - cached, cached),
+        )
+        self._ledger.reserve(message.request_id, entry)
+
+    def released(self, now_ns: int) -> list[RoutingDecision]:
+        return []
+
+    def events(self, message: KvEvents, now_ns: int, *, prefill: bool = False) -> None: ...
+
+    def stats(self, message: WorkerStats) -> None:
+        self._ledger.report(message)
+
+    def first_token(self, message: FirstToken, now_ns: int) -> None:
+        entry = self._ledger.first_token(message.request_id, now_ns)
+        if entry is not None:
+            took_s = entry.prefill_ns / SECOND_NS
+            self._ledger.pace.prefilled(entry.prompt_tokens, message.cached_tokens, took_s)
+
+    def end(self, message: RequestEnd) -> None:
+        self._ledger.end(message.request_id)
+
+
+def decided(message: RouteQuery, worker: int, block_size: int, now_ns: int) -> RoutingDecision:
+    """A decision without reasons."""
+    return RoutingDecision(
+        request_id=message.request_id,
+        api_id=message.api_id,
+        worker=worker,
+        policy="",
+        reason="",
+        prompt_tokens=message.prompt_tokens,
+        required_blocks=0,
+        overlap_blocks=0,
+        block_size=block_size,
+        candidates=[],
+        margin=0.0,
+        waited_us=0.0,
+        decision_us=0.0,
+        decided_ns=now_ns,
+        turn=message.priority,
+    )
+
+
+def _peer(policy: Callable[[], Policy]) -> Factory:
+    """A router that decides by this rule, and knows what ours does; engines serve in order."""
+    config = RouterConfig(KV_POLICY, kv_cost=BLOCKS)
+    return lambda engines, seed: Live(RouterState(config, policy()))
+
+
+PEERS: dict[str, Factory] = {
+    "vllm-dp": _peer(lambda: data_parallel),
+    "sglang": _peer(CacheAware),
+    "mooncake": _peer(lambda: first_token_only),
+    "pooled": lambda engines, seed: Pooled(engines),
+}
+"""By the name that ``--policy`` takes, beside what is served (`routers.SERVED`)."""

@@ -1,0 +1,99 @@
+"""A replay of several policies at several loads, and its summaries. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from dynamo_cli.config import PlacementRule
+from dynamo_cli.engines.mock.profile import Profile
+from dynamo_cli.errors import UsageError
+from dynamo_cli.lab.replay.loop import ALWAYS, Replay, Result
+from dynamo_cli.lab.replay.peers import PEERS
+from dynamo_cli.lab.replay.routers import SERVED, Factory
+from dynamo_cli.lab.report import Slo, Summary, summarize
+from dynamo_cli.lab.trace.trace import Trace, infinite_hit_ratio
+
+LIMIT, SKEW, PREEMPTIONS = "hit rate without bound, %", "load skew", "preemptions"
+TO_PREFILL_LATE = "prefilled locally after all"
+
+Progress = Callable[[str, float, int], None]
+"""Told of the policy, the speed and how many of its requests are over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is tried.
+
+    Attributes:
+        policies: by their names in `routers.SERVED` and `peers.PEERS`.
+        speeds: of the trace; each is a load.
+        prefill_workers: beside the workers; prompts go there by `rule`.
+    """
+
+    trace: Trace
+    profile: Profile
+    policies: tuple[str, ...]
+    speeds: tuple[float, ...] = (1.0,)
+    workers: int = 8
+    prefill_workers: int = 0
+    rule: PlacementRule = ALWAYS
+    seed: int = 0
+
+
+def sized(profile: Profile, block_size: int, num_blocks: int | None) -> Profile:
+    """The profile with blocks of this size, and so many of them or as many as fit."""
+    count = num_blocks or profile.num_blocks * profile.block_size // block_size
+    if count < 2:
+        raise UsageError(f"--kv-blocks is at least 2, not {count}.")
+    return msgspec.structs.replace(profile, block_size=block_size, num_blocks=count)
+
+
+def factory(name: str) -> Factory:
+    """The router of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    known = {**SERVED, **PEERS}
+    if name not in known:
+        raise UsageError(f"no policy {name!r}; there are {', '.join(known)}.")
+    return known[name]
+
+
+def run(plan: Plan, progress: Progress) -> list[dict[str, Result]]:
+    """For each load, what came of each policy."""
+    return [
+        {name: _one(plan, name, speed, progress) for name in plan.policies} for speed in plan.speeds
+    ]
+
+
+def _one(plan: Plan, name: str, speed: float, progress: Progress) -> Result:
+    return Replay(
+        plan.trace,
+        factory(name),
+        plan.profile,
+        plan.workers,
+        speed=speed,
+        seed=plan.seed,
+        prefill_workers=plan.prefill_workers,
+        rule=plan.rule,
+        progress=lambda done: progress(name, speed, done),
+    ).run()
+
+
+def summaries(
+    plan: Plan, results: Sequence[dict[str, Result]], slo: Slo
+) -> list[dict[str, Summary]]:
+    """The figures of each load."""
+    limit = 100 * infinite_hit_ratio(plan.trace)
+
+    def summary(result: Result) -> Summary:
+        more = {LIMIT: limit, SKEW: result.skew, PREEMPTIONS: result.preemptions}
+        if plan.prefill_workers:
+            more[TO_PREFILL_LATE] = result.fallbacks
+        return summarize(result.outcomes, result.gaps, slo, more=more)
+
+    return [{name: summary(result) for name, result in load.items()} for load in results]

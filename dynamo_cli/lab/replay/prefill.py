@@ -1,0 +1,99 @@
+"""The prefill side of the replay: the queue that serves, and simulated prefill workers. Pure."""
+
+from __future__ import annotations
+
+from dynamo_cli.config import PlacementRule
+from dynamo_cli.engines.mock.profile import Profile
+from dynamo_cli.engines.mock.request import SimRequest
+from dynamo_cli.lab.replay.worker import NS_PS, SimWorker
+from dynamo_cli.messages.routing import RoutingDecision
+from dynamo_cli.prefill_queue.jobs import Failed, Job, Limits
+from dynamo_cli.prefill_queue.state import PrefillQueue
+from dynamo_cli.worker.away import DEADLINE_NS
+from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD, decide
+
+
+class PrefillSide:
+    """Where prompts go that are prefilled elsewhere.
+
+    Args:
+        rule: when a prompt goes there.
+        profile: of every prefill worker.
+        count: of prefill workers.
+
+    Attributes:
+        workers: the prefill workers.
+    """
+
+    def __init__(
+        self, rule: PlacementRule, profile: Profile, count: int, *, leaps: bool = True
+    ) -> None:
+        self.workers = [SimWorker(index, profile, leaps=leaps) for index in range(count)]
+        self._rule = rule
+        self._profile = profile
+        self._queue: PrefillQueue[SimRequest] = PrefillQueue(Limits())
+        self._running: list[dict[str, int]] = [{} for _ in range(count)]  # job -> its tokens
+
+    def put(
+        self, sim: SimRequest, cached_tokens: int, decision: RoutingDecision, now_ps: int
+    ) -> bool:
+        """Send a prompt away, of which the decode worker has so much; False: it computes it."""
+        depth, count = self._queue.depth_jobs, len(self.workers)
+        where = decide(self._rule, sim.prompt_tokens, cached_tokens, depth, count)
+        if not where.remote:
+            return False
+        now_ns = now_ps // NS_PS
+        copy = SimRequest(
+            sim.request_id, sim.prompt_tokens, 1, list(sim.hashes), sim.name_block, sim.priority
+        )
+        job = Job(
+            job_id=sim.request_id,
+            worker=decision.worker,
+            prompt_tokens=sim.prompt_tokens - cached_tokens,
+            priority=sim.priority,
+            deadline_ns=now_ns + DEADLINE_NS,
+            put_ns=now_ns,
+            payload=copy,
+            holder=decision.prefill_worker,
+        )
+        return self._queue.put(job) is None
+
+    def lease(self, now_ps: int) -> tuple[list[SimWorker], list[str]]:
+        """Let prefill workers pull what they have room for.
+
+        Returns:
+            workers that end their step at another time now, and requests whose time is up.
+        """
+        failed = [
+            outcome.job_id
+            for outcome in self._queue.expire(now_ps // NS_PS)
+            if isinstance(outcome, Failed)
+        ]
+        for running, worker in zip(self._running, self.workers, strict=True):
+            for job_id in failed:
+                if running.pop(job_id, None) is not None:
+                    worker.abort(job_id)
+        changed = []
+        for holder in sorted(range(len(self.workers)), key=lambda one: len(self._running[one])):
+            changed += self._pull(holder, now_ps)
+        return changed, failed
+
+    def _pull(self, holder: int, now_ps: int) -> list[SimWorker]:
+        """What `worker.prefill` asks for: a few batches ahead."""
+        running, worker = self._running[holder], self.workers[holder]
+        room = self._profile.max_num_seqs - len(running)
+        tokens = BATCHES_AHEAD * self._profile.max_num_batched_tokens - sum(running.values())
+        changed = False
+        jobs = self._queue.lease(holder, max(room, 0), max(tokens, 0), now_ps // NS_PS)
+        for job in jobs:
+            running[job.job_id] = job.prompt_tokens
+            changed |= worker.add(job.payload, now_ps)
+        self._queue.renew(holder, list(running), now_ps // NS_PS)
+        return [worker] if changed else []
+
+    def ended(self, holder: int, request_id: str) -> int | None:
+        """A prefill is over: tokens to move; None when nobody wants them any more."""
+        tokens = self._running[holder].pop(request_id, None)
+        if tokens is not None:
+            self._queue.acknowledge(request_id, holder)
+        return tokens

@@ -1,0 +1,70 @@
+"""One line that says which mode to use. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from dynamo_cli.lab.report import Summary
+
+PLAINEST = ("least-loaded", "round-robin", "random")
+"""What to compare with: the first of these that was tried."""
+
+WORTH_IT = 0.05
+"""Smaller differences of time are not worth another mode."""
+
+Loads = Sequence[Mapping[str, Summary]]
+"""For each load, what came of each policy."""
+
+
+def verdict(loads: Loads, served: Sequence[str]) -> str:
+    """Which of the policies that can be served is best over all loads, and by how much."""
+    tried = [name for name in loads[0] if name in served]
+    if len(tried) < 2:
+        return "One policy that can be served has nothing to be compared with: name two."
+    plain = next((name for name in PLAINEST if name in tried), tried[0])
+    scores = {name: _ratio(loads, name, plain) for name in tried}
+    best = min(tried, key=lambda name: (scores[name], name != plain))
+    worst = max(tried, key=scores.__getitem__)
+    if scores[best] > 1 - WORTH_IT:
+        return _no_matter(plain, worst, scores[worst])
+    return (
+        f"Use {_option(best)}: mean TTFT {_part(loads, best, plain, 'mean'):.2f} and p99 TTFT "
+        f"{_part(loads, best, plain, 'p99'):.2f} times those of {plain}, hit rate "
+        f"{_hits(loads, best):.1f} % instead of {_hits(loads, plain):.1f} %."
+    )
+
+
+def _no_matter(plain: str, worst: str, score: float) -> str:
+    if score < 1 + WORTH_IT:
+        return f"It does not matter: all are within {WORTH_IT:.0%} of {plain}."
+    return (
+        f"Use {_option(plain)}: none is more than {WORTH_IT:.0%} faster, and {worst} takes "
+        f"{score:.2f} times as long to the first token."
+    )
+
+
+def _option(name: str) -> str:
+    policy, _, cost = name.partition(":")
+    return f"--router {policy}" + (f" --kv-cost {cost}" if cost else "")
+
+
+def _ratio(loads: Loads, name: str, plain: str) -> float:
+    """Of times to the first token, mean and p99 alike."""
+    parts = [_part(loads, name, plain, which) for which in ("mean", "p99")]
+    return math.sqrt(parts[0] * parts[1])
+
+
+def _part(loads: Loads, name: str, plain: str, which: str) -> float:
+    """Geometric mean over the loads."""
+    logs = []
+    for load in loads:
+        one, other = load[name].ttft_ms, load[plain].ttft_ms
+        if one is not None and other is not None:
+            logs.append(math.log(getattr(one, which) / getattr(other, which)))
+    return math.exp(sum(logs) / len(logs)) if logs else 1.0
+
+
+def _hits(loads: Loads, name: str) -> float:
+    """Mean hit rate over the loads, per cent."""
+    return 100 * sum(load[name].hit_ratio or 0.0 for load in loads) / len(loads)

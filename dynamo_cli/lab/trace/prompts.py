@@ -1,0 +1,114 @@
+"""Prompts as text, for the replay: a JSON object per line, hashed as the server would."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from dynamo_cli.errors import UsageError
+from dynamo_cli.kv import hashes
+from dynamo_cli.lab.trace.formats import OutputTokens, Row, Timestamp, strictly
+
+S_NS = 1_000_000_000
+Encode = Callable[[str], Sequence[int]]
+"""Text to token ids."""
+
+
+TokenId = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
+
+
+class Message(msgspec.Struct):
+    """Of a conversation."""
+
+    role: str
+    content: str
+
+
+class PromptLine(msgspec.Struct):
+    """A line: a prompt, or messages.
+
+    Attributes:
+        timestamp: lines without one come at random times.
+        max_tokens: length of the answer.
+    """
+
+    prompt: str | list[TokenId] = ""
+    messages: list[Message] = []
+    timestamp: Timestamp | None = None
+    max_tokens: OutputTokens | None = None
+    session: str = ""
+
+    def text(self) -> str | list[int]:
+        """The messages without the model's template: what is shared is shared alike."""
+        if not self.messages:
+            return self.prompt
+        return "".join(f"{one.role}\n{one.content}\n" for one in self.messages)
+
+
+_decode = msgspec.json.Decoder(PromptLine).decode
+
+
+def tokenizer(name: str, folder: str) -> Encode:
+    """The tokenizer of a model.
+
+    Args:
+        name: what the user calls it.
+        folder: of the model, or the name that the hub knows it by.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        from tokenizers import Tokenizer  # noqa: PLC0415 - comes with an engine
+    except ImportError as error:
+        raise UsageError("prompts need the package tokenizers: pip install tokenizers.") from error
+    file = Path(folder) / "tokenizer.json"
+    try:
+        found = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(name)
+    # The library raises bare Exceptions of its own making for whatever is wrong with a file.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"no tokenizer for {name!r}: {reason}.") from error
+    return lambda text: list(found.encode(text).ids)
+
+
+class Prompts:
+    """Reads lines with prompts.
+
+    Args:
+        block_size: tokens per hash.
+        output_tokens: of answers whose length is not given.
+        rate_per_s: of requests whose time is not given.
+        seed: of their times.
+    """
+
+    def __init__(
+        self, encode: Encode, *, block_size: int, output_tokens: int, rate_per_s: float, seed: int
+    ) -> None:
+        self._encode, self._block_size, self._output_tokens = encode, block_size, output_tokens
+        self._rate_per_s, self._dice, self._later_ns = rate_per_s, random.Random(seed), 0
+
+    def __call__(self, line: bytes) -> Row:
+        """The request of a line.
+
+        Raises:
+            ValueError: there is none in it.
+        """
+        told = strictly(_decode, line)
+        text = told.text()
+        tokens = self._encode(text) if isinstance(text, str) else text
+        if not tokens:
+            raise ValueError("there is neither prompt nor messages")
+        self._later_ns += round(self._dice.expovariate(self._rate_per_s) * S_NS)
+        return Row(
+            told.timestamp,
+            len(tokens),
+            told.max_tokens or self._output_tokens,
+            tuple(hashes.chain(hashes.pack_tokens(tokens), self._block_size)),
+            told.session,
+            random_ns=self._later_ns,
+        )

@@ -1,0 +1,244 @@
+"""From a file to a trace: its format, the size of its blocks and the unit of its times.
+
+Nothing is guessed that could be wrong. A format that names itself by its fields is believed;
+lengths and hashes alone must be Mooncake's, in milliseconds and blocks of 512 tokens, or the user
+says which they are.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import msgspec
+
+from dynamo_cli.errors import UsageError
+from dynamo_cli.lab.trace import formats, lines
+from dynamo_cli.lab.trace.block_sizes import Fit, bounds, far_off, said
+from dynamo_cli.lab.trace.formats import Format, Parser, Row, TimeUnit
+from dynamo_cli.lab.trace.trace import MAX_BLOCKS, Trace, TraceRequest
+
+MAX_REQUESTS = 2_000_000
+YEAR_NS = 366 * 24 * 3600 * 10**9
+MAX_SPAN_NS = YEAR_NS
+"""A trace that takes longer has its times in another unit."""
+BLOCK_SIZES = {Format.MOONCAKE: 512, Format.QWEN: 16}
+SECONDS = (Format.QWEN, Format.AZURE, Format.BURSTGPT)
+ASSUMED_MS = (Format.MOONCAKE, Format.PROMPTS)
+"""Whose fields do not tell them from what others write with other units."""
+CSV = (Format.AZURE, Format.BURSTGPT)
+NAMES = {
+    TimeUnit.S: "seconds",
+    TimeUnit.MS: "milliseconds",
+    TimeUnit.US: "microseconds",
+    TimeUnit.NS: "nanoseconds",
+}
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the user says of a trace.
+
+    Attributes:
+        block_size: tokens per hash, where the trace does not tell it.
+        time_unit: of its timestamps; None is that of its format.
+    """
+
+    form: Format = Format.AUTO
+    block_size: int | None = None
+    time_unit: TimeUnit | None = None
+
+
+TOLD_NOTHING = Told()
+
+
+def read(
+    path: Path,
+    told: Told = TOLD_NOTHING,
+    *,
+    engine_block_size: int = BLOCK_SIZES[Format.QWEN],
+    prompts: Callable[[], Parser] | None = None,
+) -> Trace:
+    """A trace of any format.
+
+    Args:
+        path: ``-`` is standard input.
+        engine_block_size: of traces that say nothing of blocks.
+        prompts: makes what reads lines with prompts; None where these are of no use.
+
+    Raises:
+        UsageError: it cannot be read, a line makes no sense, or it is not certain what is meant.
+    """
+    where = lines.called(path)
+    numbered = lines.lines(path)
+    first = next(numbered, None)
+    if first is None:
+        raise UsageError(f"the trace {where} has no requests.")
+    form = _checked(where, first[0], lambda: _form(told, first[1]))
+    parse = _checked(where, first[0], lambda: _parser(form, first[1], prompts))
+    rows = _Rows(where, form, assumed=told.form is Format.AUTO and form in ASSUMED_MS)
+    for number, line in numbered if form in CSV else itertools.chain((first,), numbered):
+        rows.take(number, _checked(where, number, lambda: parse(line)))  # noqa: B023 - called now
+    if not rows.rows:
+        raise UsageError(f"the trace {where} has no requests.")
+    size = rows.block_size(told.block_size, engine_block_size)
+    return rows.trace(lines.name_of(path), size, rows.time_unit(told.time_unit, size))
+
+
+def _form(told: Told, first: bytes) -> Format:
+    return formats.told_by(first) if told.form is Format.AUTO else told.form
+
+
+def _parser(form: Format, first: bytes, prompts: Callable[[], Parser] | None) -> Parser:
+    if form is not Format.PROMPTS:
+        return formats.parser(form, first)
+    if prompts is None:
+        raise ValueError("it has prompts, and only replay can read those")
+    return prompts()
+
+
+def _checked(where: str, number: int, step: Callable[[], Result]) -> Result:
+    """What the step gives; what is wrong with a line becomes an error that says which."""
+    try:
+        return step()
+    except ValueError as error:
+        raise UsageError(f"{where}, line {number}: {error}.") from error
+
+
+class _Rows:
+    """The requests of a trace as its lines tell them, and what they say together.
+
+    Args:
+        assumed: nothing said that this is the format.
+    """
+
+    def __init__(self, where: str, form: Format, *, assumed: bool) -> None:
+        self.rows: list[Row] = []
+        self._where, self._form, self._assumed = where, form, assumed
+        self._fit = Fit()
+        self._blocks = 0
+        self._left_out = 0
+        self._fraction_at = 0
+
+    def take(self, number: int, row: Row | None) -> None:
+        """One more line, of this number.
+
+        Raises:
+            UsageError: it contradicts the others, or the trace is too long.
+        """
+        if row is None:
+            self._left_out += 1
+            return
+        self.rows.append(row)
+        self._blocks += len(row.hashes)
+        if len(self.rows) > MAX_REQUESTS or self._blocks > MAX_BLOCKS:
+            raise UsageError(
+                f"{self._where}, line {number}: more than {MAX_REQUESTS:,} requests or "
+                f"{MAX_BLOCKS:,} blocks are too many; give a part, as head -n cuts it."
+            )
+        if self._form is Format.MOONCAKE and not row.block_size:
+            self._fit.add(number, row.input_tokens, len(row.hashes))
+        if row.timestamp is not None and row.timestamp % 1 and not self._fraction_at:
+            self._fraction_at = number
+        self._check_size(number, row)
+
+    def _check_size(self, number: int, row: Row) -> None:
+        """What a line or a format says of the size of blocks must be so."""
+        first = self.rows[0].block_size
+        if row.block_size != first:
+            self._fail(f"all lines must have the same block_size; the first has {first}", number)
+        if self._form is Format.RECORD and not first:
+            self._fail("a record has block_size in each line", number)
+        size = row.block_size or (BLOCK_SIZES[Format.QWEN] if self._form is Format.QWEN else 0)
+        tokens, blocks = row.input_tokens, len(row.hashes)
+        if size and far_off(tokens, blocks, size):
+            self._fail(
+                f"{blocks} hash_ids for {tokens} tokens do not fit blocks of {size} tokens; "
+                f"{said(*bounds(tokens, blocks))} would fit",
+                number,
+            )
+
+    def _fail(self, reason: str, number: int = 0) -> NoReturn:
+        raise UsageError(f"{self._where}{f', line {number}' if number else ''}: {reason}.")
+
+    def block_size(self, named: int | None, engine: int) -> int:
+        """Tokens per hash.
+
+        Args:
+            named: by the user, of the trace or, where that is larger, of the engines.
+            engine: where nothing tells.
+        """
+        if size := self.rows[0].block_size:
+            return size
+        if self._form is not Format.MOONCAKE:
+            return BLOCK_SIZES.get(self._form, named or engine)
+        fit, usual = self._fit, BLOCK_SIZES[Format.MOONCAKE]
+        if fit.broken_at:
+            self._fail(
+                f"its hash_ids fit no blocks that fit the lines before: {fit}", fit.broken_at
+            )
+        if named and fit.allows(named):
+            return named
+        if fit.allows(usual):
+            return usual
+        if fit.only is None or not (self._assumed or named):
+            self._fail(f"its hash_ids fit {fit}, not {named or usual}: say --block-size N")
+        return fit.only
+
+    def time_unit(self, named: TimeUnit | None, block_size: int) -> TimeUnit:
+        """Of the timestamps."""
+        if named is not None and self._form is Format.AZURE:
+            self._fail("a trace of azure has dates, and no --time-unit")
+        if named is not None:
+            return named
+        if self._assumed and block_size != BLOCK_SIZES.get(self._form, block_size):
+            self._fail(
+                f"its blocks of {block_size} tokens are not Mooncake's, so its timestamps need "
+                f"not be milliseconds: say --format qwen (seconds), or --time-unit s or ms"
+            )
+        if self._assumed and self._fraction_at:
+            self._fail(
+                "the timestamp is no whole number, as milliseconds would be: "
+                "say --time-unit s or ms",
+                self._fraction_at,
+            )
+        return TimeUnit.S if self._form in SECONDS else TimeUnit.MS
+
+    def trace(self, name: str, block_size: int, unit: TimeUnit) -> Trace:
+        """All of them in the order of their times, which begin at 0."""
+        times = [row.timestamp for row in self.rows if row.timestamp is not None]
+        start, end = min(times, default=0.0), max(times, default=0.0)
+        if (end - start) * unit.ns > MAX_SPAN_NS:
+            self._fail(
+                f"it takes {(end - start) * unit.ns / YEAR_NS:.3g} years if its timestamps are "
+                f"{NAMES[unit]}; say what they are: --time-unit s, ms, us or ns"
+            )
+        requests = [_request(row, start, unit, block_size) for row in self.rows]
+        requests.sort(key=lambda request: request.arrival_ns)
+        trace = Trace(name, block_size, tuple(requests))
+        return msgspec.structs.replace(trace, note=self._note(trace))
+
+    def _note(self, trace: Trace) -> str:
+        note = (
+            f"read as {self._form}: {len(trace.requests)} requests in "
+            f"{trace.duration_ns / 1e9:,.1f} s, blocks of {trace.block_size} tokens"
+        )
+        if self._left_out:
+            note += f"; {self._left_out} without prompt or answer are left out"
+        return note
+
+
+def _request(row: Row, start: float, unit: TimeUnit, block_size: int) -> TraceRequest:
+    since = None if row.timestamp is None else round((row.timestamp - start) * unit.ns)
+    return TraceRequest(
+        arrival_ns=row.random_ns if since is None else since,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        hashes=row.hashes[: row.input_tokens // block_size],
+        session=row.session,
+        priority=row.priority,
+    )

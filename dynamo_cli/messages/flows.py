@@ -1,0 +1,130 @@
+"""Which messages travel on each link of the picture: one union for each receiver or sender."""
+
+from __future__ import annotations
+
+from dynamo_cli.messages.admin import Operate, Operated
+from dynamo_cli.messages.lifecycle import (
+    AdaptersChanged,
+    Drain,
+    Drained,
+    Exited,
+    Fatal,
+    Fork,
+    Forked,
+    LinkDown,
+    LinkUp,
+    Logged,
+    PhaseChange,
+    Probe,
+    ProbeResult,
+    ProcessTable,
+    Released,
+    Rescale,
+    Rescaled,
+    Retire,
+    SetPhase,
+    Stop,
+)
+from dynamo_cli.messages.prefill import (
+    CancelJob,
+    DropJob,
+    Enlisted,
+    JobEnded,
+    JobFailed,
+    PrefillDone,
+    PrefilledElsewhere,
+    PrefillQueueStats,
+    PullJobs,
+    PushJob,
+    QueueState,
+    ReleaseTransfers,
+    RunJob,
+    SetPlacement,
+    TransferStats,
+)
+from dynamo_cli.messages.request import (
+    Abort,
+    AbortRequests,
+    AddRequest,
+    CallUtility,
+    Chunks,
+    EngineReady,
+    Finish,
+    Head,
+    OutputsLost,
+    Reply,
+    RequestRefused,
+    StepOutputs,
+    Submit,
+    UtilityAnswer,
+)
+from dynamo_cli.messages.routing import (
+    Decisions,
+    FirstToken,
+    KvEvents,
+    Placed,
+    RequestEnd,
+    Resync,
+    RouteAnswer,
+    RouteQuery,
+    RouterStats,
+)
+from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
+
+ToProcessor = Submit | Abort
+ToFrontend = (
+    Reply
+    | Head
+    | Chunks
+    | Finish
+    | EngineReady
+    | WorkerStats
+    | ProcessorStats
+    | RouterStats
+    | Decisions
+    | PrefillQueueStats
+    | TransferStats
+    | Operated
+)
+ToRouter = RouteQuery | Placed | FirstToken | RequestEnd | EngineReady | WorkerStats | KvEvents
+FromRouter = RouteAnswer
+ToWorker = (
+    AddRequest
+    | AbortRequests
+    | CallUtility
+    | Resync
+    | QueueState
+    | JobFailed
+    | PrefillDone
+    | SetPlacement
+    | Operate
+)
+ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
+ToPrefillWorker = Enlisted | RunJob | DropJob | ReleaseTransfers | Resync | Operate
+FromWorker = (
+    EngineReady | StepOutputs | OutputsLost | UtilityAnswer | RequestRefused | PrefilledElsewhere
+)
+ToChild = (
+    LinkUp
+    | LinkDown
+    | Drain
+    | Stop
+    | Probe
+    | ProcessTable
+    | SetPhase
+    | Fork
+    | Logged
+    | Retire
+    | Rescaled
+)
+ToSupervisor = (
+    PhaseChange
+    | Fatal
+    | ProbeResult
+    | Drained
+    | Forked
+    | Exited
+    | Rescale
+    | Released
+    | AdaptersChanged
+)

@@ -1,0 +1,203 @@
+"""From what was typed and what the machine has to the plan that the supervisor runs. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dynamo_cli.config import (
+    DEFAULT_MAX_LOCAL_PREFILL_LENGTH,
+    KV_POLICY,
+    LOOPBACK,
+    ROUTER_POLICIES,
+    FrontendConfig,
+    PlacementRule,
+    PrefillQueueConfig,
+    RouterConfig,
+    ServeConfig,
+)
+from dynamo_cli.errors import ResourceError, UsageError
+from dynamo_cli.plan import limits
+from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.resolve_engine import (
+    check_sizes,
+    devices_of,
+    engine_config,
+    is_given,
+    refuse_what_a_cpu_cannot,
+    simulation_of,
+    stages_of,
+)
+from dynamo_cli.plan.resolve_http import api_keys, listen_host, origin_rules, otlp_endpoint
+from dynamo_cli.plan.typed import AUTO, NO_ROUTER, Typed
+from dynamo_cli.supervisor.gpus import groups_of
+
+SEVERAL_WORKERS_POLICY = "least-loaded"
+
+ACCESS_LOG_LEVELS = (None, "info", "debug")
+"""Asked for, at which there are lines of level INFO."""
+
+LOGGING_PROMPTS = ("--enable-log-requests", "--enable-log-outputs")
+
+
+def resolve(typed: Typed, machine: Machine) -> ServeConfig:
+    """The plan; the model's path is still what was typed.
+
+    Raises:
+        UsageError: options that do not go together.
+        ResourceError: the machine has too little.
+    """
+    _refuse_prompts_in_the_log(typed)
+    check_sizes(typed)
+    simulation = simulation_of(typed)
+    if simulation is not None:
+        machine = replace(machine, gpus=())  # it needs none
+    elif not machine.gpus:
+        refuse_what_a_cpu_cannot(typed)
+    kv_transfer = _kv_transfer(typed, machine)
+    # Who says how many workers there shall be takes the GPUs in order, busy ones too.
+    auto = typed.workers == AUTO
+    gpus = [gpu.device for gpu in machine.gpus if gpu.free or not auto]
+    workers = (
+        max(1, len(groups_of(typed.worker_tp * stages_of(typed), gpus)))
+        if auto
+        else _count(typed.workers)
+    )
+    if machine.gpus and not gpus:
+        raise ResourceError("every GPU is in use by somebody else; --workers 1 tries nevertheless.")
+    prefill_devices, devices, worker_gpus = devices_of(typed, workers, gpus)
+    names = _names(typed)
+    placed = [*prefill_devices, *devices]
+    return ServeConfig(
+        engine=engine_config(typed, machine, workers, placed, names, kv_transfer, simulation),
+        frontend=_frontend(typed, names),
+        processors=typed.processors,
+        router=_router(typed, workers),
+        debug_headers=typed.debug_headers,
+        engine_devices=tuple(devices),
+        worker_tp=typed.worker_tp,
+        prefill_tp=typed.prefill_tp,
+        prefill_devices=tuple(prefill_devices),
+        gpus=tuple(worker_gpus),
+        placement=_placement(typed),
+        prefill_queue=PrefillQueueConfig(typed.prefill_alarm_s),
+        drain_timeout_s=typed.drain_timeout_s,
+    )
+
+
+def _frontend(typed: Typed, names: tuple[str, ...]) -> FrontendConfig:
+    return FrontendConfig(
+        host=listen_host(typed.host),
+        port=typed.http_port,
+        api_keys=api_keys(typed.api_keys),
+        max_body_bytes=typed.max_body_bytes,
+        max_inflight=typed.max_inflight,
+        keepalive_s=typed.keepalive_s,
+        origins=origin_rules(
+            typed.allowed_hosts or (),
+            typed.allowed_origins or (),
+            typed.allowed_methods or (),
+            typed.allowed_headers or (),
+            credentials=typed.allow_credentials,
+        ),
+        served_names=names,
+        admin=_admin(typed),
+        access_log=typed.access_log and typed.log_level in ACCESS_LOG_LEVELS,
+        log_prompts=typed.log_prompts,
+        otlp_endpoint=otlp_endpoint(typed.otlp_endpoint) if typed.otlp_endpoint else "",
+        placement=_placement(typed) if typed.prefill_workers else None,
+        record=str(typed.record or ""),
+    )
+
+
+def warnings(typed: Typed) -> list[str]:
+    """What works but should be known."""
+    if typed.host not in LOOPBACK and not typed.api_keys:
+        return [
+            f"--host {typed.host} lets everybody who reaches this machine use the model; "
+            "--api-key closes it."
+        ]
+    return []
+
+
+def _admin(typed: Typed) -> bool:
+    if typed.enable_admin and not typed.api_keys:
+        raise UsageError("--enable-admin needs an --api-key, for those who may.")
+    return typed.enable_admin
+
+
+def _kv_transfer(typed: Typed, machine: Machine) -> str:
+    """How blocks get from prefill workers to workers."""
+    best = "nixl" if machine.gpus and machine.nixl else "shm"
+    chosen = typed.kv_transfer or best
+    if not typed.prefill_workers:
+        _refuse_disaggregation_without_prefill_workers(typed)
+    elif chosen == "nixl" and not machine.nixl:
+        raise UsageError(
+            "--kv-transfer nixl needs the package nixl, which is not installed; "
+            "--kv-transfer shm needs nothing."
+        )
+    elif chosen == "shm" and max(typed.worker_tp, typed.prefill_tp) > 1:
+        raise UsageError("--kv-transfer shm is for engines of one GPU; use --kv-transfer nixl.")
+    return chosen
+
+
+def _refuse_disaggregation_without_prefill_workers(typed: Typed) -> None:
+    for flag, value, default in (
+        ("--prefill-tp", typed.prefill_tp, 1),
+        ("--conditional-disagg", typed.conditional_disagg, False),
+        ("--max-local-prefill-length", typed.max_local_prefill_length, None),
+        ("--max-prefill-queue-size", typed.max_prefill_queue_size, None),
+        ("--kv-transfer", typed.kv_transfer, None),
+    ):
+        if value != default:
+            raise UsageError(f"{flag} belongs to --prefill-workers, and there are none.")
+
+
+def _refuse_prompts_in_the_log(typed: Typed) -> None:
+    """vLLM has options of its own that write them."""
+    if is_given(typed.engine_args, *LOGGING_PROMPTS) and not typed.log_prompts:
+        raise UsageError(
+            f"{' and '.join(LOGGING_PROMPTS)} write text of requests into the log; "
+            "add --log-prompts if that may be."
+        )
+
+
+def _placement(typed: Typed) -> PlacementRule:
+    """A bound on what is prefilled locally implies that there is a condition."""
+    length = typed.max_local_prefill_length
+    return PlacementRule(
+        conditional=typed.conditional_disagg or length is not None,
+        max_local_prefill_length=DEFAULT_MAX_LOCAL_PREFILL_LENGTH if length is None else length,
+        max_prefill_queue_size=typed.max_prefill_queue_size,
+    )
+
+
+def _names(typed: Typed) -> tuple[str, ...]:
+    """What the API calls the model."""
+    names = tuple(typed.served_names or (typed.model,))
+    if typed.served_names and not all(name.strip() for name in names):
+        raise UsageError("--served-model-name is empty; it is what clients write as model.")
+    return names
+
+
+def _count(workers: str) -> int:
+    number = int(workers) if workers.isascii() and workers.isdecimal() else 0
+    if not 1 <= number <= limits.MAX_PROCESSES:
+        raise UsageError(
+            f"--workers is a number from 1 to {limits.MAX_PROCESSES}, or {AUTO}; not {workers!r}."
+        )
+    return number
+
+
+def _router(typed: Typed, workers: int) -> RouterConfig | None:
+    if typed.router == NO_ROUTER and workers > 1:
+        raise UsageError(
+            f"--router none is for one worker; {workers} need one of {', '.join(ROUTER_POLICIES)}."
+        )
+    policy = typed.router or (SEVERAL_WORKERS_POLICY if workers > 1 else NO_ROUTER)
+    given = RouterConfig(policy, typed.kv_cost, typed.kv_overlap_weight, typed.kv_temperature)
+    if policy != KV_POLICY and given != RouterConfig(policy):
+        raise UsageError(
+            "--kv-cost, --kv-overlap-weight and --kv-temperature belong to --router kv."
+        )
+    return None if policy == NO_ROUTER else given

@@ -1,0 +1,189 @@
+"""What the engines are told, and which GPUs they get, from what was typed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynamo_cli.config import (
+    BUILT_IN_MODELS,
+    Device,
+    Devices,
+    EngineConfig,
+    SimulationConfig,
+)
+from dynamo_cli.engines.mock.options import sized
+from dynamo_cli.engines.mock.profile import load
+from dynamo_cli.engines.vllm.options import declared, values
+from dynamo_cli.errors import ResourceError, UsageError
+from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.typed import MOCK, Typed
+from dynamo_cli.supervisor.gpus import place, sharers
+from dynamo_cli.units import MIB
+
+DEFAULT_PROFILE = "gpu-8b"
+ENGINE_LOG_LEVEL = "error"
+"""Of the engines unless a level is asked for: what else they say is for those who debug them."""
+
+KV_SHARE = 0.4
+"""Of the memory that is available: the KV caches of all CPU engines together."""
+
+KV_MOST_BYTES, KV_LEAST_BYTES = 4096 * MIB, 64 * MIB
+"""Bounds on what this gives to one of them."""
+
+CACHE_SIZES = ("--kv-cache-memory-bytes", "--num-gpu-blocks-override")
+"""What vLLM makes of none of them is told after the weights are loaded, as a lack of memory."""
+
+COMPILING = (
+    "--enforce-eager",
+    "--no-enforce-eager",
+    "--optimization-level",
+    "--compilation-config",
+    "-cc",
+)
+"""Who gives one of these has made up their mind about compilation."""
+
+STAGES = "--pipeline-parallel-size"
+KV_SIZES = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--num-gpu-blocks-override")
+"""Who gives one of these wants a KV cache of that size."""
+
+CPU_BLOCK = 32
+"""Tokens; blocks of an engine on a CPU have a multiple of it."""
+
+CPU_CANNOT = (("--kv-offloading-size",), ("--quantization", "fp8"), ("--enable-sleep-mode",))
+"""Options, or options with a value, that engines on a CPU do not have."""
+
+GPU_SHARE = 0.9
+"""Of a GPU's memory, when engines share it; as much as vLLM gives to one."""
+
+
+def engine_config(
+    typed: Typed,
+    machine: Machine,
+    workers: int,
+    placed: Sequence[Devices],
+    names: tuple[str, ...],
+    kv_transfer: str,
+    simulation: SimulationConfig | None,
+) -> EngineConfig:
+    """What every engine and every processor is told.
+
+    Args:
+        machine: without GPUs when engines are simulated.
+        placed: the GPUs of all engines.
+        names: what the API calls the model.
+    """
+    computes_here = not machine.gpus and simulation is None
+    return EngineConfig(
+        model=typed.model,
+        path=typed.model,
+        served_names=names,
+        args=_engine_args(typed, machine, sharers(placed)),
+        threads=(typed.engine_threads or _threads(typed, machine, workers)) if computes_here else 0,
+        kv_cache_limit_bytes=_kv_cache_limit(typed, machine, workers + typed.prefill_workers),
+        log_level=(typed.log_level or ENGINE_LOG_LEVEL).upper(),
+        kv_transfer=kv_transfer,
+        kv_arena_bytes=typed.kv_arena_bytes,
+        simulation=simulation,
+    )
+
+
+def _threads(typed: Typed, machine: Machine, workers: int) -> int:
+    """Cores for each rank of each engine on a CPU."""
+    ranks = workers * typed.worker_tp + typed.prefill_workers * typed.prefill_tp
+    return max(1, machine.cores // (ranks * stages_of(typed)))
+
+
+def simulation_of(typed: Typed) -> SimulationConfig | None:
+    """What simulated engines are like; checked here, before anything is started."""
+    if typed.engine != MOCK:
+        if typed.engine_profile is not None or typed.speedup is not None:
+            raise UsageError("--engine-profile and --speedup belong to --engine mock.")
+        return None
+    found = SimulationConfig(typed.engine_profile or DEFAULT_PROFILE, typed.speedup or 1.0)
+    sized(load(found.profile), typed.engine_args)
+    return found
+
+
+def devices_of(
+    typed: Typed, workers: int, gpus: Sequence[Device]
+) -> tuple[list[Devices], list[Devices], Sequence[Device]]:
+    """GPUs of the prefill workers, who come first, of the workers, and all that these may have."""
+    stages = stages_of(typed)
+    prefill_width, width = typed.prefill_tp * stages, typed.worker_tp * stages
+    prefill_gpus, worker_gpus = typed.prefill_workers * prefill_width, workers * width
+    if gpus and prefill_gpus and prefill_gpus + worker_gpus > len(gpus):
+        if not typed.reuse_gpus:
+            raise ResourceError(
+                f"{typed.prefill_workers} prefill workers and {workers} workers need "
+                f"{prefill_gpus + worker_gpus} GPUs, and {len(gpus)} may be used. Use fewer, "
+                "or --reuse-gpus to share them."
+            )
+        first, rest = gpus, gpus
+    else:
+        first, rest = gpus[:prefill_gpus], gpus[prefill_gpus:]
+    prefill = place(typed.prefill_workers, prefill_width, first, reuse=typed.reuse_gpus)
+    return prefill, place(workers, width, rest, reuse=typed.reuse_gpus), rest
+
+
+def check_sizes(typed: Typed) -> None:
+    """Options of ours that vLLM reads; what it would say of them comes seconds later."""
+    if typed.max_model_len is not None:
+        flag = "--max-model-len"
+        values.check(flag, typed.max_model_len, declared.known()[flag])
+    for given in declared.parse(typed.engine_args):
+        if given.name in CACHE_SIZES and (
+            given.values[0].startswith("-") or given.values[0] == "0"
+        ):
+            raise UsageError(f"{given.name} must be above 0; not {given.values[0]}.")
+
+
+def refuse_what_a_cpu_cannot(typed: Typed) -> None:
+    """vLLM finds out in the middle of the start, in words that name neither option nor reason."""
+    if typed.block_size is not None and typed.block_size % CPU_BLOCK:
+        raise UsageError(
+            f"--block-size {typed.block_size}: an engine on a CPU needs a multiple of {CPU_BLOCK}."
+        )
+    for given in declared.parse(typed.engine_args):
+        if (given.name, *given.values) in CPU_CANNOT or (given.name,) in CPU_CANNOT:
+            raise UsageError(f"{' '.join(given.words)} needs a GPU, and there is none.")
+
+
+def _engine_args(typed: Typed, machine: Machine, engines_per_gpu: int) -> tuple[str, ...]:
+    """vLLM's options: ours under its names, defaults for what was not given, then the rest."""
+    args: list[str] = []
+    if typed.max_model_len is not None:
+        args += ["--max-model-len", typed.max_model_len]
+    if typed.block_size is not None:
+        args += ["--block-size", str(typed.block_size)]
+    if not is_given(typed.engine_args, "--scheduling-policy"):
+        # Without any X-Priority this is first come, first served.
+        args += ["--scheduling-policy", "priority"]
+    if not machine.gpus:
+        # Compiling takes longer than it saves on a CPU.
+        args += [] if is_given(typed.engine_args, *COMPILING) else ["--enforce-eager"]
+    elif engines_per_gpu > 1 and not is_given(typed.engine_args, "--gpu-memory-utilization"):
+        args += ["--gpu-memory-utilization", f"{GPU_SHARE / engines_per_gpu:.3f}"]
+    return (*args, *typed.engine_args)
+
+
+def stages_of(typed: Typed) -> int:
+    """Pipeline stages of an engine, each on GPUs of its own; what vLLM refuses counts as one."""
+    words = [one.values[-1] for one in declared.parse(typed.engine_args) if one.name == STAGES]
+    return int(words[-1]) if words and words[-1].isdecimal() and int(words[-1]) else 1
+
+
+def _kv_cache_limit(typed: Typed, machine: Machine, workers: int) -> int:
+    """What is left to vLLM grows with the whole machine's memory, for each engine.
+
+    On a GPU that is right, but for the models that come with this package: they fit into a
+    corner of it, and filling it takes more than a minute.
+    """
+    if machine.gpus:
+        sized = is_given(typed.engine_args, *KV_SIZES)
+        return KV_MOST_BYTES if typed.model in BUILT_IN_MODELS and not sized else 0
+    share = int(machine.available_bytes * KV_SHARE / workers)
+    return max(KV_LEAST_BYTES, min(KV_MOST_BYTES, share)) // MIB * MIB
+
+
+def is_given(args: Sequence[str], *flags: str) -> bool:
+    return any(arg.partition("=")[0].partition(".")[0] in flags for arg in args)

@@ -1,0 +1,116 @@
+"""What people are told: here, by the view, and elsewhere, by way of the frontend."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from dynamo_cli.supervisor.child import Child
+from dynamo_cli.supervisor.logs import Line, LogFeed
+from dynamo_cli.supervisor.view import OWN_NAME, View
+
+INTERVAL_S = 0.1
+
+
+class _Notices(logging.Handler):
+    """What libraries and modules of ours log in the supervisor's own process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, notice: Callable[[str, str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._loop, self._notice = loop, notice
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(RuntimeError):  # it came from a thread after the end of the loop
+            self._loop.call_soon_threadsafe(self._notice, record.levelname, record.getMessage())
+
+
+class Telling:
+    """Lines of children and of the supervisor itself.
+
+    Args:
+        view: shows them here.
+        frontend: gives the one of now; None or one that has ended while there is none.
+    """
+
+    def __init__(self, view: View, frontend: Callable[[], Child | None]) -> None:
+        self._view = view
+        self._frontend = frontend
+        self._feed = LogFeed()
+        self._lost_lines = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def of_loggers(self) -> Iterator[None]:
+        """What is logged in this process is told meanwhile, as our own words."""
+        handler = _Notices(asyncio.get_running_loop(), self.notice)
+        logging.root.addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.root.removeHandler(handler)
+
+    def line(self, child: Child, line: Line) -> None:
+        """A line of a child's output."""
+        name = child.process.name
+        if line.access:
+            self._view.access(name, line.text)
+            if self._view.lost_lines != self._lost_lines:
+                self._send_soon()
+            return
+        self._view.log(name, line.level, line.text)
+        self._keep(name, line.level, line.text)
+
+    def notice(self, level: str, text: str) -> None:
+        """Something of our own to say."""
+        self._view.notice(level, text)
+        self._keep(OWN_NAME, level, text)
+
+    def death(self, child: Child, how: str) -> None:
+        """A child has ended although nobody wanted that."""
+        why = child.failure[1] if child.failure is not None else how
+        tail = "".join(f"\n    {line}" for line in child.tail)
+        self.notice(
+            "ERROR",
+            f"{child.process.name} (pid {child.pid}) died: {why}"
+            + (f"; its last {len(child.tail)} log lines:{tail}" if tail else ""),
+        )
+
+    def serving(self, address: str, *, has_keys: bool) -> None:
+        """Requests can be answered there; the command to try may need a key."""
+        url = address + "/v1"
+        for everywhere in ("127.0.0.1", "0.0.0.0", "[::1]", "[::]"):
+            url = url.replace(f"//{everywhere}:", "//localhost:")
+        key = " -H 'Authorization: Bearer KEY'" if has_keys else ""
+        body = '{"messages": [{"role": "user", "content": "What is the capital of France?"}]}'
+        self._keep(OWN_NAME, "INFO", f"serving on {url}")
+        self._view.serving(
+            url, f"curl {url}/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+        )
+
+    def anew(self) -> None:
+        """A new frontend knows nothing yet."""
+        self._feed.restart()
+        self._send_soon()
+
+    def _keep(self, name: str, level: str, text: str) -> None:
+        self._feed.add(time.time(), name, level, text)
+        self._send_soon()
+
+    def _send_soon(self) -> None:
+        """Lines go to the frontend in batches, when it has taken those before."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._send)
+
+    def _send(self) -> None:
+        self._timer = None
+        frontend = self._frontend()
+        if frontend is None or not frontend.alive:
+            return
+        self._lost_lines = self._view.lost_lines
+        if frontend.control.flush() and (lines := self._feed.take(self._lost_lines)) is not None:
+            frontend.control.send(lines)
+        if self._feed.behind:
+            self._send_soon()

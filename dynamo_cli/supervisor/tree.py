@@ -1,0 +1,408 @@
+"""The parent of the tree: starts, joins, watches, restarts, drains and ends the children."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from dynamo_cli.config import ServeConfig
+from dynamo_cli.errors import (
+    ChildFailed,
+    DynamoError,
+    InternalError,
+    NotReady,
+    ResourceError,
+)
+from dynamo_cli.messages.flows import ToSupervisor
+from dynamo_cli.messages.lifecycle import (
+    AdaptersChanged,
+    Drain,
+    Drained,
+    Exited,
+    Fatal,
+    Forked,
+    Phase,
+    PhaseChange,
+    Probe,
+    ProbeResult,
+    ProcessTable,
+    Released,
+    Rescale,
+    Rescaled,
+    SetPhase,
+)
+from dynamo_cli.supervisor import ending, orphans
+from dynamo_cli.supervisor.background import Background
+from dynamo_cli.supervisor.child import Child, Start
+from dynamo_cli.supervisor.links import Links
+from dynamo_cli.supervisor.log_fanout import Telling
+from dynamo_cli.supervisor.logs import Line
+from dynamo_cli.supervisor.retirement import Retirements
+from dynamo_cli.supervisor.scaling import rescaled
+from dynamo_cli.supervisor.verdict import (
+    Restarts,
+    Verdict,
+    describe_exit,
+    failure_of,
+    judge,
+    start_hint,
+)
+from dynamo_cli.supervisor.view import View
+from dynamo_cli.topology import ProcessId, Role
+
+DRAIN_GRACE_S = 2.0
+FRONTEND = ProcessId(Role.FRONTEND)
+ZYGOTE = ProcessId(Role.ZYGOTE)
+SENDERS = (Role.ROUTER, Role.PROCESSOR)
+"""Who could send requests to a worker, or have them sent."""
+
+
+class Supervisor:
+    """One run of the tool.
+
+    Args:
+        config: the whole plan.
+        view: where people see what happens.
+    """
+
+    def __init__(self, config: ServeConfig, view: View) -> None:
+        self._config = config
+        self._view = view
+        self._children: dict[ProcessId, Child] = {}
+        self._restarts: dict[ProcessId, Restarts] = {}
+        self._links = Links()
+        self._telling = Telling(view, lambda: self._children.get(FRONTEND))
+        self._retirements = Retirements(config.drain_timeout_s, ending.STOP_TIMEOUT_S)
+        self._has_served = False
+        self._signals = ending.Signals()
+        self._stopping = False
+        self._background = Background(self._on_bug)
+
+    @property
+    def _ends(self) -> bool:
+        """The end has begun: nothing is started any more."""
+        return self._stopping or self._end.done()
+
+    async def run(self) -> int:
+        """Serve until a signal or a failure.
+
+        Returns:
+            the exit code: 0 after a signal and an orderly end, 130 after a forced one.
+
+        Raises:
+            DynamoError: it cannot serve (any more); all children are gone.
+        """
+        loop = asyncio.get_running_loop()
+        self._end: asyncio.Future[DynamoError | None] = loop.create_future()
+        self._forced = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._background.watch(loop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        orphans.adopt(loop, lambda: {child.pid for child in self._alive()})
+        with self._telling.of_loggers():
+            failure = await self._until_the_end()
+        if failure is not None:
+            raise failure
+        return 130 if self._forced.is_set() else 0
+
+    async def _until_the_end(self) -> DynamoError | None:
+        """Start all, and end all when that is time; why, if nobody wanted it."""
+        try:
+            self._start_missing(engines=False)
+            failure = await self._end
+            self._view.ending()
+            if failure is None:
+                await ending.until_forced(self._drain(), self._forced)
+        finally:
+            self._stopping = True
+            self._background.cancel()
+            await ending.stop(lambda: list(self._alive()), self._forced)
+        return failure
+
+    # -- starting --------------------------------------------------------------------------
+
+    def _start_missing(self, *, engines: bool) -> None:
+        """Those that run vLLM, once the zygote can fork them; or the others."""
+        if self._ends:
+            return
+        for process in self._config.tree():
+            child = self._children.get(process)
+            missing = child is None or (not child.alive and child.phase is not Phase.FAILED)
+            if missing and self._config.forked(process) is engines:
+                self._start(process)
+        self._publish()
+
+    def _start(self, process: ProcessId) -> None:
+        start = Start(
+            process,
+            self._config.config_of(process),
+            self._config.engine.log_level,
+            self._config.device_of(process),
+            tuple(device.name for device in self._config.devices_of(process)),
+        )
+        staying = [other for other in self._alive() if other.process not in self._retirements]
+        child: Child | None = None
+        try:
+            child = Child(start, self)
+            self._links.join(child, staying)
+            if self._config.forked(process):
+                child.fork_from(self._children[ZYGOTE])
+                child.move_to(Phase.IMPORTING)
+            else:
+                child.spawn()
+        except OSError as error:
+            if child is not None:
+                self._links.part(child, staying, "it could not be started")
+                child.discard()
+            self._cannot_start(process, error)
+            return
+        self._children[process] = child
+        self._restarts.setdefault(process, Restarts(self._config.restart))
+        if process == FRONTEND:
+            self._telling.anew()
+
+    def _cannot_start(self, process: ProcessId, error: OSError) -> None:
+        """No descriptors, processes or memory are left for it now; later there may be."""
+        why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
+        if not self._has_served:
+            self._give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
+            return
+        before = self._children.get(process)
+        next_step = self._restart_later(before, why) if before is not None else None
+        self._telling.notice("ERROR", f"{process.name}: {why}")
+        if next_step is not None:
+            self._telling.notice(*next_step)
+
+    def _alive(self) -> Iterator[Child]:
+        return (child for child in self._children.values() if child.alive)
+
+    # -- what children say -----------------------------------------------------------------
+
+    def on_report(self, child: Child, message: ToSupervisor) -> None:
+        match message:
+            case PhaseChange(phase, detail):
+                self._on_phase(child, phase, detail)
+            case Fatal(error, text):
+                child.failure = (error, text)
+            case ProbeResult(worker, error):
+                if (probed := self._children.get(ProcessId(Role.WORKER, worker))) is not None:
+                    self._on_probe(probed, error)
+            case Rescale(count):
+                child.control.send(self._rescale(count))
+            case AdaptersChanged(table):
+                frontend = replace(self._config.frontend, adapters=table)
+                self._config = replace(self._config, frontend=frontend)
+            case Released(worker):
+                self._retirements.released(child.process, ProcessId(Role.WORKER, worker))
+            case Drained():
+                self._drained.set()
+            case Forked(name, pid):
+                self._children[ProcessId.parse(name)].pid = pid
+                self._publish()
+            case Exited(pid, exit_code):
+                for forked in [other for other in self._alive() if other.pid == pid]:
+                    forked.ended(exit_code)
+
+    def _on_phase(self, child: Child, phase: Phase, detail: str) -> None:
+        if child.process in self._retirements:
+            return  # it comes too late
+        child.move_to(phase, detail)
+        if phase is Phase.READY:
+            child.control.send(SetPhase(phase))
+        if child.process == ZYGOTE and phase is Phase.READY:
+            self._start_missing(engines=True)
+        if child.process.role is Role.WORKER and phase is Phase.PROBING:
+            self._probe(child)
+        if child.process.role in (Role.FRONTEND, Role.PROCESSOR) and phase is Phase.READY:
+            for worker in self._alive():
+                if worker.phase is Phase.PROBING:
+                    self._probe(worker)
+        self._publish()
+
+    def _probe(self, worker: Child) -> None:
+        """Ready is what the frontend has seen one token of; a processor must be there for it."""
+        frontend = self._children[FRONTEND]
+        ready = {child.process.role for child in self._alive() if child.phase is Phase.READY}
+        if {Role.FRONTEND, Role.PROCESSOR} <= ready:
+            frontend.control.send(Probe(worker.process.index))
+
+    def _on_probe(self, worker: Child, error: str) -> None:
+        if worker.phase is not Phase.PROBING:
+            return
+        if error:
+            worker.failure = (ChildFailed.__name__, f"its probe failed: {error}")
+            worker.kill()
+            return
+        worker.move_to(Phase.READY)
+        worker.control.send(SetPhase(Phase.READY))
+        self._publish()
+
+    def on_log(self, child: Child, line: Line) -> None:
+        self._telling.line(child, line)
+
+    # -- how children end ------------------------------------------------------------------
+
+    def on_exit(self, child: Child, exit_code: int) -> None:
+        how = describe_exit(exit_code)
+        self._links.part(child, self._alive(), how)
+        if child.process == ZYGOTE:
+            for other in [other for other in self._alive() if self._config.forked(other.process)]:
+                other.ended(-signal.SIGKILL)  # the kernel ends them with the zygote
+        self._retirements.ended(child.process)
+        if self._stopping:
+            child.move_to(Phase.STOPPED)
+        elif self._ends:
+            child.move_to(Phase.STOPPED, how)
+            if child.process == FRONTEND:
+                self._drained.set()  # nobody else will say so
+            if self._has_served or child.failure is None:
+                self._telling.death(child, how)
+        elif child.phase is Phase.DRAINING:
+            self._forget(child.process)
+            self._start_workers()  # it may be wanted again
+            self._telling.notice("INFO", f"{child.process.name} has ended ({how})")
+        elif not self._has_served:
+            self._give_up(failure_of(child.process.name, child.failure, how))
+            if child.failure is None:
+                self._telling.death(child, how)
+        else:
+            next_step = self._restart_later(child, how)
+            self._telling.death(child, how)
+            if next_step is not None:
+                self._telling.notice(*next_step)
+        self._publish()
+
+    def _restart_later(self, child: Child, how: str) -> tuple[str, str] | None:
+        """See to it that it starts again; what there is to say of that: level and text."""
+        if self._config.forked(child.process) and not self._children[ZYGOTE].alive:
+            child.move_to(Phase.BACKOFF, "waiting for the zygote")
+            return None  # they start with it
+        delay = self._restarts[child.process].next_delay_s(time.monotonic())
+        if delay is None:
+            child.move_to(
+                Phase.FAILED, f"{how}, {self._config.restart.limit} restarts did not help"
+            )
+            return "ERROR", f"{child.process.name} is given up: {child.reason}"
+        child.move_to(Phase.BACKOFF, how)
+        self._background.start(self._restart(child.process, delay))
+        return "WARNING", f"{child.process.name} starts again in {delay:.1f} s"
+
+    async def _restart(self, process: ProcessId, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        child = self._children.get(process)
+        if self._ends or child is None or child.alive:
+            return  # meanwhile there are to be fewer workers, or more
+        if self._zygote_is_up or not self._config.forked(process):
+            self._start(process)
+            self._publish()
+
+    @property
+    def _zygote_is_up(self) -> bool:
+        return self._children[ZYGOTE].phase is Phase.READY
+
+    def _on_bug(self, what: str, trace: list[str]) -> None:
+        """A start ends with it. A server goes on: what else it does has its own callbacks."""
+        text = f"an error that nobody expected: {what}"
+        if not self._has_served:
+            self._give_up(InternalError(text))
+        self._telling.notice("ERROR", "\n".join([text, *trace]))
+
+    # -- more and fewer workers --------------------------------------------------------------
+
+    def _rescale(self, count: int) -> Rescaled:
+        """Let there be so many workers from now on; what that takes follows."""
+        before = self._config.workers
+        try:
+            if not self._has_served or self._ends:
+                raise NotReady("the number of workers changes only while the server serves.")
+            self._config = rescaled(self._config, count)
+        except DynamoError as error:
+            return Rescaled(before, type(error).__name__, error.message)
+        for index in reversed(range(count, before)):
+            self._retire(ProcessId(Role.WORKER, index))
+        self._start_workers()
+        self._telling.notice("INFO", f"there are to be {count} workers, not {before}")
+        return Rescaled(count)
+
+    def _start_workers(self) -> None:
+        """Those that are new in the plan; when the zygote is not there, they start with it."""
+        for index in range(self._config.workers):
+            process = ProcessId(Role.WORKER, index)
+            can_start = self._zygote_is_up or not self._config.forked(process)
+            if process not in self._children and can_start and not self._ends:
+                self._start(process)
+        self._publish()
+
+    def _retire(self, process: ProcessId) -> None:
+        worker = self._children.get(process)
+        if worker is None or not worker.alive:
+            self._forget(process)
+        elif process not in self._retirements:
+            users = [other for other in self._alive() if other.process.role in SENDERS]
+            self._background.start(self._retirements.retire(worker, users))
+
+    def _forget(self, process: ProcessId) -> None:
+        self._children.pop(process, None)
+        self._restarts.pop(process, None)
+
+    # -- telling ---------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        """The process table to the frontend and to people."""
+        table = [
+            child.state(self._restarts[process].count) for process, child in self._children.items()
+        ]
+        verdict = self._verdict()
+        frontend = self._children.get(FRONTEND)
+        if frontend is not None and frontend.alive:
+            message = ProcessTable(table, verdict.serving, verdict.reason, self._config.workers)
+            frontend.control.send(message)
+        begins = verdict.serving and not self._has_served
+        self._has_served |= begins
+        if verdict.hopeless and self._has_served:
+            self._give_up(ChildFailed(f"nothing can serve any more: {verdict.reason}."))
+        self._view.processes(table)
+        if begins:
+            url, has_keys = self._children[FRONTEND].reason, bool(self._config.frontend.api_keys)
+            self._telling.serving(url, has_keys=has_keys)
+
+    def _verdict(self) -> Verdict:
+        table = [child.state(0) for child in self._children.values()]
+        if self._ends:
+            return Verdict(False, "shutting down")
+        return judge(table)
+
+    # -- ending ----------------------------------------------------------------------------
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        """The first asks, the second insists."""
+        if self._signals.is_echo(number, time.monotonic()):
+            return
+        if self._end.done():
+            self._forced.set()
+            self._telling.notice("WARNING", "stopping at once")
+        else:
+            self._end.set_result(None)
+
+    def _give_up(self, failure: DynamoError) -> None:
+        if not self._end.done():
+            self._end.set_result(failure)
+
+    async def _drain(self) -> None:
+        """Let what runs finish, as far as time allows."""
+        frontend = self._children[FRONTEND]
+        if not self._has_served or not frontend.alive:
+            return
+        timeout_s = self._config.drain_timeout_s
+        frontend.control.send(Drain(timeout_s))
+        self._telling.notice(
+            "INFO", f"finishing what runs, at most {timeout_s:.0f} s; Ctrl-C again stops at once"
+        )
+        try:
+            await asyncio.wait_for(self._drained.wait(), timeout_s + DRAIN_GRACE_S)
+        except TimeoutError:
+            self._telling.notice("WARNING", "the frontend did not finish in time")

@@ -1,0 +1,227 @@
+"""What works worse than it should, and what to do about it. Pure: messages and a clock in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dynamo_cli.messages.lifecycle import Phase, ProcessState
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.routing import RouterStats
+from dynamo_cli.topology import Role
+from dynamo_cli.watch.gpus import GpuReport, Xids
+from dynamo_cli.watch.schema import AlarmView, GpuView, PrefillView
+from dynamo_cli.watch.window import SECOND_NS, WindowSum
+
+RESTART_MEMORY_S = 600
+REFUSED_MEMORY_S = 60
+SKEW_PATIENCE_S = 5
+SKEW_LEAST_REQUESTS = 5
+"""A worker with so many more than the mean of the others, and twice that, is skewed load."""
+
+RESTART_ADVICE = (
+    "the log has its last lines; SIGKILL without anybody behind it means that memory ran out."
+)
+
+XID_MEMORY_S = 600
+XIDS_OF_ENDINGS = (45,)
+"""What the driver reports when a process is killed; its end is told elsewhere."""
+
+XIDS_OF_PROGRAMS = (13, 31, 43, 68, 69, 109)
+"""An access or an instruction that cannot be: more often a fault of a program than of a GPU."""
+
+XIDS_OF_MEMORY = (48, 63, 64, 92, 94, 95, 140, 171, 172)
+XID_FALLEN_OFF = 79
+
+HANGING_ADVICE = (
+    "nvidia-smi hangs too, then; the kernel's log (dmesg) says why, and mostly only a restart of "
+    "this machine helps."
+)
+PROGRAM_ADVICE = (
+    "the program did wrong more often than the GPU: the engine's log says more; if it is always "
+    "this GPU, let dcgmi diag -r 3 test it."
+)
+FALLEN_OFF_ADVICE = (
+    "it has fallen off the bus: restart this machine; if it comes again, look at its power, "
+    "cooling and seat."
+)
+
+Text = tuple[str, str]
+"""What is so, and what to do."""
+
+
+class Watch:
+    """What alarms have to remember: why processes were restarted, since when load is skewed."""
+
+    def __init__(self) -> None:
+        self._table: Sequence[ProcessState] = ()
+        self._why: dict[str, str] = {}
+        self._skewed_since_ns: int | None = None
+        self._active: dict[int, int] = {}
+        self._refused = 0
+        self._recently_refused = WindowSum(REFUSED_MEMORY_S)
+
+    def processes(self, table: Sequence[ProcessState]) -> None:
+        """The process table changed."""
+        self._table = table
+        for state in table:
+            if state.phase == Phase.BACKOFF:
+                self._why[state.name] = state.reason
+
+    def router(self, stats: RouterStats, now_ns: int) -> None:
+        """The router's ledger changed."""
+        self._active = stats.active_requests
+        if not _is_skewed(list(stats.active_requests.values())):
+            self._skewed_since_ns = None
+        elif self._skewed_since_ns is None:
+            self._skewed_since_ns = now_ns
+
+    def refused(self, total: int, now_ns: int) -> None:
+        """So many messages were refused by full links since the start."""
+        if total > self._refused:
+            self._recently_refused.add(total - self._refused, now_ns)
+        self._refused = total
+
+    def alarms(self, now_ns: int) -> list[AlarmView]:
+        """Those of load, restarts and links."""
+        found = []
+        if (since := self._skewed_since_ns) is not None:
+            held_s = (now_ns - since) / SECOND_NS
+            if held_s >= SKEW_PATIENCE_S:
+                found.append(AlarmView("skew", *_skew(self._active, held_s)))
+        restarted = [
+            _restart(state.name, state.restarts, self._why.get(state.name, ""), age_s)
+            for state in self._table
+            if state.restarts
+            and (age_s := (now_ns - state.started_ns) / SECOND_NS) < RESTART_MEMORY_S
+        ]
+        if restarted:
+            found.append(AlarmView("restarts", "; ".join(restarted), RESTART_ADVICE))
+        if refused := int(self._recently_refused.total(now_ns)):
+            found.append(AlarmView("refused sends", *_refusal(refused)))
+        return found
+
+
+def silence(workers: list[int], engines: dict[int, EngineReady]) -> AlarmView:
+    """Workers that send no events."""
+    names = ", ".join(map(str, workers))
+    several = len(workers) > 1
+    sizes = {engines[worker].block_size for worker in workers if worker in engines}
+    size = f" ({max(sizes)} tokens)" if sizes else ""
+    return AlarmView(
+        "no events",
+        f"worker{'s' if several else ''} {names} {'have' if several else 'has'} sent no KV events "
+        "although requests finished there, so --router kv routes blindly",
+        "check that prefix caching is on (no --no-enable-prefix-caching) and that prompts are "
+        f"longer than a block{size}.",
+    )
+
+
+def old_jobs(view: PrefillView) -> AlarmView:
+    """A prefill queue that is stuck."""
+    return AlarmView(
+        "old prefill jobs",
+        f"the oldest of {view.depth_jobs} prefill jobs has waited for {view.oldest_age_s:.1f} s",
+        "add prefill workers, or send only long prompts to them (--conditional-disagg).",
+    )
+
+
+def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
+    """Requests that are placed without the router, while it is away."""
+    routers = [state for state in table if state.role is Role.ROUTER]
+    if not unrouted or all(state.phase == Phase.READY for state in routers):
+        return None
+    return AlarmView(
+        "no router",
+        f"the router is not there; {unrouted} requests were placed without it so far, each on the "
+        "worker with the fewest",
+        "it is started again by itself; the log says why it ended.",
+    )
+
+
+def of_gpus(report: GpuReport, views: Sequence[GpuView], now_ns: int) -> Iterator[AlarmView]:
+    """GPUs of engines that make errors, and a driver that says nothing of them."""
+    if not views:
+        return
+    if silent_s := report.silent_s(now_ns):
+        text = f"the NVIDIA driver has not answered for {silent_s:.0f} s"
+        yield AlarmView("gpu driver", text, HANGING_ADVICE)
+    elif report.problem:
+        text = f"the NVIDIA driver says nothing of the GPUs: {report.problem}"
+        yield AlarmView("gpu driver", text, "nvidia-smi says whether it is well.")
+    for view in views:
+        if view.problem:
+            text = f"nothing can be read of {_gpu(view)}: {view.problem}"
+            yield AlarmView("gpu lost", text, _reset(view))
+        if view.uncorrected_ecc_errors:
+            several = "s" if view.uncorrected_ecc_errors > 1 else ""
+            text = (
+                f"the memory of {_gpu(view)} has made {view.uncorrected_ecc_errors} error{several} "
+                "that could not be corrected since its driver was loaded"
+            )
+            yield AlarmView("gpu memory", text, _reset(view))
+        for error in report.xids.get(view.gpu, ()):
+            if _is_alarming(error, now_ns):
+                yield AlarmView("gpu error", *_xid(view, error, now_ns))
+
+
+def _is_alarming(error: Xids, now_ns: int) -> bool:
+    recent = (now_ns - error.last_ns) / SECOND_NS < XID_MEMORY_S
+    return recent and error.xid not in XIDS_OF_ENDINGS
+
+
+def _xid(view: GpuView, error: Xids, now_ns: int) -> Text:
+    times = "" if error.count == 1 else f" {error.count} times"
+    age_s = (now_ns - error.last_ns) / SECOND_NS
+    text = f"the driver has reported Xid {error.xid} of {_gpu(view)}{times}, {age_s:.0f} s ago"
+    if error.xid in XIDS_OF_PROGRAMS:
+        return text, PROGRAM_ADVICE
+    if error.xid == XID_FALLEN_OFF:
+        return text, FALLEN_OFF_ADVICE
+    if error.xid in XIDS_OF_MEMORY:
+        return f"{text} (an error of its memory)", _reset(view)
+    return text, f"the kernel's log (dmesg) and NVIDIA's list of Xids say more; {_reset(view)}"
+
+
+def _gpu(view: GpuView) -> str:
+    """With whom it concerns."""
+    return f"GPU {view.gpu} ({', '.join(view.engines)})"
+
+
+def _reset(view: GpuView) -> str:
+    """What helps most often."""
+    number = view.gpu.partition(":")[0]
+    return (
+        f"end what runs on it and reset it: nvidia-smi --gpu-reset -i {number}; if that does not "
+        "help, or it comes again, have it replaced."
+    )
+
+
+def _is_skewed(active: list[int]) -> bool:
+    if len(active) < 2:
+        return False
+    most = max(active)
+    others = (sum(active) - most) / (len(active) - 1)
+    return most - others >= SKEW_LEAST_REQUESTS and most >= 2 * others
+
+
+def _skew(active: dict[int, int], held_s: float) -> Text:
+    worker = max(active, key=active.__getitem__)
+    return (
+        f"worker {worker} has {active[worker]} of {sum(active.values())} active requests, "
+        f"for {held_s:.0f} s",
+        "a hot prefix or a session keeps them there; a lower --kv-overlap-weight or --router "
+        "least-loaded spreads them.",
+    )
+
+
+def _restart(name: str, count: int, why: str, age_s: float) -> str:
+    times = "again" if count == 1 else f"again {count} times"
+    because = f" ({why.partition(':')[0]})" if why else ""
+    return f"{name} was started {times}, {age_s:.0f} s ago{because}"
+
+
+def _refusal(refused: int) -> Text:
+    return (
+        f"full links refused {refused} messages in the last minute",
+        "their readers cannot keep up; try more --processors, or a bound with --max-inflight.",
+    )

@@ -1,0 +1,130 @@
+"""Counters and histograms of the requests that pass the frontend. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+
+from dynamo_cli.messages.request import NO_WORKER, Usage
+from dynamo_cli.watch.window import WindowSamples, WindowSum
+
+# Bounds in seconds: from a step of a tiny model to a long queue.
+# fmt: off
+TTFT_BOUNDS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0,
+    2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
+)
+ITL_BOUNDS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
+    0.75, 1.0, 2.5, 5.0, 10.0,
+)
+E2E_BOUNDS_S = (
+    0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0,
+    40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
+)
+# fmt: on
+
+
+class Histogram:
+    """Counts by upper bound, as Prometheus wants them, at the cost of one bisection.
+
+    Attributes:
+        counts: one per bound, and a last one for what lies above all.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """(upper bound, how many values are not above it), the last bound being +Inf."""
+        names = [*map(str, self.bounds), "+Inf"]
+        running, pairs = 0, []
+        for name, count in zip(names, self.counts, strict=True):
+            running += count
+            pairs.append((name, float(running)))
+        return pairs
+
+
+class Latency:
+    """How long the streams of one worker were waited for, in the last seconds."""
+
+    def __init__(self) -> None:
+        self.ttft = WindowSamples(limit=1024)
+        self.itl = WindowSamples(limit=1024)
+
+
+class Meter:
+    """What requests did, as the frontend saw it.
+
+    Attributes:
+        received: requests that came.
+        requests: ended ones, by (endpoint, status).
+        in_flight: now.
+        errors: by kind.
+        aborts: by reason.
+        workers: by index.
+        traces: of requests, by what became of them: exported, failed, dropped.
+        lost_access_lines: that were not logged, because the log could not be written fast enough.
+    """
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.received = 0
+        self.in_flight = 0
+        self.errors: Counter[str] = Counter()
+        self.aborts: Counter[str] = Counter()
+        self.traces: Counter[str] = Counter()
+        self.lost_access_lines = 0
+        self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
+        self.ttft = Histogram(TTFT_BOUNDS_S)
+        self.itl = Histogram(ITL_BOUNDS_S)
+        self.e2e = Histogram(E2E_BOUNDS_S)
+        self.recent_requests = WindowSum()
+        self.recent_output = WindowSum()
+        self.recent_prompt = WindowSum()
+        self.recent_cached = WindowSum()
+        self.recent_ttft = WindowSamples()
+        self.recent_itl = WindowSamples()
+        self.workers: defaultdict[int, Latency] = defaultdict(Latency)
+
+    def first_token(self, ttft_s: float, now_ns: int, worker: int = NO_WORKER) -> None:
+        """A stream's first tokens came, from this worker as far as it is known."""
+        self.ttft.observe(ttft_s)
+        self.recent_ttft.add(ttft_s, now_ns)
+        if worker != NO_WORKER:
+            self.workers[worker].ttft.add(ttft_s, now_ns)
+
+    def next_token(self, itl_s: float, now_ns: int, worker: int = NO_WORKER) -> None:
+        """More tokens of a stream came, likewise."""
+        self.itl.observe(itl_s)
+        self.recent_itl.add(itl_s, now_ns)
+        if worker != NO_WORKER:
+            self.workers[worker].itl.add(itl_s, now_ns)
+
+    def ended(self, endpoint: str, status: int, e2e_s: float, now_ns: int) -> None:
+        """A request ended; how long it took counts only when it went well."""
+        self.requests[endpoint, status] += 1
+        self.recent_requests.add(1, now_ns)
+        if status < 400:
+            self.e2e.observe(e2e_s)
+
+    def used(self, usage: Usage, now_ns: int) -> None:
+        """What an answered request used in all."""
+        self.prompt_tokens += usage.prompt_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.output_tokens += usage.output_tokens
+        self.recent_prompt.add(usage.prompt_tokens, now_ns)
+        self.recent_cached.add(usage.cached_tokens, now_ns)
+
+    def failed(self, kind: str) -> None:
+        """A request failed; no kind is no failure."""
+        if kind:
+            self.errors[kind] += 1

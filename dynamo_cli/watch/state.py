@@ -1,0 +1,311 @@
+"""Folds what the processes report into a `Snapshot`. Pure: messages and a clock in."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from dynamo_cli import __version__
+from dynamo_cli.messages.lifecycle import Logged, Phase, ProcessState, ProcessTable
+from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.routing import Decisions, RouterStats
+from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
+from dynamo_cli.topology import Role
+from dynamo_cli.watch.alarms import Watch, no_router, of_gpus, old_jobs, silence
+from dynamo_cli.watch.decisions import DecisionLog
+from dynamo_cli.watch.gpus import GpuReport, views
+from dynamo_cli.watch.logs import LogRing
+from dynamo_cli.watch.meter import Latency, Meter
+from dynamo_cli.watch.prefill import PrefillFold
+from dynamo_cli.watch.processes import process_view
+from dynamo_cli.watch.rates import WorkerRates
+from dynamo_cli.watch.routing import RoutingFold
+from dynamo_cli.watch.schema import (
+    AlarmView,
+    PrefillView,
+    RouterView,
+    Snapshot,
+    TrafficView,
+    WorkerView,
+)
+from dynamo_cli.watch.window import SECOND_NS
+
+K = TypeVar("K")
+ASLEEP = "asleep: POST /sleep was asked for; POST /wake_up ends that"
+
+_COUNTERS = (
+    "prefix_cache_queries_tokens",
+    "prefix_cache_hits_tokens",
+    "prompt_tokens",
+    "output_tokens",
+    "preemptions",
+    "steps",
+    "refused_sends",
+)
+
+
+class Fold:
+    """What is known of the tree.
+
+    Args:
+        meter: of the frontend that folds.
+        models: names that the API answers to.
+        started_ns: start of the frontend.
+
+    Attributes:
+        decisions: the last ones of the router.
+        logs: the last lines of all processes.
+        prefill: what is known of disaggregation.
+        url: where the frontend listens.
+        draining: it takes no new requests, whatever the table says.
+        asleep: every worker that is ready sleeps.
+    """
+
+    def __init__(self, meter: Meter, models: tuple[str, ...], started_ns: int) -> None:
+        self._meter = meter
+        self._models = models
+        self._started_ns = started_ns
+        self._table = ProcessTable([], serving=False, reason="starting")
+        self._engines: dict[int, EngineReady] = {}
+        self._loads: dict[int, WorkerStats] = {}
+        self._ended_lives: dict[int, dict[str, int]] = {}
+        self._rates: defaultdict[int, WorkerRates] = defaultdict(WorkerRates)
+        self._watch = Watch()
+        self._routing = RoutingFold()
+        self.prefill = PrefillFold()
+        self.decisions = DecisionLog()
+        self.logs = LogRing()
+        self.url = ""
+        self.draining = self.asleep = False
+
+    @property
+    def up(self) -> bool:
+        """Requests are taken, though engines may sleep: models and tokens need none."""
+        return self._table.serving and not self.draining
+
+    @property
+    def serving(self) -> bool:
+        """Requests can be served now."""
+        return self.up and not self.asleep
+
+    @property
+    def processes(self) -> list[ProcessState]:
+        """Every process of the tree."""
+        return self._table.processes
+
+    @property
+    def reason(self) -> str:
+        """Why not, when they cannot."""
+        if self.draining:
+            return "shutting down"
+        return ASLEEP if self.asleep and self._table.serving else self._table.reason
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that run."""
+        return [state.pid for state in self._table.processes if state.pid]
+
+    def apply(
+        self,
+        message: ProcessTable
+        | EngineReady
+        | WorkerStats
+        | RouterStats
+        | Decisions
+        | PrefillQueueStats
+        | TransferStats
+        | Logged,
+        now_ns: int,
+    ) -> None:
+        match message:
+            case ProcessTable():
+                self._table = message
+                self._watch.processes(message.processes)
+                self._forget_workers()
+                self._see_who_sleeps()
+            case EngineReady(worker):
+                self._engines[worker] = message
+            case WorkerStats(worker):
+                self._loads[worker] = message
+                self._see_who_sleeps()
+                self._rates[worker].report(message, now_ns)
+            case RouterStats():
+                self._routing.router(message, now_ns)
+                self._watch.router(message, now_ns)
+            case Decisions():
+                self.decisions.add(message)
+            case PrefillQueueStats():
+                self.prefill.queue(message, now_ns)
+            case TransferStats():
+                self.prefill.worker(message, now_ns)
+            case Logged():
+                self.logs.add(message)
+
+    def _forget_workers(self) -> None:
+        """Those that are no longer part of the tree."""
+        there = {state.index for state in self._table.processes if state.role is Role.WORKER}
+        for known in (self._ended_lives, self._engines, self._loads, self._rates):
+            for worker in known.keys() - there:
+                del known[worker]
+
+    def _see_who_sleeps(self) -> None:
+        ready = [
+            self._loads.get(state.index)
+            for state in self._table.processes
+            if state.role is Role.WORKER and state.phase == Phase.READY
+        ]
+        self.asleep = bool(ready) and all(stats is not None and stats.asleep for stats in ready)
+
+    def processor_stats(self, index: int, stats: ProcessorStats) -> None:
+        """What a processor reports of itself."""
+        self._routing.processor(index, stats)
+
+    def processor_gone(self, index: int) -> None:
+        """A life of a processor ended: its totals are kept."""
+        self._routing.processor_gone(index)
+
+    def worker_gone(self, worker: int) -> None:
+        """A life of a worker ended: its totals are kept, its load is gone."""
+        self._ended_lives[worker] = self._totals(worker)
+        self.prefill.worker_gone(worker, prefill=False)
+        self._loads.pop(worker, None)
+        self._see_who_sleeps()
+        self._rates[worker].gone()
+
+    def router_gone(self) -> None:
+        """A life of the router ended, likewise."""
+        self._routing.router_gone()
+
+    def _totals(self, worker: int) -> dict[str, int]:
+        """A worker's counters over all its lives."""
+        before, stats = self._ended_lives.get(worker, {}), self._loads.get(worker)
+        now = {name: getattr(stats, name) if stats is not None else 0 for name in _COUNTERS}
+        return _added(before, now)
+
+    def snapshot(
+        self,
+        now_ns: int,
+        links: dict[str, int],
+        refused_sends: int,
+        memory: Mapping[int, int] | None = None,
+        calls: int = 0,
+        gpus: GpuReport | None = None,
+    ) -> Snapshot:
+        """Everything as of now.
+
+        Args:
+            links, refused_sends, calls: the caller's own.
+            memory: bytes by pid, as far as they are known.
+            gpus: what is known of them; None where engines have none.
+        """
+        router, unrouted = self._routing.view(now_ns), self._routing.unrouted()
+        prefill = self.prefill.view(now_ns)
+        workers = [self._worker(index, now_ns) for index in self._worker_indices()]
+        refused = sum(worker.refused_sends for worker in workers) + refused_sends
+        self._watch.refused(refused + (router.refused_sends if router else 0), now_ns)
+        seen = views(gpus, self._table.processes, now_ns) if gpus else []
+        return Snapshot(
+            version=__version__,
+            uptime_s=(now_ns - self._started_ns) / SECOND_NS,
+            url=self.url,
+            serving=self.serving,
+            reason=self.reason,
+            alarms=[
+                *self._alarms(router, prefill, sum(unrouted.values()), now_ns),
+                *(of_gpus(gpus, seen, now_ns) if gpus else ()),
+            ],
+            models=self._models,
+            target_workers=self._table.workers,
+            processes=[
+                process_view(state, now_ns, (memory or {}).get(state.pid, 0))
+                for state in self._table.processes
+            ],
+            workers=workers,
+            router=router,
+            unrouted_requests=unrouted,
+            prefill=prefill,
+            traffic=_traffic(self._meter, now_ns),
+            aborts=dict(self._meter.aborts),
+            errors=dict(self._meter.errors),
+            links=links,
+            refused_sends=refused_sends,
+            unwritten_log_lines=self.logs.unwritten,
+            processors=self._routing.processors(),
+            calls=calls,
+            gpus=seen,
+        )
+
+    def _worker_indices(self) -> list[int]:
+        known = {state.index for state in self._table.processes if state.role is Role.WORKER}
+        return sorted(known | self._loads.keys() | self._ended_lives.keys())
+
+    def _worker(self, index: int, now_ns: int) -> WorkerView:
+        stats, engine = self._loads.get(index), self._engines.get(index)
+        totals = self._totals(index)
+        return WorkerView(
+            worker=index,
+            num_running_reqs=stats.num_running_reqs if stats else 0,
+            num_waiting_reqs=stats.num_waiting_reqs if stats else 0,
+            kv_cache_usage=stats.kv_cache_usage if stats else 0.0,
+            kept_requests=stats.kept_requests if stats else 0,
+            num_blocks=engine.num_blocks if engine else 0,
+            block_size=engine.block_size if engine else 0,
+            hit_ratio=_ratio(
+                totals["prefix_cache_hits_tokens"], totals["prefix_cache_queries_tokens"]
+            ),
+            **totals,
+            **self._rates[index].view(now_ns)._asdict(),
+            **_latency(self._meter, index, now_ns),
+            asleep=stats is not None and stats.asleep,
+        )
+
+    def _alarms(
+        self, router: RouterView | None, prefill: PrefillView | None, unrouted: int, now_ns: int
+    ) -> list[AlarmView]:
+        found = []
+        if router is not None and router.silent_workers:
+            found.append(silence(router.silent_workers, self._engines))
+        if (away := no_router(self._table.processes, unrouted)) is not None:
+            found.append(away)
+        if prefill is not None and prefill.alarm:
+            found.append(old_jobs(prefill))
+        return found + self._watch.alarms(now_ns)
+
+
+def _added(before: dict[K, int], now: dict[K, int]) -> dict[K, int]:
+    return {key: before.get(key, 0) + now.get(key, 0) for key in before | now}
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _latency(meter: Meter, worker: int, now_ns: int) -> dict[str, Any]:
+    known = meter.workers.get(worker) or Latency()
+    ttft_p50, ttft_p95 = known.ttft.percentiles(now_ns, 0.5, 0.95)
+    (itl_p95,) = known.itl.percentiles(now_ns, 0.95)
+    return {"ttft_p50_s": ttft_p50, "ttft_p95_s": ttft_p95, "itl_p95_s": itl_p95}
+
+
+def _traffic(meter: Meter, now_ns: int) -> TrafficView:
+    ttft_p50, ttft_p95, ttft_p99 = meter.recent_ttft.percentiles(now_ns, 0.5, 0.95, 0.99)
+    itl_p50, itl_p95 = meter.recent_itl.percentiles(now_ns, 0.5, 0.95)
+    return TrafficView(
+        requests=sum(meter.requests.values()),
+        in_flight=meter.in_flight,
+        received=meter.received,
+        prompt_tokens=meter.prompt_tokens,
+        cached_tokens=meter.cached_tokens,
+        output_tokens=meter.output_tokens,
+        requests_per_s=meter.recent_requests.rate(now_ns),
+        prompt_tokens_per_s=meter.recent_prompt.rate(now_ns),
+        output_tokens_per_s=meter.recent_output.rate(now_ns),
+        ttft_p50_s=ttft_p50,
+        ttft_p95_s=ttft_p95,
+        ttft_p99_s=ttft_p99,
+        itl_p50_s=itl_p50,
+        itl_p95_s=itl_p95,
+        hit_ratio=_ratio(meter.recent_cached.total(now_ns), meter.recent_prompt.total(now_ns)),
+    )

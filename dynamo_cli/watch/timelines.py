@@ -1,0 +1,154 @@
+"""The last requests: what each was, and when it was where. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
+
+from dynamo_cli.messages.request import NO_WORKER, Timeline, Usage
+from dynamo_cli.watch.window import SECOND_NS
+
+KEPT = 10_000
+MS_NS = 1_000_000
+
+
+class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A request for the model that ended.
+
+    Attributes:
+        request_id: the client's.
+        endpoint: path of the URL.
+        model: that was asked for.
+        status: of the answer; `CLIENT_CLOSED` when nobody waited for it.
+        error: the kind of failure; empty when there is none.
+        finish_reason, worker, timeline: see `Reply`.
+        processor: index of the one that prepared it; -1: none did.
+        streamed: the answer was.
+        arrival_ns: the frontend had read its head.
+        first_byte_ns: the frontend had the first tokens of a streamed answer; 0: there were none.
+        ended_ns: its answer was written.
+    """
+
+    request_id: str
+    endpoint: str
+    model: str
+    status: int
+    arrival_ns: int
+    ended_ns: int
+    error: str = ""
+    finish_reason: str = ""
+    worker: int = NO_WORKER
+    processor: int = -1
+    streamed: bool = False
+    usage: Usage = Usage()
+    first_byte_ns: int = 0
+    timeline: Timeline = Timeline()
+
+    @property
+    def ttft_ns(self) -> int | None:
+        """Arrival to the first token, as far as it was seen; None when there was none."""
+        first = self.first_byte_ns or self.timeline.first_token_ns
+        return first - self.arrival_ns if first else None
+
+    def stages(self) -> dict[str, int]:
+        """When it was where, in order of time: name -> CLOCK_MONOTONIC, ns."""
+        timeline = self.timeline
+        known = {
+            "arrival": self.arrival_ns,
+            "received": timeline.received_ns,
+            "prepared": timeline.prepared_ns,
+            "routed": timeline.routed_ns,
+            "sent": timeline.sent_ns,
+            "pushed": timeline.pushed_ns,
+            "leased": timeline.leased_ns,
+            "prefilled": timeline.prefilled_ns,
+            "queued": timeline.queued_ns,
+            "scheduled": timeline.scheduled_ns,
+            "first_token": timeline.first_token_ns,
+            "first_byte": self.first_byte_ns,
+            "last_token": timeline.ended_ns,
+            "ended": self.ended_ns,
+        }
+        return dict(sorted(((n, t) for n, t in known.items() if t), key=lambda stage: stage[1]))
+
+
+class TimelineView(msgspec.Struct, frozen=True):
+    """A `RequestRecord` for people and programs.
+
+    Attributes:
+        age_s: since its arrival.
+        prefill_worker: index of the one that did its prefill; -1: none did.
+        stages_ms: when it was where, in milliseconds after its arrival, in order.
+    """
+
+    request_id: str
+    endpoint: str
+    model: str
+    status: int
+    error: str
+    finish_reason: str
+    worker: int
+    processor: int
+    prefill_worker: int
+    streamed: bool
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    age_s: float
+    stages_ms: dict[str, float]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(RequestRecord).decode
+
+
+class TimelineLog:
+    """The last `KEPT` requests that a processor had."""
+
+    def __init__(self) -> None:
+        # Packed: the garbage collector has nothing to look at, and it is half the memory.
+        self._kept: deque[tuple[str, bytes]] = deque(maxlen=KEPT)
+
+    def add(self, record: RequestRecord) -> None:
+        self._kept.append((record.request_id, _encode(record)))
+
+    def views(
+        self, now_ns: int, *, limit: int = KEPT, request_id: str | None = None
+    ) -> Iterator[TimelineView]:
+        """The newest first, each made when it is asked for.
+
+        Args:
+            request_id: only those with this one; a client can use an id again.
+        """
+        found = list(islice(self._newest(request_id), limit))
+        return (_view(_decode(packed), now_ns) for packed in found)
+
+    def _newest(self, request_id: str | None) -> Iterator[bytes]:
+        for kept_id, packed in reversed(self._kept):
+            if request_id is None or request_id == kept_id:
+                yield packed
+
+
+def _view(record: RequestRecord, now_ns: int) -> TimelineView:
+    return TimelineView(
+        request_id=record.request_id,
+        endpoint=record.endpoint,
+        model=record.model,
+        status=record.status,
+        error=record.error,
+        finish_reason=record.finish_reason,
+        worker=record.worker,
+        processor=record.processor,
+        prefill_worker=record.timeline.prefill_worker,
+        streamed=record.streamed,
+        prompt_tokens=record.usage.prompt_tokens,
+        cached_tokens=record.usage.cached_tokens,
+        output_tokens=record.usage.output_tokens,
+        age_s=(now_ns - record.arrival_ns) / SECOND_NS,
+        stages_ms={
+            name: round((at - record.arrival_ns) / MS_NS, 3) for name, at in record.stages().items()
+        },
+    )

@@ -1,0 +1,47 @@
+"""What a worker tells the router of its cache: numbered changes, or everything. Pure."""
+
+from __future__ import annotations
+
+from dynamo_cli.kv import hashes
+from dynamo_cli.kv.holdings import Held
+from dynamo_cli.messages.routing import KvEvents
+
+
+class Feed:
+    """One life of a worker towards one router.
+
+    Args:
+        worker: its index.
+        holdings: what its engine's cache holds, kept current by the engine.
+    """
+
+    def __init__(self, worker: int, holdings: Held) -> None:
+        self._worker = worker
+        self._holdings = holdings
+        self._sequence = 0
+
+    def changes(self, now_ns: int) -> KvEvents | None:
+        """What changed since the last message, if anything did."""
+        change = self._holdings.take()
+        if not change:
+            return None
+        return self._message(change.stored, change.removed, now_ns, whole=False)
+
+    def whole(self, now_ns: int) -> KvEvents:
+        """All that is held; changes count from here."""
+        self._holdings.take()
+        return self._message(self._holdings.all(), [], now_ns, whole=True)
+
+    def _message(
+        self, stored: list[int], removed: list[int], now_ns: int, *, whole: bool
+    ) -> KvEvents:
+        self._sequence += 1
+        return KvEvents(
+            worker=self._worker,
+            sequence=self._sequence,
+            stored=hashes.pack(stored),
+            removed=hashes.pack(removed),
+            whole=whole,
+            created_ns=now_ns,
+            unknown=dict(self._holdings.unknown),
+        )

@@ -1,0 +1,119 @@
+"""Bench, record and profile with a real engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dynamo_cli.engines.mock.profile import PS, Profile, Speed
+from dynamo_cli.lab.trace import reading, trace
+from tests.support.server import COMMAND, SMALL, Server, wait_until
+
+pytestmark = pytest.mark.engine
+
+BLOCK = 32
+TEMPLATE_TOKENS = 12
+"""At most, that the chat template of this model adds to a prompt."""
+
+
+def command(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *args], check=False, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("record") / "record.jsonl"
+
+
+@pytest.fixture(scope="module")
+def server(record: Path) -> Iterator[Server]:
+    with Server("--record", str(record), "--block-size", str(BLOCK), *SMALL) as server:
+        yield server
+
+
+def lines(record: Path, count: int) -> list[dict[str, Any]]:
+    wait_until(lambda: len(record.read_text().splitlines()) >= count, 5, "all is recorded")
+    return [json.loads(line) for line in record.read_text().splitlines()]
+
+
+def test_what_bench_measures_is_what_the_server_records(server: Server, record: Path) -> None:
+    shape = ("--systems", "3", "--sessions", "2", "--turns", "3", "--concurrency", "4")
+    done = command("bench", server.url, *shape, "--requests", "24", "--warmup", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)["runs"].values()
+    found = lines(record, 26)[2:]  # after the two that bench asks to know the server
+    assert (run["requests"], run["errors"], len(found)) == (24, {}, 24)
+    assert run["output_tokens"] == sum(line["output_length"] for line in found)
+    assert run["prompt_tokens"] == sum(line["input_length"] for line in found)
+    assert all(16 <= line["output_length"] <= 32 for line in found)
+    assert {line["model"] for line in found} == {"tiny"}
+    # Hashes mean equal prefixes: what an infinite cache would find is what this large one found.
+    assert run["hit_ratio"] > 0.4
+    again = reading.read(record)
+    assert again.block_size == BLOCK
+    assert trace.infinite_hit_ratio(again) == pytest.approx(run["hit_ratio"], abs=0.1)
+    # What the server says of itself and what the client saw differ by the way between them.
+    seen = sum(line["ttft_ms"] for line in found) / len(found)
+    assert 0 < seen <= run["ttft_ms"]["mean"]
+
+
+def test_a_record_can_be_sent_again(server: Server, record: Path) -> None:
+    before = len(lines(record, 1))
+    again = ("--trace", str(record), "--speed", "4", "--requests", "10", "--json")
+    done = command("bench", server.url, *again)
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)["runs"].values()
+    assert (run["requests"], run["errors"]) == (10, {})
+    found = lines(record, before + 12)
+    # Lines are written when answers end; a trace is sent in the order in which requests came.
+    old = sorted(found[:before], key=lambda line: line["timestamp"])[:10]
+    new = found[before + 2 :]
+    assert sorted(line["output_length"] for line in new) == sorted(
+        line["output_length"] for line in old
+    )
+    # Prompts are other words, of about as many tokens, in one message: its template comes on top.
+    asked, sent = (sum(line["input_length"] for line in some) for some in (old, new))
+    assert sent == pytest.approx(asked, rel=0.2, abs=10 * TEMPLATE_TOKENS)
+
+
+def test_nothing_of_the_text_is_recorded(server: Server, record: Path) -> None:
+    secret = "the unspeakable password"
+    body = json.dumps({"prompt": secret * 20, "max_tokens": 2, "n": 2, "model": "tiny"})
+    before = len(lines(record, 1))
+    headers = {"Content-Type": "application/json", "X-Session-ID": "alice"}
+    request = urllib.request.Request(f"{server.url}/v1/completions", body.encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.status == 200
+    last = lines(record, before + 1)[-1]
+    assert last["output_length"] == 4  # of both answers to the one prompt
+    assert len(last["hash_ids"]) == last["input_length"] // BLOCK
+    text = record.read_text()
+    assert "alice" not in text
+    assert "unspeakable" not in text
+    assert last["session"]
+
+
+def test_a_profile_of_the_engine_is_close_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.json"
+    options = ("--model", "tiny", "--block-size", str(BLOCK), *SMALL)
+    done = command("profile", *options, "--output", str(file), "--seconds", "6")
+    assert done.returncode == 0, done.stderr
+    assert "TTFT mean" in done.stdout
+    profile = msgspec.json.decode(file.read_bytes(), type=Profile)
+    assert (profile.name, profile.block_size) == ("tiny", BLOCK)
+    assert 0 < profile.step_s < 0.1
+    speed = Speed.of(profile)
+    assert 0 < speed.prefill_ps(1000, 0) - speed.prefill_ps(10, 0) < PS
+    # What a token more costs is within the noise of a step of this model.
+    assert 0 <= speed.decode_ps(64, 64 * 1000) - speed.decode_ps(1, 10) < PS
+    again = command("profile", *options, "--output", str(file))
+    assert again.returncode == 2
+    assert "--force overwrites it" in again.stderr
+    assert len(again.stderr.splitlines()) == 1

@@ -1,0 +1,118 @@
+"""Windows, histograms and totals over several lives, with a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
+from dynamo_cli.messages.request import Usage
+from dynamo_cli.messages.telemetry import WorkerStats
+from dynamo_cli.topology import Role
+from dynamo_cli.watch.meter import Histogram, Meter
+from dynamo_cli.watch.state import Fold
+from dynamo_cli.watch.window import SECOND_NS, WindowSamples, WindowSum
+
+
+def test_a_window_sum_forgets_what_is_older() -> None:
+    window = WindowSum(window_s=3)
+    for second, value in ((0, 1), (0, 2), (1, 4), (2, 8)):
+        window.add(value, second * SECOND_NS)
+    assert window.total(2 * SECOND_NS) == 15
+    assert window.rate(2 * SECOND_NS) == 5
+    assert window.total(3 * SECOND_NS) == 12
+    assert window.total(9 * SECOND_NS) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "p50", "p99"),
+    [([], None, None), ([7.0], 7.0, 7.0), ([float(n) for n in range(1, 101)], 50.0, 99.0)],
+)
+def test_percentiles_are_by_nearest_rank(
+    values: list[float], p50: float | None, p99: float | None
+) -> None:
+    window = WindowSamples()
+    for value in values:
+        window.add(value, 0)
+    assert window.percentiles(0, 0.5, 0.99) == [p50, p99]
+    assert window.percentiles(60 * SECOND_NS, 0.5) == [None]
+
+
+def test_a_histogram_counts_by_upper_bound() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 2.5):
+        histogram.observe(value)
+    assert histogram.cumulative() == [("1.0", 2.0), ("2.0", 3.0), ("+Inf", 4.0)]
+    assert histogram.total == 5.5
+
+
+def test_a_worker_s_totals_survive_its_restart_and_its_load_does_not() -> None:
+    fold = Fold(Meter(), ("tiny",), 0)
+    life = WorkerStats(0, 2, 1, 0.5, 100, 40, 300, 20, 0, 9, 0)
+    fold.apply(life, 0)
+    fold.worker_gone(0)
+    (gone,) = fold.snapshot(SECOND_NS, {}, 0).workers
+    assert (gone.num_running_reqs, gone.kv_cache_usage) == (0, 0.0)
+    assert (gone.prefix_cache_queries_tokens, gone.output_tokens) == (100, 20)
+    fold.apply(life, 0)
+    (back,) = fold.snapshot(SECOND_NS, {}, 0).workers
+    assert (back.num_running_reqs, back.output_tokens, back.hit_ratio) == (2, 40, 0.4)
+
+
+def test_traffic_counts_what_requests_used() -> None:
+    meter = Meter()
+    meter.ended("/v1/completions", 200, 0.2, 0)
+    meter.ended("/v1/completions", 400, 0.1, 0)
+    meter.used(Usage(prompt_tokens=10, cached_tokens=8, output_tokens=3), 0)
+    traffic = Fold(meter, ("tiny",), 0).snapshot(0, {}, 0).traffic
+    assert (traffic.prompt_tokens, traffic.output_tokens) == (10, 3)
+    assert traffic.hit_ratio == 0.8
+    assert traffic.requests_per_s == 0.2
+    assert sum(meter.e2e.counts) == 1, "what failed says nothing about how long answers take"
+
+
+def test_a_worker_that_is_no_longer_part_of_the_tree_is_forgotten() -> None:
+    def table(*workers: int) -> ProcessTable:
+        states = [
+            ProcessState(f"worker {worker}", Role.WORKER, worker, Phase.READY, "", 1, 0, 0, 0)
+            for worker in workers
+        ]
+        return ProcessTable(states, serving=True, reason="", workers=len(workers))
+
+    fold = Fold(Meter(), ("tiny",), 0)
+    fold.apply(table(0, 1), 0)
+    fold.apply(WorkerStats(1, 2, 1, 0.5, 100, 40, 300, 20, 0, 9, 0), 0)
+    fold.worker_gone(1)
+    assert [view.worker for view in fold.snapshot(0, {}, 0).workers] == [0, 1]
+    fold.apply(table(0), 0)
+    snapshot = fold.snapshot(0, {}, 0)
+    assert [view.worker for view in snapshot.workers] == [0]
+    assert snapshot.target_workers == 1
+    fold.apply(table(0, 1), 0)
+    assert fold.snapshot(0, {}, 0).workers[1].steps == 0
+
+
+@pytest.mark.parametrize(
+    ("asleep", "ready", "serving"),
+    [
+        ((True, True), (True, True), False),
+        ((True, False), (True, True), True),
+        ((True, None), (True, True), True),
+        ((True, False), (True, False), False),
+        ((False, True), (True, False), True),
+        ((True,), (False,), True),
+    ],
+)
+def test_a_server_is_asleep_when_every_worker_that_is_ready_sleeps(
+    asleep: tuple[bool | None, ...], ready: tuple[bool, ...], serving: bool
+) -> None:
+    fold = Fold(Meter(), ("tiny",), 0)
+    states = [
+        ProcessState("w", Role.WORKER, index, Phase.READY if one else Phase.BACKOFF, "", 1, 0, 0, 0)
+        for index, one in enumerate(ready)
+    ]
+    for worker, one in enumerate(asleep):
+        if one is not None:
+            fold.apply(WorkerStats(worker, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, asleep=one), 0)
+    fold.apply(ProcessTable(states, serving=True, reason=""), 0)
+    assert fold.serving is serving
+    assert fold.reason.startswith("asleep") is not serving

@@ -1,0 +1,194 @@
+"""Routing in the snapshot: totals over lives, windows, warnings, and the log of decisions."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+
+from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
+from dynamo_cli.messages.request import EngineReady
+from dynamo_cli.messages.routing import Candidate, Decisions, Measured, RouterStats, RoutingDecision
+from dynamo_cli.messages.telemetry import ProcessorStats
+from dynamo_cli.topology import Role
+from dynamo_cli.watch.decisions import KEPT, DecisionLog
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.schema import HitRatios, RouterView
+from dynamo_cli.watch.state import Fold
+from dynamo_cli.watch.window import SECOND_NS
+
+
+def stats(**fields: Any) -> RouterStats:
+    plain = RouterStats("kv", {0: 2, 1: 1}, {0: 3, 1: 1}, 1)
+    return msgspec.structs.replace(plain, **fields)
+
+
+def fold_of(*messages: Any) -> Fold:
+    fold = Fold(Meter(), ("tiny",), 0)
+    for message in messages:
+        fold.apply(message, 0)
+    return fold
+
+
+def router(fold: Fold, now_ns: int = 0) -> RouterView:
+    view = fold.snapshot(now_ns, {}, 0).router
+    assert view is not None
+    return view
+
+
+def test_without_a_router_there_is_no_view() -> None:
+    assert fold_of().snapshot(0, {}, 0).router is None
+
+
+def test_totals_survive_the_router_and_what_it_knew_does_not() -> None:
+    life = stats(
+        prefill_blocks={0: 5, 1: 0},
+        decode_blocks={0: 9, 1: 2},
+        index_blocks={0: 40, 1: 30},
+        index_entries=60,
+        event_blocks={"stored": 70},
+        resyncs={"start": 2},
+        released={"expired": 1},
+        decision_us=[1, 2],
+        decision_total_us=25.0,
+        silent_workers=[1],
+        waiting_requests=4,
+    )
+    fold = fold_of(life)
+    view = router(fold)
+    assert [(w.worker, w.decisions, w.prefill_blocks, w.index_blocks) for w in view.workers] == [
+        (0, 2, 5, 40),
+        (1, 1, 0, 30),
+    ]
+    assert (view.load_skew_ratio, view.waiting_requests, view.index_entries) == (1.5, 4, 60)
+    fold.router_gone()
+    gone = router(fold)
+    assert (gone.workers, gone.index_entries, gone.silent_workers) == ([], 0, [])
+    assert (gone.decisions, gone.event_blocks) == ({0: 2, 1: 1}, {"stored": 70})
+    fold.apply(life, 0)
+    back = router(fold)
+    assert (back.decisions, back.event_blocks) == ({0: 4, 1: 2}, {"stored": 140})
+    assert (back.resyncs, back.released) == ({"start": 4}, {"expired": 2})
+    assert (back.decision_us, back.decision_total_us, back.refused_sends) == ([2, 4], 50.0, 2)
+
+
+def test_hit_ratios_are_of_the_last_minute_and_of_all_time() -> None:
+    fold = fold_of(stats(prompt_tokens=100, predicted_tokens=10, measured_tokens=5))
+    later = 100 * SECOND_NS
+    grown = stats(
+        prompt_tokens=300,
+        predicted_tokens=170,
+        measured_tokens=105,
+        asked_tokens=400,
+        repeated_tokens=360,
+    )
+    fold.apply(grown, later)
+    view = router(fold, later)
+    assert view.recent == HitRatios(0.8, 0.5, 0.9)
+    assert view.overall == HitRatios(170 / 300, 105 / 300, 0.9)
+    assert router(fold, 2 * later).recent == HitRatios(None, None, None)
+
+
+def test_silence_is_a_warning_that_says_what_to_do() -> None:
+    fold = fold_of(
+        stats(silent_workers=[0, 1], refused_sends=0), EngineReady(0, [], 1000, 32, 100, 8)
+    )
+    (warning,) = fold.snapshot(0, {}, 0).warnings
+    assert warning.startswith("workers 0, 1 have sent no KV events")
+    assert "--no-enable-prefix-caching" in warning
+    assert "(32 tokens)" in warning
+    fold.apply(stats(refused_sends=0), 0)
+    assert fold.snapshot(0, {}, 0).warnings == []
+
+
+def test_requests_without_a_router_are_summed_and_a_warning_while_it_is_gone() -> None:
+    def table(phase: Phase) -> ProcessTable:
+        state = ProcessState("router", Role.ROUTER, 0, phase, "", 1, 0, 0, 0)
+        return ProcessTable([state], serving=True, reason="")
+
+    fold = fold_of(table(Phase.BACKOFF))
+    fold.processor_stats(0, ProcessorStats(3, 0))
+    fold.processor_gone(0)
+    fold.processor_stats(0, ProcessorStats(2, 0))
+    fold.processor_stats(1, ProcessorStats(1, 0))
+    snapshot = fold.snapshot(0, {}, 0)
+    assert snapshot.unrouted_requests == {0: 5, 1: 1}
+    assert "6 requests were placed without it" in snapshot.warnings[0]
+    fold.apply(table(Phase.READY), 0)
+    assert fold.snapshot(0, {}, 0).warnings == []
+
+
+# -- decisions -------------------------------------------------------------------------------
+
+
+def decision(name: str, worker: int = 0, api_id: str = "", candidates: int = 2) -> RoutingDecision:
+    return RoutingDecision(
+        request_id=name,
+        api_id=api_id or f"api-{name}",
+        worker=worker,
+        policy="kv",
+        reason="cost",
+        prompt_tokens=100,
+        required_blocks=4,
+        overlap_blocks=3,
+        block_size=32,
+        candidates=[Candidate(one, 7.5, 3, {"prefill": 7.5}) for one in range(candidates)],
+        margin=2.0,
+        waited_us=0.0,
+        decision_us=11.0,
+        decided_ns=SECOND_NS,
+    )
+
+
+def test_predictions_stand_beside_measurements() -> None:
+    log = DecisionLog()
+    log.add(Decisions([decision("a"), decision("b", worker=1)], [], 0))
+    log.add(Decisions([], [Measured("a", 64), Measured("long gone", 9)], 3))
+    b, a = log.views(3 * SECOND_NS)
+    assert (a.request_id, a.engine_request_id, a.worker, a.number) == ("api-a", "a", 0, 1)
+    assert (a.predicted_tokens, a.measured_tokens, a.age_s) == (96, 64, 2.0)
+    assert (b.measured_tokens, b.number, log.dropped) == (None, 2, 3)
+    assert [(one.worker, one.cost, one.terms) for one in a.candidates] == [
+        (0, 7.5, {"prefill": 7.5}),
+        (1, 7.5, {"prefill": 7.5}),
+    ]
+    (measurement,) = log.measurements(0)
+    assert (measurement.engine_request_id, measurement.measured_tokens) == ("a", 64)
+    assert log.measurements(measurement.number) == []
+
+
+def test_decisions_can_be_chosen() -> None:
+    log = DecisionLog()
+    log.add(
+        Decisions(
+            [
+                decision(str(n), worker=n % 2, api_id="pair" if n in (4, 5) else "")
+                for n in range(8)
+            ],
+            [],
+            0,
+        )
+    )
+
+    def names(**wanted: Any) -> list[str]:
+        return [one.engine_request_id for one in log.views(0, **wanted)]
+
+    assert names() == list("76543210")
+    assert names(limit=2) == ["7", "6"]
+    assert names(worker=1) == ["7", "5", "3", "1"]
+    assert names(request_id="pair") == ["5", "4"]
+    assert names(request_id="3") == ["3"]
+    assert names(after=6) == ["7", "6"]
+    assert names(worker=9) == []
+
+
+def test_memory_is_bounded() -> None:
+    log = DecisionLog()
+    for start in range(0, KEPT + 500, 500):
+        log.add(Decisions([decision(str(start + n), candidates=64) for n in range(500)], [], 0))
+    kept = list(log.views(0, limit=1 << 30))
+    assert len(kept) == KEPT
+    assert kept[-1].number == 501
+    packed = sum(sys.getsizeof(one.packed) for one in log._kept.values())
+    assert packed / KEPT < 2_500
