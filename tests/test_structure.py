@@ -74,7 +74,7 @@ PURE = (
     "engines/vllm/transfer/slots.py",
     "engines/vllm/options/values.py",
     "engines/vllm/front/weigh.py",
-    "frontend/http/openapi.py",
+    "frontend/openapi.py",
     "frontend/http/poison.py",
     "frontend/after/record.py",
     "dashboard/draw",

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dynamo_cli.config import EngineConfig
+    from dynamo_cli.engines.measured import Burst
     from dynamo_cli.engines.mock.profile import Profile
     from dynamo_cli.engines.vllm.measure import Measured, Plan
-    from dynamo_cli.lab.profile.fit import Burst, Errors
+from dynamo_cli.lab.profile.fit import Errors
 
 MEASURE = "dynamo_cli.engines.vllm.measure"
 MS = 1000

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.one_at_a_time import alone_on
+from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.kv.holdings import Held
 from dynamo_cli.messages.admin import Operate
@@ -20,29 +18,6 @@ from dynamo_cli.messages.request import (
     UtilityAnswer,
 )
 from dynamo_cli.messages.telemetry import WorkerStats
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A request that the engine can run, and has not begun.
-
-    Attributes:
-        client: the processor that it belongs to.
-        message: as it came.
-        family: siblings of one prompt (n > 1) have the same.
-        suitable: it can be prefilled elsewhere.
-        begin: what the engine takes.
-        pushed_ns: when its prompt was given to the prefill queue; 0: it was not.
-    """
-
-    client: int
-    message: AddRequest
-    family: str
-    prompt_tokens: int
-    priority: int
-    suitable: bool
-    begin: Any
-    pushed_ns: int = 0
 
 
 class Engine(Protocol):
@@ -148,23 +123,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what it holds."""
-
-
-def build(index: int, config: EngineConfig, *, kv_events: bool) -> Engine:
-    """The engine of a worker.
-
-    Args:
-        index: of the worker.
-        kv_events: keep account of what its prefix cache holds.
-
-    Raises:
-        ModelError, ResourceError, UsageError: it cannot be built.
-    """
-    if config.simulation is not None:
-        from dynamo_cli.engines.mock.engine import MockEngine  # noqa: PLC0415 - one of the two
-
-        return MockEngine(index, config, kv_events=kv_events)
-    from dynamo_cli.engines.vllm.core.engine import Engine as VllmEngine  # noqa: PLC0415
-
-    with alone_on(config.devices):
-        return VllmEngine(index, config, kv_events=kv_events)

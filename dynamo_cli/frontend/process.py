@@ -19,9 +19,9 @@ from dynamo_cli.frontend.admin.paths import Admin
 from dynamo_cli.frontend.admin.prefill_bounds import Placement
 from dynamo_cli.frontend.admin.scaling import Scaling
 from dynamo_cli.frontend.after.ended import Chronicle
+from dynamo_cli.frontend.api import Api
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
 from dynamo_cli.frontend.http import files
-from dynamo_cli.frontend.http.api import Api
 from dynamo_cli.frontend.http.server import HttpServer
 from dynamo_cli.frontend.status.gpus import Gpus
 from dynamo_cli.frontend.status.memory import Memory

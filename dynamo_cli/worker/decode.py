@@ -8,7 +8,8 @@ from collections import Counter
 from typing import Any
 
 from dynamo_cli.config import PlacementRule
-from dynamo_cli.engines.seam import Engine, Prepared
+from dynamo_cli.engines.prepared import Prepared
+from dynamo_cli.engines.seam import Engine
 from dynamo_cli.errors import InternalError, InvalidRequest
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.base import Message

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from dynamo_cli.config import WorkerConfig
-from dynamo_cli.engines import seam
+from dynamo_cli.engines import start
 from dynamo_cli.engines.vllm.options.environment import select_devices
 from dynamo_cli.errors import InternalError, InvalidRequest
 from dynamo_cli.host.proctitle import set_title
@@ -76,7 +76,7 @@ class PrefillWorker:
         """Build the engine and run one token through it."""
         self._switchboard.report(PhaseChange(Phase.LOADING))
         index, config = self._process.index, self._config
-        self._engine = seam.build(index, config.engine, kv_events=config.kv_events)
+        self._engine = start.build(index, config.engine, kv_events=config.kv_events)
         self._publisher = Publisher(index, self._engine.holdings, self._switchboard)
         self._publisher.publish()
         self._operations = Operations(

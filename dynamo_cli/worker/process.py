@@ -9,7 +9,7 @@ import time
 import msgspec
 
 from dynamo_cli.config import WorkerConfig
-from dynamo_cli.engines import seam
+from dynamo_cli.engines import start
 from dynamo_cli.engines.vllm.options.environment import select_devices
 from dynamo_cli.errors import InternalError, InvalidRequest, Unavailable
 from dynamo_cli.host.proctitle import set_title
@@ -67,7 +67,7 @@ class Worker:
         """Build the engine and tell everybody."""
         self._switchboard.report(PhaseChange(Phase.LOADING))
         index = self._process.index
-        self._engine = seam.build(index, self._config.engine, kv_events=self._config.kv_events)
+        self._engine = start.build(index, self._config.engine, kv_events=self._config.kv_events)
         self._publisher = Publisher(index, self._engine.holdings, self._switchboard)
         if (rule := self._config.placement) is not None:
             self._disagg = Disaggregation(self._engine, self._switchboard, rule)

@@ -11,9 +11,9 @@ from unittest.mock import MagicMock
 
 import dynamo_cli.frontend
 from dynamo_cli.config import FrontendConfig
+from dynamo_cli.frontend import openapi
 from dynamo_cli.frontend.admin.paths import Admin
-from dynamo_cli.frontend.http import openapi
-from dynamo_cli.frontend.http.api import GENERATE_PATHS, Api
+from dynamo_cli.frontend.api import GENERATE_PATHS, Api
 from dynamo_cli.messages.request import Endpoint, Reply, Submit
 from tests.frontend.stage import Stage, answer
 

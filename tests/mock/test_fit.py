@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from dynamo_cli.engines.measured import TERMS, Burst, Run, pairs
 from dynamo_cli.engines.mock.profile import Profile
-from dynamo_cli.lab.profile.fit import TERMS, Burst, Run, errors, fit, pairs, simulate
+from dynamo_cli.lab.profile.fit import errors, fit, simulate
 
 TRUE = dict(zip(TERMS, (2e-3, 500e-6, 60e-6, 5e-9, 90e-6, 10e-9), strict=True))
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dynamo_cli.config import EngineConfig, PlacementRule, WorkerConfig
-from dynamo_cli.engines import seam
-from dynamo_cli.engines.seam import Prepared
+from dynamo_cli.engines import start
+from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.request import AddRequest, RequestRefused, StepOutputs
@@ -80,7 +80,7 @@ class Board:
 def loaded(kind: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Engine]:
     events: list[Any] = []
     engine = Engine(events)
-    monkeypatch.setattr(seam, "build", lambda *_, **__: engine)
+    monkeypatch.setattr(start, "build", lambda *_, **__: engine)
     ours, theirs = Control.pair()
     worker = kind(WORKER, CONFIG, theirs)
     theirs.close()

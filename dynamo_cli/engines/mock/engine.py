@@ -19,7 +19,7 @@ from dynamo_cli.engines.mock.options import NO_CACHE, sized
 from dynamo_cli.engines.mock.profile import PS, Speed, load
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.engines.mock.state import SimEngine
-from dynamo_cli.engines.seam import Prepared
+from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.errors import Conflict, DynamoError, InvalidRequest
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.hashes import ExtraKeys

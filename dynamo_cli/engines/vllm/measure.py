@@ -19,10 +19,10 @@ import msgspec
 import orjson
 
 from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.measured import Burst, Run, pairs
 from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.errors import ChildFailed, DynamoError
 from dynamo_cli.kv import hashes
-from dynamo_cli.lab.profile.fit import Burst, Run, pairs
 from dynamo_cli.messages.request import AddRequest
 
 REPEATS = 5

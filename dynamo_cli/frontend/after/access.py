@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from dynamo_cli.frontend.after.traceparent import TraceContext
 from dynamo_cli.frontend.http.admission import PROMPTS
+from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.host import vital
 from dynamo_cli.messages.logs import access_line
 from dynamo_cli.messages.request import NO_WORKER

@@ -6,10 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.frontend.after import access, traceparent
+from dynamo_cli.frontend.after import access
 from dynamo_cli.frontend.after.access import AccessLog
 from dynamo_cli.frontend.after.recorder import Recorder
-from dynamo_cli.frontend.after.traceparent import TraceContext
+from dynamo_cli.frontend.http import traceparent
+from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.frontend.http.visit import Visit
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import TimelineLog

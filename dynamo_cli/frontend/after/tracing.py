@@ -33,7 +33,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from opentelemetry.util.types import AttributeValue
 
 from dynamo_cli import __version__
-from dynamo_cli.frontend.after.traceparent import TraceContext, new_span_id
+from dynamo_cli.frontend.http.traceparent import TraceContext, new_span_id
 from dynamo_cli.host import vital
 from dynamo_cli.messages.request import NO_WORKER, Endpoint
 from dynamo_cli.topology import ProcessId, Role

@@ -6,9 +6,9 @@ import time
 
 from aiohttp import web
 
-from dynamo_cli.frontend.after.traceparent import TraceContext
 from dynamo_cli.frontend.exchange import Call
 from dynamo_cli.frontend.http import admission
+from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.messages.request import NO_WORKER, Finish, Reply, Usage
 from dynamo_cli.watch.timelines import RequestRecord
 

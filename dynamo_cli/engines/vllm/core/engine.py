@@ -15,12 +15,13 @@ from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.seam import Prepared
+from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.core import (
     build,
     events,
     faults,
+    grammars,
     lora,
     operations,
     prefill,
@@ -28,7 +29,6 @@ from dynamo_cli.engines.vllm.core import (
     warmup,
 )
 from dynamo_cli.engines.vllm.core.totals import Totals
-from dynamo_cli.engines.vllm.front import grammars
 from dynamo_cli.engines.vllm.options import arguments, environment
 from dynamo_cli.engines.vllm.transfer import connector
 from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of

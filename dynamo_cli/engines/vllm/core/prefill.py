@@ -9,23 +9,7 @@ from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine import EngineCoreRequest
 
-from dynamo_cli.config import EngineConfig
-
-CONNECTOR_MODULE = "dynamo_cli.engines.vllm.transfer.connector"
 LOST = "lost"
-
-
-def transfer_config(config: EngineConfig) -> dict[str, Any]:
-    """vLLM's ``--kv-transfer-config`` of an engine that hands over blocks, or takes them."""
-    common = {"kv_role": config.kv_role, "kv_load_failure_policy": "recompute"}
-    if config.kv_transfer == "nixl":
-        device = "cuda" if config.devices else "cpu"
-        return common | {"kv_connector": "NixlConnector", "kv_buffer_device": device}
-    return common | {
-        "kv_connector": "ShmConnector",
-        "kv_connector_module_path": CONNECTOR_MODULE,
-        "kv_connector_extra_config": {"arena_bytes": config.kv_arena_bytes},
-    }
 
 
 def is_suitable(request: EngineCoreRequest) -> bool:

@@ -23,7 +23,7 @@ from vllm.utils.import_utils import import_from_path
 
 from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, EngineConfig
 from dynamo_cli.engines.vllm import refusals
-from dynamo_cli.engines.vllm.core.prefill import transfer_config
+from dynamo_cli.engines.vllm.options.transfer_config import transfer_config
 from dynamo_cli.errors import UsageError
 
 _PYDANTIC = re.compile(r"\[type=[^\]]*\]|For further information visit \S+")

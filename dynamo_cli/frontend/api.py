@@ -23,13 +23,14 @@ from dynamo_cli.errors import (
     PayloadTooLarge,
     PeerLost,
 )
+from dynamo_cli.frontend import openapi
 from dynamo_cli.frontend.admin.paths import PLACEMENT, WORKERS, Admin, Command
 from dynamo_cli.frontend.admin.prefill_bounds import Placement
 from dynamo_cli.frontend.admin.scaling import Scaling
 from dynamo_cli.frontend.after import access
 from dynamo_cli.frontend.after.ended import Chronicle
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
-from dynamo_cli.frontend.http import admission, docs, openapi
+from dynamo_cli.frontend.http import admission, docs
 from dynamo_cli.frontend.http.body import BodyReader
 from dynamo_cli.frontend.http.origin import JSON, OriginGate, check_json, is_preflight
 from dynamo_cli.frontend.http.poison import Suspects
