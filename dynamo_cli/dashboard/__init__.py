@@ -1,4 +1,5 @@
 """The live view of a tree: a client of ``GET /dynamo/stream``, and nothing more.
 
-events -> model (a pure fold into a `Board`) -> widgets that are pure functions of the board.
+events -> model (`BoardState`, pure, makes a `Board` of them) -> widgets that are pure functions of
+the board.
 """

@@ -20,7 +20,7 @@ from dynamo_cli.dashboard.draw.tables import Worker
 from dynamo_cli.dashboard.draw.trends import SPANS_S
 from dynamo_cli.dashboard.driver import SteadyDriver
 from dynamo_cli.dashboard.events import Event
-from dynamo_cli.dashboard.model import Board, Fold, Row
+from dynamo_cli.dashboard.model import Board, BoardState, Row
 from dynamo_cli.dashboard.screens.confirm import Confirm
 from dynamo_cli.dashboard.screens.detail import Detail
 from dynamo_cli.dashboard.screens.help import Help
@@ -52,8 +52,8 @@ class Dashboard(App[None]):
     """One server.
 
     Args:
-        fold: what is known of it; others may feed it too.
-        follow: what it says; None: only others feed the fold.
+        state: what is known of it; others may feed it too.
+        follow: what it says; None: only others feed the state.
         timelines: when the requests with an id were where.
         stop: ends the server, when it is ours to end.
         clock: seconds since 1970.
@@ -87,7 +87,7 @@ class Dashboard(App[None]):
 
     def __init__(
         self,
-        fold: Fold,
+        state: BoardState,
         *,
         follow: Follow | None = None,
         timelines: Timelines | None = None,
@@ -97,13 +97,13 @@ class Dashboard(App[None]):
         super().__init__()
         self.animation_level = "none"
         self.failure: Exception | None = None
-        self._fold = fold
+        self._state = state
         self._follow = follow
         self._timelines = timelines
         self._stop = stop
         self._clock = clock
         self._drawn = -1
-        self._board = fold.board(clock())
+        self._board = state.board(clock())
         self._paused = False
         self._span = 1
 
@@ -130,13 +130,13 @@ class Dashboard(App[None]):
 
     async def _listen(self, follow: Follow) -> None:
         async for event in follow():
-            self._fold.apply(event, self._clock())
+            self._state.apply(event, self._clock())
 
     def _update(self) -> None:
         """Draw what is new, if anything is."""
-        if self._fold.version != self._drawn and not self._paused:
-            self._drawn = self._fold.version
-            self._board = self._fold.board(self._clock())
+        if self._state.version != self._drawn and not self._paused:
+            self._drawn = self._state.version
+            self._board = self._state.board(self._clock())
             self._draw()
 
     def _draw(self) -> None:

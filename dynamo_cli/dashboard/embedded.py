@@ -15,7 +15,7 @@ from dynamo_cli.dashboard import hangup
 from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.events import Event, Lines, Table
-from dynamo_cli.dashboard.model import Fold
+from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.supervisor.view import OWN_NAME, View
 from dynamo_cli.topology import Role
@@ -41,10 +41,10 @@ class Embedded:
     def __init__(self, plain: View, api_key: str = "") -> None:
         self._plain = plain
         self._client = Client("", api_key)
-        self._fold = Fold()
+        self._state = BoardState()
         self._known = asyncio.Event()
         self._app = Dashboard(
-            self._fold,
+            self._state,
             follow=self._follow,
             timelines=self._client.timelines,
             stop=lambda: signal.raise_signal(signal.SIGINT),
@@ -102,7 +102,7 @@ class Embedded:
         self._number += 1
         now = time.time()
         lines = [LogView(self._number, now, name, level, line) for line in text.splitlines()]
-        self._fold.apply(Lines(lines), now)
+        self._state.apply(Lines(lines), now)
 
     # -- the supervisor's view -----------------------------------------------------------------
 
@@ -112,7 +112,7 @@ class Embedded:
 
     def processes(self, table: Sequence[ProcessState]) -> None:
         now = time.monotonic_ns()
-        self._fold.apply(Table([process_view(state, now) for state in table]), time.time())
+        self._state.apply(Table([process_view(state, now) for state in table]), time.time())
         for state in table:
             if state.role is Role.FRONTEND and state.phase == Phase.READY:
                 self._client.url = _here(state.reason)

@@ -63,7 +63,7 @@ class Board:
     starting: bool
 
 
-class Fold:
+class BoardState:
     """What is known of the tree.
 
     Args:

@@ -19,7 +19,7 @@ from dynamo_cli.dashboard.draw.style import STRONG
 from dynamo_cli.dashboard.draw.table import Spec, T, fit
 from dynamo_cli.dashboard.draw.tables import DECISIONS, PROCESSES, WORKERS, workers_of
 from dynamo_cli.dashboard.events import Event
-from dynamo_cli.dashboard.model import Board, Fold
+from dynamo_cli.dashboard.model import Board, BoardState
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.watch.schema import Snapshot
 
@@ -34,14 +34,14 @@ async def boards(client: Client) -> AsyncGenerator[Board]:
     Raises:
         CannotWatch: there is no server there, or it has gone.
     """
-    fold, due = Fold(client.url), False
+    state, due = BoardState(client.url), False
     async with aclosing(_patiently(client)) as events:
         async for event in events:
             now = time.time()
             # A snapshot comes first of its turn: what belongs to the one before is complete now.
             if isinstance(event, Snapshot) and due:
-                yield fold.board(now)
-            fold.apply(event, now)
+                yield state.board(now)
+            state.apply(event, now)
             due = due or isinstance(event, Snapshot)
 
 

@@ -43,7 +43,7 @@ from dynamo_cli.frontend.status.broadcast import Broadcast
 from dynamo_cli.messages.request import Endpoint, Head, Reply
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import Snapshot
-from dynamo_cli.watch.state import Fold
+from dynamo_cli.watch.state import TreeState
 
 GENERATE_PATHS = frozenset(map(str, Endpoint)) - {
     Endpoint.MODELS,
@@ -67,7 +67,7 @@ class Api:
         config: keys and limits.
         exchange: towards the processors.
         meter: counts what passes.
-        fold: whether requests can be served.
+        tree: whether requests can be served.
         snapshot: gives the state of the whole tree.
         placement: where prompts are prefilled.
         scaling: how many workers there are.
@@ -83,7 +83,7 @@ class Api:
         config: FrontendConfig,
         exchange: Exchange,
         meter: Meter,
-        fold: Fold,
+        tree: TreeState,
         snapshot: Callable[[], Snapshot],
         placement: Placement,
         scaling: Scaling,
@@ -97,13 +97,13 @@ class Api:
         self._config = config
         self._exchange = exchange
         self._meter = meter
-        self._fold = fold
+        self._tree = tree
         self._snapshot = snapshot
         self._suspects = Suspects()
         self._one_ended = asyncio.Event()
         self._origins = OriginGate(config.origins, config.host)
         self._bodies = BodyReader(config.max_body_bytes, config.body_timeout_s)
-        self.broadcast = Broadcast(snapshot, fold.decisions, fold.logs, time.monotonic_ns)
+        self.broadcast = Broadcast(snapshot, tree.decisions, tree.logs, time.monotonic_ns)
         self._routes: dict[str, dict[str, Route]] = {
             **{path: {"POST": self._generate} for path in GENERATE_PATHS},
             Endpoint.MODELS: {"GET": self._models},
@@ -194,10 +194,10 @@ class Api:
         return methods[http.method]
 
     def _check_serving(self) -> None:
-        if self._fold.draining:
+        if self._tree.draining:
             raise Draining("the server is shutting down.", retry_after_s=RETRY_AFTER_S)
-        if not self._fold.up:
-            raise NotReady(f"not ready: {self._fold.reason}.", retry_after_s=RETRY_AFTER_S)
+        if not self._tree.up:
+            raise NotReady(f"not ready: {self._tree.reason}.", retry_after_s=RETRY_AFTER_S)
 
     # -- requests for the model --------------------------------------------------------------
 
@@ -359,7 +359,7 @@ class Api:
 
     async def _metrics(self, visit: Visit) -> web.StreamResponse:
         text = exposition.render(
-            self._meter, self._snapshot(), self._fold.prefill, self._chronicle.recorder
+            self._meter, self._snapshot(), self._tree.prefill, self._chronicle.recorder
         )
         return web.Response(body=text, headers={"Content-Type": exposition.CONTENT_TYPE})
 
@@ -371,7 +371,7 @@ class Api:
 
     async def _decisions(self, visit: Visit) -> web.StreamResponse:
         now = time.monotonic_ns()
-        body = await inspect.decisions(self._fold.decisions, visit.http.query, now)
+        body = await inspect.decisions(self._tree.decisions, visit.http.query, now)
         return web.Response(body=body, content_type=JSON)
 
     async def _show_timelines(self, visit: Visit) -> web.StreamResponse:

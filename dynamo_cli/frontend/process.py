@@ -52,7 +52,7 @@ from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import Snapshot
-from dynamo_cli.watch.state import ASLEEP, Fold
+from dynamo_cli.watch.state import ASLEEP, TreeState
 
 BACKLOG = 1024
 LAST_WORDS_S = 1.0
@@ -72,7 +72,7 @@ def main(process: ProcessId, config: FrontendConfig, control: socket.socket) -> 
 
 
 class Frontend:
-    """Sockets, exchange and the fold of everybody's reports."""
+    """Sockets, exchange and the `TreeState` made of everybody's reports."""
 
     def __init__(self, process: ProcessId, config: FrontendConfig, control: socket.socket) -> None:
         self._process = process
@@ -82,7 +82,7 @@ class Frontend:
         self._meter = Meter()
         self._memory = Memory()
         self._gpus = Gpus(config.gpus)
-        self._fold = Fold(self._meter, config.served_names, time.monotonic_ns())
+        self._tree = TreeState(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter)
         self._chronicle = Chronicle(config, self._meter)
         self._placement = Placement(config.placement, self._announce)
@@ -103,7 +103,7 @@ class Frontend:
             config,
             self._exchange,
             self._meter,
-            self._fold,
+            self._tree,
             self._snapshot,
             self._placement,
             self._scaling,
@@ -120,7 +120,7 @@ class Frontend:
         self._switchboard.report(PhaseChange(Phase.STARTING))
         await self._listen()
         self._switchboard.attach(asyncio.get_running_loop())
-        self._switchboard.report(PhaseChange(Phase.READY, self._fold.url))
+        self._switchboard.report(PhaseChange(Phase.READY, self._tree.url))
         await self._stopped.wait()
         self._listener.close()
         self._switchboard.close()
@@ -142,7 +142,7 @@ class Frontend:
                 "Choose another address with --host or another port with --http-port."
             ) from error
         port = self._listener.sockets[0].getsockname()[1]
-        self._fold.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._tree.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _announce(self, rule: PlacementRule) -> None:
         """Let decode workers know a new rule; those that come later too."""
@@ -161,8 +161,8 @@ class Frontend:
     def _snapshot(self) -> Snapshot:
         board = self._switchboard
         now = time.monotonic_ns()
-        memory = self._memory.of(self._fold.pids, now)
-        return self._fold.snapshot(
+        memory = self._memory.of(self._tree.pids, now)
+        return self._tree.snapshot(
             now,
             board.depth_bytes(),
             board.refused_sends(),
@@ -173,9 +173,9 @@ class Frontend:
 
     def _tell_sleep(self) -> None:
         """Into the log, when it begins and when it ends."""
-        if self._fold.asleep == self._told_asleep:
+        if self._tree.asleep == self._told_asleep:
             return
-        self._told_asleep = self._fold.asleep
+        self._told_asleep = self._tree.asleep
         if self._told_asleep:
             logger.warning("every worker is %s; until then requests get 503", ASLEEP)
         else:
@@ -199,10 +199,10 @@ class Frontend:
                 | PrefillQueueStats()
                 | TransferStats()
             ) as message:
-                self._fold.apply(message, time.monotonic_ns())
+                self._tree.apply(message, time.monotonic_ns())
                 self._tell_sleep()
             case ProcessorStats() as stats:
-                self._fold.processor_stats(peer.index, stats)
+                self._tree.processor_stats(peer.index, stats)
             case Operated() as message:
                 self._engines.answered(message)
 
@@ -216,22 +216,22 @@ class Frontend:
             case Role.PROCESSOR:
                 self._welcomed.discard(peer)
                 self._exchange.processor_down(peer, reason)
-                self._fold.processor_gone(peer.index)
+                self._tree.processor_gone(peer.index)
             case Role.WORKER:
-                self._fold.worker_gone(peer.index)
+                self._tree.worker_gone(peer.index)
             case Role.ROUTER:
-                self._fold.router_gone()
+                self._tree.router_gone()
             case Role.PREFILL_QUEUE:
-                self._fold.prefill.queue_gone()
+                self._tree.prefill.queue_gone()
             case Role.PREFILL_WORKER:
-                self._fold.prefill.worker_gone(peer.index, prefill=True)
+                self._tree.prefill.worker_gone(peer.index, prefill=True)
 
     def on_control(self, message: ToChild) -> None:
         match message:
             case ProcessTable():
                 self._on_table(message)
             case Logged():
-                self._fold.apply(message, time.monotonic_ns())
+                self._tree.apply(message, time.monotonic_ns())
             case Probe(worker):
                 self._background(self._probe(worker))
             case Drain(timeout_s):
@@ -244,7 +244,7 @@ class Frontend:
                 self._stopped.set()
 
     def _on_table(self, table: ProcessTable) -> None:
-        self._fold.apply(table, time.monotonic_ns())
+        self._tree.apply(table, time.monotonic_ns())
         for state in table.processes:
             process = ProcessId(state.role, state.index)
             linked = process in self._switchboard.links
@@ -258,7 +258,7 @@ class Frontend:
 
     def _ready_peers(self) -> list[ProcessId]:
         """Processes that are ready and can be reached."""
-        ready = [process for process in self._fold.processes if process.phase == Phase.READY]
+        ready = [process for process in self._tree.processes if process.phase == Phase.READY]
         named = [ProcessId(process.role, process.index) for process in ready]
         return [process for process in named if process in self._switchboard.links]
 
@@ -277,7 +277,7 @@ class Frontend:
     async def _drain(self, timeout_s: float) -> None:
         """Turn newcomers away, wait for the rest, end what is left."""
         set_title(self._process, Phase.DRAINING)
-        self._fold.draining = True
+        self._tree.draining = True
         self._listener.close()
         self._api.broadcast.close()
         await _at_most(timeout_s, self._api.idle())

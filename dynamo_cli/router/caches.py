@@ -15,7 +15,7 @@ SILENT_AFTER = 3
 
 
 @dataclass(slots=True)
-class Feed:
+class FeedStatus:
     """The events of one life of a worker.
 
     Attributes:
@@ -48,14 +48,14 @@ class Caches:
     """
 
     index: PrefixIndex = field(default_factory=PrefixIndex)
-    feeds: dict[int, Feed] = field(default_factory=dict)
+    feeds: dict[int, FeedStatus] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)
     resyncs: Counter[str] = field(default_factory=Counter)
     lag_ns: int = 0
 
     def worker_up(self, worker: int) -> None:
         """A worker is there; its first batch says what it holds."""
-        self.feeds.setdefault(worker, Feed())
+        self.feeds.setdefault(worker, FeedStatus())
 
     def worker_down(self, worker: int) -> None:
         """A life of a worker ended, and with it what it held."""
@@ -64,7 +64,7 @@ class Caches:
 
     def apply(self, message: KvEvents, now_ns: int) -> bool:
         """Apply a batch whole; False: something is missing before it, ask for everything."""
-        feed = self.feeds.setdefault(message.worker, Feed())
+        feed = self.feeds.setdefault(message.worker, FeedStatus())
         if message.whole:
             self.resyncs[GAP if feed.batches else START] += 1
             self.index.drop(message.worker)

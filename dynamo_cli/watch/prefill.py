@@ -17,7 +17,7 @@ _QUEUE_COUNTERS = ("ended", "refused", "returned")
 _TRANSFER_COUNTERS = ("placements", "fallbacks", "copies", "nbytes", "copy_s", "failures")
 
 
-class PrefillFold:
+class PrefillState:
     """What is known of disaggregation, over all lives of its processes.
 
     Attributes:

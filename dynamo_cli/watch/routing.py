@@ -29,7 +29,7 @@ _SUMS = (
 _NOTHING = RouterStats("", {}, {}, 0)
 
 
-class RoutingFold:
+class RoutingState:
     """What is known of routing, over all lives of the router."""
 
     def __init__(self) -> None:

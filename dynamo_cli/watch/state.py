@@ -18,10 +18,10 @@ from dynamo_cli.watch.decisions import DecisionLog
 from dynamo_cli.watch.gpus import GpuReport, views
 from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.meter import Latency, Meter
-from dynamo_cli.watch.prefill import PrefillFold
+from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.processes import process_view
 from dynamo_cli.watch.rates import WorkerRates
-from dynamo_cli.watch.routing import RoutingFold
+from dynamo_cli.watch.routing import RoutingState
 from dynamo_cli.watch.schema import (
     AlarmView,
     PrefillView,
@@ -46,7 +46,7 @@ _COUNTERS = (
 )
 
 
-class Fold:
+class TreeState:
     """What is known of the tree.
 
     Args:
@@ -73,8 +73,8 @@ class Fold:
         self._ended_lives: dict[int, dict[str, int]] = {}
         self._rates: defaultdict[int, WorkerRates] = defaultdict(WorkerRates)
         self._watch = Watch()
-        self._routing = RoutingFold()
-        self.prefill = PrefillFold()
+        self._routing = RoutingState()
+        self.prefill = PrefillState()
         self.decisions = DecisionLog()
         self.logs = LogRing()
         self.url = ""

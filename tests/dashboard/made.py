@@ -15,7 +15,7 @@ from dynamo_cli.topology import ProcessId, tree
 from dynamo_cli.watch.decisions import CandidateView, DecisionView
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import GpuView, Snapshot, WorkerView
-from dynamo_cli.watch.state import Fold
+from dynamo_cli.watch.state import TreeState
 from dynamo_cli.watch.window import SECOND_NS
 
 
@@ -23,20 +23,20 @@ def snapshot(
     workers: int = 2, at_s: float = 10.0, *, prefill_workers: int = 0, **fields: Any
 ) -> Snapshot:
     """A tree in which everything is ready; `fields` replace those of the snapshot."""
-    fold = Fold(Meter(), ("tiny",), 0)
+    known = TreeState(Meter(), ("tiny",), 0)
     processes = tree(workers, 1, routed=workers > 1, prefill_workers=prefill_workers)
     table = [state(process) for process in processes]
-    fold.apply(ProcessTable(table, serving=True, reason=""), 0)
+    known.apply(ProcessTable(table, serving=True, reason=""), 0)
     for worker in range(workers):
-        fold.apply(EngineReady(worker, ["generate"], 4096, 32, 512, 8), 0)
-        fold.apply(WorkerStats(worker, 1, 0, 0.25, 100, 50, 1000, 100, 0, 10, 0), 0)
+        known.apply(EngineReady(worker, ["generate"], 4096, 32, 512, 8), 0)
+        known.apply(WorkerStats(worker, 1, 0, 0.25, 100, 50, 1000, 100, 0, 10, 0), 0)
     if workers > 1:
         active = dict.fromkeys(range(workers), 1)
-        fold.apply(RouterStats("kv", dict.fromkeys(range(workers), 5), active, 0), 0)
+        known.apply(RouterStats("kv", dict.fromkeys(range(workers), 5), active, 0), 0)
     if prefill_workers:
-        fold.apply(PrefillQueueStats(2, 900, 1, 400, 0.5, False, 7, {"done": 4}, {}, {}, [], 0), 0)
-    fold.url = "http://127.0.0.1:8181"
-    made = fold.snapshot(int(at_s * SECOND_NS), {}, 0)
+        known.apply(PrefillQueueStats(2, 900, 1, 400, 0.5, False, 7, {"done": 4}, {}, {}, [], 0), 0)
+    known.url = "http://127.0.0.1:8181"
+    made = known.snapshot(int(at_s * SECOND_NS), {}, 0)
     return msgspec.structs.replace(made, **fields)
 
 

@@ -99,7 +99,7 @@ async def timelines(_: str) -> list[TimelineView]:
 async def draw(scene: Scene, size: tuple[int, int]) -> str:
     """The screen as SVG."""
     replay = Replay(scene.stream)
-    app = Dashboard(replay.fold, timelines=timelines, clock=replay.clock)
+    app = Dashboard(replay.state, timelines=timelines, clock=replay.clock)
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
         for key in scene.keys:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from dynamo_cli.dashboard.events import Link, State, decode
-from dynamo_cli.dashboard.model import Fold
+from dynamo_cli.dashboard.model import BoardState
 
 from .made import gpu, snapshot
 
@@ -58,24 +58,24 @@ def completed(content: Any, plain: Any) -> Any:
 
 
 class Replay:
-    """A fold that has heard a recorded stream.
+    """A state that has heard a recorded stream.
 
     Attributes:
         now_s: when the last of it was heard.
     """
 
     def __init__(self, name: str) -> None:
-        self.fold = Fold(URL)
+        self.state = BoardState(URL)
         self.now_s = recorded(name)[0][0]
         plain = msgspec.json.decode(msgspec.json.encode(snapshot(prefill_workers=1)))
-        self.fold.apply(Link(State.LIVE, URL), self.now_s)
+        self.state.apply(Link(State.LIVE, URL), self.now_s)
         for at_s, kind, content in recorded(name):
             self.now_s = at_s
             if kind == "snapshot":
                 content = completed(content, plain)  # noqa: PLW2901
             event = decode(kind, msgspec.json.encode(content))
             assert event is not None
-            self.fold.apply(event, at_s)
+            self.state.apply(event, at_s)
 
     def clock(self) -> float:
         return self.now_s

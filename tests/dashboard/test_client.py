@@ -18,7 +18,7 @@ from dynamo_cli.dashboard import client as module
 from dynamo_cli.dashboard import printed
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.events import Decided, Event, Lines, Link, State
-from dynamo_cli.dashboard.model import Fold
+from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.messages.lifecycle import Logged, LogLine
 from dynamo_cli.messages.routing import Candidate, Decisions, RouterStats, RoutingDecision
@@ -148,10 +148,10 @@ def test_one_screen_and_one_line_on_paper() -> None:
 
 @pytest.mark.parametrize("gpus", [[], [gpu(0), gpu(1, utilization=None, xids={79: 1})]])
 def test_gpus_are_on_paper_where_there_are_some(gpus: list[GpuView]) -> None:
-    fold = Fold()
-    fold.apply(snapshot(gpus=gpus), 0)
+    state = BoardState()
+    state.apply(snapshot(gpus=gpus), 0)
     paper = io.StringIO()
-    printed.screen(fold.board(0), Console(width=100, file=paper, color_system=None))
+    printed.screen(state.board(0), Console(width=100, file=paper, color_system=None))
     text = paper.getvalue()
     lines = [" ".join(line.split()) for line in text.splitlines()]
     if gpus:
@@ -159,4 +159,4 @@ def test_gpus_are_on_paper_where_there_are_some(gpus: list[GpuView]) -> None:
         assert "1 – 72/80 GiB 612/700 W 64 °C worker 1 1 × Xid 79" in lines
     else:
         assert "power" not in text
-    assert len(json.loads(printed.as_json(fold.board(0)))["gpus"]) == len(gpus)
+    assert len(json.loads(printed.as_json(state.board(0)))["gpus"]) == len(gpus)

@@ -14,7 +14,7 @@ from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
 from dynamo_cli.dashboard.draw.table import Spec, fit
 from dynamo_cli.dashboard.draw.tables import DECISIONS, LOGS, PROCESSES, WORKERS, workers_of
 from dynamo_cli.dashboard.events import Decided, Link, State, Table
-from dynamo_cli.dashboard.model import Board, Fold
+from dynamo_cli.dashboard.model import Board, BoardState
 from dynamo_cli.dashboard.widgets import routing
 from dynamo_cli.messages.lifecycle import Phase
 
@@ -28,7 +28,7 @@ WIDTHS = (78, 100, 118, 158, 300)
 
 def board_of(stream: str) -> Board:
     replay = Replay(stream)
-    return replay.fold.board(replay.now_s)
+    return replay.state.board(replay.now_s)
 
 
 def lines(text: Text) -> list[str]:
@@ -86,19 +86,19 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
     ],
 )
 def test_the_header_says_how_it_is(link: Link, seen: Any, says: str) -> None:
-    fold = Fold("http://h:1")
-    fold.apply(link, 0)
+    state = BoardState("http://h:1")
+    state.apply(link, 0)
     if seen is not None:
-        fold.apply(seen, 0)
-    assert says in overview.header(fold.board(0), 120, paused=False).plain
+        state.apply(seen, 0)
+    assert says in overview.header(state.board(0), 120, paused=False).plain
 
 
 def test_a_process_that_is_not_ready_makes_it_degraded_and_no_server_says_why() -> None:
-    fold = Fold()
-    fold.apply(Link(State.LIVE), 0)
-    fold.apply(snapshot(), 0)
-    fold.apply(snapshot(serving=False, reason="no worker is ready"), 0)
-    assert "✗ no worker is ready" in overview.header(fold.board(0), 120, paused=False).plain
+    state = BoardState()
+    state.apply(Link(State.LIVE), 0)
+    state.apply(snapshot(), 0)
+    state.apply(snapshot(serving=False, reason="no worker is ready"), 0)
+    assert "✗ no worker is ready" in overview.header(state.board(0), 120, paused=False).plain
 
 
 def test_curves_fill_their_width_and_take_the_shortest_span_that_shows_everything() -> None:
@@ -111,17 +111,17 @@ def test_curves_fill_their_width_and_take_the_shortest_span_that_shows_everythin
 
 
 def test_a_decision_shows_who_won_by_how_much_and_what_was_found() -> None:
-    fold = Fold()
-    fold.apply(Decided([decision(1, measured_tokens=64)]), 0)
-    line = fit(DECISIONS.columns, 78).line(fold.board(0).decisions[0]).plain
+    state = BoardState()
+    state.apply(Decided([decision(1, measured_tokens=64)]), 0)
+    line = fit(DECISIONS.columns, 78).line(state.board(0).decisions[0]).plain
     for words in ("api-1", "250", "▆·", "12 16", "→ 0", "cost", "↓192/64"):
         assert words in line, words
 
 
 def test_no_worker_is_told() -> None:
-    fold = Fold()
-    fold.apply(Decided([decision(1, worker=-1, candidates=[], reason="no_worker")]), 0)
-    assert "–" in fit(DECISIONS.columns, 100).line(fold.board(0).decisions[0]).plain
+    state = BoardState()
+    state.apply(Decided([decision(1, worker=-1, candidates=[], reason="no_worker")]), 0)
+    assert "–" in fit(DECISIONS.columns, 100).line(state.board(0).decisions[0]).plain
 
 
 def test_a_phase_has_a_glyph_and_a_word() -> None:

@@ -46,7 +46,7 @@ class Seen:
 
     async def hear(self, event: Any) -> None:
         """The stream says more, and that is drawn."""
-        self.replay.fold.apply(event, self.replay.now_s)
+        self.replay.state.apply(event, self.replay.now_s)
         self.app._update()
         await self.pilot.pause()
 
@@ -78,7 +78,7 @@ async def dashboard(
     stream: str = "busy", size: tuple[int, int] = (80, 24), **options: Any
 ) -> AsyncIterator[Seen]:
     replay = Replay(stream)
-    app = Dashboard(replay.fold, clock=replay.clock, **options)
+    app = Dashboard(replay.state, clock=replay.clock, **options)
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
         yield Seen(replay, app, pilot)
@@ -301,7 +301,7 @@ def test_zoom_changes_how_far_back_curves_go() -> None:
         snapshot = seen.app._board.snapshot
         assert snapshot is not None
         for second in range(100, 4000):
-            seen.replay.fold.apply(msgspec.structs.replace(snapshot, uptime_s=float(second)), 0.0)
+            seen.replay.state.apply(msgspec.structs.replace(snapshot, uptime_s=float(second)), 0.0)
         await seen.hear(Lines([]))
         spans = []
         for _ in range(3):
@@ -455,7 +455,7 @@ def test_a_bug_ends_it_without_a_traceback(capsys: pytest.CaptureFixture[str]) -
     async def scenario(seen: Seen) -> None:
         broken = msgspec.structs.replace(decision(1), candidates=None)
         await seen.press("3")
-        seen.replay.fold.apply(Decided([broken]), 0.0)
+        seen.replay.state.apply(Decided([broken]), 0.0)
         await seen.pilot.pause(0.5)
 
     with pytest.raises(TypeError):  # a test sees it; `failure` is what a user is told of

@@ -8,7 +8,7 @@ import pytest
 from dynamo_cli.dashboard import history, model
 from dynamo_cli.dashboard.events import Decided, Found, Lines, Link, Parser, State, Table, decode
 from dynamo_cli.dashboard.history import Flow, History
-from dynamo_cli.dashboard.model import Fold
+from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.dashboard.oddities import oddities
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.watch.decisions import Measurement
@@ -44,60 +44,60 @@ def test_a_snapshot_survives_the_way() -> None:
     assert decode("snapshot", msgspec.json.encode(sent)) == sent
 
 
-# -- the fold --------------------------------------------------------------------------------
+# -- the state --------------------------------------------------------------------------------
 
 
 def test_the_supervisors_table_shows_until_there_is_a_snapshot() -> None:
-    fold = Fold()
+    state = BoardState()
     processes = snapshot().processes
-    fold.apply(Table(processes[:2]), 0)
-    board = fold.board(0)
+    state.apply(Table(processes[:2]), 0)
+    board = state.board(0)
     assert (len(board.processes), board.snapshot, board.starting) == (2, None, True)
-    fold.apply(snapshot(), 1)
-    assert len(fold.board(1).processes) == len(processes)
+    state.apply(snapshot(), 1)
+    assert len(state.board(1).processes) == len(processes)
 
 
 def test_it_has_started_once_all_were_ready_and_stays_so() -> None:
-    fold, whole = Fold(), snapshot()
+    state, whole = BoardState(), snapshot()
     process = msgspec.structs.replace(whole.processes[0], phase=Phase.LOADING)
     partial = msgspec.structs.replace(whole, processes=[process, *whole.processes[1:]])
     for seen, starting in ((partial, True), (whole, False), (partial, False)):
-        fold.apply(seen, 0)
-        assert fold.board(0).starting is starting
+        state.apply(seen, 0)
+        assert state.board(0).starting is starting
 
 
 def test_decisions_are_kept_in_order_once_each_and_measured_later() -> None:
-    fold = Fold()
-    fold.apply(Decided([decision(2), decision(1)]), 100.0)
-    fold.apply(Decided([decision(3), decision(2)]), 101.0)
-    fold.apply(Found([Measurement(1, "engine-2", 64), Measurement(2, "unknown", 1)]), 101.0)
-    rows = fold.board(102.0).decisions
+    state = BoardState()
+    state.apply(Decided([decision(2), decision(1)]), 100.0)
+    state.apply(Decided([decision(3), decision(2)]), 101.0)
+    state.apply(Found([Measurement(1, "engine-2", 64), Measurement(2, "unknown", 1)]), 101.0)
+    rows = state.board(102.0).decisions
     assert [row.key for row in rows] == ["engine-1", "engine-2", "engine-3"]
     assert [row.at_s for row in rows] == [99.0, 99.0, 100.0]
     assert [row.decision.measured_tokens for row in rows] == [None, 64, None]
 
 
 def test_decisions_that_the_stream_left_out_are_counted() -> None:
-    fold = Fold()
-    fold.apply(Link(State.LIVE), 0)
-    fold.apply(Decided([decision(41)]), 0)  # what was before is not missed
-    fold.apply(Decided([decision(50), decision(49)]), 0)
-    assert fold.board(0).missed == 7
-    fold.apply(Link(State.LOST), 0)
-    fold.apply(Link(State.LIVE), 0)
-    fold.apply(Decided([decision(1, "new")]), 0)
-    assert fold.board(0).missed == 7
+    state = BoardState()
+    state.apply(Link(State.LIVE), 0)
+    state.apply(Decided([decision(41)]), 0)  # what was before is not missed
+    state.apply(Decided([decision(50), decision(49)]), 0)
+    assert state.board(0).missed == 7
+    state.apply(Link(State.LOST), 0)
+    state.apply(Link(State.LIVE), 0)
+    state.apply(Decided([decision(1, "new")]), 0)
+    assert state.board(0).missed == 7
 
 
 def test_all_that_is_kept_is_bounded() -> None:
-    fold = Fold()
+    state = BoardState()
     for number in range(0, model.DECISIONS_KEPT + 500, 100):
-        fold.apply(Decided([decision(number + place) for place in range(100, 0, -1)]), 0)
+        state.apply(Decided([decision(number + place) for place in range(100, 0, -1)]), 0)
     for number in range(model.LINES_KEPT + 10):
-        fold.apply(Lines([line(number)]), 0)
+        state.apply(Lines([line(number)]), 0)
     for second in range(history.KEPT + 10):
-        fold.apply(msgspec.structs.replace(snapshot_of_now, uptime_s=float(second)), second)
-    board = fold.board(0)
+        state.apply(msgspec.structs.replace(snapshot_of_now, uptime_s=float(second)), second)
+    board = state.board(0)
     assert len(board.decisions) == model.DECISIONS_KEPT
     assert board.decisions[-1].decision.number == model.DECISIONS_KEPT + 500
     assert len(board.lines) == model.LINES_KEPT
@@ -108,22 +108,22 @@ snapshot_of_now = snapshot()
 
 
 def test_lines_are_told_again_after_a_lost_connection_and_stand_there_once() -> None:
-    fold = Fold()
-    fold.apply(Link(State.LIVE), 0)
-    fold.apply(Lines([line(1), line(2)]), 0)
-    fold.apply(Link(State.LOST, reason="gone"), 0)
-    assert [one.number for one in fold.board(0).lines] == [1, 2]
-    fold.apply(Link(State.LIVE), 0)
-    fold.apply(Lines([line(1), line(2), line(3)]), 0)
-    assert [one.number for one in fold.board(0).lines] == [1, 2, 3]
+    state = BoardState()
+    state.apply(Link(State.LIVE), 0)
+    state.apply(Lines([line(1), line(2)]), 0)
+    state.apply(Link(State.LOST, reason="gone"), 0)
+    assert [one.number for one in state.board(0).lines] == [1, 2]
+    state.apply(Link(State.LIVE), 0)
+    state.apply(Lines([line(1), line(2), line(3)]), 0)
+    assert [one.number for one in state.board(0).lines] == [1, 2, 3]
 
 
 def test_a_board_does_not_change_when_the_fold_goes_on() -> None:
-    fold = Fold()
-    fold.apply(Decided([decision(1)]), 0)
-    board = fold.board(0)
-    fold.apply(Decided([decision(2)]), 0)
-    fold.apply(Lines([line(1)]), 0)
+    state = BoardState()
+    state.apply(Decided([decision(1)]), 0)
+    board = state.board(0)
+    state.apply(Decided([decision(2)]), 0)
+    state.apply(Lines([line(1)]), 0)
     assert (len(board.decisions), len(board.lines)) == (1, 0)
 
 

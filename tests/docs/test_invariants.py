@@ -15,7 +15,7 @@ from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 from dynamo_cli.watch.meter import Meter
-from dynamo_cli.watch.state import Fold
+from dynamo_cli.watch.state import TreeState
 from tests.support import invariants
 from tests.support.invariants import Census, Process
 
@@ -29,17 +29,17 @@ def resting() -> Any:
     meter.requests["/v1/completions", 200] = 3
     meter.requests["/v1/completions", 499] = 1
     meter.prompt_tokens, meter.cached_tokens, meter.output_tokens = 40, 10, 30
-    fold = Fold(meter, ("tiny",), 0)
+    tree = TreeState(meter, ("tiny",), 0)
     for worker in range(2):
-        fold.apply(EngineReady(worker, ["generate"], 100, 16, 100, 8), 0)
-        fold.apply(WorkerStats(worker, 0, 0, 0.0, 40, 10, 40, 20, 0, 9, 0), 0)
+        tree.apply(EngineReady(worker, ["generate"], 100, 16, 100, 8), 0)
+        tree.apply(WorkerStats(worker, 0, 0, 0.0, 40, 10, 40, 20, 0, 9, 0), 0)
         placed = {"remote:always": 2}
-        fold.apply(TransferStats(False, worker, placed, {}, 0, {}, {}, {}, {}, 0, 0, []), 0)
-    fold.apply(RouterStats("kv", {0: 2, 1: 2}, {0: 0, 1: 0}, 0), 0)
-    fold.apply(TransferStats(True, 0, {}, {}, 0, {}, {}, {}, {}, 0, 64, []), 0)
-    fold.apply(PrefillQueueStats(0, 0, 0, 0, 0.0, False, 4, {"done": 4}, {}, {}, [], 0), 0)
-    fold.processor_stats(0, ProcessorStats(0, 0))
-    return msgspec.to_builtins(fold.snapshot(0, {"worker 0": 0}, 0), str_keys=True)
+        tree.apply(TransferStats(False, worker, placed, {}, 0, {}, {}, {}, {}, 0, 0, []), 0)
+    tree.apply(RouterStats("kv", {0: 2, 1: 2}, {0: 0, 1: 0}, 0), 0)
+    tree.apply(TransferStats(True, 0, {}, {}, 0, {}, {}, {}, {}, 0, 64, []), 0)
+    tree.apply(PrefillQueueStats(0, 0, 0, 0, 0.0, False, 4, {"done": 4}, {}, {}, [], 0), 0)
+    tree.processor_stats(0, ProcessorStats(0, 0))
+    return msgspec.to_builtins(tree.snapshot(0, {"worker 0": 0}, 0), str_keys=True)
 
 
 def test_a_server_at_rest_breaks_none() -> None:

@@ -10,16 +10,16 @@ from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import Role
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import AlarmView
-from dynamo_cli.watch.state import Fold
+from dynamo_cli.watch.state import TreeState
 from dynamo_cli.watch.window import SECOND_NS
 
 
-def fold() -> Fold:
-    return Fold(Meter(), ("tiny",), 0)
+def tree() -> TreeState:
+    return TreeState(Meter(), ("tiny",), 0)
 
 
-def alarms(fold: Fold, at_s: float, refused: int = 0) -> list[AlarmView]:
-    return fold.snapshot(int(at_s * SECOND_NS), {}, refused).alarms
+def alarms(tree: TreeState, at_s: float, refused: int = 0) -> list[AlarmView]:
+    return tree.snapshot(int(at_s * SECOND_NS), {}, refused).alarms
 
 
 def ledger(*active: int) -> RouterStats:
@@ -46,7 +46,7 @@ def worker_state(phase: Phase, restarts: int, started_s: int, reason: str = "") 
 def test_load_is_skewed_when_one_has_much_more_for_a_while(
     active: tuple[int, ...], skewed: bool
 ) -> None:
-    state = fold()
+    state = tree()
     state.apply(ledger(*active), 10 * SECOND_NS)
     assert alarms(state, 12) == []
     found = alarms(state, 16)
@@ -56,7 +56,7 @@ def test_load_is_skewed_when_one_has_much_more_for_a_while(
 
 
 def test_a_skew_names_the_worker_and_what_to_do() -> None:
-    state = fold()
+    state = tree()
     state.apply(ledger(1, 9), 0)
     (alarm,) = alarms(state, 7)
     assert alarm.text == "worker 1 has 9 of 10 active requests, for 7 s"
@@ -64,7 +64,7 @@ def test_a_skew_names_the_worker_and_what_to_do() -> None:
 
 
 def test_a_restart_is_told_with_its_reason_for_ten_minutes() -> None:
-    state = fold()
+    state = tree()
     died = worker_state(Phase.BACKOFF, 0, 0, "SIGKILL: killed from outside")
     state.apply(ProcessTable([died], True, ""), 0)
     state.apply(ProcessTable([worker_state(Phase.READY, 1, 100)], True, ""), 0)
@@ -75,7 +75,7 @@ def test_a_restart_is_told_with_its_reason_for_ten_minutes() -> None:
 
 
 def test_refused_sends_are_told_for_a_minute() -> None:
-    state = fold()
+    state = tree()
     assert alarms(state, 1, refused=0) == []
     (alarm,) = alarms(state, 2, refused=3)
     assert alarm.text == "full links refused 3 messages in the last minute"
@@ -87,7 +87,7 @@ def test_rates_of_a_worker_are_of_the_last_seconds_and_survive_it() -> None:
     def stats(prompt: int, output: int, queries: int, hits: int) -> WorkerStats:
         return WorkerStats(0, 1, 0, 0.5, queries, hits, prompt, output, 0, 1, 0)
 
-    state = fold()
+    state = tree()
     state.apply(stats(1000, 50, 1000, 250), 0)
     state.worker_gone(0)
     state.apply(stats(200, 50, 1000, 750), SECOND_NS)

@@ -16,7 +16,7 @@ from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.watch.gpus import GpuLog, GpuReading, GpuReport
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import AlarmView, Snapshot
-from dynamo_cli.watch.state import Fold
+from dynamo_cli.watch.state import TreeState
 from dynamo_cli.watch.window import SECOND_NS
 
 GRAFANA = Path(__file__).parents[2] / "container" / "grafana-dashboard.json"
@@ -33,10 +33,10 @@ def reading(name: str, **fields: Any) -> GpuReading:
 
 
 def seen(report: GpuReport | None, at_s: float, *table: ProcessState) -> Snapshot:
-    fold = Fold(Meter(), ("tiny",), 0)
+    tree = TreeState(Meter(), ("tiny",), 0)
     states = list(table or (worker(0, "0"), worker(1, "1")))
-    fold.apply(ProcessTable(states, serving=True, reason=""), 0)
-    return fold.snapshot(int(at_s * SECOND_NS), {}, 0, gpus=report)
+    tree.apply(ProcessTable(states, serving=True, reason=""), 0)
+    return tree.snapshot(int(at_s * SECOND_NS), {}, 0, gpus=report)
 
 
 def alarm(report: GpuReport, at_s: float) -> AlarmView:
@@ -59,7 +59,9 @@ def test_gpus_with_engines_are_shown_in_the_order_of_the_bus() -> None:
 def test_without_gpus_nothing_is_shown() -> None:
     snapshot = seen(None, 1, worker(0))
     assert (snapshot.gpus, snapshot.alarms) == ([], [])
-    assert b"_gpu_" not in exposition.render(Meter(), snapshot, Fold(Meter(), (), 0).prefill, None)
+    assert b"_gpu_" not in exposition.render(
+        Meter(), snapshot, TreeState(Meter(), (), 0).prefill, None
+    )
 
 
 def test_the_page_has_what_is_known() -> None:
@@ -67,7 +69,9 @@ def test_the_page_has_what_is_known() -> None:
     log.xid("1", 31, 0)
     log.xid("1", 31, 0)
     report = log.read([reading("0", power_watts=0.5), reading("1")], 0)
-    page = exposition.render(Meter(), seen(report, 1), Fold(Meter(), (), 0).prefill, None).decode()
+    page = exposition.render(
+        Meter(), seen(report, 1), TreeState(Meter(), (), 0).prefill, None
+    ).decode()
     for line in (
         'dynamo_llm_gpu_utilization_ratio{gpu="0"} 0.5',
         'dynamo_llm_gpu_memory_used_bytes{gpu="1"} 3.0',
@@ -84,7 +88,9 @@ def test_the_page_has_what_is_known() -> None:
 
 def test_the_dashboard_of_grafana_shows_all_of_them_and_no_other() -> None:
     report = GpuLog().read([reading("0")], 0)
-    page = exposition.render(Meter(), seen(report, 1), Fold(Meter(), (), 0).prefill, None).decode()
+    page = exposition.render(
+        Meter(), seen(report, 1), TreeState(Meter(), (), 0).prefill, None
+    ).decode()
     exported = set(re.findall(r"^# TYPE (dynamo_llm_gpu_\w+)", page, re.MULTILINE))
     panels = [json.dumps(panel) for panel in json.loads(GRAFANA.read_text())["panels"]]
     assert set(re.findall(r"dynamo_llm_gpu_\w+", " ".join(panels))) == exported

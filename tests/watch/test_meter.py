@@ -9,7 +9,7 @@ from dynamo_cli.messages.request import Usage
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import Role
 from dynamo_cli.watch.meter import Histogram, Meter
-from dynamo_cli.watch.state import Fold
+from dynamo_cli.watch.state import TreeState
 from dynamo_cli.watch.window import SECOND_NS, WindowSamples, WindowSum
 
 
@@ -46,15 +46,15 @@ def test_a_histogram_counts_by_upper_bound() -> None:
 
 
 def test_a_worker_s_totals_survive_its_restart_and_its_load_does_not() -> None:
-    fold = Fold(Meter(), ("tiny",), 0)
+    tree = TreeState(Meter(), ("tiny",), 0)
     life = WorkerStats(0, 2, 1, 0.5, 100, 40, 300, 20, 0, 9, 0)
-    fold.apply(life, 0)
-    fold.worker_gone(0)
-    (gone,) = fold.snapshot(SECOND_NS, {}, 0).workers
+    tree.apply(life, 0)
+    tree.worker_gone(0)
+    (gone,) = tree.snapshot(SECOND_NS, {}, 0).workers
     assert (gone.num_running_reqs, gone.kv_cache_usage) == (0, 0.0)
     assert (gone.prefix_cache_queries_tokens, gone.output_tokens) == (100, 20)
-    fold.apply(life, 0)
-    (back,) = fold.snapshot(SECOND_NS, {}, 0).workers
+    tree.apply(life, 0)
+    (back,) = tree.snapshot(SECOND_NS, {}, 0).workers
     assert (back.num_running_reqs, back.output_tokens, back.hit_ratio) == (2, 40, 0.4)
 
 
@@ -63,7 +63,7 @@ def test_traffic_counts_what_requests_used() -> None:
     meter.ended("/v1/completions", 200, 0.2, 0)
     meter.ended("/v1/completions", 400, 0.1, 0)
     meter.used(Usage(prompt_tokens=10, cached_tokens=8, output_tokens=3), 0)
-    traffic = Fold(meter, ("tiny",), 0).snapshot(0, {}, 0).traffic
+    traffic = TreeState(meter, ("tiny",), 0).snapshot(0, {}, 0).traffic
     assert (traffic.prompt_tokens, traffic.output_tokens) == (10, 3)
     assert traffic.hit_ratio == 0.8
     assert traffic.requests_per_s == 0.2
@@ -78,17 +78,17 @@ def test_a_worker_that_is_no_longer_part_of_the_tree_is_forgotten() -> None:
         ]
         return ProcessTable(states, serving=True, reason="", workers=len(workers))
 
-    fold = Fold(Meter(), ("tiny",), 0)
-    fold.apply(table(0, 1), 0)
-    fold.apply(WorkerStats(1, 2, 1, 0.5, 100, 40, 300, 20, 0, 9, 0), 0)
-    fold.worker_gone(1)
-    assert [view.worker for view in fold.snapshot(0, {}, 0).workers] == [0, 1]
-    fold.apply(table(0), 0)
-    snapshot = fold.snapshot(0, {}, 0)
+    tree = TreeState(Meter(), ("tiny",), 0)
+    tree.apply(table(0, 1), 0)
+    tree.apply(WorkerStats(1, 2, 1, 0.5, 100, 40, 300, 20, 0, 9, 0), 0)
+    tree.worker_gone(1)
+    assert [view.worker for view in tree.snapshot(0, {}, 0).workers] == [0, 1]
+    tree.apply(table(0), 0)
+    snapshot = tree.snapshot(0, {}, 0)
     assert [view.worker for view in snapshot.workers] == [0]
     assert snapshot.target_workers == 1
-    fold.apply(table(0, 1), 0)
-    assert fold.snapshot(0, {}, 0).workers[1].steps == 0
+    tree.apply(table(0, 1), 0)
+    assert tree.snapshot(0, {}, 0).workers[1].steps == 0
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,14 @@ def test_a_worker_that_is_no_longer_part_of_the_tree_is_forgotten() -> None:
 def test_a_server_is_asleep_when_every_worker_that_is_ready_sleeps(
     asleep: tuple[bool | None, ...], ready: tuple[bool, ...], serving: bool
 ) -> None:
-    fold = Fold(Meter(), ("tiny",), 0)
+    tree = TreeState(Meter(), ("tiny",), 0)
     states = [
         ProcessState("w", Role.WORKER, index, Phase.READY if one else Phase.BACKOFF, "", 1, 0, 0, 0)
         for index, one in enumerate(ready)
     ]
     for worker, one in enumerate(asleep):
         if one is not None:
-            fold.apply(WorkerStats(worker, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, asleep=one), 0)
-    fold.apply(ProcessTable(states, serving=True, reason=""), 0)
-    assert fold.serving is serving
-    assert fold.reason.startswith("asleep") is not serving
+            tree.apply(WorkerStats(worker, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, asleep=one), 0)
+    tree.apply(ProcessTable(states, serving=True, reason=""), 0)
+    assert tree.serving is serving
+    assert tree.reason.startswith("asleep") is not serving

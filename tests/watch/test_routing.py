@@ -15,7 +15,7 @@ from dynamo_cli.topology import Role
 from dynamo_cli.watch.decisions import KEPT, DecisionLog
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import HitRatios, RouterView
-from dynamo_cli.watch.state import Fold
+from dynamo_cli.watch.state import TreeState
 from dynamo_cli.watch.window import SECOND_NS
 
 
@@ -24,21 +24,21 @@ def stats(**fields: Any) -> RouterStats:
     return msgspec.structs.replace(plain, **fields)
 
 
-def fold_of(*messages: Any) -> Fold:
-    fold = Fold(Meter(), ("tiny",), 0)
+def tree_of(*messages: Any) -> TreeState:
+    tree = TreeState(Meter(), ("tiny",), 0)
     for message in messages:
-        fold.apply(message, 0)
-    return fold
+        tree.apply(message, 0)
+    return tree
 
 
-def router(fold: Fold, now_ns: int = 0) -> RouterView:
-    view = fold.snapshot(now_ns, {}, 0).router
+def router(tree: TreeState, now_ns: int = 0) -> RouterView:
+    view = tree.snapshot(now_ns, {}, 0).router
     assert view is not None
     return view
 
 
 def test_without_a_router_there_is_no_view() -> None:
-    assert fold_of().snapshot(0, {}, 0).router is None
+    assert tree_of().snapshot(0, {}, 0).router is None
 
 
 def test_totals_survive_the_router_and_what_it_knew_does_not() -> None:
@@ -55,26 +55,26 @@ def test_totals_survive_the_router_and_what_it_knew_does_not() -> None:
         silent_workers=[1],
         waiting_requests=4,
     )
-    fold = fold_of(life)
-    view = router(fold)
+    tree = tree_of(life)
+    view = router(tree)
     assert [(w.worker, w.decisions, w.prefill_blocks, w.index_blocks) for w in view.workers] == [
         (0, 2, 5, 40),
         (1, 1, 0, 30),
     ]
     assert (view.load_skew_ratio, view.waiting_requests, view.index_entries) == (1.5, 4, 60)
-    fold.router_gone()
-    gone = router(fold)
+    tree.router_gone()
+    gone = router(tree)
     assert (gone.workers, gone.index_entries, gone.silent_workers) == ([], 0, [])
     assert (gone.decisions, gone.event_blocks) == ({0: 2, 1: 1}, {"stored": 70})
-    fold.apply(life, 0)
-    back = router(fold)
+    tree.apply(life, 0)
+    back = router(tree)
     assert (back.decisions, back.event_blocks) == ({0: 4, 1: 2}, {"stored": 140})
     assert (back.resyncs, back.released) == ({"start": 4}, {"expired": 2})
     assert (back.decision_us, back.decision_total_us, back.refused_sends) == ([2, 4], 50.0, 2)
 
 
 def test_hit_ratios_are_of_the_last_minute_and_of_all_time() -> None:
-    fold = fold_of(stats(prompt_tokens=100, predicted_tokens=10, measured_tokens=5))
+    tree = tree_of(stats(prompt_tokens=100, predicted_tokens=10, measured_tokens=5))
     later = 100 * SECOND_NS
     grown = stats(
         prompt_tokens=300,
@@ -83,23 +83,23 @@ def test_hit_ratios_are_of_the_last_minute_and_of_all_time() -> None:
         asked_tokens=400,
         repeated_tokens=360,
     )
-    fold.apply(grown, later)
-    view = router(fold, later)
+    tree.apply(grown, later)
+    view = router(tree, later)
     assert view.recent == HitRatios(0.8, 0.5, 0.9)
     assert view.overall == HitRatios(170 / 300, 105 / 300, 0.9)
-    assert router(fold, 2 * later).recent == HitRatios(None, None, None)
+    assert router(tree, 2 * later).recent == HitRatios(None, None, None)
 
 
 def test_silence_is_a_warning_that_says_what_to_do() -> None:
-    fold = fold_of(
+    tree = tree_of(
         stats(silent_workers=[0, 1], refused_sends=0), EngineReady(0, [], 1000, 32, 100, 8)
     )
-    (warning,) = fold.snapshot(0, {}, 0).warnings
+    (warning,) = tree.snapshot(0, {}, 0).warnings
     assert warning.startswith("workers 0, 1 have sent no KV events")
     assert "--no-enable-prefix-caching" in warning
     assert "(32 tokens)" in warning
-    fold.apply(stats(refused_sends=0), 0)
-    assert fold.snapshot(0, {}, 0).warnings == []
+    tree.apply(stats(refused_sends=0), 0)
+    assert tree.snapshot(0, {}, 0).warnings == []
 
 
 def test_requests_without_a_router_are_summed_and_a_warning_while_it_is_gone() -> None:
@@ -107,16 +107,16 @@ def test_requests_without_a_router_are_summed_and_a_warning_while_it_is_gone() -
         state = ProcessState("router", Role.ROUTER, 0, phase, "", 1, 0, 0, 0)
         return ProcessTable([state], serving=True, reason="")
 
-    fold = fold_of(table(Phase.BACKOFF))
-    fold.processor_stats(0, ProcessorStats(3, 0))
-    fold.processor_gone(0)
-    fold.processor_stats(0, ProcessorStats(2, 0))
-    fold.processor_stats(1, ProcessorStats(1, 0))
-    snapshot = fold.snapshot(0, {}, 0)
+    tree = tree_of(table(Phase.BACKOFF))
+    tree.processor_stats(0, ProcessorStats(3, 0))
+    tree.processor_gone(0)
+    tree.processor_stats(0, ProcessorStats(2, 0))
+    tree.processor_stats(1, ProcessorStats(1, 0))
+    snapshot = tree.snapshot(0, {}, 0)
     assert snapshot.unrouted_requests == {0: 5, 1: 1}
     assert "6 requests were placed without it" in snapshot.warnings[0]
-    fold.apply(table(Phase.READY), 0)
-    assert fold.snapshot(0, {}, 0).warnings == []
+    tree.apply(table(Phase.READY), 0)
+    assert tree.snapshot(0, {}, 0).warnings == []
 
 
 # -- decisions -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from dynamo_cli.frontend.metrics import gpu_metrics, prefill_metrics, routing_me
 from dynamo_cli.frontend.metrics.routing_metrics import counter as _counter
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.watch.meter import Meter
-from dynamo_cli.watch.prefill import PrefillFold
+from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.schema import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -59,7 +59,7 @@ _WORKER_METRICS = (
 
 
 def render(
-    meter: Meter, snapshot: Snapshot, prefill: PrefillFold, recorder: Recorder | None
+    meter: Meter, snapshot: Snapshot, prefill: PrefillState, recorder: Recorder | None
 ) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
@@ -71,7 +71,7 @@ class _Page(Collector):
     """One scrape."""
 
     def __init__(
-        self, meter: Meter, snapshot: Snapshot, prefill: PrefillFold, recorder: Recorder | None
+        self, meter: Meter, snapshot: Snapshot, prefill: PrefillState, recorder: Recorder | None
     ) -> None:
         self._meter = meter
         self._recorder = recorder

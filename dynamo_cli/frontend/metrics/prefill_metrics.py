@@ -12,11 +12,11 @@ from prometheus_client.core import (
 )
 
 from dynamo_cli.frontend.metrics.routing_metrics import counter
-from dynamo_cli.watch.prefill import PrefillFold
+from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.schema import PrefillView
 
 
-def of(view: PrefillView, fold: PrefillFold) -> Iterator[Metric]:
+def of(view: PrefillView, state: PrefillState) -> Iterator[Metric]:
     """Everything of one scrape."""
     for name, text in (
         ("depth_jobs", "Jobs that wait for a prefill worker."),
@@ -46,8 +46,8 @@ def of(view: PrefillView, fold: PrefillFold) -> Iterator[Metric]:
     ):
         yield counter(name, text, "direction", amounts.items())
     for name, text, histogram in (
-        ("prefill_queue_time", "From push to lease.", fold.queue_time),
-        ("prefill_time", "From lease to the last block.", fold.prefill_time),
+        ("prefill_queue_time", "From push to lease.", state.queue_time),
+        ("prefill_time", "From lease to the last block.", state.prefill_time),
     ):
         yield HistogramMetricFamily(
             f"dynamo_llm_{name}_seconds",
