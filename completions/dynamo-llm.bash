@@ -19,7 +19,7 @@ _dynamo_llm_serving() {
     --worker-engine | --engine) kind='choice' words='vllm mock' ;;
     --engine-profile) kind='file' words='cpu-tiny gpu-70b gpu-8b' ;;
     --router) kind='choice' words='none random round-robin least-loaded kv' ;;
-    --kv-cost) kind='choice' words='time blocks ancestor' ;;
+    --kv-cost) kind='choice' words='time blocks shares' ;;
     --kv-transfer) kind='choice' words='shm nixl' ;;
     --ui) kind='choice' words='auto dashboard plain none' ;;
     --log-level) kind='choice' words='debug info warning error' ;;

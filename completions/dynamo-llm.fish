@@ -140,7 +140,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l reuse-gpus -l no-reuse-gpus -
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l engine-threads -r -f -d 'Threads of an engine on the CPU'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l processors -r -f -d 'Processes that tokenize, apply templates and parse answers'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l router -r -f -a 'none random round-robin least-loaded kv' -d 'How a worker is chosen: kv looks at which holds the prompt\'s prefix i...'
-complete -c dynamo-llm -n '__dynamo_llm_serves' -l kv-cost -r -f -a 'time blocks ancestor' -d 'What kv weighs: the time that a choice takes, for this request and fo...'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l kv-cost -r -f -a 'time blocks shares' -d 'What kv weighs: the time that a choice takes, for this request and fo...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l kv-overlap-weight -r -f -d 'How much cached blocks count for kv against load'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l kv-temperature -r -f -d 'Above 0, kv takes lower costs only with higher probability'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l debug-headers -l no-debug-headers -d 'Answers carry X-Dynamo-Worker and X-Dynamo-Overlap-Blocks'

@@ -16,7 +16,10 @@ BUILT_IN_MODELS = ("demo", "tiny")
 
 KV_POLICY = "kv"
 ROUTER_POLICIES = ("random", "round-robin", "least-loaded", KV_POLICY)
-KV_COSTS = TIME, BLOCKS, ANCESTOR = "time", "blocks", "ancestor"
+KV_COSTS = TIME, BLOCKS, SHARES = "time", "blocks", "shares"
+FORMER_KV_COSTS = {"ancestor": SHARES}
+"""Names of costs in version 0.1, which are still taken."""
+
 KV_TRANSFERS = ("shm", "nixl")
 DEFAULT_MAX_LOCAL_PREFILL_LENGTH = 1000
 DEFAULT_KV_ARENA_BYTES = 1 << 30

@@ -215,11 +215,10 @@ def replay(
         raise UsageError("--json and --csv are two ways to say the same; take one.")
     if plot is not None:
         plots.check(plot)
-    names = tuple(dict.fromkeys(filter(None, policy.replace(" ", "").split(","))))
+    words = filter(None, policy.replace(" ", "").split(","))
+    names = tuple(dict.fromkeys(plans.named(word) for word in words))
     if not names:
         raise UsageError("--policy names at least one policy.")
-    for name in names:
-        plans.factory(name)
     speeds = _speeds(speed)
     engine = load(profile)
     size = block_size or engine.block_size

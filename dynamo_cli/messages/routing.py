@@ -69,14 +69,15 @@ class RouteAnswer(Message, frozen=True):
         worker: index; -1 if none can take it.
         overlap_blocks: leading blocks of the prompt that it holds, as far as the router knows.
         prefill_worker: index of the prefill worker that holds most of them; -1: none holds any.
-        turn: when engines take it of those that wait there; smaller comes first.
+        engine_order: key by which its engine orders the requests that wait there; the smallest is
+            taken first.
     """
 
     request_id: str
     worker: int
     overlap_blocks: int
     prefill_worker: int = -1
-    turn: int = 0
+    engine_order: int = 0
 
 
 # -- worker -> router: what its cache holds --------------------------------------------------
@@ -147,7 +148,7 @@ class RoutingDecision(Message, frozen=True):
         decided_ns: when.
         prefill_worker: the one that knows most of the prompt; -1: none.
         session: the client's; empty when it has none.
-        turn: as in `RouteAnswer`.
+        engine_order: as in `RouteAnswer`.
     """
 
     request_id: str
@@ -166,7 +167,7 @@ class RoutingDecision(Message, frozen=True):
     decided_ns: int
     prefill_worker: int = -1
     session: str = ""
-    turn: int = 0
+    engine_order: int = 0
 
     def timed(self, elapsed_ns: int) -> RoutingDecision:
         """The same decision with the time that it took."""

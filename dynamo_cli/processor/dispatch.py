@@ -68,7 +68,7 @@ class Placement:
         if self._routed:
             self.unrouted += 1
         self.follow(query.request_id, worker, query.prompt_tokens)
-        return RouteAnswer(query.request_id, worker, 0, turn=query.priority)
+        return RouteAnswer(query.request_id, worker, 0, engine_order=query.priority)
 
     async def _ask_router(self, query: RouteQuery) -> RouteAnswer:
         """The router's answer, which may be NOBODY; so it is when there is no router."""

@@ -1,12 +1,12 @@
-"""In which order an engine takes the requests that wait there. Pure.
+"""The order in which an engine takes the requests that wait there. Pure.
 
-First come, first served lets everybody wait behind a long prompt; the shortest first lets a long
-one wait for ever. In between: a request is due when its first token could come at the earliest,
-which is its arrival and the time of its own prefill, and who is due first comes first. So a prompt
-of three seconds is overtaken by those who come within three seconds after it and take less, and by
-nobody else; those who gain wait for a fraction of what they would have, and the long one waits for
-a few short ones more. (Due dates by total work content: Conway, "Priority dispatching and job
-lateness in a job shop", 1965, with an allowance of the work itself.)
+With first come, first served, all requests wait behind a long prompt; with the shortest prompt
+first, a long one may wait for ever. The rule here lies in between: a request is due at its arrival
+time plus the time of its own prefill, and the engine takes the request that is due first. So a
+prompt that takes three seconds is overtaken only by requests that arrive within the next three
+seconds and take less time. Those wait for a fraction of the time, and the long one waits for a few
+short ones. (Due dates by total work content: Conway, "Priority dispatching and job lateness in a
+job shop", 1965, with an allowance of the work itself.)
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from collections.abc import Callable
 
 MS_NS = 1_000_000
 SPAN_MS = 1 << 33
-"""Of the times that turns tell apart, so that an urgent request stays urgent: 99 days."""
+"""Range of the due times within one priority, milliseconds: 99 days. A longer time is cut, so that a
+more urgent request always comes first."""
 
 ERA_MS = SPAN_MS // 2
-"""Times are counted from the start of an era; there is a whole one to go on from it to the next."""
+"""Due times are counted from the start of an era, milliseconds. An era may last for twice as long as
+this, so that the next one can begin when no request waits."""
 
 LEAST, MOST = -(1 << 30), (1 << 30) - 1
-"""Priorities beyond are as these: a turn is a number of 64 bits. Nine digits are within."""
+"""Bounds of a priority, so that an engine order fits into 64 bits. Every number of nine digits lies
+within; a priority beyond counts as the bound."""
 
 
-class Turns:
-    """The places of requests; smaller comes first.
+class EngineOrder:
+    """Gives each request the number by which its engine orders those that wait.
 
-    Turns of two eras cannot be compared. So the next one begins when nobody waits: then there is
-    no turn that another one would be compared with.
+    The numbers of two eras cannot be compared. So the next era begins only when no request waits:
+    then there is no older number to compare with.
     """
 
     def __init__(self) -> None:
@@ -37,13 +40,13 @@ class Turns:
     def due(
         self, priority: int, arrival_ns: int, prefill_s: float, nobody_waits: Callable[[], bool]
     ) -> int:
-        """The place of a request.
+        """Return the engine order of a request; the smallest is taken first.
 
         Args:
-            priority: what the client wants, any number: smaller comes first, whatever is due.
-            arrival_ns: by the monotonic clock, which all processes of a machine share.
-            prefill_s: of what its worker does not hold.
-            nobody_waits: whether the first tokens of all that were placed have come.
+            priority: the client's, any number; a smaller one comes first, whatever is due.
+            arrival_ns: when the router got the request, CLOCK_MONOTONIC, nanoseconds.
+            prefill_s: time that its worker needs for the tokens that it has not cached, seconds.
+            nobody_waits: tells whether all placed requests have had their first token.
         """
         arrival_ms = arrival_ns // MS_NS
         self._keep_up(arrival_ms, nobody_waits)
@@ -54,7 +57,7 @@ class Turns:
         newest_ms = now_ms // ERA_MS * ERA_MS
         if newest_ms <= self._start_ms:
             return
-        # Should somebody have waited for a whole era, it is later than any order could last.
+        # After two eras the next one begins even if requests wait: due times would be cut otherwise.
         late = newest_ms - self._start_ms > ERA_MS
         if self._start_ms < 0 or late or nobody_waits():
             self._start_ms = newest_ms

@@ -1,8 +1,8 @@
-"""What the work of workers takes, measured while they do it. Pure: the clock is an argument.
+"""How long the work of workers takes, measured while they serve. Pure: the clock is an argument.
 
-Nothing here is configured: the first tokens of requests and the reports of workers say it. Until
-they have, `PRIOR_WEIGHT` of a sample each says about what a model of eight billion parameters
-takes on a GPU.
+Nothing here is configured: all times are estimated from the first tokens of requests and from the
+reports of workers. Before there are any, the estimates are those of a model of eight billion
+parameters on a GPU; they count as much as `PRIOR_WEIGHT` of a sample.
 """
 
 from __future__ import annotations
@@ -14,44 +14,49 @@ from dataclasses import dataclass, field
 import msgspec
 
 FORGET = 0.995
-"""Weight of a sample once the next has come: what counts is the last few hundred."""
+"""Factor by which each new sample reduces the weight of all older ones, so that the last few hundred
+count."""
 
 PRIOR_WEIGHT = 0.01
 SWEEPS = 4
+"""Sweeps of coordinate descent after each sample."""
 
 BUSY_WINDOW_S = 30.0
-"""Time over which the busy share is averaged: loads of people change in minutes."""
+"""Time constant of the average of the busy share, seconds. It is short because traffic changes within
+minutes."""
 
 MOST_BUSY, MOST_LOST = 0.95, 0.8
-"""Shares above cannot be told from 1, where the price of a prefill would have no bound."""
+"""Upper bounds of the two shares: at 1, the price of a prefill would be infinite."""
 
 TOKENS, PAIRS = 1e-3, 1e-6
-"""Units that make a prompt's figures alike in size."""
+"""Units of the features of a prompt, chosen so that all features have a similar size."""
 
 
 class Prices(msgspec.Struct, frozen=True, gc=False):
-    """What things take, in seconds of a worker.
+    """What the parts of a request cost, in seconds of a worker's time.
 
     Attributes:
-        request_s: a prefill, however short.
-        token_s: a token of a prompt that is computed.
-        pair_s: a pair of such a token and one before it.
-        company_s: by how much longer an answer takes for each other request on the same worker.
-        held_s: for which a request keeps its blocks.
-        lost_share: of the computed tokens, those that had been computed before, 0 to `MOST_LOST`.
-        busy_share: of their time that workers have prefills to do, 0 to `MOST_BUSY`.
+        request_s: fixed time of a prefill, however short it is.
+        token_s: time for each computed prompt token.
+        pair_s: time for each pair of a computed token and a token before it (attention).
+        decode_slowdown_s: by how much longer an answer takes for each other request that its
+            worker runs at the same time.
+        held_s: how long a request keeps its KV blocks.
+        lost_share: share of the computed tokens that had been computed before and were evicted,
+            0 to `MOST_LOST`.
+        busy_share: share of the time in which workers have prefills to do, 0 to `MOST_BUSY`.
     """
 
     request_s: float = 0.01
     token_s: float = 50e-6
     pair_s: float = 1e-9
-    company_s: float = 0.02
+    decode_slowdown_s: float = 0.02
     held_s: float = 5.0
     lost_share: float = 0.0
     busy_share: float = 0.0
 
     def prefill_s(self, requests: int, tokens: float, pairs: float) -> float:
-        """Computing the prompts of so many requests."""
+        """Return the time to compute the prompts of `requests` requests, seconds."""
         return self.request_s * requests + self.token_s * tokens + self.pair_s * pairs
 
 
@@ -59,16 +64,21 @@ UNMEASURED = Prices()
 
 
 def pairs(tokens: float, before: float) -> float:
-    """Pairs of a computed token and one before it, of so many after `before` cached ones."""
+    """Count the pairs of a computed token and a token before it.
+
+    Args:
+        tokens: number of computed tokens.
+        before: number of cached tokens that precede them.
+    """
     return tokens * (before + tokens / 2)
 
 
 @dataclass(slots=True)
 class Fit:
-    """Least squares without negative coefficients, over samples that are slowly forgotten.
+    """Least squares with coefficients that are not negative; older samples weigh less.
 
     Attributes:
-        coefficients: of the features, in their order.
+        coefficients: one for each feature, in the order of the features.
     """
 
     coefficients: list[float]
@@ -79,15 +89,16 @@ class Fit:
         size = range(len(self.coefficients))
         self._products = [[0.0 for _ in size] for _ in size]
         self._targets = [0.0 for _ in size]
-        for place in size:  # each feature alone says what was assumed
+        for place in size:  # the prior is one sample for each feature alone
             self._products[place][place] = PRIOR_WEIGHT
             self._targets[place] = PRIOR_WEIGHT * self.coefficients[place]
 
     def value(self, features: Sequence[float]) -> float:
+        """Return the estimate for these features."""
         return sum(map(float.__mul__, self.coefficients, features))
 
     def add(self, features: Sequence[float], target: float, weight: float) -> None:
-        """A sample; then a few sweeps of coordinate descent from where it was."""
+        """Add a sample and improve the coefficients with a few sweeps of coordinate descent."""
         for row, one in zip(self._products, features, strict=True):
             for place, other in enumerate(features):
                 row[place] = FORGET * row[place] + weight * one * other
@@ -114,14 +125,16 @@ def _step_fit() -> Fit:
 
 @dataclass(slots=True)
 class Pace:
-    """The measurements, over the last few hundred requests.
+    """The measurements of the last few hundred requests. All sums decay by `FORGET`.
 
     Attributes:
-        answers: that ended.
-        output_tokens: of answers.
-        running_s: that requests spent running, each for itself.
-        asked_tokens, repeated_tokens: of prompts, and those of them that came before.
-        prompt_tokens, cached_tokens: of prompts, and those of them that engines found.
+        answers: answers that ended.
+        output_tokens: tokens of answers.
+        running_s: sum of the times that requests were running, seconds.
+        asked_tokens, repeated_tokens: tokens of all prompts, and those of them that an earlier
+            prompt began with too.
+        prompt_tokens, cached_tokens: tokens of all prompts, and those of them that engines found
+            in their caches.
     """
 
     answers: float = 1.0
@@ -137,55 +150,60 @@ class Pace:
     _busy_ns: int = 0
 
     def prefilled(self, tokens: int, cached_tokens: int, seconds: float) -> None:
-        """A first token came so long after the one before, or after its request came."""
+        """Note a prefill of `tokens` prompt tokens that took so many seconds.
+
+        It is the time since the worker's first token before this one, or since the request was
+        placed if that is later.
+        """
         self.prompt_tokens = FORGET * self.prompt_tokens + tokens
         self.cached_tokens = FORGET * self.cached_tokens + cached_tokens
         computed = tokens - cached_tokens
         features = (1.0, TOKENS * computed, PAIRS * pairs(computed, cached_tokens))
-        # Long prompts vary by more.
+        # The times of long prompts vary more, so they weigh less.
         self._prefill.add(features, seconds, 1 / max(self._prefill.value(features), 1e-3))
 
     def asked(self, tokens: int, repeated_tokens: int) -> None:
-        """A prompt came, of which so many tokens came before."""
+        """Note a prompt, of which `repeated_tokens` came in earlier prompts too."""
         self.asked_tokens = FORGET * self.asked_tokens + tokens
         self.repeated_tokens = FORGET * self.repeated_tokens + repeated_tokens
 
     @property
     def _lost_share(self) -> float:
+        """Share of the computed tokens that an endless cache would still hold."""
         cached = self.cached_tokens / self.prompt_tokens
         lost = self.repeated_tokens / self.asked_tokens - cached
         return min(max(lost, 0.0) / max(1 - cached, 1e-3), MOST_LOST)
 
     def stepped(self, running: float, seconds: float) -> None:
-        """Steps that only decode take so long with so many requests."""
+        """Note how long a step takes that only decodes, with so many running requests."""
         self._step.add((1.0, running), seconds, 1.0)
 
     def ran(self, output_tokens: int, running_s: float) -> None:
-        """So many more tokens came out, while requests ran for so long together."""
+        """Note output tokens, and the sum of the times that requests ran meanwhile."""
         self.output_tokens += output_tokens
         self.running_s += running_s
 
     def answered(self) -> None:
-        """A request ended."""
+        """Note that an answer ended."""
         self.answers = FORGET * self.answers + 1
         self.output_tokens *= FORGET
         self.running_s *= FORGET
 
     def busy(self, share: float, now_ns: int) -> None:
-        """Up to now this share of the workers had prefills to do."""
+        """Note the share of workers that have had prefills to do until now."""
         kept = math.exp((self._busy_ns - now_ns) / 1e9 / BUSY_WINDOW_S)
         self._busy_share = kept * self._busy_share + (1 - kept) * share
         self._busy_ns = now_ns
 
     @property
     def prices(self) -> Prices:
-        """What things take now."""
+        """The current estimates."""
         request, token, pair = self._prefill.coefficients
         return Prices(
             request_s=request,
             token_s=token * TOKENS,
             pair_s=pair * PAIRS,
-            company_s=self._step.coefficients[1] * self.output_tokens / self.answers,
+            decode_slowdown_s=self._step.coefficients[1] * self.output_tokens / self.answers,
             held_s=self.running_s / self.answers,
             lost_share=self._lost_share,
             busy_share=min(self._busy_share, MOST_BUSY),

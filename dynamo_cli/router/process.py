@@ -98,7 +98,7 @@ class Router:
             decision.worker,
             decision.overlap_blocks,
             decision.prefill_worker,
-            decision.turn,
+            decision.engine_order,
         )
         peer = ProcessId(Role.PROCESSOR, processor)
         if not self._switchboard.owe(peer, answer):

@@ -21,7 +21,7 @@ from dynamo_cli.messages.routing import (
     RoutingDecision,
 )
 from dynamo_cli.router.caches import Caches
-from dynamo_cli.router.engine_order import Turns
+from dynamo_cli.router.engine_order import EngineOrder
 from dynamo_cli.router.ledger import UNPREDICTED, Entry, Ledger
 from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
@@ -86,7 +86,7 @@ class RouterState:
         self._block_size = 0
         self._waiting: list[_Waiting] = []
         self._retired: set[int] = set()
-        self._turns = Turns()
+        self._engine_order = EngineOrder()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._order = itertools.count(1)
         self._numbers = itertools.count()
@@ -193,21 +193,21 @@ class RouterState:
         choice = self._kept_together(query, self._policy(request, loads))
         winner = next(load for load in loads if load.worker == choice.worker)
         entry = self._entry(asked.processor, request, winner, now_ns)
-        turn = self._turn(asked, request, entry)
-        decision = self._decision(query, choice, asked.since_ns, now_ns, turn)
+        engine_order = self._place_in_order(asked, request, entry)
+        decision = self._decision(query, choice, asked.since_ns, now_ns, engine_order)
         self.ledger.reserve(query.request_id, entry)
         self.ledger.books[choice.worker].last_used = next(self._order)
         self.decisions[choice.worker] += 1
         self._remember_session(query, choice.worker)
         return decision
 
-    def _turn(self, asked: _Waiting, request: Request, entry: Entry) -> int:
+    def _place_in_order(self, asked: _Waiting, request: Request, entry: Entry) -> int:
         """The engine's order: by the clock where prefills are timed, else as they come."""
         if not self._times:
             return asked.priority
         prefill_s = request.prices.prefill_s(1, entry.prefill_tokens, entry.prefill_pairs)
         nobody_waits = self.ledger.nobody_waits
-        return self._turns.due(asked.priority, asked.since_ns, prefill_s, nobody_waits)
+        return self._engine_order.due(asked.priority, asked.since_ns, prefill_s, nobody_waits)
 
     def _entry(self, processor: int, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
         size, tokens = self._block_size, request.prompt_tokens
@@ -232,7 +232,7 @@ class RouterState:
         return -(-prompt_tokens // self._block_size) if self._block_size else 0
 
     def _decision(
-        self, query: RouteQuery, choice: Choice, since_ns: int, now_ns: int, turn: int
+        self, query: RouteQuery, choice: Choice, since_ns: int, now_ns: int, engine_order: int
     ) -> RoutingDecision:
         winner = next((one for one in choice.candidates if one.worker == choice.worker), None)
         return RoutingDecision(
@@ -252,7 +252,7 @@ class RouterState:
             decided_ns=now_ns,
             prefill_worker=self._prefill_worker(query),
             session=query.session,
-            turn=turn,
+            engine_order=engine_order,
         )
 
     def remember(self, query: RouteQuery) -> None:

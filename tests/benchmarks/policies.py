@@ -31,7 +31,7 @@ from dynamo_cli.lab.trace.reading import read
 from dynamo_cli.lab.trace.trace import Trace, infinite_hit_ratio
 from tests.benchmarks import traffic
 
-PUBLISHED = ("round-robin", "least-loaded", "vllm-dp", "sglang", "kv:ancestor", "kv:blocks")
+PUBLISHED = ("round-robin", "least-loaded", "vllm-dp", "sglang", "kv:shares", "kv:blocks")
 OURS, ABLATION, BOUND = "kv:time", "mooncake", "pooled"
 POLICIES = (*PUBLISHED, ABLATION, OURS, BOUND)
 REQUESTS = 4000

@@ -49,7 +49,7 @@ CACHE_RATIO = 1.2
 CONTENDERS = {
     "kv": ("kv",),
     "kv, blocks": ("kv", "--kv-cost", "blocks"),
-    "kv, ancestor": ("kv", "--kv-cost", "ancestor"),
+    "kv, shares": ("kv", "--kv-cost", "shares"),
     "least-loaded": ("least-loaded",),
     "round-robin": ("round-robin",),
     "round-robin again": ("round-robin",),
@@ -60,7 +60,7 @@ PAIRS = (
     ("kv", "round-robin"),
     ("kv", "least-loaded"),
     ("kv", "kv, blocks"),
-    ("kv", "kv, ancestor"),
+    ("kv", "kv, shares"),
     ("round-robin again", "round-robin"),
 )
 

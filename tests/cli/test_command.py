@@ -67,7 +67,8 @@ def test_the_help_of_every_command_fits_80_columns(name: str) -> None:
     [
         ((), "--model is missing; --model demo"),
         (("--model", "tiny", "--json"), "--json belongs to --dry-run"),
-        (("--model", "tiny", "--workers", "2", "--kv-cost", "ancestor"), "belong to --router kv"),
+        (("--model", "tiny", "--workers", "2", "--kv-cost", "shares"), "belong to --router kv"),
+        (("--kv-cost", "old"), "'old' is not one of 'time', 'blocks', 'shares'"),
         (("--model", "tiny", "--router", "kx"), "'kx' is not one of 'none', 'random'"),
         (("--model", "tiny", "--http-port", "abc"), "Invalid value for '--http-port'"),
         (("--model", "tiny", "--max-num-seq", "2"), "Did you mean --max-num-seqs?"),

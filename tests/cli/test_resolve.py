@@ -54,10 +54,10 @@ def test_the_router_runs_when_asked_for_or_needed(
 
 
 def test_the_parameters_of_kv_reach_the_router() -> None:
-    changes = {"kv_cost": "ancestor", "kv_overlap_weight": 2.0, "kv_temperature": 0.5}
+    changes = {"kv_cost": "shares", "kv_overlap_weight": 2.0, "kv_temperature": 0.5}
     typed = replace(TYPED, router="kv", debug_headers=True, **changes)  # type: ignore[arg-type]
     config = resolve(typed, CPU)
-    assert config.router == RouterConfig("kv", "ancestor", 2.0, 0.5)
+    assert config.router == RouterConfig("kv", "shares", 2.0, 0.5)
     assert config.debug_headers
 
 

@@ -77,6 +77,19 @@ def test_the_command_line_comes_before_the_environment_before_the_file(
     }
 
 
+def test_the_former_name_of_a_cost_is_taken_and_shown_nowhere(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = read(file, "", "--kv-cost", "ancestor")
+    written = read(file, 'kv-cost = "ancestor"\n')
+    monkeypatch.setenv("DYNAMO_LLM_KV_COST", "ancestor")
+    exported = read(file, "")
+    assert {app.typed_of(context).kv_cost for context in (typed, written, exported)} == {"shares"}
+    text = command("--help").stdout + command("config", "init", "--help").stdout
+    assert "shares of prompt" in " ".join(text.replace("│", " ").split())
+    assert "ancestor" not in text
+
+
 def test_the_same_of_engine_options(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "[engine]\nseed = 1\nmax-num-seqs = 1\nmax-num-batched-tokens = 1\n"
     text += "compilation-config = { mode = 0 }\nenable-prefix-caching = false\n"

@@ -67,7 +67,7 @@ def test_the_files_are_up_to_date(shell_name: Shell) -> None:
         ("--router ", {"none", "random", "round-robin", "least-loaded", "kv"}),
         ("--router r", {"random", "round-robin"}),
         ("--router=r", {"random", "round-robin"}),
-        ("--model tiny --kv-cost ", {"time", "blocks", "ancestor"}),
+        ("--model tiny --kv-cost ", {"time", "blocks", "shares"}),
         ("--model tiny --conditional-", {"--conditional-disagg"}),
         ("--no-debug-h", {"--no-debug-headers"}),
         ("--model ", {"demo", "tiny", "acme/Big-Model--v2", "small"}),

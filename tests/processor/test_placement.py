@@ -48,7 +48,7 @@ def place(where: Placement, name: str) -> int:
 def test_without_a_router_a_request_keeps_its_own_priority() -> None:
     where = placement(FakeSwitchboard(-1))
     answer = asyncio.run(where.place(RouteQuery("a", "a", 1, priority=7)))
-    assert (answer.worker, answer.turn) == (0, 7)
+    assert (answer.worker, answer.engine_order) == (0, 7)
 
 
 def test_a_retired_worker_is_released_when_its_requests_are_over() -> None:

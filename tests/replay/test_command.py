@@ -55,13 +55,13 @@ def test_the_table_says_which_mode_to_use(chats: Path) -> None:
 
 def test_json_and_csv_and_pictures(chats: Path, tmp_path: Path) -> None:
     picture = tmp_path / "picture.svg"
-    common = (chats, "--policy", "random,kv:ancestor", "--workers", 3, "--seed", 4)
+    common = (chats, "--policy", "random,kv:ancestor,kv:shares", "--workers", 3, "--seed", 4)
     done = replay(*common, "--json", "--plot", picture)
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout)
-    assert list(content["runs"]) == ["random at 1", "kv:ancestor at 1"]
+    assert list(content["runs"]) == ["random at 1", "kv:shares at 1"]
     assert content["runs"]["random at 1"]["requests"] == 40
-    assert content["verdict"].startswith("Use --router kv --kv-cost ancestor")
+    assert content["verdict"].startswith("Use --router kv --kv-cost shares")
     assert picture.read_text().startswith("<?xml")
     again = replay(*common, "--csv")
     rows = list(csv.DictReader(again.stdout.splitlines()))

@@ -266,23 +266,23 @@ def report(at_s: float, running: int, steps: int, **more: int) -> WorkerStats:
 
 
 def test_only_quiet_reports_say_how_long_steps_take() -> None:
-    def company_s(*reports: WorkerStats) -> float:
+    def decode_slowdown_s(*reports: WorkerStats) -> float:
         book = ledger()
         for one in reports:
             book.report(one)
-        return book.pace.prices.company_s
+        return book.pace.prices.decode_slowdown_s
 
     quiet = [report(at, 10 * at, 100 * at) for at in range(1, 6)]
-    unmeasured = ledger().pace.prices.company_s
-    assert company_s(quiet[0]) == unmeasured
-    assert company_s(*quiet) != unmeasured
+    unmeasured = ledger().pace.prices.decode_slowdown_s
+    assert decode_slowdown_s(quiet[0]) == unmeasured
+    assert decode_slowdown_s(*quiet) != unmeasured
     for busy in ("prefix_cache_queries_tokens", "prompt_tokens"):
         loud = [
             msgspec.structs.replace(one, **{busy: 9 * place}) for place, one in enumerate(quiet)
         ]
-        assert company_s(*loud) == unmeasured
+        assert decode_slowdown_s(*loud) == unmeasured
     idle = [msgspec.structs.replace(one, num_running_reqs=0) for one in quiet]
-    assert company_s(*idle) == unmeasured
+    assert decode_slowdown_s(*idle) == unmeasured
 
 
 class LedgerMachine(RuleBasedStateMachine):

@@ -59,14 +59,14 @@ def test_nothing_takes_less_than_no_time() -> None:
     assert min(prices.request_s, prices.token_s, prices.pair_s) >= 0
 
 
-def test_company_costs_what_a_request_adds_to_each_step_of_an_answer() -> None:
+def test_the_slowdown_of_decoding_is_what_a_request_adds_to_each_step_of_an_answer() -> None:
     pace = Pace()
     for running in (3, 40, 12, 25) * 50:
         pace.stepped(running, 0.01 + 0.0002 * running)
     for _ in range(1000):
         pace.ran(output_tokens=300, running_s=6.0)
         pace.answered()
-    assert pace.prices.company_s == pytest.approx(0.0002 * 300, rel=0.05)
+    assert pace.prices.decode_slowdown_s == pytest.approx(0.0002 * 300, rel=0.05)
     assert pace.prices.held_s == pytest.approx(6.0, rel=0.05)
 
 

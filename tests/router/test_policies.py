@@ -124,17 +124,17 @@ KV_CASES: list[tuple[str, Request, list[WorkerLoad], int]] = [
 ]
 
 
-@pytest.mark.parametrize("cost", ["blocks", "ancestor"])
+@pytest.mark.parametrize("cost", ["blocks", "shares"])
 @pytest.mark.parametrize(
     ("what", "asked", "loads", "winner"), KV_CASES, ids=[case[0] for case in KV_CASES]
 )
 def test_kv(cost: str, what: str, asked: Request, loads: list[WorkerLoad], winner: int) -> None:
-    if cost == "ancestor" and what in ANCESTOR_DIFFERS:
-        winner = ANCESTOR_DIFFERS[what]
+    if cost == "shares" and what in SHARES_DIFFER:
+        winner = SHARES_DIFFER[what]
     assert KvPolicy(cost)(asked, loads).worker == winner
 
 
-ANCESTOR_DIFFERS = {
+SHARES_DIFFER = {
     # It adds shares, so that a long cached prefix weighs no more than a short one.
     "load outweighs a prefix that is worth less": 0,
     "equal costs: the deeper prefix": 1,
@@ -150,9 +150,9 @@ def test_the_cost_of_blocks_is_as_published() -> None:
     assert choice.candidates[0].terms == {"prefill": 18, "decode": 7, "incoming": 10}
 
 
-def test_the_cost_of_the_ancestor_is_as_published() -> None:
+def test_the_cost_by_shares_is_as_published() -> None:
     loads = [load(0, 4, decode_blocks=500, waiting_requests=1), load(1, 1, waiting_requests=4)]
-    choice = KvPolicy("ancestor")(request(10), loads)
+    choice = KvPolicy("shares")(request(10), loads)
     assert costs(choice) == pytest.approx({0: -0.8 + 0.5 + 0.25, 1: -0.2 + 0 + 1})
 
 
@@ -204,7 +204,7 @@ def test_a_burst_is_spread_when_every_decision_is_reserved() -> None:
 # -- the cost of time --------------------------------------------------------------------------
 
 # A token of a prompt takes a millisecond, and nothing else anything, if a case does not say so.
-PLAIN = {"request_s": 0.0, "token_s": 0.001, "pair_s": 0.0, "company_s": 0.0}
+PLAIN = {"request_s": 0.0, "token_s": 0.001, "pair_s": 0.0, "decode_slowdown_s": 0.0}
 BLOCK_S = BLOCK * 0.001
 
 TIME_CASES: list[tuple[str, dict[str, float], list[WorkerLoad], int]] = [
@@ -252,8 +252,8 @@ TIME_CASES: list[tuple[str, dict[str, float], list[WorkerLoad], int]] = [
         1,
     ),
     (
-        "a prefix that one holds does not draw everybody: answers take longer in company",
-        {"company_s": 0.05},
+        "a prefix that one holds does not draw everybody: answers take longer beside others",
+        {"decode_slowdown_s": 0.05},
         [load(0, 8, active_requests=3), load(1), load(2)],
         1,
     ),
@@ -292,7 +292,9 @@ def test_time(what: str, prices: dict[str, float], loads: list[WorkerLoad], winn
 
 
 def test_the_terms_of_time_are_milliseconds() -> None:
-    asked = request(10, **PLAIN | {"busy_share": 0.5, "request_s": 0.01, "company_s": 0.002})
+    asked = request(
+        10, **PLAIN | {"busy_share": 0.5, "request_s": 0.01, "decode_slowdown_s": 0.002}
+    )
     lossy = msgspec.structs.replace(
         asked, prices=msgspec.structs.replace(asked.prices, lost_share=0.75)
     )
@@ -308,15 +310,19 @@ def test_the_terms_of_time_are_milliseconds() -> None:
         {
             "wait_ms": 100,
             "prefill_ms": 2 * (10 + 96),
-            "others_ms": 2 * (10 + 96) * price,
-            "evicted_ms": 0,
-            "company_ms": 50,
+            "queueing_delay_ms": 2 * (10 + 96) * price,
+            "eviction_cost_ms": 0,
+            "decode_slowdown_ms": 50,
         }
     )
     # Three of four computed tokens were lost before, and half of the six blocks must push others
     # out: in the end those are computed four times.
-    evicted_ms = KvPolicy("time", overlap_weight=2)(lossy, loads).candidates[0].terms["evicted_ms"]
-    assert evicted_ms == pytest.approx(1.5 * (first["prefill_ms"] + first["others_ms"]))
+    eviction_cost_ms = (
+        KvPolicy("time", overlap_weight=2)(lossy, loads).candidates[0].terms["eviction_cost_ms"]
+    )
+    assert eviction_cost_ms == pytest.approx(
+        1.5 * (first["prefill_ms"] + first["queueing_delay_ms"])
+    )
     assert second["prefill_ms"] == pytest.approx(2 * (10 + 160))
     assert costs(choice)[0] == pytest.approx(sum(first.values()))
 

@@ -61,7 +61,7 @@ class SimEngine:
         self._prefilling: SimRequest | None = None  # the last of them, when there is one
         self._requests: dict[str, SimRequest] = {}
         self._ranks = itertools.count()
-        self._turns = itertools.count()
+        self._arrivals = itertools.count()
         self._context = 0  # cached tokens of all that decode
         self._edges: list[_Entry] = []  # a block begins or becomes full
         self._ends: list[_Entry] = []  # the last token comes
@@ -80,12 +80,12 @@ class SimEngine:
     def add(self, request: SimRequest) -> None:
         """Queue a request that `fits`."""
         self._requests[request.request_id] = request
-        request.turn = next(self._turns)
+        request.arrival = next(self._arrivals)
         self._wait(request)
         self._settled = False
 
     def _wait(self, request: SimRequest) -> None:
-        """Let it wait for its turn: mostly it is the last, or the first when it was preempted."""
+        """Queue it by its `order`: mostly it is the last, or the first when it was preempted."""
         place = len(self.waiting)
         while place and request.order < self.waiting[place - 1].order:
             place -= 1

@@ -179,7 +179,7 @@ class Replay:
         if decision.worker < 0:
             self._over(self._flights.pop(decision.request_id), now_ps, NO_WORKER)
             return
-        flight.worker, flight.sim.priority = decision.worker, decision.turn
+        flight.worker, flight.sim.priority = decision.worker, decision.engine_order
         self._given[decision.worker] += 1
         engine = self._workers[decision.worker].engine
         if self._prefill.workers and self._prefill.put(

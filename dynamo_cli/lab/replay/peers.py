@@ -1,6 +1,6 @@
 """Routing rules of other systems, from what they publish, to compare with. Pure.
 
-What is served has two more: ``kv:blocks`` is NVIDIA Dynamo 1.x, ``kv:ancestor`` the first Dynamo.
+What is served has two more: ``kv:blocks`` is NVIDIA Dynamo 1.x, ``kv:shares`` the first Dynamo.
 Here every rule sees the ledger's load, which counts from the moment of a decision, and what the
 events say of the caches: as good as, or better than, what the systems themselves have.
 """
@@ -130,8 +130,8 @@ class Pooled:
 
         def cost(worker: int) -> tuple[float, int]:
             book = books[worker]
-            company_s = prices.company_s * book.active_requests
-            return book.wait_s(0, prices, now_ns) + company_s, book.last_used
+            decode_slowdown_s = prices.decode_slowdown_s * book.active_requests
+            return book.wait_s(0, prices, now_ns) + decode_slowdown_s, book.last_used
 
         worker = min(books, key=cost)
         books[worker].last_used = next(self._used)
@@ -191,7 +191,7 @@ def decided(message: RouteQuery, worker: int, block_size: int, now_ns: int) -> R
         waited_us=0.0,
         decision_us=0.0,
         decided_ns=now_ns,
-        turn=message.priority,
+        engine_order=message.priority,
     )
 
 

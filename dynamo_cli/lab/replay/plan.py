@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dynamo_cli.config import PlacementRule
+from dynamo_cli.config import FORMER_KV_COSTS, KV_POLICY, PlacementRule
 from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.errors import UsageError
 from dynamo_cli.lab.replay.loop import ALWAYS, Replay, Result
@@ -18,6 +18,10 @@ from dynamo_cli.lab.trace.trace import Trace, infinite_hit_ratio
 
 LIMIT, SKEW, PREEMPTIONS = "hit rate without bound, %", "load skew", "preemptions"
 TO_PREFILL_LATE = "prefilled locally after all"
+FACTORIES: dict[str, Factory] = {**SERVED, **PEERS}
+FORMER_POLICIES = {
+    f"{KV_POLICY}:{old}": f"{KV_POLICY}:{cost}" for old, cost in FORMER_KV_COSTS.items()
+}
 
 Progress = Callable[[str, float, int], None]
 """Told of the policy, the speed and how many of its requests are over."""
@@ -28,7 +32,7 @@ class Plan:
     """What is tried.
 
     Attributes:
-        policies: by their names in `routers.SERVED` and `peers.PEERS`.
+        policies: names of policies, keys of `FACTORIES`.
         speeds: of the trace; each is a load.
         prefill_workers: beside the workers; prompts go there by `rule`.
     """
@@ -51,16 +55,16 @@ def sized(profile: Profile, block_size: int, num_blocks: int | None) -> Profile:
     return msgspec.structs.replace(profile, block_size=block_size, num_blocks=count)
 
 
-def factory(name: str) -> Factory:
-    """The router of that name.
+def named(name: str) -> str:
+    """Return the name under which a policy is known now; former names are taken too.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no policy has this name.
     """
-    known = {**SERVED, **PEERS}
-    if name not in known:
-        raise UsageError(f"no policy {name!r}; there are {', '.join(known)}.")
-    return known[name]
+    name = FORMER_POLICIES.get(name, name)
+    if name not in FACTORIES:
+        raise UsageError(f"no policy {name!r}; there are {', '.join(FACTORIES)}.")
+    return name
 
 
 def run(plan: Plan, progress: Progress) -> list[dict[str, Result]]:
@@ -73,7 +77,7 @@ def run(plan: Plan, progress: Progress) -> list[dict[str, Result]]:
 def _one(plan: Plan, name: str, speed: float, progress: Progress) -> Result:
     return Replay(
         plan.trace,
-        factory(name),
+        FACTORIES[name],
         plan.profile,
         plan.workers,
         speed=speed,

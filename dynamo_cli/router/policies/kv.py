@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dynamo_cli.config import ANCESTOR, BLOCKS, TIME
+from dynamo_cli.config import BLOCKS, SHARES, TIME
 from dynamo_cli.messages.routing import Candidate
 from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
 from dynamo_cli.router.policies.blind import choose_least_loaded
@@ -39,7 +39,7 @@ def blocks_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) ->
     ]
 
 
-def ancestor_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) -> list[Terms]:
+def shares_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) -> list[Terms]:
     """The share of the prompt that is cached, against how full and how busy a worker is.
 
     ``2 * matched tokens / prompt tokens - KV usage - waiting / max(waiting)``, highest wins: the
@@ -57,7 +57,7 @@ def ancestor_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) 
     ]
 
 
-COSTS: dict[str, Cost] = {TIME: time_cost, BLOCKS: blocks_cost, ANCESTOR: ancestor_cost}
+COSTS: dict[str, Cost] = {TIME: time_cost, BLOCKS: blocks_cost, SHARES: shares_cost}
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,7 +251,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
                 # AsyncLLM has registered the request already and would keep it for ever.
                 self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
         routed_ns = time.monotonic_ns()
-        worker, request.priority = answer.worker, answer.turn
+        worker, request.priority = answer.worker, answer.engine_order
         family = _family(request)
         self._live[request_id] = _Live(worker, trace, trace.prompts.get(family))
         # Clients may give an id twice: workers must not take two requests for siblings.
@@ -271,10 +271,10 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         family = _family(request)
         if (first := trace.placed.get(family)) is not None:
             self._workers.follow(request_id, first.worker, prompt_tokens)
-            return RouteAnswer(request_id, first.worker, 0, turn=first.turn)
+            return RouteAnswer(request_id, first.worker, 0, engine_order=first.engine_order)
         if trace.worker >= 0:
             self._workers.follow(request_id, trace.worker, prompt_tokens)
-            answer = RouteAnswer(request_id, trace.worker, 0, turn=request.priority)
+            answer = RouteAnswer(request_id, trace.worker, 0, engine_order=request.priority)
         else:
             answer = await self._workers.place(self._query(trace, request, tokens))
             trace.overlap_blocks = answer.overlap_blocks
