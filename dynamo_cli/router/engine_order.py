@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 MS_NS = 1_000_000
 SPAN_MS = 1 << 33
-"""Range of the due times within one priority, milliseconds: 99 days. A longer time is cut, so that a
-more urgent request always comes first."""
+"""Range of the due times within one priority, milliseconds: 99 days. A longer time is cut, so that
+a more urgent request always comes first."""
 
 ERA_MS = SPAN_MS // 2
-"""Due times are counted from the start of an era, milliseconds. An era may last for twice as long as
-this, so that the next one can begin when no request waits."""
+"""Due times are counted from the start of an era, milliseconds. An era may last for twice as long
+as this, so that the next one can begin when no request waits."""
 
 LEAST, MOST = -(1 << 30), (1 << 30) - 1
 """Bounds of a priority, so that an engine order fits into 64 bits. Every number of nine digits lies
@@ -57,7 +57,8 @@ class EngineOrder:
         newest_ms = now_ms // ERA_MS * ERA_MS
         if newest_ms <= self._start_ms:
             return
-        # After two eras the next one begins even if requests wait: due times would be cut otherwise.
+        # After two eras the next one begins even if requests wait: due times would be cut
+        # otherwise.
         late = newest_ms - self._start_ms > ERA_MS
         if self._start_ms < 0 or late or nobody_waits():
             self._start_ms = newest_ms

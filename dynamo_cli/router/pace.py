@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 import msgspec
 
 FORGET = 0.995
-"""Factor by which each new sample reduces the weight of all older ones, so that the last few hundred
-count."""
+"""Factor by which each new sample reduces the weight of all older ones, so that the last few
+hundred count."""
 
 PRIOR_WEIGHT = 0.01
 SWEEPS = 4
 """Sweeps of coordinate descent after each sample."""
 
 BUSY_WINDOW_S = 30.0
-"""Time constant of the average of the busy share, seconds. It is short because traffic changes within
-minutes."""
+"""Time constant of the average of the busy share, seconds. It is short because traffic changes
+within minutes."""
 
 MOST_BUSY, MOST_LOST = 0.95, 0.8
 """Upper bounds of the two shares: at 1, the price of a prefill would be infinite."""
