@@ -18,13 +18,16 @@ from dynamo_cli.frontend.admin.engines import Engines
 from dynamo_cli.frontend.admin.paths import Admin
 from dynamo_cli.frontend.admin.prefill_bounds import Placement
 from dynamo_cli.frontend.admin.scaling import Scaling
-from dynamo_cli.frontend.after.ended import Chronicle
+from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.api import Api
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
 from dynamo_cli.frontend.http import files
+from dynamo_cli.frontend.http.body import BodyReader
 from dynamo_cli.frontend.http.server import HttpServer
+from dynamo_cli.frontend.model_requests import ModelRequests
 from dynamo_cli.frontend.status.gpus import Gpus
 from dynamo_cli.frontend.status.memory import Memory
+from dynamo_cli.frontend.status.pages import StatusPages
 from dynamo_cli.host import vital
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
@@ -84,7 +87,7 @@ class Frontend:
         self._gpus = Gpus(config.gpus)
         self._tree = TreeState(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter)
-        self._chronicle = Chronicle(config, self._meter)
+        self._fanout = FinishedRequestFanout(config, self._meter)
         self._placement = Placement(config.placement, self._announce)
         report = self._switchboard.report
         self._engines = Engines(self._switchboard, self._ready_peers)
@@ -99,16 +102,13 @@ class Frontend:
             scaling=self._scaling,
             placement=self._placement,
         )
+        bodies = BodyReader(config.max_body_bytes, config.body_timeout_s)
+        self._models = ModelRequests(config, self._exchange, bodies, self._meter, self._tree)
+        self._status = StatusPages(
+            self._tree, self._meter, self._snapshot, self._fanout, config.max_pending_bytes
+        )
         self._api = Api(
-            config,
-            self._exchange,
-            self._meter,
-            self._tree,
-            self._snapshot,
-            self._placement,
-            self._scaling,
-            admin,
-            self._chronicle,
+            config, bodies, self._meter, self._fanout, self._models, self._status, admin
         )
         self._rule = config.placement
         self._told_asleep = False
@@ -124,7 +124,7 @@ class Frontend:
         await self._stopped.wait()
         self._listener.close()
         self._switchboard.close()
-        self._chronicle.close()
+        self._fanout.close()
         self._gpus.close()
 
     async def _listen(self) -> None:
@@ -279,8 +279,8 @@ class Frontend:
         set_title(self._process, Phase.DRAINING)
         self._tree.draining = True
         self._listener.close()
-        self._api.broadcast.close()
-        await _at_most(timeout_s, self._api.idle())
+        self._status.close()
+        await _at_most(timeout_s, self._models.idle())
         remaining = self._meter.in_flight
         if remaining:
             failure = Draining("the server was shut down before the answer was complete.")
@@ -290,7 +290,7 @@ class Frontend:
 
     async def _flushed(self) -> None:
         """Wait until the kernel has all that was written; it has no event for that."""
-        await self._api.idle()
+        await self._models.idle()
         while self._server.unsent_bytes():  # noqa: ASYNC110
             await asyncio.sleep(FLUSH_POLL_S)
 

@@ -13,7 +13,9 @@ import dynamo_cli.frontend
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.frontend import openapi
 from dynamo_cli.frontend.admin.paths import Admin
-from dynamo_cli.frontend.api import GENERATE_PATHS, Api
+from dynamo_cli.frontend.api import Api
+from dynamo_cli.frontend.model_requests import GENERATE_PATHS
+from dynamo_cli.frontend.status.pages import StatusPages
 from dynamo_cli.messages.request import Endpoint, Reply, Submit
 from tests.frontend.stage import Stage, answer
 
@@ -84,8 +86,9 @@ def test_no_path_is_forgotten() -> None:
         scaling=MagicMock(),
         placement=MagicMock(),
     )
-    mocks = [MagicMock() for _ in range(6)]
-    api = Api(FrontendConfig(port=0), *mocks, admin=admin, chronicle=MagicMock())
+    status = StatusPages(MagicMock(), MagicMock(), MagicMock(), MagicMock(), max_pending_bytes=1)
+    bodies, meter, fanout, models = (MagicMock() for _ in range(4))
+    api = Api(FrontendConfig(port=0), bodies, meter, fanout, models, status, admin)
     routes = {
         (path, method)
         for path, methods in api._routes.items()
@@ -131,6 +134,6 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
             assert "openapi.json" in page
 
     asyncio.run(scenario())
-    source = (Path(dynamo_cli.frontend.__file__).parent / "docs.html").read_text()
+    source = (Path(dynamo_cli.frontend.__file__).parent / "http" / "docs.html").read_text()
     assert not re.search(r"https?:|src=|@import|url\(|innerHTML", source)
     assert re.findall(r'href="([^"]*)"', source) == ["data:,", "openapi.json"]

@@ -21,12 +21,19 @@ ACCEPTED = 202
 Command = Callable[[MultiMapping[str], bytes], Awaitable[web.Response]]
 """From the query and the body of a request to its answer."""
 
+View = Callable[[], dict[str, Any]]
+"""Gives the JSON of an answer."""
+
 
 class Admin:
-    """The handlers of these paths, by path and method.
+    """The handlers of these paths.
 
     Args:
-        enabled: whoever has a key may.
+        enabled: whether ``--enable-admin`` was given.
+
+    Attributes:
+        commands: the handlers of what changes the server, by path and method.
+        views: what GET shows of some of these paths, with ``--enable-admin`` or without.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class Admin:
             WORKERS: {"POST": self._scale},
             PLACEMENT: {"POST": self._place},
         }
+        self.views: dict[str, View] = {WORKERS: scaling.show, PLACEMENT: placement.show}
 
     def check_enabled(self, path: str, method: str) -> None:
         """Raises `NotFound` when it would need ``--enable-admin``, which was not given."""

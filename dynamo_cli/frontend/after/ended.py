@@ -1,4 +1,4 @@
-"""What is told of requests for the model that ended: counters, memory, log, record, trace."""
+"""Who is told of a request for the model that has ended."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from dynamo_cli.frontend.after.tracing import Tracer
 
 
-class Chronicle:
-    """Everywhere that hears of a request that ended.
+class FinishedRequestFanout:
+    """Fans a finished request out to counters, timelines, access log, record and traces.
 
     Args:
         config: what is logged, recorded and traced.
@@ -48,8 +48,8 @@ class Chronicle:
             return traceparent.parse(header)
         return traceparent.begin(header)
 
-    def ended(self, visit: Visit) -> None:
-        """A request ended; it is remembered when it came as far as a processor."""
+    def finished(self, visit: Visit) -> None:
+        """Tell of a request that has ended; its timeline is kept if it reached a processor."""
         record = visit.record(time.monotonic_ns())
         elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
         self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from dynamo_cli.errors import InvalidRequest, TooManyRequests, Unauthorized
+from dynamo_cli.errors import Draining, InvalidRequest, NotReady, TooManyRequests, Unauthorized
 from dynamo_cli.messages.request import MAX_SESSION_ID
 
 OPEN_PATHS = frozenset({"/health", "/metrics", "/version", "/docs"})
@@ -19,6 +19,8 @@ OPEN_PATHS = frozenset({"/health", "/metrics", "/version", "/docs"})
 
 FORWARDED = ("x-session-id", "x-priority", "tracestate")
 
+RETRY_AFTER_S = 2
+"""When clients should try again while the server starts or shuts down."""
 
 MAX_MODEL_NAME = 256
 """Of a name that is remembered, whatever a client asks for."""
@@ -65,6 +67,14 @@ def check_key(path: str, headers: Mapping[str, str], keys: Sequence[str]) -> Non
     matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
     if not any(matches):
         raise Unauthorized("the API key is not one that this server was started with.")
+
+
+def check_serving(up: bool, draining: bool, reason: str) -> None:
+    """Raises `Draining` or `NotReady` unless requests can be served; `reason` says why not."""
+    if draining:
+        raise Draining("the server is shutting down.", retry_after_s=RETRY_AFTER_S)
+    if not up:
+        raise NotReady(f"not ready: {reason}.", retry_after_s=RETRY_AFTER_S)
 
 
 def check_load(in_flight: int, max_inflight: int) -> None:

@@ -6,7 +6,15 @@ import asyncio
 
 from aiohttp import web
 
-from dynamo_cli.errors import InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout
+from dynamo_cli.errors import (
+    DynamoError,
+    InvalidRequest,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimeout,
+)
+from dynamo_cli.frontend.http.origin import check_json
+from dynamo_cli.frontend.http.visit import Visit
 
 LEAST_BYTES_PER_S = 4096
 """A body that comes faster is never given up, however long it takes."""
@@ -30,14 +38,24 @@ class BodyReader:
         self._timeout_s = timeout_s
         self._held_bytes = 0
 
-    async def read(self, http: web.BaseRequest) -> bytes:
-        """All of it.
+    async def read_json(self, visit: Visit) -> bytes:
+        """The whole body, whose content type must be JSON if there is a body.
 
         Raises:
+            UnsupportedMediaType: it has another content type.
             PayloadTooLarge, Overloaded: it is too large, or all of them together are.
             RequestTimeout: it does not come.
             InvalidRequest: it is not what its head says.
         """
+        if visit.http.can_read_body:
+            check_json(visit.http.headers)
+        try:
+            return await self._read(visit.http)
+        except DynamoError:
+            visit.close_on_refusal = True  # the rest of the body stays unread
+            raise
+
+    async def _read(self, http: web.BaseRequest) -> bytes:
         if http.content_length is not None and http.content_length > self._max_bytes:
             raise self._too_large()
         if http.headers.get("Expect", "").lower() == "100-continue" and http.transport is not None:

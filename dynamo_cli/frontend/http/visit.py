@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from dynamo_cli.errors import DynamoError
 from dynamo_cli.frontend.exchange import Call
 from dynamo_cli.frontend.http import admission
 from dynamo_cli.frontend.http.traceparent import TraceContext
@@ -31,17 +33,17 @@ class Visit:
         outcome: how that ended.
         cors: headers that let a web page of elsewhere read the answer.
         trace: its span, or its caller's where nothing is traced; None: it has none.
-        last: a refusal closes the connection, since the body on it is not read to its end.
+        close_on_refusal: a refusal closes the connection, since the body is not read to its end.
     """
 
     __slots__ = (
         "arrival_ns",
         "call",
+        "close_on_refusal",
         "cors",
         "error",
         "http",
         "id",
-        "last",
         "model",
         "outcome",
         "path",
@@ -61,7 +63,11 @@ class Visit:
         self.trace: TraceContext | None = None
         self.call: Call | None = None
         self.outcome: Reply | Finish | None = None
-        self.last = "Expect" in http.headers
+        self.close_on_refusal = "Expect" in http.headers
+
+    def fail(self, error: DynamoError) -> None:
+        """Note the kind of failure, as counters and logs name it."""
+        self.error = error.code or error.openai_type
 
     @property
     def names(self) -> dict[str, str]:
@@ -94,3 +100,7 @@ class Visit:
             first_byte_ns=call.first_token_ns if call else 0,
             timeline=told.timeline,
         )
+
+
+Route = Callable[[Visit], Awaitable[web.StreamResponse]]
+"""Answers a request, or raises `DynamoError`."""

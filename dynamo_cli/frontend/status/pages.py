@@ -1,0 +1,106 @@
+"""`/health`, `/metrics`, `/version` and `/dynamo/*`: what the tree tells of itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+
+from dynamo_cli import __version__
+from dynamo_cli.frontend.after.ended import FinishedRequestFanout
+from dynamo_cli.frontend.http.admission import RETRY_AFTER_S
+from dynamo_cli.frontend.http.origin import JSON
+from dynamo_cli.frontend.http.server import json_response
+from dynamo_cli.frontend.http.stream import EventStream
+from dynamo_cli.frontend.http.visit import Route, Visit
+from dynamo_cli.frontend.metrics import exposition
+from dynamo_cli.frontend.status import inspect
+from dynamo_cli.frontend.status.broadcast import Broadcast
+from dynamo_cli.messages.request import Head
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.schema import Snapshot
+from dynamo_cli.watch.state import TreeState
+
+EVENT_STREAM = "text/event-stream"
+
+
+class StatusPages:
+    """Answers questions about the state of the tree; no processor is asked.
+
+    Args:
+        tree: the latest reports of all processes.
+        meter: the frontend's own counters.
+        snapshot: makes the current snapshot of the tree.
+        fanout: has the timelines of finished requests, and counters of the recorder.
+        max_pending_bytes: how much may wait for a slow reader of `/dynamo/stream`.
+
+    Attributes:
+        routes: the handler of each path; all of them answer GET.
+    """
+
+    def __init__(
+        self,
+        tree: TreeState,
+        meter: Meter,
+        snapshot: Callable[[], Snapshot],
+        fanout: FinishedRequestFanout,
+        max_pending_bytes: int,
+    ) -> None:
+        self._tree = tree
+        self._meter = meter
+        self._snapshot = snapshot
+        self._fanout = fanout
+        self._max_pending_bytes = max_pending_bytes
+        self._broadcast = Broadcast(snapshot, tree.decisions, tree.logs, time.monotonic_ns)
+        self.routes: dict[str, Route] = {
+            "/health": self._health,
+            "/metrics": self._metrics,
+            "/version": self._version,
+            "/dynamo/snapshot": self._show_snapshot,
+            "/dynamo/decisions": self._decisions,
+            "/dynamo/timeline": self._timelines,
+            "/dynamo/stream": self._stream,
+        }
+
+    def close(self) -> None:
+        """End all answers to `/dynamo/stream`."""
+        self._broadcast.close()
+
+    async def _health(self, visit: Visit) -> web.StreamResponse:
+        snapshot = self._snapshot()
+        response = json_response(inspect.health(snapshot), 200 if snapshot.serving else 503)
+        if not snapshot.serving:
+            response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        return response
+
+    async def _metrics(self, visit: Visit) -> web.StreamResponse:
+        text = exposition.render(
+            self._meter, self._snapshot(), self._tree.prefill, self._fanout.recorder
+        )
+        return web.Response(body=text, headers={"Content-Type": exposition.CONTENT_TYPE})
+
+    async def _version(self, visit: Visit) -> web.StreamResponse:
+        return json_response({"name": "dynamo-llm", "version": __version__})
+
+    async def _show_snapshot(self, visit: Visit) -> web.StreamResponse:
+        return web.Response(body=msgspec.json.encode(self._snapshot()), content_type=JSON)
+
+    async def _decisions(self, visit: Visit) -> web.StreamResponse:
+        now = time.monotonic_ns()
+        body = await inspect.decisions(self._tree.decisions, visit.http.query, now)
+        return web.Response(body=body, content_type=JSON)
+
+    async def _timelines(self, visit: Visit) -> web.StreamResponse:
+        now = time.monotonic_ns()
+        body = await inspect.timelines(self._fanout.timelines, visit.http.query, now)
+        return web.Response(body=body, content_type=JSON)
+
+    async def _stream(self, visit: Visit) -> web.StreamResponse:
+        interval_s = inspect.stream_interval_s(visit.http.query)
+        head = Head(visit.id, 200, EVENT_STREAM)
+        limit = self._max_pending_bytes
+        stream = await EventStream.start(visit.http, head, visit.headers, limit)
+        await self._broadcast.watch(stream.write, interval_s)
+        return stream.response
