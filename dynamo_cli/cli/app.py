@@ -14,13 +14,13 @@ from typing import Any, NoReturn, cast
 import typer
 from typer.core import TyperCommand
 
+from dynamo_cli import PROGRAM
 from dynamo_cli.cli import commands, flags, flags_http, settings, terminal, vllm_environment
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.host import oserrors
 from dynamo_cli.plan.typed import Typed
 
-PROGRAM = "dynamo-llm"
 INTERRUPTED = 130
 UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)
 """What a stream says that takes nothing any more."""
@@ -35,9 +35,8 @@ class ServeCommand(TyperCommand):
 
     def make_parser(self, ctx: Any) -> Any:
         parser = super().make_parser(ctx)
-        for key, param in settings.keys_of(self).items():
-            if param.is_flag and not param.secondary_opts:
-                parser.add_option(param, [f"--no-{key}"], param.name, "store_const", const=False)
+        for flag, param in settings.negations_of(self).items():
+            parser.add_option(param, [flag], param.name, "store_const", const=False)
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

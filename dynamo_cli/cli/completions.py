@@ -6,11 +6,14 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dynamo_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from dynamo_cli.completion.words import Words
 
 
 class Shell(StrEnum):
@@ -44,11 +47,26 @@ def completions(
 
 
 def script(shell: Shell) -> str:
-    """The script as it should be for the commands of now."""
-    from dynamo_cli.completion import bash, fish, words, zsh  # noqa: PLC0415 - all commands
+    """Generate the script for the commands as they are declared now."""
+    from dynamo_cli.completion import bash, fish, zsh  # noqa: PLC0415 - needs all commands
 
     write = {Shell.BASH: bash.script, Shell.ZSH: zsh.script, Shell.FISH: fish.script}[shell]
-    return write(words.read())
+    return write(known_words())
+
+
+def known_words() -> Words:
+    """Everything that can be completed, read from the declarations of all commands."""
+    from dynamo_cli.cli import app as serving  # noqa: PLC0415 - it loads every option
+    from dynamo_cli.cli import commands, settings  # noqa: PLC0415
+    from dynamo_cli.completion import words  # noqa: PLC0415
+
+    command = serving.command()
+    negations = {param.name: flag for flag, param in settings.negations_of(command).items()}
+    others = [
+        (name, one.help, typer.main.get_command(commands.find(name)))
+        for name, one in commands.COMMANDS.items()
+    ]
+    return words.read(command, negations, others)
 
 
 def place(shell: Shell) -> tuple[Path, str]:

@@ -42,9 +42,9 @@ def doctor(
     from dynamo_cli.cli import app as serving  # noqa: PLC0415
     from dynamo_cli.doctor import gather, needs, rules  # noqa: PLC0415
 
-    options = serving.parse(context.args)
+    typed = serving.typed_of(serving.parse(context.args))
     with Console(stderr=True).status("trying vLLM, which takes ten seconds or more"):
-        facts = gather.gather(options)
+        facts = gather.gather(typed)
     findings = rules.judge(facts)
     good = rules.can_serve(findings)
     if as_json:

@@ -103,6 +103,15 @@ def keys_of(command: Any) -> dict[str, TyperOption]:
     return {key: param for key, param in named.items() if key not in ACTIONS}
 
 
+def negations_of(command: Any) -> dict[str, TyperOption]:
+    """``--no-KEY`` of every switch that declares none: it takes back what a file says."""
+    return {
+        f"--no-{key}": param
+        for key, param in keys_of(command).items()
+        if param.is_flag and not param.secondary_opts
+    }
+
+
 def variable_of(key: str) -> str:
     """``http-port`` -> ``DYNAMO_LLM_HTTP_PORT``."""
     return PREFIX + key.upper().replace("-", "_")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import typer
 from rich.text import Text
-from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from dynamo_cli.cli import commands, settings
 from dynamo_cli.engines.mock.profile import built_in
 from dynamo_cli.engines.vllm.options import declared
 
@@ -98,22 +96,30 @@ PROFILES = ("--profile", "--engine-profile")
 """Values of which the declaration does not say what they are."""
 
 
-def read() -> Words:
-    """The words of this command line."""
-    from dynamo_cli.cli import app  # noqa: PLC0415 - it imports the commands, as this does
+def read(
+    serving: TyperCommand, negations: Mapping[str, str], others: Iterable[tuple[str, str, Any]]
+) -> Words:
+    """Read the declarations of all commands.
 
-    children = [
-        _command((name,), command.help, typer.main.get_command(commands.find(name)))
-        for name, command in commands.COMMANDS.items()
-    ]
-    serving = _command((), "", app.command(), tuple(children))
-    own = {flag for option in serving.options for flag in option.flags}
+    Args:
+        serving: the command without a name, which serves.
+        negations: by the name of a parameter of `serving`, the ``--no-`` flag that it takes
+            although its declaration does not list it.
+        others: name, one line of help and the Typer command of each other command.
+    """
+    children = [_command((name,), text, command) for name, text, command in others]
+    command = _command((), "", serving, tuple(children), negations)
+    own = {flag for option in command.options for flag in option.flags}
     engine = [_engine_option(option) for option in declared.passed_on()]
-    return Words(serving, tuple(option for option in engine if not own & {*option.flags}))
+    return Words(command, tuple(option for option in engine if not own & {*option.flags}))
 
 
 def _command(
-    path: tuple[str, ...], text: str, command: Any, children: tuple[Command, ...] = ()
+    path: tuple[str, ...],
+    text: str,
+    command: Any,
+    children: tuple[Command, ...] = (),
+    negations: Mapping[str, str] | None = None,
 ) -> Command:
     params = [param for param in command.params if not getattr(param, "hidden", False)]
     if isinstance(command, TyperGroup):
@@ -122,7 +128,7 @@ def _command(
             for name, child in command.commands.items()
             if not child.hidden
         )
-    found = [_option(param, serving=not path) for param in params if isinstance(param, TyperOption)]
+    found = [_option(param, negations or {}) for param in params if isinstance(param, TyperOption)]
     help_option = Option(("--help",), "Show the help", Value(Kind.NONE))
     return Command(
         path,
@@ -130,15 +136,14 @@ def _command(
         (*found, help_option),
         tuple(_value(param, ()) for param in params if isinstance(param, TyperArgument)),
         children,
-        serves=not path or command.context_settings == commands.SERVE_OPTIONS,
+        serves=bool(command.context_settings.get("ignore_unknown_options")),
     )
 
 
-def _option(param: TyperOption, *, serving: bool) -> Option:
+def _option(param: TyperOption, negations: Mapping[str, str]) -> Option:
     flags = [flag for flag in (*param.opts, *param.secondary_opts) if flag.startswith("--")]
-    key = flags[0].removeprefix("--")
-    if serving and param.is_flag and not param.secondary_opts and key not in settings.ACTIONS:
-        flags.append(f"--no-{key}")
+    if param.name in negations:
+        flags.append(negations[param.name])
     return Option(tuple(flags), _short(param.help or ""), _value(param, flags))
 
 

@@ -17,9 +17,8 @@ from importlib import metadata
 from pathlib import Path
 
 import msgspec
-import typer
 
-from dynamo_cli.cli import app, settings
+from dynamo_cli import PROGRAM
 from dynamo_cli.config import BUILT_IN_MODELS, ServeConfig
 from dynamo_cli.doctor.facts import (
     Facts,
@@ -29,10 +28,12 @@ from dynamo_cli.doctor.facts import (
     Step,
     Trial,
 )
+from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import DynamoError, ModelError, ModelUnreachable, ResourceError
 from dynamo_cli.host import cache
 from dynamo_cli.host.gpus import Gpu, read_gpus
 from dynamo_cli.host.lifeline import PYTHON
+from dynamo_cli.host.proctitle import TITLE
 from dynamo_cli.models import catalog, demo
 from dynamo_cli.models.folder import models_root
 from dynamo_cli.plan import ports, preflight
@@ -50,21 +51,19 @@ PACKAGES = (
 )
 VARIABLES = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_CPU_KVCACHE_SPACE")
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
-TITLE = "dynamo-llm: "
 
 
-def gather(context: typer.Context) -> Facts:
-    """All of it, for these options of serving; takes as long as the import of vLLM.
+def gather(typed: Typed) -> Facts:
+    """Collect all facts for these options of serving; takes as long as the import of vLLM.
 
     Raises:
         UsageError, ModelError: an option or the model is wrong, whatever the machine is like.
     """
     with cache.usable() as moved:
-        return _gather(context, moved)
+        return _gather(typed, moved)
 
 
-def _gather(context: typer.Context, moved: str) -> Facts:
-    typed = app.typed_of(context)
+def _gather(typed: Typed, moved: str) -> Facts:
     machine, machine_problem = _machine()
     plan, plan_problem = _plan(typed, machine)
     with contextlib.suppress(ModelUnreachable):  # a finding, which `_model` has
@@ -92,7 +91,7 @@ def _gather(context: typer.Context, moved: str) -> Facts:
         leftovers=(*_leftovers(), *map(str, cache.abandoned())),
         plan=plan,
         plan_problem=plan_problem,
-        engine_options=_engine_options(context),
+        engine_options=_engine_options(typed.engine_args),
         model=_model(typed.model) if typed.model else None,
     )
 
@@ -119,13 +118,13 @@ def _plan(typed: Typed, machine: Machine | None) -> tuple[ServeConfig | None, st
         return None, error.message
 
 
-def _engine_options(context: typer.Context) -> dict[str, str]:
-    given = {}
-    for setting in settings.engine_settings(context):
-        flag, *values = setting.given.words
+def _engine_options(engine_args: tuple[str, ...]) -> dict[str, str]:
+    options = {}
+    for given in declared.parse(engine_args):
+        flag, *values = given.words
         name, _, value = flag.partition("=")
-        given[name] = value or " ".join(values)
-    return given
+        options[name] = value or " ".join(values)
+    return options
 
 
 # -- vLLM, in a process of its own -----------------------------------------------------------------
@@ -212,7 +211,7 @@ def _orphans() -> Iterator[Orphan]:
 
 def _is_ours(words: list[str]) -> bool:
     """The supervisor is called as it was started, with or without a path to Python."""
-    return any(word.startswith(TITLE) or Path(word).name == app.PROGRAM for word in words[:3])
+    return any(word.startswith(TITLE) or Path(word).name == PROGRAM for word in words[:3])
 
 
 def _words(process: Path) -> list[str]:

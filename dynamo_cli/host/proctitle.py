@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import setproctitle
 
+from dynamo_cli import PROGRAM
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.topology import ProcessId
+
+TITLE = f"{PROGRAM}: "
+"""Beginning of the title of every child process."""
 
 
 def set_title(process: ProcessId, phase: Phase) -> None:
     """``dynamo-llm: worker 0 [ready]``."""
-    setproctitle.setproctitle(f"dynamo-llm: {process.name} [{phase}]")
+    setproctitle.setproctitle(f"{TITLE}{process.name} [{phase}]")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from dynamo_cli import PROGRAM
 from dynamo_cli.messages.lifecycle import ProcessState
 
-OWN_NAME = "dynamo-llm"
+OWN_NAME = PROGRAM
 """Who says what no child says."""
 
 

@@ -439,9 +439,8 @@ def test_where_a_model_is(cache: Path, tmp_path: Path) -> None:
 
 def test_options_of_serving_make_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "_trial", lambda _engine: Trial())
-    facts = gather.gather(
-        app.parse(["--workers", "3", "--http-port", "0", "--max-num-seqs=4", "--enforce-eager"])
-    )
+    words = ["--workers", "3", "--http-port", "0", "--max-num-seqs=4", "--enforce-eager"]
+    facts = gather.gather(app.typed_of(app.parse(words)))
     assert facts.plan is not None
     assert facts.plan.workers == 3
     assert facts.engine_options == {"--max-num-seqs": "4", "--enforce-eager": ""}

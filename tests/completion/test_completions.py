@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dynamo_cli.cli import commands
-from dynamo_cli.cli.completions import FILES, Shell, script
+from dynamo_cli.cli.completions import FILES, Shell, known_words, script
 from dynamo_cli.completion import words
 from dynamo_cli.engines.vllm.options import declared
 from tests.cli.test_command import command
@@ -108,7 +108,7 @@ def test_what_would_be_refused_is_not_offered(shell: Terminal | Fish, refused: s
 
 
 def test_every_command_and_every_option_is_offered(shell: Terminal | Fish) -> None:
-    known = words.read()
+    known = known_words()
     assert offered(shell, "") == set(commands.COMMANDS)
     expected = {
         flag for one in (*known.serving.options, *known.engine) for flag in one.flags if flag
@@ -123,7 +123,7 @@ def test_every_command_and_every_option_is_offered(shell: Terminal | Fish) -> No
 
 def test_what_the_declaration_does_not_say_is_said_of_options_that_exist() -> None:
     known = {flag for option in declared.passed_on() for flag in option.flags} | {
-        flag for option in words.read().serving.options for flag in option.flags
+        flag for option in known_words().serving.options for flag in option.flags
     }
     assert {*words.MODELS, *words.FILES, *words.FOLDERS} <= known
 
