@@ -65,7 +65,7 @@ ROLES: dict[Role, RoleSpec] = {
     Role.FRONTEND: RoleSpec("dynamo_cli.frontend.process"),
     Role.PROCESSOR: RoleSpec("dynamo_cli.processor.process", engine=True, many=True),
     Role.ROUTER: RoleSpec("dynamo_cli.router.process"),
-    Role.WORKER: RoleSpec("dynamo_cli.worker.process", engine=True, many=True),
+    Role.WORKER: RoleSpec("dynamo_cli.worker.decode", engine=True, many=True),
     Role.PREFILL_QUEUE: RoleSpec("dynamo_cli.prefill_queue.process"),
     Role.PREFILL_WORKER: RoleSpec("dynamo_cli.worker.prefill", engine=True, many=True),
 }

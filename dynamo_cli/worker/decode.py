@@ -1,208 +1,203 @@
-"""A decode worker's dealings with the prefill queue and the prefill workers."""
+"""The worker that answers requests: it runs them whole, or decodes what others have prefilled."""
 
 from __future__ import annotations
 
-import json
+import logging
+import socket
 import time
-from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from dynamo_cli.config import PlacementRule
-from dynamo_cli.engines.prepared import Prepared
-from dynamo_cli.engines.seam import Engine
-from dynamo_cli.errors import InternalError, InvalidRequest
-from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages.base import Message
-from dynamo_cli.messages.prefill import (
-    CancelJob,
-    JobFailed,
-    PrefillDone,
-    PrefilledElsewhere,
-    PushJob,
-    QueueState,
-    ReleaseTransfers,
-    SetPlacement,
-    TransferStats,
+import msgspec
+
+from dynamo_cli.config import WorkerConfig
+from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest, Unavailable
+from dynamo_cli.messages.admin import Operated
+from dynamo_cli.messages.flows import ToWorker
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange
+from dynamo_cli.messages.prefill import JobFailed, PrefillDone, QueueState, SetPlacement
+from dynamo_cli.messages.request import (
+    AbortRequests,
+    AddRequest,
+    CallUtility,
+    OutputsLost,
+    RequestRefused,
+    StepOutputs,
 )
-from dynamo_cli.messages.request import AddRequest, RequestRefused
 from dynamo_cli.topology import ProcessId, Role
-from dynamo_cli.worker.away import DEADLINE_NS, RemotePrefills
-from dynamo_cli.worker.where_to_prefill import Reason, Where, decide
+from dynamo_cli.worker.handover import Handover
+from dynamo_cli.worker.operations import ASLEEP, Operations
+from dynamo_cli.worker.process import FRONTEND, REPORT_INTERVAL_S, Equipment, run
 
-QUEUE = ProcessId(Role.PREFILL_QUEUE)
-QUEUE_GONE = "queue_gone"
+SERVED = (Role.PROCESSOR, Role.ROUTER, Role.FRONTEND)
+"""Roles that wait for the engine to be up."""
+
+AWAY_TICK_S = 0.5
+"""Poll interval while all requests of this worker are being prefilled elsewhere."""
+
+logger = logging.getLogger(__name__)
 
 
-class Disaggregation:
-    """Decides where each request is prefilled, and sees to it that it is.
+def main(process: ProcessId, config: WorkerConfig, control: socket.socket) -> None:
+    """Run worker `process` until it is told to stop."""
+    run(process, config, control, DecodeWorker, ToWorker)
 
-    Args:
-        engine: this worker's.
-        switchboard: this worker's.
-        rule: when a prefill is sent away.
-    """
 
-    def __init__(self, engine: Engine, switchboard: Switchboard, rule: PlacementRule) -> None:
-        self._engine = engine
-        self._switchboard = switchboard
-        self._rule = rule
-        self._queue = QueueState(0, 0)
-        self._pushed = 0  # since the queue last told its depth
-        self._remote: RemotePrefills[Prepared] = RemotePrefills()
-        self._sources: dict[str, int] = {}  # transfer -> the prefill worker that holds its blocks
-        self._placements: Counter[str] = Counter()
+class DecodeWorker:
+    """A worker's dealings with processors; those with prefill workers are in `Handover`."""
+
+    def __init__(self, equipment: Equipment) -> None:
+        self._process = equipment.process
+        self._engine = equipment.engine
+        self._switchboard = equipment.switchboard
+        self._publisher = equipment.publisher
+        self._handover: Handover | None = None
+        if (rule := equipment.config.placement) is not None:
+            self._handover = Handover(self._engine, self._switchboard, rule)
+        self._stats_due_s = 0.0
+        self._stats_current = False
+        self.phase = PhaseChange(Phase.PROBING)
+        self.operations = Operations(
+            self._engine,
+            abort_all=self._abort_all,
+            idle=self._idle,
+            answer=self._operated,
+        )
 
     @property
-    def away(self) -> int:
+    def _away(self) -> int:
         """Requests that are being prefilled elsewhere."""
-        return len(self._remote)
+        return self._handover.away if self._handover is not None else 0
 
-    # -- requests --------------------------------------------------------------------------
+    def _idle(self) -> bool:
+        return not self._away and not self._engine.has_work()
 
-    def add(self, client: int, message: AddRequest) -> None:
-        """Take a request.
+    # -- the loop --------------------------------------------------------------------------
 
-        Raises:
-            InvalidRequest: the engine cannot run it.
-        """
-        prepared = self._engine.prepare(client, message)
-        if message.probe:
-            # Whether this engine works does not depend on others that may not be there yet.
-            self._engine.start(prepared)
-            return
-        if self._remote.join(message.request_id, prepared.family, prepared):
-            self._count(Where(False, Reason.SIBLING))
-            return
-        cached_tokens = self._engine.cached_tokens(prepared)
-        where = self._where(prepared, cached_tokens)
-        if where.remote and not self._push(prepared, cached_tokens):
-            where = Where(False, Reason.PUSH_REFUSED)
-        self._count(where)
-        if not where.remote:
-            self._engine.start(prepared)
+    def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
+        """Send each processor its outputs, and refuse the requests that failed alone."""
+        if self._handover is not None:
+            self._handover.stepped()
+        for client, output in outputs:
+            if not self._switchboard.send(ProcessId(Role.PROCESSOR, client), output):
+                self._lose(ProcessId(Role.PROCESSOR, client))
+        for client, request_id, error in self._engine.take_failed():
+            self._fail(ProcessId(Role.PROCESSOR, client), request_id, error)
+            if self._handover is not None:
+                self._handover.abort([request_id])  # its siblings go on
+        self._stats_current = False
 
-    def _where(self, prepared: Prepared, cached_tokens: int) -> Where:
-        if not prepared.suitable:
-            return Where(False, Reason.UNSUITABLE)
-        return decide(
-            self._rule,
-            prepared.prompt_tokens,
-            cached_tokens,
-            self._queue.depth_jobs + self._pushed,
-            self._queue.prefill_workers,
+    def _lose(self, processor: ProcessId) -> None:
+        """Give up what a processor has here: it lacks tokens now, and must not wait for ever."""
+        if not self._switchboard.owe(processor, OutputsLost(self._process.index)):
+            return  # it is gone
+        lost = len(self._abort_client(processor.index))
+        logger.error(
+            "%s does not read what it is sent: outputs are lost, %d more of its requests given up",
+            processor.name,
+            lost,
         )
 
-    def _push(self, prepared: Prepared, cached_tokens: int) -> bool:
-        message = prepared.message
-        prepared.pushed_ns = time.monotonic_ns()
-        deadline_ns = prepared.pushed_ns + DEADLINE_NS
-        job = PushJob(
-            job_id=message.request_id,
-            prompt_tokens=prepared.prompt_tokens,
-            skip_tokens=cached_tokens,
-            holder=message.prefill_worker,
-            priority=prepared.priority,
-            deadline_ns=deadline_ns,
-            token_ids=message.token_ids,
-            frames=message.frames,
-        )
-        if not self._switchboard.send(QUEUE, job):
-            return False
-        self._remote.send(message.request_id, prepared.family, prepared, deadline_ns)
-        self._pushed += 1
-        return True
+    def tick(self) -> None:
+        """Take back prompts that nobody answered for, and report the load."""
+        if self._handover is not None:
+            self._handover.tick(time.monotonic_ns())
+        self._report_stats()
 
-    def _count(self, where: Where) -> None:
-        self._placements[f"{'remote' if where.remote else 'local'}:{where.reason}"] += 1
+    def idle_timeout_s(self) -> float | None:
+        """Not at all while the last report is out of date."""
+        if not self._stats_current:
+            return 0.0
+        return AWAY_TICK_S if self._away else None
 
-    def abort(self, request_ids: list[str]) -> None:
-        """These are not wanted any more, wherever they are."""
-        for request_id in request_ids:
-            if self._remote.abort(request_id):
-                self._switchboard.send(QUEUE, CancelJob(request_id))
-            self._go_on(request_id)
+    def _report_stats(self) -> None:
+        """At most every interval while busy, and once when the engine becomes idle."""
+        now = time.monotonic()
+        idle = not self._engine.has_work()
+        if self._stats_current or (now < self._stats_due_s and not idle):
+            return
+        self._send_stats()
+        if self._handover is not None:
+            self._switchboard.send(FRONTEND, self._handover.stats())
+        self._stats_due_s = now + REPORT_INTERVAL_S
+        self._stats_current = idle
 
-    def _go_on(self, request_id: str) -> None:
-        """Let those run that waited for this one's prompt."""
-        for sibling in self._remote.started(request_id):
-            self._start(sibling)
+    def _send_stats(self) -> None:
+        stats = self._engine.stats(self._switchboard.refused_sends())
+        if self._away or self.operations.asleep:
+            stats = msgspec.structs.replace(
+                stats, asleep=self.operations.asleep, num_away_reqs=self._away
+            )
+        for peer in self._switchboard.links:
+            if peer.role in (Role.FRONTEND, Role.ROUTER):
+                self._switchboard.send(peer, stats)
 
-    def _start(self, prepared: Prepared, params: dict[str, Any] | None = None) -> None:
-        """Let a request run that was taken before; what is wrong with it is its own failure."""
-        try:
-            self._engine.start(prepared, params)
-        except (InvalidRequest, InternalError) as error:
-            refusal = RequestRefused(prepared.message.request_id, error.message, error.http_status)
-            self._switchboard.owe(ProcessId(Role.PROCESSOR, prepared.client), refusal)
-            self._go_on(prepared.message.request_id)
+    def _operated(self, answer: Operated) -> None:
+        """Whoever is told that the engine sleeps must not find it healthy: the load goes first."""
+        self._send_stats()
+        self._switchboard.owe(FRONTEND, answer)
 
-    def stepped(self) -> None:
-        """After an engine step: siblings of what has started, and blocks that were taken."""
-        for request_id in self._engine.take_started():
-            self._go_on(request_id)
-        self._release(self._engine.take_unneeded())
+    # -- messages --------------------------------------------------------------------------
 
-    def tick(self, now_ns: int) -> None:
-        """Do locally what nobody answered for."""
-        for prepared in self._remote.late(now_ns):
-            self._start(prepared)
-
-    # -- what others say -------------------------------------------------------------------
-
-    def apply(self, message: Message) -> None:
-        """A message of the prefill queue, a prefill worker or the frontend."""
+    def apply(self, peer: ProcessId, message: Any) -> None:
+        """A message of a processor, the prefill queue, a prefill worker or the frontend."""
         match message:
-            case QueueState():
-                self._queue, self._pushed = message, 0
-            case JobFailed(job_id, reason):
-                if (prepared := self._remote.failed(job_id, reason)) is not None:
-                    self._start(prepared)
-            case PrefillDone():
-                self._prefilled(message)
-            case SetPlacement(conditional, length, size):
-                self._rule = PlacementRule(conditional, length, size)
+            case AddRequest():
+                self._add(peer, message)
+            case AbortRequests(request_ids):
+                if self._handover is not None:
+                    self._handover.abort(request_ids)
+                self._engine.abort(request_ids)
+            case QueueState() | JobFailed() | PrefillDone() | SetPlacement():
+                if self._handover is not None:
+                    self._handover.apply(message)
+            case CallUtility():
+                self._switchboard.owe(peer, self._engine.call(message))
+                self._publisher.publish()
+        self._stats_current = False
 
-    def _prefilled(self, done: PrefillDone) -> None:
-        """Go on with the blocks of a prefill worker, if the request is still wanted."""
-        params = json.loads(done.params)
-        if "transfer_id" in params:  # others find out by themselves what was taken
-            self._sources[done.job_id] = done.prefill_worker
-        prepared = self._remote.done(done.job_id)
-        if prepared is None:
-            self._release([done.job_id])
+    def _add(self, peer: ProcessId, message: AddRequest) -> None:
+        if self.operations.asleep:
+            self._fail(peer, message.request_id, Unavailable(ASLEEP))
             return
-        told = PrefilledElsewhere(
-            done.job_id, done.prefill_worker, prepared.pushed_ns, done.leased_ns, done.prefilled_ns
-        )
-        self._switchboard.send(ProcessId(Role.PROCESSOR, prepared.client), told)
-        self._start(prepared, params)
+        try:
+            if self._handover is not None:
+                self._handover.add(peer.index, message)
+            else:
+                self._engine.add(peer.index, message)
+        except (InvalidRequest, InternalError) as error:
+            self._fail(peer, message.request_id, error)
 
-    def queue_gone(self) -> None:
-        """What it had is prefilled locally; what is done nevertheless is released."""
-        self._queue = QueueState(0, 0)
-        for prepared in self._remote.all_failed(QUEUE_GONE):
-            self._start(prepared)
+    def _fail(self, processor: ProcessId, request_id: str, error: DynamoError) -> None:
+        """Tell a processor that this request ends, and why."""
+        refusal = RequestRefused(request_id, error.message, error.http_status)
+        self._switchboard.owe(processor, refusal)
 
-    def client_gone(self, client: int) -> list[str]:
-        """Forget the requests of a processor that are away; their ids."""
-        lost = self._remote.of(lambda prepared: prepared.client == client)
-        self.abort(lost)
-        return lost
+    def _abort_all(self, why: str) -> None:
+        """End all requests; whoever sent them may send them again later."""
+        for peer in list(self._switchboard.links):
+            if peer.role is Role.PROCESSOR:
+                for request_id in self._abort_client(peer.index):
+                    self._fail(peer, request_id, Unavailable(why))
 
-    def _release(self, job_ids: list[str]) -> None:
-        by_source: dict[int, list[str]] = {}
-        for job_id in job_ids:
-            if (source := self._sources.pop(job_id, None)) is not None:
-                by_source.setdefault(source, []).append(job_id)
-        for source, ids in by_source.items():
-            peer = ProcessId(Role.PREFILL_WORKER, source)
-            self._switchboard.send(peer, ReleaseTransfers(ids))
+    def _abort_client(self, client: int) -> list[str]:
+        """Forget every request of a processor; their ids."""
+        away = self._handover.client_gone(client) if self._handover is not None else []
+        return away + self._engine.abort_client(client)
 
-    def stats(self) -> TransferStats:
-        """Counters of this life."""
-        return self._engine.transfer_stats(
-            placements=dict(self._placements),
-            fallbacks=dict(self._remote.fallbacks),
-            away=len(self._remote),
-            kept=self._remote.kept + len(self._sources),
-        )
+    # -- links -----------------------------------------------------------------------------
+
+    def on_link(self, peer: ProcessId) -> None:
+        """Tell a peer that waits for the engine that it is up."""
+        if peer.role in SERVED:
+            self._switchboard.owe(peer, self._engine.ready())
+        self._stats_current = False
+
+    def on_unlink(self, peer: ProcessId, reason: str) -> None:
+        """Prefill locally what a lost queue had; forget the requests of a lost processor."""
+        if peer.role is Role.PREFILL_QUEUE and self._handover is not None:
+            self._handover.queue_gone()
+        if peer.role is not Role.PROCESSOR:
+            return
+        if lost := len(self._abort_client(peer.index)):
+            logger.warning("%s is gone (%s): %d of its requests aborted", peer.name, reason, lost)

@@ -1,22 +1,18 @@
-"""The prefill worker's loop: pull jobs, fill the cache, hand over the blocks, say so."""
+"""The worker that only prefills: it pulls jobs, fills its cache and hands the KV blocks over."""
 
 from __future__ import annotations
 
 import logging
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dynamo_cli.config import WorkerConfig
-from dynamo_cli.engines import start
-from dynamo_cli.engines.vllm.options.environment import select_devices
 from dynamo_cli.errors import InternalError, InvalidRequest
-from dynamo_cli.host.proctitle import set_title
-from dynamo_cli.ipc.codec import Decoder
-from dynamo_cli.ipc.switchboard import Switchboard
-from dynamo_cli.messages.admin import Operate
-from dynamo_cli.messages.flows import ToChild, ToPrefillWorker
-from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
+from dynamo_cli.messages.flows import ToPrefillWorker
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange
 from dynamo_cli.messages.prefill import (
     DropJob,
     Enlisted,
@@ -26,19 +22,19 @@ from dynamo_cli.messages.prefill import (
     ReleaseTransfers,
     RunJob,
 )
-from dynamo_cli.messages.routing import Resync
+from dynamo_cli.messages.request import StepOutputs
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.worker.operations import Operations
-from dynamo_cli.worker.publisher import ROUTER, Publisher
+from dynamo_cli.worker.process import FRONTEND, QUEUE, REPORT_INTERVAL_S, Equipment, run
 from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD
 
-INTERVAL_S = 0.25
 PULL_INTERVAL_S = 2.0
-SECOND_NS = 1_000_000_000
+"""Longest time between two pulls: the queue takes each for a sign of life."""
+
 TRANSFER_TTL_NS = 300 * SECOND_NS
 """A decode worker that has not taken or released blocks by then never will."""
 
-FRONTEND, QUEUE = ProcessId(Role.FRONTEND), ProcessId(Role.PREFILL_QUEUE)
 REFUSED = "refused"
 
 logger = logging.getLogger(__name__)
@@ -46,70 +42,50 @@ logger = logging.getLogger(__name__)
 
 def main(process: ProcessId, config: WorkerConfig, control: socket.socket) -> None:
     """Run prefill worker `process` until it is told to stop."""
-    select_devices(config.engine.devices)
-    worker = PrefillWorker(process, config, control)
-    worker.load()
-    worker.run()
+    run(process, config, control, PrefillWorker, ToPrefillWorker)
 
 
 @dataclass(slots=True)
 class _Running:
+    """A job in the engine.
+
+    Attributes:
+        worker: index of the decode worker that the job is for.
+        tokens: length of the prompt without what the decode worker has.
+        since_ns: when the job came, on the monotonic clock.
+    """
+
     worker: int
     tokens: int
     since_ns: int
 
 
 class PrefillWorker:
-    """One engine that only prefills, and its links."""
+    """A prefill worker's dealings with the prefill queue and the decode workers."""
 
-    def __init__(self, process: ProcessId, config: WorkerConfig, control: socket.socket) -> None:
-        self._process = process
-        self._config = config
-        self._switchboard = Switchboard(control, self)
-        self._decoder = Decoder(ToPrefillWorker)
+    def __init__(self, equipment: Equipment) -> None:
+        self._process = equipment.process
+        self._engine = equipment.engine
+        self._switchboard = equipment.switchboard
         self._running: dict[str, _Running] = {}
         self._prefill_s: list[float] = []
         self._pull_due_s = self._report_due_s = 0.0
-        self._stopping = self._loaded = self._enlisted = False
-
-    def load(self) -> None:
-        """Build the engine and run one token through it."""
-        self._switchboard.report(PhaseChange(Phase.LOADING))
-        index, config = self._process.index, self._config
-        self._engine = start.build(index, config.engine, kv_events=config.kv_events)
-        self._publisher = Publisher(index, self._engine.holdings, self._switchboard)
-        self._publisher.publish()
-        self._operations = Operations(
+        self._enlisted = False
+        self.phase = PhaseChange(Phase.WARMING, "waiting for the prefill queue")
+        self.operations = Operations(
             self._engine,
             abort_all=self._abort_all,
             idle=lambda: not self._engine.has_work(),
             answer=lambda answer: self._switchboard.owe(FRONTEND, answer),
         )
-        self._loaded = True
-        self._switchboard.report(PhaseChange(Phase.WARMING, "waiting for the prefill queue"))
 
-    def run(self) -> None:
-        while not self._stopping:
-            self._switchboard.poll(0 if self._engine.has_work() else self._idle_timeout_s())
-            stepped = self._engine.has_work()
-            if stepped:
-                for _ in self._engine.step():
-                    pass  # a token that nobody waits for
-                self._publisher.publish()
-            self._hand_over()
-            if stepped:
-                self._engine.rest()
-            self._operations.tick()
-            self._pull()
-            self._report()
-        self._engine.close()
-        self._switchboard.close()
+    # -- the loop --------------------------------------------------------------------------
 
-    def _idle_timeout_s(self) -> float:
-        return max(min(self._pull_due_s, self._report_due_s) - time.monotonic(), 0.0)
+    def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
+        """Notify decode workers of prompts whose blocks they can take now.
 
-    def _hand_over(self) -> None:
-        """Notify decode workers of prompts whose blocks they can take now."""
+        Nobody waits for the outputs: the one token that each prompt gives.
+        """
         for job_id, params, failed in self._engine.take_prefills():
             running = self._running.pop(job_id, None)
             if running is None:
@@ -124,60 +100,57 @@ class PrefillWorker:
             self._switchboard.owe(QUEUE, JobEnded(job_id, failed))
             self._pull_due_s = 0.0
 
-    def _pull(self) -> None:
-        """Say how much room there is: when that changes, and now and then."""
+    def tick(self) -> None:
+        """Pull jobs and report, when either is due."""
         now = time.monotonic()
-        if now < self._pull_due_s:
-            return
+        if now >= self._pull_due_s:
+            self._pull(now)
+        if now >= self._report_due_s:
+            self._report(now)
+
+    def idle_timeout_s(self) -> float:
+        """Until the next pull or report is due."""
+        return max(min(self._pull_due_s, self._report_due_s) - time.monotonic(), 0.0)
+
+    def _pull(self, now_s: float) -> None:
+        """Say how much room there is: when that changes, and at the latest after the interval."""
         jobs, tokens = self._engine.batch_limits
         jobs -= len(self._running)
         tokens = BATCHES_AHEAD * tokens - sum(one.tokens for one in self._running.values())
         self._switchboard.send(QUEUE, PullJobs(max(jobs, 0), max(tokens, 0), list(self._running)))
-        self._pull_due_s = now + PULL_INTERVAL_S
+        self._pull_due_s = now_s + PULL_INTERVAL_S
 
-    def _report(self) -> None:
-        now = time.monotonic()
-        if now < self._report_due_s:
-            return
+    def _report(self, now_s: float) -> None:
+        """Send the counters, and let go of blocks that nobody has taken for too long."""
         self._engine.expire_transfers(time.monotonic_ns() - TRANSFER_TTL_NS)
         stats = self._engine.transfer_stats(prefill_s=self._prefill_s, kept=len(self._running))
         self._prefill_s = []
         self._switchboard.send(FRONTEND, stats)
-        self._report_due_s = now + INTERVAL_S
+        self._report_due_s = now_s + REPORT_INTERVAL_S
 
-    # -- switchboard handler ---------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------
 
-    def on_message(self, peer: ProcessId, payload: bytes) -> None:
-        match self._decoder(payload):
+    def apply(self, peer: ProcessId, message: Any) -> None:
+        """A message of the prefill queue or a decode worker."""
+        match message:
             case Enlisted():
                 self._on_enlisted()
-            case RunJob() as message:
+            case RunJob():
                 self._add(message)
             case DropJob(job_id):
                 self._drop(job_id)
             case ReleaseTransfers(job_ids):
                 self._engine.release(job_ids)
-            case Resync():
-                self._publisher.resync()
-            case Operate() as order:
-                self._operations.apply(order)
-                self._publisher.publish()
 
     def _on_enlisted(self) -> None:
-        """Who hears that it is ready can rely on its getting jobs from then on."""
+        """Whoever hears that this process is ready can rely on it to get jobs from then on."""
         if not self._enlisted:
             self._enlisted = True
             self._switchboard.report(PhaseChange(Phase.READY))
 
-    def _abort_all(self, _: str) -> None:
-        """The decode workers go on without."""
-        for job_id in list(self._running):
-            self._drop(job_id)
-            self._switchboard.owe(QUEUE, JobEnded(job_id, REFUSED))
-
     def _add(self, message: RunJob) -> None:
         job = message.job
-        if self._operations.asleep:
+        if self.operations.asleep:
             self._switchboard.owe(QUEUE, JobEnded(job.job_id, REFUSED))
             return
         try:
@@ -195,14 +168,20 @@ class PrefillWorker:
             self._engine.release([job_id])
             self._pull_due_s = 0.0
 
+    def _abort_all(self, _: str) -> None:
+        """Give all jobs back: the decode workers prefill these prompts themselves."""
+        for job_id in list(self._running):
+            self._drop(job_id)
+            self._switchboard.owe(QUEUE, JobEnded(job_id, REFUSED))
+
+    # -- links -----------------------------------------------------------------------------
+
     def on_link(self, peer: ProcessId) -> None:
+        """A new queue must hear soon how much room there is."""
         self._pull_due_s = 0.0
-        if peer == ROUTER and self._loaded:
-            self._publisher.resync()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        if not self._loaded:
-            return
+        """Drop the jobs that nobody waits for any more."""
         match peer.role:
             case Role.PREFILL_QUEUE:
                 for job_id in list(self._running):
@@ -212,10 +191,3 @@ class PrefillWorker:
                 mine = [rid for rid, one in self._running.items() if one.worker == peer.index]
                 for job_id in mine:
                     self._drop(job_id)
-
-    def on_control(self, message: ToChild) -> None:
-        match message:
-            case Stop():
-                self._stopping = True
-            case SetPhase(phase):
-                set_title(self._process, phase)

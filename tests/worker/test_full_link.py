@@ -12,7 +12,7 @@ from dynamo_cli.engines.mock import wire
 from dynamo_cli.engines.mock.engine import MockEngine
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import join
-from dynamo_cli.messages.flows import FromWorker
+from dynamo_cli.messages.flows import FromWorker, ToWorker
 from dynamo_cli.messages.request import (
     AddRequest,
     EngineReady,
@@ -20,7 +20,8 @@ from dynamo_cli.messages.request import (
     RequestRefused,
     StepOutputs,
 )
-from dynamo_cli.worker.process import Worker
+from dynamo_cli.worker.decode import DecodeWorker
+from dynamo_cli.worker.process import EngineProcess
 from tests.ipc.support import HERE, KIB, THERE, Party, spec
 
 TOKENS = b"\1\0\0\0" * 8
@@ -38,8 +39,7 @@ class Pair:
         self.board, self.heard = self.processor.board()
         simulation = SimulationConfig("cpu-tiny", speedup=1e6)
         config = WorkerConfig(EngineConfig("tiny", "tiny", ("tiny",), simulation=simulation))
-        self.worker = Worker(THERE, config, self.supervised.theirs)
-        self.worker.load()
+        self.worker = EngineProcess(THERE, config, self.supervised.theirs, DecodeWorker, ToWorker)
         small = spec(4 * KIB, 4 * KIB)
         a, b = self.processor.control, self.supervised.control
         join(a, b, HERE, THERE, spec=small, generation=1)
@@ -48,9 +48,7 @@ class Pair:
 
     def turn(self) -> None:
         """Of the worker's loop."""
-        self.worker._switchboard.poll(0)
-        if self.engine.has_work():
-            self.worker._step()
+        self.worker.turn(0)
 
     @property
     def engine(self) -> MockEngine:

@@ -11,11 +11,14 @@ from dynamo_cli.engines import start
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
 from dynamo_cli.ipc.control import Control
+from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.request import AddRequest, RequestRefused, StepOutputs
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.worker import process
+from dynamo_cli.worker.decode import DecodeWorker
 from dynamo_cli.worker.prefill import PrefillWorker
-from dynamo_cli.worker.process import Worker
+from dynamo_cli.worker.process import EngineProcess
 
 WORKER, PROCESSOR = ProcessId(Role.WORKER, 0), ProcessId(Role.PROCESSOR, 0)
 FRONTEND = ProcessId(Role.FRONTEND)
@@ -82,17 +85,16 @@ def loaded(kind: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Engine]:
     engine = Engine(events)
     monkeypatch.setattr(start, "build", lambda *_, **__: engine)
     ours, theirs = Control.pair()
-    worker = kind(WORKER, CONFIG, theirs)
+    monkeypatch.setattr(process, "Switchboard", lambda *_: Board(events))
+    worker = EngineProcess(WORKER, CONFIG, theirs, kind, Message)
     theirs.close()
-    worker._switchboard = Board(events)
-    worker.load()
     ours.close()
     events.clear()
     return worker, engine
 
 
 def test_what_a_step_gave_is_sent_before_the_engine_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker, engine = loaded(Worker, monkeypatch)
+    worker, engine = loaded(DecodeWorker, monkeypatch)
     engine.failed = [(0, "bad", InternalError("it is broken"))]
     worker._step()
     assert [
@@ -110,9 +112,9 @@ def test_what_a_step_gave_is_sent_before_the_engine_rests(monkeypatch: pytest.Mo
 
 
 def test_prompts_that_are_away_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker, engine = loaded(Worker, monkeypatch)
-    worker._disagg._remote.send("a", "a", None, 0)
-    worker._report_stats()
+    worker, engine = loaded(DecodeWorker, monkeypatch)
+    worker._duty._handover._remote.send("a", "a", None, 0)
+    worker._duty._report_stats()
     told = next(event for event in engine.events if isinstance(event, WorkerStats))
     assert told.num_away_reqs == 1
     assert not told.idle
@@ -123,7 +125,7 @@ def test_what_cannot_start_any_more_is_refused_alone(
     monkeypatch: pytest.MonkeyPatch, error: DynamoError
 ) -> None:
     """Also where its processor does not read at the moment."""
-    worker, engine = loaded(Worker, monkeypatch)
+    worker, engine = loaded(DecodeWorker, monkeypatch)
     worker._switchboard.full = True
     started = []
 
@@ -137,10 +139,10 @@ def test_what_cannot_start_any_more_is_refused_alone(
         message = AddRequest(name, b"", [])
         prepared = Prepared(0, message, "family", 10, 0, suitable=True, begin=None)
         if name == "bad":
-            worker._disagg._remote.send(name, "family", prepared, 10**18)
+            worker._duty._handover._remote.send(name, "family", prepared, 10**18)
         else:
-            assert worker._disagg._remote.join(name, "family", prepared)
-    worker._disagg.queue_gone()
+            assert worker._duty._handover._remote.join(name, "family", prepared)
+    worker._duty._handover.queue_gone()
     refused = next(event for event in engine.events if isinstance(event, RequestRefused))
     assert (refused.request_id, refused.http_status) == ("bad", error.http_status)
     assert started == ["bad", "sibling"]
@@ -153,6 +155,6 @@ def test_a_prefill_worker_hands_over_before_it_rests(monkeypatch: pytest.MonkeyP
         worker._stopping = True
 
     worker._switchboard.poll = poll
-    worker._pull_due_s = worker._report_due_s = float("inf")
+    worker._duty._pull_due_s = worker._duty._report_due_s = float("inf")
     worker.run()
     assert engine.events[:3] == ["step", "hand over", "rest"]

@@ -1,0 +1,208 @@
+"""A decode worker's dealings with the prefill queue and the prefill workers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from typing import Any
+
+from dynamo_cli.config import PlacementRule
+from dynamo_cli.engines.prepared import Prepared
+from dynamo_cli.engines.seam import Engine
+from dynamo_cli.errors import InternalError, InvalidRequest
+from dynamo_cli.ipc.switchboard import Switchboard
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.prefill import (
+    CancelJob,
+    JobFailed,
+    PrefillDone,
+    PrefilledElsewhere,
+    PushJob,
+    QueueState,
+    ReleaseTransfers,
+    SetPlacement,
+    TransferStats,
+)
+from dynamo_cli.messages.request import AddRequest, RequestRefused
+from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.worker.away import DEADLINE_NS, RemotePrefills
+from dynamo_cli.worker.process import QUEUE
+from dynamo_cli.worker.where_to_prefill import Reason, Where, decide
+
+QUEUE_GONE = "queue_gone"
+
+
+class Handover:
+    """Decides where each request is prefilled, and sees to it that it is.
+
+    Args:
+        engine: this worker's.
+        switchboard: this worker's.
+        rule: when a prefill is sent away.
+    """
+
+    def __init__(self, engine: Engine, switchboard: Switchboard, rule: PlacementRule) -> None:
+        self._engine = engine
+        self._switchboard = switchboard
+        self._rule = rule
+        self._queue = QueueState(0, 0)
+        self._pushed = 0  # since the queue last told its depth
+        self._remote: RemotePrefills[Prepared] = RemotePrefills()
+        self._sources: dict[str, int] = {}  # transfer -> the prefill worker that holds its blocks
+        self._placements: Counter[str] = Counter()
+
+    @property
+    def away(self) -> int:
+        """Requests that are being prefilled elsewhere."""
+        return len(self._remote)
+
+    # -- requests --------------------------------------------------------------------------
+
+    def add(self, client: int, message: AddRequest) -> None:
+        """Take a request.
+
+        Raises:
+            InvalidRequest: the engine cannot run it.
+        """
+        prepared = self._engine.prepare(client, message)
+        if message.probe:
+            # Whether this engine works does not depend on others that may not be there yet.
+            self._engine.start(prepared)
+            return
+        if self._remote.join(message.request_id, prepared.family, prepared):
+            self._count(Where(False, Reason.SIBLING))
+            return
+        cached_tokens = self._engine.cached_tokens(prepared)
+        where = self._where(prepared, cached_tokens)
+        if where.remote and not self._push(prepared, cached_tokens):
+            where = Where(False, Reason.PUSH_REFUSED)
+        self._count(where)
+        if not where.remote:
+            self._engine.start(prepared)
+
+    def _where(self, prepared: Prepared, cached_tokens: int) -> Where:
+        if not prepared.suitable:
+            return Where(False, Reason.UNSUITABLE)
+        return decide(
+            self._rule,
+            prepared.prompt_tokens,
+            cached_tokens,
+            self._queue.depth_jobs + self._pushed,
+            self._queue.prefill_workers,
+        )
+
+    def _push(self, prepared: Prepared, cached_tokens: int) -> bool:
+        message = prepared.message
+        prepared.pushed_ns = time.monotonic_ns()
+        deadline_ns = prepared.pushed_ns + DEADLINE_NS
+        job = PushJob(
+            job_id=message.request_id,
+            prompt_tokens=prepared.prompt_tokens,
+            skip_tokens=cached_tokens,
+            holder=message.prefill_worker,
+            priority=prepared.priority,
+            deadline_ns=deadline_ns,
+            token_ids=message.token_ids,
+            frames=message.frames,
+        )
+        if not self._switchboard.send(QUEUE, job):
+            return False
+        self._remote.send(message.request_id, prepared.family, prepared, deadline_ns)
+        self._pushed += 1
+        return True
+
+    def _count(self, where: Where) -> None:
+        self._placements[f"{'remote' if where.remote else 'local'}:{where.reason}"] += 1
+
+    def abort(self, request_ids: list[str]) -> None:
+        """These are not wanted any more, wherever they are."""
+        for request_id in request_ids:
+            if self._remote.abort(request_id):
+                self._switchboard.send(QUEUE, CancelJob(request_id))
+            self._go_on(request_id)
+
+    def _go_on(self, request_id: str) -> None:
+        """Let those run that waited for this one's prompt."""
+        for sibling in self._remote.started(request_id):
+            self._start(sibling)
+
+    def _start(self, prepared: Prepared, params: dict[str, Any] | None = None) -> None:
+        """Let a request run that was taken before; what is wrong with it is its own failure."""
+        try:
+            self._engine.start(prepared, params)
+        except (InvalidRequest, InternalError) as error:
+            refusal = RequestRefused(prepared.message.request_id, error.message, error.http_status)
+            self._switchboard.owe(ProcessId(Role.PROCESSOR, prepared.client), refusal)
+            self._go_on(prepared.message.request_id)
+
+    def stepped(self) -> None:
+        """After an engine step: siblings of what has started, and blocks that were taken."""
+        for request_id in self._engine.take_started():
+            self._go_on(request_id)
+        self._release(self._engine.take_unneeded())
+
+    def tick(self, now_ns: int) -> None:
+        """Do locally what nobody answered for."""
+        for prepared in self._remote.late(now_ns):
+            self._start(prepared)
+
+    # -- what others say -------------------------------------------------------------------
+
+    def apply(self, message: Message) -> None:
+        """A message of the prefill queue, a prefill worker or the frontend."""
+        match message:
+            case QueueState():
+                self._queue, self._pushed = message, 0
+            case JobFailed(job_id, reason):
+                if (prepared := self._remote.failed(job_id, reason)) is not None:
+                    self._start(prepared)
+            case PrefillDone():
+                self._prefilled(message)
+            case SetPlacement(conditional, length, size):
+                self._rule = PlacementRule(conditional, length, size)
+
+    def _prefilled(self, done: PrefillDone) -> None:
+        """Go on with the blocks of a prefill worker, if the request is still wanted."""
+        params = json.loads(done.params)
+        if "transfer_id" in params:  # others find out by themselves what was taken
+            self._sources[done.job_id] = done.prefill_worker
+        prepared = self._remote.done(done.job_id)
+        if prepared is None:
+            self._release([done.job_id])
+            return
+        told = PrefilledElsewhere(
+            done.job_id, done.prefill_worker, prepared.pushed_ns, done.leased_ns, done.prefilled_ns
+        )
+        self._switchboard.send(ProcessId(Role.PROCESSOR, prepared.client), told)
+        self._start(prepared, params)
+
+    def queue_gone(self) -> None:
+        """What it had is prefilled locally; what is done nevertheless is released."""
+        self._queue = QueueState(0, 0)
+        for prepared in self._remote.all_failed(QUEUE_GONE):
+            self._start(prepared)
+
+    def client_gone(self, client: int) -> list[str]:
+        """Forget the requests of a processor that are away; their ids."""
+        lost = self._remote.of(lambda prepared: prepared.client == client)
+        self.abort(lost)
+        return lost
+
+    def _release(self, job_ids: list[str]) -> None:
+        by_source: dict[int, list[str]] = {}
+        for job_id in job_ids:
+            if (source := self._sources.pop(job_id, None)) is not None:
+                by_source.setdefault(source, []).append(job_id)
+        for source, ids in by_source.items():
+            peer = ProcessId(Role.PREFILL_WORKER, source)
+            self._switchboard.send(peer, ReleaseTransfers(ids))
+
+    def stats(self) -> TransferStats:
+        """Counters of this life."""
+        return self._engine.transfer_stats(
+            placements=dict(self._placements),
+            fallbacks=dict(self._remote.fallbacks),
+            away=len(self._remote),
+            kept=self._remote.kept + len(self._sources),
+        )
