@@ -114,14 +114,14 @@ def test_devices_depend_on_the_build_and_are_left_to_it(device: str) -> None:
 
 EVERY_BUILD = """
 from vllm.platforms import current_platform
-from dynamo_cli.engines.vllm import options
+from dynamo_cli.engines.vllm.options import declared
 
 for device in ("cpu", "cuda", "xpu"):
     type(current_platform).device_type = device
-    assert options.changed() == [], (device, options.changed())
-    assert options.generate() == options.FILE.read_bytes(), device
-options.known()["--seed"].choices.append("1")
-assert options.changed() == ["--seed"], options.changed()
+    assert declared.changed() == [], (device, declared.changed())
+    assert declared.generate() == declared.FILE.read_bytes(), device
+declared.known()["--seed"].choices.append("1")
+assert declared.changed() == ["--seed"], declared.changed()
 """
 
 
