@@ -31,7 +31,7 @@ from dynamo_cli.frontend.model_requests import (
     response_of,
 )
 from dynamo_cli.frontend.status.pages import StatusPages
-from dynamo_cli.messages.request import Endpoint
+from dynamo_cli.messages.request import Question
 from dynamo_cli.watch.meter import Meter
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ class Api:
         self._origins = OriginGate(config.origins, config.host)
         self._routes: dict[str, dict[str, Route]] = {
             **{path: {"POST": models.generate} for path in GENERATE_PATHS},
-            Endpoint.MODELS: {"GET": models.models},
-            Endpoint.OPENAPI: {"GET": self._openapi},
+            Question.MODELS: {"GET": models.models},
+            Question.OPENAPI: {"GET": self._openapi},
             openapi.DOCS_PATH: {"GET": self._docs},
             **{path: {"GET": route} for path, route in status.routes.items()},
         }
@@ -155,7 +155,7 @@ class Api:
     # -- the description of the API ----------------------------------------------------------
 
     async def _openapi(self, visit: Visit) -> web.StreamResponse:
-        reply = await self._models.ask(Endpoint.OPENAPI, visit)
+        reply = await self._models.ask(Question.OPENAPI, visit)
         if reply.status != 200:
             return response_of(reply)
         known = orjson.loads(reply.body)

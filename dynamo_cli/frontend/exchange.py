@@ -8,17 +8,23 @@ import os
 import time
 from collections.abc import Callable
 
+from dynamo_cli.config import Adapter
 from dynamo_cli.errors import DynamoError, NotReady, PeerLost, Unavailable
 from dynamo_cli.ipc.switchboard import Switchboard
+from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
 from dynamo_cli.messages.request import (
     NO_WORKER,
     Abort,
+    Ask,
     Chunks,
     Endpoint,
     Finish,
+    ForProcessor,
     Head,
+    Question,
     Reply,
     Submit,
+    SubmitProbe,
 )
 from dynamo_cli.topology import ProcessId
 from dynamo_cli.watch.meter import Meter
@@ -97,16 +103,23 @@ class Exchange:
         endpoint: Endpoint,
         body: bytes,
         headers: list[tuple[str, str]],
-        request_id: str,
+        api_id: str,
         arrival_ns: int,
     ) -> Call:
-        """Send a request to the processor that has the fewest.
+        """Send a client's request to the processor that has the fewest.
 
         Raises:
             NotReady: there is none, or it takes no more.
         """
-        submit = Submit(self._key(), endpoint, body, headers, arrival_ns, api_id=request_id)
-        return self._send(submit)
+        return self._send(Submit(self._key(), api_id, endpoint, body, headers), arrival_ns)
+
+    def ask(self, question: Question, api_id: str) -> Call:
+        """Ask any processor something about the model.
+
+        Raises:
+            NotReady: there is none, or it takes no more.
+        """
+        return self._send(Ask(self._key(), api_id, question), time.monotonic_ns())
 
     @property
     def open_calls(self) -> int:
@@ -122,14 +135,16 @@ class Exchange:
         """Whether there is a link to it."""
         return processor in self._switchboard.links
 
-    def submit_to(self, processor: ProcessId, endpoint: Endpoint, body: bytes, name: str) -> Call:
-        """Send something to one processor, which need not take requests yet.
+    def change_adapter(
+        self, processor: ProcessId, change: type[LoadAdapter | UnloadAdapter], adapter: Adapter
+    ) -> Call:
+        """Have one processor load or unload an adapter; it need not take requests yet.
 
         Raises:
             NotReady: it takes no more.
         """
-        submit = Submit(self._key(), endpoint, body, [], time.monotonic_ns(), api_id=name)
-        return self._send_to(processor, submit)
+        message = change(self._key(), f"adapter-{adapter.number}", adapter)
+        return self._send_to(processor, message, time.monotonic_ns())
 
     async def probe(self, worker: int, timeout_s: float) -> Reply | Head:
         """The answer of a worker to a readiness probe.
@@ -148,19 +163,8 @@ class Exchange:
                 await asyncio.sleep(PROBE_RETRY_S)
 
     async def _probe_once(self, worker: int) -> Reply | Head:
-        name, now = f"probe-{worker}", time.monotonic_ns()
-        call = self._send(
-            Submit(
-                self._key(),
-                Endpoint.COMPLETIONS,
-                b"",
-                [],
-                now,
-                worker=worker,
-                probe=True,
-                api_id=name,
-            )
-        )
+        probe = SubmitProbe(self._key(), f"probe-{worker}", worker)
+        call = self._send(probe, time.monotonic_ns())
         try:
             return await call.answer
         finally:
@@ -170,14 +174,14 @@ class Exchange:
         """No call ever had it, of this life or another: what comes late meets nobody."""
         return f"{self._life}.{next(self._numbers):x}"
 
-    def _send(self, submit: Submit) -> Call:
+    def _send(self, message: ForProcessor, arrival_ns: int) -> Call:
         if not self._loads:
             raise NotReady("no processor can take requests right now.", retry_after_s=1)
-        return self._send_to(min(self._loads, key=self._loads.__getitem__), submit)
+        return self._send_to(min(self._loads, key=self._loads.__getitem__), message, arrival_ns)
 
-    def _send_to(self, processor: ProcessId, submit: Submit) -> Call:
-        call = Call(submit.request_id, processor, submit.arrival_ns)
-        if not self._switchboard.send(processor, submit):
+    def _send_to(self, processor: ProcessId, message: ForProcessor, arrival_ns: int) -> Call:
+        call = Call(message.request_id, processor, arrival_ns)
+        if not self._switchboard.send(processor, message):
             raise NotReady(f"{processor.name} has too much waiting.", retry_after_s=1)
         self._calls[call.key] = call
         if processor in self._loads:

@@ -19,19 +19,14 @@ from dynamo_cli.frontend.http.poison import Suspects
 from dynamo_cli.frontend.http.server import json_response
 from dynamo_cli.frontend.http.stream import EventStream
 from dynamo_cli.frontend.http.visit import Visit
-from dynamo_cli.messages.request import Endpoint, Head, Reply
+from dynamo_cli.messages.request import Endpoint, Head, Question, Reply
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.state import TreeState
 
-GENERATE_PATHS = frozenset(map(str, Endpoint)) - {
-    Endpoint.MODELS,
-    Endpoint.OPENAPI,
-    Endpoint.LOAD_ADAPTER,
-    Endpoint.UNLOAD_ADAPTER,
-}
+GENERATE_PATHS = frozenset(map(str, Endpoint))
 """Paths of requests that run the model, or its tokenizer."""
 
-MODEL_PREFIX = Endpoint.MODELS + "/"
+MODEL_PREFIX = Question.MODELS + "/"
 
 
 class ModelRequests:
@@ -166,25 +161,25 @@ class ModelRequests:
 
     async def models(self, visit: Visit) -> web.StreamResponse:
         """Answer with the list of models that can be asked."""
-        return response_of(await self.ask(Endpoint.MODELS, visit))
+        return response_of(await self.ask(Question.MODELS, visit))
 
     async def model(self, visit: Visit) -> web.StreamResponse:
         """Answer with one model. Raises `NotFound` if there is no such model."""
         name = visit.path.removeprefix(MODEL_PREFIX)
-        reply = await self.ask(Endpoint.MODELS, visit)
+        reply = await self.ask(Question.MODELS, visit)
         if reply.status != 200:
             return response_of(reply)
         for model in orjson.loads(reply.body)["data"]:
             if model["id"] == name:
                 return json_response(model)
         raise NotFound(
-            f"the model {name!a} does not exist; GET {Endpoint.MODELS} lists those that do."
+            f"the model {name!a} does not exist; GET {Question.MODELS} lists those that do."
         )
 
-    async def ask(self, endpoint: Endpoint, visit: Visit) -> Reply:
+    async def ask(self, question: Question, visit: Visit) -> Reply:
         """Ask a processor something that needs no worker."""
         self._check_serving()
-        call = self._exchange.submit(endpoint, b"", [], visit.id, visit.arrival_ns)
+        call = self._exchange.ask(question, visit.id)
         try:
             answer = await call.answer
         finally:

@@ -13,10 +13,11 @@ from typing import Any
 from dynamo_cli import __version__
 from dynamo_cli.errors import ANTHROPIC_TYPES
 from dynamo_cli.frontend.admin.engines import LEVELS, MODES
+from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
 from dynamo_cli.frontend.http.admission import OPEN_PATHS
 from dynamo_cli.frontend.http.origin import JSON
 from dynamo_cli.frontend.status import inspect
-from dynamo_cli.messages.request import Endpoint
+from dynamo_cli.messages.request import Question
 from dynamo_cli.shapes import ANTHROPIC
 from dynamo_cli.watch.decisions import KEPT
 
@@ -174,7 +175,7 @@ _HEALTH = _operation("Whether requests can be answered, and why not")
 _HEALTH["responses"] |= _answer(JSON, {"type": "object"}, "503")
 
 OWN: Mapping[str, Mapping[str, Operation]] = {
-    Endpoint.MODELS + "/{model}": {
+    Question.MODELS + "/{model}": {
         "get": _operation("One model")
         | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": _TEXT}]}
     },
@@ -227,9 +228,9 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
             | {"additionalProperties": False},
         ),
     },
-    Endpoint.OPENAPI: {"get": _operation("This document")},
+    Question.OPENAPI: {"get": _operation("This document")},
     DOCS_PATH: {"get": _operation("This document for people", answer="text/html")},
-    Endpoint.LOAD_ADAPTER: {
+    LOAD_ADAPTER: {
         "post": _operation(
             "Load a LoRA adapter",
             answer="text/plain",
@@ -241,7 +242,7 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
             ),
         )
     },
-    Endpoint.UNLOAD_ADAPTER: {
+    UNLOAD_ADAPTER: {
         "post": _operation(
             "Unload a LoRA adapter",
             answer="text/plain",

@@ -1,10 +1,14 @@
-"""What operators ask of engines: frontend to workers and prefill workers, and back."""
+"""What operators change: engines (workers and prefill workers), and adapters (processors)."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
+from dynamo_cli.config import Adapter
 from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.request import ForProcessor
+
+# -- frontend -> worker and prefill worker, and back ------------------------------------------
 
 
 class Operation(StrEnum):
@@ -46,3 +50,18 @@ class Operated(Message, frozen=True):
     result: bool
     error: str = ""
     message: str = ""
+
+
+# -- frontend -> processor --------------------------------------------------------------------
+
+
+class LoadAdapter(ForProcessor, frozen=True):
+    """Serve a LoRA adapter; answered with status 200 once every ready worker has loaded it."""
+
+    adapter: Adapter
+
+
+class UnloadAdapter(ForProcessor, frozen=True):
+    """Take no more requests for a LoRA adapter; answered with status 200."""
+
+    adapter: Adapter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dynamo_cli.messages.admin import Operate, Operated
+from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, UnloadAdapter
 from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
     Drain,
@@ -46,6 +46,7 @@ from dynamo_cli.messages.request import (
     Abort,
     AbortRequests,
     AddRequest,
+    Ask,
     CallUtility,
     Chunks,
     EngineReady,
@@ -56,6 +57,7 @@ from dynamo_cli.messages.request import (
     RequestRefused,
     StepOutputs,
     Submit,
+    SubmitProbe,
     UtilityAnswer,
 )
 from dynamo_cli.messages.routing import (
@@ -71,7 +73,7 @@ from dynamo_cli.messages.routing import (
 )
 from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 
-ToProcessor = Submit | Abort
+ToProcessor = Submit | SubmitProbe | Ask | LoadAdapter | UnloadAdapter | Abort
 ToFrontend = (
     Reply
     | Head

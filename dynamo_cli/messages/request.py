@@ -19,7 +19,7 @@ MAX_SESSION_ID = 256
 
 
 class Endpoint(StrEnum):
-    """What the processor is asked for; the value is the URL's path."""
+    """Paths of requests to the model."""
 
     CHAT = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
@@ -29,33 +29,53 @@ class Endpoint(StrEnum):
     EMBEDDINGS = "/v1/embeddings"
     TOKENIZE = "/tokenize"
     DETOKENIZE = "/detokenize"
+
+
+class Question(StrEnum):
+    """Paths of questions about the model, which a processor answers without an engine."""
+
     MODELS = "/v1/models"
     OPENAPI = "/openapi.json"
-    LOAD_ADAPTER = "/v1/load_lora_adapter"
-    UNLOAD_ADAPTER = "/v1/unload_lora_adapter"
 
 
-class Submit(Message, frozen=True):
-    """A request as it came in. The processor answers with one `Reply`, or `Head` … `Finish`.
+class ForProcessor(Message, frozen=True):
+    """Base of what a frontend wants a processor to answer.
+
+    The answer is one `Reply`, or a stream: `Head`, any number of `Chunks`, `Finish`.
 
     Attributes:
         request_id: the frontend's own key; no other request ever has the same.
-        body: the raw JSON, not yet looked at.
-        headers: lower-case names that matter further on (x-request-id, x-session-id, ...).
-        arrival_ns: when the frontend had read the request's head.
-        worker: index of the worker that must serve it (a probe); -1 lets the router choose.
-        probe: a readiness probe: the processor makes up the smallest request that the model takes.
-        api_id: the client's name of it, which others may have too: only for people to read.
+        api_id: the name that people know it by, in the log too; others may have the same.
     """
 
     request_id: str
+    api_id: str
+
+
+class Submit(ForProcessor, frozen=True):
+    """A client's request to the model.
+
+    Attributes:
+        body: what the client sent. The frontend has checked that it is a JSON object (of a large
+            one only that it is JSON), and nothing else.
+        headers: the few headers that the processor or the engine reads; names in lower case.
+    """
+
     endpoint: Endpoint
     body: bytes
     headers: list[tuple[str, str]]
-    arrival_ns: int
-    worker: int = -1
-    probe: bool = False
-    api_id: str = ""
+
+
+class SubmitProbe(ForProcessor, frozen=True):
+    """A readiness probe: let this worker answer the smallest request that the model takes."""
+
+    worker: int
+
+
+class Ask(ForProcessor, frozen=True):
+    """A question about the model."""
+
+    question: Question
 
 
 class Abort(Message, frozen=True):

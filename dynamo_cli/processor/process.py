@@ -16,21 +16,25 @@ from dynamo_cli.host import vital
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
+from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
 from dynamo_cli.messages.flows import FromRouter, FromWorker, ToChild, ToProcessor
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Retire, SetPhase, Stop
 from dynamo_cli.messages.prefill import PrefilledElsewhere
 from dynamo_cli.messages.request import (
     Abort,
+    Ask,
     Chunk,
     Chunks,
     EngineReady,
     Finish,
+    ForProcessor,
     Head,
     OutputsLost,
     Reply,
     RequestRefused,
     StepOutputs,
     Submit,
+    SubmitProbe,
     UtilityAnswer,
 )
 from dynamo_cli.messages.routing import RouteAnswer
@@ -62,7 +66,7 @@ class Processor:
         self._from_frontend = Decoder(ToProcessor)
         self._from_worker = Decoder(FromWorker)
         self._from_router = Decoder(FromRouter)
-        self._requests: dict[str, tuple[Submit, asyncio.Task[None]]] = {}
+        self._requests: dict[str, tuple[ForProcessor, asyncio.Task[None]]] = {}
         self._chunks: list[Chunk] = []
         self._report_is_due = False
         self._stopped = asyncio.Event()
@@ -104,10 +108,10 @@ class Processor:
 
     # -- requests --------------------------------------------------------------------------
 
-    def _submit(self, submit: Submit) -> None:
-        task = self._loop.create_task(self._answer(submit))
-        self._requests[submit.request_id] = submit, task
-        task.add_done_callback(lambda _: self._requests.pop(submit.request_id, None))
+    def _begin(self, request: ForProcessor) -> None:
+        task = self._loop.create_task(self._answer(request))
+        self._requests[request.request_id] = request, task
+        task.add_done_callback(lambda _: self._requests.pop(request.request_id, None))
         self._changed()
 
     def _changed(self) -> None:
@@ -133,13 +137,13 @@ class Processor:
         if stats.requests or stats.engine_requests or stats.placed or stats.queries or stats.calls:
             self._changed()
 
-    async def _answer(self, submit: Submit) -> None:
+    async def _answer(self, request: ForProcessor) -> None:
         try:
-            async for message in self._serving.handle(submit):
+            async for message in self._serving.handle(request):
                 self._tell(message)
         except Exception as error:  # the request's own entry: whatever it is, the client hears
-            logger.exception("request %s could not be answered", submit.api_id)
-            self._end(submit, error)
+            logger.exception("request %s could not be answered", request.api_id)
+            self._end(request, error)
 
     def _tell(self, message: Reply | Head | Chunk | Finish) -> None:
         match message:
@@ -172,13 +176,13 @@ class Processor:
             return  # nobody waits for them
         logger.error("the frontend does not read: %d answers are given up", len(request_ids))
         for request_id in request_ids & self._requests.keys():
-            submit, task = self._requests[request_id]
+            request, task = self._requests[request_id]
             task.cancel()
-            self._end(submit, LinkFull("a part of the answer is lost. Send it again."))
+            self._end(request, LinkFull("a part of the answer is lost. Send it again."))
 
-    def _end(self, submit: Submit, error: Exception) -> None:
+    def _end(self, request: ForProcessor, error: Exception) -> None:
         """End an answer with an error, whether it had begun or not."""
-        for message in self._serving.last_words(submit, error):
+        for message in self._serving.last_words(request, error):
             self._switchboard.owe(FRONTEND, message)
 
     def _abort(self, request_id: str) -> None:
@@ -214,10 +218,10 @@ class Processor:
 
     def _on_frontend(self, payload: bytes) -> None:
         match self._from_frontend(payload):
-            case Submit() as message:
-                self._submit(message)
             case Abort(request_id):
                 self._abort(request_id)
+            case Submit() | SubmitProbe() | Ask() | LoadAdapter() | UnloadAdapter() as request:
+                self._begin(request)
 
     def _on_router(self, payload: bytes) -> None:
         match self._from_router(payload):

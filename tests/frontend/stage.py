@@ -30,7 +30,16 @@ from dynamo_cli.messages.lifecycle import (
     Stop,
 )
 from dynamo_cli.messages.prefill import SetPlacement
-from dynamo_cli.messages.request import Chunk, Chunks, Finish, Head, Reply, Submit, Usage
+from dynamo_cli.messages.request import (
+    Chunk,
+    Chunks,
+    Finish,
+    ForProcessor,
+    Head,
+    Reply,
+    Submit,
+    Usage,
+)
 from dynamo_cli.supervisor import entry
 from dynamo_cli.topology import ProcessId, Role, links_of
 
@@ -284,8 +293,8 @@ def table(serving: bool, reason: str = "", **phases: Phase) -> ProcessTable:
     return ProcessTable(states, serving, reason, workers=1)
 
 
-def answer(submit: Submit, body: bytes = b'{"ok":true}', status: int = 200) -> Reply:
-    return Reply(submit.request_id, status, "application/json", body, Usage(7, 4, 3))
+def answer(request: ForProcessor, body: bytes = b'{"ok":true}', status: int = 200) -> Reply:
+    return Reply(request.request_id, status, "application/json", body, Usage(7, 4, 3))
 
 
 def chunks(submit: Submit, data: bytes, tokens: int = 1) -> Chunks:

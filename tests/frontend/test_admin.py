@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dynamo_cli.config import FIRST_ADAPTER_NUMBER, Adapter, AdapterTable, FrontendConfig
-from dynamo_cli.messages.admin import Operate, Operated, Operation
+from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
+from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, Operation, UnloadAdapter
 from dynamo_cli.messages.lifecycle import AdaptersChanged, Rescale, Rescaled
 from dynamo_cli.messages.request import Endpoint, Reply, Submit
 from tests.frontend.stage import PROCESSOR, WORKER, Neighbour, Stage, answer, table
@@ -17,7 +18,8 @@ from tests.frontend.stage import PROCESSOR, WORKER, Neighbour, Stage, answer, ta
 KEY = "sesame"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 ADMIN = FrontendConfig(port=0, api_keys=(KEY,), admin=True)
-LOAD, UNLOAD = Endpoint.LOAD_ADAPTER, Endpoint.UNLOAD_ADAPTER
+LOAD, UNLOAD = LOAD_ADAPTER, UNLOAD_ADAPTER
+CHANGES: dict[str, type[LoadAdapter | UnloadAdapter]] = {LOAD: LoadAdapter, UNLOAD: UnloadAdapter}
 COMMANDS = [
     ("POST", LOAD),
     ("POST", UNLOAD),
@@ -78,14 +80,13 @@ async def post(stage: Stage, path: str, body: Any = None) -> tuple[int, Any, Any
     return await stage.post(path, data=json.dumps(body or {}).encode(), headers=HEADERS)
 
 
-async def change(processor: Neighbour, endpoint: Endpoint, error: str = "") -> Adapter:
+async def change(processor: Neighbour, path: str, error: str = "") -> Adapter:
     """A processor is told to load or unload an adapter, and does or does not."""
-    submit = await processor.take(Submit)
-    assert submit.endpoint == endpoint
+    asked = await processor.take(CHANGES[path])
     body = json.dumps({"error": {"message": "it is broken"}}) if error else "{}"
     status = 400 if error else 200
-    processor.send(Reply(submit.request_id, status, "application/json", body.encode(), error=error))
-    return Adapter(**json.loads(submit.body))
+    processor.send(Reply(asked.request_id, status, "application/json", body.encode(), error=error))
+    return asked.adapter
 
 
 def test_an_adapter_reaches_the_processors_of_now_and_of_later() -> None:

@@ -16,7 +16,7 @@ from dynamo_cli.frontend.admin.paths import Admin
 from dynamo_cli.frontend.api import Api
 from dynamo_cli.frontend.model_requests import GENERATE_PATHS
 from dynamo_cli.frontend.status.pages import StatusPages
-from dynamo_cli.messages.request import Endpoint, Reply, Submit
+from dynamo_cli.messages.request import Ask, Endpoint, Question, Reply
 from tests.frontend.stage import Stage, answer
 
 KEY = {"Authorization": "Bearer sesame"}
@@ -25,7 +25,7 @@ OF_PROCESSOR: Any = {
     "paths": {
         Endpoint.CHAT: {"post": GOOD | {"requestBody": {"content": {}}}},
         Endpoint.MESSAGES: {"post": GOOD},
-        Endpoint.MODELS: {"get": GOOD},
+        Question.MODELS: {"get": GOOD},
     },
     "components": {"schemas": {"Chat": {"type": "object"}}},
 }
@@ -40,9 +40,9 @@ def whole(*, admin: bool = False, keys: bool = False) -> Any:
             if keys:
                 assert (await stage.get("/openapi.json"))[0] == 401
             asked = asyncio.create_task(stage.get("/openapi.json", headers=KEY))
-            submit = await stage.processor.take(Submit)
-            assert submit.endpoint is Endpoint.OPENAPI
-            stage.processor.send(answer(submit, json.dumps(OF_PROCESSOR).encode()))
+            asked_of_processor = await stage.processor.take(Ask)
+            assert asked_of_processor.question is Question.OPENAPI
+            stage.processor.send(answer(asked_of_processor, json.dumps(OF_PROCESSOR).encode()))
             status, _, document = await asked
             assert status == 200
             return document
@@ -93,7 +93,7 @@ def test_no_path_is_forgotten() -> None:
         (path, method)
         for path, methods in api._routes.items()
         for method in methods
-        if path not in GENERATE_PATHS and path != Endpoint.MODELS
+        if path not in GENERATE_PATHS and path != Question.MODELS
     }
     described = {
         (path, method.upper()) for path, methods in openapi.OWN.items() for method in methods
@@ -115,8 +115,8 @@ def test_errors_of_the_processor_pass() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             asked = asyncio.create_task(stage.get("/openapi.json"))
-            submit = await stage.processor.take(Submit)
-            stage.processor.send(Reply(submit.request_id, 500, "application/json", b'{"a":1}'))
+            question = await stage.processor.take(Ask)
+            stage.processor.send(Reply(question.request_id, 500, "application/json", b'{"a":1}'))
             assert (await asked)[0] == 500
         async with Stage(serving=False) as stage:
             assert (await stage.get("/openapi.json"))[0] == 503

@@ -19,7 +19,7 @@ from dynamo_cli.messages.lifecycle import (
     Probe,
     ProbeResult,
 )
-from dynamo_cli.messages.request import Abort, EngineReady, Head, Submit
+from dynamo_cli.messages.request import Abort, EngineReady, Head, Submit, SubmitProbe
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import WorkerStats
 
@@ -70,13 +70,13 @@ def test_a_probe_waits_for_a_processor_and_reports() -> None:
                 await asyncio.wait_for(stage.report(ProbeResult), 2.5)
             processor = await stage.neighbour(PROCESSOR)
             stage.tell(table(serving=False))
-            submit = await processor.take(Submit)
-            assert (submit.probe, submit.worker, submit.body) == (True, 3, b"")
-            processor.send(answer(submit))
+            probe = await processor.take(SubmitProbe)
+            assert (probe.worker, probe.api_id) == (3, "probe-3")
+            processor.send(answer(probe))
             assert await stage.report(ProbeResult) == ProbeResult(3, "")
 
             stage.tell(Probe(3))
-            processor.send(answer(await processor.take(Submit), b"no tokens", 500))
+            processor.send(answer(await processor.take(SubmitProbe), b"no tokens", 500))
             assert await stage.report(ProbeResult) == ProbeResult(3, "status 500: no tokens")
             assert "dynamo_llm_requests_total{" not in (await stage.get("/metrics"))[2]
 
@@ -87,11 +87,11 @@ def test_a_probe_whose_processor_dies_is_sent_again_and_one_without_answer_fails
     async def scenario() -> None:
         async with Stage(FrontendConfig(port=0, first_answer_timeout_s=1.0)) as stage:
             stage.tell(Probe(0))
-            await stage.processor.take(Submit)
+            await stage.processor.take(SubmitProbe)
             stage.processor.die()
             reborn = await stage.neighbour(PROCESSOR)
             stage.tell(table(serving=False))
-            await reborn.take(Submit)
+            await reborn.take(SubmitProbe)
             assert await stage.report(ProbeResult) == ProbeResult(0, "no answer within 1 s")
 
     asyncio.run(scenario())

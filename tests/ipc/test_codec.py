@@ -5,11 +5,23 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from dynamo_cli.config import Adapter
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc.codec import Decoder, encode
+from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import FromRouter, ToFrontend, ToProcessor, ToWorker
-from dynamo_cli.messages.request import Abort, AddRequest, Chunk, Chunks, Endpoint, Submit
+from dynamo_cli.messages.request import (
+    Abort,
+    AddRequest,
+    Ask,
+    Chunk,
+    Chunks,
+    Endpoint,
+    Question,
+    Submit,
+    SubmitProbe,
+)
 from dynamo_cli.messages.routing import (
     Candidate,
     Decisions,
@@ -40,7 +52,11 @@ DECISION = RoutingDecision(
 @pytest.mark.parametrize(
     ("union", "message"),
     [
-        (ToProcessor, Submit("r", Endpoint.CHAT, b"{\xff}", [("x-request-id", "r")], 17)),
+        (ToProcessor, Submit("r", "mine", Endpoint.CHAT, b"{\xff}", [("x-request-id", "r")])),
+        (ToProcessor, SubmitProbe("r", "probe-1", 1)),
+        (ToProcessor, Ask("r", "mine", Question.MODELS)),
+        (ToProcessor, LoadAdapter("r", "adapter-7", Adapter("name", "/path", 7, is_3d=True))),
+        (ToProcessor, UnloadAdapter("r", "adapter-7", Adapter("name", "/path", 7))),
         (ToProcessor, Abort("r", "client_left")),
         (ToFrontend, Chunks([Chunk("a", b"data: 1\n\n", 1), Chunk("b", b"", 0)])),
         (ToWorker, AddRequest("r", b"\x01\x00\x00\x00", [b"envelope", b"buffer"])),

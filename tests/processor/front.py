@@ -89,7 +89,7 @@ class Front:
             if bug == "outputs":
                 self.serving._llm.output_processor.process_outputs = _broken
             dying = self._loop.create_task(self._die_when_asked()) if self._stuck else None
-            submit = Submit("r", endpoint, body, [], 0, api_id="r")
+            submit = Submit("r", "r", endpoint, body, [])
             async for message in self.serving.handle(submit):
                 messages.append(message)
                 if len(messages) == dies_after:

@@ -52,7 +52,7 @@ async def main() -> None:
     join(frontend.control, supervised.control, FRONTEND, HERE, spec=small, generation=1)
     board.poll(0)
     for request_id in ("talks", "bug"):
-        board.send(HERE, Submit(request_id, Endpoint.CHAT, b"{}", [], 0))
+        board.send(HERE, Submit(request_id, request_id, Endpoint.CHAT, b"{}", []))
     for _ in range(TURNS):
         await asyncio.sleep(0)
     assert not processor._requests

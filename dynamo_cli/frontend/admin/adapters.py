@@ -13,7 +13,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-import msgspec
 import orjson
 
 from dynamo_cli.config import Adapter, AdapterTable
@@ -27,10 +26,13 @@ from dynamo_cli.errors import (
 )
 from dynamo_cli.frontend.exchange import Exchange
 from dynamo_cli.frontend.http.admission import check_body
-from dynamo_cli.messages.request import Endpoint, Reply
+from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
+from dynamo_cli.messages.request import Reply
 from dynamo_cli.topology import ProcessId
 
 logger = logging.getLogger(__name__)
+
+Change = type[LoadAdapter | UnloadAdapter]
 
 TIMEOUT_S = 300.0
 """For a processor to have all workers load an adapter."""
@@ -74,7 +76,7 @@ class Adapters:
             self._last_number += 1
             adapter = Adapter(name, path, self._last_number, is_3d)
             try:
-                await self._tell_all(Endpoint.LOAD_ADAPTER, adapter)
+                await self._tell_all(LoadAdapter, adapter)
             except BaseException:
                 self._save()  # the number is spent
                 raise
@@ -95,7 +97,7 @@ class Adapters:
                 raise NotFound(f"no adapter {name!a} was loaded through /v1/load_lora_adapter.")
             del self._adapters[name]
             self._save()
-            await self._tell_all(Endpoint.UNLOAD_ADAPTER, adapter)
+            await self._tell_all(UnloadAdapter, adapter)
         return f"Success: LoRA adapter '{name}' removed successfully."
 
     async def welcome(self, processor: ProcessId) -> None:
@@ -106,7 +108,7 @@ class Adapters:
         async with self._changing:
             for adapter in self._adapters.values():
                 try:
-                    await self._tell(processor, Endpoint.LOAD_ADAPTER, adapter)
+                    await self._tell(processor, LoadAdapter, adapter)
                 except DynamoError as error:
                     if not self._exchange.reaches(processor):
                         return  # it is gone again
@@ -123,23 +125,20 @@ class Adapters:
     def _save(self) -> None:
         self._remember(AdapterTable(tuple(self._adapters.values()), self._last_number))
 
-    async def _tell_all(self, endpoint: Endpoint, adapter: Adapter) -> None:
+    async def _tell_all(self, change: Change, adapter: Adapter) -> None:
         """All that take requests; one that goes meanwhile learns the list when it is back."""
         processors = self._exchange.processors
         if not processors:
             raise NotReady("no processor can take requests right now.", retry_after_s=1)
-        told = (self._tell(processor, endpoint, adapter) for processor in processors)
+        told = (self._tell(processor, change, adapter) for processor in processors)
         failures = await _failures(told)
-        if endpoint is Endpoint.LOAD_ADAPTER and failures:
-            taken_back = (
-                self._tell(processor, Endpoint.UNLOAD_ADAPTER, adapter) for processor in processors
-            )
+        if change is LoadAdapter and failures:
+            taken_back = (self._tell(processor, UnloadAdapter, adapter) for processor in processors)
             await _failures(taken_back)
             raise failures[0]
 
-    async def _tell(self, processor: ProcessId, endpoint: Endpoint, adapter: Adapter) -> None:
-        name, body = f"adapter-{adapter.number}", msgspec.json.encode(adapter)
-        call = self._exchange.submit_to(processor, endpoint, body, name)
+    async def _tell(self, processor: ProcessId, change: Change, adapter: Adapter) -> None:
+        call = self._exchange.change_adapter(processor, change, adapter)
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 answer = await call.answer

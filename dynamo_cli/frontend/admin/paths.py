@@ -16,6 +16,7 @@ from dynamo_cli.frontend.admin.scaling import Scaling
 from dynamo_cli.frontend.http.server import json_response
 
 WORKERS, PLACEMENT = "/dynamo/workers", "/dynamo/placement"
+LOAD_ADAPTER, UNLOAD_ADAPTER = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 ACCEPTED = 202
 
 Command = Callable[[MultiMapping[str], bytes], Awaitable[web.Response]]
@@ -50,8 +51,8 @@ class Admin:
         self._scaling = scaling
         self._placement = placement
         self.commands: dict[str, dict[str, Command]] = {
-            "/v1/load_lora_adapter": {"POST": self._load_adapter},
-            "/v1/unload_lora_adapter": {"POST": self._unload_adapter},
+            LOAD_ADAPTER: {"POST": self._load_adapter},
+            UNLOAD_ADAPTER: {"POST": self._unload_adapter},
             "/sleep": {"POST": _of(engines.sleep)},
             "/wake_up": {"POST": _of(engines.wake_up)},
             "/is_sleeping": {"GET": _of(engines.is_sleeping)},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from starlette.responses import Response
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.exceptions import LoRAAdapterNotFoundError
@@ -11,15 +10,11 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from dynamo_cli.config import Adapter
 from dynamo_cli.errors import Conflict, InternalError, InvalidRequest, NotFound
-from dynamo_cli.messages.request import Endpoint
-
-ENDPOINTS = (Endpoint.LOAD_ADAPTER, Endpoint.UNLOAD_ADAPTER)
-
-_decode = msgspec.json.Decoder(Adapter).decode
+from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
 
 
 async def change(
-    llm: AsyncLLM, models: OpenAIServingModels, endpoint: Endpoint, body: bytes
+    llm: AsyncLLM, models: OpenAIServingModels, wanted: LoadAdapter | UnloadAdapter
 ) -> Response:
     """Load or unload what the frontend says, under the number that it has chosen.
 
@@ -29,11 +24,11 @@ async def change(
     Raises:
         DynamoError: it cannot be loaded.
     """
-    adapter = _decode(body)
+    adapter = wanted.adapter
     known = models.lora_requests.get(adapter.name)
     if known is not None and known.lora_int_id != adapter.number:
         raise InvalidRequest(f"the adapter {adapter.name!a} is one of --lora-modules.")
-    if endpoint is Endpoint.UNLOAD_ADAPTER:
+    if isinstance(wanted, UnloadAdapter):
         models.lora_requests.pop(adapter.name, None)
     elif known is None:
         models.lora_requests[adapter.name] = await _loaded(llm, models, adapter)

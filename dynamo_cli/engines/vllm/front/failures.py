@@ -17,7 +17,7 @@ from dynamo_cli.engines.vllm.front.bounds import place
 from dynamo_cli.engines.vllm.front.client import RequestFailed
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
-from dynamo_cli.messages.request import Chunk, Reply, Submit
+from dynamo_cli.messages.request import Chunk, Reply
 
 JSON = "application/json"
 ERROR_EVENTS = ('data: {"error"', "event: error\n")
@@ -53,19 +53,19 @@ class Failure:
     error: dict[str, Any]
     retry_after_s: int | None = None
 
-    def reply(self, submit: Submit) -> Reply:
+    def reply(self, trace: RequestTrace) -> Reply:
         """A whole answer."""
-        body = orjson.dumps(shapes.error_answer(submit.endpoint, self.status, self.error))
+        body = orjson.dumps(shapes.error_answer(trace.path, self.status, self.error))
         after = self.retry_after_s
         headers = (("Retry-After", str(after)),) if after is not None else ()
-        return Reply(submit.request_id, self.status, JSON, body, error=self.kind, headers=headers)
+        return Reply(trace.request_id, self.status, JSON, body, error=self.kind, headers=headers)
 
-    def end(self, submit: Submit, trace: RequestTrace) -> Chunk:
+    def end(self, trace: RequestTrace) -> Chunk:
         """The last of a stream that had begun."""
         data = shapes.failure_event(
-            submit.endpoint, self.status, self.error, trace.response, trace.events
+            trace.path, self.status, self.error, trace.response, trace.events
         )
-        return Chunk(submit.request_id, data, trace.take_new_tokens())
+        return Chunk(trace.request_id, data, trace.take_new_tokens())
 
 
 def raise_error(text: str) -> None:
@@ -91,7 +91,7 @@ def raise_response(answer: Any) -> None:
         raise EventError(answer.error.model_dump())
 
 
-def failure_of(submit: Submit, error: Exception, trace: RequestTrace) -> Failure:
+def failure_of(error: Exception, trace: RequestTrace) -> Failure:
     """An exception as the end of a request; only our own bugs are internal errors, and logged."""
     cause = _unwrapped(error)
     if trace.failure is not None:
@@ -109,7 +109,7 @@ def failure_of(submit: Submit, error: Exception, trace: RequestTrace) -> Failure
             told, kind = create_error_response(cause).error.model_dump(), type(cause).__name__
     status = told["code"] if isinstance(told["code"], int) else 500
     if status == InternalError.http_status:
-        return _internal(submit, cause, kind)
+        return _internal(trace.api_id, cause, kind)
     return Failure(status, kind, told)
 
 
@@ -121,10 +121,10 @@ def _kind(error: DynamoError) -> str:
     return error.code or type(error).__name__
 
 
-def _internal(submit: Submit, error: Exception, kind: str) -> Failure:
+def _internal(api_id: str, error: Exception, kind: str) -> Failure:
     """What nobody expected: the log has it, the client only its place there."""
-    logger.error("request %s failed", submit.api_id, exc_info=error)
-    where = f"internal error; the log has it under request id {submit.api_id}."
+    logger.error("request %s failed", api_id, exc_info=error)
+    where = f"internal error; the log has it under request id {api_id}."
     return _named(InternalError(where), kind)
 
 

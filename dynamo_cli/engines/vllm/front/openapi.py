@@ -24,9 +24,9 @@ from vllm.entrypoints.serve.tokenize.protocol import DetokenizeResponse, Tokeniz
 
 from dynamo_cli.engines.vllm.front import gate
 from dynamo_cli.engines.vllm.front.bounds import Refused, Rule, Weight
-from dynamo_cli.messages.request import Endpoint
+from dynamo_cli.messages.request import Endpoint, Question
 
-ANSWERS: Mapping[Endpoint, Any] = {
+ANSWERS: Mapping[Endpoint | Question, Any] = {
     Endpoint.CHAT: ChatCompletionResponse,
     Endpoint.COMPLETIONS: CompletionResponse,
     Endpoint.RESPONSES: ResponsesResponse,
@@ -35,10 +35,10 @@ ANSWERS: Mapping[Endpoint, Any] = {
     Endpoint.EMBEDDINGS: EmbeddingResponse,
     Endpoint.TOKENIZE: TokenizeResponse,
     Endpoint.DETOKENIZE: DetokenizeResponse,
-    Endpoint.MODELS: ModelList,
+    Question.MODELS: ModelList,
 }
 
-_SUMMARIES: Mapping[Endpoint, str] = {
+_SUMMARIES: Mapping[Endpoint | Question, str] = {
     Endpoint.CHAT: "Continue a conversation",
     Endpoint.COMPLETIONS: "Continue a text",
     Endpoint.RESPONSES: "Continue a conversation (OpenAI's Responses API)",
@@ -47,7 +47,7 @@ _SUMMARIES: Mapping[Endpoint, str] = {
     Endpoint.EMBEDDINGS: "Turn texts into vectors",
     Endpoint.TOKENIZE: "Turn a text or a conversation into tokens",
     Endpoint.DETOKENIZE: "Turn tokens into a text",
-    Endpoint.MODELS: "List the models",
+    Question.MODELS: "List the models",
 }
 
 _STREAMED = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.MESSAGES)
@@ -75,7 +75,8 @@ def document(requests: Mapping[Endpoint, TypeAdapter[Any]]) -> dict[str, Any]:
     Args:
         requests: the endpoints that this model has, and the classes of their bodies.
     """
-    answers = {one: TypeAdapter(ANSWERS[one]) for one in (*requests, Endpoint.MODELS)}
+    answered: tuple[Endpoint | Question, ...] = (*requests, Question.MODELS)
+    answers = {one: TypeAdapter(ANSWERS[one]) for one in answered}
     inputs = [
         *(((one, "body"), "validation", adapter) for one, adapter in requests.items()),
         # Not as serialized: fields may be left out of answers.
@@ -91,16 +92,16 @@ def document(requests: Mapping[Endpoint, TypeAdapter[Any]]) -> dict[str, Any]:
     for endpoint in answers:
         answer = schemas[(endpoint, "answer"), "validation"]
         operation = _operation(endpoint, answer)
-        if endpoint in requests:
+        if isinstance(endpoint, Endpoint):
             body = schemas[(endpoint, "body"), "validation"]
             for one in _objects(body, components):
                 _narrow(one, gate.rules_of(endpoint), components)
             operation["requestBody"] = {"required": True, "content": _json(body)}
-        paths[str(endpoint)] = {"post" if endpoint in requests else "get": operation}
+        paths[str(endpoint)] = {"post" if isinstance(endpoint, Endpoint) else "get": operation}
     return {"paths": paths, "components": {"schemas": components}}
 
 
-def _operation(endpoint: Endpoint, answer: JsonSchemaValue) -> dict[str, Any]:
+def _operation(endpoint: Endpoint | Question, answer: JsonSchemaValue) -> dict[str, Any]:
     content = _json(answer)
     if endpoint in _STREAMED:
         content["text/event-stream"] = {"schema": {"type": "string"}}

@@ -44,7 +44,20 @@ from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.options import arguments
 from dynamo_cli.errors import DynamoError, ModelError, NotFound
 from dynamo_cli.host import vital
-from dynamo_cli.messages.request import Chunk, Chunks, Endpoint, Finish, Head, Reply, Submit
+from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
+from dynamo_cli.messages.request import (
+    Ask,
+    Chunk,
+    Chunks,
+    Endpoint,
+    Finish,
+    ForProcessor,
+    Head,
+    Question,
+    Reply,
+    Submit,
+    SubmitProbe,
+)
 
 SSE = "text/event-stream"
 IN_TURNS = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
@@ -124,69 +137,66 @@ class Serving:
         if state.queue is not None:
             state.queue.put(error)
 
-    async def handle(self, submit: Submit) -> AsyncIterator[Reply | Head | Chunk | Finish]:
+    async def handle(self, request: ForProcessor) -> AsyncIterator[Reply | Head | Chunk | Finish]:
         """Answer one request: one `Reply`, or `Head`, `Chunk` ... `Finish`, whatever happens.
 
         Cancelling the iteration aborts the request in its engine.
         """
-        trace = RequestTrace(
-            submit.request_id,
-            submit.worker,
-            in_place=inline.is_short(submit.body),
-            api_id=submit.api_id,
-            body_bytes=len(submit.body),
-        )
+        worker = -1
+        if isinstance(request, SubmitProbe):
+            worker, request = request.worker, self._smallest(request)
+        trace = _trace_of(request, worker)
         current_trace.set(trace)
-        if trace.in_place and self._in_turns and submit.endpoint in IN_TURNS:
+        if trace.in_place and self._in_turns and trace.path in IN_TURNS:
             await self._turns.take(trace)
         try:
-            async for message in self._handle(submit, trace):
+            async for message in self._handle(request, trace):
                 yield message
         finally:
             trace.prepared()
 
     async def _handle(
-        self, submit: Submit, trace: RequestTrace
+        self, request: ForProcessor, trace: RequestTrace
     ) -> AsyncIterator[Reply | Head | Chunk | Finish]:
         begun = False
         # Everything that is raised, at whatever point, becomes the end of the answer.
         try:
-            answer = await self._answer(submit, trace)
+            answer = await self._answer(request, trace)
             if not hasattr(answer, "__aiter__"):
-                yield self._signed(await _reply(submit, answer), trace)
+                yield self._signed(await _reply(trace, answer), trace)
                 return
             async for text in answer:
                 raise_error(text)
                 if not begun:
                     # Not before there is something to say: the engine comes first.
-                    yield self._head(submit, trace)
+                    yield self._head(trace)
                     begun = True
-                yield Chunk(submit.request_id, text.encode(), trace.take_new_tokens())
+                yield Chunk(trace.request_id, text.encode(), trace.take_new_tokens())
             if not begun:
-                yield self._head(submit, trace)
+                yield self._head(trace)
         except Exception as error:  # noqa: BLE001
-            failure = failure_of(submit, error, trace)
+            failure = failure_of(error, trace)
             await self._abandon(trace)
             if not begun:
-                yield self._signed(failure.reply(submit), trace)
+                yield self._signed(failure.reply(trace), trace)
                 return
             trace.error = trace.error or failure.kind
-            yield failure.end(submit, trace)
-        yield _finish(submit, trace)
+            yield failure.end(trace)
+        yield _finish(trace)
 
-    def last_words(self, submit: Submit, error: Exception) -> tuple[Reply, Chunks, Finish]:
+    def last_words(self, request: ForProcessor, error: Exception) -> tuple[Reply, Chunks, Finish]:
         """An end for a request of which nobody knows how far its answer has come.
 
         If it had not begun, the first is the answer, and nobody looks at the others.
         """
-        trace = RequestTrace(submit.request_id)
+        trace = _trace_of(request)
         trace.failure = error if isinstance(error, DynamoError) else None
-        failure = failure_of(submit, error, trace)
+        failure = failure_of(error, trace)
         trace.error = failure.kind
         return (
-            failure.reply(submit),
-            Chunks([failure.end(submit, trace)]),
-            _finish(submit, trace),
+            failure.reply(trace),
+            Chunks([failure.end(trace)]),
+            _finish(trace),
         )
 
     async def _abandon(self, trace: RequestTrace) -> None:
@@ -194,8 +204,8 @@ class Serving:
         if left := self.client.held_for(trace):
             await self._llm.abort(left, internal=True)
 
-    def _head(self, submit: Submit, trace: RequestTrace) -> Head:
-        return Head(submit.request_id, 200, SSE, self._headers(trace), trace.served_by)
+    def _head(self, trace: RequestTrace) -> Head:
+        return Head(trace.request_id, 200, SSE, self._headers(trace), trace.served_by)
 
     def _signed(self, reply: Reply, trace: RequestTrace) -> Reply:
         """A whole answer, with what its request was and did."""
@@ -220,16 +230,19 @@ class Serving:
             ("X-Dynamo-Overlap-Blocks", str(trace.overlap_blocks)),
         )
 
-    async def _answer(self, submit: Submit, trace: RequestTrace) -> Any:
-        if submit.endpoint in (Endpoint.MODELS, Endpoint.OPENAPI):
-            return await self._tell(submit.endpoint)
-        if submit.endpoint in adapters.ENDPOINTS:
-            models = self._state.openai_serving_models
-            return await adapters.change(self._llm, models, submit.endpoint, submit.body)
-        return await self._ask_model(submit, trace)
+    async def _answer(self, request: ForProcessor, trace: RequestTrace) -> Any:
+        match request:
+            case Submit():
+                return await self._ask_model(request, trace)
+            case Ask(question=question):
+                return await self._tell(question)
+            case LoadAdapter() | UnloadAdapter():
+                models = self._state.openai_serving_models
+                return await adapters.change(self._llm, models, request)
+        raise AssertionError(request)
 
     async def _ask_model(self, submit: Submit, trace: RequestTrace) -> Any:
-        endpoint, body = self._probe() if submit.probe else (submit.endpoint, submit.body)
+        endpoint, body = submit.endpoint, submit.body
         route = ROUTES[endpoint]
         handler = getattr(self._state, route.handler, None)
         if handler is None:
@@ -240,7 +253,7 @@ class Serving:
         else:
             request = await self._in_lane(request_of, endpoint, body, self._limits)
             if endpoint in WITHOUT_ENGINE and self._in_turns:
-                return await self._in_lane(_whole_reply, method, request, submit)
+                return await self._in_lane(_whole_reply, method, request, submit, trace)
         answer = await method(request, _raw_request(submit))
         if not hasattr(answer, "__aiter__"):
             return answer
@@ -256,9 +269,9 @@ class Serving:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._lanes, copy_context().run, work, *args)
 
-    async def _tell(self, endpoint: Endpoint) -> Any:
+    async def _tell(self, question: Question) -> Any:
         """Which models there are, or what they can be asked."""
-        if endpoint is Endpoint.MODELS:
+        if question is Question.MODELS:
             return await self._state.openai_serving_models.show_available_models()
         if self._description is None:
             # It takes a second, and is always the same.
@@ -273,19 +286,35 @@ class Serving:
         }
         return orjson.dumps(openapi.document(served))
 
-    def _probe(self) -> tuple[Endpoint, bytes]:
+    def _smallest(self, probe: SubmitProbe) -> Submit:
         """The smallest request that goes the whole way: one token in, one out."""
+        endpoint, body = Endpoint.EMBEDDINGS, orjson.dumps({"input": [1]})
         if getattr(self._state, "openai_serving_completion", None) is not None:
-            body = {"prompt": [1], "max_tokens": 1, "min_tokens": 1, "temperature": 0}
-            return Endpoint.COMPLETIONS, orjson.dumps(body)
-        return Endpoint.EMBEDDINGS, orjson.dumps({"input": [1]})
+            content = {"prompt": [1], "max_tokens": 1, "min_tokens": 1, "temperature": 0}
+            endpoint, body = Endpoint.COMPLETIONS, orjson.dumps(content)
+        return Submit(probe.request_id, probe.api_id, endpoint, body, [])
 
 
-def _whole_reply(method: Callable[..., Awaitable[Any]], request: Any, submit: Submit) -> Reply:
+def _trace_of(request: ForProcessor, worker: int = -1) -> RequestTrace:
+    if not isinstance(request, Submit):
+        return RequestTrace(request.request_id, request.api_id)
+    return RequestTrace(
+        request.request_id,
+        request.api_id,
+        path=request.endpoint,
+        worker=worker,
+        in_place=inline.is_short(request.body),
+        body_bytes=len(request.body),
+    )
+
+
+def _whole_reply(
+    method: Callable[..., Awaitable[Any]], request: Any, submit: Submit, trace: RequestTrace
+) -> Reply:
     """The answer to a request that needs no engine, made in this thread."""
 
     async def answer() -> Reply:
-        return await _reply(submit, await method(request, _raw_request(submit)))
+        return await _reply(trace, await method(request, _raw_request(submit)))
 
     reply: Reply = inline.run(answer())
     return reply
@@ -313,7 +342,7 @@ def _raw_request(submit: Submit) -> Request:
     return Request({"type": "http", "headers": headers, "method": "POST", "path": submit.endpoint})
 
 
-async def _reply(submit: Submit, answer: Any) -> Reply:
+async def _reply(trace: RequestTrace, answer: Any) -> Reply:
     """A whole answer.
 
     Raises:
@@ -323,9 +352,9 @@ async def _reply(submit: Submit, answer: Any) -> Reply:
         return answer
     raise_response(answer)
     if not isinstance(answer, Response):
-        brief = submit.endpoint in shapes.ANTHROPIC  # its fields are there or not, never null
+        brief = trace.path in shapes.ANTHROPIC  # its fields are there or not, never null
         body = answer.model_dump_json(by_alias=True, exclude_none=brief).encode()
-        return Reply(submit.request_id, 200, JSON, body)
+        return Reply(trace.request_id, 200, JSON, body)
     if isinstance(answer, StreamingResponse):  # embeddings as bytes, which are all there already
         body = b"".join([_bytes(part) async for part in answer.body_iterator])
     else:
@@ -334,7 +363,7 @@ async def _reply(submit: Submit, answer: Any) -> Reply:
     content_type = own.pop("content-type", JSON)
     own.pop("content-length", None)
     return Reply(
-        submit.request_id, answer.status_code, content_type, body, headers=tuple(own.items())
+        trace.request_id, answer.status_code, content_type, body, headers=tuple(own.items())
     )
 
 
@@ -342,9 +371,9 @@ def _bytes(part: Any) -> bytes:
     return part.encode() if isinstance(part, str) else bytes(part)
 
 
-def _finish(submit: Submit, trace: RequestTrace) -> Finish:
+def _finish(trace: RequestTrace) -> Finish:
     return Finish(
-        submit.request_id,
+        trace.request_id,
         trace.usage(),
         trace.error,
         trace.served_by,

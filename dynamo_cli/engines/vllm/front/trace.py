@@ -38,6 +38,7 @@ class RequestTrace:
     Attributes:
         request_id: the frontend's key, which no other request has.
         api_id: the client's name of it, for people to read.
+        path: which endpoint was asked, for the shape of its errors; else empty.
         worker: that must serve it; -1 leaves it to the router.
         in_place: template and tokenizer run where the request is, not in another thread.
         body_bytes: what the client sent, which says how long it may take to prepare.
@@ -74,6 +75,7 @@ class RequestTrace:
         "output_tokens",
         "overlap_blocks",
         "pace",
+        "path",
         "placed",
         "prepared_ns",
         "prompt_tokens",
@@ -91,14 +93,16 @@ class RequestTrace:
     def __init__(
         self,
         request_id: str,
-        worker: int = -1,
-        *,
-        in_place: bool = False,
         api_id: str = "",
+        *,
+        path: str = "",
+        worker: int = -1,
+        in_place: bool = False,
         body_bytes: int = 0,
     ) -> None:
         self.request_id = request_id
         self.api_id = api_id or request_id
+        self.path = path
         self.worker = worker
         self.in_place = in_place
         self.body_bytes = body_bytes
