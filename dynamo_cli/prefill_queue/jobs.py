@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 
+from dynamo_cli.units import MS_NS, SECOND_NS
+
 ANY = -1
 """No prefill worker in particular."""
 
@@ -74,8 +76,8 @@ class Limits:
 
     max_jobs: int = 1024
     max_attempts: int = 3
-    lease_ns: int = 10_000_000_000
-    affinity_ns: int = 100_000_000
+    lease_ns: int = 10 * SECOND_NS
+    affinity_ns: int = 100 * MS_NS
 
 
 class Returned(NamedTuple):

@@ -28,13 +28,13 @@ from dynamo_cli.messages.prefill import (
 )
 from dynamo_cli.prefill_queue.jobs import Abandoned, Failed, Job, Limits, Outcome, Reason
 from dynamo_cli.prefill_queue.state import PrefillQueue
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import FRONTEND, ProcessId, Role
+from dynamo_cli.units import SECOND_NS
 
 STATS_INTERVAL_S = 0.25
 TICK_S = 0.05
 """Affinity, leases and deadlines end by time alone."""
 
-FRONTEND = ProcessId(Role.FRONTEND)
 NOTHING_TOLD = QueueState(-1, -1)
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Queue:
         self, process: ProcessId, config: PrefillQueueConfig, control: socket.socket
     ) -> None:
         self._process = process
-        self._alarm_ns = round(config.alarm_s * 1e9)
+        self._alarm_ns = round(config.alarm_s * SECOND_NS)
         self._queue: PrefillQueue[PushJob] = PrefillQueue(Limits())
         self._rooms: dict[int, _Room] = {}
         self._newcomers: set[int] = set()
@@ -135,13 +135,13 @@ class Queue:
             depth_tokens=view.depth_tokens,
             in_flight_jobs=view.in_flight_jobs,
             in_flight_tokens=view.in_flight_tokens,
-            oldest_age_s=view.oldest_age_ns / 1e9,
+            oldest_age_s=view.oldest_age_ns / SECOND_NS,
             alarm=self._alarmed,
             taken=queue.taken,
             ended={str(reason): count for reason, count in queue.ended.items()},
             refused={str(reason): count for reason, count in queue.refused.items()},
             returned={str(reason): count for reason, count in queue.returned.items()},
-            waits_s=[wait / 1e9 for wait in queue.take_waits()],
+            waits_s=[wait / SECOND_NS for wait in queue.take_waits()],
             refused_sends=self._switchboard.refused_sends(),
         )
         self._switchboard.send(FRONTEND, stats)
@@ -155,7 +155,7 @@ class Queue:
             logger.warning(
                 "the oldest prefill job has waited for %.1f s: add prefill workers, or send only "
                 "long prompts to them (--conditional-disagg).",
-                oldest_age_ns / 1e9,
+                oldest_age_ns / SECOND_NS,
             )
         self._alarmed = late
 

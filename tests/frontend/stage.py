@@ -32,12 +32,10 @@ from dynamo_cli.messages.lifecycle import (
 from dynamo_cli.messages.prefill import SetPlacement
 from dynamo_cli.messages.request import Chunk, Chunks, Finish, Head, Reply, Submit, Usage
 from dynamo_cli.supervisor import entry
-from dynamo_cli.topology import ProcessId, Role, links_of
+from dynamo_cli.topology import FRONTEND, ProcessId, Role, links_of
 
-FRONTEND = ProcessId(Role.FRONTEND)
 PROCESSOR = ProcessId(Role.PROCESSOR, 0)
 WORKER = ProcessId(Role.WORKER, 0)
-ROUTER = ProcessId(Role.ROUTER)
 SSE = "text/event-stream"
 
 PATIENCE_S = 10.0
