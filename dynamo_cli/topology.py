@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-KIB = 1024
-MIB = 1024 * KIB
+from dynamo_cli.units import KIB, MIB
 
 
 class Role(StrEnum):
@@ -42,6 +41,13 @@ class ProcessId(NamedTuple):
         """The inverse of `name`."""
         role, _, index = name.rpartition(" ")
         return cls(Role(role), int(index)) if index.isdecimal() else cls(Role(name))
+
+
+ZYGOTE = ProcessId(Role.ZYGOTE)
+FRONTEND = ProcessId(Role.FRONTEND)
+ROUTER = ProcessId(Role.ROUTER)
+QUEUE = ProcessId(Role.PREFILL_QUEUE)
+"""The processes of which there is only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +119,10 @@ def tree(
     """Every child of the supervisor, in the order in which they are started."""
     return [
         # The zygote first: its import is what takes time. The light ones come meanwhile.
-        ProcessId(Role.ZYGOTE),
-        ProcessId(Role.FRONTEND),
-        *([ProcessId(Role.ROUTER)] if routed else []),
-        *([ProcessId(Role.PREFILL_QUEUE)] if prefill_workers else []),
+        ZYGOTE,
+        FRONTEND,
+        *([ROUTER] if routed else []),
+        *([QUEUE] if prefill_workers else []),
         *(ProcessId(Role.PREFILL_WORKER, index) for index in range(prefill_workers)),
         *(ProcessId(Role.WORKER, index) for index in range(workers)),
         *(ProcessId(Role.PROCESSOR, index) for index in range(processors)),

@@ -1,6 +1,11 @@
 """Units that several packages count in."""
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+MS_NS = 1_000_000
+"""Nanoseconds of a millisecond."""
 
 SECOND_NS = 1_000_000_000
-"""Nanoseconds in a second."""
+"""Nanoseconds of a second."""

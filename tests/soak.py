@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+from dynamo_cli.units import MIB
 from tests.fuzz import mutations
 from tests.fuzz.shot import Fault, Shot, fire
 from tests.support import invariants
@@ -46,7 +47,6 @@ KILL_EVERY_S = 15.0
 """So that none of them dies five times within five minutes, after which it would be given up."""
 
 VALID_PART = 0.6
-MIB = 1 << 20
 GROWTH_BYTES = 64 * MIB
 RESTS = 6
 """At so many in a row a process must grow to be one that leaks."""

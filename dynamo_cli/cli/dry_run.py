@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from dynamo_cli.config import ENGINE_ROLES, FrontendConfig, ServeConfig
-from dynamo_cli.topology import KIB, LinkSpec, ProcessId, Role, links_of
+from dynamo_cli.topology import LinkSpec, ProcessId, Role, links_of
+from dynamo_cli.units import KIB
 
 Plan = dict[str, object]
 

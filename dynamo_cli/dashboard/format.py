@@ -6,10 +6,11 @@ import math
 import time
 from collections.abc import Sequence
 
+from dynamo_cli.units import KIB
+
 NONE = "–"
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 LEVELS = " ▁▂▃▄▅▆▇█"
-KIB = 1024
 
 
 def number(value: float | None) -> str:

@@ -11,9 +11,7 @@ from dynamo_cli.doctor.facts import Facts, ModelFiles
 from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve_engine import GPU_SHARE
-from dynamo_cli.units import MIB
-
-GIB = 1024 * MIB
+from dynamo_cli.units import GIB, MIB
 
 PROCESS_BYTES = 700 * MIB
 """Of a process with vLLM in it, beside weights and cache; measured on a CPU."""

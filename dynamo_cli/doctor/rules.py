@@ -9,9 +9,8 @@ from pathlib import Path
 
 from dynamo_cli.doctor.facts import Facts, Place, Step
 from dynamo_cli.doctor.needs import Needs, needs_of, shape_of
-from dynamo_cli.units import MIB
+from dynamo_cli.units import GIB, MIB
 
-GIB = 1024 * MIB
 PYTHONS = ((3, 11), (3, 13))
 VLLM = "0.32."
 INSTALL = "pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]' in a new environment"

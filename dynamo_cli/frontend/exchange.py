@@ -27,8 +27,8 @@ from dynamo_cli.messages.request import (
     SubmitProbe,
 )
 from dynamo_cli.topology import ProcessId
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.meter import Meter
-from dynamo_cli.watch.window import SECOND_NS
 
 SLOW_READER = "slow_reader"
 CLIENT_LEFT = "client_left"

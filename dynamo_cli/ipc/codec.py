@@ -1,4 +1,4 @@
-"""Messages to bytes and back."""
+"""Encodes messages to bytes and decodes them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dynamo_cli.errors import Corrupt
 from dynamo_cli.messages.base import Message
 
 encode = msgspec.msgpack.Encoder().encode
-"""A message as msgpack of a tagged array."""
+"""Encodes a message as a msgpack array with the name of its class first."""
 
 
 class Decoder:
-    """Bytes to messages of one union.
+    """Decodes bytes to messages of one union.
 
     Args:
         union: the messages that may come, ``A | B | ...`` or a single class.
@@ -24,7 +24,7 @@ class Decoder:
         self._decode = msgspec.msgpack.Decoder(union).decode
 
     def __call__(self, payload: bytes) -> Message:
-        """Raises `Corrupt` for what is none of them."""
+        """The message. Raises `Corrupt` if the bytes are no message of the union."""
         try:
             message = self._decode(payload)
         except msgspec.DecodeError as error:

@@ -1,7 +1,7 @@
-"""Control sockets: one message a packet, descriptors beside it.
+"""Control sockets between the supervisor and each child: one message per packet, with descriptors.
 
-A packet keeps its borders and its descriptors whatever happens to the sender, and the end of the
-file tells that the other side is gone.
+The kernel delivers each packet whole, with its descriptors, even if the sender dies meanwhile; end
+of file means that the other side is gone.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from dynamo_cli.messages.flows import ToSupervisor
 
 MAX_PACKET_BYTES = 1 << 17
 ANCILLARY_BYTES = socket.CMSG_SPACE(16 * array.array("i").itemsize)
-"""Room for sixteen descriptors; six is the most that a message brings."""
+"""Space for sixteen descriptors; a message carries six at most."""
 
 
 class Control:
-    """One end of a control socket; never blocks.
+    """One end of a control socket; no method blocks.
 
     Args:
-        sock: a SOCK_SEQPACKET socket, owned from now on.
-        receives: union of the messages that come from the other end.
+        sock: a SOCK_SEQPACKET socket, which this object closes.
+        receives: union of the messages that the other end may send.
 
     Attributes:
-        closed: the other end is gone.
+        closed: whether the other end is gone.
     """
 
     def __init__(self, sock: socket.socket, receives: Any) -> None:
@@ -42,22 +42,26 @@ class Control:
 
     @staticmethod
     def pair() -> tuple[Control, socket.socket]:
-        """The supervisor's end, and the socket that goes to the child."""
+        """Make a control socket: the supervisor's end, and the raw socket for the child."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return Control(ours, ToSupervisor), theirs
 
     def fileno(self) -> int:
+        """The descriptor of the socket, to poll it."""
         return self._socket.fileno()
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send, or keep (with copies of the descriptors) until `flush`; to nobody: dropped."""
+        """Send a message, or queue it with copies of its descriptors until the next `flush`.
+
+        If the other end is gone, the message is dropped.
+        """
         if self.closed:
             return
         self._waiting.append((encode(message), [os.dup(fd) for fd in descriptors]))
         self.flush()
 
     def flush(self) -> bool:
-        """Send what waits; False: some of it still does."""
+        """Send queued messages; False if some of them still wait."""
         while self._waiting:
             packet, descriptors = self._waiting[0]
             rights = array.array("i", descriptors)
@@ -74,7 +78,7 @@ class Control:
         return True
 
     def receive(self) -> list[tuple[Any, list[int]]]:
-        """Every message that has come, with its descriptors; sets `closed` at the end."""
+        """All messages that have arrived, with their descriptors; end of file sets `closed`."""
         messages = []
         while not self.closed:
             try:
@@ -85,8 +89,8 @@ class Control:
             except BlockingIOError:
                 break
             except ConnectionResetError:
-                # The other end has closed with something unread. The kernel says so once and
-                # before all else; what was sent until then comes after it.
+                # The other end closed before it had read everything. The kernel reports that
+                # once, first; the packets that the other end had sent follow.
                 continue
             if not packet:
                 self.closed = True
@@ -96,6 +100,7 @@ class Control:
         return messages
 
     def close(self) -> None:
+        """Close the socket and drop queued messages."""
         self.closed = True
         self._forget_waiting()
         self._socket.close()

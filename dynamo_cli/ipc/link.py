@@ -1,4 +1,4 @@
-"""A link: one ring to a peer and one from it, and messages of any size over both."""
+"""A link to one peer: a ring in each direction, which carry messages of any size."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dynamo_cli.ipc.ring import HEADER_BYTES, Ring, format_memory
 from dynamo_cli.topology import ProcessId
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024
-"""What a link keeps for a peer that does not read, before it refuses more."""
+"""Bound on the bytes that wait for a slow peer; further messages are refused."""
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
-"""A reader gives up on a message that grows beyond this."""
+"""Bound on the size of one message; a larger one is `Corrupt`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RingFds:
-    """Descriptors of one ring: its memory, and the eventfds for data and for space."""
+    """Descriptors of one ring: its memory, and the eventfds that announce data and free space."""
 
     memory: int
     data: int
@@ -33,14 +33,15 @@ class RingFds:
         return iter((self.memory, self.data, self.space))
 
     def close(self) -> None:
+        """Close all three."""
         for descriptor in self:
             os.close(descriptor)
 
 
 def create_ring(capacity_bytes: int, name: str) -> RingFds:
-    """A new empty ring; `name` is only for /proc, nothing can find it by that.
+    """Make an empty ring; `name` only shows up in /proc, the memory cannot be opened by it.
 
-    The memory is sealed, so that no process can shrink it under another's feet (SIGBUS).
+    The memory is sealed: if a process could shrink it, its peer would die of SIGBUS.
     """
     memory = os.memfd_create(f"dynamo-llm:{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(memory, HEADER_BYTES + capacity_bytes)
@@ -53,17 +54,18 @@ def create_ring(capacity_bytes: int, name: str) -> RingFds:
 
 
 class Link:
-    """Both directions to one life of one peer.
+    """Both directions between this process and one incarnation of a peer.
 
-    Messages longer than a quarter of the ring travel in pieces. `send` never blocks: what does
-    not fit waits here, in order, until the peer has made room.
+    Messages longer than a quarter of the ring are sent in pieces. `send` never blocks: what does
+    not fit into the ring waits here, in order, until the peer has made room.
 
     Args:
+        generation: the number of this link; a restarted peer gets a link with another one.
         tx, rx: the rings to and from the peer; the link closes their descriptors.
 
     Attributes:
-        refused_sends: messages that were not accepted because too much was waiting.
-        pending_bytes: accepted, but not in the ring yet.
+        refused_sends: number of messages refused because `MAX_PENDING_BYTES` were waiting.
+        pending_bytes: bytes of messages that were accepted but are not in the ring yet.
     """
 
     def __init__(self, peer: ProcessId, generation: int, tx: RingFds, rx: RingFds) -> None:
@@ -85,9 +87,13 @@ class Link:
     # -- sending ---------------------------------------------------------------------------
 
     def send(self, payload: bytes, *, owed: bool = False) -> bool:
-        """Send a message, or keep it until there is room; False: too much is waiting already.
+        """Send a message, or keep it until the ring has room.
 
-        One that is owed is kept however much is waiting.
+        Args:
+            owed: whether the message is accepted however much is waiting.
+
+        Returns:
+            False if the message was refused because too much is waiting already.
         """
         if not self._pending and len(payload) <= self._piece and self._tx.push(payload):
             return True
@@ -100,7 +106,7 @@ class Link:
         return True
 
     def _pieces(self, payload: bytes) -> Iterator[tuple[bytes | memoryview, bool]]:
-        """The message cut to what the ring takes, each with whether more follows."""
+        """Cut a message into pieces that fit into the ring; True with all pieces but the last."""
         if len(payload) <= self._piece:
             yield payload, False
             return
@@ -109,7 +115,7 @@ class Link:
             yield view[start : start + self._piece], start + self._piece < len(payload)
 
     def flush(self) -> None:
-        """Move what waits into the ring; what does not fit gets a wake-up when there is space."""
+        """Move waiting pieces into the ring; ask for a wake-up if not all of them fit."""
         while self._pending:
             payload, more = self._pending[0]
             if self._tx.push(payload, more):
@@ -119,21 +125,24 @@ class Link:
                 return
 
     def on_space(self) -> None:
-        """The space eventfd fired."""
+        """The space eventfd fired: go on sending."""
         clear(self.space_fd)
         self.flush()
 
     def depth_bytes(self) -> int:
-        """Bytes that the peer has not read yet."""
+        """Bytes that were sent but that the peer has not read yet."""
         return self._tx.used_bytes() + self.pending_bytes
 
     # -- receiving -------------------------------------------------------------------------
 
     def receive(self, max_bytes: int = 1 << 62) -> list[bytes]:
-        """The whole messages that have come.
+        """Take the complete messages that have arrived.
+
+        Args:
+            max_bytes: stop after the record that reaches this number of bytes.
 
         Raises:
-            Corrupt: the peer's memory makes no sense.
+            Corrupt: the ring does not hold valid records.
         """
         records = self._rx.drain(max_bytes)
         if not self._partial and not any(more for _, more in records):
@@ -141,11 +150,13 @@ class Link:
         return [message for record in records if (message := self._joined(*record)) is not None]
 
     def _joined(self, payload: bytes, more: bool) -> bytes | None:
-        """The message that this piece completes."""
+        """Add a piece; the whole message if this was its last one."""
         self._partial.append(payload)
         self._partial_bytes += len(payload)
         if self._partial_bytes > MAX_MESSAGE_BYTES:
-            raise Corrupt(f"a message from {self.peer.name} without an end")
+            raise Corrupt(
+                f"a message from {self.peer.name} is larger than {MAX_MESSAGE_BYTES} bytes"
+            )
         if more:
             return None
         message = payload if len(self._partial) == 1 else b"".join(self._partial)
@@ -153,17 +164,19 @@ class Link:
         return message
 
     def arm(self) -> bool:
-        """Ask for a wake-up when something comes; False: something has come."""
+        """Ask for a wake-up when data arrives; False if there is data already."""
         return self._rx.arm()
 
     def disarm(self) -> None:
+        """Ask for no wake-up: the process is awake."""
         self._rx.disarm()
 
     def on_data(self) -> None:
-        """The data eventfd fired."""
+        """The data eventfd fired: reset it."""
         clear(self.data_fd)
 
     def close(self) -> None:
+        """Drop what waits and close all descriptors."""
         self._pending.clear()
         self._tx.close()
         self._rx.close()
@@ -172,6 +185,6 @@ class Link:
 
 
 def clear(eventfd: int) -> None:
-    """Take a wake-up."""
-    with suppress(BlockingIOError):  # somebody has taken it already
+    """Reset an eventfd."""
+    with suppress(BlockingIOError):  # it was reset already
         os.eventfd_read(eventfd)

@@ -11,9 +11,10 @@
     record:  u64 header (length, MORE flag) | payload | padding to 8
     A record never wraps: what is left of the data area before the wrap is skipped by a PAD header.
 
-Each word has a cache line of its own. The cursors only grow, so `tail - head` is the number of
-bytes in the ring and a stale cursor is merely pessimistic. A writer that dies before it stores
-the tail has written nothing; a reader that dies before it stores the head has read nothing.
+Each word has its own cache line. The cursors only grow: `tail - head` is the number of bytes in the
+ring, and a stale cursor shows too little data or too little space, never too much. A record counts
+as written once the tail is stored, and as read once the head is stored, so a process that dies in
+between leaves a valid ring.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _U64 = struct.Struct("=Q")
 
 
 class Ring:
-    """One end of a ring; each process maps it and uses either the writer's or the reader's half.
+    """One end of a ring: each process uses either the methods of the writer or of the reader.
 
     Args:
         memory: descriptor of `HEADER_BYTES` + capacity bytes of shared memory.
@@ -44,25 +45,27 @@ class Ring:
         space: eventfd that wakes the writer.
 
     Raises:
-        Corrupt: the memory is not a ring.
+        Corrupt: the memory does not hold a ring.
     """
 
     def __init__(self, memory: int, data: int, space: int) -> None:
         size = os.fstat(memory).st_size
         self.capacity = size - HEADER_BYTES
         if self.capacity <= 0 or self.capacity & (self.capacity - 1):
-            raise Corrupt(f"a ring of {self.capacity} bytes is not a power of two")
+            raise Corrupt(
+                f"the size of a ring is {self.capacity} bytes, which is not a power of two"
+            )
         self._map = mmap.mmap(memory, size)
         view = memoryview(self._map)
         self._words = view[:HEADER_BYTES].cast("Q")
         self._bytes = view[HEADER_BYTES:]
         if self._words[_MAGIC] != MAGIC:
-            raise Corrupt("shared memory without the mark of a ring")
+            raise Corrupt("the shared memory does not begin with the magic number of a ring")
         self._data_fd, self._space_fd = data, space
         self._lock = threading.Lock()
 
     def _fence(self) -> None:
-        """A full memory fence: no load below it may be satisfied before a store above it.
+        """A full memory fence: loads after it are not executed before stores ahead of it.
 
         Python has no fence. Taking and releasing an uncontended lock costs 60 ns and is a locked
         read-modify-write on x86-64, which is a full fence. On ARMv8 an acquire followed by a
@@ -77,13 +80,16 @@ class Ring:
     # -- writer ----------------------------------------------------------------------------
 
     def push(self, payload: bytes | memoryview, more: bool = False) -> bool:
-        """Append a record and wake the reader if it sleeps.
+        """Append a record, and wake the reader if it asked for that.
+
+        Args:
+            more: whether the record is a piece of a message and another piece follows.
 
         Returns:
-            False when there is no room.
+            False if there is no room.
 
         Raises:
-            TooLarge: it would not fit into half of an empty ring.
+            TooLarge: the record would take more than half of the ring.
         """
         words, length = self._words, len(payload)
         need = 8 + ((length + 7) & ~7)
@@ -100,18 +106,18 @@ class Ring:
             offset = 0
         _U64.pack_into(self._bytes, offset, length | MORE if more else length)
         self._bytes[offset + 8 : offset + 8 + length] = payload
-        self._fence()  # the record is there before the tail says so (needed on ARMv8)
+        self._fence()  # store the record before the tail (needed on ARMv8)
         words[_TAIL] = tail + padding + need
-        self._fence()  # the tail is there before we look whether the reader went to sleep
+        self._fence()  # store the tail before reading whether the reader sleeps
         if words[_READER_ARMED]:
             words[_READER_ARMED] = 0
             os.eventfd_write(self._data_fd, 1)
         return True
 
     def arm_space(self) -> bool:
-        """Ask for a wake-up when half of the ring is free; False: it is already.
+        """Ask for a wake-up when half of the ring is free; False if it is free already.
 
-        Half a ring takes any record of a quarter, with the padding that it may need at the wrap.
+        Half of the ring has room for a record of a quarter and for the padding before the wrap.
         """
         self._words[_WRITER_ARMED] = 1
         self._fence()
@@ -129,7 +135,7 @@ class Ring:
         """Take records, as (payload, more), until the ring is empty or `max_bytes` are taken.
 
         Raises:
-            Corrupt: a cursor or length that no writer of ours can have stored.
+            Corrupt: a cursor or a length is impossible.
         """
         words = self._words
         head, tail = words[_HEAD], words[_TAIL]
@@ -137,21 +143,21 @@ class Ring:
             return []
         if not 0 < tail - head <= self.capacity or tail & 7 or head & 7:
             raise Corrupt(f"cursors {head} and {tail} in a ring of {self.capacity}")
-        self._fence()  # no record is read before the tail that covers it
+        self._fence()  # read the tail before the records ahead of it
         records: list[tuple[bytes, bool]] = []
         limit = min(tail, head + max_bytes)
         while head < limit:
             head = self._read(head, tail, records)
-        self._fence()  # all is copied before the writer may overwrite it
+        self._fence()  # copy all records before the writer may overwrite them
         words[_HEAD] = head
-        self._fence()  # the head is there before we look whether the writer waits
+        self._fence()  # store the head before reading whether the writer waits
         if words[_WRITER_ARMED] and self._free() >= self.capacity // 2:
             words[_WRITER_ARMED] = 0
             os.eventfd_write(self._space_fd, 1)
         return records
 
     def _read(self, head: int, tail: int, records: list[tuple[bytes, bool]]) -> int:
-        """Append the record at `head`, if it is one; returns the cursor behind it."""
+        """Append the record at `head` unless it is padding; returns the cursor behind it."""
         offset = head & (self.capacity - 1)
         (header,) = _U64.unpack_from(self._bytes, offset)
         if header == PAD:
@@ -170,7 +176,7 @@ class Ring:
         return cursor
 
     def arm(self) -> bool:
-        """Ask for a wake-up when there is data; False: there is already."""
+        """Ask for a wake-up when data arrives; False if there is data already."""
         self._words[_READER_ARMED] = 1
         self._fence()
         if self._words[_TAIL] != self._words[_HEAD]:
@@ -179,22 +185,23 @@ class Ring:
         return True
 
     def disarm(self) -> None:
-        """No wake-up is wanted: the reader is awake."""
+        """Ask for no wake-up: the reader is awake."""
         self._words[_READER_ARMED] = 0
 
     # -- both ------------------------------------------------------------------------------
 
     def used_bytes(self) -> int:
-        """Bytes written and not yet read."""
+        """Bytes that were written but not read yet."""
         return self._words[_TAIL] - self._words[_HEAD]
 
     def close(self) -> None:
+        """Unmap the memory."""
         self._words.release()
         self._bytes.release()
         self._map.close()
 
 
 def format_memory(memory: int) -> None:
-    """Make zeroed shared memory an empty ring."""
+    """Turn zeroed shared memory into an empty ring."""
     with mmap.mmap(memory, HEADER_BYTES) as header:
         _U64.pack_into(header, _MAGIC, MAGIC)

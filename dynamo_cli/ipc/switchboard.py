@@ -1,7 +1,7 @@
-"""All the links of one process, and its control socket, behind one handler.
+"""All links of one process and its control socket, which deliver to one handler.
 
-A process is either an asyncio loop, which calls `attach` once, or a loop of its own, which calls
-`poll` when it has time.
+A process with an asyncio loop calls `attach` once; a process with its own loop calls `poll` in each
+iteration.
 """
 
 from __future__ import annotations
@@ -24,37 +24,39 @@ from dynamo_cli.messages.lifecycle import LinkDown, LinkUp
 from dynamo_cli.topology import LinkSpec, ProcessId
 
 ROUNDS = 4
-"""How often a link is drained before other callbacks of the loop get their turn."""
+"""How often a link is drained before other callbacks of the loop run."""
 
 ROUND_BYTES = 1 << 20
+"""About how many bytes are taken from a link in one go."""
 
 logger = logging.getLogger(__name__)
 
 
 class Handler(Protocol):
-    """What a process does with what comes."""
+    """Receives what arrives on the links and the control socket of a process."""
 
-    def on_message(self, peer: ProcessId, payload: bytes) -> None: ...
+    def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        """An encoded message of a peer."""
 
     def on_link(self, peer: ProcessId) -> None:
-        """There is a new link, to a first or a next life of the peer."""
+        """There is a new link to a peer, which was started for the first time or again."""
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """A link is gone; all that the peer had sent was delivered before."""
+        """A link is gone; everything that the peer had sent has been delivered."""
 
     def on_control(self, message: Any) -> None:
-        """A message of the supervisor that is not about links."""
+        """A message of the supervisor; those about links are handled by the switchboard."""
 
 
 class Switchboard:
-    """Links come and go as the supervisor says.
+    """The links of a process; the supervisor opens and closes them.
 
     Args:
         control: this process's end of its control socket.
-        handler: gets everything.
+        handler: receives all messages and is told of links.
 
     Attributes:
-        links: by peer.
+        links: the open links by peer.
     """
 
     def __init__(self, control: socket.socket, handler: Handler) -> None:
@@ -69,37 +71,37 @@ class Switchboard:
     # -- sending ---------------------------------------------------------------------------
 
     def send(self, peer: ProcessId, message: Message) -> bool:
-        """Send to a peer; False: there is no link to it, or it has too much waiting."""
+        """Send to a peer; False if there is no link to it or too much is waiting for it."""
         link = self.links.get(peer)
         if link is None:
             return False
         return link.send(encode(message))
 
     def owe(self, peer: ProcessId, message: Message) -> bool:
-        """Send what a peer waits for, or must know; False: there is no link to it.
+        """Send what a peer waits for or must know; False if there is no link to it.
 
-        A full link takes it too. It is small, and there is one at most for each thing that the
-        peer asked for or was given, which bounds what can be waiting.
+        Even a full link accepts such a message. There is at most one small message for each thing
+        that the peer asked for or was given, so what waits stays bounded.
         """
         link = self.links.get(peer)
         return link is not None and link.send(encode(message), owed=True)
 
     def report(self, message: Message) -> None:
-        """Tell the supervisor."""
+        """Send to the supervisor."""
         self._control.send(message)
 
     def refused_sends(self) -> int:
-        """Messages refused by full links, over the life of the process."""
+        """Number of messages that full links refused since the process started."""
         return self._refused_before + sum(link.refused_sends for link in self.links.values())
 
     def depth_bytes(self) -> dict[str, int]:
-        """Bytes sent and not yet read, by the peer's name."""
+        """Bytes that were sent but not read yet, by the name of the peer."""
         return {peer.name: link.depth_bytes() for peer, link in self.links.items()}
 
     # -- asyncio ---------------------------------------------------------------------------
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve all links, now and later, from this loop."""
+        """Serve all links from this loop, also those that are opened later."""
         self._loop = loop
         loop.add_reader(self._control.fileno(), self._control_readable)
         for link in self.links.values():
@@ -127,7 +129,7 @@ class Switchboard:
 
     @vital.callback
     def _pump(self, link: Link) -> None:
-        """Deliver until the link is empty and armed, or others should have a turn."""
+        """Deliver until the link is empty and armed, or for `ROUNDS` rounds."""
         for _ in range(ROUNDS):
             if self.links.get(link.peer) is not link:
                 return
@@ -136,21 +138,23 @@ class Switchboard:
         assert self._loop is not None
         self._loop.call_soon(self._pump, link)
 
-    # -- a loop of one's own -----------------------------------------------------------------
+    # -- processes with their own loop ------------------------------------------------------------
 
     def poll(self, timeout_s: float | None) -> bool:
-        """Deliver all there is; when that is nothing, wait for something.
+        """Deliver everything that has arrived; if that is nothing, wait until something arrives.
 
         Args:
-            timeout_s: how long to wait at most; 0 not at all, None for ever.
+            timeout_s: the longest wait; 0 does not wait, None waits without limit.
 
         Returns:
-            whether anything was delivered, the supervisor's messages included.
+            whether anything was delivered, including messages of the supervisor.
         """
         delivered = self._on_control() | self._sweep()
         if delivered or timeout_s == 0:
             return delivered
-        quiet = [link.arm() for link in self.links.values()]  # every one, not up to the first
+        quiet = [
+            link.arm() for link in self.links.values()
+        ]  # arms every link, unlike all() of a generator
         if all(quiet):
             for descriptor, _ in self._poller.poll(None if timeout_s is None else timeout_s * 1000):
                 if descriptor != self._control.fileno():
@@ -170,11 +174,11 @@ class Switchboard:
     # -- delivering ------------------------------------------------------------------------
 
     def _deliver(self, link: Link) -> bool:
-        """Hand over what has come on a link; whether that was anything.
+        """Deliver what has arrived on a link; False if that was nothing.
 
         Raises:
-            Corrupt: it makes no sense. That ends this process: to drop the link would leave a
-                peer that waits for what never comes.
+            Corrupt: the bytes are no valid messages. This ends the process: if it only dropped the
+                link, the peer would wait without end for answers.
         """
         try:
             payloads = link.receive(ROUND_BYTES)
@@ -187,7 +191,7 @@ class Switchboard:
     # -- control ---------------------------------------------------------------------------
 
     def _on_control(self) -> bool:
-        """Do what the supervisor says; whether that was anything."""
+        """Handle what the supervisor has sent; False if that was nothing."""
         self._control.flush()
         received = self._control.receive()
         for message, descriptors in received:
@@ -199,7 +203,7 @@ class Switchboard:
                 case _:
                     self._handler.on_control(message)
         if self._control.closed:
-            # The supervisor is gone and nobody is left to work for; nothing may hold this up.
+            # The supervisor is gone: end at once, whatever the process is doing.
             os._exit(1)
         return bool(received)
 
@@ -220,11 +224,11 @@ class Switchboard:
             self._last_words(link, reason)
 
     def _last_words(self, link: Link, reason: str) -> None:
-        """Deliver all that the peer had committed, then let go of the link."""
+        """Deliver everything that the peer had written, then drop the link."""
         try:
             while self.links.get(link.peer) is link and not link.arm():
                 self._deliver(link)
-        except Corrupt as error:  # the peer is gone: nobody is left to wait for anything
+        except Corrupt as error:  # the peer is gone, so nobody waits for answers
             logger.error("%s", error.message)
         self._drop(link, reason)
 
@@ -241,7 +245,7 @@ class Switchboard:
         self._handler.on_unlink(link.peer, reason)
 
     def close(self) -> None:
-        """Let go of everything; nobody is told."""
+        """Close all links and the control socket without telling the handler."""
         for link in self.links.values():
             if self._loop is not None:
                 self._loop.remove_reader(link.data_fd)
@@ -256,7 +260,7 @@ class Switchboard:
 def join(
     a: Control, b: Control, a_id: ProcessId, b_id: ProcessId, *, spec: LinkSpec, generation: int
 ) -> None:
-    """Make the two rings of a link and hand them to both processes (supervisor's side)."""
+    """Make the two rings of a link and pass them to both processes; called by the supervisor."""
     to_b = create_ring(spec.a_to_b_bytes, f"{a_id.name} to {b_id.name}")
     to_a = create_ring(spec.b_to_a_bytes, f"{b_id.name} to {a_id.name}")
     a.send(LinkUp(b_id.name, generation), (*to_b, *to_a))

@@ -12,7 +12,7 @@ from dynamo_cli.messages.request import ForProcessor
 
 
 class Operation(StrEnum):
-    """What to do; the value is the URL's path."""
+    """What an engine is asked to do; the value is the path of the URL."""
 
     SLEEP = "/sleep"
     WAKE_UP = "/wake_up"
@@ -21,13 +21,15 @@ class Operation(StrEnum):
 
 
 class Operate(Message, frozen=True):
-    """Do this with the engine; answered by `Operated`.
+    """Carry out an operation on the engine; answered by `Operated`.
 
     Attributes:
-        level: of sleep: 0 only pauses, 1 moves the weights to main memory, 2 drops them.
-        wait: sleep when what runs is finished; else it is aborted.
-        tags: what to wake up; all when empty.
-        reset_running: requests that run give up their blocks too, and compute them again.
+        call_id: number of the call, which its answer repeats.
+        level: how deep the sleep is: 0 pauses the engine, 1 moves the weights to main memory, 2
+            drops them.
+        wait: whether running requests finish before the engine sleeps; else they are aborted.
+        tags: parts of the engine to wake up; empty for all.
+        reset_running: whether running requests are preempted, so that their blocks are reset too.
     """
 
     call_id: int
@@ -39,11 +41,13 @@ class Operate(Message, frozen=True):
 
 
 class Operated(Message, frozen=True):
-    """It is done.
+    """The result of an operation.
 
     Attributes:
-        result: whether the engine sleeps now; of a reset, whether it was possible.
-        error: a class of errors.py when it failed, and `message` why; else empty.
+        call_id: number of the call.
+        result: whether the engine sleeps now; for a reset, whether the cache was reset.
+        error: name of a class in errors.py if the operation failed, else empty.
+        message: why it failed.
     """
 
     call_id: int

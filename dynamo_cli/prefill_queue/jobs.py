@@ -1,10 +1,12 @@
-"""What goes into the prefill queue, and what comes out of it. Pure."""
+"""The jobs that go into the prefill queue, and the outcomes that come out of it. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
+
+from dynamo_cli.units import MS_NS, SECOND_NS
 
 ANY = -1
 """No prefill worker in particular."""
@@ -13,22 +15,22 @@ T = TypeVar("T")
 
 
 class Reason(StrEnum):
-    """Why something happened to a job, or did not."""
+    """Why a job was refused, was returned or ended, or why a message about it was ignored."""
 
-    # A job was not taken.
+    # A job was refused.
     FULL = "full"
     DUPLICATE = "duplicate"
-    # A leased job waits again.
+    # A leased job was returned: it waits again.
     HOLDER_GONE = "holder_gone"
     LEASE_EXPIRED = "lease_expired"
-    # A job has ended.
+    # A job ended.
     DONE = "done"
     DEADLINE = "deadline"
     ATTEMPTS = "attempts"
     NO_PREFILL_WORKER = "no_prefill_worker"
     CANCELLED = "cancelled"
     WORKER_GONE = "worker_gone"
-    # What was said of a job is of no effect.
+    # A message about a job was ignored.
     UNKNOWN = "unknown"
     NOT_HOLDER = "not_holder"
 
@@ -40,13 +42,14 @@ class Job(Generic[T]):
     Attributes:
         job_id: unique among the jobs that have not ended.
         worker: index of the decode worker that wants it.
-        prompt_tokens: to compute; the unit of depths and of a prefill worker's room.
-        priority: smaller comes first.
-        deadline_ns: from then on nobody wants it.
-        put_ns: when it was put.
-        holder: the prefill worker that has its prefix: it alone may take the job at first.
+        prompt_tokens: number of tokens to compute; depths and room are counted in them.
+        priority: a smaller one comes first.
+        deadline_ns: when the job fails if it has not ended.
+        put_ns: when the job was put.
+        holder: index of the prefill worker that has its prefix cached; at first only this one may
+            take the job.
         hashes: packed u64 sequence hashes of the prompt's full blocks; may be empty.
-        payload: what the prefill worker needs; carried along unseen.
+        payload: what the prefill worker needs; the queue does not look at it.
     """
 
     job_id: str
@@ -65,24 +68,23 @@ class Limits:
     """Bounds of the queue.
 
     Attributes:
-        max_jobs: that may wait; more are refused. Those that come back are never refused.
-        max_attempts: leases of one job that may end without a result.
-        lease_ns: after which a lease ends unless it is renewed.
-        affinity_ns: that a job waits for the prefill worker with its prefix before others may
-            take it.
+        max_jobs: number of jobs that may wait; more are refused, but returned jobs never are.
+        max_attempts: number of leases of one job that may end without a result.
+        lease_ns: time after which a lease expires unless it is renewed.
+        affinity_ns: time that a job is reserved for the prefill worker with its prefix.
     """
 
     max_jobs: int = 1024
     max_attempts: int = 3
-    lease_ns: int = 10_000_000_000
-    affinity_ns: int = 100_000_000
+    lease_ns: int = 10 * SECOND_NS
+    affinity_ns: int = 100 * MS_NS
 
 
 class Returned(NamedTuple):
-    """A leased job waits again: somebody else may have room for it.
+    """A leased job waits again, for any prefill worker.
 
     Attributes:
-        attempts: leases that ended without a result.
+        attempts: number of its leases that ended without a result.
     """
 
     job_id: str
@@ -90,7 +92,7 @@ class Returned(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A job has ended without a result: its decode worker is to be told why."""
+    """A job has ended without a result: its decode worker must be told why."""
 
     job_id: str
     worker: int
@@ -98,7 +100,7 @@ class Failed(NamedTuple):
 
 
 class Abandoned(NamedTuple):
-    """A job is no longer this holder's: it is to be told to stop."""
+    """This holder no longer holds the job: it must be told to stop."""
 
     job_id: str
     holder: int
@@ -108,12 +110,12 @@ Outcome = Returned | Failed | Abandoned
 
 
 class View(NamedTuple):
-    """The queue in numbers.
+    """The numbers of the queue.
 
     Attributes:
-        depth_jobs, depth_tokens: that wait.
-        in_flight_jobs, in_flight_tokens: that are leased.
-        oldest_age_ns: since the put of the oldest job that waits; 0 when none does.
+        depth_jobs, depth_tokens: jobs that wait, and the tokens to compute for them.
+        in_flight_jobs, in_flight_tokens: the same of leased jobs.
+        oldest_age_ns: time since the put of the oldest job that waits; 0 if no job waits.
     """
 
     depth_jobs: int

@@ -1,4 +1,4 @@
-"""The prefill queue's loop: jobs from decode workers, leased to prefill workers."""
+"""The loop of the prefill queue: takes jobs from decode workers, leases them to prefill workers."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from dynamo_cli.messages.prefill import (
 )
 from dynamo_cli.prefill_queue.jobs import Abandoned, Failed, Job, Limits, Outcome, Reason
 from dynamo_cli.prefill_queue.state import PrefillQueue
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import FRONTEND, ProcessId, Role
+from dynamo_cli.units import SECOND_NS
 
 STATS_INTERVAL_S = 0.25
 TICK_S = 0.05
-"""Affinity, leases and deadlines end by time alone."""
+"""Poll interval while there are jobs, whose affinity, leases and deadlines end by time."""
 
-FRONTEND = ProcessId(Role.FRONTEND)
 NOTHING_TOLD = QueueState(-1, -1)
 
 logger = logging.getLogger(__name__)
@@ -47,20 +47,24 @@ def main(process: ProcessId, config: PrefillQueueConfig, control: socket.socket)
 
 @dataclass(slots=True)
 class _Room:
-    """What a prefill worker can still take."""
+    """What a prefill worker can still take, as it said itself."""
 
     jobs: int
     tokens: int
 
 
 class Queue:
-    """`PrefillQueue` and its links."""
+    """Connects a `PrefillQueue` with its links.
+
+    Args:
+        config: when the age of the oldest job raises the alarm.
+    """
 
     def __init__(
         self, process: ProcessId, config: PrefillQueueConfig, control: socket.socket
     ) -> None:
         self._process = process
-        self._alarm_ns = round(config.alarm_s * 1e9)
+        self._alarm_ns = round(config.alarm_s * SECOND_NS)
         self._queue: PrefillQueue[PushJob] = PrefillQueue(Limits())
         self._rooms: dict[int, _Room] = {}
         self._newcomers: set[int] = set()
@@ -73,6 +77,7 @@ class Queue:
         self._stopping = False
 
     def run(self) -> None:
+        """Serve until the supervisor sends `Stop`."""
         self._switchboard.report(PhaseChange(Phase.READY))
         while not self._stopping:
             self._switchboard.poll(TICK_S if self._busy() else None)
@@ -88,7 +93,7 @@ class Queue:
         return self._changed or bool(self._queue.view(0).in_flight_jobs or self._queue.depth_jobs)
 
     def _lease(self, now_ns: int) -> None:
-        """Give every prefill worker what it has room for."""
+        """Lease to every prefill worker the jobs that it has room for."""
         for holder, room in self._rooms.items():
             for job in self._queue.lease(holder, room.jobs, room.tokens, now_ns):
                 peer = ProcessId(Role.PREFILL_WORKER, holder)
@@ -109,7 +114,7 @@ class Queue:
                     self._switchboard.owe(peer, DropJob(job_id))
 
     def _tell_depth(self) -> None:
-        """Decode workers decide by it."""
+        """Send the depth of the queue to decode workers, which place prefills by it."""
         state = QueueState(self._queue.depth_jobs, len(self._rooms))
         if state != self._told:
             workers = [peer for peer in self._switchboard.links if peer.role is Role.WORKER]
@@ -117,9 +122,9 @@ class Queue:
             self._told = state if all(told) else NOTHING_TOLD
 
     def _enlist(self) -> None:
-        """Let prefill workers know that decode workers have been told of them, all of them."""
+        """Tell new prefill workers that every decode worker knows that they are there."""
         if self._told is NOTHING_TOLD:
-            return  # a link was full; workers pull again, and so this is tried again
+            return  # a link was full; the next pull of a prefill worker causes another attempt
         for newcomer in list(self._newcomers):
             if self._switchboard.send(ProcessId(Role.PREFILL_WORKER, newcomer), Enlisted()):
                 self._newcomers.remove(newcomer)
@@ -135,13 +140,13 @@ class Queue:
             depth_tokens=view.depth_tokens,
             in_flight_jobs=view.in_flight_jobs,
             in_flight_tokens=view.in_flight_tokens,
-            oldest_age_s=view.oldest_age_ns / 1e9,
+            oldest_age_s=view.oldest_age_ns / SECOND_NS,
             alarm=self._alarmed,
             taken=queue.taken,
             ended={str(reason): count for reason, count in queue.ended.items()},
             refused={str(reason): count for reason, count in queue.refused.items()},
             returned={str(reason): count for reason, count in queue.returned.items()},
-            waits_s=[wait / 1e9 for wait in queue.take_waits()],
+            waits_s=[wait / SECOND_NS for wait in queue.take_waits()],
             refused_sends=self._switchboard.refused_sends(),
         )
         self._switchboard.send(FRONTEND, stats)
@@ -149,19 +154,20 @@ class Queue:
         self._changed = bool(view.depth_jobs)
 
     def _warn(self, oldest_age_ns: int) -> None:
-        """Once each time that the queue gets stuck."""
+        """Log a warning when the oldest job exceeds the alarm age; once until that is over."""
         late = oldest_age_ns > self._alarm_ns
         if late and not self._alarmed:
             logger.warning(
                 "the oldest prefill job has waited for %.1f s: add prefill workers, or send only "
                 "long prompts to them (--conditional-disagg).",
-                oldest_age_ns / 1e9,
+                oldest_age_ns / SECOND_NS,
             )
         self._alarmed = late
 
     # -- switchboard handler ---------------------------------------------------------------
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        """Handle a message of a decode worker or a prefill worker."""
         match self._decoder(payload):
             case PushJob() as push:
                 self._put(peer.index, push)
@@ -190,16 +196,18 @@ class Queue:
             holder=push.holder,
         )
         refusal = self._queue.put(job)
-        self._told = NOTHING_TOLD  # workers count what they push until they hear of the depth
+        self._told = NOTHING_TOLD  # workers add what they push to the last depth that they heard
         if refusal is not None and refusal is not Reason.DUPLICATE:
             peer = ProcessId(Role.WORKER, worker)
             self._switchboard.owe(peer, JobFailed(push.job_id, refusal))
 
     def on_link(self, peer: ProcessId) -> None:
+        """A peer has started: it has not heard of the depth yet."""
         self._told = NOTHING_TOLD
         self._changed = True
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
+        """A peer is gone: drop the jobs it wanted, or return those it held."""
         match peer.role:
             case Role.WORKER:
                 self._tell(self._queue.worker_gone(peer.index))
@@ -210,6 +218,7 @@ class Queue:
         self._changed = True
 
     def on_control(self, message: ToChild) -> None:
+        """Handle a message of the supervisor."""
         match message:
             case Stop():
                 self._stopping = True

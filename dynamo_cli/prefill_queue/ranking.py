@@ -1,4 +1,4 @@
-"""An order from which anything can be taken out. Pure."""
+"""A priority queue from which any item can be removed. Pure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import heapq
 from collections.abc import Iterator
 
 DEAD_ITEMS = 64
-"""So many are not worth a tidying."""
+"""Up to this many removed items stay in the heap."""
 
 Item = tuple[int, int, str]
-"""rank, number, name: numbers are unique and decide between equal ranks."""
+"""(rank, number, name): numbers are unique and decide between equal ranks."""
 
 
 class Ranking:
-    """Names by (rank, number), smallest first. Each change costs O(log n), amortized.
+    """Names by (rank, number), smallest first. Each change takes O(log n), amortized.
 
-    A heap in which an item that was taken out stays as dead weight until it comes up, or until most
-    items are dead: a low rank may never come up.
+    A heap in which a removed item stays until it comes to the top. Since it may never come there,
+    the heap is rebuilt when most of its items are removed ones.
     """
 
     def __init__(self) -> None:
@@ -31,26 +31,26 @@ class Ranking:
         return iter(self._live)
 
     def add(self, name: str, rank: int, number: int) -> None:
-        """Put a name at its place; one that is there already is moved."""
+        """Add a name, or move it if it is there already."""
         item = (rank, number, name)
         self._live[name] = item
         heapq.heappush(self._heap, item)
         self._tidy()
 
     def discard(self, name: str) -> None:
-        """Take a name out, if it is there."""
+        """Remove a name if it is there."""
         if self._live.pop(name, None) is not None:
             self._tidy()
 
     def first(self) -> Item | None:
-        """The smallest; it stays."""
+        """The smallest item, which is not removed; None if there is none."""
         heap = self._heap
         while heap and self._live.get(heap[0][2]) != heap[0]:
             heapq.heappop(heap)
         return heap[0] if heap else None
 
     def due(self, limit: int) -> list[str]:
-        """Take out all names of a rank up to `limit`, in order."""
+        """Remove and return all names of a rank up to `limit`, in order."""
         names = []
         while (item := self.first()) is not None and item[0] <= limit:
             names.append(item[2])

@@ -3,11 +3,12 @@
        put            lease           acknowledge
     ---------> waiting ------> leased -------------> ended: done
                   ^               |
-                  `---------------'  holder gone, lease expired; the last attempt ends it
+                  `---------------'  holder gone or lease expired, while attempts are left
 
-Both waiting and leased jobs end early too. Failed, and the decode worker is told: deadline,
-attempts, no prefill worker, what the holder says. Dropped: cancelled, decode worker gone.
-A job ends exactly once. The clock is an argument, nanoseconds.
+A job can also end early, whether it waits or is leased. It fails, and its decode worker is told
+why, if its deadline passes, its attempts are used up, there is no prefill worker or its holder
+refuses it. It is dropped if it is cancelled or its decode worker is gone. A job ends exactly once.
+Times are arguments, in nanoseconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from dynamo_cli.prefill_queue.jobs import (
 from dynamo_cli.prefill_queue.ranking import Ranking
 
 MAX_WAITS = 4096
-"""Wait times that are kept until somebody asks."""
+"""Number of wait times that are kept for the next report."""
 
 
 @dataclass(slots=True)
@@ -41,10 +42,10 @@ class _Entry(Generic[T]):
     """A job that has not ended.
 
     Attributes:
-        number: of its put; a job that comes back keeps its place.
-        line: the prefill worker that alone may take it, or ANY.
-        attempts: leases that ended without a result.
-        holder: the prefill worker that has leased it; None while it waits.
+        number: running number of the put; a job that is returned keeps its place by it.
+        line: index of the only prefill worker that may take it, or ANY.
+        attempts: number of leases that ended without a result.
+        holder: index of the prefill worker that has leased it; None while it waits.
     """
 
     job: Job[T]
@@ -55,17 +56,20 @@ class _Entry(Generic[T]):
 
 
 class PrefillQueue(Generic[T]):
-    """Jobs in order of priority, first come first served within one, each leased to one holder.
+    """Jobs in order of priority, first come, first served within one; each has one holder at most.
 
-    Methods that end or move jobs return what others are to be told, in order.
+    Methods that end or move jobs return the outcomes that workers must be told of, in order.
+
+    Args:
+        limits: bounds of the queue.
 
     Attributes:
-        taken: jobs that were put and taken.
-        refused: jobs that were put and not taken, by reason.
-        returned: leases that ended without a result and without the end of the job, by reason.
-        ended: jobs, by reason; with the jobs that are there their sum is `taken`.
-        ignored: what was said of jobs that are unknown or somebody else's, by reason.
-        waits_dropped: wait times that nobody asked for in time.
+        taken: number of jobs that were put and accepted.
+        refused: number of jobs that were put and refused, by reason.
+        returned: number of leases after which the job waits again, by reason.
+        ended: number of jobs that ended, by reason; `taken` is their sum and the jobs still there.
+        ignored: number of messages about jobs that are unknown or held by another, by reason.
+        waits_dropped: number of wait times that were dropped before a report took them.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -78,9 +82,9 @@ class PrefillQueue(Generic[T]):
         self.waits_dropped = 0
         self._entries: dict[str, _Entry[T]] = {}
         self._lines: dict[int, Ranking] = {ANY: Ranking()}  # by priority
-        self._reserved = Ranking()  # by the time when others may take it
+        self._reserved = Ranking()  # by the time when any prefill worker may take it
         self._deadlines = Ranking()
-        self._leases = Ranking()  # by the time when it expires
+        self._leases = Ranking()  # by the time when the lease expires
         self._held: dict[int, dict[str, _Entry[T]]] = {}
         self._numbers = itertools.count()
         self._waiting_tokens = self._leased_tokens = 0
@@ -89,7 +93,7 @@ class PrefillQueue(Generic[T]):
     # -- decode workers ------------------------------------------------------------------------
 
     def put(self, job: Job[T]) -> Reason | None:
-        """Take a job; the reason when it is not taken."""
+        """Add a job; the reason if it is refused, else None."""
         refusal = self._refusal(job)
         if refusal is not None:
             self.refused[refusal] += 1
@@ -105,7 +109,7 @@ class PrefillQueue(Generic[T]):
         return None
 
     def cancel(self, job_id: str) -> list[Outcome]:
-        """Nobody wants this job any more."""
+        """Drop a job that its decode worker does not want any more."""
         entry = self._entries.get(job_id)
         if entry is None:
             self.ignored[Reason.UNKNOWN] += 1
@@ -113,18 +117,21 @@ class PrefillQueue(Generic[T]):
         return self._drop(entry, Reason.CANCELLED)
 
     def worker_gone(self, worker: int) -> list[Outcome]:
-        """A decode worker died, and with it whoever wanted its jobs."""
+        """Drop the jobs of a decode worker that is gone."""
         gone = [entry for entry in self._entries.values() if entry.job.worker == worker]
         return _flat(self._drop(entry, Reason.WORKER_GONE) for entry in gone)
 
     # -- prefill workers -----------------------------------------------------------------------
 
     def lease(self, holder: int, jobs: int, tokens: int, now_ns: int) -> list[Job[T]]:
-        """Lease what comes next to a prefill worker with that much room left.
+        """Lease the next jobs to a prefill worker. Call `expire` before, which checks deadlines.
 
-        A job that is too large for the room waits, and nothing overtakes it; a prefill worker that
-        holds no job gets it whatever its size, or it would wait for ever. `expire` goes first:
-        deadlines are not looked at here.
+        A job with more tokens than there is room for waits, and no other job overtakes it. A
+        prefill worker that holds no job gets the next one whatever its size, since that one would
+        otherwise wait without end.
+
+        Args:
+            jobs, tokens: how much the prefill worker can still take.
         """
         for job_id in self._reserved.due(now_ns):
             self._free(self._entries[job_id])
@@ -138,7 +145,7 @@ class PrefillQueue(Generic[T]):
         return leased
 
     def renew(self, holder: int, job_ids: Iterable[str], now_ns: int) -> list[Outcome]:
-        """A prefill worker is still at these jobs; it is told to stop those it does not hold."""
+        """Extend the leases of jobs a prefill worker still works on; it must stop the others."""
         lost: list[Outcome] = []
         for job_id in job_ids:
             entry = self._held_by(holder, job_id)
@@ -149,7 +156,7 @@ class PrefillQueue(Generic[T]):
         return lost
 
     def acknowledge(self, job_id: str, holder: int) -> bool:
-        """A prefill worker has completed a job; False when it did not hold it."""
+        """A prefill worker has completed a job; False if it did not hold that job."""
         entry = self._held_by(holder, job_id)
         if entry is None:
             return False
@@ -157,10 +164,10 @@ class PrefillQueue(Generic[T]):
         return True
 
     def refuse(self, job_id: str, holder: int, reason: str) -> list[Outcome]:
-        """A prefill worker cannot do a job that it holds, and neither could another.
+        """A prefill worker cannot do a job that it holds, and no other could: the job fails.
 
         Args:
-            reason: a short name, which is counted.
+            reason: a short name under which the failure is counted.
         """
         entry = self._held_by(holder, job_id)
         if entry is None:
@@ -169,7 +176,7 @@ class PrefillQueue(Generic[T]):
         return [_failed(entry.job, reason)]
 
     def holder_gone(self, holder: int) -> list[Outcome]:
-        """A prefill worker died: what it held or was to get is anybody's."""
+        """A prefill worker is gone: any other may take what it held or was to get."""
         held = list(self._held.get(holder, {}).values())
         outcomes: list[Outcome] = [self._break_off(entry, Reason.HOLDER_GONE) for entry in held]
         for job_id in list(self._lines.get(holder, ())):
@@ -177,14 +184,14 @@ class PrefillQueue(Generic[T]):
         return outcomes
 
     def no_holders(self) -> list[Outcome]:
-        """There is no prefill worker any more: nothing needs to wait."""
+        """There is no prefill worker any more: fail all jobs that wait."""
         waiting = [entry for entry in self._entries.values() if entry.holder is None]
         return _flat(self._fail(entry, Reason.NO_PREFILL_WORKER) for entry in waiting)
 
     # -- time ----------------------------------------------------------------------------------
 
     def expire(self, now_ns: int) -> list[Outcome]:
-        """End jobs whose deadline has come, and leases that were not renewed."""
+        """End the jobs whose deadline has passed, and the leases that were not renewed."""
         late = [self._entries[job_id] for job_id in self._deadlines.due(now_ns)]
         outcomes = _flat(self._fail(entry, Reason.DEADLINE) for entry in late)
         for job_id in self._leases.due(now_ns):
@@ -197,7 +204,7 @@ class PrefillQueue(Generic[T]):
     # -- numbers -------------------------------------------------------------------------------
 
     def view(self, now_ns: int) -> View:
-        """The queue in numbers; O(n) for the age."""
+        """The numbers of the queue; takes O(n) for the age of the oldest job."""
         waiting = (entry.job.put_ns for entry in self._entries.values() if entry.holder is None)
         return View(
             self.depth_jobs,
@@ -209,11 +216,11 @@ class PrefillQueue(Generic[T]):
 
     @property
     def depth_jobs(self) -> int:
-        """Jobs that wait."""
+        """Number of jobs that wait."""
         return len(self._entries) - len(self._leases)
 
     def take_waits(self) -> list[int]:
-        """Nanoseconds from put to lease, for each lease since this was last asked."""
+        """Nanoseconds from put to lease of each lease since the last call."""
         waits = list(self._waits)
         self._waits.clear()
         return waits
@@ -237,7 +244,7 @@ class PrefillQueue(Generic[T]):
         self._waiting_tokens -= entry.job.prompt_tokens
 
     def _free(self, entry: _Entry[T]) -> None:
-        """Let anybody take a job that waits."""
+        """Let any prefill worker take a job that waits."""
         self._dequeue(entry)
         entry.line = ANY
         self._enqueue(entry)
@@ -263,7 +270,7 @@ class PrefillQueue(Generic[T]):
         self._waits.append(wait_ns)
 
     def _held_by(self, holder: int, job_id: str) -> _Entry[T] | None:
-        """The job, if this prefill worker holds it; it is counted if not."""
+        """The job if this prefill worker holds it; else None, which is counted as ignored."""
         entry = self._held.get(holder, {}).get(job_id)
         if entry is None:
             known = job_id in self._entries
@@ -279,7 +286,7 @@ class PrefillQueue(Generic[T]):
         entry.holder = None
 
     def _break_off(self, entry: _Entry[T], reason: Reason) -> Returned | Failed:
-        """A lease ended without a result: the job waits again, or has had its chances."""
+        """A lease ended without a result: the job waits again, or fails after the last attempt."""
         entry.attempts += 1
         if entry.attempts >= self.limits.max_attempts:
             self._remove(entry, Reason.ATTEMPTS)
@@ -294,12 +301,12 @@ class PrefillQueue(Generic[T]):
         return [_failed(entry.job, reason), *self._drop(entry, reason)]
 
     def _drop(self, entry: _Entry[T], reason: Reason) -> list[Outcome]:
-        """End a job wherever it is; its holder, if there is one, is to be told."""
+        """End a job, whether it waits or is leased; a holder must be told to stop."""
         holder = self._remove(entry, reason)
         return [] if holder is None else [Abandoned(entry.job.job_id, holder)]
 
     def _remove(self, entry: _Entry[T], reason: str) -> int | None:
-        """Take a job out, wherever it is; its holder, if there is one."""
+        """Remove a job, whether it waits or is leased; returns its holder if it was leased."""
         holder = entry.holder
         if holder is None:
             self._dequeue(entry)

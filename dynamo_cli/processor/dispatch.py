@@ -11,9 +11,8 @@ from dynamo_cli.messages.flows import ToWorker
 from dynamo_cli.messages.lifecycle import Released
 from dynamo_cli.messages.request import AbortRequests
 from dynamo_cli.messages.routing import FirstToken, Placed, RequestEnd, RouteAnswer, RouteQuery
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import ROUTER, ProcessId, Role
 
-ROUTER = ProcessId(Role.ROUTER)
 NOBODY = -1
 
 

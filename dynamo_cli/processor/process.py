@@ -40,9 +40,8 @@ from dynamo_cli.messages.request import (
 from dynamo_cli.messages.routing import RouteAnswer
 from dynamo_cli.messages.telemetry import ProcessorStats
 from dynamo_cli.processor.dispatch import Placement
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import FRONTEND, ProcessId, Role
 
-FRONTEND = ProcessId(Role.FRONTEND)
 REPORT_INTERVAL_S = 0.25
 ANNOUNCE_INTERVAL_S = 20.0
 """The router forgets requests of which it hears nothing for several times as long."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-MS_NS = 1_000_000
+from dynamo_cli.units import MS_NS
+
 SPAN_MS = 1 << 33
 """Range of the due times within one priority, milliseconds: 99 days. A longer time is cut, so that
 a more urgent request always comes first."""

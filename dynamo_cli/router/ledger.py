@@ -14,9 +14,9 @@ from itertools import islice, takewhile
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.router.pace import Pace, Prices
 from dynamo_cli.router.promised import Promised
+from dynamo_cli.units import MS_NS, SECOND_NS
 
-SECOND_NS = 1_000_000_000
-SETTLE_NS = 20_000_000
+SETTLE_NS = 20 * MS_NS
 """A request takes up to this long to its engine: younger ones are in no report."""
 
 IDLE_GRACE_NS = 2 * SECOND_NS

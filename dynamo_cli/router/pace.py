@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from dynamo_cli.units import SECOND_NS
+
 FORGET = 0.995
 """Factor by which each new sample reduces the weight of all older ones, so that the last few
 hundred count."""
@@ -191,7 +193,7 @@ class Pace:
 
     def busy(self, share: float, now_ns: int) -> None:
         """Note the share of workers that have had prefills to do until now."""
-        kept = math.exp((self._busy_ns - now_ns) / 1e9 / BUSY_WINDOW_S)
+        kept = math.exp((self._busy_ns - now_ns) / SECOND_NS / BUSY_WINDOW_S)
         self._busy_share = kept * self._busy_share + (1 - kept) * share
         self._busy_ns = now_ns
 

@@ -28,14 +28,13 @@ from dynamo_cli.messages.routing import (
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.router.report import router_stats
 from dynamo_cli.router.state import RouterState
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import FRONTEND, ProcessId, Role
 
 STATS_INTERVAL_S = 0.25
 EXPIRY_INTERVAL_S = 5.0
 MAX_NEWS = 2_000
 """Decisions kept for one report; more are counted and left out."""
 
-FRONTEND = ProcessId(Role.FRONTEND)
 
 logger = logging.getLogger(__name__)
 

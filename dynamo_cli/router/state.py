@@ -27,6 +27,7 @@ from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
+from dynamo_cli.units import SECOND_NS
 
 NO_WORKER, SESSION = "no_worker", "session"
 MAX_SESSIONS = 10_000
@@ -319,7 +320,7 @@ class RouterState:
             feed.finished += 1
         if entry.predicted_tokens == UNPREDICTED:
             return None
-        self.ledger.pace.prefilled(entry.prompt_tokens, cached_tokens, entry.prefill_ns / 1e9)
+        self.ledger.pace.prefilled(entry.prompt_tokens, cached_tokens, entry.prefill_ns / SECOND_NS)
         self.prompt_tokens += entry.prompt_tokens
         self.predicted_tokens += entry.predicted_tokens
         self.measured_tokens += cached_tokens

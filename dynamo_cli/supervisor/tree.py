@@ -51,11 +51,9 @@ from dynamo_cli.supervisor.verdict import (
     start_hint,
 )
 from dynamo_cli.supervisor.view import View
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import FRONTEND, ZYGOTE, ProcessId, Role
 
 DRAIN_GRACE_S = 2.0
-FRONTEND = ProcessId(Role.FRONTEND)
-ZYGOTE = ProcessId(Role.ZYGOTE)
 SENDERS = (Role.ROUTER, Role.PROCESSOR)
 """Who could send requests to a worker, or have them sent."""
 

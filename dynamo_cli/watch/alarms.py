@@ -8,9 +8,10 @@ from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.topology import Role
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.gpus import GpuReport, Xids
 from dynamo_cli.watch.schema import AlarmView, GpuView, PrefillView
-from dynamo_cli.watch.window import SECOND_NS, WindowSum
+from dynamo_cli.watch.window import WindowSum
 
 RESTART_MEMORY_S = 600
 REFUSED_MEMORY_S = 60

@@ -9,7 +9,7 @@ from itertools import islice
 import msgspec
 
 from dynamo_cli.messages.routing import Candidate, Decisions, RoutingDecision
-from dynamo_cli.watch.window import SECOND_NS
+from dynamo_cli.units import SECOND_NS
 
 KEPT = 10_000
 RECENT = 1_000

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dynamo_cli.messages.lifecycle import ProcessState
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.schema import GpuView
-from dynamo_cli.watch.window import SECOND_NS
 
 SILENT_S = 10.0
 """A driver that has not answered for so long hangs; what it said before counts no more."""

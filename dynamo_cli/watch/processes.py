@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dynamo_cli.messages.lifecycle import ProcessState
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.schema import ProcessView
-from dynamo_cli.watch.window import SECOND_NS
 
 
 def process_view(state: ProcessState, now_ns: int, rss_bytes: int = 0) -> ProcessView:

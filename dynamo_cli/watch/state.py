@@ -13,6 +13,7 @@ from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import Decisions, RouterStats
 from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 from dynamo_cli.topology import Role
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.alarms import Watch, no_router, of_gpus, old_jobs, silence
 from dynamo_cli.watch.decisions import DecisionLog
 from dynamo_cli.watch.gpus import GpuReport, views
@@ -30,7 +31,6 @@ from dynamo_cli.watch.schema import (
     TrafficView,
     WorkerView,
 )
-from dynamo_cli.watch.window import SECOND_NS
 
 K = TypeVar("K")
 ASLEEP = "asleep: POST /sleep was asked for; POST /wake_up ends that"

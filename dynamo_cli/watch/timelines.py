@@ -9,10 +9,9 @@ from itertools import islice
 import msgspec
 
 from dynamo_cli.messages.request import NO_WORKER, Timeline, Usage
-from dynamo_cli.watch.window import SECOND_NS
+from dynamo_cli.units import MS_NS, SECOND_NS
 
 KEPT = 10_000
-MS_NS = 1_000_000
 
 
 class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):

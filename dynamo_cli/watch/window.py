@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-SECOND_NS = 1_000_000_000
+from dynamo_cli.units import SECOND_NS
 
 
 class WindowSum:

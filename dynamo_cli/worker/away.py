@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-DEADLINE_NS = 30 * 1_000_000_000
+from dynamo_cli.units import SECOND_NS
+
+DEADLINE_NS = 30 * SECOND_NS
 """A prefill that takes longer is done locally after all."""
 
-LATE_NS = 2_000_000_000
+LATE_NS = 2 * SECOND_NS
 """The queue itself tells of a deadline; so long after it the queue has failed to."""
 
 LATE = "late"

@@ -24,10 +24,10 @@ from dynamo_cli.messages.request import (
     RequestRefused,
     StepOutputs,
 )
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import FRONTEND, ProcessId, Role
 from dynamo_cli.worker.handover import Handover
 from dynamo_cli.worker.operations import ASLEEP, Operations
-from dynamo_cli.worker.process import FRONTEND, REPORT_INTERVAL_S, Equipment, run
+from dynamo_cli.worker.process import REPORT_INTERVAL_S, Equipment, run
 
 SERVED = (Role.PROCESSOR, Role.ROUTER, Role.FRONTEND)
 """Roles that wait for the engine to be up."""

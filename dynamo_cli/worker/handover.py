@@ -25,9 +25,8 @@ from dynamo_cli.messages.prefill import (
     TransferStats,
 )
 from dynamo_cli.messages.request import AddRequest, RequestRefused
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import QUEUE, ProcessId, Role
 from dynamo_cli.worker.away import DEADLINE_NS, RemotePrefills
-from dynamo_cli.worker.process import QUEUE
 from dynamo_cli.worker.where_to_prefill import Reason, Where, decide
 
 QUEUE_GONE = "queue_gone"

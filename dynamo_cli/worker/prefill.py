@@ -23,10 +23,10 @@ from dynamo_cli.messages.prefill import (
     RunJob,
 )
 from dynamo_cli.messages.request import StepOutputs
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import FRONTEND, QUEUE, ProcessId, Role
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.worker.operations import Operations
-from dynamo_cli.worker.process import FRONTEND, QUEUE, REPORT_INTERVAL_S, Equipment, run
+from dynamo_cli.worker.process import REPORT_INTERVAL_S, Equipment, run
 from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD
 
 PULL_INTERVAL_S = 2.0

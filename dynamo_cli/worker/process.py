@@ -20,11 +20,9 @@ from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.request import StepOutputs
 from dynamo_cli.messages.routing import Resync
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import ROUTER, ProcessId
 from dynamo_cli.worker.operations import Operations
-from dynamo_cli.worker.publisher import ROUTER, Publisher
-
-FRONTEND, QUEUE = ProcessId(Role.FRONTEND), ProcessId(Role.PREFILL_QUEUE)
+from dynamo_cli.worker.publisher import Publisher
 
 REPORT_INTERVAL_S = 0.25
 """Shortest time between two reports of load or counters to the frontend."""

@@ -6,10 +6,8 @@ import time
 
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.kv.holdings import Held
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import ROUTER
 from dynamo_cli.worker.cache_announcer import Feed
-
-ROUTER = ProcessId(Role.ROUTER)
 
 
 class Publisher:

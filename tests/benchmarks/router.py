@@ -32,14 +32,14 @@ from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import KvEvents, RequestEnd, RouteAnswer, RouteQuery
 from dynamo_cli.router import process as router_process
 from dynamo_cli.router.state import RouterState
-from dynamo_cli.topology import LINKS, ProcessId, Role
+from dynamo_cli.topology import LINKS, ROUTER, ProcessId, Role
 
 BLOCK = 16
 WORKERS = (2, 8, 64)
 INDEXED = (10_000, 100_000, 1_000_000)
 PROMPTS = (10, 500, 8_000)
 CONFIG = RouterConfig("kv")
-PROCESSOR, ROUTER = ProcessId(Role.PROCESSOR), ProcessId(Role.ROUTER)
+PROCESSOR = ProcessId(Role.PROCESSOR)
 BATCH_BLOCKS = 64
 """Blocks stored and removed by one message of a busy worker."""
 

@@ -13,9 +13,9 @@ from functools import partial
 from xxhash import xxh3_64_intdigest
 
 from dynamo_cli.lab.trace.trace import Trace, TraceRequest
+from dynamo_cli.units import SECOND_NS
 
 BLOCK = 64
-S_NS = 1_000_000_000
 
 Segment = tuple[str, int]
 """A name, and how many tokens it has."""
@@ -47,7 +47,7 @@ def _trace(name: str, spoken: Iterator[Spoken], count: int) -> Trace:
     requests = []
     for at_s, segments, answer in sorted(spoken, key=lambda one: one[0])[:count]:
         tokens = sum(length for _, length in segments)
-        request = TraceRequest(round(at_s * S_NS), tokens, answer, _hashes(segments))
+        request = TraceRequest(round(at_s * SECOND_NS), tokens, answer, _hashes(segments))
         requests.append(request)
     return Trace(name, BLOCK, tuple(requests))
 
@@ -140,7 +140,7 @@ def make(name: str, count: int, seed: int = 1) -> Trace:
 
 def bunched(trace: Trace, every_s: float) -> Trace:
     """The same requests, but all of some seconds at once."""
-    step = round(every_s * S_NS)
+    step = round(every_s * SECOND_NS)
     requests = (
         TraceRequest(one.arrival_ns // step * step, one.input_tokens, one.output_tokens, one.hashes)
         for one in trace.requests

@@ -35,10 +35,9 @@ from dynamo_cli.plan import ports
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve import resolve
 from dynamo_cli.plan.typed import Typed
-from dynamo_cli.units import MIB
+from dynamo_cli.units import GIB, MIB
 from tests.cli.test_command import command
 
-GIB = 1024 * MIB
 CPU = Machine(cores=4, available_bytes=16 * GIB)
 ONE_GPU = replace(CPU, gpus=(Gpu(Device("0", "GPU-0"), "H100", 80 * GIB, 10 * MIB),))
 LLAMA = {

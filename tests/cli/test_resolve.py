@@ -13,9 +13,8 @@ from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve import resolve, warnings
 from dynamo_cli.plan.typed import Typed
 from dynamo_cli.topology import ProcessId, Role
-from dynamo_cli.units import MIB
+from dynamo_cli.units import GIB, MIB
 
-GIB = 1024 * MIB
 CPU = Machine(cores=8, available_bytes=20 * GIB)
 TYPED = Typed(model="tiny")
 

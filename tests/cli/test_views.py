@@ -10,8 +10,7 @@ import time
 from dynamo_cli.cli.views import NullView, PlainView, json_line
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.topology import Role
-
-SECOND_NS = 1_000_000_000
+from dynamo_cli.units import SECOND_NS
 
 
 def state(role: Role, phase: Phase, reason: str = "") -> ProcessState:

@@ -12,11 +12,11 @@ from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import ProcessId, tree
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.decisions import CandidateView, DecisionView
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import GpuView, Snapshot, WorkerView
 from dynamo_cli.watch.state import TreeState
-from dynamo_cli.watch.window import SECOND_NS
 
 
 def snapshot(

@@ -22,9 +22,10 @@ from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.messages.lifecycle import Logged, LogLine
 from dynamo_cli.messages.routing import Candidate, Decisions, RouterStats, RoutingDecision
+from dynamo_cli.topology import ROUTER
 from dynamo_cli.watch.schema import GpuView, Snapshot
 from tests.dashboard.made import gpu, snapshot
-from tests.frontend.stage import ROUTER, Stage, patiently
+from tests.frontend.stage import Stage, patiently
 from tests.support.server import free_port
 
 T = TypeVar("T")

@@ -19,11 +19,11 @@ from dynamo_cli.dashboard import embedded
 from dynamo_cli.dashboard.embedded import Embedded
 from dynamo_cli.errors import ChildFailed, UsageError
 from dynamo_cli.messages.lifecycle import Phase
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import FRONTEND, ProcessId, Role
 
 from .made import state
 
-FRONTEND, WORKER = ProcessId(Role.FRONTEND), ProcessId(Role.WORKER, 0)
+WORKER = ProcessId(Role.WORKER, 0)
 
 Serving = Callable[[Embedded], Coroutine[Any, Any, int]]
 

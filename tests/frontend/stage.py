@@ -41,12 +41,10 @@ from dynamo_cli.messages.request import (
     Usage,
 )
 from dynamo_cli.supervisor import entry
-from dynamo_cli.topology import ProcessId, Role, links_of
+from dynamo_cli.topology import FRONTEND, ProcessId, Role, links_of
 
-FRONTEND = ProcessId(Role.FRONTEND)
 PROCESSOR = ProcessId(Role.PROCESSOR, 0)
 WORKER = ProcessId(Role.WORKER, 0)
-ROUTER = ProcessId(Role.ROUTER)
 SSE = "text/event-stream"
 
 PATIENCE_S = 10.0

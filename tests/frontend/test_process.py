@@ -22,8 +22,9 @@ from dynamo_cli.messages.lifecycle import (
 from dynamo_cli.messages.request import Abort, EngineReady, Head, Submit, SubmitProbe
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import WorkerStats
+from dynamo_cli.topology import ROUTER
 
-from .stage import PROCESSOR, ROUTER, SSE, WORKER, Stage, answer, chunks, finish, patiently, table
+from .stage import PROCESSOR, SSE, WORKER, Stage, answer, chunks, finish, patiently, table
 
 
 def test_a_port_that_is_taken_ends_it_with_what_to_do() -> None:

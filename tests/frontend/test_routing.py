@@ -15,17 +15,8 @@ from dynamo_cli.messages.lifecycle import Drain, Drained, Logged, LogLine
 from dynamo_cli.messages.request import EngineReady, Head, Submit
 from dynamo_cli.messages.routing import Candidate, Decisions, Measured, RouterStats, RoutingDecision
 from dynamo_cli.messages.telemetry import ProcessorStats
-from tests.frontend.stage import (
-    ROUTER,
-    SSE,
-    WORKER,
-    Neighbour,
-    Stage,
-    answer,
-    chunks,
-    finish,
-    patiently,
-)
+from dynamo_cli.topology import ROUTER
+from tests.frontend.stage import SSE, WORKER, Neighbour, Stage, answer, chunks, finish, patiently
 
 
 def decision(name: str, worker: int = 0) -> RoutingDecision:

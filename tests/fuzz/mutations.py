@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from dynamo_cli.units import MIB
 from tests.fuzz.shot import Shot
 from tests.fuzz.values import (
     ADMIN,
@@ -25,7 +26,6 @@ from tests.fuzz.values import (
 )
 
 HOST = "127.0.0.1"
-MIB = 1 << 20
 LEAVE_PART = 0.03
 """Of all clients: so many are gone before the answer."""
 

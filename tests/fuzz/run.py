@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from dynamo_cli.units import MIB
 from tests.fuzz import mutations
 from tests.fuzz.shot import Fault, Heard, Shot, fire
 from tests.support import invariants
@@ -16,7 +17,6 @@ from tests.support.invariants import Census
 from tests.support.server import Server
 
 AT_ONCE = 8
-MIB = 1 << 20
 LARGE = 4 * AT_ONCE
 
 LEAST = 5 * LARGE

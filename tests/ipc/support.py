@@ -14,10 +14,10 @@ from dynamo_cli.ipc.link import Link, RingFds, create_ring
 from dynamo_cli.ipc.ring import Ring
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.topology import LinkSpec, ProcessId, Role
+from dynamo_cli.units import KIB
 
 HERE = ProcessId(Role.PROCESSOR, 0)
 THERE = ProcessId(Role.WORKER, 0)
-KIB = 1024
 
 
 def spec(a_to_b_bytes: int = 64 * KIB, b_to_a_bytes: int = 64 * KIB) -> LinkSpec:

@@ -19,9 +19,10 @@ import uvloop
 
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages.lifecycle import LinkDown
+from dynamo_cli.units import KIB
 
 from .chatter import HEARD, LINKED, LOST, TOTAL, WRONG, Chatter, Notes
-from .support import HERE, KIB, THERE, Party, exit_code, spec
+from .support import HERE, THERE, Party, exit_code, spec
 
 KILLS = 1000
 ENOUGH = 10

@@ -10,10 +10,10 @@ from dynamo_cli.errors import Corrupt
 from dynamo_cli.ipc import link as link_module
 from dynamo_cli.ipc.link import MAX_PENDING_BYTES, Link
 from dynamo_cli.ipc.ring import Ring
+from dynamo_cli.units import KIB, MIB
 
-from .support import KIB, THERE, copies, fired, links, ring
+from .support import THERE, copies, fired, links, ring
 
-MIB = KIB * KIB
 CAPACITY = 64 * KIB
 
 

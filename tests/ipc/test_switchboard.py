@@ -22,8 +22,9 @@ from dynamo_cli.ipc.switchboard import ROUNDS, Handler, Switchboard, join
 from dynamo_cli.messages.lifecycle import Drain, LinkDown, LinkUp, Phase, PhaseChange, Stop
 from dynamo_cli.messages.routing import RequestEnd
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.units import KIB
 
-from .support import HERE, KIB, THERE, Party, Recorder, exit_code, fork, ring, spec
+from .support import HERE, THERE, Party, Recorder, exit_code, fork, ring, spec
 
 CAPACITY = 64 * KIB
 

@@ -18,9 +18,10 @@ from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages.flows import ToFrontend
 from dynamo_cli.messages.request import Chunk, Endpoint, Head, Submit
-from dynamo_cli.processor.process import FRONTEND, Processor
-from dynamo_cli.topology import LinkSpec
-from tests.ipc.support import HERE, KIB, Party
+from dynamo_cli.processor.process import Processor
+from dynamo_cli.topology import FRONTEND, LinkSpec
+from dynamo_cli.units import KIB
+from tests.ipc.support import HERE, Party
 
 TURNS = 200
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from dynamo_cli.messages.request import Endpoint, Reply
+from dynamo_cli.units import MIB
 
 from .front import Front
 
 TICK_S = 0.002
-MIB = 1 << 20
 MESSAGE = {"role": "user", "content": "x"}
 CHAT: dict[str, Any] = {"messages": [MESSAGE], "max_tokens": 1}
 COMPLETION: dict[str, Any] = {"prompt": "hello", "max_tokens": 1}

@@ -7,8 +7,8 @@ from typing import Any
 
 from dynamo_cli.messages.lifecycle import Released
 from dynamo_cli.messages.routing import RouteAnswer, RouteQuery
-from dynamo_cli.processor.dispatch import ROUTER, Placement
-from dynamo_cli.topology import ProcessId
+from dynamo_cli.processor.dispatch import Placement
+from dynamo_cli.topology import ROUTER, ProcessId
 
 
 class FakeSwitchboard:

@@ -14,9 +14,9 @@ from dynamo_cli.lab.replay.routers import SERVED
 from dynamo_cli.lab.trace.trace import Trace, TraceRequest, infinite_hit_ratio
 from dynamo_cli.router.pace import Prices
 from dynamo_cli.router.policies import Request, WorkerLoad
+from dynamo_cli.units import SECOND_NS
 
 BLOCK = 16
-S_NS = 1_000_000_000
 
 
 def request(*blocks: int) -> Request:
@@ -91,7 +91,7 @@ def chats(count: int) -> Trace:
     for at_s, chat, turn in sorted(turns):
         own = [1_000 * (chat + 1) + place for place in range(2 * turn + 20)]
         blocks = (1, 2, 3, 4, *own)
-        requests.append(TraceRequest(round(at_s * S_NS), len(blocks) * BLOCK + 5, 20, blocks))
+        requests.append(TraceRequest(round(at_s * SECOND_NS), len(blocks) * BLOCK + 5, 20, blocks))
     return Trace("chats", BLOCK, tuple(requests))
 
 

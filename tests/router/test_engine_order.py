@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from dynamo_cli.config import KV_COSTS, TIME, RouterConfig
 from dynamo_cli.messages.routing import RoutingDecision
-from dynamo_cli.router.engine_order import ERA_MS, MS_NS, EngineOrder
+from dynamo_cli.router.engine_order import ERA_MS, EngineOrder
 from dynamo_cli.router.state import RouterState
+from dynamo_cli.units import MS_NS, SECOND_NS
 
 from .test_state import holding, query, ready
 
-SECOND_NS = 10**9
 YEARS_NS = 50 * 365 * 86_400 * SECOND_NS
 PRIORITIES = st.integers(-(10**9) + 1, 10**9 - 1)
 TIMES = st.integers(0, ERA_MS // 2 * MS_NS)

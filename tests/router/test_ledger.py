@@ -21,13 +21,13 @@ from dynamo_cli.router.ledger import (
     IDLE_ENGINE,
     IDLE_GRACE_NS,
     PROCESSOR_GONE,
-    SECOND_NS,
     UNPREDICTED,
     WORKER_GONE,
     Entry,
     Ledger,
 )
 from dynamo_cli.router.pace import Prices
+from dynamo_cli.units import SECOND_NS
 
 
 def entry(worker: int = 0, processor: int = 0, now: int = 0, **more: Any) -> Entry:

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from dynamo_cli.router.pace import BUSY_WINDOW_S, MOST_BUSY, MOST_LOST, Pace, Prices, pairs
+from dynamo_cli.units import SECOND_NS
 
-SECOND_NS = 1_000_000_000
 MACHINES = [
     Prices(request_s=0.02, token_s=70e-6, pair_s=1.4e-9),
     Prices(request_s=0.0, token_s=3e-3, pair_s=0.0),

@@ -8,10 +8,10 @@ from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import Role
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import AlarmView
 from dynamo_cli.watch.state import TreeState
-from dynamo_cli.watch.window import SECOND_NS
 
 
 def tree() -> TreeState:

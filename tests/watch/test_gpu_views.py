@@ -13,11 +13,11 @@ from dynamo_cli.config import Device, EngineConfig, FrontendConfig, ServeConfig
 from dynamo_cli.frontend.metrics import exposition
 from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.gpus import GpuLog, GpuReading, GpuReport
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import AlarmView, Snapshot
 from dynamo_cli.watch.state import TreeState
-from dynamo_cli.watch.window import SECOND_NS
 
 GRAFANA = Path(__file__).parents[2] / "container" / "grafana-dashboard.json"
 

@@ -8,9 +8,10 @@ from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.request import Usage
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import Role
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.meter import Histogram, Meter
 from dynamo_cli.watch.state import TreeState
-from dynamo_cli.watch.window import SECOND_NS, WindowSamples, WindowSum
+from dynamo_cli.watch.window import WindowSamples, WindowSum
 
 
 def test_a_window_sum_forgets_what_is_older() -> None:

@@ -12,11 +12,11 @@ from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import Candidate, Decisions, Measured, RouterStats, RoutingDecision
 from dynamo_cli.messages.telemetry import ProcessorStats
 from dynamo_cli.topology import Role
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.decisions import KEPT, DecisionLog
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import HitRatios, RouterView
 from dynamo_cli.watch.state import TreeState
-from dynamo_cli.watch.window import SECOND_NS
 
 
 def stats(**fields: Any) -> RouterStats:

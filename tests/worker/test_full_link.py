@@ -20,9 +20,10 @@ from dynamo_cli.messages.request import (
     RequestRefused,
     StepOutputs,
 )
+from dynamo_cli.units import KIB
 from dynamo_cli.worker.decode import DecodeWorker
 from dynamo_cli.worker.process import EngineProcess
-from tests.ipc.support import HERE, KIB, THERE, Party, spec
+from tests.ipc.support import HERE, THERE, Party, spec
 
 TOKENS = b"\1\0\0\0" * 8
 NEVER = 2000

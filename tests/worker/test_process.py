@@ -14,14 +14,13 @@ from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.request import AddRequest, RequestRefused, StepOutputs
 from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import FRONTEND, ProcessId, Role
 from dynamo_cli.worker import process
 from dynamo_cli.worker.decode import DecodeWorker
 from dynamo_cli.worker.prefill import PrefillWorker
 from dynamo_cli.worker.process import EngineProcess
 
 WORKER, PROCESSOR = ProcessId(Role.WORKER, 0), ProcessId(Role.PROCESSOR, 0)
-FRONTEND = ProcessId(Role.FRONTEND)
 CONFIG = WorkerConfig(EngineConfig("tiny", "/tiny", ("tiny",)), placement=PlacementRule())
 
 

@@ -34,11 +34,11 @@ from dynamo_cli.messages.request import (
     UtilityAnswer,
 )
 from dynamo_cli.messages.telemetry import WorkerStats
+from dynamo_cli.units import SECOND_NS
 
 NATURAL_TOKENS = 256
 """Length of an answer of which nobody said how long it shall be."""
 
-SECOND_NS = 1_000_000_000
 MOST_LATE_NS = SECOND_NS // 100
 WAIT_S = 0.001
 """Between two looks at what is on its way."""

@@ -15,8 +15,9 @@ from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.host import vital
 from dynamo_cli.messages.logs import access_line
 from dynamo_cli.messages.request import NO_WORKER
+from dynamo_cli.units import MS_NS
 from dynamo_cli.watch.meter import Meter
-from dynamo_cli.watch.timelines import MS_NS, RequestRecord
+from dynamo_cli.watch.timelines import RequestRecord
 
 FLUSH_S = 0.05
 """Lines wait so long for others to go with."""

@@ -12,9 +12,9 @@ from dynamo_cli.frontend.after.recorder import Recorder
 from dynamo_cli.frontend.http import traceparent
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.frontend.http.visit import Visit
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import TimelineLog
-from dynamo_cli.watch.window import SECOND_NS
 
 if TYPE_CHECKING:
     from dynamo_cli.frontend.after.tracing import Tracer

@@ -13,7 +13,8 @@ from xxhash import xxh3_64_hexdigest
 from dynamo_cli.errors import UsageError
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import Prompt
-from dynamo_cli.watch.timelines import MS_NS, RequestRecord
+from dynamo_cli.units import MS_NS
+from dynamo_cli.watch.timelines import RequestRecord
 
 
 class Line(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -14,7 +14,8 @@ from dynamo_cli.errors import UsageError
 from dynamo_cli.frontend.after import record
 from dynamo_cli.host import vital
 from dynamo_cli.messages.request import Prompt
-from dynamo_cli.watch.timelines import MS_NS, RequestRecord
+from dynamo_cli.units import MS_NS
+from dynamo_cli.watch.timelines import RequestRecord
 
 MOST_WAITING = 10_000
 """Requests that wait for the disk; more are not recorded, and counted."""

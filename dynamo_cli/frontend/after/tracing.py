@@ -37,9 +37,9 @@ from dynamo_cli.frontend.http.traceparent import TraceContext, new_span_id
 from dynamo_cli.host import vital
 from dynamo_cli.messages.request import NO_WORKER, Endpoint
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import RequestRecord
-from dynamo_cli.watch.window import SECOND_NS
 
 SERVICE = "dynamo-llm"
 OPERATIONS = {

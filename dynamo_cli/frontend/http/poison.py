@@ -11,9 +11,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from dynamo_cli.errors import PoisonRequest
+from dynamo_cli.units import SECOND_NS
 
 FATAL_DEATHS = 2
-MEMORY_NS = 600 * 1_000_000_000
+MEMORY_NS = 600 * SECOND_NS
 """After so long without another death a request is not suspected any more."""
 
 MOST_SUSPECTS = 4096
@@ -49,7 +50,7 @@ class Suspects:
             raise PoisonRequest(
                 f"request {request_id} is refused: the same one was running on a worker when it "
                 f"died, {suspect.deaths} times. It is not tried again for "
-                f"{MEMORY_NS // 60_000_000_000} minutes; the log says how the workers ended."
+                f"{MEMORY_NS // (60 * SECOND_NS)} minutes; the log says how the workers ended."
             )
 
     def died(self, path: str, body: bytes, now_ns: int, times: int = 1) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from dynamo_cli.frontend.status.inspect import DEFAULT_LIMIT, MIN_INTERVAL_S
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.decisions import DecisionLog
 from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.schema import Snapshot
-from dynamo_cli.watch.window import SECOND_NS
 
 MAX_PENDING_BYTES = 8 * 1024 * 1024
 """Of news that wait for a watcher's next turn; above, its turn is now."""
@@ -85,7 +85,7 @@ class Broadcast:
             while not self._closing.is_set():
                 now = self._clock_ns()
                 # Also for who wants to hear seldom: what is new is never much at once.
-                if now - self._told_ns > MIN_INTERVAL_S * 0.5e9:
+                if now - self._told_ns > MIN_INTERVAL_S * SECOND_NS / 2:
                     self._tell_all()
                 if now >= due_ns or watcher.nbytes > MAX_PENDING_BYTES:
                     if not write(self._snapshot_event() + watcher.take()):
@@ -125,7 +125,7 @@ class Broadcast:
 
     def _snapshot_event(self) -> bytes:
         now = self._clock_ns()
-        if now - self._made_ns > MIN_INTERVAL_S * 0.5e9:
+        if now - self._made_ns > MIN_INTERVAL_S * SECOND_NS / 2:
             self._made = _event("snapshot", self._snapshot())
             self._made_ns = now
         return self._made

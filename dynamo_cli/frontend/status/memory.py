@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from dynamo_cli.units import SECOND_NS
+
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-REFRESH_NS = 1_000_000_000
+REFRESH_NS = SECOND_NS
 
 
 class Memory:

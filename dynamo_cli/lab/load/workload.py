@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from dynamo_cli.lab.trace.trace import Trace, TraceRequest
+from dynamo_cli.units import SECOND_NS
 
 # fmt: off
 WORDS = (
@@ -21,7 +22,6 @@ WORDS = (
 )
 # fmt: on
 
-SECOND_NS = 1_000_000_000
 TEMPLATE_TOKENS = 6
 """That a chat template adds to a message, about."""
 

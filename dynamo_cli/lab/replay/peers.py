@@ -27,11 +27,12 @@ from dynamo_cli.messages.routing import (
     RoutingDecision,
 )
 from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.router.ledger import SECOND_NS, Entry, Ledger
+from dynamo_cli.router.ledger import Entry, Ledger
 from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad
 from dynamo_cli.router.policies.timed import time_cost
 from dynamo_cli.router.state import RouterState
+from dynamo_cli.units import SECOND_NS
 
 
 def choose_lowest(loads: Sequence[WorkerLoad], costs: Sequence[float]) -> Choice:

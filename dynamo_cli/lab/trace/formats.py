@@ -20,6 +20,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from dynamo_cli.units import MS_NS, SECOND_NS
+
 MAX_TOKENS = 10_000_000
 """Of a prompt or an answer: more than any model takes."""
 MAX_BLOCK_SIZE = 1 << 20
@@ -51,7 +53,7 @@ class TimeUnit(StrEnum):
 
     @property
     def ns(self) -> int:
-        return {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}[self.value]
+        return {"s": SECOND_NS, "ms": MS_NS, "us": 1000, "ns": 1}[self.value]
 
 
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]

@@ -12,8 +12,8 @@ import msgspec
 from dynamo_cli.errors import UsageError
 from dynamo_cli.kv import hashes
 from dynamo_cli.lab.trace.formats import OutputTokens, Row, Timestamp, strictly
+from dynamo_cli.units import SECOND_NS
 
-S_NS = 1_000_000_000
 Encode = Callable[[str], Sequence[int]]
 """Text to token ids."""
 
@@ -103,7 +103,7 @@ class Prompts:
         tokens = self._encode(text) if isinstance(text, str) else text
         if not tokens:
             raise ValueError("there is neither prompt nor messages")
-        self._later_ns += round(self._dice.expovariate(self._rate_per_s) * S_NS)
+        self._later_ns += round(self._dice.expovariate(self._rate_per_s) * SECOND_NS)
         return Row(
             told.timestamp,
             len(tokens),

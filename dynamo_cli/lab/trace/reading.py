@@ -20,9 +20,10 @@ from dynamo_cli.lab.trace import formats, lines
 from dynamo_cli.lab.trace.block_sizes import Fit, bounds, far_off, said
 from dynamo_cli.lab.trace.formats import Format, Parser, Row, TimeUnit
 from dynamo_cli.lab.trace.trace import MAX_BLOCKS, Trace, TraceRequest
+from dynamo_cli.units import SECOND_NS
 
 MAX_REQUESTS = 2_000_000
-YEAR_NS = 366 * 24 * 3600 * 10**9
+YEAR_NS = 366 * 24 * 3600 * SECOND_NS
 MAX_SPAN_NS = YEAR_NS
 """A trace that takes longer has its times in another unit."""
 BLOCK_SIZES = {Format.MOONCAKE: 512, Format.QWEN: 16}
@@ -225,7 +226,7 @@ class _Rows:
     def _note(self, trace: Trace) -> str:
         note = (
             f"read as {self._form}: {len(trace.requests)} requests in "
-            f"{trace.duration_ns / 1e9:,.1f} s, blocks of {trace.block_size} tokens"
+            f"{trace.duration_ns / SECOND_NS:,.1f} s, blocks of {trace.block_size} tokens"
         )
         if self._left_out:
             note += f"; {self._left_out} without prompt or answer are left out"

@@ -52,8 +52,8 @@ from dynamo_cli.messages.request import (
     UtilityAnswer,
 )
 from dynamo_cli.messages.routing import RouteAnswer, RouteQuery
+from dynamo_cli.units import SECOND_NS
 
-SECOND_NS = 1_000_000_000
 STOPPED = str(FinishReason.STOP)
 
 logger = logging.getLogger(__name__)

@@ -32,13 +32,14 @@ from dynamo_cli.engines.vllm.transfer.arena import (
 )
 from dynamo_cli.engines.vllm.transfer.planes import WORD_BYTES, Planes
 from dynamo_cli.host import vital
+from dynamo_cli.units import SECOND_NS
 
 SAVE, LOAD = "save", "load"
 FAILED = "copy"
 WAIT_S = 0.0002
 """Between two looks at blocks that are not written yet."""
 
-WAIT_LIMIT_NS = 5 * 1_000_000_000
+WAIT_LIMIT_NS = 5 * SECOND_NS
 """A save takes milliseconds, and those before it in its thread as long."""
 
 TIDY_S = 10.0

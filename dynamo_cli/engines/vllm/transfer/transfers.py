@@ -18,6 +18,7 @@ from dynamo_cli.engines.vllm.transfer.copier import LOAD, Copier, Copy, CopyStat
 from dynamo_cli.engines.vllm.transfer.planes import Planes
 from dynamo_cli.engines.vllm.transfer.slots import Slots
 from dynamo_cli.messages.prefill import TransferStats
+from dynamo_cli.units import SECOND_NS
 
 NO_ROOM, GAP, NOT_COMPUTED = "no_room", "gap", "not_computed"
 
@@ -73,7 +74,7 @@ class Transfers:
             "away": 0,
             "copies": dict(copies.copies),
             "nbytes": dict(copies.nbytes),
-            "copy_s": {kind: spent / 1e9 for kind, spent in copies.nanoseconds.items()},
+            "copy_s": {kind: spent / SECOND_NS for kind, spent in copies.nanoseconds.items()},
             "failures": dict(self.failures + copies.failures),
             "arena_used_bytes": slots.used * slot_bytes if slots else 0,
             "arena_bytes": slots.capacity * slot_bytes if slots else 0,
