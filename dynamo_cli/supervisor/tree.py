@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dynamo_cli.config import ServeConfig
 from dynamo_cli.errors import (
     ChildFailed,
     DynamoError,
@@ -34,6 +33,7 @@ from dynamo_cli.messages.lifecycle import (
     Rescaled,
     SetPhase,
 )
+from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor import ending, orphans
 from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
