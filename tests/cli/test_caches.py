@@ -168,7 +168,7 @@ def test_the_private_folder_of_a_server_that_was_killed_goes_with_the_next(
     monkeypatch.setenv("XDG_CACHE_HOME", NOWHERE)
     code = (
         "import os, signal, sys, tempfile\n"
-        "from dynamo_cli import cache\n"
+        "from dynamo_cli.host import cache\n"
         "tempfile.tempdir = sys.argv[1]\n"
         "with cache.usable():\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -283,7 +283,8 @@ def test_none_of_it_needs_vllm() -> None:
     heavy = {"vllm", "torch", "transformers", "safetensors"}
     code = (
         "import sys\n"
-        "from dynamo_cli.cli import app, preflight\n"
+        "from dynamo_cli.cli import app\n"
+        "from dynamo_cli.plan import preflight\n"
         "typed = app.typed_of(app.parse(sys.argv[1:]))\n"
         "preflight.check(typed, ask_hub=False)\n"
         f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)\n"

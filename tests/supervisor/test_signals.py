@@ -15,8 +15,8 @@ sys.stdin.read()
 
 CHILD = f"""
 import os, signal, subprocess, sys
-from dynamo_cli.supervisor import child
-child._leave_signals_to_the_supervisor()
+from dynamo_cli.supervisor import entry
+entry._leave_signals_to_the_supervisor()
 pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 rank = subprocess.Popen([sys.executable, "-c", {RANK!r}], **pipes)
 rank.stdout.readline()
