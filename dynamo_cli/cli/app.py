@@ -15,7 +15,9 @@ import typer
 from typer.core import TyperCommand
 
 from dynamo_cli import PROGRAM
-from dynamo_cli.cli import commands, flags, flags_http, settings, terminal, vllm_environment
+from dynamo_cli.cli import commands, settings, terminal, vllm_environment
+from dynamo_cli.cli.declare import application, takes
+from dynamo_cli.cli.serve_options import ServeOptions
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.host import oserrors
@@ -63,85 +65,27 @@ def _dashed(arg: str, flags: Set[str]) -> str:
     return dashed + equals + value if dashed in flags else arg
 
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={
-        # What we do not know is for vLLM: `check` tells the two kinds of unknown apart.
-        "allow_extra_args": True,
-        "ignore_unknown_options": True,
-        "max_content_width": 100,
-    },
-)
+app = application(context_settings=commands.SERVE_OPTIONS)
 
 
 @app.command(name=PROGRAM, cls=ServeCommand, epilog=commands.epilog())
-def serve(
-    context: typer.Context,
-    model: flags.Model = "",
-    served_names: flags.ServedNames = None,
-    max_model_len: flags.MaxModelLen = None,
-    block_size: flags.BlockSize = None,
-    workers: flags.Workers = Typed.workers,
-    worker_tp: flags.WorkerTp = Typed.worker_tp,
-    engine: flags.WhichEngine = flags.Engine.VLLM,
-    engine_profile: flags.EngineProfile = None,
-    speedup: flags.Speedup = None,
-    reuse_gpus: flags.ReuseGpus = Typed.reuse_gpus,
-    engine_threads: flags.EngineThreads = None,
-    processors: flags.Processors = Typed.processors,
-    router: flags.RouterPolicy = None,
-    kv_cost: flags.KvCostFunction = Typed.kv_cost,
-    kv_overlap_weight: flags.KvOverlapWeight = Typed.kv_overlap_weight,
-    kv_temperature: flags.KvTemperature = Typed.kv_temperature,
-    debug_headers: flags.DebugHeaders = Typed.debug_headers,
-    prefill_workers: flags.PrefillWorkers = Typed.prefill_workers,
-    prefill_tp: flags.PrefillTp = Typed.prefill_tp,
-    conditional_disagg: flags.ConditionalDisagg = Typed.conditional_disagg,
-    max_local_prefill_length: flags.MaxLocalPrefillLength = None,
-    max_prefill_queue_size: flags.MaxPrefillQueueSize = None,
-    kv_transfer: flags.KvTransferMethod = None,
-    kv_arena_bytes: flags.KvArenaBytes = Typed.kv_arena_bytes,
-    prefill_alarm_s: flags.PrefillAlarm = Typed.prefill_alarm_s,
-    host: flags_http.Host = Typed.host,
-    http_port: flags_http.HttpPort = Typed.http_port,
-    api_keys: flags_http.ApiKeys = None,
-    enable_admin: flags_http.EnableAdmin = Typed.enable_admin,
-    allowed_hosts: flags_http.AllowedHosts = None,
-    allowed_origins: flags_http.AllowedOrigins = None,
-    allowed_methods: flags_http.AllowedMethods = None,
-    allowed_headers: flags_http.AllowedHeaders = None,
-    allow_credentials: flags_http.AllowCredentials = Typed.allow_credentials,
-    max_body_bytes: flags_http.MaxBodyBytes = Typed.max_body_bytes,
-    max_inflight: flags_http.MaxInflight = Typed.max_inflight,
-    drain_timeout_s: flags_http.DrainTimeout = Typed.drain_timeout_s,
-    ui: flags.UiMode = flags.Ui.AUTO,
-    log_level: flags.LowestLogLevel = None,
-    log_format: flags.LogForm = Typed.log_format,
-    access_log: flags.AccessLog = Typed.access_log,
-    log_prompts: flags.LogPrompts = Typed.log_prompts,
-    otlp_endpoint: flags.OtlpEndpoint = None,
-    record: flags.Record = None,
-    config_file: flags.ConfigFile = None,
-    dry_run: flags.DryRun = False,
-    as_json: flags.AsJson = False,
-    version: flags.Version = False,
-) -> None:
+@takes(ServeOptions)
+def serve(options: ServeOptions) -> None:
     """Serve a large language model on this host, behind the OpenAI API.
 
     Every other option goes to vLLM's engine: [b]--max-num-seqs 64[/b], [b]--dtype=float32[/b] ...
     """
-    typed = typed_of(context)  # whatever is misspelt, --model too, is told first
-    if not model.strip():
+    typed = typed_of(options.context)  # whatever is misspelt, --model too, is told first
+    if not options.model.strip():
         raise UsageError("--model is missing; --model demo is a good first try.")
-    if as_json and not dry_run:
+    if options.as_json and not options.dry_run:
         raise UsageError("--json belongs to --dry-run.")
     from dynamo_cli.cli import launch  # noqa: PLC0415 - --help and --version need none of it
 
-    if dry_run:
-        launch.show_plan(typed, as_json=as_json)
+    if options.dry_run:
+        launch.show_plan(typed, as_json=options.as_json)
     else:
-        raise typer.Exit(launch.serve(typed, ui))
+        raise typer.Exit(launch.serve(typed, options.ui))
 
 
 def typed_of(context: typer.Context) -> Typed:

@@ -27,7 +27,9 @@ class Command(NamedTuple):
 
 
 SERVE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Settings of a command that takes the options of serving besides its own."""
+"""Context settings of serving, and of commands that take its options besides their own.
+
+Typer lets through what it does not know: `engine_settings` tells options of vLLM from mistakes."""
 
 SERVING = ("serve", "run", "start", "launch", "up", "chat")
 """What serving is called elsewhere."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynamo_cli.cli.declare import application, option
 from dynamo_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ class Shell(StrEnum):
 FILES = {Shell.BASH: "dynamo-llm.bash", Shell.ZSH: "_dynamo-llm", Shell.FISH: "dynamo-llm.fish"}
 """Their names in the folder ``completions/`` of the repository."""
 
-app = typer.Typer(add_completion=False, context_settings={"max_content_width": 100})
+app = application()
 
 
 @app.command()
 def completions(
     shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", help="For which shell.")],
     install: Annotated[
-        bool, typer.Option("--install", help="Put it where that shell looks for your own.")
+        bool, option("--install", help="Put it where that shell looks for your own.")
     ] = False,
 ) -> None:
     """Print the completion script of a shell, or install it."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynamo_cli.cli.commands import SERVE_OPTIONS
+from dynamo_cli.cli.declare import application, option
 from dynamo_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,19 +34,16 @@ ENGINE = """
 # compilation-config = { mode = 0 }
 """
 
-app = typer.Typer(
+app = application(
     help="Settings from a file and from the environment.",
-    add_completion=False,
-    rich_markup_mode="rich",
     no_args_is_help=True,
-    context_settings={"max_content_width": 100},
 )
 
 
 @app.command(context_settings=SERVE_OPTIONS)
 def show(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show what each setting would be, and where that came from.
 
@@ -61,7 +59,7 @@ def show(
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where.")] = Path(FILE_NAME),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
+    force: Annotated[bool, option("--force", help="Overwrite it.")] = False,
 ) -> None:
     """Write a file in which every setting is explained and nothing is set."""
     text = template(file)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dynamo_cli.cli.commands import SERVE_OPTIONS
+from dynamo_cli.cli.declare import application, option
 
 if TYPE_CHECKING:
     from dynamo_cli.doctor.needs import Needs
@@ -17,17 +18,13 @@ if TYPE_CHECKING:
 
 GLYPHS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={**SERVE_OPTIONS, "max_content_width": 100},
-)
+app = application(context_settings=SERVE_OPTIONS)
 
 
 @app.command(context_settings=SERVE_OPTIONS)
 def doctor(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, option("--json", help="As JSON.")] = False,
 ) -> None:
     """Check whether this machine can serve, and say what to do if not.
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dynamo_cli.config import ENGINE_ROLES, FrontendConfig, ServeConfig
+from dynamo_cli.config import ENGINE_ROLES, FrontendConfig
+from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.topology import LinkSpec, ProcessId, Role, links_of
 from dynamo_cli.units import KIB
 

@@ -10,7 +10,7 @@ import typer
 
 from dynamo_cli import __version__
 from dynamo_cli.cli import settings
-from dynamo_cli.cli.flags_http import option
+from dynamo_cli.cli.declare import option
 from dynamo_cli.config import FORMER_KV_COSTS, KV_COSTS, KV_TRANSFERS
 from dynamo_cli.plan import limits
 from dynamo_cli.plan.typed import LOG_FORMATS, ROUTERS

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated
 
 from dynamo_cli.cli import settings, vllm_environment
+from dynamo_cli.cli.declare import option
 from dynamo_cli.plan import limits
 
 HTTP = "HTTP"
-
-
-def option(*names: str, panel: str, help: str, **more: Any) -> Any:  # noqa: A002
-    """An option in a panel of the help."""
-    return typer.Option(*names, rich_help_panel=panel, help=help, **more)
-
 
 Host = Annotated[str, option("--host", panel=HTTP, metavar="ADDRESS", help="Where to listen.")]
 HttpPort = Annotated[

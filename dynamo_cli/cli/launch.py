@@ -23,8 +23,8 @@ from dynamo_cli.plan.resolve import resolve, warnings
 from dynamo_cli.plan.typed import Typed
 
 if TYPE_CHECKING:
-    from dynamo_cli.config import ServeConfig
     from dynamo_cli.models.progress import Progress
+    from dynamo_cli.serve_config import ServeConfig
     from dynamo_cli.supervisor.view import View
 
 AUTO, DASHBOARD, NONE = "auto", "dashboard", "none"

@@ -14,6 +14,7 @@ import typer
 
 from dynamo_cli.cli import terminal
 from dynamo_cli.cli.commands import SERVE_OPTIONS
+from dynamo_cli.cli.declare import application, option
 from dynamo_cli.errors import ChildFailed, UsageError, error_class
 from dynamo_cli.host import cache
 from dynamo_cli.plan import limits
@@ -25,18 +26,14 @@ if TYPE_CHECKING:
     from dynamo_cli.engines.measured import Burst
     from dynamo_cli.engines.mock.profile import Profile
     from dynamo_cli.engines.vllm.measure import Measured, Plan
-from dynamo_cli.lab.profile.fit import Errors
+    from dynamo_cli.lab.profile.fit import Errors
 
 MEASURE = "dynamo_cli.engines.vllm.measure"
 MS = 1000
 US = 1_000_000
 LAST_LINES = 3
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={**SERVE_OPTIONS, "max_content_width": 100},
-)
+app = application(context_settings=SERVE_OPTIONS)
 
 
 @app.command(context_settings=SERVE_OPTIONS)
@@ -44,12 +41,12 @@ def profile(
     context: typer.Context,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="Default: the model's name with .json."),
+        option("--output", metavar="FILE", help="Default: the model's name with .json."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
+    force: Annotated[bool, option("--force", help="Overwrite it.")] = False,
     seconds: Annotated[
         float,
-        typer.Option(
+        option(
             "--seconds",
             min=1,
             callback=limits.at_most(limits.MAX_SECONDS),

@@ -8,11 +8,11 @@ import shlex
 import sys
 import time
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-import typer
-
+from dynamo_cli.cli.declare import application, option, takes
 from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.config import DEFAULT_PORT
 from dynamo_cli.errors import UsageError
@@ -27,59 +27,65 @@ DEFAULT_URL = f"http://localhost:{DEFAULT_PORT}"
 WEB_PORT = 8182
 MAIN = "from dynamo_cli.cli import main; main()"
 
-app = typer.Typer(
-    add_completion=False, rich_markup_mode="rich", context_settings={"max_content_width": 100}
-)
+app = application()
 
 
-@app.command()
-def top(
-    url: Annotated[str, typer.Option("--url", metavar="URL", help="Of the server.")] = DEFAULT_URL,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopOptions:
+    """The command line of ``top`` as it was typed."""
+
+    url: Annotated[str, option("--url", metavar="URL", help="Of the server.")] = DEFAULT_URL
     api_key: Annotated[
         str,
-        typer.Option(
+        option(
             "--api-key",
             metavar="KEY",
             help=f"If the server wants one. Also {API_KEY_VARIABLE}, of which the first is taken, "
             f"and {VLLM_VARIABLE}.",
         ),
-    ] = "",
-    once: Annotated[bool, typer.Option("--once", help="Print one screen and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the snapshot as JSON.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Print a line per interval.")] = False,
+    ] = ""
+    once: Annotated[bool, option("--once", help="Print one screen and end.")] = False
+    as_json: Annotated[bool, option("--json", help="Print the snapshot as JSON.")] = False
+    watch: Annotated[bool, option("--watch", help="Print a line per interval.")] = False
     interval_s: Annotated[
         float,
-        typer.Option(
+        option(
             "--interval",
             min=0.25,
             callback=limits.at_most(limits.MAX_SECONDS),
             metavar="SECONDS",
             help="Of --watch.",
         ),
-    ] = 1.0,
-    web: Annotated[bool, typer.Option("--web", help="Serve the dashboard to browsers.")] = False,
+    ] = 1.0
+    web: Annotated[bool, option("--web", help="Serve the dashboard to browsers.")] = False
     web_host: Annotated[
-        str, typer.Option("--web-host", metavar="ADDRESS", help="Where --web listens.")
-    ] = "127.0.0.1",
-    web_port: Annotated[
-        int, typer.Option("--web-port", min=1, max=65535, help="Port of --web.")
-    ] = WEB_PORT,
+        str, option("--web-host", metavar="ADDRESS", help="Where --web listens.")
+    ] = "127.0.0.1"
+    web_port: Annotated[int, option("--web-port", min=1, max=65535, help="Port of --web.")] = (
+        WEB_PORT
+    )
     allowed_hosts: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--allowed-hosts",
             metavar="NAME",
             help="Names by which browsers may call --web; repeatable, * is any. Default: those of "
             "this machine, and any where --web-host lets others in.",
         ),
-    ] = None,
-) -> None:
+    ] = None
+
+
+@app.command()
+@takes(TopOptions)
+def top(options: TopOptions) -> None:
     """Show what a server does, live. Leaving it never touches the server."""
+    once, as_json, watch, web = options.once, options.as_json, options.watch, options.web
     if once + as_json + watch + web > 1:
         raise UsageError("choose one of --once, --json, --watch and --web.")
-    url, key = _address(url), api_key or _key_of_the_environment()
+    url, key = _address(options.url), options.api_key or _key_of_the_environment()
     if web:
-        _serve_browsers(url, key, web_host, web_port, tuple(allowed_hosts or ()))
+        hosts = tuple(options.allowed_hosts or ())
+        _serve_browsers(url, key, options.web_host, options.web_port, hosts)
         return
     from dynamo_cli.dashboard.client import Client  # noqa: PLC0415 - help needs none of it
 
@@ -87,7 +93,7 @@ def top(
     if once or as_json:
         asyncio.run(_print_once(client, as_json=as_json))
     elif watch:
-        asyncio.run(_print_lines(client, interval_s))
+        asyncio.run(_print_lines(client, options.interval_s))
     else:
         _attach(client)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from dynamo_cli.cli import terminal
+from dynamo_cli.cli.declare import option
 
 if TYPE_CHECKING:
     from dynamo_cli.lab.trace.trace import Trace
@@ -14,18 +13,18 @@ if TYPE_CHECKING:
 
 def form(panel: str) -> Any:
     """The option ``--format``."""
-    return typer.Option(
+    return option(
         "--format",
-        rich_help_panel=panel,
+        panel=panel,
         help="Of the trace. [b]auto[/b] believes what its fields say, and asks where they do not.",
     )
 
 
 def time_unit(panel: str) -> Any:
     """The option ``--time-unit``."""
-    return typer.Option(
+    return option(
         "--time-unit",
-        rich_help_panel=panel,
+        panel=panel,
         help="Of the trace's timestamps. [dim]\\[default: its format's][/dim]",
     )
 

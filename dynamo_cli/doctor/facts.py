@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from dynamo_cli.config import ServeConfig
 from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.plan.machine import Machine
+from dynamo_cli.serve_config import ServeConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from dynamo_cli import PROGRAM
-from dynamo_cli.config import BUILT_IN_MODELS, ServeConfig
+from dynamo_cli.config import BUILT_IN_MODELS
 from dynamo_cli.doctor.facts import (
     Facts,
     ModelFiles,
@@ -40,6 +40,7 @@ from dynamo_cli.plan import ports, preflight
 from dynamo_cli.plan.machine import Machine, read_machine
 from dynamo_cli.plan.resolve import resolve
 from dynamo_cli.plan.typed import Typed
+from dynamo_cli.serve_config import ServeConfig
 
 TRIAL = "dynamo_cli.engines.vllm.health"
 TRIAL_TIMEOUT_S = 300.0

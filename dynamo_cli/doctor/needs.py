@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, Device, Devices, ServeConfig
+from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, Device, Devices
 from dynamo_cli.doctor.facts import Facts, ModelFiles
 from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve_engine import GPU_SHARE
+from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.units import GIB, MIB
 
 PROCESS_BYTES = 700 * MIB

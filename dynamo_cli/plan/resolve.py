@@ -13,7 +13,6 @@ from dynamo_cli.config import (
     PlacementRule,
     PrefillQueueConfig,
     RouterConfig,
-    ServeConfig,
 )
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan import limits
@@ -29,6 +28,7 @@ from dynamo_cli.plan.resolve_engine import (
 )
 from dynamo_cli.plan.resolve_http import api_keys, listen_host, origin_rules, otlp_endpoint
 from dynamo_cli.plan.typed import AUTO, NO_ROUTER, Typed
+from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.gpus import groups_of
 
 SEVERAL_WORKERS_POLICY = "least-loaded"

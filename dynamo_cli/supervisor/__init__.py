@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dynamo_cli.config import ServeConfig
+from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.view import View
 
 

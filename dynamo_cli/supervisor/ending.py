@@ -1,19 +1,25 @@
-"""How children end when the run does."""
+"""How a run ends: who asks for it, what is waited for, and how the children are stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from dynamo_cli.messages.lifecycle import Stop
+from dynamo_cli.errors import DynamoError
+from dynamo_cli.messages.lifecycle import Drain, Stop
 from dynamo_cli.supervisor.child import Child
 from dynamo_cli.supervisor.retirement import NOT_LISTENING, Work
 from dynamo_cli.topology import Role
 
 STOP_TIMEOUT_S = 5.0
+DRAIN_GRACE_S = 2.0
+"""How much longer than the drain timeout the frontend may take to report that it has drained."""
+
 ECHO_S = 0.5
+"""Within this time a second SIGTERM is taken for an echo of the first."""
 
 
 class Signals:
@@ -23,14 +29,90 @@ class Signals:
         self._term_s = -ECHO_S
 
     def is_echo(self, number: signal.Signals, now_s: float) -> bool:
-        """It is the one that has come just now, again."""
+        """Whether this is the SIGTERM that arrived a moment ago, delivered once more."""
         if number != signal.SIGTERM:
             return False
         before_s, self._term_s = self._term_s, now_s
         return now_s - before_s < ECHO_S
 
 
-async def until_forced(work: Work, forced: asyncio.Event) -> None:
+class Ending:
+    """The end of one run of the tree. Make it in a running event loop.
+
+    Args:
+        notice: shows a line to people; takes a level and a text.
+
+    Attributes:
+        stopping: the children are being stopped.
+        forced: set when somebody insists: nothing is waited for any more.
+        drained: set when the frontend has no request in flight any more, or has ended.
+    """
+
+    def __init__(self, notice: Callable[[str, str], None]) -> None:
+        self._notice = notice
+        self._asked: asyncio.Future[DynamoError | None] = asyncio.get_running_loop().create_future()
+        self._signals = Signals()
+        self.stopping = False
+        self.forced = asyncio.Event()
+        self.drained = asyncio.Event()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the end has begun: nothing is started any more."""
+        return self.stopping or self._asked.done()
+
+    async def asked(self) -> DynamoError | None:
+        """Wait until the run is to end; gives the failure that ends it, or None for a signal."""
+        return await self._asked
+
+    def on_signal(self, number: signal.Signals) -> None:
+        """Begin the end at the first signal, and force it at the second."""
+        if self._signals.is_echo(number, time.monotonic()):
+            return
+        if self._asked.done():
+            self.forced.set()
+            self._notice("WARNING", "stopping at once")
+        else:
+            self._asked.set_result(None)
+
+    def give_up(self, failure: DynamoError) -> None:
+        """Begin the end because of a failure, unless it has begun already."""
+        if not self._asked.done():
+            self._asked.set_result(failure)
+
+    async def drain(self, frontend: Child, timeout_s: float) -> None:
+        """Let requests in flight finish within `timeout_s` seconds, unless somebody insists."""
+        await _until_forced(self._drain(frontend, timeout_s), self.forced)
+
+    async def _drain(self, frontend: Child, timeout_s: float) -> None:
+        frontend.control.send(Drain(timeout_s))
+        self._notice(
+            "INFO", f"finishing what runs, at most {timeout_s:.0f} s; Ctrl-C again stops at once"
+        )
+        try:
+            await asyncio.wait_for(self.drained.wait(), timeout_s + DRAIN_GRACE_S)
+        except TimeoutError:
+            self._notice("WARNING", "the frontend did not finish in time")
+
+    async def stop(self, alive: Callable[[], Iterable[Child]]) -> None:
+        """Stop every child: ask, wait, kill. The zygote is last: it reports how others ended."""
+        self.stopping = True
+        children = [child for child in alive() if child.process.role is not Role.ZYGOTE]
+        for child in children:
+            child.control.send(Stop())
+            if child.phase in NOT_LISTENING:
+                child.kill()  # it does not listen yet
+        await _until_forced(_all_gone(children), self.forced)
+        for child in children:
+            child.kill()
+        await _all_gone(children)
+        left = list(alive())
+        for child in left:
+            child.kill()
+        await _all_gone(left)
+
+
+async def _until_forced(work: Work, forced: asyncio.Event) -> None:
     """Do the work, unless somebody insists on the end."""
     loop = asyncio.get_running_loop()
     orderly, insisted = loop.create_task(work), loop.create_task(forced.wait())
@@ -39,25 +121,8 @@ async def until_forced(work: Work, forced: asyncio.Event) -> None:
     insisted.cancel()
 
 
-async def stop(alive: Callable[[], Iterable[Child]], forced: asyncio.Event) -> None:
-    """End every child: ask, wait, kill. The zygote last: it tells how the others ended."""
-    children = [child for child in alive() if child.process.role is not Role.ZYGOTE]
-    for child in children:
-        child.control.send(Stop())
-        if child.phase in NOT_LISTENING:
-            child.kill()  # it does not listen yet
-    await until_forced(_all_gone(children), forced)
-    for child in children:
-        child.kill()
-    await _all_gone(children)
-    left = list(alive())
-    for child in left:
-        child.kill()
-    await _all_gone(left)
-
-
 async def _all_gone(children: Iterable[Child]) -> None:
-    with suppress(TimeoutError):  # the caller looks who is left
+    with suppress(TimeoutError):  # the caller looks which children are left
         async with asyncio.timeout(STOP_TIMEOUT_S):
             for child in children:
                 await child.gone.wait()

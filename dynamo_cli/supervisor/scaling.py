@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dynamo_cli.config import Devices, ServeConfig
+from dynamo_cli.config import Devices
 from dynamo_cli.errors import Conflict, InvalidRequest
+from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.gpus import groups_of
 
 MOST_WORKERS = 64

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dynamo_cli.config import ServeConfig
 from dynamo_cli.errors import (
     ChildFailed,
     DynamoError,
@@ -19,7 +18,6 @@ from dynamo_cli.errors import (
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
-    Drain,
     Drained,
     Exited,
     Fatal,
@@ -34,9 +32,11 @@ from dynamo_cli.messages.lifecycle import (
     Rescaled,
     SetPhase,
 )
-from dynamo_cli.supervisor import ending, orphans
+from dynamo_cli.serve_config import ServeConfig
+from dynamo_cli.supervisor import orphans
 from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
+from dynamo_cli.supervisor.ending import STOP_TIMEOUT_S, Ending
 from dynamo_cli.supervisor.links import Links
 from dynamo_cli.supervisor.log_fanout import Telling
 from dynamo_cli.supervisor.logs import Line
@@ -53,7 +53,6 @@ from dynamo_cli.supervisor.verdict import (
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import FRONTEND, ZYGOTE, ProcessId, Role
 
-DRAIN_GRACE_S = 2.0
 SENDERS = (Role.ROUTER, Role.PROCESSOR)
 """Who could send requests to a worker, or have them sent."""
 
@@ -73,16 +72,10 @@ class Supervisor:
         self._restarts: dict[ProcessId, Restarts] = {}
         self._links = Links()
         self._telling = Telling(view, lambda: self._children.get(FRONTEND))
-        self._retirements = Retirements(config.drain_timeout_s, ending.STOP_TIMEOUT_S)
+        self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
         self._has_served = False
-        self._signals = ending.Signals()
-        self._stopping = False
+        self._ending = Ending(self._telling.notice)
         self._background = Background(self._on_bug)
-
-    @property
-    def _ends(self) -> bool:
-        """The end has begun: nothing is started any more."""
-        return self._stopping or self._end.done()
 
     async def run(self) -> int:
         """Serve until a signal or a failure.
@@ -94,38 +87,39 @@ class Supervisor:
             DynamoError: it cannot serve (any more); all children are gone.
         """
         loop = asyncio.get_running_loop()
-        self._end: asyncio.Future[DynamoError | None] = loop.create_future()
-        self._forced = asyncio.Event()
-        self._drained = asyncio.Event()
         self._background.watch(loop)
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal, number)
+            loop.add_signal_handler(number, self._ending.on_signal, number)
         orphans.adopt(loop, lambda: {child.pid for child in self._alive()})
         with self._telling.of_loggers():
             failure = await self._until_the_end()
         if failure is not None:
             raise failure
-        return 130 if self._forced.is_set() else 0
+        return 130 if self._ending.forced.is_set() else 0
 
     async def _until_the_end(self) -> DynamoError | None:
         """Start all, and end all when that is time; why, if nobody wanted it."""
         try:
             self._start_missing(engines=False)
-            failure = await self._end
+            failure = await self._ending.asked()
             self._view.ending()
-            if failure is None:
-                await ending.until_forced(self._drain(), self._forced)
+            if failure is None and self._has_served:
+                await self._drain()
         finally:
-            self._stopping = True
             self._background.cancel()
-            await ending.stop(lambda: list(self._alive()), self._forced)
+            await self._ending.stop(lambda: list(self._alive()))
         return failure
+
+    async def _drain(self) -> None:
+        frontend = self._children[FRONTEND]
+        if frontend.alive:
+            await self._ending.drain(frontend, self._config.drain_timeout_s)
 
     # -- starting --------------------------------------------------------------------------
 
     def _start_missing(self, *, engines: bool) -> None:
         """Those that run vLLM, once the zygote can fork them; or the others."""
-        if self._ends:
+        if self._ending.begun:
             return
         for process in self._config.tree():
             child = self._children.get(process)
@@ -167,7 +161,7 @@ class Supervisor:
         """No descriptors, processes or memory are left for it now; later there may be."""
         why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
         if not self._has_served:
-            self._give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
+            self._ending.give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
             return
         before = self._children.get(process)
         next_step = self._restart_later(before, why) if before is not None else None
@@ -197,7 +191,7 @@ class Supervisor:
             case Released(worker):
                 self._retirements.released(child.process, ProcessId(Role.WORKER, worker))
             case Drained():
-                self._drained.set()
+                self._ending.drained.set()
             case Forked(name, pid):
                 self._children[ProcessId.parse(name)].pid = pid
                 self._publish()
@@ -251,12 +245,12 @@ class Supervisor:
             for other in [other for other in self._alive() if self._config.forked(other.process)]:
                 other.ended(-signal.SIGKILL)  # the kernel ends them with the zygote
         self._retirements.ended(child.process)
-        if self._stopping:
+        if self._ending.stopping:
             child.move_to(Phase.STOPPED)
-        elif self._ends:
+        elif self._ending.begun:
             child.move_to(Phase.STOPPED, how)
             if child.process == FRONTEND:
-                self._drained.set()  # nobody else will say so
+                self._ending.drained.set()  # nobody else will say so
             if self._has_served or child.failure is None:
                 self._telling.death(child, how)
         elif child.phase is Phase.DRAINING:
@@ -264,7 +258,7 @@ class Supervisor:
             self._start_workers()  # it may be wanted again
             self._telling.notice("INFO", f"{child.process.name} has ended ({how})")
         elif not self._has_served:
-            self._give_up(failure_of(child.process.name, child.failure, how))
+            self._ending.give_up(failure_of(child.process.name, child.failure, how))
             if child.failure is None:
                 self._telling.death(child, how)
         else:
@@ -292,7 +286,7 @@ class Supervisor:
     async def _restart(self, process: ProcessId, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         child = self._children.get(process)
-        if self._ends or child is None or child.alive:
+        if self._ending.begun or child is None or child.alive:
             return  # meanwhile there are to be fewer workers, or more
         if self._zygote_is_up or not self._config.forked(process):
             self._start(process)
@@ -306,7 +300,7 @@ class Supervisor:
         """A start ends with it. A server goes on: what else it does has its own callbacks."""
         text = f"an error that nobody expected: {what}"
         if not self._has_served:
-            self._give_up(InternalError(text))
+            self._ending.give_up(InternalError(text))
         self._telling.notice("ERROR", "\n".join([text, *trace]))
 
     # -- more and fewer workers --------------------------------------------------------------
@@ -315,7 +309,7 @@ class Supervisor:
         """Let there be so many workers from now on; what that takes follows."""
         before = self._config.workers
         try:
-            if not self._has_served or self._ends:
+            if not self._has_served or self._ending.begun:
                 raise NotReady("the number of workers changes only while the server serves.")
             self._config = rescaled(self._config, count)
         except DynamoError as error:
@@ -331,7 +325,7 @@ class Supervisor:
         for index in range(self._config.workers):
             process = ProcessId(Role.WORKER, index)
             can_start = self._zygote_is_up or not self._config.forked(process)
-            if process not in self._children and can_start and not self._ends:
+            if process not in self._children and can_start and not self._ending.begun:
                 self._start(process)
         self._publish()
 
@@ -362,7 +356,7 @@ class Supervisor:
         begins = verdict.serving and not self._has_served
         self._has_served |= begins
         if verdict.hopeless and self._has_served:
-            self._give_up(ChildFailed(f"nothing can serve any more: {verdict.reason}."))
+            self._ending.give_up(ChildFailed(f"nothing can serve any more: {verdict.reason}."))
         self._view.processes(table)
         if begins:
             url, has_keys = self._children[FRONTEND].reason, bool(self._config.frontend.api_keys)
@@ -370,37 +364,6 @@ class Supervisor:
 
     def _verdict(self) -> Verdict:
         table = [child.state(0) for child in self._children.values()]
-        if self._ends:
+        if self._ending.begun:
             return Verdict(False, "shutting down")
         return judge(table)
-
-    # -- ending ----------------------------------------------------------------------------
-
-    def _on_signal(self, number: signal.Signals) -> None:
-        """The first asks, the second insists."""
-        if self._signals.is_echo(number, time.monotonic()):
-            return
-        if self._end.done():
-            self._forced.set()
-            self._telling.notice("WARNING", "stopping at once")
-        else:
-            self._end.set_result(None)
-
-    def _give_up(self, failure: DynamoError) -> None:
-        if not self._end.done():
-            self._end.set_result(failure)
-
-    async def _drain(self) -> None:
-        """Let what runs finish, as far as time allows."""
-        frontend = self._children[FRONTEND]
-        if not self._has_served or not frontend.alive:
-            return
-        timeout_s = self._config.drain_timeout_s
-        frontend.control.send(Drain(timeout_s))
-        self._telling.notice(
-            "INFO", f"finishing what runs, at most {timeout_s:.0f} s; Ctrl-C again stops at once"
-        )
-        try:
-            await asyncio.wait_for(self._drained.wait(), timeout_s + DRAIN_GRACE_S)
-        except TimeoutError:
-            self._telling.notice("WARNING", "the frontend did not finish in time")

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dynamo_cli.config import RestartPolicy
 from dynamo_cli.errors import ChildFailed, DynamoError, error_class
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
+from dynamo_cli.serve_config import RestartPolicy
 from dynamo_cli.topology import Role
 
 NEEDED = (Role.FRONTEND, Role.PROCESSOR, Role.WORKER)

@@ -7,10 +7,10 @@ import socket
 import pytest
 
 from dynamo_cli.cli import app, dry_run
-from dynamo_cli.config import ServeConfig
 from dynamo_cli.errors import UsageError
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve import resolve
+from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.units import MIB
 from tests.cli.test_command import command
 

@@ -8,16 +8,10 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.config import (
-    Device,
-    Devices,
-    EngineConfig,
-    FrontendConfig,
-    RouterConfig,
-    ServeConfig,
-)
+from dynamo_cli.config import Device, Devices, EngineConfig, FrontendConfig, RouterConfig
 from dynamo_cli.errors import Conflict, InvalidRequest
 from dynamo_cli.messages.lifecycle import Phase, Retire, SetPhase, Stop
+from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.scaling import MOST_WORKERS, rescaled
 from dynamo_cli.topology import ProcessId, Role

@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from dynamo_cli.config import RestartPolicy
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.messages.logs import LEVEL_END, access_line
+from dynamo_cli.serve_config import RestartPolicy
 from dynamo_cli.supervisor.logs import MAX_LINE_BYTES, TAIL_LINES, Line, LogLines
 from dynamo_cli.supervisor.verdict import Restarts, describe_exit, judge
 from dynamo_cli.topology import ProcessId

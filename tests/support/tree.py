@@ -17,7 +17,7 @@ from typing import Any
 from dynamo_cli import topology
 from dynamo_cli.cli import terminal
 from dynamo_cli.cli.views import PlainView, outlet
-from dynamo_cli.config import EngineConfig, FrontendConfig, RouterConfig, ServeConfig
+from dynamo_cli.config import EngineConfig, FrontendConfig, RouterConfig
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
@@ -33,6 +33,7 @@ from dynamo_cli.messages.lifecycle import (
     Stop,
 )
 from dynamo_cli.messages.logs import LEVEL_END
+from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor import zygote
 from dynamo_cli.topology import ProcessId, Role
 

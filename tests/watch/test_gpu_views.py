@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.config import Device, EngineConfig, FrontendConfig, ServeConfig
+from dynamo_cli.config import Device, EngineConfig, FrontendConfig
 from dynamo_cli.frontend.metrics import exposition
 from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
+from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.gpus import GpuLog, GpuReading, GpuReport

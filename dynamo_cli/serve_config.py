@@ -1,0 +1,160 @@
+"""The whole tree that serves: what the supervisor starts, and what it tells each process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from dynamo_cli.config import (
+    ENGINE_ROLES,
+    KV_POLICY,
+    ChildConfig,
+    Devices,
+    EngineConfig,
+    FrontendConfig,
+    PlacementRule,
+    PrefillQueueConfig,
+    ProcessorConfig,
+    RouterConfig,
+    WorkerConfig,
+    ZygoteConfig,
+)
+from dynamo_cli.topology import ROLES, ProcessId, Role, tree
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """A child that dies is started again, `limit` times within `window_s`, later each time."""
+
+    limit: int = 5
+    window_s: float = 300.0
+    first_delay_s: float = 0.5
+    max_delay_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """The command line, resolved: everything that the supervisor needs.
+
+    Attributes:
+        router: None when one worker needs no router.
+        engine_devices: for each worker its GPUs; empty ones on CPU.
+        worker_tp, prefill_tp: ranks of each worker and of each prefill worker.
+        debug_headers: answers say which worker gave them.
+        prefill_devices: likewise of each prefill worker; none without disaggregation.
+        gpus: that workers may have; more than they have at the start, perhaps.
+        placement: where prompts are prefilled, with prefill workers.
+    """
+
+    engine: EngineConfig
+    frontend: FrontendConfig
+    engine_devices: tuple[Devices, ...] = ((),)
+    prefill_devices: tuple[Devices, ...] = ()
+    gpus: Devices = ()
+    worker_tp: int = 1
+    prefill_tp: int = 1
+    placement: PlacementRule = field(default_factory=PlacementRule)
+    prefill_queue: PrefillQueueConfig = field(default_factory=PrefillQueueConfig)
+    processors: int = 1
+    router: RouterConfig | None = None
+    debug_headers: bool = False
+    drain_timeout_s: float = 30.0
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+
+    @property
+    def workers(self) -> int:
+        return len(self.engine_devices)
+
+    @property
+    def kv_routing(self) -> bool:
+        """The router needs to know what workers hold and what requests ask for."""
+        return self.router is not None and self.router.policy == KV_POLICY
+
+    @property
+    def processor_config(self) -> ProcessorConfig:
+        return ProcessorConfig(
+            self.engine,
+            self.router is not None,
+            self.kv_routing,
+            self.debug_headers,
+            self.frontend.log_prompts,
+            bool(self.frontend.record),
+        )
+
+    def worker_config(self, index: int) -> WorkerConfig:
+        """Of a worker, which decodes only when there are prefill workers."""
+        engine = replace(
+            self.engine,
+            devices=self.engine_devices[index],
+            tensor_parallel=self.worker_tp,
+        )
+        if not self.prefill_devices:
+            return WorkerConfig(engine, self.kv_routing)
+        engine = replace(engine, kv_role="kv_consumer")
+        return WorkerConfig(engine, self.kv_routing, self.placement)
+
+    def prefill_worker_config(self, index: int) -> WorkerConfig:
+        """Of a prefill worker."""
+        engine = replace(
+            self.engine,
+            devices=self.prefill_devices[index],
+            tensor_parallel=self.prefill_tp,
+            kv_role="kv_producer",
+        )
+        return WorkerConfig(engine, self.kv_routing)
+
+    def config_of(self, process: ProcessId) -> ChildConfig:
+        """What a child process is told."""
+        chosen: ChildConfig | None
+        match process.role:
+            case Role.FRONTEND:
+                chosen = replace(self.frontend, gpus=self.watched_gpus)
+            case Role.ROUTER:
+                chosen = self.router
+            case Role.PROCESSOR:
+                chosen = self.processor_config
+            case Role.WORKER:
+                chosen = self.worker_config(process.index)
+            case Role.PREFILL_QUEUE:
+                chosen = self.prefill_queue
+            case Role.PREFILL_WORKER:
+                chosen = self.prefill_worker_config(process.index)
+            case _:
+                chosen = ZygoteConfig(self.engine)
+        assert chosen is not None
+        return chosen
+
+    def tree(self) -> list[ProcessId]:
+        """Every child process, in the order in which they are started."""
+        return tree(
+            self.workers,
+            self.processors,
+            routed=self.router is not None,
+            prefill_workers=len(self.prefill_devices),
+        )
+
+    def forked(self, process: ProcessId) -> bool:
+        """Whether it needs vLLM, and so comes from the zygote; a simulated engine does not."""
+        simulated = self.engine.simulation is not None
+        return ROLES[process.role].engine and not (simulated and process.role in ENGINE_ROLES)
+
+    def devices_of(self, process: ProcessId) -> Devices:
+        """The GPUs of its engine; none when it has none."""
+        match process.role:
+            case Role.WORKER:
+                return self.engine_devices[process.index]
+            case Role.PREFILL_WORKER:
+                return self.prefill_devices[process.index]
+        return ()
+
+    def device_of(self, process: ProcessId) -> str:
+        """Where its engine runs, for people; empty when it has none."""
+        if process.role not in ENGINE_ROLES:
+            return ""
+        devices = self.devices_of(process)
+        return "gpu " + ",".join(device.name for device in devices) if devices else "cpu"
+
+    @property
+    def watched_gpus(self) -> Devices:
+        """Those that engines have, or that more workers may get."""
+        had = [gpu for devices in (*self.prefill_devices, *self.engine_devices) for gpu in devices]
+        return tuple(dict.fromkeys([*had, *self.gpus]))
