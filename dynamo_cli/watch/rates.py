@@ -51,5 +51,10 @@ class WorkerRates:
         return Rates(
             self._windows["prompt_tokens"].rate(now_ns),
             self._windows["output_tokens"].rate(now_ns),
-            hits / queries if queries else None,
+            ratio(hits, queries),
         )
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """Return ``part / whole``; None if the whole is 0, because nothing was measured yet."""
+    return part / whole if whole else None

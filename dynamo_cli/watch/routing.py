@@ -10,7 +10,7 @@ import msgspec
 
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import ProcessorStats
-from dynamo_cli.watch.rates import HIT_WINDOW_S
+from dynamo_cli.watch.rates import HIT_WINDOW_S, ratio
 from dynamo_cli.watch.schema import HitRatios, ProcessorView, RouterView, RouterWorkerView
 from dynamo_cli.watch.window import WindowSum
 
@@ -146,14 +146,10 @@ def _ratios(
     repeated_tokens: float,
 ) -> HitRatios:
     return HitRatios(
-        _ratio(predicted_tokens, prompt_tokens),
-        _ratio(measured_tokens, prompt_tokens),
-        _ratio(repeated_tokens, asked_tokens),
+        ratio(predicted_tokens, prompt_tokens),
+        ratio(measured_tokens, prompt_tokens),
+        ratio(repeated_tokens, asked_tokens),
     )
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
 
 
 def _skew(active: list[int]) -> float:

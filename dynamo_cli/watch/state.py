@@ -20,11 +20,12 @@ from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.meter import Latency, Meter
 from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.processes import process_view
-from dynamo_cli.watch.rates import WorkerRates
+from dynamo_cli.watch.rates import WorkerRates, ratio
 from dynamo_cli.watch.routing import RoutingState
 from dynamo_cli.watch.schema import (
     AlarmView,
     PrefillView,
+    ProcessView,
     RouterView,
     Snapshot,
     TrafficView,
@@ -200,8 +201,7 @@ class TreeState:
             memory: bytes by pid, as far as they are known.
             gpus: what is known of them; None where engines have none.
         """
-        router, unrouted = self._routing.view(now_ns), self._routing.unrouted()
-        prefill = self.prefill.view(now_ns)
+        router, prefill = self._routing.view(now_ns), self.prefill.view(now_ns)
         workers = [self._worker(index, now_ns) for index in self._worker_indices()]
         refused = sum(worker.refused_sends for worker in workers) + refused_sends
         self._watch.refused(refused + (router.refused_sends if router else 0), now_ns)
@@ -213,18 +213,15 @@ class TreeState:
             serving=self.serving,
             reason=self.reason,
             alarms=[
-                *self._alarms(router, prefill, sum(unrouted.values()), now_ns),
+                *self._alarms(router, prefill, now_ns),
                 *(of_gpus(gpus, seen, now_ns) if gpus else ()),
             ],
             models=self._models,
             target_workers=self._table.workers,
-            processes=[
-                process_view(state, now_ns, (memory or {}).get(state.pid, 0))
-                for state in self._table.processes
-            ],
+            processes=self._processes(memory or {}, now_ns),
             workers=workers,
             router=router,
-            unrouted_requests=unrouted,
+            unrouted_requests=self._routing.unrouted(),
             prefill=prefill,
             traffic=_traffic(self._meter, now_ns),
             aborts=dict(self._meter.aborts),
@@ -236,6 +233,11 @@ class TreeState:
             calls=calls,
             gpus=seen,
         )
+
+    def _processes(self, memory: Mapping[int, int], now_ns: int) -> list[ProcessView]:
+        return [
+            process_view(state, now_ns, memory.get(state.pid, 0)) for state in self._table.processes
+        ]
 
     def _worker_indices(self) -> list[int]:
         known = {state.index for state in self._table.processes if state.role is Role.WORKER}
@@ -252,7 +254,7 @@ class TreeState:
             kept_requests=stats.kept_requests if stats else 0,
             num_blocks=engine.num_blocks if engine else 0,
             block_size=engine.block_size if engine else 0,
-            hit_ratio=_ratio(
+            hit_ratio=ratio(
                 totals["prefix_cache_hits_tokens"], totals["prefix_cache_queries_tokens"]
             ),
             **totals,
@@ -262,9 +264,9 @@ class TreeState:
         )
 
     def _alarms(
-        self, router: RouterView | None, prefill: PrefillView | None, unrouted: int, now_ns: int
+        self, router: RouterView | None, prefill: PrefillView | None, now_ns: int
     ) -> list[AlarmView]:
-        found = []
+        found, unrouted = [], sum(self._routing.unrouted().values())
         if router is not None and router.silent_workers:
             found.append(silence(router.silent_workers, self._engines))
         if (away := no_router(self._table.processes, unrouted)) is not None:
@@ -276,10 +278,6 @@ class TreeState:
 
 def _added(before: dict[K, int], now: dict[K, int]) -> dict[K, int]:
     return {key: before.get(key, 0) + now.get(key, 0) for key in before | now}
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
 
 
 def _latency(meter: Meter, worker: int, now_ns: int) -> dict[str, Any]:
@@ -307,5 +305,5 @@ def _traffic(meter: Meter, now_ns: int) -> TrafficView:
         ttft_p99_s=ttft_p99,
         itl_p50_s=itl_p50,
         itl_p95_s=itl_p95,
-        hit_ratio=_ratio(meter.recent_cached.total(now_ns), meter.recent_prompt.total(now_ns)),
+        hit_ratio=ratio(meter.recent_cached.total(now_ns), meter.recent_prompt.total(now_ns)),
     )
