@@ -1,4 +1,4 @@
-"""Folds what the processes report into a `Snapshot`. Pure: messages and a clock in."""
+"""Makes a `Snapshot` of the reports of all processes. Pure: messages and a clock in."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ _COUNTERS = (
 
 
 class TreeState:
-    """What is known of the tree.
+    """All that the frontend knows of the tree.
 
     Args:
-        meter: of the frontend that folds.
+        meter: measurements of the frontend's own requests.
         models: names that the API answers to.
-        started_ns: start of the frontend.
+        started_ns: start of the frontend, CLOCK_MONOTONIC.
 
     Attributes:
-        decisions: the last ones of the router.
-        logs: the last lines of all processes.
-        prefill: what is known of disaggregation.
-        url: where the frontend listens.
-        draining: it takes no new requests, whatever the table says.
-        asleep: every worker that is ready sleeps.
+        decisions: the last decisions of the router.
+        logs: the last log lines of all processes.
+        prefill: what is known of disaggregated prefill.
+        url: where the frontend listens; empty before it does.
+        draining: whether the frontend takes no new requests, whatever the table says.
+        asleep: whether every ready worker sleeps.
     """
 
     def __init__(self, meter: Meter, models: tuple[str, ...], started_ns: int) -> None:
@@ -83,12 +83,12 @@ class TreeState:
 
     @property
     def up(self) -> bool:
-        """Requests are taken, though engines may sleep: models and tokens need none."""
+        """Whether requests are taken. Engines may sleep: lists of models and tokens need none."""
         return self._table.serving and not self.draining
 
     @property
     def serving(self) -> bool:
-        """Requests can be served now."""
+        """Whether requests to the model can be served now."""
         return self.up and not self.asleep
 
     @property
@@ -98,14 +98,14 @@ class TreeState:
 
     @property
     def reason(self) -> str:
-        """Why not, when they cannot."""
+        """Why requests cannot be served, if they cannot."""
         if self.draining:
             return "shutting down"
         return ASLEEP if self.asleep and self._table.serving else self._table.reason
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes that run."""
+        """Process ids of the running processes."""
         return [state.pid for state in self._table.processes if state.pid]
 
     def apply(
@@ -120,6 +120,7 @@ class TreeState:
         | Logged,
         now_ns: int,
     ) -> None:
+        """Take a report of a process."""
         match message:
             case ProcessTable():
                 self._table = message
@@ -145,7 +146,7 @@ class TreeState:
                 self.logs.add(message)
 
     def _forget_workers(self) -> None:
-        """Those that are no longer part of the tree."""
+        """Forget workers that are no longer part of the tree."""
         there = {state.index for state in self._table.processes if state.role is Role.WORKER}
         for known in (self._ended_lives, self._engines, self._loads, self._rates):
             for worker in known.keys() - there:
@@ -160,15 +161,15 @@ class TreeState:
         self.asleep = bool(ready) and all(stats is not None and stats.asleep for stats in ready)
 
     def processor_stats(self, index: int, stats: ProcessorStats) -> None:
-        """What a processor reports of itself."""
+        """Take a report of a processor."""
         self._routing.processor(index, stats)
 
     def processor_gone(self, index: int) -> None:
-        """A life of a processor ended: its totals are kept."""
+        """Keep the totals of a processor whose process ended."""
         self._routing.processor_gone(index)
 
     def worker_gone(self, worker: int) -> None:
-        """A life of a worker ended: its totals are kept, its load is gone."""
+        """Keep the totals of a worker whose process ended; its load is gone."""
         self._ended_lives[worker] = self._totals(worker)
         self.prefill.worker_gone(worker, prefill=False)
         self._loads.pop(worker, None)
@@ -176,11 +177,11 @@ class TreeState:
         self._rates[worker].gone()
 
     def router_gone(self) -> None:
-        """A life of the router ended, likewise."""
+        """Keep the totals of a router whose process ended."""
         self._routing.router_gone()
 
     def _totals(self, worker: int) -> dict[str, int]:
-        """A worker's counters over all its lives."""
+        """A worker's counters over all its restarts."""
         before, stats = self._ended_lives.get(worker, {}), self._loads.get(worker)
         now = {name: getattr(stats, name) if stats is not None else 0 for name in _COUNTERS}
         return _added(before, now)
@@ -194,12 +195,15 @@ class TreeState:
         calls: int = 0,
         gpus: GpuReport | None = None,
     ) -> Snapshot:
-        """Everything as of now.
+        """Return everything as of now.
 
         Args:
-            links, refused_sends, calls: the caller's own.
-            memory: bytes by pid, as far as they are known.
-            gpus: what is known of them; None where engines have none.
+            now_ns: current time, CLOCK_MONOTONIC.
+            links: unread bytes of the frontend's links, by peer.
+            refused_sends: messages that the frontend's full links refused.
+            memory: memory of processes in bytes, by pid, as far as it is known.
+            calls: answers that the frontend waits for.
+            gpus: the last report of the driver; None if engines have no GPUs.
         """
         router, prefill = self._routing.view(now_ns), self.prefill.view(now_ns)
         workers = [self._worker(index, now_ns) for index in self._worker_indices()]
