@@ -34,6 +34,7 @@ PURE = (
     "frontend/http/origin.py",
     "completion",
     "errors.py",
+    "event_stream.py",
     "host/oserrors.py",
     "config.py",
     "messages",

@@ -11,7 +11,7 @@ import typer
 from dynamo_cli import __version__
 from dynamo_cli.cli import settings
 from dynamo_cli.cli.declare import option
-from dynamo_cli.config import FORMER_KV_COSTS, KV_COSTS, KV_TRANSFERS
+from dynamo_cli.config import KV_COSTS, KV_TRANSFERS
 from dynamo_cli.plan import limits
 from dynamo_cli.plan.typed import LOG_FORMATS, ROUTERS
 
@@ -54,18 +54,6 @@ else:
     KvCost = Literal[KV_COSTS]
     KvTransfer = Literal[KV_TRANSFERS]
     LogFormat = Literal[LOG_FORMATS]
-
-
-def _kv_cost(text: str) -> str:
-    """Read a value of ``--kv-cost``. Its former names are taken too, but shown nowhere.
-
-    Raises:
-        ValueError: there is no such cost.
-    """
-    cost = FORMER_KV_COSTS.get(text, text)
-    if cost not in KV_COSTS:
-        raise ValueError(f"{text!r} is not one of {', '.join(map(repr, KV_COSTS))}.")
-    return cost
 
 
 def _show_version(wanted: bool) -> None:
@@ -198,7 +186,7 @@ KvCostFunction = Annotated[
     option(
         "--kv-cost",
         panel=ROUTING,
-        parser=_kv_cost,
+        parser=limits.kv_cost,
         help="What kv weighs: the [b]time[/b] that a choice takes, for this request and for all "
         "others, as measured; or [b]blocks[/b] to prefill and to keep (NVIDIA Dynamo 1.x), or the "
         "first NVIDIA Dynamo's [b]shares[/b] of prompt, cache and queue.",

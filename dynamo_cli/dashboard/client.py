@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator
 import aiohttp
 import msgspec
 
-from dynamo_cli.dashboard.events import Event, Link, Parser, State, decode
+from dynamo_cli.dashboard.events import Event, Link, State, decode
 from dynamo_cli.errors import CannotWatch
+from dynamo_cli.event_stream import EventStream
 from dynamo_cli.watch.timelines import TimelineView
 
 STREAM, TIMELINE = "/dynamo/stream", "/dynamo/timeline"
@@ -86,7 +87,7 @@ class Client:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
         )
-        parser = Parser()
+        stream = EventStream()
         try:
             async with (
                 aiohttp.ClientSession(headers=self._headers, timeout=timeout) as session,
@@ -97,7 +98,7 @@ class Client:
                 _check(answer, self.url)
                 yield Link(State.LIVE, self.url)
                 async for data in answer.content.iter_any():
-                    for name, content in parser.feed(data):
+                    for name, content in stream.feed(data):
                         if (event := decode(name, content)) is not None:
                             yield event
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:

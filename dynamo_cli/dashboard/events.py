@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 import msgspec
 
 from dynamo_cli.watch.decisions import DecisionView, Measurement
 from dynamo_cli.watch.logs import LogView
 from dynamo_cli.watch.schema import ProcessView, Snapshot
-
-MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 
 class State(StrEnum):
@@ -73,10 +70,13 @@ _lines = msgspec.json.Decoder(list[LogView]).decode
 
 
 def decode(name: str, data: bytes) -> Event | None:
-    """A server-sent event; None for one of a newer server that this one does not know.
+    """Decode a server-sent event of ``/dynamo/stream``.
+
+    Returns:
+        the event; None if this version does not know its name, as with a newer server.
 
     Raises:
-        msgspec.DecodeError: the server speaks another version of this.
+        msgspec.DecodeError: the data has another shape: the server is another version.
     """
     match name:
         case "snapshot":
@@ -88,39 +88,3 @@ def decode(name: str, data: bytes) -> Event | None:
         case "logs":
             return Lines(_lines(data))
     return None
-
-
-class Raw(NamedTuple):
-    """A server-sent event as it came."""
-
-    name: str
-    data: bytes
-
-
-class Parser:
-    """Bytes in, events out."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[Raw]:
-        """The events that `data` completes.
-
-        Raises:
-            ValueError: this is no stream of ours: an event without end.
-        """
-        *whole, self._rest = (self._rest + data).split(b"\n\n")
-        if len(self._rest) > MAX_EVENT_BYTES:
-            raise ValueError("an event without end")
-        return [_event(block) for block in whole]
-
-
-def _event(block: bytes) -> Raw:
-    name, data = "", b""
-    for line in block.split(b"\n"):
-        field, _, value = line.partition(b": ")
-        if field == b"event":
-            name = value.decode()
-        elif field == b"data":
-            data = value
-    return Raw(name, data)

@@ -1,9 +1,9 @@
-"""Names of prefix blocks: chained 64-bit hashes of the token ids that an engine gets.
+"""Sequence hashes: names of prefix blocks, made from the token ids that an engine gets.
 
-A sequence hash names a block together with all that comes before it, so that equal hashes mean
-equal prefixes. It is xxh3-64 over the block's token ids (little-endian 32 bit), seeded with the
-hash of the block before. Whatever else makes an engine compute other keys and values for the same
-tokens (LoRA adapter, cache salt, images) is part of the block that it applies to.
+A sequence hash names a block together with all blocks before it, so that equal hashes mean equal
+prefixes. It is xxh3-64 over the block's token ids (little-endian 32 bit), seeded with the hash of
+the block before. Anything else that makes an engine compute other keys and values for the same
+tokens (LoRA adapter, cache salt, images) is hashed with the blocks that it applies to.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from xxhash import xxh3_64_intdigest
 TOKEN_BYTES = 4
 HASH_BYTES = 8
 ROOT = 0
-"""Parent of first blocks."""
+"""Hash that stands for the parent of a first block."""
 
 ExtraKeys = Sequence[Any] | None
-"""What a block's hash depends on beside its tokens: strings, numbers, bytes, tuples of them."""
+"""What a block's hash depends on besides its tokens: strings, numbers, bytes, tuples of them."""
 
 
 def chain(
     tokens: bytes, block_size: int, extra_keys: Sequence[ExtraKeys] = (), parent: int = ROOT
 ) -> list[int]:
-    """Sequence hashes of the full blocks of `tokens`.
+    """Return the sequence hashes of the full blocks of `tokens`.
 
     Args:
         tokens: little-endian int32; a last block that is not full has no hash.
         block_size: tokens per block.
-        extra_keys: of each block; none at all is the same as None for each.
-        parent: sequence hash of the block before.
+        extra_keys: one for each block; an empty sequence means None for all.
+        parent: sequence hash of the block before the first.
     """
     step = block_size * TOKEN_BYTES
     view = memoryview(tokens)
@@ -50,22 +50,22 @@ def chain(
 
 
 def pack_tokens(token_ids: Sequence[int]) -> bytes:
-    """Token ids as `chain` takes them, and as they travel."""
+    """Pack token ids as `chain` and the messages take them: int32, little-endian."""
     return _little_endian(array("i", token_ids)).tobytes()
 
 
 def unpack_tokens(tokens: bytes) -> list[int]:
-    """The inverse of `pack_tokens`."""
+    """Unpack what `pack_tokens` made."""
     return _little_endian(array("i", tokens)).tolist()
 
 
 def pack(hashes: Sequence[int]) -> bytes:
-    """Hashes as they travel: u64 each."""
+    """Pack hashes for messages: u64 each."""
     return array("Q", hashes).tobytes()
 
 
 def unpack(packed: bytes) -> memoryview:
-    """The inverse of `pack`, without a copy: a sequence of int."""
+    """Unpack what `pack` made, without a copy: a sequence of int."""
     return memoryview(packed).cast("Q")
 
 

@@ -1,12 +1,12 @@
-"""What one engine's prefix cache holds, in our own hashes, as its events tell it. Pure.
+"""What one engine's prefix cache holds, translated from its events into sequence hashes. Pure.
 
-Engines name blocks by hashes of their own, store the same block twice when two requests compute it
-at once, and name a parent that came in an earlier event. Here that becomes a set of sequence
-hashes and its changes.
+Engines name blocks by hashes of their own, store a block twice if two requests compute it at the
+same time, and refer to parents of earlier events. Here that becomes a set of sequence hashes and
+its changes.
 
-The set that is published is closed: a block is in it only if the block before it is. Engines look
-a prompt up block by block and stop at the first that is missing, so that a block without its parent
-is of no use to anybody; and in a closed set the depth of a prefix can be found by bisection.
+The published set is closed: it contains a block only if it contains the block before it. Engines
+look up a prompt block by block and stop at the first missing one, so that a block without its
+parent can never be found. Besides, the depth of a prefix in a closed set can be found by bisection.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class _Block:
     """A block in the cache.
 
     Attributes:
-        parent: sequence hash of the block before; ROOT for a first one.
-        copies: how many of the engine's blocks have this content.
-        children: how many blocks in the cache follow on this one.
-        published: every block before it is in the cache too.
+        parent: sequence hash of the block before; ROOT for a first block.
+        copies: number of the engine's blocks with this content.
+        children: number of blocks in the cache that directly follow this one.
+        published: whether every block before it is in the cache too.
     """
 
     parent: int
@@ -43,7 +43,7 @@ class _Block:
 
 @dataclass(slots=True)
 class Change:
-    """What became of the published set since the last `take`; disjoint."""
+    """Blocks that entered and left the published set since the last `take`; no block is in both."""
 
     stored: list[int]
     removed: list[int]
@@ -56,29 +56,29 @@ class Held(Protocol):
     """What an engine's prefix cache holds, as a closed set of sequence hashes.
 
     Attributes:
-        unknown: blocks that could not be translated, by reason.
+        unknown: number of blocks that could not be translated, by reason.
     """
 
     unknown: Counter[str]
 
     def take(self) -> Change:
-        """What changed since the last call."""
+        """Return the changes since the last call."""
         ...
 
     def all(self) -> list[int]:
-        """The whole set."""
+        """Return the whole set."""
         ...
 
 
 @dataclass(slots=True)
 class Holdings:
-    """The cache of one engine.
+    """The prefix cache of one engine.
 
     Args:
         block_size: tokens per block.
 
     Attributes:
-        unknown: blocks of events that made no sense, by reason; they are left out.
+        unknown: number of blocks in events that could not be applied, by reason.
     """
 
     block_size: int
@@ -96,7 +96,14 @@ class Holdings:
         token_ids: Sequence[int],
         extra_keys: Sequence[ExtraKeys] = (),
     ) -> None:
-        """BlockStored: consecutive blocks by the engine's names; no parent is the root."""
+        """Apply an engine's event BlockStored.
+
+        Args:
+            names: the engine's names of consecutive blocks.
+            parent: the engine's name of the block before them; None if they begin a prompt.
+            token_ids: tokens of all blocks.
+            extra_keys: one for each block, see `hashes.chain`.
+        """
         if len(token_ids) != len(names) * self.block_size:
             self.unknown[PARTIAL_BLOCK] += len(names)
             return
@@ -126,7 +133,7 @@ class Holdings:
         block.copies += 1
 
     def remove(self, names: Sequence[Hashable]) -> None:
-        """BlockRemoved: one copy of each of these."""
+        """Apply an engine's event BlockRemoved: one copy of each block is gone."""
         for name in names:
             known = self._names.get(name)
             block = self._blocks.get(known) if known is not None else None
@@ -150,7 +157,7 @@ class Holdings:
             self._hide_below(name)
 
     def clear(self) -> None:
-        """AllBlocksCleared."""
+        """Apply an engine's event AllBlocksCleared."""
         for name in self.all():
             self._withdraw(name)
         self._blocks.clear()
@@ -158,17 +165,17 @@ class Holdings:
         self._orphans.clear()
 
     def take(self) -> Change:
-        """What changed since the last call."""
+        """Return the changes since the last call."""
         change = Change(list(self._stored), list(self._removed))
         self._stored, self._removed = {}, {}
         return change
 
     def all(self) -> list[int]:
-        """The whole published set."""
+        """Return the whole published set."""
         return [name for name, block in self._blocks.items() if block.published]
 
     def _publish(self, name: int) -> None:
-        """A block and all below it that waited for it."""
+        """Publish a block, and all blocks below it that only lacked this one."""
         ready = [name]
         while ready:
             name = ready.pop()
@@ -186,9 +193,9 @@ class Holdings:
             self._removed[name] = None
 
     def _hide_below(self, gone: int) -> None:
-        """A block went from the middle of a chain.
+        """Withdraw all blocks below one that was removed from the middle of a chain.
 
-        Engines evict the ends of chains first, so that this is rare and may look at everything.
+        This looks at every block, but it is rare: engines evict the ends of chains first.
         """
         below: dict[int, list[int]] = {}
         for name, block in self._blocks.items():

@@ -1,9 +1,9 @@
-"""Who holds which prefix blocks. Pure.
+"""Which worker holds which prefix blocks. Pure.
 
-A map from sequence hash to the set of workers that hold the block, as bits of one integer. What
-workers publish is closed (see `holdings`): who holds a block holds all before it, so the depth to
-which a worker knows a prompt is found by bisection, for all workers at once. The number of entries
-is bounded by what the engines can hold.
+The index maps a sequence hash to the set of workers that hold the block, as bits of one integer.
+The sets that workers publish are closed (see `holdings`): a worker that holds a block holds all
+blocks before it. So the number of leading blocks that a worker holds is found by bisection, for all
+workers at once. The number of entries is bounded by what the engines can hold.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 KEY_BYTES = 48
-"""Of one integer of 64 bits, as the allocator rounds it."""
+"""Memory of one integer of 64 bits, as the allocator rounds it."""
 
 
 @dataclass(slots=True)
@@ -22,8 +22,8 @@ class PrefixIndex:
     """Prefix blocks of all workers.
 
     Attributes:
-        blocks: how many each worker holds.
-        unknown_removals: removed blocks that the worker was not known to hold.
+        blocks: number of blocks that each worker holds.
+        unknown_removals: number of removed blocks that the worker did not hold in this index.
     """
 
     blocks: Counter[int] = field(default_factory=Counter)
@@ -34,7 +34,7 @@ class PrefixIndex:
         return len(self._holders)
 
     def store(self, worker: int, hashes: Iterable[int]) -> None:
-        """These are now held by the worker as well."""
+        """Note that the worker holds these blocks."""
         bit, holders, added = 1 << worker, self._holders, 0
         for block in hashes:
             held = holders.get(block)
@@ -48,7 +48,7 @@ class PrefixIndex:
         self.blocks[worker] += added
 
     def remove(self, worker: int, hashes: Iterable[int]) -> None:
-        """These are not held by the worker any more."""
+        """Note that the worker holds these blocks no longer."""
         bit, holders, gone = 1 << worker, self._holders, 0
         for block in hashes:
             held = holders.get(block, 0)
@@ -63,7 +63,7 @@ class PrefixIndex:
         self.blocks[worker] -= gone
 
     def drop(self, worker: int) -> None:
-        """Nothing is held by the worker any more. Looks at every entry."""
+        """Remove all blocks of a worker. This looks at every entry."""
         if self.blocks.pop(worker, 0):
             bit = 1 << worker
             held = [block for block, holders in self._holders.items() if holders & bit]
@@ -71,13 +71,14 @@ class PrefixIndex:
             del self.blocks[worker]
 
     def holds(self, worker: int, block: int) -> bool:
-        """Whether the worker holds this block."""
+        """Tell whether the worker holds this block."""
         return bool(self._holders.get(block, 0) >> worker & 1)
 
     def leading(self, hashes: Sequence[int]) -> dict[int, int]:
-        """How many leading blocks of a prompt each worker holds; workers without any are left out.
+        """Count the leading blocks of a prompt that each worker holds; workers with none are left
+        out.
 
-        O(d log n) for n blocks and d different depths.
+        It takes O(d log n) for n blocks and d different depths.
         """
         depths: dict[int, int] = {}
         get = self._holders.get
@@ -102,5 +103,5 @@ class PrefixIndex:
         return depths
 
     def memory_bytes(self) -> int:
-        """About how much memory the entries take."""
+        """Estimate the memory of the entries."""
         return sys.getsizeof(self._holders) + KEY_BYTES * len(self._holders)

@@ -156,7 +156,7 @@ def summarize(
         duration_s=duration_s,
         prompt_tokens=sum(outcome.prompt_tokens for outcome in done),
         output_tokens=output_tokens,
-        hit_ratio=_hit_ratio(done),
+        hit_ratio=hit_ratio(done),
         ttft_ms=spread([MS * outcome.ttft_s for outcome in done]),
         e2e_ms=spread([MS * outcome.e2e_s for outcome in done]),
         itl_p99_ms=None if gap_s is None else MS * gap_s,
@@ -190,7 +190,8 @@ def _duration_s(done: Sequence[Outcome]) -> float:
     return end_s - min(outcome.start_s for outcome in done)
 
 
-def _hit_ratio(done: Sequence[Outcome]) -> float | None:
+def hit_ratio(done: Sequence[Outcome]) -> float | None:
+    """Return cached tokens / prompt tokens of successful requests; None if no server told it."""
     known = [
         (outcome.cached_tokens, outcome.prompt_tokens)
         for outcome in done

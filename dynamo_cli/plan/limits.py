@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import typer
 
+from dynamo_cli.config import FORMER_KV_COSTS, KV_COSTS
+
 MAX_PROCESSES = 1024
 """Workers, prefill workers, processors, ranks of an engine: each is at least one process."""
 
@@ -30,3 +32,15 @@ def at_most(bound: float) -> Callable[[float | None], float | None]:
         return value
 
     return check
+
+
+def kv_cost(text: str) -> str:
+    """Read a value of ``--kv-cost``. Its former names are taken too, but shown nowhere.
+
+    Raises:
+        ValueError: there is no such cost.
+    """
+    cost = FORMER_KV_COSTS.get(text, text)
+    if cost not in KV_COSTS:
+        raise ValueError(f"{text!r} is not one of {', '.join(map(repr, KV_COSTS))}.")
+    return cost

@@ -1,0 +1,6 @@
+"""Chooses a worker for each request, and knows what every worker holds and was promised.
+
+Queries of processors, KV events and load reports of workers come in; answers, decisions for the
+frontend and statistics go out. Open `state.py` first: it decides; `process.py` is the loop around
+it, and `policies/` has the rules.
+"""

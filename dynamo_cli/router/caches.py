@@ -1,4 +1,4 @@
-"""What the caches of a kind of worker hold, as their events tell. Pure."""
+"""What the prefix caches of all workers of one kind hold, as told by their KV events. Pure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dynamo_cli.messages.routing import KvEvents
 
 GAP, START = "gap", "start"
 SILENT_AFTER = 3
-"""Requests with full blocks that a worker finishes without any event before that is a warning."""
+"""Number of prefills with full blocks after which a worker that sent no event is reported."""
 
 
 @dataclass(slots=True)
 class FeedStatus:
-    """The events of one life of a worker.
+    """How the event stream of a worker is doing, since the worker started.
 
     Attributes:
-        sequence: of the last batch; -1 before the first, or while a resync is awaited.
-        batches: that came with anything in them.
+        sequence: number of the last batch; -1 before the first, or while a resync is awaited.
+        batches: number of batches that were not empty.
         finished: requests with full blocks that had their first token there.
-        unknown: blocks that the worker could not translate, by reason.
+        unknown: number of blocks that the worker could not translate, by reason.
     """
 
     sequence: int = -1
@@ -32,19 +32,20 @@ class FeedStatus:
 
     @property
     def silent(self) -> bool:
+        """Whether the worker sends no events although it should."""
         return not self.batches and self.finished >= SILENT_AFTER
 
 
 @dataclass(slots=True)
 class Caches:
-    """The caches of all workers of a kind.
+    """The caches of all workers of one kind.
 
     Attributes:
-        index: who holds what.
-        feeds: by worker.
-        events: blocks, by what happened to them.
-        resyncs: whole sets that came, by reason.
-        lag_ns: age of the newest batch when it was applied.
+        index: which worker holds which block.
+        feeds: status of the event stream of each worker.
+        events: number of blocks that were stored and removed.
+        resyncs: number of whole sets that came, by reason.
+        lag_ns: age of the newest batch when it was applied, nanoseconds.
     """
 
     index: PrefixIndex = field(default_factory=PrefixIndex)
@@ -54,22 +55,26 @@ class Caches:
     lag_ns: int = 0
 
     def worker_up(self, worker: int) -> None:
-        """A worker is there; its first batch says what it holds."""
+        """Note that a worker is up; its first batch says what it holds."""
         self.feeds.setdefault(worker, FeedStatus())
 
     def worker_down(self, worker: int) -> None:
-        """A life of a worker ended, and with it what it held."""
+        """Forget all that a worker held, because its process ended."""
         self.index.drop(worker)
         self.feeds.pop(worker, None)
 
     def apply(self, message: KvEvents, now_ns: int) -> bool:
-        """Apply a batch whole; False: something is missing before it, ask for everything."""
+        """Apply a batch of events.
+
+        Returns:
+            False if a batch before it is missing: then the worker must send its whole set.
+        """
         feed = self.feeds.setdefault(message.worker, FeedStatus())
         if message.whole:
             self.resyncs[GAP if feed.batches else START] += 1
             self.index.drop(message.worker)
         elif message.sequence != feed.sequence + 1:
-            # What was known stays in use until the whole set comes: better than nothing.
+            # Until the whole set comes, the old one stays in use: it is still mostly right.
             first = feed.sequence >= 0
             feed.sequence = -1
             return not first
@@ -85,7 +90,7 @@ class Caches:
         return True
 
     def unknown_events(self) -> Counter[str]:
-        """Blocks that could not be translated or were not there, by reason."""
+        """Count the blocks that workers could not translate or that the index lacks, by reason."""
         unknown = Counter({"unknown_to_index": self.index.unknown_removals})
         for feed in self.feeds.values():
             unknown.update(feed.unknown)

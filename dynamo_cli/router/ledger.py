@@ -1,7 +1,8 @@
 """The load that was promised to each worker. Pure: the clock is an argument, nanoseconds.
 
-A request's blocks are reserved when it is placed, not when its worker reports them, so that a burst
-sees its own load. What the worker reports corrects the sum: answers grow, prefixes are shared.
+The blocks of a request are reserved when it is placed, not when its worker reports them, so that a
+burst sees its own load. The worker's reports correct the sum, since answers grow and prefixes are
+shared.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from dynamo_cli.router.promised import Promised
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 SETTLE_NS = 20 * MS_NS
-"""A request takes up to this long to its engine: younger ones are in no report."""
+"""Time that a request may need to reach its engine. Younger ones are not in any report yet."""
 
 IDLE_GRACE_NS = 2 * SECOND_NS
-"""An idle engine has surely ended what was placed this long ago."""
+"""If an engine reports that it is idle, all requests placed longer ago than this have ended."""
 
 EXPIRY_NS = 90 * SECOND_NS
-"""Without a sign of life for so long, a request is lost; processors give one every 20 s."""
+"""A request without a sign of life for this long is released; processors send one every 20 s."""
 
 UNPREDICTED = -1
 
@@ -36,16 +37,17 @@ class Entry:
     """A placed request.
 
     Attributes:
-        prefill_blocks: that its worker still has to compute; 0 after the first token.
-        decode_blocks: that its prompt occupies.
-        full_blocks: of its prompt, which the worker's events should show.
-        prompt_tokens, predicted_tokens: of the prompt, and of those expected in the cache;
-            UNPREDICTED when nobody said.
-        prefill_tokens, prefill_pairs: that its worker has to compute, see `pace`.
-        prefill_ns: that this took, once it has its first token.
-        marks: of its prompt, see `promised`.
-        waiting: its first token has not come.
+        prefill_blocks: blocks of its prompt that are not in the worker's cache.
+        decode_blocks: blocks that its prompt occupies.
+        full_blocks: full blocks of its prompt, which the worker's events should show.
+        prompt_tokens: length of the prompt.
+        predicted_tokens: prompt tokens expected in the cache; UNPREDICTED if there is no estimate.
+        placed_ns: when it was placed.
         alive_ns: last sign of life.
+        prefill_tokens, prefill_pairs: tokens and pairs that its worker has to compute, see `pace`.
+        prefill_ns: duration of the prefill, once the first token has come.
+        marks: hashes that stand for its prompt, see `promised`.
+        waiting: whether its first token has not come yet.
     """
 
     processor: int
@@ -69,14 +71,17 @@ class WorkerBook:
     """Sums over the entries of one worker.
 
     Attributes:
-        waiting: those without a first token, in the order in which they were placed.
-        drift_blocks: what its last report added to `decode_blocks`.
-        first_token_ns: when it last gave one.
-        report: its last one.
-        queued_blocks: of the requests that then had no room in its cache.
-        num_blocks: of its KV cache.
-        max_active: requests above which it takes no more; 0 is no limit.
+        num_blocks: size of its KV cache.
+        max_active: number of requests at which it takes no more; 0 is no limit.
+        active_requests: requests that were placed there and have not ended.
+        waiting: entries without a first token, in the order in which they were placed.
+        prefill_blocks, prefill_tokens, prefill_pairs: sums over `waiting`.
+        decode_blocks: sum over all entries.
+        drift_blocks: correction of `decode_blocks` by the last report.
         last_used: number of the decision that chose it last.
+        first_token_ns: when its last first token came.
+        report: its last report.
+        queued_blocks: blocks of the requests for which its cache had no room at that report.
     """
 
     num_blocks: int = 0
@@ -95,27 +100,35 @@ class WorkerBook:
 
     @property
     def full(self) -> bool:
+        """Whether the worker takes no more requests now."""
         return 0 < self.max_active <= self.active_requests
 
     @property
     def occupied_blocks(self) -> int:
-        """Blocks in use, as far as promises and the last report tell."""
+        """Blocks in use, as estimated from the promises and the last report."""
         return max(self.decode_blocks + self.drift_blocks, 0)
 
     @property
     def waiting_requests(self) -> int:
+        """Requests without a first token."""
         return len(self.waiting)
 
     def prefill_began_ns(self, entry: Entry) -> int:
-        """When the first of those that wait was begun: prompts are computed one after the other."""
+        """When the prefill of this entry, the first that waits, began. Prompts run one by one."""
         return max(entry.placed_ns, self.first_token_ns)
 
     def wait_s(self, blocks: int, prices: Prices, now_ns: int) -> float:
-        """Until the prefill of a request that needs so many free blocks can begin."""
+        """Estimate how long the prefill of a new request must wait, seconds.
+
+        Args:
+            blocks: free blocks that the request needs.
+            prices: current estimates of times.
+            now_ns: current time.
+        """
         return max(self._backlog_s(prices, now_ns), self._room_s(blocks, prices))
 
     def _backlog_s(self, prices: Prices, now_ns: int) -> float:
-        """Until all that wait have their first token; the first of them is under way."""
+        """Time until all waiting requests have their first token; the first is in progress."""
         if not self.waiting:
             return 0.0
         head = next(iter(self.waiting.values()))
@@ -125,7 +138,7 @@ class WorkerBook:
         return all_s - done_s
 
     def _room_s(self, blocks: int, prices: Prices) -> float:
-        """Until so many blocks are free, after those that others wait for."""
+        """Time until `blocks` blocks are free, besides those that other requests wait for."""
         lacking = self.occupied_blocks + self.queued_blocks + blocks - self.num_blocks
         if lacking <= 0 or not self.num_blocks:
             return 0.0
@@ -138,10 +151,10 @@ class Ledger:
 
     Attributes:
         entries: by request id.
-        books: by worker index: those that can take requests.
-        released: entries that ended otherwise than by their request's end, by reason.
+        books: by worker index, for the workers that can take requests.
+        released: number of entries that were removed without the end of their request, by reason.
         promised: prefixes that workers will have computed.
-        pace: what that takes them.
+        pace: measured times.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -150,10 +163,13 @@ class Ledger:
     promised: Promised = field(default_factory=Promised)
     pace: Pace = field(default_factory=Pace)
     _placed: defaultdict[int, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
-    """By worker, whether it has a book or not, in the order in which they were placed."""
+    """Entries by worker, in the order in which they were placed; also of workers without a book."""
 
     def worker_up(self, worker: int, num_blocks: int, max_active: int) -> None:
-        """A worker begins a life, or is heard of for the first time and may have load already."""
+        """Open the book of a worker that started, or that this router hears of for the first time.
+
+        In the second case, it may have entries already.
+        """
         if worker in self.books:
             self.worker_down(worker)
         self.books[worker] = WorkerBook(num_blocks, max_active)
@@ -161,37 +177,38 @@ class Ledger:
             self._count(request_id, entry, 1)
 
     def worker_down(self, worker: int) -> None:
-        """A worker is gone, and all that it held."""
+        """Release all entries of a worker whose process ended."""
         self._release(self._placed[worker], WORKER_GONE)
         self.books.pop(worker, None)
         self._placed.pop(worker)
 
     def close(self, worker: int) -> None:
-        """A worker takes nothing more; its entries stay until they end."""
+        """Close the book of a worker that takes no more requests; its entries stay until they
+        end."""
         for request_id, entry in self._placed[worker].items():
-            self._count(request_id, entry, -1)  # its next life has none of what it promised
+            self._count(request_id, entry, -1)  # its next process holds none of the prefixes
         self.books.pop(worker, None)
 
     def processor_down(self, processor: int) -> None:
-        """A processor is gone: nobody will tell the end of its requests."""
+        """Release the requests of a processor that ended, because nobody will report their end."""
         gone = (rid for rid, e in self.entries.items() if e.processor == processor)
         self._release(gone, PROCESSOR_GONE)
 
     def reserve(self, request_id: str, entry: Entry) -> None:
-        """Place a request; one that is known already is placed anew."""
+        """Add the entry of a placed request; it replaces an older entry of the same request."""
         self.end(request_id)
         self._note_busy(entry.placed_ns)
         self.entries[request_id] = self._placed[entry.worker][request_id] = entry
         self._count(request_id, entry, 1)
 
     def _note_busy(self, now_ns: int) -> None:
-        """Before it changes: which share of the workers has prefills to do."""
+        """Note which share of the workers has prefills to do, before that changes."""
         if self.books:
             busy = sum(1 for book in self.books.values() if book.waiting)
             self.pace.busy(busy / len(self.books), now_ns)
 
     def _count(self, request_id: str, entry: Entry, sign: int) -> None:
-        """Add an entry to its worker's sums, or take it away; workers may be unknown yet."""
+        """Add an entry to its worker's sums (`sign` 1) or subtract it (-1), if there is a book."""
         if (book := self.books.get(entry.worker)) is None:
             return
         book.active_requests += sign
@@ -209,7 +226,11 @@ class Ledger:
             self.promised.remove(entry.worker, entry.marks)
 
     def first_token(self, request_id: str, now_ns: int) -> Entry | None:
-        """The prefill part of a request's load is gone; its entry, unless that is no news."""
+        """Note a request's first token, which ends its prefill load.
+
+        Returns:
+            its entry; None if it is unknown or had its first token before.
+        """
         entry = self.entries.get(request_id)
         if entry is None or not entry.waiting:
             return None
@@ -223,7 +244,7 @@ class Ledger:
         return entry
 
     def end(self, request_id: str) -> Entry | None:
-        """All of a request's load is gone; its entry, if there was one."""
+        """Remove a request and return its entry, if there was one."""
         entry = self.entries.pop(request_id, None)
         if entry is not None:
             del self._placed[entry.worker][request_id]
@@ -233,11 +254,11 @@ class Ledger:
         return entry
 
     def nobody_waits(self) -> bool:
-        """All that were placed on workers that take requests have their first token."""
+        """Whether all requests on open workers have had their first token."""
         return not any(book.waiting for book in self.books.values())
 
     def report(self, stats: WorkerStats) -> None:
-        """Let what a worker says of its own load correct the sum of promises."""
+        """Correct the sum of promises by the load that a worker reports."""
         book = self.books.get(stats.worker)
         if book is None:
             return
@@ -253,19 +274,20 @@ class Ledger:
         book.drift_blocks = round(stats.kv_cache_usage * book.num_blocks) - promised
 
     def _on_its_way(self, stats: WorkerStats) -> int:
-        """Blocks of the requests that are too young to be in a report. They are the last ones."""
+        """Blocks of the requests that are too young to be in this report."""
         limit = stats.sent_ns - SETTLE_NS
         youngest_first = reversed(self._placed[stats.worker].values())
         young = takewhile(lambda entry: entry.placed_ns >= limit, youngest_first)
         return sum(entry.decode_blocks for entry in young)
 
     def _measure_steps(self, book: WorkerBook, stats: WorkerStats) -> None:
-        """How long steps take that only decode: when no prompt was about since the last report."""
+        """Measure the duration of steps that only decode: no prompt was in progress since the last
+        report."""
         last, book.report = book.report, stats
         if last is None:
             return
         took_s = (stats.sent_ns - last.sent_ns) / SECOND_NS
-        # Were it idle between the reports, there would be one that says so.
+        # If the engine had been idle in between, it would have sent a report of that.
         running = min(stats.num_running_reqs, last.num_running_reqs)
         self.pace.ran(stats.output_tokens - last.output_tokens, running * took_s)
         begun = stats.prefix_cache_queries_tokens > last.prefix_cache_queries_tokens
@@ -275,7 +297,7 @@ class Ledger:
             self.pace.stepped(running, took_s / (stats.steps - last.steps))
 
     def expire(self, now_ns: int) -> None:
-        """Let go of requests without a sign of life."""
+        """Release requests that have had no sign of life for `EXPIRY_NS`."""
         limit = now_ns - EXPIRY_NS
         self._release((rid for rid, e in self.entries.items() if e.alive_ns < limit), EXPIRED)
 

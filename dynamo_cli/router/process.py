@@ -1,4 +1,4 @@
-"""The router's loop: receive, apply to the state, send what the state answers."""
+"""The router's loop: receive messages, apply them to the state, send its answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dynamo_cli.topology import FRONTEND, ProcessId, Role
 STATS_INTERVAL_S = 0.25
 EXPIRY_INTERVAL_S = 5.0
 MAX_NEWS = 2_000
-"""Decisions kept for one report; more are counted and left out."""
+"""Most decisions in one report to the frontend; further ones are only counted."""
 
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def main(process: ProcessId, config: RouterConfig, control: socket.socket) -> No
 
 
 class Router:
-    """`RouterState` and its links."""
+    """The router process: `RouterState` and its links."""
 
     def __init__(self, process: ProcessId, config: RouterConfig, control: socket.socket) -> None:
         self._process = process
@@ -63,6 +63,7 @@ class Router:
         self._warned: set[int] = set()
 
     def run(self) -> None:
+        """Serve until `Stop` comes."""
         self._switchboard.report(PhaseChange(Phase.READY))
         while not self._stopping:
             self._switchboard.poll(self._timeout_s())
@@ -76,7 +77,7 @@ class Router:
         return EXPIRY_INTERVAL_S if self._state.ledger.entries else None
 
     def _decide(self) -> None:
-        """Answer what was asked, after all else that came with it: events before queries."""
+        """Answer the queries, after all other messages of this poll, so that events count first."""
         queries, self._queries = self._queries, []
         for peer, query in queries:
             started = time.monotonic_ns()
@@ -101,7 +102,7 @@ class Router:
         )
         peer = ProcessId(Role.PROCESSOR, processor)
         if not self._switchboard.owe(peer, answer):
-            self._state.end(decision.request_id)  # nobody will ever use what it reserved
+            self._state.end(decision.request_id)  # the processor is gone
         self._state.timed(elapsed_ns)
         if len(self._news) < MAX_NEWS:
             self._news.append(decision.timed(elapsed_ns))
@@ -140,6 +141,7 @@ class Router:
     # -- switchboard handler ---------------------------------------------------------------
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        """Apply a message; queries are kept until the poll is over."""
         match self._decoder(payload):
             case RouteQuery() as query:
                 self._queries.append((peer, query))
@@ -168,9 +170,11 @@ class Router:
         self._state.end(request_id)
 
     def on_link(self, peer: ProcessId) -> None:
+        """A peer is connected: report the state to it soon."""
         self._changed = True
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
+        """A peer's process has ended: forget all that it held or asked for."""
         match peer.role:
             case Role.WORKER:
                 self._state.worker_down(peer.index)
@@ -183,6 +187,7 @@ class Router:
         self._changed = True
 
     def on_control(self, message: ToChild) -> None:
+        """Do what the supervisor says."""
         match message:
             case Stop():
                 self._stopping = True

@@ -1,9 +1,9 @@
-"""Prefixes that a worker will hold once it has done what it was given. Pure.
+"""Prefixes that a worker will hold once it has computed the prompts that it was given. Pure.
 
-A request that follows a sibling to the same worker waits behind it, and finds its prefix computed;
-no event says so yet. Of each prompt on its way only some depths are kept, eight to a doubling, so
-that a promise costs little however long the prompt is; what is promised is found to within an
-eighth.
+A request that follows another one with the same prefix to the same worker waits behind it and will
+find the prefix computed, although no KV event says so yet. Of each such prompt only some depths are
+remembered, eight for each doubling, so that long prompts cost little; a promised depth is exact to
+within an eighth.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ DEPTHS = (
         for octave in range(20)
     ),
 )
-"""Blocks: 1 to 8 all, to 16 all, to 32 every second, to 64 every fourth ..."""
+"""Remembered depths in blocks: all up to 16, every second up to 32, every fourth up to 64 ..."""
 
 
 def marks(hashes: Sequence[int]) -> list[int]:
-    """Of a prompt's sequence hashes those at `DEPTHS`."""
+    """Select those of a prompt's sequence hashes that lie at `DEPTHS`."""
     kept, depth, step = list(hashes[: PER_DOUBLING - 1]), PER_DOUBLING, 1
     while depth <= len(hashes):
         kept += hashes[depth - 1 : 2 * depth - 1 : step]
@@ -37,7 +37,7 @@ def marks(hashes: Sequence[int]) -> list[int]:
 
 @dataclass(slots=True)
 class Promised:
-    """The prompts on their way to all workers, by their marks."""
+    """The prompts that workers have yet to compute, by their marks."""
 
     _index: PrefixIndex = field(default_factory=PrefixIndex)
     _counts: defaultdict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
@@ -46,7 +46,7 @@ class Promised:
         return sum(map(len, self._counts.values()))
 
     def add(self, worker: int, prompt: Sequence[int]) -> None:
-        """A prompt with these marks is on its way."""
+        """Add a prompt with these marks."""
         counts, new = self._counts[worker], []
         for mark in prompt:
             if (count := counts.get(mark, 0)) == 0:
@@ -55,7 +55,7 @@ class Promised:
         self._index.store(worker, new)
 
     def remove(self, worker: int, prompt: Sequence[int]) -> None:
-        """It has been computed, or never will be."""
+        """Remove a prompt that has been computed or never will be."""
         counts, last = self._counts[worker], []
         for mark in prompt:
             if (count := counts[mark]) == 1:
@@ -66,5 +66,9 @@ class Promised:
         self._index.remove(worker, last)
 
     def leading(self, prompt: Sequence[int]) -> dict[int, int]:
-        """How many leading blocks of a prompt with these marks each worker will have computed."""
+        """For each worker, the number of leading blocks of this prompt that it will have computed.
+
+        Args:
+            prompt: marks of the prompt.
+        """
         return {worker: DEPTHS[place - 1] for worker, place in self._index.leading(prompt).items()}

@@ -1,23 +1,23 @@
-"""What an endless cache would find: how much of the prompts was asked for before. Pure."""
+"""How much of the prompts came before: what a cache without bound would find. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 MAX_BLOCKS = 200_000
-"""Of each of two generations; a block takes about 100 bytes."""
+"""Size of each of the two generations; a block takes about 100 bytes."""
 
 
 class Repeats:
-    """Remembers the blocks of prompts, in two generations: a full one replaces the one before.
+    """Remembers the blocks of prompts in two generations; a full young one replaces the old one.
 
     Args:
-        max_blocks: of a generation.
+        max_blocks: size of a generation.
 
     Attributes:
-        asked_tokens: of all prompts.
-        repeated_tokens: of leading blocks that a prompt before had too.
-        forgotten_blocks: remembered no longer, for want of room.
+        asked_tokens: tokens of all prompts.
+        repeated_tokens: tokens in leading blocks that an earlier prompt had too.
+        forgotten_blocks: number of blocks that were dropped for lack of room.
     """
 
     def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
@@ -27,7 +27,7 @@ class Repeats:
         self.asked_tokens = self.repeated_tokens = self.forgotten_blocks = 0
 
     def ask(self, prompt_tokens: int, blocks: Sequence[int], block_size: int) -> int:
-        """A prompt came; how many of its tokens came before, which are the first ones."""
+        """Add a prompt and return how many of its first tokens an earlier prompt had too."""
         self.asked_tokens += prompt_tokens
         # An engine always computes the last token.
         usable = (prompt_tokens - 1) // block_size if block_size else 0
@@ -40,7 +40,7 @@ class Repeats:
         return repeated_tokens
 
     def _known(self, blocks: Sequence[int]) -> int:
-        """How many leading blocks are remembered, by bisection."""
+        """Number of leading blocks that are remembered, found by bisection."""
         low, high = 0, len(blocks)
         while low < high:
             middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""The router's state as the telemetry that it sends. Pure."""
+"""Makes the router's telemetry message from its state. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dynamo_cli.router.state import RouterState
 
 
 def router_stats(state: RouterState, refused_sends: int) -> RouterStats:
-    """What has been done in this life of the router, and what is known now."""
+    """Return the totals since this router process started, and its current load figures."""
     books = state.ledger.books
     return RouterStats(
         policy=state.config.policy,

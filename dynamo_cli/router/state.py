@@ -1,4 +1,4 @@
-"""The router's state: what workers hold, what they were promised, and who gets what. Pure."""
+"""The router's state: what workers hold and were promised, and the choice of a worker. Pure."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ NO_WORKER, SESSION = "no_worker", "session"
 MAX_SESSIONS = 10_000
 
 RESERVE_SHARE = 4
-"""An engine keeps a quarter of its batch waiting, so that it never starves; more wait here, where
-the next free worker can still be chosen."""
+"""A worker takes its largest batch and a quarter of it (1 / this) more, so that its engine never
+runs dry. Further requests wait in the router, where the next free worker can still be chosen."""
 
 
 class _Waiting(NamedTuple):
-    """A query that no worker can take yet; sorts as it is to be answered."""
+    """A query that no worker can take yet. Its sort order is the order of the answers."""
 
     priority: int
     number: int
@@ -48,27 +48,28 @@ class _Waiting(NamedTuple):
 
 
 class _Session(NamedTuple):
-    """Where a session was last, and the deepest full block of its prompt."""
+    """The last worker of a session, and the hash of the last full block of its prompt."""
 
     worker: int
     block: int
 
 
 class RouterState:
-    """Decides, and reserves the load in the same step.
+    """Chooses workers, and reserves the load of each request in the same step.
 
     Args:
         config: the policy and its parameters.
-        policy: to decide by instead of the one that the configuration names.
+        policy: a policy that replaces the one that the configuration names.
 
     Attributes:
         caches: what workers hold.
         prefill_caches: what prefill workers hold.
-        ledger: who was promised what.
+        ledger: the load that was promised to each worker.
         repeats: how much of the prompts came before.
         decisions: how often each worker was chosen.
-        prompt_tokens, predicted_tokens, measured_tokens: of requests whose prefill is over;
-            predicted and measured are those found in a cache.
+        prompt_tokens: prompt tokens of the requests whose prefill is over.
+        predicted_tokens, measured_tokens: those of them that the router expected in the cache, and
+            that the engine found there.
     """
 
     def __init__(self, config: RouterConfig, policy: Policy | None = None) -> None:
@@ -98,8 +99,8 @@ class RouterState:
         """Choose a worker and reserve the request's load there.
 
         Returns:
-            the decision, with worker -1 when there is no worker at all; None when all that there
-            are have as much as they can take: then `released` gives it later, in order.
+            the decision, with worker -1 if there is no worker at all; None if all workers are
+            full: then `released` returns it later, in order.
         """
         if not self.ledger.books:
             return self._nobody(query, now_ns)
@@ -110,7 +111,8 @@ class RouterState:
         return None
 
     def released(self, now_ns: int) -> list[tuple[int, RoutingDecision]]:
-        """Decisions on queries that had to wait and need not any longer, with their processors."""
+        """Decide the waiting queries that a worker can take now; pairs of processor and
+        decision."""
         decided = []
         while self._waiting:
             first = self._waiting[0]
@@ -126,6 +128,7 @@ class RouterState:
 
     @property
     def waiting_requests(self) -> int:
+        """Queries that no worker can take yet."""
         return len(self._waiting)
 
     def _nobody(self, query: RouteQuery, now_ns: int) -> RoutingDecision:
@@ -133,7 +136,7 @@ class RouterState:
         return self._decision(query, choice, now_ns, now_ns, query.priority)
 
     def _try(self, asked: _Waiting, now_ns: int) -> RoutingDecision | None:
-        """Choose and reserve, unless nobody can take the request."""
+        """Choose and reserve; None if no worker can take the request."""
         request = self._request(asked.query)
         loads = self._loads(request, now_ns)
         return self._place(asked, request, loads, now_ns) if loads else None
@@ -148,7 +151,7 @@ class RouterState:
         )
 
     def _loads(self, request: Request, now_ns: int) -> list[WorkerLoad]:
-        """Those that can take the request."""
+        """The workers that can take the request."""
         usable = self._usable(request)
         held = self.caches.index.leading(usable)
         promised = self.ledger.promised.leading(marks(usable))
@@ -175,13 +178,14 @@ class RouterState:
         return loads
 
     def _usable(self, request: Request) -> Sequence[int]:
-        """Blocks that can be found in a cache: an engine always computes the last token."""
+        """Hashes of the blocks that can be found in a cache. An engine always computes the last
+        token, so the block with that token never counts."""
         if not request.blocks:
             return ()
         return request.blocks[: (request.prompt_tokens - 1) // self._block_size]
 
     def _prefill_worker(self, query: RouteQuery) -> int:
-        """The prefill worker that knows most of the prompt; -1 when none knows any of it."""
+        """The prefill worker that holds most of the prompt; -1 if none holds any of it."""
         if not query.hashes or not self.prefill_caches.feeds:
             return -1
         depths = self.prefill_caches.index.leading(hashes.unpack(query.hashes))
@@ -203,7 +207,8 @@ class RouterState:
         return decision
 
     def _place_in_order(self, asked: _Waiting, request: Request, entry: Entry) -> int:
-        """The engine's order: by the clock where prefills are timed, else as they come."""
+        """The engine order of a request: by due time if the policy measures times, else by
+        priority alone."""
         if not self._times:
             return asked.priority
         prefill_s = request.prices.prefill_s(1, entry.prefill_tokens, entry.prefill_pairs)
@@ -257,14 +262,15 @@ class RouterState:
         )
 
     def remember(self, query: RouteQuery) -> None:
-        """A prompt came; for what could have been found. After its answer, which does not wait."""
+        """Note a prompt for the statistics of repeats. Called after the query is answered, so that
+        the answer does not wait for it."""
         if self._predicts:
             blocks = hashes.unpack(query.hashes)
             repeated = self.repeats.ask(query.prompt_tokens, blocks, self._block_size)
             self.ledger.pace.asked(query.prompt_tokens, repeated)
 
     def timed(self, elapsed_ns: int) -> None:
-        """A decision took this long."""
+        """Note how long a decision took."""
         elapsed_us = elapsed_ns / 1000
         self.decision_us[bisect_left(DECISION_BOUNDS_US, elapsed_us)] += 1
         self.decision_total_us += elapsed_us
@@ -272,7 +278,7 @@ class RouterState:
     # -- sessions --------------------------------------------------------------------------
 
     def _kept_together(self, query: RouteQuery, choice: Choice) -> Choice:
-        """A session stays where it was while its blocks live there."""
+        """Keep a session on its worker as long as that holds the blocks of its last prompt."""
         last = self._sessions.get(query.session) if query.session else None
         if last is None or not self.caches.index.holds(last.worker, last.block):
             return choice
@@ -291,7 +297,7 @@ class RouterState:
     # -- requests --------------------------------------------------------------------------
 
     def placed(self, processor: int, message: Placed, now_ns: int) -> None:
-        """A request is on a worker: a sign of life, or load that comes without our decision."""
+        """Note a sign of life of a request, or load on a worker that this router did not choose."""
         known = self.ledger.entries.get(message.request_id)
         if known is not None and known.worker == message.worker:
             known.alive_ns = now_ns
@@ -312,7 +318,7 @@ class RouterState:
         self.ledger.reserve(message.request_id, entry)
 
     def first_token(self, request_id: str, cached_tokens: int, now_ns: int) -> Measured | None:
-        """A request's prefill is over; the measurement, when there was a prediction."""
+        """Note a first token; return the cached tokens if the router had predicted them."""
         entry = self.ledger.first_token(request_id, now_ns)
         if entry is None:
             return None
@@ -328,7 +334,7 @@ class RouterState:
         return Measured(request_id, cached_tokens)
 
     def end(self, request_id: str) -> None:
-        """A request is over, or will not be placed any more."""
+        """Forget a request that has ended, or whose query needs no answer any more."""
         if self.ledger.end(request_id) is None:
             self._forget_waiting(lambda waiting: waiting.query.request_id == request_id)
 
@@ -340,7 +346,7 @@ class RouterState:
     # -- workers ---------------------------------------------------------------------------
 
     def worker_up(self, ready: EngineReady) -> None:
-        """A worker's engine is ready: a new life, without load; its events say what it holds."""
+        """Open a worker whose engine is ready. It has no load, and its events say what it holds."""
         self._block_size = ready.block_size
         if ready.worker in self._retired:
             return
@@ -350,23 +356,23 @@ class RouterState:
         self.caches.worker_up(ready.worker)
 
     def worker_retired(self, worker: int) -> None:
-        """A worker takes no more requests; it is there until those that it has are over."""
+        """Send no more requests to a worker; it stays until the requests that it has are over."""
         self._retired.add(worker)
         self.ledger.close(worker)
 
     def worker_down(self, worker: int) -> None:
-        """A worker is gone, and all that it held."""
+        """Forget a worker whose process ended, with its load and its blocks."""
         self._retired.discard(worker)
         self.ledger.worker_down(worker)
         self.caches.worker_down(worker)
 
     def processor_down(self, processor: int) -> None:
-        """A processor is gone, and whatever it asked for."""
+        """Forget the requests and queries of a processor that ended."""
         self.ledger.processor_down(processor)
         self._forget_waiting(lambda waiting: waiting.processor == processor)
 
     def silent_workers(self) -> list[int]:
-        """Workers that have sent no event although requests with full blocks finished there."""
+        """Workers that send no events although prefills with full blocks are over there."""
         if not self._predicts:
             return []
         return sorted(worker for worker, feed in self.caches.feeds.items() if feed.silent)

@@ -1,4 +1,4 @@
-"""What works worse than it should, and what to do about it. Pure: messages and a clock in."""
+"""Alarms: what works worse than it should, and what to do about it. Pure."""
 
 from __future__ import annotations
 
@@ -14,21 +14,30 @@ from dynamo_cli.watch.schema import AlarmView, GpuView, PrefillView
 from dynamo_cli.watch.window import WindowSum
 
 RESTART_MEMORY_S = 600
+"""How long a restart raises an alarm."""
+
 REFUSED_MEMORY_S = 60
+"""How long refused messages raise an alarm."""
+
 SKEW_PATIENCE_S = 5
+"""How long load must be skewed before that raises an alarm."""
+
 SKEW_LEAST_REQUESTS = 5
-"""A worker with so many more than the mean of the others, and twice that, is skewed load."""
+"""Load is skewed if a worker has this many requests more than the mean of the others, and at least
+twice that mean."""
 
 RESTART_ADVICE = (
     "the log has its last lines; SIGKILL without anybody behind it means that memory ran out."
 )
 
 XID_MEMORY_S = 600
+"""How long an error of a GPU raises an alarm."""
+
 XIDS_OF_ENDINGS = (45,)
-"""What the driver reports when a process is killed; its end is told elsewhere."""
+"""Reported by the driver when a process is killed. The process table shows that already."""
 
 XIDS_OF_PROGRAMS = (13, 31, 43, 68, 69, 109)
-"""An access or an instruction that cannot be: more often a fault of a program than of a GPU."""
+"""Invalid accesses and instructions: more often caused by a program than by a GPU."""
 
 XIDS_OF_MEMORY = (48, 63, 64, 92, 94, 95, 140, 171, 172)
 XID_FALLEN_OFF = 79
@@ -47,11 +56,12 @@ FALLEN_OFF_ADVICE = (
 )
 
 Text = tuple[str, str]
-"""What is so, and what to do."""
+"""The text of an alarm, and its advice."""
 
 
 class Watch:
-    """What alarms have to remember: why processes were restarted, since when load is skewed."""
+    """Remembers what alarms need: reasons of restarts, when load became skewed, refused
+    messages."""
 
     def __init__(self) -> None:
         self._table: Sequence[ProcessState] = ()
@@ -62,14 +72,14 @@ class Watch:
         self._recently_refused = WindowSum(REFUSED_MEMORY_S)
 
     def processes(self, table: Sequence[ProcessState]) -> None:
-        """The process table changed."""
+        """Take a new process table."""
         self._table = table
         for state in table:
             if state.phase == Phase.BACKOFF:
                 self._why[state.name] = state.reason
 
     def router(self, stats: RouterStats, now_ns: int) -> None:
-        """The router's ledger changed."""
+        """Take the router's statistics."""
         self._active = stats.active_requests
         if not _is_skewed(list(stats.active_requests.values())):
             self._skewed_since_ns = None
@@ -77,13 +87,13 @@ class Watch:
             self._skewed_since_ns = now_ns
 
     def refused(self, total: int, now_ns: int) -> None:
-        """So many messages were refused by full links since the start."""
+        """Take the number of messages that full links have refused since the start."""
         if total > self._refused:
             self._recently_refused.add(total - self._refused, now_ns)
         self._refused = total
 
     def alarms(self, now_ns: int) -> list[AlarmView]:
-        """Those of load, restarts and links."""
+        """Return the current alarms about load, restarts and links."""
         found = []
         if (since := self._skewed_since_ns) is not None:
             held_s = (now_ns - since) / SECOND_NS
@@ -103,7 +113,7 @@ class Watch:
 
 
 def silence(workers: list[int], engines: dict[int, EngineReady]) -> AlarmView:
-    """Workers that send no events."""
+    """Make the alarm for workers that send no KV events."""
     names = ", ".join(map(str, workers))
     several = len(workers) > 1
     sizes = {engines[worker].block_size for worker in workers if worker in engines}
@@ -118,7 +128,7 @@ def silence(workers: list[int], engines: dict[int, EngineReady]) -> AlarmView:
 
 
 def old_jobs(view: PrefillView) -> AlarmView:
-    """A prefill queue that is stuck."""
+    """Make the alarm for a prefill queue whose oldest job has waited too long."""
     return AlarmView(
         "old prefill jobs",
         f"the oldest of {view.depth_jobs} prefill jobs has waited for {view.oldest_age_s:.1f} s",
@@ -127,7 +137,12 @@ def old_jobs(view: PrefillView) -> AlarmView:
 
 
 def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
-    """Requests that are placed without the router, while it is away."""
+    """Make the alarm for requests that are placed without the router while it is down.
+
+    Args:
+        table: all processes.
+        unrouted: number of requests that were placed so.
+    """
     routers = [state for state in table if state.role is Role.ROUTER]
     if not unrouted or all(state.phase == Phase.READY for state in routers):
         return None
@@ -140,7 +155,7 @@ def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
 
 
 def of_gpus(report: GpuReport, views: Sequence[GpuView], now_ns: int) -> Iterator[AlarmView]:
-    """GPUs of engines that make errors, and a driver that says nothing of them."""
+    """Make the alarms for GPUs with errors, and for a driver that does not answer."""
     if not views:
         return
     if silent_s := report.silent_s(now_ns):
@@ -184,12 +199,12 @@ def _xid(view: GpuView, error: Xids, now_ns: int) -> Text:
 
 
 def _gpu(view: GpuView) -> str:
-    """With whom it concerns."""
+    """Name a GPU together with the engines that run on it."""
     return f"GPU {view.gpu} ({', '.join(view.engines)})"
 
 
 def _reset(view: GpuView) -> str:
-    """What helps most often."""
+    """Say how to reset a GPU, which helps most often."""
     number = view.gpu.partition(":")[0]
     return (
         f"end what runs on it and reset it: nvidia-smi --gpu-reset -i {number}; if that does not "

@@ -1,4 +1,4 @@
-"""The last routing decisions, and what the engines then found. Pure."""
+"""The last routing decisions, and the cached tokens that engines then measured. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dynamo_cli.units import SECOND_NS
 
 KEPT = 10_000
 RECENT = 1_000
-"""Measurements that are kept for who follows the news."""
+"""Number of measurements that are kept for followers of the stream."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(RoutingDecision).decode
 
 
 class CandidateView(msgspec.Struct, frozen=True):
-    """A worker that could have taken the request; `terms` are what `cost` is the sum of."""
+    """A worker that could have taken the request; `cost` is the sum of `terms`."""
 
     worker: int
     overlap_blocks: int
@@ -32,13 +32,15 @@ class DecisionView(msgspec.Struct, frozen=True):
     """Why a request went where it went; see `RoutingDecision`.
 
     Attributes:
-        number: of the decision; grows by one.
-        request_id: the client's; several engine requests can have one.
-        predicted_tokens: of the prompt that the router expected in the winner's cache.
-        measured_tokens: that the engine found there; None while it has not said.
-        age_s: since the decision.
-        prefill_worker: the one that knows most of the prompt; -1: none.
-        session: the client's X-Session-ID; empty when it has none.
+        number: number of the decision; it grows by one.
+        request_id: the client's id; several engine requests can share it.
+        engine_request_id: the engine's id.
+        predicted_tokens: prompt tokens that the router expected in the winner's cache.
+        measured_tokens: prompt tokens that the engine found there; None until it has reported.
+        waited_us, decision_us: time until a worker was free, and of the choice, microseconds.
+        age_s: time since the decision.
+        prefill_worker: the prefill worker that holds most of the prompt; -1 if none does.
+        session: the client's X-Session-ID; empty if it has none.
     """
 
     number: int
@@ -62,10 +64,10 @@ class DecisionView(msgspec.Struct, frozen=True):
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """What the engine found of a request whose decision was shown before.
+    """Cached tokens that an engine found, for a request whose decision was sent before.
 
     Attributes:
-        number: of the measurement; grows by one.
+        number: number of the measurement; it grows by one.
     """
 
     number: int
@@ -74,7 +76,7 @@ class Measurement(msgspec.Struct, frozen=True):
 
 
 class _Kept(msgspec.Struct, gc=False):
-    """A decision, packed: with many candidates it would be a thousand objects."""
+    """A decision, encoded to save memory: with many candidates it would be a thousand objects."""
 
     number: int
     api_id: str
@@ -87,7 +89,8 @@ class DecisionLog:
     """The last `KEPT` decisions.
 
     Attributes:
-        dropped: decisions that the router did not report, because too many came at once.
+        dropped: number of decisions that the router did not report because there were too many at
+            once.
     """
 
     def __init__(self) -> None:
@@ -97,7 +100,7 @@ class DecisionLog:
         self.dropped = 0
 
     def add(self, news: Decisions) -> None:
-        """What the router reports."""
+        """Add decisions and measurements that the router reports."""
         for decision in news.decisions:
             self._last_number += 1
             self._kept[decision.request_id] = _Kept(
@@ -116,11 +119,11 @@ class DecisionLog:
 
     @property
     def last_number(self) -> int:
-        """Of the newest decision; 0 before any."""
+        """Number of the newest decision; 0 before any."""
         return self._last_number
 
     def measurements(self, after: int) -> list[Measurement]:
-        """The recent ones with a higher number, oldest first."""
+        """Return the recent measurements with a number above `after`, oldest first."""
         return [one for one in self._measurements if one.number > after]
 
     def views(
@@ -132,12 +135,15 @@ class DecisionLog:
         request_id: str | None = None,
         after: int = 0,
     ) -> Iterator[DecisionView]:
-        """The newest first, each made when it is asked for; what comes meanwhile is not among them.
+        """Iterate over decisions, newest first. Each view is made when the iterator reaches it, but
+        decisions that come in the meantime are not included.
 
         Args:
-            worker: only those that it won.
-            request_id: only those of this request, by the client's id or the engine's.
-            after: only those with a higher number.
+            now_ns: current time, for ages.
+            limit: most decisions.
+            worker: only decisions for this worker.
+            request_id: only decisions for this request, by the client's id or the engine's.
+            after: only decisions with a higher number.
         """
         found = list(islice(self._newest(worker, request_id, after), limit))
         return (_view(kept, now_ns) for kept in found)

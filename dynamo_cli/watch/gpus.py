@@ -1,4 +1,4 @@
-"""The GPUs that engines run on: what the driver said of them last. Pure."""
+"""The GPUs that engines run on: the last figures of the driver. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.schema import GpuView
 
 SILENT_S = 10.0
-"""A driver that has not answered for so long hangs; what it said before counts no more."""
+"""A driver that has not answered for this long hangs, and its last figures are out of date."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One GPU at one moment; None: the driver does not tell that of it.
+    """One GPU at one moment. A figure is None if the driver does not report it for this GPU.
 
     Attributes:
         name, uuid: as in `config.Device`.
-        product: the name that the maker gives it.
-        utilization: share of the last moments in which it computed, 0..1.
-        power_watts, power_limit_watts: that it takes, and may take.
-        uncorrected_ecc_errors: of its memory, since the driver was loaded.
-        problem: why nothing can be read of it; empty when all is well.
+        product: the manufacturer's name of it.
+        utilization: share of the last sampling period in which it computed, 0..1.
+        power_watts, power_limit_watts: current power draw, and its limit.
+        uncorrected_ecc_errors: memory errors since the driver was loaded.
+        problem: why it cannot be read; empty if it can.
     """
 
     name: str
@@ -42,11 +42,12 @@ class GpuReading:
 
 @dataclass(frozen=True, slots=True)
 class Xids:
-    """An error of one kind that the driver has reported of a GPU; NVIDIA numbers the kinds.
+    """Errors of one kind that the driver has reported for a GPU.
 
     Attributes:
-        count: how often it came while somebody watched.
-        last_ns: when it came last, by the monotonic clock.
+        xid: NVIDIA's number of the kind.
+        count: how often it was reported since the frontend started.
+        last_ns: when it was reported last, CLOCK_MONOTONIC.
     """
 
     xid: int
@@ -59,10 +60,11 @@ class GpuReport:
     """All that is known of the GPUs.
 
     Attributes:
-        read_ns: when the driver last answered, by the monotonic clock; before it has, when it was
-            asked first.
-        problem: what it answers instead of figures; empty when all is well.
-        xids: by name of the GPU.
+        read_ns: when the driver answered last, CLOCK_MONOTONIC; before its first answer, when it
+            was asked first.
+        readings: one for each GPU.
+        problem: the driver's error if it gives no figures; otherwise empty.
+        xids: reported errors by name of the GPU.
     """
 
     read_ns: int
@@ -71,24 +73,24 @@ class GpuReport:
     xids: dict[str, tuple[Xids, ...]] = field(default_factory=dict)
 
     def silent_s(self, now_ns: int) -> float:
-        """For how long the driver has hung; 0 when it does not."""
+        """How long the driver has been hanging, seconds; 0 if it answers."""
         age_s = (now_ns - self.read_ns) / SECOND_NS
         return age_s if age_s >= SILENT_S else 0.0
 
 
 class GpuLog:
-    """Gathers what the driver says."""
+    """Collects the driver's errors and makes reports."""
 
     def __init__(self) -> None:
         self._xids: dict[str, dict[int, Xids]] = {}
 
     def read(self, readings: Iterable[GpuReading], now_ns: int, problem: str = "") -> GpuReport:
-        """It has answered."""
+        """Make a report of an answer of the driver."""
         xids = {name: tuple(kinds.values()) for name, kinds in self._xids.items()}
         return GpuReport(now_ns, tuple(readings), problem, xids)
 
     def xid(self, name: str, xid: int, now_ns: int) -> bool:
-        """It has reported an error of a GPU; whether that is the first of its kind there."""
+        """Note a reported error; return whether it is the first of its kind for this GPU."""
         kinds = self._xids.setdefault(name, {})
         before = kinds.get(xid)
         kinds[xid] = Xids(xid, before.count + 1 if before else 1, now_ns)
@@ -96,7 +98,8 @@ class GpuLog:
 
 
 def views(report: GpuReport, table: Sequence[ProcessState], now_ns: int) -> list[GpuView]:
-    """Those GPUs that have engines, with what is known of them; of a driver that hangs: nothing."""
+    """Return the GPUs that have engines, with their figures; without figures if the driver
+    hangs."""
     engines: defaultdict[str, list[str]] = defaultdict(list)
     for state in table:
         for name in state.gpus:
@@ -131,5 +134,5 @@ def _view(reading: GpuReading, engines: list[str], xids: Iterable[Xids]) -> GpuV
 
 
 def _place(name: str) -> tuple[int, ...]:
-    """``10`` comes after ``2:1``."""
+    """Sort key of a name: ``10`` comes after ``2:1``."""
     return tuple(int(number) for number in name.split(":"))

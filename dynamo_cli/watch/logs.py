@@ -13,7 +13,7 @@ KEPT = 2_000
 
 
 class LogView(msgspec.Struct, frozen=True):
-    """A line; see `LogLine`."""
+    """A log line; see `LogLine`."""
 
     number: int
     time_s: float
@@ -26,8 +26,8 @@ class LogRing:
     """The last `KEPT` lines.
 
     Attributes:
-        dropped: lines that never came here, because too many came at once.
-        unwritten: lines that could not be written where the command writes them.
+        dropped: number of lines that the supervisor left out because there were too many at once.
+        unwritten: number of lines that could not be written to the command's output.
     """
 
     def __init__(self) -> None:
@@ -35,11 +35,11 @@ class LogRing:
         self.dropped = self.unwritten = 0
 
     def add(self, news: Logged) -> None:
-        """What the supervisor passes on."""
+        """Add lines that the supervisor passes on."""
         self._kept.extend(LogView(*msgspec.structs.astuple(line)) for line in news.lines)
         self.dropped, self.unwritten = news.dropped, news.unwritten
 
     def select(self, after: int) -> list[LogView]:
-        """Those with a higher number, oldest first."""
+        """Return the lines with a number above `after`, oldest first."""
         newest_first = takewhile(lambda line: line.number > after, reversed(self._kept))
         return list(newest_first)[::-1]

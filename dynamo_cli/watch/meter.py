@@ -1,4 +1,4 @@
-"""Counters and histograms of the requests that pass the frontend. Pure."""
+"""Counters and histograms of the requests that pass through the frontend. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from dynamo_cli.messages.request import NO_WORKER, Usage
 from dynamo_cli.watch.window import WindowSamples, WindowSum
 
-# Bounds in seconds: from a step of a tiny model to a long queue.
+# Upper bounds in seconds, from one step of a tiny model to a long queue.
 # fmt: off
 TTFT_BOUNDS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0,
@@ -26,10 +26,12 @@ E2E_BOUNDS_S = (
 
 
 class Histogram:
-    """Counts by upper bound, as Prometheus wants them, at the cost of one bisection.
+    """Counts of values by upper bound, as Prometheus needs them; a value costs one bisection.
 
     Attributes:
-        counts: one per bound, and a last one for what lies above all.
+        bounds: upper bounds, ascending.
+        counts: one count for each bound, and a last one for values above all bounds.
+        total: sum of all values.
     """
 
     __slots__ = ("bounds", "counts", "total")
@@ -40,11 +42,12 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
+        """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """(upper bound, how many values are not above it), the last bound being +Inf."""
+        """Return pairs of an upper bound and the number of values up to it; the last is +Inf."""
         names = [*map(str, self.bounds), "+Inf"]
         running, pairs = 0, []
         for name, count in zip(names, self.counts, strict=True):
@@ -54,7 +57,7 @@ class Histogram:
 
 
 class Latency:
-    """How long the streams of one worker were waited for, in the last seconds."""
+    """Recent times to the first token, and gaps between tokens, of one worker's streams."""
 
     def __init__(self) -> None:
         self.ttft = WindowSamples(limit=1024)
@@ -65,14 +68,14 @@ class Meter:
     """What requests did, as the frontend saw it.
 
     Attributes:
-        received: requests that came.
-        requests: ended ones, by (endpoint, status).
-        in_flight: now.
-        errors: by kind.
-        aborts: by reason.
-        workers: by index.
-        traces: of requests, by what became of them: exported, failed, dropped.
-        lost_access_lines: that were not logged, because the log could not be written fast enough.
+        received: number of requests that came.
+        requests: number of requests that ended, by (endpoint, status).
+        in_flight: number of requests in progress.
+        errors: failed requests by kind.
+        aborts: aborted requests by reason.
+        workers: latencies by worker index.
+        traces: traces of requests by outcome: exported, failed, dropped.
+        lost_access_lines: access lines that were dropped because the log was too slow.
     """
 
     def __init__(self) -> None:
@@ -96,28 +99,34 @@ class Meter:
         self.workers: defaultdict[int, Latency] = defaultdict(Latency)
 
     def first_token(self, ttft_s: float, now_ns: int, worker: int = NO_WORKER) -> None:
-        """A stream's first tokens came, from this worker as far as it is known."""
+        """Note the first tokens of a stream.
+
+        Args:
+            ttft_s: time since the arrival of the request.
+            now_ns: current time.
+            worker: the worker that sent them, if it is known.
+        """
         self.ttft.observe(ttft_s)
         self.recent_ttft.add(ttft_s, now_ns)
         if worker != NO_WORKER:
             self.workers[worker].ttft.add(ttft_s, now_ns)
 
     def next_token(self, itl_s: float, now_ns: int, worker: int = NO_WORKER) -> None:
-        """More tokens of a stream came, likewise."""
+        """Note further tokens of a stream, `itl_s` after those before."""
         self.itl.observe(itl_s)
         self.recent_itl.add(itl_s, now_ns)
         if worker != NO_WORKER:
             self.workers[worker].itl.add(itl_s, now_ns)
 
     def ended(self, endpoint: str, status: int, e2e_s: float, now_ns: int) -> None:
-        """A request ended; how long it took counts only when it went well."""
+        """Note the end of a request; its duration counts only if it succeeded."""
         self.requests[endpoint, status] += 1
         self.recent_requests.add(1, now_ns)
         if status < 400:
             self.e2e.observe(e2e_s)
 
     def used(self, usage: Usage, now_ns: int) -> None:
-        """What an answered request used in all."""
+        """Add the token counts of an answered request."""
         self.prompt_tokens += usage.prompt_tokens
         self.cached_tokens += usage.cached_tokens
         self.output_tokens += usage.output_tokens
@@ -125,6 +134,6 @@ class Meter:
         self.recent_cached.add(usage.cached_tokens, now_ns)
 
     def failed(self, kind: str) -> None:
-        """A request failed; no kind is no failure."""
+        """Count a failed request; an empty kind means that it did not fail."""
         if kind:
             self.errors[kind] += 1

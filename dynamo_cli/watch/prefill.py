@@ -1,4 +1,4 @@
-"""Folds what prefill queue and workers report of disaggregation. Pure."""
+"""What is known of disaggregated prefill, from reports of the queue and the workers. Pure."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _TRANSFER_COUNTERS = ("placements", "fallbacks", "copies", "nbytes", "copy_s", "
 
 
 class PrefillState:
-    """What is known of disaggregation, over all lives of its processes.
+    """Totals of disaggregated prefill over all restarts of its processes, and the current load.
 
     Attributes:
-        queue_time, prefill_time: histograms in seconds.
+        queue_time: histogram of the time from push to lease, seconds.
+        prefill_time: histogram of the time from lease to the last block, seconds.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class PrefillState:
         self.queue_time, self.prefill_time = Histogram(WAIT_BOUNDS_S), Histogram(WAIT_BOUNDS_S)
 
     def queue(self, stats: PrefillQueueStats, now_ns: int) -> None:
-        """What the queue of now has done so far."""
+        """Take a report of the queue; its counters begin with its process."""
         self._seen = True
         self._queue = stats
         for wait_s in stats.waits_s:
@@ -45,14 +46,14 @@ class PrefillState:
             self._recent_waits.add(wait_s, now_ns)
 
     def queue_gone(self) -> None:
-        """A life of the queue ended: its totals are kept."""
+        """Keep the totals of a queue whose process ended."""
         for name, totals in self._queue_totals.items():
             totals.update(getattr(self._queue, name))
         self._queue_taken += self._queue.taken
         self._queue = _EMPTY_QUEUE
 
     def worker(self, stats: TransferStats, now_ns: int) -> None:
-        """What a worker or prefill worker of now has done so far."""
+        """Take a report of a worker or prefill worker; its counters begin with its process."""
         self._seen = True
         self._transfers[stats.prefill, stats.worker] = stats
         for prefill_s in stats.prefill_s:
@@ -60,13 +61,13 @@ class PrefillState:
             self._recent_prefills.add(prefill_s, now_ns)
 
     def worker_gone(self, index: int, *, prefill: bool) -> None:
-        """A life of a worker or prefill worker ended: its totals are kept."""
+        """Keep the totals of a worker or prefill worker whose process ended."""
         if (stats := self._transfers.pop((prefill, index), None)) is not None:
             for name, totals in self._transfer_totals.items():
                 totals.update(getattr(stats, name))
 
     def view(self, now_ns: int) -> PrefillView | None:
-        """As of now; None where there is no disaggregation."""
+        """Return the current view; None without disaggregated prefill."""
         if not self._seen:
             return None
         queue = self._queue
@@ -95,7 +96,7 @@ class PrefillState:
         )
 
     def _counters(self) -> dict[str, Any]:
-        """Everything that is counted by reason or direction."""
+        """All counters by reason or by direction."""
         counters: dict[str, Any] = {
             name: dict(totals + Counter(getattr(self._queue, name)))
             for name, totals in self._queue_totals.items()

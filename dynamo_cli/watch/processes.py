@@ -1,4 +1,4 @@
-"""A process of the supervisor's table as it is shown. Pure."""
+"""Makes the view of a process from the supervisor's table. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dynamo_cli.watch.schema import ProcessView
 
 
 def process_view(state: ProcessState, now_ns: int, rss_bytes: int = 0) -> ProcessView:
-    """As of now.
+    """Return the current view of a process.
 
     Args:
-        now_ns: by the monotonic clock, as in `state`.
-        rss_bytes: its memory; 0 where nobody measures it.
+        state: its row in the table.
+        now_ns: current time, CLOCK_MONOTONIC as in `state`.
+        rss_bytes: its memory; 0 if that is not measured.
     """
     return ProcessView(
         name=state.name,

@@ -1,4 +1,4 @@
-"""What each worker did in the last seconds, from its growing counters. Pure."""
+"""Recent rates of each worker, from its growing counters. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WINDOWS = {
 
 
 class Rates(NamedTuple):
-    """Tokens per second over 10 s, and the hit ratio over a minute; None before any prompt."""
+    """Tokens per second over 10 s, and the hit ratio over a minute, None without prompts."""
 
     prompt_tokens_per_s: float
     output_tokens_per_s: float
@@ -26,14 +26,14 @@ class Rates(NamedTuple):
 
 
 class WorkerRates:
-    """One worker, over all its lives."""
+    """The rates of one worker, across its restarts."""
 
     def __init__(self) -> None:
         self._windows = {name: WindowSum(seconds) for name, seconds in _WINDOWS.items()}
         self._last: dict[str, int] = {}
 
     def report(self, stats: WorkerStats, now_ns: int) -> None:
-        """Totals of this life of the worker."""
+        """Take a report; its counters begin with the worker's process."""
         for name, window in self._windows.items():
             value: int = getattr(stats, name)
             if (new := value - self._last.get(name, 0)) > 0:
@@ -41,15 +41,20 @@ class WorkerRates:
             self._last[name] = value
 
     def gone(self) -> None:
-        """A life of the worker ended: the next one counts from 0."""
+        """Note that the process ended; the counters of the next one begin at 0."""
         self._last = {}
 
     def view(self, now_ns: int) -> Rates:
-        """As of now."""
+        """Return the current rates."""
         queries = self._windows["prefix_cache_queries_tokens"].total(now_ns)
         hits = self._windows["prefix_cache_hits_tokens"].total(now_ns)
         return Rates(
             self._windows["prompt_tokens"].rate(now_ns),
             self._windows["output_tokens"].rate(now_ns),
-            hits / queries if queries else None,
+            ratio(hits, queries),
         )
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """Return ``part / whole``; None if the whole is 0, because nothing was measured yet."""
+    return part / whole if whole else None

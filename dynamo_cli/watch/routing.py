@@ -1,4 +1,4 @@
-"""Folds what routers and processors report of routing into a `RouterView`. Pure."""
+"""What is known of routing, from reports of the router and the processors. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import ProcessorStats
-from dynamo_cli.watch.rates import HIT_WINDOW_S
+from dynamo_cli.watch.rates import HIT_WINDOW_S, ratio
 from dynamo_cli.watch.schema import HitRatios, ProcessorView, RouterView, RouterWorkerView
 from dynamo_cli.watch.window import WindowSum
 
@@ -30,7 +30,7 @@ _NOTHING = RouterStats("", {}, {}, 0)
 
 
 class RoutingState:
-    """What is known of routing, over all lives of the router."""
+    """Totals of routing over all restarts of the router, and its current load figures."""
 
     def __init__(self) -> None:
         self._now: RouterStats | None = None
@@ -47,7 +47,7 @@ class RoutingState:
         self._event_blocks = WindowSum()
 
     def router(self, stats: RouterStats, now_ns: int) -> None:
-        """What the router of now has done so far."""
+        """Take a report of the router; its counters begin with its process."""
         last = self._now or _NOTHING
         for name, window in self._windows.items():
             if (new := getattr(stats, name) - getattr(last, name)) > 0:
@@ -58,27 +58,27 @@ class RoutingState:
         self._now = stats
 
     def router_gone(self) -> None:
-        """A life of the router ended: its totals are kept, its knowledge is gone."""
+        """Keep the totals of a router whose process ended; its load figures are void."""
         if self._now is not None:
             self._before = _added(self._before, self._now)
             self._now = RouterStats(self._now.policy, {}, {}, 0)
 
     def processor(self, index: int, stats: ProcessorStats) -> None:
-        """What a life of a processor holds, and has placed without the router so far."""
+        """Take a report of a processor; its counters begin with its process."""
         self._processors[index] = stats
 
     def processor_gone(self, index: int) -> None:
-        """A life of a processor ended."""
+        """Keep the totals of a processor whose process ended."""
         if (stats := self._processors.pop(index, None)) is not None:
             self._unrouted_before[index] += stats.unrouted
 
     def unrouted(self) -> dict[int, int]:
-        """Requests placed without the router, by processor."""
+        """Number of requests that were placed without the router, by processor."""
         now = Counter({index: stats.unrouted for index, stats in self._processors.items()})
         return dict(self._unrouted_before + now)
 
     def processors(self) -> list[ProcessorView]:
-        """What each of them holds."""
+        """Return the current load of each processor."""
         return [
             ProcessorView(
                 processor=index,
@@ -92,7 +92,7 @@ class RoutingState:
         ]
 
     def view(self, now_ns: int) -> RouterView | None:
-        """As of now; None when there never was a router."""
+        """Return the current view; None if there never was a router."""
         if self._now is None:
             return None
         now, total = self._now, _added(self._before, self._now)
@@ -146,23 +146,19 @@ def _ratios(
     repeated_tokens: float,
 ) -> HitRatios:
     return HitRatios(
-        _ratio(predicted_tokens, prompt_tokens),
-        _ratio(measured_tokens, prompt_tokens),
-        _ratio(repeated_tokens, asked_tokens),
+        ratio(predicted_tokens, prompt_tokens),
+        ratio(measured_tokens, prompt_tokens),
+        ratio(repeated_tokens, asked_tokens),
     )
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
-
-
 def _skew(active: list[int]) -> float:
-    """The busiest against the mean; 1 when all have the same."""
+    """Load of the busiest worker relative to the mean; 1 if all have the same."""
     return max(active) * len(active) / sum(active) if any(active) else 1.0
 
 
 def _added(before: RouterStats, now: RouterStats) -> RouterStats:
-    """Totals of several lives; the rest is as it is now."""
+    """Add the counters of two routers; everything else is taken from `now`."""
     added: dict[str, Any] = {name: getattr(before, name) + getattr(now, name) for name in _SUMS}
     for name in _TOTALS:
         added[name] = dict(Counter(getattr(before, name)) + Counter(getattr(now, name)))

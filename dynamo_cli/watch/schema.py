@@ -1,4 +1,4 @@
-"""The state of the whole tree at one moment, as `/dynamo/snapshot` gives it."""
+"""The state of the whole tree at one moment, as ``/dynamo/snapshot`` shows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ class ProcessView(msgspec.Struct, frozen=True):
 
     Attributes:
         phase_s: how long it has been in its phase, seconds.
-        rss_bytes: main memory that it has; 0 when it is not known.
+        uptime_s: time since its start, seconds.
+        rss_bytes: its resident memory; 0 if it is not known.
     """
 
     name: str
@@ -27,17 +28,17 @@ class ProcessView(msgspec.Struct, frozen=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True):
-    """A worker's engine; counters are totals over all its lives.
+    """A worker's engine. Counters are totals over all restarts of its process.
 
     Attributes:
-        kv_cache_usage: 0..1.
-        num_blocks, block_size: of its KV cache; blocks, tokens per block.
+        kv_cache_usage: used share of the KV cache, 0..1.
+        num_blocks, block_size: size of the KV cache in blocks, and tokens per block.
         hit_ratio: measured prefix hits / queried prompt tokens, since the start; None before any.
-        recent_hit_ratio: likewise, of the last 60 s.
-        *_tokens_per_s: of the last 10 s.
-        ttft_*_s, itl_*_s: of its streamed answers in the last 10 s.
-        asleep: it takes no requests until it is woken up.
-        kept_requests: that it knows of, running or not.
+        recent_hit_ratio: the same over the last 60 s.
+        *_tokens_per_s: rates over the last 10 s.
+        ttft_*_s, itl_*_s: percentiles over its streamed answers of the last 10 s.
+        asleep: whether it takes no requests until it is woken up.
+        kept_requests: number of requests in its memory, running or not.
     """
 
     worker: int
@@ -68,9 +69,9 @@ class RouterWorkerView(msgspec.Struct, frozen=True):
     """A worker as the router sees it.
 
     Attributes:
-        decisions: how often it was chosen, over all lives of the router.
-        active_requests, prefill_blocks, decode_blocks: promised to it now.
-        index_blocks: prefix blocks that it is known to hold.
+        decisions: how often it was chosen, over all restarts of the router.
+        active_requests, prefill_blocks, decode_blocks: current load in the router's ledger.
+        index_blocks: prefix blocks that it holds according to the router's index.
     """
 
     worker: int
@@ -82,12 +83,12 @@ class RouterWorkerView(msgspec.Struct, frozen=True):
 
 
 class HitRatios(msgspec.Struct, frozen=True):
-    """Share of prompt tokens found in a cache; None before any.
+    """Share of prompt tokens found in a cache; None before any prompt.
 
     Attributes:
-        estimated: by the router, before.
-        measured: by the engines, after.
-        limit: what an endless cache would hold: that a prompt before had too.
+        estimated: as the router expects it before the prefill.
+        measured: as the engines report it after the prefill.
+        limit: what a cache without bound would hold: tokens that an earlier prompt had too.
     """
 
     estimated: float | None
@@ -96,14 +97,14 @@ class HitRatios(msgspec.Struct, frozen=True):
 
 
 class RouterView(msgspec.Struct, frozen=True):
-    """What the router did, over all its lives, and what it knows now; see `RouterStats`.
+    """Totals over all restarts of the router, and its current figures; see `RouterStats`.
 
     Attributes:
         decisions, active_requests: by worker index; `workers` has the same and more.
-        recent: hit ratios of the last 60 s; `overall` since the start.
-        load_skew_ratio: active requests of the busiest worker against the mean; 1 is even.
-        silent_workers: that send no events although they should.
-        event_blocks_per_s: of the last 10 s.
+        recent, overall: hit ratios of the last 60 s, and since the start.
+        load_skew_ratio: active requests of the busiest worker relative to the mean; 1 is even.
+        silent_workers: workers that send no events although they should.
+        event_blocks_per_s: rate over the last 10 s.
     """
 
     policy: str
@@ -135,7 +136,7 @@ class RouterView(msgspec.Struct, frozen=True):
 
 
 class ProcessorView(msgspec.Struct, frozen=True):
-    """What a processor holds now; see `ProcessorStats`."""
+    """The current load of a processor; see `ProcessorStats`."""
 
     processor: int
     requests: int
@@ -146,7 +147,7 @@ class ProcessorView(msgspec.Struct, frozen=True):
 
 
 class PrefillWorkerView(msgspec.Struct, frozen=True):
-    """A prefill worker's shared memory for KV blocks on their way."""
+    """A prefill worker's shared memory for KV blocks that wait to be transferred."""
 
     worker: int
     arena_used_bytes: int
@@ -154,20 +155,23 @@ class PrefillWorkerView(msgspec.Struct, frozen=True):
 
 
 class PrefillView(msgspec.Struct, frozen=True):
-    """Disaggregation: the prefill queue now, and totals over all lives of its processes.
+    """The prefill queue, and totals of disaggregation over all restarts of its processes.
 
     Attributes:
-        depth_jobs, depth_tokens: that wait; `oldest_age_s` of the oldest.
-        in_flight_jobs, in_flight_tokens: that prefill workers have.
-        alarm: the oldest has waited too long.
-        ended, refused, returned: jobs, by reason.
+        depth_jobs, depth_tokens: waiting jobs and their tokens.
+        oldest_age_s: how long the oldest of them has waited.
+        in_flight_jobs, in_flight_tokens: jobs that prefill workers have, and their tokens.
+        alarm: whether the oldest job has waited too long.
+        taken: jobs that the queue has accepted.
+        ended, refused, returned: jobs by reason.
         placements: prefills by ``remote:reason`` and ``local:reason``.
         fallbacks: remote prefills that were done locally after all, by reason.
-        copies, nbytes, copy_s: of KV blocks, by direction (save, load).
-        failures: transfers that came to nothing, by reason.
-        away: requests that are being prefilled elsewhere now.
-        kept: what workers remember of requests beside that; see `TransferStats`.
-        queue_time_*_s, prefill_time_*_s: of the last 60 s.
+        copies, nbytes, copy_s: copies of KV blocks, their bytes and time, by direction (save,
+            load).
+        failures: failed transfers by reason.
+        away: requests whose prefill runs on a prefill worker now.
+        kept: further requests that workers remember; see `TransferStats`.
+        queue_time_*_s, prefill_time_*_s: percentiles of the last 60 s.
     """
 
     depth_jobs: int
@@ -196,17 +200,18 @@ class PrefillView(msgspec.Struct, frozen=True):
 
 
 class GpuView(msgspec.Struct, frozen=True):
-    """A GPU (or MIG instance) with an engine; None: the driver does not tell that of it.
+    """A GPU (or MIG instance) with an engine. A figure is None if the driver does not report it.
 
     Attributes:
-        gpu: its number in the order of the PCI bus; ``0:1`` is the second instance of GPU 0.
-        product: the name that the maker gives it.
+        gpu: its number in PCI bus order; ``0:1`` is the second instance of GPU 0.
+        product: the manufacturer's name of it.
         engines: names of the processes that run on it.
-        utilization: share of the last moments in which it computed, 0..1.
-        memory_*_bytes, power_*_watts: of all processes; of an instance its own memory.
-        temperature_c, uncorrected_ecc_errors: of the whole GPU; errors since the driver was loaded.
-        xids: errors that the driver has reported since the frontend started, by NVIDIA's number.
-        problem: why nothing can be read of it; empty when all is well.
+        utilization: share of the last sampling period in which it computed, 0..1.
+        memory_*_bytes: memory of the GPU or of the instance, used by all processes.
+        power_*_watts, temperature_c: figures of the whole GPU.
+        uncorrected_ecc_errors: memory errors of the whole GPU since the driver was loaded.
+        xids: number of errors since the frontend started, by NVIDIA's number of the kind.
+        problem: why it cannot be read; empty if it can.
     """
 
     gpu: str
@@ -228,10 +233,11 @@ class TrafficView(msgspec.Struct, frozen=True):
     """Requests and tokens: totals since the start, rates and percentiles of the last 10 s.
 
     Attributes:
-        requests: that ended; `received` counts those that came.
-        ttft_*_s: arrival to first token of streamed answers, seconds.
-        itl_*_s: gaps between tokens of streamed answers, seconds.
-        hit_ratio: cached / prompt tokens of answered requests, measured by the engines.
+        requests, received: requests that ended, and requests that came.
+        in_flight: requests in progress.
+        ttft_*_s: time from arrival to the first token of streamed answers, seconds.
+        itl_*_s: time between the tokens of streamed answers, seconds.
+        hit_ratio: cached / prompt tokens of answered requests, as measured by the engines.
     """
 
     requests: int
@@ -255,8 +261,8 @@ class AlarmView(msgspec.Struct, frozen=True):
     """Something that works worse than it should.
 
     Attributes:
-        kind: a name that stays while the text changes.
-        text: what is so.
+        kind: short name, which stays the same while the text changes.
+        text: what is wrong.
         advice: what to do.
     """
 
@@ -266,21 +272,23 @@ class AlarmView(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """Everything.
+    """The whole tree at one moment.
 
     Attributes:
-        uptime_s: of the frontend.
+        uptime_s: time since the start of the frontend.
         url: where the frontend listens; empty before it does.
-        reason: why nothing is served, when nothing is.
+        serving: whether requests can be served.
+        reason: why requests cannot be served, if they cannot.
         alarms: what works worse than it should, and what to do.
-        target_workers: that there are to be; more or fewer while that changes.
-        unrouted_requests: placed without the router although there is one, by processor.
-        links: bytes that the frontend has sent and that were not read yet, by peer.
+        models: names that the API answers to.
+        target_workers: wanted number of workers; the actual one differs while workers start or end.
+        unrouted_requests: requests placed without the router although there is one, by processor.
+        links: bytes that the frontend has sent and that are not read yet, by peer.
         refused_sends: messages that full links of the frontend refused.
-        unwritten_log_lines: that nobody read where the command writes them, or no disk took.
-        processors: what they hold.
-        calls: that the frontend waits for.
-        gpus: that engines run on.
+        unwritten_log_lines: log lines that could not be written to the command's output.
+        processors: current load of each processor.
+        calls: answers that the frontend waits for.
+        gpus: GPUs that engines run on.
     """
 
     version: str

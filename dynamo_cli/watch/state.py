@@ -1,4 +1,4 @@
-"""Folds what the processes report into a `Snapshot`. Pure: messages and a clock in."""
+"""Makes a `Snapshot` of the reports of all processes. Pure: messages and a clock in."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.meter import Latency, Meter
 from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.processes import process_view
-from dynamo_cli.watch.rates import WorkerRates
+from dynamo_cli.watch.rates import WorkerRates, ratio
 from dynamo_cli.watch.routing import RoutingState
 from dynamo_cli.watch.schema import (
     AlarmView,
     PrefillView,
+    ProcessView,
     RouterView,
     Snapshot,
     TrafficView,
@@ -47,20 +48,20 @@ _COUNTERS = (
 
 
 class TreeState:
-    """What is known of the tree.
+    """All that the frontend knows of the tree.
 
     Args:
-        meter: of the frontend that folds.
+        meter: measurements of the frontend's own requests.
         models: names that the API answers to.
-        started_ns: start of the frontend.
+        started_ns: start of the frontend, CLOCK_MONOTONIC.
 
     Attributes:
-        decisions: the last ones of the router.
-        logs: the last lines of all processes.
-        prefill: what is known of disaggregation.
-        url: where the frontend listens.
-        draining: it takes no new requests, whatever the table says.
-        asleep: every worker that is ready sleeps.
+        decisions: the last decisions of the router.
+        logs: the last log lines of all processes.
+        prefill: what is known of disaggregated prefill.
+        url: where the frontend listens; empty before it does.
+        draining: whether the frontend takes no new requests, whatever the table says.
+        asleep: whether every ready worker sleeps.
     """
 
     def __init__(self, meter: Meter, models: tuple[str, ...], started_ns: int) -> None:
@@ -82,12 +83,12 @@ class TreeState:
 
     @property
     def up(self) -> bool:
-        """Requests are taken, though engines may sleep: models and tokens need none."""
+        """Whether requests are taken. Engines may sleep: lists of models and tokens need none."""
         return self._table.serving and not self.draining
 
     @property
     def serving(self) -> bool:
-        """Requests can be served now."""
+        """Whether requests to the model can be served now."""
         return self.up and not self.asleep
 
     @property
@@ -97,14 +98,14 @@ class TreeState:
 
     @property
     def reason(self) -> str:
-        """Why not, when they cannot."""
+        """Why requests cannot be served, if they cannot."""
         if self.draining:
             return "shutting down"
         return ASLEEP if self.asleep and self._table.serving else self._table.reason
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes that run."""
+        """Process ids of the running processes."""
         return [state.pid for state in self._table.processes if state.pid]
 
     def apply(
@@ -119,6 +120,7 @@ class TreeState:
         | Logged,
         now_ns: int,
     ) -> None:
+        """Take a report of a process."""
         match message:
             case ProcessTable():
                 self._table = message
@@ -144,7 +146,7 @@ class TreeState:
                 self.logs.add(message)
 
     def _forget_workers(self) -> None:
-        """Those that are no longer part of the tree."""
+        """Forget workers that are no longer part of the tree."""
         there = {state.index for state in self._table.processes if state.role is Role.WORKER}
         for known in (self._ended_lives, self._engines, self._loads, self._rates):
             for worker in known.keys() - there:
@@ -159,15 +161,15 @@ class TreeState:
         self.asleep = bool(ready) and all(stats is not None and stats.asleep for stats in ready)
 
     def processor_stats(self, index: int, stats: ProcessorStats) -> None:
-        """What a processor reports of itself."""
+        """Take a report of a processor."""
         self._routing.processor(index, stats)
 
     def processor_gone(self, index: int) -> None:
-        """A life of a processor ended: its totals are kept."""
+        """Keep the totals of a processor whose process ended."""
         self._routing.processor_gone(index)
 
     def worker_gone(self, worker: int) -> None:
-        """A life of a worker ended: its totals are kept, its load is gone."""
+        """Keep the totals of a worker whose process ended; its load is gone."""
         self._ended_lives[worker] = self._totals(worker)
         self.prefill.worker_gone(worker, prefill=False)
         self._loads.pop(worker, None)
@@ -175,11 +177,11 @@ class TreeState:
         self._rates[worker].gone()
 
     def router_gone(self) -> None:
-        """A life of the router ended, likewise."""
+        """Keep the totals of a router whose process ended."""
         self._routing.router_gone()
 
     def _totals(self, worker: int) -> dict[str, int]:
-        """A worker's counters over all its lives."""
+        """A worker's counters over all its restarts."""
         before, stats = self._ended_lives.get(worker, {}), self._loads.get(worker)
         now = {name: getattr(stats, name) if stats is not None else 0 for name in _COUNTERS}
         return _added(before, now)
@@ -193,15 +195,17 @@ class TreeState:
         calls: int = 0,
         gpus: GpuReport | None = None,
     ) -> Snapshot:
-        """Everything as of now.
+        """Return everything as of now.
 
         Args:
-            links, refused_sends, calls: the caller's own.
-            memory: bytes by pid, as far as they are known.
-            gpus: what is known of them; None where engines have none.
+            now_ns: current time, CLOCK_MONOTONIC.
+            links: unread bytes of the frontend's links, by peer.
+            refused_sends: messages that the frontend's full links refused.
+            memory: memory of processes in bytes, by pid, as far as it is known.
+            calls: answers that the frontend waits for.
+            gpus: the last report of the driver; None if engines have no GPUs.
         """
-        router, unrouted = self._routing.view(now_ns), self._routing.unrouted()
-        prefill = self.prefill.view(now_ns)
+        router, prefill = self._routing.view(now_ns), self.prefill.view(now_ns)
         workers = [self._worker(index, now_ns) for index in self._worker_indices()]
         refused = sum(worker.refused_sends for worker in workers) + refused_sends
         self._watch.refused(refused + (router.refused_sends if router else 0), now_ns)
@@ -213,18 +217,15 @@ class TreeState:
             serving=self.serving,
             reason=self.reason,
             alarms=[
-                *self._alarms(router, prefill, sum(unrouted.values()), now_ns),
+                *self._alarms(router, prefill, now_ns),
                 *(of_gpus(gpus, seen, now_ns) if gpus else ()),
             ],
             models=self._models,
             target_workers=self._table.workers,
-            processes=[
-                process_view(state, now_ns, (memory or {}).get(state.pid, 0))
-                for state in self._table.processes
-            ],
+            processes=self._processes(memory or {}, now_ns),
             workers=workers,
             router=router,
-            unrouted_requests=unrouted,
+            unrouted_requests=self._routing.unrouted(),
             prefill=prefill,
             traffic=_traffic(self._meter, now_ns),
             aborts=dict(self._meter.aborts),
@@ -236,6 +237,11 @@ class TreeState:
             calls=calls,
             gpus=seen,
         )
+
+    def _processes(self, memory: Mapping[int, int], now_ns: int) -> list[ProcessView]:
+        return [
+            process_view(state, now_ns, memory.get(state.pid, 0)) for state in self._table.processes
+        ]
 
     def _worker_indices(self) -> list[int]:
         known = {state.index for state in self._table.processes if state.role is Role.WORKER}
@@ -252,7 +258,7 @@ class TreeState:
             kept_requests=stats.kept_requests if stats else 0,
             num_blocks=engine.num_blocks if engine else 0,
             block_size=engine.block_size if engine else 0,
-            hit_ratio=_ratio(
+            hit_ratio=ratio(
                 totals["prefix_cache_hits_tokens"], totals["prefix_cache_queries_tokens"]
             ),
             **totals,
@@ -262,9 +268,9 @@ class TreeState:
         )
 
     def _alarms(
-        self, router: RouterView | None, prefill: PrefillView | None, unrouted: int, now_ns: int
+        self, router: RouterView | None, prefill: PrefillView | None, now_ns: int
     ) -> list[AlarmView]:
-        found = []
+        found, unrouted = [], sum(self._routing.unrouted().values())
         if router is not None and router.silent_workers:
             found.append(silence(router.silent_workers, self._engines))
         if (away := no_router(self._table.processes, unrouted)) is not None:
@@ -276,10 +282,6 @@ class TreeState:
 
 def _added(before: dict[K, int], now: dict[K, int]) -> dict[K, int]:
     return {key: before.get(key, 0) + now.get(key, 0) for key in before | now}
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
 
 
 def _latency(meter: Meter, worker: int, now_ns: int) -> dict[str, Any]:
@@ -307,5 +309,5 @@ def _traffic(meter: Meter, now_ns: int) -> TrafficView:
         ttft_p99_s=ttft_p99,
         itl_p50_s=itl_p50,
         itl_p95_s=itl_p95,
-        hit_ratio=_ratio(meter.recent_cached.total(now_ns), meter.recent_prompt.total(now_ns)),
+        hit_ratio=ratio(meter.recent_cached.total(now_ns), meter.recent_prompt.total(now_ns)),
     )

@@ -1,4 +1,4 @@
-"""The last requests: what each was, and when it was where. Pure."""
+"""The last requests, each with the times of its stages. Pure."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A request for the model that ended.
 
     Attributes:
-        request_id: the client's.
+        request_id: the client's id.
         endpoint: path of the URL.
-        model: that was asked for.
-        status: of the answer; `CLIENT_CLOSED` when nobody waited for it.
-        error: the kind of failure; empty when there is none.
+        model: name of the model that the client asked for.
+        status: HTTP status of the answer; `CLIENT_CLOSED` if the client had left.
+        error: kind of failure; empty if it succeeded.
         finish_reason, worker, timeline: see `Reply`.
-        processor: index of the one that prepared it; -1: none did.
-        streamed: the answer was.
-        arrival_ns: the frontend had read its head.
-        first_byte_ns: the frontend had the first tokens of a streamed answer; 0: there were none.
-        ended_ns: its answer was written.
+        processor: index of the processor that prepared it; -1 if none did.
+        streamed: whether the answer was streamed.
+        arrival_ns: when the frontend had read its head, CLOCK_MONOTONIC.
+        first_byte_ns: when the frontend had the first tokens of a streamed answer; 0 if none came.
+        ended_ns: when its answer was written.
     """
 
     request_id: str
@@ -48,12 +48,12 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def ttft_ns(self) -> int | None:
-        """Arrival to the first token, as far as it was seen; None when there was none."""
+        """Time from arrival to the first token; None if there was none."""
         first = self.first_byte_ns or self.timeline.first_token_ns
         return first - self.arrival_ns if first else None
 
     def stages(self) -> dict[str, int]:
-        """When it was where, in order of time: name -> CLOCK_MONOTONIC, ns."""
+        """Times of its stages in order: name -> CLOCK_MONOTONIC, nanoseconds."""
         timeline = self.timeline
         known = {
             "arrival": self.arrival_ns,
@@ -78,9 +78,9 @@ class TimelineView(msgspec.Struct, frozen=True):
     """A `RequestRecord` for people and programs.
 
     Attributes:
-        age_s: since its arrival.
-        prefill_worker: index of the one that did its prefill; -1: none did.
-        stages_ms: when it was where, in milliseconds after its arrival, in order.
+        age_s: time since its arrival.
+        prefill_worker: index of the prefill worker that did its prefill; -1 if none did.
+        stages_ms: times of its stages in order, milliseconds after its arrival.
     """
 
     request_id: str
@@ -105,22 +105,25 @@ _decode = msgspec.msgpack.Decoder(RequestRecord).decode
 
 
 class TimelineLog:
-    """The last `KEPT` requests that a processor had."""
+    """The last `KEPT` requests that reached a processor."""
 
     def __init__(self) -> None:
-        # Packed: the garbage collector has nothing to look at, and it is half the memory.
+        # Encoded: that halves the memory, and the garbage collector has nothing to traverse.
         self._kept: deque[tuple[str, bytes]] = deque(maxlen=KEPT)
 
     def add(self, record: RequestRecord) -> None:
+        """Add a request that ended."""
         self._kept.append((record.request_id, _encode(record)))
 
     def views(
         self, now_ns: int, *, limit: int = KEPT, request_id: str | None = None
     ) -> Iterator[TimelineView]:
-        """The newest first, each made when it is asked for.
+        """Iterate over requests, newest first. Each view is made when the iterator reaches it.
 
         Args:
-            request_id: only those with this one; a client can use an id again.
+            now_ns: current time, for ages.
+            limit: most requests.
+            request_id: only requests with this id; a client can use an id again.
         """
         found = list(islice(self._newest(request_id), limit))
         return (_view(_decode(packed), now_ns) for packed in found)

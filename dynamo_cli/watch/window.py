@@ -1,4 +1,4 @@
-"""What happened in the last seconds. Pure: the clock is an argument, nanoseconds."""
+"""Sums and percentiles over the last seconds. Pure: the clock is an argument, nanoseconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dynamo_cli.units import SECOND_NS
 
 
 class WindowSum:
-    """Sum of what was added within the window, in one bucket a second.
+    """Sum of the values within the window, kept in one bucket for each second.
 
     Args:
         window_s: length of the window.
@@ -20,6 +20,7 @@ class WindowSum:
         self._buckets: deque[list[float]] = deque()  # [second, sum]
 
     def add(self, value: float, now_ns: int) -> None:
+        """Add a value."""
         second = now_ns // SECOND_NS
         if self._buckets and self._buckets[-1][0] == second:
             self._buckets[-1][1] += value
@@ -28,11 +29,12 @@ class WindowSum:
             self._buckets.append([second, value])
 
     def total(self, now_ns: int) -> float:
+        """Return the sum within the window."""
         self._forget(now_ns // SECOND_NS)
         return sum(value for _, value in self._buckets)
 
     def rate(self, now_ns: int) -> float:
-        """Per second."""
+        """Return the sum per second."""
         return self.total(now_ns) / self.window_s
 
     def _forget(self, second: int) -> None:
@@ -41,11 +43,11 @@ class WindowSum:
 
 
 class WindowSamples:
-    """The values seen within the window, the newest `limit` of them.
+    """The newest `limit` values within the window.
 
     Args:
         window_s: length of the window.
-        limit: bound of memory; above it the window is shorter.
+        limit: most values that are kept, to bound memory; more make the window shorter.
     """
 
     def __init__(self, window_s: int = 10, limit: int = 4096) -> None:
@@ -53,10 +55,11 @@ class WindowSamples:
         self._samples: deque[tuple[int, float]] = deque(maxlen=limit)
 
     def add(self, value: float, now_ns: int) -> None:
+        """Add a value."""
         self._samples.append((now_ns, value))
 
     def percentiles(self, now_ns: int, *ranks: float) -> list[float | None]:
-        """Nearest-rank percentiles, `ranks` in 0..1; None when nothing was seen."""
+        """Return nearest-rank percentiles for `ranks` in 0..1; None for each without values."""
         while self._samples and self._samples[0][0] < now_ns - self._window_ns:
             self._samples.popleft()
         values = sorted(value for _, value in self._samples)

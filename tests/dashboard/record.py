@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from dynamo_cli.dashboard.events import Parser
+from dynamo_cli.event_stream import EventStream
 from tests.support.server import Server
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -38,19 +38,19 @@ Load = Callable[[Server], Awaitable[None]]
 async def listen(server: Server, seconds: float, events: list[Any]) -> None:
     """What the stream says for so long; a server that does not listen yet is tried again."""
     end = time.monotonic() + seconds
-    parser = Parser()
+    stream = EventStream()
     while time.monotonic() < end:
         with suppress(aiohttp.ClientError, TimeoutError):
             async with asyncio.timeout(max(end - time.monotonic(), 0.1)):
-                await _listen(server, parser, events)
+                await _listen(server, stream, events)
         await asyncio.sleep(0.05)
 
 
-async def _listen(server: Server, parser: Parser, events: list[Any]) -> None:
+async def _listen(server: Server, stream: EventStream, events: list[Any]) -> None:
     url = f"{server.url}/dynamo/stream?interval={INTERVAL_S}"
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         async for data in answer.content.iter_any():
-            for name, content in parser.feed(data):
+            for name, content in stream.feed(data):
                 events.append([time.time(), name, json.loads(content)])
 
 

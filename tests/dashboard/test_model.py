@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from dynamo_cli.dashboard import history, model
-from dynamo_cli.dashboard.events import Decided, Found, Lines, Link, Parser, State, Table, decode
+from dynamo_cli.dashboard.events import Decided, Found, Lines, Link, State, Table, decode
 from dynamo_cli.dashboard.history import Flow, History
 from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.dashboard.oddities import oddities
@@ -23,14 +23,6 @@ def line(number: int) -> LogView:
 
 
 # -- the stream ------------------------------------------------------------------------------
-
-
-def test_events_come_out_whole_however_the_bytes_come() -> None:
-    data = b'event: a\ndata: {"x":1}\n\nevent: b\ndata: 2\n\n'
-    for cut in range(len(data)):
-        parser = Parser()
-        events = parser.feed(data[:cut]) + parser.feed(data[cut:])
-        assert events == [("a", b'{"x":1}'), ("b", b"2")]
 
 
 def test_what_a_newer_server_says_besides_is_ignored_and_nonsense_is_not() -> None:

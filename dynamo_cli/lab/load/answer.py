@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
+from dynamo_cli.event_stream import EventStream
+
 HEAD_END = b"\r\n\r\n"
 LINE_END = b"\r\n"
-DATA = b"data:"
 DONE = b"[DONE]"
 MOST_HEAD_BYTES = 64 * 1024
 
@@ -220,7 +221,7 @@ class Stream:
         self.over = False
         self.error = ""
         self._text: list[str] = []
-        self._rest = b""
+        self._stream = EventStream()
 
     @property
     def text(self) -> str:
@@ -228,16 +229,18 @@ class Stream:
         return "".join(self._text)
 
     def feed(self, body: bytes) -> bool:
-        """Take what came; whether there were tokens in it.
+        """Take the next bytes of the body; return whether they brought tokens.
 
         Raises:
-            Malformed: an event that is none of OpenAI's.
+            Malformed: an event is not one of OpenAI's API.
         """
         before = self.events
-        *lines, self._rest = (self._rest + body).split(b"\n")
-        for line in lines:
-            if line.startswith(DATA):
-                self._take(line[len(DATA) :].strip())
+        try:
+            events = self._stream.feed(body)
+        except ValueError as error:
+            raise Malformed(str(error)) from error
+        for event in events:
+            self._take(event.data.strip())
         return self.events > before
 
     def _take(self, data: bytes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamo_cli.errors import UsageError
-from dynamo_cli.lab.report import Outcome
+from dynamo_cli.lab.report import Outcome, hit_ratio
 
 FORMATS = (".svg", ".png")
 LINES = ("-", "--", "-.", ":")
@@ -53,16 +53,11 @@ def draw(path: Path, title: str, speeds: Sequence[float], loads: Sequence[Times]
 
 def _hit_rates(panel: Any, speeds: Sequence[float], loads: Sequence[Times]) -> None:
     for place, name in enumerate(loads[0]):
-        shares = [100 * _hit_ratio(load[name]) for load in loads]
+        answered = ([one for one in load[name] if not one.error] for load in loads)
+        shares = [100 * (hit_ratio(done) or 0.0) for done in answered]
         panel.plot(speeds, shares, LINES[place % len(LINES)], marker="o", label=name)
     panel.set(xlabel="speed of the trace", ylabel="hit rate, %", ylim=(0, None))
     panel.grid(alpha=0.3)
-
-
-def _hit_ratio(outcomes: Sequence[Outcome]) -> float:
-    done = [outcome for outcome in outcomes if not outcome.error]
-    total = sum(outcome.prompt_tokens for outcome in done)
-    return sum(outcome.cached_tokens or 0 for outcome in done) / total if total else 0.0
 
 
 def _first_tokens(panel: Any, speed: float, load: Times) -> None:

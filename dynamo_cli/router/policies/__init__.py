@@ -1,4 +1,8 @@
-"""Policies: a request and candidates in, one `Choice` out. Pure; lower cost wins."""
+"""The rules by which a worker is chosen. Pure.
+
+A request and the loads of the workers that can take it come in; a `Choice` with the cost of each
+goes out, and the lowest cost wins. Open `base.py` first.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ BLIND: dict[str, Policy] = {
 
 
 def policy_of(config: RouterConfig, dice: random.Random | None = None) -> Policy:
-    """The policy that the configuration names; `dice` makes its choices repeatable."""
+    """Return the policy that the configuration names; a seeded `dice` makes it repeatable."""
     dice = dice or random.Random()
     if config.policy in BLIND:
         return BLIND[config.policy]

@@ -1,4 +1,4 @@
-"""What a policy sees and what it answers."""
+"""What a policy gets and what it returns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from dynamo_cli.router.pace import UNMEASURED, Prices
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """What is to be placed.
+    """A request to be placed.
 
     Attributes:
-        prompt_blocks: that its prompt needs; the last one need not be full.
+        prompt_tokens: length of its prompt.
+        prompt_blocks: blocks that its prompt needs; the last one need not be full.
         block_size: tokens per block.
         blocks: sequence hashes of its full blocks.
-        prices: what computing it would take.
+        prices: current estimates of times.
     """
 
     prompt_tokens: int
@@ -32,18 +33,18 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
     """What a policy may know of one worker that can take the request.
 
     Attributes:
-        worker: index.
+        worker: its index.
         overlap_blocks: leading blocks of the request's prompt that are in its cache.
-        active_requests: placed there and not ended.
-        waiting_requests: of those, without a first token yet.
-        prefill_blocks: that it has promised to compute for those.
-        decode_blocks: that its active requests occupy.
-        num_blocks: that its KV cache has; 0 where it has none.
+        active_requests: requests that were placed there and have not ended.
+        waiting_requests: those of them without a first token.
+        prefill_blocks: blocks that it has yet to compute for the waiting requests.
+        decode_blocks: blocks that its active requests occupy.
+        num_blocks: size of its KV cache in blocks; 0 if it has none.
         last_used: number of the decision that chose it last; smaller is longer ago.
-        expected_blocks: leading blocks of the prompt that will be in its cache when the request's
-            turn comes: those that are, or those of a prompt that it was given before.
-        cached_blocks: that its cache holds, of any prompt.
-        wait_s: until its prefill could begin.
+        expected_blocks: leading blocks of the prompt that will be in its cache when the engine
+            takes the request: those that are there now, or those of a prompt before it.
+        cached_blocks: blocks of any prompt in its cache.
+        wait_s: estimated time until the prefill could begin, seconds.
     """
 
     worker: int
@@ -61,7 +62,13 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The winner, every candidate with its cost, and what decided (see `RoutingDecision`)."""
+    """The result of a policy.
+
+    Attributes:
+        worker: index of the winner.
+        candidates: every worker with its cost.
+        reason: what decided, as in `RoutingDecision`.
+    """
 
     worker: int
     candidates: list[Candidate]
@@ -69,4 +76,4 @@ class Choice:
 
 
 Policy = Callable[[Request, Sequence[WorkerLoad]], Choice]
-"""Chooses among at least one worker."""
+"""Chooses one of the given workers, of which there is at least one."""

@@ -1,4 +1,4 @@
-"""Policies that do not look at what is cached."""
+"""Policies that do not look at caches."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
 def choose_random(
     request: Request, loads: Sequence[WorkerLoad], pick: Callable[[int], int]
 ) -> Choice:
-    """Any worker, all alike."""
+    """Choose any worker, each with the same probability."""
     candidates = [Candidate(load.worker, 0.0, load.overlap_blocks, {}) for load in loads]
     return Choice(loads[pick(len(loads))].worker, candidates)
 
 
 def choose_round_robin(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
-    """The one whose turn is longest ago: with all workers up, each in turn."""
+    """Choose the least recently used worker: one after the other while all are up."""
     winner = min(loads, key=lambda load: (load.last_used, load.worker))
     candidates = [
         Candidate(
@@ -29,7 +29,7 @@ def choose_round_robin(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
 
 
 def choose_least_loaded(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
-    """The fewest requests; among equals the least recently used."""
+    """Choose the worker with the fewest requests; among equals the least recently used."""
     winner = min(loads, key=lambda load: (load.active_requests, load.last_used, load.worker))
     candidates = [
         Candidate(

@@ -1,4 +1,4 @@
-"""Routing by what is cached and by what is promised already."""
+"""Routing by cached prefixes and promised load."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ NO_OVERLAP = "no_overlap"
 
 Terms = dict[str, float]
 Cost = Callable[[Request, Sequence[WorkerLoad], float], list[Terms]]
-"""For each worker the terms whose sum is its cost; the last argument is the weight of overlap."""
+"""Returns the terms of each worker's cost by name; their sum is the cost. The last argument is the
+weight of the overlap."""
 
 
 def blocks_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) -> list[Terms]:
-    """Blocks to prefill and blocks to keep, on each worker, if it gets the request.
+    """Blocks that each worker would have to prefill and to keep if it got the request.
 
     ``weight * max(active prefill blocks + prompt blocks - overlap, 0) + active decode blocks +
     incoming blocks``, lowest wins: the cost function of NVIDIA Dynamo 1.x's KV router
@@ -40,11 +41,12 @@ def blocks_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) ->
 
 
 def shares_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) -> list[Terms]:
-    """The share of the prompt that is cached, against how full and how busy a worker is.
+    """Shares: cached part of the prompt, minus use of the cache, minus part of the queue.
 
     ``2 * matched tokens / prompt tokens - KV usage - waiting / max(waiting)``, highest wins: the
     KV router of the first NVIDIA Dynamo (March 2025, ``examples/llm/components/kv_router.py``).
-    Its load figures were old when a burst came; these are the ledger's, and all workers count.
+    There, load figures were out of date in a burst; here they come from the ledger, and all workers
+    count.
     """
     most_waiting = max(load.waiting_requests for load in loads) or 1
     return [
@@ -62,13 +64,13 @@ COSTS: dict[str, Cost] = {TIME: time_cost, BLOCKS: blocks_cost, SHARES: shares_c
 
 @dataclass(frozen=True, slots=True)
 class KvPolicy:
-    """The lowest cost; where nobody holds anything of the prompt, the least loaded.
+    """Chooses the lowest cost, or the least loaded worker if none holds any of the prompt.
 
     Attributes:
         cost: a key of `COSTS`.
-        overlap_weight: how much cached blocks count against load; 1 is as published.
-        temperature: 0 takes the lowest cost; above, lower costs are only more likely.
-        dice: gives numbers in 0..1.
+        overlap_weight: weight of cached blocks relative to load; 1 is as published.
+        temperature: 0 takes the lowest cost; above 0, lower costs are only more likely.
+        dice: returns random numbers in 0..1.
     """
 
     cost: str = TIME
@@ -91,11 +93,12 @@ class KvPolicy:
         return Choice(loads[place].worker, candidates)
 
     def _known_blocks(self, load: WorkerLoad) -> int:
-        """Leading blocks of the prompt that this cost counts as cached."""
+        """Leading blocks of the prompt that the chosen cost counts as cached."""
         return load.expected_blocks if self.cost == TIME else load.overlap_blocks
 
     def _sample(self, costs: Sequence[float]) -> int:
-        """Softmax over the costs, scaled to a range of 1, as NVIDIA Dynamo's router does it."""
+        """Draw by a softmax over the costs, scaled to a range of 1, as in NVIDIA Dynamo's
+        router."""
         lowest = min(costs)
         scale = self.temperature * ((max(costs) - lowest) or 1.0)
         weights = [math.exp((lowest - cost) / scale) for cost in costs]
@@ -108,7 +111,8 @@ class KvPolicy:
 
 
 def _lowest(loads: Sequence[WorkerLoad], costs: Sequence[float], known: Sequence[int]) -> int:
-    """Among equals the one that knows more of the prompt, then the least recently used."""
+    """Place of the lowest cost; among equals the one with more of the prompt, then the least
+    recently used."""
 
     def rank(place: int) -> tuple[float, int, int]:
         return (costs[place], -known[place], loads[place].last_used)
