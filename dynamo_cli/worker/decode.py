@@ -195,6 +195,7 @@ class DecodeWorker:
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         """Prefill locally what a lost queue had; forget the requests of a lost processor."""
+        self._stats_current = False
         if peer.role is Role.PREFILL_QUEUE and self._handover is not None:
             self._handover.queue_gone()
         if peer.role is not Role.PROCESSOR:
