@@ -1,8 +1,12 @@
-"""What a worker needs of its engine, whether it computes or only simulates."""
+"""What a worker needs of its engine, whether it computes or only simulates: protocols alone.
+
+Every engine is an `Engine`. Two more protocols are for disaggregation: a decode worker with prefill
+workers uses its engine's `DecodeSide`, and a prefill worker its engine's `PrefillSide`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from dynamo_cli.engines.prepared import Prepared
@@ -21,15 +25,27 @@ from dynamo_cli.messages.telemetry import WorkerStats
 
 
 class Engine(Protocol):
-    """A running engine in the caller's own loop."""
+    """A running engine, stepped by the loop of the process that owns it."""
+
+    @property
+    def decode_side(self) -> DecodeSide:
+        """What a decode worker with prefill workers uses beside all this."""
+
+    @property
+    def prefill_side(self) -> PrefillSide:
+        """What a prefill worker uses beside all this."""
 
     @property
     def batch_limits(self) -> tuple[int, int]:
-        """Requests and tokens of one step."""
+        """Most requests and most tokens of one step."""
 
     @property
     def holdings(self) -> Held | None:
         """What the prefix cache holds, as of the last step or call; None when nobody asked."""
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the engine sleeps: it runs nothing until it is woken up."""
 
     def ready(self) -> EngineReady:
         """What the engine settled on while it started."""
@@ -44,44 +60,62 @@ class Engine(Protocol):
             InvalidRequest, InternalError: the engine cannot run it; nothing of it is held.
         """
 
-    def prepare(self, client: int, message: AddRequest) -> Prepared:
-        """Read and check a request. Raises as `add`."""
-
-    def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
-        """Queue a prepared request, with the way to its KV blocks when they are elsewhere.
-
-        Raises as `add`.
-        """
-
-    def cached_tokens(self, prepared: Prepared) -> int:
-        """Leading tokens of its prompt that are in the cache now."""
-
     def abort(self, request_ids: list[str]) -> None:
         """Forget these requests; their KV blocks are free at once. Unknown ids are ignored."""
 
     def abort_client(self, client: int) -> list[str]:
-        """Forget every request of a processor; their ids."""
+        """Forget every request of a processor, and return their ids."""
 
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
         """Run one step of the whole batch; yields (processor, outputs of its requests)."""
 
     def take_failed(self) -> list[tuple[int, str, DynamoError]]:
-        """Requests that alone failed since the last call: processor, id, and why.
+        """Requests that failed alone since the last call: processor, id, and why.
 
-        Nothing of them is held any more.
+        The engine holds nothing of them any more.
         """
 
     def rest(self) -> None:
         """Wait a moment if the last step had nothing to do and the next would have nothing either.
 
-        Only once all that the step gave is sent: nobody shall wait for this.
+        To be called after all outputs of the step are sent, so that they need not wait for this.
         """
 
-    def add_prefill(self, job: PushJob, owner: int) -> None:
-        """Queue the prefill of a prompt for decode worker `owner`. Raises as `add`."""
+    def call(self, message: CallUtility) -> UtilityAnswer:
+        """Call a method of the engine by name and wait for its result."""
 
-    def take_prefills(self) -> list[tuple[str, bytes, str]]:
-        """Prefills that ended: job, kv_transfer_params as JSON, and why it failed if it did."""
+    def operate(self, order: Operate) -> bool:
+        """Do what an operator asks; the engine has no requests when it is sent to sleep.
+
+        Returns:
+            whether the engine sleeps now; for a reset, whether it was possible.
+
+        Raises:
+            Conflict: this engine cannot.
+        """
+
+    def stats(self, refused_sends: int) -> WorkerStats:
+        """The load now, and totals since the start."""
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+
+
+class DecodeSide(Protocol):
+    """An engine whose prompts may be prefilled by another one."""
+
+    def prepare(self, client: int, message: AddRequest) -> Prepared:
+        """Read and check a request without starting it. Raises as `Engine.add`."""
+
+    def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
+        """Queue a prepared request. Raises as `Engine.add`.
+
+        Args:
+            kv_transfer_params: where the KV blocks of its prompt are, when they are elsewhere.
+        """
+
+    def cached_tokens(self, prepared: Prepared) -> int:
+        """How many leading tokens of the prompt are in the prefix cache now."""
 
     def take_started(self) -> list[str]:
         """Requests that had their first token since the last call."""
@@ -89,37 +123,33 @@ class Engine(Protocol):
     def take_unneeded(self) -> list[str]:
         """Transfers that were taken, or will not be, since the last call."""
 
-    def release(self, transfer_ids: list[str]) -> None:
-        """The other side has taken these blocks, or does not want them."""
+    def stats(
+        self, *, placements: Mapping[str, int], fallbacks: Mapping[str, int], away: int, kept: int
+    ) -> TransferStats:
+        """Counters of transfers; the arguments are what the worker itself counts."""
 
-    def owner_gone(self, worker: int) -> None:
-        """A decode worker is gone, and with it whoever wanted its blocks."""
 
-    def expire_transfers(self, before_ns: int) -> None:
-        """Let go of blocks that nobody took since then."""
+class PrefillSide(Protocol):
+    """An engine that prefills prompts for others."""
 
-    def transfer_stats(self, **more: Any) -> TransferStats:
-        """Counters of transfers; `more` is what the worker counts itself."""
+    def add(self, job: PushJob, owner: int) -> None:
+        """Queue the prefill of a prompt for decode worker `owner`. Raises as `Engine.add`."""
 
-    def call(self, message: CallUtility) -> UtilityAnswer:
-        """Call a method of the engine by name and wait for its result."""
-
-    @property
-    def asleep(self) -> bool:
-        """It runs nothing until it is woken up."""
-
-    def operate(self, order: Operate) -> bool:
-        """Do what an operator asks; it has no requests when it is sent to sleep.
+    def take_ended(self) -> list[tuple[str, bytes, str]]:
+        """Prefills that ended since the last call.
 
         Returns:
-            whether it sleeps now; of a reset, whether it was possible.
-
-        Raises:
-            Conflict: this engine cannot.
+            The job, kv_transfer_params as JSON, and why it failed; empty when it did not.
         """
 
-    def stats(self, refused_sends: int) -> WorkerStats:
-        """Load now, and totals since the start."""
+    def release(self, transfer_ids: list[str]) -> None:
+        """The decode worker has taken these blocks, or does not want them; ignores unknown ids."""
 
-    def close(self) -> None:
-        """Free what it holds."""
+    def owner_gone(self, worker: int) -> None:
+        """Release all blocks for this decode worker, which is gone."""
+
+    def expire(self, before_ns: int) -> None:
+        """Release blocks that were ready before this time and that nobody has taken."""
+
+    def stats(self, *, prefill_s: Sequence[float], kept: int) -> TransferStats:
+        """Counters of transfers; the arguments are what the worker itself counts."""

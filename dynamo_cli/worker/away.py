@@ -98,10 +98,13 @@ class RemotePrefills(Generic[T]):
         return list(siblings.values())
 
     def of(self, wanted: Callable[[T], bool]) -> list[str]:
-        """Ids of all that is kept here and is wanted, siblings too."""
-        away = ((request_id, one.request) for request_id, one in self._away.items())
+        """Ids of all that is kept here and is wanted.
+
+        Siblings come first: whoever aborts the requests in this order starts none of them.
+        """
         siblings = (pair for group in self._siblings.values() for pair in group.items())
-        return [request_id for request_id, request in (*away, *siblings) if wanted(request)]
+        away = ((request_id, one.request) for request_id, one in self._away.items())
+        return [request_id for request_id, request in (*siblings, *away) if wanted(request)]
 
     def abort(self, request_id: str) -> bool:
         """Forget a request; whether its prefill is to be cancelled."""

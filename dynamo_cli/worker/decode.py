@@ -53,7 +53,7 @@ class DecodeWorker:
         self._publisher = equipment.publisher
         self._handover: Handover | None = None
         if (rule := equipment.config.placement) is not None:
-            self._handover = Handover(self._engine, self._switchboard, rule)
+            self._handover = Handover(self._engine.decode_side, self._switchboard, rule)
         self._stats_due_s = 0.0
         self._stats_current = False
         self.phase = PhaseChange(Phase.PROBING)
@@ -195,6 +195,7 @@ class DecodeWorker:
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         """Prefill locally what a lost queue had; forget the requests of a lost processor."""
+        self._stats_current = False
         if peer.role is Role.PREFILL_QUEUE and self._handover is not None:
             self._handover.queue_gone()
         if peer.role is not Role.PROCESSOR:

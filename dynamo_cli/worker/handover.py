@@ -9,7 +9,7 @@ from typing import Any
 
 from dynamo_cli.config import PlacementRule
 from dynamo_cli.engines.prepared import Prepared
-from dynamo_cli.engines.seam import Engine
+from dynamo_cli.engines.seam import DecodeSide
 from dynamo_cli.errors import InternalError, InvalidRequest
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.base import Message
@@ -36,12 +36,12 @@ class Handover:
     """Decides where each request is prefilled, and sees to it that it is.
 
     Args:
-        engine: this worker's.
+        engine: the decode side of this worker's engine.
         switchboard: this worker's.
         rule: when a prefill is sent away.
     """
 
-    def __init__(self, engine: Engine, switchboard: Switchboard, rule: PlacementRule) -> None:
+    def __init__(self, engine: DecodeSide, switchboard: Switchboard, rule: PlacementRule) -> None:
         self._engine = engine
         self._switchboard = switchboard
         self._rule = rule
@@ -199,7 +199,7 @@ class Handover:
 
     def stats(self) -> TransferStats:
         """Counters of this life."""
-        return self._engine.transfer_stats(
+        return self._engine.stats(
             placements=dict(self._placements),
             fallbacks=dict(self._remote.fallbacks),
             away=len(self._remote),

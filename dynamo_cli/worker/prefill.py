@@ -66,6 +66,7 @@ class PrefillWorker:
     def __init__(self, equipment: Equipment) -> None:
         self._process = equipment.process
         self._engine = equipment.engine
+        self._prefills = equipment.engine.prefill_side
         self._switchboard = equipment.switchboard
         self._running: dict[str, _Running] = {}
         self._prefill_s: list[float] = []
@@ -86,17 +87,17 @@ class PrefillWorker:
 
         Nobody waits for the outputs: the one token that each prompt gives.
         """
-        for job_id, params, failed in self._engine.take_prefills():
+        for job_id, params, failed in self._prefills.take_ended():
             running = self._running.pop(job_id, None)
             if running is None:
-                self._engine.release([job_id])  # dropped meanwhile
+                self._prefills.release([job_id])  # dropped meanwhile
                 continue
             now = time.monotonic_ns()
             self._prefill_s.append((now - running.since_ns) / SECOND_NS)
             peer = ProcessId(Role.WORKER, running.worker)
             done = PrefillDone(job_id, self._process.index, params, running.since_ns, now)
             if not failed and not self._switchboard.send(peer, done):
-                self._engine.release([job_id])
+                self._prefills.release([job_id])
             self._switchboard.owe(QUEUE, JobEnded(job_id, failed))
             self._pull_due_s = 0.0
 
@@ -122,8 +123,8 @@ class PrefillWorker:
 
     def _report(self, now_s: float) -> None:
         """Send the counters, and let go of blocks that nobody has taken for too long."""
-        self._engine.expire_transfers(time.monotonic_ns() - TRANSFER_TTL_NS)
-        stats = self._engine.transfer_stats(prefill_s=self._prefill_s, kept=len(self._running))
+        self._prefills.expire(time.monotonic_ns() - TRANSFER_TTL_NS)
+        stats = self._prefills.stats(prefill_s=self._prefill_s, kept=len(self._running))
         self._prefill_s = []
         self._switchboard.send(FRONTEND, stats)
         self._report_due_s = now_s + REPORT_INTERVAL_S
@@ -140,7 +141,7 @@ class PrefillWorker:
             case DropJob(job_id):
                 self._drop(job_id)
             case ReleaseTransfers(job_ids):
-                self._engine.release(job_ids)
+                self._prefills.release(job_ids)
 
     def _on_enlisted(self) -> None:
         """Whoever hears that this process is ready can rely on it to get jobs from then on."""
@@ -154,7 +155,7 @@ class PrefillWorker:
             self._switchboard.owe(QUEUE, JobEnded(job.job_id, REFUSED))
             return
         try:
-            self._engine.add_prefill(job, message.worker)
+            self._prefills.add(job, message.worker)
         except (InvalidRequest, InternalError) as error:
             logger.warning("prefill %s: %s", job.job_id, error.message)
             self._switchboard.owe(QUEUE, JobEnded(job.job_id, REFUSED))
@@ -165,7 +166,7 @@ class PrefillWorker:
     def _drop(self, job_id: str) -> None:
         if self._running.pop(job_id, None) is not None:
             self._engine.abort([job_id])
-            self._engine.release([job_id])
+            self._prefills.release([job_id])
             self._pull_due_s = 0.0
 
     def _abort_all(self, _: str) -> None:
@@ -187,7 +188,7 @@ class PrefillWorker:
                 for job_id in list(self._running):
                     self._drop(job_id)
             case Role.WORKER:
-                self._engine.owner_gone(peer.index)
+                self._prefills.owner_gone(peer.index)
                 mine = [rid for rid, one in self._running.items() if one.worker == peer.index]
                 for job_id in mine:
                     self._drop(job_id)

@@ -150,7 +150,7 @@ class _Child:
     def prefill(self, job_id: str, tokens: list[int], skip_tokens: int = 0) -> None:
         from dynamo_cli.messages.prefill import PushJob
 
-        self._engine.add_prefill(
+        self._engine.prefill_side.add(
             PushJob(
                 job_id=job_id,
                 prompt_tokens=len(tokens),
@@ -167,17 +167,17 @@ class _Child:
     def decode(
         self, request_id: str, tokens: list[int], count: int, params: dict[str, Any] | None = None
     ) -> None:
-        self._engine.start(self._prepared(request_id, tokens, count), params)
+        self._engine.decode_side.start(self._prepared(request_id, tokens, count), params)
 
     def cached_tokens(self, tokens: list[int]) -> int:
-        return self._engine.cached_tokens(self._prepared("asked", tokens, 1))
+        return self._engine.decode_side.cached_tokens(self._prepared("asked", tokens, 1))
 
     def _prepared(self, request_id: str, tokens: list[int], count: int) -> Any:
         from dynamo_cli.messages.request import AddRequest
 
         frames = _frames(request_id, tokens, count)
         message = AddRequest(request_id=request_id, token_ids=b"", frames=frames)
-        return self._engine.prepare(0, message)
+        return self._engine.decode_side.prepare(0, message)
 
     def step(self) -> None:
         """One step, whatever it does."""
@@ -208,18 +208,18 @@ class _Child:
         """Parameters of the prefills that ended since the last call, or why they failed."""
         return {
             job_id: {"failed": failed} if failed else json.loads(params)
-            for job_id, params, failed in self._engine.take_prefills()
+            for job_id, params, failed in self._engine.prefill_side.take_ended()
         }
 
     def abort(self, request_id: str) -> None:
         self._engine.abort([request_id])
 
     def release(self, transfer_ids: list[str]) -> None:
-        self._engine.release(transfer_ids)
+        self._engine.prefill_side.release(transfer_ids)
 
     def state(self) -> State:
         scheduler = self._engine._core.scheduler
-        stats = self._engine.transfer_stats()
+        stats = self._engine.prefill_side.stats(prefill_s=[], kept=0)
         slots = self._engine._transfers.slots
         maps = Path("/proc/self/maps").read_text()
         return State(
@@ -232,7 +232,7 @@ class _Child:
             failures=stats.failures,
             fds=len(list(Path("/proc/self/fd").iterdir())),
             maps=maps.count("dynamo-llm:kv-arena"),
-            unneeded=self._engine.take_unneeded(),
+            unneeded=self._engine.decode_side.take_unneeded(),
         )
 
     def slow_copies(self, seconds: float) -> None:

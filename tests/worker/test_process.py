@@ -1,4 +1,4 @@
-"""The worker's loop around an engine that is played by the test."""
+"""The loop that workers and prefill workers share, around an engine that is played by the test."""
 
 from __future__ import annotations
 
@@ -6,154 +6,192 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.config import EngineConfig, PlacementRule, WorkerConfig
-from dynamo_cli.engines import start
-from dynamo_cli.engines.prepared import Prepared
-from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
-from dynamo_cli.ipc.control import Control
-from dynamo_cli.messages.base import Message
-from dynamo_cli.messages.request import AddRequest, RequestRefused, StepOutputs
-from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.topology import FRONTEND, ProcessId, Role
+from dynamo_cli.engines.mock.blocks import Blocks
+from dynamo_cli.errors import Conflict, InternalError
+from dynamo_cli.kv import hashes
+from dynamo_cli.messages.admin import Operate, Operated, Operation
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
+from dynamo_cli.messages.routing import KvEvents, Resync
 from dynamo_cli.worker import process
-from dynamo_cli.worker.decode import DecodeWorker
-from dynamo_cli.worker.prefill import PrefillWorker
-from dynamo_cli.worker.process import EngineProcess
+from tests.worker.support import (
+    FRONTEND,
+    PREFILL_WORKER,
+    PROCESSOR,
+    QUEUE,
+    ROUTER,
+    WORKER,
+    Around,
+    gives,
+    request,
+)
 
-WORKER, PROCESSOR = ProcessId(Role.WORKER, 0), ProcessId(Role.PROCESSOR, 0)
-CONFIG = WorkerConfig(EngineConfig("tiny", "/tiny", ("tiny",)), placement=PlacementRule())
-
-
-class Engine:
-    """Writes down in which order it is used."""
-
-    def __init__(self, events: list[Any]) -> None:
-        self.events = events
-        self.holdings = None
-        self.batch_limits = (1, 1)
-        self.failed: list[tuple[int, str, DynamoError]] = []
-
-    def has_work(self) -> bool:
-        return "rest" not in self.events
-
-    def step(self) -> Any:
-        self.events.append("step")
-        yield 0, StepOutputs([b"token"])
-
-    def rest(self) -> None:
-        self.events.append("rest")
-
-    def take_failed(self) -> list[tuple[int, str, DynamoError]]:
-        return self.failed
-
-    def take_prefills(self) -> list[tuple[str, bytes, str]]:
-        self.events.append("hand over")
-        return []
-
-    def stats(self, refused_sends: int) -> WorkerStats:
-        return WorkerStats(0, 0, 0, 0.0, 0, 0, 0, 0, 0, 0, refused_sends)
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: []
+BOTH = pytest.mark.parametrize("prefill_worker", [False, True])
 
 
-class Board:
-    """Takes what is sent."""
-
-    def __init__(self, events: list[Any]) -> None:
-        self.events = events
-        self.links = [PROCESSOR, FRONTEND]
-        self.full = False
-
-    def send(self, peer: ProcessId, message: Any) -> bool:
-        return not self.full and self.owe(peer, message)
-
-    def owe(self, peer: ProcessId, message: Any) -> bool:
-        self.events.append(message)
-        return True
-
-    def refused_sends(self) -> int:
-        return 0
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: None
+def store(blocks: Blocks, *names: int) -> None:
+    """Let the prefix cache hold these blocks."""
+    blocks.name(blocks.allot(len(names)), names)
 
 
-def loaded(kind: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Engine]:
-    events: list[Any] = []
-    engine = Engine(events)
-    monkeypatch.setattr(start, "build", lambda *_, **__: engine)
-    ours, theirs = Control.pair()
-    monkeypatch.setattr(process, "Switchboard", lambda *_: Board(events))
-    worker = EngineProcess(WORKER, CONFIG, theirs, kind, Message)
-    theirs.close()
-    ours.close()
-    events.clear()
-    return worker, engine
+def stored(messages: list[Any]) -> list[tuple[list[int], bool]]:
+    """Blocks that the router was told of, and whether these are all."""
+    return [(list(hashes.unpack(one.stored)), one.whole) for one in messages]
+
+
+@pytest.mark.parametrize(
+    ("prefill_worker", "phase"),
+    [
+        (False, PhaseChange(Phase.PROBING)),
+        (True, PhaseChange(Phase.WARMING, "waiting for the prefill queue")),
+    ],
+)
+def test_the_supervisor_hears_how_far_the_start_is(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool, phase: PhaseChange
+) -> None:
+    with Around(monkeypatch, prefill_worker=prefill_worker) as around:
+        assert around.reports() == [PhaseChange(Phase.LOADING), phase]
+
+
+@BOTH
+def test_it_ends_when_the_supervisor_says_so(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
+) -> None:
+    titles = []
+    monkeypatch.setattr(process, "set_title", lambda *told: titles.append(told))
+    with Around(monkeypatch, prefill_worker=prefill_worker) as around:
+        around.party.control.send(SetPhase(Phase.READY))
+        around.party.control.send(Stop())
+        around.process.run()
+        assert around.engine.closed
+        assert titles == [(PREFILL_WORKER if prefill_worker else WORKER, Phase.READY)]
 
 
 def test_what_a_step_gave_is_sent_before_the_engine_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker, engine = loaded(DecodeWorker, monkeypatch)
-    engine.failed = [(0, "bad", InternalError("it is broken"))]
-    worker._step()
-    assert [
-        type(event).__name__ if event not in ("step", "rest") else event for event in engine.events
-    ] == [
-        "step",
-        "StepOutputs",
-        "RequestRefused",
-        "rest",
-    ]
-    failed = engine.events[2]
-    assert isinstance(failed, RequestRefused)
-    assert (failed.request_id, failed.http_status) == ("bad", 500)
-    assert "it is broken" in failed.message
+    """And what the cache holds before that: the next request may come as soon as tokens do."""
+    blocks = Blocks(10)
+    with Around(monkeypatch, PROCESSOR, ROUTER, holdings=blocks) as around:
+        around[PROCESSOR].send(request("a"))
+        around.engine.failed = [(PROCESSOR.index, "a", InternalError("it is broken"))]
+        around.engine.outputs = [(PROCESSOR.index, gives(b"token"))]
+        store(blocks, 7)
+        events = around.engine.events
+        events.clear()
+        send = around.process._switchboard.send
+        owe = around.process._switchboard.owe
+
+        def note(how: Any) -> Any:
+            def sent(peer: Any, message: Any) -> bool:
+                events.append(type(message).__name__)
+                return bool(how(peer, message))
+
+            return sent
+
+        monkeypatch.setattr(around.process._switchboard, "send", note(send))
+        monkeypatch.setattr(around.process._switchboard, "owe", note(owe))
+        around.turn()
+        assert events[:5] == ["step", "KvEvents", "StepOutputs", "RequestRefused", "rest"]
 
 
-def test_prompts_that_are_away_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker, engine = loaded(DecodeWorker, monkeypatch)
-    worker._duty._handover._remote.send("a", "a", None, 0)
-    worker._duty._report_stats()
-    told = next(event for event in engine.events if isinstance(event, WorkerStats))
-    assert told.num_away_reqs == 1
-    assert not told.idle
-
-
-@pytest.mark.parametrize("error", [InvalidRequest("it is wrong"), InternalError("it is broken")])
-def test_what_cannot_start_any_more_is_refused_alone(
-    monkeypatch: pytest.MonkeyPatch, error: DynamoError
+@BOTH
+def test_a_router_learns_what_the_cache_holds(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
 ) -> None:
-    """Also where its processor does not read at the moment."""
-    worker, engine = loaded(DecodeWorker, monkeypatch)
-    worker._switchboard.full = True
-    started = []
-
-    def start(prepared: Prepared, params: Any) -> None:
-        started.append(prepared.message.request_id)
-        if prepared.message.request_id == "bad":
-            raise error
-
-    engine.__dict__["start"] = start
-    for name in ("bad", "sibling"):
-        message = AddRequest(name, b"", [])
-        prepared = Prepared(0, message, "family", 10, 0, suitable=True, begin=None)
-        if name == "bad":
-            worker._duty._handover._remote.send(name, "family", prepared, 10**18)
-        else:
-            assert worker._duty._handover._remote.join(name, "family", prepared)
-    worker._duty._handover.queue_gone()
-    refused = next(event for event in engine.events if isinstance(event, RequestRefused))
-    assert (refused.request_id, refused.http_status) == ("bad", error.http_status)
-    assert started == ["bad", "sibling"]
+    """All of it when it is new or asks, else what a step changed."""
+    blocks = Blocks(10)
+    store(blocks, 5)
+    with Around(monkeypatch, QUEUE, prefill_worker=prefill_worker, holdings=blocks) as around:
+        router = around.link(ROUTER)
+        assert stored(router.heard(KvEvents)) == [([5], True)]
+        around.engine.running["a"] = 0
+        store(blocks, 6)
+        around.turn()
+        assert stored(router.heard(KvEvents)) == [([6], False)]
+        around.turn()
+        assert router.heard(KvEvents) == []
+        router.send(Resync())
+        assert stored(router.heard(KvEvents)) == [([5, 6], True)]
 
 
-def test_a_prefill_worker_hands_over_before_it_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker, engine = loaded(PrefillWorker, monkeypatch)
+@BOTH
+def test_changes_that_a_full_link_refused_come_later_with_all(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
+) -> None:
+    blocks = Blocks(10)
+    with Around(
+        monkeypatch, QUEUE, ROUTER, prefill_worker=prefill_worker, holdings=blocks
+    ) as around:
+        around.engine.running["a"] = 0
+        store(blocks, 5)
+        link = around.process._switchboard.links[ROUTER]
+        with monkeypatch.context() as full:
+            full.setattr(link, "send", lambda *_, **__: False)
+            around.turn()
+        store(blocks, 6)
+        around.turn()
+        assert stored(around[ROUTER].heard(KvEvents)) == [([5, 6], True)]
 
-    def poll(_: float) -> None:
-        worker._stopping = True
 
-    worker._switchboard.poll = poll
-    worker._duty._pull_due_s = worker._duty._report_due_s = float("inf")
-    worker.run()
-    assert engine.events[:3] == ["step", "hand over", "rest"]
+@BOTH
+def test_an_operator_puts_the_engine_to_sleep_and_wakes_it_up(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
+) -> None:
+    with Around(monkeypatch, FRONTEND, prefill_worker=prefill_worker) as around:
+        frontend = around[FRONTEND]
+        frontend.send(Operate(1, Operation.SLEEP))
+        assert frontend.heard(Operated) == [Operated(1, result=True)]
+        frontend.send(Operate(2, Operation.IS_SLEEPING))
+        assert frontend.heard(Operated) == [Operated(2, result=True)]
+        frontend.send(Operate(3, Operation.WAKE_UP))
+        assert frontend.heard(Operated) == [Operated(3, result=False)]
+
+
+@BOTH
+def test_sleep_that_waits_begins_when_nothing_runs(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
+) -> None:
+    with Around(monkeypatch, FRONTEND, prefill_worker=prefill_worker) as around:
+        around.engine.running["a"] = 0
+        around[FRONTEND].send(Operate(1, Operation.SLEEP, wait=True))
+        assert around[FRONTEND].heard(Operated) == []
+        around.engine.running.clear()
+        around.turn()
+        assert around[FRONTEND].heard(Operated) == [Operated(1, result=True)]
+
+
+@BOTH
+def test_waking_up_keeps_awake_what_waits_to_sleep(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
+) -> None:
+    with Around(monkeypatch, FRONTEND, prefill_worker=prefill_worker) as around:
+        around.engine.running["a"] = 0
+        around[FRONTEND].send(Operate(1, Operation.SLEEP, wait=True))
+        around[FRONTEND].send(Operate(2, Operation.WAKE_UP))
+        told = around[FRONTEND].heard(Operated)
+        assert told == [Operated(1, result=False), Operated(2, result=False)]
+        around.engine.running.clear()
+        around.turn()
+        assert not around.engine.asleep
+
+
+@BOTH
+def test_what_the_engine_cannot_do_is_the_answer(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
+) -> None:
+    with Around(monkeypatch, FRONTEND, prefill_worker=prefill_worker) as around:
+        around.engine.conflict = Conflict("start with --enable-sleep-mode.")
+        around[FRONTEND].send(Operate(1, Operation.RESET_PREFIX_CACHE))
+        told = around[FRONTEND].heard(Operated)
+        assert told == [Operated(1, False, "Conflict", "start with --enable-sleep-mode.")]
+
+
+@BOTH
+def test_the_router_hears_of_blocks_that_an_order_has_dropped(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
+) -> None:
+    blocks = Blocks(10)
+    with Around(
+        monkeypatch, FRONTEND, ROUTER, prefill_worker=prefill_worker, holdings=blocks
+    ) as around:
+        store(blocks, 5)
+        around[FRONTEND].send(Operate(1, Operation.RESET_PREFIX_CACHE))
+        assert stored(around[ROUTER].heard(KvEvents)) == [([5], False)]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.engines.mock.state import SimEngine
+from dynamo_cli.messages.prefill import TransferStats
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.telemetry import WorkerStats
+
+PLANE = "simulated"
+"""How KV blocks get from one simulated engine to another."""
 
 
 def ready(worker: int, profile: Profile) -> EngineReady:
@@ -42,4 +48,26 @@ def stats(
         steps=totals.steps,
         refused_sends=refused_sends,
         sent_ns=sent_ns,
+    )
+
+
+def transfers(
+    worker: int, *, prefill: bool, copies: int = 0, copy_s: float = 0.0, **counted: Any
+) -> TransferStats:
+    """Its counters of transfers.
+
+    Args:
+        counted: fields that the worker itself counts.
+    """
+    nothing: dict[str, Any] = {"placements": {}, "fallbacks": {}, "away": 0, "prefill_s": []}
+    return TransferStats(
+        prefill=prefill,
+        worker=worker,
+        copies={PLANE: copies},
+        nbytes={},
+        copy_s={PLANE: copy_s},
+        failures={},
+        arena_used_bytes=0,
+        arena_bytes=0,
+        **(nothing | counted),
     )

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest, UtilityOutput
+from vllm.v1.engine import EngineCoreOutputs, UtilityOutput
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.core import (
     build,
@@ -24,19 +23,18 @@ from dynamo_cli.engines.vllm.core import (
     grammars,
     lora,
     operations,
-    prefill,
     ranks,
     warmup,
 )
+from dynamo_cli.engines.vllm.core.intake import Intake
+from dynamo_cli.engines.vllm.core.sides import DecodeSide, PrefillSide
 from dynamo_cli.engines.vllm.core.totals import Totals
 from dynamo_cli.engines.vllm.options import arguments, environment
 from dynamo_cli.engines.vllm.transfer import connector
 from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
-from dynamo_cli.errors import DynamoError, InvalidRequest
-from dynamo_cli.kv import hashes
+from dynamo_cli.errors import DynamoError
 from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages.admin import Operate
-from dynamo_cli.messages.prefill import PushJob, TransferStats
 from dynamo_cli.messages.request import (
     AddRequest,
     CallUtility,
@@ -54,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """A running engine.
+    """An `engines.seam.Engine` that computes.
 
     Args:
         index: of the worker that runs it.
@@ -82,15 +80,14 @@ class Engine:
                 warmup.run(self._core, vllm_config, prefills=self._producer)
         self._cache_events = events.CacheEvents(self._core) if kv_events else None
         self._encoder = MsgpackEncoder()
-        self._requests = MsgpackDecoder(EngineCoreRequest)
         self._arguments = MsgpackDecoder()
-        self._clients: dict[str, int] = {}
         self._totals = Totals()
-        self._started: list[str] = []
-        self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
+        self._intake = Intake(self._core)
+        self._clients = self._intake.clients
         self._consumer = config.kv_role == "kv_consumer"
-        self._scores_prompts = arguments.scores_prompts(vllm_config)
-        self._prefills = prefill.Prefills()
+        self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
+        parts = index, self._core, self._intake, self._transfers
+        self.decode_side, self.prefill_side = DecodeSide(*parts), PrefillSide(*parts)
         # A prompt that cannot be prefilled elsewhere comes back, and is refused there.
         self._grammars = grammars.Grammars(self._core, {} if self._producer else self._clients)
         self._failed: list[tuple[int, str, DynamoError]] = []
@@ -112,7 +109,7 @@ class Engine:
 
     @property
     def batch_limits(self) -> tuple[int, int]:
-        """Requests and tokens of one step."""
+        """Most requests and most tokens of one step."""
         config = self._core.vllm_config.scheduler_config
         return config.max_num_seqs, config.max_num_batched_tokens
 
@@ -141,88 +138,7 @@ class Engine:
         Raises:
             InvalidRequest: the engine cannot run it; nothing of it is held.
         """
-        self.start(self.prepare(client, message))
-
-    def prepare(self, client: int, message: AddRequest) -> Prepared:
-        """Read and check a request. Raises as `add`."""
-        request = self._decode(message)
-        request.client_index = client
-        return Prepared(
-            client=client,
-            message=message,
-            family=request.external_req_id or request.request_id,
-            prompt_tokens=len(request.prompt_token_ids or ()),
-            priority=request.priority,
-            suitable=prefill.is_suitable(request),
-            begin=self._preprocessed(request),
-        )
-
-    def _decode(self, message: AddRequest | PushJob) -> EngineCoreRequest:
-        request = self._requests.decode(message.frames)
-        if message.token_ids:
-            request.prompt_token_ids = hashes.unpack_tokens(message.token_ids)
-        return request
-
-    def _preprocessed(self, request: EngineCoreRequest) -> tuple[Any, int]:
-        params = request.sampling_params
-        if params is not None and params.prompt_logprobs is not None and not self._scores_prompts:
-            raise InvalidRequest(
-                "log probabilities of the prompt (prompt_logprobs, or echo with logprobs) cannot "
-                "be had on a CPU with --enable-lora; leave one of the two out."
-            )
-        self._have_adapter(request)
-        try:
-            begin: tuple[Any, int] = self._core.preprocess_add_request(request)
-        # Whatever it is, the engine has not seen the request yet.
-        except Exception as error:
-            raise refusals.of_request(error) from error
-        return begin
-
-    def _have_adapter(self, request: EngineCoreRequest) -> None:
-        """Load the request's adapter now: were it to fail in a step, the engine would end.
-
-        Raises:
-            InvalidRequest: it cannot be loaded.
-        """
-        adapter = request.lora_request
-        if adapter is None or adapter.lora_int_id in self._core.list_loras():
-            return
-        try:
-            self._core.add_lora(adapter)
-        # Whatever is wrong with those files is this request's failure, not this loop's.
-        except Exception as error:
-            raise InvalidRequest(
-                f"the adapter {adapter.lora_name!a} cannot be loaded: {refusals.reason(error)}"
-            ) from error
-
-    def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
-        """Queue a prepared request, with the way to its KV blocks when they are elsewhere.
-
-        Raises:
-            InvalidRequest: the engine cannot run it; nothing of it is held.
-        """
-        request, wave = prepared.begin
-        request_id = prepared.message.request_id
-        if request_id in self._clients:
-            raise InvalidRequest(f"a request {request_id!a} is running already.")
-        if kv_transfer_params is not None:
-            request.kv_transfer_params = kv_transfer_params
-        try:
-            self._core.add_request(request, wave)
-        # Whatever it is, it is about this request, which may be in the queue by now.
-        except Exception as error:
-            self._core.abort_requests([request_id])
-            raise refusals.of_request(error) from error
-        self._clients[request_id] = prepared.client
-
-    def cached_tokens(self, prepared: Prepared) -> int:
-        """Leading tokens of its prompt that are in the cache now."""
-        request, _ = prepared.begin
-        coordinator = self._core.scheduler.kv_cache_manager.coordinator
-        _, tokens, *_ = coordinator.find_longest_cache_hit(
-            request.block_hashes, request.num_tokens - 1
-        )
-        return int(tokens)
+        self._intake.start(self._intake.prepare(client, message))
 
     def abort(self, request_ids: list[str]) -> None:
         """Forget these requests; their KV blocks are free at once. Unknown ids are ignored."""
@@ -299,56 +215,14 @@ class Engine:
         for output in batch.outputs:
             if output.prefill_stats is not None:
                 if self._consumer:  # nobody asks elsewhere
-                    self._started.append(output.request_id)
+                    self.decode_side.note_started(output.request_id)
                 # What a prefill worker has computed was no hit.
                 local = output.prefill_stats.num_local_cached_tokens
                 output.prefill_stats.num_cached_tokens = local
             if output.finish_reason is not None:
                 self._clients.pop(output.request_id, None)
                 if self._producer:
-                    self._prefills.finished(output.request_id, output.kv_transfer_params)
-
-    # -- prefill here, decode elsewhere, or the other way round ------------------------------
-
-    def add_prefill(self, job: PushJob, owner: int) -> None:
-        """Queue the prefill of a prompt for decode worker `owner`. Raises as `add`."""
-        request = self._decode(job)
-        prefill.as_prefill(request, job.job_id, owner, job.skip_tokens)
-        self._core.add_request(*self._preprocessed(request))
-        self._clients[job.job_id] = owner
-
-    def take_prefills(self) -> list[tuple[str, bytes, str]]:
-        """Prefills that ended: job, kv_transfer_params as JSON, and why it failed if it did."""
-        return self._prefills.take()
-
-    def take_started(self) -> list[str]:
-        """Requests that had their first token since the last call."""
-        started, self._started = self._started, []
-        return started
-
-    def take_unneeded(self) -> list[str]:
-        """Transfers that were taken, or will not be, since the last call."""
-        return self._transfers.take_unneeded()
-
-    def release(self, transfer_ids: list[str]) -> None:
-        """The other side has taken these blocks, or does not want them."""
-        if self._transfers.slots is not None:
-            for transfer_id in transfer_ids:
-                self._transfers.slots.release(transfer_id)
-
-    def owner_gone(self, worker: int) -> None:
-        """A decode worker is gone, and with it whoever wanted its blocks."""
-        if self._transfers.slots is not None:
-            self._transfers.slots.owner_gone(worker)
-
-    def expire_transfers(self, before_ns: int) -> None:
-        """Let go of blocks that nobody took since then."""
-        if self._transfers.slots is not None:
-            self._transfers.slots.expire(before_ns)
-
-    def transfer_stats(self, **more: Any) -> TransferStats:
-        """Counters of transfers; `more` is what the worker counts itself."""
-        return self._transfers.stats(self.index, prefill=self._producer, **more)
+                    self.prefill_side.note_ended(output.request_id, output.kv_transfer_params)
 
     def call(self, message: CallUtility) -> UtilityAnswer:
         """Call a public method of EngineCore by name and wait for its result."""

@@ -1,15 +1,10 @@
-"""Requests that are prefilled in one engine and decoded in another."""
+"""Requests that are prefilled in one engine and decoded in another: which can be, and how."""
 
 from __future__ import annotations
-
-import json
-from typing import Any
 
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine import EngineCoreRequest
-
-LOST = "lost"
 
 
 def is_suitable(request: EngineCoreRequest) -> bool:
@@ -54,23 +49,3 @@ def as_prefill(request: EngineCoreRequest, job_id: str, owner: int, skip_tokens:
         output_kind=RequestOutputKind.FINAL_ONLY,
         extra_args={"kv_transfer_params": transfer},
     )
-
-
-class Prefills:
-    """Prefills of one engine that are over, until the process around hands them over.
-
-    The decode side can hear of them at once: it waits itself for blocks still being copied.
-    """
-
-    def __init__(self) -> None:
-        self._ended: list[tuple[str, bytes, str]] = []
-
-    def finished(self, job_id: str, params: dict[str, Any] | None) -> None:
-        """The engine is done with a prompt."""
-        failed = LOST if params is None else str(params.get("failed", ""))
-        self._ended.append((job_id, b"" if failed else json.dumps(params).encode(), failed))
-
-    def take(self) -> list[tuple[str, bytes, str]]:
-        """What ended since the last call: job, kv_transfer_params as JSON, and why it failed."""
-        ended, self._ended = self._ended, []
-        return ended

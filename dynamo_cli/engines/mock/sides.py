@@ -1,0 +1,149 @@
+"""Disaggregation with simulated engines: KV blocks take time to move, but are kept nowhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dynamo_cli.engines.mock import report
+from dynamo_cli.engines.mock.intake import Intake
+from dynamo_cli.engines.mock.request import SimRequest
+from dynamo_cli.engines.mock.state import SimEngine
+from dynamo_cli.engines.prepared import Prepared
+from dynamo_cli.messages.prefill import PushJob, TransferStats
+from dynamo_cli.messages.request import AddRequest
+from dynamo_cli.units import SECOND_NS
+
+
+class DecodeSide:
+    """An `engines.seam.DecodeSide`.
+
+    Args:
+        worker: index of the worker that runs the engine.
+        sim: the engine.
+        intake: takes its requests.
+        transfer_s: how long so many tokens take from one engine to another, in seconds.
+    """
+
+    def __init__(
+        self, worker: int, sim: SimEngine, intake: Intake, transfer_s: Callable[[int], float]
+    ) -> None:
+        self._worker = worker
+        self._sim = sim
+        self._intake = intake
+        self._transfer_s = transfer_s
+        self._moving: dict[str, tuple[int, SimRequest]] = {}  # by id: when its blocks are there
+        self._started: list[str] = []
+        self._taken: list[str] = []
+        self._copies = 0
+        self._copy_s = 0.0
+
+    @property
+    def moving(self) -> int:
+        """Requests whose blocks are on their way."""
+        return len(self._moving)
+
+    def prepare(self, client: int, message: AddRequest) -> Prepared:
+        """Read and check a request without starting it. Raises as `Engine.add`."""
+        return self._intake.prepare(client, message)
+
+    def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
+        """Queue a prepared request, at once or when its KV blocks have arrived."""
+        if kv_transfer_params is None:
+            self._intake.start(prepared)
+            return
+        request = self._intake.enter(prepared)
+        duration_s = self._transfer_s(request.prompt_tokens - self._sim.cached_tokens(request))
+        request.remote_tokens = request.prompt_tokens - 1
+        due_ns = time.monotonic_ns() + round(duration_s * SECOND_NS)
+        self._moving[request.request_id] = due_ns, request
+        self._copies += 1
+        self._copy_s += duration_s
+
+    def cached_tokens(self, prepared: Prepared) -> int:
+        """How many leading tokens of the prompt are in the prefix cache now."""
+        return self._sim.cached_tokens(prepared.begin[0])
+
+    def take_moved(self) -> None:
+        """For the engine: queue the requests whose blocks have arrived."""
+        now_ns = time.monotonic_ns()
+        there = [rid for rid, (due_ns, _) in self._moving.items() if due_ns <= now_ns]
+        for request_id in there:
+            self._sim.add(self._moving.pop(request_id)[1])
+            self._taken.append(request_id)
+
+    def forget(self, request_id: str) -> None:
+        """For the engine: nobody wants a request any more whose blocks may be on their way."""
+        if self._moving.pop(request_id, None) is not None:
+            self._taken.append(request_id)
+
+    def note_started(self, request_id: str) -> None:
+        """For the engine: a request has had its first token."""
+        self._started.append(request_id)
+
+    def take_started(self) -> list[str]:
+        """Requests that had their first token since the last call."""
+        started, self._started = self._started, []
+        return started
+
+    def take_unneeded(self) -> list[str]:
+        """Transfers that were taken, or will not be, since the last call."""
+        taken, self._taken = self._taken, []
+        return taken
+
+    def stats(
+        self, *, placements: Mapping[str, int], fallbacks: Mapping[str, int], away: int, kept: int
+    ) -> TransferStats:
+        """Counters of transfers; the arguments are what the worker itself counts."""
+        return report.transfers(
+            self._worker,
+            prefill=False,
+            copies=self._copies,
+            copy_s=self._copy_s,
+            placements=placements,
+            fallbacks=fallbacks,
+            away=away,
+            kept=kept,
+        )
+
+
+class PrefillSide:
+    """An `engines.seam.PrefillSide`; blocks are free from the end of the prefill on.
+
+    Args:
+        worker: index of the worker that runs the engine.
+        intake: takes its requests.
+    """
+
+    def __init__(self, worker: int, intake: Intake) -> None:
+        self._worker = worker
+        self._intake = intake
+        self._ended: list[tuple[str, bytes, str]] = []
+
+    def add(self, job: PushJob, owner: int) -> None:
+        """Queue the prefill of a prompt for decode worker `owner`. Raises as `Engine.add`."""
+        self._intake.add_prefill(job, owner)
+
+    def note_ended(self, job_id: str) -> None:
+        """For the engine: it is done with the prompt of a job."""
+        self._ended.append((job_id, json.dumps({"transfer_id": job_id}).encode(), ""))
+
+    def take_ended(self) -> list[tuple[str, bytes, str]]:
+        """Prefills that ended since the last call: job, parameters as JSON, and why it failed."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def release(self, transfer_ids: list[str]) -> None:
+        """Nothing is kept for the decode side."""
+
+    def owner_gone(self, worker: int) -> None:
+        """Nothing is kept for a decode worker."""
+
+    def expire(self, before_ns: int) -> None:
+        """Nothing is kept."""
+
+    def stats(self, *, prefill_s: Sequence[float], kept: int) -> TransferStats:
+        """Counters of transfers; the arguments are what the worker itself counts."""
+        return report.transfers(self._worker, prefill=True, prefill_s=prefill_s, kept=kept)
