@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import dynamo_cli
+from tests.support import layout
+from tests.support.layout import imported
 
-ROOT = Path(dynamo_cli.__file__).parent
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 50, 9
 PROCESSES = ("frontend", "processor", "router", "worker", "prefill_queue")
 ONLY_IN = {
     "vllm": ("engines/vllm",),
@@ -92,52 +93,38 @@ PURE = (
 IO_MODULES = {"asyncio", "socket", "subprocess", "multiprocessing", "select", "threading", "time"}
 
 
-def sources() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(ROOT.rglob("*.py")):
-        yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
-
-
-def imports(tree: ast.Module) -> Iterator[str]:
-    """Full names of all that a module imports, also inside functions."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
 @pytest.mark.parametrize(("package", "homes"), ONLY_IN.items())
 def test_heavy_packages_are_imported_only_at_home(package: str, homes: tuple[str, ...]) -> None:
-    for name, tree in sources():
+    for name, tree in layout.modules().items():
         if not name.startswith(homes):
-            assert package not in {module.partition(".")[0] for module in imports(tree)}, name
+            assert package not in {module.partition(".")[0] for module in imported(tree)}, name
 
 
 def test_processes_never_import_each_other() -> None:
-    for name, tree in sources():
+    for name, tree in layout.modules().items():
         own = name.partition("/")[0]
         others = {f"dynamo_cli.{process}" for process in PROCESSES if process != own}
         if own in (*PROCESSES, "engines", "ipc", "watch"):
-            found = {".".join(module.split(".")[:2]) for module in imports(tree)}
+            found = {".".join(module.split(".")[:2]) for module in imported(tree)}
             assert not found & others, name
 
 
 def test_workers_know_only_the_seam_of_engines() -> None:
     """A simulated one starts without vLLM."""
-    for name, tree in sources():
+    for name, tree in layout.modules().items():
         if name.startswith(("worker", "engines/mock", "lab")):
-            known = {module for module in imports(tree) if "engines.vllm" in module}
+            known = {module for module in imported(tree) if "engines.vllm" in module}
             assert known <= {"dynamo_cli.engines.vllm.options.environment.select_devices"}, name
 
 
 def test_pure_modules_do_no_io() -> None:
-    for name, tree in sources():
+    for name, tree in layout.modules().items():
         if name.startswith(PURE):
-            assert not {module.partition(".")[0] for module in imports(tree)} & IO_MODULES, name
+            assert not {module.partition(".")[0] for module in imported(tree)} & IO_MODULES, name
 
 
 def test_only_the_command_line_prints() -> None:
-    for name, tree in sources():
+    for name, tree in layout.modules().items():
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         printing = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
         assert not printing or name.startswith(("cli/", "models/__main__")), name
@@ -155,3 +142,70 @@ def test_help_and_version_load_nothing_heavy(option: str) -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+# -- the layout itself -------------------------------------------------------------------------
+
+ONCE = ("FRONTEND", "ROUTER", "PREFILL_QUEUE", "SECOND_NS")
+"""Constants that one module defines and the others import."""
+
+OLD_WORDS = re.compile(
+    r"^(Fold|\w+Fold|Feed|Telling|Chronicle|NO_WORKER|NOBODY)$"
+    r"|company|others_m?s|evicted_m?s|ancestor"
+)
+"""Words that had two meanings, or that nobody else in the field uses; CONTRIBUTING.md has today's."""
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert layout.circles(layout.files()) == []
+
+
+@pytest.mark.parametrize("folder", layout.folders())
+def test_no_entries_of_a_folder_import_each_other_in_a_circle(folder: str) -> None:
+    assert layout.circles(layout.entries(folder)) == []
+
+
+def test_a_circle_is_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}
+    assert layout.circles(graph) == [["b", "c"]]
+
+
+def test_no_file_is_long() -> None:
+    lengths = {
+        file: len((layout.ROOT / file).read_text().splitlines()) for file in layout.modules()
+    }
+    assert {file for file, lines in lengths.items() if lines > MAX_FILE_LINES} == set()
+
+
+def test_no_function_is_long() -> None:
+    found = list(layout.functions())
+    assert [one for one in found if one.lines > MAX_FUNCTION_LINES] == []
+    assert statistics.median(one.lines for one in found) <= MEDIAN_FUNCTION_LINES
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    assert list(layout.undocumented()) == []
+
+
+def test_every_package_says_what_it_is_for() -> None:
+    """What comes in, what goes out, which file to open first."""
+    for file, tree in layout.modules().items():
+        if file.endswith("/__init__.py"):
+            text = ast.get_docstring(tree) or ""
+            assert len(re.findall(r"[.:](?:\s|$)", text)) >= 3, file
+
+
+def test_old_words_are_gone() -> None:
+    found = [
+        f"{file}:{line} {name}"
+        for file, tree in layout.modules().items()
+        for line, name in layout.identifiers(tree)
+        if OLD_WORDS.search(name)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_a_constant_is_defined_once(name: str) -> None:
+    homes = [file for file in layout.modules() if layout.exists(file, name)]
+    assert len(homes) <= 1
