@@ -82,7 +82,7 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 @cache
 def files() -> Graph:
-    """Which file imports which. The top-level ``__init__.py``, which has the version, is left out."""
+    """Which file imports which; the ``__init__.py`` at the top, with the version, is left out."""
     known = _file_of()
     graph: Graph = {}
     for file, tree in modules().items():
