@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from dynamo_cli import PROGRAM
 from dynamo_cli.errors import ResourceError
 
 SHARED_MEMORY = "/dev/shm"
 HUB = "huggingface"
 MODELS = "models"
-OWN = "dynamo-llm"
-PRIVATE = "dynamo-llm-caches-"
+PRIVATE = f"{PROGRAM}-caches-"
 """Beginning of the names of private folders."""
 
 
 def cache_root() -> Path:
     """``$XDG_CACHE_HOME/dynamo-llm``; the default of the variable is ``~/.cache``."""
-    return next(_bases(), Path("~", ".cache")) / OWN
+    return next(_bases(), Path("~", ".cache")) / PROGRAM
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def _move(base: Path) -> None:
     os.environ["XDG_CACHE_HOME"] = str(base)
     if _is_folder(hub):
         os.environ.setdefault("HF_HOME", str(hub))
-    models = base / OWN / MODELS
+    models = base / PROGRAM / MODELS
     models.mkdir(parents=True, exist_ok=True)
     for folder in _folders(former):
         if not (models / folder.name).exists():

@@ -6,14 +6,10 @@ elsewhere. docs/troubleshooting.md lists the calls that this is used for.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +31,6 @@ def may_fail(call: str, without: str) -> Iterator[None]:
             _told.add(call)
             why = (error.strerror or str(error)).lower()
             logger.warning("%s is refused here (%s): %s", call, why, without)
-
-
-def die_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send `number` to this process when its parent ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with may_fail("prctl(PR_SET_PDEATHSIG)", "this process may outlive a parent that is killed"):
-        if libc.prctl(PR_SET_PDEATHSIG, number) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
 
 
 def cores_of_this_process() -> set[int]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.host.optional import die_with_parent, may_fail
+from dynamo_cli.host.lifeline import die_with
+from dynamo_cli.host.optional import may_fail
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import encode
 from dynamo_cli.messages.lifecycle import Fatal, Phase
@@ -48,7 +49,7 @@ def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
     """Become the process `birth` describes, until its ``main`` returns; then exit."""
     _leave_signals_to_the_supervisor()
     _log_to(log, birth.log_level)
-    _die_with(birth.parent_pid)
+    die_with(birth.parent_pid)
     set_title(birth.process, Phase.STARTING)
     if birth.process.role in (Role.FRONTEND, Role.PROCESSOR, Role.ROUTER):
         _leave_the_core_to_engines()
@@ -62,13 +63,6 @@ def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
     except Exception:  # the process's entry: what nobody named ends it, visibly
         logging.getLogger(__name__).exception("an error that nobody expected")
         sys.exit(70)
-
-
-def _die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that comes about."""
-    die_with_parent(signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it ended before the line above
-        os._exit(1)
 
 
 def _leave_the_core_to_engines() -> None:
