@@ -27,7 +27,7 @@ class _Notices(logging.Handler):
             self._loop.call_soon_threadsafe(self._notice, record.levelname, record.getMessage())
 
 
-class Telling:
+class LogFanout:
     """Lines of children and of the supervisor itself.
 
     Args:
@@ -43,7 +43,7 @@ class Telling:
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def of_loggers(self) -> Iterator[None]:
+    def captured_loggers(self) -> Iterator[None]:
         """What is logged in this process is told meanwhile, as our own words."""
         handler = _Notices(asyncio.get_running_loop(), self.notice)
         logging.root.addHandler(handler)
@@ -90,7 +90,7 @@ class Telling:
             url, f"curl {url}/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
         )
 
-    def anew(self) -> None:
+    def on_new_frontend(self) -> None:
         """A new frontend knows nothing yet."""
         self._feed.restart()
         self._send_soon()

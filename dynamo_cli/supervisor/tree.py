@@ -38,7 +38,7 @@ from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.ending import STOP_TIMEOUT_S, Ending
 from dynamo_cli.supervisor.links import Links
-from dynamo_cli.supervisor.log_fanout import Telling
+from dynamo_cli.supervisor.log_fanout import LogFanout
 from dynamo_cli.supervisor.logs import Line
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.scaling import rescaled
@@ -73,10 +73,10 @@ class Supervisor:
         self._children: dict[ProcessId, Child] = {}
         self._restarts: dict[ProcessId, Restarts] = {}
         self._links = Links()
-        self._telling = Telling(view, lambda: self._children.get(FRONTEND))
+        self._log_fanout = LogFanout(view, lambda: self._children.get(FRONTEND))
         self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
         self._has_served = False
-        self._ending = Ending(self._telling.notice)
+        self._ending = Ending(self._log_fanout.notice)
         self._background = Background(self._on_bug)
 
     async def run(self) -> int:
@@ -93,7 +93,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._ending.on_signal, number)
         orphans.adopt(loop, lambda: {child.pid for child in self._alive()})
-        with self._telling.of_loggers():
+        with self._log_fanout.captured_loggers():
             failure = await self._until_the_end()
         if failure is not None:
             raise failure
@@ -157,7 +157,7 @@ class Supervisor:
         self._children[process] = child
         self._restarts.setdefault(process, Restarts(self._config.restart))
         if process == FRONTEND:
-            self._telling.anew()
+            self._log_fanout.on_new_frontend()
 
     def _cannot_start(self, process: ProcessId, error: OSError) -> None:
         """No descriptors, processes or memory are left for it now; later there may be."""
@@ -167,9 +167,9 @@ class Supervisor:
             return
         before = self._children.get(process)
         next_step = self._restart_later(before, why) if before is not None else None
-        self._telling.notice("ERROR", f"{process.name}: {why}")
+        self._log_fanout.notice("ERROR", f"{process.name}: {why}")
         if next_step is not None:
-            self._telling.notice(*next_step)
+            self._log_fanout.notice(*next_step)
 
     def _alive(self) -> Iterator[Child]:
         return (child for child in self._children.values() if child.alive)
@@ -236,7 +236,7 @@ class Supervisor:
         self._publish()
 
     def on_log(self, child: Child, line: Line) -> None:
-        self._telling.line(child, line)
+        self._log_fanout.line(child, line)
 
     # -- how children end ------------------------------------------------------------------
 
@@ -254,20 +254,20 @@ class Supervisor:
             if child.process == FRONTEND:
                 self._ending.drained.set()  # nobody else will say so
             if self._has_served or child.failure is None:
-                self._telling.death(child, how)
+                self._log_fanout.death(child, how)
         elif child.phase is Phase.DRAINING:
             self._forget(child.process)
             self._start_workers()  # it may be wanted again
-            self._telling.notice("INFO", f"{child.process.name} has ended ({how})")
+            self._log_fanout.notice("INFO", f"{child.process.name} has ended ({how})")
         elif not self._has_served:
             self._ending.give_up(failure_of(child.process.name, child.failure, how))
             if child.failure is None:
-                self._telling.death(child, how)
+                self._log_fanout.death(child, how)
         else:
             next_step = self._restart_later(child, how)
-            self._telling.death(child, how)
+            self._log_fanout.death(child, how)
             if next_step is not None:
-                self._telling.notice(*next_step)
+                self._log_fanout.notice(*next_step)
         self._publish()
 
     def _restart_later(self, child: Child, how: str) -> tuple[str, str] | None:
@@ -303,7 +303,7 @@ class Supervisor:
         text = f"an error that nobody expected: {what}"
         if not self._has_served:
             self._ending.give_up(InternalError(text))
-        self._telling.notice("ERROR", "\n".join([text, *trace]))
+        self._log_fanout.notice("ERROR", "\n".join([text, *trace]))
 
     # -- more and fewer workers --------------------------------------------------------------
 
@@ -319,7 +319,7 @@ class Supervisor:
         for index in reversed(range(count, before)):
             self._retire(ProcessId(Role.WORKER, index))
         self._start_workers()
-        self._telling.notice("INFO", f"there are to be {count} workers, not {before}")
+        self._log_fanout.notice("INFO", f"there are to be {count} workers, not {before}")
         return Rescaled(count)
 
     def _start_workers(self) -> None:
@@ -343,7 +343,7 @@ class Supervisor:
         self._children.pop(process, None)
         self._restarts.pop(process, None)
 
-    # -- telling ---------------------------------------------------------------------------
+    # -- what others are told ----------------------------------------------------------------
 
     def _publish(self) -> None:
         """The process table to the frontend and to people."""
@@ -362,7 +362,7 @@ class Supervisor:
         self._view.processes(table)
         if begins:
             url, has_keys = self._children[FRONTEND].reason, bool(self._config.frontend.api_keys)
-            self._telling.serving(url, has_keys=has_keys)
+            self._log_fanout.serving(url, has_keys=has_keys)
 
     def _verdict(self) -> Verdict:
         table = [child.state(0) for child in self._children.values()]
