@@ -1,7 +1,7 @@
-"""What the system may refuse: it makes things better, and they work without it.
+"""System calls that may be refused: they improve something that works without them too.
 
-Sandboxes (gVisor, seccomp profiles, containers without a right) refuse calls that are harmless
-elsewhere. docs/troubleshooting.md lists the calls that this is used for.
+Sandboxes (gVisor, seccomp profiles, containers without a capability) refuse calls that are harmless
+elsewhere. docs/troubleshooting.md lists the calls that are made in this way.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _told: set[str] = set()
 
 @contextmanager
 def may_fail(call: str, without: str) -> Iterator[None]:
-    """Go on where the system refuses what is done inside; say so once per process.
+    """Go on when the system refuses the call inside; warn about it once per process.
 
     Args:
-        call: what is asked of the system.
-        without: what is so when it is refused.
+        call: name of the system call, for the warning.
+        without: the consequence of the refusal, for the warning.
     """
     try:
         yield
@@ -34,7 +34,7 @@ def may_fail(call: str, without: str) -> Iterator[None]:
 
 
 def cores_of_this_process() -> set[int]:
-    """Those that it may run on; where nobody says so, all."""
+    """The cores that this process may run on; all of them where the system does not tell."""
     with may_fail("sched_getaffinity", "all cores of this machine are counted"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
