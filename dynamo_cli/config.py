@@ -1,4 +1,4 @@
-"""What each process is told when it starts: a frozen dataclass per process, every default once."""
+"""What each process is told at its start: a frozen dataclass per process, with the defaults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT_MAX_BODY_BYTES = 32 * 1024 * 1024
 DEFAULT_KEEPALIVE_S = 75.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BUILT_IN_MODELS = ("demo", "tiny")
-"""That come with this package and need no hub."""
+"""Models that come with this package and need no hub."""
 
 KV_POLICY = "kv"
 ROUTER_POLICIES = ("random", "round-robin", "least-loaded", KV_POLICY)
@@ -24,14 +24,17 @@ KV_TRANSFERS = ("shm", "nixl")
 DEFAULT_MAX_LOCAL_PREFILL_LENGTH = 1000
 DEFAULT_KV_ARENA_BYTES = 1 << 30
 FIRST_ADAPTER_NUMBER = 1_001
-"""Those of ``--lora-modules`` have lower ones: vLLM counts them from 1."""
+"""Number of the first adapter loaded at run time; vLLM numbers ``--lora-modules`` from 1."""
 ENGINE_ROLES = (Role.WORKER, Role.PREFILL_WORKER)
 
 FULL_CONTEXTS = 4
-"""Requests of full length that a CPU's KV cache should hold. Each GiB takes seconds to allocate."""
+"""How many requests of full length the KV cache of a CPU engine should hold.
+
+A larger cache delays the start: each GiB takes seconds to allocate.
+"""
 
 LEAST_KV_BYTES = 64 * 1024 * 1024
-"""Of that cache, however small the model."""
+"""Least size of that cache, however small the model is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,8 @@ class Device:
 
     Attributes:
         name: its number in the order of the PCI bus, as nvidia-smi shows it; ``0:1`` is the second
-            instance of GPU 0.
-        uuid: what ``CUDA_VISIBLE_DEVICES`` takes.
+            MIG instance of GPU 0.
+        uuid: its name in ``CUDA_VISIBLE_DEVICES``.
         bus: address of the GPU on the PCI bus, such as ``0000:3b:00.0``.
     """
 
@@ -51,16 +54,16 @@ class Device:
 
 
 Devices = tuple[Device, ...]
-"""The GPUs of one engine; none when it runs on the CPU."""
+"""The GPUs of one engine; empty when it runs on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationConfig:
-    """Workers have a simulated engine.
+    """How workers simulate their engine.
 
     Attributes:
-        profile: name of a built-in one, or a file.
-        speedup: how many times faster than the profile says.
+        profile: name of a built-in profile, or a file.
+        speedup: how many times faster the engine is than its profile says.
     """
 
     profile: str
@@ -69,24 +72,24 @@ class SimulationConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """One vLLM engine, and the same for the processors that prepare its requests.
+    """What one engine is told, and also the processors that prepare its requests.
 
     Attributes:
         model: what was asked for: ``demo``, ``tiny``, a Hugging Face id or a folder.
-        path: where its files are; equal to `model` when vLLM itself finds it.
-        served_names: names under which the API knows it; the first is the one in answers.
+        path: where the files of the model are; equal to `model` when vLLM itself finds them.
+        served_names: names of the model in the API; answers carry the first.
         args: options for vLLM's own parser, as typed (``--max-num-seqs``, ``32``).
-        devices: of this engine; empty on CPU.
-        tensor_parallel: ranks that share its weights; each has a GPU of its own.
-        threads: threads of a CPU engine; 0 leaves it to vLLM.
-        kv_cache_limit_bytes: most that a CPU engine may take for its KV cache when `args` do not
-            say how much it gets; 0 leaves it to vLLM.
-        log_level: of the log of vLLM and of other libraries.
+        devices: GPUs of this engine; empty on the CPU.
+        tensor_parallel: ranks among which its weights are split; each has a GPU of its own.
+        threads: threads of a CPU engine; 0 leaves the number to vLLM.
+        kv_cache_limit_bytes: largest KV cache that it may take when `args` give no size for it; 0
+            leaves the size to vLLM.
+        log_level: lowest level that vLLM and other libraries log.
         kv_role: kv_producer in a prefill worker, kv_consumer in a decode worker; empty where
             every worker does its own prefill.
-        kv_transfer: one of `KV_TRANSFERS`: how blocks get from one to the other.
-        kv_arena_bytes: shared memory for blocks on their way, of each prefill worker.
-        simulation: of the workers' engines; None: they compute.
+        kv_transfer: one of `KV_TRANSFERS`: how KV blocks get from prefill to decode workers.
+        kv_arena_bytes: shared memory of each prefill worker for blocks in transfer.
+        simulation: how workers simulate their engines; None when they run vLLM.
     """
 
     model: str
@@ -106,12 +109,14 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class PlacementRule:
-    """When a prefill is worth sending away; see `worker.placement.decide`.
+    """When a prefill is worth sending away; see `worker.where_to_prefill.decide`.
 
     Attributes:
-        conditional: only long ones, and only while the queue is short.
-        max_local_prefill_length: tokens that are not in the local cache; more are sent away.
-        max_prefill_queue_size: jobs that may wait in the queue; None: two per prefill worker.
+        conditional: send away long prefills only, and only while the queue is short.
+        max_local_prefill_length: a prefill is long with more prompt tokens than this outside the
+            worker's prefix cache.
+        max_prefill_queue_size: the queue is short with fewer waiting jobs than this; None means
+            two jobs per prefill worker.
     """
 
     conditional: bool = False
@@ -124,10 +129,10 @@ class Adapter:
     """A LoRA adapter that was loaded at run time.
 
     Attributes:
-        name: that requests give as their model.
+        name: the model name by which requests ask for it.
         path: a folder on this host, or a Hugging Face id.
-        number: under which engines know its weights.
-        is_3d: layout of a mixture of experts' weights, as vLLM's ``is_3d_lora_weight``.
+        number: its LoRA id in the engines.
+        is_3d: layout of the weights of a mixture of experts: vLLM's ``is_3d_lora_weight``.
     """
 
     name: str
@@ -138,10 +143,10 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class AdapterTable:
-    """All of them.
+    """All LoRA adapters that were loaded at run time.
 
     Attributes:
-        last_number: the highest that was ever given away; none is given twice.
+        last_number: the highest number given so far; no number is given twice.
     """
 
     adapters: tuple[Adapter, ...] = ()
@@ -149,17 +154,18 @@ class AdapterTable:
 
 
 ANY = "*"
+"""Stands for every host, origin, method or header."""
 
 
 @dataclass(frozen=True, slots=True)
 class OriginRules:
-    """From where browsers may use the server; see `dynamo_cli.frontend.http.origin`.
+    """Which web pages may use the server from a browser; see `dynamo_cli.frontend.http.origin`.
 
     Attributes:
-        hosts: further names by which it may be called; `ANY`: all.
-        origins: of other web pages that may ask, such as ``https://chat.example.com``.
-        methods, headers: that such a page may use.
-        credentials: whether it may send cookies and the like.
+        hosts: further host names by which clients may call the server; `ANY`: all names.
+        origins: origins of other web pages that may use it, such as ``https://chat.example.com``.
+        methods, headers: what requests of such pages may use.
+        credentials: whether such pages may send cookies and other credentials.
     """
 
     hosts: tuple[str, ...] = ()
@@ -171,25 +177,29 @@ class OriginRules:
 
 @dataclass(frozen=True, slots=True)
 class FrontendConfig:
-    """The HTTP side.
+    """What the frontend, the HTTP side, is told.
 
     Attributes:
-        api_keys: any of them opens the API; empty leaves it open.
-        max_inflight: requests at once before 429; 0 is no limit.
-        max_connections: at once before 503; 0: as many as there may be open files.
-        max_pending_bytes: of one answer that its reader does not take, before it is aborted.
-        keepalive_s: after which a connection without a request is closed.
-        head_timeout_s: from the first byte of a request to the end of its head.
-        body_timeout_s: until a body is there; one that keeps coming gets longer.
-        origins: from where browsers may use it.
+        api_keys: keys of which clients must send one; empty lets everybody in.
+        max_body_bytes: a larger request is answered with 413.
+        max_inflight: requests in flight beyond this many are answered with 429; 0 is no limit.
+        max_connections: connections beyond this many are answered with 503; 0 means as many as
+            there may be open files.
+        max_pending_bytes: an answer is aborted when its client leaves more than this unread.
+        keepalive_s: seconds after which a connection without a request is closed.
+        head_timeout_s: seconds from the first byte of a request to the end of its headers.
+        body_timeout_s: seconds for the body; a body that keeps arriving gets more.
+        origins: which web pages may use it.
+        served_names: names of the model in the API.
+        first_answer_timeout_s: seconds within which a new worker has to answer the probe.
         placement: where prompts are prefilled at first; None without prefill workers.
-        access_log: write a line for each request that ended.
-        log_prompts: with its prompt.
-        otlp_endpoint: URL to which the spans of requests are sent; empty: nowhere.
-        record: file that gets a line for each request that ended well; empty: none does.
-        admin: what changes the running server is there.
-        adapters: LoRA adapters that an earlier life of the frontend has loaded.
-        gpus: whose use and health it watches; none on a CPU.
+        access_log: whether each request that has ended gets a line in the log.
+        log_prompts: whether that line has the prompt.
+        otlp_endpoint: URL to which spans of requests are sent; empty sends none.
+        record: file that gets a line for each request that succeeded; empty records none.
+        admin: whether the endpoints that change the running server exist.
+        adapters: LoRA adapters that were loaded before the frontend was restarted.
+        gpus: devices whose use and health it watches; empty on the CPU.
     """
 
     host: str = DEFAULT_HOST
@@ -217,14 +227,14 @@ class FrontendConfig:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorConfig:
-    """A processor.
+    """What a processor is told.
 
     Attributes:
-        routed: there is a router to ask.
-        kv_routing: it wants to know the blocks of each prompt.
-        debug_headers: answers say which worker gave them.
-        log_prompts: the log may have text of requests in it.
-        record: and what their prompts were, in lengths and hashes.
+        routed: whether there is a router to ask.
+        kv_routing: whether the router needs the block hashes of each prompt.
+        debug_headers: whether answers name the worker that computed them.
+        log_prompts: whether the log may contain text of requests.
+        record: whether it reports lengths and block hashes of prompts for ``--record``.
     """
 
     engine: EngineConfig
@@ -237,13 +247,13 @@ class ProcessorConfig:
 
 @dataclass(frozen=True, slots=True)
 class RouterConfig:
-    """The router.
+    """What the router is told. All but `policy` is for the policy ``kv`` alone.
 
     Attributes:
         policy: one of `ROUTER_POLICIES`.
-        kv_cost: one of `KV_COSTS`; what follows belongs to the policy kv too.
-        kv_overlap_weight: how much cached blocks count against load.
-        kv_temperature: 0 takes the lowest cost; above, lower costs are only more likely.
+        kv_cost: one of `KV_COSTS`.
+        kv_overlap_weight: weight of cached blocks relative to load.
+        kv_temperature: 0 takes the lowest cost; above 0, lower costs are only more probable.
     """
 
     policy: str
@@ -254,10 +264,10 @@ class RouterConfig:
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """A worker.
+    """What a worker or a prefill worker is told.
 
     Attributes:
-        kv_events: tell the router what the engine's cache holds.
+        kv_events: whether it tells the router which blocks its prefix cache holds.
         placement: where prompts are prefilled; None where there are no prefill workers.
     """
 
@@ -268,10 +278,10 @@ class WorkerConfig:
 
 @dataclass(frozen=True, slots=True)
 class PrefillQueueConfig:
-    """The prefill queue.
+    """What the prefill queue is told.
 
     Attributes:
-        alarm_s: age of the oldest job from which on the queue is stuck.
+        alarm_s: the queue counts as stuck when its oldest job is older than this.
     """
 
     alarm_s: float = 5.0
@@ -279,6 +289,8 @@ class PrefillQueueConfig:
 
 @dataclass(frozen=True, slots=True)
 class ZygoteConfig:
+    """What the zygote is told."""
+
     engine: EngineConfig
 
 

@@ -23,7 +23,12 @@ from dynamo_cli.topology import ROLES, ProcessId, Role, tree
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """A child that dies is started again, `limit` times within `window_s`, later each time."""
+    """How children that die are restarted: at most `limit` times within `window_s` seconds.
+
+    Attributes:
+        first_delay_s: before the first restart; each further delay is twice as long.
+        max_delay_s: the longest delay.
+    """
 
     limit: int = 5
     window_s: float = 300.0
@@ -33,16 +38,18 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """The command line, resolved: everything that the supervisor needs.
+    """The resolved command line: everything that the supervisor needs.
 
     Attributes:
-        router: None when one worker needs no router.
-        engine_devices: for each worker its GPUs; empty ones on CPU.
-        worker_tp, prefill_tp: ranks of each worker and of each prefill worker.
-        debug_headers: answers say which worker gave them.
-        prefill_devices: likewise of each prefill worker; none without disaggregation.
-        gpus: that workers may have; more than they have at the start, perhaps.
-        placement: where prompts are prefilled, with prefill workers.
+        engine_devices: the GPUs of each worker; empty tuples on the CPU.
+        prefill_devices: the GPUs of each prefill worker; empty without disaggregation.
+        gpus: GPUs that workers may have; there may be more than they use at the start.
+        worker_tp, prefill_tp: tensor-parallel ranks of each worker and each prefill worker.
+        placement: where prompts are prefilled, if there are prefill workers.
+        processors: how many there are.
+        router: None when a single worker needs no router.
+        debug_headers: whether answers name the worker that computed them.
+        drain_timeout_s: how long requests in flight may take once the server is to end.
     """
 
     engine: EngineConfig
@@ -62,15 +69,17 @@ class ServeConfig:
 
     @property
     def workers(self) -> int:
+        """How many workers there are."""
         return len(self.engine_devices)
 
     @property
     def kv_routing(self) -> bool:
-        """The router needs to know what workers hold and what requests ask for."""
+        """Whether the router needs block hashes, of the workers' caches and of the prompts."""
         return self.router is not None and self.router.policy == KV_POLICY
 
     @property
     def processor_config(self) -> ProcessorConfig:
+        """What each processor is told."""
         return ProcessorConfig(
             self.engine,
             self.router is not None,
@@ -81,7 +90,7 @@ class ServeConfig:
         )
 
     def worker_config(self, index: int) -> WorkerConfig:
-        """Of a worker, which decodes only when there are prefill workers."""
+        """What a worker is told. With prefill workers it is the consumer of their KV blocks."""
         engine = replace(
             self.engine,
             devices=self.engine_devices[index],
@@ -93,7 +102,7 @@ class ServeConfig:
         return WorkerConfig(engine, self.kv_routing, self.placement)
 
     def prefill_worker_config(self, index: int) -> WorkerConfig:
-        """Of a prefill worker."""
+        """What a prefill worker is told."""
         engine = replace(
             self.engine,
             devices=self.prefill_devices[index],
@@ -103,7 +112,7 @@ class ServeConfig:
         return WorkerConfig(engine, self.kv_routing)
 
     def config_of(self, process: ProcessId) -> ChildConfig:
-        """What a child process is told."""
+        """What a child process is told at its start."""
         chosen: ChildConfig | None
         match process.role:
             case Role.FRONTEND:
@@ -124,7 +133,7 @@ class ServeConfig:
         return chosen
 
     def tree(self) -> list[ProcessId]:
-        """Every child process, in the order in which they are started."""
+        """All child processes, in the order in which they are started."""
         return tree(
             self.workers,
             self.processors,
@@ -133,12 +142,12 @@ class ServeConfig:
         )
 
     def forked(self, process: ProcessId) -> bool:
-        """Whether it needs vLLM, and so comes from the zygote; a simulated engine does not."""
+        """Whether the zygote forks it, because it needs vLLM. A simulated engine does not."""
         simulated = self.engine.simulation is not None
         return ROLES[process.role].engine and not (simulated and process.role in ENGINE_ROLES)
 
     def devices_of(self, process: ProcessId) -> Devices:
-        """The GPUs of its engine; none when it has none."""
+        """The GPUs of its engine; empty when it has no engine, or one on the CPU."""
         match process.role:
             case Role.WORKER:
                 return self.engine_devices[process.index]
@@ -147,7 +156,7 @@ class ServeConfig:
         return ()
 
     def device_of(self, process: ProcessId) -> str:
-        """Where its engine runs, for people; empty when it has none."""
+        """Where its engine runs, for people; empty when it has no engine."""
         if process.role not in ENGINE_ROLES:
             return ""
         devices = self.devices_of(process)
@@ -155,6 +164,6 @@ class ServeConfig:
 
     @property
     def watched_gpus(self) -> Devices:
-        """Those that engines have, or that more workers may get."""
+        """The GPUs that engines have, and those that further workers may get."""
         had = [gpu for devices in (*self.prefill_devices, *self.engine_devices) for gpu in devices]
         return tuple(dict.fromkeys([*had, *self.gpus]))

@@ -33,15 +33,34 @@ def application(**more: Any) -> typer.Typer:
     )
 
 
-def option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:  # noqa: A002
+def option(
+    *names: str,
+    help: str,  # noqa: A002 - as Typer calls it
+    panel: str | None = None,
+    most: float | None = None,
+    **more: Any,
+) -> Any:
     """An option of a command.
 
     Args:
         names: its flags; the first one names the setting.
         panel: the part of the help page in which it is listed.
+        most: the largest number that it takes. Typer's own ``max`` would fill the help page with
+            large numbers.
         more: further arguments of `typer.Option`.
     """
+    if most is not None:
+        more["callback"] = _at_most(most)
     return typer.Option(*names, rich_help_panel=panel, help=help, **more)
+
+
+def _at_most(bound: float) -> Callable[[float | None], float | None]:
+    def check(value: float | None) -> float | None:
+        if value is not None and value > bound:
+            raise typer.BadParameter(f"Input should be less than or equal to {bound:.15g}")
+        return value
+
+    return check
 
 
 def takes(

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.progress import TaskProgressColumn
 
 from dynamo_cli.cli import dry_run
+from dynamo_cli.cli.progress import bars
 from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.cli.views import FORMS, NullView, Out, PlainView, outlet
 from dynamo_cli.errors import DynamoError, UsageError
@@ -66,7 +67,7 @@ def _serve(typed: Typed, ui: str, moved: str) -> int:
     try:
         preflight.check(typed, ask_hub=True)
         ports.check(config.frontend.host, config.frontend.port, OTHER_PORT)
-        config = _with_model(config, plain, bars=dashboard)
+        config = _with_model(config, plain, as_bars=dashboard)
         return _serve_below_dashboard(config, plain) if dashboard else supervisor.run(config, plain)
     except DynamoError as error:
         if typed.log_format != JSON:
@@ -84,7 +85,7 @@ def plan_with_model(typed: Typed) -> ServeConfig:
     terminal = sys.stderr.isatty()
     out = outlet(sys.stderr)
     try:
-        return _with_model(config, PlainView(out), bars=terminal)
+        return _with_model(config, PlainView(out), as_bars=terminal)
     finally:
         out.close()
 
@@ -120,13 +121,11 @@ def _serve_below_dashboard(config: ServeConfig, plain: View) -> int:
     return asyncio.run(view.beside(supervisor.serve(config, view)))
 
 
-def _with_model(config: ServeConfig, view: View, *, bars: bool) -> ServeConfig:
+def _with_model(config: ServeConfig, view: View, *, as_bars: bool) -> ServeConfig:
     """The plan with the place of the model's files; fetching them shows."""
     model = config.engine.model
-    if bars:
-        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
-        console = Console(stderr=True)
-        with Bar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+    if as_bars:
+        with bars(TaskProgressColumn()) as bar:
             found = catalog.resolve(model, _BarStages(bar))
     else:
         found = catalog.resolve(model, _LineStages(view))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,11 +13,11 @@ from dynamo_cli.cli import terminal
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.cli.declare import application, option
 from dynamo_cli.errors import ChildFailed, UsageError, error_class
-from dynamo_cli.host import cache
+from dynamo_cli.host import cache, lifeline
 from dynamo_cli.plan import limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from dynamo_cli.config import EngineConfig
     from dynamo_cli.engines.measured import Burst
@@ -49,7 +46,7 @@ def profile(
         option(
             "--seconds",
             min=1,
-            callback=limits.at_most(limits.MAX_SECONDS),
+            most=limits.MAX_SECONDS,
             help="After which nothing larger is begun.",
         ),
     ] = 30.0,
@@ -104,46 +101,35 @@ def _engine(args: list[str]) -> EngineConfig:
 
 
 def _measure(plan: Plan, say: Callable[[str], None]) -> Measured:
-    """By a process that imports vLLM, and ends with this one.
+    """Measure in a process that imports vLLM, and that ends with this one.
 
     Raises:
-        ChildFailed: it did not come to its end; other errors are its own.
+        ChildFailed: the process ended without a result. Errors that it reports are raised as they
+            are.
     """
     import msgspec  # noqa: PLC0415
 
-    from dynamo_cli.host.lifeline import PYTHON, end  # noqa: PLC0415
-
-    command = [*PYTHON, "-m", "dynamo_cli.host.lifeline", str(os.getpid()), MEASURE]
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-        ) as child,
-    ):
-        assert child.stdin is not None
-        assert child.stdout is not None
-        try:
-            child.stdin.write(msgspec.json.encode(plan).decode())
-            child.stdin.close()
-            found = _follow(child.stdout, say)
-            code = child.wait()
-        finally:
-            end(child)
-        if found is None:
-            log.seek(0)
-            last = " ".join(log.read().split("\n")[-LAST_LINES:]).strip()
-            raise ChildFailed(f"the engine ended while it was measured (exit code {code}): {last}")
-    return found
+    child = lifeline.run_reporting(
+        lifeline.command_of(MEASURE),
+        lambda reports: _follow(reports, say),
+        msgspec.json.encode(plan).decode(),
+    )
+    if child.found is None:
+        last = " ".join(child.log.split("\n")[-LAST_LINES:]).strip()
+        raise ChildFailed(
+            f"the engine ended while it was measured (exit code {child.exit_code}): {last}"
+        )
+    return child.found
 
 
-def _follow(lines: IO[str], say: Callable[[str], None]) -> Measured | None:
-    """Passes on what the process reports; its last line is what it found, or its failure."""
+def _follow(reports: Iterable[Any], say: Callable[[str], None]) -> Measured | None:
+    """Pass on the progress of the process; its last report is the result, or its failure."""
     import msgspec  # noqa: PLC0415
 
     from dynamo_cli.engines.vllm.measure import Measured  # noqa: PLC0415
 
-    for line in lines:
-        match json.loads(line):
+    for report in reports:
+        match report:
             case {"progress": what}:
                 say(what)
             case {"error": name, "message": message}:

@@ -1,30 +1,40 @@
-"""How far a measurement is."""
+"""Progress bars of commands that take a while."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
     from dynamo_cli.lab.load.bench import Bench, Plan
 
 
+def bars(*more: ProgressColumn) -> Bar:
+    """Progress bars on standard error; nothing is shown where that is no terminal.
+
+    Args:
+        more: columns between the bar and the elapsed time.
+    """
+    console = Console(stderr=True)
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *more,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
 class Progress:
-    """A bar on standard error, where that is a terminal."""
+    """The progress of ``bench`` as one bar; a context manager that shows it."""
 
     def __init__(self, plan: Plan, servers: int) -> None:
-        console = Console(stderr=True)
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}")
-        self._bar = Bar(
-            *columns,
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._bar = bars(TextColumn("{task.fields[done]}"))
         self._requests, self._duration_s = plan.bounds
         total = self._requests if self._requests is not None else self._duration_s
         self._task = self._bar.add_task("measuring", total=servers * (total or 0), done="")
@@ -37,7 +47,7 @@ class Progress:
         self._bar.stop()
 
     def show(self, measured: Bench) -> None:
-        """As of now."""
+        """Update the bar to what has been measured so far."""
         task = self._bar.tasks[0]
         by_count = self._requests is not None
         done = f"{measured.answered} requests"

@@ -126,17 +126,11 @@ def _folder(model: str) -> str:
 
 
 def _run(plan: Plan) -> list[dict[str, Result]]:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
+    from dynamo_cli.cli.progress import bars  # noqa: PLC0415
     from dynamo_cli.lab.replay import plan as plans  # noqa: PLC0415
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     count = len(plan.trace.requests)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with bars() as bar:
         tasks = {
             (name, speed): bar.add_task(f"{name} at speed {speed:g}", total=count)
             for speed in plan.speeds

@@ -52,7 +52,7 @@ class TopOptions:
         option(
             "--interval",
             min=0.25,
-            callback=limits.at_most(limits.MAX_SECONDS),
+            most=limits.MAX_SECONDS,
             metavar="SECONDS",
             help="Of --watch.",
         ),

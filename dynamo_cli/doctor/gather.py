@@ -30,9 +30,8 @@ from dynamo_cli.doctor.facts import (
 )
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import DynamoError, ModelError, ModelUnreachable, ResourceError
-from dynamo_cli.host import cache
+from dynamo_cli.host import cache, lifeline
 from dynamo_cli.host.gpus import Gpu, read_gpus
-from dynamo_cli.host.lifeline import PYTHON
 from dynamo_cli.host.proctitle import TITLE
 from dynamo_cli.models import catalog, demo
 from dynamo_cli.models.folder import models_root
@@ -142,11 +141,10 @@ def _engine_of(typed: Typed, plan: ServeConfig | None) -> str:
 
 
 def _trial(engine: str) -> Trial:
-    command = [*PYTHON, "-m", "dynamo_cli.host.lifeline", str(os.getpid()), TRIAL]
     try:
         # What it logs is not for people; what goes wrong it says itself.
         done = subprocess.run(
-            command,
+            lifeline.command_of(TRIAL),
             input=engine,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

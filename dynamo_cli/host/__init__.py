@@ -1,0 +1,6 @@
+"""What this machine and its operating system offer to our processes.
+
+Device lists, file names and process ids come in. GPU readings, cache folders, process titles and
+plain error sentences go out. Open `optional.py` first: it shows how refusals of the system are
+treated; each other module stands alone.
+"""

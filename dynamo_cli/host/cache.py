@@ -1,4 +1,4 @@
-"""Where the tool keeps what it may throw away and make again, and where its libraries do."""
+"""Cache folders of the tool and of the libraries that it uses."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from dynamo_cli import PROGRAM
 from dynamo_cli.errors import ResourceError
 
 SHARED_MEMORY = "/dev/shm"
 HUB = "huggingface"
 MODELS = "models"
-OWN = "dynamo-llm"
-PRIVATE = "dynamo-llm-caches-"
-"""Beginning of the names of private folders."""
+PRIVATE = f"{PROGRAM}-caches-"
+"""Prefix of the names of private cache folders."""
 
 
 def cache_root() -> Path:
     """``$XDG_CACHE_HOME/dynamo-llm``; the default of the variable is ``~/.cache``."""
-    return next(_bases(), Path("~", ".cache")) / OWN
+    return next(_bases(), Path("~", ".cache")) / PROGRAM
 
 
 @contextmanager
 def usable() -> Iterator[str]:
-    """Caches can be written while this lasts, here and in all processes that are started.
+    """While this lasts, caches can be written, by this process and by all that it starts.
 
-    They go to ``$XDG_CACHE_HOME``, to ``~/.cache``, or to a private folder that is removed at the
-    end. Libraries are told by their variables, where these are not set.
+    They are in ``$XDG_CACHE_HOME``, in ``~/.cache``, or else in a private folder that is removed at
+    the end. Libraries learn the folder from their environment variables; those that the user has
+    set stay as they are.
 
     Yields:
-        what is wrong with the usual place, and where they are instead; empty when all is well.
+        a warning that says why the usual folder cannot be used and which one is; empty when the
+        usual one is used.
 
     Raises:
-        ResourceError: no folder at all can be written.
+        ResourceError: no folder can be written at all.
     """
     before = dict(os.environ)
     try:
@@ -63,7 +65,7 @@ def _bases() -> Iterator[Path]:
 
 
 def _home() -> Path | None:
-    """None: there is no such folder, or nobody knows which it is."""
+    """The home directory; None when there is none, or it is unknown."""
     try:
         home = Path.home()
     except RuntimeError:
@@ -72,7 +74,7 @@ def _home() -> Path | None:
 
 
 def _is_folder(path: Path) -> bool:
-    """False too where this user may not even look."""
+    """Whether it is a directory; False also where this user may not look."""
     try:
         return path.is_dir()
     except OSError:
@@ -80,7 +82,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be written there: only doing it tells, of full disks too."""
+    """Whether files can be written there. Trying it is the only test that detects a full disk."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -101,7 +103,7 @@ def _private(stack: ExitStack) -> Path:
             continue
         stack.callback(os.close, lock)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        if place is not None:  # there is none for temporary files, which libraries write too
+        if place is not None:  # nor is there a folder for temporary files, which libraries need too
             os.environ["TMPDIR"] = str(folder)
         return folder
     raise ResourceError(
@@ -110,17 +112,20 @@ def _private(stack: ExitStack) -> Path:
 
 
 def _locked_folder(place: str | None) -> tuple[Path, int]:
-    """A new one, and the descriptor whose lock says that its owner lives.
+    """Make a private folder, and lock it to show that its owner lives.
+
+    Returns:
+        the folder, and the descriptor that holds the lock.
 
     Raises:
-        OSError: there can be none.
+        OSError: it cannot be made.
     """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PRIVATE, dir=place))
         try:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
-            continue  # somebody took it for abandoned, before it had its lock
+            continue  # another process took it for abandoned before it was locked
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():
             return folder, lock
@@ -128,13 +133,16 @@ def _locked_folder(place: str | None) -> tuple[Path, int]:
 
 
 def abandoned() -> Iterator[Path]:
-    """Private folders of this user whose owner was killed; each is locked while it is yielded."""
+    """Private folders of this user whose owner was killed. Each is locked while it is yielded."""
     places = [SHARED_MEMORY]
-    with suppress(FileNotFoundError):  # there is no folder for temporary files
+    with suppress(FileNotFoundError):  # no folder for temporary files
         places.append(tempfile.gettempdir())
     for place in map(Path, dict.fromkeys(places)):
         for folder in sorted(place.glob(f"{PRIVATE}*")):
-            with suppress(OSError), ExitStack() as stack:  # it is gone, another's, or in use
+            with (
+                suppress(OSError),
+                ExitStack() as stack,
+            ):  # it is gone, belongs to another user, or is in use
                 lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
                 stack.callback(os.close, lock)
                 if os.fstat(lock).st_uid == os.geteuid():
@@ -143,13 +151,13 @@ def abandoned() -> Iterator[Path]:
 
 
 def _move(base: Path) -> None:
-    """Let caches be there; what is in the usual place and can be read stays of use."""
+    """Put caches below `base`, and go on using what can be read in the usual folder."""
     former = cache_root() / MODELS
     hub = Path(os.environ.get("XDG_CACHE_HOME") or former.parents[1]) / HUB
     os.environ["XDG_CACHE_HOME"] = str(base)
     if _is_folder(hub):
         os.environ.setdefault("HF_HOME", str(hub))
-    models = base / OWN / MODELS
+    models = base / PROGRAM / MODELS
     models.mkdir(parents=True, exist_ok=True)
     for folder in _folders(former):
         if not (models / folder.name).exists():
@@ -157,7 +165,7 @@ def _move(base: Path) -> None:
 
 
 def _folders(parent: Path) -> list[Path]:
-    """Finished ones: those that are being built have an ending."""
+    """Folders of finished models: those of unfinished ones have a suffix."""
     try:
         return [entry for entry in parent.iterdir() if entry.is_dir() and not entry.suffix]
     except OSError:
@@ -165,7 +173,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _keep_out_of_home(base: Path) -> None:
-    """Some libraries know no XDG, only the home."""
+    """Give libraries that ignore the XDG variables a folder other than an unusable home."""
     home = _home()
     if home is not None and os.access(home, os.W_OK | os.X_OK):
         return
@@ -177,7 +185,7 @@ def _keep_out_of_home(base: Path) -> None:
 
 
 def _name_user() -> None:
-    """PyTorch names folders by the user, whom a container's uid need not have."""
+    """Name the user if the uid has no name, as in containers: PyTorch names folders by it."""
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:

@@ -1,7 +1,7 @@
-"""The GPUs of this machine, read with NVML: the driver's own library, which needs no CUDA context.
+"""The GPUs of this machine, read with NVML, the driver's library, which needs no CUDA context.
 
-CUDA counts GPUs in another order than NVML unless it is told not to, so engines are given the
-UUIDs of their GPUs, never their numbers.
+CUDA may count GPUs in another order than NVML. Engines are therefore given UUIDs of GPUs, never
+numbers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dynamo_cli.units import MIB
 from dynamo_cli.watch.gpus import GpuReading
 
 BUSY_BYTES = 1024 * MIB
-"""A GPU with more in use belongs to somebody else: a desktop needs less, an engine more."""
+"""A GPU with more memory in use is taken for busy: a desktop needs less, an engine needs more."""
 
 MIG = "MIG-"
-"""How UUIDs of instances begin."""
+"""Prefix of the UUIDs of MIG instances."""
 
 NO_GPUS = ("", "-1", "NoDevFiles", "none", "void")
 """Values of ``CUDA_VISIBLE_DEVICES`` that hide every GPU."""
@@ -34,10 +34,10 @@ class Gpu:
     """One GPU, or one MIG instance of a GPU that is split into instances.
 
     Attributes:
-        device: what engines are told of it.
-        product: the name that the maker gives it.
-        total_bytes: its memory; 0 where it has none of its own (it shares the host's).
-        used_bytes: of that, by all processes.
+        device: how engines are told to use it.
+        product: the vendor's name of the model.
+        total_bytes: its memory; 0 for a GPU that uses the memory of the host.
+        used_bytes: how much of that all processes use.
     """
 
     device: Device
@@ -47,15 +47,15 @@ class Gpu:
 
     @property
     def free(self) -> bool:
-        """Nobody else computes on it."""
+        """Whether no other engine seems to run on it."""
         return self.used_bytes <= BUSY_BYTES
 
 
 def read_gpus() -> list[Gpu]:
-    """Every GPU in the order of the PCI bus; none where there is no NVIDIA driver.
+    """Every GPU in the order of the PCI bus; an empty list where there is no NVIDIA driver.
 
     Raises:
-        ResourceError: there is a driver, and it does not answer.
+        ResourceError: there is a driver, but it does not answer.
     """
     try:
         with _nvml():
@@ -73,14 +73,14 @@ def read_gpus() -> list[Gpu]:
 
 
 def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:
-    """Those that ``CUDA_VISIBLE_DEVICES`` names, in its order; all when it is not set.
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` names, in its order; all of them when it is not set.
 
     A name is a number (in the order of the PCI bus, as nvidia-smi shows it), a UUID of a GPU or of
     a MIG instance, or the beginning of one. A GPU that is split into instances stands for the
     first of them, as in CUDA.
 
     Raises:
-        ResourceError: it names one that is not here, or the same one twice.
+        ResourceError: it names a GPU that is not here, or the same one twice.
     """
     if wanted is None:
         return tuple(gpus)
@@ -118,7 +118,7 @@ def _nvml() -> Iterator[None]:
 
 
 def _with_instances(index: int, handle: object) -> Iterator[Gpu]:
-    """The MIG instances of a GPU that is split, else the GPU itself."""
+    """The MIG instances of a GPU that is split into some, else the GPU itself."""
     bus = str(pynvml.nvmlDeviceGetPciInfo(handle).busId).lower()[-12:]
     instances = list(_instances(handle))
     for number, instance in enumerate(instances):
@@ -143,7 +143,7 @@ def _gpu(name: str, handle: object, bus: str) -> Gpu:
 
 
 def _memory(handle: object) -> tuple[int, int]:
-    """Bytes in all and in use; zeros where the GPU uses the host's memory."""
+    """Bytes in total and in use; zeros where the GPU uses the memory of the host."""
     try:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError_NotSupported:
@@ -151,7 +151,7 @@ def _memory(handle: object) -> tuple[int, int]:
     return int(memory.total), int(memory.used)
 
 
-# -- use and health, again and again ---------------------------------------------------------------
+# -- use and health, read repeatedly ---------------------------------------------------------------
 
 _ILL = tuple(
     pynvml.NVMLError(code).__class__
@@ -164,14 +164,14 @@ _ILL = tuple(
         pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
     )
 )
-"""Answers of a GPU or a driver that is not well; the others only say that a figure is not there."""
+"""Errors of a GPU or a driver that is broken. Other errors only say that a value is missing."""
 
 
 class GpuMeter:
-    """Use and health of some GPUs. Every call may take as long as the driver likes.
+    """Reads use and health of some GPUs. Every call may block for as long as the driver does.
 
     Args:
-        devices: that are looked at.
+        devices: the GPUs, or MIG instances, to read.
 
     Raises:
         ResourceError: the driver does not answer.
@@ -183,22 +183,22 @@ class GpuMeter:
         self._whole: dict[str, int] = {}
         with _told():
             pynvml.nvmlInit()
-        with suppress(pynvml.NVMLError):  # not there on some: then nobody hears of Xids
+        with suppress(pynvml.NVMLError):  # some drivers lack events: then Xids are not reported
             self._events = pynvml.nvmlEventSetCreate()
             self._listen()
 
     def read(self) -> list[GpuReading]:
-        """One of each, as of now."""
+        """One reading of each device."""
         return [_reading(device) for device in self._devices]
 
     def xids(self, timeout_s: float) -> list[tuple[str, int]] | None:
-        """Errors that the driver reports: name of the GPU and NVIDIA's number.
+        """Wait for errors that the driver reports: name of the device and NVIDIA's Xid number.
 
         Args:
-            timeout_s: how long the first may take.
+            timeout_s: how long to wait for the first.
 
         Returns:
-            none after that time; None, at once, where it never reports any.
+            an empty list after that time; None, at once, where the driver never reports any.
 
         Raises:
             ResourceError: the driver does not answer any more.
@@ -214,13 +214,14 @@ class GpuMeter:
         return [(name, int(event.eventData)) for name, one in self._whole.items() if one == whole]
 
     def close(self) -> None:
+        """Release the driver."""
         with suppress(pynvml.NVMLError):
             if self._events is not None:
                 pynvml.nvmlEventSetFree(self._events)
             pynvml.nvmlShutdown()
 
     def _listen(self) -> None:
-        """To every GPU once, however many of its instances there are."""
+        """Register for the errors of every GPU, once per GPU however many instances it has."""
         for device in self._devices:
             with suppress(pynvml.NVMLError):  # not supported by this GPU
                 whole = _whole(device, pynvml.nvmlDeviceGetHandleByUUID(device.uuid))
@@ -272,7 +273,7 @@ def _reading(device: Device) -> GpuReading:
 
 
 def _whole(device: Device, handle: Any) -> Any:
-    """The GPU of an instance; a GPU is its own."""
+    """The GPU that an instance belongs to; for a GPU, itself."""
     if not device.uuid.startswith(MIG):
         return handle
     try:
@@ -282,16 +283,16 @@ def _whole(device: Device, handle: Any) -> Any:
 
 
 def _identity(handle: Any) -> int:
-    """The same for the same GPU; a lost one can still be told by it, and not by its UUID."""
+    """A number that identifies a GPU even when it is lost and has no readable UUID any more."""
     return ctypes.cast(handle, ctypes.c_void_p).value or 0
 
 
 class _Asking:
-    """Asks for figures; one that is not there is None.
+    """Reads values from NVML; gives None for a missing one.
 
     Attributes:
-        refused: the last answer that was no figure.
-        ill: the first of those that only a GPU or a driver gives that is not well.
+        refused: the last error.
+        ill: the first error that means that the GPU or its driver is broken.
     """
 
     def __init__(self) -> None:

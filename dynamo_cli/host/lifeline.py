@@ -1,31 +1,99 @@
-"""A child that ends when its parent ends, however that comes about.
+"""Helper processes that end when their parent ends, however that comes about.
 
-``python -m dynamo_cli.host.lifeline PARENT_PID MODULE ...`` runs another module in that way.
+``python -m dynamo_cli.host.lifeline PARENT_PID MODULE ...`` runs another module as such a process.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from dynamo_cli.host.optional import die_with_parent
+from dynamo_cli.host.optional import may_fail
+
+PR_SET_PDEATHSIG = 1
 
 # -P keeps the current directory, and whatever modules lie there, off the import path.
 PYTHON = (sys.executable, "-P")
 
+Found = TypeVar("Found")
 
-def die_with(parent_pid: int, sent: signal.Signals) -> None:
-    """Have the kernel send `sent` to this process when its parent ends."""
-    die_with_parent(sent)
-    if os.getppid() != parent_pid:  # it ended before the line above
+
+def die_with(parent_pid: int, sent: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send `sent` to this process when its parent ends.
+
+    Args:
+        parent_pid: the parent; if it has ended already, this process ends at once.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    with may_fail("prctl(PR_SET_PDEATHSIG)", "this process may outlive a parent that is killed"):
+        if libc.prctl(PR_SET_PDEATHSIG, sent) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    if os.getppid() != parent_pid:  # it ended before the call above
         os._exit(1)
 
 
-def end(process: subprocess.Popen[str], patience_s: float = 5.0) -> None:
-    """Ends `process` if it still runs: asks first, and forces it after `patience_s`."""
+def command_of(module: str, *args: str) -> list[str]:
+    """The command line that runs `module` as a process which ends with this one."""
+    return [*PYTHON, "-m", "dynamo_cli.host.lifeline", str(os.getpid()), module, *args]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Generic[Found]):
+    """A helper process that has ended.
+
+    Attributes:
+        found: its result; None when it ended without one.
+        exit_code: negative after a signal, as in `subprocess`.
+        log: what it wrote to standard error.
+    """
+
+    found: Found | None
+    exit_code: int
+    log: str
+
+
+def run_reporting(
+    command: Sequence[str], read: Callable[[Iterable[Any]], Found | None], given: str = ""
+) -> Ended[Found]:
+    """Run a process that reports on standard output, one JSON value per line.
+
+    Args:
+        read: consumes the values as they come and returns the result. If it raises, the process
+            is ended.
+        given: text for its standard input.
+    """
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            with suppress(BrokenPipeError), process.stdin:  # its log says why it did not read
+                process.stdin.write(given)
+            found = read(map(json.loads, process.stdout))
+            exit_code = process.wait()
+        finally:
+            _end(process)
+        log.seek(0)
+        return Ended(found, exit_code, log.read())
+
+
+def _end(process: subprocess.Popen[str], patience_s: float = 5.0) -> None:
+    """End `process` if it still runs: ask first, and kill it after `patience_s`."""
     if process.poll() is not None:
         return
     process.terminate()
@@ -37,7 +105,7 @@ def end(process: subprocess.Popen[str], patience_s: float = 5.0) -> None:
 
 
 if __name__ == "__main__":
-    die_with(int(sys.argv[1]), signal.SIGKILL)
+    die_with(int(sys.argv[1]))
     module = sys.argv[2]
     sys.argv = sys.argv[2:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,19 +1,15 @@
-"""What the system may refuse: it makes things better, and they work without it.
+"""System calls that may be refused: they improve something that works without them too.
 
-Sandboxes (gVisor, seccomp profiles, containers without a right) refuse calls that are harmless
-elsewhere. docs/troubleshooting.md lists the calls that this is used for.
+Sandboxes (gVisor, seccomp profiles, containers without a capability) refuse calls that are harmless
+elsewhere. docs/troubleshooting.md lists the calls that are made in this way.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +18,11 @@ _told: set[str] = set()
 
 @contextmanager
 def may_fail(call: str, without: str) -> Iterator[None]:
-    """Go on where the system refuses what is done inside; say so once per process.
+    """Go on when the system refuses the call inside; warn about it once per process.
 
     Args:
-        call: what is asked of the system.
-        without: what is so when it is refused.
+        call: name of the system call, for the warning.
+        without: the consequence of the refusal, for the warning.
     """
     try:
         yield
@@ -37,17 +33,8 @@ def may_fail(call: str, without: str) -> Iterator[None]:
             logger.warning("%s is refused here (%s): %s", call, why, without)
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send `number` to this process when its parent ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with may_fail("prctl(PR_SET_PDEATHSIG)", "this process may outlive a parent that is killed"):
-        if libc.prctl(PR_SET_PDEATHSIG, number) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-
-
 def cores_of_this_process() -> set[int]:
-    """Those that it may run on; where nobody says so, all."""
+    """The cores that this process may run on; all of them where the system does not tell."""
     with may_fail("sched_getaffinity", "all cores of this machine are counted"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))

@@ -1,4 +1,4 @@
-"""What the operating system refused, in a sentence that says what to do. Pure."""
+"""Errors of the operating system as sentences that say what to do. Pure."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _RESOURCES = (
 
 
 def explain(error: OSError) -> str:
-    """``/data/x: Permission denied; let this user read it, or run as who may.``
+    """Such as ``/data/x: Permission denied; let this user read it, or run as who may.``
 
-    Only for errors with a number: libraries raise OSError with words of their own too.
+    Only for errors with an errno: libraries also raise OSError with a text alone.
     """
     assert error.errno is not None
     reason = error.strerror or os.strerror(error.errno)
@@ -41,6 +41,6 @@ def explain(error: OSError) -> str:
 
 
 def named(error: OSError) -> DynamoError:
-    """The error of ours for one with a number."""
+    """The `DynamoError` for an error with an errno."""
     kind = ResourceError if error.errno in _RESOURCES else StartError
     return kind(explain(error))

@@ -1,4 +1,4 @@
-"""Text on its way to a stream: who says something never waits for who reads it."""
+"""Writes text to a stream in a thread, so that the writer never waits for a slow reader."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from typing import NamedTuple, TextIO
 
 MAX_WAITING_CHARS = 1 << 20
 GRACE_S = 1.0
-"""How long the end waits for what is not written yet."""
+"""How long `close` waits for text that is not written yet."""
 
 
 class _Piece(NamedTuple):
-    """What is written in one go; `missing`: it stands for so many pieces that were not."""
+    """Text that is written at once.
+
+    Attributes:
+        missing: how many lost pieces this text reports; 0 for ordinary text.
+    """
 
     text: str
     missing: int = 0
@@ -24,16 +28,16 @@ class _Piece(NamedTuple):
 class Outlet:
     """Writes pieces of text in a thread of its own, in order, each whole or not at all.
 
-    A reader that is gone, one that does not read and a full disk are no failures: what cannot be
-    kept or written is counted, and told when writing works again.
+    A reader that is gone or does not read, and a full disk, raise no error. What cannot be queued
+    or written is dropped and counted, and the count is written when writing works again.
 
     Args:
-        out: an open stream with a descriptor, which nobody else writes to meanwhile.
-        tell: gives the text that tells how many pieces are missing; called from any thread.
-        limit_chars: how much may wait.
+        out: an open stream with a descriptor. Nobody else may write to it meanwhile.
+        tell: makes the text that reports how many pieces are missing; called in any thread.
+        limit_chars: bound of the queue.
 
     Attributes:
-        lost: pieces that were not written.
+        lost: how many pieces were not written.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class Outlet:
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> None:
-        """Write it soon; never waits, never fails."""
+        """Queue a piece of text. Never blocks and never raises."""
         with self._changed:
             is_full = bool(self._waiting) and self._waiting_chars + len(text) > self._limit_chars
             if is_full or self._closing:
@@ -70,22 +74,24 @@ class Outlet:
                 self._thread.start()
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing; there for code that expects a stream."""
 
     def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
         return self._out.isatty()
 
     def fileno(self) -> int:
+        """Descriptor of the stream."""
         return self._descriptor
 
     def forget_waiting(self) -> None:
-        """Nobody wants to see it any more: there is room for what comes now."""
+        """Drop what is queued, which nobody wants to see any more, to make room."""
         with self._changed:
             self._waiting.clear()
             self._waiting_chars = 0
 
     def close(self, grace_s: float = GRACE_S) -> None:
-        """Write what waits, but not for longer than this."""
+        """Write what is queued, for `grace_s` seconds at most. Later pieces are lost."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -115,7 +121,7 @@ class Outlet:
                     self._tell_missing()
 
     def _next(self) -> _Piece | None:
-        """What is to be written now; None: nothing more will come."""
+        """Wait for the next piece; None after `close`, when nothing is queued."""
         with self._changed:
             while not self._waiting:
                 if self._closing:
@@ -126,13 +132,13 @@ class Outlet:
             return piece
 
     def _put(self, text: str) -> bool:
-        """Write all of it, however long that takes; False: it cannot be written."""
+        """Write all of it, however long that takes; False when it cannot be written."""
         data = text.encode(self._out.encoding or "utf-8", "replace")
         if self._torn:
             data = b"\n" + data
         while data:
             try:
-                # Not the stream itself: its lock would be held while this waits, also at exit.
+                # Not through the stream, whose lock would be held while this blocks, even at exit.
                 count = os.write(self._descriptor, data)
             except BlockingIOError:
                 self._wait_for_room()
@@ -144,7 +150,7 @@ class Outlet:
         return True
 
     def _wait_for_room(self) -> None:
-        """Somebody else made the stream one that does not block."""
+        """Wait until the stream can be written: another process has made it non-blocking."""
         poller = select.poll()
         poller.register(self._descriptor, select.POLLOUT)
         poller.poll()

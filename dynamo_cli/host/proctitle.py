@@ -1,4 +1,4 @@
-"""How a process is called in `ps` and `top`."""
+"""The title of a process in `ps` and `top`."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ TITLE = f"{PROGRAM}: "
 
 
 def set_title(process: ProcessId, phase: Phase) -> None:
-    """``dynamo-llm: worker 0 [ready]``."""
+    """Set the title of this process, such as ``dynamo-llm: worker 0 [ready]``."""
     setproctitle.setproctitle(f"{TITLE}{process.name} [{phase}]")

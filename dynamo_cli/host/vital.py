@@ -1,7 +1,7 @@
-"""What a process cannot do without: where it fails, the process ends, and is started again.
+"""Ends the process when a vital callback, task or thread fails; the supervisor restarts it.
 
-A callback or a task that dies alone in an event loop leaves a process that looks well and does
-nothing. Loops of one's own need none of this: what they raise ends them.
+A callback or a task that fails in an event loop would otherwise leave a process that looks alive
+and does nothing. A process with a loop of its own needs none of this: an exception ends it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 
 def end(what: str, error: BaseException | None) -> NoReturn:
-    """End this process now and say why: nothing that runs in it can be relied on any more."""
+    """Log why and end this process at once: nothing in it can be relied on any more."""
     logger.critical("%s failed, which ends this process", what, exc_info=error)
     os._exit(EXIT_CODE)
 
 
 def callback(function: Callable[P, None]) -> Callable[P, None]:
-    """For what an event loop calls, or a thread runs."""
+    """Wrap a callback of an event loop, or a thread's function: if it fails, the process ends."""
 
     @wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -40,7 +40,7 @@ def callback(function: Callable[P, None]) -> Callable[P, None]:
 
 
 def watch(task: asyncio.Task[Any], *, endless: bool = False) -> None:
-    """End the process when this task fails; an endless one may not return either."""
+    """End the process when this task fails, or when it returns although it is `endless`."""
 
     def ended(task: asyncio.Task[Any]) -> None:
         if task.cancelled():

@@ -6,18 +6,15 @@ of a child process (`dynamo_cli.models.__main__`), so that this one never import
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from dynamo_cli.config import BUILT_IN_MODELS
 from dynamo_cli.errors import ModelError, ModelUnreachable
-from dynamo_cli.host import oserrors
-from dynamo_cli.host.lifeline import PYTHON, end
+from dynamo_cli.host import lifeline, oserrors
 from dynamo_cli.models import demo, soundness
 from dynamo_cli.models.folder import models_root
 from dynamo_cli.models.progress import OnProgress, Progress
@@ -155,30 +152,21 @@ def _check_hub(model: str, *, ask: bool) -> None:
 
 
 def _fetch(model: str, on_progress: OnProgress) -> str:
-    command = [*PYTHON, "-m", "dynamo_cli.models", model, str(os.getpid())]
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
-        ) as child,
-    ):
-        assert child.stdout is not None
-        try:
-            path = _follow(child.stdout, on_progress)
-            code = child.wait()
-        finally:
-            end(child)
-        if path is None:
-            raise ModelUnreachable(
-                f"{model} could not be prepared: {_last_line(log)} (exit code {code})."
-            )
-    return path
+    # Not `command_of`: this child is to tidy up when its parent ends, and SIGKILL would not let it.
+    command = [*lifeline.PYTHON, "-m", "dynamo_cli.models", model, str(os.getpid())]
+    child = lifeline.run_reporting(command, lambda reports: _follow(reports, on_progress))
+    if child.found is None:
+        last_line = (child.log.strip().splitlines() or ["it ended without a word"])[-1]
+        raise ModelUnreachable(
+            f"{model} could not be prepared: {last_line} (exit code {child.exit_code})."
+        )
+    return child.found
 
 
-def _follow(lines: IO[str], on_progress: OnProgress) -> str | None:
-    """Passes on what the child reports; its last line is the path or what went wrong."""
-    for line in lines:
-        match json.loads(line):
+def _follow(reports: Iterable[Any], on_progress: OnProgress) -> str | None:
+    """Pass on the child's progress; its last report is the path, or why there is none."""
+    for report in reports:
+        match report:
             case {"path": path}:
                 return str(path)
             case {"error": message}:
@@ -186,8 +174,3 @@ def _follow(lines: IO[str], on_progress: OnProgress) -> str | None:
             case {"stage": stage, "fraction": fraction}:
                 on_progress(Progress(stage, fraction))
     return None
-
-
-def _last_line(log: IO[str]) -> str:
-    log.seek(0)
-    return (log.read().strip().splitlines() or ["it ended without a word"])[-1]

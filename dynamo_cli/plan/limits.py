@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import typer
-
 from dynamo_cli.config import FORMER_KV_COSTS, KV_COSTS
 
 MAX_PROCESSES = 1024
@@ -21,17 +17,6 @@ MAX_COUNT = 10**9
 """Requests, jobs, tokens."""
 
 MAX_BYTES = 1 << 40
-
-
-def at_most(bound: float) -> Callable[[float | None], float | None]:
-    """A callback of an option; its ``max`` would fill the help with large numbers."""
-
-    def check(value: float | None) -> float | None:
-        if value is not None and value > bound:
-            raise typer.BadParameter(f"Input should be less than or equal to {bound:.15g}")
-        return value
-
-    return check
 
 
 def kv_cost(text: str) -> str:

@@ -1,4 +1,8 @@
-"""The process tree: `run` starts it and returns when all of it is gone."""
+"""The supervisor: starts, joins, watches, restarts, drains and ends all other processes.
+
+A `ServeConfig` comes in, and reports and log lines of the children. Process tables and lines for a
+`View` go out, and in the end an exit code. Open `tree.py` first.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ from dynamo_cli.supervisor.view import View
 
 
 def run(config: ServeConfig, view: View) -> int:
-    """Serve until a signal or a failure; see `Supervisor.run`."""
+    """Serve until a signal or a failure; returns and raises what `Supervisor.run` does."""
     return asyncio.run(serve(config, view))
 
 
 async def serve(config: ServeConfig, view: View) -> int:
-    """The same, beside whatever else this event loop does."""
+    """The same as `run`, in an event loop that may do other work too."""
     from dynamo_cli.supervisor.tree import Supervisor  # noqa: PLC0415 - children import this package
 
     return await Supervisor(config, view).run()

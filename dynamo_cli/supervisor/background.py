@@ -1,4 +1,4 @@
-"""Work that nobody waits for, and the errors of it that nobody expected."""
+"""Tasks that nobody awaits, with a report of every error that nobody expected."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from dynamo_cli.supervisor.retirement import Work
 
 OnBug = Callable[[str, list[str]], None]
-"""Gets what happened, and the lines of a traceback."""
+"""Takes what happened in one sentence, and the lines of the traceback."""
 
 
 class Background:
-    """Tasks and callbacks of the running loop; none of their errors stays unread.
+    """Background tasks of the running event loop. Each of their errors is reported.
 
     Args:
-        on_bug: is told of each.
+        on_bug: called for each error.
     """
 
     def __init__(self, on_bug: OnBug) -> None:
@@ -25,16 +25,17 @@ class Background:
         self._on_bug = on_bug
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hear of errors in callbacks too, whoever has made them."""
+        """Report errors of every callback of this loop too, whoever scheduled it."""
         loop.set_exception_handler(self._told)
 
     def start(self, work: Work) -> None:
+        """Run a coroutine as a task that nobody awaits."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
     def cancel(self) -> None:
-        """Leave undone what is not done yet."""
+        """Cancel every task that still runs."""
         for task in self._tasks:
             task.cancel()
 

@@ -1,4 +1,4 @@
-"""One child as the supervisor sees it: control socket, log pipe, phase, and how it ends."""
+"""The supervisor's handle of one child process: control socket, log pipe, phase and exit."""
 
 from __future__ import annotations
 
@@ -24,20 +24,30 @@ from dynamo_cli.topology import ProcessId
 
 READ_BYTES = 1 << 16
 LAST_READS = 256
-"""Of a child that has ended: processes that it has left behind may still write."""
+"""How often the log pipe of a child that has ended is read: its descendants may go on writing."""
 
 
 class Parent(Protocol):
-    """What a `Child` tells its supervisor."""
+    """What a `Child` calls to report to its supervisor."""
 
-    def on_report(self, child: Child, message: ToSupervisor) -> None: ...
-    def on_log(self, child: Child, line: Line) -> None: ...
-    def on_exit(self, child: Child, exit_code: int) -> None: ...
+    def on_report(self, child: Child, message: ToSupervisor) -> None:
+        """A message has arrived on the control socket."""
+
+    def on_log(self, child: Child, line: Line) -> None:
+        """The child has written a line."""
+
+    def on_exit(self, child: Child, exit_code: int) -> None:
+        """The child has ended; the code is negative after a signal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How to start a child, again and again."""
+    """What it takes to start a child.
+
+    Attributes:
+        device: where its engine runs, for people; empty when it has none.
+        gpus: names of the GPUs of its engine.
+    """
 
     process: ProcessId
     config: ChildConfig
@@ -47,12 +57,14 @@ class Start:
 
 
 class Child:
-    """One life of one process; a restart is a new `Child`.
+    """One process from its start to its exit; a restart makes a new `Child`.
 
     Attributes:
-        control: our end of its control socket.
-        phase, reason: where it is, and why, for people.
-        failure: set when it named the reason of its end: (class of errors.py, message).
+        control: the supervisor's end of its control socket.
+        phase, reason: its phase, and why it is in it, for people.
+        pid: 0 until it is known.
+        started_ns, since_ns: monotonic time of its start and of its last change of phase.
+        failure: set when it has named the reason for its exit: (class of errors.py, message).
         gone: set when it has ended.
     """
 
@@ -76,12 +88,12 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """It has not ended, as far as we know."""
+        """Whether its exit has not been seen yet."""
         return not self.gone.is_set()
 
     @property
     def tail(self) -> list[str]:
-        """Its last log lines."""
+        """Its last log lines, oldest first."""
         return list(self._lines.tail)
 
     def spawn(self) -> None:
@@ -98,7 +110,7 @@ class Child:
         self._let_go()
 
     def fork_from(self, zygote: Child) -> None:
-        """Have the zygote fork it; its pid comes with `Forked`."""
+        """Have the zygote fork it; the message `Forked` will bring its pid."""
         birth = self._birth(zygote.pid)
         descriptors = (self._control_of_child.fileno(), self._log_of_child.fileno())
         zygote.control.send(Fork(self.process.name, birth.dump()), descriptors)
@@ -108,14 +120,16 @@ class Child:
         return entry.Birth(self.process, self.start.config, parent_pid, self.start.log_level)
 
     def _let_go(self) -> None:
-        """The child has its ends; ours would hide its end from us."""
+        """Close our copies of the child's ends, which keep the sockets open after its exit."""
         self._control_of_child.close()
         self._log_of_child.close()
 
     def move_to(self, phase: Phase, reason: str = "") -> None:
+        """Record that it has entered a phase, and why."""
         self.phase, self.reason, self.since_ns = phase, reason, time.monotonic_ns()
 
     def state(self, restarts: int) -> ProcessState:
+        """Its row of the process table; `restarts` counts its earlier lives."""
         return ProcessState(
             name=self.process.name,
             role=self.process.role,
@@ -131,13 +145,13 @@ class Child:
         )
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signal it, if it still runs."""
+        """Send it a signal, if it still runs."""
         if self.alive and self.pid:
-            with suppress(ProcessLookupError):  # its end is about to be told
+            with suppress(ProcessLookupError):  # its exit is about to be reported
                 os.kill(self.pid, number)
 
     def ended(self, exit_code: int) -> None:
-        """It is gone: read what it left, let go of everything, tell the parent."""
+        """Handle its exit: read what is left in its sockets, close them, and tell the parent."""
         if not self.alive:
             return
         self._read_control()
@@ -151,7 +165,7 @@ class Child:
         self._parent.on_exit(self, exit_code)
 
     def discard(self) -> None:
-        """It was never started: let go of everything."""
+        """Close everything of a child that could not be started."""
         self.gone.set()
         self._let_go()
         self._close()
@@ -179,7 +193,7 @@ class Child:
             self._loop.remove_reader(self.control.fileno())
 
     def _read_log(self) -> bool:
-        """Some of what is there, so that a child that never stops talking holds up nobody.
+        """Read a part of what is there, so that a child that never stops writing blocks nobody.
 
         Returns:
             whether there may be more.
@@ -188,7 +202,7 @@ class Child:
             data = self._log.recv(READ_BYTES)
         except BlockingIOError:
             return False
-        except ConnectionResetError:  # told once, before what is left
+        except ConnectionResetError:  # reported once, before the data that is left
             return True
         if not data:
             self._loop.remove_reader(self._log.fileno())
@@ -199,7 +213,7 @@ class Child:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """A child inherits the mask, so that Ctrl-C cannot end it before it has its own handling."""
+    """Block SIGINT and SIGTERM. A child inherits that, so neither ends it before it is set up."""
     signals = {signal.SIGINT, signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:

@@ -1,4 +1,4 @@
-"""The first lines that every child runs, whoever started it."""
+"""The first code that every child process runs, whether it was spawned or forked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.host.optional import die_with_parent, may_fail
+from dynamo_cli.host.lifeline import die_with
+from dynamo_cli.host.optional import may_fail
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import encode
 from dynamo_cli.messages.lifecycle import Fatal, Phase
@@ -23,10 +24,11 @@ from dynamo_cli.topology import ROLES, ProcessId, Role
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """What a child is told when it is born.
+    """What a child process gets at its start.
 
     Attributes:
-        parent_pid: the process that starts it and that it must not outlive.
+        parent_pid: the process that starts it, and that it must not outlive.
+        log_level: name of the lowest level that it logs.
     """
 
     process: ProcessId
@@ -35,20 +37,22 @@ class Birth:
     log_level: str
 
     def dump(self) -> bytes:
+        """As bytes, for the zygote to hand on."""
         return pickle.dumps(self)
 
     @staticmethod
     def load(data: bytes) -> Birth:
+        """Read what `dump` has written."""
         birth = pickle.loads(data)
         assert isinstance(birth, Birth)
         return birth
 
 
 def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
-    """Become the process `birth` describes, until its ``main`` returns; then exit."""
+    """Become the process that `birth` describes, and exit when its ``main`` returns."""
     _leave_signals_to_the_supervisor()
     _log_to(log, birth.log_level)
-    _die_with(birth.parent_pid)
+    die_with(birth.parent_pid)
     set_title(birth.process, Phase.STARTING)
     if birth.process.role in (Role.FRONTEND, Role.PROCESSOR, Role.ROUTER):
         _leave_the_core_to_engines()
@@ -59,33 +63,28 @@ def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
         logging.getLogger(__name__).debug("ends because of", exc_info=error)
         _report(control, Fatal(type(error).__name__, error.message))
         sys.exit(error.exit_code)
-    except Exception:  # the process's entry: what nobody named ends it, visibly
+    except Exception:  # the entry of a process: an unexpected error ends it, and is logged
         logging.getLogger(__name__).exception("an error that nobody expected")
         sys.exit(70)
 
 
-def _die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that comes about."""
-    die_with_parent(signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it ended before the line above
-        os._exit(1)
-
-
 def _leave_the_core_to_engines() -> None:
-    """A message that wakes this process shall not have it push an engine off its core.
+    """Keep this process from preempting an engine when a message wakes it.
 
-    With the default policy it does, in the middle of a step, even where another core is free.
+    With the default scheduling policy it would do so in the middle of an engine's step, even where
+    another core is idle.
     """
     with may_fail("sched_setscheduler(SCHED_BATCH)", "messages may interrupt an engine's step"):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _leave_signals_to_the_supervisor() -> None:
-    """Ctrl-C reaches the whole group of the terminal; only the supervisor acts on it.
+    """Ignore SIGINT and SIGTERM, on which only the supervisor acts.
 
-    SIGTERM does so too, from `timeout` or systemd. The supervisor starts children with both signals
-    blocked, so that neither can end a child that has not come this far. They stay blocked, for
-    the processes that this one will start: tensor-parallel ranks set handlers that end them.
+    Ctrl-C reaches every process of the terminal's group, and so does a SIGTERM from `timeout` or
+    systemd. The supervisor starts children with both signals blocked, so that neither ends a child
+    that has not come this far. They stay blocked for the processes that this one starts, because
+    tensor-parallel ranks set handlers that would end them.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -93,7 +92,7 @@ def _leave_signals_to_the_supervisor() -> None:
 
 
 def _log_to(log: socket.socket, level: str) -> None:
-    """All output of this process, of libraries in C too, becomes lines for the supervisor."""
+    """Send all output of this process to the supervisor, that of C libraries included."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os.dup2(log.fileno(), 1)
@@ -102,7 +101,7 @@ def _log_to(log: socket.socket, level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Ours are few, and each is worth reading.
+    # Our own messages are few, so warnings of ours are logged whatever the level is.
     logging.getLogger("dynamo_cli").setLevel(min(logging.WARNING, logging.root.level))
     logging.captureWarnings(True)
 
@@ -111,5 +110,5 @@ def _report(control: socket.socket, message: Fatal) -> None:
     try:
         control.send(encode(message))
     except OSError:
-        # The supervisor is gone or busy: the exit code and the log say the same.
+        # The supervisor is gone or busy. The exit code and the log carry the same reason.
         logging.getLogger(__name__).error("%s: %s", message.error, message.message)

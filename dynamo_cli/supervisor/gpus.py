@@ -1,4 +1,4 @@
-"""Which GPUs each engine gets. Pure."""
+"""The assignment of GPUs to engines. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from dynamo_cli.errors import ResourceError
 def place(
     workers: int, width: int, gpus: Sequence[Device], *, reuse: bool = False
 ) -> list[Devices]:
-    """The GPUs of each worker, in order.
+    """Assign GPUs to workers, in order.
 
     Args:
         workers: how many engines.
         width: GPUs of one engine (tensor parallel times pipeline parallel).
-        gpus: that may be used; none means that engines run on the CPU.
-        reuse: when there are too few, begin again with the first.
+        gpus: those that may be used; none means that engines run on the CPU.
+        reuse: whether engines share GPUs when there are too few: assignment then starts again
+            with the first.
 
     Returns:
-        One tuple of `width` GPUs per worker; empty ones on CPU.
+        One tuple of `width` GPUs per worker; empty tuples on the CPU.
 
     Raises:
         ResourceError: there are too few.
@@ -38,13 +39,13 @@ def place(
 
 
 def groups_of(width: int, gpus: Sequence[Device]) -> list[Devices]:
-    """Whole groups of `width`, in order; what is left over belongs to none."""
+    """Consecutive groups of `width` GPUs; a remainder that fills no group is left out."""
     whole = len(gpus) // width * width
     return [tuple(gpus[start : start + width]) for start in range(0, whole, width)]
 
 
 def sharers(placed: Sequence[Devices]) -> int:
-    """Engines on the GPU that has most; 1 when each has its own (or runs on the CPU)."""
+    """How many engines share the most shared GPU; 1 when none is shared, or on the CPU."""
     every = [gpu for devices in placed for gpu in devices]
     return max((every.count(gpu) for gpu in every), default=1)
 

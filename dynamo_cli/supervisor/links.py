@@ -1,4 +1,4 @@
-"""Which children are joined: new links for each life of a child, and the end of those it had."""
+"""The links between children: made anew at each start of a child, and ended when it exits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dynamo_cli.topology import ProcessId, links_of
 
 
 class Links:
-    """All that there are, by their two ends, with the generation of each."""
+    """All links, by their two ends, each with its generation: a number that no other link has."""
 
     def __init__(self) -> None:
         self._generation_of: dict[frozenset[ProcessId], int] = {}
         self._generations = itertools.count(1)
 
     def join(self, child: Child, others: Iterable[Child]) -> None:
-        """New links of `child` with all of `others` that the topology joins it with."""
+        """Make links between `child` and those of `others` that the topology joins it with."""
         controls = {one.process: one.control for one in (child, *others)}
         peers = [process for process in controls if process != child.process]
         for a, b, spec in links_of(child.process, peers):
@@ -27,7 +27,7 @@ class Links:
             join(controls[a], controls[b], a, b, spec=spec, generation=generation)
 
     def part(self, child: Child, others: Iterable[Child], reason: str) -> None:
-        """Tell those of `others` that are joined with `child` that it is gone."""
+        """Tell those of `others` that have a link with `child` that it is down, and why."""
         controls = {other.process: other.control for other in others}
         for a, b, _ in links_of(child.process, list(controls)):
             generation = self._generation_of.pop(frozenset((a, b)), 0)

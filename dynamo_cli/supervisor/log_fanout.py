@@ -1,4 +1,4 @@
-"""What people are told: here, by the view, and elsewhere, by way of the frontend."""
+"""Fans log lines and notices out: to the view of this run, and to the frontend for dashboards."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from dynamo_cli.supervisor.logs import Line, LogFeed
 from dynamo_cli.supervisor.view import OWN_NAME, View
 
 INTERVAL_S = 0.1
+"""Between two batches of lines for the frontend."""
 
 
 class _Notices(logging.Handler):
-    """What libraries and modules of ours log in the supervisor's own process."""
+    """Turns what is logged in the supervisor's own process into notices."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, notice: Callable[[str, str], None]) -> None:
         super().__init__(logging.WARNING)
         self._loop, self._notice = loop, notice
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(RuntimeError):  # it came from a thread after the end of the loop
+        with suppress(RuntimeError):  # a thread logged it after the event loop was closed
             self._loop.call_soon_threadsafe(self._notice, record.levelname, record.getMessage())
 
 
-class Telling:
-    """Lines of children and of the supervisor itself.
+class LogFanout:
+    """Fans lines of the children and of the supervisor itself out.
 
     Args:
-        view: shows them here.
-        frontend: gives the one of now; None or one that has ended while there is none.
+        view: shows them to the people who started this run.
+        frontend: gives the current frontend; None, or one that has ended, while there is none.
     """
 
     def __init__(self, view: View, frontend: Callable[[], Child | None]) -> None:
@@ -43,8 +44,8 @@ class Telling:
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def of_loggers(self) -> Iterator[None]:
-        """What is logged in this process is told meanwhile, as our own words."""
+    def captured_loggers(self) -> Iterator[None]:
+        """While this lasts, show what is logged in this process as notices of the supervisor."""
         handler = _Notices(asyncio.get_running_loop(), self.notice)
         logging.root.addHandler(handler)
         try:
@@ -53,7 +54,7 @@ class Telling:
             logging.root.removeHandler(handler)
 
     def line(self, child: Child, line: Line) -> None:
-        """A line of a child's output."""
+        """Show a line of a child's output."""
         name = child.process.name
         if line.access:
             self._view.access(name, line.text)
@@ -64,12 +65,12 @@ class Telling:
         self._keep(name, line.level, line.text)
 
     def notice(self, level: str, text: str) -> None:
-        """Something of our own to say."""
+        """Show a line of the supervisor itself."""
         self._view.notice(level, text)
         self._keep(OWN_NAME, level, text)
 
     def death(self, child: Child, how: str) -> None:
-        """A child has ended although nobody wanted that."""
+        """Report the unwanted exit of a child, with its last log lines."""
         why = child.failure[1] if child.failure is not None else how
         tail = "".join(f"\n    {line}" for line in child.tail)
         self.notice(
@@ -79,7 +80,11 @@ class Telling:
         )
 
     def serving(self, address: str, *, has_keys: bool) -> None:
-        """Requests can be answered there; the command to try may need a key."""
+        """Report that requests can be sent to `address`, with a command to try.
+
+        Args:
+            has_keys: whether the command needs an API key.
+        """
         url = address + "/v1"
         for everywhere in ("127.0.0.1", "0.0.0.0", "[::1]", "[::]"):
             url = url.replace(f"//{everywhere}:", "//localhost:")
@@ -90,8 +95,8 @@ class Telling:
             url, f"curl {url}/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
         )
 
-    def anew(self) -> None:
-        """A new frontend knows nothing yet."""
+    def on_new_frontend(self) -> None:
+        """Send a new frontend the latest lines again: it has none of them."""
         self._feed.restart()
         self._send_soon()
 
@@ -100,7 +105,7 @@ class Telling:
         self._send_soon()
 
     def _send_soon(self) -> None:
-        """Lines go to the frontend in batches, when it has taken those before."""
+        """Schedule the next batch for the frontend; it is sent once the last one was taken."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._send)
 

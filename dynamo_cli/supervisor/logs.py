@@ -1,4 +1,4 @@
-"""Lines of a child's output, as they come out of its log pipe."""
+"""Log lines: from the bytes of a child's log pipe to batches for the frontend."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ from dynamo_cli.messages.lifecycle import Logged, LogLine
 from dynamo_cli.messages.logs import LEVEL_END
 
 UNMARKED = "INFO"
+"""Level of lines that name none: they come from libraries that print."""
 
 UNSEEN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
-"""Escape sequences and control characters: they are for a terminal that is not there."""
+"""Escape sequences and control characters, which are meant for a terminal."""
 
 TAIL_LINES = 20
 MAX_LINE_BYTES = 1 << 20
 
 FEED_LINES = 1000
 BATCH_LINES, LINE_CHARS = 64, 400
-"""Bounds of what the frontend is told at once: a packet of a control socket has a limit."""
+"""Bounds of one batch: the size of a packet on a control socket is limited."""
 
 
 class Line(NamedTuple):
-    """A line; `access` when it is about a request that ended, and `text` a JSON object."""
+    """A line of a log.
+
+    Attributes:
+        access: it reports a request that has ended, and `text` is a JSON object.
+    """
 
     level: str
     text: str
@@ -35,14 +40,18 @@ class Line(NamedTuple):
 
 
 class LogLines:
-    """Bytes in, lines out; remembers the last `TAIL_LINES`. Pure."""
+    """Splits bytes into lines and keeps the last `TAIL_LINES` of them. Pure.
+
+    Attributes:
+        tail: texts of the last lines.
+    """
 
     def __init__(self) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._rest = b""
 
     def feed(self, data: bytes) -> list[Line]:
-        """The lines that `data` completes; one that does not end is cut."""
+        """The lines that `data` completes. A line longer than `MAX_LINE_BYTES` is cut in two."""
         *whole, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
             whole.append(self._rest)
@@ -50,7 +59,7 @@ class LogLines:
         return [line for raw in whole if (line := self._line(raw)).text]
 
     def end(self) -> list[Line]:
-        """The last line, when it had no end."""
+        """The last line, if it did not end with a newline."""
         return self.feed(b"\n") if self._rest else []
 
     def _line(self, raw: bytes) -> Line:
@@ -64,7 +73,7 @@ class LogLines:
 
 
 def _is_object(text: str) -> bool:
-    """It is whole: anything in a process may have written into the middle of it."""
+    """Whether it is intact: other code of the process may have written into the middle of it."""
     try:
         return isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError:
@@ -72,38 +81,38 @@ def _is_object(text: str) -> bool:
 
 
 def _seen(text: str) -> str:
-    """What of it a terminal would show: the last state of a progress bar, and no escapes."""
+    """What a terminal would show of it: the last state of a progress bar, without escapes."""
     return UNSEEN.sub("", text.rstrip("\r").rpartition("\r")[2]).rstrip()
 
 
 class LogFeed:
-    """All lines of all processes on their way to the frontend: the last `FEED_LINES`. Pure."""
+    """Queue of log lines for the frontend; keeps the last `FEED_LINES`. Pure."""
 
     def __init__(self) -> None:
         self._lines: deque[LogLine] = deque(maxlen=FEED_LINES)
         self._number = self._sent = self._dropped = self._unwritten = 0
 
     def add(self, time_s: float, name: str, level: str, text: str) -> None:
-        """A line; the oldest goes when there is no room."""
+        """Append a line. When the queue is full, the oldest line is dropped and counted."""
         self._number += 1
         if len(self._lines) == FEED_LINES and self._lines[0].number > self._sent:
             self._dropped += 1
         self._lines.append(LogLine(self._number, time_s, name, level, text[:LINE_CHARS]))
 
     def restart(self) -> None:
-        """A new frontend knows nothing yet."""
+        """Start again with the oldest line that is kept, for a new frontend."""
         self._sent = self._unwritten = 0
 
     @property
     def behind(self) -> bool:
-        """There is more to send."""
+        """Whether there are lines left to send."""
         return self._sent < self._number
 
     def take(self, unwritten: int = 0) -> Logged | None:
-        """What is to be sent next; None: nothing is.
+        """The next batch to send; None when there is nothing to send.
 
         Args:
-            unwritten: lines that could not be shown here until now.
+            unwritten: how many lines the view could not write so far.
         """
         if not self.behind and unwritten == self._unwritten:
             return None
@@ -115,8 +124,9 @@ class LogFeed:
 
 
 class LineFormatter(logging.Formatter):
-    """Marks every line of a record, those of its traceback too."""
+    """Puts the level before every line of a record, the lines of its traceback included."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The lines of a record, each with its level."""
         lines = super().format(record).splitlines()
         return "\n".join(f"{record.levelname}{LEVEL_END}{line}" for line in lines)

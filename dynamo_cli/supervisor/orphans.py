@@ -1,5 +1,7 @@
-"""What the first process of a container owes to all others: it waits for those that nobody else
-waits for. A process whose parent has ended becomes its child, and is a zombie until then.
+"""Reaps orphans where the supervisor is the first process of a container.
+
+A process whose parent has ended becomes a child of the first process, and stays a zombie until that
+one waits for it.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from collections.abc import Callable, Container
 
 FIRST_PID = 1
 GRACE_S = 0.5
-"""Until whoever waits for a child of its own has done so."""
+"""How long other code of this process has to wait for a child of its own."""
 
 
 def adopt(loop: AbstractEventLoop, own: Callable[[], Container[int]]) -> None:
-    """Where this is the first process, wait for every child that is none of `own()`."""
+    """If this is the first process, reap every child that is not among `own()`."""
     if os.getpid() == FIRST_PID:
         loop.add_signal_handler(
             signal.SIGCHLD, lambda: loop.call_later(GRACE_S, lambda: reap(own()))
@@ -23,13 +25,13 @@ def adopt(loop: AbstractEventLoop, own: Callable[[], Container[int]]) -> None:
 
 
 def reap(own: Container[int]) -> None:
-    """Wait for the children that have ended, up to the first of `own`, whose end others take."""
+    """Reap children that have ended, up to the first of `own`: others wait for that one."""
     while (ended := _first_ended()) and ended not in own:
         os.waitpid(ended, 0)
 
 
 def _first_ended() -> int:
-    """Its pid, without waiting for it; 0 if there is none."""
+    """The pid of a child that has ended, which is not reaped yet; 0 if there is none."""
     try:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:  # there are no children at all

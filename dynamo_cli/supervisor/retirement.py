@@ -1,4 +1,4 @@
-"""Workers that are to end while the tree goes on: no new requests, those that run finish, stop."""
+"""Retires workers while the tree goes on serving: no new requests, drain, stop."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from dynamo_cli.supervisor.child import Child
 from dynamo_cli.topology import ProcessId, Role
 
 NOT_LISTENING = (Phase.STARTING, Phase.IMPORTING, Phase.LOADING)
-"""A child in one of these does not hear that it should stop."""
+"""In these phases a child does not read its control socket."""
 
 Work = Coroutine[object, object, None]
 
 
 @dataclass(slots=True)
 class _Retirement:
-    """One worker on its way out.
+    """One worker that retires.
 
     Attributes:
-        users: processors that may still have something running on it.
+        users: processors that may still have requests in flight on it.
+        unused: set when there are none left.
     """
 
     users: set[ProcessId]
@@ -35,10 +36,10 @@ class _Retirement:
 
 
 class Retirements:
-    """All workers that are to end.
+    """All workers that retire.
 
     Args:
-        drain_timeout_s: how long their requests may take.
+        drain_timeout_s: how long their requests in flight may take.
         stop_timeout_s: how long they may take to stop.
     """
 
@@ -51,10 +52,13 @@ class Retirements:
         return process in self._retiring
 
     def retire(self, worker: Child, others: Iterable[Child]) -> Work:
-        """Have a worker end; `others` are the children that could send requests to it.
+        """Begin to retire a worker.
+
+        Args:
+            others: the children that could send requests to it, or have them sent.
 
         Returns:
-            what is left to do.
+            the rest of the work, which waits for its requests.
         """
         listens = worker.phase not in NOT_LISTENING
         retirement = self._retiring[worker.process] = _Retirement(set())
@@ -67,7 +71,7 @@ class Retirements:
         return self._see_out(worker, retirement, listens=listens)
 
     async def _see_out(self, worker: Child, retirement: _Retirement, *, listens: bool) -> None:
-        """Wait for what runs, then stop it."""
+        """Wait for its requests in flight, then stop it."""
         if retirement.users:
             await _at_most(self._drain_timeout_s, retirement.unused)
         worker.control.send(Stop())
@@ -77,12 +81,12 @@ class Retirements:
         worker.kill()
 
     def released(self, user: ProcessId, worker: ProcessId) -> None:
-        """A processor has nothing running on a worker any more."""
+        """A processor has no request in flight on this worker any more."""
         if (retirement := self._retiring.get(worker)) is not None:
             retirement.without(user)
 
     def ended(self, process: ProcessId) -> None:
-        """A child is gone: a worker is out, a processor uses none any more."""
+        """A child has ended: a worker has retired, or a processor uses no worker any more."""
         self._retiring.pop(process, None)
         for retirement in self._retiring.values():
             retirement.without(process)

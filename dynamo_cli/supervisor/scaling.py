@@ -1,4 +1,4 @@
-"""The plan with another number of workers. Pure."""
+"""Changes the number of workers in the plan. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MOST_WORKERS = 64
 
 
 def rescaled(config: ServeConfig, count: int) -> ServeConfig:
-    """The same plan with `count` workers; those that stay keep their devices.
+    """The same plan with `count` workers; those that remain keep their GPUs.
 
     Raises:
-        InvalidRequest: there can be no such number.
-        Conflict: there is no router to choose between them, or no GPU for one more.
+        InvalidRequest: the number is out of range.
+        Conflict: there is no router to choose between workers, or no GPU for one more.
     """
     if not 1 <= count <= MOST_WORKERS:
         raise InvalidRequest(f"count is a number from 1 to {MOST_WORKERS}.", param="count")
@@ -33,7 +33,7 @@ def rescaled(config: ServeConfig, count: int) -> ServeConfig:
 
 
 def _free_group(config: ServeConfig, taken: list[Devices]) -> Devices:
-    """GPUs that no engine has; none where engines run on the CPU."""
+    """GPUs that no engine has; an empty tuple where engines run on the CPU."""
     width = len(config.engine_devices[0])
     if not width:
         return ()

@@ -1,4 +1,4 @@
-"""The parent of the tree: starts, joins, watches, restarts, drains and ends the children."""
+"""The supervisor itself: starts, joins, watches, restarts, drains and ends the children."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.ending import STOP_TIMEOUT_S, Ending
 from dynamo_cli.supervisor.links import Links
-from dynamo_cli.supervisor.log_fanout import Telling
+from dynamo_cli.supervisor.log_fanout import LogFanout
 from dynamo_cli.supervisor.logs import Line
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.scaling import rescaled
@@ -54,15 +54,15 @@ from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import FRONTEND, ZYGOTE, ProcessId, Role
 
 SENDERS = (Role.ROUTER, Role.PROCESSOR)
-"""Who could send requests to a worker, or have them sent."""
+"""The roles that send requests to a worker, or decide that they are sent there."""
 
 
 class Supervisor:
-    """One run of the tool.
+    """One run of the process tree. Make it in a running event loop.
 
     Args:
         config: the whole plan.
-        view: where people see what happens.
+        view: shows people what happens.
     """
 
     def __init__(self, config: ServeConfig, view: View) -> None:
@@ -71,10 +71,10 @@ class Supervisor:
         self._children: dict[ProcessId, Child] = {}
         self._restarts: dict[ProcessId, Restarts] = {}
         self._links = Links()
-        self._telling = Telling(view, lambda: self._children.get(FRONTEND))
+        self._log_fanout = LogFanout(view, lambda: self._children.get(FRONTEND))
         self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
         self._has_served = False
-        self._ending = Ending(self._telling.notice)
+        self._ending = Ending(self._log_fanout.notice)
         self._background = Background(self._on_bug)
 
     async def run(self) -> int:
@@ -84,21 +84,21 @@ class Supervisor:
             the exit code: 0 after a signal and an orderly end, 130 after a forced one.
 
         Raises:
-            DynamoError: it cannot serve (any more); all children are gone.
+            DynamoError: it cannot serve, or not any more. All children have ended.
         """
         loop = asyncio.get_running_loop()
         self._background.watch(loop)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._ending.on_signal, number)
         orphans.adopt(loop, lambda: {child.pid for child in self._alive()})
-        with self._telling.of_loggers():
+        with self._log_fanout.captured_loggers():
             failure = await self._until_the_end()
         if failure is not None:
             raise failure
         return 130 if self._ending.forced.is_set() else 0
 
     async def _until_the_end(self) -> DynamoError | None:
-        """Start all, and end all when that is time; why, if nobody wanted it."""
+        """Start everything and end everything; returns the failure that ended it, if any."""
         try:
             self._start_missing(engines=False)
             failure = await self._ending.asked()
@@ -118,7 +118,7 @@ class Supervisor:
     # -- starting --------------------------------------------------------------------------
 
     def _start_missing(self, *, engines: bool) -> None:
-        """Those that run vLLM, once the zygote can fork them; or the others."""
+        """Start what does not run: processes that the zygote forks (`engines`), or the others."""
         if self._ending.begun:
             return
         for process in self._config.tree():
@@ -155,26 +155,27 @@ class Supervisor:
         self._children[process] = child
         self._restarts.setdefault(process, Restarts(self._config.restart))
         if process == FRONTEND:
-            self._telling.anew()
+            self._log_fanout.on_new_frontend()
 
     def _cannot_start(self, process: ProcessId, error: OSError) -> None:
-        """No descriptors, processes or memory are left for it now; later there may be."""
+        """The system lacks descriptors, processes or memory for it: try again later."""
         why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
         if not self._has_served:
             self._ending.give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
             return
         before = self._children.get(process)
         next_step = self._restart_later(before, why) if before is not None else None
-        self._telling.notice("ERROR", f"{process.name}: {why}")
+        self._log_fanout.notice("ERROR", f"{process.name}: {why}")
         if next_step is not None:
-            self._telling.notice(*next_step)
+            self._log_fanout.notice(*next_step)
 
     def _alive(self) -> Iterator[Child]:
         return (child for child in self._children.values() if child.alive)
 
-    # -- what children say -----------------------------------------------------------------
+    # -- what children report ---------------------------------------------------------------
 
     def on_report(self, child: Child, message: ToSupervisor) -> None:
+        """Act on a message of a child."""
         match message:
             case PhaseChange(phase, detail):
                 self._on_phase(child, phase, detail)
@@ -201,7 +202,7 @@ class Supervisor:
 
     def _on_phase(self, child: Child, phase: Phase, detail: str) -> None:
         if child.process in self._retirements:
-            return  # it comes too late
+            return  # a worker that retires is not made ready any more
         child.move_to(phase, detail)
         if phase is Phase.READY:
             child.control.send(SetPhase(phase))
@@ -216,7 +217,7 @@ class Supervisor:
         self._publish()
 
     def _probe(self, worker: Child) -> None:
-        """Ready is what the frontend has seen one token of; a processor must be there for it."""
+        """Have the frontend get one token of the worker, if frontend and a processor are ready."""
         frontend = self._children[FRONTEND]
         ready = {child.process.role for child in self._alive() if child.phase is Phase.READY}
         if {Role.FRONTEND, Role.PROCESSOR} <= ready:
@@ -234,11 +235,13 @@ class Supervisor:
         self._publish()
 
     def on_log(self, child: Child, line: Line) -> None:
-        self._telling.line(child, line)
+        """Show a line of a child."""
+        self._log_fanout.line(child, line)
 
     # -- how children end ------------------------------------------------------------------
 
     def on_exit(self, child: Child, exit_code: int) -> None:
+        """Act on the exit of a child: end the run, restart the child, or forget it."""
         how = describe_exit(exit_code)
         self._links.part(child, self._alive(), how)
         if child.process == ZYGOTE:
@@ -250,29 +253,29 @@ class Supervisor:
         elif self._ending.begun:
             child.move_to(Phase.STOPPED, how)
             if child.process == FRONTEND:
-                self._ending.drained.set()  # nobody else will say so
+                self._ending.drained.set()  # no other process will report it
             if self._has_served or child.failure is None:
-                self._telling.death(child, how)
+                self._log_fanout.death(child, how)
         elif child.phase is Phase.DRAINING:
             self._forget(child.process)
             self._start_workers()  # it may be wanted again
-            self._telling.notice("INFO", f"{child.process.name} has ended ({how})")
+            self._log_fanout.notice("INFO", f"{child.process.name} has ended ({how})")
         elif not self._has_served:
             self._ending.give_up(failure_of(child.process.name, child.failure, how))
             if child.failure is None:
-                self._telling.death(child, how)
+                self._log_fanout.death(child, how)
         else:
             next_step = self._restart_later(child, how)
-            self._telling.death(child, how)
+            self._log_fanout.death(child, how)
             if next_step is not None:
-                self._telling.notice(*next_step)
+                self._log_fanout.notice(*next_step)
         self._publish()
 
     def _restart_later(self, child: Child, how: str) -> tuple[str, str] | None:
-        """See to it that it starts again; what there is to say of that: level and text."""
+        """Schedule its restart, or give it up; returns level and text of the notice about that."""
         if self._config.forked(child.process) and not self._children[ZYGOTE].alive:
             child.move_to(Phase.BACKOFF, "waiting for the zygote")
-            return None  # they start with it
+            return None  # they are started when the zygote is ready
         delay = self._restarts[child.process].next_delay_s(time.monotonic())
         if delay is None:
             child.move_to(
@@ -287,7 +290,7 @@ class Supervisor:
         await asyncio.sleep(delay_s)
         child = self._children.get(process)
         if self._ending.begun or child is None or child.alive:
-            return  # meanwhile there are to be fewer workers, or more
+            return  # the number of workers has been changed meanwhile
         if self._zygote_is_up or not self._config.forked(process):
             self._start(process)
             self._publish()
@@ -297,16 +300,16 @@ class Supervisor:
         return self._children[ZYGOTE].phase is Phase.READY
 
     def _on_bug(self, what: str, trace: list[str]) -> None:
-        """A start ends with it. A server goes on: what else it does has its own callbacks."""
+        """An unexpected error ends a start. A server goes on: its other callbacks still work."""
         text = f"an error that nobody expected: {what}"
         if not self._has_served:
             self._ending.give_up(InternalError(text))
-        self._telling.notice("ERROR", "\n".join([text, *trace]))
+        self._log_fanout.notice("ERROR", "\n".join([text, *trace]))
 
     # -- more and fewer workers --------------------------------------------------------------
 
     def _rescale(self, count: int) -> Rescaled:
-        """Let there be so many workers from now on; what that takes follows."""
+        """Change the number of workers in the plan, and begin to start or retire workers."""
         before = self._config.workers
         try:
             if not self._has_served or self._ending.begun:
@@ -317,11 +320,11 @@ class Supervisor:
         for index in reversed(range(count, before)):
             self._retire(ProcessId(Role.WORKER, index))
         self._start_workers()
-        self._telling.notice("INFO", f"there are to be {count} workers, not {before}")
+        self._log_fanout.notice("INFO", f"there are to be {count} workers, not {before}")
         return Rescaled(count)
 
     def _start_workers(self) -> None:
-        """Those that are new in the plan; when the zygote is not there, they start with it."""
+        """Start workers that are new in the plan, or leave it to the zygote's next readiness."""
         for index in range(self._config.workers):
             process = ProcessId(Role.WORKER, index)
             can_start = self._zygote_is_up or not self._config.forked(process)
@@ -341,10 +344,10 @@ class Supervisor:
         self._children.pop(process, None)
         self._restarts.pop(process, None)
 
-    # -- telling ---------------------------------------------------------------------------
+    # -- what others are told ----------------------------------------------------------------
 
     def _publish(self) -> None:
-        """The process table to the frontend and to people."""
+        """Send the process table to the frontend and to the view."""
         table = [
             child.state(self._restarts[process].count) for process, child in self._children.items()
         ]
@@ -360,7 +363,7 @@ class Supervisor:
         self._view.processes(table)
         if begins:
             url, has_keys = self._children[FRONTEND].reason, bool(self._config.frontend.api_keys)
-            self._telling.serving(url, has_keys=has_keys)
+            self._log_fanout.serving(url, has_keys=has_keys)
 
     def _verdict(self) -> Verdict:
         table = [child.state(0) for child in self._children.values()]

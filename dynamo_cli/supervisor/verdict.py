@@ -1,4 +1,4 @@
-"""What the supervisor concludes from the state of its children. Pure."""
+"""What the state of the children means: can requests be served, and when to restart. Pure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from dynamo_cli.serve_config import RestartPolicy
 from dynamo_cli.topology import Role
 
 NEEDED = (Role.FRONTEND, Role.PROCESSOR, Role.WORKER)
-"""One ready process of each of these roles can serve; a router only makes it better."""
+"""Serving takes one ready process of each of these roles. It does not depend on the router."""
 
 
 class Verdict(NamedTuple):
-    """Whether requests can be served, and in one sentence why not."""
+    """Whether requests can be served.
+
+    Attributes:
+        reason: why not, in one sentence.
+        hopeless: nothing will change that.
+    """
 
     serving: bool
     reason: str
@@ -27,7 +32,7 @@ class Verdict(NamedTuple):
 
 
 def judge(processes: Iterable[ProcessState]) -> Verdict:
-    """Whether the tree can serve; hopeless when it cannot and nothing will change that."""
+    """Judge whether the tree can serve."""
     processes = list(processes)
     for role in NEEDED:
         of_role = [process for process in processes if process.role is role]
@@ -47,10 +52,10 @@ def judge(processes: Iterable[ProcessState]) -> Verdict:
 
 @dataclass(slots=True)
 class Restarts:
-    """When a child that died may start again.
+    """Decides when a child that died is started again.
 
     Attributes:
-        count: how often it was started again, in all.
+        count: how often it was started again so far.
     """
 
     policy: RestartPolicy
@@ -58,7 +63,7 @@ class Restarts:
     _recent: deque[float] = field(default_factory=deque)
 
     def next_delay_s(self, now_s: float) -> float | None:
-        """Seconds to wait before the next start, doubling each time; None: it has had its tries."""
+        """Seconds to wait before the next start, twice as long each time; None: give it up."""
         while self._recent and now_s - self._recent[0] > self.policy.window_s:
             self._recent.popleft()
         if len(self._recent) >= self.policy.limit:
@@ -79,14 +84,14 @@ _HINTS = {
 
 
 def failure_of(name: str, failure: tuple[str, str] | None, how: str) -> DynamoError:
-    """Why the tool cannot start, in one message; see `Child.failure`."""
+    """The error that ends a start; `failure` is `Child.failure`, `how` describes the exit."""
     if failure is not None:
         return error_class(failure[0])(failure[1])
     return ChildFailed(f"{name} ended while it started ({how}); its log is above.")
 
 
 def start_hint(error: OSError) -> str:
-    """What to do when the system does not let a child start."""
+    """A remedy for when the system does not let a child start."""
     if error.errno in _LIMITS:
         return "See what this user may have (ulimit -n, ulimit -u) and what memory is left."
     return "It needs memfd_create, eventfd2, socketpair and clone, which a sandbox may refuse."
@@ -96,7 +101,7 @@ _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
 def describe_exit(exit_code: int) -> str:
-    """An exit code as multiprocessing gives it, in words."""
+    """An exit code, negative after a signal, in words."""
     if exit_code >= 0:
         return f"exit code {exit_code}"
     number = -exit_code

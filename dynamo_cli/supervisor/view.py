@@ -1,4 +1,4 @@
-"""Where the supervisor shows what happens; the command line implements it."""
+"""The interface by which the supervisor shows what happens; the command line implements it."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from dynamo_cli import PROGRAM
 from dynamo_cli.messages.lifecycle import ProcessState
 
 OWN_NAME = PROGRAM
-"""Who says what no child says."""
+"""The name in front of lines of the supervisor itself."""
 
 
 class View(Protocol):
-    """None of this waits for anybody or fails: what acts must not depend on what tells."""
+    """Shows a run to people.
+
+    None of its methods may block or raise: serving must not depend on a terminal or a log file.
+    """
 
     @property
     def lost_lines(self) -> int:
-        """Lines that could not be written."""
+        """How many lines could not be written."""
 
     def processes(self, table: Sequence[ProcessState]) -> None:
-        """Every process of the tree, at each change."""
+        """Called with every process of the tree when one of them changes."""
 
     def log(self, name: str, level: str, text: str) -> None:
-        """One line of a child's log."""
+        """Called with a line of a child's log."""
 
     def access(self, name: str, fields: str) -> None:
-        """A request ended; `fields` is a JSON object of what there is to tell of it."""
+        """Called when a request has ended; `fields` is its access log entry, a JSON object."""
 
     def serving(self, url: str, curl: str) -> None:
-        """Once, when requests can be answered; `curl` is a command to try."""
+        """Called once, when requests can be answered; `curl` is a command to try."""
 
     def notice(self, level: str, text: str) -> None:
-        """Something the supervisor has to say: restarts, drains, deaths."""
+        """Called with a line of the supervisor itself, about restarts, drains and deaths."""
 
     def ending(self) -> None:
-        """The run is about to end; what follows are its last words."""
+        """Called when the run is about to end; only a few lines follow."""

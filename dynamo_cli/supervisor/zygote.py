@@ -1,8 +1,8 @@
 """Imports vLLM once and forks every process that needs it.
 
-multiprocessing's own forkserver listens on a named socket, which a killed parent leaves behind,
-and keeps whoever starts a child waiting while it imports. This one has a control socket without a
-name, and tells when it is ready.
+It replaces the forkserver of multiprocessing, which listens on a named socket that a killed parent
+leaves behind, and which blocks whoever starts a child until the imports are done. The zygote has a
+control socket without a name, and reports when it is ready.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PRELOAD = "dynamo_cli.engines.vllm.core.preload"
 
 
 def main(process: ProcessId, config: ZygoteConfig, control: socket.socket) -> None:
-    """Import, then fork until the supervisor closes the control socket."""
+    """Import vLLM, then fork on request until the supervisor closes the control socket."""
     zygote = Zygote(Control(control, ToChild))
     set_title(process, Phase.IMPORTING)
     zygote.control.send(PhaseChange(Phase.IMPORTING))
@@ -40,11 +40,11 @@ def main(process: ProcessId, config: ZygoteConfig, control: socket.socket) -> No
 
 
 def _load() -> None:
-    """Import what the children run.
+    """Import the modules that the children run, without garbage collection.
 
-    A million objects stay. Looking through them while they come takes a quarter of the time, and
-    again each time that a child starts: vLLM collects garbage five times while it builds an
-    engine. Frozen objects are nobody's garbage, and their pages stay shared.
+    The imports leave a million objects. Collecting garbage among them takes a quarter of the import
+    time, and the same again in every child, because vLLM collects five times while it builds an
+    engine. Frozen objects are exempt from collection, and their memory pages stay shared.
     """
     gc.disable()
     importlib.import_module(PRELOAD)
@@ -56,13 +56,18 @@ def _load() -> None:
 
 
 class Zygote:
-    """The children it has forked, and the socket that asks for more."""
+    """Forks children on request and reports when they end.
+
+    Attributes:
+        control: the socket of the supervisor, which asks for children.
+    """
 
     def __init__(self, control: Control) -> None:
         self.control = control
-        self._children: dict[int, ForkProcess] = {}  # by the descriptor that tells their end
+        self._children: dict[int, ForkProcess] = {}  # by the descriptor that reports their exit
 
     def run(self) -> None:
+        """Serve requests of the supervisor until it closes the control socket."""
         while not self.control.closed:
             waiting = select.poll()
             for descriptor in (self.control.fileno(), *self._children):
@@ -91,7 +96,7 @@ class Zygote:
         self.control.send(Forked(message.name, process.pid))
 
     def _become(self, birth: bytes, control: socket.socket, log: socket.socket) -> None:
-        """In the child: let go of what is the zygote's."""
+        """Runs in the child: close the zygote's socket and become the requested process."""
         self.control.close()
         entry.run(entry.Birth.load(birth), control, log)
 
