@@ -1,5 +1,6 @@
-"""The live view of a tree: a client of ``GET /dynamo/stream``, and nothing more.
+"""The live view of a running tree, in a terminal or a browser.
 
-events -> model (`BoardState`, pure, makes a `Board` of them) -> widgets that are pure functions of
-the board.
+Server-sent events of ``GET /dynamo/stream`` come in (`client.py`); `model.py` makes a `Board` of
+them, and `widgets/` shows the board with the pure functions of `draw/`. Open `model.py` first, then
+`app.py`.
 """

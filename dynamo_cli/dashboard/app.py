@@ -1,4 +1,4 @@
-"""The dashboard: header, six tabs, keys. It draws the board at most four times a second."""
+"""The dashboard application: header, six tabs and keys. It draws at most four times a second."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ Timelines = Callable[[str], Awaitable[list[TimelineView]]]
 
 
 class Dashboard(App[None]):
-    """One server.
+    """The dashboard of one server.
 
     Args:
-        state: what is known of it; others may feed it too.
-        follow: what it says; None: only others feed the state.
-        timelines: when the requests with an id were where.
-        stop: ends the server, when it is ours to end.
+        state: what is known of the server; others may apply events to it too.
+        follow: returns the events of the server; None if only others apply events.
+        timelines: returns the timelines of the requests with an id; None if there are none.
+        stop: stops the server; None if quitting must leave the server alone.
         clock: seconds since 1970.
 
     Attributes:
-        failure: what ended it, when nobody wanted that.
+        failure: the exception that ended the dashboard; None if it was quit.
     """
 
     CSS_PATH = [str(path.relative_to(FOLDER)) for path in sorted(FOLDER.rglob("*.tcss"))]
@@ -110,6 +110,7 @@ class Dashboard(App[None]):
     # -- drawing -----------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
+        """Create the widgets."""
         yield Pane(self._header, id="header")
         yield TabBar()
         with ContentSwitcher(initial=TABS[0]):
@@ -123,6 +124,7 @@ class Dashboard(App[None]):
         yield KeyBar()
 
     def on_mount(self) -> None:
+        """Start drawing and listening."""
         self.set_interval(UPDATE_INTERVAL_S, self._update)
         if self._follow is not None:
             self.run_worker(self._listen(self._follow), exit_on_error=True)
@@ -133,19 +135,20 @@ class Dashboard(App[None]):
             self._state.apply(event, self._clock())
 
     def _update(self) -> None:
-        """Draw what is new, if anything is."""
+        """Draw the board if anything is new."""
         if self._state.version != self._drawn and not self._paused:
             self._drawn = self._state.version
             self._board = self._state.board(self._clock())
             self._draw()
 
     def _draw(self) -> None:
-        if not self.is_running:  # Timers go on while the widgets are being taken down.
+        if not self.is_running:  # timers still fire while the widgets are removed
             return
         self.screen_stack[0].query_one("#header", Pane).show(self._board)
         self._tab.show(self._board)
 
     def on_resize(self) -> None:
+        """Draw for the new size."""
         self.call_after_refresh(self._draw)
 
     def _header(self, board: Board, width: int, _: int) -> Text:
@@ -166,7 +169,7 @@ class Dashboard(App[None]):
     # -- keys --------------------------------------------------------------------------------
 
     def action_open_tab(self, name: str) -> None:
-        """Open a tab, with the focus in its table."""
+        """Open a tab and focus its table."""
         self._main.query_one(ContentSwitcher).current = name
         self._main.query_one(TabBar).show(name)
         if (table := self._tab.table) is not None:
@@ -177,44 +180,53 @@ class Dashboard(App[None]):
         self.call_after_refresh(self._draw)
 
     def action_help(self) -> None:
+        """Show all keys."""
         self.push_screen(Help())
 
     def action_alarms(self) -> None:
+        """Show all alarms in full."""
         self.push_screen(Detail("what needs attention", overview.attention(self._board)))
 
     def action_pause(self) -> None:
+        """Stop showing new data, or show it again; data is collected all the time."""
         self._paused = not self._paused
         self._draw()
         if not self._paused:
             self._update()
 
     def action_zoom(self) -> None:
+        """Draw curves over the next longer time span."""
         self._span = (self._span + 1) % len(SPANS_S)
         self._draw()
 
     def action_sort(self) -> None:
+        """Sort the table by its next column."""
         if (table := self._table()) is not None:
             self.notify(f"sorted by {table.sort_next()}", timeout=2)
 
     def action_reverse(self) -> None:
+        """Reverse the sort order."""
         if (table := self._table()) is not None:
             table.sort_reversed()
 
     def action_follow(self) -> None:
+        """Follow the end of the table, or stop following it."""
         if (table := self._table()) is not None:
             table.toggle_follow()
             self._draw()
 
     def action_log_level(self) -> None:
+        """Show only log lines of the next level and above."""
         if isinstance(self._tab, Logs):
             self._tab.next_level()
 
     def action_log_role(self) -> None:
+        """Show only log lines of the next role."""
         if isinstance(self._tab, Logs):
             self._tab.next_role()
 
     def action_copy(self) -> None:
-        """What the mouse has marked, else the details that are open, else the row."""
+        """Copy the selected text, else the open details, else the row with the cursor."""
         text = self.screen.get_selected_text() or ""
         if not text and isinstance(self.screen, Detail):
             text = self.screen.copied
@@ -225,10 +237,12 @@ class Dashboard(App[None]):
             self.notify("copied", timeout=2)
 
     def action_next_theme(self) -> None:
+        """Switch to the next theme."""
         place = THEMES.index(self.theme) if self.theme in THEMES else -1
         self.theme = THEMES[(place + 1) % len(THEMES)]
 
     def action_write_picture(self) -> None:
+        """Write the screen to an SVG file, or let a browser download it."""
         name = time.strftime("dynamo-llm-%Y%m%d-%H%M%S.svg", time.localtime(self._clock()))
         if self.is_web:
             self.deliver_screenshot(name)
@@ -239,7 +253,7 @@ class Dashboard(App[None]):
             self.notify(f"cannot write {name} here: {error.strerror}", severity="error")
 
     def action_leave(self) -> None:
-        """Quit; a server of ours first finishes what runs, if that is wanted."""
+        """Quit. If that stops the server while requests are running, ask first."""
         running = self._board.snapshot.traffic.in_flight if self._board.snapshot else 0
         if self._stop is None or not running:
             self.action_interrupt()
@@ -248,7 +262,8 @@ class Dashboard(App[None]):
         self.push_screen(Confirm(f"{some} running. Quitting stops the server."), self._answered)
 
     def action_interrupt(self) -> None:
-        """As Ctrl-C without a dashboard."""
+        """Do what Ctrl-C does without a dashboard: stop the server, or leave it if it is
+        attached."""
         if self._stop is None:
             self.exit()
         else:
@@ -261,13 +276,14 @@ class Dashboard(App[None]):
     # -- filter ------------------------------------------------------------------------------
 
     def action_filter(self) -> None:
+        """Open the filter line."""
         if self._table() is not None:
             line = self._main.query_one("#filter", Input)
             line.add_class("open")
             line.focus()
 
     def action_show_all(self) -> None:
-        """Show all rows again."""
+        """Remove the filter."""
         if (table := self._tab.table) is not None:
             self._main.query_one("#filter", Input).value = ""
             table.filter("")
@@ -275,10 +291,12 @@ class Dashboard(App[None]):
         self._close_filter()
 
     def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter while words are typed."""
         if event.input.has_class("open") and (table := self._filtered()) is not None:
             table.filter(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Keep the filter and go back to the table."""
         if (table := self._filtered()) is not None:
             table.focus()
         self._close_filter(keep=bool(event.value))
@@ -301,6 +319,7 @@ class Dashboard(App[None]):
     # -- details -----------------------------------------------------------------------------
 
     def on_table_opened(self, message: Table.Opened) -> None:
+        """Show the details of a row."""
         item = message.item
         match item:
             case Row():
@@ -315,6 +334,7 @@ class Dashboard(App[None]):
                 self.push_screen(Detail("log line", details.line(item)))
 
     def action_details(self) -> None:
+        """Show the details of the row with the cursor."""
         if (table := self._table()) is not None:
             table.action_open()
 
@@ -346,7 +366,7 @@ class Dashboard(App[None]):
     # -- the app itself ----------------------------------------------------------------------
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """What the palette offers."""
+        """Return the commands of the command palette."""
         for name in TABS:
             yield SystemCommand(
                 f"Tab: {name}", f"open {name}", lambda n=name: self.action_open_tab(n)
@@ -360,12 +380,13 @@ class Dashboard(App[None]):
         yield SystemCommand("Quit", "leave the dashboard", self.action_leave)
 
     def get_driver_class(self) -> type[Driver]:
-        """What draws: a terminal, unless a page of --web does."""
+        """Return the driver: `SteadyDriver` for a terminal, textual's own for a page of
+        ``--web``."""
         found = super().get_driver_class()
         return SteadyDriver if found is LinuxDriver else found
 
     def _handle_exception(self, error: Exception) -> None:
-        """End, and leave it to whoever runs this to say why; on one line."""
+        """End the dashboard without a traceback; the caller reports `failure` on one line."""
         self.failure = error
         super()._handle_exception(error)
         self._exit_renderables.clear()

@@ -1,4 +1,4 @@
-"""The dashboard over a server that runs elsewhere: quitting it leaves the server alone."""
+"""The dashboard of a server that runs elsewhere. Quitting it leaves the server alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dynamo_cli.errors import InternalError
 
 
 def run(client: Client) -> None:
-    """Until somebody quits.
+    """Run the dashboard until it is quit.
 
     Raises:
         InternalError: the dashboard has a bug.

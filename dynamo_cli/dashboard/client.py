@@ -1,4 +1,4 @@
-"""Follows a frontend's stream, for ever: what is lost is tried again."""
+"""Follows the stream of a frontend, and reconnects whenever the connection is lost."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _timelines = msgspec.json.Decoder(_Timelines).decode
 
 
 class Client:
-    """One server, by its address.
+    """A client of one server.
 
     Args:
-        url: of the server; can be set later, and changed.
-        api_key: empty when it wants none.
-        interval_s: between snapshots.
+        url: address of the server; it may be set or changed later.
+        api_key: API key; empty if the server needs none.
+        interval_s: time between snapshots.
     """
 
     def __init__(self, url: str, api_key: str = "", interval_s: float = INTERVAL_S) -> None:
@@ -43,7 +43,10 @@ class Client:
         self._interval_s = interval_s
 
     async def events(self) -> AsyncGenerator[Event]:
-        """What is heard, and each change of the connection. Never ends."""
+        """Generate the events of the server, and a `Link` for each change of the connection.
+
+        This never ends: a lost connection is tried again, with growing pauses.
+        """
         delay = FIRST_RETRY_S
         while True:
             try:
@@ -56,19 +59,19 @@ class Client:
             delay = min(delay * 2, LAST_RETRY_S)
 
     async def once(self) -> AsyncGenerator[Event]:
-        """What is heard until the connection ends.
+        """Generate the events of the server until the connection ends.
 
         Raises:
-            CannotWatch: there is no (more) server to be heard.
+            CannotWatch: the server cannot be reached, or the connection has ended.
         """
         async for event in self._listen():
             yield event
 
     async def timelines(self, request_id: str) -> list[TimelineView]:
-        """When the requests with this id were where, newest first.
+        """Return the timelines of the requests with this id, newest first.
 
         Raises:
-            CannotWatch: the server does not tell.
+            CannotWatch: the server does not answer.
         """
         timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S)
         try:
@@ -121,7 +124,7 @@ def _other_version(url: str, error: Exception) -> CannotWatch:
 
 def _why(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
-        # asyncio wraps the system's own words in others.
+        # The text of asyncio's errors is longer than the system's own message.
         number = error.os_error.errno
         return os.strerror(number).lower() if number > 0 else str(error.os_error.strerror).lower()
     if isinstance(error, TimeoutError):

@@ -1,4 +1,4 @@
-"""Textual's terminal, but one that is not read, or that sends bytes of no text, ends nothing."""
+"""Textual's terminal driver, made robust against a terminal that blocks or sends invalid bytes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from textual.drivers.linux_driver import LinuxDriver
 from dynamo_cli.host.outlet import Outlet
 
 MAX_WAITING_CHARS = 1 << 17
-"""A few full screens: what a slow terminal is behind at most."""
+"""Most characters that wait for a slow terminal: a few full screens."""
 
 
 class SteadyDriver(LinuxDriver):
-    """The screen and the keys of a terminal.
+    """Writes the screen to a terminal and reads its keys.
 
-    Textual waits for a terminal that takes no more (Ctrl-S, a stuck connection), in the event loop
-    that it shares with the supervisor. Here what it cannot take is left out, and the whole screen
-    is painted when it can take something again.
+    If a terminal accepts no more output (Ctrl-S, a stuck connection), Textual's own driver blocks
+    the event loop, which the supervisor uses too. This one drops the output instead, and paints the
+    whole screen when the terminal accepts output again.
     """
 
     def __init__(self, app: App[Any], **options: Any) -> None:
         super().__init__(app, **options)
         assert sys.__stderr__ is not None
         self._picture = Outlet(sys.__stderr__, self._left_out, limit_chars=MAX_WAITING_CHARS)
-        self._file = self._picture  # type: ignore[assignment]  # what Textual's own thread writes to
+        self._file = self._picture  # type: ignore[assignment]  # Textual's writer thread uses it
 
     def _left_out(self, _: int) -> str:
         self._loop.call_soon_threadsafe(self._paint_all)
@@ -37,16 +37,17 @@ class SteadyDriver(LinuxDriver):
             self._app.screen.refresh()
 
     def stop_application_mode(self) -> None:
-        """Give the terminal back; what waits of the picture is not worth waiting for."""
+        """Restore the terminal, without waiting for output that is not written yet."""
         self._picture.forget_waiting()
         super().stop_application_mode()
 
     def close(self) -> None:
+        """End the driver and its output thread."""
         super().close()
         self._picture.close()
 
     def run_input_thread(self) -> None:
-        """Read keys, whatever comes between them: the mouse of an old terminal is no UTF-8."""
+        """Read keys, and skip bytes that are not UTF-8, such as mouse events of old terminals."""
         while True:
             try:
                 super().run_input_thread()
@@ -55,8 +56,8 @@ class SteadyDriver(LinuxDriver):
             return
 
     def _run_input_thread(self) -> None:
-        """The thread itself: its failure is one of the dashboard, and told like that."""
+        """Run the thread; a failure in it counts as a failure of the dashboard."""
         try:
             self.run_input_thread()
-        except Exception as error:  # noqa: BLE001  # the thread's entry
+        except Exception as error:  # noqa: BLE001  # entry of the thread
             self._app.call_later(self._app._handle_exception, error)

@@ -1,4 +1,4 @@
-"""The dashboard over a server that runs in the same process: its supervisor's view."""
+"""The dashboard of a server whose supervisor runs in the same process."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ from dynamo_cli.watch.logs import LogView
 from dynamo_cli.watch.processes import process_view
 
 LAST_WORDS = 200
+"""Most lines that are printed when the dashboard closes."""
+
 CLOSE_S = 5.0
-"""How long the end waits for the dashboard's."""
+"""How long the end of the server waits for the dashboard to close."""
 
 FRESH_S = 5.0
-"""Of what was said before the end: no older line belongs to it."""
+"""Lines older than this at the end of the server are not printed: they do not concern the end."""
 
 
 class Embedded:
-    """Shows the dashboard while the tree runs, and plain lines once it is closed.
+    """The supervisor's view: the dashboard while it is open, then plain lines.
 
     Args:
-        plain: where lines go after the dashboard, and would have gone without it.
-        api_key: one that the frontend takes.
+        plain: prints lines when the dashboard is closed.
+        api_key: a key that the frontend accepts.
     """
 
     def __init__(self, plain: View, api_key: str = "") -> None:
@@ -54,10 +56,13 @@ class Embedded:
         self._served = self._open = self._ending = False
 
     async def beside(self, serving: Coroutine[Any, Any, int]) -> int:
-        """Run the dashboard until the server has ended; whatever happens to it, serving goes on.
+        """Run the dashboard until the server has ended. If the dashboard fails, serving goes on.
+
+        Args:
+            serving: runs the server.
 
         Returns:
-            the exit code of the server; its failures pass.
+            the exit code of the server; its exceptions are passed on.
         """
         self._open = True
         hangup.watch()
@@ -71,7 +76,7 @@ class Embedded:
             await asyncio.wait([dashboard], timeout=CLOSE_S)
 
     def _closed(self, dashboard: asyncio.Task[None]) -> None:
-        """The terminal is as it was: say what is left to say."""
+        """Print the lines that were kept, now that the terminal is restored."""
         self._open = False
         for number in (signal.SIGTSTP, signal.SIGCONT):
             signal.signal(number, signal.SIG_DFL)
@@ -85,14 +90,15 @@ class Embedded:
             self._plain.notice("WARNING", "the dashboard has ended; serving goes on")
 
     async def _follow(self) -> AsyncIterator[Event]:
-        """The frontend's stream, once there is a frontend; log lines come from here already."""
+        """The frontend's events, once its address is known; without log lines, which come from the
+        supervisor."""
         await self._known.wait()
         async for event in self._client.events():
             if not isinstance(event, Lines):
                 yield event
 
     def _say(self, what: Callable[[], None]) -> None:
-        """In plain words: now, or when the dashboard is closed."""
+        """Print a plain line now, or when the dashboard closes."""
         if self._open:
             self._said.append((time.time(), what))
         else:
@@ -108,9 +114,11 @@ class Embedded:
 
     @property
     def lost_lines(self) -> int:
+        """Number of lines that could not be written."""
         return self._plain.lost_lines
 
     def processes(self, table: Sequence[ProcessState]) -> None:
+        """Show a new process table, and learn the address of the frontend from it."""
         now = time.monotonic_ns()
         self._state.apply(Table([process_view(state, now) for state in table]), time.time())
         for state in table:
@@ -119,23 +127,27 @@ class Embedded:
                 self._known.set()
 
     def log(self, name: str, level: str, text: str) -> None:
+        """Show a log message of a process."""
         self._keep(name, level, text)
         self._say(lambda: self._plain.log(name, level, text))
 
     def access(self, name: str, fields: str) -> None:
+        """Print an access line when the dashboard closes; the dashboard does not show them."""
         self._say(lambda: self._plain.access(name, fields))
 
     def serving(self, url: str, curl: str) -> None:
+        """Show that the server is ready."""
         self._served = True
         self._keep(OWN_NAME, "INFO", f"serving on {url}")
         self._keep(OWN_NAME, "INFO", f"try: {curl}")
 
     def notice(self, level: str, text: str) -> None:
+        """Show a message of the supervisor itself."""
         self._keep(OWN_NAME, level, text)
         self._say(lambda: self._plain.notice(level, text))
 
     def ending(self) -> None:
-        """Close the dashboard; what belongs to the end is said after it."""
+        """Close the dashboard; lines about the end are printed after that."""
         if self._served:
             oldest = time.time() - FRESH_S
             self._said = deque(
@@ -146,12 +158,12 @@ class Embedded:
 
 
 def _here(url: str) -> str:
-    """Where to reach a server of this host that listens there."""
+    """Return the URL at which this host reaches a server that listens at `url`."""
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def where(error: BaseException) -> str:
-    """A bug of ours on one line: what it is, and in which line."""
+    """Describe an unexpected exception on one line, with the place in the code."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

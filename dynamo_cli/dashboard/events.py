@@ -1,4 +1,5 @@
-"""What a dashboard hears: server-sent events of the frontend, and how the connection is. Pure."""
+"""The events that a dashboard receives: those of the frontend, and states of the connection.
+Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from dynamo_cli.watch.schema import ProcessView, Snapshot
 
 
 class State(StrEnum):
-    """Of the connection."""
+    """State of the connection to the server."""
 
     CONNECTING = "connecting"
     LIVE = "live"
@@ -22,10 +23,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """How the connection is.
+    """A change of the connection.
 
     Attributes:
-        reason: why there is none, and what to do.
+        state: its new state.
+        url: address of the server.
+        reason: why there is no connection, and what to do.
     """
 
     state: State
@@ -42,7 +45,7 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What engines found in their caches."""
+    """Cached tokens that engines found."""
 
     measurements: list[Measurement]
 
@@ -56,7 +59,7 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The processes as the supervisor sees them, before any frontend answers."""
+    """The supervisor's process table, which is known before the frontend answers."""
 
     processes: list[ProcessView]
 

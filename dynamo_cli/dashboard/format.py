@@ -1,4 +1,4 @@
-"""Numbers, bars and curves as people read them. Pure."""
+"""Formats numbers, bars and curves for people. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ LEVELS = " ▁▂▃▄▅▆▇█"
 
 
 def number(value: float | None) -> str:
-    """At most five characters: ``0``, ``7``, ``9.8``, ``123``, ``1.2k``, ``34.5M``."""
+    """Format a number in at most five characters: ``0``, ``7``, ``9.8``, ``123``, ``1.2k``,
+    ``34.5M``."""
     if value is None:
         return NONE
     for unit in ("", "k", "M", "G"):
@@ -26,14 +27,14 @@ def number(value: float | None) -> str:
 
 
 def rate(value: float) -> str:
-    """Per second, always with a tenth below ten: ``0/s``, ``0.3/s``, ``12/s``."""
+    """Format a rate per second, with one decimal below ten: ``0/s``, ``0.3/s``, ``12/s``."""
     return (
         "0/s" if value < 0.05 else f"{value:.1f}/s" if value < 9.95 else f"{number(round(value))}/s"
     )
 
 
 def seconds(value: float | None) -> str:
-    """A short time: ``0.4 ms``, ``12 ms``, ``1.2 s``, ``45 s``."""
+    """Format a short time: ``0.4 ms``, ``12 ms``, ``1.2 s``, ``45 s``."""
     if value is None:
         return NONE
     if value < 0.9995:
@@ -43,7 +44,7 @@ def seconds(value: float | None) -> str:
 
 
 def two_times(middle: float | None, high: float | None) -> str:
-    """A median and a 95th percentile in one unit: ``12/45 ms``, ``1.2/4.0 s``."""
+    """Format a median and a 95th percentile with one unit: ``12/45 ms``, ``1.2/4.0 s``."""
     if middle is None or high is None:
         return NONE
     if high >= 0.9995:
@@ -52,7 +53,7 @@ def two_times(middle: float | None, high: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Without the unit."""
+    """Format a time in milliseconds, without the unit."""
     return NONE if value is None else number(_ms(value))
 
 
@@ -61,12 +62,12 @@ def _ms(value_s: float) -> float:
 
 
 def micros(value: float) -> str:
-    """A time given in microseconds."""
+    """Format a time that is given in microseconds."""
     return f"{value:.0f} µs" if value < 999.5 else seconds(value / 1e6)
 
 
 def duration(value: float) -> str:
-    """A long time in two units: ``45s``, ``3m12s``, ``2h05m``, ``3d04h``."""
+    """Format a long time in two units: ``45s``, ``3m12s``, ``2h05m``, ``3d04h``."""
     whole = int(value)
     minutes, second = divmod(whole, 60)
     hours, minute = divmod(minutes, 60)
@@ -79,7 +80,7 @@ def duration(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes: ``512 B``, ``1.4 GiB``; nothing known is a dash."""
+    """Format a number of bytes: ``512 B``, ``1.4 GiB``; 0 means unknown and is a dash."""
     if not value:
         return NONE
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
@@ -90,29 +91,29 @@ def size(value: float) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A ratio: ``63 %``."""
+    """Format a ratio as percent: ``63 %``."""
     return NONE if value is None else f"{value * 100:.0f} %"
 
 
 def clock(at_s: float) -> str:
-    """Local time of day."""
+    """Format the local time of day."""
     return time.strftime("%H:%M:%S", time.localtime(at_s))
 
 
 def bar(ratio: float, width: int) -> str:
-    """A horizontal bar of exactly `width` cells, to an eighth of a cell."""
+    """Draw a horizontal bar in exactly `width` cells, with a resolution of an eighth of a cell."""
     eighths = round(min(max(ratio, 0.0), 1.0) * width * 8)
     full, rest = divmod(eighths, 8)
     return ("█" * full + (EIGHTHS[rest] if rest else "")).ljust(width)
 
 
 def level(ratio: float) -> str:
-    """A vertical bar of one cell; what is more than nothing shows."""
+    """Draw a vertical bar of one cell; every value above 0 is visible."""
     return LEVELS[math.ceil(min(max(ratio, 0.0), 1.0) * 8)] if ratio > 0 else "·"
 
 
 def resampled(values: Sequence[float | None], width: int) -> list[float | None]:
-    """The greatest of what falls into each of `width` columns; fewer values are stretched."""
+    """Resample values to `width` columns by their maximum; fewer values are stretched."""
     if len(values) <= width:
         return [values[column * len(values) // width] for column in range(width)] if values else []
     columns: list[float | None] = []
@@ -126,7 +127,14 @@ def resampled(values: Sequence[float | None], width: int) -> list[float | None]:
 def chart(
     values: Sequence[float | None], width: int, height: int, top: float | None = None
 ) -> list[str]:
-    """Columns of blocks, `height` lines from top to bottom; what was not measured stays empty."""
+    """Draw a bar chart, as `height` lines from top to bottom; columns without a value are empty.
+
+    Args:
+        values: values from left to right.
+        width: number of columns.
+        height: number of lines.
+        top: value at the upper edge; None takes the highest value.
+    """
     columns = resampled(values, width)
     highest = top or max((value for value in columns if value is not None), default=0.0) or 1.0
     heights = [None if value is None else value / highest * height for value in columns]

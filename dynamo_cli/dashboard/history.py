@@ -1,4 +1,4 @@
-"""An hour of the past, one sample a second, in bounded memory. Pure."""
+"""The figures of the last hour, one sample a second. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RATE_WINDOW_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One second; None where nothing was measured.
+    """The figures of one second. A figure is None if it was not measured.
 
     Attributes:
-        at_s: uptime of the server.
-        hit_*: ratios of the last minute.
+        at_s: uptime of the server, seconds.
+        hit_*: hit ratios over the last minute.
     """
 
     at_s: float
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Per second, over the last few seconds: what goes along the arrows of the picture."""
+    """Rates along the arrows of the picture, per second over the last few seconds."""
 
     decisions: float = 0.0
     pushed: float = 0.0
@@ -55,14 +55,14 @@ class _Totals:
 
 
 class History:
-    """The samples of one server; a new life of it begins anew."""
+    """The samples of one server. They are cleared when the server restarts."""
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque(maxlen=KEPT)
         self._totals: deque[_Totals] = deque()
 
     def add(self, snapshot: Snapshot) -> None:
-        """A snapshot came."""
+        """Take a snapshot."""
         now_s = snapshot.uptime_s
         if self._totals and now_s < self._totals[-1].at_s:
             self._samples.clear()
@@ -74,11 +74,11 @@ class History:
             self._samples.append(_sample(snapshot))
 
     def samples(self) -> tuple[Sample, ...]:
-        """Oldest first."""
+        """Return the samples, oldest first."""
         return tuple(self._samples)
 
     def flow(self) -> Flow:
-        """As of the last snapshot."""
+        """Return the rates at the last snapshot."""
         if len(self._totals) < 2:
             return Flow()
         first, last = self._totals[0], self._totals[-1]

@@ -1,4 +1,4 @@
-"""Folds events into the board that all widgets draw. Pure: events and a clock in."""
+"""Makes the board that all widgets draw. Pure: events and a clock in."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ DECISIONS_KEPT, LINES_KEPT = 10_000, 2_000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A decision in the list.
+    """A row of the list of decisions.
 
     Attributes:
-        at_s: when it was made, seconds since 1970.
+        at_s: when the decision was made, seconds since 1970.
+        decision: the decision.
     """
 
     at_s: float
@@ -31,6 +32,7 @@ class Row:
 
     @property
     def key(self) -> str:
+        """Identifies the row."""
         return self.decision.engine_request_id
 
 
@@ -40,14 +42,16 @@ class Board:
 
     Attributes:
         now_s: that moment, seconds since 1970.
-        snapshot: the last that came; None before any.
-        processes: the last table, from the snapshot or from the supervisor.
-        samples: one a second, oldest first, of up to an hour.
-        decisions: oldest first.
-        missed: decisions that the stream left out.
-        lines: of all logs, oldest first.
-        odd: what is odd about single workers, the oddest first.
-        starting: it has never been ready as a whole.
+        link: state of the connection.
+        snapshot: the last snapshot; None before any.
+        processes: the last process table, from the snapshot or from the supervisor.
+        samples: one sample a second of up to an hour, oldest first.
+        flow: rates along the arrows of the picture.
+        decisions: routing decisions, oldest first.
+        missed: number of decisions that the stream left out.
+        lines: log lines of all processes, oldest first.
+        odd: remarks on workers that differ from the others, the strongest first.
+        starting: whether the tree has never been completely ready.
     """
 
     now_s: float
@@ -64,13 +68,13 @@ class Board:
 
 
 class BoardState:
-    """What is known of the tree.
+    """All that the dashboard knows of the tree.
 
     Args:
-        url: of the server, as far as it is known yet.
+        url: address of the server; empty if it is not known yet.
 
     Attributes:
-        version: grows with every event.
+        version: number that grows with every event.
     """
 
     def __init__(self, url: str = "") -> None:
@@ -85,7 +89,7 @@ class BoardState:
         self.version = 0
 
     def apply(self, event: Event, now_s: float) -> None:
-        """Something was heard."""
+        """Take an event."""
         self.version += 1
         match event:
             case Link():
@@ -102,7 +106,7 @@ class BoardState:
                 self._processes = tuple(processes)
 
     def board(self, now_s: float) -> Board:
-        """As of now."""
+        """Return the board as of now."""
         snapshot = self._snapshot
         return Board(
             now_s=now_s,
@@ -120,7 +124,7 @@ class BoardState:
 
     def _connect(self, link: Link) -> None:
         if link.state is State.LIVE and self._link.state is not State.LIVE:
-            self._lines.clear()  # a newcomer hears the last ones again
+            self._lines.clear()  # after a connect, the server sends the last lines again
             self._last_number = 0
         self._link = link
 

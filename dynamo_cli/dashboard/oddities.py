@@ -1,4 +1,4 @@
-"""Names the odd one out among workers. Pure."""
+"""Finds workers that differ from the others. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ HIT_GAP = 0.25
 
 
 def oddities(snapshot: Snapshot) -> list[str]:
-    """What is odd about single workers, the oddest first; nothing with fewer than two."""
+    """Return remarks on workers that differ from the others, the strongest first; none if there are
+    fewer than two workers."""
     workers = snapshot.workers
     if len(workers) < 2:
         return []

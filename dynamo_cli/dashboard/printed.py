@@ -1,4 +1,4 @@
-"""The dashboard on paper: one screen, or a line now and then."""
+"""The dashboard as plain output: one screen, JSON, or a line per snapshot."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ FIRST_S = 10.0
 
 
 async def boards(client: Client) -> AsyncGenerator[Board]:
-    """One for each snapshot, with all that came with it.
+    """Generate a board for each snapshot, with all events that came with it.
 
     Raises:
-        CannotWatch: there is no server there, or it has gone.
+        CannotWatch: the server cannot be reached, or has ended.
     """
     state, due = BoardState(client.url), False
     async with aclosing(_patiently(client)) as events:
         async for event in events:
             now = time.time()
-            # A snapshot comes first of its turn: what belongs to the one before is complete now.
+            # The server sends each snapshot before the other events of the same time. So when the
+            # next snapshot comes, the board of the one before is complete.
             if isinstance(event, Snapshot) and due:
                 yield state.board(now)
             state.apply(event, now)
@@ -58,7 +59,11 @@ async def _patiently(client: Client) -> AsyncGenerator[Event]:
 
 
 async def first_board(client: Client) -> Board:
-    """As of now."""
+    """Return the first complete board.
+
+    Raises:
+        CannotWatch: the server cannot be reached, or has ended.
+    """
     async with aclosing(boards(client)) as found:
         async for board in found:
             return board
@@ -66,12 +71,12 @@ async def first_board(client: Client) -> Board:
 
 
 def as_json(board: Board) -> str:
-    """The snapshot, indented."""
+    """Return the snapshot as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(board.snapshot), indent=2).decode()
 
 
 def screen(board: Board, console: Console) -> None:
-    """Everything that fits the width, one below the other."""
+    """Print all parts of the dashboard, one below the other."""
     width = console.width
     assert board.snapshot is not None
     parts = [overview.header(board, width, paused=False)]
@@ -103,7 +108,7 @@ WATCH_HEAD = (
 
 
 def watch_line(board: Board) -> str:
-    """One line of figures."""
+    """Return the figures of a board as one line, with the columns of `WATCH_HEAD`."""
     snapshot = board.snapshot
     assert snapshot is not None
     traffic, workers = snapshot.traffic, snapshot.workers

@@ -1,4 +1,4 @@
-"""What came of many requests: means, quantiles and rates of what each of them saw. Pure."""
+"""Summarizes many requests: means, quantiles and rates of what their clients saw. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 MS = 1000
 GAP_RATIO = 1.01
-"""Upper over lower bound of a bucket of `Gaps`."""
+"""Ratio of the upper and the lower bound of a bucket of `Gaps`."""
 
 LEAST_GAP_S = 1e-6
 
@@ -21,11 +21,11 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     """One request as its client saw it.
 
     Attributes:
-        start_s: when it was sent, from the start of the run.
-        ttft_s: from then to its first token.
-        e2e_s: from then to its end.
-        cached_tokens: of the prompt; None when the server does not say.
-        error: kind of failure; empty when there is none. What failed counts as an error only.
+        start_s: when it was sent, seconds since the start of the run.
+        ttft_s: time from sending to its first token.
+        e2e_s: time from sending to its end.
+        cached_tokens: prompt tokens found in a cache; None if the server does not report it.
+        error: kind of failure; empty if it succeeded. A failed request counts in no other figure.
     """
 
     start_s: float
@@ -38,31 +38,31 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def mean_gap_s(self) -> float:
-        """Between its tokens; 0 when it had only one."""
+        """Mean time between its tokens; 0 if it had only one."""
         return (self.e2e_s - self.ttft_s) / max(1, self.output_tokens - 1)
 
 
 class Gaps:
-    """Times between a stream's tokens, millions of them: counted in buckets 1 % wide."""
+    """Times between the tokens of streams, counted in buckets 1 % wide: there may be millions."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
 
     def add(self, gap_s: float, count: int = 1) -> None:
-        """So many gaps of this length."""
+        """Add `count` gaps of this length."""
         self._buckets[_bucket(gap_s)] += count
 
     @staticmethod
     def same(one_s: float, other_s: float) -> bool:
-        """Whether these two, and all between them, are counted as the same."""
+        """Tell whether both lengths, and all between them, fall into one bucket."""
         return _bucket(one_s) == _bucket(other_s)
 
     def merge(self, other: Gaps) -> None:
-        """Take those of another run in."""
+        """Add the gaps of another run."""
         self._buckets.update(other._buckets)
 
     def quantile_s(self, share: float) -> float | None:
-        """Within half a percent; None when there are no gaps."""
+        """Return a quantile, exact to half a percent; None if there are no gaps."""
         left = max(1, math.ceil(share * self._buckets.total()))
         for bucket, count in sorted(self._buckets.items()):
             left -= count
@@ -76,11 +76,11 @@ def _bucket(gap_s: float) -> int:
 
 
 class Slo(NamedTuple):
-    """What a good answer is; None sets no bound.
+    """Service level objectives of an answer. None sets no bound.
 
     Attributes:
-        ttft_s: most until its first token.
-        itl_s: most between its tokens, in the mean.
+        ttft_s: largest time to the first token.
+        itl_s: largest mean time between its tokens.
     """
 
     ttft_s: float | None = None
@@ -90,13 +90,14 @@ class Slo(NamedTuple):
         return self.ttft_s is not None or self.itl_s is not None
 
     def holds(self, outcome: Outcome) -> bool:
+        """Tell whether an answer meets the objectives."""
         return (self.ttft_s is None or outcome.ttft_s <= self.ttft_s) and (
             self.itl_s is None or outcome.mean_gap_s <= self.itl_s
         )
 
 
 class Spread(msgspec.Struct, frozen=True, gc=False):
-    """Of one figure over all requests."""
+    """Mean and quantiles of one figure over all requests."""
 
     mean: float
     p50: float
@@ -105,17 +106,17 @@ class Spread(msgspec.Struct, frozen=True, gc=False):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """A run. Whatever cannot be said is None.
+    """The figures of a run. A figure that is not known is None.
 
     Attributes:
-        requests: that were answered in full.
-        errors: kind of failure -> requests.
-        duration_s: from the first request sent to the end of the last.
+        requests: number of requests that were answered in full.
+        errors: number of failed requests by kind of failure.
+        duration_s: time from sending the first request to the end of the last.
         hit_ratio: cached tokens / prompt tokens.
-        itl_p99_ms: of all gaps between tokens.
+        itl_p99_ms: 99th percentile of all times between tokens.
         goodput_per_s: requests within the objectives, per second.
-        goodput_ratio: share of these in all requests, failed ones included.
-        more: figures of whoever made the run, name -> value.
+        goodput_ratio: their share in all requests, including failed ones.
+        more: further figures, name -> value.
     """
 
     requests: int
@@ -144,7 +145,14 @@ def summarize(
     *,
     more: dict[str, float] | None = None,
 ) -> Summary:
-    """All of a run in one."""
+    """Summarize a run.
+
+    Args:
+        outcomes: all requests.
+        gaps: times between tokens.
+        slo: objectives for the goodput.
+        more: further figures, name -> value.
+    """
     done = [outcome for outcome in outcomes if not outcome.error]
     duration_s = _duration_s(done)
     gap_s = gaps.quantile_s(0.99)
@@ -169,7 +177,7 @@ def summarize(
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and quantiles; None of nothing."""
+    """Return mean and quantiles; None without values."""
     if not values:
         return None
     ordered = sorted(values)
@@ -179,7 +187,7 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The smallest of these sorted values that `share` of them do not exceed."""
+    """Return the smallest of the sorted values that `share` of them do not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
@@ -207,7 +215,7 @@ def _rate(count: float, duration_s: float) -> float:
 
 
 class Ratio(NamedTuple):
-    """One figure of two runs, second / first, over several rounds."""
+    """The ratio second / first of one figure of two runs, over several rounds."""
 
     median: float
     low: float
@@ -215,7 +223,7 @@ class Ratio(NamedTuple):
 
 
 def ratio(pairs: Sequence[tuple[float | None, float | None]]) -> Ratio | None:
-    """Of (first, second) in each round; None where a round does not say or the first is 0."""
+    """Return second / first over all rounds; None if a round lacks a value or the first is 0."""
     ratios = [second / first for first, second in pairs if first and second is not None]
     if not ratios or len(ratios) < len(pairs):
         return None

@@ -1,4 +1,4 @@
-"""Summaries side by side: for people, as JSON and as CSV. Pure."""
+"""Shows summaries side by side: as a table for people, as JSON and as CSV. Pure."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ UNKNOWN = "-"
 
 Value = float | None
 Ratios = dict[str, Ratio | None]
-"""By the name of the figure."""
+"""Ratios by the name of the figure."""
 
 
 class Figure(NamedTuple):
     """A row of the table.
 
     Attributes:
-        name: with its unit.
-        value: in a summary.
-        optional: left out where no summary has it.
+        name: name with the unit.
+        value: returns its value in a summary.
+        optional: whether it is left out if no summary has it.
     """
 
     name: str
@@ -60,11 +60,11 @@ FIGURES: tuple[Figure, ...] = (
     Figure("goodput, requests/s", lambda summary: summary.goodput_per_s, optional=True),
     Figure("goodput, %", lambda summary: _percent(summary.goodput_ratio), optional=True),
 )
-"""Everything that is compared."""
+"""All figures that are compared."""
 
 
 def figures(summaries: Sequence[Summary]) -> list[Figure]:
-    """`FIGURES` that these have, then what is more in them."""
+    """Return the `FIGURES` that these summaries have, followed by their further figures."""
     common = [
         figure
         for figure in FIGURES
@@ -79,7 +79,7 @@ def _more(name: str) -> Callable[[Summary], Value]:
 
 
 def compare(first: Sequence[Summary], second: Sequence[Summary]) -> Ratios:
-    """Second / first within each round, by the name of the figure."""
+    """Return the ratio second / first over the rounds, by the name of the figure."""
     rounds = list(zip(first, second, strict=True))
     return {
         figure.name: ratio([(figure.value(one), figure.value(two)) for one, two in rounds])
@@ -88,7 +88,13 @@ def compare(first: Sequence[Summary], second: Sequence[Summary]) -> Ratios:
 
 
 def table(columns: Mapping[str, Summary], title: str = "", ratios: Ratios | None = None) -> Table:
-    """A figure per row, a summary per column; `ratios` of the second to the first beside them."""
+    """Make a table with a row for each figure and a column for each summary.
+
+    Args:
+        columns: summaries by the title of their column.
+        title: title of the table.
+        ratios: ratios of the second summary to the first, shown in two more columns.
+    """
     grid = Table(
         title=escape(title) or None,
         title_justify="left",
@@ -117,7 +123,7 @@ def _ratio_cells(found: Ratio | None) -> list[str]:
 
 
 def number(value: Value) -> str:
-    """With as many digits as say something."""
+    """Format a value with its significant digits."""
     if value is None:
         return UNKNOWN
     if float(value).is_integer() or abs(value) >= 1000:
@@ -126,14 +132,14 @@ def number(value: Value) -> str:
 
 
 def as_json(columns: Mapping[str, Summary], **more: Any) -> str:
-    """The summaries under ``runs``, by name, and whatever else there is to say."""
+    """Return JSON with the summaries by name under ``runs``, and the fields of `more`."""
     content = {"runs": dict(columns), **more}
     plain = msgspec.to_builtins(content, builtin_types=())
     return orjson.dumps(plain, option=orjson.OPT_INDENT_2).decode()
 
 
 def as_csv(columns: Mapping[str, Summary]) -> str:
-    """A line per summary, with all figures; what is unknown is empty."""
+    """Return CSV with a line for each summary; a figure that is not known is empty."""
     rows = figures(list(columns.values()))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

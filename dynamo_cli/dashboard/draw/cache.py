@@ -1,4 +1,4 @@
-"""How much of the prompts was found in caches. Pure."""
+"""Draws the cache tab: hit rates, their limit, and the index. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BAR = 20
 
 
 def draw(board: Board, width: int) -> Text:
-    """Hit rates beside their limit, the index and its events."""
+    """Draw hit rates with their limit, the index and its events."""
     snapshot = board.snapshot
     if snapshot is None:
         return Text("nothing is known yet", FAINT)

@@ -1,4 +1,4 @@
-"""A sheet of cells to draw boxes and arrows on. Pure."""
+"""A grid of cells on which boxes and arrows are drawn. Pure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ NARROW = 18
 
 
 def pad(width: int) -> int:
-    """Empty cells inside a frame of that width, at each side."""
+    """Return the number of empty cells at each side inside a frame of this width."""
     return 1 if width > NARROW else 0
 
 
 class Canvas:
-    """`width` x `height` cells, empty at first; what is drawn beside it is lost."""
+    """`width` x `height` empty cells. What is drawn outside of them is ignored."""
 
     def __init__(self, width: int, height: int) -> None:
         self._width = width
         self._rows: list[list[tuple[str, str]]] = [[(" ", "")] * width for _ in range(height)]
 
     def put(self, x: int, y: int, what: str | Text, style: str = "") -> None:
-        """One line of text, with the styles of its parts."""
+        """Draw a line of text, with the styles of its parts."""
         text = Text(what, style) if isinstance(what, str) else what
         styles = [str(text.style)] * len(text)
         for span in text.spans:
@@ -35,7 +35,15 @@ class Canvas:
                 self._rows[y][x + offset] = pair
 
     def box(self, x: int, y: int, width: int, title: str, lines: list[Text], style: str) -> None:
-        """A frame with its title in the upper edge; `style` is that of the frame."""
+        """Draw a frame around lines.
+
+        Args:
+            x, y: its upper left corner.
+            width: its outer width.
+            title: text in the upper edge.
+            lines: text inside.
+            style: style of the frame.
+        """
         inner = width - 2
         self.put(x, y, "╭" + "─" * inner + "╮", style)
         self.put(
@@ -49,7 +57,7 @@ class Canvas:
         self.put(x, y + len(lines) + 1, "╰" + "─" * inner + "╯", style)
 
     def text(self) -> Text:
-        """All of it, lines joined."""
+        """Return the whole canvas as text."""
         sheet = Text(no_wrap=True)
         for number, row in enumerate(self._rows):
             if number:

@@ -1,4 +1,4 @@
-"""One thing in full: a decision, a worker, a process, a log line. Pure."""
+"""Draws one thing in full: a decision, a worker, a process, a GPU, a log line. Pure."""
 
 from __future__ import annotations
 
@@ -39,11 +39,12 @@ STAGES = {
 
 
 def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
-    """Why a request went where it went.
+    """Draw why a request went where it went.
 
     Args:
+        row: the decision.
         earlier: decisions of the same session, the newest first.
-        timeline: what is known of when it was where.
+        timeline: the timeline of the request, or why there is none.
     """
     one = row.decision
     head = [
@@ -92,7 +93,7 @@ def _line(name: str, value: str, width: int = LABEL) -> Text:
 
 
 def _candidates(row: Row) -> list[Text]:
-    """A line for each worker; what a term means is the policy's to say."""
+    """Draw a line for each worker. The policy defines the names and the meaning of the terms."""
     one = row.decision
     candidates = sorted(one.candidates, key=lambda candidate: candidate.cost)
     terms = list(dict.fromkeys(name for candidate in candidates for name in candidate.terms))
@@ -128,7 +129,7 @@ def _earlier(row: Row) -> Text:
 
 
 def timeline(view: TimelineView) -> Text:
-    """Stages of a request, each with when it was and how long the way to it took."""
+    """Draw the stages of a request, each with its time and the time since the stage before."""
     whole = max(view.stages_ms.values(), default=0.0) or 1.0
     lines, before = [], 0.0
     for name, at_ms in view.stages_ms.items():
@@ -153,7 +154,7 @@ def timeline(view: TimelineView) -> Text:
 
 
 def worker(row: Worker) -> Text:
-    """All that is known of a worker."""
+    """Draw all that is known of a worker."""
     view = row.view
     fields = msgspec.structs.asdict(view)
     lines = _fields(fields)
@@ -163,7 +164,7 @@ def worker(row: Worker) -> Text:
 
 
 def process(one: ProcessView) -> Text:
-    """All that is known of a process."""
+    """Draw all that is known of a process."""
     fields = msgspec.structs.asdict(one)
     fields["rss_bytes"] = show.size(one.rss_bytes)
     fields["uptime_s"] = show.duration(one.uptime_s)
@@ -173,12 +174,12 @@ def process(one: ProcessView) -> Text:
 
 
 def gpu(one: GpuView) -> Text:
-    """All that is known of a GPU."""
+    """Draw all that is known of a GPU."""
     return Text("\n").join(_fields(gpus.fields(one)))
 
 
 def line(one: LogView) -> Text:
-    """A log line, as long as it is."""
+    """Draw a log line in its full length."""
     return Text("\n").join(
         [
             _line("time", show.clock(one.time_s)),

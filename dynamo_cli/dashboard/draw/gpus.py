@@ -1,4 +1,4 @@
-"""The GPUs that engines run on. Pure."""
+"""The table of the GPUs that engines run on. Pure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dynamo_cli.watch.schema import GpuView
 
 USE_BAR = 5
 HOT_C = 85
-"""From about here on GPUs slow down by themselves."""
+"""Temperature at which GPUs begin to throttle, approximately."""
 
 
 def gpus_of(board: Board) -> Sequence[GpuView]:
-    """A row each; none on a CPU."""
+    """Return the rows of the table; there are none on a CPU."""
     return board.snapshot.gpus if board.snapshot else []
 
 
@@ -54,7 +54,7 @@ def _temperature(gpu: GpuView) -> Text:
 
 
 def _errors(gpu: GpuView) -> Text:
-    """What the driver reports, and what memory could not correct."""
+    """Draw the errors that the driver reports, and uncorrected memory errors."""
     said = [f"{count} × Xid {xid}" for xid, count in gpu.xids.items()]
     if gpu.uncorrected_ecc_errors:
         said.append(f"{gpu.uncorrected_ecc_errors} × memory")
@@ -83,7 +83,7 @@ GPUS: Spec[GpuView] = Spec(
 
 
 def fields(gpu: GpuView) -> dict[str, object]:
-    """All that is known of one, for people."""
+    """Return all that is known of a GPU, formatted for people."""
     return msgspec.structs.asdict(gpu) | {
         "engines": ", ".join(gpu.engines),
         "utilization": show.percent(gpu.utilization),

@@ -1,4 +1,4 @@
-"""The lines at the top of every screen, what needs attention, and the start. Pure."""
+"""Draws the header, what needs attention, and the progress of the start. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from dynamo_cli.watch.schema import AlarmView, ProcessView, Snapshot
 
 
 def header(board: Board, width: int, *, paused: bool) -> Text:
-    """Two lines: what this is and how it is; what it does."""
+    """Draw the two lines at the top of every screen: name and state of the server, and its
+    traffic."""
     return Text("\n").join([_who(board, width, paused=paused), _what(board.snapshot, width)])
 
 
@@ -86,12 +87,12 @@ def _figure(value: str, unit: str) -> Text:
 
 
 def _times(name: str, middle: float | None, high: float | None) -> Text:
-    """Median and 95th percentile."""
+    """Draw a median and a 95th percentile."""
     return Text.assemble((f"{name} ", FAINT), (show.two_times(middle, high), STRONG))
 
 
 def attention(board: Board) -> Text:
-    """Alarms with what to do, and the odd one out among the workers."""
+    """Draw alarms with their advice, and remarks on workers that differ from the others."""
     lines = []
     if board.link.state is State.LOST:
         lines.append(Text.assemble(("✗ ", BAD), (board.link.reason, BAD)))
@@ -110,7 +111,7 @@ def _alarm(alarm: AlarmView) -> Text:
 
 
 def startup(board: Board, width: int) -> Text:
-    """Every process with its phase, how long that takes, and what it says."""
+    """Draw every process with its phase, its seconds so far, and its last message."""
     if not board.processes:
         return Text(board.link.reason or f"connecting to {board.link.url} …", FAINT)
     lines = [Text(f"{'process':<17}{'phase':<18}{'seconds':>7}  ", FAINT)]

@@ -1,5 +1,5 @@
-"""The picture of the tree, alive: every box with its phase and its two most telling numbers,
-every arrow with what goes along it. Pure."""
+"""Draws the live picture of the tree. Every box has a phase and its two most important figures, and
+every arrow has the rate of what goes along it. Pure."""
 
 from __future__ import annotations
 
@@ -20,34 +20,41 @@ BOX_LEAST, BOX_MOST, ARROW_LEAST, ARROW_MOST = 15, 20, 6, 18
 WIDE_ARROW = 12
 LEAST_WIDTH = 4 * BOX_LEAST + 3 * ARROW_LEAST
 HIGH, FLAT, GAP = 5, 3, 2
-"""Heights: of a box with three lines, of one with one line, of arrows up and down."""
+"""Heights of a box with three lines, of a box with one line, and of vertical arrows."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Columns of the four boxes in the middle row, and its first line."""
+    """Geometry of the picture.
+
+    Attributes:
+        box: width of a box.
+        arrow: width of a horizontal arrow.
+        row: first line of the middle row of boxes.
+    """
 
     box: int
     arrow: int
     row: int
 
     def x(self, place: int) -> int:
+        """Return the left column of a box of the middle row."""
         return place * (self.box + self.arrow)
 
     def across(self, boxes: int) -> int:
-        """Width of a box that spans so many."""
+        """Return the width of a box that spans so many boxes of the middle row."""
         return boxes * self.box + (boxes - 1) * self.arrow
 
 
 def height(board: Board) -> int:
-    """Lines that the picture needs."""
+    """Return the number of lines that the picture needs."""
     prefill = FLAT + GAP if _of(board, Role.PREFILL_QUEUE) else 0
     router = FLAT + GAP if _of(board, Role.ROUTER) else 0
     return prefill + HIGH + router
 
 
 def draw(board: Board, width: int) -> Text:
-    """The picture, `height(board)` lines."""
+    """Draw the picture in `height(board)` lines."""
     canvas = Canvas(width, height(board))
     disaggregated = bool(_of(board, Role.PREFILL_QUEUE))
     layout = _layout(width, 4 if disaggregated else 3, FLAT + GAP if disaggregated else 0)
@@ -93,7 +100,7 @@ def _box(
     processes: list[ProcessView],
     numbers: list[tuple[str, str]],
 ) -> None:
-    """One of the middle row."""
+    """Draw a box of the middle row."""
     lines = [phase_text(processes)] if processes else [Text(show.NONE, FAINT)]
     lines += [_pair(label, value, at.box - 2 * pad(at.box) - 2) for label, value in numbers]
     canvas.box(at.x(place), at.row, at.box, title, lines, _frame(processes))
@@ -109,7 +116,7 @@ def _frame(processes: list[ProcessView]) -> str:
 
 
 def _arrows(canvas: Canvas, at: _Layout, place: int, there: str, back: str) -> None:
-    """Between two boxes of the middle row: there above, back below."""
+    """Draw the arrows between two boxes of the middle row: requests above, answers below."""
     x, line = at.x(place) + at.box, "─" * (at.arrow - 1)
     canvas.put(x, at.row, there.center(at.arrow))
     canvas.put(x, at.row + 1, line + "►", ACCENT)
@@ -164,7 +171,7 @@ def _workers(snapshot: Snapshot | None) -> list[tuple[str, str]]:
 
 
 def _draw_prefill(canvas: Canvas, at: _Layout, board: Board) -> None:
-    """The queue at the right, the prefill workers above."""
+    """Draw the queue on the right and the prefill workers above."""
     prefill = board.snapshot.prefill if board.snapshot else None
     numbers = [
         ("depth", show.number(prefill.depth_jobs) if prefill else show.NONE),
@@ -194,7 +201,7 @@ def _prefill_numbers(prefill: PrefillView | None) -> list[Text]:
 
 
 def _draw_router(canvas: Canvas, at: _Layout, board: Board) -> None:
-    """Below processors and workers."""
+    """Draw the router below processors and workers."""
     y = at.row + HIGH
     router = board.snapshot.router if board.snapshot else None
     line = joined([phase_text(_of(board, Role.ROUTER)), *_router_numbers(router, board)])

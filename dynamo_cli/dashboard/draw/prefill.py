@@ -1,4 +1,4 @@
-"""Disaggregated prefill: the queue, what goes where and why, and transfers. Pure."""
+"""Draws the prefill tab: the queue, where prompts are prefilled and why, and transfers. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABEL = 12
 
 
 def draw(board: Board, width: int) -> Text:
-    """The queue now, and totals since the start."""
+    """Draw the current queue, and totals since the start."""
     prefill = board.snapshot.prefill if board.snapshot else None
     if prefill is None:
         return Text(
@@ -54,7 +54,7 @@ def _times(prefill: PrefillView) -> Text:
 
 
 def _split(prefill: PrefillView) -> list[Text]:
-    """Remote and local prefills with their reasons."""
+    """Draw the shares of remote and local prefills with their reasons."""
     total = sum(prefill.placements.values())
     lines = [Text(f"{'prefilled':<{LABEL}}{'share':<{BAR + 8}} why", FAINT)]
     for where in ("remote", "local"):

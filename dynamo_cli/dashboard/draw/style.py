@@ -1,4 +1,4 @@
-"""Colours and glyphs; a glyph or a word says the same as each colour."""
+"""Colours and glyphs. No colour is the only sign of anything: a glyph or a word says the same."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ LEVELS = {"DEBUG": FAINT, "INFO": "", "WARNING": WARN, "ERROR": BAD, "CRITICAL":
 
 
 def glyph(phase: str) -> str:
-    """One cell for a phase."""
+    """Return the glyph of a phase, one cell wide."""
     return GLYPHS.get(Phase(phase), BUSY_GLYPH)
 
 
 def phase_style(phase: str) -> str:
-    """The colour of a phase."""
+    """Return the colour of a phase."""
     if phase == Phase.READY:
         return GOOD
     return BAD if phase in (Phase.FAILED, Phase.BACKOFF) else WARN
 
 
 def phase_text(processes: Iterable[ProcessView]) -> Text:
-    """``● ready``, or ``○ 1/2 ready`` for several: the least ready one gives glyph and colour."""
+    """Draw ``● ready``, or ``○ 1/2 ready`` for several processes. A process that is not ready, if
+    there is one, gives glyph and colour."""
     known = list(processes)
     ready = sum(process.phase == Phase.READY for process in known)
     worst = next((one for one in known if one.phase != Phase.READY), known[0])
@@ -45,12 +46,12 @@ def phase_text(processes: Iterable[ProcessView]) -> Text:
 
 
 def joined(parts: Iterable[Text | str], gap: str = "  ") -> Text:
-    """Parts on one line."""
+    """Join the parts that are not empty into one line."""
     return Text(gap).join([Text(part) if isinstance(part, str) else part for part in parts if part])
 
 
 def clipped(text: Text, width: int) -> Text:
-    """At most that wide, with an ellipsis where something is missing."""
+    """Cut a text to a width; an ellipsis marks the cut."""
     text = text.copy()
     text.truncate(max(width, 0), overflow="ellipsis")
     return text

@@ -1,4 +1,4 @@
-"""Tables as data: columns, what of them fits, and their lines. Pure."""
+"""Tables as data: their columns, the columns that fit a width, and their lines. Pure."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ GAP = " "
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[T]):
-    """One column.
+    """A column.
 
     Attributes:
-        width: in cells; of a stretching one the least.
-        cell: what it shows of an item.
-        order: what it is sorted by; None: not at all.
-        right: numbers are at the right edge.
-        from_width: tables that are narrower go without it.
-        stretch: it takes what is left, up to `most` cells.
+        title: its title.
+        width: its width in cells; the least width of a column that stretches.
+        cell: returns its content for an item.
+        order: returns the sort key of an item; None if it cannot be sorted.
+        right: whether it is aligned to the right, as numbers are.
+        from_width: the column is left out of tables that are narrower than this.
+        stretch: whether it takes a share of the free width, up to `most` cells.
     """
 
     title: str
@@ -42,11 +43,12 @@ class Spec(Generic[T]):
     """A kind of table.
 
     Attributes:
-        key: by which a row is known while its content changes.
-        words: what a filter looks into.
-        copied: what is copied of a row.
-        tail: new rows come at the end, and the table follows them.
-        empty: what it says when there is nothing.
+        columns: its columns.
+        key: returns what identifies a row while its content changes.
+        words: returns the text that a filter searches.
+        copied: returns the text that is copied for a row.
+        tail: whether new rows come at the end, and the table follows them.
+        empty: text of a table without rows.
     """
 
     columns: Sequence[Column[T]]
@@ -59,12 +61,12 @@ class Spec(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Fitted(Generic[T]):
-    """The columns that fit a width, each with its own."""
+    """The columns that fit a width, each with its own width."""
 
     columns: tuple[tuple[Column[T], int], ...]
 
     def head(self, sorted_by: str = "", mark: str = "") -> str:
-        """The titles; the one that sorts has a mark."""
+        """Return the line of titles, with a mark at the column that sorts."""
         titles = []
         for column, width in self.columns:
             title = column.title + (mark if column.title == sorted_by else "")
@@ -73,14 +75,14 @@ class Fitted(Generic[T]):
         return GAP.join(titles)
 
     def line(self, item: T) -> Text:
-        """An item."""
+        """Return the line of an item."""
         return Text(GAP).join(
             [_aligned(column.cell(item), width, column.right) for column, width in self.columns]
         )
 
 
 def fit(columns: Sequence[Column[T]], width: int) -> Fitted[T]:
-    """The columns that a table of this width has."""
+    """Choose the columns of a table of this width."""
     chosen = [column for column in columns if width >= column.from_width]
     left = width - sum(column.width for column in chosen) - len(GAP) * (len(chosen) - 1)
     stretching = [column for column in chosen if column.stretch]

@@ -1,4 +1,4 @@
-"""The tables of the dashboard: workers, processes, decisions, logs. Pure."""
+"""Defines the tables of the dashboard: workers, processes, decisions, logs. Pure."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ class Worker:
 
     @property
     def name(self) -> str:
+        """Name of the process."""
         return ProcessId(Role.WORKER, self.view.worker).name
 
 
 def workers_of(board: Board) -> list[Worker]:
-    """A row each."""
+    """Return the rows of the table of workers."""
     processes = {process.name: process for process in processes_of(board)}
     views = board.snapshot.workers if board.snapshot else []
     rows = [Worker(view, None) for view in views]
@@ -52,7 +53,10 @@ def workers_of(board: Board) -> list[Worker]:
 
 
 def processes_of(board: Board) -> list[ProcessView]:
-    """A row each; times in whole seconds, so that rows change once a second at most."""
+    """Return the rows of the table of processes.
+
+    Their times are whole seconds, so that a row changes at most once a second.
+    """
     return [
         msgspec.structs.replace(
             process, phase_s=float(int(process.phase_s)), uptime_s=float(int(process.uptime_s))
@@ -190,7 +194,8 @@ PROCESSES: Spec[ProcessView] = Spec(
 
 
 def _overlap(row: Row) -> Text:
-    """A small bar for each worker: how much of the prompt it holds; the winner's is bright."""
+    """Draw a small bar for each worker: the share of the prompt that it holds. The winner's bar is
+    bright."""
     decision = row.decision
     bars = Text()
     for candidate in sorted(decision.candidates, key=lambda one: one.worker):
@@ -201,7 +206,7 @@ def _overlap(row: Row) -> Text:
 
 
 def _costs(row: Row) -> Text:
-    """In the order of the workers; the winner's is bright."""
+    """Draw the costs in the order of the workers. The winner's cost is bright."""
     decision = row.decision
     costs = Text()
     for candidate in sorted(decision.candidates, key=lambda one: one.worker):
@@ -213,17 +218,17 @@ def _costs(row: Row) -> Text:
 
 
 def cost(value: float) -> str:
-    """In the policy's own unit."""
+    """Format a cost, whose unit depends on the policy."""
     return f"{value:.2f}" if abs(value) < 9.995 and value != int(value) else show.number(value)
 
 
 def winner(decision: DecisionView) -> Text:
-    """The worker that was chosen."""
+    """Draw the chosen worker."""
     return Text(show.NONE, BAD) if decision.worker < 0 else Text(f"→ {decision.worker}", GOOD)
 
 
 def _cached(row: Row) -> Text:
-    """Predicted and measured tokens; less than predicted stands out with a sign."""
+    """Draw predicted and measured tokens, with a sign if fewer were measured than predicted."""
     decision = row.decision
     predicted, measured = decision.predicted_tokens, decision.measured_tokens
     text = Text(f"{show.number(predicted)}/{show.number(measured)}")

@@ -1,4 +1,4 @@
-"""Curves over time. Pure."""
+"""Draws curves over time. Pure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ TALLEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What is drawn.
+    """A curve.
 
     Attributes:
-        value: of a sample.
-        words: of a value.
-        top: value at the upper edge; None: the highest one.
+        title: its title.
+        value: returns its value in a sample.
+        words: formats a value.
+        top: value at the upper edge; None takes the highest value.
     """
 
     title: str
@@ -36,10 +37,13 @@ class Curve:
 def draw(
     samples: Sequence[Sample], curves: Sequence[Curve], width: int, height: int, span_s: int
 ) -> Text:
-    """As many of the curves as there is room for, in two columns where it is wide.
+    """Draw as many of the curves as there is room for, in two columns if it is wide enough.
 
     Args:
-        span_s: how far back they go, when so much is known.
+        samples: one sample a second, oldest first.
+        curves: the curves.
+        width, height: available cells.
+        span_s: largest time span of the curves, seconds.
     """
     columns = 2 if width >= TWO_COLUMNS_FROM and len(curves) > 1 else 1
     rows = -(-len(curves) // columns)
@@ -60,7 +64,7 @@ def draw(
 
 
 def _fitting(known_s: int, most_s: int) -> int:
-    """The shortest span that shows all that is known, or as much as is wanted."""
+    """Choose the shortest span that shows all samples, or else the largest allowed one."""
     return next((span for span in SPANS_S if span >= min(known_s, most_s)), most_s)
 
 

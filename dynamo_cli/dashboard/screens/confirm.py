@@ -10,10 +10,10 @@ from textual.widgets import Static
 
 
 class Confirm(ModalScreen[bool]):
-    """Yes or no.
+    """A question to be answered with yes or no.
 
     Args:
-        question: what is asked, and what yes does.
+        question: the question, which says what yes does.
     """
 
     BINDINGS = [
@@ -26,6 +26,7 @@ class Confirm(ModalScreen[bool]):
         self._question = question
 
     def compose(self) -> ComposeResult:
+        """Create the widgets."""
         with Vertical(id="confirm"):
             yield Static(self._question)
             yield Static(
@@ -35,4 +36,5 @@ class Confirm(ModalScreen[bool]):
             )
 
     def action_answer(self, yes: bool) -> None:
+        """Close the screen with this answer."""
         self.dismiss(yes)

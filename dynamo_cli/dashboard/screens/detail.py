@@ -1,4 +1,4 @@
-"""One thing in full."""
+"""A screen that shows one thing in full."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from textual.widgets import Static
 
 
 class Detail(ModalScreen[None]):
-    """A text under a title; Escape goes back.
+    """A text with a title. Escape closes it.
 
     Args:
-        title: what it is.
-        content: all of it.
+        title: the title.
+        content: the text.
     """
 
     BINDINGS = [
@@ -31,25 +31,28 @@ class Detail(ModalScreen[None]):
         self._content = content
 
     def compose(self) -> ComposeResult:
+        """Create the widgets."""
         with VerticalScroll(id="detail"):
             yield Static(self._content, id="detail-content")
 
     def on_mount(self) -> None:
+        """Set the title, and show the newest text."""
         box = self.query_one("#detail")
         box.border_title = self._title
         box.border_subtitle = "Esc back   y copy"
-        self.show(self._content)  # it may have grown since it was composed
+        self.show(self._content)  # it may have changed since it was composed
 
     def show(self, content: Text) -> None:
-        """Something more is known."""
+        """Replace the text, because more is known."""
         self._content = content
         for shown in self.query("#detail-content").results(Static):
             shown.update(content)
 
     @property
     def copied(self) -> str:
-        """What is copied of it."""
+        """The text that is copied."""
         return self._content.plain
 
     def action_scroll(self, by: int) -> None:
+        """Scroll by lines."""
         self.query_one("#detail").scroll_relative(y=by, animate=False)

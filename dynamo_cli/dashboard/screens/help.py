@@ -1,4 +1,4 @@
-"""All keys, and what the signs mean."""
+"""The help: all keys, and the meaning of the signs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIGNS = (
 
 
 class Help(Detail):
-    """Over everything, until Escape."""
+    """Shows the help until Escape is pressed."""
 
     def __init__(self) -> None:
         super().__init__("help", _text())

@@ -1,4 +1,8 @@
-"""The dashboard in a browser: textual-serve runs one attached dashboard for each page."""
+"""The dashboard in a browser: textual-serve runs one attached dashboard for each page.
+
+Connections of browsers come in, after the checks of `OriginGate`; the screen of a dashboard process
+goes out. All of it is in this file.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +21,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WebDashboard(Server):
-    """Serves it at one address, to its own pages.
+    """Serves the dashboard at one address, only to its own pages.
 
     Args:
-        command: of an attached dashboard; its API key comes from the environment.
+        command: starts an attached dashboard; its API key comes from the environment.
+        host: address to listen on.
+        port: port to listen on.
         hosts: further names by which browsers may call it.
-        out: where the address is said.
+        out: where the address is printed.
     """
 
     def __init__(
@@ -41,7 +47,7 @@ class WebDashboard(Server):
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Whoever may open the socket has the keyboard of a process with the server's API key."""
+        """Refuse pages of other sites: the socket controls a process with the server's API key."""
         try:
             self._gate.check(request.headers)
         except Forbidden as error:
@@ -49,10 +55,10 @@ class WebDashboard(Server):
         return await handler(request)
 
     async def on_startup(self, app: object) -> None:
-        """Say where it is."""
+        """Print the address."""
         self.console.print(
             f"the dashboard is at {self.public_url}; Ctrl-C ends it", highlight=False
         )
 
     def initialize_logging(self) -> None:
-        """Its own log would have a line for every request; failures are logged in any case."""
+        """Disable the request log; failures are logged in any case."""

@@ -1,4 +1,4 @@
-"""Hit rates, their limit, and the index."""
+"""The cache tab: hit rates, their limit, and the index."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dynamo_cli.dashboard.widgets.tab import Tab
 
 
 class Cache(Tab):
-    """The fourth tab.
+    """The fourth tab, about caches.
 
     Args:
-        span_s: how far back curves go.
+        span_s: returns the time span of the curves, seconds.
     """
 
     def __init__(self, span_s: Callable[[], int]) -> None:
@@ -25,6 +25,7 @@ class Cache(Tab):
         self._span_s = span_s
 
     def compose(self) -> ComposeResult:
+        """Create the widgets."""
         yield Pane(lambda board, width, _: cache.draw(board, width), id="cache-numbers")
         yield Pane(self._trends, classes="trends")
 

@@ -1,4 +1,4 @@
-"""The most useful keys, on one line."""
+"""The line with the most useful keys."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ KEYS = (
 
 
 class KeyBar(Static):
-    """A click does what the key does."""
+    """Shows keys; a click on one has the effect of the key."""
 
     def on_mount(self) -> None:
+        """Show the keys."""
         self.update(
             "  ".join(
                 f"[@click=app.{action}][bold]{key}[/bold] [dim]{name}[/dim][/]"

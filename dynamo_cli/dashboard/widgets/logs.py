@@ -1,4 +1,4 @@
-"""The logs of all roles, merged."""
+"""The log tab: the merged logs of all processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL = "all"
 
 
 class Logs(Tab):
-    """The sixth tab."""
+    """The sixth tab, with log lines."""
 
     def __init__(self) -> None:
         super().__init__(id="logs")
@@ -29,21 +29,23 @@ class Logs(Tab):
         self._board: Board | None = None
 
     def compose(self) -> ComposeResult:
+        """Create the widgets."""
         yield Pane(lambda *_: self._summary(), id="logs-summary")
         yield Table(LOGS, id="logs-table")
 
     def show(self, board: Board) -> None:
+        """Show this board from now on."""
         self._board = board
         super().show(board)
         self.query_one(Table).show([line for line in board.lines if self._wanted(line)])
 
     def next_level(self) -> None:
-        """Only lines from the next level on."""
+        """Show only lines of the next level and above."""
         self._level = LEVELS[(LEVELS.index(self._level) + 1) % len(LEVELS)]
         self._again()
 
     def next_role(self) -> None:
-        """Only lines of the next role of those that have said something."""
+        """Show only lines of the next role, of those that have log lines."""
         lines = self._board.lines if self._board else ()
         roles = [ALL, *sorted({role_of(line) for line in lines})]
         place = roles.index(self._role) if self._role in roles else 0
@@ -72,10 +74,10 @@ class Logs(Tab):
 
 
 def role_of(line: LogView) -> str:
-    """The name without its number."""
+    """Return the name of a process without its number."""
     return line.name.rstrip("0123456789 ")
 
 
 def number_of(level: str) -> int:
-    """Greater is worse."""
+    """Return the number of a log level; a greater one is more severe."""
     return logging.getLevelNamesMapping().get(level, logging.INFO)

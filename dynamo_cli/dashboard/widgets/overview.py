@@ -1,4 +1,4 @@
-"""The picture of the tree, the start, what needs attention, and the last minutes."""
+"""The overview tab: the picture of the tree, the start, what needs attention, and curves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
 
 BOTH_FROM_LINES = 36
+"""From this height on, the picture is shown during the start too."""
+
 CURVES = (
     Curve("requests/s", lambda one: one.requests_per_s),
     Curve("output tok/s", lambda one: one.output_tokens_per_s),
@@ -26,10 +28,10 @@ CURVES = (
 
 
 class Overview(Tab):
-    """The first tab.
+    """The first tab, with the picture.
 
     Args:
-        span_s: how far back curves go.
+        span_s: returns the time span of the curves, seconds.
     """
 
     def __init__(self, span_s: Callable[[], int]) -> None:
@@ -37,12 +39,14 @@ class Overview(Tab):
         self._span_s = span_s
 
     def compose(self) -> ComposeResult:
+        """Create the widgets."""
         yield Pane(self._picture, id="picture")
         yield Pane(lambda board, width, _: overview.startup(board, width), id="startup")
         yield Pane(lambda board, *_: overview.attention(board), id="attention")
         yield Pane(self._trends, id="trends", classes="trends")
 
     def show(self, board: Board) -> None:
+        """Show this board from now on."""
         room = self.size.height >= BOTH_FROM_LINES
         starting = board.starting or board.snapshot is None
         self.query_one("#picture").display = bool(board.processes) and (room or not starting)

@@ -1,4 +1,4 @@
-"""Text that is drawn from a board."""
+"""A widget with text that a function draws from a board."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from textual.widgets import Static
 from dynamo_cli.dashboard.model import Board
 
 Draw = Callable[[Board, int, int], Text]
-"""From a board and the room there is, in cells."""
+"""Draws a board; the two numbers are the available width and height in cells."""
 
 
 class Pane(Static):
-    """Draws again when the board or its room has changed, and only if that shows.
+    """Draws again when the board or its size has changed; the screen is updated only if the text
+    differs.
 
     Args:
-        draw: what it shows.
+        draw: draws the text.
     """
 
     def __init__(self, draw: Draw, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
@@ -28,11 +29,12 @@ class Pane(Static):
         self._shown: Text | None = None
 
     def show(self, board: Board) -> None:
-        """Draw this from now on."""
+        """Show this board from now on."""
         self._board = board
         self._redraw()
 
     def on_resize(self, event: events.Resize) -> None:
+        """Draw for the new size."""
         self._redraw()
 
     def _redraw(self) -> None:

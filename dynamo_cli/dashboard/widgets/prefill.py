@@ -1,4 +1,4 @@
-"""The prefill queue, what goes there and why."""
+"""The prefill tab: the prefill queue, which prompts go there, and why."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dynamo_cli.dashboard.widgets.tab import Tab
 
 
 class Prefill(Tab):
-    """The fifth tab.
+    """The fifth tab, about prefill.
 
     Args:
-        span_s: how far back curves go.
+        span_s: returns the time span of the curves, seconds.
     """
 
     def __init__(self, span_s: Callable[[], int]) -> None:
@@ -25,6 +25,7 @@ class Prefill(Tab):
         self._span_s = span_s
 
     def compose(self) -> ComposeResult:
+        """Create the widgets."""
         yield Pane(lambda board, width, _: prefill.draw(board, width), id="prefill-numbers")
         yield Pane(self._trends, classes="trends")
 

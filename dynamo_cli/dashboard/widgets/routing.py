@@ -1,4 +1,4 @@
-"""Routing decisions as they happen."""
+"""The routing tab: routing decisions as they happen."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from dynamo_cli.dashboard.widgets.table import Table
 
 
 class Routing(Tab):
-    """The third tab."""
+    """The third tab, with decisions."""
 
     def __init__(self) -> None:
         super().__init__(id="routing")
 
     def compose(self) -> ComposeResult:
+        """Create the widgets."""
         yield Pane(lambda board, width, _: summary(board, width), id="routing-summary")
         yield Table(DECISIONS, id="decisions-table")
 
     def show(self, board: Board) -> None:
+        """Show this board from now on."""
         super().show(board)
         self.query_one(Table).show(board.decisions)
 
 
 def summary(board: Board, width: int) -> Text:
-    """The policy, and who was chosen how often."""
+    """Draw the policy, and how often each worker was chosen."""
     router = board.snapshot.router if board.snapshot else None
     if router is None:
         return Text("There is no router: every request goes to the one worker.", FAINT)

@@ -1,4 +1,4 @@
-"""What a tab is."""
+"""The base class of all tabs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dynamo_cli.dashboard.widgets.table import Table
 
 
 class Tab(Vertical):
-    """Panes and tables that show the same board."""
+    """A tab, whose panes and tables show the same board."""
 
     def show(self, board: Board) -> None:
-        """Show this from now on."""
+        """Show this board from now on."""
         for pane in self.query(Pane):
             pane.show(board)
 
     @property
     def table(self) -> Table[Any] | None:
-        """The one that keys act upon: that with the focus, else the first."""
+        """The table that keys act upon: the one with the focus, else the first."""
         tables = list(self.query(Table))
         return next((one for one in tables if one.has_focus), tables[0] if tables else None)

@@ -1,4 +1,4 @@
-"""The names of the tabs, on one line."""
+"""The line with the names of the tabs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class TabBar(Static):
     """Shows which tab is open; a click opens another."""
 
     def show(self, current: str) -> None:
-        """This one is open."""
+        """Mark the open tab."""
         names = []
         for number, name in enumerate(TABS, 1):
             label = f" {number} {name.capitalize()} "

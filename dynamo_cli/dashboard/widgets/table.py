@@ -1,7 +1,7 @@
-"""A table of keyed rows of which only the visible ones are ever drawn.
+"""A table of keyed rows, of which only the visible ones are drawn.
 
-Textual's own table holds a cell object for each cell. Here ten thousand rows cost what the twenty
-cost that are seen, and neither order nor place of a row changes unless somebody asks for it.
+Textual's own table has an object for each cell. Here ten thousand rows cost no more to draw than
+the twenty that are visible, and a row keeps its position unless the user sorts or filters.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from dynamo_cli.dashboard.draw.table import Column, Fitted, Spec, fit
 T = TypeVar("T")
 ASCENDING, DESCENDING = "▲", "▼"
 CACHED = 2_000
+"""Most rows that are kept drawn."""
 
 
 class Table(ScrollView, Generic[T], can_focus=True):
-    """Shows items as a `Spec` says.
+    """Shows items in the columns of a `Spec`.
 
     Attributes:
-        follow: it stays at its end while that grows (tables with a tail).
+        spec: the kind of table.
+        follow: whether it scrolls to its end when rows are added.
     """
 
     COMPONENT_CLASSES = {"table--head", "table--cursor"}
@@ -45,7 +47,7 @@ class Table(ScrollView, Generic[T], can_focus=True):
     ]
 
     class Opened(Message):
-        """Somebody wants to see an item in full."""
+        """The user has opened a row, to see it in full."""
 
         def __init__(self, table: Table[Any], item: object) -> None:
             super().__init__()
@@ -71,19 +73,19 @@ class Table(ScrollView, Generic[T], can_focus=True):
     # -- what it shows -----------------------------------------------------------------------
 
     def show(self, items: Sequence[T]) -> None:
-        """Show these from now on; rows that were there stay where they are."""
+        """Show these items from now on; the rows of items that were there keep their places."""
         if list(items) != list(self._items):
             self._items = items
             self._arrange()
 
     def filter(self, words: str) -> None:
-        """Only rows with all these words; none: all rows."""
+        """Show only rows that contain all these words; an empty string shows all."""
         self._filter = words.lower()
         self._matches.clear()
         self._arrange()
 
     def sort_next(self) -> str:
-        """Sort by the next column, or as it came; the title of the column."""
+        """Sort by the next column, or by arrival after the last; return the column's title."""
         columns: list[Column[T] | None] = [None, *(c for c in self.spec.columns if c.order)]
         self._column = columns[(columns.index(self._column) + 1) % len(columns)]
         numbers = self._column is not None and self._column.right
@@ -92,23 +94,23 @@ class Table(ScrollView, Generic[T], can_focus=True):
         return self._column.title or "name" if self._column else "none"
 
     def sort_reversed(self) -> None:
-        """The other way round."""
+        """Reverse the sort order."""
         self._descending = not self._descending
         self._sort()
 
     def copied(self) -> str:
-        """What is to be copied of the row with the cursor."""
+        """Return the text to copy for the row with the cursor."""
         item = self.current
         return self.spec.copied(item) if item is not None else ""
 
     @property
     def current(self) -> T | None:
-        """The item with the cursor."""
+        """The item at the cursor."""
         place = self._places.get(self._cursor)
         return self._rows[place] if place is not None else None
 
     def _sort(self) -> None:
-        """Put what is there into order; what comes later goes to the end until the next time."""
+        """Sort the current rows. Later rows are appended at the end until the next sort."""
         column = self._column
         self._order = {}
         if column is not None and column.order is not None:
@@ -136,7 +138,7 @@ class Table(ScrollView, Generic[T], can_focus=True):
         self.refresh()
 
     def _scroll(self, line: float) -> None:
-        """Although the scroll bar may not be there yet."""
+        """Scroll to a line, even if there is no scroll bar yet."""
         self.scroll_to(y=line, animate=False, immediate=True, force=True)
 
     def _matching(self, item: T) -> bool:
@@ -149,7 +151,7 @@ class Table(ScrollView, Generic[T], can_focus=True):
         return known
 
     def _keep_cursor(self, before: int | None) -> None:
-        """On its row; at the end when that is followed; else near where it was."""
+        """Keep the cursor on its row; if the row is gone, at the end or near its old place."""
         if not self._rows:
             self._cursor = ""
         elif self.follow:
@@ -161,28 +163,34 @@ class Table(ScrollView, Generic[T], can_focus=True):
     # -- moving ------------------------------------------------------------------------------
 
     def action_move(self, by: int) -> None:
+        """Move the cursor by rows."""
         self._go(self._places.get(self._cursor, 0) + by)
 
     def action_page(self, by: int) -> None:
+        """Move the cursor by pages."""
         self.action_move(by * max(self.size.height - 2, 1))
 
     def action_first(self) -> None:
+        """Move the cursor to the first row."""
         self._go(0)
 
     def action_last(self) -> None:
+        """Move the cursor to the last row."""
         self._go(len(self._rows) - 1)
 
     def action_open(self) -> None:
+        """Open the row with the cursor."""
         if (item := self.current) is not None:
             self.post_message(self.Opened(self, item))
 
     def toggle_follow(self) -> bool:
-        """Stay at the end, or no longer."""
+        """Follow the end of the table, or stop following it; return whether it follows."""
         self.follow = self.spec.tail and not self.follow
         self._arrange()
         return self.follow
 
     def on_click(self, event: events.Click) -> None:
+        """Move the cursor to the row; a double click opens it."""
         place = int(self.scroll_offset.y) + event.y - 1
         if event.y and 0 <= place < len(self._rows):
             self._go(place)
@@ -190,6 +198,7 @@ class Table(ScrollView, Generic[T], can_focus=True):
                 self.action_open()
 
     def on_resize(self, event: events.Resize) -> None:
+        """Choose the columns that fit the new width."""
         self._fitted = fit(self.spec.columns, self._line_width)
         self._strips.clear()
         self._arrange()
@@ -204,7 +213,7 @@ class Table(ScrollView, Generic[T], can_focus=True):
         place = min(max(place, 0), len(self._rows) - 1)
         self._cursor = self.spec.key(self._rows[place])
         self.follow = self.spec.tail and not self._order and place == len(self._rows) - 1
-        # The head covers the first line of what is seen.
+        # The head covers the first visible line.
         self.scroll_to_region(Region(0, place, 1, 2), animate=False, immediate=True)
         self.refresh()
 
@@ -212,20 +221,24 @@ class Table(ScrollView, Generic[T], can_focus=True):
 
     @property
     def _line_width(self) -> int:
-        return max(self.size.width - 1, 1)  # the last cell may be the scroll bar's
+        return max(self.size.width - 1, 1)  # the scroll bar may take the last cell
 
     def notify_style_update(self) -> None:
+        """Draw all rows again in the new styles."""
         super().notify_style_update()
         self._strips.clear()
 
     def selection_updated(self, selection: Selection | None) -> None:
+        """Draw the text that the mouse has selected."""
         self.refresh()
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """Return the text that the mouse has selected, and the end of its lines."""
         lines = [self._head(), *(self._fitted.line(item).plain for item in self._rows)]
         return selection.extract("\n".join(lines)), "\n"
 
     def render_line(self, y: int) -> Strip:
+        """Draw a visible line; the first is the head."""
         style = self.rich_style
         width = self.size.width
         place = int(self.scroll_offset.y) + y - 1
@@ -250,7 +263,7 @@ class Table(ScrollView, Generic[T], can_focus=True):
         return self._fitted.head(self._column.title if self._column else "\0", mark)
 
     def _row(self, item: T, place: int, style: Style) -> Strip:
-        """Drawn once for as long as the item stays the same."""
+        """Draw a row. It is kept until its item changes."""
         key = self.spec.key(item)
         selected = self.text_selection.get_span(place + 1) if self.text_selection else None
         known = self._strips.get(key)

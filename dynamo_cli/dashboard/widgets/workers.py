@@ -1,4 +1,4 @@
-"""A row for each worker, each GPU that engines run on, and each process."""
+"""The workers tab: tables of workers, GPUs and processes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from dynamo_cli.dashboard.widgets.table import Table
 
 
 class Workers(Tab):
-    """The second tab."""
+    """The second tab, with workers."""
 
     def __init__(self) -> None:
         super().__init__(id="workers")
 
     def compose(self) -> ComposeResult:
+        """Create the widgets."""
         yield Pane(lambda board, *_: odd(board), id="odd")
         yield Table(WORKERS, id="workers-table")
         yield Table(GPUS, id="gpus-table")
         yield Table(PROCESSES, id="processes-table")
 
     def show(self, board: Board) -> None:
+        """Show this board from now on."""
         super().show(board)
         workers, gpus, processes = self.query(Table)
         rows = workers_of(board)
@@ -40,7 +42,7 @@ class Workers(Tab):
 
 
 def odd(board: Board) -> Text:
-    """The odd one out, by name."""
+    """Draw the strongest remark on a worker that differs from the others."""
     if board.odd:
         return Text.assemble(("◆ ", WARN), board.odd[0])
     several = board.snapshot is not None and len(board.snapshot.workers) > 1

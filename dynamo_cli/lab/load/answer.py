@@ -1,4 +1,4 @@
-"""What comes back from an OpenAI server: HTTP/1.1 answers, and the events of streams. Pure."""
+"""Parses what an OpenAI server sends: HTTP/1.1 responses and the events of streams. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MOST_HEAD_BYTES = 64 * 1024
 
 
 class Malformed(Exception):
-    """It is not what HTTP or OpenAI's API has there."""
+    """The server sent something that is not HTTP/1.1 or not OpenAI's API."""
 
 
 class _Part(Enum):
-    """What the next bytes of an answer belong to."""
+    """The part of a response to which the next bytes belong."""
 
     HEAD = auto()
     BODY = auto()  # of a known length
@@ -33,11 +33,11 @@ class _Part(Enum):
 
 
 class Response:
-    """One answer, fed with bytes as they come.
+    """One HTTP response, fed with the bytes of its connection as they come.
 
     Attributes:
-        status: 0 until the head is there.
-        keep: its connection can be used again afterwards.
+        status: HTTP status; 0 until the head is complete.
+        keep: whether the connection can be used again afterwards.
     """
 
     def __init__(self) -> None:
@@ -50,13 +50,14 @@ class Response:
 
     @property
     def over(self) -> bool:
+        """Whether the response is complete."""
         return self._part is _Part.OVER
 
     def feed(self, data: bytes) -> bytes:
-        """Take what came; give what it adds to the body.
+        """Take the next bytes and return the part of the body that they contain.
 
         Raises:
-            Malformed: it is no HTTP.
+            Malformed: this is not HTTP.
         """
         self._raw += data
         while not self.over and self._advance():
@@ -65,13 +66,13 @@ class Response:
         return payload
 
     def closed(self) -> bool:
-        """The connection has ended; whether the answer is complete."""
+        """Note that the connection has ended; return whether the response is complete."""
         if self._part is _Part.UNTIL_CLOSED:
             self._part = _Part.OVER
         return self.over
 
     def _advance(self) -> bool:
-        """One part further; False: the rest of it has not come."""
+        """Read one part; False if its bytes have not all come."""
         match self._part:
             case _Part.HEAD:
                 return self._head()
@@ -105,7 +106,7 @@ class Response:
         if not version.startswith(b"HTTP/1."):
             raise Malformed(f"an answer that is no HTTP/1: {first[:40]!r}")
         self.status = _number(status[:3], 10)
-        if self.status >= 200:  # before that comes another head
+        if self.status >= 200:  # an informational response is followed by another head
             headers = {name.lower(): value.strip().lower() for name, value in map(_split, lines)}
             self._begin_body(headers, version)
         return True
@@ -154,11 +155,13 @@ def _number(text: bytes, base: int) -> int:
 
 
 class Details(msgspec.Struct, gc=False):
+    """OpenAI's ``prompt_tokens_details``; None if the server does not report it."""
+
     cached_tokens: int | None = None
 
 
 class Usage(msgspec.Struct, gc=False):
-    """As OpenAI's API has it; None where a server does not say."""
+    """OpenAI's ``usage``; a field is None if the server does not report it."""
 
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
@@ -166,6 +169,7 @@ class Usage(msgspec.Struct, gc=False):
 
     @property
     def cached_tokens(self) -> int | None:
+        """Prompt tokens found in a cache; None if the server does not report it."""
         return (
             None if self.prompt_tokens_details is None else self.prompt_tokens_details.cached_tokens
         )
@@ -204,14 +208,14 @@ _event = msgspec.json.Decoder(_Event)
 
 
 class Stream:
-    """The events of a streamed chat or completion, fed with a body's bytes as they come.
+    """The events of a streamed chat or completion, fed with the body as the bytes come.
 
     Attributes:
-        events: that carried tokens.
-        usage: once it came.
-        finished: some choice has its finish_reason.
-        over: the server has said that nothing more comes.
-        error: what an event of the server says went wrong.
+        events: number of events that carried tokens.
+        usage: the usage, once it has come.
+        finished: whether a choice has its finish_reason.
+        over: whether the server has sent ``[DONE]``.
+        error: message of an error event; empty if there was none.
     """
 
     def __init__(self) -> None:
@@ -225,7 +229,7 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """What the model said so far."""
+        """The text of the answer so far."""
         return "".join(self._text)
 
     def feed(self, body: bytes) -> bool:
@@ -261,7 +265,7 @@ class Stream:
 
 
 def _tokens_of(choice: _Choice, text: list[str]) -> bool:
-    """Whether it carries any; what is part of the answer's text goes to `text`."""
+    """Tell whether a choice carries tokens, and append its text to `text`."""
     said = choice.text or (choice.delta.content if choice.delta else None)
     if said:
         text.append(said)
@@ -273,7 +277,7 @@ def _tokens_of(choice: _Choice, text: list[str]) -> bool:
 
 
 def failure(body: bytes) -> str:
-    """The message in an error's body, however a server shapes it."""
+    """Return the message in the body of an error, in whichever shape the server sends it."""
     try:
         found = msgspec.json.decode(body, type=_Failure)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""One load on one server, or on two of them in turns."""
+"""Measures one load on one server, or alternately on two."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynamo_cli.lab.table import Ratios, compare
 from dynamo_cli.lab.trace.trace import Trace
 
 LATE_S = 0.05
-"""From which on it is worth saying that requests were sent too late."""
+"""Requests that are sent later than planned by more than this are reported."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,16 @@ class Plan:
     """What is measured.
 
     Attributes:
-        scale: of all lengths in a trace.
-        model: empty takes the first that each server lists.
-        bounds: of all rounds together, for each server.
-        warmup: requests before them, which are not counted.
+        load: conversations of a shape, or a trace.
+        pace: when requests are sent.
+        bounds: when all rounds together end, for each server.
+        scale: factor for all lengths of a trace.
+        rounds: number of rounds.
+        warmup: number of requests before the rounds, which are not counted.
+        seed: seed of all words, lengths and times.
+        model: name of the model; empty takes the first that each server lists.
+        api: endpoint that is used.
+        timeout_s: time limit of a whole answer.
     """
 
     load: Shape | Trace
@@ -44,15 +50,16 @@ class Plan:
 
 
 class Bench:
-    """A measurement; what there is of it can be looked at while it runs, and afterwards.
+    """A measurement. Its results can be read while it runs, and afterwards.
 
     Args:
-        servers: one or two, by name.
-        on_end: called after each request that ended.
+        plan: what is measured.
+        servers: one or two servers by name.
+        on_end: called after the end of each request.
 
     Attributes:
-        drivers: by the same names.
-        notices: what was found beside the figures, for people.
+        drivers: drivers of the load, by the names of the servers.
+        notices: remarks for people about the servers.
     """
 
     def __init__(
@@ -67,10 +74,10 @@ class Bench:
         self.notices: list[str] = []
 
     async def run(self) -> None:
-        """All of it.
+        """Measure everything.
 
         Raises:
-            ServerFailed: a server does not answer as an OpenAI server does.
+            ServerFailed: a server does not answer like an OpenAI server.
         """
         plan = self._plan
         try:
@@ -82,7 +89,7 @@ class Bench:
             for number in range(plan.rounds):
                 for driver in order:
                     await driver.run(plan.bounds.part(number, plan.rounds))
-                order.reverse()  # whoever comes second gains or loses nothing by it
+                order.reverse()  # so that no server always comes second
         finally:
             for client in self._clients.values():
                 client.close()
@@ -94,7 +101,8 @@ class Bench:
         except ServerFailed as error:
             raise ServerFailed(f"{name}: {error.message}") from error
         self.notices += [f"{name}: {notice}" for notice in known.notices]
-        # Two names may mean one server, whose cache must not know the other's words.
+        # Two names may mean the same server: each gets words of its own, so that no prompt of one
+        # is in the cache because of the other.
         load = self._workload(known.tokens_per_word, f"server {len(self.drivers)}")
         return Driver(client, known.form, load, plan.pace, plan.seed, self._on_end)
 
@@ -109,24 +117,24 @@ class Bench:
 
     @property
     def answered(self) -> int:
-        """Requests that ended so far, well or not."""
+        """Number of requests that ended so far, including failed ones."""
         return sum(driver.answered for driver in self.drivers.values())
 
     @property
     def failed(self) -> int:
-        """Those that did not end well."""
+        """Number of requests that failed so far."""
         return sum(driver.failed for driver in self.drivers.values())
 
     def summaries(self, slo: Slo) -> dict[str, Summary]:
-        """Of each server."""
+        """Return the summary of each server."""
         return {name: driver.summary(slo) for name, driver in self.drivers.items()}
 
     def rounds(self, slo: Slo) -> dict[str, list[Summary]]:
-        """Of each server in each round."""
+        """Return the summaries of each server, one for each round."""
         return {name: driver.summaries(slo) for name, driver in self.drivers.items()}
 
     def ratios(self, slo: Slo) -> Ratios | None:
-        """Of the second server to the first within the rounds that both have finished."""
+        """Return ratios of the second server to the first, over the rounds that both finished."""
         if len(self.drivers) != 2:
             return None
         first, second = self.rounds(slo).values()
@@ -134,7 +142,7 @@ class Bench:
         return compare(first[:both], second[:both]) if both else None
 
     def remarks(self) -> list[str]:
-        """`notices`, and what the failures were and whether the load came in time."""
+        """Return `notices`, an example of each kind of failure, and whether requests were late."""
         found = list(self.notices)
         for name, driver in self.drivers.items():
             for kind, message in driver.examples.items():

@@ -1,6 +1,6 @@
-"""An HTTP client for load: kept connections, each arrival timed, little work for each.
+"""An HTTP client that generates load: it keeps connections and timestamps each piece of a body.
 
-It shares the machine's cores with the servers that it measures.
+It shares the machine's cores with the servers that it measures, so it does little work per piece.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ PORTS = {"http": 80, "https": 443}
 TIMEOUT_S = 600.0
 
 Sink = Callable[[bytes, float], None]
-"""Takes a piece of a body and the time at which it came."""
+"""Takes a piece of a body, and the time at which it came on the clock of `time.perf_counter`."""
 
 
 class Target(NamedTuple):
-    """A server.
+    """The address of a server.
 
     Attributes:
-        base: path of its API, ``/v1`` at its end.
-        head: what every request's head contains.
+        tls: whether to use https.
+        base: path of its API, which ends with ``/v1``.
+        head: header lines of every request.
     """
 
     host: str
@@ -41,10 +42,10 @@ class Target(NamedTuple):
 
 
 def target(url: str, api_key: str = "") -> Target:
-    """The server at a URL as people write it, with or without ``http://`` and ``/v1``.
+    """Parse a URL as people write it, with or without ``http://`` and ``/v1``.
 
     Raises:
-        UsageError: it is no URL of a server.
+        UsageError: it is not the URL of a server.
     """
     parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
@@ -61,11 +62,11 @@ def target(url: str, api_key: str = "") -> Target:
 
 
 class Failed(Exception):
-    """No (whole) answer.
+    """There is no answer, or only a part of it.
 
     Attributes:
-        kind: to be counted by: ``HTTP 429``, ``timeout``.
-        message: what is known of it.
+        kind: kind of failure, by which it is counted: ``HTTP 429``, ``timeout``.
+        message: details for people.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -76,12 +77,16 @@ class Failed(Exception):
 
 @dataclass(slots=True)
 class Heard:
-    """A streamed answer as it came; times from when it was asked for.
+    """A streamed answer as it came.
 
     Attributes:
-        sent_s: when that was, on the clock of `time.perf_counter`.
-        gaps_s: between arrivals that brought tokens.
-        error: kind of failure, with `message`; empty when there is none.
+        sent_s: when the request was sent, on the clock of `time.perf_counter`.
+        ttft_s, e2e_s: times from sending to the first token, and to the end.
+        gaps_s: times between arrivals that brought tokens.
+        usage: token counts.
+        text: text of the answer.
+        error: kind of failure; empty if it succeeded.
+        message: details of the failure.
     """
 
     sent_s: float
@@ -94,7 +99,7 @@ class Heard:
     message: str = ""
 
     def outcome(self, began_s: float) -> Outcome:
-        """In a run that began then."""
+        """Return the outcome for a run that began at `began_s`."""
         return Outcome(
             start_s=self.sent_s - began_s,
             ttft_s=self.ttft_s,
@@ -107,11 +112,12 @@ class Heard:
 
 
 class Client:
-    """Requests to one server, as many at once as are asked for.
+    """Sends requests to one server, any number of them at the same time.
 
     Args:
-        timeout_s: for a whole answer.
-        keep: use connections again.
+        server: its address.
+        timeout_s: time limit of a whole answer.
+        keep: whether to use connections again.
     """
 
     def __init__(self, server: Target, *, timeout_s: float = TIMEOUT_S, keep: bool = True) -> None:
@@ -121,10 +127,10 @@ class Client:
         self._idle: list[_Connection] = []
 
     async def whole(self, method: str, path: str, body: bytes = b"") -> bytes:
-        """The body of an answer.
+        """Return the whole body of an answer.
 
         Raises:
-            Failed: there is none, or its status is not 200.
+            Failed: there is no answer, or its status is not 200.
         """
         pieces: list[bytes] = []
         status = await self._exchange(method, path, body, lambda piece, _: pieces.append(piece))
@@ -134,7 +140,7 @@ class Client:
         return content
 
     async def stream(self, path: str, body: bytes) -> Heard:
-        """A streamed answer, to its end; what goes wrong is in it."""
+        """Return a streamed answer once it has ended; a failure is noted in it."""
         reading = _Reading(time.perf_counter())
         heard = reading.heard
         try:
@@ -146,7 +152,11 @@ class Client:
         return heard
 
     async def _exchange(self, method: str, path: str, body: bytes, sink: Sink) -> int:
-        """Send a request, have its answer go to `sink`; returns its status. Raises `Failed`."""
+        """Send a request, pass the body of its answer to `sink`, and return the status.
+
+        Raises:
+            Failed: there is no whole answer in time.
+        """
         server = self._server
         head = (
             f"{method} {server.base}{path} HTTP/1.1\r\n{server.head}"
@@ -159,7 +169,7 @@ class Client:
         except TimeoutError as error:
             raise Failed("timeout", f"no whole answer in {self._timeout_s:g} s") from error
         except OSError as error:
-            # asyncio wraps the system's words in others.
+            # The text of asyncio's errors is longer than the system's own message.
             text = error.strerror or str(error)
             raise Failed("connection failed", text) from error
         except Malformed as error:
@@ -172,7 +182,7 @@ class Client:
                 try:
                     return await self._over(connection, request, sink)
                 except _Stale:
-                    continue  # the server had closed it already, and has not seen this
+                    continue  # the server closed it before it saw this request
         return await self._over(await self._connect(), request, sink)
 
     async def _connect(self) -> _Connection:
@@ -193,21 +203,21 @@ class Client:
         return response.status
 
     def close(self) -> None:
-        """End idle connections."""
+        """Close idle connections."""
         for connection in self._idle:
             connection.close()
         self._idle.clear()
 
 
 class _Stale(Exception):
-    """A kept connection that ended before anything of the answer came."""
+    """A kept connection ended before any byte of the answer came."""
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, one request at a time.
+    """One connection, which carries one request at a time.
 
     Attributes:
-        lost: it has ended.
+        lost: whether it has ended.
     """
 
     def __init__(self) -> None:
@@ -216,7 +226,11 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Response] | None = None
 
     async def ask(self, request: bytes, sink: Sink) -> Response:
-        """Raises `Failed`, `Malformed`, `_Stale`; the connection is then of no further use."""
+        """Send a request and return its response; the body goes to `sink`.
+
+        Raises:
+            Failed, Malformed, _Stale: there is no whole answer; the connection is unusable then.
+        """
         self._response, self._sink = Response(), sink
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -234,13 +248,15 @@ class _Connection(asyncio.Protocol):
     # -- asyncio.Protocol ------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own are none by name
+        self._transport = cast(
+            asyncio.Transport, transport
+        )  # uvloop's transports do not inherit from it
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
         answer = self._answer
         if answer is None or answer.done():
-            self._transport.abort()  # nobody asked for this
+            self._transport.abort()  # no request waits for these bytes
             return
         try:
             piece = self._response.feed(data)
@@ -266,7 +282,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Reading:
-    """A stream under way."""
+    """Collects a streamed answer while it comes."""
 
     def __init__(self, sent_s: float) -> None:
         self.heard = Heard(sent_s)
@@ -275,9 +291,9 @@ class _Reading:
         self._last_s = 0.0
 
     def take(self, piece: bytes, now_s: float) -> None:
-        """A piece of the body."""
+        """Take a piece of the body."""
         if not self._stream.events and not self._stream.finished:
-            self._start += piece  # an error's body, if there is one, is not a stream
+            self._start += piece  # the body of an error is not a stream
         if not self._stream.feed(piece):
             return
         if self._last_s:
@@ -287,7 +303,11 @@ class _Reading:
         self._last_s = now_s
 
     def check(self, status: int) -> None:
-        """Raises `Failed` when this is no whole answer."""
+        """Check that the answer is complete.
+
+        Raises:
+            Failed: it is not.
+        """
         stream = self._stream
         if status != 200:
             raise Failed(f"HTTP {status}", failure(self._start))
@@ -297,7 +317,7 @@ class _Reading:
             raise Failed("incomplete answer", "a stream without finish_reason")
 
     def end(self, now_s: float) -> None:
-        """No more comes. Who gives no usage has given a token per event."""
+        """Note the end. Without a usage, each event with tokens counts as one token."""
         heard, stream = self.heard, self._stream
         heard.e2e_s = now_s - heard.sent_s
         heard.ttft_s = heard.ttft_s or heard.e2e_s

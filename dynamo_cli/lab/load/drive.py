@@ -1,4 +1,4 @@
-"""Puts load on one server and keeps what comes of it."""
+"""Puts load on one server and keeps the results."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from dynamo_cli.lab.report import NO_SLO, Gaps, Outcome, Slo, Summary, summarize
 
 WARM_CLIENTS = 4
 REFUSED_PAUSE_S = 0.1
-"""Of a client whose request failed, before it tries the next."""
+"""Pause of a client after a failed request."""
 
 
 @dataclass
 class Round:
-    """What was measured in one go.
+    """One round of a measurement.
 
     Attributes:
-        bounds: of it.
-        began_s: on the clock of `time.perf_counter`.
-        sent: requests so far.
-        late_s: that requests were sent after their time, at most.
+        bounds: when it ends.
+        began_s: when it began, on the clock of `time.perf_counter`.
+        sent: number of requests sent so far.
+        late_s: largest delay of a request behind its planned time.
+        outcomes: requests that ended.
+        gaps: times between tokens.
     """
 
     bounds: Bounds
@@ -41,18 +43,19 @@ class Round:
 
     @property
     def elapsed_s(self) -> float:
+        """Time since it began."""
         return time.perf_counter() - self.began_s
 
     @property
     def full(self) -> bool:
-        """Nothing is to be sent any more."""
+        """Whether no more requests are to be sent."""
         requests, duration_s = self.bounds
         return (requests is not None and self.sent >= requests) or (
             duration_s is not None and self.elapsed_s >= duration_s
         )
 
     async def wait_until(self, due_s: float) -> None:
-        """Sleep until then, counted from the start."""
+        """Sleep until `due_s` after the start, and note how late it is then."""
         wait_s = due_s - self.elapsed_s
         if wait_s > 0:
             await asyncio.sleep(wait_s)
@@ -60,14 +63,19 @@ class Round:
 
 
 class Driver:
-    """One server under load, in one round or several.
+    """Puts load on one server, in one or more rounds.
 
     Args:
-        on_end: called after each request that ended.
+        client: sends the requests.
+        form: how requests are written.
+        workload: where requests come from.
+        how: when requests are sent.
+        seed: seed of random times.
+        on_end: called after the end of each request.
 
     Attributes:
-        rounds: also one that was broken off.
-        examples: kind of failure -> what one of them said.
+        rounds: all rounds, including one that was interrupted.
+        examples: message of the first failure of each kind.
     """
 
     def __init__(
@@ -90,14 +98,14 @@ class Driver:
         self.examples: dict[str, str] = {}
 
     async def warm(self, requests: int) -> None:
-        """The first requests of the workload, which are not counted."""
+        """Send the first requests of the workload, which are not counted."""
         round_ = Round(Bounds(requests))
         async with asyncio.TaskGroup() as group:
             for _ in range(min(requests, WARM_CLIENTS)):
                 group.create_task(self._client_loop(round_))
 
     async def run(self, bounds: Bounds) -> None:
-        """One round, until the answers to all that was sent are there."""
+        """Run one round, until all its requests have ended."""
         round_ = Round(bounds)
         self.rounds.append(round_)
         async with asyncio.TaskGroup() as group:
@@ -143,7 +151,7 @@ class Driver:
         return ask
 
     async def _one(self, round_: Round, ask: Ask) -> bool:
-        """Ask; whether all went well."""
+        """Send a request; return whether it succeeded."""
         heard = await self._client.stream(self._form.api, self._form.body(ask))
         self._workload.answered(ask, None if heard.error else heard.text)
         self._note(round_, heard)
@@ -162,25 +170,25 @@ class Driver:
 
     @property
     def answered(self) -> int:
-        """Requests that ended, well or not."""
+        """Number of requests that ended, including failed ones."""
         return sum(len(round_.outcomes) for round_ in self.rounds)
 
     @property
     def failed(self) -> int:
-        """Those that did not end well."""
+        """Number of requests that failed."""
         return sum(bool(one.error) for round_ in self.rounds for one in round_.outcomes)
 
     @property
     def late_s(self) -> float:
-        """That requests were sent after their time, at most."""
+        """Largest delay of a request behind its planned time, seconds."""
         return max((round_.late_s for round_ in self.rounds), default=0.0)
 
     def summaries(self, slo: Slo = NO_SLO) -> list[Summary]:
-        """Of each round."""
+        """Return the summary of each round."""
         return [summarize(round_.outcomes, round_.gaps, slo) for round_ in self.rounds]
 
     def summary(self, slo: Slo = NO_SLO) -> Summary:
-        """Of all rounds as if each had begun when the one before it ended."""
+        """Summarize all rounds as if each had begun when the one before it ended."""
         outcomes: list[Outcome] = []
         gaps, shift_s = Gaps(), 0.0
         for round_ in self.rounds:

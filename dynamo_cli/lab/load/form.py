@@ -1,4 +1,4 @@
-"""What a request looks like on the wire. Pure."""
+"""The bodies of requests. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dynamo_cli.lab.load.workload import Ask
 
 
 class Api(StrEnum):
-    """Which of OpenAI's endpoints is used; the value is its path after ``/v1``."""
+    """The endpoint of OpenAI's API that is used; the value is its path after ``/v1``."""
 
     CHAT = "/chat/completions"
     COMPLETIONS = "/completions"
@@ -21,8 +21,10 @@ class Form(NamedTuple):
     """How requests to one server are written.
 
     Attributes:
-        exact: answers get the number of tokens that is wanted, by an extension of vLLM's that
-            most engines have; without it they may end earlier.
+        model: name of the model.
+        api: endpoint.
+        exact: whether answers get exactly the wanted number of tokens, by an extension of vLLM's
+            that most engines have. Without it they may end earlier.
     """
 
     model: str
@@ -30,7 +32,8 @@ class Form(NamedTuple):
     exact: bool = True
 
     def body(self, ask: Ask, *, stream: bool = True) -> bytes:
-        """Greedy, so that the same question has the same answer."""
+        """Return the JSON body of a request, with greedy sampling so that answers are
+        repeatable."""
         body: dict[str, object] = {
             "model": self.model,
             "max_tokens": ask.output_tokens,

@@ -1,4 +1,4 @@
-"""When requests are sent. Pure: times from the start of a run, in seconds."""
+"""When requests are sent. Pure: times are seconds since the start of a run."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 
 class Closed(NamedTuple):
-    """So many clients, each of which asks again when it has its answer."""
+    """A number of clients, each of which sends its next request when it has its answer."""
 
     clients: int
 
 
 class Poisson(NamedTuple):
-    """At random, so many per second in the mean, whatever the answers take."""
+    """Random arrivals at a mean rate, independent of the answers."""
 
     per_s: float
 
 
 class AsRecorded(NamedTuple):
-    """As a trace has it, so many times as fast."""
+    """Arrivals as recorded in a trace, `speed` times as fast."""
 
     speed: float
 
@@ -29,17 +29,18 @@ Pace = Closed | Poisson | AsRecorded
 
 
 class Bounds(NamedTuple):
-    """When a run ends: by whichever comes first; None is no bound.
+    """When a run ends: at the first bound that is reached. None is no bound.
 
     Attributes:
-        duration_s: after which nothing is sent any more; what is under way is awaited.
+        requests: number of requests.
+        duration_s: time after which no request is sent; those in progress are awaited.
     """
 
     requests: int | None = None
     duration_s: float | None = None
 
     def part(self, number: int, of: int) -> Bounds:
-        """Of the parts into which this is cut, that with this number (from 0)."""
+        """Return part `number` (from 0) of `of` equal parts."""
         requests, duration_s = self
         if requests is not None:
             requests = requests * (number + 1) // of - requests * number // of
@@ -47,7 +48,7 @@ class Bounds(NamedTuple):
 
 
 def poisson(per_s: float, seed: str) -> Iterator[float]:
-    """Arrival times without end."""
+    """Generate arrival times without end, seconds."""
     dice, now_s = random.Random(seed), 0.0
     while True:
         now_s += dice.expovariate(per_s)

@@ -1,4 +1,4 @@
-"""What a server is like: the name of its model, and how many tokens a word has for it."""
+"""Asks a server for the name of its model, and measures how many tokens it counts for a word."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ BAD_REQUEST = ("HTTP 400", "HTTP 422")
 
 
 class Known(NamedTuple):
-    """A server.
+    """What is known of a server.
 
     Attributes:
-        notices: what it lacks, for people.
+        form: how requests to it are written.
+        tokens_per_word: mean number of tokens of a word.
+        notices: remarks for people on what it lacks.
     """
 
     form: Form
@@ -43,13 +45,15 @@ class _Answer(msgspec.Struct):
 
 
 async def get_to_know(client: Client, model: str, api: Api) -> Known:
-    """Ask a server for what requests to it depend on.
+    """Find out what requests to a server depend on.
 
     Args:
-        model: empty takes the first that the server lists.
+        client: sends requests to it.
+        model: name of the model; empty takes the first that the server lists.
+        api: endpoint that is used.
 
     Raises:
-        ServerFailed: it does not answer as an OpenAI server does.
+        ServerFailed: it does not answer like an OpenAI server.
     """
     notices: list[str] = []
     form = Form(model or await _first_model(client), api)
@@ -92,7 +96,11 @@ async def _checked_prompt_tokens(client: Client, form: Form, count: int) -> int:
 
 
 async def _prompt_tokens(client: Client, form: Form, count: int) -> int:
-    """Of a prompt of so many words; 0 when the server does not say. Raises `Failed`."""
+    """Count the tokens of a prompt of `count` words; 0 if the server does not report them.
+
+    Raises:
+        Failed: there is no answer.
+    """
     text = words(random.Random(count), count)
     ask = Ask([{"role": "user", "content": text}], output_tokens=1)
     content = await client.whole("POST", form.api, form.body(ask, stream=False))

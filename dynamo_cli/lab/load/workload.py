@@ -1,6 +1,6 @@
-"""What users say to a server: talks over shared system prompts, or the prompts of a trace. Pure.
+"""What users ask: conversations over shared system prompts, or the prompts of a trace. Pure.
 
-Seeded: the same seed gives the same words; what has another seed or salt shares no block with it.
+The same seed gives the same words; texts of different seeds or salts share no block.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ WORDS = (
 # fmt: on
 
 TEMPLATE_TOKENS = 6
-"""That a chat template adds to a message, about."""
+"""Approximate number of tokens that a chat template adds to a message."""
 
 RECENT_BLOCKS = 4096
-"""Of a trace, whose words are kept."""
+"""Number of blocks of a trace whose words are kept."""
 
 Range = tuple[int, int]
-"""Smallest and largest, both possible."""
+"""Smallest and largest value, both included."""
 
 Message = dict[str, str]
-"""Of a chat: role and content."""
+"""A message of a chat: role and content."""
 
 
 class Ask(NamedTuple):
     """A request.
 
     Attributes:
-        output_tokens: that the answer shall have.
-        at_s: when a trace has it, from its first on; 0 where nothing says so.
-        talk: that it belongs to; None when it stands alone.
+        messages: the whole conversation so far.
+        output_tokens: wanted length of the answer.
+        at_s: when it comes in a trace, seconds since the start of the trace; otherwise 0.
+        talk: conversation that it belongs to; None if it belongs to none.
     """
 
     messages: list[Message]
@@ -54,15 +55,15 @@ class Workload(Protocol):
     """Where requests come from."""
 
     def next(self) -> Ask | None:
-        """The next one; None: there is none, at least not now."""
+        """Return the next request; None if there is none now."""
 
     def answered(self, ask: Ask, text: str | None) -> None:
-        """What was said to it; None when it failed."""
+        """Take the answer to a request; None if it failed."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What the user says next, and how many tokens the answer gets."""
+    """One turn of a conversation: what the user says, and how many tokens the answer gets."""
 
     text: str
     answer_tokens: int
@@ -70,7 +71,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One user with one system prompt; each turn follows the answer to that before."""
+    """The turns of one user over one system prompt; each follows the answer to the one before."""
 
     system: str
     turns: tuple[Turn, ...]
@@ -78,12 +79,14 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Shape:
-    """A tree of prefixes. Lengths in tokens of the text alone, without the chat template's.
+    """A tree of prefixes. Lengths are tokens of the text, without those of the chat template.
 
     Attributes:
-        systems: system prompts: the first level.
-        conversations: over each of them: the second.
-        turns: of each conversation: how deep it goes.
+        systems: number of system prompts, the first level of the tree.
+        conversations: number of conversations over each system prompt, the second level.
+        turns: number of turns of each conversation, which is the depth of the tree.
+        system_tokens, user_tokens, answer_tokens: lengths of system prompts, of what users say,
+            and of answers.
     """
 
     systems: int
@@ -95,7 +98,7 @@ class Shape:
 
     @property
     def working_set_tokens(self) -> float:
-        """About all that is said, with what is shared counted once."""
+        """Approximate number of tokens of all conversations, with shared prefixes counted once."""
         turn = _middle(self.user_tokens) + _middle(self.answer_tokens) + 2 * TEMPLATE_TOKENS
         system = _middle(self.system_tokens) + TEMPLATE_TOKENS
         return self.systems * (system + self.conversations * self.turns * turn)
@@ -104,12 +107,13 @@ class Shape:
 def conversations(
     shape: Shape, seed: str, tokens_per_word: float, salt: str = ""
 ) -> Iterator[Conversation]:
-    """Without end; each system prompt in turn. The first of them fill the shape once.
+    """Generate conversations without end, over one system prompt after the other.
 
     Args:
-        seed: of all words and lengths.
-        tokens_per_word: of the model's tokenizer, for `WORDS`.
-        salt: another one gives other words of the same lengths.
+        shape: lengths and numbers; its first conversations fill the tree once.
+        seed: seed of all words and lengths.
+        tokens_per_word: mean number of tokens of one of `WORDS`.
+        salt: changes the words, but not their lengths.
     """
     dice, wording = random.Random(seed), random.Random(f"{seed} {salt}")
 
@@ -127,7 +131,12 @@ def conversations(
 
 @dataclass(eq=False)
 class Talk:
-    """A conversation under way."""
+    """A conversation in progress.
+
+    Attributes:
+        messages: what was said so far.
+        said: number of turns that are complete.
+    """
 
     conversation: Conversation
     messages: list[Message] = field(default_factory=list)
@@ -135,10 +144,11 @@ class Talk:
 
     @property
     def over(self) -> bool:
+        """Whether all turns are complete."""
         return self.said == len(self.conversation.turns)
 
     def ask(self) -> Ask:
-        """What the user says next."""
+        """Begin the next turn and return its request."""
         if not self.messages:
             self.messages.append({"role": "system", "content": self.conversation.system})
         turn = self.conversation.turns[self.said]
@@ -146,22 +156,23 @@ class Talk:
         return Ask(self.messages, turn.answer_tokens, talk=self)
 
     def hear(self, text: str) -> None:
-        """What the model answered."""
+        """Complete a turn with the answer."""
         self.messages.append({"role": "assistant", "content": text})
         self.said += 1
 
 
 class Talks:
-    """Conversations at once.
+    """Several conversations at the same time.
 
-    Who speaks next is left to chance, but it is one of that half who have waited longer: people
-    think before they go on. One who has said all is replaced by the next; so is one whose request
-    failed. When everybody waits for an answer, somebody new comes.
+    The next request comes from a random one of that half of the conversations that have waited
+    longer, because people think before they go on. A conversation that is complete, or whose
+    request failed, is replaced by a new one. If all of them wait for an answer, a new one joins.
 
     Args:
-        people: who talks, in the order in which they come.
-        at_once: how many, as long as there are enough.
-        endless: there is always somebody to ask.
+        people: the conversations, in the order in which they join.
+        at_once: number of conversations at the same time.
+        seed: seed of the random choices.
+        endless: whether a new conversation joins if all wait for an answer.
     """
 
     def __init__(
@@ -176,6 +187,7 @@ class Talks:
         self._dice.shuffle(self._waiting)
 
     def next(self) -> Ask | None:
+        """Return the next request; None if no conversation can go on now."""
         if not self._waiting and self._endless:
             self._welcome()
         if not self._waiting:
@@ -184,6 +196,7 @@ class Talks:
         return self._waiting.pop(self._dice.randrange(longer)).ask()
 
     def answered(self, ask: Ask, text: str | None) -> None:
+        """Let the conversation go on, or replace it if it is over or failed."""
         talk = ask.talk
         assert talk is not None
         if text is not None:
@@ -200,11 +213,13 @@ class Talks:
 
 
 class TracePrompts:
-    """The requests of a trace, with words that share prefixes as its own did.
+    """The requests of a trace, as texts that share prefixes as the recorded prompts did.
 
     Args:
-        scale: of all lengths: 0.1 makes prompts and answers a tenth as long.
-        seed: of the words.
+        trace: the requests.
+        tokens_per_word: mean number of tokens of one of `WORDS`.
+        scale: factor for all lengths: 0.1 makes prompts and answers a tenth as long.
+        seed: seed of the words.
     """
 
     def __init__(
@@ -223,6 +238,7 @@ class TracePrompts:
         self._block = lru_cache(RECENT_BLOCKS)(self._words_of_block)
 
     def next(self) -> Ask | None:
+        """Return the next request of the trace; None at its end."""
         number, request = next(self._requests, (0, None))
         if request is None:
             return None
@@ -231,10 +247,11 @@ class TracePrompts:
         return Ask([message], tokens, request.arrival_ns / SECOND_NS)
 
     def answered(self, ask: Ask, text: str | None) -> None:
-        """A trace goes on whatever the answers are."""
+        """Ignore the answer: a trace goes on whatever the answers are."""
 
     def _text(self, number: int, request: TraceRequest) -> str:
-        """Words of its blocks, then some that are its own: the rest of it that has no hash."""
+        """Make the prompt of a request: the words of its blocks, then words of its own for the
+        rest that has no hash."""
         known = " ".join(self._block(block) for block in request.hashes).split()
         count = max(1, round(request.input_tokens * self._words_per_token))
         missing = count - len(known)
@@ -248,7 +265,7 @@ class TracePrompts:
 
 
 def words(dice: random.Random, count: int) -> str:
-    """That many, in no order."""
+    """Return `count` random words."""
     return " ".join(dice.choices(WORDS, k=count))
 
 

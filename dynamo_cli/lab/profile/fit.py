@@ -1,4 +1,4 @@
-"""From measured runs of a real engine to the times of a `Profile`, and how well these fit. Pure."""
+"""Fits the times of a `Profile` to measured runs of a real engine. Pure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dynamo_cli.engines.mock.state import SimEngine
 
 
 def fit(runs: Sequence[Run]) -> Times:
-    """The times that make the squares of the relative errors least; none is negative.
+    """Return the times with the least squares of relative errors; none of them is negative.
 
-    With so few terms every set of them can be tried: the best without a negative one is the answer.
+    There are so few terms that every subset is tried; the best one without negative times wins.
     """
     rows = [[total / run.seconds for total in run.sums] for run in runs]
     best: Times | None = None
     least = float("inf")
     for count in range(1, len(TERMS) + 1):
         for rest in combinations(range(1, len(TERMS)), count - 1):
-            chosen = (0, *rest)  # a step takes time, whatever is in it
+            chosen = (0, *rest)  # every step takes some time, so the first term is always fitted
             values = _solve([[row[i] for i in chosen] for row in rows])
             if values is None or min(values) < 0 or values[0] <= 0:
                 continue
@@ -33,12 +33,12 @@ def fit(runs: Sequence[Run]) -> Times:
             error = sum((run.predicted_s(times) / run.seconds - 1) ** 2 for run in runs)
             if error < least:
                 best, least = times, error
-    assert best is not None  # a mean time per step is always among them
+    assert best is not None  # the subset of the first term alone always has a solution
     return best
 
 
 def _solve(rows: list[list[float]]) -> list[float] | None:
-    """The x for which the rows times x are nearest to 1; None where there is more than one."""
+    """Solve for x so that each row times x is as near to 1 as possible; None if x is not unique."""
     size = len(rows[0])
     scale = [max(abs(row[i]) for row in rows) or 1.0 for i in range(size)]
     scaled = [[row[i] / scale[i] for i in range(size)] for row in rows]
@@ -60,14 +60,14 @@ def _solve(rows: list[list[float]]) -> list[float] | None:
 
 
 class Errors(NamedTuple):
-    """How far off the fitted times are, as shares of what was measured."""
+    """Relative errors of the fitted times."""
 
     median: float
     largest: float
 
 
 def errors(runs: Sequence[Run], times: Times) -> dict[str, Errors]:
-    """By the kind of run."""
+    """Return the relative errors by the kind of run."""
     found: dict[str, list[float]] = {}
     for run in runs:
         found.setdefault(run.kind, []).append(abs(run.predicted_s(times) / run.seconds - 1))
@@ -75,12 +75,12 @@ def errors(runs: Sequence[Run], times: Times) -> dict[str, Errors]:
 
 
 def simulate(burst: Burst, profile: Profile) -> Burst:
-    """The same requests through a simulated engine."""
+    """Run the requests of a burst through a simulated engine and return its times."""
     engine, now_ps = SimEngine(profile), 0
     first_ps: dict[str, int] = {}
     for number, (prompt, output) in enumerate(burst.lengths):
         name = str(number)
-        # Nobody shares a block: the hashes only need to differ.
+        # No two requests share a block, so the hashes only need to differ.
         blocks = [(number << 32) + i for i in range(prompt // profile.block_size)]
         engine.add(SimRequest(name, prompt, output, blocks, _name_output))
     while engine.has_work():
@@ -93,5 +93,5 @@ def simulate(burst: Burst, profile: Profile) -> Burst:
 
 
 def _name_output(request: SimRequest, block: int) -> int:
-    """Of a block with output: unlike all others."""
+    """Return the hash of a block with output, which differs from all others."""
     return (1 << 63) + (int(request.request_id) << 32) + block

@@ -1,8 +1,8 @@
-"""The replay: events in the order of their times, through a router and simulated workers. Pure.
+"""The replay: a discrete-event simulation with a router and simulated workers. Pure.
 
-At one moment, steps end first, then KV blocks and requests come, then idle workers begin. Nothing
-takes time but the steps of engines and the transfer of blocks: a decision, a message and the
-reading of a prompt are immediate.
+Of the events at one time, steps end first, then transferred KV blocks and requests arrive, then
+idle workers begin a step. Only the steps of engines and the transfers of blocks take time;
+decisions, messages and tokenization take none.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from dynamo_cli.lab.trace.trace import Trace, TraceRequest
 from dynamo_cli.messages.routing import FirstToken, RequestEnd, RouteQuery, RoutingDecision
 
 STEP_ENDS, MOVED, ARRIVES, BEGINS = range(4)
-"""What comes first when times are equal."""
+"""Kinds of events, in the order in which they happen at one time."""
 
 ALWAYS = PlacementRule()
 TOO_LONG, NO_WORKER = "too_long", "no_worker"
 Progress = Callable[[int], None]
-"""Told how many requests are over."""
+"""Called with the number of requests that are over."""
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of a replay.
+    """The results of a replay.
 
     Attributes:
-        outcomes: of each request, in the order of the trace.
-        busy_s: how long each worker computed.
-        requests: that each worker was given.
-        preemptions: requests that had to begin again, of all workers.
-        fallbacks: prompts that no prefill worker computed in time.
+        outcomes: one for each request, in the order of the trace.
+        gaps: times between tokens.
+        busy_s: time that each worker computed.
+        requests: number of requests that each worker was given.
+        preemptions: number of preemptions on all workers.
+        fallbacks: number of prompts that no prefill worker computed in time.
     """
 
     outcomes: list[Outcome]
@@ -56,14 +57,14 @@ class Result:
 
     @property
     def skew(self) -> float:
-        """The busiest worker's time over that of the mean one; 1 is even."""
+        """Computing time of the busiest worker relative to the mean; 1 is even."""
         mean_s = statistics.fmean(self.busy_s)
         return max(self.busy_s) / mean_s if mean_s else 1.0
 
 
 @dataclass(slots=True)
 class _Flight:
-    """A request on its way."""
+    """A request in flight."""
 
     place: int
     request: TraceRequest
@@ -74,18 +75,20 @@ class _Flight:
 
 
 class Replay:
-    """One trace, at one speed, by one router; to be run once.
+    """Replays one trace at one speed through one router. It can be run once.
 
     Args:
-        trace: what comes; its block size is the profile's.
+        trace: the requests; its block size must be that of the profile.
         factory: makes the router.
-        profile: of every worker.
-        workers: how many.
-        speed: of arrivals; 2 is twice as many per second.
-        seed: of the router's dice.
-        prefill_workers: that decode workers send prompts to, by `rule`.
-        leaps: quiet steps are made at once; the results are the same without.
-        progress: told after each request.
+        profile: times and sizes of every engine.
+        workers: number of workers.
+        speed: factor for the rate of arrivals.
+        seed: seed of the router's random choices.
+        prefill_workers: number of prefill workers.
+        rule: which prompts are sent to prefill workers.
+        leaps: whether steps in which nothing changes are simulated at once. This changes the
+            duration of the replay, but not its results.
+        progress: called after the end of each request.
     """
 
     def __init__(
@@ -110,18 +113,17 @@ class Replay:
         self._all = [*self._workers, *self._prefill.workers]
         self._speeds = Speed.of(profile)
         self._router = factory([worker.engine for worker in self._workers], seed)
-        # time, kind, place of a worker in `_all` or of a moved request in the trace, turn
+        # time, kind, place of a worker in `_all` or of a moved request in the trace, version
         self._heap: list[tuple[int, int, int, int]] = []
-        self._turns = [0] * len(
-            self._all
-        )  # of a worker's entries in the heap only the last one holds
+        # Of a worker's entries in the heap only that with the newest version counts.
+        self._versions = [0] * len(self._all)
         self._given = [0] * workers
         self._fallbacks = 0
         self._flights: dict[str, _Flight] = {}
         self._outcomes: dict[int, Outcome] = {}
 
     def run(self) -> Result:
-        """From the first arrival to the last token."""
+        """Run from the first arrival to the last token."""
         for worker in self._workers:
             self._router.ready(worker.ready())
             self._router.events(worker.holds(), 0)
@@ -190,7 +192,7 @@ class Replay:
             self._add(flight, now_ps)
 
     def _add(self, flight: _Flight, now_ps: int) -> None:
-        """Let its worker run it."""
+        """Add a request to the engine of its worker."""
         assert flight.sim is not None
         if self._workers[flight.worker].add(flight.sim, now_ps):
             self._schedule(flight.worker, now_ps)
@@ -204,7 +206,7 @@ class Replay:
             self._add(self._flights[request_id], now_ps)
 
     def _moved(self, place: int, now_ps: int) -> None:
-        """A prompt's blocks are where they are wanted; its last token is computed there."""
+        """Add a request whose blocks were transferred; its last token is computed locally."""
         flight = self._flights[str(place)]
         assert flight.sim is not None
         flight.sim.remote_tokens = flight.sim.prompt_tokens - 1
@@ -226,28 +228,30 @@ class Replay:
     # -- workers ---------------------------------------------------------------------------
 
     def _schedule(self, place: int, now_ps: int) -> None:
-        """Wake a worker when its step ends, or, if that is now, once all that comes is there."""
+        """Wake a worker when its step ends. If that is now, it begins after all arrivals of this
+        time."""
         until_ps = self._all[place].until_ps
         kind = BEGINS if until_ps == now_ps else STEP_ENDS
-        self._turns[place] += 1
-        heapq.heappush(self._heap, (until_ps, kind, place, self._turns[place]))
+        self._versions[place] += 1
+        heapq.heappush(self._heap, (until_ps, kind, place, self._versions[place]))
 
     def _wake(self) -> None:
-        now_ps, kind, place, turn = heapq.heappop(self._heap)
+        now_ps, kind, place, version = heapq.heappop(self._heap)
         if kind == MOVED:
             self._moved(place, now_ps)
             return
-        if turn != self._turns[place]:
+        if version != self._versions[place]:
             return
         if kind == STEP_ENDS and place < len(self._workers):
             self._end_step(self._workers[place], now_ps)
         elif kind == STEP_ENDS:
             self._end_prefill(self._all[place], now_ps)
-        if self._turns[place] == turn and self._all[place].begin(now_ps):
+        if self._versions[place] == version and self._all[place].begin(now_ps):
             self._schedule(place, now_ps)
 
     def _end_step(self, worker: SimWorker, now_ps: int) -> None:
-        """What the step did, in the order in which its process tells it."""
+        """Tell the router the results of a step, in the order in which a worker process sends
+        them."""
         result, now_ns = worker.end(), now_ps // NS_PS
         if result is not None:
             if (message := worker.events()) is not None:
@@ -260,7 +264,7 @@ class Replay:
                 self._place(decision, now_ps)
 
     def _end_prefill(self, worker: SimWorker, now_ps: int) -> None:
-        """Prompts that are computed go to their decode workers."""
+        """Transfer the blocks of computed prompts to their decode workers."""
         result = worker.end()
         if (message := worker.events()) is not None:
             self._router.events(message, now_ps // NS_PS, prefill=True)
@@ -297,6 +301,6 @@ class Replay:
 
 
 def _name_output(place: int, request: SimRequest, block: int) -> int:
-    """The hash of a block with output: nobody else says the same."""
+    """Return the hash of a block with output, which differs from all others."""
     parent = request.hashes[block - 1] if block else hashes.ROOT
     return xxh3_64_intdigest(parent.to_bytes(8, "little"), place + 1)

@@ -1,8 +1,9 @@
-"""Routing rules of other systems, from what they publish, to compare with. Pure.
+"""Routing rules of other systems, as they publish them, for comparison. Pure.
 
-What is served has two more: ``kv:blocks`` is NVIDIA Dynamo 1.x, ``kv:shares`` the first Dynamo.
-Here every rule sees the ledger's load, which counts from the moment of a decision, and what the
-events say of the caches: as good as, or better than, what the systems themselves have.
+Two more are among the policies that can be served: ``kv:blocks`` is the rule of NVIDIA Dynamo 1.x,
+``kv:shares`` that of the first Dynamo. Every rule here sees the load of the ledger, which counts
+from the moment of a decision, and the caches as the KV events report them: data that is at least as
+good as what those systems have themselves.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from dynamo_cli.units import SECOND_NS
 
 
 def choose_lowest(loads: Sequence[WorkerLoad], costs: Sequence[float]) -> Choice:
-    """The lowest cost; among equals the least recently used."""
+    """Choose the lowest cost; among equals the least recently used worker."""
     order = sorted(range(len(loads)), key=lambda at: (costs[at], loads[at].last_used))
     candidates = [
         Candidate(load.worker, cost, load.overlap_blocks, {})
@@ -48,8 +49,9 @@ def choose_lowest(loads: Sequence[WorkerLoad], costs: Sequence[float]) -> Choice
 def data_parallel(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
     """``4 * waiting + running``: vLLM's balance between its data-parallel engines.
 
-    ``DPLBAsyncMPClient.get_core_engine_for_request`` in vllm/v1/engine/core_client.py (0.10). Its
-    counts are up to 100 ms old but for what the client itself has sent; these are not.
+    ``DPLBAsyncMPClient.get_core_engine_for_request`` in vllm/v1/engine/core_client.py (0.10).
+    There, counts are up to 100 ms old, except for what the client itself has sent; here they are
+    current.
     """
     running = (load.active_requests - load.waiting_requests for load in loads)
     waiting = (load.waiting_requests for load in loads)
@@ -57,11 +59,11 @@ def data_parallel(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
 
 
 def first_token_only(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
-    """The earliest first token for the one who asks: Mooncake's conductor.
+    """Choose the earliest first token for this request: Mooncake's conductor.
 
     Algorithm 1 of Qin et al., "Mooncake: Trading More Storage for Less Computation" (FAST'25),
-    without its moving of caches between workers. The times are measured as for ``kv:time``, of
-    which this is a part.
+    without its transfers of caches between workers. The times are those of ``kv:time``, of whose
+    cost this is a part.
     """
     terms = time_cost(request, loads, 1.0)
     return choose_lowest(loads, [each["wait_ms"] + each["prefill_ms"] for each in terms])
@@ -71,14 +73,15 @@ def first_token_only(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
 class CacheAware:
     """SGLang's ``cache_aware``, which vllm-router has too.
 
-    sgl-router/src/policies/cache_aware.rs with its defaults: when the busiest worker has more than
-    `IMBALANCE` requests more than the idlest and more than `RATIO` times as many, the fewest
-    requests win. Otherwise the worker that was sent the longest part of this prompt, if that is
-    more than `THRESHOLD` of it, and else the one with the smallest tree: that was sent the least
-    of different text. It knows what it sent where, not what is cached; here in blocks, not letters.
+    sgl-router/src/policies/cache_aware.rs with its defaults. If the busiest worker has more than
+    `IMBALANCE` requests more than the idlest one, and more than `RATIO` times as many, the worker
+    with the fewest requests wins. Otherwise the worker wins that was sent the longest prefix of
+    this prompt, if that is more than `THRESHOLD` of it; else the worker with the smallest tree,
+    which was sent the least different text. The rule knows which text it sent where, but not what
+    is cached. Here the trees consist of blocks instead of characters.
 
     Attributes:
-        sent: worker -> blocks of all prompts that it was given.
+        sent: blocks of all prompts that each worker was given.
     """
 
     IMBALANCE: ClassVar = 64
@@ -102,17 +105,17 @@ class CacheAware:
         return choose_lowest(loads, [len(self.sent.get(load.worker, ())) for load in loads])
 
     def _match(self, prompt: Sequence[int], worker: int) -> int:
-        """Leading blocks of the prompt that the worker was sent before."""
+        """Number of leading blocks of the prompt that the worker was sent before."""
         sent = self.sent.get(worker, set())
         return next((depth for depth, block in enumerate(prompt) if block not in sent), len(prompt))
 
 
 class Pooled:
-    """A bound: as if all workers had one cache together, and the router knew it.
+    """A bound for routers: all workers share one cache, and the router knows it.
 
-    Whatever any of them has computed, each of them finds, so that only the load decides: the
-    earliest begin, and the fewest streams beside. No router finds more, but by evicting better.
-    Where memory is short its times mean little: the engines take it from each other.
+    Every worker finds what any of them has computed, so that only the load decides: the earliest
+    start, and the fewest streams beside it. No router can find more in caches, unless it evicts
+    better. If memory is short its times mean little, because the engines evict each other's blocks.
     """
 
     def __init__(self, engines: Sequence[SimEngine]) -> None:
@@ -123,10 +126,12 @@ class Pooled:
         self._used = itertools.count(1)
 
     def ready(self, message: EngineReady) -> None:
+        """As in `routers.Router`."""
         self._ledger.worker_up(message.worker, num_blocks=0, max_active=0)
         self._block_size = message.block_size
 
     def query(self, message: RouteQuery, now_ns: int) -> RoutingDecision:
+        """As in `routers.Router`; a worker is never full."""
         prices, books = self._ledger.pace.prices, self._ledger.books
 
         def cost(worker: int) -> tuple[float, int]:
@@ -158,25 +163,30 @@ class Pooled:
         self._ledger.reserve(message.request_id, entry)
 
     def released(self, now_ns: int) -> list[RoutingDecision]:
+        """As in `routers.Router`; no query ever waits."""
         return []
 
-    def events(self, message: KvEvents, now_ns: int, *, prefill: bool = False) -> None: ...
+    def events(self, message: KvEvents, now_ns: int, *, prefill: bool = False) -> None:
+        """Ignore the events, because the shared cache can be looked into."""
 
     def stats(self, message: WorkerStats) -> None:
+        """As in `routers.Router`."""
         self._ledger.report(message)
 
     def first_token(self, message: FirstToken, now_ns: int) -> None:
+        """As in `routers.Router`."""
         entry = self._ledger.first_token(message.request_id, now_ns)
         if entry is not None:
             took_s = entry.prefill_ns / SECOND_NS
             self._ledger.pace.prefilled(entry.prompt_tokens, message.cached_tokens, took_s)
 
     def end(self, message: RequestEnd) -> None:
+        """As in `routers.Router`."""
         self._ledger.end(message.request_id)
 
 
 def decided(message: RouteQuery, worker: int, block_size: int, now_ns: int) -> RoutingDecision:
-    """A decision without reasons."""
+    """Make a decision without costs or reasons."""
     return RoutingDecision(
         request_id=message.request_id,
         api_id=message.api_id,
@@ -197,7 +207,8 @@ def decided(message: RouteQuery, worker: int, block_size: int, now_ns: int) -> R
 
 
 def _peer(policy: Callable[[], Policy]) -> Factory:
-    """A router that decides by this rule, and knows what ours does; engines serve in order."""
+    """Make a router that decides by this rule. It knows what ours knows, and engines take requests
+    in the order of their arrival."""
     config = RouterConfig(KV_POLICY, kv_cost=BLOCKS)
     return lambda engines, seed: Live(RouterState(config, policy()))
 
@@ -208,4 +219,4 @@ PEERS: dict[str, Factory] = {
     "mooncake": _peer(lambda: first_token_only),
     "pooled": lambda engines, seed: Pooled(engines),
 }
-"""By the name that ``--policy`` takes, beside what is served (`routers.SERVED`)."""
+"""Factories by the name that ``--policy`` takes, in addition to `routers.SERVED`."""

@@ -1,4 +1,4 @@
-"""A replay of several policies at several loads, and its summaries. Pure."""
+"""Replays several policies at several loads, and summarizes the results. Pure."""
 
 from __future__ import annotations
 
@@ -24,17 +24,21 @@ FORMER_POLICIES = {
 }
 
 Progress = Callable[[str, float, int], None]
-"""Told of the policy, the speed and how many of its requests are over."""
+"""Called with the policy, the speed, and the number of its requests that are over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is tried.
+    """What is replayed.
 
     Attributes:
+        trace: the requests.
+        profile: times and sizes of every engine.
         policies: names of policies, keys of `FACTORIES`.
-        speeds: of the trace; each is a load.
-        prefill_workers: beside the workers; prompts go there by `rule`.
+        speeds: factors for the rate of arrivals; each is one load.
+        workers, prefill_workers: numbers of them.
+        rule: which prompts are sent to prefill workers.
+        seed: seed of random choices.
     """
 
     trace: Trace
@@ -48,7 +52,16 @@ class Plan:
 
 
 def sized(profile: Profile, block_size: int, num_blocks: int | None) -> Profile:
-    """The profile with blocks of this size, and so many of them or as many as fit."""
+    """Return the profile with another block size.
+
+    Args:
+        profile: times and sizes of an engine.
+        block_size: tokens per block.
+        num_blocks: size of the KV cache; None keeps its size in tokens.
+
+    Raises:
+        UsageError: there would be fewer than two blocks.
+    """
     count = num_blocks or profile.num_blocks * profile.block_size // block_size
     if count < 2:
         raise UsageError(f"--kv-blocks is at least 2, not {count}.")
@@ -68,7 +81,7 @@ def named(name: str) -> str:
 
 
 def run(plan: Plan, progress: Progress) -> list[dict[str, Result]]:
-    """For each load, what came of each policy."""
+    """Return the results of each policy, for each load."""
     return [
         {name: _one(plan, name, speed, progress) for name in plan.policies} for speed in plan.speeds
     ]
@@ -91,7 +104,7 @@ def _one(plan: Plan, name: str, speed: float, progress: Progress) -> Result:
 def summaries(
     plan: Plan, results: Sequence[dict[str, Result]], slo: Slo
 ) -> list[dict[str, Summary]]:
-    """The figures of each load."""
+    """Return the summaries of each policy, for each load."""
     limit = 100 * infinite_hit_ratio(plan.trace)
 
     def summary(result: Result) -> Summary:

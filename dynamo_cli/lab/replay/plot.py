@@ -1,4 +1,4 @@
-"""What came of a replay as a picture: hit rate by load, and first tokens at each load."""
+"""Draws the results of a replay: hit rate by load, and times to the first token at each load."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dynamo_cli.lab.report import Outcome, hit_ratio
 FORMATS = (".svg", ".png")
 LINES = ("-", "--", "-.", ":")
 POINTS = 400
-"""Of a curve; more cannot be seen."""
+"""Points of a curve; more cannot be seen."""
 
 Times = Mapping[str, Sequence[Outcome]]
-"""By policy."""
+"""Outcomes by policy."""
 
 
 def check(path: Path) -> None:
-    """Whether a picture can be written, before anything is computed for it.
+    """Check that a picture can be written, before the replay takes its time.
 
     Raises:
-        UsageError: matplotlib is missing, or the name has another ending.
+        UsageError: matplotlib or the folder is missing, or the name has another ending.
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"--plot writes {' or '.join(FORMATS)}, not {path.name!r}.")
@@ -37,7 +37,14 @@ def check(path: Path) -> None:
 
 
 def draw(path: Path, title: str, speeds: Sequence[float], loads: Sequence[Times]) -> None:
-    """Write the picture. `check` goes first."""
+    """Write the picture, after `check`.
+
+    Args:
+        path: file to write; its ending is the format.
+        title: title of the picture.
+        speeds: the loads.
+        loads: outcomes by policy, for each load.
+    """
     from matplotlib.figure import Figure  # noqa: PLC0415 - optional
 
     figure = Figure(figsize=(4.2 * (len(loads) + 1), 3.6), layout="constrained")

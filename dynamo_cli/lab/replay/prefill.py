@@ -1,4 +1,4 @@
-"""The prefill side of the replay: the queue that serves, and simulated prefill workers. Pure."""
+"""Prefill workers of the replay, simulated, behind the real prefill queue. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD, decide
 
 
 class PrefillSide:
-    """Where prompts go that are prefilled elsewhere.
+    """The prefill queue and the prefill workers.
 
     Args:
-        rule: when a prompt goes there.
-        profile: of every prefill worker.
-        count: of prefill workers.
+        rule: which prompts are sent to prefill workers.
+        profile: times and sizes of every engine.
+        count: number of prefill workers.
+        leaps: as in `Replay`.
 
     Attributes:
         workers: the prefill workers.
@@ -32,12 +33,22 @@ class PrefillSide:
         self._rule = rule
         self._profile = profile
         self._queue: PrefillQueue[SimRequest] = PrefillQueue(Limits())
-        self._running: list[dict[str, int]] = [{} for _ in range(count)]  # job -> its tokens
+        self._running: list[dict[str, int]] = [{} for _ in range(count)]  # tokens by job id
 
     def put(
         self, sim: SimRequest, cached_tokens: int, decision: RoutingDecision, now_ps: int
     ) -> bool:
-        """Send a prompt away, of which the decode worker has so much; False: it computes it."""
+        """Push a prompt to the queue.
+
+        Args:
+            sim: the request.
+            cached_tokens: prompt tokens that the decode worker has cached.
+            decision: the router's decision.
+            now_ps: current time.
+
+        Returns:
+            whether a prefill worker computes it; False: the decode worker does.
+        """
         depth, count = self._queue.depth_jobs, len(self.workers)
         where = decide(self._rule, sim.prompt_tokens, cached_tokens, depth, count)
         if not where.remote:
@@ -59,10 +70,10 @@ class PrefillSide:
         return self._queue.put(job) is None
 
     def lease(self, now_ps: int) -> tuple[list[SimWorker], list[str]]:
-        """Let prefill workers pull what they have room for.
+        """Let prefill workers pull the jobs that they have room for.
 
         Returns:
-            workers that end their step at another time now, and requests whose time is up.
+            workers whose step ends at another time now, and ids of requests whose deadline passed.
         """
         failed = [
             outcome.job_id
@@ -79,7 +90,7 @@ class PrefillSide:
         return changed, failed
 
     def _pull(self, holder: int, now_ps: int) -> list[SimWorker]:
-        """What `worker.prefill` asks for: a few batches ahead."""
+        """Pull as much as `worker.prefill` does: a few batches ahead."""
         running, worker = self._running[holder], self.workers[holder]
         room = self._profile.max_num_seqs - len(running)
         tokens = BATCHES_AHEAD * self._profile.max_num_batched_tokens - sum(running.values())
@@ -92,7 +103,7 @@ class PrefillSide:
         return [worker] if changed else []
 
     def ended(self, holder: int, request_id: str) -> int | None:
-        """A prefill is over: tokens to move; None when nobody wants them any more."""
+        """Note the end of a prefill; return the tokens to transfer, or None if it had failed."""
         tokens = self._running[holder].pop(request_id, None)
         if tokens is not None:
             self._queue.acknowledge(request_id, holder)

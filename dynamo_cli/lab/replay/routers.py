@@ -1,4 +1,5 @@
-"""The router as the replay meets it: the very state that serves, or a peer's rule. Pure."""
+"""The routers of a replay: `RouterState`, which also serves, or the rule of another system.
+Pure."""
 
 from __future__ import annotations
 
@@ -21,73 +22,81 @@ from dynamo_cli.router.policies import policy_of
 from dynamo_cli.router.state import RouterState
 
 PROCESSOR = 0
-"""All requests come from one processor."""
+"""Index of the only processor."""
 
 
 class Router(Protocol):
-    """What is sent to the router process, and its answers; times in ns."""
+    """Takes the messages of the router process, and returns its answers. Times in nanoseconds."""
 
     def ready(self, message: EngineReady) -> None:
-        """A worker is there."""
+        """Note that a worker is ready."""
 
     def query(self, message: RouteQuery, now_ns: int) -> RoutingDecision | None:
-        """The worker for a request; None: later, from `released`."""
+        """Choose a worker for a request; None if `released` returns the decision later."""
 
     def released(self, now_ns: int) -> list[RoutingDecision]:
-        """Decisions on queries that had to wait."""
+        """Return decisions on queries that had to wait."""
 
     def events(self, message: KvEvents, now_ns: int, *, prefill: bool = False) -> None:
-        """What a step changed in a worker's cache, or in a prefill worker's."""
+        """Take the changes of the cache of a worker, or of a prefill worker."""
 
     def stats(self, message: WorkerStats) -> None:
-        """The load of a worker."""
+        """Take the load report of a worker."""
 
     def first_token(self, message: FirstToken, now_ns: int) -> None:
-        """A request's prefill is over."""
+        """Note the first token of a request."""
 
     def end(self, message: RequestEnd) -> None:
-        """A request is over."""
+        """Note the end of a request."""
 
 
 Factory = Callable[[Sequence[SimEngine], int], Router]
-"""A router for these engines, with a seed for its dice. Only a bound may look into engines."""
+"""Makes a router for these engines, with a seed for its random choices. Only a router that is a
+bound may look into the engines."""
 
 
 class Live:
-    """`RouterState`, driven as `router.process` does."""
+    """`RouterState`, driven in the same way as by `router.process`."""
 
     def __init__(self, state: RouterState) -> None:
         self.state = state
 
     def ready(self, message: EngineReady) -> None:
+        """As in `Router`."""
         self.state.worker_up(message)
 
     def query(self, message: RouteQuery, now_ns: int) -> RoutingDecision | None:
+        """As in `Router`."""
         decision = self.state.decide(PROCESSOR, message, now_ns)
         self.state.remember(message)
         return decision
 
     def released(self, now_ns: int) -> list[RoutingDecision]:
+        """As in `Router`."""
         if not self.state.waiting_requests:
             return []
         return [decision for _, decision in self.state.released(now_ns)]
 
     def events(self, message: KvEvents, now_ns: int, *, prefill: bool = False) -> None:
+        """As in `Router`."""
         caches = self.state.prefill_caches if prefill else self.state.caches
         caches.apply(message, now_ns)
 
     def stats(self, message: WorkerStats) -> None:
+        """As in `Router`."""
         self.state.ledger.report(message)
 
     def first_token(self, message: FirstToken, now_ns: int) -> None:
+        """As in `Router`."""
         self.state.first_token(message.request_id, message.cached_tokens, now_ns)
 
     def end(self, message: RequestEnd) -> None:
+        """As in `Router`."""
         self.state.end(message.request_id)
 
 
 def live(config: RouterConfig) -> Factory:
-    """A router of this configuration."""
+    """Return a factory of routers with this configuration."""
 
     def build(engines: Sequence[SimEngine], seed: int) -> Router:
         return Live(RouterState(config, policy_of(config, random.Random(seed))))
@@ -99,4 +108,4 @@ SERVED: dict[str, Factory] = {
     **{policy: live(RouterConfig(policy)) for policy in ROUTER_POLICIES},
     **{f"{KV_POLICY}:{cost}": live(RouterConfig(KV_POLICY, kv_cost=cost)) for cost in KV_COSTS},
 }
-"""By name: ``--router`` as it is served, and kv with each ``--kv-cost``."""
+"""Factories by name: each value of ``--router``, and kv with each ``--kv-cost``."""

@@ -1,4 +1,4 @@
-"""One line that says which mode to use. Pure."""
+"""Says in one line which router mode to use. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from collections.abc import Mapping, Sequence
 from dynamo_cli.lab.report import Summary
 
 PLAINEST = ("least-loaded", "round-robin", "random")
-"""What to compare with: the first of these that was tried."""
+"""The first of these that was replayed is the baseline."""
 
 WORTH_IT = 0.05
-"""Smaller differences of time are not worth another mode."""
+"""Relative differences of time below this are not worth another mode."""
 
 Loads = Sequence[Mapping[str, Summary]]
-"""For each load, what came of each policy."""
+"""For each load, the summary of each policy."""
 
 
 def verdict(loads: Loads, served: Sequence[str]) -> str:
-    """Which of the policies that can be served is best over all loads, and by how much."""
+    """Say which policy is best over all loads, and by how much.
+
+    Args:
+        loads: the summaries.
+        served: names of the policies that can be served.
+    """
     tried = [name for name in loads[0] if name in served]
     if len(tried) < 2:
         return "One policy that can be served has nothing to be compared with: name two."
@@ -50,13 +55,13 @@ def _option(name: str) -> str:
 
 
 def _ratio(loads: Loads, name: str, plain: str) -> float:
-    """Of times to the first token, mean and p99 alike."""
+    """Ratio of times to the first token to the baseline; mean and p99 weigh the same."""
     parts = [_part(loads, name, plain, which) for which in ("mean", "p99")]
     return math.sqrt(parts[0] * parts[1])
 
 
 def _part(loads: Loads, name: str, plain: str, which: str) -> float:
-    """Geometric mean over the loads."""
+    """Geometric mean over the loads of the ratio of one statistic to the baseline."""
     logs = []
     for load in loads:
         one, other = load[name].ttft_ms, load[plain].ttft_ms

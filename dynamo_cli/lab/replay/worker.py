@@ -1,4 +1,4 @@
-"""A worker of the replay: a simulated engine, and what its process would send. Pure."""
+"""A worker of the replay: a simulated engine, and the messages of its process. Pure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ STATS_INTERVAL_PS = PS // 4
 
 
 class SimWorker:
-    """One worker; times in picoseconds since the start of the replay.
+    """One worker. Times are picoseconds since the start of the replay.
+
+    A step is quiet if it only adds a token to each running request: nothing starts, ends or gets a
+    new block. Several quiet steps can be simulated at once.
 
     Attributes:
         engine: its engine.
-        until_ps: when its present step, or the last of several quiet ones, ends.
-        busy_ps: how long it has computed.
-        gaps: between the tokens of its requests.
+        until_ps: when its current step, or the last of several quiet steps, ends.
+        busy_ps: time that it has computed.
+        gaps: times between the tokens of its requests.
     """
 
     def __init__(self, index: int, profile: Profile, *, leaps: bool = True) -> None:
@@ -37,19 +40,20 @@ class SimWorker:
         self._feed = Feed(index, self.engine.blocks)
         self._busy = False
         self._since_ps = 0
-        self._quiet = 0  # steps that are made at once, and nothing happens in them
+        self._quiet = 0  # number of quiet steps that are simulated at once
         self._result: StepResult | None = None
-        self._paused: dict[str, int] = {}  # preempted request -> time of its last token
+        self._paused: dict[str, int] = {}  # time of the last token by preempted request
         self._stats_due_ps = 0
         self._stats_current = False
 
     def ready(self) -> EngineReady:
+        """Return the message that the engine is ready."""
         return report.ready(self.index, self.engine.profile)
 
     def add(self, request: SimRequest, now_ps: int) -> bool:
-        """Take a request; whether `until_ps` has changed.
+        """Take a request; return whether `until_ps` has changed.
 
-        An idle worker begins when all that comes at this moment is there (`begin`).
+        An idle worker begins its step (`begin`) after all arrivals of this time.
         """
         cut = self._cut(now_ps)
         self.engine.add(request)
@@ -60,11 +64,11 @@ class SimWorker:
         return cut
 
     def abort(self, request_id: str) -> None:
-        """Forget a request; what it computes at this moment is computed in vain."""
+        """Forget a request. If the current step computes it, that work is lost."""
         self.engine.abort(request_id)
 
     def _cut(self, now_ps: int) -> bool:
-        """Of the quiet steps only those are made that have begun; whether these are fewer."""
+        """Keep only those quiet steps that have begun; return whether they are fewer now."""
         if not self._quiet:
             return False
         begun = self.engine.quiet_steps(now_ps - self._since_ps) if now_ps > self._since_ps else 0
@@ -76,7 +80,7 @@ class SimWorker:
         return fewer
 
     def _coast(self) -> None:
-        """The quiet steps are decided: nothing can come between them any more."""
+        """Apply the quiet steps to the engine: nothing can interrupt them any more."""
         if self._quiet:
             self._note_gaps(self._quiet)
             self.busy_ps += self.until_ps - self._since_ps
@@ -84,7 +88,8 @@ class SimWorker:
             self._quiet = 0
 
     def _note_gaps(self, steps: int) -> None:
-        """Each of these steps is as long as the one before, or a little longer."""
+        """Add the gaps of quiet steps, each of which is as long as the one before or slightly
+        longer."""
         requests, ends = self.engine.num_decoding, self.engine.steps_ps
 
         def note(first: int, last: int) -> None:
@@ -100,7 +105,7 @@ class SimWorker:
         note(0, steps - 1)
 
     def begin(self, now_ps: int) -> bool:
-        """The next step, or quiet steps, if there is anything to do; whether there is."""
+        """Begin the next step, or several quiet steps; return False if there is nothing to do."""
         self._busy = self.engine.has_work()
         if not self._busy:
             return False
@@ -127,22 +132,22 @@ class SimWorker:
                 self.gaps.add((self.until_ps - paused_ps) / PS)
 
     def end(self) -> StepResult | None:
-        """The step is over: what it did; None after quiet ones."""
+        """End the step and return its result; None after quiet steps."""
         self._coast()
         result, self._result = self._result, None
         self._stats_current = False
         return result
 
     def holds(self) -> KvEvents:
-        """All that is in the cache: what a router must know first."""
+        """Return all that the cache holds, which is the first message to a router."""
         return self._feed.whole(self.until_ps // NS_PS)
 
     def events(self) -> KvEvents | None:
-        """What the step changed in the cache."""
+        """Return what the step changed in the cache; None if nothing."""
         return self._feed.changes(self.until_ps // NS_PS)
 
     def stats(self, now_ps: int) -> WorkerStats | None:
-        """The load, when it is due: at most every interval while busy, and once when idle."""
+        """Return the load report if it is due: once per interval while busy, and once when idle."""
         idle = not self.engine.has_work()
         if self._stats_current or (now_ps < self._stats_due_ps and not idle):
             return None

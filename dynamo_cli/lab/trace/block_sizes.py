@@ -1,11 +1,11 @@
-"""Which block sizes fit a trace: as many hashes as a prompt has blocks. Pure.
+"""Which block sizes fit a trace: those for which each prompt has as many blocks as hashes. Pure.
 
-Some traces name the last, partial block of a prompt and others do not. With `blocks` hashes for
-`tokens` tokens a block size fits when the quotient, rounded down or up, is `blocks`:
+Some traces have a hash for the last, partial block of a prompt, and others do not. With `blocks`
+hashes for `tokens` tokens, a block size fits if their quotient, rounded down or up, is `blocks`:
 
     tokens / (blocks + 1)  <  size  <  tokens / (blocks - 1)
 
-so that one long prompt says more than many short ones. No hashes at all say nothing.
+So one long prompt tells more than many short ones, and a prompt without hashes tells nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ NO_BOUND = 1 << 62
 
 
 class Fit:
-    """The sizes that fit all lines so far.
+    """The block sizes that fit all lines so far.
 
     Attributes:
-        lowest, highest: of them, in tokens; none fits when they cross.
-        broken_at: the first line that fits no size that the lines before it allow; 0 is none.
+        lowest, highest: smallest and largest size, in tokens.
+        broken_at: number of the first line that fits none of the sizes that the lines before it
+            allow; 0 if there is none.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,13 @@ class Fit:
         self.broken_at = 0
 
     def add(self, line: int, tokens: int, blocks: int) -> None:
-        """One more line."""
+        """Add a line.
+
+        Args:
+            line: its number.
+            tokens: length of its prompt.
+            blocks: number of its hashes.
+        """
         if not blocks or self.broken_at:
             return
         low, high = bounds(tokens, blocks)
@@ -36,12 +43,12 @@ class Fit:
         self.lowest, self.highest = max(low, self.lowest), min(high, self.highest)
 
     def allows(self, size: int) -> bool:
-        """Whether it fits all lines."""
+        """Tell whether a size fits all lines."""
         return not self.broken_at and self.lowest <= size <= self.highest
 
     @property
     def only(self) -> int | None:
-        """The one size that fits, if it is one."""
+        """The size that fits, if there is only one; otherwise None."""
         return self.lowest if self.lowest == self.highest and not self.broken_at else None
 
     def __str__(self) -> str:
@@ -49,13 +56,13 @@ class Fit:
 
 
 def bounds(tokens: int, blocks: int) -> tuple[int, int]:
-    """The smallest and the largest size that fit one line."""
+    """Return the smallest and the largest size that fit one line."""
     low = tokens // (blocks + 1) + 1
     return low, -(-tokens // (blocks - 1)) - 1 if blocks > 1 else NO_BOUND
 
 
 def said(low: int, high: int) -> str:
-    """Such sizes in words."""
+    """Describe a range of sizes in words."""
     if low == high:
         return f"blocks of {low} tokens"
     if high == NO_BOUND:
@@ -64,8 +71,8 @@ def said(low: int, high: int) -> str:
 
 
 def far_off(tokens: int, blocks: int, size: int) -> bool:
-    """Whether a size that somebody names cannot be meant for this line.
+    """Tell whether a stated block size cannot be right for this line.
 
-    Lengths and hashes of real traces are told by different programs, with a token more or less.
+    Lengths and hashes of real traces come from different programs, which may differ by a token.
     """
     return bool(blocks) and not tokens // size - 1 <= blocks <= -(-tokens // size) + 1

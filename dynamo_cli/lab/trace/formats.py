@@ -1,13 +1,13 @@
-"""The formats of traces, and what a line of each says. Pure.
+"""The formats of traces, and the parsers of their lines. Pure.
 
     mooncake   JSON   timestamp (ms), input_length, output_length, hash_ids of 512 tokens
-    qwen       JSON   the same with seconds and 16 tokens; chat_id, parent_chat_id, turn, type
-    record     JSON   what --record writes: ms, and block_size in each line
-    prompts    JSON   prompt or messages; timestamp (ms) and max_tokens if known
+    qwen       JSON   the same in seconds and with 16 tokens; chat_id, parent_chat_id, turn, type
+    record     JSON   written by --record: ms, and block_size in each line
+    prompts    JSON   prompt or messages; optionally timestamp (ms) and max_tokens
     azure      CSV    TIMESTAMP (a date), ContextTokens, GeneratedTokens
     burstgpt   CSV    Timestamp (s), Model, Request tokens, Response tokens, ...
 
-The last two tell lengths only: nothing in them shares a prefix.
+The last two have only lengths, so no requests share a prefix.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ import msgspec
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 MAX_TOKENS = 10_000_000
-"""Of a prompt or an answer: more than any model takes."""
+"""Bound for the length of a prompt or an answer, which is more than any model takes."""
 MAX_BLOCK_SIZE = 1 << 20
 MAX_TIME = 1e19
-"""Nanoseconds since 1970 are below it."""
+"""Bound for timestamps; nanoseconds since 1970 are below it."""
 MASK = (1 << 64) - 1
 MAX_PRIORITY = (1 << 62) - 1
 
 
 class Format(StrEnum):
-    """See above."""
+    """A format of traces, as listed above; `AUTO` is detected from the first line."""
 
     AUTO = "auto"
     MOONCAKE = "mooncake"
@@ -44,7 +44,7 @@ class Format(StrEnum):
 
 
 class TimeUnit(StrEnum):
-    """Of timestamps."""
+    """The unit of timestamps."""
 
     S = "s"
     MS = "ms"
@@ -53,6 +53,7 @@ class TimeUnit(StrEnum):
 
     @property
     def ns(self) -> int:
+        """Nanoseconds in one unit."""
         return {"s": SECOND_NS, "ms": MS_NS, "us": 1000, "ns": 1}[self.value]
 
 
@@ -62,13 +63,16 @@ Timestamp = Annotated[float, msgspec.Meta(ge=0, le=MAX_TIME)]
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """A request as its line tells it.
+    """A request as given by a line.
 
     Attributes:
-        timestamp: in the unit of the trace; None where the line has none.
-        hashes: of blocks, the last one perhaps of a partial block.
-        block_size: 0 where the line does not say it.
-        random_ns: when it comes if it has no timestamp, from the start of the trace.
+        timestamp: in the unit of the trace; None if the line has none.
+        input_tokens, output_tokens: lengths of prompt and answer.
+        hashes: block hashes; the last one may be that of a partial block.
+        session: session of the client; empty if there is none.
+        priority: smaller is served earlier.
+        block_size: tokens per block; 0 if the line does not state it.
+        random_ns: arrival since the start of the trace, used if there is no timestamp.
     """
 
     timestamp: float | None
@@ -82,14 +86,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 Parser = Callable[[bytes], Row | None]
-"""A line to its request; None where it is one without prompt or answer.
+"""Parses a line into its request; None if that has no prompt or no answer.
 
-It raises ValueError, whose text says what is wrong with the line.
+It raises ValueError with a text that says what is wrong with the line.
 """
 
 
 class _Line(msgspec.Struct):
-    """With lengths and hashes, as JSON."""
+    """A JSON line with lengths and hashes."""
 
     timestamp: Timestamp
     input_length: Tokens
@@ -114,10 +118,10 @@ Kind = TypeVar("Kind")
 
 
 def told_by(line: bytes) -> Format:
-    """The format of a trace that begins with this line; Mooncake's where that is a guess.
+    """Detect the format of a trace by its first line; Mooncake's if there is no clear sign.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is none of the formats.
     """
     if line.lstrip().startswith(b"{"):
         return _told_by_fields(strictly(_decode_any, line))
@@ -138,10 +142,11 @@ def _told_by_fields(fields: Mapping[str, Any]) -> Format:
 
 
 def parser(form: Format, first: bytes) -> Parser:
-    """What reads the lines of a format, other than prompts.
+    """Return the parser of a format other than prompts.
 
     Args:
-        first: line of the trace: the header of a CSV.
+        form: the format.
+        first: first line of the trace, which is the header of a CSV file.
 
     Raises:
         ValueError: the header lacks a column.
@@ -156,10 +161,10 @@ def parser(form: Format, first: bytes) -> Parser:
 
 
 def strictly(decode: Callable[[bytes], Kind], line: bytes) -> Kind:
-    """A line of JSON as what `decode` makes of it.
+    """Decode a line of JSON.
 
     Raises:
-        ValueError: it makes nothing of it.
+        ValueError: the line is not valid.
     """
     try:
         return decode(line)
@@ -190,7 +195,7 @@ def _qwen(line: bytes) -> Row | None:
 
 
 def _named(hashes: tuple[int, ...]) -> tuple[int, ...]:
-    """Names of 64 bits; longer ones are cut."""
+    """Return hashes of 64 bits; longer ones are truncated."""
     if hashes and (min(hashes) < 0 or max(hashes) > MASK):
         return tuple(block & MASK for block in hashes)
     return hashes
@@ -203,7 +208,7 @@ _COLUMNS = {
 
 
 class _Csv:
-    """Reads rows with the columns that a header names, in whatever order."""
+    """Parses the rows of a CSV file, whose header names the columns in any order."""
 
     def __init__(self, form: Format, header: bytes) -> None:
         cells = _cells(header)
@@ -232,7 +237,7 @@ def _cells(line: bytes) -> list[str]:
 
 
 def _date(text: str) -> float:
-    """Seconds since 1970; a date without zone is in UTC."""
+    """Return seconds since 1970; a date without time zone is in UTC."""
     try:
         date = datetime.fromisoformat(text)
     except ValueError as error:
@@ -251,7 +256,7 @@ def _seconds(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    """Tokens; some tools write 12 as 12.0."""
+    """Return a number of tokens; some tools write 12 as 12.0."""
     digits = text.removesuffix(".0")
     if not digits.isdecimal() or len(digits) > len(str(MAX_TOKENS)) or int(digits) > MAX_TOKENS:
         raise ValueError(f"{text[:40]!r} is no number of tokens from 0 to {MAX_TOKENS}")

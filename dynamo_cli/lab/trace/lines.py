@@ -1,4 +1,4 @@
-"""A trace as lines: of a file, a pipe or gzip, each read once from its beginning to its end."""
+"""Reads the lines of a trace from a file, a pipe or gzip, in one pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dynamo_cli.errors import UsageError
 
 STDIN = "-"
 MAX_LINE_BYTES = 32 * 1024 * 1024
-"""More than a prompt of a million token ids takes; a file without line breaks stops here."""
+"""Longest line, which is more than a million token ids take. It bounds the memory for a file
+without line breaks."""
 
 _GZIP = b"\x1f\x8b"
 _OTHERS = {
@@ -26,25 +27,25 @@ _MAGIC_BYTES = 6
 
 
 def called(path: Path) -> str:
-    """A trace in an error."""
+    """Return the name of a trace for error messages."""
     return "standard input" if str(path) == STDIN else str(path)
 
 
 def name_of(path: Path) -> str:
-    """What a trace is called in tables: the name of its file without endings."""
+    """Return the name of a trace for tables: that of its file without endings."""
     if str(path) == STDIN or path.parts[:2] in (("/", "dev"), ("/", "proc")):
         return "trace"
     return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines with something in them, and their numbers, from 1 on.
+    """Generate the lines that are not blank, with their numbers from 1.
 
     Args:
-        path: ``-`` is standard input. gzip is told by its first bytes, whatever the name.
+        path: file; ``-`` is standard input. gzip is detected by its first bytes.
 
     Raises:
-        UsageError: it cannot be read, or a line is too long.
+        UsageError: the file cannot be read, or a line is too long.
     """
     try:
         with _raw(path) as raw, _unpacked(path, raw) as file:
@@ -67,7 +68,7 @@ def _raw(path: Path) -> io.BufferedReader:
 
 
 def _unpacked(path: Path, raw: io.BufferedReader) -> IO[bytes]:
-    # A pipe can neither go back nor be opened twice: what is looked at here is read again later.
+    # A pipe cannot seek and cannot be opened twice, so the first bytes are peeked, not read.
     magic = raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
     if magic.startswith(_GZIP):
         return io.BufferedReader(gzip.GzipFile(fileobj=raw))

@@ -1,4 +1,4 @@
-"""Prompts as text, for the replay: a JSON object per line, hashed as the server would."""
+"""Reads prompts as text, one JSON object per line, and hashes their blocks as the server does."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from dynamo_cli.lab.trace.formats import OutputTokens, Row, Timestamp, strictly
 from dynamo_cli.units import SECOND_NS
 
 Encode = Callable[[str], Sequence[int]]
-"""Text to token ids."""
+"""Converts text to token ids."""
 
 
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 
 
 class Message(msgspec.Struct):
-    """Of a conversation."""
+    """A message of a conversation."""
 
     role: str
     content: str
 
 
 class PromptLine(msgspec.Struct):
-    """A line: a prompt, or messages.
+    """A line with a prompt or messages.
 
     Attributes:
-        timestamp: lines without one come at random times.
+        prompt: text or token ids.
+        messages: messages of a conversation, instead of a prompt.
+        timestamp: a line without one arrives at a random time.
         max_tokens: length of the answer.
+        session: session of the client; empty if there is none.
     """
 
     prompt: str | list[TokenId] = ""
@@ -43,7 +46,8 @@ class PromptLine(msgspec.Struct):
     session: str = ""
 
     def text(self) -> str | list[int]:
-        """The messages without the model's template: what is shared is shared alike."""
+        """Return the prompt, or the messages joined. The model's chat template is left out, because
+        common prefixes are the same without it."""
         if not self.messages:
             return self.prompt
         return "".join(f"{one.role}\n{one.content}\n" for one in self.messages)
@@ -53,14 +57,14 @@ _decode = msgspec.json.Decoder(PromptLine).decode
 
 
 def tokenizer(name: str, folder: str) -> Encode:
-    """The tokenizer of a model.
+    """Load the tokenizer of a model.
 
     Args:
-        name: what the user calls it.
-        folder: of the model, or the name that the hub knows it by.
+        name: the user's name of the model.
+        folder: folder of the model, or its name at the hub.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it cannot be loaded.
     """
     try:
         from tokenizers import Tokenizer  # noqa: PLC0415 - comes with an engine
@@ -69,7 +73,7 @@ def tokenizer(name: str, folder: str) -> Encode:
     file = Path(folder) / "tokenizer.json"
     try:
         found = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(name)
-    # The library raises bare Exceptions of its own making for whatever is wrong with a file.
+    # The library raises bare Exceptions for anything that is wrong with a file.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"no tokenizer for {name!r}: {reason}.") from error
@@ -77,13 +81,14 @@ def tokenizer(name: str, folder: str) -> Encode:
 
 
 class Prompts:
-    """Reads lines with prompts.
+    """Parses lines with prompts.
 
     Args:
+        encode: converts text to token ids.
         block_size: tokens per hash.
-        output_tokens: of answers whose length is not given.
-        rate_per_s: of requests whose time is not given.
-        seed: of their times.
+        output_tokens: length of an answer if the line does not give it.
+        rate_per_s: mean arrival rate of requests without a timestamp.
+        seed: seed of their arrival times.
     """
 
     def __init__(
@@ -93,10 +98,10 @@ class Prompts:
         self._rate_per_s, self._dice, self._later_ns = rate_per_s, random.Random(seed), 0
 
     def __call__(self, line: bytes) -> Row:
-        """The request of a line.
+        """Return the request of a line.
 
         Raises:
-            ValueError: there is none in it.
+            ValueError: the line is not valid, or has no prompt.
         """
         told = strictly(_decode, line)
         text = told.text()

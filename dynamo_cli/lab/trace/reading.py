@@ -1,8 +1,8 @@
-"""From a file to a trace: its format, the size of its blocks and the unit of its times.
+"""Reads a file into a trace: finds its format, its block size and the unit of its timestamps.
 
-Nothing is guessed that could be wrong. A format that names itself by its fields is believed;
-lengths and hashes alone must be Mooncake's, in milliseconds and blocks of 512 tokens, or the user
-says which they are.
+Nothing uncertain is assumed. A format that can be told by its fields is taken as such. Lines with
+lengths and hashes alone must fit Mooncake's format, with milliseconds and blocks of 512 tokens;
+otherwise the user must say what they are.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from dynamo_cli.units import SECOND_NS
 MAX_REQUESTS = 2_000_000
 YEAR_NS = 366 * 24 * 3600 * SECOND_NS
 MAX_SPAN_NS = YEAR_NS
-"""A trace that takes longer has its times in another unit."""
+"""A trace that lasts longer than this has its timestamps in another unit."""
 BLOCK_SIZES = {Format.MOONCAKE: 512, Format.QWEN: 16}
 SECONDS = (Format.QWEN, Format.AZURE, Format.BURSTGPT)
 ASSUMED_MS = (Format.MOONCAKE, Format.PROMPTS)
-"""Whose fields do not tell them from what others write with other units."""
+"""Formats whose fields are also used by other tools, with other units."""
 CSV = (Format.AZURE, Format.BURSTGPT)
 NAMES = {
     TimeUnit.S: "seconds",
@@ -42,11 +42,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the user says of a trace.
+    """What the user says about a trace.
 
     Attributes:
-        block_size: tokens per hash, where the trace does not tell it.
-        time_unit: of its timestamps; None is that of its format.
+        form: its format.
+        block_size: tokens per hash, used if the trace does not state it.
+        time_unit: unit of its timestamps; None is that of its format.
     """
 
     form: Format = Format.AUTO
@@ -64,15 +65,16 @@ def read(
     engine_block_size: int = BLOCK_SIZES[Format.QWEN],
     prompts: Callable[[], Parser] | None = None,
 ) -> Trace:
-    """A trace of any format.
+    """Read a trace of any format.
 
     Args:
-        path: ``-`` is standard input.
-        engine_block_size: of traces that say nothing of blocks.
-        prompts: makes what reads lines with prompts; None where these are of no use.
+        path: file; ``-`` is standard input.
+        told: what the user says about it.
+        engine_block_size: block size of traces that say nothing about blocks.
+        prompts: makes the parser of lines with prompts; None if prompts are not supported.
 
     Raises:
-        UsageError: it cannot be read, a line makes no sense, or it is not certain what is meant.
+        UsageError: it cannot be read, a line is not valid, or its meaning is not certain.
     """
     where = lines.called(path)
     numbered = lines.lines(path)
@@ -103,7 +105,7 @@ def _parser(form: Format, first: bytes, prompts: Callable[[], Parser] | None) ->
 
 
 def _checked(where: str, number: int, step: Callable[[], Result]) -> Result:
-    """What the step gives; what is wrong with a line becomes an error that says which."""
+    """Return the result of a step; a ValueError becomes an error with the number of the line."""
     try:
         return step()
     except ValueError as error:
@@ -111,10 +113,12 @@ def _checked(where: str, number: int, step: Callable[[], Result]) -> Result:
 
 
 class _Rows:
-    """The requests of a trace as its lines tell them, and what they say together.
+    """The requests of a trace as given by its lines, and what follows from all of them together.
 
     Args:
-        assumed: nothing said that this is the format.
+        where: name of the trace for errors.
+        form: its format.
+        assumed: whether the format is only assumed.
     """
 
     def __init__(self, where: str, form: Format, *, assumed: bool) -> None:
@@ -126,10 +130,10 @@ class _Rows:
         self._fraction_at = 0
 
     def take(self, number: int, row: Row | None) -> None:
-        """One more line, of this number.
+        """Add the request of line `number`; None is a line without prompt or answer.
 
         Raises:
-            UsageError: it contradicts the others, or the trace is too long.
+            UsageError: it contradicts the other lines, or the trace is too long.
         """
         if row is None:
             self._left_out += 1
@@ -148,7 +152,7 @@ class _Rows:
         self._check_size(number, row)
 
     def _check_size(self, number: int, row: Row) -> None:
-        """What a line or a format says of the size of blocks must be so."""
+        """Check a line against the block size that it or the format states."""
         first = self.rows[0].block_size
         if row.block_size != first:
             self._fail(f"all lines must have the same block_size; the first has {first}", number)
@@ -167,11 +171,12 @@ class _Rows:
         raise UsageError(f"{self._where}{f', line {number}' if number else ''}: {reason}.")
 
     def block_size(self, named: int | None, engine: int) -> int:
-        """Tokens per hash.
+        """Return the number of tokens per hash.
 
         Args:
-            named: by the user, of the trace or, where that is larger, of the engines.
-            engine: where nothing tells.
+            named: the user's ``--block-size``, which may be that of the trace or, if the trace has
+                larger blocks, that of the engines.
+            engine: used if nothing else tells it.
         """
         if size := self.rows[0].block_size:
             return size
@@ -191,7 +196,12 @@ class _Rows:
         return fit.only
 
     def time_unit(self, named: TimeUnit | None, block_size: int) -> TimeUnit:
-        """Of the timestamps."""
+        """Return the unit of the timestamps.
+
+        Args:
+            named: the user's ``--time-unit``.
+            block_size: tokens per hash.
+        """
         if named is not None and self._form is Format.AZURE:
             self._fail("a trace of azure has dates, and no --time-unit")
         if named is not None:
@@ -210,7 +220,7 @@ class _Rows:
         return TimeUnit.S if self._form in SECONDS else TimeUnit.MS
 
     def trace(self, name: str, block_size: int, unit: TimeUnit) -> Trace:
-        """All of them in the order of their times, which begin at 0."""
+        """Return the trace, in the order of its arrival times, which begin at 0."""
         times = [row.timestamp for row in self.rows if row.timestamp is not None]
         start, end = min(times, default=0.0), max(times, default=0.0)
         if (end - start) * unit.ns > MAX_SPAN_NS:

@@ -1,4 +1,4 @@
-"""Traces of requests: when each came, how long it was, and what it shared with others."""
+"""A trace: requests with their arrival times, lengths and block hashes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from xxhash import xxh3_64_intdigest
 from dynamo_cli.errors import UsageError
 
 MAX_BLOCKS = 30_000_000
-"""Hashes of all requests of a trace: more would take gigabytes."""
+"""Most hashes of a trace, over all its requests: more would take gigabytes."""
 
 
 class TraceRequest(msgspec.Struct, frozen=True, gc=False):
     """A request of a trace.
 
     Attributes:
-        arrival_ns: since the start of the trace.
+        arrival_ns: when it comes, nanoseconds since the start of the trace.
         input_tokens, output_tokens: lengths of prompt and answer.
         hashes: sequence hashes of the prompt's full blocks.
-        session: of the client; empty when it has none.
-        priority: smaller comes first.
+        session: session of the client; empty if there is none.
+        priority: smaller is served earlier.
     """
 
     arrival_ns: int
@@ -33,11 +33,13 @@ class TraceRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """Requests in the order in which they came.
+    """Requests in the order of their arrival.
 
     Attributes:
+        name: name for tables.
         block_size: tokens per hash.
-        note: how it was read, for people.
+        requests: the requests.
+        note: tells people how the file was understood.
     """
 
     name: str
@@ -47,10 +49,11 @@ class Trace(msgspec.Struct, frozen=True):
 
     @property
     def duration_ns(self) -> int:
+        """Arrival time of the last request."""
         return self.requests[-1].arrival_ns if self.requests else 0
 
     def part(self, start: int, end: int) -> Trace:
-        """Requests start..end-1, from time 0 on."""
+        """Return the requests start..end-1, with the first arriving at time 0."""
         chosen = self.requests[start:end]
         first_ns = chosen[0].arrival_ns if chosen else 0
         moved = (
@@ -61,7 +64,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 def infinite_hit_ratio(trace: Trace) -> float:
-    """Share of the prompt tokens that one cache without bound would have."""
+    """Return the share of prompt tokens that one cache without bound would hold."""
     known: set[int] = set()
     hits = total = 0
     for request in trace.requests:
@@ -80,10 +83,10 @@ def _leading(hashes: Sequence[int], known: set[int]) -> int:
 
 
 def with_block_size(trace: Trace, block_size: int) -> Trace:
-    """The same trace with smaller blocks.
+    """Return the trace with smaller blocks.
 
     Raises:
-        UsageError: its blocks cannot be divided like that.
+        UsageError: its blocks cannot be divided into blocks of this size, or there are too many.
     """
     if block_size == trace.block_size:
         return trace
@@ -109,6 +112,6 @@ def with_block_size(trace: Trace, block_size: int) -> Trace:
 
 
 def _split(block: int, parts: int) -> list[int]:
-    """Hashes of the parts of a block; the whole keeps its name in the last."""
+    """Return hashes for the parts of a block; the last one is the hash of the whole block."""
     seed = block.to_bytes(8, "little")
     return [xxh3_64_intdigest(seed, part) for part in range(1, parts)] + [block]
