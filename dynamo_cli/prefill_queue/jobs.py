@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 
-ANY = -1
-"""No prefill worker in particular."""
-
 T = TypeVar("T")
 
 
@@ -44,7 +41,8 @@ class Job(Generic[T]):
         priority: smaller comes first.
         deadline_ns: from then on nobody wants it.
         put_ns: when it was put.
-        holder: the prefill worker that has its prefix: it alone may take the job at first.
+        holder: the prefill worker that has its prefix, which alone may take the job at first; None:
+            any may.
         hashes: packed u64 sequence hashes of the prompt's full blocks; may be empty.
         payload: what the prefill worker needs; carried along unseen.
     """
@@ -56,7 +54,7 @@ class Job(Generic[T]):
     deadline_ns: int
     put_ns: int
     payload: T
-    holder: int = ANY
+    holder: int | None = None
     hashes: bytes = b""
 
 

@@ -25,8 +25,6 @@ IDLE_GRACE_NS = 2 * SECOND_NS
 EXPIRY_NS = 90 * SECOND_NS
 """Without a sign of life for so long, a request is lost; processors give one every 20 s."""
 
-UNPREDICTED = -1
-
 IDLE_ENGINE, EXPIRED = "idle_engine", "expired"
 WORKER_GONE, PROCESSOR_GONE = "worker_gone", "processor_gone"
 
@@ -40,7 +38,7 @@ class Entry:
         decode_blocks: that its prompt occupies.
         full_blocks: of its prompt, which the worker's events should show.
         prompt_tokens, predicted_tokens: of the prompt, and of those expected in the cache;
-            UNPREDICTED when nobody said.
+            None when nobody predicted any.
         prefill_tokens, prefill_pairs: that its worker has to compute, see `pace`.
         prefill_ns: that this took, once it has its first token.
         marks: of its prompt, see `promised`.
@@ -54,7 +52,7 @@ class Entry:
     decode_blocks: int
     full_blocks: int
     prompt_tokens: int
-    predicted_tokens: int
+    predicted_tokens: int | None
     placed_ns: int
     alive_ns: int
     prefill_tokens: int = 0

@@ -37,14 +37,14 @@ class DecisionView(msgspec.Struct, frozen=True):
         predicted_tokens: of the prompt that the router expected in the winner's cache.
         measured_tokens: that the engine found there; None while it has not said.
         age_s: since the decision.
-        prefill_worker: the one that knows most of the prompt; -1: none.
+        prefill_worker: the one that holds most of the prompt; None: none holds any.
         session: the client's X-Session-ID; empty when it has none.
     """
 
     number: int
     request_id: str
     engine_request_id: str
-    worker: int
+    worker: int | None
     policy: str
     reason: str
     prompt_tokens: int
@@ -56,7 +56,7 @@ class DecisionView(msgspec.Struct, frozen=True):
     waited_us: float
     decision_us: float
     age_s: float
-    prefill_worker: int
+    prefill_worker: int | None
     candidates: list[CandidateView]
     session: str
 
@@ -78,7 +78,7 @@ class _Kept(msgspec.Struct, gc=False):
 
     number: int
     api_id: str
-    worker: int
+    worker: int | None
     packed: bytes
     measured_tokens: int | None = None
 

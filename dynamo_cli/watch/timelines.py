@@ -8,7 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from dynamo_cli.messages.request import NO_WORKER, Timeline, Usage
+from dynamo_cli.messages.request import Timeline, Usage
 from dynamo_cli.watch.window import SECOND_NS
 
 KEPT = 10_000
@@ -25,7 +25,7 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         status: of the answer; `CLIENT_CLOSED` when nobody waited for it.
         error: the kind of failure; empty when there is none.
         finish_reason, worker, timeline: see `Reply`.
-        processor: index of the one that prepared it; -1: none did.
+        processor: index of the one that prepared it; None: none did.
         streamed: the answer was.
         arrival_ns: the frontend had read its head.
         first_byte_ns: the frontend had the first tokens of a streamed answer; 0: there were none.
@@ -40,8 +40,8 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ended_ns: int
     error: str = ""
     finish_reason: str = ""
-    worker: int = NO_WORKER
-    processor: int = -1
+    worker: int | None = None
+    processor: int | None = None
     streamed: bool = False
     usage: Usage = Usage()
     first_byte_ns: int = 0
@@ -80,7 +80,7 @@ class TimelineView(msgspec.Struct, frozen=True):
 
     Attributes:
         age_s: since its arrival.
-        prefill_worker: index of the one that did its prefill; -1: none did.
+        prefill_worker: index of the one that did its prefill; None: none did.
         stages_ms: when it was where, in milliseconds after its arrival, in order.
     """
 
@@ -90,9 +90,9 @@ class TimelineView(msgspec.Struct, frozen=True):
     status: int
     error: str
     finish_reason: str
-    worker: int
-    processor: int
-    prefill_worker: int
+    worker: int | None
+    processor: int | None
+    prefill_worker: int | None
     streamed: bool
     prompt_tokens: int
     cached_tokens: int

@@ -24,13 +24,19 @@ from dynamo_cli.lab.replay.routers import Factory
 from dynamo_cli.lab.replay.worker import NS_PS, SimWorker
 from dynamo_cli.lab.report import Gaps, Outcome
 from dynamo_cli.lab.trace.trace import Trace, TraceRequest
-from dynamo_cli.messages.routing import FirstToken, RequestEnd, RouteQuery, RoutingDecision
+from dynamo_cli.messages.routing import (
+    NO_WORKER,
+    FirstToken,
+    RequestEnd,
+    RouteQuery,
+    RoutingDecision,
+)
 
 STEP_ENDS, MOVED, ARRIVES, BEGINS = range(4)
 """What comes first when times are equal."""
 
 ALWAYS = PlacementRule()
-TOO_LONG, NO_WORKER = "too_long", "no_worker"
+TOO_LONG = "too_long"
 Progress = Callable[[int], None]
 """Told how many requests are over."""
 
@@ -69,7 +75,7 @@ class _Flight:
     request: TraceRequest
     arrival_ps: int
     first_ps: int = 0
-    worker: int = -1
+    worker: int | None = None
     sim: SimRequest | None = None
 
 
@@ -176,7 +182,7 @@ class Replay:
     def _place(self, decision: RoutingDecision, now_ps: int) -> None:
         flight = self._flights[decision.request_id]
         assert flight.sim is not None
-        if decision.worker < 0:
+        if decision.worker is None:
             self._over(self._flights.pop(decision.request_id), now_ps, NO_WORKER)
             return
         flight.worker, flight.sim.priority = decision.worker, decision.engine_order
@@ -191,7 +197,7 @@ class Replay:
 
     def _add(self, flight: _Flight, now_ps: int) -> None:
         """Let its worker run it."""
-        assert flight.sim is not None
+        assert flight.sim is not None and flight.worker is not None
         if self._workers[flight.worker].add(flight.sim, now_ps):
             self._schedule(flight.worker, now_ps)
 
@@ -276,6 +282,7 @@ class Replay:
             flight = self._flights[sim.request_id]
             if sim.fresh:
                 flight.first_ps = now_ps
+                assert sim.cached_tokens is not None
                 message = FirstToken(sim.request_id, sim.cached_tokens)
                 self._router.first_token(message, now_ps // NS_PS)
         for sim in result.finished:

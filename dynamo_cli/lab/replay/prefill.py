@@ -38,6 +38,7 @@ class PrefillSide:
         self, sim: SimRequest, cached_tokens: int, decision: RoutingDecision, now_ps: int
     ) -> bool:
         """Send a prompt away, of which the decode worker has so much; False: it computes it."""
+        assert decision.worker is not None
         depth, count = self._queue.depth_jobs, len(self.workers)
         where = decide(self._rule, sim.prompt_tokens, cached_tokens, depth, count)
         if not where.remote:
