@@ -13,7 +13,6 @@ from dynamo_cli.errors import DynamoError, NotReady, PeerLost, Unavailable
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
 from dynamo_cli.messages.request import (
-    NO_WORKER,
     Abort,
     Ask,
     Chunks,
@@ -46,7 +45,7 @@ class Call:
         write: takes the bytes of a stream; False: its reader is too slow.
         first_token_ns: when the first tokens of a stream came; 0 before any.
         last_token_ns: when the newest ones did; 0 before any.
-        worker: index of the one that serves it, once the answer has begun; else NO_WORKER.
+        worker: index of the one that serves it, once the answer has begun; else None.
         abort: why its processor was told to stop; empty when it was not.
     """
 
@@ -58,7 +57,7 @@ class Call:
         self.answer: asyncio.Future[Reply | Head] = loop.create_future()
         self.finish: asyncio.Future[Finish] = loop.create_future()
         self.first_token_ns = self.last_token_ns = 0
-        self.worker = NO_WORKER
+        self.worker: int | None = None
         self.abort = ""
         self._early: list[bytes] = []
         self.write: Callable[[bytes], bool] = self._keep

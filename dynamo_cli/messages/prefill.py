@@ -14,7 +14,8 @@ class PushJob(Message, frozen=True):
     Attributes:
         job_id: unique; names the transfer of its KV blocks too.
         skip_tokens: leading tokens that the decode worker has in its own cache.
-        holder: index of the prefill worker that knows most of the prompt; -1 for any.
+        holder: index of the prefill worker that holds most of the prompt's blocks, which alone may
+            take the job at first; None: any may.
         priority: smaller comes first.
         deadline_ns: after which nobody wants it any more.
         token_ids, frames: as in `AddRequest`.
@@ -23,7 +24,7 @@ class PushJob(Message, frozen=True):
     job_id: str
     prompt_tokens: int
     skip_tokens: int
-    holder: int
+    holder: int | None
     priority: int
     deadline_ns: int
     token_ids: bytes

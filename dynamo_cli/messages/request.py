@@ -98,14 +98,15 @@ class AddRequest(Message, frozen=True):
     Attributes:
         token_ids: the prompt, little-endian int32; empty when the prompt is in the frames.
         frames: the engine's own request object, without the prompt.
-        prefill_worker: index of the prefill worker that knows most of the prompt; -1: none does.
+        prefill_worker: index of the prefill worker that holds most of the prompt's blocks; None:
+            none holds any.
         probe: it asks whether this engine works, and is no traffic.
     """
 
     request_id: str
     token_ids: bytes
     frames: Frames
-    prefill_worker: int = -1
+    prefill_worker: int | None = None
     probe: bool = False
 
 
@@ -189,9 +190,6 @@ class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
     output_tokens: int = 0
 
 
-NO_WORKER = -1
-
-
 class Timeline(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """When a request was where: CLOCK_MONOTONIC, nanoseconds; 0 where it never was.
 
@@ -209,7 +207,7 @@ class Timeline(msgspec.Struct, array_like=True, frozen=True, gc=False):
         scheduled_ns: that engine began with it.
         first_token_ns: the processor had its first token.
         ended_ns: the processor had its last token, of all its engine requests.
-        prefill_worker: index of the one that did its prefill.
+        prefill_worker: index of the one that did its prefill; None: none did.
     """
 
     received_ns: int = 0
@@ -223,7 +221,7 @@ class Timeline(msgspec.Struct, array_like=True, frozen=True, gc=False):
     scheduled_ns: int = 0
     first_token_ns: int = 0
     ended_ns: int = 0
-    prefill_worker: int = NO_WORKER
+    prefill_worker: int | None = None
 
 
 class Prompt(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -251,7 +249,7 @@ class Reply(Message, frozen=True):
     Attributes:
         error: the kind of failure, for the counters; empty when there is none.
         headers: to add to the answer.
-        worker: index of the one that served it, the first of several; NO_WORKER: none did.
+        worker: index of the one that served it, the first of several; None: none did.
         finish_reason: why its engine ended it, in vLLM's words (stop, length, abort, error, ...);
             empty when no engine did.
         prompts: of it, when requests are recorded.
@@ -264,7 +262,7 @@ class Reply(Message, frozen=True):
     usage: Usage = Usage()
     error: str = ""
     headers: tuple[tuple[str, str], ...] = ()
-    worker: int = NO_WORKER
+    worker: int | None = None
     finish_reason: str = ""
     timeline: Timeline = Timeline()
     prompts: tuple[Prompt, ...] = ()
@@ -277,7 +275,7 @@ class Head(Message, frozen=True):
     status: int
     content_type: str
     headers: tuple[tuple[str, str], ...] = ()
-    worker: int = NO_WORKER
+    worker: int | None = None
 
 
 class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -304,7 +302,7 @@ class Finish(Message, frozen=True):
     request_id: str
     usage: Usage
     error: str = ""
-    worker: int = NO_WORKER
+    worker: int | None = None
     finish_reason: str = ""
     timeline: Timeline = Timeline()
     prompts: tuple[Prompt, ...] = ()

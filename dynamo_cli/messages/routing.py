@@ -6,6 +6,9 @@ import msgspec
 
 from dynamo_cli.messages.base import Message
 
+NO_WORKER = "no_worker"
+"""Reason of a decision: no worker could take the request."""
+
 # -- processor -> router ---------------------------------------------------------------------
 
 
@@ -66,17 +69,17 @@ class RouteAnswer(Message, frozen=True):
     """The worker for a request.
 
     Attributes:
-        worker: index; -1 if none can take it.
+        worker: index; None if none can take it.
         overlap_blocks: leading blocks of the prompt that it holds, as far as the router knows.
-        prefill_worker: index of the prefill worker that holds most of them; -1: none holds any.
+        prefill_worker: index of the prefill worker that holds most of them; None: none holds any.
         engine_order: key by which its engine orders the requests that wait there; the smallest is
             taken first.
     """
 
     request_id: str
-    worker: int
+    worker: int | None
     overlap_blocks: int
-    prefill_worker: int = -1
+    prefill_worker: int | None = None
     engine_order: int = 0
 
 
@@ -135,9 +138,9 @@ class RoutingDecision(Message, frozen=True):
 
     Attributes:
         request_id: the engine's; `api_id` is the client's.
-        worker: index of the winner; -1 if none could take the request.
+        worker: index of the winner; None if none could take the request.
         policy: the policy that chose.
-        reason: what decided: cost, session, no_overlap, no_worker.
+        reason: what decided: cost, session, no_overlap, or `NO_WORKER`.
         prompt_tokens, required_blocks: of the prompt; the last block need not be full.
         overlap_blocks: that the winner holds.
         block_size: tokens per block.
@@ -146,14 +149,14 @@ class RoutingDecision(Message, frozen=True):
         waited_us: time until a worker was free, microseconds.
         decision_us: time that the choice took, microseconds.
         decided_ns: when.
-        prefill_worker: the one that knows most of the prompt; -1: none.
+        prefill_worker: the one that holds most of the prompt; None: none holds any.
         session: the client's; empty when it has none.
         engine_order: as in `RouteAnswer`.
     """
 
     request_id: str
     api_id: str
-    worker: int
+    worker: int | None
     policy: str
     reason: str
     prompt_tokens: int
@@ -165,7 +168,7 @@ class RoutingDecision(Message, frozen=True):
     waited_us: float
     decision_us: float
     decided_ns: int
-    prefill_worker: int = -1
+    prefill_worker: int | None = None
     session: str = ""
     engine_order: int = 0
 

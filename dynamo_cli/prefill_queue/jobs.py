@@ -8,9 +8,6 @@ from typing import Generic, NamedTuple, TypeVar
 
 from dynamo_cli.units import MS_NS, SECOND_NS
 
-ANY = -1
-"""No prefill worker in particular."""
-
 T = TypeVar("T")
 
 
@@ -47,7 +44,7 @@ class Job(Generic[T]):
         deadline_ns: when the job fails if it has not ended.
         put_ns: when the job was put.
         holder: index of the prefill worker that has its prefix cached; at first only this one may
-            take the job.
+            take the job. None: any may.
         hashes: packed u64 sequence hashes of the prompt's full blocks; may be empty.
         payload: what the prefill worker needs; the queue does not look at it.
     """
@@ -59,7 +56,7 @@ class Job(Generic[T]):
     deadline_ns: int
     put_ns: int
     payload: T
-    holder: int = ANY
+    holder: int | None = None
     hashes: bytes = b""
 
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Generic
 
 from dynamo_cli.prefill_queue.jobs import (
-    ANY,
     Abandoned,
     Failed,
     Job,
@@ -43,14 +42,14 @@ class _Entry(Generic[T]):
 
     Attributes:
         number: running number of the put; a job that is returned keeps its place by it.
-        line: index of the only prefill worker that may take it, or ANY.
+        line: index of the only prefill worker that may take it, or None.
         attempts: number of leases that ended without a result.
         holder: index of the prefill worker that has leased it; None while it waits.
     """
 
     job: Job[T]
     number: int
-    line: int
+    line: int | None
     attempts: int = 0
     holder: int | None = None
 
@@ -81,7 +80,7 @@ class PrefillQueue(Generic[T]):
         self.ignored: Counter[Reason] = Counter()
         self.waits_dropped = 0
         self._entries: dict[str, _Entry[T]] = {}
-        self._lines: dict[int, Ranking] = {ANY: Ranking()}  # by priority
+        self._lines: dict[int | None, Ranking] = {None: Ranking()}  # by priority
         self._reserved = Ranking()  # by the time when any prefill worker may take it
         self._deadlines = Ranking()
         self._leases = Ranking()  # by the time when the lease expires
@@ -101,7 +100,7 @@ class PrefillQueue(Generic[T]):
         entry = _Entry(job, next(self._numbers), job.holder)
         self._entries[job.job_id] = entry
         self._deadlines.add(job.job_id, job.deadline_ns, entry.number)
-        if job.holder != ANY:
+        if job.holder is not None:
             free_ns = job.put_ns + self.limits.affinity_ns
             self._reserved.add(job.job_id, free_ns, entry.number)
         self._enqueue(entry)
@@ -246,11 +245,11 @@ class PrefillQueue(Generic[T]):
     def _free(self, entry: _Entry[T]) -> None:
         """Let any prefill worker take a job that waits."""
         self._dequeue(entry)
-        entry.line = ANY
+        entry.line = None
         self._enqueue(entry)
 
     def _next(self, holder: int) -> _Entry[T] | None:
-        lines = [self._lines[line] for line in (ANY, holder) if line in self._lines]
+        lines = [self._lines[line] for line in (None, holder) if line in self._lines]
         heads = [head for line in lines if (head := line.first()) is not None]
         return self._entries[min(heads)[2]] if heads else None
 
@@ -292,7 +291,7 @@ class PrefillQueue(Generic[T]):
             self._remove(entry, Reason.ATTEMPTS)
             return _failed(entry.job, Reason.ATTEMPTS)
         self._unlease(entry)
-        entry.line = ANY
+        entry.line = None
         self._enqueue(entry)
         self.returned[reason] += 1
         return Returned(entry.job.job_id, entry.attempts)

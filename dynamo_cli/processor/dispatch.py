@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from dynamo_cli.engines.vllm.front.trace import ChosenWorker
 from dynamo_cli.errors import NotReady
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.flows import ToWorker
@@ -12,8 +13,6 @@ from dynamo_cli.messages.lifecycle import Released
 from dynamo_cli.messages.request import AbortRequests
 from dynamo_cli.messages.routing import FirstToken, Placed, RequestEnd, RouteAnswer, RouteQuery
 from dynamo_cli.topology import ROUTER, ProcessId, Role
-
-NOBODY = -1
 
 
 @dataclass(slots=True)
@@ -25,7 +24,7 @@ class _Running:
     prefilled: bool = False
 
 
-class Placement:
+class Dispatch:
     """The `Workers` of this process's engine client.
 
     Attributes:
@@ -51,7 +50,7 @@ class Placement:
         """That the router has not answered."""
         return len(self._queries)
 
-    async def place(self, query: RouteQuery) -> RouteAnswer:
+    async def place(self, query: RouteQuery) -> ChosenWorker:
         """The worker for a request; its load counts from now on.
 
         Raises:
@@ -62,20 +61,22 @@ class Placement:
             answer = await self._ask_router(query)  # it has not heard of that yet
         if answer.worker in self._ready:
             self._running[query.request_id] = _Running(answer.worker, query.prompt_tokens)
-            return answer
+            return ChosenWorker(
+                answer.worker, answer.overlap_blocks, answer.prefill_worker, answer.engine_order
+            )
         worker = self._least_loaded()
         if self._routed:
             self.unrouted += 1
         self.follow(query.request_id, worker, query.prompt_tokens)
-        return RouteAnswer(query.request_id, worker, 0, engine_order=query.priority)
+        return ChosenWorker(worker, 0, None, query.priority)
 
     async def _ask_router(self, query: RouteQuery) -> RouteAnswer:
-        """The router's answer, which may be NOBODY; so it is when there is no router."""
+        """The router's answer; it names no worker when there is no router."""
         future: asyncio.Future[RouteAnswer] = asyncio.get_running_loop().create_future()
         self._queries[query.request_id] = future
         try:
             if not self._tell_router(query):
-                return RouteAnswer(query.request_id, NOBODY, 0)
+                return RouteAnswer(query.request_id, None, 0)
             return await future
         except asyncio.CancelledError:
             self._tell_router(RequestEnd(query.request_id))
@@ -161,4 +162,4 @@ class Placement:
         """Requests go on without it, to the least loaded worker that this process knows."""
         for request_id, future in self._queries.items():
             if not future.done():
-                future.set_result(RouteAnswer(request_id, NOBODY, 0))
+                future.set_result(RouteAnswer(request_id, None, 0))

@@ -39,7 +39,7 @@ from dynamo_cli.messages.request import (
 )
 from dynamo_cli.messages.routing import RouteAnswer
 from dynamo_cli.messages.telemetry import ProcessorStats
-from dynamo_cli.processor.dispatch import Placement
+from dynamo_cli.processor.dispatch import Dispatch
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
 
 REPORT_INTERVAL_S = 0.25
@@ -61,7 +61,7 @@ class Processor:
         self._process = process
         self._config = config
         self._switchboard = Switchboard(control, self)
-        self._placement = Placement(self._switchboard, routed=config.routed)
+        self._dispatch = Dispatch(self._switchboard, routed=config.routed)
         self._from_frontend = Decoder(ToProcessor)
         self._from_worker = Decoder(FromWorker)
         self._from_router = Decoder(FromRouter)
@@ -76,7 +76,7 @@ class Processor:
         config = self._config
         self._serving = Serving(
             config.engine,
-            self._placement,
+            self._dispatch,
             kv_routing=config.kv_routing,
             debug_headers=config.debug_headers,
             log_prompts=config.log_prompts,
@@ -102,7 +102,7 @@ class Processor:
 
     @vital.callback
     def _announce(self) -> None:
-        self._placement.announce_running()
+        self._dispatch.announce_running()
         self._loop.call_later(ANNOUNCE_INTERVAL_S, self._announce)
 
     # -- requests --------------------------------------------------------------------------
@@ -122,14 +122,14 @@ class Processor:
     @vital.callback
     def _report(self) -> None:
         self._report_is_due = False
-        client, placement = self._serving.client, self._placement
+        client, dispatch = self._serving.client, self._dispatch
         stats = ProcessorStats(
-            placement.unrouted,
+            dispatch.unrouted,
             self._switchboard.refused_sends(),
             requests=len(self._requests),
             engine_requests=client.live,
-            placed=placement.placed,
-            queries=placement.queries,
+            placed=dispatch.placed,
+            queries=dispatch.queries,
             calls=client.calls,
         )
         self._switchboard.send(FRONTEND, stats)
@@ -212,7 +212,7 @@ class Processor:
             case UtilityAnswer() as message:
                 self._serving.client.utility_answer(message)
             case EngineReady() as message:
-                self._placement.worker_ready(worker)
+                self._dispatch.worker_ready(worker)
                 self._serving.client.engine_ready(message)
 
     def _on_frontend(self, payload: bytes) -> None:
@@ -225,20 +225,20 @@ class Processor:
     def _on_router(self, payload: bytes) -> None:
         match self._from_router(payload):
             case RouteAnswer() as answer:
-                self._placement.answered(answer)
+                self._dispatch.answered(answer)
 
     def on_link(self, peer: ProcessId) -> None:
         """A worker is used when it says that its engine is ready; the others at once."""
         if peer.role is Role.ROUTER:
-            self._placement.announce_running()
+            self._dispatch.announce_running()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         match peer.role:
             case Role.WORKER:
-                self._placement.worker_gone(peer.index)
+                self._dispatch.worker_gone(peer.index)
                 self._serving.client.worker_lost(peer.index, reason)
             case Role.ROUTER:
-                self._placement.router_gone()
+                self._dispatch.router_gone()
             case Role.FRONTEND:
                 for _, task in list(self._requests.values()):
                     task.cancel()
@@ -248,6 +248,6 @@ class Processor:
             case Stop():
                 self._stopped.set()
             case Retire(worker):
-                self._placement.worker_retired(worker)
+                self._dispatch.worker_retired(worker)
             case SetPhase(phase):
                 set_title(self._process, phase)

@@ -26,8 +26,6 @@ IDLE_GRACE_NS = 2 * SECOND_NS
 EXPIRY_NS = 90 * SECOND_NS
 """A request without a sign of life for this long is released; processors send one every 20 s."""
 
-UNPREDICTED = -1
-
 IDLE_ENGINE, EXPIRED = "idle_engine", "expired"
 WORKER_GONE, PROCESSOR_GONE = "worker_gone", "processor_gone"
 
@@ -41,7 +39,7 @@ class Entry:
         decode_blocks: blocks that its prompt occupies.
         full_blocks: full blocks of its prompt, which the worker's events should show.
         prompt_tokens: length of the prompt.
-        predicted_tokens: prompt tokens expected in the cache; UNPREDICTED if there is no estimate.
+        predicted_tokens: prompt tokens expected in the cache; None if there is no estimate.
         placed_ns: when it was placed.
         alive_ns: last sign of life.
         prefill_tokens, prefill_pairs: tokens and pairs that its worker has to compute, see `pace`.
@@ -56,7 +54,7 @@ class Entry:
     decode_blocks: int
     full_blocks: int
     prompt_tokens: int
-    predicted_tokens: int
+    predicted_tokens: int | None
     placed_ns: int
     alive_ns: int
     prefill_tokens: int = 0

@@ -14,6 +14,7 @@ from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
     DECISION_BOUNDS_US,
+    NO_WORKER,
     Candidate,
     Measured,
     Placed,
@@ -22,14 +23,14 @@ from dynamo_cli.messages.routing import (
 )
 from dynamo_cli.router.caches import Caches
 from dynamo_cli.router.engine_order import EngineOrder
-from dynamo_cli.router.ledger import UNPREDICTED, Entry, Ledger
+from dynamo_cli.router.ledger import Entry, Ledger
 from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
 from dynamo_cli.units import SECOND_NS
 
-NO_WORKER, SESSION = "no_worker", "session"
+SESSION = "session"
 MAX_SESSIONS = 10_000
 
 RESERVE_SHARE = 4
@@ -132,8 +133,7 @@ class RouterState:
         return len(self._waiting)
 
     def _nobody(self, query: RouteQuery, now_ns: int) -> RoutingDecision:
-        choice = Choice(-1, [], NO_WORKER)
-        return self._decision(query, choice, now_ns, now_ns, query.priority)
+        return self._decision(query, None, now_ns, now_ns, query.priority)
 
     def _try(self, asked: _Waiting, now_ns: int) -> RoutingDecision | None:
         """Choose and reserve; None if no worker can take the request."""
@@ -184,12 +184,12 @@ class RouterState:
             return ()
         return request.blocks[: (request.prompt_tokens - 1) // self._block_size]
 
-    def _prefill_worker(self, query: RouteQuery) -> int:
-        """The prefill worker that holds most of the prompt; -1 if none holds any of it."""
+    def _prefill_worker(self, query: RouteQuery) -> int | None:
+        """The prefill worker that holds most of the prompt; None if none holds any of it."""
         if not query.hashes or not self.prefill_caches.feeds:
-            return -1
+            return None
         depths = self.prefill_caches.index.leading(hashes.unpack(query.hashes))
-        return max(sorted(depths), key=depths.__getitem__, default=-1)
+        return max(sorted(depths), key=depths.__getitem__, default=None)
 
     def _place(
         self, asked: _Waiting, request: Request, loads: list[WorkerLoad], now_ns: int
@@ -226,7 +226,7 @@ class RouterState:
             decode_blocks=request.prompt_blocks,
             full_blocks=tokens // size if size else 0,
             prompt_tokens=tokens,
-            predicted_tokens=load.overlap_blocks * size if self._predicts else UNPREDICTED,
+            predicted_tokens=load.overlap_blocks * size if self._predicts else None,
             placed_ns=now_ns,
             alive_ns=now_ns,
             prefill_tokens=computed,
@@ -238,21 +238,28 @@ class RouterState:
         return -(-prompt_tokens // self._block_size) if self._block_size else 0
 
     def _decision(
-        self, query: RouteQuery, choice: Choice, since_ns: int, now_ns: int, engine_order: int
+        self,
+        query: RouteQuery,
+        choice: Choice | None,
+        since_ns: int,
+        now_ns: int,
+        engine_order: int,
     ) -> RoutingDecision:
-        winner = next((one for one in choice.candidates if one.worker == choice.worker), None)
+        worker = choice.worker if choice else None
+        candidates = choice.candidates if choice else []
+        winner = next((one for one in candidates if one.worker == worker), None)
         return RoutingDecision(
             request_id=query.request_id,
             api_id=query.api_id,
-            worker=choice.worker,
+            worker=worker,
             policy=self.config.policy,
-            reason=choice.reason,
+            reason=choice.reason if choice else NO_WORKER,
             prompt_tokens=query.prompt_tokens,
             required_blocks=self._blocks(query.prompt_tokens),
             overlap_blocks=winner.overlap_blocks if winner else 0,
             block_size=self._block_size,
-            candidates=choice.candidates,
-            margin=_margin(choice.candidates, winner),
+            candidates=candidates,
+            margin=_margin(candidates, winner),
             waited_us=(now_ns - since_ns) / 1000,
             decision_us=0.0,
             decided_ns=now_ns,
@@ -310,7 +317,7 @@ class RouterState:
             decode_blocks=blocks,
             full_blocks=0,
             prompt_tokens=message.prompt_tokens,
-            predicted_tokens=UNPREDICTED,
+            predicted_tokens=None,
             placed_ns=now_ns,
             alive_ns=now_ns,
             waiting=not message.prefilled,
@@ -324,7 +331,7 @@ class RouterState:
             return None
         if entry.full_blocks and (feed := self.caches.feeds.get(entry.worker)) is not None:
             feed.finished += 1
-        if entry.predicted_tokens == UNPREDICTED:
+        if entry.predicted_tokens is None:
             return None
         self.ledger.pace.prefilled(entry.prompt_tokens, cached_tokens, entry.prefill_ns / SECOND_NS)
         self.prompt_tokens += entry.prompt_tokens

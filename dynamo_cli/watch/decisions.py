@@ -39,14 +39,14 @@ class DecisionView(msgspec.Struct, frozen=True):
         measured_tokens: prompt tokens that the engine found there; None until it has reported.
         waited_us, decision_us: time until a worker was free, and of the choice, microseconds.
         age_s: time since the decision.
-        prefill_worker: the prefill worker that holds most of the prompt; -1 if none does.
+        prefill_worker: the prefill worker that holds most of the prompt; None if none does.
         session: the client's X-Session-ID; empty if it has none.
     """
 
     number: int
     request_id: str
     engine_request_id: str
-    worker: int
+    worker: int | None
     policy: str
     reason: str
     prompt_tokens: int
@@ -58,7 +58,7 @@ class DecisionView(msgspec.Struct, frozen=True):
     waited_us: float
     decision_us: float
     age_s: float
-    prefill_worker: int
+    prefill_worker: int | None
     candidates: list[CandidateView]
     session: str
 
@@ -80,7 +80,7 @@ class _Kept(msgspec.Struct, gc=False):
 
     number: int
     api_id: str
-    worker: int
+    worker: int | None
     packed: bytes
     measured_tokens: int | None = None
 

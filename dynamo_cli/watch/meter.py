@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 
-from dynamo_cli.messages.request import NO_WORKER, Usage
+from dynamo_cli.messages.request import Usage
 from dynamo_cli.watch.window import WindowSamples, WindowSum
 
 # Upper bounds in seconds, from one step of a tiny model to a long queue.
@@ -98,7 +98,7 @@ class Meter:
         self.recent_itl = WindowSamples()
         self.workers: defaultdict[int, Latency] = defaultdict(Latency)
 
-    def first_token(self, ttft_s: float, now_ns: int, worker: int = NO_WORKER) -> None:
+    def first_token(self, ttft_s: float, now_ns: int, worker: int | None = None) -> None:
         """Note the first tokens of a stream.
 
         Args:
@@ -108,14 +108,14 @@ class Meter:
         """
         self.ttft.observe(ttft_s)
         self.recent_ttft.add(ttft_s, now_ns)
-        if worker != NO_WORKER:
+        if worker is not None:
             self.workers[worker].ttft.add(ttft_s, now_ns)
 
-    def next_token(self, itl_s: float, now_ns: int, worker: int = NO_WORKER) -> None:
+    def next_token(self, itl_s: float, now_ns: int, worker: int | None = None) -> None:
         """Note further tokens of a stream, `itl_s` after those before."""
         self.itl.observe(itl_s)
         self.recent_itl.add(itl_s, now_ns)
-        if worker != NO_WORKER:
+        if worker is not None:
             self.workers[worker].itl.add(itl_s, now_ns)
 
     def ended(self, endpoint: str, status: int, e2e_s: float, now_ns: int) -> None:

@@ -8,7 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from dynamo_cli.messages.request import NO_WORKER, Timeline, Usage
+from dynamo_cli.messages.request import Timeline, Usage
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 KEPT = 10_000
@@ -24,7 +24,7 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         status: HTTP status of the answer; `CLIENT_CLOSED` if the client had left.
         error: kind of failure; empty if it succeeded.
         finish_reason, worker, timeline: see `Reply`.
-        processor: index of the processor that prepared it; -1 if none did.
+        processor: index of the processor that prepared it; None if none did.
         streamed: whether the answer was streamed.
         arrival_ns: when the frontend had read its head, CLOCK_MONOTONIC.
         first_byte_ns: when the frontend had the first tokens of a streamed answer; 0 if none came.
@@ -39,8 +39,8 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ended_ns: int
     error: str = ""
     finish_reason: str = ""
-    worker: int = NO_WORKER
-    processor: int = -1
+    worker: int | None = None
+    processor: int | None = None
     streamed: bool = False
     usage: Usage = Usage()
     first_byte_ns: int = 0
@@ -79,7 +79,7 @@ class TimelineView(msgspec.Struct, frozen=True):
 
     Attributes:
         age_s: time since its arrival.
-        prefill_worker: index of the prefill worker that did its prefill; -1 if none did.
+        prefill_worker: index of the prefill worker that did its prefill; None if none did.
         stages_ms: times of its stages in order, milliseconds after its arrival.
     """
 
@@ -89,9 +89,9 @@ class TimelineView(msgspec.Struct, frozen=True):
     status: int
     error: str
     finish_reason: str
-    worker: int
-    processor: int
-    prefill_worker: int
+    worker: int | None
+    processor: int | None
+    prefill_worker: int | None
     streamed: bool
     prompt_tokens: int
     cached_tokens: int

@@ -48,5 +48,5 @@ def test_finish_reasons_are_told(server: Server, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         ask(client, "way-refused", model="other")
     refused = told(server, "way-refused")
-    assert (refused["status"], refused["worker"], refused["finish_reason"]) == (404, -1, "")
+    assert (refused["status"], refused["worker"], refused["finish_reason"]) == (404, None, "")
     assert tuple(refused["stages_ms"]) == ("arrival", "received", "ended")

@@ -67,7 +67,7 @@ def decision(number: int, name: str = "", **fields: Any) -> DecisionView:
         waited_us=0.0,
         decision_us=25.0,
         age_s=1.0,
-        prefill_worker=-1,
+        prefill_worker=None,
         candidates=[
             CandidateView(0, 6, 12.0, {"prefill": 2.0, "decode": 10.0}),
             CandidateView(1, 0, 16.0, {"prefill": 8.0, "decode": 8.0}),

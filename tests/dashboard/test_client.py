@@ -48,7 +48,7 @@ def test_it_hears_snapshots_decisions_and_lines() -> None:
             router = await stage.neighbour(ROUTER)
             router.send(RouterStats("kv", {0: 1}, {0: 1}, 0))
             candidates = [Candidate(0, 5.0, 2, {"prefill": 5.0})]
-            fields = ("kv", "cost", 70, 3, 2, 32, candidates, 0.0, 0.0, 9.0, 0, -1, "s1")
+            fields = ("kv", "cost", 70, 3, 2, 32, candidates, 0.0, 0.0, 9.0, 0, None, "s1")
             router.send(Decisions([RoutingDecision("e", "a", 0, *fields)], [], 0))
             stage.tell(Logged([LogLine(1, 0.0, "worker 0", "INFO", "hello")], 0))
             async with aclosing(Client(url_of(stage)).events()) as events:

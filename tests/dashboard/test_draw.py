@@ -17,6 +17,7 @@ from dynamo_cli.dashboard.events import Decided, Link, State, Table
 from dynamo_cli.dashboard.model import Board, BoardState
 from dynamo_cli.dashboard.widgets import routing
 from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.messages.routing import NO_WORKER
 
 from .made import decision, snapshot
 from .pictures import Scene, draw
@@ -120,8 +121,14 @@ def test_a_decision_shows_who_won_by_how_much_and_what_was_found() -> None:
 
 def test_no_worker_is_told() -> None:
     state = BoardState()
-    state.apply(Decided([decision(1, worker=-1, candidates=[], reason="no_worker")]), 0)
-    assert "–" in fit(DECISIONS.columns, 100).line(state.board(0).decisions[0]).plain
+    lost = decision(1, worker=None, candidates=[], reason=NO_WORKER)
+    state.apply(Decided([decision(2, worker=0), lost]), 0)  # the newest first
+    first, second = state.board(0).decisions
+    assert (first.decision.worker, second.decision.worker) == (None, 0)
+    assert "–" in fit(DECISIONS.columns, 100).line(first).plain
+    won = next(column.order for column in DECISIONS.columns if column.title == "won")
+    assert won is not None
+    assert sorted([second, first], key=won) == [first, second]
 
 
 def test_a_phase_has_a_glyph_and_a_word() -> None:

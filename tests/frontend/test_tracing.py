@@ -104,7 +104,7 @@ def test_attributes_have_the_names_of_the_conventions() -> None:
     assert told["gen_ai.response.finish_reasons"] == ("stop",)
     assert told["gen_ai.response.time_to_first_chunk"] == pytest.approx(600e-9)
     assert "error.type" not in told
-    refused = attributes(record(endpoint="/tokenize", error="NotReady", worker=-1))
+    refused = attributes(record(endpoint="/tokenize", error="NotReady", worker=None))
     assert refused["error.type"] == "NotReady"
     assert not {"gen_ai.operation.name", "dynamo.worker"} & refused.keys()
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dynamo_cli.prefill_queue.jobs import (
-    ANY,
     Abandoned,
     Failed,
     Job,
@@ -75,10 +74,10 @@ class QueueMachine(RuleBasedStateMachine):
         tokens=st.integers(1, 9),
         priority=st.integers(0, 2),
         life=st.integers(1, 200),
-        holder=HOLDERS | st.just(ANY),
+        holder=HOLDERS | st.none(),
     )
     def put(
-        self, job_id: str, worker: int, tokens: int, priority: int, life: int, holder: int
+        self, job_id: str, worker: int, tokens: int, priority: int, life: int, holder: int | None
     ) -> None:
         self.puts += 1
         job = Job(job_id, worker, tokens, priority, self.now + life, self.now, self.puts, holder)
@@ -88,7 +87,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.queue.put(job) == "full"
         else:
             assert self.queue.put(job) is None
-            self.known.append(Known(job, holder != ANY))
+            self.known.append(Known(job, holder is not None))
 
     @rule(holder=HOLDERS, jobs=st.integers(0, 4), tokens=st.integers(0, 20))
     def lease(self, holder: int, jobs: int, tokens: int) -> None:

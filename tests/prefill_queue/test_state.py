@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from dynamo_cli.prefill_queue.jobs import (
-    ANY,
     Abandoned,
     Failed,
     Job,
@@ -23,7 +22,7 @@ ROOM = 10**9
 
 
 def job(job_id: str, priority: int = 0, **more: int) -> Job[bytes]:
-    fields = {"worker": 0, "prompt_tokens": 5, "deadline_ns": NEVER, "put_ns": 0, "holder": ANY}
+    fields = {"worker": 0, "prompt_tokens": 5, "deadline_ns": NEVER, "put_ns": 0, "holder": None}
     return Job(job_id, priority=priority, payload=job_id.encode(), **{**fields, **more})
 
 

@@ -15,9 +15,9 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.serial_utils import MsgpackDecoder
 
 from dynamo_cli.engines.vllm.front.client import RoutedClient
-from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.trace import ChosenWorker, RequestTrace, current_trace
 from dynamo_cli.messages.request import AddRequest, EngineReady
-from dynamo_cli.messages.routing import RouteAnswer, RouteQuery
+from dynamo_cli.messages.routing import RouteQuery
 
 GIVEN = "cmpl-same-0"
 """What vLLM makes of an X-Request-ID; siblings of n > 1 share it."""
@@ -29,8 +29,8 @@ class Workers:
     def __init__(self) -> None:
         self.sent: list[AddRequest] = []
 
-    async def place(self, query: RouteQuery) -> RouteAnswer:
-        return RouteAnswer(query.request_id, 0, 0)
+    async def place(self, query: RouteQuery) -> ChosenWorker:
+        return ChosenWorker(0, 0, None, 0)
 
     def send(self, worker: int, message: Any) -> bool:
         self.sent.append(message)

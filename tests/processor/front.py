@@ -23,7 +23,7 @@ from vllm.v1.serial_utils import MsgpackEncoder
 from dynamo_cli.config import EngineConfig, SimulationConfig
 from dynamo_cli.engines.mock.engine import MockEngine
 from dynamo_cli.engines.vllm.front.serving import Serving
-from dynamo_cli.engines.vllm.front.trace import RequestTrace
+from dynamo_cli.engines.vllm.front.trace import ChosenWorker, RequestTrace
 from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages.flows import ToWorker
 from dynamo_cli.messages.request import (
@@ -39,7 +39,7 @@ from dynamo_cli.messages.request import (
     StepOutputs,
     Submit,
 )
-from dynamo_cli.messages.routing import RouteAnswer, RouteQuery
+from dynamo_cli.messages.routing import RouteQuery
 from dynamo_cli.models import tiny
 
 from .mistakes import CONTEXT, POOLING
@@ -117,11 +117,11 @@ class Front:
 
     # -- the `Workers` of the client -----------------------------------------------------------
 
-    async def place(self, query: RouteQuery) -> RouteAnswer:
+    async def place(self, query: RouteQuery) -> ChosenWorker:
         if self._bug == "placing":
             raise BUG
         await asyncio.sleep(0)  # a router is elsewhere
-        return RouteAnswer(query.request_id, 0, 0)
+        return ChosenWorker(0, 0, None, 0)
 
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None: ...
 

@@ -21,7 +21,6 @@ from dynamo_cli.router.ledger import (
     IDLE_ENGINE,
     IDLE_GRACE_NS,
     PROCESSOR_GONE,
-    UNPREDICTED,
     WORKER_GONE,
     Entry,
     Ledger,
@@ -38,7 +37,7 @@ def entry(worker: int = 0, processor: int = 0, now: int = 0, **more: Any) -> Ent
         decode_blocks=10,
         full_blocks=9,
         prompt_tokens=160,
-        predicted_tokens=UNPREDICTED,
+        predicted_tokens=None,
         placed_ns=now,
         alive_ns=now,
     )

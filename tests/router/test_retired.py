@@ -30,7 +30,7 @@ def test_it_stays_retired_until_it_is_gone() -> None:
 def test_without_any_other_worker_nobody_takes_a_request() -> None:
     router = state("least-loaded", workers=1)
     router.worker_retired(0)
-    assert place(router, query("a", 1)) == -1
+    assert place(router, query("a", 1)) is None
 
 
 def test_what_processors_say_of_its_requests_is_taken() -> None:

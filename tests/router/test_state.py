@@ -10,7 +10,7 @@ import pytest
 from dynamo_cli.config import RouterConfig
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import EngineReady
-from dynamo_cli.messages.routing import KvEvents, Measured, Placed, RouteQuery
+from dynamo_cli.messages.routing import NO_WORKER, KvEvents, Measured, Placed, RouteQuery
 from dynamo_cli.router.caches import GAP, SILENT_AFTER, START
 from dynamo_cli.router.report import router_stats
 from dynamo_cli.router.state import RouterState
@@ -55,13 +55,13 @@ def holding(router: RouterState, worker: int, *blocks: int) -> None:
     assert router.caches.apply(events(worker, 1, chain(*blocks), whole=True), 0)
 
 
-def place(router: RouterState, asked: RouteQuery, now: int = 0) -> int:
+def place(router: RouterState, asked: RouteQuery, now: int = 0) -> int | None:
     decision = router.decide(0, asked, now)
     assert decision is not None
     return decision.worker
 
 
-def placed_in_turn(router: RouterState, *names: str) -> list[int]:
+def placed_in_turn(router: RouterState, *names: str) -> list[int | None]:
     return [place(router, query(name)) for name in names]
 
 
@@ -151,7 +151,7 @@ def test_without_workers_there_is_an_answer_but_no_load() -> None:
     router = state(workers=0)
     decision = router.decide(0, query("a", 1), 0)
     assert decision is not None
-    assert (decision.worker, decision.reason) == (-1, "no_worker")
+    assert (decision.worker, decision.reason) == (None, NO_WORKER)
     assert not router.ledger.entries
 
 
@@ -194,7 +194,7 @@ def test_those_who_wait_hear_when_the_last_worker_is_gone() -> None:
     assert router.decide(1, query("d"), 0) is None
     router.processor_down(1)
     router.worker_down(0)
-    assert [(d.request_id, d.worker) for _, d in router.released(0)] == [("c", -1)]
+    assert [(d.request_id, d.worker) for _, d in router.released(0)] == [("c", None)]
 
 
 # -- sessions --------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def test_the_answer_names_the_prefill_worker_that_knows_most() -> None:
         assert decision is not None
         return decision.prefill_worker
 
-    assert named() == -1
+    assert named() is None
     router.prefill_caches.apply(events(0, 1, chain(1), whole=True), 0)
     router.prefill_caches.apply(events(1, 1, chain(1, 2), whole=True), 0)
     assert named() == 1

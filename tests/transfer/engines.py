@@ -155,7 +155,7 @@ class _Child:
                 job_id=job_id,
                 prompt_tokens=len(tokens),
                 skip_tokens=skip_tokens,
-                holder=-1,
+                holder=None,
                 priority=0,
                 deadline_ns=0,
                 token_ids=b"",

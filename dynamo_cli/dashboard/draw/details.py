@@ -64,7 +64,7 @@ def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
             f"{show.micros(one.decision_us)}, waited {show.micros(one.waited_us)} for a worker",
         ),
     ]
-    if one.prefill_worker >= 0:
+    if one.prefill_worker is not None:
         head.append(_line("prefill", f"prefill worker {one.prefill_worker} knows most of it"))
     parts = [
         *head,
@@ -147,7 +147,9 @@ def timeline(view: TimelineView) -> Text:
         before = at_ms
     end = view.finish_reason or view.error or str(view.status)
     where = (
-        f", prefilled by prefill worker {view.prefill_worker}" if view.prefill_worker >= 0 else ""
+        f", prefilled by prefill worker {view.prefill_worker}"
+        if view.prefill_worker is not None
+        else ""
     )
     lines.append(Text(f"ended with {end}, {view.output_tokens} tokens{where}", FAINT))
     return Text("\n").join(lines)

@@ -224,7 +224,14 @@ def cost(value: float) -> str:
 
 def winner(decision: DecisionView) -> Text:
     """Draw the chosen worker."""
-    return Text(show.NONE, BAD) if decision.worker < 0 else Text(f"→ {decision.worker}", GOOD)
+    if decision.worker is None:
+        return Text(show.NONE, BAD)
+    return Text(f"→ {decision.worker}", GOOD)
+
+
+def _won(row: Row) -> int:
+    """Sort key of the chosen worker: rows without one come before the first worker."""
+    return -1 if row.decision.worker is None else row.decision.worker
 
 
 def _cached(row: Row) -> Text:
@@ -248,7 +255,7 @@ DECISIONS: Spec[Row] = Spec(
         ),
         Column("overlap", 8, _overlap, lambda row: row.decision.overlap_blocks),
         Column("cost", 11, _costs, stretch=True, most=40),
-        Column("won", 4, lambda row: winner(row.decision), lambda row: row.decision.worker),
+        Column("won", 4, lambda row: winner(row.decision), _won),
         Column(
             *("margin", 6, lambda row: cost(row.decision.margin)),
             lambda row: row.decision.margin,

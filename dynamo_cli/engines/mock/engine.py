@@ -169,6 +169,7 @@ class MockEngine:
             if self._consumer:  # nobody asks elsewhere
                 self.decode_side.note_started(request.request_id)
             cached = request.cached_tokens
+            assert cached is not None
             external = max(request.remote_tokens - cached, 0)
             computed = request.prompt_tokens - cached - external
             output.prefill_stats = wire.PrefillStats(

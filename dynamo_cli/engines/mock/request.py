@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-NOWHERE = -1
-
 
 @dataclass(slots=True, eq=False)
 class SimRequest:
@@ -19,7 +17,7 @@ class SimRequest:
         name_block: the hash of the block of this index, which holds output; its tokens are there.
         priority: smaller comes first.
         remote_tokens: of the prompt, whose KV another engine has computed.
-        cached_tokens: of the prompt, found in the cache when it first began; -1 before.
+        cached_tokens: of the prompt, found in the cache when it first began; None before.
         produced, computed: output tokens, and tokens in the cache: now while it does not decode,
             else when it began to (`SimEngine.output_of` knows how many there are now).
         preemptions: how often it had to begin again.
@@ -32,12 +30,13 @@ class SimRequest:
     name_block: Callable[[SimRequest, int], int]
     priority: int = 0
     remote_tokens: int = 0
-    cached_tokens: int = -1
+    cached_tokens: int | None = None
     produced: int = 0
     computed: int = 0
     preemptions: int = 0
     blocks: list[int] = field(default_factory=list)
-    rank: int = NOWHERE  # place among the running ones: later is larger
+    running: bool = False
+    rank: int = 0  # place among the running ones: later is larger
     arrival: int = 0  # number of its arrival at the engine
     since: int = 0  # the step in which it began to decode
 
@@ -45,10 +44,6 @@ class SimRequest:
     def order(self) -> tuple[int, int]:
         """What is smaller runs first, and is preempted last."""
         return self.priority, self.arrival
-
-    @property
-    def running(self) -> bool:
-        return self.rank != NOWHERE
 
     @property
     def fresh(self) -> bool:

@@ -26,7 +26,7 @@ from collections import deque
 
 from dynamo_cli.engines.mock.blocks import Blocks, Observer
 from dynamo_cli.engines.mock.profile import Profile, Speed
-from dynamo_cli.engines.mock.request import NOWHERE, SimRequest, StepResult, Totals
+from dynamo_cli.engines.mock.request import SimRequest, StepResult, Totals
 
 NEVER = 1 << 62
 _Entry = tuple[int, int, int]
@@ -298,7 +298,7 @@ class SimEngine:
         self.blocks.hold(found)
         request.blocks = found
         request.computed = len(found) * self._block_size
-        request.rank = next(self._ranks)
+        request.running, request.rank = True, next(self._ranks)
         self._running[request.rank] = request
         if not request.preemptions:
             request.cached_tokens = request.computed
@@ -367,7 +367,7 @@ class SimEngine:
             request.computed += decoded
             self._context -= request.computed
         del self._running[request.rank]
-        request.rank = NOWHERE
+        request.running = False
         self.blocks.release(request.blocks)
         request.blocks = []
 

@@ -14,7 +14,6 @@ from dynamo_cli.frontend.http.admission import PROMPTS
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.host import vital
 from dynamo_cli.messages.logs import access_line
-from dynamo_cli.messages.request import NO_WORKER
 from dynamo_cli.units import MS_NS
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import RequestRecord
@@ -40,7 +39,7 @@ def fields(
         "endpoint": record.endpoint,
         "status": record.status,
         "model": model if model.isprintable() else ascii(model),
-        "worker": record.worker if record.worker != NO_WORKER else None,
+        "worker": record.worker,
         "prompt_tokens": record.usage.prompt_tokens,
         "cached_tokens": record.usage.cached_tokens,
         "output_tokens": record.usage.output_tokens,
@@ -50,7 +49,7 @@ def fields(
     }
     if record.error:
         told["error"] = record.error
-    if record.timeline.prefill_worker != NO_WORKER:
+    if record.timeline.prefill_worker is not None:
         told["prefill_worker"] = record.timeline.prefill_worker
     if trace is not None:
         told["trace_id"] = f"{trace.trace_id:032x}"

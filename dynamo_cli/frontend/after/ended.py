@@ -53,7 +53,7 @@ class FinishedRequestFanout:
         record = visit.record(time.monotonic_ns())
         elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
         self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
-        if record.processor >= 0:
+        if record.processor is not None:
             self.timelines.add(record)
         if self._access is not None:
             self._access.add(access.fields(record, visit.trace, visit.prompt))

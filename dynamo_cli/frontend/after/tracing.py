@@ -35,7 +35,7 @@ from opentelemetry.util.types import AttributeValue
 from dynamo_cli import __version__
 from dynamo_cli.frontend.http.traceparent import TraceContext, new_span_id
 from dynamo_cli.host import vital
-from dynamo_cli.messages.request import NO_WORKER, Endpoint
+from dynamo_cli.messages.request import Endpoint
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.meter import Meter
@@ -77,9 +77,9 @@ class Stage(NamedTuple):
 def stages(record: RequestRecord) -> Iterator[Stage]:
     """Those that the request passed, as far as it came."""
     timeline = record.timeline
-    processor = ProcessId(Role.PROCESSOR, record.processor).name
-    worker = ProcessId(Role.WORKER, record.worker).name
-    remote = ProcessId(Role.PREFILL_WORKER, timeline.prefill_worker).name
+    processor = _name(Role.PROCESSOR, record.processor)
+    worker = _name(Role.WORKER, record.worker)
+    remote = _name(Role.PREFILL_WORKER, timeline.prefill_worker)
     in_engine = timeline.queued_ns if timeline.pushed_ns else timeline.sent_ns
     for stage in (
         Stage("receive", str(Role.FRONTEND), record.arrival_ns, timeline.received_ns),
@@ -93,6 +93,11 @@ def stages(record: RequestRecord) -> Iterator[Stage]:
     ):
         if 0 < stage.begin_ns <= stage.end_ns:
             yield stage
+
+
+def _name(role: Role, index: int | None) -> str:
+    """The name of a process; empty where there was none, of which no stage is told either."""
+    return ProcessId(role, index).name if index is not None else ""
 
 
 def attributes(record: RequestRecord) -> Attributes:
@@ -115,9 +120,9 @@ def attributes(record: RequestRecord) -> Attributes:
         told["gen_ai.response.finish_reasons"] = (record.finish_reason,)
     if record.ttft_ns is not None:
         told["gen_ai.response.time_to_first_chunk"] = record.ttft_ns / SECOND_NS
-    if record.worker != NO_WORKER:
+    if record.worker is not None:
         told["dynamo.worker"] = record.worker
-    if record.timeline.prefill_worker != NO_WORKER:
+    if record.timeline.prefill_worker is not None:
         told["dynamo.prefill_worker"] = record.timeline.prefill_worker
     if record.error:
         told["error.type"] = record.error

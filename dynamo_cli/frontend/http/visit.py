@@ -11,7 +11,7 @@ from dynamo_cli.errors import DynamoError
 from dynamo_cli.frontend.exchange import Call
 from dynamo_cli.frontend.http import admission
 from dynamo_cli.frontend.http.traceparent import TraceContext
-from dynamo_cli.messages.request import NO_WORKER, Finish, Reply, Usage
+from dynamo_cli.messages.request import Finish, Reply, Usage
 from dynamo_cli.watch.timelines import RequestRecord
 
 CLIENT_CLOSED = 499
@@ -93,8 +93,8 @@ class Visit:
             ended_ns=ended_ns,
             error=told.error or self.error or (call.abort if call else ""),
             finish_reason=told.finish_reason,
-            worker=call.worker if call else NO_WORKER,
-            processor=call.processor.index if call else -1,
+            worker=call.worker if call else None,
+            processor=call.processor.index if call else None,
             streamed=isinstance(outcome, Finish) or bool(call and call.first_token_ns),
             usage=told.usage,
             first_byte_ns=call.first_token_ns if call else 0,

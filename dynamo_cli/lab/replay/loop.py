@@ -24,13 +24,19 @@ from dynamo_cli.lab.replay.routers import Factory
 from dynamo_cli.lab.replay.worker import NS_PS, SimWorker
 from dynamo_cli.lab.report import Gaps, Outcome
 from dynamo_cli.lab.trace.trace import Trace, TraceRequest
-from dynamo_cli.messages.routing import FirstToken, RequestEnd, RouteQuery, RoutingDecision
+from dynamo_cli.messages.routing import (
+    NO_WORKER,
+    FirstToken,
+    RequestEnd,
+    RouteQuery,
+    RoutingDecision,
+)
 
 STEP_ENDS, MOVED, ARRIVES, BEGINS = range(4)
 """Kinds of events, in the order in which they happen at one time."""
 
 ALWAYS = PlacementRule()
-TOO_LONG, NO_WORKER = "too_long", "no_worker"
+TOO_LONG = "too_long"
 Progress = Callable[[int], None]
 """Called with the number of requests that are over."""
 
@@ -70,7 +76,7 @@ class _Flight:
     request: TraceRequest
     arrival_ps: int
     first_ps: int = 0
-    worker: int = -1
+    worker: int | None = None
     sim: SimRequest | None = None
 
 
@@ -178,7 +184,7 @@ class Replay:
     def _place(self, decision: RoutingDecision, now_ps: int) -> None:
         flight = self._flights[decision.request_id]
         assert flight.sim is not None
-        if decision.worker < 0:
+        if decision.worker is None:
             self._over(self._flights.pop(decision.request_id), now_ps, NO_WORKER)
             return
         flight.worker, flight.sim.priority = decision.worker, decision.engine_order
@@ -193,7 +199,7 @@ class Replay:
 
     def _add(self, flight: _Flight, now_ps: int) -> None:
         """Add a request to the engine of its worker."""
-        assert flight.sim is not None
+        assert flight.sim is not None and flight.worker is not None
         if self._workers[flight.worker].add(flight.sim, now_ps):
             self._schedule(flight.worker, now_ps)
 
@@ -280,6 +286,7 @@ class Replay:
             flight = self._flights[sim.request_id]
             if sim.fresh:
                 flight.first_ps = now_ps
+                assert sim.cached_tokens is not None
                 message = FirstToken(sim.request_id, sim.cached_tokens)
                 self._router.first_token(message, now_ps // NS_PS)
         for sim in result.finished:

@@ -49,6 +49,7 @@ class PrefillSide:
         Returns:
             whether a prefill worker computes it; False: the decode worker does.
         """
+        assert decision.worker is not None
         depth, count = self._queue.depth_jobs, len(self.workers)
         where = decide(self._rule, sim.prompt_tokens, cached_tokens, depth, count)
         if not where.remote:

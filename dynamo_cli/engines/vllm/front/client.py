@@ -28,7 +28,12 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from dynamo_cli.engines.vllm.core.events import sequence_hashes
-from dynamo_cli.engines.vllm.front.trace import PromptTrace, RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.trace import (
+    ChosenWorker,
+    PromptTrace,
+    RequestTrace,
+    current_trace,
+)
 from dynamo_cli.errors import (
     DynamoError,
     InternalError,
@@ -51,7 +56,7 @@ from dynamo_cli.messages.request import (
     StepOutputs,
     UtilityAnswer,
 )
-from dynamo_cli.messages.routing import RouteAnswer, RouteQuery
+from dynamo_cli.messages.routing import RouteQuery
 from dynamo_cli.units import SECOND_NS
 
 STOPPED = str(FinishReason.STOP)
@@ -62,7 +67,7 @@ logger = logging.getLogger(__name__)
 class Workers(Protocol):
     """What the client needs of the process around it."""
 
-    async def place(self, query: RouteQuery) -> RouteAnswer:
+    async def place(self, query: RouteQuery) -> ChosenWorker:
         """The worker for a request. Raises a `DynamoError` when no worker can take it."""
 
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None:
@@ -186,7 +191,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self._fail(message.request_id, refused(told))
 
     def utility_answer(self, message: UtilityAnswer) -> None:
-        _, future = self._calls.pop(message.call_id, (-1, None))
+        _, future = self._calls.pop(message.call_id, (None, None))
         if future is None or future.done():
             return
         if message.error:
@@ -257,7 +262,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         # Clients may give an id twice: workers must not take two requests for siblings.
         request.external_req_id = f"{trace.request_id}/{family}"
         frames = [bytes(frame) for frame in self._encoder.encode(request)]
-        probe = trace.worker >= 0
+        probe = trace.worker is not None
         message = AddRequest(request_id, tokens, frames, answer.prefill_worker, probe)
         trace.sent(prepared_ns, routed_ns)
         if not self._workers.send(worker, message):
@@ -265,16 +270,16 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     async def _place(
         self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes
-    ) -> RouteAnswer:
+    ) -> ChosenWorker:
         """The worker: for the first of a family by routing, for its siblings the same."""
         request_id, prompt_tokens = request.request_id, len(tokens) // hashes.TOKEN_BYTES
         family = _family(request)
         if (first := trace.placed.get(family)) is not None:
             self._workers.follow(request_id, first.worker, prompt_tokens)
-            return RouteAnswer(request_id, first.worker, 0, engine_order=first.engine_order)
-        if trace.worker >= 0:
+            return ChosenWorker(first.worker, 0, None, first.engine_order)
+        if trace.worker is not None:
             self._workers.follow(request_id, trace.worker, prompt_tokens)
-            answer = RouteAnswer(request_id, trace.worker, 0, engine_order=request.priority)
+            answer = ChosenWorker(trace.worker, 0, None, request.priority)
         else:
             answer = await self._workers.place(self._query(trace, request, tokens))
             trace.overlap_blocks = answer.overlap_blocks

@@ -1,7 +1,7 @@
-"""Requests that come together are prepared one after the other, each to its end.
+"""Short requests are prepared one after the other, each to its end.
 
-Template, tokenizer and checks of a request are a chain of awaits. Left to the loop, sixteen
-requests go through it side by side, and the first is with its engine only when the last is ready.
+Template, tokenizer and checks of a request are a chain of awaits. If sixteen requests went through
+that chain side by side, the first would reach its engine only when the last is prepared.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ import asyncio
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
 
 PATIENCE_S = 0.05
-"""The longest wait for a turn: a chain that hangs somewhere must not hold up the others."""
+"""Longest wait for the lock, seconds: a preparation that hangs must not hold up the others."""
 
 
-class Turns:
-    """One turn at a time."""
+class OneAtATime:
+    """A lock for the preparation of requests."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
-    async def take(self, trace: RequestTrace) -> None:
-        """Wait for the turn; it lasts until ``trace.prepared()``."""
+    async def begin(self, trace: RequestTrace) -> None:
+        """Wait until no other request is being prepared, or until `PATIENCE_S` is over.
+
+        The request keeps the lock until ``trace.prepared()``.
+        """
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await self._lock.acquire()
         except TimeoutError:
             return
-        trace.end_turn = self._lock.release
+        trace.release = self._lock.release

@@ -39,7 +39,7 @@ from dynamo_cli.engines.vllm.front.failures import (
     raise_response,
 )
 from dynamo_cli.engines.vllm.front.lanes import Lanes
-from dynamo_cli.engines.vllm.front.one_at_a_time import Turns
+from dynamo_cli.engines.vllm.front.one_at_a_time import OneAtATime
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.options import arguments
 from dynamo_cli.errors import DynamoError, ModelError, NotFound
@@ -60,7 +60,7 @@ from dynamo_cli.messages.request import (
 )
 
 SSE = "text/event-stream"
-IN_TURNS = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
+ONE_AT_A_TIME = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
 WITHOUT_ENGINE = (Endpoint.TOKENIZE, Endpoint.DETOKENIZE, Endpoint.COUNT_TOKENS)
 _VLLM_HEADERS = {"x-priority": "x-vllm-priority"}
 
@@ -105,11 +105,11 @@ class Serving:
         assert self._llm.output_handler is not None
         vital.watch(self._llm.output_handler, endless=True)
         self._state = State()
-        self._turns = Turns()
+        self._one_at_a_time = OneAtATime()
         self._description: asyncio.Future[bytes] | None = None
         self._limits = gate.Limits()
-        # Images and the like are fetched from elsewhere in the middle of the preparation.
-        self._in_turns = not self._llm.model_config.is_multimodal_model
+        # Otherwise images are downloaded in the middle of the preparation, which may take long.
+        self._text_only = not self._llm.model_config.is_multimodal_model
 
     async def start(self) -> None:
         """Wait for the first engine, then set up what depends on it."""
@@ -142,13 +142,13 @@ class Serving:
 
         Cancelling the iteration aborts the request in its engine.
         """
-        worker = -1
+        worker = None
         if isinstance(request, SubmitProbe):
             worker, request = request.worker, self._smallest(request)
         trace = _trace_of(request, worker)
         current_trace.set(trace)
-        if trace.in_place and self._in_turns and trace.path in IN_TURNS:
-            await self._turns.take(trace)
+        if trace.in_place and self._text_only and trace.path in ONE_AT_A_TIME:
+            await self._one_at_a_time.begin(trace)
         try:
             async for message in self._handle(request, trace):
                 yield message
@@ -252,7 +252,7 @@ class Serving:
             request = request_of(endpoint, body, self._limits)
         else:
             request = await self._in_lane(request_of, endpoint, body, self._limits)
-            if endpoint in WITHOUT_ENGINE and self._in_turns:
+            if endpoint in WITHOUT_ENGINE and self._text_only:
                 return await self._in_lane(_whole_reply, method, request, submit, trace)
         answer = await method(request, _raw_request(submit))
         if not hasattr(answer, "__aiter__"):
@@ -295,7 +295,7 @@ class Serving:
         return Submit(probe.request_id, probe.api_id, endpoint, body, [])
 
 
-def _trace_of(request: ForProcessor, worker: int = -1) -> RequestTrace:
+def _trace_of(request: ForProcessor, worker: int | None = None) -> RequestTrace:
     if not isinstance(request, Submit):
         return RequestTrace(request.request_id, request.api_id)
     return RequestTrace(

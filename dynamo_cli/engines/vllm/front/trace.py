@@ -11,17 +11,32 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.prefill import PrefilledElsewhere
-from dynamo_cli.messages.request import NO_WORKER, Prompt, Timeline, Usage
-from dynamo_cli.messages.routing import RouteAnswer
+from dynamo_cli.messages.request import Prompt, Timeline, Usage
 
 AT_ONCE = 16
 """Prompts of one request that are made ready in one turn of the event loop."""
+
+
+class ChosenWorker(NamedTuple):
+    """The worker of an engine request.
+
+    Attributes:
+        worker: its index.
+        overlap_blocks: leading blocks of the prompt that it holds, as far as the router knows.
+        prefill_worker: index of the prefill worker that holds most of them; None: none holds any.
+        engine_order: when engines take it of those that wait there; smaller comes first.
+    """
+
+    worker: int
+    overlap_blocks: int
+    prefill_worker: int | None
+    engine_order: int
 
 
 @dataclass(slots=True)
@@ -39,13 +54,13 @@ class RequestTrace:
         request_id: the frontend's key, which no other request has.
         api_id: the client's name of it, for people to read.
         path: which endpoint was asked, for the shape of its errors; else empty.
-        worker: that must serve it; -1 leaves it to the router.
+        worker: that must serve it; None leaves it to the router.
         in_place: template and tokenizer run where the request is, not in another thread.
         body_bytes: what the client sent, which says how long it may take to prepare.
         pace: so many of its prompts may be on their way to engines at once.
         placed: engine request family (siblings of n > 1) -> where it is.
         overlap_blocks: of the family placed last, as the router predicted.
-        end_turn: ends its turn to be prepared (see `Turns`), when it has one.
+        release: releases the lock of `OneAtATime`, while the request has it; else None.
         error: the kind of failure, empty when there is none.
         failure: what ended it, when that was not the model.
         finish_reason: why the engine request that ended last did; empty before.
@@ -64,7 +79,6 @@ class RequestTrace:
         "broken",
         "cached_tokens",
         "elsewhere",
-        "end_turn",
         "ended_ns",
         "error",
         "events",
@@ -82,6 +96,7 @@ class RequestTrace:
         "prompts",
         "queued_ns",
         "received_ns",
+        "release",
         "request_id",
         "response",
         "routed_ns",
@@ -96,7 +111,7 @@ class RequestTrace:
         api_id: str = "",
         *,
         path: str = "",
-        worker: int = -1,
+        worker: int | None = None,
         in_place: bool = False,
         body_bytes: int = 0,
     ) -> None:
@@ -107,14 +122,14 @@ class RequestTrace:
         self.in_place = in_place
         self.body_bytes = body_bytes
         self.pace = asyncio.Semaphore(AT_ONCE)
-        self.placed: dict[str, RouteAnswer] = {}
+        self.placed: dict[str, ChosenWorker] = {}
         self.overlap_blocks = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.output_tokens = 0
         self.error = ""
         self.failure: DynamoError | None = None
-        self.end_turn: Callable[[], None] | None = None
+        self.release: Callable[[], None] | None = None
         self.finish_reason = ""
         self.elsewhere: PrefilledElsewhere | None = None
         self.response: dict[str, Any] | None = None
@@ -127,15 +142,15 @@ class RequestTrace:
         self._untold = 0
 
     @property
-    def served_by(self) -> int:
-        """The worker that has it, the first of several; NO_WORKER: none has."""
-        return next((answer.worker for answer in self.placed.values()), NO_WORKER)
+    def served_by(self) -> int | None:
+        """The worker that has it, the first of several; None: none has."""
+        return next((answer.worker for answer in self.placed.values()), None)
 
     def prepared(self) -> None:
-        """It is on its way to an engine, or over: the next one's turn."""
-        if self.end_turn is not None:
-            end, self.end_turn = self.end_turn, None
-            end()
+        """The request is on its way to an engine, or over: let the next one be prepared."""
+        if self.release is not None:
+            release, self.release = self.release, None
+            release()
 
     def sent(self, prepared_ns: int, routed_ns: int) -> None:
         """An engine request goes to its worker now."""
@@ -187,7 +202,7 @@ class RequestTrace:
             scheduled_ns=self.scheduled_ns,
             first_token_ns=self.first_token_ns,
             ended_ns=self.ended_ns,
-            prefill_worker=elsewhere.prefill_worker if elsewhere else NO_WORKER,
+            prefill_worker=elsewhere.prefill_worker if elsewhere else None,
         )
 
 

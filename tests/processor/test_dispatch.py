@@ -7,24 +7,24 @@ from typing import Any
 
 from dynamo_cli.messages.lifecycle import Released
 from dynamo_cli.messages.routing import RouteAnswer, RouteQuery
-from dynamo_cli.processor.dispatch import Placement
+from dynamo_cli.processor.dispatch import Dispatch
 from dynamo_cli.topology import ROUTER, ProcessId
 
 
 class FakeSwitchboard:
     """Keeps what is sent; a router answers with the workers in `answers`, one after the other."""
 
-    def __init__(self, *answers: int) -> None:
+    def __init__(self, *answers: int | None) -> None:
         self.answers = list(answers)
         self.asked = 0
         self.reports: list[Any] = []
-        self.placement: Placement
+        self.dispatch: Dispatch
 
     def send(self, peer: ProcessId, message: Any) -> bool:
         if peer == ROUTER and isinstance(message, RouteQuery):
             self.asked += 1
             answer = RouteAnswer(message.request_id, self.answers.pop(0), 0)
-            asyncio.get_running_loop().call_soon(self.placement.answered, answer)
+            asyncio.get_running_loop().call_soon(self.dispatch.answered, answer)
         return True
 
     def report(self, message: Any) -> None:
@@ -34,26 +34,26 @@ class FakeSwitchboard:
         return 0
 
 
-def placement(board: FakeSwitchboard, workers: int = 2) -> Placement:
-    board.placement = Placement(board, routed=True)  # type: ignore[arg-type]
+def dispatch(board: FakeSwitchboard, workers: int = 2) -> Dispatch:
+    board.dispatch = Dispatch(board, routed=True)  # type: ignore[arg-type]
     for worker in range(workers):
-        board.placement.worker_ready(worker)
-    return board.placement
+        board.dispatch.worker_ready(worker)
+    return board.dispatch
 
 
-def place(where: Placement, name: str) -> int:
+def place(where: Dispatch, name: str) -> int:
     return asyncio.run(where.place(RouteQuery(name, name, 1))).worker
 
 
 def test_without_a_router_a_request_keeps_its_own_priority() -> None:
-    where = placement(FakeSwitchboard(-1))
+    where = dispatch(FakeSwitchboard(None))
     answer = asyncio.run(where.place(RouteQuery("a", "a", 1, priority=7)))
     assert (answer.worker, answer.engine_order) == (0, 7)
 
 
 def test_a_retired_worker_is_released_when_its_requests_are_over() -> None:
     board = FakeSwitchboard(1, 1, 0)
-    where = placement(board)
+    where = dispatch(board)
     assert [place(where, name) for name in "abc"] == [1, 1, 0]
     where.worker_retired(1)
     assert where.ready_workers() == [0]
@@ -66,13 +66,13 @@ def test_a_retired_worker_is_released_when_its_requests_are_over() -> None:
 
 def test_one_that_has_nothing_is_released_at_once() -> None:
     board = FakeSwitchboard()
-    placement(board).worker_retired(1)
+    dispatch(board).worker_retired(1)
     assert board.reports == [Released(1)]
 
 
 def test_a_router_that_has_not_heard_of_it_is_asked_again() -> None:
     board = FakeSwitchboard(1, 1, 0)
-    where = placement(board)
+    where = dispatch(board)
     where.worker_retired(1)
     assert place(where, "a") == 0
     assert board.asked == 3
@@ -80,7 +80,7 @@ def test_a_router_that_has_not_heard_of_it_is_asked_again() -> None:
 
 
 def test_an_engine_that_comes_up_too_late_gets_nothing_until_its_next_life() -> None:
-    where = placement(FakeSwitchboard(), workers=1)
+    where = dispatch(FakeSwitchboard(), workers=1)
     where.worker_retired(1)
     where.worker_ready(1)
     assert where.ready_workers() == [0]
