@@ -7,7 +7,7 @@ from dynamo_cli.kv.holdings import Held
 from dynamo_cli.messages.routing import KvEvents
 
 
-class Feed:
+class CacheAnnouncer:
     """One life of a worker towards one router.
 
     Args:

@@ -7,7 +7,7 @@ import time
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.kv.holdings import Held
 from dynamo_cli.topology import ProcessId, Role
-from dynamo_cli.worker.cache_announcer import Feed
+from dynamo_cli.worker.cache_announcer import CacheAnnouncer
 
 ROUTER = ProcessId(Role.ROUTER)
 
@@ -22,16 +22,16 @@ class Publisher:
     """
 
     def __init__(self, worker: int, holdings: Held | None, switchboard: Switchboard) -> None:
-        self._feed = Feed(worker, holdings) if holdings is not None else None
+        self._announcer = CacheAnnouncer(worker, holdings) if holdings is not None else None
         self._switchboard = switchboard
         self._whole_due = True
 
     def publish(self) -> None:
         """Tell what changed; after a refused message, everything."""
-        if self._feed is None or ROUTER not in self._switchboard.links:
+        if self._announcer is None or ROUTER not in self._switchboard.links:
             return
         now = time.monotonic_ns()
-        message = self._feed.whole(now) if self._whole_due else self._feed.changes(now)
+        message = self._announcer.whole(now) if self._whole_due else self._announcer.changes(now)
         if message is not None:
             self._whole_due = not self._switchboard.send(ROUTER, message)
 

@@ -38,13 +38,13 @@ class SimRequest:
     preemptions: int = 0
     blocks: list[int] = field(default_factory=list)
     rank: int = NOWHERE  # place among the running ones: later is larger
-    turn: int = 0  # of its arrival
+    arrival: int = 0  # its number among all requests of the engine
     since: int = 0  # the step in which it began to decode
 
     @property
     def order(self) -> tuple[int, int]:
         """What is smaller runs first, and is preempted last."""
-        return self.priority, self.turn
+        return self.priority, self.arrival
 
     @property
     def running(self) -> bool:

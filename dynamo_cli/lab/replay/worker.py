@@ -10,11 +10,11 @@ from dynamo_cli.lab.report import Gaps
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import KvEvents
 from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.worker.cache_announcer import Feed
+from dynamo_cli.worker.cache_announcer import CacheAnnouncer
 
 NS_PS = 1000
 STATS_INTERVAL_PS = PS // 4
-"""As in `worker.process`."""
+"""As `REPORT_INTERVAL_S` in `worker.process`."""
 
 
 class SimWorker:
@@ -34,7 +34,7 @@ class SimWorker:
         self.busy_ps = 0
         self.gaps = Gaps()
         self._leaps = leaps
-        self._feed = Feed(index, self.engine.blocks)
+        self._announcer = CacheAnnouncer(index, self.engine.blocks)
         self._busy = False
         self._since_ps = 0
         self._quiet = 0  # steps that are made at once, and nothing happens in them
@@ -135,11 +135,11 @@ class SimWorker:
 
     def holds(self) -> KvEvents:
         """All that is in the cache: what a router must know first."""
-        return self._feed.whole(self.until_ps // NS_PS)
+        return self._announcer.whole(self.until_ps // NS_PS)
 
     def events(self) -> KvEvents | None:
         """What the step changed in the cache."""
-        return self._feed.changes(self.until_ps // NS_PS)
+        return self._announcer.changes(self.until_ps // NS_PS)
 
     def stats(self, now_ps: int) -> WorkerStats | None:
         """The load, when it is due: at most every interval while busy, and once when idle."""
