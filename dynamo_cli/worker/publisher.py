@@ -13,12 +13,12 @@ ROUTER = ProcessId(Role.ROUTER)
 
 
 class Publisher:
-    """Sends changes, and everything to a router that has nothing or has missed something.
+    """Sends changes of the cache; everything to a router that is new or has missed a change.
 
     Args:
         worker: index of this worker among those of its kind.
-        holdings: what its engine's cache holds; None: the router does not want to know.
-        switchboard: this worker's.
+        holdings: what its engine's prefix cache holds; None if the router needs no KV events.
+        switchboard: links of this worker.
     """
 
     def __init__(self, worker: int, holdings: Held | None, switchboard: Switchboard) -> None:
@@ -27,7 +27,7 @@ class Publisher:
         self._whole_due = True
 
     def publish(self) -> None:
-        """Tell what changed; after a refused message, everything."""
+        """Send what changed; everything if the link has refused the last message."""
         if self._announcer is None or ROUTER not in self._switchboard.links:
             return
         now = time.monotonic_ns()
@@ -36,6 +36,6 @@ class Publisher:
             self._whole_due = not self._switchboard.send(ROUTER, message)
 
     def resync(self) -> None:
-        """Tell everything: to a new router, or to one that asks."""
+        """Send everything: to a new router, or to one that asks for it."""
         self._whole_due = True
         self.publish()
