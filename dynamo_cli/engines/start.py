@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.one_at_a_time import alone_on
+from dynamo_cli.engines.gpu_lock import alone_on
 from dynamo_cli.engines.seam import Engine
 
 

@@ -1,8 +1,8 @@
-"""Requests of a decode worker that are being prefilled elsewhere. Pure.
+"""Requests of a decode worker that are away: a prefill worker computes their prompts. Pure.
 
-Every request that is kept here leaves in exactly one way: with its KV blocks, to be prefilled
-locally after all, or aborted. Siblings of one prompt (n > 1) are prefilled once: the first goes
-away, the others wait for its first token and then find the prompt in the local cache.
+Every request that is kept here leaves in exactly one way: it gets its KV blocks, it is prefilled
+locally after all, or it is aborted. Siblings of one prompt (n > 1) are prefilled once: the first
+goes away, the others wait for its first token and then find the prompt in the local prefix cache.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from typing import Generic, TypeVar
 from dynamo_cli.units import SECOND_NS
 
 DEADLINE_NS = 30 * SECOND_NS
-"""A prefill that takes longer is done locally after all."""
+"""A prefill that takes longer than this is done locally after all."""
 
 LATE_NS = 2 * SECOND_NS
-"""The queue itself tells of a deadline; so long after it the queue has failed to."""
+"""Grace period after the deadline, which the prefill queue should have reported by then."""
 
 LATE = "late"
+"""Why a prefill is done locally: neither queue nor prefill worker answered in time."""
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class _Away(Generic[T]):
+    """A request that is away; `deadline_ns` is on the monotonic clock."""
+
     request: T
     family: str
     deadline_ns: int
@@ -34,10 +37,10 @@ class _Away(Generic[T]):
 
 @dataclass(slots=True)
 class RemotePrefills(Generic[T]):
-    """What is away.
+    """The requests that are away, and their siblings.
 
     Attributes:
-        fallbacks: prefills that were done locally after all, by reason.
+        fallbacks: how many prefills were done locally after all, by reason.
     """
 
     fallbacks: Counter[str] = field(default_factory=Counter)
@@ -50,17 +53,22 @@ class RemotePrefills(Generic[T]):
 
     @property
     def kept(self) -> int:
-        """Entries beside those that are away: prompts with siblings, and the siblings."""
+        """Number of entries beside the requests that are away: leaders of families, siblings."""
         return len(self._leaders) + sum(map(len, self._siblings.values()))
 
     def send(self, request_id: str, family: str, request: T, deadline_ns: int) -> None:
-        """The prefill of this request was handed to the queue."""
+        """Note that the prefill of this request was handed to the queue.
+
+        Args:
+            family: siblings of one prompt have the same.
+            deadline_ns: when the queue gives the prefill up, on the monotonic clock.
+        """
         self._away[request_id] = _Away(request, family, deadline_ns)
         self._leaders[family] = request_id
         self._siblings[request_id] = {}
 
     def join(self, request_id: str, family: str, request: T) -> bool:
-        """Let a sibling of a request that has no token yet wait for it; False: there is none."""
+        """Let a request wait for a sibling that has no token yet; False if there is none."""
         leader = self._leaders.get(family)
         if leader is None:
             return False
@@ -68,37 +76,37 @@ class RemotePrefills(Generic[T]):
         return True
 
     def done(self, request_id: str) -> T | None:
-        """The prefill is over; None when nobody waits for it any more."""
+        """Take the request whose prefill is over; None when nobody waits for it any more."""
         away = self._away.pop(request_id, None)
         return away.request if away is not None else None
 
     def failed(self, request_id: str, reason: str) -> T | None:
-        """The prefill is to be done locally; None when nobody waits for it any more."""
+        """Take a request that is to be prefilled locally; None when it is not wanted any more."""
         request = self.done(request_id)
         if request is not None:
             self.fallbacks[reason] += 1
         return request
 
     def all_failed(self, reason: str) -> list[T]:
-        """The queue is gone: everything is to be prefilled locally."""
+        """Take all requests, to be prefilled locally, because the queue is gone."""
         failed = [self.failed(request_id, reason) for request_id in list(self._away)]
         return [request for request in failed if request is not None]
 
     def late(self, now_ns: int) -> list[T]:
-        """Those of which neither queue nor prefill worker said anything in time."""
+        """Take the requests that neither queue nor prefill worker has answered for in time."""
         late = [rid for rid, away in self._away.items() if away.deadline_ns + LATE_NS < now_ns]
         failed = [self.failed(request_id, LATE) for request_id in late]
         return [request for request in failed if request is not None]
 
     def started(self, request_id: str) -> list[T]:
-        """A request had its first token, or is over: its siblings can go on."""
+        """Take the siblings of a request that had its first token or is over: they can go on."""
         siblings = self._siblings.pop(request_id, {})
         for family in [name for name, leader in self._leaders.items() if leader == request_id]:
             del self._leaders[family]
         return list(siblings.values())
 
     def of(self, wanted: Callable[[T], bool]) -> list[str]:
-        """Ids of all that is kept here and is wanted.
+        """Ids of the requests and siblings that `wanted` chooses.
 
         Siblings come first: whoever aborts the requests in this order starts none of them.
         """
@@ -107,7 +115,7 @@ class RemotePrefills(Generic[T]):
         return [request_id for request_id, request in (*siblings, *away) if wanted(request)]
 
     def abort(self, request_id: str) -> bool:
-        """Forget a request; whether its prefill is to be cancelled."""
+        """Forget a request. Returns whether its prefill is to be cancelled."""
         for siblings in self._siblings.values():
             siblings.pop(request_id, None)
         return self._away.pop(request_id, None) is not None

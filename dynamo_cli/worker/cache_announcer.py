@@ -1,4 +1,4 @@
-"""What a worker tells the router of its cache: numbered changes, or everything. Pure."""
+"""What a worker tells the router of its prefix cache: numbered changes, or everything. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dynamo_cli.kv.holdings import Held
 from dynamo_cli.messages.routing import KvEvents
 
 
-class Feed:
-    """One life of a worker towards one router.
+class CacheAnnouncer:
+    """Makes the messages of one worker to one router.
 
     Args:
-        worker: its index.
-        holdings: what its engine's cache holds, kept current by the engine.
+        worker: index of the worker.
+        holdings: what its engine's prefix cache holds, kept current by the engine.
     """
 
     def __init__(self, worker: int, holdings: Held) -> None:
@@ -21,14 +21,14 @@ class Feed:
         self._sequence = 0
 
     def changes(self, now_ns: int) -> KvEvents | None:
-        """What changed since the last message, if anything did."""
+        """The blocks that were stored and removed since the last message; None if none were."""
         change = self._holdings.take()
         if not change:
             return None
         return self._message(change.stored, change.removed, now_ns, whole=False)
 
     def whole(self, now_ns: int) -> KvEvents:
-        """All that is held; changes count from here."""
+        """All blocks in the cache; later changes are relative to this message."""
         self._holdings.take()
         return self._message(self._holdings.all(), [], now_ns, whole=True)
 

@@ -44,7 +44,7 @@ def main(process: ProcessId, config: WorkerConfig, control: socket.socket) -> No
 
 
 class DecodeWorker:
-    """A worker's dealings with processors; those with prefill workers are in `Handover`."""
+    """A worker's side towards processors; see `Handover` for its side towards prefill workers."""
 
     def __init__(self, equipment: Equipment) -> None:
         self._process = equipment.process
@@ -84,13 +84,13 @@ class DecodeWorker:
         for client, request_id, error in self._engine.take_failed():
             self._fail(ProcessId(Role.PROCESSOR, client), request_id, error)
             if self._handover is not None:
-                self._handover.abort([request_id])  # its siblings go on
+                self._handover.abort([request_id])  # starts its siblings
         self._stats_current = False
 
     def _lose(self, processor: ProcessId) -> None:
-        """Give up what a processor has here: it lacks tokens now, and must not wait for ever."""
+        """Abort all requests of a processor: it lacks tokens now, and must not wait for ever."""
         if not self._switchboard.owe(processor, OutputsLost(self._process.index)):
-            return  # it is gone
+            return  # the processor is gone
         lost = len(self._abort_client(processor.index))
         logger.error(
             "%s does not read what it is sent: outputs are lost, %d more of its requests given up",
@@ -99,19 +99,19 @@ class DecodeWorker:
         )
 
     def tick(self) -> None:
-        """Take back prompts that nobody answered for, and report the load."""
+        """Take back prompts that nobody has answered for, and report the load when that is due."""
         if self._handover is not None:
             self._handover.tick(time.monotonic_ns())
         self._report_stats()
 
     def idle_timeout_s(self) -> float | None:
-        """Not at all while the last report is out of date."""
+        """See `Duty`: no wait while the last report is out of date."""
         if not self._stats_current:
             return 0.0
         return AWAY_TICK_S if self._away else None
 
     def _report_stats(self) -> None:
-        """At most every interval while busy, and once when the engine becomes idle."""
+        """Report at most every interval while busy, and once when the engine becomes idle."""
         now = time.monotonic()
         idle = not self._engine.has_work()
         if self._stats_current or (now < self._stats_due_s and not idle):
@@ -133,14 +133,14 @@ class DecodeWorker:
                 self._switchboard.send(peer, stats)
 
     def _operated(self, answer: Operated) -> None:
-        """Whoever is told that the engine sleeps must not find it healthy: the load goes first."""
+        """Answer the frontend. The load goes first: it says whether the engine sleeps."""
         self._send_stats()
         self._switchboard.owe(FRONTEND, answer)
 
     # -- messages --------------------------------------------------------------------------
 
     def apply(self, peer: ProcessId, message: Any) -> None:
-        """A message of a processor, the prefill queue, a prefill worker or the frontend."""
+        """Act on a message of a processor, the prefill queue, a prefill worker or the frontend."""
         match message:
             case AddRequest():
                 self._add(peer, message)
@@ -174,21 +174,21 @@ class DecodeWorker:
         self._switchboard.owe(processor, refusal)
 
     def _abort_all(self, why: str) -> None:
-        """End all requests; whoever sent them may send them again later."""
+        """Abort all requests; their clients may send them again later."""
         for peer in list(self._switchboard.links):
             if peer.role is Role.PROCESSOR:
                 for request_id in self._abort_client(peer.index):
                     self._fail(peer, request_id, Unavailable(why))
 
     def _abort_client(self, client: int) -> list[str]:
-        """Forget every request of a processor; their ids."""
+        """Forget every request of a processor, and return their ids."""
         away = self._handover.client_gone(client) if self._handover is not None else []
         return away + self._engine.abort_client(client)
 
     # -- links -----------------------------------------------------------------------------
 
     def on_link(self, peer: ProcessId) -> None:
-        """Tell a peer that waits for the engine that it is up."""
+        """Tell a peer that the engine is up, if it waits for that."""
         if peer.role in SERVED:
             self._switchboard.owe(peer, self._engine.ready())
         self._stats_current = False

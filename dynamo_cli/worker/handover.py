@@ -1,4 +1,4 @@
-"""A decode worker's dealings with the prefill queue and the prefill workers."""
+"""A decode worker's side of disaggregation: sends prompts away and takes them back."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ from dynamo_cli.worker.away import DEADLINE_NS, RemotePrefills
 from dynamo_cli.worker.where_to_prefill import Reason, Where, decide
 
 QUEUE_GONE = "queue_gone"
+"""Why a prefill is done locally: the link to the prefill queue is gone."""
 
 
 class Handover:
-    """Decides where each request is prefilled, and sees to it that it is.
+    """Decides where each prompt is prefilled, and sees to it that it is.
 
     Args:
         engine: the decode side of this worker's engine.
-        switchboard: this worker's.
-        rule: when a prefill is sent away.
+        switchboard: links of this worker.
+        rule: when a prompt is worth sending away.
     """
 
     def __init__(self, engine: DecodeSide, switchboard: Switchboard, rule: PlacementRule) -> None:
@@ -53,20 +54,20 @@ class Handover:
 
     @property
     def away(self) -> int:
-        """Requests that are being prefilled elsewhere."""
+        """Number of requests that are being prefilled elsewhere."""
         return len(self._remote)
 
     # -- requests --------------------------------------------------------------------------
 
     def add(self, client: int, message: AddRequest) -> None:
-        """Take a request.
+        """Take a request of processor `client`: start it, or send its prompt away.
 
         Raises:
-            InvalidRequest: the engine cannot run it.
+            InvalidRequest, InternalError: the engine cannot run it.
         """
         prepared = self._engine.prepare(client, message)
         if message.probe:
-            # Whether this engine works does not depend on others that may not be there yet.
+            # A probe asks about this engine alone; prefill workers may not be there yet.
             self._engine.start(prepared)
             return
         if self._remote.join(message.request_id, prepared.family, prepared):
@@ -115,19 +116,19 @@ class Handover:
         self._placements[f"{'remote' if where.remote else 'local'}:{where.reason}"] += 1
 
     def abort(self, request_ids: list[str]) -> None:
-        """These are not wanted any more, wherever they are."""
+        """Forget requests, wherever they are; the caller aborts them in the engine."""
         for request_id in request_ids:
             if self._remote.abort(request_id):
                 self._switchboard.send(QUEUE, CancelJob(request_id))
             self._go_on(request_id)
 
     def _go_on(self, request_id: str) -> None:
-        """Let those run that waited for this one's prompt."""
+        """Start the siblings that waited for the prompt of this request."""
         for sibling in self._remote.started(request_id):
             self._start(sibling)
 
     def _start(self, prepared: Prepared, params: dict[str, Any] | None = None) -> None:
-        """Let a request run that was taken before; what is wrong with it is its own failure."""
+        """Start a request that was prepared earlier; if the engine does not take it, refuse it."""
         try:
             self._engine.start(prepared, params)
         except (InvalidRequest, InternalError) as error:
@@ -136,20 +137,20 @@ class Handover:
             self._go_on(prepared.message.request_id)
 
     def stepped(self) -> None:
-        """After an engine step: siblings of what has started, and blocks that were taken."""
+        """After an engine step: start waiting siblings, and release blocks that were taken."""
         for request_id in self._engine.take_started():
             self._go_on(request_id)
         self._release(self._engine.take_unneeded())
 
     def tick(self, now_ns: int) -> None:
-        """Do locally what nobody answered for."""
+        """Prefill locally the prompts that nobody has answered for in time."""
         for prepared in self._remote.late(now_ns):
             self._start(prepared)
 
-    # -- what others say -------------------------------------------------------------------
+    # -- messages ---------------------------------------------------------------------------
 
     def apply(self, message: Message) -> None:
-        """A message of the prefill queue, a prefill worker or the frontend."""
+        """Act on a message of the prefill queue, a prefill worker or the frontend."""
         match message:
             case QueueState():
                 self._queue, self._pushed = message, 0
@@ -162,9 +163,9 @@ class Handover:
                 self._rule = PlacementRule(conditional, length, size)
 
     def _prefilled(self, done: PrefillDone) -> None:
-        """Go on with the blocks of a prefill worker, if the request is still wanted."""
+        """Start a request with the blocks of a prefill worker, if it is still wanted."""
         params = json.loads(done.params)
-        if "transfer_id" in params:  # others find out by themselves what was taken
+        if "transfer_id" in params:  # other connectors release by themselves
             self._sources[done.job_id] = done.prefill_worker
         prepared = self._remote.done(done.job_id)
         if prepared is None:
@@ -177,13 +178,13 @@ class Handover:
         self._start(prepared, params)
 
     def queue_gone(self) -> None:
-        """What it had is prefilled locally; what is done nevertheless is released."""
+        """Prefill its jobs locally. Blocks that arrive nevertheless will be released."""
         self._queue = QueueState(0, 0)
         for prepared in self._remote.all_failed(QUEUE_GONE):
             self._start(prepared)
 
     def client_gone(self, client: int) -> list[str]:
-        """Forget the requests of a processor that are away; their ids."""
+        """Forget the requests of a processor that are away, and return their ids."""
         lost = self._remote.of(lambda prepared: prepared.client == client)
         self.abort(lost)
         return lost
@@ -198,7 +199,7 @@ class Handover:
             self._switchboard.send(peer, ReleaseTransfers(ids))
 
     def stats(self) -> TransferStats:
-        """Counters of this life."""
+        """Counters since this process started."""
         return self._engine.stats(
             placements=dict(self._placements),
             fallbacks=dict(self._remote.fallbacks),

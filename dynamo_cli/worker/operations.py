@@ -1,4 +1,4 @@
-"""What an operator asks of a worker's engine, at the moment at which it can be done."""
+"""Sleep, wake up, reset: carries out what an operator asks, as soon as the engine can do it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.admin import Operate, Operated, Operation
 
 ASLEEP = "the engine sleeps; POST /wake_up ends that."
+"""What the client of a request hears that comes while the engine sleeps."""
+
 ABORTED = "the engine was sent to sleep while it ran this request; send it again later."
+"""What the client of a request hears that the engine was running when it was put to sleep."""
 
 
 class Operations:
-    """Orders of the frontend.
+    """The orders that an engine has got from the frontend.
 
     Args:
-        engine: of this worker.
-        abort_all: ends all that runs, with the reason given.
-        idle: nothing is running, here or on behalf of this worker.
-        answer: to the frontend.
+        engine: the engine of this process.
+        abort_all: aborts all requests, and tells their clients this reason.
+        idle: whether nothing runs, neither here nor elsewhere on behalf of this process.
+        answer: sends an answer to the frontend.
     """
 
     def __init__(
@@ -38,11 +41,11 @@ class Operations:
 
     @property
     def asleep(self) -> bool:
-        """It takes no requests: it sleeps, or will when what runs is finished."""
+        """Whether no requests are taken: the engine sleeps, or will when those that run finish."""
         return bool(self._falling_asleep) or self._engine.asleep
 
     def apply(self, order: Operate) -> None:
-        """Do it now, or when nothing runs any more."""
+        """Carry out an order now, or, if it is to sleep, when nothing runs any more."""
         match order.operation:
             case Operation.SLEEP:
                 self._falling_asleep.append(order)
@@ -55,14 +58,14 @@ class Operations:
         self._do(order)
 
     def tick(self) -> None:
-        """Fall asleep when it is time."""
+        """Put the engine to sleep if that was asked for and nothing runs any more."""
         if self._falling_asleep and self._idle():
             waiting, self._falling_asleep = self._falling_asleep, []
             for order in waiting:
                 self._do(order)
 
     def _drop_waiting(self) -> None:
-        """Who wakes up what has not fallen asleep yet keeps it awake."""
+        """Cancel sleep that has not begun: an order to wake up came first."""
         waiting, self._falling_asleep = self._falling_asleep, []
         for order in waiting:
             self._answer(Operated(order.call_id, result=False))

@@ -30,12 +30,13 @@ from dynamo_cli.worker.process import REPORT_INTERVAL_S, Equipment, run
 from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD
 
 PULL_INTERVAL_S = 2.0
-"""Longest time between two pulls: the queue takes each for a sign of life."""
+"""Longest time between two pulls, which are signs of life: they renew the leases of its jobs."""
 
 TRANSFER_TTL_NS = 300 * SECOND_NS
-"""A decode worker that has not taken or released blocks by then never will."""
+"""A decode worker that has not taken or released blocks after this time never will."""
 
 REFUSED = "refused"
+"""Why a job ended: this prefill worker does not take it."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class _Running:
 
 
 class PrefillWorker:
-    """A prefill worker's dealings with the prefill queue and the decode workers."""
+    """A prefill worker's side towards the prefill queue and the decode workers."""
 
     def __init__(self, equipment: Equipment) -> None:
         self._process = equipment.process
@@ -85,12 +86,12 @@ class PrefillWorker:
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
         """Notify decode workers of prompts whose blocks they can take now.
 
-        Nobody waits for the outputs: the one token that each prompt gives.
+        Nobody needs the outputs, which are one token of each prompt.
         """
         for job_id, params, failed in self._prefills.take_ended():
             running = self._running.pop(job_id, None)
             if running is None:
-                self._prefills.release([job_id])  # dropped meanwhile
+                self._prefills.release([job_id])  # it was dropped meanwhile
                 continue
             now = time.monotonic_ns()
             self._prefill_s.append((now - running.since_ns) / SECOND_NS)
@@ -110,11 +111,11 @@ class PrefillWorker:
             self._report(now)
 
     def idle_timeout_s(self) -> float:
-        """Until the next pull or report is due."""
+        """See `Duty`: until the next pull or report is due."""
         return max(min(self._pull_due_s, self._report_due_s) - time.monotonic(), 0.0)
 
     def _pull(self, now_s: float) -> None:
-        """Say how much room there is: when that changes, and at the latest after the interval."""
+        """Tell the queue how much room there is; due when that grows, and after each interval."""
         jobs, tokens = self._engine.batch_limits
         jobs -= len(self._running)
         tokens = BATCHES_AHEAD * tokens - sum(one.tokens for one in self._running.values())
@@ -132,7 +133,7 @@ class PrefillWorker:
     # -- messages --------------------------------------------------------------------------
 
     def apply(self, peer: ProcessId, message: Any) -> None:
-        """A message of the prefill queue or a decode worker."""
+        """Act on a message of the prefill queue or a decode worker."""
         match message:
             case Enlisted():
                 self._on_enlisted()
@@ -144,7 +145,7 @@ class PrefillWorker:
                 self._prefills.release(job_ids)
 
     def _on_enlisted(self) -> None:
-        """Whoever hears that this process is ready can rely on it to get jobs from then on."""
+        """Report that this process is ready: from now on it gets jobs."""
         if not self._enlisted:
             self._enlisted = True
             self._switchboard.report(PhaseChange(Phase.READY))
@@ -170,7 +171,7 @@ class PrefillWorker:
             self._pull_due_s = 0.0
 
     def _abort_all(self, _: str) -> None:
-        """Give all jobs back: the decode workers prefill these prompts themselves."""
+        """Give all jobs back to the queue; the decode workers prefill these prompts themselves."""
         for job_id in list(self._running):
             self._drop(job_id)
             self._switchboard.owe(QUEUE, JobEnded(job_id, REFUSED))

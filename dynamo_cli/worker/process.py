@@ -124,11 +124,11 @@ class EngineProcess:
     def run(self) -> None:
         """Serve until the supervisor says stop."""
         while not self._stopping:
-            self.turn(0 if self._engine.has_work() else self._duty.idle_timeout_s())
+            self.advance(0 if self._engine.has_work() else self._duty.idle_timeout_s())
         self._engine.close()
         self._switchboard.close()
 
-    def turn(self, timeout_s: float | None) -> None:
+    def advance(self, timeout_s: float | None) -> None:
         """One round of the loop, which waits up to `timeout_s` for a message; None is for ever."""
         self._switchboard.poll(timeout_s)
         if self._engine.has_work():

@@ -7,33 +7,33 @@ import time
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.kv.holdings import Held
 from dynamo_cli.topology import ROUTER
-from dynamo_cli.worker.cache_announcer import Feed
+from dynamo_cli.worker.cache_announcer import CacheAnnouncer
 
 
 class Publisher:
-    """Sends changes, and everything to a router that has nothing or has missed something.
+    """Sends changes of the cache; everything to a router that is new or has missed a change.
 
     Args:
         worker: index of this worker among those of its kind.
-        holdings: what its engine's cache holds; None: the router does not want to know.
-        switchboard: this worker's.
+        holdings: what its engine's prefix cache holds; None if the router needs no KV events.
+        switchboard: links of this worker.
     """
 
     def __init__(self, worker: int, holdings: Held | None, switchboard: Switchboard) -> None:
-        self._feed = Feed(worker, holdings) if holdings is not None else None
+        self._announcer = CacheAnnouncer(worker, holdings) if holdings is not None else None
         self._switchboard = switchboard
         self._whole_due = True
 
     def publish(self) -> None:
-        """Tell what changed; after a refused message, everything."""
-        if self._feed is None or ROUTER not in self._switchboard.links:
+        """Send what changed; everything if the link has refused the last message."""
+        if self._announcer is None or ROUTER not in self._switchboard.links:
             return
         now = time.monotonic_ns()
-        message = self._feed.whole(now) if self._whole_due else self._feed.changes(now)
+        message = self._announcer.whole(now) if self._whole_due else self._announcer.changes(now)
         if message is not None:
             self._whole_due = not self._switchboard.send(ROUTER, message)
 
     def resync(self) -> None:
-        """Tell everything: to a new router, or to one that asks."""
+        """Send everything: to a new router, or to one that asks for it."""
         self._whole_due = True
         self.publish()

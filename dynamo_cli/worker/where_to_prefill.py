@@ -8,12 +8,14 @@ from typing import NamedTuple
 from dynamo_cli.config import PlacementRule
 
 JOBS_PER_PREFILL_WORKER = 2
+"""Default limit of the queue, for each prefill worker."""
+
 BATCHES_AHEAD = 4
-"""A prefill worker pulls jobs for so many full steps: it shall never wait for the queue."""
+"""A prefill worker pulls jobs for this many full steps, so that it never waits for the queue."""
 
 
 class Reason(StrEnum):
-    """Why a prefill is where it is: the first two are remote, the others local."""
+    """Why a prompt is prefilled where it is: remotely for the first two reasons, else locally."""
 
     ALWAYS = "always"
     LONG = "long"
@@ -26,7 +28,7 @@ class Reason(StrEnum):
 
 
 class Where(NamedTuple):
-    """The answer, and why."""
+    """Where a prompt is prefilled, and why there."""
 
     remote: bool
     reason: Reason
@@ -39,13 +41,14 @@ def decide(
     queue_depth: int,
     prefill_workers: int,
 ) -> Where:
-    """Where to prefill a prompt of which `cached_tokens` are in the decode worker's cache.
-
-    The rule of NVIDIA Dynamo's conditional disaggregation.
+    """Decide where to prefill a prompt, by the rule of NVIDIA Dynamo's conditional disaggregation.
 
     Args:
-        queue_depth: jobs that wait, the ones just pushed included.
-        prefill_workers: that are there now.
+        rule: the bounds in force.
+        prompt_tokens: length of the prompt.
+        cached_tokens: how much of it is in the prefix cache of the decode worker.
+        queue_depth: jobs in the queue, with those that were just pushed.
+        prefill_workers: prefill workers that are there now.
     """
     if not prefill_workers:
         return Where(False, Reason.NO_PREFILL_WORKER)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dynamo_cli.config import Device, Devices
-from dynamo_cli.engines.one_at_a_time import alone_on
+from dynamo_cli.engines.gpu_lock import alone_on
 
 PATIENCE_S = 20.0
 FORK = multiprocessing.get_context("fork")

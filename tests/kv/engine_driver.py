@@ -20,7 +20,7 @@ from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.index import PrefixIndex
 from dynamo_cli.messages.request import AddRequest
-from dynamo_cli.worker.cache_announcer import Feed
+from dynamo_cli.worker.cache_announcer import CacheAnnouncer
 from tests.support.driver import BLOCK, config_of, tell
 
 ROUNDS = 150
@@ -47,7 +47,7 @@ class Driver:
 
         self.engine = Engine(0, config, kv_events=True)
         assert self.engine.holdings is not None
-        self.feed = Feed(0, self.engine.holdings)
+        self.announcer = CacheAnnouncer(0, self.engine.holdings)
         self.index = PrefixIndex()
         self.encoder = MsgpackEncoder()
         self.dice = dice
@@ -138,7 +138,7 @@ class Driver:
         return cached
 
     def publish(self) -> None:
-        change = self.feed.changes(0)
+        change = self.announcer.changes(0)
         if change is not None:
             removed = hashes.unpack(change.removed)
             self.removed += len(removed)

@@ -358,7 +358,7 @@ class Around:
     def turn(self, times: int = 1) -> None:
         """Rounds of the process's loop, which do not wait."""
         for _ in range(times):
-            self.process.turn(0)
+            self.process.advance(0)
 
     def later(self, seconds: float) -> None:
         """Let time pass, and the process notice it."""

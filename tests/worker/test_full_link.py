@@ -49,7 +49,7 @@ class Pair:
 
     def turn(self) -> None:
         """Of the worker's loop."""
-        self.worker.turn(0)
+        self.worker.advance(0)
 
     @property
     def engine(self) -> MockEngine:

@@ -20,17 +20,13 @@ The rules are those of vLLM's ``Scheduler`` (v1/core/sched/scheduler.py) with th
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections import deque
 
+from dynamo_cli.engines.mock.agenda import Agenda
 from dynamo_cli.engines.mock.blocks import Blocks, Observer
 from dynamo_cli.engines.mock.profile import Profile, Speed
 from dynamo_cli.engines.mock.request import SimRequest, StepResult, Totals
-
-NEVER = 1 << 62
-_Entry = tuple[int, int, int]
-"""In a step something happens to the running request of a rank, if it still decodes since then."""
 
 
 class SimEngine:
@@ -63,8 +59,8 @@ class SimEngine:
         self._ranks = itertools.count()
         self._arrivals = itertools.count()
         self._context = 0  # cached tokens of all that decode
-        self._edges: list[_Entry] = []  # a block begins or becomes full
-        self._ends: list[_Entry] = []  # the last token comes
+        self._edges = Agenda(self._running)  # a block begins or becomes full
+        self._ends = Agenda(self._running)  # the last token comes
         self._settled = True  # the last step changed nothing that the next one could use
 
     # -- requests --------------------------------------------------------------------------
@@ -85,7 +81,7 @@ class SimEngine:
         self._settled = False
 
     def _wait(self, request: SimRequest) -> None:
-        """Queue it by its `order`: mostly it is the last, or the first when it was preempted."""
+        """Put it in the queue by its order: mostly last, or first when it was preempted."""
         place = len(self.waiting)
         while place and request.order < self.waiting[place - 1].order:
             place -= 1
@@ -150,7 +146,7 @@ class SimEngine:
         """
         if not self._settled or self._prefilling is not None or not self._running:
             return 0
-        steps = min(self._next(self._edges), self._next(self._ends)) - self.totals.steps
+        steps = min(self._edges.next(), self._ends.next()) - self.totals.steps
         if not steps or self.steps_ps(steps) <= within_ps:
             return steps
         low, high = 1, steps
@@ -172,18 +168,6 @@ class SimEngine:
         self.totals.steps += steps
         self.totals.output_tokens += tokens
         self._context += tokens
-
-    def _next(self, heap: list[_Entry]) -> int:
-        """The step in which the next of these happens."""
-        while heap and self._of(heap[0]) is None:
-            heapq.heappop(heap)
-        return heap[0][0] if heap else NEVER
-
-    def _of(self, entry: _Entry) -> SimRequest | None:
-        """Whose it is; None when that one has begun to decode anew, or left."""
-        _, rank, since = entry
-        request = self._running.get(rank)
-        return request if request is not None and request.since == since else None
 
     def step(self) -> StepResult:
         """One step; everything in it is decided as it begins."""
@@ -207,10 +191,7 @@ class SimEngine:
             whether one of them had to go itself: then those after it get nothing in this step.
         """
         size, now = self._block_size, self.totals.steps
-        while self._edges and self._edges[0][0] <= now:  # earlier ones are of requests that left
-            request = self._of(heapq.heappop(self._edges))
-            if request is None:
-                continue
+        while (request := self._edges.take(now)) is not None:
             rank = request.rank
             computed = request.computed + self._decoded(request)
             if computed % size == 0:
@@ -241,7 +222,7 @@ class SimEngine:
         """The next step from this one on in which a block begins or becomes full."""
         into = computed % self._block_size
         later = self._block_size - 1 - into if into else 0
-        heapq.heappush(self._edges, (step + later, request.rank, request.since))
+        self._edges.add(step + later, request)
 
     def _make_room(self, request: SimRequest, blocks: int, result: StepResult) -> bool:
         """Preempt the last in order until there are so many free blocks; False: it was this one."""
@@ -331,10 +312,8 @@ class SimEngine:
         self.totals.steps += 1
         self.totals.output_tokens += result.decoded + len(result.joined)
         self._context += result.decoded
-        while self._ends and self._ends[0][0] <= now:
-            request = self._of(heapq.heappop(self._ends))
-            if request is not None:
-                result.finished.append(request)
+        while (ended := self._ends.take(now)) is not None:
+            result.finished.append(ended)
         for request in result.joined:
             self._join(request)
             if request.produced == request.output_tokens:
@@ -354,7 +333,7 @@ class SimEngine:
         """From this step on it gets a token in each; before it, it has so many."""
         request.since, request.produced, request.computed = step, produced, computed
         last = step + request.output_tokens - produced - 1
-        heapq.heappush(self._ends, (last, request.rank, step))
+        self._ends.add(last, request)
         self._push_edge(request, step, computed)
 
     def _leave(self, request: SimRequest) -> None:

@@ -10,11 +10,11 @@ from dynamo_cli.lab.report import Gaps
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import KvEvents
 from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.worker.cache_announcer import Feed
+from dynamo_cli.worker.cache_announcer import CacheAnnouncer
 
 NS_PS = 1000
 STATS_INTERVAL_PS = PS // 4
-"""As in `worker.process`."""
+"""As `REPORT_INTERVAL_S` in `worker.process`."""
 
 
 class SimWorker:
@@ -37,7 +37,7 @@ class SimWorker:
         self.busy_ps = 0
         self.gaps = Gaps()
         self._leaps = leaps
-        self._feed = Feed(index, self.engine.blocks)
+        self._announcer = CacheAnnouncer(index, self.engine.blocks)
         self._busy = False
         self._since_ps = 0
         self._quiet = 0  # number of quiet steps that are simulated at once
@@ -140,11 +140,11 @@ class SimWorker:
 
     def holds(self) -> KvEvents:
         """Return all that the cache holds, which is the first message to a router."""
-        return self._feed.whole(self.until_ps // NS_PS)
+        return self._announcer.whole(self.until_ps // NS_PS)
 
     def events(self) -> KvEvents | None:
         """Return what the step changed in the cache; None if nothing."""
-        return self._feed.changes(self.until_ps // NS_PS)
+        return self._announcer.changes(self.until_ps // NS_PS)
 
     def stats(self, now_ps: int) -> WorkerStats | None:
         """Return the load report if it is due: once per interval while busy, and once when idle."""

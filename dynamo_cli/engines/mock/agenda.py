@@ -1,0 +1,49 @@
+"""In which step something happens to the requests that decode. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+
+from dynamo_cli.engines.mock.request import SimRequest
+
+NEVER = 1 << 62
+
+
+class Agenda:
+    """A heap of requests by step.
+
+    An entry holds as long as its request decodes without a break: what has begun to decode anew
+    since then, or has left, is skipped when its step comes.
+
+    Args:
+        running: the running requests by rank, kept current by the engine.
+    """
+
+    def __init__(self, running: Mapping[int, SimRequest]) -> None:
+        self._running = running
+        self._heap: list[tuple[int, int, int]] = []  # step, rank, since when it decodes
+
+    def add(self, step: int, request: SimRequest) -> None:
+        """Something happens to this request in this step."""
+        heapq.heappush(self._heap, (step, request.rank, request.since))
+
+    def next(self) -> int:
+        """The step in which the next thing happens; `NEVER` if nothing is to happen."""
+        heap = self._heap
+        while heap and self._request(heap[0]) is None:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else NEVER
+
+    def take(self, step: int) -> SimRequest | None:
+        """Take a request to which something happens up to this step; None if there is no more."""
+        heap = self._heap
+        while heap and heap[0][0] <= step:  # earlier ones are of requests that have left
+            if (request := self._request(heapq.heappop(heap))) is not None:
+                return request
+        return None
+
+    def _request(self, entry: tuple[int, int, int]) -> SimRequest | None:
+        _, rank, since = entry
+        request = self._running.get(rank)
+        return request if request is not None and request.since == since else None
