@@ -12,6 +12,7 @@ import typer
 from dynamo_cli.cli import app, commands
 from dynamo_cli.engines.vllm.options import declared
 from tests.docs.commands import PAGES, ROOT
+from tests.support import layout
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
@@ -60,6 +61,19 @@ def test_files_exist(page: Path) -> None:
     """Those with a folder, in backquotes, from the root or from the package."""
     for path in re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|sh))?)`", page.read_text()):
         assert any((home / path).exists() for home in (ROOT, ROOT / "dynamo_cli")), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_functions_exist(page: Path) -> None:
+    """Those that a page names with their file, as in ``router/state.py:RouterState.decide``."""
+    for file, what in re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py):([\w.]+)`", page.read_text()):
+        assert file in layout.modules(), file
+        assert layout.exists(file, what), f"{file}:{what}"
+
+
+def test_the_picture_of_packages_is_that_of_the_imports() -> None:
+    """``python -m tests.support.layout`` draws it anew."""
+    assert layout.PAGE.read_text() == layout.drawn()
 
 
 def anchors(page: Path) -> set[str]:
