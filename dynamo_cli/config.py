@@ -159,7 +159,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class OriginRules:
-    """Which web pages may use the server from a browser; see `dynamo_cli.frontend.http.origin`.
+    """Which web pages may use the server from a browser; see `dynamo_cli.origin`.
 
     Attributes:
         hosts: further host names by which clients may call the server; `ANY`: all names.

@@ -32,7 +32,7 @@ PURE = (
     "plan/resolve_engine.py",
     "plan/typed.py",
     "plan/resolve_http.py",
-    "frontend/http/origin.py",
+    "origin.py",
     "completion",
     "errors.py",
     "event_stream.py",

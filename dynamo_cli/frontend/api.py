@@ -21,7 +21,6 @@ from dynamo_cli.frontend.admin.paths import Admin, Command, View
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.http import admission, docs
 from dynamo_cli.frontend.http.body import BodyReader
-from dynamo_cli.frontend.http.origin import OriginGate, is_preflight
 from dynamo_cli.frontend.http.server import error_response, json_response
 from dynamo_cli.frontend.http.visit import Route, Visit
 from dynamo_cli.frontend.model_requests import (
@@ -32,6 +31,7 @@ from dynamo_cli.frontend.model_requests import (
 )
 from dynamo_cli.frontend.status.pages import StatusPages
 from dynamo_cli.messages.request import Question
+from dynamo_cli.origin import OriginGate, is_preflight
 from dynamo_cli.watch.meter import Meter
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from dynamo_cli.errors import ANTHROPIC_TYPES
 from dynamo_cli.frontend.admin.engines import LEVELS, MODES
 from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
 from dynamo_cli.frontend.http.admission import OPEN_PATHS
-from dynamo_cli.frontend.http.origin import JSON
 from dynamo_cli.frontend.status import inspect
 from dynamo_cli.messages.request import Question
+from dynamo_cli.origin import JSON
 from dynamo_cli.shapes import ANTHROPIC
 from dynamo_cli.watch.decisions import KEPT
 

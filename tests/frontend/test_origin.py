@@ -8,8 +8,8 @@ import pytest
 
 from dynamo_cli.config import FrontendConfig, OriginRules
 from dynamo_cli.errors import Forbidden, UnsupportedMediaType
-from dynamo_cli.frontend.http.origin import OriginGate, check_json, is_loopback, name_of
 from dynamo_cli.messages.request import Head, Submit
+from dynamo_cli.origin import OriginGate, check_json, is_loopback, name_of
 from tests.frontend.stage import SSE, Stage, answer, chunks, finish
 
 PAGE, EVIL = "https://chat.example", "https://evil.example"

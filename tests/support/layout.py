@@ -22,11 +22,13 @@ BEGIN, END = "<!-- packages: begin -->", "<!-- packages: end -->"
 FOUNDATION = (
     "config",
     "errors",
+    "event_stream",
     "host",
     "ipc",
     "kv",
     "messages",
     "origin",
+    "serve_config",
     "shapes",
     "topology",
     "units",

@@ -15,7 +15,7 @@ from textual_serve.server import Server
 
 from dynamo_cli.config import OriginRules
 from dynamo_cli.errors import Forbidden
-from dynamo_cli.frontend.http.origin import OriginGate
+from dynamo_cli.origin import OriginGate
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -13,8 +13,8 @@ from dynamo_cli.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
-from dynamo_cli.frontend.http.origin import check_json
 from dynamo_cli.frontend.http.visit import Visit
+from dynamo_cli.origin import check_json
 
 LEAST_BYTES_PER_S = 4096
 """A body that comes faster is never given up, however long it takes."""

@@ -23,7 +23,7 @@ from dynamo_cli.errors import (
     RequestTimeout,
 )
 from dynamo_cli.frontend.http.admission import request_id
-from dynamo_cli.frontend.http.origin import JSON
+from dynamo_cli.origin import JSON
 from dynamo_cli.shapes import error_answer
 
 MAX_FIELD_BYTES = 64 * 1024

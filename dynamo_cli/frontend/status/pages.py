@@ -11,7 +11,6 @@ from aiohttp import web
 from dynamo_cli import __version__
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.http.admission import RETRY_AFTER_S
-from dynamo_cli.frontend.http.origin import JSON
 from dynamo_cli.frontend.http.server import json_response
 from dynamo_cli.frontend.http.stream import EventStream
 from dynamo_cli.frontend.http.visit import Route, Visit
@@ -19,6 +18,7 @@ from dynamo_cli.frontend.metrics import exposition
 from dynamo_cli.frontend.status import inspect
 from dynamo_cli.frontend.status.broadcast import Broadcast
 from dynamo_cli.messages.request import Head
+from dynamo_cli.origin import JSON
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import Snapshot
 from dynamo_cli.watch.state import TreeState
