@@ -90,7 +90,7 @@ def test_every_refusal_has_its_status_and_shape() -> None:
         ("GET", post, None, KEY, 405, "method_not_allowed", "takes POST"),
         ("POST", "/health", b"{}", {}, 405, "method_not_allowed", "takes GET"),
         ("POST", post, b"{}", {}, 401, "invalid_api_key", "Bearer"),
-        ("POST", post, b"{}", wrong, 401, "invalid_api_key", "not one"),
+        ("POST", post, b"{}", wrong, 401, "invalid_api_key", "not valid"),
         ("POST", post, b"{}", {"Authorization": "Basic two"}, 401, "invalid_api_key", "Bearer"),
         ("GET", "/dynamo/snapshot", None, {}, 401, "invalid_api_key", "Bearer"),
         ("POST", post, b"x" * 1001, KEY, 413, "payload_too_large", "--max-body-bytes"),

@@ -94,7 +94,7 @@ def test_a_lost_gpu_does_not_stop_the_reading_of_others(
     watch.close()
     assert nvml.open == 0
     (said,) = caplog.records
-    assert said.message == "nothing is heard of Xids from the NVIDIA driver: GPU is lost"
+    assert said.message == "cannot receive Xids (GPU errors) from the NVIDIA driver: GPU is lost"
 
 
 def test_a_frontend_that_cannot_read_its_gpus_serves_and_says_so() -> None:

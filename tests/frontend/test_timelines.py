@@ -94,8 +94,8 @@ def test_what_no_processor_saw_is_not_remembered() -> None:
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("?limit=0", "limit is a number from 1 to 10000"),
-        ("?worker=1", "there is limit, request_id"),
+        ("?limit=0", "limit must be a number from 1 to 10000"),
+        ("?worker=1", "this path takes limit, request_id"),
     ],
 )
 def test_what_cannot_be_asked_is_said(query: str, says: str) -> None:
