@@ -95,7 +95,7 @@ def test_a_file_that_is_there_is_continued(tmp_path: Path) -> None:
 def test_a_file_with_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other"
     path.write_text(content)
-    with pytest.raises(UsageError, match="something else in it"):
+    with pytest.raises(UsageError, match="is not a record"):
         Recorder(str(path))
     assert path.read_text() == content
 
