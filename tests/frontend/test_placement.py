@@ -1,4 +1,4 @@
-"""`/dynamo/placement`: bounds that change at run time and reach every decode worker."""
+"""`/dynamo/placement`: bounds are changed at run time and reach every decode worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routing over HTTP: decisions, the live stream, metrics, headers in and out."""
+"""Routing over HTTP: decisions, the live stream, metrics, request and response headers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ STATS = RouterStats(
 
 
 async def with_news(stage: Stage) -> tuple[Neighbour, Any]:
-    """A router that has reported, and the decisions as the API gives them."""
+    """Link a router that reports decisions; those decisions as the API gives them."""
     router = await stage.neighbour(ROUTER)
     router.send(STATS)
     news = [decision("a"), decision("b", 1), decision("c")]
@@ -115,7 +115,7 @@ def test_what_cannot_be_asked_is_said(path: str, says: str) -> None:
 
 
 async def events(reader: asyncio.StreamReader, name: str) -> Any:
-    """Content of the next event of that name."""
+    """The content of the next event of this name."""
     while True:
         line = (await patiently(reader.readline())).decode()
         assert line, "the stream ended"

@@ -1,4 +1,4 @@
-"""What the frontend remembers of requests that ended."""
+"""Timelines of finished requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def timelines(stage: Stage, query: str = "") -> Any:
 
 
 async def told(stage: Stage, request_id: str) -> Any:
-    """The last line of a request, which may be about to be written."""
+    """The timeline of a request; waits until it is there."""
     while not (found := await timelines(stage, f"?request_id={request_id}")):
         await asyncio.sleep(0.005)
     return found[0]
