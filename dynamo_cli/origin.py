@@ -1,13 +1,13 @@
-"""By which name and from which web pages a server may be used. Pure.
+"""Under which host names and from which web pages the server may be used (CORS). Pure.
 
-A browser sends what any web page tells it to, also to this machine. Two headers give the page away,
-and no page can forge them:
+A browser sends whatever a web page asks it to send, also to this machine. Two headers tell where a
+request comes from, and no page can forge them:
 
-    Host     by which name the server was called. A page whose own name was made to point here (DNS
-             rebinding) calls it by that name.
-    Origin   the page itself, where it is another site's or wants to change something.
+    Host     the name by which the server was addressed. In DNS rebinding this is the name of the
+             attacker's page, which resolves to this machine.
+    Origin   the site of the page, sent if it is another site or the request may change something.
 
-Programs that are no browsers send no Origin and are not held up.
+Programs other than browsers send no Origin and are not restricted.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class OriginGate:
-    """The rules of one server.
+    """Checks the Host and Origin of requests.
 
     Args:
-        rules: what was given.
-        listening: the address at which it listens. Where only this machine reaches it, it goes by
-            this machine's names; elsewhere by any, unless some were given.
+        rules: the allowed hosts and origins, and the CORS options.
+        listening: the address that the server listens on. If it is a loopback address, the names of
+            loopback are allowed as hosts besides those of the rules; else any host is allowed if
+            the rules have none.
     """
 
     def __init__(self, rules: OriginRules, listening: str) -> None:
@@ -41,17 +42,17 @@ class OriginGate:
         self._origins = frozenset(origin.rstrip("/").lower() for origin in rules.origins)
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raises `Forbidden` unless the server may be used by this name and from this page."""
+        """Raises `Forbidden` unless the host name and the origin of a request are allowed."""
         host, origin = headers.get("Host"), headers.get("Origin")
         if host is not None and not self._is_ours(name_of(host)):
             raise Forbidden(
-                f"this server does not go by the name {name_of(host)[:100]!a}; "
-                "if it should, start it with --allowed-hosts."
+                f"this server may not be used under the host name {name_of(host)[:100]!a}; "
+                "to allow that name, start the server with --allowed-hosts."
             )
         if origin is not None and self._is_foreign(host, origin) and not self._is_welcome(origin):
             raise Forbidden(
-                f"pages of {origin[:100]!a} may not use this server; "
-                "if they should, start it with --allowed-origins."
+                f"web pages from {origin[:100]!a} may not use this server; "
+                "to allow them, start the server with --allowed-origins."
             )
 
     def _is_ours(self, name: str) -> bool:
@@ -62,27 +63,27 @@ class OriginGate:
         )
 
     def _is_foreign(self, host: str | None, origin: str) -> bool:
-        """The page is not this server's own."""
+        """Whether a page is not served by this server."""
         parts = _split(origin)
         if host is None or parts is None:
-            return True  # "null", of a page without an address, among them
+            return True  # also "null", the origin of a page without an address
         scheme, name, port = parts
         own = _split(f"{scheme}://{host}")
         if own is None or own[2] != port:
             return True
-        # All names of this machine are one server.
+        # All loopback names are this server.
         return own[1] != name and not (is_loopback(own[1]) and is_loopback(name))
 
     def _is_welcome(self, origin: str) -> bool:
         return ANY in self._origins or origin.lower() in self._origins
 
     def answer_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """What lets a page that may ask read the answer; nothing for others."""
+        """The CORS headers of an answer; none unless the origin is one of the allowed."""
         origin, rules = headers.get("Origin"), self._rules
         if origin is None or not self._is_welcome(origin):
             return {}
         told = {"Access-Control-Allow-Origin": ANY}
-        # A browser takes no "*" together with cookies.
+        # A browser rejects "*" for requests with cookies.
         if ANY not in self._origins or rules.credentials or "Cookie" in headers:
             told = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
         if rules.credentials:
@@ -90,7 +91,7 @@ class OriginGate:
         return told
 
     def preflight(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """The answer to a browser's question whether a page may ask what it wants to ask."""
+        """The headers of the answer to a CORS preflight request."""
         rules = self._rules
         methods = METHODS if ANY in rules.methods else rules.methods
         wanted = headers.get("Access-Control-Request-Headers", "")
@@ -105,30 +106,30 @@ class OriginGate:
 
 
 def is_preflight(method: str, headers: Mapping[str, str]) -> bool:
-    """It asks for nothing itself, and has no key."""
+    """Whether a request is a CORS preflight, which browsers send without a key."""
     return (
         method == "OPTIONS" and "Origin" in headers and "Access-Control-Request-Method" in headers
     )
 
 
 def check_json(headers: Mapping[str, str]) -> None:
-    """Raises `UnsupportedMediaType` unless the body says that it is JSON.
+    """Raises `UnsupportedMediaType` unless the content type is JSON.
 
-    Any page may send the types that forms have without asking first, and no type at all; programs
-    often leave it out.
+    Browsers send bodies with the types of forms, or without a type, for any page and without a
+    preflight. Without an Origin the type may be missing, since programs often leave it out.
     """
     given = headers.get("Content-Type")
     if given is None and "Origin" not in headers:
         return
     if (given or "").partition(";")[0].strip().lower() != JSON:
         raise UnsupportedMediaType(
-            f"the body must be JSON and say so: send the header 'Content-Type: {JSON}' "
+            f"the content type must be JSON: send the header 'Content-Type: {JSON}' "
             f"(curl: -H 'Content-Type: {JSON}')."
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Only this machine reaches it."""
+    """Whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -136,17 +137,17 @@ def is_loopback(host: str) -> bool:
 
 
 def name_of(authority: str) -> str:
-    """``Host:8181`` -> ``host``; IPv6 addresses without brackets."""
+    """The host of an authority: ``Host:8181`` -> ``host``; IPv6 addresses without brackets."""
     text = authority.strip().lower()
     if text.startswith("["):
         return text[1:].partition("]")[0]
-    # An address of several colons is one without a port.
+    # With several colons it is an IPv6 address without a port.
     name = text if text.count(":") > 1 else text.partition(":")[0]
     return name.rstrip(".")
 
 
 def _split(url: str) -> tuple[str, str, int] | None:
-    """Scheme, name and port; None when it is no address."""
+    """Scheme, host and port of a URL; None if it is not valid."""
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -108,7 +108,7 @@ class Api:
         except DynamoError as error:
             response = self._refuse(visit, error)
         except ConnectionError:
-            raise  # nobody is left to be answered
+            raise  # the client is gone
         except Exception:  # a request enters here: it fails alone, and the log says why
             logger.exception("request %s failed", visit.id)
             failure = InternalError(f"internal error; the log has it under request id {visit.id}.")

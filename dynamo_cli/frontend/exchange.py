@@ -1,4 +1,4 @@
-"""Requests in flight between HTTP handlers and processors."""
+"""Matches requests that were sent to processors with the answers that come back."""
 
 from __future__ import annotations
 
@@ -32,21 +32,25 @@ from dynamo_cli.watch.meter import Meter
 SLOW_READER = "slow_reader"
 CLIENT_LEFT = "client_left"
 SHUTDOWN = "shutdown"
+"""Reasons for which calls are aborted, as counters name them."""
 
 PROBE_RETRY_S = 0.05
 
 
 class Call:
-    """One request: its answer as it comes.
+    """One request that was sent to a processor, and its answer as it arrives.
 
     Attributes:
+        key: the id under which the processor knows the request; never used twice.
+        processor: the process that has the request.
+        arrival_ns: when the request arrived, on the monotonic clock.
         answer: the whole `Reply`, or the `Head` of a stream.
-        finish: done when a stream is complete.
-        write: takes the bytes of a stream; False: its reader is too slow.
-        first_token_ns: when the first tokens of a stream came; 0 before any.
-        last_token_ns: when the newest ones did; 0 before any.
-        worker: index of the one that serves it, once the answer has begun; else None.
-        abort: why its processor was told to stop; empty when it was not.
+        finish: the end of a stream.
+        write: writes bytes of a stream to the client; False if the client reads too slowly.
+        first_token_ns: when the first tokens of a stream arrived; 0 before that.
+        last_token_ns: when the last tokens arrived; 0 before the first ones.
+        worker: index of the worker that serves the request; None until the answer begins.
+        abort: why the processor was told to stop; empty if it was not.
     """
 
     def __init__(self, key: str, processor: ProcessId, arrival_ns: int) -> None:
@@ -63,30 +67,30 @@ class Call:
         self.write: Callable[[bytes], bool] = self._keep
 
     def _keep(self, data: bytes) -> bool:
-        """Bytes that come before the handler has sent the head, a turn of the loop later."""
+        """Keep bytes that arrive before the handler has sent the head of the response."""
         self._early.append(data)
         return True
 
     def write_to(self, sink: Callable[[bytes], bool]) -> None:
-        """From now on the stream goes straight to `sink`; what came before goes first."""
+        """Send the stream to `sink` from now on, beginning with the bytes that were kept."""
         self.write = sink
         sink(b"".join(self._early))
         self._early.clear()
 
     def fail(self, failure: DynamoError) -> None:
-        """The answer will not come (any further): whoever waits for it gets the failure."""
+        """Give the failure to whoever waits for the answer or for its end."""
         for future in (self.answer, self.finish):
             if not future.done():
                 future.set_exception(failure)
-                future.exception()  # nobody may be waiting for it
+                future.exception()  # marks it as retrieved, since nobody may be waiting for it
 
 
 class Exchange:
-    """All calls, by the key under which their processor knows them.
+    """Sends requests to processors and keeps all calls that have not ended.
 
     Args:
         switchboard: links to the processors.
-        meter: gets tokens and their times, and aborts.
+        meter: counts tokens, their latencies, and aborts.
     """
 
     def __init__(self, switchboard: Switchboard, meter: Meter) -> None:
@@ -105,42 +109,47 @@ class Exchange:
         api_id: str,
         arrival_ns: int,
     ) -> Call:
-        """Send a client's request to the processor that has the fewest.
+        """Send a client's request to the processor with the fewest calls.
+
+        Args:
+            headers: those that the processor needs.
+            api_id: the id of the request that the client knows.
+            arrival_ns: when the request arrived, on the monotonic clock.
 
         Raises:
-            NotReady: there is none, or it takes no more.
+            NotReady: no processor can take the request.
         """
         return self._send(Submit(self._key(), api_id, endpoint, body, headers), arrival_ns)
 
     def ask(self, question: Question, api_id: str) -> Call:
-        """Ask any processor something about the model.
+        """Ask the processor with the fewest calls something about the model.
 
         Raises:
-            NotReady: there is none, or it takes no more.
+            NotReady: no processor can take the question.
         """
         return self._send(Ask(self._key(), api_id, question), time.monotonic_ns())
 
     @property
     def open_calls(self) -> int:
-        """Of every kind."""
+        """Number of calls that have not ended, of every kind."""
         return len(self._calls)
 
     @property
     def processors(self) -> list[ProcessId]:
-        """Those that take requests."""
+        """The processors that can take requests."""
         return list(self._loads)
 
     def reaches(self, processor: ProcessId) -> bool:
-        """Whether there is a link to it."""
+        """Whether there is a link to a processor."""
         return processor in self._switchboard.links
 
     def change_adapter(
         self, processor: ProcessId, change: type[LoadAdapter | UnloadAdapter], adapter: Adapter
     ) -> Call:
-        """Have one processor load or unload an adapter; it need not take requests yet.
+        """Have a processor load or unload an adapter, even if it does not take requests yet.
 
         Raises:
-            NotReady: it takes no more.
+            NotReady: too much is waiting for the processor.
         """
         message = change(self._key(), f"adapter-{adapter.number}", adapter)
         return self._send_to(processor, message, time.monotonic_ns())
@@ -148,10 +157,11 @@ class Exchange:
     async def probe(self, worker: int, timeout_s: float) -> Reply | Head:
         """The answer of a worker to a readiness probe.
 
-        Waits for a processor, and asks again when one is lost: that is not the worker's fault.
+        Waits until a processor takes requests. If that processor is lost, the probe is repeated,
+        since the worker is not at fault.
 
         Raises:
-            TimeoutError: a processor was asked, and nothing came for so long.
+            TimeoutError: there was no answer for `timeout_s` after the probe was sent.
         """
         while True:
             await self._any_processor.wait()
@@ -170,7 +180,7 @@ class Exchange:
             self.close(call)
 
     def _key(self) -> str:
-        """No call ever had it, of this life or another: what comes late meets nobody."""
+        """A new key; it is unique over restarts too, so that late answers match no other call."""
         return f"{self._life}.{next(self._numbers):x}"
 
     def _send(self, message: ForProcessor, arrival_ns: int) -> Call:
@@ -181,14 +191,14 @@ class Exchange:
     def _send_to(self, processor: ProcessId, message: ForProcessor, arrival_ns: int) -> Call:
         call = Call(message.request_id, processor, arrival_ns)
         if not self._switchboard.send(processor, message):
-            raise NotReady(f"{processor.name} has too much waiting.", retry_after_s=1)
+            raise NotReady(f"too many requests wait for {processor.name}.", retry_after_s=1)
         self._calls[call.key] = call
         if processor in self._loads:
             self._loads[processor] += 1
         return call
 
     def close(self, call: Call, abort: str = "") -> None:
-        """Nothing more is wanted of a call; `abort` says why its processor should stop working."""
+        """Forget a call; if `abort` gives a reason, tell its processor to stop working on it."""
         if self._calls.pop(call.key, None) is None:
             return
         if call.processor in self._loads:
@@ -199,20 +209,20 @@ class Exchange:
             self._switchboard.owe(call.processor, Abort(call.key, abort))
 
     def abort_all(self, reason: str, failure: DynamoError) -> None:
-        """End every call now, here and in the processors."""
+        """Fail every call now, and tell the processors to stop."""
         for call in list(self._calls.values()):
             self.close(call, reason)
             call.fail(failure)
 
-    # -- what processors say ---------------------------------------------------------------
+    # -- called by the process -------------------------------------------------------------
 
     def processor_up(self, processor: ProcessId) -> None:
-        """It can take requests."""
+        """A processor can take requests."""
         self._loads.setdefault(processor, 0)
         self._any_processor.set()
 
     def processor_down(self, processor: ProcessId, reason: str) -> None:
-        """It is gone, and with it what it worked on."""
+        """A processor is gone: its calls fail."""
         self._loads.pop(processor, None)
         if not self._loads:
             self._any_processor.clear()
@@ -225,18 +235,19 @@ class Exchange:
             call.fail(failure)
 
     def answered(self, message: Reply | Head) -> None:
+        """A processor has answered a call, or begins a stream."""
         call = self._calls.get(message.request_id)
         if call is not None and not call.answer.done():
             call.worker = message.worker
             call.answer.set_result(message)
 
     def chunks(self, message: Chunks) -> None:
-        """Write what has come to the streams it is for: the hot path."""
+        """Write new bytes to their streams; this is the hot path."""
         now = time.monotonic_ns()
         for chunk in message.chunks:
             call = self._calls.get(chunk.request_id)
             if call is None:
-                continue  # aborted while this was under way
+                continue  # closed while the chunk was under way
             if chunk.tokens:
                 self._time_tokens(call, chunk.tokens, now)
             if not call.write(chunk.data):
@@ -253,6 +264,7 @@ class Exchange:
         call.last_token_ns = now_ns
 
     def finished(self, message: Finish) -> None:
+        """A stream is complete."""
         call = self._calls.get(message.request_id)
         if call is not None and not call.finish.done():
             call.finish.set_result(message)

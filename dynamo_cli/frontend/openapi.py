@@ -1,7 +1,7 @@
-"""The OpenAPI document of the whole server: what a processor says of its endpoints, and the rest.
+"""The OpenAPI document of the whole server. Pure.
 
-The processor tells bodies and answers, from the classes that it uses; the frontend's own paths and
-what errors look like are said here. Pure.
+A processor describes the endpoints of the model, from the classes of their bodies and answers. This
+module adds the frontend's own paths and the shapes of errors.
 """
 
 from __future__ import annotations
@@ -89,12 +89,12 @@ _OWN_ERRORS = {
 def complete(
     document: dict[str, Any], exists: Callable[[str, str], bool], *, has_keys: bool
 ) -> dict[str, Any]:
-    """The whole document.
+    """The document of the whole server.
 
     Args:
-        document: paths and schemas of a processor.
-        exists: whether this server has a path, with a method.
-        has_keys: clients need one.
+        document: paths and schemas of a processor; it is changed.
+        exists: whether this server takes a method at a path.
+        has_keys: whether clients need an API key.
     """
     paths: dict[str, dict[str, Operation]] = document["paths"]
     for path, method, operation in _operations(OWN):
@@ -182,7 +182,7 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
     "/health": {"get": _HEALTH},
     "/version": {"get": _operation("The version of the server")},
     "/metrics": {"get": _operation("Metrics for Prometheus", answer="text/plain")},
-    "/dynamo/snapshot": {"get": _operation("Everything known about the tree")},
+    "/dynamo/snapshot": {"get": _operation("The state of the whole process tree")},
     "/dynamo/decisions": {
         "get": _operation(
             "The last routing decisions, newest first",
@@ -191,9 +191,7 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
             _OF_REQUEST,
         )
     },
-    "/dynamo/timeline": {
-        "get": _operation("When the last requests were where", _LIMIT, _OF_REQUEST)
-    },
+    "/dynamo/timeline": {"get": _operation("Timelines of the last requests", _LIMIT, _OF_REQUEST)},
     "/dynamo/stream": {
         "get": _operation(
             "Snapshots, decisions and log lines as they come",
@@ -220,7 +218,7 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
         ),
     },
     "/dynamo/workers": {
-        "get": _operation("How many workers there are, and are to be"),
+        "get": _operation("The number of workers, and the goal"),
         "post": _operation(
             "Start or end workers",
             status="202",
@@ -258,7 +256,7 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
     },
     "/wake_up": {
         "post": _operation(
-            "Take it back", _query("tags", {"type": "array", "items": {"type": "string"}})
+            "Wake up the engines", _query("tags", {"type": "array", "items": {"type": "string"}})
         )
     },
     "/is_sleeping": {"get": _operation("Whether engines sleep, and which")},
@@ -268,4 +266,4 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
         )
     },
 }
-"""The frontend's paths; some are there with some options only."""
+"""The frontend's own paths; some exist only with some options."""

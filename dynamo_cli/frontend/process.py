@@ -1,4 +1,4 @@
-"""The frontend's loop: HTTP on one side, processors on the other."""
+"""The frontend process: connects the HTTP API with the links to all other processes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ from dynamo_cli.watch.state import ASLEEP, TreeState
 
 BACKLOG = 1024
 LAST_WORDS_S = 1.0
+"""How long the end waits until clients have the errors of requests that were cut off."""
+
 FLUSH_POLL_S = 0.01
+"""Poll interval of that wait: the kernel has no event for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +71,8 @@ def main(process: ProcessId, config: FrontendConfig, control: socket.socket) -> 
     """Run the frontend until it is told to stop.
 
     Raises:
-        PortInUse: it cannot listen where it should.
-        UsageError: it cannot record where it should.
+        PortInUse: it cannot listen at the address.
+        UsageError: the file of ``--record`` cannot be written.
     """
     uvloop.run(Frontend(process, config, control).run())
 
@@ -117,6 +120,7 @@ class Frontend:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
+        """Serve until the supervisor sends `Stop`."""
         self._switchboard.report(PhaseChange(Phase.STARTING))
         await self._listen()
         self._switchboard.attach(asyncio.get_running_loop())
@@ -128,7 +132,7 @@ class Frontend:
         self._gpus.close()
 
     async def _listen(self) -> None:
-        """Bind the port. Raises `PortInUse` when that cannot be."""
+        """Listen at the configured address. Raises `PortInUse` if that is not possible."""
         host, port = self._config.host, self._config.port
         files.raise_limit()
         most = self._config.max_connections or files.connections()
@@ -145,7 +149,7 @@ class Frontend:
         self._tree.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _announce(self, rule: PlacementRule) -> None:
-        """Let decode workers know a new rule; those that come later too."""
+        """Send a new rule to all decode workers; `on_link` sends it to later ones."""
         self._rule = rule
         for peer in self._switchboard.links:
             self._tell_rule(peer)
@@ -172,7 +176,7 @@ class Frontend:
         )
 
     def _tell_sleep(self) -> None:
-        """Into the log, when it begins and when it ends."""
+        """Log when all workers have gone to sleep, and when one is awake again."""
         if self._tree.asleep == self._told_asleep:
             return
         self._told_asleep = self._tree.asleep
@@ -184,6 +188,7 @@ class Frontend:
     # -- switchboard handler ---------------------------------------------------------------
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        """Pass a message to the part that handles it."""
         match self._decoder(payload):
             case Chunks() as message:
                 self._exchange.chunks(message)
@@ -207,10 +212,11 @@ class Frontend:
                 self._engines.answered(message)
 
     def on_link(self, peer: ProcessId) -> None:
-        """Processors are used when the process table says that they are ready."""
+        """There is a new link; a processor gets requests only once the table says it is ready."""
         self._tell_rule(peer)
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
+        """A process is gone: fail what it was asked, and forget what it reported."""
         self._engines.engine_gone(peer, reason)
         match peer.role:
             case Role.PROCESSOR:
@@ -227,6 +233,7 @@ class Frontend:
                 self._tree.prefill.worker_gone(peer.index, prefill=True)
 
     def on_control(self, message: ToChild) -> None:
+        """Handle a message of the supervisor."""
         match message:
             case ProcessTable():
                 self._on_table(message)
@@ -257,7 +264,7 @@ class Frontend:
             self._background(self._adapters.welcome(processor))
 
     def _ready_peers(self) -> list[ProcessId]:
-        """Processes that are ready and can be reached."""
+        """The processes that are ready and linked."""
         ready = [process for process in self._tree.processes if process.phase == Phase.READY]
         named = [ProcessId(process.role, process.index) for process in ready]
         return [process for process in named if process in self._switchboard.links]
@@ -265,7 +272,7 @@ class Frontend:
     # -- work of its own -------------------------------------------------------------------
 
     async def _probe(self, worker: int) -> None:
-        """One token through processor and worker and back."""
+        """Have a worker generate one token, and report to the supervisor how that went."""
         timeout_s = self._config.first_answer_timeout_s
         try:
             answer = await self._exchange.probe(worker, timeout_s)
@@ -275,7 +282,7 @@ class Frontend:
         self._switchboard.report(ProbeResult(worker, error))
 
     async def _drain(self, timeout_s: float) -> None:
-        """Turn newcomers away, wait for the rest, end what is left."""
+        """Refuse new requests, wait for those in flight, then abort what is left."""
         set_title(self._process, Phase.DRAINING)
         self._tree.draining = True
         self._listener.close()
@@ -289,7 +296,7 @@ class Frontend:
         self._switchboard.report(Drained(remaining))
 
     async def _flushed(self) -> None:
-        """Wait until the kernel has all that was written; it has no event for that."""
+        """Wait until all requests have ended and the kernel has all that was written."""
         await self._models.idle()
         while self._server.unsent_bytes():  # noqa: ASYNC110
             await asyncio.sleep(FLUSH_POLL_S)
@@ -302,16 +309,16 @@ class Frontend:
 
 
 async def _at_most(timeout_s: float, work: Coroutine[object, object, None]) -> None:
-    """Do the work, or give it up when time is over."""
+    """Do the work, but cancel it when the time is over."""
     try:
         async with asyncio.timeout(timeout_s):
             await work
     except TimeoutError:
-        pass  # whoever asks looks at what is left
+        pass  # the caller looks at what is left
 
 
 def _probe_error(answer: Reply | Head) -> str:
-    """Why an answer to a probe is no success; empty when it is one."""
+    """Why the answer to a probe is an error; empty if it is none."""
     if isinstance(answer, Head):
         return "a probe was answered with a stream"
     if answer.status == 200:
@@ -320,7 +327,7 @@ def _probe_error(answer: Reply | Head) -> str:
 
 
 def _why(error: OSError) -> str:
-    """The system's own words; asyncio wraps them in others."""
+    """The message of the system, without the words that asyncio adds."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""A real frontend process, and its neighbours played by the test over real links."""
+"""A real frontend process; the test plays its neighbours over real links."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ T = TypeVar("T", bound=Message)
 
 
 def patiently(what: Any) -> Any:
-    """A wait that fails loudly instead of for ever."""
+    """Wait for something, but not longer than `PATIENCE_S`."""
     return asyncio.wait_for(what, PATIENCE_S)
 
 
 class Neighbour:
-    """A process that has a link with the frontend; what comes waits in `inbox`."""
+    """A process with a link to the frontend; messages from the frontend go to `inbox`."""
 
     def __init__(self, process: ProcessId, frontend: Control) -> None:
         self.process = process
@@ -78,14 +78,14 @@ class Neighbour:
         self._generation = generation
 
     def die(self, reason: str = "SIGKILL") -> None:
-        """As the supervisor tells it to the frontend."""
+        """Tell the frontend, as the supervisor would, that this process is gone."""
         self._frontend.send(LinkDown(self.process.name, self._generation, reason))
 
     def send(self, message: Message) -> None:
         assert self._board.send(FRONTEND, message)
 
     async def take(self, kind: type[T]) -> T:
-        """The next message, which must be of that kind."""
+        """The next message of the frontend, which must be of this kind."""
         message = await patiently(self.inbox.get())
         assert isinstance(message, kind), message
         return message
@@ -106,14 +106,15 @@ class Neighbour:
 
 
 class Stage:
-    """Use as ``async with Stage(...) as stage``: a frontend that serves, with one processor.
+    """A frontend that serves, with one processor: ``async with Stage(...) as stage``.
 
     Args:
-        config: of the frontend.
+        config: the configuration of the frontend.
         serving: whether the frontend is told that everything is ready.
 
     Attributes:
-        expected_log, expected_exit_code: of the frontend at its end, when the test went well.
+        expected_log, expected_exit_code: what the frontend must have logged and returned at the
+            end of a test that has not failed.
     """
 
     def __init__(self, config: FrontendConfig | None = None, serving: bool = True) -> None:
@@ -142,7 +143,7 @@ class Stage:
         self._loop.add_reader(self._log.fileno(), self._on_log)
         if self._config.port == 0:
             await self._begin()
-        return self  # a test that names a port sees how that goes
+        return self  # a test that gives a port sees how the start goes
 
     async def _begin(self) -> None:
         assert (await self.report(PhaseChange)).phase is Phase.STARTING
@@ -188,7 +189,7 @@ class Stage:
             assert self.log == self.expected_log, self.log
 
     async def neighbour(self, process: ProcessId) -> Neighbour:
-        """A (new life of a) process, linked."""
+        """Link a process with the frontend, for the first time or after a restart."""
         neighbour = Neighbour(process, self.control)
         self._neighbours.append(neighbour)
         self._generation += 1
@@ -199,7 +200,7 @@ class Stage:
         self.control.send(message)
 
     async def report(self, kind: type[T]) -> T:
-        """The frontend's next word to the supervisor, which must be of that kind."""
+        """The next message to the supervisor, which must be of this kind."""
         message = await patiently(self.reports.get())
         assert isinstance(message, kind), message
         return message
@@ -216,7 +217,7 @@ class Stage:
                 self.log += data.decode()
             self._loop.remove_reader(self._log.fileno())
         except BlockingIOError:
-            pass  # that was all
+            pass  # all is read
 
     # -- the client's side -------------------------------------------------------------------
 
@@ -227,7 +228,7 @@ class Stage:
         return await self.ask("POST", path, **({"data": b"{}"} | options))
 
     async def ask(self, method: str, path: str, **options: Any) -> tuple[int, Any, Any]:
-        """Status, headers and body (as JSON if it is) of an answer."""
+        """Send a request: status, headers and body of the answer, decoded if it is JSON."""
         async with self.http.request(method, path, **options) as response:
             body = await response.read()
             if response.content_type == "application/json":
@@ -235,14 +236,14 @@ class Stage:
             return response.status, response.headers, body.decode()
 
     async def raw(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection of its own, with that sent."""
+        """Open a connection of its own and send raw bytes on it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         self._connections.append(writer)
         writer.write(data)
         return reader, writer
 
     async def stream(self, path: str = "/v1/completions") -> tuple[Submit, Client]:
-        """A stream of which the client has the head."""
+        """Begin a stream: what the processor got, and a client that has read the headers."""
         data = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
         reader, writer = await self.raw(data.encode())
         submit = await self.processor.take(Submit)
@@ -252,7 +253,7 @@ class Stage:
 
 
 class Client:
-    """Who reads a stream over a socket of its own."""
+    """Reads a stream from a socket of its own."""
 
     def __init__(
         self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -262,7 +263,7 @@ class Client:
         self._writer = writer
 
     async def chunk(self) -> bytes:
-        """The next chunk of the body; empty at its end."""
+        """The next chunk of the body; empty at the end."""
         size = int(await patiently(self.reader.readline()), 16)
         data: bytes = await patiently(self.reader.readexactly(size + 2))
         return data[:-2]
@@ -272,7 +273,7 @@ class Client:
 
 
 def table(serving: bool, reason: str = "", **phases: Phase) -> ProcessTable:
-    """A tree of which every process is ready, but for those in `phases`."""
+    """A process table: every process is ready, except those in `phases`."""
     now = time.monotonic_ns()
     states = [
         ProcessState(

@@ -1,4 +1,4 @@
-"""What changes a running server: who may, what reaches whom, and what fails."""
+"""Commands that change a running server: who may send them, what they do, how they fail."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def post(stage: Stage, path: str, body: Any = None) -> tuple[int, Any, Any
 
 
 async def change(processor: Neighbour, path: str, error: str = "") -> Adapter:
-    """A processor is told to load or unload an adapter, and does or does not."""
+    """A processor receives a change of an adapter and answers it, with an error if one is given."""
     asked = await processor.take(CHANGES[path])
     body = json.dumps({"error": {"message": "it is broken"}}) if error else "{}"
     status = 400 if error else 200
@@ -137,7 +137,7 @@ def test_a_processor_that_cannot_load_an_adapter_serves_all_else(error: str) -> 
 
 
 def test_a_number_is_never_given_twice() -> None:
-    """Else engines would take another adapter for one that they have."""
+    """With a used number, engines would take the new adapter for the old one."""
 
     async def scenario() -> None:
         async with Stage(ADMIN) as stage:
@@ -147,7 +147,7 @@ def test_a_number_is_never_given_twice() -> None:
                 load = {"lora_name": name, "lora_path": "/x"}
                 asked = asyncio.create_task(post(stage, LOAD, load))
                 numbers.append((await change(stage.processor, LOAD, error)).number)
-                if error:  # whoever has loaded it forgets it again
+                if error:  # processors that have loaded it must unload it again
                     assert (await change(stage.processor, UNLOAD)).number == numbers[-1]
                 changed = await stage.report(AdaptersChanged)
                 assert changed.table.last_number == numbers[-1]

@@ -1,4 +1,4 @@
-"""What clients get: answers, and every error, in OpenAI's shape."""
+"""What clients get: answers, and every error in the shape of OpenAI."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_comes_late_never_lands_in_a_later_request_of_the_same_id() -> None
             late = asyncio.create_task(stage.post(headers=headers))
             second = await stage.processor.take(Submit)
             assert first.request_id != second.request_id
-            # The processor had not read the abort yet when it said this.
+            # The processor sent this before it read the abort.
             stage.processor.send(Head(first.request_id, 200, SSE))
             stage.processor.send(chunks(first, b"another's words"))
             stage.processor.send(finish(first))
@@ -90,7 +90,7 @@ def test_every_refusal_has_its_status_and_shape() -> None:
         ("GET", post, None, KEY, 405, "method_not_allowed", "takes POST"),
         ("POST", "/health", b"{}", {}, 405, "method_not_allowed", "takes GET"),
         ("POST", post, b"{}", {}, 401, "invalid_api_key", "Bearer"),
-        ("POST", post, b"{}", wrong, 401, "invalid_api_key", "not one"),
+        ("POST", post, b"{}", wrong, 401, "invalid_api_key", "not valid"),
         ("POST", post, b"{}", {"Authorization": "Basic two"}, 401, "invalid_api_key", "Bearer"),
         ("GET", "/dynamo/snapshot", None, {}, 401, "invalid_api_key", "Bearer"),
         ("POST", post, b"x" * 1001, KEY, 413, "payload_too_large", "--max-body-bytes"),
@@ -206,7 +206,7 @@ def test_what_is_not_http_gets_a_json_400_and_no_traceback() -> None:
                 assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ")), (data, head)
                 assert b"x-request-id" in head.lower()
                 assert json.loads(body)["error"]["type"] == "invalid_request_error"
-            # Bytes outside of ASCII where they may stand do no harm either.
+            # Bytes beyond ASCII are allowed in some places and must do no harm.
             reader, _ = await stage.raw(b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await patiently(reader.readline())).split()[1] in {b"400", b"404"}
 
@@ -377,7 +377,7 @@ def test_requests_go_to_the_processor_that_has_the_fewest() -> None:
 
 
 def test_small_writes_leave_at_once() -> None:
-    """A kept-alive connection is no slower than a new one: nothing waits for an acknowledgement."""
+    """No write waits for an acknowledgement of the client (Nagle's algorithm)."""
 
     async def scenario() -> None:
         async with Stage() as stage:
@@ -388,7 +388,7 @@ def test_small_writes_leave_at_once() -> None:
                 stage.processor.send(answer(await stage.processor.take(Submit)))
                 await asked
                 times.append(time.monotonic() - started)
-            assert sorted(times)[10] < 0.03, times  # Nagle and delayed ACK make it 0.04
+            assert sorted(times)[10] < 0.03, times  # Nagle and delayed ACK would make it 0.04
 
     asyncio.run(scenario())
 

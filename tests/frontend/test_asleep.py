@@ -1,4 +1,4 @@
-"""A server whose engines sleep does not say that it is well."""
+"""A server whose engines sleep does not report that it is healthy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_asleep_is_not_healthy_until_somebody_wakes_it_up() -> None:
             assert health["reason"].startswith("asleep")
             assert health["asleep"] == ["worker 0"]
             assert "dynamo_llm_serving 0.0" in (await stage.get("/metrics"))[2]
-            asked = asyncio.create_task(stage.post("/tokenize"))  # that needs no engine
+            asked = asyncio.create_task(stage.post("/tokenize"))  # which needs no engine
             stage.processor.send(answer(await stage.processor.take(Submit)))
             assert (await asked)[0] == 200
             while ASLEEP not in stage.log:

@@ -1,4 +1,4 @@
-"""Many who watch cost as little as one, and long lists hold nobody up."""
+"""Many watchers cost as little as one, and long lists do not block the loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WATCHERS = 20
 
 
 class Spied(DecisionLog):
-    """Counts how often the news is looked for."""
+    """Counts how often new decisions are collected."""
 
     looked = 0
 
@@ -35,7 +35,7 @@ def many(count: int, start: int = 0) -> list[RoutingDecision]:
 
 
 def numbers(told: list[bytes]) -> list[int]:
-    """Of the decisions in what was written, in order of writing."""
+    """The numbers of the decisions that were written, in order."""
     events = b"".join(told).decode().split("\n\n")
     lists = [
         event.partition("data: ")[2] for event in events if event.startswith("event: decisions")
@@ -87,7 +87,7 @@ def test_a_long_list_is_made_a_little_at_a_time() -> None:
             nonlocal turns
             while True:
                 turns += 1
-                if turns == 3:  # what comes meanwhile is not shown, and does no harm
+                if turns == 3:  # decisions that come meanwhile are not in the answer
                     log.add(Decisions(many(KEPT, 2000), [], 1))
                 await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""The thread that watches GPUs: what it reports, and that nobody waits for a driver."""
+"""The thread that watches GPUs: what it reports, and that nothing waits for a driver."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def test_a_lost_gpu_does_not_stop_the_reading_of_others(
     watch.close()
     assert nvml.open == 0
     (said,) = caplog.records
-    assert said.message == "nothing is heard of Xids from the NVIDIA driver: GPU is lost"
+    assert said.message == "cannot receive Xids (GPU errors) from the NVIDIA driver: GPU is lost"
 
 
 def test_a_frontend_that_cannot_read_its_gpus_serves_and_says_so() -> None:
-    """With a driver or without: there is no such GPU."""
+    """Whether this machine has a driver or not, it has no GPU of that name."""
     config = FrontendConfig(port=0, gpus=(Device("0", "GPU-none"),))
 
     async def scenario() -> None:

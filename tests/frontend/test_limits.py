@@ -1,4 +1,4 @@
-"""Connections that are slow, long, many or old, and bodies that never come."""
+"""Connections that are slow, long, many or old, and bodies that never arrive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POST = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
 
 
 async def status_and_error(reader: asyncio.StreamReader) -> tuple[int, str, str]:
-    """Of an answer after which the connection ends."""
+    """The status and the error of an answer that ends the connection."""
     head, _, body = (await patiently(reader.read())).partition(b"\r\n\r\n")
     error = json.loads(body)["error"]
     return int(head.split()[1]), error["code"], error["message"]
@@ -36,7 +36,7 @@ def test_a_stream_for_http_1_0_ends_with_its_connection_whatever_was_asked() -> 
             stage.processor.send(Head(submit.request_id, 200, SSE))
             stage.processor.send(chunks(submit, b"data: 1\n\n"))
             stage.processor.send(finish(submit))
-            told = await patiently(reader.read())  # to the end of the connection
+            told = await patiently(reader.read())  # until the connection ends
             assert told.endswith(b"\r\n\r\ndata: 1\n\n")
             assert b"connection: keep-alive" not in told.lower()
 
@@ -76,7 +76,7 @@ def test_a_head_that_does_not_come_is_given_up() -> None:
         async with Stage(FrontendConfig(port=0, head_timeout_s=0.2)) as stage:
             reader, writer = await stage.raw(b"GET /version HTTP/1.1\r\nHost: local")
             assert (await status_and_error(reader))[:2] == (408, "request_timeout")
-            # The next one on a connection likewise.
+            # The same for the next request on a connection.
             reader, writer = await stage.raw(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await patiently(reader.readuntil(b"}"))
             writer.write(b"GET /version")
@@ -95,7 +95,7 @@ def test_a_head_that_begins_during_an_answer_is_given_up_after_it() -> None:
             reader, writer = await stage.raw(POST + b"Content-Length: 2\r\n\r\n{}")
             submit = await stage.processor.take(Submit)
             writer.write(b"GET /version HTTP/1.1\r\n")
-            await stage.get("/version")  # those bytes are there by now
+            await stage.get("/version")  # by now the frontend has those bytes
             stage.processor.send(answer(submit))
             assert b" 200 " in await patiently(reader.readuntil(b"}"))
             assert (await status_and_error(reader))[:2] == (408, "request_timeout")
@@ -110,7 +110,7 @@ def test_a_body_that_does_not_come_is_given_up_and_takes_nobodys_place() -> None
             slow, writer = await stage.raw(
                 POST + b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n"
             )
-            assert b" 100 " in await patiently(slow.readuntil(b"\r\n\r\n"))  # now it is read
+            assert b" 100 " in await patiently(slow.readuntil(b"\r\n\r\n"))  # now the body is read
             writer.write(b"{")
             asked = asyncio.create_task(stage.post())
             stage.processor.send(answer(await stage.processor.take(Submit)))

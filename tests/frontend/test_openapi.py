@@ -1,4 +1,4 @@
-"""The document of the API, and the page that shows it."""
+"""`/openapi.json`, and the page that shows it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OF_PROCESSOR: Any = {
 
 
 def whole(*, admin: bool = False, keys: bool = False) -> Any:
-    """The document as the server gives it."""
+    """The document as a server sends it."""
 
     async def scenario() -> Any:
         config = FrontendConfig(port=0, admin=admin, api_keys=("sesame",) if keys else ())

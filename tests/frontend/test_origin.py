@@ -1,4 +1,4 @@
-"""From which web pages, and by which name, the server may be used."""
+"""From which web pages and under which host names the server may be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/dynamo/placement`: bounds that change at run time and reach every decode worker."""
+"""`/dynamo/placement`: bounds are changed at run time and reach every decode worker."""
 
 from __future__ import annotations
 
@@ -43,10 +43,13 @@ def test_new_bounds_reach_the_workers_of_now_and_of_later() -> None:
     [
         (b"{", "not valid JSON"),
         (b"[]", "must be a JSON object"),
-        (b'{"max_length": 1}', "there is max_local_prefill_length and max_prefill_queue_size"),
-        (b'{"max_local_prefill_length": -1}', "whole number from 0 on"),
-        (b'{"max_local_prefill_length": null}', "whole number from 0 on"),
-        (b'{"max_prefill_queue_size": true}', "whole number from 0 on"),
+        (
+            b'{"max_length": 1}',
+            "the bounds are max_local_prefill_length and max_prefill_queue_size",
+        ),
+        (b'{"max_local_prefill_length": -1}', "whole number, 0 or more"),
+        (b'{"max_local_prefill_length": null}', "whole number, 0 or more"),
+        (b'{"max_prefill_queue_size": true}', "whole number, 0 or more"),
         (b'{"max_prefill_queue_size": 1, "max_local_prefill_length": "9"}', "whole number"),
     ],
 )

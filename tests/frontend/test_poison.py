@@ -1,4 +1,4 @@
-"""Requests that ran where workers died are refused, and others are not."""
+"""Requests that ran on workers when they died are refused, and others are not."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_streams_and_processors_that_die_count_too() -> None:
             stage.processor = await stage.neighbour(PROCESSOR)
             stage.tell(table(serving=True))
             status, _, body = await stage.post(PATH, data=b"{}")
-            while status == 503:  # the new processor is not welcome yet
+            while status == 503:  # the new processor takes no requests yet
                 status, _, body = await stage.post(PATH, data=b"{}")
             assert status == 500
             assert body["error"]["code"] == "poison_request"

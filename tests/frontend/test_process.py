@@ -1,4 +1,4 @@
-"""The life of the frontend: start, probe, drain, stop, and what it tells of the tree."""
+"""The frontend process: start, probe, drain, stop, and what it tells of the tree."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_probe_waits_for_a_processor_and_reports() -> None:
         config = FrontendConfig(port=0, first_answer_timeout_s=2.0)
         async with Stage(config, serving=False) as stage:
             stage.tell(Probe(3))
-            with pytest.raises(TimeoutError):  # however long that takes
+            with pytest.raises(TimeoutError):  # however long the wait for a processor takes
                 await asyncio.wait_for(stage.report(ProbeResult), 2.5)
             processor = await stage.neighbour(PROCESSOR)
             stage.tell(table(serving=False))
@@ -98,6 +98,16 @@ def test_a_probe_whose_processor_dies_is_sent_again_and_one_without_answer_fails
     asyncio.run(scenario())
 
 
+async def nobody_listens(stage: Stage) -> None:
+    """Wait until the frontend refuses connections."""
+    while True:
+        try:
+            (await stage.raw(b""))[1].close()
+        except (ConnectionRefusedError, ConnectionResetError):
+            return
+        await asyncio.sleep(0.01)
+
+
 def test_drain_finishes_what_runs_and_turns_newcomers_away() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
@@ -105,12 +115,7 @@ def test_drain_finishes_what_runs_and_turns_newcomers_away() -> None:
             kept, writer = await stage.raw(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await patiently(kept.readuntil(b"}"))
             stage.tell(Drain(10.0))
-            while True:  # until nobody listens any more
-                try:
-                    (await stage.raw(b""))[1].close()
-                except (ConnectionRefusedError, ConnectionResetError):
-                    break
-                await asyncio.sleep(0.01)
+            await nobody_listens(stage)
             writer.write(
                 b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
             )
@@ -148,7 +153,7 @@ def test_drain_ends_what_is_left_when_time_is_over() -> None:
 
 
 def test_drain_waits_until_the_last_bytes_are_out() -> None:
-    size = 8_000_000
+    size = 32_000_000  # far more than the kernel keeps for a connection
 
     async def scenario() -> None:
         async with Stage(FrontendConfig(port=0, max_pending_bytes=2 * size)) as stage:
@@ -160,8 +165,10 @@ def test_drain_waits_until_the_last_bytes_are_out() -> None:
             stage.processor.send(chunks(submit, b"x" * size))
             stage.processor.send(finish(submit))
             stage.tell(Drain(5.0))
-            await asyncio.sleep(0.1)
-            assert len(await patiently(reader.read())) > size
+            await nobody_listens(stage)
+            begin = await patiently(reader.readexactly(size // 10))
+            assert stage.reports.empty(), "it has drained with bytes left to send"
+            assert len(begin + await patiently(reader.read())) > size
             assert await stage.report(Drained) == Drained(0)
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""The record of requests: what a line has, how the file grows, and what is lost."""
+"""The record of requests: the fields of a line, how the file grows, and what is lost."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_file_that_is_there_is_continued(tmp_path: Path) -> None:
         writer.close()
         assert (writer.recorded, writer.lost) == (3, {})
     times = [line["timestamp"] for line in read(path)]
-    assert times == [250.0] * 6  # the second life begins where the first one's last line is
+    assert times == [250.0] * 6  # the second record goes on at the time of the last line
     assert path.stat().st_mode & 0o077 == 0
     later = Recorder(str(path))
     later.add(request(arrival_ms=later._origin_ns / MS + 300), (PROMPT,))
@@ -95,7 +95,7 @@ def test_a_file_that_is_there_is_continued(tmp_path: Path) -> None:
 def test_a_file_with_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other"
     path.write_text(content)
-    with pytest.raises(UsageError, match="something else in it"):
+    with pytest.raises(UsageError, match="is not a record"):
         Recorder(str(path))
     assert path.read_text() == content
 

@@ -1,4 +1,4 @@
-"""Routing over HTTP: decisions, the live stream, metrics, headers in and out."""
+"""Routing over HTTP: decisions, the live stream, metrics, request and response headers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ STATS = RouterStats(
 
 
 async def with_news(stage: Stage) -> tuple[Neighbour, Any]:
-    """A router that has reported, and the decisions as the API gives them."""
+    """Link a router that reports decisions; those decisions as the API gives them."""
     router = await stage.neighbour(ROUTER)
     router.send(STATS)
     news = [decision("a"), decision("b", 1), decision("c")]
@@ -93,12 +93,15 @@ def test_decisions_say_why() -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/dynamo/decisions?limit=0", "limit is a number from 1 to 10000, not '0'"),
-        ("/dynamo/decisions?limit=many", "not 'many'"),
-        ("/dynamo/decisions?worker=x", "worker is a number"),
-        ("/dynamo/decisions?since=1", "no query parameter 'since' here; there is limit, worker"),
-        ("/dynamo/stream?interval=0.01", "interval is a number from 0.25 to 10"),
-        ("/dynamo/stream?interval=nan", "interval is a number"),
+        ("/dynamo/decisions?limit=0", "limit must be a number from 1 to 10000; it is '0'"),
+        ("/dynamo/decisions?limit=many", "it is 'many'"),
+        ("/dynamo/decisions?worker=x", "worker must be a number"),
+        (
+            "/dynamo/decisions?since=1",
+            "unknown query parameter 'since'; this path takes limit, worker",
+        ),
+        ("/dynamo/stream?interval=0.01", "interval must be a number from 0.25 to 10"),
+        ("/dynamo/stream?interval=nan", "interval must be a number"),
     ],
 )
 def test_what_cannot_be_asked_is_said(path: str, says: str) -> None:
@@ -112,7 +115,7 @@ def test_what_cannot_be_asked_is_said(path: str, says: str) -> None:
 
 
 async def events(reader: asyncio.StreamReader, name: str) -> Any:
-    """Content of the next event of that name."""
+    """The content of the next event of this name."""
     while True:
         line = (await patiently(reader.readline())).decode()
         assert line, "the stream ended"
@@ -264,7 +267,7 @@ def test_headers_of_an_answer_come_through() -> None:
 @pytest.mark.parametrize(
     ("header", "value", "says"),
     [
-        ("X-Priority", "high", "X-Priority is a whole number"),
+        ("X-Priority", "high", "X-Priority must be a whole number"),
         ("X-Priority", "1.5", "smaller is served earlier"),
         ("X-Priority", "9" * 10, "at most 9 digits"),
         ("X-Session-ID", "s" * 257, "at most 256 characters"),

@@ -1,4 +1,4 @@
-"""Streams: one write per arrival, clients that leave, readers that are slow, ends that are not."""
+"""Streams: a write per message, clients that leave, slow readers, and streams that break off."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_stream_is_written_as_it_comes() -> None:
             for number in range(5):
                 data = b"data: %d\n\n" % number
                 stage.processor.send(chunks(submit, data))
-                assert await client.chunk() == data  # before there is more
+                assert await client.chunk() == data  # before more is sent
             stage.processor.send(finish(submit))
             assert await client.chunk() == b""
 
@@ -210,7 +210,7 @@ def test_usage_of_whole_answers_and_streams_is_counted() -> None:
 
 
 def _deaf_client(port: int) -> socket.socket:
-    """Asks, and then does not read."""
+    """A client that sends a request and does not read the answer."""
     connection = socket.create_connection(("127.0.0.1", port))
     connection.sendall(
         b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
@@ -219,7 +219,7 @@ def _deaf_client(port: int) -> socket.socket:
 
 
 def _read_to_the_end(connection: socket.socket) -> bytes:
-    """The last bytes of a connection."""
+    """The last bytes that a connection receives."""
     received = b""
     with connection:
         connection.settimeout(10)
@@ -227,12 +227,12 @@ def _read_to_the_end(connection: socket.socket) -> bytes:
             while data := connection.recv(1 << 20):
                 received = (received + data)[-100:]
         except ConnectionResetError:
-            pass  # an end, too
+            pass  # which is an end, too
     return received
 
 
 def test_a_response_whose_processor_dies_ends_with_an_error_event() -> None:
-    """In the shape of the Responses API, as when a processor says it."""
+    """The event has the shape of the Responses API, as events of a processor have."""
 
     async def scenario() -> None:
         async with Stage() as stage:

@@ -1,4 +1,4 @@
-"""What the frontend remembers of requests that ended."""
+"""Timelines of finished requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def timelines(stage: Stage, query: str = "") -> Any:
 
 
 async def told(stage: Stage, request_id: str) -> Any:
-    """The last line of a request, which may be about to be written."""
+    """The timeline of a request; waits until it is there."""
     while not (found := await timelines(stage, f"?request_id={request_id}")):
         await asyncio.sleep(0.005)
     return found[0]
@@ -94,8 +94,8 @@ def test_what_no_processor_saw_is_not_remembered() -> None:
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("?limit=0", "limit is a number from 1 to 10000"),
-        ("?worker=1", "there is limit, request_id"),
+        ("?limit=0", "limit must be a number from 1 to 10000"),
+        ("?worker=1", "this path takes limit, request_id"),
     ],
 )
 def test_what_cannot_be_asked_is_said(query: str, says: str) -> None:

@@ -1,4 +1,4 @@
-"""Traces of requests: ids in and out, and spans at a receiver."""
+"""Traces of requests: ids in headers, and spans at a receiver."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_attributes_have_the_names_of_the_conventions() -> None:
 
 
 async def traced(stage: Stage, header: str | None) -> tuple[str, str]:
-    """The `traceparent` of an answer to a whole request, and what the processor got."""
+    """Send a request: the `traceparent` of its answer, and what the processor got."""
     headers = {"traceparent": header} if header else {}
     asked = asyncio.create_task(stage.post(data=b'{"model": "tiny"}', headers=headers))
     submit = await stage.processor.take(Submit)
@@ -214,7 +214,7 @@ def test_what_nobody_takes_does_not_keep_it_from_ending() -> None:
             await traced(stage, None)
             while "traces do not reach" not in stage.log:
                 await asyncio.sleep(0.01)
-            stage.log = ""  # it says so once
+            stage.log = ""  # it is logged once
             await traced(stage, None)
             began = time.monotonic()
         assert time.monotonic() - began < 4

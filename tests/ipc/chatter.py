@@ -1,7 +1,7 @@
-"""A process that talks to its peer as fast as it can, and checks every byte that it hears.
+"""A process that sends to its peer as fast as it can, and checks every byte that it receives.
 
-What it knows it writes to a board in shared memory, which outlives it: one row for each side, and
-for each side and generation of the link the number of messages that are in the ring for sure.
+It keeps notes in shared memory, which survives the process: a row of numbers for each side, and the
+number of committed messages for each side and each generation of the link.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ BURST = 10
 REST_S = 0.001
 
 LINKED, HEARD, TOTAL, WRONG, LOST = range(5)
-"""Of a side: generation of its link, messages heard on it, ever, wrong ones, committed but lost."""
+"""Columns of a side: generation of its link; messages received on it, in total, wrong, and lost."""
 
 
 class Notes:
-    """The shared memory: numbers that a side stores and the test and the other side read."""
+    """Numbers in shared memory that one side writes, and the test and the other side read."""
 
     def __init__(self, generations: int) -> None:
         self._memory = mmap.mmap(-1, 8 * (16 + 2 * generations))
@@ -56,7 +56,7 @@ class Notes:
 
 
 class Chatter:
-    """One life of one side; the handler of its switchboard."""
+    """One process of one side, which is the handler of its switchboard."""
 
     def __init__(self, control: socket.socket, side: int, notes: Notes, seed: int) -> None:
         self.board = Switchboard(control, self)
@@ -97,7 +97,7 @@ class Chatter:
     # -- saying ------------------------------------------------------------------------------
 
     def say(self) -> bool:
-        """Says a few things; False: there is nobody, or the ring is full."""
+        """Send a few messages; False if there is no link or the ring is full."""
         for _ in range(BURST):
             if self._link is None or self._link.pending_bytes:
                 return False
@@ -108,7 +108,7 @@ class Chatter:
         return True
 
     def _sentence(self, generation: int) -> bytes:
-        """Mostly short; one in eight does not fit into a record."""
+        """A random message: mostly short, but one in eight can be too long for one record."""
         length = self._random.randrange(1 << (14 if self._random.random() < 0.125 else 9))
         start = self._random.randrange(len(POOL) - length)
         body = POOL[start : start + length]
@@ -117,7 +117,7 @@ class Chatter:
     # -- living ------------------------------------------------------------------------------
 
     def poll_for_ever(self) -> None:
-        """Sleeps a little whenever the ring is full, and without a link until there is one."""
+        """Send without end; wait a little if the ring is full, or for a link if there is none."""
         while True:
             self.board.poll(0 if self.say() else REST_S if self._link else None)
 

@@ -1,4 +1,4 @@
-"""Parts that the tests of the links share: rings, links and processes that are really there."""
+"""Shared parts of the tests of links: real rings, links and processes."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def links(capacity_bytes: int) -> Iterator[tuple[Link, Link]]:
 
 
 def fired(eventfd: int) -> bool:
-    """Takes the wake-up that waits in an eventfd, if there is one."""
+    """Whether an eventfd has fired; it is reset."""
     with suppress(BlockingIOError):
         return os.eventfd_read(eventfd) > 0
     return False
 
 
 class Recorder:
-    """A handler that keeps what comes, in order."""
+    """A handler that keeps all events in order."""
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
@@ -84,9 +84,9 @@ class Recorder:
 
 
 def fork(main: Callable[[], None]) -> int:
-    """Runs `main` in a child, which never returns into the tests.
+    """Run `main` in a forked child, which exits after it.
 
-    Its exit code is 0, or 70 after an exception, which the test's output then shows.
+    The exit code is 0, or 70 after an exception, which is printed.
     """
     pid = os.fork()
     if pid:
@@ -114,11 +114,11 @@ class Party:
         self.control, self.theirs = Control.pair()
 
     def fork(self, main: Callable[[socket.socket], None], *others: Party) -> int:
-        """Forks a child that has its own end and nobody else's.
+        """Fork a child that has only its own end of the control socket.
 
         Args:
-            main: gets the control socket.
-            others: parties whose sockets the child would keep open by having been forked.
+            main: run in the child with the control socket.
+            others: parties whose sockets the child inherits and must close.
         """
 
         def alone() -> None:

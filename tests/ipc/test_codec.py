@@ -1,4 +1,4 @@
-"""Messages to bytes and back."""
+"""Encoding and decoding of messages."""
 
 from __future__ import annotations
 

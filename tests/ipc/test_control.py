@@ -1,4 +1,4 @@
-"""Control sockets: packets, descriptors, the end of the other side."""
+"""Control sockets: packets, descriptors, and what happens when the other side is gone."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_what_was_sent_before_the_end_is_received(ends: Ends) -> None:
 
 
 def test_the_end_with_something_unread_is_the_end(ends: Ends) -> None:
-    """The kernel then says "connection reset" where it would say end of file."""
+    """With unread data the kernel reports a reset connection instead of end of file."""
     ours, child = ends
     ours.send(Stop())
     child.close()
@@ -121,7 +121,7 @@ def test_the_end_with_something_unread_is_the_end(ends: Ends) -> None:
 
 @pytest.mark.parametrize("ender", ["we", "they"])
 def test_last_words_come_although_something_was_left_unread(ends: Ends, ender: str) -> None:
-    """The kernel says "connection reset" first, and then gives what was sent before."""
+    """The kernel reports a reset connection first, then delivers what was sent before."""
     ours, child = ends
     reader, writer = (child, ours) if ender == "we" else (ours, child)
     said: list[Message] = [Stop()] if ender == "we" else [Fatal("ModelError", "why"), Drained(3)]

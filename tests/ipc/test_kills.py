@@ -1,7 +1,7 @@
-"""Either end is killed a thousand times, at any instruction, and linked again.
+"""Either end of a link is killed a thousand times, at any instruction, and linked again.
 
-Nothing may hang; no message may be wrong, missing or doubled; and all that the dead had committed
-must reach the survivor.
+Nothing may hang, no message may be wrong, missing or delivered twice, and everything that a killed
+process had committed must reach the other one.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .support import HERE, THERE, Party, exit_code, spec
 
 KILLS = 1000
 ENOUGH = 10
-"""Messages that show that a link works."""
+"""After so many messages a link is known to work."""
 PATIENCE_S = 10.0
 SIDES = (0, 1)
 
 
 class Pair:
-    """A supervisor of two processes that talk to each other."""
+    """A supervisor with two processes that send to each other."""
 
     def __init__(self, kills: int) -> None:
         self.notes = Notes(2 * kills + 2)
@@ -43,7 +43,7 @@ class Pair:
         self._join()
 
     def _fork(self, side: int) -> int:
-        """A new life of a side, in one of the ways in which processes live."""
+        """Start a side, in one of the ways in which processes serve their links."""
         way, seed = self._random.choice(("poll", "asyncio", "uvloop")), self._random.random()
 
         def main(control: socket.socket) -> None:
@@ -69,7 +69,7 @@ class Pair:
         )
 
     def kill(self, *victims: int) -> None:
-        """Kills and starts again; survivors hear of the end, or only of the next life."""
+        """Kill sides and start them again; now and then the peer hears only of the new link."""
         for side in victims:
             self._end(side)
         for side in victims:

@@ -1,4 +1,4 @@
-"""A survivor of many lives of its peer holds no more than at the beginning."""
+"""A process whose peer is restarted many times leaks no descriptors, memory or files."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ RELINKS = 200
 
 
 def descriptors() -> int:
-    """Descriptors that this process has open."""
-    gc.collect()  # what other tests left must not go away between two looks
+    """Number of open descriptors of this process."""
+    gc.collect()  # so that nothing of other tests is closed between two counts
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # numbers, not paths
 
 
 def mappings() -> int:
-    """Rings that this process has mapped."""
+    """Number of rings that this process has mapped."""
     return Path("/proc/self/maps").read_text().count("memfd:dynamo-llm:")
 
 
 def named() -> set[str]:
-    """Files of the shared memory's folder that this process has mapped or open."""
+    """Files in /dev/shm that this process has mapped or open."""
     mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
     opened = {str(link.resolve()) for link in Path("/proc/self/fd").iterdir()}
     return {name for name in mapped | opened if name.startswith("/dev/shm/")}
 
 
 class Survivor:
-    """Here, with a peer that dies and comes back; no life is a real process."""
+    """This process with a peer that is restarted; the peer is simulated in this process."""
 
     def __init__(self) -> None:
         self.here = Party(HERE)
         self.board, self.heard = self.here.board()
 
     def live_once(self, generation: int, serve: Callable[[], object]) -> None:
-        """A life of the peer: linked, heard, spoken to, gone."""
+        """Link with the peer, receive a message, send one, and lose the peer."""
         there = Party(THERE)
         other, heard = there.board()
         join(self.here.control, there.control, HERE, THERE, spec=spec(), generation=generation)
@@ -59,7 +59,7 @@ class Survivor:
         assert len(heard.payloads()) == 1
         other.close()
         there.close()
-        if generation % 2:  # the others are replaced without a word
+        if generation % 2:  # else the next link replaces it without a message
             self.here.control.send(LinkDown(THERE.name, generation, "killed"))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Messages of any size over two rings: pieces, order, the bound on what waits."""
+"""Links: messages in pieces, their order, and the bound on what waits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CAPACITY = 64 * KIB
 
 
 def carry(sender: Link, receiver: Link) -> list[bytes]:
-    """Everything that the sender has, moved only by the wake-ups that the writer asked for."""
+    """Move all messages of the sender, driven only by the wake-ups that it asked for."""
     messages = receiver.receive()
     while fired(sender.space_fd):
         sender.flush()
@@ -90,7 +90,7 @@ def test_small_messages_stay_behind_the_large_one_that_waits() -> None:
 @pytest.mark.parametrize("used_bytes", range(0, CAPACITY, CAPACITY // 16))
 @pytest.mark.parametrize("start_bytes", [0, CAPACITY // 2 + 1000])
 def test_a_sender_never_waits(start_bytes: int, used_bytes: int, length: int) -> None:
-    """However full the ring is, and wherever it wraps, what does not fit waits outside it."""
+    """`send` returns at once however full the ring is and wherever it wraps."""
     with links(CAPACITY) as (a, b):
         for _ in range(start_bytes // 8):
             a.send(b"")

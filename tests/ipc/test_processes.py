@@ -1,4 +1,4 @@
-"""Two real processes, each in every way of living: sleeping for each other, and flooding."""
+"""Two real processes with every kind of loop: one message at a time, and floods of messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE_S = 60
 
 
 class Player:
-    """Has a switchboard and something to do; ends when it is `done`."""
+    """A process with a switchboard that ends when it is `done`."""
 
     def __init__(self, control: socket.socket) -> None:
         self.board = Switchboard(control, self)
@@ -58,14 +58,14 @@ class Player:
 
 
 class Server(Player):
-    """Returns every ball, until it is told to stop."""
+    """Returns every message until it is told to stop."""
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
         assert self.board.links[peer].send(payload)
 
 
 class Client(Player):
-    """Plays one ball after the other, so that both sides sleep in between."""
+    """Sends one message at a time, so that both sides sleep in between."""
 
     def __init__(self, control: socket.socket) -> None:
         super().__init__(control)
@@ -93,7 +93,7 @@ FLOOD = 300
 
 
 class Flooder(Player):
-    """Says far more than the rings hold, all at once, and hears as much."""
+    """Sends far more than the rings hold at once, and receives as much."""
 
     def __init__(self, control: socket.socket) -> None:
         super().__init__(control)
@@ -115,7 +115,7 @@ class Flooder(Player):
 
 
 def run_pair(a: type[Player], b: type[Player], ways: tuple[str, str], reports: int) -> None:
-    """Lets two players play until that many said that they have what they wanted."""
+    """Run two players until so many of them have reported that they are done."""
     parties = (Party(HERE), Party(THERE))
 
     def main(player: type[Player], way: str) -> Callable[[socket.socket], None]:
@@ -145,5 +145,5 @@ def test_no_wake_up_is_lost(ways: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("ways", BOTH_WAYS, ids="-".join)
 def test_both_sides_talk_at_once(ways: tuple[str, str]) -> None:
-    """Each waits for room while the other does: neither may wait for the other to read."""
+    """Both wait for space at the same time; neither may wait for the other to read first."""
     run_pair(Flooder, Flooder, ways, reports=2)

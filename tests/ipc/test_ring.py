@@ -1,4 +1,4 @@
-"""The ring, as tables."""
+"""The ring: tables of what fits, wraps, wakes and is corrupt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TAIL_AT, HEAD_AT = 64, 128
 
 
 def poke(memory: int, offset: int, value: int) -> None:
-    """Store a 64-bit word behind the ring's back."""
+    """Store a 64-bit word directly in the memory of a ring."""
     os.pwrite(memory, value.to_bytes(8, "little"), offset)
 
 
@@ -77,7 +77,7 @@ def test_a_record_never_wraps(before: int, length: int, padding: int) -> None:
 
 
 def test_no_room_for_the_padding() -> None:
-    """160 bytes are free, but 64 of them stand before the wrap, where the record does not go."""
+    """160 bytes are free, but 64 of them are before the wrap, and the record must not wrap."""
     with ring(CAPACITY) as (writer, reader, _):
         assert writer.push(bytes(88))
         assert writer.push(bytes(88))
@@ -99,7 +99,7 @@ def test_drain_stops_behind_the_record_that_reaches_the_limit() -> None:
 
 
 def test_what_is_not_committed_is_not_there() -> None:
-    """A writer that died before it stored the tail has written nothing."""
+    """What was written before the tail was stored does not count."""
     with ring(CAPACITY) as (writer, reader, fds):
         writer.push(b"committed")
         tail = writer.used_bytes()
@@ -134,7 +134,7 @@ def test_what_no_writer_can_have_stored_is_corrupt(offset: int, value: int) -> N
 
 
 def test_a_record_over_the_end_is_corrupt() -> None:
-    """Its length would do at another place."""
+    """The length would be valid at another offset."""
     with ring(CAPACITY) as (writer, reader, fds):
         for _ in range(2):
             writer.push(bytes(104))

@@ -1,4 +1,4 @@
-"""The ring against a deque, whatever is pushed and drained in whatever order."""
+"""The ring compared with a deque under random operations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_ring_is_a_deque_with_an_end(steps: list[Push | int], fill: int) -> No
 
 
 def put(writer: Ring, model: Model, payload: bytes, more: bool) -> None:
-    """A push that fails has a reason: even with the padding it would need, there is too little."""
+    """Push; it may fail only if there is too little space for the record and its padding."""
     used = writer.used_bytes()
     if writer.push(payload, more):
         model.append((payload, more))
@@ -49,7 +49,7 @@ def put(writer: Ring, model: Model, payload: bytes, more: bool) -> None:
 
 
 def take(reader: Ring, model: Model, max_bytes: int) -> None:
-    """Records come in order, up to the one that reaches the limit."""
+    """Drain; records come in order, up to the one that reaches the limit."""
     taken = reader.drain(max_bytes)
     assert taken == [model.popleft() for _ in taken]
     assert sum(8 + len(payload) for payload, _ in taken[:-1]) < max_bytes

@@ -1,4 +1,4 @@
-"""A switchboard told by a supervisor what links it has; both ends live in this process."""
+"""A switchboard whose links a supervisor opens and closes; both ends are in this process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CAPACITY = 64 * KIB
 
 
 class Stage:
-    """A supervisor and the switchboards of two processes."""
+    """A supervisor and two processes with a switchboard each."""
 
     def __init__(self) -> None:
         self.here, self.there = Party(HERE), Party(THERE)
@@ -38,7 +38,7 @@ class Stage:
         self.other, self.other_heard = self.there.board()
 
     def use(self, recorder: Recorder) -> None:
-        """Another handler here, before anything is joined."""
+        """Use another handler on this side; to be called before `join`."""
         self.board.close()
         self.here.close()
         self.here, self.heard = Party(HERE), recorder
@@ -57,7 +57,7 @@ class Stage:
         return self
 
     def say(self, *payloads: bytes) -> None:
-        """From there to here."""
+        """Send payloads from there to here."""
         for payload in payloads:
             assert self.other.links[HERE].send(payload)
 
@@ -123,7 +123,7 @@ def test_the_supervisor_is_heard_and_told(stage: Stage) -> None:
 
 @pytest.mark.timeout(20)
 def test_poll_returns_for_the_supervisor_alone(stage: Stage) -> None:
-    """A loop that is told to stop must see that, however long it was ready to wait."""
+    """A message of the supervisor ends a poll without timeout."""
     stage.joined()
     stage.here.control.send(Stop())
     assert stage.board.poll(None)
@@ -158,7 +158,7 @@ def test_the_end_of_a_link_comes_behind_what_was_committed(stage: Stage) -> None
 
 
 def test_the_pieces_of_a_committed_message_are_delivered_before_the_end(stage: Stage) -> None:
-    """One round may take nothing but the first pieces; it is not the last one then."""
+    """A round that takes only the first pieces must not be the last one."""
     here, there = stage.here.control, stage.there.control
     mib = KIB * KIB
     join(here, there, HERE, THERE, spec=spec(16 * mib, 16 * mib), generation=1)
@@ -208,7 +208,7 @@ def test_the_end_of_an_older_life_is_not_the_end_of_this_one(stage: Stage) -> No
 
 @contextmanager
 def spoilt(stage: Stage) -> Iterator[None]:
-    """A link to there by whose ring comes one good message, and nonsense behind it."""
+    """A link whose ring holds one valid record and then a corrupt one."""
     with ring(CAPACITY) as (writer, _, fds), ring(CAPACITY) as (_, _, other):
         stage.here.control.send(LinkUp(THERE.name, 1), (*other, *fds))
         writer.push(b"good")
@@ -222,7 +222,7 @@ def spoilt(stage: Stage) -> Iterator[None]:
 
 
 def test_a_corrupt_link_ends_the_process(stage: Stage) -> None:
-    """To drop it would leave a peer that waits for ever."""
+    """If the link were only dropped, the peer would wait without end."""
     with spoilt(stage), pytest.raises(Corrupt, match="worker 0"):
         stage.board.poll(0)
 
@@ -239,7 +239,7 @@ def test_a_corrupt_link_that_ends_is_unlinked_once(stage: Stage, message: LinkDo
 
 
 class Picky(Recorder):
-    """Cannot read a certain message."""
+    """Raises `Corrupt` for one message."""
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
         if payload == b"nonsense":
@@ -257,7 +257,7 @@ def test_a_message_that_makes_no_sense_ends_the_process(stage: Stage) -> None:
 
 
 class Broken(Recorder):
-    """Has a bug."""
+    """Fails like a bug."""
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
         raise KeyError("nobody expects this")
@@ -265,7 +265,7 @@ class Broken(Recorder):
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_what_a_handler_raises_in_a_loop_ends_the_process(new_loop: Any) -> None:
-    """Else the link would never be read again, by a process that looks well."""
+    """Else the process would go on without ever reading the link again."""
 
     def main() -> None:
         stage = Stage()
@@ -320,7 +320,7 @@ def test_depth_is_told_by_the_name_of_the_peer(stage: Stage) -> None:
 
 
 class Tireless(Recorder):
-    """Has the peer send the next message while it looks at this one."""
+    """Makes the peer send another message whenever one is delivered."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__()

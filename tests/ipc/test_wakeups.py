@@ -1,8 +1,8 @@
-"""A reader that goes to sleep in the very moment in which the writer sends.
+"""A reader that goes to sleep at the very moment when the writer sends.
 
-Without the fences of `Ring` both sides now and then look too early: the reader sleeps, and the
-writer has not seen that it does. That takes some ten nanoseconds of bad luck, so both are brought
-together many times, at the moment when either may be the first.
+Without the fences of `Ring`, both sides sometimes load a stale value: the reader sleeps, and the
+writer does not see that it does. The window is some ten nanoseconds wide, so the test lets both
+sides meet at this point many times, with small shifts.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .support import exit_code, fired, fork, ring
 MEETINGS = 100_000
 AT_MOST_S = 4.0
 READER, WRITER = 0, 16
-"""Where each side says how often it has come, in words: a cache line apart."""
+"""Index of the word in which each side counts its meetings; they are a cache line apart."""
 
 
 def meet(words: memoryview, ours: int, theirs: int, number: int) -> None:
-    """Both sides leave within a few ten nanoseconds of each other, if both have a core."""
+    """Wait for the other side; if both have a core, they leave within some ten nanoseconds."""
     words[ours] = number
     spins = 0
     while words[theirs] < number:
@@ -42,7 +42,7 @@ def write(words: memoryview, writer: Ring) -> None:
 
 
 def read(words: memoryview, reader: Ring, fds: RingFds) -> int:
-    """How often it was asleep with something there and nobody to wake it."""
+    """How often the reader slept although there was data, without a wake-up."""
     lost = delay = 0
     end = time.monotonic() + AT_MOST_S
     for number in range(1, MEETINGS + 1):
@@ -50,20 +50,20 @@ def read(words: memoryview, reader: Ring, fds: RingFds) -> int:
         for _ in range(delay):
             pass
         asleep = reader.arm()
-        delay = delay + 1 if asleep else max(0, delay - 1)  # towards the moment when both meet
+        delay = delay + 1 if asleep else max(0, delay - 1)  # shift the next one to the race
         meet(words, READER, WRITER, 2 * number + 1)
         lost += asleep and not fired(fds.data)
         reader.disarm()
         assert reader.drain() == [(b"x", False)]
         if time.monotonic() > end:
-            words[READER] = 2 * MEETINGS + 2  # the writer need not wait any more
+            words[READER] = 2 * MEETINGS + 2  # the writer must not wait any more
             break
     return lost
 
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Two sides on one core never meet, so each takes one of those that there are."""
+    """Pin a side to a core of its own: on one core the two sides never race."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {sorted(before)[core % len(before)]})
     try:

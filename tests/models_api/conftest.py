@@ -1,4 +1,4 @@
-"""One server that may be changed while it runs, and who has its key."""
+"""A server with ``--enable-admin``, and a client that has its key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """An answer to a request."""
 
     status: int
     headers: Any
@@ -36,21 +36,21 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """Of a completion."""
+        """The text of a completion."""
         assert self.status == 200, self.body
         said: str = self.body["choices"][0]["text"]
         return said
 
     @property
     def cached_tokens(self) -> int:
-        """That the engine found in its cache."""
+        """The number of prompt tokens found in the prefix cache."""
         cached: int = self.body["usage"]["prompt_tokens_details"]["cached_tokens"]
         return cached
 
 
 @dataclass(frozen=True)
 class Client:
-    """Who has the key of a server."""
+    """A client with the key of the server."""
 
     server: Server
     key: str = KEY
@@ -82,7 +82,7 @@ class Client:
         return self.post("/v1/completions", body | {"ignore_eos": True})
 
     def names(self) -> list[str]:
-        """Of all models."""
+        """The names of all models."""
         return [model["id"] for model in self.get("/v1/models").body["data"]]
 
 

@@ -1,4 +1,4 @@
-"""LoRA adapters at the start and at run time: every worker uses them, every life knows them."""
+"""LoRA adapters at start and at run time: all workers use them, also after restarts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def one(client: Client, adapters: dict[str, Path]) -> Iterator[str]:
 
 
 def kill(client: Client, name: str) -> None:
-    """And wait until it is ready again."""
+    """Kill a process and wait until it is ready again."""
     before = client.server.processes()[name]
     os.kill(before["pid"], signal.SIGKILL)
 
@@ -37,7 +37,7 @@ def kill(client: Client, name: str) -> None:
         try:
             process = client.server.processes()[name]
         except OSError:
-            return False  # the frontend itself is away
+            return False  # the frontend itself is down
         return bool(process["pid"] != before["pid"] and process["phase"] == "ready")
 
     wait_until(back, 60, f"{name} is back")
@@ -56,7 +56,7 @@ def test_an_adapter_comes_and_goes(client: Client, adapters: dict[str, Path]) ->
     assert client.complete("two", PROMPT).status == 404
     assert client.post(LOAD, load).status == 200
     assert "two" in client.names()
-    # Requests go to both processors in turns.
+    # Requests alternate between both processors.
     answers = {client.complete("two", PROMPT).text for _ in range(4)}
     assert len(answers) == 1
     others = {client.complete(name, PROMPT).text for name in ("tiny", "fixed")}

@@ -1,4 +1,4 @@
-"""Several names of one model, and Anthropic's way to ask it."""
+"""Several served names of one model, and Anthropic's Messages API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONG = [{"role": "user", "content": "hello " * 5000}]
 
 
 def events(text: str) -> list[tuple[str, dict[str, object]]]:
-    """Name and data of each server-sent event."""
+    """The name and the data of each server-sent event."""
     blocks = [block.split("\n") for block in text.strip().split("\n\n")]
     return [
         (name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))

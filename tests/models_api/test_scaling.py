@@ -1,4 +1,4 @@
-"""More and fewer workers under load: no request fails, and nothing is left."""
+"""Scaling workers up and down under load: no request fails, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ WORKERS = "/dynamo/workers"
 
 @dataclass
 class Load:
-    """What several clients hear who ask without a break.
+    """The answers to several clients that send requests without a pause.
 
     Attributes:
-        statuses: answers by status; 0 is one that did not come.
-        workers: answers by worker.
+        statuses: number of answers by status; 0 counts requests without an answer.
+        workers: number of answers by worker.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ def under_load(client: Client, clients: int = 4) -> Iterator[Load]:
 
 
 def scale(client: Client, count: int) -> float:
-    """Ask for so many workers and wait until they are there; seconds."""
+    """Scale to a number of workers, and wait until they are ready; returns the seconds."""
     began = time.monotonic()
     answer = client.post(WORKERS, {"count": count})
     assert answer.status == 202, answer.body
@@ -114,13 +114,13 @@ def test_who_retires_finishes_what_it_has(client: Client) -> None:
 
 
 def busy(client: Client) -> set[int]:
-    """Workers that run something."""
+    """The workers that run requests."""
     workers = client.get("/dynamo/snapshot").body["workers"]
     return {worker["worker"] for worker in workers if worker["num_running_reqs"]}
 
 
 def phase(client: Client, name: str) -> str:
-    """Of a process; empty when there is none."""
+    """The phase of a process; empty if there is no such process."""
     process = client.server.processes().get(name)
     return process["phase"] if process else ""
 

@@ -1,4 +1,4 @@
-"""The number of workers with simulated engines, which no other process is forked for."""
+"""Scaling of workers with simulated engines, which are started without a zygote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One server with everything that tells what it does, and who listens."""
+"""A server with JSON logs and tracing, and a receiver of its traces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="session")
 def server(receiver: Receiver) -> Iterator[Server]:
-    """It logs all that it can, as JSON."""
+    """A server that logs everything as JSON and sends traces to the receiver."""
     told = ("--log-level", "debug", "--log-format", "json", "--otlp-endpoint", receiver.url)
     with Server(*SHAPE, *SMALL, *told) as running:
         yield running

@@ -30,10 +30,10 @@ def installed() -> bool:
 
 
 class Prometheus:
-    """Use as ``with Prometheus(port) as prometheus``; it answers inside.
+    """A running Prometheus: ``with Prometheus(port) as prometheus``.
 
     Args:
-        port: of the server that it scrapes.
+        port: port of the server that it scrapes.
     """
 
     def __init__(self, port: int) -> None:
@@ -75,7 +75,7 @@ class Prometheus:
         self._folder.cleanup()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series that an expression gives now; fails when Prometheus does not take it."""
+        """The current result of an expression; fails if Prometheus rejects it."""
         address = "http://127.0.0.1:%d/api/v1/query?%s"
         query = urllib.parse.urlencode({"query": expression})
         try:

@@ -1,4 +1,4 @@
-"""The Grafana dashboard against what a real server exports and a real Prometheus makes of it."""
+"""The Grafana dashboard checked against a real server and a real Prometheus."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.engine
 DASHBOARD = Path(__file__).parents[2] / "container" / "grafana-dashboard.json"
 METRIC = re.compile(r"\b(?:dynamo_llm|vllm)[a-zA-Z0-9_:]+")
 OF_GPUS = "dynamo_llm_gpu_"
-"""These are exported where engines have GPUs: see the test without a server."""
+"""Metrics that exist only with GPUs; a test without a server has them."""
 
 OWN_COLON = re.compile(r"vllm:\S+ metric names should not contain ':'")
 
@@ -30,7 +30,7 @@ NOTHING_HAPPENED = (
     *("dynamo_llm_prefill_fallbacks_total", "dynamo_llm_kv_transfer_failures_total"),
     *("dynamo_llm_prefill_jobs_refused_total", "dynamo_llm_unrouted_requests_total"),
 )
-"""Of these there is no data while all is well."""
+"""Metrics without data as long as nothing fails."""
 
 needs_prometheus = pytest.mark.skipif(
     not prometheus.installed(), reason="needs Prometheus (Debian: apt-get install prometheus)"
@@ -38,7 +38,7 @@ needs_prometheus = pytest.mark.skipif(
 
 
 def expressions() -> Iterator[str]:
-    """Of all panels, with what Grafana would put in the place of its variables."""
+    """The expressions of all panels, with values for the variables of Grafana."""
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel.get("targets", ()):
             expression = target["expr"].replace("$instance", ".*")

@@ -1,4 +1,4 @@
-"""What libraries may say in the log while they work on a request."""
+"""What libraries may log while they work on a request: no text of the request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynamo_cli.supervisor.logs import LineFormatter
 
 
 def said(name: str, level: int, message: str, *args: object, error: bool = False) -> str:
-    """What of it comes out; empty when nothing does."""
+    """The line that is logged; empty if the record is dropped."""
     failure = ValueError("zebra")
     exc_info = (ValueError, failure, None) if error else None
     record = logging.LogRecord(name, level, "f.py", 7, message, args, exc_info)

@@ -22,7 +22,7 @@ TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 def ask(server: Server, path: str, body: dict[str, Any], **headers: str) -> tuple[int, Any]:
-    """Status and headers of an answer that was read to its end."""
+    """Send a request and read the whole answer; returns its status and headers."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     given = {"Content-Type": "application/json", **headers}
     connection.request("POST", path, json.dumps({"model": "tiny"} | body), given)
@@ -37,7 +37,7 @@ def lines(server: Server) -> list[dict[str, Any]]:
 
 
 def access(server: Server, name: str) -> dict[str, Any]:
-    """The line of a request, once it is written."""
+    """The access line of a request; waits until it is written."""
 
     def found() -> list[dict[str, Any]]:
         whole = server.log.rpartition("\n")[0]
@@ -63,7 +63,8 @@ def test_no_text_of_requests_is_in_the_log_at_any_level(server: Server) -> None:
     said = [{"role": "user", "content": MARK}]
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": MARK}}}
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    statuses = []
+    tokens = post(server, "/tokenize", {"model": "tiny", "prompt": MARK})[1]["tokens"]
+    statuses, names = [], []
     for path, body in (
         ("/v1/completions", {"prompt": MARK, "max_tokens": 3, "echo": True}),
         ("/v1/completions", {"prompt": LONG, "max_tokens": 3}),
@@ -79,11 +80,13 @@ def test_no_text_of_requests_is_in_the_log_at_any_level(server: Server) -> None:
         ("/v1/responses", {"input": MARK, "max_output_tokens": 3}),
         ("/tokenize", {"prompt": MARK}),
     ):
-        statuses.append(ask(server, path, body)[0])
+        status, headers = ask(server, path, body)
+        statuses.append(status)
+        names.append(headers["X-Request-ID"])
     assert set(statuses) == {200, 400}
     assert statuses.count(200) > 5
-    tokens = post(server, "/tokenize", {"model": "tiny", "prompt": MARK})[1]["tokens"]
-    time.sleep(0.2)
+    for name in names:
+        access(server, name)
     log = server.log
     assert "DEBUG" in log
     for word in (*MARK.split(), ", ".join(map(str, tokens[:4]))):

@@ -1,4 +1,4 @@
-"""The prefill queue against a list that is searched: no job is lost, none ends twice."""
+"""The prefill queue compared with a simple list: no job is lost, and none ends twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JOB_IDS = st.sampled_from("abcdefgh")
 
 @dataclass
 class Known:
-    """A job as the model knows it; a list of them is in the order of their puts."""
+    """A job in the model; the model keeps jobs in the order of their puts."""
 
     job: Job[int]
     reserved: bool
@@ -53,7 +53,7 @@ class QueueMachine(RuleBasedStateMachine):
         return next((one for one in self.known if one.job.job_id == job_id), None)
 
     def end(self, one: Known) -> list[Outcome]:
-        """A job leaves the model; whom the queue must name."""
+        """Remove a job from the model; the outcomes that the queue must return for it."""
         self.known.remove(one)
         self.ends[one.job.payload] += 1
         return [] if one.holder is None else [Abandoned(one.job.job_id, one.holder)]
@@ -191,7 +191,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert set(self.ends.values()) <= {1}
 
     def teardown(self) -> None:
-        """Whatever is left leaves in order, and leaves nothing behind."""
+        """End all jobs; nothing may be left."""
         for holder in range(3):
             self.holder_gone(holder)
         self.no_holders()

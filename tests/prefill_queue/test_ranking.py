@@ -1,4 +1,4 @@
-"""The ranking against a sorted list."""
+"""The ranking compared with a sorted list."""
 
 from __future__ import annotations
 

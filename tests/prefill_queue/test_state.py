@@ -1,4 +1,4 @@
-"""The prefill queue: a table for each rule."""
+"""The prefill queue: one test for each rule."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_jobs_come_by_priority_and_then_as_they_came(priorities: list[int], orde
     [
         (0, ROOM, ""),
         (2, ROOM, "ab"),
-        (9, 10, "ab"),  # to the last token
+        (9, 10, "ab"),  # exactly the tokens there is room for
         (9, 9, "a"),
-        (9, 15, "ab"),  # c would fit, but nothing overtakes the large one
-        (9, 0, "a"),  # a prefill worker without any job is never refused
+        (9, 15, "ab"),  # "c" would fit, but no job overtakes the large one
+        (9, 0, "a"),  # a prefill worker without a job gets one of any size
     ],
 )
 def test_room_is_in_jobs_and_in_tokens(jobs: int, tokens: int, taken: str) -> None:
@@ -155,7 +155,7 @@ def test_jobs_of_a_dead_holder_come_back_to_the_front_in_their_order() -> None:
     assert state.put(job("f")) is None
     assert state.holder_gone(0) == [Returned("a", 1), Returned("c", 1)]
     assert state.returned == {"holder_gone": 2}
-    assert state.depth_jobs == 6  # those that come back are never refused
+    assert state.depth_jobs == 6  # returned jobs are never refused
     assert lease(state, holder=1) == "acdefb"
     assert state.holder_gone(0) == []
 

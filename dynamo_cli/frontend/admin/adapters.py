@@ -1,9 +1,9 @@
-"""LoRA adapters that come and go at run time: one list, which every processor knows.
+"""LoRA adapters that are loaded and unloaded at run time: one list, which every processor gets.
 
-A processor resolves a request's model name, and what it sends to an engine names the adapter's
-files and number. An engine that does not know the number loads the files, so that workers that
-start later need not be told. Numbers are never used again: with a new one, the same name is
-another adapter.
+A processor resolves the model name of a request, and its message to the engine has the number and
+the path of the adapter. An engine that does not know the number loads the files, so workers that
+start later need not be told. A number is never used twice: an adapter that is loaded again under
+the same name is another adapter.
 """
 
 from __future__ import annotations
@@ -35,18 +35,16 @@ logger = logging.getLogger(__name__)
 Change = type[LoadAdapter | UnloadAdapter]
 
 TIMEOUT_S = 300.0
-"""For a processor to have all workers load an adapter."""
-
-logger = logging.getLogger(__name__)
+"""How long a processor may take until all workers have loaded an adapter."""
 
 
 class Adapters:
-    """The list of what was loaded at run time.
+    """Holds the adapters that were loaded at run time.
 
     Args:
-        exchange: towards the processors.
-        table: what an earlier life of this process has loaded.
-        remember: keeps a new table for the next life.
+        exchange: sends changes to processors.
+        table: the adapters that were loaded before this process was restarted.
+        remember: saves the current table for the next start of this process.
     """
 
     def __init__(
@@ -59,13 +57,16 @@ class Adapters:
         self._changing = asyncio.Lock()
 
     async def load(self, body: bytes) -> str:
-        """Let every processor know an adapter, and every ready worker load it.
+        """Load an adapter in all processors and all ready workers.
+
+        Args:
+            body: JSON as vLLM's server takes it.
 
         Returns:
-            a sentence, as vLLM's server has it.
+            the message that vLLM's server answers with.
 
         Raises:
-            DynamoError: it cannot be; nothing is changed.
+            DynamoError: the adapter cannot be loaded; nothing is changed.
         """
         name, path, is_3d = _load_request(body)
         async with self._changing:
@@ -78,17 +79,17 @@ class Adapters:
             try:
                 await self._tell_all(LoadAdapter, adapter)
             except BaseException:
-                self._save()  # the number is spent
+                self._save()  # the number is used up
                 raise
             self._adapters[name] = adapter
             self._save()
         return f"Success: LoRA adapter '{name}' added successfully."
 
     async def unload(self, body: bytes) -> str:
-        """Let no processor know an adapter any more; requests that use it finish.
+        """Unload an adapter from all processors; running requests that use it finish.
 
         Raises:
-            DynamoError: it cannot be; nothing is changed.
+            DynamoError: there is no such adapter, or no processor.
         """
         name = _text(check_body(body), "lora_name")
         async with self._changing:
@@ -101,9 +102,9 @@ class Adapters:
         return f"Success: LoRA adapter '{name}' removed successfully."
 
     async def welcome(self, processor: ProcessId) -> None:
-        """Let a processor take requests, once it has heard of all that the others know.
+        """Load all adapters in a new processor, then let it take requests.
 
-        One that cannot load an adapter serves all else.
+        A processor that cannot load an adapter takes requests for all other models.
         """
         async with self._changing:
             for adapter in self._adapters.values():
@@ -126,7 +127,7 @@ class Adapters:
         self._remember(AdapterTable(tuple(self._adapters.values()), self._last_number))
 
     async def _tell_all(self, change: Change, adapter: Adapter) -> None:
-        """All that take requests; one that goes meanwhile learns the list when it is back."""
+        """Change all processors that take requests; one that is restarted gets the list again."""
         processors = self._exchange.processors
         if not processors:
             raise NotReady("no processor can take requests right now.", retry_after_s=1)
@@ -143,7 +144,9 @@ class Adapters:
             async with asyncio.timeout(TIMEOUT_S):
                 answer = await call.answer
         except TimeoutError as error:
-            raise Unavailable(f"{processor.name} did not answer in time.") from error
+            raise Unavailable(
+                f"{processor.name} did not answer within {TIMEOUT_S:.0f} s."
+            ) from error
         finally:
             self._exchange.close(call)
         assert isinstance(answer, Reply)
@@ -153,7 +156,7 @@ class Adapters:
 
 
 async def _failures(calls: Iterable[Awaitable[None]]) -> list[BaseException]:
-    """What went wrong, but for processors that are gone."""
+    """The errors of all calls, except those of processors that are gone."""
     results = await asyncio.gather(*calls, return_exceptions=True)
     return [
         result
@@ -163,21 +166,21 @@ async def _failures(calls: Iterable[Awaitable[None]]) -> list[BaseException]:
 
 
 def _load_request(body: bytes) -> tuple[str, str, bool]:
-    """Name, path and layout of an adapter. Raises `InvalidRequest`."""
+    """Name, path and layout (3D or not) of an adapter. Raises `InvalidRequest`."""
     request = check_body(body)
     if request.get("load_inplace"):
         raise InvalidRequest(
-            "load_inplace is not supported: unload the adapter, and load it under the same name.",
+            "load_inplace is not supported: unload the adapter, then load it under the same name.",
             param="load_inplace",
         )
     is_3d = request.get("is_3d_lora_weight", False)
     if not isinstance(is_3d, bool):
-        raise InvalidRequest("is_3d_lora_weight is true or false.", param="is_3d_lora_weight")
+        raise InvalidRequest("is_3d_lora_weight must be true or false.", param="is_3d_lora_weight")
     return _text(request, "lora_name"), _text(request, "lora_path"), is_3d
 
 
 def _text(request: dict[str, Any], name: str) -> str:
     value = request.get(name)
     if not isinstance(value, str) or not value:
-        raise InvalidRequest(f"{name} is missing: a string.", param=name)
+        raise InvalidRequest(f"{name} must be a string that is not empty.", param=name)
     return value

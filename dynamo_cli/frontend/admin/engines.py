@@ -1,4 +1,4 @@
-"""`/sleep`, `/wake_up`, `/is_sleeping`, `/reset_prefix_cache`: every engine does it."""
+"""`/sleep`, `/wake_up`, `/is_sleeping` and `/reset_prefix_cache`, carried out by all engines."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Query = MultiMapping[str]
 
 
 class Engines:
-    """Has all engines do something and gathers their answers.
+    """Sends operations to all engines and gathers their answers.
 
     Args:
-        switchboard: links to the workers and prefill workers.
-        ready: gives those of them that are ready now.
+        switchboard: links to workers and prefill workers.
+        ready: gives the processes that are ready and linked now.
     """
 
     def __init__(self, switchboard: Switchboard, ready: Callable[[], Sequence[ProcessId]]) -> None:
@@ -38,19 +38,32 @@ class Engines:
         self._calls: dict[int, tuple[ProcessId, asyncio.Future[Operated]]] = {}
 
     async def sleep(self, query: Query) -> dict[str, Any]:
-        """Decode workers first: what they have away shall not hang on a sleeping prefill worker."""
+        """Let all engines sleep.
+
+        Workers go first, so that none of their prompts waits for a sleeping prefill worker.
+
+        Args:
+            query: may have level and mode.
+
+        Raises:
+            DynamoError: the query is invalid, or an engine failed.
+        """
         level, mode = query.get("level", "1"), query.get("mode", "abort")
         if level not in LEVELS:
-            raise InvalidRequest(f"level is {', '.join(LEVELS)}; not {level!a}.", param="level")
+            raise InvalidRequest(
+                f"level must be one of {', '.join(LEVELS)}; it is {level!a}.", param="level"
+            )
         if mode not in MODES:
-            raise InvalidRequest(f"mode is {' or '.join(MODES)}; not {mode!a}.", param="mode")
+            raise InvalidRequest(
+                f"mode must be {' or '.join(MODES)}; it is {mode!a}.", param="mode"
+            )
         order = Operate(0, Operation.SLEEP, level=int(level), wait=mode == "wait")
         for role in (Role.WORKER, Role.PREFILL_WORKER):
             await self._all(order, role)
         return {"status": "sleeping", "level": int(level)}
 
     async def wake_up(self, query: Query) -> dict[str, Any]:
-        """The other way round."""
+        """Wake all engines, prefill workers first; the query may name tags."""
         tags = tuple(query.getall("tags", []))
         order = Operate(0, Operation.WAKE_UP, tags=tags)
         asleep = [
@@ -60,25 +73,25 @@ class Engines:
         return {"status": "sleeping" if any(asleep) else "awake", "tags": list(tags) or None}
 
     async def is_sleeping(self, _: Query) -> dict[str, Any]:
-        """Whether any sleeps, and which."""
+        """Whether any engine sleeps, and each one by name."""
         order = Operate(0, Operation.IS_SLEEPING)
         asleep = await self._all(order, Role.WORKER, Role.PREFILL_WORKER)
         return {"is_sleeping": any(asleep.values()), "engines": asleep}
 
     async def reset_prefix_cache(self, query: Query) -> dict[str, Any]:
-        """Whether all could, and which."""
+        """Reset the prefix caches: whether all engines could, and each one by name."""
         running = query.get("reset_running_requests", "false").lower()
         if running not in FLAGS:
-            raise InvalidRequest("reset_running_requests is true or false.")
+            raise InvalidRequest("reset_running_requests must be true or false.")
         order = Operate(0, Operation.RESET_PREFIX_CACHE, reset_running=FLAGS[running])
         done = await self._all(order, Role.WORKER, Role.PREFILL_WORKER)
         return {"success": all(done.values()), "engines": done}
 
     async def _all(self, order: Operate, *roles: Role) -> dict[str, bool]:
-        """The result of every ready engine of these roles, by its name.
+        """The result of every ready engine of these roles, by name.
 
         Raises:
-            DynamoError: one failed; the others were asked nevertheless.
+            DynamoError: an engine failed; the others have carried out the operation.
         """
         peers = [peer for peer in self._ready() if peer.role in roles]
         answers = await asyncio.gather(
@@ -113,12 +126,15 @@ class Engines:
     # -- called by the process -------------------------------------------------------------
 
     def answered(self, answer: Operated) -> None:
+        """An engine has answered a call."""
         _, future = self._calls.get(answer.call_id, (None, None))
         if future is not None and not future.done():
             future.set_result(answer)
 
     def engine_gone(self, peer: ProcessId, reason: str) -> None:
-        """It will not answer any more."""
+        """An engine is gone: its calls fail."""
         for owner, future in self._calls.values():
             if owner == peer and not future.done():
-                future.set_exception(PeerLost(f"{peer.name} stopped meanwhile ({reason})."))
+                future.set_exception(
+                    PeerLost(f"{peer.name} stopped before it had answered ({reason}).")
+                )

@@ -1,4 +1,4 @@
-"""What changes a running server: its paths, which exist only with ``--enable-admin``."""
+"""The paths of commands that change a running server; they need ``--enable-admin``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOAD_ADAPTER, UNLOAD_ADAPTER = "/v1/load_lora_adapter", "/v1/unload_lora_adapter
 ACCEPTED = 202
 
 Command = Callable[[MultiMapping[str], bytes], Awaitable[web.Response]]
-"""From the query and the body of a request to its answer."""
+"""Answers a request from its query and its body."""
 
 View = Callable[[], dict[str, Any]]
 """Gives the JSON of an answer."""
@@ -63,9 +63,9 @@ class Admin:
         self.views: dict[str, View] = {WORKERS: scaling.show, PLACEMENT: placement.show}
 
     def check_enabled(self, path: str, method: str) -> None:
-        """Raises `NotFound` when it would need ``--enable-admin``, which was not given."""
+        """Raises `NotFound` for a command if ``--enable-admin`` was not given."""
         if not self._enabled and method in self.commands.get(path, {}):
-            raise NotFound(f"{method} {path} is there with --enable-admin only.")
+            raise NotFound(f"{method} {path} needs a server started with --enable-admin.")
 
     async def _load_adapter(self, _: MultiMapping[str], body: bytes) -> web.Response:
         return web.Response(text=await self._adapters.load(body))
@@ -81,7 +81,7 @@ class Admin:
 
 
 def _of(action: Callable[[Any], Awaitable[dict[str, Any]]]) -> Command:
-    """A handler from what takes a query and gives JSON."""
+    """A command from an action that takes a query and gives JSON."""
 
     async def command(query: MultiMapping[str], _: bytes) -> web.Response:
         return json_response(await action(query))

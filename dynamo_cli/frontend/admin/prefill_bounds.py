@@ -1,4 +1,4 @@
-"""`/dynamo/placement`: the bounds by which decode workers send prefills away, at run time."""
+"""`/dynamo/placement`: shows and changes the bounds that decide where prompts are prefilled."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ BOUNDS = ("max_local_prefill_length", "max_prefill_queue_size")
 
 
 class Placement:
-    """The rule that holds now.
+    """Holds the current rule.
 
     Args:
-        rule: at the start; None where there are no prefill workers.
-        announce: lets every decode worker know a new one.
+        rule: the rule at the start; None if there are no prefill workers.
+        announce: sends a new rule to every decode worker.
     """
 
     def __init__(
@@ -28,26 +28,34 @@ class Placement:
         self._announce = announce
 
     def show(self) -> dict[str, Any]:
-        """Raises `NotFound` where there is none."""
+        """The current rule. Raises `NotFound` if there are no prefill workers."""
         return asdict(self._known())
 
     def change(self, body: bytes) -> dict[str, Any]:
-        """Take new bounds, all at once or none.
+        """Change bounds; if one is invalid, none is changed.
+
+        Args:
+            body: a JSON object with new values of `BOUNDS`.
+
+        Returns:
+            the new rule, as `show`.
 
         Raises:
-            InvalidRequest: they cannot be bounds.
+            InvalidRequest: a bound is unknown or its value is invalid.
             NotFound: there are no prefill workers.
         """
         rule, wanted = self._known(), check_body(body)
         for name, value in wanted.items():
             if name not in BOUNDS:
-                raise InvalidRequest(f"{name!a} cannot be set; there is {' and '.join(BOUNDS)}.")
+                raise InvalidRequest(
+                    f"unknown bound {name!a}; the bounds are {' and '.join(BOUNDS)}."
+                )
             unbounded = value is None and name == "max_prefill_queue_size"
             if not unbounded and (
                 not isinstance(value, int) or isinstance(value, bool) or value < 0
             ):
-                raise InvalidRequest(f"{name} is a whole number from 0 on.", param=name)
-        # Who sets a bound wants it to count.
+                raise InvalidRequest(f"{name} must be a whole number, 0 or more.", param=name)
+        # Without `conditional` the bounds would have no effect.
         self._rule = replace(rule, conditional=True, **wanted) if wanted else rule
         self._announce(self._rule)
         return self.show()

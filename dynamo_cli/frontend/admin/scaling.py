@@ -1,4 +1,4 @@
-"""`/dynamo/workers`: how many workers there are, and are to be."""
+"""`/dynamo/workers`: shows and changes the number of workers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Scaling:
     """Asks the supervisor for more or fewer workers.
 
     Args:
-        report: sends to the supervisor, which answers in order.
-        snapshot: gives the state of the tree.
+        report: sends to the supervisor, which answers in the same order.
+        snapshot: makes the current snapshot of the tree.
     """
 
     def __init__(self, report: Callable[[Rescale], None], snapshot: Callable[[], Snapshot]) -> None:
@@ -28,33 +28,38 @@ class Scaling:
         self._asked: deque[asyncio.Future[Rescaled]] = deque()
 
     def show(self) -> dict[str, Any]:
-        """Workers by phase: ``count`` are ready, ``target`` are to be."""
+        """The workers with their phases; ``count`` of them are ready, ``target`` is the goal."""
         snapshot = self._snapshot()
         return _state(snapshot.processes, snapshot.target_workers)
 
     async def change(self, body: bytes) -> dict[str, Any]:
-        """Ask for another number.
+        """Ask the supervisor for another number of workers.
+
+        Args:
+            body: ``{"count": N}``.
 
         Returns:
-            as `show`, as soon as the supervisor has taken it for its target.
+            as `show`, once the supervisor has accepted the new target.
 
         Raises:
-            DynamoError: it cannot be; nothing is changed.
+            DynamoError: the number is refused; nothing is changed.
         """
         wanted = check_body(body)
         count = wanted.get("count")
         if set(wanted) != {"count"} or not isinstance(count, int) or isinstance(count, bool):
-            raise InvalidRequest('send {"count": N}: how many workers there are to be.')
+            raise InvalidRequest('send {"count": N}, where N is the number of workers to run.')
         answer: asyncio.Future[Rescaled] = asyncio.get_running_loop().create_future()
         self._asked.append(answer)
         self._report(Rescale(count))
-        rescaled = await asyncio.shield(answer)  # who leaves must not take another's answer
+        rescaled = await asyncio.shield(
+            answer
+        )  # a client that disconnects must not shift the answers of others
         if rescaled.error:
             raise error_class(rescaled.error)(rescaled.message)
         return _state(self._snapshot().processes, rescaled.workers)
 
     def answered(self, rescaled: Rescaled) -> None:
-        """The supervisor has answered the oldest question."""
+        """The supervisor has answered the oldest open request."""
         self._asked.popleft().set_result(rescaled)
 
 

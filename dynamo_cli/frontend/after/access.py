@@ -1,4 +1,4 @@
-"""One line in the log for each request that ended."""
+"""The access log: one line for each finished request."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import RequestRecord
 
 FLUSH_S = 0.05
-"""Lines wait so long for others to go with."""
+"""How long lines are collected before they are written together."""
 
 BATCH_BYTES = 16 * 1024
-"""What the pipe takes whole or not at all, so that no other line gets into one of these."""
+"""Bound on one write, so that the pipe takes it whole and no other line is mixed in."""
 
 MAX_PENDING_BYTES = 1024 * 1024
 MAX_PROMPT = 4096
+"""Number of characters of a prompt that are logged."""
+
 _encode = msgspec.json.Encoder().encode
 
 
 def fields(
     record: RequestRecord, trace: TraceContext | None = None, prompt: str = ""
 ) -> dict[str, Any]:
-    """What a line says of a request; nothing of its text, unless that is given as `prompt`."""
+    """The fields of a line; they have no text of the request unless `prompt` is given."""
     model, ttft_ns = record.model, record.ttft_ns
     told: dict[str, Any] = {
         "id": record.request_id,
@@ -59,18 +61,18 @@ def fields(
 
 
 def prompt_of(content: dict[str, Any]) -> str:
-    """What a body says to the model, as JSON."""
+    """The prompts in a body, as JSON."""
     return _encode({name: content[name] for name in PROMPTS if name in content}).decode(
         errors="replace"
     )
 
 
 class AccessLog:
-    """Lines on their way into the log pipe: many at a time, and serving never waits for them.
+    """Writes lines to the log pipe, many at a time and without ever blocking.
 
     Args:
-        pipe: its write end is as blocking as others of this process need it.
-        meter: counts the lines for which there was no room.
+        pipe: the write end of the log pipe; its blocking mode is left as it is.
+        meter: counts lines that were dropped because too many waited.
     """
 
     def __init__(self, pipe: socket.socket, meter: Meter) -> None:
@@ -82,11 +84,11 @@ class AccessLog:
 
     @classmethod
     def of_this_process(cls, meter: Meter) -> AccessLog:
-        """Into what stderr is: the log pipe."""
+        """An access log that writes to stderr, which is the log pipe."""
         return cls(socket.socket(fileno=os.dup(2)), meter)
 
     def add(self, told: dict[str, Any]) -> None:
-        """A request ended; see `fields`."""
+        """Add a line with these fields."""
         line = access_line(_encode(told))
         if self._pending_bytes + len(line) > MAX_PENDING_BYTES:
             self._meter.lost_access_lines += 1
@@ -97,7 +99,7 @@ class AccessLog:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_later)
 
     def close(self) -> None:
-        """Write what there is, as far as there is room now."""
+        """Write the lines that the pipe takes now, and drop the rest."""
         if self._timer is not None:
             self._timer.cancel()
         self._flush()
@@ -116,16 +118,16 @@ class AccessLog:
             try:
                 sent = self._pipe.send(batch, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                sent = 0  # the supervisor is behind: what is too much for the bound is counted
+                sent = 0  # the pipe is full: lines stay here, up to the bound
             except BrokenPipeError:
-                return  # it is gone, and this process is about to be
+                return  # the supervisor is gone, and this process ends too
             self._pending_bytes -= sent
             if sent < len(batch):
                 self._lines.appendleft(batch[sent:])
                 return
 
     def _batch(self) -> bytes:
-        """The next lines, at least one."""
+        """Take the next lines, at least one, up to `BATCH_BYTES`."""
         batch = [self._lines.popleft()]
         size = len(batch[0])
         while self._lines and (size := size + len(self._lines[0])) <= BATCH_BYTES:

@@ -24,15 +24,15 @@ class FinishedRequestFanout:
     """Fans a finished request out to counters, timelines, access log, record and traces.
 
     Args:
-        config: what is logged, recorded and traced.
-        meter: counts.
+        config: whether requests are logged, recorded and traced.
+        meter: counts requests, and what could not be logged or traced.
 
     Attributes:
-        timelines: of the last requests.
-        recorder: of what ended well; None: it is not recorded.
+        timelines: the timelines of the last requests.
+        recorder: records successful requests; None without ``--record``.
 
     Raises:
-        UsageError: the record cannot be written.
+        UsageError: the file of ``--record`` cannot be written.
     """
 
     def __init__(self, config: FrontendConfig, meter: Meter) -> None:
@@ -43,7 +43,7 @@ class FinishedRequestFanout:
         self.timelines = TimelineLog()
 
     def begin_trace(self, header: str | None) -> TraceContext | None:
-        """The span of a request; without tracing its caller's, which is passed on."""
+        """A new span for a request; without tracing, the caller's span, which is passed on."""
         if self._tracer is None:
             return traceparent.parse(header)
         return traceparent.begin(header)
@@ -63,7 +63,7 @@ class FinishedRequestFanout:
             self._tracer.add(record, visit.trace)
 
     def close(self) -> None:
-        """Write what waits, as far as that goes within a few seconds."""
+        """Write what waits, for a few seconds at most."""
         if self.recorder is not None:
             self.recorder.close()
         if self._access is not None:

@@ -1,6 +1,6 @@
-"""What ``--record`` keeps of a request: times, lengths and hashes, never text. Pure.
+"""The lines that ``--record`` writes: times, lengths and hashes of a request, never text. Pure.
 
-A line of JSON per prompt, with the names of Mooncake's traces and some of our own.
+There is one line of JSON per prompt. Most fields have the names of Mooncake's traces.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from dynamo_cli.watch.timelines import RequestRecord
 
 
 class Line(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """One prompt of a request that ended well.
+    """One prompt of a successful request.
 
     Attributes:
-        timestamp: when the request came, in milliseconds from the start of the record.
-        hash_ids: sequence hashes of the prompt's full blocks: equal ones mean equal prefixes.
-        block_size: tokens per hash.
-        ttft_ms: arrival to the first token.
-        e2e_ms: arrival to the end of the answer.
-        session: a name that stands for the client's own; absent when there was none.
+        timestamp: arrival of the request in milliseconds since the start of the record.
+        input_length, output_length: tokens of the prompt and of its answer.
+        hash_ids: sequence hashes of the prompt's full blocks; equal hashes mean equal prefixes.
+        block_size: tokens per block.
+        model: name of the model that the request asked for.
+        e2e_ms: time from arrival to the end of the answer.
+        ttft_ms: time from arrival to the first token; absent if there was none.
+        session: a pseudonym of the client's session id; absent if there was none.
+        priority: the request's priority; absent if it is 0.
     """
 
     timestamp: float
@@ -48,11 +51,11 @@ class _Start(msgspec.Struct):
 def lines(
     record: RequestRecord, prompts: tuple[Prompt, ...], origin_ns: int, salt: bytes
 ) -> Iterator[bytes]:
-    """A request as lines.
+    """The lines of a request, one for each prompt.
 
     Args:
-        origin_ns: where the record's time begins, on the clock of the request's.
-        salt: that hides the names of sessions.
+        origin_ns: time 0 of the record, on the monotonic clock.
+        salt: makes the pseudonyms of sessions irreversible.
     """
     ttft_ns = record.ttft_ns
     for prompt in prompts:
@@ -73,10 +76,13 @@ def lines(
 
 
 def end_ms(tail: bytes) -> float:
-    """The time of the last line of a record whose end this is; 0.0 of an empty one.
+    """The timestamp of the last line of a record; 0.0 for an empty one.
+
+    Args:
+        tail: the last bytes of the file.
 
     Raises:
-        UsageError: it does not end like a record.
+        UsageError: the last line is not one of a record.
     """
     if not tail:
         return 0.0
@@ -84,7 +90,7 @@ def end_ms(tail: bytes) -> float:
     try:
         return msgspec.json.decode(last, type=_Start).timestamp
     except msgspec.DecodeError as error:
-        raise UsageError("it has something else in it") from error
+        raise UsageError("the file exists and is not a record") from error
 
 
 def _ms(ns: int) -> float:

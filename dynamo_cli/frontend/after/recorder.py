@@ -1,4 +1,4 @@
-"""Writes the record of requests to a file, in a thread: a slow disk delays no answer."""
+"""Writes the file of ``--record`` in a thread, so that a slow disk delays no answer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from dynamo_cli.units import MS_NS
 from dynamo_cli.watch.timelines import RequestRecord
 
 MOST_WAITING = 10_000
-"""Requests that wait for the disk; more are not recorded, and counted."""
+"""Number of requests that may wait for the disk; more are dropped and counted."""
 
 TAIL_BYTES = 4 << 20
-"""Longer than any line: a prompt of a million tokens in blocks of 16 has 1.3 MB of hashes."""
+"""More than any line has: a prompt of a million tokens in blocks of 16 has 1.3 MB of hashes."""
 
 CLOSE_S = 5.0
+"""How long `close` waits for the disk."""
+
 QUEUE_FULL, WRITE_FAILED = "queue_full", "write_failed"
 
 logger = logging.getLogger(__name__)
@@ -32,14 +34,17 @@ _Entry = tuple[RequestRecord, tuple[Prompt, ...]]
 
 
 class Recorder:
-    """The record of one life of the frontend; a file that is there is continued.
+    """Appends finished requests to a file; an existing record is continued.
 
-    Raises:
-        UsageError: the file cannot be written, or has something else in it.
+    Args:
+        path: the file.
 
     Attributes:
-        recorded: requests that are in the file.
-        lost: those that are not, by reason; `MOST_WAITING` bounds what waits.
+        recorded: number of requests written.
+        lost: number of requests that were not written, by reason.
+
+    Raises:
+        UsageError: the file cannot be written, or is not a record.
     """
 
     def __init__(self, path: str) -> None:
@@ -64,14 +69,14 @@ class Recorder:
         self._thread.start()
 
     def add(self, request: RequestRecord, prompts: tuple[Prompt, ...]) -> None:
-        """Have a request written; never waits."""
+        """Queue a request for the thread; never blocks."""
         if self._queue.qsize() >= MOST_WAITING:
             self._lose(QUEUE_FULL)
         else:
             self._queue.put((request, prompts))
 
     def close(self) -> None:
-        """Write what waits, for as long as that makes sense."""
+        """Write what waits, for `CLOSE_S` at most."""
         self._queue.put(None)
         self._thread.join(CLOSE_S)
 
@@ -84,7 +89,7 @@ class Recorder:
             self._write(b"".join(record.lines(request, prompts, self._origin_ns, self._salt)))
 
     def _write(self, data: bytes) -> None:
-        """All of it, or nothing: half a line would spoil the next."""
+        """Write all of the data or nothing, since half a line would make the next one invalid."""
         try:
             written = os.write(self._file, data)
             if written < len(data):

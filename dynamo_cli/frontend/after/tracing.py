@@ -1,6 +1,7 @@
-"""Requests that ended as OpenTelemetry spans, sent by a thread of its own.
+"""Sends finished requests as OpenTelemetry spans, from a thread of its own.
 
-The spans of a request are made from its timeline, when all is over: until then tracing costs an id.
+The spans of a request are made from its timeline after it has ended; before that, tracing only
+makes an id for it.
 
     chat tiny                                            arrival ......................... ended
       receive     frontend            arrival, received
@@ -49,7 +50,7 @@ OPERATIONS = {
     Endpoint.MESSAGES: "chat",
     Endpoint.EMBEDDINGS: "embeddings",
 }
-"""As the semantic conventions for generative AI call them."""
+"""Names of operations in the semantic conventions for generative AI."""
 
 BATCH = 64
 BATCH_S = 0.5
@@ -57,7 +58,7 @@ MAX_WAITING = 4096
 TIMEOUT_S = 5.0
 CLOSE_S = 2.0
 SWITCH_S = 0.0005
-"""The thread that makes spans gives way to the loop after so long; Python's own 5 ms are a lot."""
+"""Switch interval of threads while spans are made; Python's default of 5 ms delays tokens."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ Traced = tuple[RequestRecord, TraceContext]
 
 
 class Stage(NamedTuple):
-    """A part of a request's way, and where it was; CLOCK_MONOTONIC, ns."""
+    """A stage of a request and the process it ran in; times in ns of the monotonic clock."""
 
     name: str
     process: str
@@ -75,7 +76,7 @@ class Stage(NamedTuple):
 
 
 def stages(record: RequestRecord) -> Iterator[Stage]:
-    """Those that the request passed, as far as it came."""
+    """The stages that the request passed."""
     timeline = record.timeline
     processor = _name(Role.PROCESSOR, record.processor)
     worker = _name(Role.WORKER, record.worker)
@@ -101,7 +102,7 @@ def _name(role: Role, index: int | None) -> str:
 
 
 def attributes(record: RequestRecord) -> Attributes:
-    """Of the whole request, named as the semantic conventions name them where they do."""
+    """Attributes of the span of a whole request, with names of the semantic conventions."""
     told: Attributes = {
         "http.request.method": "POST",
         "url.path": record.endpoint,
@@ -130,10 +131,10 @@ def attributes(record: RequestRecord) -> Attributes:
 
 
 class SpanMaker:
-    """Records to spans.
+    """Makes spans from records of requests.
 
     Args:
-        epoch_ns: what is to be added to CLOCK_MONOTONIC to get nanoseconds since 1970.
+        epoch_ns: difference between the time since 1970 and the monotonic clock, in nanoseconds.
     """
 
     def __init__(self, epoch_ns: int) -> None:
@@ -142,7 +143,7 @@ class SpanMaker:
         self._resource = Resource.create({"service.name": SERVICE, "service.version": __version__})
 
     def spans(self, record: RequestRecord, trace: TraceContext) -> Iterator[ReadableSpan]:
-        """The request, then its stages."""
+        """The span of the request, then those of its stages."""
         own = _context(trace.trace_id, trace.span_id)
         what = OPERATIONS.get(Endpoint(record.endpoint))
         yield self._span(
@@ -190,15 +191,17 @@ class SpanMaker:
 
 
 class Tracer:
-    """Sends spans to an OTLP endpoint; what cannot be sent is counted, and nobody waits for it.
+    """Sends spans to an OTLP endpoint in a thread; spans that cannot be sent are counted.
 
     Args:
-        endpoint: URL that takes OTLP over HTTP.
-        meter: counts requests by what became of their spans: exported, failed, dropped.
+        endpoint: URL of a collector that takes OTLP over HTTP.
+        meter: counts requests by the outcome of their spans: exported, failed or dropped.
     """
 
     def __init__(self, endpoint: str, meter: Meter) -> None:
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what fails is told here
+        logging.getLogger("opentelemetry").setLevel(
+            logging.CRITICAL
+        )  # `_export` logs failures itself
         sys.setswitchinterval(SWITCH_S)
         self._endpoint = endpoint
         self._meter = meter
@@ -210,19 +213,19 @@ class Tracer:
         self._thread.start()
 
     def add(self, record: RequestRecord, trace: TraceContext) -> None:
-        """A request that ended."""
+        """Queue a finished request for the thread; never blocks."""
         try:
             self._waiting.put_nowait((record, trace))
         except queue.Full:
             self._meter.traces["dropped"] += 1
 
     def close(self) -> None:
-        """Send what waits, as far as that goes quickly."""
+        """Send what waits, for `CLOSE_S` at most."""
         try:
             self._waiting.put(None, timeout=CLOSE_S / 2)
             self._thread.join(CLOSE_S / 2)
         except queue.Full:
-            pass  # it has been counted as far as it can be
+            pass  # the collector is too slow: what waits is lost
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
     @vital.callback
@@ -234,7 +237,7 @@ class Tracer:
                 return
 
     def _more(self, first: Traced) -> tuple[list[Traced], bool]:
-        """What comes soon after the first; whether it is all that will ever come."""
+        """Collect a batch for `BATCH_S`; True if nothing can follow it."""
         batch, deadline = [first], time.monotonic() + BATCH_S
         while len(batch) < BATCH:
             try:

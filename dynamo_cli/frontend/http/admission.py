@@ -1,4 +1,4 @@
-"""Who may come in, and with what. Pure."""
+"""Checks of a request before its body goes to a processor: key, headers, load, JSON. Pure."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from dynamo_cli.errors import Draining, InvalidRequest, NotReady, TooManyRequest
 from dynamo_cli.messages.request import MAX_SESSION_ID
 
 OPEN_PATHS = frozenset({"/health", "/metrics", "/version", "/docs"})
-"""What monitors need to see, and a page that asks for a key; they have none."""
+"""Paths that need no API key: what monitors ask for, and the page that asks for a key."""
 
 FORWARDED = ("x-session-id", "x-priority", "tracestate")
+"""Headers of clients that are passed on to the processor."""
 
 RETRY_AFTER_S = 2
 """When clients should try again while the server starts or shuts down."""
 
 MAX_MODEL_NAME = 256
-"""Of a name that is remembered, whatever a client asks for."""
+"""Number of characters of the model name that logs and records keep."""
 
 LARGE_BODY_BYTES = 256 * 1024
-"""A body above is only skimmed: to build what it says holds up everybody for too long."""
-
+"""A larger body is only skimmed: parsing all of it would block the loop for too long."""
 
 PROMPTS = ("prompt", "messages", "input", "instructions", "suffix", "system")
-"""Fields of bodies that hold text for the model."""
+"""Fields of a body that hold text for the model."""
 
 _Skimmed = msgspec.defstruct(
     "_Skimmed",
@@ -43,17 +43,17 @@ _PRIORITY = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 def request_id(given: str | None) -> str:
-    """The client's own id when it is printable ASCII of at most 128 characters, else a new one."""
+    """The client's own id if it is printable ASCII of at most 128 characters, else a new one."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return uuid.uuid4().hex
 
 
 def check_key(path: str, headers: Mapping[str, str], keys: Sequence[str]) -> None:
-    """Raises `Unauthorized` unless the path is open, there are no keys, or one of them is given.
+    """Raises `Unauthorized` unless the path is open, there are no keys, or one of them is sent.
 
-    OpenAI's clients send ``Authorization: Bearer KEY``, Anthropic's ``x-api-key: KEY``. Compares
-    with every key in constant time, so that timing tells nothing.
+    OpenAI's clients send ``Authorization: Bearer KEY``, Anthropic's ``x-api-key: KEY``. The key is
+    compared with every valid key in constant time, so that the time of an answer reveals nothing.
     """
     if not keys or path in OPEN_PATHS:
         return
@@ -62,11 +62,11 @@ def check_key(path: str, headers: Mapping[str, str], keys: Sequence[str]) -> Non
         given = headers.get("X-Api-Key", "")
     if not given:
         raise Unauthorized("an API key is needed: send the header 'Authorization: Bearer KEY'.")
-    # Bytes that are no UTF-8 come as surrogates.
+    # aiohttp decodes bytes that are not UTF-8 to surrogates.
     sent = given.strip().encode(errors="surrogateescape")
     matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
     if not any(matches):
-        raise Unauthorized("the API key is not one that this server was started with.")
+        raise Unauthorized("the API key is not valid for this server.")
 
 
 def check_serving(up: bool, draining: bool, reason: str) -> None:
@@ -78,7 +78,7 @@ def check_serving(up: bool, draining: bool, reason: str) -> None:
 
 
 def check_load(in_flight: int, max_inflight: int) -> None:
-    """Raises `TooManyRequests` when as many requests run as may."""
+    """Raises `TooManyRequests` if ``--max-inflight`` requests are in flight; 0 is no limit."""
     if max_inflight and in_flight >= max_inflight:
         raise TooManyRequests(
             f"{in_flight} requests are in flight, and --max-inflight is {max_inflight}; "
@@ -88,7 +88,7 @@ def check_load(in_flight: int, max_inflight: int) -> None:
 
 
 def check_body(body: bytes) -> dict[str, Any]:
-    """What it says. Raises `InvalidRequest` unless it is a JSON object in UTF-8."""
+    """The JSON object in a body. Raises `InvalidRequest` if there is none."""
     if not body:
         raise InvalidRequest("the body is empty; send a JSON object.")
     try:
@@ -101,9 +101,9 @@ def check_body(body: bytes) -> dict[str, Any]:
 
 
 def skim_body(body: bytes) -> dict[str, Any]:
-    """As `check_body`, but of a large one only ``model``, and prompts as raw JSON.
+    """Like `check_body`, but of a large body it gives only ``model``, and the prompts as raw JSON.
 
-    The processor looks at the rest.
+    The processor validates the rest.
     """
     if len(body) <= LARGE_BODY_BYTES:
         return check_body(body)
@@ -117,28 +117,28 @@ def skim_body(body: bytes) -> dict[str, Any]:
 
 
 def model_of(content: dict[str, Any]) -> str:
-    """The model that a body asks for, empty when it names none."""
+    """The name of the model that a body asks for; empty if it names none."""
     model = content.get("model")
     return model[:MAX_MODEL_NAME] if isinstance(model, str) else ""
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Raises `InvalidRequest` for a priority or a session that cannot be one."""
+    """Raises `InvalidRequest` for an invalid priority or session id."""
     priority, session = headers.get("X-Priority"), headers.get("X-Session-ID")
     if priority is not None and not _PRIORITY.fullmatch(priority.strip()):
         raise InvalidRequest(
-            "X-Priority is a whole number of at most 9 digits; smaller is served earlier."
+            "X-Priority must be a whole number of at most 9 digits; smaller is served earlier."
         )
     if session is not None and len(session) > MAX_SESSION_ID:
-        raise InvalidRequest(f"X-Session-ID has at most {MAX_SESSION_ID} characters.")
+        raise InvalidRequest(f"X-Session-ID must have at most {MAX_SESSION_ID} characters.")
 
 
 def forwarded(headers: Mapping[str, str], own: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The headers that the processor looks at: the client's, and our own."""
+    """The headers that go to the processor: those of the client in `FORWARDED`, and our own."""
     kept = [(name.lower(), value) for name, value in own.items()]
     for header in FORWARDED:
         if (value := headers.get(header)) is not None:
-            # HTTP's own reading of bytes; aiohttp's (UTF-8, surrogates) cannot go over a link.
+            # Latin-1, as HTTP has it: msgpack cannot encode the surrogates of aiohttp.
             value = value.encode(errors="surrogateescape").decode("latin-1")
             kept.append((header, value))
     return kept

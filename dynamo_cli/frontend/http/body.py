@@ -1,4 +1,4 @@
-"""The body of a request, as far as it comes in time and is not too much."""
+"""Reads the bodies of requests, with bounds on their size and on the time that they take."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from dynamo_cli.frontend.http.visit import Visit
 from dynamo_cli.origin import check_json
 
 LEAST_BYTES_PER_S = 4096
-"""A body that comes faster is never given up, however long it takes."""
+"""A body that arrives at this rate never times out, however large it is."""
 
 MANY_BODIES = 32
-"""Of the largest size, on their way at once."""
+"""How many bodies of the largest size may be in memory while they arrive."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class BodyReader:
-    """Reads bodies.
+    """Reads the bodies of requests.
 
     Args:
-        max_bytes: of one.
-        timeout_s: until it is there; each byte that has come gives it more.
+        max_bytes: bound on the size of one body.
+        timeout_s: how long a body may take; each byte that arrives extends it.
     """
 
     def __init__(self, max_bytes: int, timeout_s: float) -> None:
@@ -39,13 +39,13 @@ class BodyReader:
         self._held_bytes = 0
 
     async def read_json(self, visit: Visit) -> bytes:
-        """The whole body, whose content type must be JSON if there is a body.
+        """The whole body of a request.
 
         Raises:
-            UnsupportedMediaType: it has another content type.
-            PayloadTooLarge, Overloaded: it is too large, or all of them together are.
-            RequestTimeout: it does not come.
-            InvalidRequest: it is not what its head says.
+            UnsupportedMediaType: its content type is not JSON.
+            PayloadTooLarge, Overloaded: it is too large, or all arriving bodies together are.
+            RequestTimeout: it did not arrive in time.
+            InvalidRequest: it does not match the headers, for example its encoding.
         """
         if visit.http.can_read_body:
             check_json(visit.http.headers)
@@ -73,10 +73,12 @@ class BodyReader:
                         raise self._too_large()
                     deadline.reschedule(start + size / LEAST_BYTES_PER_S)
         except TimeoutError as error:
-            http.protocol._lingering_time = 0.0  # aiohttp would wait for the rest of it
-            raise RequestTimeout(f"the body did not come: {size} bytes of it did.") from error
+            http.protocol._lingering_time = 0.0  # else aiohttp would wait for the rest of the body
+            raise RequestTimeout(
+                f"the body did not arrive in time; {size} bytes of it did."
+            ) from error
         except web.RequestPayloadError as error:
-            http.content.feed_eof()  # else aiohttp would look for its end, and fail again
+            http.content.feed_eof()  # else aiohttp would read on, and fail again
             what = " ".join(str(error).split())
             raise InvalidRequest(f"the body cannot be read: {what}.") from error
         finally:
@@ -86,7 +88,7 @@ class BodyReader:
     def _hold(self, nbytes: int) -> None:
         self._held_bytes += nbytes
         if self._held_bytes > MANY_BODIES * self._max_bytes:
-            raise Overloaded("too many large bodies are on their way at once.", retry_after_s=1)
+            raise Overloaded("too many large bodies are arriving at once.", retry_after_s=1)
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(

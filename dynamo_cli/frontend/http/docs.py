@@ -1,4 +1,4 @@
-"""The page that shows `/openapi.json`: it needs nothing from elsewhere."""
+"""`/docs`, the page that shows `/openapi.json`; it loads nothing from other servers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ _POLICY = (
 
 
 def page() -> web.Response:
-    """For a browser."""
+    """The page, with a policy that lets it talk to this server only."""
     headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": _POLICY}
     return web.Response(body=_PAGE, headers=headers)

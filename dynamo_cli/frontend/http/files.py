@@ -1,4 +1,4 @@
-"""How many files this process may have open: each connection is one."""
+"""The limit of open files, which bounds the number of connections."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 WANTED = 65_535
 RESERVED = 128
-"""For links to processes that are started again, files of /proc, and who is being turned away."""
+"""Descriptors kept free for links to restarted processes, files in /proc and refused clients."""
 
 logger = logging.getLogger(__name__)
 
 
 def raise_limit() -> None:
-    """As many as may be, as vLLM's server does; a shell's 1,024 are soon used up."""
+    """Raise the soft limit as far as the hard limit allows; the usual 1,024 are soon used up."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -22,11 +22,11 @@ def raise_limit() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError) as error:
-        logger.warning("the limit of open files (ulimit -n) stays at %d: %s", soft, error)
+        logger.warning("cannot raise the limit of open files (ulimit -n) above %d: %s", soft, error)
 
 
 def connections() -> int:
-    """That fit in beside what is open now; 0: no limit."""
+    """How many connections fit beside what is open now; 0 is no limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 0

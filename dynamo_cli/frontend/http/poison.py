@@ -1,7 +1,7 @@
-"""Requests that ran where a worker died: after the second death one is not tried again. Pure.
+"""Remembers requests that ran on a worker when it died, and refuses one after two deaths. Pure.
 
-Which of the requests of a worker killed it cannot be seen from outside. A client that is told to
-send its request again would carry the fault from worker to worker.
+Nothing tells which of its requests killed a worker. Clients are told to retry, so without a limit
+one faulty request could kill one worker after another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dynamo_cli.units import SECOND_NS
 
 FATAL_DEATHS = 2
 MEMORY_NS = 600 * SECOND_NS
-"""After so long without another death a request is not suspected any more."""
+"""After this long without another death a request is no longer suspected."""
 
 MOST_SUSPECTS = 4096
 DIGEST_BYTES = 16
@@ -29,7 +29,7 @@ class _Suspect:
 
 @dataclass(slots=True)
 class Suspects:
-    """Requests, by what they ask, that were running on a worker or processor when it died."""
+    """Requests, by path and body, that were running on a worker or processor when it died."""
 
     _suspects: OrderedDict[bytes, _Suspect] = field(default_factory=OrderedDict)
 
@@ -37,10 +37,10 @@ class Suspects:
         return len(self._suspects)
 
     def check(self, path: str, body: bytes, request_id: str, now_ns: int) -> None:
-        """Let a request pass.
+        """Check that a request may run.
 
         Raises:
-            PoisonRequest: it ran on workers that died, too often.
+            PoisonRequest: workers died `FATAL_DEATHS` times while it ran.
         """
         if not self._suspects:
             return
@@ -48,13 +48,13 @@ class Suspects:
         suspect = self._suspects.get(_identity(path, body))
         if suspect is not None and suspect.deaths >= FATAL_DEATHS:
             raise PoisonRequest(
-                f"request {request_id} is refused: the same one was running on a worker when it "
-                f"died, {suspect.deaths} times. It is not tried again for "
-                f"{MEMORY_NS // (60 * SECOND_NS)} minutes; the log says how the workers ended."
+                f"request {request_id} is refused: {suspect.deaths} times, a worker died while it "
+                f"ran the same request. Wait {MEMORY_NS // (60 * SECOND_NS)} minutes before you "
+                "send it again; the log says why the workers died."
             )
 
     def died(self, path: str, body: bytes, now_ns: int, times: int = 1) -> None:
-        """The process that had this request died; `times`, where it went on to another."""
+        """A process died while it ran this request; `times` counts if it was retried inside."""
         identity = _identity(path, body)
         suspect = self._suspects.setdefault(identity, _Suspect(0, now_ns))
         suspect.deaths += times
@@ -64,7 +64,7 @@ class Suspects:
             self._suspects.popitem(last=False)
 
     def survived(self, path: str, body: bytes) -> None:
-        """The same request was answered: it is not what kills workers."""
+        """The request was answered, so it is no longer suspected."""
         if self._suspects:
             self._suspects.pop(_identity(path, body), None)
 

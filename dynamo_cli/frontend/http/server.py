@@ -1,4 +1,4 @@
-"""aiohttp's low-level server with our errors: no router, no middleware, one handler."""
+"""HTTP connections: aiohttp's low-level server with one handler, limits and our error shape."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ from dynamo_cli.origin import JSON
 from dynamo_cli.shapes import error_answer
 
 MAX_FIELD_BYTES = 64 * 1024
-"""Of one header, and of the first line: tokens and cookies can be long."""
+"""Bound on one header and on the request line; tokens and cookies can be long."""
 
 MAX_HEAD_BYTES = 256 * 1024
+"""Bound on the request line and all headers together."""
+
 GOODBYE_S, GOODBYES = 0.5, 64
-"""Who is turned away can read why for so long, so many at once."""
+"""How long a refused connection stays open so that the client can read why; how many may."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +41,12 @@ Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
+    """A response with a value as JSON."""
     return web.Response(body=orjson.dumps(value), status=status, content_type=JSON)
 
 
 def error_response(error: DynamoError, path: str = "") -> web.Response:
-    """An error in the shape that clients of `path` expect, with its status and Retry-After."""
+    """An error in the JSON shape that clients of `path` expect, with status and Retry-After."""
     body = error_answer(path, error.http_status, error.body()["error"])
     response = json_response(body, error.http_status)
     if error.retry_after_s is not None:
@@ -52,7 +55,7 @@ def error_response(error: DynamoError, path: str = "") -> web.Response:
 
 
 class _Connection(web.RequestHandler):
-    """One connection; what is not HTTP gets an answer in our shape too."""
+    """One connection; what is not valid HTTP gets an error of our shape too."""
 
     def __init__(self, server: HttpServer, config: FrontendConfig) -> None:
         super().__init__(
@@ -61,7 +64,7 @@ class _Connection(web.RequestHandler):
             keepalive_timeout=config.keepalive_s,
             max_line_size=MAX_FIELD_BYTES,
             max_field_size=MAX_FIELD_BYTES,
-            # This is how aiohttp is told to have none, whatever its annotation says.
+            # aiohttp takes None to mean no access log, although its annotation forbids it.
             access_log=None,  # type: ignore[arg-type]
         )
         self._server = server
@@ -70,21 +73,22 @@ class _Connection(web.RequestHandler):
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to read, unless there are enough already."""
+        """Begin to read, or refuse the connection if there are too many."""
         if self._server.full:
-            self._force_close = True  # nothing is read any more
+            self._force_close = True  # data_received ignores what arrives
             self._server.turn_away(cast(asyncio.Transport, transport))
             return
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is closed."""
         self._end_head()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a head or a body; a head has to end, and soon.
+        """Parse bytes of a head or a body; a head has bounds on its size and its time.
 
-        It may begin while the request before it is still being answered.
+        With pipelining a head may arrive while the previous request is still being answered.
         """
         heads = self._request_count
         super().data_received(data)
@@ -99,17 +103,17 @@ class _Connection(web.RequestHandler):
 
     @property
     def _in_a_body(self) -> bool:
-        """The last head that is whole has a body that is not."""
+        """Whether the body of the last complete head is still arriving."""
         if self._messages:
             return not self._messages[-1][1].is_eof()
         return self._current_request is not None and not self._current_request.content.is_eof()
 
     @property
     def _between_requests(self) -> bool:
-        """There is no head that is whole, and no request that is being answered."""
+        """Whether no request is being answered, and no complete head waits for that."""
         if self._force_close:
             return False
-        # At the very first there may be bytes before aiohttp waits for them.
+        # Before the first request, bytes may arrive before aiohttp waits for them.
         return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
 
     def _end_head(self) -> None:
@@ -119,11 +123,13 @@ class _Connection(web.RequestHandler):
         self._head_bytes = 0
 
     def _head_late(self) -> None:
-        if not self._between_requests:  # one thing after the other
+        if not self._between_requests:  # an error now would be taken for the running answer
             self._head_timer = self._loop.call_later(self._head_timeout_s, self._head_late)
             return
         seconds = f"{self._head_timeout_s:g}"
-        self._refuse_head(RequestTimeout(f"the head of the request did not come in {seconds} s."))
+        self._refuse_head(
+            RequestTimeout(f"the headers of the request did not arrive within {seconds} s.")
+        )
 
     def _refuse_head(self, error: DynamoError) -> None:
         self._end_head()
@@ -139,7 +145,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer when there is no request to handle, or none came out of handling it."""
+        """The answer to what is not valid HTTP, or to a request whose handler failed."""
         error: DynamoError
         if isinstance(exc, LineTooLong):
             error = _head_too_large()
@@ -147,7 +153,7 @@ class _Connection(web.RequestHandler):
             error = InvalidRequest(f"this is not valid HTTP: {_unquoted(message or '')}.")
         else:
             logger.error("the HTTP server failed", exc_info=exc)
-            error = InternalError("internal error; the server's log has it.")
+            error = InternalError("internal error; see the server's log.")
         self._server.refused(error)
         response = error_response(error)
         response.headers["X-Request-ID"] = request_id(request.headers.get("X-Request-ID"))
@@ -156,13 +162,13 @@ class _Connection(web.RequestHandler):
 
 
 class HttpServer(web.Server):
-    """Calls `handle` for each request; cancels it when the client leaves.
+    """Calls `handle` for each request, and cancels it when the client disconnects.
 
     Args:
         handle: answers one request.
-        config: limits.
-        failed: told the kind of each failure of which `handle` never hears.
-        max_connections: more at once are turned away; 0: no limit.
+        config: timeouts.
+        failed: called with the kind of each failure that happens outside `handle`.
+        max_connections: further connections are refused; 0 is no limit.
     """
 
     def __init__(
@@ -189,17 +195,17 @@ class HttpServer(web.Server):
 
     @property
     def full(self) -> bool:
-        """There are as many connections as may be."""
+        """Whether there are as many connections as allowed."""
         return 0 < self._max_connections <= len(self._connections)
 
     def refused(self, error: DynamoError) -> None:
-        """A connection ends before there was a request."""
+        """Count an error that is sent without calling `handle`."""
         self._failed(error.code or error.openai_type)
 
     def turn_away(self, transport: asyncio.Transport) -> None:
-        """Say that there is no room, which is more than a connection that breaks."""
+        """Refuse a connection with an error that says why, and close it soon after."""
         error = Overloaded(
-            f"{self._max_connections} connections are open, and there may be no more; "
+            f"all {self._max_connections} connections that the server can have are open; "
             "try again soon.",
             retry_after_s=1,
         )
@@ -211,7 +217,8 @@ class HttpServer(web.Server):
         if self._goodbyes >= GOODBYES:
             transport.close()
             return
-        # Closed at once, what the client sends would reset the connection before it has read this.
+        # If it were closed at once, data from the client would reset the connection, and the client
+        # could not read the answer.
         self._goodbyes += 1
         self.loop.call_later(GOODBYE_S, self._end_goodbye, transport)
 
@@ -222,14 +229,14 @@ class HttpServer(web.Server):
     def _tell_turned_away(self) -> None:
         logger.warning(
             "%d clients were turned away: %d connections are open, and the limit of open files "
-            "(ulimit -Hn) lets no more",
+            "(ulimit -Hn) allows no more",
             self._turned_away,
             self._max_connections,
         )
         self._turned_away = 0
 
     def unsent_bytes(self) -> int:
-        """What was written and the kernel has not taken yet, over all connections."""
+        """Bytes that were written but that the kernel has not taken yet, of all connections."""
         transports = [connection.transport for connection in self.connections]
         return sum(
             transport.get_write_buffer_size() for transport in transports if transport is not None
@@ -238,19 +245,19 @@ class HttpServer(web.Server):
 
 def _head_too_large() -> HeadTooLarge:
     return HeadTooLarge(
-        f"a header, or the address, is longer than {MAX_FIELD_BYTES} bytes, or all of them are "
-        f"longer than {MAX_HEAD_BYTES}."
+        f"a header or the URL is longer than {MAX_FIELD_BYTES} bytes, or all headers together are "
+        f"longer than {MAX_HEAD_BYTES} bytes."
     )
 
 
 def _unquoted(message: str) -> str:
-    """What is wrong, without what was sent: that can be a key."""
+    """What is wrong, without quoting what was sent, which may be a key."""
     what = message.strip().partition("\n")[0].strip(" :")
-    return what if what and not {"'", '"'} & {*what} else "its head cannot be read"
+    return what if what and not {"'", '"'} & {*what} else "the headers cannot be parsed"
 
 
 def _raw(error: DynamoError) -> bytes:
-    """The whole answer, where aiohttp has no request to answer."""
+    """An error as the bytes of a whole answer, for when aiohttp has no request to answer."""
     body = orjson.dumps(error.body())
     retry = f"Retry-After: {error.retry_after_s}\r\n" if error.retry_after_s is not None else ""
     status = HTTPStatus(error.http_status)

@@ -1,4 +1,4 @@
-"""A streamed answer on its way to the client."""
+"""Writes a streamed answer to the client."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from dynamo_cli.messages.request import Head
 
 
 class EventStream:
-    """Bytes straight to the socket, in the turn of the loop in which they come.
+    """Writes bytes to the socket in the same iteration of the loop in which they arrive.
 
-    `web.StreamResponse.write` is a coroutine: the handler's task would have to be woken for every
-    token of every stream. Here the task sleeps from the first byte to the last.
+    `web.StreamResponse.write` is a coroutine, which would wake the handler's task for each token of
+    each stream. Here the task sleeps from the first byte to the last.
 
     Args:
-        response: prepared, nothing written yet.
-        transport: of its connection.
-        chunked: the body is framed in chunks (HTTP/1.1); else it ends with the connection.
-        max_pending_bytes: that may wait for the reader.
+        response: the prepared response, to which nothing has been written yet.
+        transport: the transport of its connection.
+        chunked: whether the body is sent in chunks (HTTP/1.1); else the end of the connection ends
+            it.
+        max_pending_bytes: how much may wait for a slow reader.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class EventStream:
     async def start(
         cls, http: web.BaseRequest, head: Head, headers: dict[str, str], max_pending_bytes: int
     ) -> EventStream:
-        """Send the head, with these headers and its own.
+        """Send the status and the headers: those of `head` and `headers`.
 
         Raises:
             ConnectionResetError: the client has left.
@@ -53,7 +54,7 @@ class EventStream:
         response = web.StreamResponse(status=head.status, headers=all_headers)
         chunked = http.version >= HttpVersion11
         if not chunked:
-            response.force_close()  # its end is that of the connection, whatever the client asks
+            response.force_close()  # only the end of the connection ends the body
         writer = await response.prepare(http)
         transport = http.transport
         if writer is None or transport is None:
@@ -62,14 +63,14 @@ class EventStream:
         return cls(response, transport, chunked, max_pending_bytes)
 
     def write(self, data: bytes) -> bool:
-        """Send what has come.
+        """Send bytes of the body.
 
         Returns:
-            False when more than may is waiting already: the connection was cut.
+            False if more than `max_pending_bytes` were waiting, so that the connection was cut.
         """
         transport = self._transport
         if transport.is_closing() or not data:
-            return True  # a client that left ends the handler in this same turn
+            return True  # the handler is cancelled in this same iteration
         if transport.get_write_buffer_size() > self._max_pending_bytes:
             transport.abort()
             return False

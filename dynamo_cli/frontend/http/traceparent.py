@@ -1,4 +1,4 @@
-"""W3C trace context: what a caller's `traceparent` says, and what ours says. Pure but for dice."""
+"""The header `traceparent` of W3C trace context: parsed and made. Pure except for random ids."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ _dice = random.SystemRandom()
 
 
 class TraceContext(NamedTuple):
-    """A span of a trace.
+    """One span of a trace.
 
     Attributes:
-        parent_id: the span above it; 0 for the first one, and where that is not ours to say.
-        sampled: somebody wants to see it.
+        trace_id: 128 bits, the same for all spans of a trace.
+        span_id: 64 bits.
+        sampled: whether the span is exported.
+        parent_id: id of the parent span; 0 for a first span and for the span of a caller.
     """
 
     trace_id: int
@@ -29,11 +31,12 @@ class TraceContext(NamedTuple):
 
     @property
     def header(self) -> str:
+        """The value of the header `traceparent`."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.sampled):02x}"
 
 
 def parse(header: str | None) -> TraceContext | None:
-    """The caller's span; None when there is none, or the header is not valid."""
+    """The caller's span; None if there is no header or it is not valid."""
     found = _HEADER.fullmatch(header.strip()) if header else None
     if found is None:
         return None
@@ -45,7 +48,7 @@ def parse(header: str | None) -> TraceContext | None:
 
 
 def begin(header: str | None) -> TraceContext:
-    """Our span below the caller's, or the first one of a new trace."""
+    """A new span: a child of the caller's, or the first one of a new trace."""
     caller = parse(header)
     span_id = new_span_id()
     if caller is None:
@@ -54,4 +57,5 @@ def begin(header: str | None) -> TraceContext:
 
 
 def new_span_id() -> int:
+    """A random span id, which is never 0."""
     return _dice.getrandbits(64) or 1

@@ -1,4 +1,4 @@
-"""One HTTP request while it is here, and what is told of it afterwards."""
+"""One HTTP request while it is being answered, and the record of it afterwards."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from dynamo_cli.messages.request import Finish, Reply, Usage
 from dynamo_cli.watch.timelines import RequestRecord
 
 CLIENT_CLOSED = 499
-"""Status of a request whose client did not wait for the answer."""
+"""Status in logs and counters of a request whose client disconnected before the answer."""
 
 _NOTHING_TOLD = Finish("", Usage())
 
 
 class Visit:
-    """One HTTP request while it is here.
+    """One HTTP request while it is being answered.
 
     Attributes:
+        arrival_ns: when the request arrived, on the monotonic clock.
         id: the request's id, the client's own or a new one.
-        status: for the counters, when it is not that of the response.
-        error: the kind of failure, where the outcome does not say; empty when there is none.
-        model: that the body asks for.
-        prompt: what is said in the body, as JSON; empty unless it may be logged.
-        call: set when a processor was asked.
-        outcome: how that ended.
-        cors: headers that let a web page of elsewhere read the answer.
-        trace: its span, or its caller's where nothing is traced; None: it has none.
+        status: the status for counters and logs; 0 until it is known.
+        error: the kind of failure if `outcome` does not tell it; empty if there is none.
+        model: name of the model in the body.
+        prompt: prompts in the body as JSON; empty unless prompts are logged.
+        call: the call to a processor, if one was asked.
+        outcome: the end of the processor's answer, if there was one.
+        cors: headers that let a web page of another site read the answer.
+        trace: the request's span; without tracing that of its caller, or None.
         close_on_refusal: a refusal closes the connection, since the body is not read to its end.
     """
 
@@ -71,17 +72,17 @@ class Visit:
 
     @property
     def names(self) -> dict[str, str]:
-        """By which the request is known, here and further on."""
+        """Headers with the ids of the request, for the answer and for the processor."""
         trace = {"traceparent": self.trace.header} if self.trace is not None else {}
         return {"X-Request-ID": self.id, **trace}
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every answer says of its request."""
+        """Headers that every answer gets."""
         return self.names | self.cors
 
     def record(self, ended_ns: int) -> RequestRecord:
-        """What there is to tell of it when it ends."""
+        """The record of the request for logs, timelines and traces."""
         call, outcome = self.call, self.outcome
         told = outcome or _NOTHING_TOLD
         return RequestRecord(

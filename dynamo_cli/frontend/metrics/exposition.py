@@ -1,4 +1,4 @@
-"""`/metrics`: the meter and the snapshot in Prometheus' text format."""
+"""Makes the page of `/metrics` from the meter and the snapshot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _WorkerMetric(NamedTuple):
-    """A field of `WorkerView` under our name and vLLM's."""
+    """A field of `WorkerView`, exported under our name and under vLLM's."""
 
     family: type[GaugeMetricFamily] | type[CounterMetricFamily]
     field: str
@@ -53,7 +53,7 @@ _WORKER_METRICS = (
     _WorkerMetric(_COUNTER, "output_tokens", "worker_output_tokens", "generation_tokens",
                   "Tokens generated."),
     _WorkerMetric(_COUNTER, "preemptions", "preemptions", "num_preemptions",
-                  "Requests put back for want of KV blocks."),
+                  "Requests preempted for lack of KV blocks."),
 )
 # fmt: on
 
@@ -61,7 +61,7 @@ _WORKER_METRICS = (
 def render(
     meter: Meter, snapshot: Snapshot, prefill: PrefillState, recorder: Recorder | None
 ) -> bytes:
-    """The whole page."""
+    """The whole page in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Page(meter, snapshot, prefill, recorder))
     return generate_latest(registry)
@@ -100,7 +100,9 @@ def _requests(meter: Meter) -> Iterator[Metric]:
     for (endpoint, status), count in meter.requests.items():
         requests.add_metric([endpoint, str(status)], count)
     yield requests
-    yield GaugeMetricFamily("dynamo_llm_requests_in_flight", "Requests now.", meter.in_flight)
+    yield GaugeMetricFamily(
+        "dynamo_llm_requests_in_flight", "Requests in flight now.", meter.in_flight
+    )
     for name, value, text in (
         ("prompt", meter.prompt_tokens, "Prompt tokens of answered requests."),
         ("cached_prompt", meter.cached_tokens, "Of those, found in a prefix cache (measured)."),
@@ -111,16 +113,21 @@ def _requests(meter: Meter) -> Iterator[Metric]:
     yield _counter("aborts", "Requests aborted.", "reason", meter.aborts.items())
     yield _counter("traces", "Traced requests, by export.", "outcome", meter.traces.items())
     yield CounterMetricFamily(
-        "dynamo_llm_lost_access_lines", "Requests that were not logged.", meter.lost_access_lines
+        "dynamo_llm_lost_access_lines",
+        "Requests missing from the access log.",
+        meter.lost_access_lines,
     )
 
 
 def _record(recorder: Recorder) -> Iterator[Metric]:
     yield CounterMetricFamily(
-        "dynamo_llm_recorded_requests", "Requests in the record.", recorder.recorded
+        "dynamo_llm_recorded_requests", "Requests written to the record.", recorder.recorded
     )
     yield _counter(
-        "unrecorded_requests", "Requests that it lacks.", "reason", list(recorder.lost.items())
+        "unrecorded_requests",
+        "Requests missing from the record.",
+        "reason",
+        list(recorder.lost.items()),
     )
 
 
@@ -128,7 +135,7 @@ def _latencies(meter: Meter) -> Iterator[Metric]:
     for name, text, histogram in (
         ("ttft", "Arrival to the first token, streamed answers.", meter.ttft),
         ("itl", "Gaps between tokens, streamed answers.", meter.itl),
-        ("e2e", "Arrival to the end of the answer, answers that went well.", meter.e2e),
+        ("e2e", "Arrival to the end of the answer, successful answers.", meter.e2e),
     ):
         yield HistogramMetricFamily(
             f"dynamo_llm_{name}_seconds",
@@ -153,11 +160,15 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _tree(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("dynamo_llm_serving", "1 when requests are served.", snapshot.serving)
-    yield GaugeMetricFamily("dynamo_llm_uptime_seconds", "Of the frontend.", snapshot.uptime_s)
+    yield GaugeMetricFamily(
+        "dynamo_llm_uptime_seconds", "Uptime of the frontend.", snapshot.uptime_s
+    )
     restarts = [(process.name, process.restarts) for process in snapshot.processes]
-    yield _counter("process_restarts", "Restarts.", "process", restarts)
+    yield _counter("process_restarts", "Restarts of a process.", "process", restarts)
     depths = GaugeMetricFamily(
-        "dynamo_llm_link_depth_bytes", "Sent by the frontend and not yet read.", labels=["peer"]
+        "dynamo_llm_link_depth_bytes",
+        "Bytes that the frontend sent and the peer has not read yet.",
+        labels=["peer"],
     )
     for peer, depth in snapshot.links.items():
         depths.add_metric([peer], depth)
@@ -165,15 +176,17 @@ def _tree(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counter("refused_sends", "Messages a full link refused.", "process", _refused(snapshot))
     yield CounterMetricFamily(
         "dynamo_llm_unwritten_log_lines",
-        "Lines of the command's own output that nobody read or no disk took.",
+        "Lines of the command's output that could not be written.",
         snapshot.unwritten_log_lines,
     )
     unrouted = [(str(one), count) for one, count in snapshot.unrouted_requests.items()]
-    yield _counter("unrouted_requests", "Placed without the router.", "processor", unrouted)
+    yield _counter(
+        "unrouted_requests", "Requests placed without the router.", "processor", unrouted
+    )
 
 
 def _refused(snapshot: Snapshot) -> Iterator[tuple[str, int]]:
-    """Refused sends, by the name of the process that wanted to send."""
+    """Refused sends by the name of the sending process."""
     yield Role.FRONTEND, snapshot.refused_sends
     if snapshot.router is not None:
         yield Role.ROUTER, snapshot.router.refused_sends

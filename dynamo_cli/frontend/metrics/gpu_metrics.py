@@ -1,4 +1,4 @@
-"""`/metrics` of the GPUs that engines run on; what a driver does not tell has no line."""
+"""Metrics of the GPUs that engines run on; a value that the driver does not report is left out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GAUGE, _COUNTER = GaugeMetricFamily, CounterMetricFamily
 
 
 class _Figure(NamedTuple):
-    """A field of `GpuView`."""
+    """A field of `GpuView` and its metric."""
 
     family: type[GaugeMetricFamily] | type[CounterMetricFamily]
     field: str
@@ -24,22 +24,22 @@ class _Figure(NamedTuple):
 # fmt: off
 _FIGURES = (
     _Figure(_GAUGE, "utilization", "utilization_ratio",
-            "Share of the last moments in which the GPU computed, 0 to 1."),
+            "Share of the last sample period in which the GPU computed, 0 to 1."),
     _Figure(_GAUGE, "memory_used_bytes", "memory_used_bytes",
             "Memory of the GPU in use, by all processes."),
     _Figure(_GAUGE, "memory_total_bytes", "memory_total_bytes",
-            "Memory of the GPU."),
-    _Figure(_GAUGE, "power_watts", "power_watts", "Power that the GPU takes."),
-    _Figure(_GAUGE, "power_limit_watts", "power_limit_watts", "Power that it may take."),
+            "Total memory of the GPU."),
+    _Figure(_GAUGE, "power_watts", "power_watts", "Power that the GPU draws."),
+    _Figure(_GAUGE, "power_limit_watts", "power_limit_watts", "Power limit of the GPU."),
     _Figure(_GAUGE, "temperature_c", "temperature_celsius", "Temperature of the GPU."),
     _Figure(_COUNTER, "uncorrected_ecc_errors", "uncorrected_ecc_errors",
-            "Errors of its memory that could not be corrected, since its driver was loaded."),
+            "Uncorrectable memory errors since the driver was loaded."),
 )
 # fmt: on
 
 
 def of(gpus: Sequence[GpuView]) -> list[Metric]:
-    """All families."""
+    """All metric families of the GPUs."""
     return [*(_figures(gpus, figure) for figure in _FIGURES), _xids(gpus), _engines(gpus)]
 
 
@@ -53,7 +53,9 @@ def _figures(gpus: Sequence[GpuView], figure: _Figure) -> Metric:
 
 def _xids(gpus: Sequence[GpuView]) -> Metric:
     family = CounterMetricFamily(
-        "dynamo_llm_gpu_xid_errors", "Errors that the driver has reported.", labels=["gpu", "xid"]
+        "dynamo_llm_gpu_xid_errors",
+        "Xid errors that the driver has reported.",
+        labels=["gpu", "xid"],
     )
     for gpu in gpus:
         for xid, count in gpu.xids.items():

@@ -1,4 +1,4 @@
-"""The part of `/metrics` that is about disaggregated prefill."""
+"""Metrics of the prefill queue, prefill workers and KV transfers."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from dynamo_cli.watch.schema import PrefillView
 
 
 def of(view: PrefillView, state: PrefillState) -> Iterator[Metric]:
-    """Everything of one scrape."""
+    """All metric families of disaggregated prefill."""
     for name, text in (
         ("depth_jobs", "Jobs that wait for a prefill worker."),
-        ("depth_tokens", "Tokens to prefill of those."),
-        ("in_flight_jobs", "Jobs that prefill workers have."),
-        ("in_flight_tokens", "Tokens to prefill of those."),
+        ("depth_tokens", "Tokens to prefill in waiting jobs."),
+        ("in_flight_jobs", "Jobs leased to prefill workers."),
+        ("in_flight_tokens", "Tokens to prefill in leased jobs."),
     ):
         yield GaugeMetricFamily(f"dynamo_llm_prefill_queue_{name}", text, getattr(view, name))
     yield GaugeMetricFamily(
         "dynamo_llm_prefill_queue_oldest_age_seconds",
-        "Of the oldest that waits.",
+        "Age of the oldest waiting job.",
         view.oldest_age_s,
     )
     for name, text, values in (
         ("prefill_jobs_ended", "Prefill jobs that ended.", view.ended),
-        ("prefill_jobs_refused", "Prefill jobs that the queue did not take.", view.refused),
+        ("prefill_jobs_refused", "Prefill jobs that the queue refused.", view.refused),
         ("prefill_jobs_returned", "Leases that ended without a result.", view.returned),
-        ("prefill_fallbacks", "Remote prefills done locally after all.", view.fallbacks),
-        ("kv_transfer_failures", "KV transfers that came to nothing.", view.failures),
+        ("prefill_fallbacks", "Remote prefills that were done locally instead.", view.fallbacks),
+        ("kv_transfer_failures", "KV transfers that failed.", view.failures),
     ):
         yield counter(name, text, "reason", values.items())
     yield _placements(view)
     for name, text, amounts in (
         ("kv_transfers", "Copies of KV blocks.", view.copies),
-        ("kv_transfer_bytes", "Bytes of those.", view.nbytes),
-        ("kv_transfer_seconds", "Time of those.", view.copy_s),
+        ("kv_transfer_bytes", "Bytes of KV blocks copied.", view.nbytes),
+        ("kv_transfer_seconds", "Time spent on copies of KV blocks.", view.copy_s),
     ):
         yield counter(name, text, "direction", amounts.items())
     for name, text, histogram in (
@@ -56,7 +56,9 @@ def of(view: PrefillView, state: PrefillState) -> Iterator[Metric]:
             sum_value=histogram.total,
         )
     arenas = GaugeMetricFamily(
-        "dynamo_llm_kv_arena_used_bytes", "KV blocks on their way.", labels=["prefill_worker"]
+        "dynamo_llm_kv_arena_used_bytes",
+        "Bytes of KV blocks in transfer.",
+        labels=["prefill_worker"],
     )
     for worker in view.workers:
         arenas.add_metric([str(worker.worker)], worker.arena_used_bytes)

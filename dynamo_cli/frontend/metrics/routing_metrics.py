@@ -1,4 +1,4 @@
-"""The router's part of `/metrics`."""
+"""Metrics of the router."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ US = 1e-6
 
 
 def of(router: RouterView) -> Iterator[Metric]:
-    """Everything of one scrape."""
+    """All metric families of the router."""
     decisions = CounterMetricFamily(
         "dynamo_llm_router_decisions", "Routing decisions.", labels=["worker", "policy"]
     )
@@ -42,7 +42,7 @@ def of(router: RouterView) -> Iterator[Metric]:
 
 
 def _decision_time(router: RouterView) -> Metric:
-    """Cumulative counts by upper bound, in seconds."""
+    """The histogram of decision times, in seconds."""
     bounds = [f"{bound * US:g}" for bound in DECISION_BOUNDS_US]
     counts = accumulate(router.decision_us)
     buckets = [
@@ -59,15 +59,20 @@ def _decision_time(router: RouterView) -> Metric:
 def _totals(router: RouterView) -> Iterator[Metric]:
     for name, text, label, values in (
         ("event_blocks", "Blocks in KV events.", "kind", router.event_blocks),
-        ("resyncs", "Whole sets that workers sent.", "reason", router.resyncs),
-        ("released", "Ledger entries without an end.", "reason", router.released),
+        ("resyncs", "Full resynchronizations of a worker's blocks.", "reason", router.resyncs),
+        (
+            "released",
+            "Ledger entries released without the end of the request.",
+            "reason",
+            router.released,
+        ),
     ):
         yield counter(f"router_{name}", text, label, values.items())
     for name, text in (
-        ("prompt_tokens", "Prompt tokens of routed requests whose prefill is over."),
-        ("predicted_tokens", "Of those, expected in a cache (estimated)."),
-        ("measured_tokens", "Of those, found in a cache (measured)."),
-        ("over_predicted_requests", "Requests for which more was expected than found."),
+        ("prompt_tokens", "Prompt tokens of routed requests after their prefill."),
+        ("predicted_tokens", "Prompt tokens predicted to be cached (estimated)."),
+        ("measured_tokens", "Prompt tokens found in a cache (measured)."),
+        ("over_predicted_requests", "Requests with fewer cached tokens than predicted."),
     ):
         yield CounterMetricFamily(f"dynamo_llm_router_{name}", text, getattr(router, name))
 
@@ -76,15 +81,27 @@ def _state(router: RouterView) -> Iterator[Metric]:
     for name, text, value in (
         ("index_entries", "Different prefix blocks in the index.", router.index_entries),
         ("index_bytes", "Memory of the index, estimated.", router.index_bytes),
-        ("event_lag_seconds", "Age of the newest event when applied.", router.event_lag_us * US),
+        (
+            "event_lag_seconds",
+            "Age of the newest KV event when it was applied.",
+            router.event_lag_us * US,
+        ),
         ("waiting_requests", "Requests that no worker can take yet.", router.waiting_requests),
-        ("load_skew_ratio", "Busiest worker against the mean.", router.load_skew_ratio),
-        ("silent_workers", "Workers that should send events.", len(router.silent_workers)),
+        (
+            "load_skew_ratio",
+            "Load of the busiest worker divided by the mean.",
+            router.load_skew_ratio,
+        ),
+        (
+            "silent_workers",
+            "Workers that should send KV events but do not.",
+            len(router.silent_workers),
+        ),
     ):
         yield GaugeMetricFamily(f"dynamo_llm_router_{name}", text, value)
     ratio = GaugeMetricFamily(
         "dynamo_llm_router_hit_ratio",
-        "Share of prompt tokens found in a cache, last 60 s; the limit is an endless cache's.",
+        "Share of prompt tokens found in a cache, last 60 s; limit: with an infinite cache.",
         labels=["source"],
     )
     for source in ("estimated", "measured", "limit"):

@@ -1,4 +1,4 @@
-"""`/dynamo/stream`: snapshots, and news of routing and logs, for any number of watchers."""
+"""`/dynamo/stream`: snapshots, decisions and log lines, sent to any number of watchers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.schema import Snapshot
 
 MAX_PENDING_BYTES = 8 * 1024 * 1024
-"""Of news that wait for a watcher's next turn; above, its turn is now."""
+"""A watcher for which more bytes of events wait gets them before its interval is over."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(eq=False)
 class _Watcher:
-    """Who watches.
+    """One client of the stream.
 
     Attributes:
-        news: what happened since its last turn, shared with the others; `nbytes` of it.
+        news: encoded events since it was last written to; watchers share the bytes objects.
+        nbytes: their size.
     """
 
     news: list[bytes] = field(default_factory=list)
@@ -42,15 +43,15 @@ class _Watcher:
 
 
 class Broadcast:
-    """The snapshot, and news of routing and logs, as server-sent events.
+    """Fans out the snapshot, new decisions and new log lines as server-sent events.
 
-    What is new is looked for and encoded once, however many watch.
+    Events are collected and encoded once, however many watchers there are.
 
     Args:
-        snapshot: gives the state of the tree.
-        log: the decisions.
-        lines: what processes log.
-        clock_ns: the time.
+        snapshot: makes the current snapshot of the tree.
+        log: the last routing decisions.
+        lines: the last log lines of all processes.
+        clock_ns: the monotonic time in nanoseconds.
     """
 
     def __init__(
@@ -71,20 +72,25 @@ class Broadcast:
         self._closing = asyncio.Event()
 
     def close(self) -> None:
-        """Let all watchers go."""
+        """End all streams."""
         self._closing.set()
 
     async def watch(self, write: Callable[[bytes], bool], interval_s: float) -> None:
-        """Send until the watcher is too slow or all are let go; cancelled when it leaves."""
+        """Send events until the client reads too slowly or `close` is called.
+
+        Args:
+            write: sends bytes; False if the client is too slow.
+            interval_s: time between two snapshots.
+        """
         watcher = _Watcher()
-        self._tell_all()  # what a newcomer is told now must not be news for it later
+        self._tell_all()  # so that nothing in `_past` is sent again as news
         watcher.tell(self._past())
         self._watchers.add(watcher)
         due_ns = 0
         try:
             while not self._closing.is_set():
                 now = self._clock_ns()
-                # Also for who wants to hear seldom: what is new is never much at once.
+                # Also with long intervals, so that no collection of news gets large.
                 if now - self._told_ns > MIN_INTERVAL_S * SECOND_NS / 2:
                     self._tell_all()
                 if now >= due_ns or watcher.nbytes > MAX_PENDING_BYTES:
@@ -100,7 +106,7 @@ class Broadcast:
             await asyncio.wait_for(self._closing.wait(), seconds)
 
     def _past(self) -> bytes:
-        """What a newcomer missed has a bound; what happens while it watches has not."""
+        """The recent events that a new watcher gets first; their number is bounded."""
         return (
             _event("decisions", list(self._log.views(self._clock_ns(), limit=DEFAULT_LIMIT)))
             + _event("measured", self._log.measurements(0))
@@ -108,7 +114,7 @@ class Broadcast:
         )
 
     def _tell_all(self) -> None:
-        """What is new since this was last done."""
+        """Collect the news since the last call, and add it to each watcher."""
         self._told_ns = self._clock_ns()
         measured = self._log.measurements(self._measurement)
         lines = self._lines.select(self._line)
@@ -132,5 +138,5 @@ class Broadcast:
 
 
 def _event(name: str, content: object) -> bytes:
-    """One server-sent event; none when there is nothing to tell."""
+    """One server-sent event; empty if the content is empty."""
     return b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(content)) if content else b""

@@ -1,4 +1,4 @@
-"""Looks at the GPUs of the engines once a second: in a thread, because drivers block."""
+"""Reads the GPUs of the engines once a second, in a thread because driver calls can block."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 1.0
 LISTEN_S = 0.2
-"""How long the driver is listened to before the thread looks whether it is to end."""
+"""Longest wait for an Xid before the thread checks whether it must end."""
 
 CLOSE_S = 0.5
-"""How long the end waits for the thread; with a driver that hangs it would wait for ever."""
+"""How long `close` waits for the thread, which never ends if the driver hangs."""
 
 logger = logging.getLogger(__name__)
 
 
 class Gpus:
-    """Watches some GPUs, from now on.
+    """Watches GPUs from its creation until `close`.
 
     Args:
-        devices: that are watched; without any nothing is done.
+        devices: the GPUs to watch; if there are none, no thread is started.
 
     Attributes:
-        report: the last there is; None without GPUs. Any thread may read it.
+        report: the latest report; None without GPUs. Any thread may read it.
     """
 
     def __init__(self, devices: Devices) -> None:
@@ -68,7 +68,7 @@ class Gpus:
                 continue
             try:
                 self._follow(meter)
-            except ResourceError as error:  # a new start hears those that are well
+            except ResourceError as error:  # after a restart, GPUs without this fault report again
                 self._hears_nothing(error.message)
                 self._stopped.wait(INTERVAL_S)
             finally:
@@ -84,24 +84,24 @@ class Gpus:
     def _listen(self, meter: GpuMeter) -> None:
         errors = meter.xids(LISTEN_S)
         if errors is None:
-            self._hears_nothing("it does not report them here")
+            self._hears_nothing("the driver does not report them here")
             self._stopped.wait(LISTEN_S)
         for name, xid in errors or ():
             if self._log.xid(name, xid, time.monotonic_ns()):
                 logger.error("the driver reports Xid %d of GPU %s", xid, name)
 
     def _hears_nothing(self, why: str) -> None:
-        """Into the log, once for each reason."""
+        """Log that no Xids can be received, once for each reason."""
         if why not in self._deaf:
             self._deaf.add(why)
-            logger.warning("nothing is heard of Xids from the NVIDIA driver: %s", why)
+            logger.warning("cannot receive Xids (GPU errors) from the NVIDIA driver: %s", why)
 
     def _publish(self, readings: list[GpuReading], problem: str = "") -> None:
         self._tell(problem or next((one.problem for one in readings if one.problem), ""))
         self.report = self._log.read(readings, time.monotonic_ns(), problem)
 
     def _tell(self, problem: str) -> None:
-        """Into the log, when it begins and when it ends."""
+        """Log a problem of the driver when it begins and when it ends."""
         if problem != self._told:
             self._told = problem
             if problem:

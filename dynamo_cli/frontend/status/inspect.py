@@ -1,4 +1,4 @@
-"""What `/health` and `/dynamo/*` tell of the tree."""
+"""The content of `/health`, `/dynamo/decisions` and `/dynamo/timeline`, and their queries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def health(snapshot: Snapshot) -> dict[str, Any]:
-    """Whether requests can be answered, and why not, for each process."""
+    """The answer of `/health`: whether requests are served, why not, and all processes."""
     whole = all(process.phase == Phase.READY for process in snapshot.processes)
     return {
         "status": ("ok" if whole else "degraded") if snapshot.serving else "unavailable",
@@ -38,10 +38,10 @@ async def decisions(log: DecisionLog, query: Mapping[str, str], now_ns: int) -> 
     """The last decisions as JSON, newest first.
 
     Args:
-        query: limit, worker, request_id.
+        query: may have limit, worker and request_id.
 
     Raises:
-        InvalidRequest: another name, or a value that cannot be.
+        InvalidRequest: another parameter, or an invalid value.
     """
     _known(query, "limit", "worker", "request_id")
     chosen = log.views(
@@ -54,13 +54,13 @@ async def decisions(log: DecisionLog, query: Mapping[str, str], now_ns: int) -> 
 
 
 async def timelines(log: TimelineLog, query: Mapping[str, str], now_ns: int) -> bytes:
-    """When the last requests were where as JSON, newest first.
+    """The timelines of the last requests as JSON, newest first.
 
     Args:
-        query: limit, request_id.
+        query: may have limit and request_id.
 
     Raises:
-        InvalidRequest: another name, or a value that cannot be.
+        InvalidRequest: another parameter, or an invalid value.
     """
     _known(query, "limit", "request_id")
     limit = int(_number(query, "limit", 1, KEPT, DEFAULT_LIMIT))
@@ -69,7 +69,7 @@ async def timelines(log: TimelineLog, query: Mapping[str, str], now_ns: int) -> 
 
 
 async def _pages(views: Iterator[Any]) -> bytes:
-    """A list in JSON, made a little at a time: streams go on in between."""
+    """A JSON list, encoded in pages so that the loop can serve streams in between."""
     parts = []
     while page := list(islice(views, PAGE)):
         parts.append(_encode(page)[1:-1])
@@ -78,7 +78,7 @@ async def _pages(views: Iterator[Any]) -> bytes:
 
 
 def stream_interval_s(query: Mapping[str, str]) -> float:
-    """How often a watcher wants to hear. Raises `InvalidRequest`."""
+    """The time between two snapshots of a stream. Raises `InvalidRequest`."""
     _known(query, "interval")
     return _number(query, "interval", MIN_INTERVAL_S, MAX_INTERVAL_S, DEFAULT_INTERVAL_S)
 
@@ -87,7 +87,7 @@ def _known(query: Mapping[str, str], *names: str) -> None:
     for name in query:
         if name not in names:
             raise InvalidRequest(
-                f"there is no query parameter {name!a} here; there is {', '.join(names)}."
+                f"unknown query parameter {name!a}; this path takes {', '.join(names)}."
             )
 
 
@@ -99,5 +99,5 @@ def _number(query: Mapping[str, str], name: str, low: float, high: float, defaul
     except ValueError:
         value = float("nan")
     if not low <= value <= high:
-        raise InvalidRequest(f"{name} is a number from {low:g} to {high:g}, not {text!a}.")
+        raise InvalidRequest(f"{name} must be a number from {low:g} to {high:g}; it is {text!a}.")
     return value

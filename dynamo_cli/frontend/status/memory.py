@@ -1,4 +1,4 @@
-"""How much main memory processes of this host have."""
+"""The resident memory of processes, from /proc."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ REFRESH_NS = SECOND_NS
 
 
 class Memory:
-    """Resident memory by pid, looked at no more than once a second."""
+    """Resident memory by pid, read at most once a second."""
 
     def __init__(self) -> None:
         self._bytes: dict[int, int] = {}
         self._read_ns = 0
 
     def of(self, pids: Iterable[int], now_ns: int) -> dict[int, int]:
-        """Bytes by pid; a process that is gone is left out."""
+        """Bytes by pid, without processes that are gone."""
         if now_ns - self._read_ns >= REFRESH_NS:
             self._read_ns = now_ns
             self._bytes = {pid: size for pid in pids if (size := _resident(pid))}
