@@ -101,7 +101,7 @@ class SimEngine:
         return request
 
     def reset_cache(self, *, running: bool) -> bool:
-        """Forget every prefix, and preempt what runs if `running`; False if requests hold blocks."""
+        """Forget every prefix; False if requests hold blocks. `running` preempts them first."""
         while running and self._running:
             self._preempt()
             self._settled = False
