@@ -1,7 +1,7 @@
-"""Engines on one GPU are loaded one after the other.
+"""A lock per GPU: engines on the same GPU are loaded one after the other.
 
-vLLM measures the free memory of the whole device before, while and after it loads; what another
-engine takes meanwhile is counted as its own, and one of them fails for want of memory.
+vLLM measures the free memory of the whole device before, during and after loading. If another
+engine takes memory meanwhile, vLLM counts it as its own, and one of the two fails to start.
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ from pathlib import Path
 from dynamo_cli.config import Device
 
 BUSES = Path("/sys/bus/pci/devices")
-"""Folders that are there for each GPU; a lock on one leaves nothing behind."""
+"""Holds a folder for each GPU; a lock on a folder leaves nothing behind."""
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def alone_on(devices: Sequence[Device], folders: Path = BUSES) -> Iterator[None]:
-    """Wait until nobody else loads an engine on any of these GPUs; CPUs are never waited for.
+    """Hold the locks of these GPUs; without GPUs, do nothing.
 
-    The locks end with the process. They are taken in one order, so that two engines with several
-    GPUs cannot wait for each other.
+    Waits while another process loads an engine on any of them. The locks end with the process.
+    All processes take them in the same order, so that two engines with several GPUs cannot
+    deadlock.
+
+    Args:
+        devices: the GPUs; one that cannot be locked is logged, and loaded on without a lock.
+        folders: holds a folder for each GPU, named by its bus address.
     """
     with ExitStack() as held:
         for bus in sorted({device.bus for device in devices}):

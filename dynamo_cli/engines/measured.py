@@ -1,4 +1,4 @@
-"""What a measurement of a real engine gives: sums over steps, and bursts of requests. Pure."""
+"""Results of measuring a real engine: sums over steps, and bursts of requests. Pure."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ TERMS = (
     "decode_request_s",
     "decode_context_s",
 )
-"""Of a profile, each with what it is multiplied with: the sums of a `Run`, in their order."""
+"""Names of a profile's times. Each is multiplied by one of the sums of a `Run`, in this order."""
 
 Times = dict[str, float]
-"""By the names in `TERMS`."""
+"""Seconds by the names in `TERMS`."""
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Some steps of an engine; sums over all of them.
+    """Several steps of an engine: sums over all of them.
 
     Attributes:
-        kind: prefill or decode: what most of it was.
-        prefill_requests: prompts of which something is computed.
-        prefill_pairs: pairs of a prompt's token and one before it.
-        decode_context: cached tokens of all that decode.
-        seconds: that they took together.
+        kind: ``prefill`` or ``decode``, whichever most of the work was.
+        steps: number of steps.
+        prefill_requests: number of prompts of which something was computed.
+        prefill_tokens: prompt tokens that were computed.
+        prefill_pairs: pairs of a computed prompt token and a token before it.
+        decode_requests: number of requests that decoded a token.
+        decode_context: cached tokens of these requests.
+        seconds: how long the steps took together.
     """
 
     kind: str
@@ -42,7 +45,7 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def sums(self) -> tuple[int, ...]:
-        """In the order of `TERMS`."""
+        """The sums in the order of `TERMS`."""
         return (
             self.steps,
             self.prefill_requests,
@@ -53,22 +56,27 @@ class Run(msgspec.Struct, frozen=True):
         )
 
     def predicted_s(self, times: Times) -> float:
-        """What it should have taken."""
+        """How long the steps should have taken, by these times of a profile."""
         return sum(times[name] * total for name, total in zip(TERMS, self.sums, strict=True))
 
 
 def pairs(tokens: int, before: int) -> int:
-    """Of each of these tokens of a prompt with all those before it."""
+    """Number of pairs of each of these tokens of a prompt with every token before it.
+
+    Args:
+        tokens: number of tokens.
+        before: number of tokens of the prompt before them.
+    """
     return tokens * before + tokens * (tokens - 1) // 2
 
 
 class Burst(msgspec.Struct, frozen=True):
-    """Requests that an engine got all at once, and which nothing was fitted to.
+    """Requests that an engine got all at once; the profile is checked against them, not fitted.
 
     Attributes:
-        lengths: prompt and output tokens of each.
-        ttft_s: of each; empty when this is only planned.
-        total_s: until the last token of all.
+        lengths: prompt and output tokens of each request.
+        ttft_s: time to first token of each request; empty before it is measured.
+        total_s: time until the last token of all.
     """
 
     lengths: tuple[tuple[int, int], ...]
@@ -77,8 +85,10 @@ class Burst(msgspec.Struct, frozen=True):
 
     @property
     def ttft_mean_s(self) -> float:
+        """Mean time to first token."""
         return statistics.fmean(self.ttft_s)
 
     @property
     def output_tokens_per_s(self) -> float:
+        """Throughput of the whole burst."""
         return sum(output for _, output in self.lengths) / self.total_s

@@ -1,4 +1,4 @@
-"""A request that an engine can run, and has not begun."""
+"""A request that an engine has read and checked, but not started."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from dynamo_cli.messages.request import AddRequest
 
 @dataclass(slots=True)
 class Prepared:
-    """A request that the engine can run, and has not begun.
+    """A request that the engine can run, but has not started.
 
     Attributes:
-        client: the processor that it belongs to.
-        message: as it came.
-        family: siblings of one prompt (n > 1) have the same.
-        suitable: it can be prefilled elsewhere.
-        begin: what the engine takes.
-        pushed_ns: when its prompt was given to the prefill queue; 0: it was not.
+        client: index of the processor that it belongs to.
+        message: the request as it came.
+        family: the same for all siblings of one prompt (n > 1).
+        prompt_tokens: length of the prompt.
+        priority: requests with a smaller one come first.
+        suitable: its prompt can be prefilled by another engine.
+        begin: the engine's own form of it.
+        pushed_ns: when its prompt was given to the prefill queue, on the monotonic clock; 0 if it
+            was not.
     """
 
     client: int

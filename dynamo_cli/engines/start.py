@@ -1,4 +1,4 @@
-"""Starts the engine of a worker: vLLM's, or a simulated one."""
+"""Builds the engine of a worker: vLLM's, or a simulated one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dynamo_cli.engines.seam import Engine
 
 
 def build(index: int, config: EngineConfig, *, kv_events: bool) -> Engine:
-    """The engine of a worker.
+    """Build the engine of a worker.
 
     Args:
-        index: of the worker.
-        kv_events: keep account of what its prefix cache holds.
+        index: index of the worker.
+        config: what to build.
+        kv_events: keep track of what the prefix cache holds.
 
     Raises:
         ModelError, ResourceError, UsageError: it cannot be built.

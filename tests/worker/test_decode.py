@@ -215,3 +215,10 @@ def test_what_waits_to_sleep_takes_no_requests(monkeypatch: pytest.MonkeyPatch) 
         around[PROCESSOR].send(request("b"))
         assert around[PROCESSOR].read() == [RequestRefused("b", ASLEEP, 503)]
         assert list(around.engine.running) == ["a"]
+
+
+def test_a_worker_reports_its_load_before_it_first_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Around(monkeypatch) as around:
+        assert around.process._duty.idle_timeout_s() == 0.0
+        around.turn()
+        assert around.process._duty.idle_timeout_s() is None

@@ -1,12 +1,12 @@
-"""The KV blocks of a simulated engine, kept as vLLM keeps them. Pure.
+"""The KV blocks of a simulated engine, managed as vLLM manages them. Pure.
 
-A block is free, or held by requests. A block that is full has the hash of its prefix and can be
-found by it, whether held or free: a free one stays findable until it is given to somebody else.
+A block is free, or held by requests. A full block has the hash of its prefix and can be found by
+it, whether held or free: a free block stays in the prefix cache until it is allocated again.
 
     free queue:  [ without a hash | least recently used ......... most recently used ]
-    next to be given away  ^
+    next to be allocated  ^
 
-Two requests that compute the same block at once give it two copies, of which the older is found.
+If two requests compute the same block at once, it has two copies, and the older one is found.
 The rules are those of vLLM's ``BlockPool`` (v1/core/block_pool.py); a test compares the two.
 """
 
@@ -19,19 +19,19 @@ from dynamo_cli.kv.holdings import Change
 
 STORED, REMOVED = "stored", "removed"
 Observer = Callable[[str, int], None]
-"""Hears of each single event: STORED or REMOVED, and the hash."""
+"""Is called with each single event: STORED or REMOVED, and the hash."""
 
 
 class Blocks:
-    """The blocks of one engine, and which prefixes can be found in them.
+    """The blocks of one engine, and the prefix cache in them.
 
     Args:
-        count: of blocks, one more than can be used: vLLM keeps one that is never written.
+        count: number of blocks, one more than can be used: vLLM keeps one that is never written.
 
     Attributes:
-        usable: blocks that requests can hold.
-        observer: hears of every event, copies included.
-        unknown: nothing ever; what publishes an engine's cache asks for it.
+        usable: number of blocks that requests can hold.
+        observer: is called with every event, also of copies.
+        unknown: always empty here; see `kv.holdings.Held`.
     """
 
     def __init__(self, count: int, observer: Observer | None = None) -> None:
@@ -48,16 +48,16 @@ class Blocks:
 
     @property
     def free(self) -> int:
-        """Blocks that nobody holds, findable ones included."""
+        """Number of blocks that no request holds, cached ones included."""
         return len(self._free)
 
     @property
     def usage(self) -> float:
-        """Share of the blocks that is held."""
+        """Fraction of the blocks that requests hold."""
         return 1.0 - len(self._free) / self.usable if self.usable else 0.0
 
     def find(self, names: Sequence[int], limit: int) -> list[int]:
-        """The blocks of the longest prefix that is there, of at most `limit` blocks."""
+        """The blocks of the longest cached prefix, at most `limit` of them."""
         found, blocks = self._found, []
         for place in range(min(limit, len(names))):
             block = found.get(names[place])
@@ -67,19 +67,19 @@ class Blocks:
         return blocks
 
     def idle(self, blocks: Sequence[int]) -> int:
-        """How many of these nobody holds."""
+        """How many of these blocks no request holds."""
         holders = self._holders
         return sum(not holders[block] for block in blocks)
 
     def hold(self, blocks: Sequence[int]) -> None:
-        """Somebody uses found blocks: they are not to be given away."""
+        """Let a request hold blocks that it has found, so that they are not allocated again."""
         for block in blocks:
             if not self._holders[block]:
                 del self._free[block]
             self._holders[block] += 1
 
     def allot(self, count: int) -> list[int]:
-        """Blocks to be written, from the front of the queue; there must be as many."""
+        """Allocate free blocks from the front of the queue; there must be enough."""
         blocks = [self._free.popitem(last=False)[0] for _ in range(count)]
         for block in blocks:
             self._forget(block)
@@ -87,7 +87,7 @@ class Blocks:
         return blocks
 
     def name(self, blocks: Iterable[int], names: Iterable[int]) -> None:
-        """These blocks are full, and can be found from now on."""
+        """Give hashes to blocks that are full: they can be found from now on."""
         for block, name in zip(blocks, names, strict=True):
             self._names[block] = name
             if name in self._found:
@@ -99,9 +99,9 @@ class Blocks:
                 self.observer(STORED, name)
 
     def release(self, blocks: Sequence[int]) -> None:
-        """A request holds its blocks, in order of its tokens, no longer.
+        """Let a request hold these blocks, in order of its tokens, no longer.
 
-        The end of the prompt is given away before its beginning, and what cannot be found first.
+        Blocks without a hash will be allocated first, then the end of the prompt before its start.
         """
         nameless = []
         for block in reversed(blocks):
@@ -138,31 +138,31 @@ class Blocks:
 
     @staticmethod
     def _note(undone: dict[int, None], done: dict[int, None], name: int) -> None:
-        """What is stored and removed between two reports is no change."""
+        """Note a change; one that undoes another between two reports cancels it."""
         if name in undone:
             del undone[name]
         else:
             done[name] = None
 
     def clear(self) -> bool:
-        """Forget every prefix; not while a request holds a block."""
+        """Forget every prefix; False, without any effect, while a request holds a block."""
         if self.free < self.usable:
             return False
         for block in range(len(self._names)):
             self._forget(block)
         return True
 
-    # -- what the router is told (see `worker.feed`) -----------------------------------------
+    # -- what the router is told (see `worker.cache_announcer`) ------------------------------
 
     def take(self) -> Change:
-        """What can be found since the last call, and what cannot any longer.
+        """What was stored and removed since the last call.
 
-        The end of a prefix always goes before its beginning, so that the set stays closed.
+        The end of a prefix is always removed before its start, so that the set stays closed.
         """
         change = Change(list(self._stored), list(self._removed))
         self._stored, self._removed = {}, {}
         return change
 
     def all(self) -> list[int]:
-        """All that can be found."""
+        """Hashes of all cached blocks."""
         return list(self._found)

@@ -1,6 +1,6 @@
-"""A simulated engine as a worker runs it: `SimEngine` and the clock.
+"""A simulated engine as a worker runs it: `SimEngine` with a clock.
 
-It answers with the words of the prompt, over and over, and takes the time that its profile says.
+It repeats the tokens of the prompt as its answer, and sleeps for the time that its profile says.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class MockEngine:
     """An `engines.seam.Engine` without weights.
 
     Args:
-        index: of the worker that runs it.
-        config: which profile, how fast, and vLLM's options for sizes.
-        kv_events: somebody wants to know what its prefix cache holds.
+        index: index of the worker that runs it.
+        config: the profile, the speedup, and vLLM's options for sizes.
+        kv_events: the router wants to know what the prefix cache holds.
 
     Raises:
         UsageError: the profile or an option cannot be used.
@@ -63,7 +63,7 @@ class MockEngine:
         self._running = self._intake.running
         self.decode_side = DecodeSide(index, self._sim, self._intake, self._transfer_s)
         self.prefill_side = PrefillSide(index, self._intake)
-        self._due_ns = 0  # when the last step should have ended
+        self._due_ns = 0  # when the last step was due to end
         self._follows = False
         self._asleep = False
 
@@ -146,10 +146,10 @@ class MockEngine:
             time.sleep(WAIT_S)
 
     def _let_pass(self, began_ns: int, duration_ps: int) -> None:
-        """Sleep while the engine would compute.
+        """Sleep for as long as a real engine would compute.
 
-        A step that follows on another begins when that one should have ended, so that what the
-        process does between them does not add up.
+        A step that directly follows another begins at the time when that one was due to end, so
+        that the time which the process spends between steps does not add up.
         """
         if self._follows:
             began_ns = max(self._due_ns, began_ns - MOST_LATE_NS)
@@ -160,13 +160,13 @@ class MockEngine:
             time.sleep(left_ns / SECOND_NS)
 
     def _output(self, request: SimRequest, running: Running) -> wire.Output:
-        """Its token of this step."""
+        """The token of a request in this step."""
         produced = self._sim.output_of(request)
         output = wire.Output(
             request.request_id, [running.token(request.prompt_tokens + produced - 1)]
         )
         if produced == 1:
-            if self._consumer:  # nobody asks elsewhere
+            if self._consumer:  # only a decode worker takes these
                 self.decode_side.note_started(request.request_id)
             cached = request.cached_tokens
             assert cached is not None

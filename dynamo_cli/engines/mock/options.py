@@ -1,4 +1,4 @@
-"""What vLLM's options mean to a simulated engine: sizes over those of its profile. Pure."""
+"""vLLM's options that a simulated engine knows: sizes that override those of its profile. Pure."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SIZES = {
 }
 NO_CACHE = "--no-enable-prefix-caching"
 UNITS = {"k": 1000, "K": 1024, "m": 10**6, "M": 1 << 20}
-"""As vLLM reads ``32k`` and ``32K``."""
+"""Units of numbers such as ``32k`` and ``32K``, as in vLLM."""
 
 
 def sized(profile: Profile, args: Sequence[str]) -> Profile:
-    """The profile with the sizes that the options name.
+    """The profile with the sizes that the options give.
 
     Raises:
-        UsageError: they make no sense.
+        UsageError: a size is not a number, or is not possible.
     """
     given: dict[str, int] = {}
     for place, arg in enumerate(args):
@@ -33,7 +33,7 @@ def sized(profile: Profile, args: Sequence[str]) -> Profile:
         if flag in SIZES:
             text = value if equals else "".join(args[place + 1 : place + 2])
             given[SIZES[flag]] = _number(flag, text)
-    if "block_size" in given and "num_blocks" not in given:  # the same memory
+    if "block_size" in given and "num_blocks" not in given:  # the same amount of memory
         tokens = profile.num_blocks * profile.block_size
         given["num_blocks"] = tokens // max(given["block_size"], 1)
     try:

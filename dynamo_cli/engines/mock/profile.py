@@ -1,16 +1,16 @@
-"""How long a simulated engine takes for a step, and how large it is: a JSON file.
+"""Profiles of simulated engines: how long a step takes, and how large the engine is; JSON files.
 
 The time of a step is the sum of
 
-    step_s                                           whatever is in it: weights are read once
+    step_s                                           always: weights are read once
     prefill_request_s x prompts of which something is computed
     prefill_token_s   x prompt tokens computed
     prefill_context_s x pairs of such a token and a token before it
     decode_request_s  x requests that get one more token
     decode_context_s  x tokens that these requests have in the cache
 
-and moving a prompt to another engine takes ``transfer_s + transfer_token_s x tokens``. All of it
-is kept in whole picoseconds, so that many steps at once take exactly as long as one by one.
+and moving a prompt to another engine takes ``transfer_s + transfer_token_s x tokens``. Times are
+kept in whole picoseconds, so that many steps at once take exactly as long as one by one.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ SUFFIX = ".json"
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A kind of engine. Times in seconds, as above; sizes as vLLM names them.
+    """A kind of engine. Times are in seconds, as above; sizes have vLLM's names.
 
     Attributes:
-        name: for people.
+        name: shown to people.
         source: where the figures come from, in a sentence.
         block_size: tokens per KV block.
-        num_blocks: KV blocks, one of which is never used.
-        max_num_seqs: requests in a step.
-        max_num_batched_tokens: tokens in a step.
-        max_model_len: most tokens of a prompt with its answer.
+        num_blocks: number of KV blocks, one of which is never used.
+        max_num_seqs: most requests in a step.
+        max_num_batched_tokens: most tokens in a step.
+        max_model_len: most tokens of a prompt and its answer together.
     """
 
     name: str
@@ -86,25 +86,26 @@ class Speed:
 
     @classmethod
     def of(cls, profile: Profile) -> Speed:
+        """Convert the times of a profile from seconds."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(*(round(getattr(profile, f"{name}_s") * PS) for name in names))
 
     def decode_ps(self, requests: int, context: int) -> int:
-        """What a step takes for requests that decode, with so many cached tokens in all."""
+        """The share of a step's time for decoding requests with `context` cached tokens in all."""
         return self.decode_request * requests + self.decode_context * context
 
     def decode_steps_ps(self, steps: int, requests: int, context: int) -> int:
-        """So many steps that only decode: each leaves a token more per request in the cache."""
+        """The time of steps that only decode; each adds a token per request to the cache."""
         grown = requests * (steps * (steps - 1) // 2)
         return steps * (self.step + self.decode_ps(requests, context)) + self.decode_context * grown
 
     def prefill_ps(self, tokens: int, before: int) -> int:
-        """What a step takes for so many tokens of a prompt after those `before` them."""
+        """The share of a step's time for tokens of a prompt that follow `before` computed ones."""
         pairs = tokens * before + tokens * (tokens - 1) // 2
         return self.prefill_request + self.prefill_token * tokens + self.prefill_context * pairs
 
     def transfer_ps(self, tokens: int) -> int:
-        """Moving so many tokens of a prompt to another engine."""
+        """The time to move so many tokens of a prompt to another engine."""
         return self.transfer + self.transfer_token * tokens if tokens else 0
 
 
@@ -119,10 +120,10 @@ def built_in() -> list[str]:
 
 @cache
 def load(name: str) -> Profile:
-    """The profile of that name, or in that file.
+    """The built-in profile of that name, or the one in that file.
 
     Raises:
-        UsageError: there is none, or it does not make sense.
+        UsageError: there is none, or it is not valid.
     """
     if name in built_in():
         data = BUILT_IN.joinpath(name + SUFFIX).read_bytes()

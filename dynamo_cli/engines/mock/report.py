@@ -1,4 +1,4 @@
-"""What a simulated engine says of itself, to whoever drives it. Pure."""
+"""Messages about a simulated engine: its sizes, its load, its transfers. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLANE = "simulated"
 
 
 def ready(worker: int, profile: Profile) -> EngineReady:
-    """It can take requests."""
+    """The message that the engine can take requests."""
     return EngineReady(
         worker=worker,
         tasks=["generate"],
@@ -29,10 +29,12 @@ def ready(worker: int, profile: Profile) -> EngineReady:
 def stats(
     worker: int, engine: SimEngine, sent_ns: int, *, moving: int = 0, refused_sends: int = 0
 ) -> WorkerStats:
-    """Its load and its counters.
+    """The load of an engine, and its counters.
 
     Args:
-        moving: requests whose blocks are on their way; they wait too.
+        sent_ns: the time now, on the monotonic clock.
+        moving: number of requests whose KV blocks are on their way; they count as waiting.
+        refused_sends: messages that full links have refused.
     """
     totals = engine.totals
     return WorkerStats(
@@ -54,9 +56,11 @@ def stats(
 def transfers(
     worker: int, *, prefill: bool, copies: int = 0, copy_s: float = 0.0, **counted: Any
 ) -> TransferStats:
-    """Its counters of transfers.
+    """Counters of an engine's transfers.
 
     Args:
+        copies: number of transfers to this engine.
+        copy_s: how long these took together.
         counted: fields that the worker itself counts.
     """
     nothing: dict[str, Any] = {"placements": {}, "fallbacks": {}, "away": 0, "prefill_s": []}

@@ -1,4 +1,4 @@
-"""A request in a simulated engine, and what a step does to it. Pure."""
+"""Requests of a simulated engine, and the result of a step. Pure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, eq=False)
 class SimRequest:
-    """A request, and how far it is.
+    """A request, and its progress.
 
     Attributes:
         prompt_tokens: length of the prompt.
-        output_tokens: that it will give.
-        hashes: sequence hashes of its full blocks: of the prompt at first, then of what follows.
-        name_block: the hash of the block of this index, which holds output; its tokens are there.
-        priority: smaller comes first.
-        remote_tokens: of the prompt, whose KV another engine has computed.
-        cached_tokens: of the prompt, found in the cache when it first began; None before.
-        produced, computed: output tokens, and tokens in the cache: now while it does not decode,
-            else when it began to (`SimEngine.output_of` knows how many there are now).
-        preemptions: how often it had to begin again.
+        output_tokens: length of the answer.
+        hashes: sequence hashes of its full blocks; at first of the prompt alone.
+        name_block: computes the hash of the block with this index, which holds output.
+        priority: requests with a smaller one come first.
+        remote_tokens: tokens of the prompt that another engine has prefilled.
+        cached_tokens: tokens of the prompt found in the cache when it first ran; None before that.
+        produced, computed: output tokens, and tokens in the cache. While it decodes, these are the
+            numbers from when it began to; `SimEngine.output_of` gives the present one.
+        preemptions: how often it was preempted.
     """
 
     request_id: str
@@ -35,33 +35,35 @@ class SimRequest:
     computed: int = 0
     preemptions: int = 0
     blocks: list[int] = field(default_factory=list)
-    running: bool = False
-    rank: int = 0  # place among the running ones: later is larger
+    running: bool = False  # it is being prefilled, or decodes
+    rank: int = 0  # place among the running ones; later ones are larger
     arrival: int = 0  # number of its arrival at the engine
     since: int = 0  # the step in which it began to decode
 
     @property
     def order(self) -> tuple[int, int]:
-        """What is smaller runs first, and is preempted last."""
+        """Requests with a smaller one run first and are preempted last."""
         return self.priority, self.arrival
 
     @property
     def fresh(self) -> bool:
-        """It has just had its first token, if it is among those that joined in this step."""
+        """Whether the token of the step in which it joined was its first one."""
         return self.produced == 1
 
 
 @dataclass(slots=True)
 class StepResult:
-    """What a step did; its effects can be seen when it is over, `duration_ps` after it began.
+    """What a step did; its effects are visible `duration_ps` after it began.
 
     Attributes:
-        decoded: requests that got a token after the one of the step before.
-        begun: requests of which it computed the first part.
-        joined: requests whose prompt is computed, with a token: their first, unless preempted.
-        finished: requests that got their last one, and are gone.
-        preempted: requests that must begin again.
-        stalled: requests that decode and got no token.
+        duration_ps: how long it takes, in picoseconds.
+        decoded: number of requests that decoded a token.
+        begun: requests whose first part it computed.
+        joined: requests whose prompt is complete; they got their first token, unless they had been
+            preempted before.
+        finished: requests that got their last token, and have left.
+        preempted: requests that were preempted.
+        stalled: requests that decode, but got no token.
     """
 
     duration_ps: int = 0
@@ -75,7 +77,7 @@ class StepResult:
 
 @dataclass(slots=True)
 class Totals:
-    """Counters over the life of an engine; what is queried and hit is in tokens."""
+    """Counters since the start of an engine; queries and hits of the prefix cache are in tokens."""
 
     steps: int = 0
     queries: int = 0

@@ -1,21 +1,22 @@
-"""A simulated engine: vLLM's scheduler over simulated blocks, with time from a profile. Pure.
+"""A simulated engine: vLLM's scheduler over simulated blocks, with times from a profile. Pure.
 
 Each step gives one token to every request that decodes, then goes on with the one prompt that did
 not fit into the last step, then begins as many waiting prompts as there is room for, by priority
-and in the order in which they came. Blocks are taken when their first token is computed and found
-by others when their last one is. When a running request needs a block and there is none, the one
-that is least urgent and came last goes back to the queue and is computed again later.
+and order of arrival. A block is allocated when its first token is computed, and others can find it
+once it is full. When a running request needs a block and none is free, the running request that is
+least urgent and came last is preempted: it returns to the queue and is computed again later.
 
     waiting --begin--> prefilling (at most one, the youngest) --> decoding --> finished
        ^                    |                                        |
        +----- preempted ----+----------------------------------------+
 
-What decodes is not touched in a step unless something happens to it: its tokens follow from the
-number of steps, and a heap says in which step its next block begins or is full. So a step costs
-what changes in it, and `coast` makes any number of steps at once in which nothing does.
+A step does not touch the requests that decode unless something happens to them: their numbers of
+tokens follow from the number of steps, and an `Agenda` says in which step the next block of each
+begins or becomes full. So the cost of a step depends on what changes in it, and `coast` makes any
+number of steps at once in which nothing changes.
 
 The rules are those of vLLM's ``Scheduler`` (v1/core/sched/scheduler.py) with the scheduling policy
-``priority``, with which workers run it.
+``priority``, which workers use.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class SimEngine:
 
     Args:
         profile: how fast and how large it is.
-        observer: hears of every single event of its cache.
-        caching: prompts find what others have computed.
+        observer: is called with every single event of its cache.
+        caching: prefix caching is on.
 
     Attributes:
         blocks: its KV cache.
-        totals: what it has done.
-        waiting: requests that have not begun, or must begin again.
+        totals: its counters.
+        waiting: requests that have not begun, or were preempted.
     """
 
     def __init__(
@@ -61,12 +62,12 @@ class SimEngine:
         self._context = 0  # cached tokens of all that decode
         self._edges = Agenda(self._running)  # a block begins or becomes full
         self._ends = Agenda(self._running)  # the last token comes
-        self._settled = True  # the last step changed nothing that the next one could use
+        self._settled = True  # the next step can begin nothing that the last one could not
 
     # -- requests --------------------------------------------------------------------------
 
     def fits(self, request: SimRequest) -> bool:
-        """Whether it could ever run."""
+        """Whether a request could ever run."""
         tokens = request.prompt_tokens + request.output_tokens
         return (
             tokens <= self.profile.max_model_len
@@ -88,7 +89,7 @@ class SimEngine:
         self.waiting.insert(place, request)
 
     def abort(self, request_id: str) -> SimRequest | None:
-        """Forget a request; its blocks are free at once. The request, if it was there."""
+        """Forget a request, whose blocks are free at once; returns it if it was there."""
         request = self._requests.pop(request_id, None)
         if request is None:
             return None
@@ -100,32 +101,34 @@ class SimEngine:
         return request
 
     def reset_cache(self, *, running: bool) -> bool:
-        """Forget every prefix; False: requests hold some, and may not be made to begin again."""
+        """Forget every prefix; False if requests hold blocks. `running` preempts them first."""
         while running and self._running:
             self._preempt()
             self._settled = False
         return self.blocks.clear()
 
     def output_of(self, request: SimRequest) -> int:
-        """Output tokens that it has given so far."""
+        """Number of output tokens that a request has produced so far."""
         return request.produced + self._decoded(request)
 
     def _decoded(self, request: SimRequest) -> int:
-        """Steps that it has decoded for."""
+        """Number of steps since a request began to decode."""
         if not request.running or request is self._prefilling:
             return 0
         return self.totals.steps - request.since
 
     def decoding(self) -> list[SimRequest]:
-        """Those that got a token in the last step and are not finished."""
+        """The requests that got a token in the last step and are not finished."""
         return [request for request in self._running.values() if request is not self._prefilling]
 
     @property
     def num_running(self) -> int:
+        """Number of requests that are being prefilled or decode."""
         return len(self._running)
 
     @property
     def num_decoding(self) -> int:
+        """Number of requests that decode."""
         return len(self._running) - (self._prefilling is not None)
 
     def has_work(self) -> bool:
@@ -133,16 +136,16 @@ class SimEngine:
         return bool(self._requests)
 
     def cached_tokens(self, request: SimRequest) -> int:
-        """Leading tokens of a request's prompt that are in the cache now."""
+        """How many leading tokens of a request's prompt are in the cache now."""
         return self._block_size * len(self.blocks.find(request.hashes, self._usable(request)))
 
     # -- steps -----------------------------------------------------------------------------
 
     def quiet_steps(self, within_ps: int) -> int:
-        """How many of the next steps only give a token to each request that decodes.
+        """How many of the next steps are quiet: they only give a token to each decoding request.
 
         Args:
-            within_ps: those are counted that begin before this time from now.
+            within_ps: counts only steps that begin within this time from now.
         """
         if not self._settled or self._prefilling is not None or not self._running:
             return 0
@@ -159,18 +162,18 @@ class SimEngine:
         return low
 
     def steps_ps(self, steps: int) -> int:
-        """How long so many quiet steps take."""
+        """How long this number of quiet steps takes, in picoseconds."""
         return self._speed.decode_steps_ps(steps, self.num_decoding, self._context)
 
     def coast(self, steps: int) -> None:
-        """Make this many steps, which are quiet ones."""
+        """Make this many steps, which must be quiet."""
         tokens = steps * self.num_decoding
         self.totals.steps += steps
         self.totals.output_tokens += tokens
         self._context += tokens
 
     def step(self) -> StepResult:
-        """One step; everything in it is decided as it begins."""
+        """Make one step; everything in it is decided as it begins."""
         result = StepResult(self._speed.step)
         stopped = self._grow(result)
         budget = self.profile.max_num_batched_tokens - self.num_decoding
@@ -185,10 +188,10 @@ class SimEngine:
         return result
 
     def _grow(self, result: StepResult) -> bool:
-        """Blocks for the tokens of those that decode, in order; hashes for those that are full.
+        """Allocate blocks to the requests that decode, in order, and give hashes to full blocks.
 
         Returns:
-            whether one of them had to go itself: then those after it get nothing in this step.
+            whether one of them was itself preempted; those after it then get no token in this step.
         """
         size, now = self._block_size, self.totals.steps
         while (request := self._edges.take(now)) is not None:
@@ -205,7 +208,7 @@ class SimEngine:
         return False
 
     def _stall_after(self, rank: int, result: StepResult) -> None:
-        """Those that come later among the running ones decode again in the next step."""
+        """Let the running requests after this rank pause for a step."""
         for request in self._running.values():
             if request.rank < rank or request is self._prefilling:
                 continue
@@ -219,13 +222,13 @@ class SimEngine:
             result.stalled.append(request)
 
     def _push_edge(self, request: SimRequest, step: int, computed: int) -> None:
-        """The next step from this one on in which a block begins or becomes full."""
+        """Note the next step, from this one on, in which a block begins or becomes full."""
         into = computed % self._block_size
         later = self._block_size - 1 - into if into else 0
         self._edges.add(step + later, request)
 
     def _make_room(self, request: SimRequest, blocks: int, result: StepResult) -> bool:
-        """Preempt the last in order until there are so many free blocks; False: it was this one."""
+        """Preempt the last in order until enough blocks are free; False if `request` was one."""
         while self.blocks.free < blocks:
             last = self._preempt()
             result.preempted.append(last)
@@ -234,7 +237,7 @@ class SimEngine:
         return True
 
     def _preempt(self) -> SimRequest:
-        """Let the least urgent and youngest begin again."""
+        """Preempt the running request that is least urgent and came last."""
         last = max(self._running.values(), key=lambda request: request.order)
         self._leave(last)
         last.preemptions += 1
@@ -244,7 +247,7 @@ class SimEngine:
         return last
 
     def _go_on(self, result: StepResult, budget: int) -> int:
-        """The next part of the prompt that is being computed; how many tokens it has."""
+        """Compute the next part of the prompt that is under way; returns its number of tokens."""
         request = self._prefilling
         if request is None:
             return 0
@@ -256,7 +259,7 @@ class SimEngine:
         return tokens
 
     def _begin_waiting(self, result: StepResult, budget: int) -> bool:
-        """Begin what there is room for; whether the next one was refused for want of it."""
+        """Begin waiting requests; returns whether the next one was refused for lack of room."""
         while self.waiting and budget:
             request = self.waiting[0]
             if len(self._running) >= self.profile.max_num_seqs or not self._begin(request):
@@ -270,7 +273,7 @@ class SimEngine:
         return False
 
     def _begin(self, request: SimRequest) -> bool:
-        """Let a request run with what can be found of it, if there is room for all of it."""
+        """Let a request run with its cached prefix, if there is room for all of it."""
         self._name_all(request)
         found = self.blocks.find(request.hashes, self._usable(request))
         missing = self._blocks_of(self._tokens(request)) - len(found)
@@ -289,7 +292,7 @@ class SimEngine:
         return True
 
     def _prefill(self, request: SimRequest, tokens: int, result: StepResult) -> None:
-        """Compute the next tokens of a prompt."""
+        """Compute this number of further tokens of a prompt."""
         result.duration_ps += self._speed.prefill_ps(tokens, request.computed)
         self._store(request, tokens)
         if request.computed == self._tokens(request):
@@ -299,7 +302,7 @@ class SimEngine:
             self._prefilling = request
 
     def _store(self, request: SimRequest, tokens: int) -> None:
-        """The next tokens of a prompt are in the cache; there is room for them."""
+        """Put further tokens of a prompt into the cache; there must be room for them."""
         full = request.computed // self._block_size
         request.computed += tokens
         missing = self._blocks_of(request.computed) - len(request.blocks)
@@ -307,7 +310,7 @@ class SimEngine:
         self._name(request, full, request.computed // self._block_size)
 
     def _end_step(self, result: StepResult) -> None:
-        """Everybody gets a token, and some their last one."""
+        """Give each request its token, and let those go that got their last one."""
         now = self.totals.steps
         self.totals.steps += 1
         self.totals.output_tokens += result.decoded + len(result.joined)
@@ -323,21 +326,21 @@ class SimEngine:
             self._leave(request)
 
     def _join(self, request: SimRequest) -> None:
-        """From the next step on a request decodes; its prompt gave a token already."""
+        """Let a request decode from the next step on; its prompt has given a token already."""
         if not request.produced:
             self.totals.prompt_tokens += request.prompt_tokens
         self._context += request.computed
         self._decode_from(request, self.totals.steps, request.produced + 1, request.computed)
 
     def _decode_from(self, request: SimRequest, step: int, produced: int, computed: int) -> None:
-        """From this step on it gets a token in each; before it, it has so many."""
+        """Let a request that has `produced` tokens get one in each step from this one on."""
         request.since, request.produced, request.computed = step, produced, computed
         last = step + request.output_tokens - produced - 1
         self._ends.add(last, request)
         self._push_edge(request, step, computed)
 
     def _leave(self, request: SimRequest) -> None:
-        """A running request holds nothing any more."""
+        """Take a request off the running ones, and release its blocks."""
         if request is self._prefilling:
             self._prefilling = None
         else:
@@ -353,18 +356,18 @@ class SimEngine:
     # -- tokens and blocks -----------------------------------------------------------------
 
     def _tokens(self, request: SimRequest) -> int:
-        """To compute before the next output token, of a request that does not decode."""
+        """Tokens to compute before the next output token, for a request that does not decode."""
         return request.prompt_tokens + request.produced
 
     def _usable(self, request: SimRequest) -> int:
-        """Blocks that are worth finding: the last token is always computed."""
+        """Most blocks that may come from the cache: the last token is always computed."""
         return (self._tokens(request) - 1) // self._block_size
 
     def _blocks_of(self, tokens: int) -> int:
         return -(-tokens // self._block_size)
 
     def _name_all(self, request: SimRequest) -> None:
-        """Hashes of all its full blocks, output included."""
+        """Compute the hashes of all full blocks of a request, output included."""
         if not self._caching:
             request.hashes = []
             return
@@ -373,7 +376,7 @@ class SimEngine:
             request.hashes.append(request.name_block(request, len(request.hashes)))
 
     def _name(self, request: SimRequest, start: int, end: int) -> None:
-        """Blocks start..end-1 of a request are full."""
+        """Give hashes to blocks start..end-1 of a request, which are full."""
         if not self._caching:
             return
         while len(request.hashes) < end:

@@ -1,7 +1,7 @@
-"""vLLM's messages as far as a simulated engine reads and writes them.
+"""The parts of vLLM's messages that a simulated engine reads and writes.
 
-They travel in vLLM's own msgpack encoding; these are the leading fields of its structs, under its
-names, so that a worker that simulates needs no vLLM. A test compares the two.
+The messages travel in vLLM's own msgpack encoding. These structs have the leading fields of vLLM's,
+under the same names, so that a worker that simulates does not import vLLM. A test compares them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 
 STOP, LENGTH = 0, 1
-"""Of vLLM's ``FinishReason``."""
+"""Values of vLLM's ``FinishReason``."""
 
 QUEUED, SCHEDULED = 1, 2
-"""Of its ``EngineCoreEventType``."""
+"""Values of vLLM's ``EngineCoreEventType``."""
 
 
 class Sampling(msgspec.Struct):
-    """``SamplingParams``."""
+    """vLLM's ``SamplingParams``."""
 
     max_tokens: int | None = 16
     logprobs: int | None = None
@@ -28,7 +28,7 @@ class Sampling(msgspec.Struct):
 
 
 class Request(msgspec.Struct, array_like=True):
-    """``EngineCoreRequest``."""
+    """vLLM's ``EngineCoreRequest``."""
 
     request_id: str
     prompt_token_ids: list[int] | None
@@ -50,14 +50,14 @@ class Request(msgspec.Struct, array_like=True):
 
 
 class Event(msgspec.Struct):
-    """``EngineCoreEvent``: seconds on the monotonic clock."""
+    """``EngineCoreEvent``; `timestamp` is in seconds on the monotonic clock."""
 
     type: int
     timestamp: float
 
 
 class PrefillStats(msgspec.Struct):
-    """``PrefillStats``: of the prompt."""
+    """``PrefillStats``: how the prompt was computed."""
 
     num_prompt_tokens: int
     num_computed_tokens: int
@@ -67,7 +67,7 @@ class PrefillStats(msgspec.Struct):
 
 
 class Output(msgspec.Struct, array_like=True, omit_defaults=True):
-    """``EngineCoreOutput``."""
+    """vLLM's ``EngineCoreOutput``."""
 
     request_id: str
     new_token_ids: list[int]
@@ -84,7 +84,7 @@ class Output(msgspec.Struct, array_like=True, omit_defaults=True):
 
 
 class Outputs(msgspec.Struct, array_like=True, omit_defaults=True):
-    """``EngineCoreOutputs``."""
+    """vLLM's ``EngineCoreOutputs``."""
 
     engine_index: int = 0
     outputs: list[Output] = []

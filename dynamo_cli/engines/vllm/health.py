@@ -1,9 +1,9 @@
-"""``python -m dynamo_cli.engines.vllm.health``: does vLLM's installation work?
+"""``python -m dynamo_cli.engines.vllm.health``: checks whether vLLM's installation works.
 
-Standard output is JSON, one object a line: ``{"step"}`` before something is tried, and then
-``{"step", "ok", "detail"}``. What crashes the process is the step without a second line, which is
-why this is a process of its own. Standard input may hold the configuration of an engine, as JSON:
-then vLLM is asked whether it takes those options for that model.
+It writes JSON to standard output, one object a line: ``{"step"}`` before a step, and after it
+``{"step", "ok", "detail"}``. A step may crash the process, which is why this is a process of its
+own; then its second line is missing. Standard input may hold the configuration of an engine as
+JSON: then vLLM also checks these options for that model.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from dynamo_cli.errors import DynamoError, UsageError
 SERVING = "model and options"
 
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
-"""They need the very build of torch that they were made for; transformers imports them."""
+"""Packages that transformers imports, and that work only with the torch they were built for."""
 
 
 def main() -> None:
-    """Try one thing after the other; a failure does not keep the next from being tried."""
+    """Run all steps, also those after one that fails."""
     _try("torch", _torch)
     for name in COMPANIONS:
         if importlib.util.find_spec(name) is not None:
@@ -43,7 +43,7 @@ def _try(step: str, attempt: Callable[[], str]) -> None:
         detail, ok = attempt(), True
     except DynamoError as error:
         detail, ok = error.message, False
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong is what we want to know
+    except Exception as error:  # noqa: BLE001 - each failure is a finding
         detail, ok = f"{type(error).__name__}: {error}", False
     _say({"step": step, "ok": ok, "detail": " ".join(detail.split())[:400]})
 
@@ -82,9 +82,9 @@ def _vllm() -> str:
 
 
 def _first_token() -> str:
-    """A product of one row in bfloat16, which is what the first token of an answer needs.
+    """Multiply one row in bfloat16, as for the first token of an answer.
 
-    On CPUs with AMX that ends in an illegal instruction unless it was asked for before.
+    On CPUs with AMX this ends in an illegal instruction unless AMX was initialized before.
     """
     import torch  # noqa: PLC0415
 

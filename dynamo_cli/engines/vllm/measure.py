@@ -1,9 +1,9 @@
-"""Measures a real engine step by step, in a process of its own, for a `Profile`.
+"""Measures a real engine step by step, for a `Profile`; a process of its own.
 
     python -m dynamo_cli.engines.vllm.measure < CONFIG
 
-The configuration is JSON, and so are the lines that come out: ``{"progress": ...}``, then
-``{"measured": ...}``, or ``{"error": NAME, "message": ...}``.
+The configuration is a `Plan` as JSON. The output is JSON too, one object a line: several
+``{"progress": ...}``, then ``{"measured": ...}`` or ``{"error": NAME, "message": ...}``.
 """
 
 from __future__ import annotations
@@ -26,32 +26,33 @@ from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import AddRequest
 
 REPEATS = 5
-"""Of each measurement. The fastest counts: what others do on the machine only adds to it."""
+"""Repetitions of each measurement. The fastest counts: other load can only make it slower."""
 
 PROMPTS = (8, 32, 128, 512, 2048, 8192, 32768)
 PREFIXES = (256, 1024, 4096, 16384)
 NEW_TOKENS = (32, 256)
-"""After a cached prefix."""
+"""Numbers of new tokens after a cached prefix."""
 
 AT_ONCE = ((2, 256), (4, 64), (4, 500), (8, 128), (16, 16), (16, 100))
-"""Prompts in one step, and tokens of each."""
+"""Numbers of prompts in one step, and of tokens of each."""
 
 REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
 CONTEXTS = (16, 256, 1024, 4096)
 DECODE_STEPS = 8
 BURST, BURSTS = 24, 3
 PATIENCE_S = 60.0
-"""After the time that the measurement may take, for what is under way."""
+"""Time for the running measurement to end, after the time for all is over."""
 
 KV_SHARE = 0.8
-"""Of the KV cache that a measurement may fill."""
+"""Fraction of the KV cache that a measurement may fill."""
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What is to be measured.
 
     Attributes:
-        seconds: after which nothing larger is begun.
+        config: the engine.
+        seconds: time after which no further measurement begins.
     """
 
     config: EngineConfig
@@ -59,10 +60,12 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """An engine. For the sizes see `Profile`.
+    """The results for an engine. For the sizes see `Profile`.
 
     Attributes:
-        left_out: measurements for which there was no time, or no room.
+        runs: the measured steps.
+        burst: requests to check a profile with.
+        left_out: number of measurements for which there was no time, or no room.
     """
 
     runs: list[Run]
@@ -76,9 +79,9 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    """Read the plan, measure, say what was found."""
+    """Read the plan, measure, and write the results."""
     out = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # whatever libraries print is none of it
+    os.dup2(2, 1)  # what libraries print must not mix with the results
 
     def say(**content: Any) -> None:
         out.write(orjson.dumps(msgspec.to_builtins(content)) + b"\n")
@@ -95,14 +98,15 @@ def main() -> None:
 
 
 class Meter:
-    """An engine under measurement.
+    """Measures an engine.
 
     Args:
-        say: takes what is being measured, for people.
+        plan: what to measure.
+        say: is called with what is being measured, for people.
     """
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
-        # Not before the environment is prepared.
+        # To be imported only after the environment is prepared.
         from vllm.v1.engine import EngineCoreOutputs  # noqa: PLC0415
         from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder  # noqa: PLC0415
 
@@ -122,7 +126,7 @@ class Meter:
         self._left_out = 0
 
     def measure(self) -> Measured:
-        """Everything, from small to large."""
+        """Do all measurements, from small to large."""
         self._warm()
         runs = [
             *self._prefills(),
@@ -152,13 +156,13 @@ class Meter:
     # -- prefill -----------------------------------------------------------------------------
 
     def _prefills(self) -> Iterator[Run]:
-        """Prompts of which nothing is cached."""
+        """Single prompts of which nothing is cached."""
         for length in PROMPTS:
             if self._has_room(1, length, f"prompts of {length} tokens"):
                 yield self._prefill(1, length)
 
     def _prefills_at_once(self) -> Iterator[Run]:
-        """Several prompts in a step."""
+        """Several prompts in one step."""
         seqs, tokens = self._engine.batch_limits
         for count, length in AT_ONCE:
             what = f"{count} prompts of {length} tokens"
@@ -167,7 +171,7 @@ class Meter:
                 yield self._prefill(count, length)
 
     def _prefills_after_prefixes(self) -> Iterator[Run]:
-        """Prompts whose beginning is cached: few tokens, each with many before it."""
+        """Prompts with a cached prefix: few tokens are computed, with many before them."""
         for wanted in PREFIXES if self._engine.caches_prefixes else ():
             prefix = self._prompt(wanted // self._ready.block_size * self._ready.block_size)
             for new in NEW_TOKENS:
@@ -178,7 +182,7 @@ class Meter:
                     yield self._prefill(1, new, prefix)
 
     def _prefill(self, count: int, length: int, prefix: Sequence[int] = ()) -> Run:
-        """The fastest of several goes with so many prompts, each with one token of output."""
+        """The fastest of several runs with so many prompts, each with one token of output."""
         _, most_tokens = self._engine.batch_limits
         steps = -(-count * length // most_tokens)
         return Run(
@@ -198,7 +202,7 @@ class Meter:
         )
 
     def _until_first_tokens(self, names: list[str]) -> float:
-        """Seconds; what the engine tidies up in a step after it is not part of them."""
+        """Seconds until all requests have a token, without the later steps that clean up."""
         began = time.perf_counter()
         while not all(map(self._outputs.get, names)):
             self._step()
@@ -209,7 +213,7 @@ class Meter:
     # -- decode ------------------------------------------------------------------------------
 
     def _decodes(self) -> Iterator[Run]:
-        """So many requests at once, with so many tokens each in the cache."""
+        """Several requests at once that decode, each with a number of cached tokens."""
         seqs, _ = self._engine.batch_limits
         for context in CONTEXTS:
             for count in REQUESTS:
@@ -219,8 +223,8 @@ class Meter:
                     yield self._decode_run(count, context)
 
     def _decode_run(self, count: int, context: int) -> Run:
-        """The fastest of several pieces of one long decode, with the context that it had."""
-        most = self._longest - context  # they are aborted long before
+        """The fastest of several parts of one long decode, with its context in that part."""
+        most = self._longest - context  # they are aborted long before that
         names = [self._add(self._prompt(context), most) for _ in range(count)]
         while not all(map(self._outputs.get, names)):
             self._step()
@@ -249,7 +253,7 @@ class Meter:
     # -- a check -----------------------------------------------------------------------------
 
     def _burst(self) -> Burst:
-        """Many requests at once, of all lengths, that nothing is fitted to: the fastest of some."""
+        """Many requests of all lengths at once, to check a profile: the fastest of several runs."""
         most = min(600, self._longest // 2, self._room // BURST)
         lengths = tuple(
             (self._dice.randint(8, max(8, most)), self._dice.randint(4, max(4, min(48, most))))
@@ -276,7 +280,7 @@ class Meter:
     # -- the engine --------------------------------------------------------------------------
 
     def _has_room(self, count: int, length: int, what: str) -> bool:
-        """Whether there are room and time for so many requests of that length, with output."""
+        """Whether there is room and time for so many requests of that length, with output."""
         if length > self._longest:
             return False
         if count * length > self._room or time.monotonic() > self._deadline_s:
@@ -286,7 +290,7 @@ class Meter:
         return True
 
     def _prompt(self, length: int) -> list[int]:
-        """Unlike all others."""
+        """A random prompt, which shares no prefix with the others."""
         return self._dice.choices(range(3, self._engine.vocabulary), k=length)
 
     def _add(self, prompt: list[int], tokens: int) -> str:
@@ -318,7 +322,7 @@ class Meter:
                 self._outputs[output.request_id] = before + len(output.new_token_ids)
 
     def _finish(self) -> None:
-        """Step until nothing is left to do."""
+        """Step until the engine has nothing left to do."""
         while self._engine.has_work():
             self._step()
 

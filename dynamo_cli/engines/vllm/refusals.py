@@ -1,8 +1,8 @@
-"""Whatever vLLM raises while an engine or its front half is built, as one error of ours.
+"""Makes an error of ours of whatever vLLM raises while an engine or its front half is built.
 
-vLLM, transformers, safetensors, pydantic and plugins of the user's raise what they like, some of it
-in a hundred lines. Here each gets the sentence that matters; the traceback is in the log at level
-debug (`supervisor/entry.py`).
+vLLM, transformers, safetensors, pydantic and plugins raise all kinds of exceptions, some with a
+hundred lines of text. Here each becomes one sentence; the log has the traceback at level debug
+(`supervisor/entry.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _EXPECTED = (
     *(ValueError, TypeError, NotImplementedError, LookupError, ImportError, AttributeError),
     *(OSError, SyntaxError, SafetensorError, VLLMError),
 )
-"""What a wrong option or a broken model ends in; others may well be vLLM's own faults."""
+"""Exceptions that a wrong option or a broken model causes; others may be bugs of vLLM."""
 
 _LESS = "Lower --kv-cache-memory-bytes or --max-model-len, or use fewer workers."
 _OTHER = "Give a Hugging Face id, a folder with config.json, or try --model demo."
@@ -40,29 +40,29 @@ _OTHER = "Give a Hugging Face id, a folder with config.json, or try --model demo
 _LONG_LIST = re.compile(r"\S*\[[^\]]{1000,}\]\)?")
 
 _LONGEST = 400
-"""Characters of a reason. Some messages list everything that would have been right."""
+"""Most characters of a reason. Some messages list all values that would have been valid."""
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def named(model: str) -> Iterator[None]:
-    """Turn every exception of the block into one that says what is wrong with `model` or options.
+    """Turn any exception of the block into an error that says what is wrong with model or options.
 
     Raises:
-        UsageError, ModelError, ResourceError, StartError: instead of it.
+        UsageError, ModelError, ResourceError, StartError: in place of that exception.
     """
     try:
         yield
     except DynamoError:
         raise
-    # Whatever it is, it ends this start, and the user wants to know why.
+    # Whatever it is, it ends this start, and the user must learn why.
     except Exception as error:
         raise refusal(error, model) from error
 
 
 def refusal(error: BaseException, model: str) -> DynamoError:
-    """The error of ours for one of somebody else's."""
+    """The error of ours for an exception of a library."""
     if isinstance(error, OSError) and error.errno is not None:
         return oserrors.named(error)
     text = _ended(reason(error))
@@ -84,7 +84,7 @@ def refusal(error: BaseException, model: str) -> DynamoError:
 
 
 def of_request(error: Exception) -> InvalidRequest | InternalError:
-    """The error of a request that an engine does not take: of what it asks, or a bug."""
+    """The error for a request that an engine does not take: the client's mistake, or a bug."""
     if isinstance(error, ValueError | TypeError):
         return InvalidRequest(reason(error))
     logger.error("an engine did not take a request", exc_info=error)
@@ -92,7 +92,7 @@ def of_request(error: Exception) -> InvalidRequest | InternalError:
 
 
 def reason(error: BaseException) -> str:
-    """One line: what went wrong, and what was the cause of that."""
+    """What went wrong and its cause, in one line."""
     if isinstance(error, ValidationError):
         return _shortened(_fields(error))
     text = _message(error)
@@ -103,7 +103,7 @@ def reason(error: BaseException) -> str:
 
 
 def _fields(error: ValidationError) -> str:
-    """``stream_interval: Input should be greater than or equal to 1``, for each that is wrong."""
+    """Each invalid field: ``stream_interval: Input should be greater than or equal to 1``."""
     found = []
     for one in error.errors(include_url=False, include_context=False, include_input=False):
         where = ".".join(map(str, one["loc"]))
@@ -113,7 +113,7 @@ def _fields(error: ValidationError) -> str:
 
 
 def _message(error: BaseException) -> str:
-    """The words of an exception; with its type where they are nothing without it."""
+    """The text of an exception; with its type if the text alone would say too little."""
     text = _first_line(str(error.args[0] if isinstance(error, KeyError) else error))
     if not text:
         return type(error).__name__
@@ -123,7 +123,7 @@ def _message(error: BaseException) -> str:
 
 
 def _first_line(text: str) -> str:
-    """The line that says something; a line that ends with a colon says it with the next one."""
+    """The first line that is not empty; and the next one if the first ends with a colon."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return ""

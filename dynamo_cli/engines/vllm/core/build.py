@@ -1,4 +1,4 @@
-"""Builds vLLM's EngineCore: without files that stay behind, with errors that people understand."""
+"""Builds vLLM's EngineCore so that it leaves no files behind."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dynamo_cli.engines.vllm.core import ranks
 
 
 def build(vllm_config: Any) -> EngineCore:
-    """The core of an engine, with its model loaded; what vLLM raises passes as it is."""
+    """Build the core of an engine and load its model. Raises whatever vLLM raises."""
     if hasattr(torch.cpu, "_init_amx"):
-        # Asked for in time, or the first one-token forward can die with SIGILL.
+        # AMX must be initialized in time, or the first one-token forward pass may die with SIGILL.
         torch.cpu._init_amx()
     return EngineCore(
         vllm_config,
@@ -26,7 +26,7 @@ def build(vllm_config: Any) -> EngineCore:
 
 
 class _NamelessRendezvous(UniProcExecutor):  # type: ignore[misc]
-    """torch.distributed wants a file even for a world of one; this one goes with the process."""
+    """torch.distributed needs a file even for a single rank; this one has no name."""
 
     def _distributed_args(self) -> tuple[str, int, int]:
         _, rank, local_rank = super()._distributed_args()

@@ -1,6 +1,6 @@
-"""One vLLM engine in the caller's own loop: `add`, `abort`, `step`, no threads and no sockets.
+"""One vLLM engine in the caller's own loop: `add`, `abort`, `step`; no threads, no sockets.
 
-EngineCore is vLLM's scheduler, model runner and KV cache behind one synchronous step.
+vLLM's EngineCore is its scheduler, model runner and KV cache behind one synchronous step.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from dynamo_cli.messages.request import (
 from dynamo_cli.messages.telemetry import WorkerStats
 
 WAIT_S = 0.001
-"""Between two looks at what others do for the engine: transfers, grammars being compiled."""
+"""Poll interval while only transfers or grammar compilation are pending."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ class Engine:
     """An `engines.seam.Engine` that computes.
 
     Args:
-        index: of the worker that runs it.
+        index: index of the worker that runs it.
         config: what to load.
-        kv_events: keep account of what its prefix cache holds.
+        kv_events: keep track of what the prefix cache holds.
 
     Raises:
         ModelError, ResourceError, StartError, UsageError: it cannot be built.
@@ -88,7 +88,7 @@ class Engine:
         self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
         parts = index, self._core, self._intake, self._transfers
         self.decode_side, self.prefill_side = DecodeSide(*parts), PrefillSide(*parts)
-        # A prompt that cannot be prefilled elsewhere comes back, and is refused there.
+        # A prefill worker keeps no reasons: its failed prompts go back, and are refused there.
         self._grammars = grammars.Grammars(self._core, {} if self._producer else self._clients)
         self._failed: list[tuple[int, str, DynamoError]] = []
         self._failed_before = self._stood_still = False
@@ -115,12 +115,12 @@ class Engine:
 
     @property
     def vocabulary(self) -> int:
-        """Token ids are below it."""
+        """Size of the vocabulary: all token ids are below it."""
         return int(self._core.vllm_config.model_config.get_vocab_size())
 
     @property
     def caches_prefixes(self) -> bool:
-        """Whether prompts begin with what is there already."""
+        """Whether prefix caching is on."""
         return bool(self._core.vllm_config.cache_config.enable_prefix_caching)
 
     @property
@@ -136,7 +136,7 @@ class Engine:
         """Queue a request of processor `client`.
 
         Raises:
-            InvalidRequest: the engine cannot run it; nothing of it is held.
+            InvalidRequest, InternalError: the engine cannot run it; nothing of it is held.
         """
         self._intake.start(self._intake.prepare(client, message))
 
@@ -148,7 +148,7 @@ class Engine:
             self._core.abort_requests(known)
 
     def abort_client(self, client: int) -> list[str]:
-        """Forget every request of a processor; their ids."""
+        """Forget every request of a processor, and return their ids."""
         lost = [request_id for request_id, owner in self._clients.items() if owner == client]
         self.abort(lost)
         return lost
@@ -156,8 +156,8 @@ class Engine:
     def step(self) -> Iterator[tuple[int, StepOutputs]]:
         """Run one step of the whole batch; yields (processor, outputs of its requests).
 
-        What one request is to blame for fails that one, if the engine can go on without it; see
-        `take_failed`. Everything else ends the engine.
+        An error that one request has caused fails that request, if the engine can go on without
+        it; see `take_failed`. Every other error ends the engine.
         """
         outputs, ran = self._run_step()
         self._take_cache_events()
@@ -165,7 +165,7 @@ class Engine:
         for client, batch in outputs.items():
             self._failed += self._grammars.take_refused(batch)
             self._totals.count(batch)
-            # Stats go their own way (`stats`), a few times a second instead of every step.
+            # Stats are sent by `stats`, a few times a second, and not with every step.
             batch.scheduler_stats = None
             if batch.outputs:
                 self._stood_still = False
@@ -176,15 +176,15 @@ class Engine:
         try:
             outputs, ran = self._core.step_fn()
             self._core.post_step(ran)
-        # Whatever it raises: only who is to blame for it can be told apart.
-        except Exception as error:  # noqa: BLE001 - and raised again unless it is one's alone
+        # Any exception: all that matters is whether one request has caused it.
+        except Exception as error:  # noqa: BLE001 - raised again unless one request has caused it
             self._leave_out_culprit(error)
             return {}, True
         self._failed_before = False
         return outputs or {}, ran
 
     def _leave_out_culprit(self, error: Exception) -> None:
-        """Fail one request for a step that raised; raises the error again where that cannot be."""
+        """Fail the one request that made a step fail; raise the error again if there is none."""
         request_id = faults.culprit(self._core, error)
         client = self._clients.get(request_id)
         again, self._failed_before = self._failed_before, True
@@ -198,12 +198,12 @@ class Engine:
         self._failed.append((client, request_id, faults.named(error)))
 
     def take_failed(self) -> list[tuple[int, str, DynamoError]]:
-        """Requests that alone failed since the last call: processor, id, and why."""
+        """Requests that failed alone since the last call: processor, id, and why."""
         failed, self._failed = self._failed, []
         return failed
 
     def rest(self) -> None:
-        """Leave the core for a moment to the threads of transfers, when only they are under way."""
+        """Leave the CPU core to other threads for a moment if the engine only waits for them."""
         if self._stood_still and self._core.scheduler.has_requests():
             self._transfers.wait(WAIT_S)
 
@@ -214,9 +214,9 @@ class Engine:
     def _note_progress(self, batch: EngineCoreOutputs) -> None:
         for output in batch.outputs:
             if output.prefill_stats is not None:
-                if self._consumer:  # nobody asks elsewhere
+                if self._consumer:  # only a decode worker takes these
                     self.decode_side.note_started(output.request_id)
-                # What a prefill worker has computed was no hit.
+                # Blocks from a prefill worker are no hits of the prefix cache.
                 local = output.prefill_stats.num_local_cached_tokens
                 output.prefill_stats.num_cached_tokens = local
             if output.finish_reason is not None:
@@ -244,7 +244,7 @@ class Engine:
 
     @property
     def asleep(self) -> bool:
-        """It runs nothing until it is woken up."""
+        """Whether the engine sleeps: it runs nothing until it is woken up."""
         return bool(self._core.is_sleeping())
 
     def operate(self, order: Operate) -> bool:
@@ -254,17 +254,17 @@ class Engine:
         return result
 
     def stats(self, refused_sends: int) -> WorkerStats:
-        """Load now, and totals since the start."""
+        """The load now, and totals since the start."""
         running, waiting = self._core.scheduler.get_request_counts()
         usage = self._core.scheduler.get_kv_cache_usage()
         kept = len(self._clients)
         return self._totals.message(self.index, running, waiting, usage, refused_sends, kept)
 
     def close(self) -> None:
-        """Free the device and end tensor-parallel ranks."""
+        """Free the device and end the processes of tensor-parallel ranks."""
         self._core.shutdown()
 
 
 def _bytes(frames: Any) -> Frames:
-    """Frames as bytes: the encoder gives memory of its own and views of tensors."""
+    """Copy frames to bytes: the encoder returns its own buffer and views of tensors."""
     return [bytes(frame) for frame in frames]

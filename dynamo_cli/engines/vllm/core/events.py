@@ -1,4 +1,4 @@
-"""vLLM's KV cache events, in process, into `Holdings`; and the same keys for requests to come."""
+"""Applies vLLM's KV cache events to `Holdings`, and computes the same hashes for new prompts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from dynamo_cli.kv.holdings import Holdings
 
 PUBLISHER = "dynamo-llm"
 WHOLE_PREFIX_KINDS = ("full_attention", "mla_attention", "sink_full_attention")
-"""Cache groups that keep every block of a prefix; the others of a hybrid model keep some."""
+"""Kinds of cache groups that keep every block of a prefix; other kinds keep only some."""
 
 
 class _Keep(EventPublisher):  # type: ignore[misc]
-    """Keeps the events of a step until they are taken."""
+    """A publisher that keeps the events of a step until they are taken."""
 
     def __init__(self, data_parallel_rank: int = 0, **_: Any) -> None:
         super().__init__(data_parallel_rank)
@@ -41,16 +41,16 @@ class _Keep(EventPublisher):  # type: ignore[misc]
 
 
 def enable(vllm_config: VllmConfig) -> None:
-    """Have an engine of this configuration publish to us."""
+    """Let an engine with this configuration publish its KV events to us."""
     if PUBLISHER not in EventPublisherFactory._registry:
         EventPublisherFactory.register_publisher(PUBLISHER, _Keep)
     vllm_config.kv_events_config = KVEventsConfig(enable_kv_cache_events=True, publisher="null")
-    # The field's type knows vLLM's own publishers only; the factory knows ours as well.
+    # The type of the field allows vLLM's own publishers only; the factory also knows ours.
     vllm_config.kv_events_config.publisher = PUBLISHER
 
 
 class CacheEvents:
-    """The events of one engine.
+    """The KV events of one engine.
 
     Attributes:
         holdings: what its prefix cache holds.
@@ -63,8 +63,8 @@ class CacheEvents:
         self.holdings = Holdings(block_size)
 
     def take(self) -> None:
-        """Apply what came since the last call to the holdings."""
-        # Outside of a step (a reset of the cache) events stay with the manager.
+        """Apply all events since the last call to the holdings."""
+        # Events outside of a step, such as a reset of the cache, are still with the manager.
         events = self._publisher.kept + self._manager.take_events()
         self._publisher.kept = []
         for event in events:
@@ -86,7 +86,7 @@ class CacheEvents:
 
 
 def _prefix_group(core: EngineCore) -> tuple[int, int]:
-    """The cache group whose blocks stand for a prefix: its index and its block size."""
+    """Index and block size of the cache group whose blocks represent a prefix."""
     groups = core.get_kv_cache_group_metadata()
     whole = [group for group in groups if group["kind"] in WHOLE_PREFIX_KINDS]
     chosen = (whole or groups)[0]
@@ -94,10 +94,12 @@ def _prefix_group(core: EngineCore) -> tuple[int, int]:
 
 
 def sequence_hashes(request: EngineCoreRequest, tokens: bytes, block_size: int) -> list[int]:
-    """Hashes of a prompt's full blocks, equal to those that an engine's events will give.
+    """Hashes of a prompt's full blocks, equal to those made of an engine's events.
 
     Args:
+        request: the request, for adapters, salt and images, which go into the hashes.
         tokens: the prompt, little-endian int32.
+        block_size: tokens per block; 0 gives no hashes.
     """
     if not block_size or not tokens:
         return []
@@ -105,10 +107,10 @@ def sequence_hashes(request: EngineCoreRequest, tokens: bytes, block_size: int) 
 
 
 def _extra_keys(request: EngineCoreRequest, tokens: bytes, block_size: int) -> list[ExtraKeys]:
-    """What beside tokens goes into each block's hash, in the form in which events have it."""
+    """What goes into each block's hash beside its tokens, in the form that events have."""
     if not (request.lora_request or request.cache_salt or request.mm_features):
         return []
-    # vLLM's function wants its scheduler's request; these are the fields that it looks at.
+    # vLLM's function takes a request of its scheduler, but reads only these fields.
     keyed = SimpleNamespace(
         mm_features=request.mm_features,
         lora_request=request.lora_request,

@@ -1,12 +1,12 @@
-"""A step that raised: whether one request is to blame, and whether the engine can go on without it.
+"""Decides after a step that raised which request is to blame, and goes on without it if possible.
 
-A step takes requests from the queue, gives them blocks, runs the model and samples. What it raises
-leaves that half done, and vLLM has no way back of its own; its server ends. There is one for what
-is raised behind the model (sampling, grammars, logits processors): by then scheduler and model
-runner agree about who is there, and taking all requests off the engine, with the whole prefix
-cache, lets those that are left begin anew from their prompts and the tokens that they have. Before
-that (in the scheduler, or while the runner takes over its decisions), with several batches under
-way, with ranks in other processes, or on a device whose context is broken, the engine ends.
+A step takes requests from the queue, gives them blocks, runs the model and samples. An exception
+leaves this half done, and vLLM cannot recover: its server ends. We can recover from exceptions
+after the model has run (sampling, grammars, logits processors). By then, scheduler and model runner
+agree about the requests. All of them are preempted and the whole prefix cache is dropped; then the
+remaining ones are computed again, from their prompts and the tokens that they have. The engine ends
+if the exception came earlier (in the scheduler, or while the runner takes over its decisions), if
+several batches are in flight, if ranks are in other processes, or if the device is broken.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.errors import InternalError
 
 HALF_DONE = ("schedule", "_update_states")
-"""Functions that leave scheduler and model runner at odds."""
+"""Functions of vLLM; an exception in them leaves scheduler and model runner inconsistent."""
 
 FAILED = "the engine failed while it ran this request: {}"
+"""What the client of that request is told."""
 
 DEVICE_LOST: tuple[type[BaseException], ...] = (torch.OutOfMemoryError, torch.AcceleratorError)
+"""Exceptions after which the device cannot be used any more."""
 
 
 def culprit(core: EngineCore, error: Exception) -> str:
-    """The request that a step failed for: the only one, or the only one it names; else empty."""
+    """The request that made a step fail: the only one, or the only one that the error names.
+
+    Empty if there is no such request.
+    """
     requests = list(core.scheduler.requests)
     if len(requests) > 1:
         text = str(error)
@@ -38,12 +43,12 @@ def culprit(core: EngineCore, error: Exception) -> str:
 
 
 def named(error: Exception) -> InternalError:
-    """What a step raised, as the error of the request that it failed for."""
+    """The exception of a step as the error of the request that caused it."""
     return InternalError(FAILED.format(refusals.reason(error)))
 
 
 def can_go_on(core: EngineCore, error: Exception) -> bool:
-    """Whether the state allows to leave one request out."""
+    """Whether the engine can go on without one request."""
     functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
     return (
         core.batch_queue is None
@@ -54,15 +59,15 @@ def can_go_on(core: EngineCore, error: Exception) -> bool:
 
 
 def leave_out(core: EngineCore, request_id: str) -> None:
-    """End this request and have all others begin anew.
+    """Abort this request and let all others be computed again.
 
     Raises:
-        RuntimeError: blocks are on their way from elsewhere.
+        RuntimeError: KV blocks are on their way from another engine.
     """
     core.abort_requests([request_id])
     for request in core.scheduler.requests.values():
-        request.num_in_flight_tokens = 0  # those of the step that failed never come
-    # Blocks count as cached from the moment at which they are given out, before they are computed.
+        request.num_in_flight_tokens = 0  # the tokens of the failed step never come
+    # vLLM counts blocks as cached when they are allocated, before they are computed.
     core.reset_prefix_cache(reset_running_requests=True)
     runner = core.model_executor.driver_worker.worker.model_runner
-    runner.execute_model_state = None  # of the forward pass whose sampling failed
+    runner.execute_model_state = None  # left by the forward pass whose sampling failed

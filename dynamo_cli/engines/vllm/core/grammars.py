@@ -1,7 +1,8 @@
-"""Grammars of requests that the engine cannot compile: the clients' mistakes, with the reason.
+"""Refuses requests whose grammar the engine cannot compile, and says why.
 
-vLLM checks a schema or grammar in its front half, with one of several backends, but an engine
-compiles all of them with the backend of the first. What that one refuses ends with a bare error.
+vLLM checks a schema or grammar in its front half, with one of several backends. But an engine
+compiles all grammars with the backend of its first request, and a request whose grammar this one
+cannot compile would end with an error without any reason.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from dynamo_cli.errors import DynamoError, InvalidRequest
 REFUSED = "the grammar or schema cannot be compiled: {}"
 
 _ORIGIN = re.compile(r"(\w+: )?\[[\d:]+\] \S+:\d+: ")
-"""What xgrammar puts before its reason: the time, and the line of its own source."""
+"""What xgrammar puts before its reason: the time, and a line of its own source."""
 
 
 class Grammars:
-    """Keeps why grammars could not be compiled until their requests end.
+    """Keeps the reasons why grammars could not be compiled, until their requests end.
 
     Args:
-        core: whose grammars these are; they are compiled in threads.
-        clients: the requests that are wanted, by id, each with its processor.
+        core: the engine; it compiles grammars in threads.
+        clients: the requests in the engine, by id, each with its processor.
     """
 
     def __init__(self, core: EngineCore, clients: dict[str, int]) -> None:
@@ -47,15 +48,15 @@ class Grammars:
             raise
 
     def forget(self, request_ids: Iterable[str]) -> None:
-        """Nobody wants these requests any more."""
+        """Drop the reasons of requests that were aborted."""
         for request_id in request_ids:
             self._reasons.pop(request_id, None)
 
     def take_refused(self, batch: EngineCoreOutputs) -> list[tuple[int, str, DynamoError]]:
-        """Take the ends of requests with such grammars out of a step's outputs.
+        """Remove requests with such grammars from the outputs of a step.
 
         Returns:
-            Processor, id and error of each; nothing of them is held any more.
+            Processor, id and error of each. The engine holds nothing of them any more.
         """
         if not self._reasons:
             return []

@@ -1,8 +1,9 @@
-"""LoRA on a CPU: requests without an adapter beside others in a batch.
+"""Corrects LoRA on a CPU when a batch has requests with and without an adapter.
 
-vLLM numbers a request without an adapter -1. Its kernels for CPUs take that as an index into the
-adapters' weights, where it is the last one, so that such a request silently gets what belongs to
-another. Their first half, which every use of an adapter goes through, gives zeros here instead.
+For vLLM, the adapter number of a request without one is -1. Its CPU kernels use that as an index
+into the adapters' weights, where it means the last one, so that the request is silently computed
+with a wrong adapter. Here the first kernel, which every use of an adapter needs, gives zeros for
+such requests instead.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _shrink = lora_ops.bgmv_shrink
 
 
 def install(vllm_config: VllmConfig) -> None:
-    """Before an engine is built; nothing where it is not needed."""
+    """Replace the kernel if this engine needs it. Must be called before the engine is built."""
     if vllm_config.lora_config is not None and current_platform.is_cpu():
         lora_ops.bgmv_shrink = punica_cpu.bgmv_shrink = _shrink_of_those_with_an_adapter
 
@@ -31,6 +32,6 @@ def _shrink_of_those_with_an_adapter(
     adapters: torch.Tensor,
     *scaling: Any,
 ) -> None:
-    """As vLLM's; `adapters` has one number per row of `inputs` and `output`."""
+    """Like vLLM's own; `adapters` has one number per row of `inputs` and `output`."""
     _shrink(inputs, weights, output, adapters, *scaling)
     output[adapters < 0] = 0

@@ -1,4 +1,4 @@
-"""Sleep, wake up, reset: what an operator asks of an engine."""
+"""Carries out what an operator asks of an engine: sleep, wake up, reset."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dynamo_cli.messages.admin import Operate, Operation
 
 
 def operate(core: EngineCore, order: Operate) -> bool:
-    """Do it; the engine has no requests when it is sent to sleep.
+    """Carry out an order; the engine has no requests when it is sent to sleep.
 
     Returns:
-        whether it sleeps now; of a reset, whether it was possible.
+        whether the engine sleeps now; for a reset, whether it was possible.
 
     Raises:
         Conflict: this engine cannot.
@@ -29,7 +29,7 @@ def operate(core: EngineCore, order: Operate) -> bool:
 
 
 def _check_sleep(core: EngineCore, level: int) -> None:
-    """Without its allocator vLLM would say that it slept, and free nothing."""
+    """Refuse a level that would free nothing: vLLM would report sleep all the same."""
     if level and not core.vllm_config.model_config.enable_sleep_mode:
         raise Conflict(
             f"sleep level {level} frees memory of a GPU: start with --enable-sleep-mode, which is "

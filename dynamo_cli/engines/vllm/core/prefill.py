@@ -8,9 +8,9 @@ from vllm.v1.engine import EngineCoreRequest
 
 
 def is_suitable(request: EngineCoreRequest) -> bool:
-    """Whether a request can be prefilled elsewhere.
+    """Whether another engine can prefill the prompt of a request.
 
-    Prompts that are not tokens alone, and answers that tell of the prompt, need one engine.
+    It cannot if the prompt has more than tokens, or if the answer has log probabilities of it.
     """
     params = request.sampling_params
     return (
@@ -23,11 +23,13 @@ def is_suitable(request: EngineCoreRequest) -> bool:
 
 
 def as_prefill(request: EngineCoreRequest, job_id: str, owner: int, skip_tokens: int) -> None:
-    """Turn a request into one that fills the cache and gives one token that nobody sees.
+    """Turn a request into one that fills the cache and gives one token, which nobody sees.
 
     Args:
-        owner: the decode worker that will take the blocks.
-        skip_tokens: of the prompt, that it has already.
+        request: the request as the processor made it; it is changed.
+        job_id: the id that it gets.
+        owner: index of the decode worker that will take the blocks.
+        skip_tokens: leading tokens whose blocks the decode worker has already.
     """
     transfer = {
         "do_remote_decode": True,

@@ -1,6 +1,6 @@
-"""Imports that every engine process needs: paid once, in the one that the others are forked from.
+"""Imports that every engine process needs, done once in the zygote that these are forked from.
 
-Nothing here may touch CUDA: a forked child could not use it any more.
+Nothing here may use CUDA: a forked child could not use it any more.
 """
 
 import torch
@@ -19,5 +19,5 @@ if vllm.platforms.current_platform.is_cpu():
 
 
 def check_fork() -> None:
-    """Before each fork: this process has no CUDA context, which a child could not use."""
+    """Assert before each fork that there is no CUDA context, which a child could not use."""
     assert not torch.cuda.is_initialized(), "the zygote has initialised CUDA"

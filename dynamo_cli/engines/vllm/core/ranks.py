@@ -1,12 +1,12 @@
-"""The other processes of an engine that is spread over several devices.
+"""The processes of the ranks of an engine on several devices.
 
-vLLM spawns one process per rank and lets each watch a pipe of its parent, which a rank that is
-stuck in a collective operation does not. Ours end with the engine's process in any case, and their
-words reach the log like those of every process.
+vLLM spawns one process per rank. Each is to end when a pipe of its parent closes, but a rank that
+is stuck in a collective operation does not notice that. Here the kernel ends them with the engine's
+process in any case, and their output reaches the log like that of every process.
 
 Ranks find each other by sockets and a file in the folder for temporary files, which vLLM leaves
-behind. Here these have a folder of their own; a small process waits for the end of the engine's,
-however that comes about, and removes it.
+behind. Here they have a folder of their own. A small process waits until the engine's process has
+ended, for whatever reason, and removes it.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from dynamo_cli.host.lifeline import die_with
 _vllm_main = WorkerProc.worker_main
 
 RANK_LOST = 70
-"""Exit code of an engine that has lost a rank, as of every failure that nobody named."""
+"""Exit code of an engine that has lost a rank: the one for all failures without a name."""
 
 logger = logging.getLogger(__name__)
 
 
 _REMOVE = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
-"""Its standard input ends with the last process that has the other end: the engine's, or a rank."""
+"""Its standard input ends when the engine's process and all ranks have ended."""
 
 
 _removers: list[subprocess.Popen[bytes]] = []
 
 
 def install(vllm_config: Any) -> None:
-    """Prepare this process for an engine; one that has a single rank needs nothing."""
+    """Prepare this process for an engine; does nothing if it has a single rank."""
     if vllm_config.parallel_config.world_size == 1:
         return
     WorkerProc.worker_main = staticmethod(_Rank(os.getpid()))
-    folder = tempfile.mkdtemp(prefix="ranks-")  # names of sockets must be short
-    reader, _ = os.pipe()  # the other end stays open as long as this process
+    folder = tempfile.mkdtemp(prefix="ranks-")  # paths of sockets must be short
+    reader, _ = os.pipe()  # the other end stays open as long as this process runs
     _removers.append(subprocess.Popen([sys.executable, "-ISc", _REMOVE, folder], stdin=reader))
     os.close(reader)
     os.environ["VLLM_RPC_BASE_PATH"] = tempfile.tempdir = folder
 
 
 class _Rank:
-    """What a rank runs.
+    """The main function of a rank.
 
     Args:
-        parent_pid: the engine's process.
+        parent_pid: pid of the engine's process.
     """
 
     def __init__(self, parent_pid: int) -> None:
@@ -68,16 +68,16 @@ class _Rank:
         _vllm_main(*args, **kwargs)
 
     def _log(self) -> None:
-        """As its parent does, into the same pipe."""
+        """Log as the parent does, into the same pipe."""
         handler = logging.StreamHandler()
         handler.setFormatter(next(iter(self._formatters), None))
         logging.basicConfig(level=self._level, handlers=[handler], force=True)
 
 
 def lost() -> None:
-    """A rank has ended: the engine cannot go on, and may hang in a step that waits for it.
+    """End the engine's process, because a rank has ended and a step may hang waiting for it.
 
-    Called by a thread of vLLM's; the supervisor starts another engine.
+    A thread of vLLM calls this. The supervisor starts another engine.
     """
     logger.error("a process of this engine's ranks has ended; the engine ends with it")
     os._exit(RANK_LOST)

@@ -10,7 +10,7 @@ from dynamo_cli.messages.telemetry import WorkerStats
 
 
 class Totals:
-    """What its steps tell, added up."""
+    """Sums of what the steps of an engine report."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -21,6 +21,7 @@ class Totals:
         self.preemptions = 0
 
     def count(self, batch: EngineCoreOutputs) -> None:
+        """Add the outputs of a step."""
         for output in batch.outputs:
             self.output_tokens += len(output.new_token_ids)
             if output.prefill_stats is not None:
@@ -40,6 +41,7 @@ class Totals:
         refused_sends: int,
         kept_requests: int,
     ) -> WorkerStats:
+        """The totals together with the load now; arguments as the fields of `WorkerStats`."""
         return WorkerStats(
             worker=worker,
             num_running_reqs=running,

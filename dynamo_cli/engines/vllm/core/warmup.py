@@ -1,8 +1,8 @@
-"""Each kind of sampling once, before anybody waits for it.
+"""Runs each kind of sampling once, before requests come.
 
-vLLM compiles its model when it starts, but much of what stands around it at the first use:
-functions under `torch.compile`, and on GPUs the kernels of the sampler. That takes seconds, for
-which every stream of the engine would stand still.
+vLLM compiles its model when it starts, but other parts only when they are first used: functions
+under `torch.compile`, and on GPUs the kernels of the sampler. That takes seconds in which all
+streams of the engine would stall.
 """
 
 from __future__ import annotations
@@ -40,29 +40,32 @@ KINDS: dict[str, dict[str, Any]] = {
     "logprob_token_ids": {"logprob_token_ids": [1, 2]},
     "json": {"structured_outputs": {"json": '{"type": "object"}'}},
 }
-"""Parameters that take ways of their own through the sampler."""
+"""Sampling parameters, each of which uses other code of the sampler."""
 
 GRAMMAR_BACKEND = "xgrammar"
 PROMPT = (1, 2, 3, 4)
 OUTPUT_TOKENS = 3
-"""Both together are less than a block, so that nothing of it stays in the prefix cache."""
+"""Prompt and output together are less than a block, so that nothing stays in the prefix cache."""
 
 POLL_S = 0.001
+"""Poll interval while a grammar is being compiled."""
 
 
 def needed() -> bool:
-    """On a CPU without compilation there is nothing that takes longer the first time."""
+    """Whether anything takes longer the first time: not on a CPU without compilation."""
     return environment.compiles() or not current_platform.is_cpu()
 
 
 def run(core: EngineCore, config: VllmConfig, *, prefills: bool) -> None:
-    """Ask an engine without requests for each kind, alone and then for all of them at once.
+    """Run requests of each kind, first alone and then all at once; the engine must have no others.
 
     Args:
-        prefills: it is a prefill worker's, which only ever samples greedily.
+        core: the engine.
+        config: its configuration.
+        prefills: it belongs to a prefill worker, which only samples greedily.
 
     Raises:
-        ResourceError: something cannot be compiled.
+        ResourceError: the sampler cannot be compiled.
     """
     if config.model_config.runner_type != "generate" or config.model_config.is_encoder_decoder:
         return
@@ -71,7 +74,7 @@ def run(core: EngineCore, config: VllmConfig, *, prefills: bool) -> None:
         for name in names:
             _ask(core, [name])
         _ask(core, names)
-    # Whatever a compiler raises ends the start, in its own words.
+    # Whatever a compiler raises ends the start, with its own message.
     except Exception as error:
         raise ResourceError(
             f"the engine cannot prepare its sampler: {refusals.reason(error)}. "
@@ -79,7 +82,7 @@ def run(core: EngineCore, config: VllmConfig, *, prefills: bool) -> None:
         ) from error
     if (manager := core.structured_output_manager).backend is not None:
         manager.backend.destroy()
-        manager.backend = None  # the first request that wants one chooses
+        manager.backend = None  # the first request with a grammar chooses the backend
 
 
 def _can(config: VllmConfig, name: str) -> bool:
@@ -117,7 +120,7 @@ def _requests(names: list[str]) -> Iterator[EngineCoreRequest]:
 
 
 def _params(kind: dict[str, Any]) -> SamplingParams:
-    """Sampling parameters as a processor would have completed them."""
+    """Sampling parameters as a processor would complete them."""
     chosen = dict(kind)
     grammar, bad_words = chosen.pop("structured_outputs", None), chosen.pop("bad_words", None)
     params = SamplingParams(max_tokens=OUTPUT_TOKENS, ignore_eos=True, detokenize=False, **chosen)

@@ -1,4 +1,4 @@
-"""From our configuration to vLLM's: argument namespace, then `VllmConfig`."""
+"""Makes vLLM's configuration of ours: first its argument namespace, then its `VllmConfig`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from dynamo_cli.engines.vllm.options.transfer_config import transfer_config
 from dynamo_cli.errors import UsageError
 
 _PYDANTIC = re.compile(r"\[type=[^\]]*\]|For further information visit \S+")
-"""What pydantic adds to each of its reasons."""
+"""What pydantic adds to each of its reasons, and nobody needs to read."""
 
 KV_SPACE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
+"""vLLM's variable for the size of the KV cache on a CPU, in GiB."""
 
 
 class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
-    """vLLM's parser, which raises instead of ending the process."""
+    """vLLM's parser, except that errors are raised and do not end the process."""
 
     def error(self, message: str) -> NoReturn:
         text = " ".join(_PYDANTIC.sub("", message).split()).rstrip(".")
@@ -41,10 +42,10 @@ class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
 
 
 def parse(config: EngineConfig) -> argparse.Namespace:
-    """vLLM's own namespace for this engine.
+    """The namespace of vLLM's own parser for this engine.
 
     Raises:
-        UsageError: an option or value that vLLM refuses.
+        UsageError: vLLM refuses an option or a value.
     """
     arguments = ["--model", config.path, "--served-model-name", *config.served_names, *config.args]
     if config.tensor_parallel > 1:
@@ -57,14 +58,14 @@ def parse(config: EngineConfig) -> argparse.Namespace:
     except (ValueError, TypeError, VLLMError) as error:
         text = refusals.reason(error).removeprefix("Error: ").rstrip(".")
         raise UsageError(f"vLLM does not take these engine options: {text}.") from error
-    # Measured cached tokens are part of every answer's usage.
+    # Every answer's usage tells how many prompt tokens were cached.
     namespace.enable_prompt_tokens_details = True
     assert isinstance(namespace, argparse.Namespace)
     return namespace
 
 
 def check_parsers(namespace: argparse.Namespace) -> None:
-    """Load the parsers of tool calls and reasoning that the user brings, and check the names.
+    """Load plugins with parsers of tool calls or reasoning, and check the names of the parsers.
 
     Raises:
         UsageError: there is no such parser, or it cannot be loaded.
@@ -81,7 +82,7 @@ def check_parsers(namespace: argparse.Namespace) -> None:
 
 
 def _load(flag: str, plugin: str | None) -> None:
-    """vLLM's own way of doing this goes on without a plugin that it cannot load."""
+    """Load a plugin, or refuse to start; vLLM itself would go on without it."""
     if not plugin:
         return
     try:
@@ -99,8 +100,8 @@ def engine_config(namespace: argparse.Namespace, config: EngineConfig) -> VllmCo
     """The checked configuration of an engine; reads the model's config files.
 
     Raises:
-        Exception: the model cannot be found, or does not fit the options; `refusals` gives it a
-            name.
+        Exception: the model cannot be found, or does not fit the options; `refusals` makes an error
+            of ours of it.
     """
     vllm_config = AsyncEngineArgs.from_cli_args(namespace).create_engine_config(
         UsageContext.OPENAI_API_SERVER
@@ -116,7 +117,7 @@ def engine_config(namespace: argparse.Namespace, config: EngineConfig) -> VllmCo
 
 
 def _bytes_per_token(vllm_config: VllmConfig) -> int:
-    """Of the KV cache, for a model that keeps every token in every layer."""
+    """Bytes of KV cache per token, for a model that keeps every token in every layer."""
     model, parallel = vllm_config.model_config, vllm_config.parallel_config
     values = (
         model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
@@ -125,8 +126,8 @@ def _bytes_per_token(vllm_config: VllmConfig) -> int:
 
 
 def scores_prompts(vllm_config: VllmConfig) -> bool:
-    """Whether the engine can give log probabilities of prompts.
+    """Whether the engine can compute log probabilities of prompts.
 
-    On a CPU vLLM's LoRA layers expect one row of logits per request there, and end the engine.
+    On a CPU, vLLM's LoRA layers expect one row of logits per request, and would end the engine.
     """
     return vllm_config.lora_config is None or not current_platform.is_cpu()

@@ -1,9 +1,9 @@
-"""vLLM's engine options by name, without vLLM: a mistake is told at once, before any import.
+"""vLLM's engine options, known without importing vLLM, so that mistakes are reported at once.
 
-`engine_options.json` is what vLLM's own parser and its configuration classes know;
-``python -m dynamo_cli.engines.vllm.options.declared`` writes it anew. Names, numbers of values and,
-in `values.py`, what a value may be are checked here; what depends on the model or on other options
-is judged by vLLM, in the engine's process.
+`engine_options.json` holds what vLLM's own parser and its configuration classes know;
+``python -m dynamo_cli.engines.vllm.options.declared`` generates it. Names and numbers of values are
+checked here, and single values in `values.py`. What depends on the model or on other options is
+checked by vLLM itself, in the engine's process.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ FILE = Path(__file__).with_name("engine_options.json")
 
 _SWITCH, _ONE, _OPTIONAL, _MANY = "0", "1", "?", "+"
 _CPU = "cpu"
-"""Among choices it means that they are devices. The others depend on what vLLM was built for, so
-which of them there are is left to vLLM: the file is the same for every build."""
+"""If this is among the choices, they are devices. Which devices there are depends on the build of
+vLLM, and the file is the same for all builds, so these choices are left to vLLM."""
 
 _BOUNDS = {"ge": "at_least", "gt": "above", "le": "at_most", "lt": "below"}
 
 
 class Option(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An option of vLLM's server.
+    """An option of vLLM's server, as `engine_options.json` has it.
 
     Attributes:
-        flags: all its spellings, the one that people know it by first.
-        values: how many follow: ``0`` (a switch), ``1``, ``?`` (none or one), ``+`` (one or more).
+        flags: all its spellings, the usual one first.
+        values: number of values: ``0`` (a switch), ``1``, ``?`` (none or one), ``+`` (one or more).
         group: the part of vLLM that it configures.
-        choices: what its value may be; empty leaves it to vLLM.
-        names: what its value is unless a plugin of vLLM's adds more.
-        kind: what its value is read as.
+        choices: all values that it may have; empty leaves the check to vLLM.
+        names: the values that vLLM has by itself; plugins can add more.
+        kind: how its value is read.
         at_least, above, at_most, below: bounds of a number.
-        default: as vLLM's help shows it; empty when there is none or it is a whole object.
-        help: the first sentence of vLLM's own.
+        default: as vLLM's help shows it; empty if there is none or it is an object.
+        help: the first sentence of vLLM's help.
     """
 
     flags: list[str]
@@ -63,9 +63,9 @@ class Given(NamedTuple):
     """An option as it was given.
 
     Attributes:
-        name: its first flag, whatever the spelling.
-        field: of its object, with ``--name.field value``; else empty.
-        words: as vLLM's parser takes them.
+        name: its first flag, whichever spelling was given.
+        field: the field of its object in ``--name.field value``; else empty.
+        words: the words for vLLM's parser.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Given(NamedTuple):
 
     @property
     def values(self) -> tuple[str, ...]:
-        """What was given to it."""
+        """The values that were given."""
         _, equals, value = self.words[0].partition("=")
         return (value,) if equals else self.words[1:]
 
@@ -111,7 +111,7 @@ _INSTEAD = {
     "--grpc-port": "only HTTP is served",
     "--uds": "only HTTP over TCP is served",
 }
-"""Options that would undo what the tool does itself, and what to do instead."""
+"""Options that are not passed on because the tool sets them, and what to do instead."""
 
 _NO_TLS = "there is no TLS here; put a proxy in front"
 _INSTEAD_BY_PREFIX = {
@@ -134,29 +134,29 @@ _HTTP_SERVER = (
     "--middleware",
     "--sse-keep-alive-",
 )
-"""Beginnings of the names of options for the HTTP server that vLLM runs and we do not."""
+"""Prefixes of options for vLLM's own HTTP server, which does not run here."""
 
 
 @cache
 def known() -> dict[str, Option]:
-    """Every option, by each of its flags."""
+    """All options, by each of their flags."""
     options = msgspec.json.decode(FILE.read_bytes(), type=list[Option])
     return {flag: option for option in options for flag in option.flags}
 
 
 def passed_on() -> list[Option]:
-    """Every option that may be given here, once."""
+    """All options that may be given here, each once."""
     named = {option.flags[0]: option for option in known().values()}
     return [option for name, option in named.items() if not instead(name)]
 
 
 def check(tokens: Sequence[str], own_options: Iterable[str] = ()) -> tuple[str, ...]:
-    """The words that `parse` finds nothing wrong with."""
+    """The words of the options that `parse` returns. Raises as `parse`."""
     return tuple(word for given in parse(tokens, own_options) for word in given.words)
 
 
 def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[Given]:
-    """The left-over words of the command line, once it is sure that vLLM's parser knows them.
+    """Check the words of the command line that are not options of ours.
 
     Args:
         tokens: ``--key value`` or ``--key=value``, with dashes or underscores, and the shorthands
@@ -167,8 +167,8 @@ def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[Given]
         The options with dashes in names and ``-O`` spelled out.
 
     Raises:
-        UsageError: a name that vLLM does not know (with the nearest one), an option that is ours
-            to set, too few or too many values, a value that is not among the choices.
+        UsageError: vLLM has no such option (the message suggests one), the option is not passed on,
+            there are too few or too many values, or a value is not valid.
     """
     left = _spelled_out(tokens)
     checked: list[Given] = []
@@ -187,7 +187,7 @@ def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[Given]
 
 
 def _spelled_out(tokens: Sequence[str]) -> list[str]:
-    """As vLLM's parser reads it: dashes in names up to a dot, ``-O`` as what it stands for."""
+    """Normalize as vLLM's parser does: dashes in names up to a dot, and ``-O`` written out."""
     words: list[str] = []
     for token in tokens:
         if token.startswith("--"):
@@ -214,7 +214,7 @@ def _find(flag: str, own_options: Iterable[str]) -> Option:
 
 
 def instead(name: str) -> str:
-    """Why this option of vLLM's is not to be passed on; empty when it may be."""
+    """Why this option is not passed on to vLLM; empty if it is."""
     if name in _INSTEAD:
         return _INSTEAD[name]
     if name.startswith(_HTTP_SERVER):
@@ -223,7 +223,7 @@ def instead(name: str) -> str:
 
 
 def _take_values(flag: str, option: Option, left: list[str]) -> list[str]:
-    """Move the values of an option out of what is left."""
+    """Take the values of an option off the words that are left."""
     limit = {_SWITCH: 0, _MANY: len(left)}.get(option.values, 1)
     if "." in flag:
         limit = 1
@@ -243,17 +243,17 @@ def _check_values(flag: str, option: Option, given: list[str], *, attached: bool
 
 
 def _is_flag(word: str) -> bool:
-    """Negative numbers and a lone dash are values."""
+    """Whether a word is a flag; negative numbers and a single dash are values."""
     return word.startswith("-") and word != "-" and not word[1].isdigit()
 
 
 def generate() -> bytes:
-    """What `FILE` should hold for the installed vLLM."""
+    """The content that `FILE` should have for the installed vLLM."""
     return msgspec.json.format(msgspec.json.encode(_read_parser()), indent=1) + b"\n"
 
 
 def changed() -> list[str]:
-    """Names of options that the installed vLLM lacks, has in addition or describes otherwise."""
+    """Names of options in which the installed vLLM differs from `FILE`."""
     here = {option.flags[0]: option for option in _read_parser()}
     there = {option.flags[0]: option for option in known().values()}
     return sorted(name for name in here | there if here.get(name) != there.get(name))
@@ -274,7 +274,7 @@ def _read_parser() -> list[Option]:
 
 
 def _parsers() -> dict[str, list[str]]:
-    """Names of what reads tool calls and reasoning, by the option that chooses one."""
+    """Names of the parsers of tool calls and reasoning, by the option that chooses one."""
     from vllm.reasoning import ReasoningParserManager  # noqa: PLC0415 -- seconds
     from vllm.tool_parsers import ToolParserManager  # noqa: PLC0415
 
@@ -286,10 +286,10 @@ def _parsers() -> dict[str, list[str]]:
 
 def _option(action: argparse.Action, group: str, parsers: Mapping[str, list[str]]) -> Option:
     """An `argparse.Action` as an `Option`."""
-    # Where any word is possible, vLLM shows the ones that it knows in place of choices.
+    # Where any word is allowed, vLLM shows the known ones as a metavar, not as choices.
     shown: list[str] = action.metavar if isinstance(action.metavar, list) else []
     choices = [str(choice) for choice in action.choices or ()]
-    # argparse accepts an empty list for "*", but no option of vLLM's means anything by one.
+    # argparse accepts an empty list for "*", but no option of vLLM has a use for one.
     values = {"None": _ONE, "*": _MANY}.get(str(action.nargs), str(action.nargs))
     return Option(
         flags=sorted(action.option_strings, key=lambda flag: not flag.startswith("--")),
@@ -305,7 +305,7 @@ def _option(action: argparse.Action, group: str, parsers: Mapping[str, list[str]
 
 
 def _kind(action: argparse.Action) -> Kind:
-    """What an option's reader takes, found out by trying: most readers are closures."""
+    """Find out by trying what the reader of an option takes, because most readers are closures."""
     if not callable(action.type):
         return Kind.WORD
     word, object_, thousands, auto, real, whole = (
@@ -329,7 +329,7 @@ def _reads(reader: Callable[[str], object], text: str) -> bool:
 
 
 def _bounds(group: str, name: str) -> Iterator[tuple[str, float]]:
-    """Bounds of a number, as vLLM's configuration classes declare them for pydantic."""
+    """The bounds of a number that vLLM's configuration classes declare for pydantic."""
     import vllm.config  # noqa: PLC0415 -- seconds
 
     fields = getattr(getattr(vllm.config, group, None), "__pydantic_fields__", {})

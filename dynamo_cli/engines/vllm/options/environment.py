@@ -1,4 +1,4 @@
-"""The environment that vLLM reads when it is imported; set before, once, by whoever imports it."""
+"""Environment variables that vLLM reads when it is imported; they must be set before that."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ from dynamo_cli.host.optional import cores_of_this_process, may_fail
 
 EAGER, COMPILED = "--enforce-eager", "--no-enforce-eager"
 NO_COMPILER = "TORCHDYNAMO_DISABLE"
-"""Makes `torch.compile` give back what it was given; read when a function is defined."""
+"""Makes `torch.compile` return its argument unchanged; read when a function is defined."""
 
 
 def prepare(config: EngineConfig) -> None:
-    """Set what the user has not set; `config` is any engine's: they differ in devices only."""
+    """Set the variables that the user has not set.
+
+    Args:
+        config: of any engine of the tree: they differ in their devices only.
+    """
     values = {
-        # EngineCore runs in our own loop; its own process and sockets are not wanted.
+        # EngineCore runs in our own loop, not in a process of its own behind sockets.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        # Ranks of an engine on several devices: all that they import is there already, and the
+        # For the ranks of an engine on several devices. Their imports are loaded already, and the
         # process that forks them has neither threads nor a CUDA context.
         "VLLM_WORKER_MULTIPROC_METHOD": "fork",
         "VLLM_NO_USAGE_STATS": "1",
-        # Else CUDA counts the fastest GPU first, and NVML, which vLLM asks too, the first slot.
+        # Otherwise CUDA numbers the fastest GPU first, but NVML, which vLLM also asks, by slot.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        # Our handler formats all logs, so that the supervisor can tell level and text apart.
+        # Our handler formats all logs, so that the supervisor can separate level and text.
         "VLLM_CONFIGURE_LOGGING": "0",
         "VLLM_LOGGING_LEVEL": config.log_level,
-        # Both are in the folder for temporary files otherwise, where they would stay behind.
+        # Otherwise both use the folder for temporary files, where they would be left behind.
         "TORCHINDUCTOR_CACHE_DIR": str(cache_root() / "torchinductor"),
         "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
-        # The tokenizer's threads would be forked half-way; the processor has its own.
+        # A fork would break the tokenizer's threads; the processor has threads of its own.
         "TOKENIZERS_PARALLELISM": "false",
     }
     if config.threads:
         values["OMP_NUM_THREADS"] = str(config.threads)
-        # Pinned threads of several engines end up on the same cores.
+        # If vLLM pinned threads, several engines would share the same cores.
         values["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     if _eager(config) and not config.devices:
-        # The option is about the model alone: without this, functions of the sampler are compiled
-        # while requests wait, and where there is no C++ compiler the engine ends.
+        # --enforce-eager is about the model alone. Without this, functions of the sampler would be
+        # compiled while requests wait, and the engine would end if there is no C++ compiler.
         values[NO_COMPILER] = "1"
     for name, value in values.items():
         os.environ.setdefault(name, value)
@@ -50,25 +54,25 @@ def prepare(config: EngineConfig) -> None:
 
 
 def _forget_services() -> None:
-    """Kubernetes tells of a Service named ``vllm`` in a variable that vLLM takes for a port."""
+    """Drop what Kubernetes sets for a Service named ``vllm``, and vLLM would take for a port."""
     if "://" in os.environ.get("VLLM_PORT", ""):
         del os.environ["VLLM_PORT"]
 
 
 def _eager(config: EngineConfig) -> bool:
-    """Nothing is to be compiled; of two options the later one counts, as for vLLM."""
+    """Whether nothing is to be compiled; the later of both options counts, as in vLLM."""
     chosen = [arg for arg in config.args if arg in (EAGER, COMPILED)]
     return bool(chosen) and chosen[-1] == EAGER
 
 
 def compiles() -> bool:
-    """Whether functions that are used for the first time are compiled."""
+    """Whether functions are compiled when they are used for the first time."""
     return os.environ.get(NO_COMPILER) != "1"
 
 
 @contextmanager
 def transfer(config: EngineConfig) -> Iterator[None]:
-    """What NIXL wants to know, and what it changes, while an engine is built."""
+    """While an engine is built, set what NIXL reads, and afterwards undo what it changes."""
     if not config.kv_role or config.kv_transfer != "nixl":
         yield
         return
@@ -79,7 +83,7 @@ def transfer(config: EngineConfig) -> Iterator[None]:
     cores = cores_of_this_process()
     yield
     with may_fail("sched_setaffinity", "the engine's main thread stays where NIXL has put it"):
-        os.sched_setaffinity(0, cores)  # it pins the main thread to the last one
+        os.sched_setaffinity(0, cores)  # NIXL pins the main thread to the last core
 
 
 def _free_port() -> int:
@@ -90,6 +94,6 @@ def _free_port() -> int:
 
 
 def select_devices(devices: Devices) -> None:
-    """Let this process see only its own GPUs; before anything touches CUDA."""
+    """Let this process see only its own GPUs. Must be called before anything uses CUDA."""
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.uuid for device in devices)

@@ -1,4 +1,4 @@
-"""What somebody may mean by an option that there is not. Pure."""
+"""Suggestions for options that do not exist. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SHORT = {
     "--prefill": "--prefill-workers",
     "--help-all": "--help",
 }
-"""Names that are usual elsewhere, and ours."""
+"""Names that are usual in other tools, and our options for the same."""
 
 _ALL_LAYERS = "All layers are on the GPU; --cpu-offload-gb keeps some weights in the CPU's memory"
 _NO_MAP = "Weights are in the engine's memory in any case; leave it out"
@@ -72,15 +72,15 @@ _GONE = {
     "--n-predict": "Clients say it, with max_tokens",
     "--enable-metrics": "Metrics are always there, at /metrics",
 }
-"""Names that vLLM once had or others have, and what to do without them."""
+"""Names that vLLM once had or other tools have, and what to do instead."""
 
 
 def for_unknown(name: str, known: Sequence[str]) -> str:
-    """A sentence, with a space before it; empty when nothing comes to mind.
+    """A sentence with a hint, after a space; empty if there is none.
 
     Args:
-        name: of an option that there is not.
-        known: the names of all that there are.
+        name: name of an option that does not exist.
+        known: names of all options that exist.
     """
     if why := _GONE.get(name):
         return f" {why}."
@@ -88,14 +88,14 @@ def for_unknown(name: str, known: Sequence[str]) -> str:
         return f" Did you mean {meant}?"
     if name in known:
         return " It stands behind a lone --, where there are no options."
-    # A name that says the opposite is near in letters and far in meaning.
+    # A name that means the opposite may be similar in its letters.
     alike = [other for other in known if _says_no(other) == _says_no(name)]
     near = difflib.get_close_matches(name, alike, n=1)
     return f" Did you mean {near[0]}?" if near else ""
 
 
 def _opposite(name: str, known: Sequence[str]) -> str:
-    """``--disable-x`` -> ``--no-x`` or ``--no-enable-x``, and the like; empty without one."""
+    """``--disable-x`` -> ``--no-x`` or ``--no-enable-x``, and the like; empty if none exists."""
     start = next((start for start in _OPPOSITES if name.startswith(start)), "")
     if not start:
         return ""

@@ -1,4 +1,4 @@
-"""vLLM's KV transfer configuration of an engine that gives or takes blocks. Pure."""
+"""vLLM's KV transfer configuration, for disaggregation. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CONNECTOR_MODULE = "dynamo_cli.engines.vllm.transfer.connector"
 
 
 def transfer_config(config: EngineConfig) -> dict[str, Any]:
-    """vLLM's ``--kv-transfer-config`` of an engine that hands over blocks, or takes them."""
+    """vLLM's ``--kv-transfer-config`` for the engine of a prefill worker or a decode worker."""
     common = {"kv_role": config.kv_role, "kv_load_failure_policy": "recompute"}
     if config.kv_transfer == "nixl":
         device = "cuda" if config.devices else "cpu"

@@ -1,4 +1,4 @@
-"""What the value of an engine option may be, as far as it can be said without vLLM. Pure."""
+"""Checks values of engine options, as far as that is possible without vLLM. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynamo_cli.errors import UsageError
 
 
 class Kind(StrEnum):
-    """What a value is read as."""
+    """How a value is read."""
 
     WORD = "word"
     WHOLE = "whole"  # 64
@@ -24,24 +24,35 @@ class Kind(StrEnum):
 
 
 class Rules(Protocol):
-    """What is known of an option; see `options.Option`."""
+    """What is known of an option's value; see `declared.Option`."""
 
     @property
-    def choices(self) -> list[str]: ...
+    def choices(self) -> list[str]:
+        """All values that it may have; empty if there is no such list."""
+
     @property
-    def kind(self) -> Kind: ...
+    def kind(self) -> Kind:
+        """How the value is read."""
+
     @property
-    def at_least(self) -> float | None: ...
+    def at_least(self) -> float | None:
+        """Smallest number that it may be."""
+
     @property
-    def above(self) -> float | None: ...
+    def above(self) -> float | None:
+        """Number that it must be greater than."""
+
     @property
-    def at_most(self) -> float | None: ...
+    def at_most(self) -> float | None:
+        """Largest number that it may be."""
+
     @property
-    def below(self) -> float | None: ...
+    def below(self) -> float | None:
+        """Number that it must be less than."""
 
 
 _ABSENT = ("", "None")
-"""What vLLM reads as no value, whatever the option."""
+"""Words that vLLM reads as "no value", whatever the option."""
 
 _AUTOMATIC = ("auto", "-1")
 _THOUSANDS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -57,14 +68,14 @@ _NAMES = {
     Kind.LENGTH: "a whole number, such as 4096, 4k or 4K, or auto",
 }
 _SHOWN = 60
-"""Characters of a value in a message."""
+"""Most characters of a value that an error message shows."""
 
 
 def check(flag: str, value: str, rules: Rules) -> None:
-    """Refuse what vLLM would refuse seconds later.
+    """Refuse a value that vLLM would refuse seconds later.
 
     Raises:
-        UsageError: it is none of the choices, no number, out of bounds or no JSON.
+        UsageError: it is not among the choices, not a number, out of bounds or not JSON.
     """
     if rules.choices:
         _check_choice(flag, value, rules.choices)
@@ -86,7 +97,7 @@ def _check_choice(flag: str, value: str, choices: list[str]) -> None:
 
 
 def _folded(choice: str) -> str:
-    """vLLM reads some choices whatever their case and dashes, so all pass here like that."""
+    """Ignore case and dashes, because vLLM does so for some choices."""
     return choice.lower().replace("-", "_")
 
 
@@ -107,7 +118,7 @@ def _check_number(flag: str, value: str, rules: Rules) -> None:
 
 
 def _range(rules: Rules) -> str:
-    """``above 0 and at most 1``."""
+    """The bounds in words, such as ``above 0 and at most 1``."""
     bounds = {
         "at least": rules.at_least,
         "above": rules.above,
@@ -120,7 +131,7 @@ def _range(rules: Rules) -> str:
 
 
 def _number(value: str, kind: Kind) -> float | None:
-    """None when it is none of that kind."""
+    """Read a number; None if it is not one of that kind."""
     sized = _SIZE.fullmatch(value.strip()) if kind in (Kind.SIZE, Kind.LENGTH) else None
     try:
         if sized is None:
@@ -134,7 +145,7 @@ def _number(value: str, kind: Kind) -> float | None:
 
 
 def _check_object(flag: str, value: str) -> None:
-    """vLLM also takes sizes like 80m in an object, outside of quotes."""
+    """Check a JSON object. As in vLLM, it may have sizes such as 80m outside of quotes."""
     parts = _QUOTED.split(value)
     parts[::2] = [_BARE_SIZE.sub(r"\1", part) for part in parts[::2]]
     try:

@@ -1,19 +1,19 @@
-"""Memory that a prefill engine writes KV blocks to and decode engines read them from.
+"""Shared memory that a prefill engine writes KV blocks to and decode engines read them from.
 
-A memfd without any name: who reads opens it through /proc/PID/fd, which the processes of one user
-may do. It lives as long as somebody has it open or mapped, so that a reader is safe from the
-writer's death; and nothing is left when all of them are gone.
+It is a memfd without a name. Readers open it through /proc/PID/fd, which processes of the same user
+may do. It lives as long as a process has it open or mapped: a reader can go on when the writer has
+died, and nothing is left when all of them are gone.
 
     0      arena id    16 bytes   random, so that a pid or descriptor used again is noticed
     16     layout      16 bytes   of both engines' caches, which must be the same
     4096   stamps      int64 per slot: what the slot holds
     ...    slots       from the next page on
 
-A stamp only grows. A transfer owns three values: `WRITING`, `WRITTEN` and `LOST` over its base.
-Who reads waits for WRITTEN, copies, and looks again: anything above means that the slot has gone
-to somebody else meanwhile. So a release that comes too early costs a copy, never a wrong token.
-Stamps and memory are written in different calls of torch, which release and take the interpreter's
-lock in between: that orders them for other cores too.
+A stamp only grows. Each transfer has a base, and three stamps of its own: its base plus `WRITING`,
+`WRITTEN` or `LOST`. A reader waits for WRITTEN, copies, and checks the stamps again: a higher one
+means that the slot was given to another transfer meanwhile. So a release that comes too early costs
+a copy, but never gives a wrong token. Stamps and memory are written in separate calls of torch.
+Each call releases and takes the interpreter's lock, which orders the writes for other cores too.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ WORD_BYTES = 8
 HEADER = struct.Struct(f"{ID_BYTES}s{ID_BYTES}sQQ")  # arena id, layout, slots, bytes of each
 
 WRITING, WRITTEN, LOST, STAMPS = 1, 2, 3, 4
-"""A transfer's stamps over its base, and the distance from one base to the next."""
+"""What is added to the base of a transfer for its stamps, and the distance between two bases."""
 
 GONE, OTHER_LAYOUT = "arena_gone", "other_layout"
 NOT_WRITTEN, TAKEN_BACK = "not_written", "taken_back"
+"""Why slots cannot be read."""
 
 
 class Unreadable(Corrupt):
-    """Slots that cannot be read; `reason` is one of the names above, for counting."""
+    """Slots cannot be read; `reason` is one of the names above, and is counted."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"KV blocks cannot be taken from the prefill worker: {reason}.")
@@ -52,7 +53,13 @@ class Unreadable(Corrupt):
 
 
 class ArenaRef(NamedTuple):
-    """How another process finds an arena; `arena_id` (hex) tells it from a later one."""
+    """How another process finds an arena.
+
+    Attributes:
+        pid: process that has made it.
+        fd: its descriptor in that process.
+        arena_id: hexadecimal; tells it from a later arena with the same pid and descriptor.
+    """
 
     pid: int
     fd: int
@@ -60,23 +67,29 @@ class ArenaRef(NamedTuple):
 
     @property
     def path(self) -> Path:
+        """The file under which another process can open it."""
         return Path(f"/proc/{self.pid}/fd/{self.fd}")
 
 
 class _Views(NamedTuple):
-    """Stamps: int64 [slots]. Memory: int64 [slots, words]."""
+    """An arena as tensors.
+
+    Attributes:
+        stamps: int64 [slots].
+        memory: int64 [slots, words].
+    """
 
     stamps: torch.Tensor
     memory: torch.Tensor
 
 
 class Arena:
-    """The writer's side.
+    """The writer's side of an arena.
 
     Args:
-        layout: of the engine's cache, 16 bytes.
-        slot_bytes: of one KV block over all layers.
-        slots: how many there are.
+        layout: digest of the layout of the engine's cache, 16 bytes.
+        slot_bytes: size of one KV block over all layers.
+        slots: number of slots.
 
     Attributes:
         stamps, memory: see `_Views`.
@@ -85,7 +98,7 @@ class Arena:
     def __init__(self, layout: bytes, slot_bytes: int, slots: int) -> None:
         self._fd = os.memfd_create("dynamo-llm:kv-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._fd, _data_offset(slots) + slot_bytes * slots)
-        # A mapping of a file that cannot shrink never faults.
+        # An access to a mapping of a file that cannot shrink never faults.
         with may_fail(
             "fcntl(F_ADD_SEALS)", "a broken process could shrink the memory of KV blocks"
         ):
@@ -97,18 +110,18 @@ class Arena:
         self.stamps, self.memory = _views(mapped, slots, slot_bytes)
 
     def close(self) -> None:
-        """Give back the descriptor; the memory goes with the last view of it."""
+        """Close the descriptor; the memory is freed with the last view of it."""
         os.close(self._fd)
 
 
 class RemoteArena:
-    """The reader's side.
+    """The reader's side of an arena.
 
     Attributes:
         stamps, memory: see `_Views`.
 
     Raises:
-        Unreadable: there is no such arena (any more), or it is of another layout.
+        Unreadable: the arena does not exist any more, or its layout differs.
     """
 
     def __init__(self, ref: ArenaRef, layout: bytes) -> None:
@@ -125,7 +138,7 @@ class RemoteArena:
 
     @property
     def alive(self) -> bool:
-        """Its writer still has it."""
+        """Whether its writer still has it open."""
         try:
             return self._ref.path.stat().st_ino == self._inode
         except OSError:

@@ -1,6 +1,6 @@
-"""The vLLM side of KV transfer: what the scheduler asks and what the model runner does.
+"""vLLM's interface to KV transfer: what its scheduler asks, and what its model runner does.
 
-vLLM makes two objects of the class, one in its scheduler and one in its worker. Both live in one
+vLLM makes two connectors of an engine, one in its scheduler and one in its worker. Both are in one
 process (see `check`) and share a `Transfers`.
 """
 
@@ -28,10 +28,10 @@ from dynamo_cli.errors import ModelError, UsageError
 
 
 def check(vllm_config: VllmConfig) -> None:
-    """To be called before an engine is built: its ranks could not say so well what is wrong.
+    """Check before an engine is built that KV transfer is possible, for a clear error message.
 
     Raises:
-        UsageError: the engine would be several processes.
+        UsageError: the engine would have several processes.
     """
     if vllm_config.parallel_config.distributed_executor_backend != "uni":
         raise UsageError(
@@ -41,7 +41,7 @@ def check(vllm_config: VllmConfig) -> None:
 
 
 class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
-    """KV blocks through an `Arena`; one rank, one kind of cache.
+    """Moves KV blocks through an `Arena`, for engines with one rank and one kind of cache.
 
     Raises:
         ModelError: the model has several kinds of cache.
@@ -64,12 +64,12 @@ class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def get_num_new_matched_tokens(
         self, request: Request, num_computed_tokens: int
     ) -> tuple[int, bool]:
-        """Tokens that can be loaded beyond those in the local cache, and that it takes a while."""
+        """How many tokens can be loaded beyond the cached ones, and whether that takes a while."""
         params = request.kv_transfer_params or {}
         if not params.get("do_remote_prefill"):
             return 0, False
         if num_computed_tokens // self._block_size < self._skipped(params):
-            # The prefix that needed no transfer was evicted meanwhile.
+            # A part of the prefix that needed no transfer was evicted meanwhile.
             self._shared.failures[GAP] += 1
             self._give_up(params)
             return 0, False
@@ -79,10 +79,10 @@ class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def update_state_after_alloc(
         self, request: Request, blocks: Any, num_external_tokens: int
     ) -> None:
-        """The blocks to load into are there: begin.
+        """Begin to load into the blocks that vLLM has just allocated.
 
-        At once, not after the step that is being planned: vLLM gives blocks to a loading request
-        only when no step under way writes to them any more.
+        This need not wait for the end of the step that is being scheduled: vLLM gives blocks to a
+        loading request only when no running step writes to them any more.
         """
         params = request.kv_transfer_params or {}
         if not params.get("do_remote_prefill"):
@@ -107,15 +107,15 @@ class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
         )
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
-        """Nothing: the copier knows already."""
+        """Nothing to pass on: the copier knows its copies already."""
         return KVConnectorMetadata()
 
     def request_finished(
         self, request: Request, block_ids: list[int]
     ) -> tuple[bool, dict[str, Any] | None]:
-        """A prefill is over: keep its blocks until they are copied."""
+        """A request is over; the blocks of a prefill are kept until they are copied."""
         params = request.kv_transfer_params or {}
-        if params.get("do_remote_prefill"):  # it left before anything was loaded
+        if params.get("do_remote_prefill"):  # it ended before anything was loaded
             self._give_up(params)
         if not params.get("do_remote_decode"):
             return False, None
@@ -139,7 +139,7 @@ class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
     # -- in the model runner -------------------------------------------------------------------
 
     def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
-        """The cache is there: make the arena, as large as asked for, and start the copier."""
+        """Make an arena of the configured size for the allocated cache, and start the copier."""
         num_blocks = self._kv_cache_config.num_blocks
         planes = planes_of(kv_caches, num_blocks)
         num_slots = 0
@@ -168,9 +168,9 @@ class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
         """Blocks are kept until they are copied; the step need not wait."""
 
     def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
-        """What was copied since the last step."""
+        """The copies that have ended since the last step."""
         return self._shared.results()
 
     def shutdown(self) -> None:
-        """End the copies. vLLM says so to both of an engine's connectors."""
+        """End the copies. vLLM calls this on both connectors of an engine."""
         self._shared.close()

@@ -1,8 +1,8 @@
 """Copies between an engine's KV cache and arenas, in a thread, so that no engine step waits.
 
-A save begins when its prompt is complete. The decode side hears of it at once, not when the copy
-is done: its own copier waits for the stamps, which takes less than a message. So the hand-over
-does not wait for the next step of an engine that may be busy with another long prompt.
+A save begins when its prompt is complete. The decode side is notified at once, not when the copy
+is done, and its own copier waits for the stamps. A notification after the copy would be later: it
+would have to wait for the next step of an engine that may be busy with another long prompt.
 """
 
 from __future__ import annotations
@@ -36,27 +36,29 @@ from dynamo_cli.units import SECOND_NS
 
 SAVE, LOAD = "save", "load"
 FAILED = "copy"
+"""Why a copy failed: torch has raised an error."""
+
 WAIT_S = 0.0002
-"""Between two looks at blocks that are not written yet."""
+"""Poll interval for blocks that are not written yet."""
 
 WAIT_LIMIT_NS = 5 * SECOND_NS
-"""A save takes milliseconds, and those before it in its thread as long."""
+"""How long to wait for blocks to be written. A save takes milliseconds, but may be queued."""
 
 TIDY_S = 10.0
-"""So long without a copy, and it looks which arenas it need not map any more."""
+"""After this time without a copy, arenas of processes that are gone are unmapped."""
 
 BATCH_BYTES = 32 * 1024 * 1024
-"""At a time: what copies take on a CUDA device, and of pinned memory."""
+"""Size of a batch, and of the buffers for it on a CUDA device and in pinned memory."""
 
 
 class Copy(NamedTuple):
     """Blocks of one request and the slots that they go to or come from.
 
     Attributes:
-        blocks, slots: of equal length.
-        base: over which the transfer's stamps are.
-        arena: whose slots; None: this engine's own, and the blocks are written there.
-        since_ns: when it was asked for.
+        blocks, slots: block numbers and slot numbers, in the same order.
+        base: what the transfer's stamps are added to.
+        arena: the arena to load from; None saves into this engine's own.
+        since_ns: when the copy was asked for, on the monotonic clock.
     """
 
     request_id: str
@@ -69,11 +71,12 @@ class Copy(NamedTuple):
 
     @property
     def kind(self) -> str:
+        """`SAVE` or `LOAD`."""
         return SAVE if self.arena is None else LOAD
 
 
 class Done(NamedTuple):
-    """A copy that is over; `failed` says why when nothing came of it."""
+    """A copy that is over; `failed` says why it failed, and is empty if it did not."""
 
     copy: Copy
     nanoseconds: int
@@ -82,7 +85,7 @@ class Done(NamedTuple):
 
 @dataclass(slots=True)
 class CopyStats:
-    """Since the start, by kind (`SAVE`, `LOAD`) or reason."""
+    """Counters since the start: by kind (`SAVE`, `LOAD`), and failures by reason."""
 
     copies: Counter[str] = field(default_factory=Counter)
     nbytes: Counter[str] = field(default_factory=Counter)
@@ -90,6 +93,7 @@ class CopyStats:
     failures: Counter[str] = field(default_factory=Counter)
 
     def count(self, done: Done, slot_bytes: int) -> None:
+        """Add a copy that is over."""
         if done.failed:
             self.failures[done.failed] += 1
             return
@@ -104,10 +108,10 @@ class Copier:
 
     Args:
         planes: the engine's cache.
-        arena: the engine's own; None when it only loads.
+        arena: the engine's own arena; None when it only loads.
 
     Attributes:
-        stats: of the copies that `done` has told of.
+        stats: counters of the copies that `done` has returned.
     """
 
     def __init__(self, planes: Planes, arena: Arena | None) -> None:
@@ -123,11 +127,11 @@ class Copier:
         self._thread.start()
 
     def submit(self, copy: Copy) -> None:
-        """Do this when all before it is done."""
+        """Queue a copy behind those that were submitted before."""
         self._todo.put(copy)
 
     def done(self) -> Iterator[Done]:
-        """What is over since the last call."""
+        """Yields the copies that have ended since the last call."""
         self._news.clear()
         while not self._done.empty():
             done = self._done.get()
@@ -135,11 +139,11 @@ class Copier:
             yield done
 
     def wait(self, limit_s: float) -> None:
-        """Until there is something that `done` has not told of, or so long."""
+        """Wait until a copy has ended that `done` has not returned, at most `limit_s` seconds."""
         self._news.wait(limit_s)
 
     def close(self) -> None:
-        """End the thread when all before is done; loads that wait for their blocks are given up."""
+        """End the thread after the submitted copies; loads that wait for blocks are given up."""
         self._todo.put(None)
         self._thread.join()
 
@@ -152,7 +156,7 @@ class Copier:
                     self._done.put(done)
                     self._news.set()
                 else:
-                    # Others may be complete already, of another prefill worker.
+                    # Loads from another prefill worker may be complete already.
                     time.sleep(WAIT_S)
                     self._todo.put(copy)
 
@@ -171,14 +175,14 @@ class Copier:
         try:
             for blocks, rows in _batches(copy, self._arena.memory):
                 self._cache.read(blocks, rows)
-        except (RuntimeError, IndexError):  # what torch raises of memory and of indices
+        except (RuntimeError, IndexError):  # what torch raises about memory and indices
             stamps[slots] = copy.base + LOST
             return Done(copy, 0, FAILED)
         stamps[slots] = copy.base + WRITTEN
         return Done(copy, time.perf_counter_ns() - started)
 
     def _load(self, copy: Copy, ref: ArenaRef) -> Done | None:
-        """None: the blocks are not written yet."""
+        """Load the blocks; None if they are not written yet."""
         started = time.perf_counter_ns()
         try:
             arena = self._mapped(ref)
@@ -201,16 +205,16 @@ class Copier:
         return self._remote[ref]
 
     def _forget_the_dead(self, but: ArenaRef | None = None) -> None:
-        """Unmap what prefill workers that are gone left behind: nobody else can use the memory."""
+        """Unmap the arenas of prefill workers that are gone, so that their memory is freed."""
         for ref in [ref for ref, arena in self._remote.items() if not arena.alive and ref != but]:
             del self._remote[ref]
 
 
 def _written(arena: RemoteArena, copy: Copy) -> bool:
-    """Whether all slots hold what the transfer is about; False: not yet.
+    """Whether all slots hold the blocks of this transfer; False if they do not yet.
 
     Raises:
-        Unreadable: they never will, or do no longer.
+        Unreadable: they never will, or do not any more.
     """
     stamps = arena.stamps[torch.tensor(copy.slots)]
     wanted = copy.base + WRITTEN
@@ -226,7 +230,7 @@ def _written(arena: RemoteArena, copy: Copy) -> bool:
 
 
 def _batches(copy: Copy, memory: torch.Tensor) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Blocks, and the rows of memory that are their slots: neighbours, as many as make a batch."""
+    """Batches of blocks whose slots are neighbours, each with the rows of memory of these slots."""
     most = max(1, BATCH_BYTES // memory[0].nbytes)
     first = 0
     for end in range(1, len(copy.slots) + 1):
@@ -238,11 +242,11 @@ def _batches(copy: Copy, memory: torch.Tensor) -> Iterator[tuple[list[int], torc
 
 
 class _Cache:
-    """The engine's cache, to be read and written in batches of rows, int64 [blocks, words].
+    """Reads and writes the engine's cache in batches of rows, int64 [blocks, words].
 
-    Rows are in host memory. From and to a CUDA device they go through pinned memory, without which
-    copies would be neither asynchronous nor fast, in a stream of their own, so that they do not
-    queue behind forward passes.
+    Rows are in host memory. Copies from and to a CUDA device go through pinned memory, without
+    which they would be neither asynchronous nor fast. They have a stream of their own, so that they
+    do not queue behind forward passes.
     """
 
     def __init__(self, planes: Planes) -> None:
@@ -257,7 +261,7 @@ class _Cache:
             self._stream = torch.cuda.Stream(self._device)
 
     def stream(self) -> Any:
-        """A context in which this thread's work on the device goes its own way."""
+        """A context in which this thread uses the stream for copies."""
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def read(self, blocks: list[int], rows: torch.Tensor) -> None:

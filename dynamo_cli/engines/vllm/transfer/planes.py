@@ -1,4 +1,4 @@
-"""An engine's KV cache as rows of words, one row a block: what a copy needs to know of it."""
+"""An engine's KV cache as rows of 64-bit words, one row per block, which copies work on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LAYOUT_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """Every layer's share of every block, without copying anything.
+    """Views of the cache of every layer; nothing is copied.
 
     Attributes:
-        tensors: int64 [blocks, words] each; together they are a block over all layers.
-        layout: digest of layer names, shapes, strides and types: two engines whose layouts are
-            equal can exchange blocks byte for byte.
+        tensors: int64 [blocks, words] each; equal rows of all of them are one block.
+        layout: digest of layer names, shapes, strides and types; two engines with equal digests
+            can exchange blocks byte for byte.
     """
 
     tensors: list[torch.Tensor]
@@ -29,23 +29,24 @@ class Planes:
 
     @property
     def slot_bytes(self) -> int:
-        """Of one block over all layers."""
+        """Size of one block over all layers."""
         return sum(int(plane.shape[1]) for plane in self.tensors) * WORD_BYTES
 
     @property
     def device(self) -> torch.device:
+        """Where the cache is."""
         return self.tensors[0].device
 
 
 def planes_of(caches: Mapping[str, torch.Tensor], num_blocks: int) -> Planes:
-    """See the caches of all layers as planes.
+    """Views of the caches of all layers.
 
     Args:
-        caches: by layer, as vLLM registers them.
-        num_blocks: of the engine.
+        caches: the tensors by layer, as vLLM registers them.
+        num_blocks: number of KV blocks of the engine.
 
     Raises:
-        ModelError: a cache whose blocks do not lie in one piece each.
+        ModelError: the memory of a block is not contiguous.
     """
     tensors = []
     digest = hashlib.blake2b(digest_size=LAYOUT_BYTES)
@@ -60,7 +61,7 @@ def planes_of(caches: Mapping[str, torch.Tensor], num_blocks: int) -> Planes:
 
 
 def _plane(cache: torch.Tensor, num_blocks: int) -> torch.Tensor:
-    """Int64 [blocks, words]; the order inside of a block is the backend's own business."""
+    """View a cache as int64 [blocks, words]; the attention backend alone knows the order inside."""
     block_bytes = cache[0].numel() * cache.itemsize if cache.dim() else 0
     step_bytes = cache.stride(0) * cache.itemsize if cache.dim() else 0
     if (
@@ -83,7 +84,7 @@ def _plane(cache: torch.Tensor, num_blocks: int) -> torch.Tensor:
 
 
 def _dense(block: torch.Tensor) -> bool:
-    """It fills its memory without a gap, in whatever order of its dimensions."""
+    """Whether a block fills its memory without a gap, whatever the order of its dimensions."""
     expected = 1
     for stride, size in sorted(zip(block.stride(), block.shape, strict=True)):
         if size != 1 and stride != expected:

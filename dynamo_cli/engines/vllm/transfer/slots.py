@@ -1,4 +1,4 @@
-"""Who owns which slot of an arena. Pure: the clock is an argument, nanoseconds."""
+"""Which transfer holds which slots of an arena. Pure: times are arguments, in nanoseconds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 RELEASED, OWNER_GONE, EXPIRED = "released", "owner_gone", "expired"
+"""What ends the lease of slots."""
 
 
 class _Lease(NamedTuple):
@@ -18,15 +19,15 @@ class _Lease(NamedTuple):
 
 @dataclass(slots=True)
 class Slots:
-    """Slots of one KV block each, lent to transfers.
+    """Slots of one KV block each, leased to transfers.
 
     Args:
-        capacity: how many there are.
+        capacity: number of slots.
 
     Attributes:
-        refused: transfers for which there was no room.
-        ended: transfers by what ended them.
-        most_used: high-water mark, slots.
+        refused: number of transfers for which there was no room.
+        ended: number of transfers by what ended them.
+        most_used: largest number of slots in use so far.
     """
 
     capacity: int
@@ -41,21 +42,22 @@ class Slots:
 
     @property
     def used(self) -> int:
+        """Number of slots in use."""
         return self.capacity - len(self._free)
 
     def reserve(self, transfer_id: str, owner: int, count: int, now_ns: int) -> list[int] | None:
-        """Slots for a transfer to decode worker `owner`; None when there is no room."""
+        """Lease slots to a transfer to decode worker `owner`; None when there is no room."""
         if count > len(self._free) or transfer_id in self._leases:
             self.refused += 1
             return None
-        # The lowest: neighbours, which are copied together, in memory that has been used before.
+        # The lowest ones are neighbours, which are copied together, in memory that was used before.
         slots, self._free = self._free[:count], self._free[count:]
         self._leases[transfer_id] = _Lease(owner, slots, now_ns)
         self.most_used = max(self.most_used, self.used)
         return slots
 
     def release(self, transfer_id: str, reason: str = RELEASED) -> bool:
-        """A transfer is over; False: it was over before."""
+        """Free the slots of a transfer; False if it had none."""
         lease = self._leases.pop(transfer_id, None)
         if lease is None:
             return False
@@ -64,11 +66,11 @@ class Slots:
         return True
 
     def owner_gone(self, owner: int) -> None:
-        """A decode worker died: nobody will take what was for it."""
+        """Free all slots for a decode worker that is gone."""
         self._end(lambda lease: lease.owner == owner, OWNER_GONE)
 
     def expire(self, before_ns: int) -> None:
-        """End what was reserved before that time: whoever wanted it has forgotten it."""
+        """Free slots that were reserved before that time: the decode worker has forgotten them."""
         self._end(lambda lease: lease.since_ns < before_ns, EXPIRED)
 
     def _end(self, chosen: Callable[[_Lease], bool], reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The transfers of one engine: what its connector, its copier and the process around share."""
+"""The transfers of one engine: state that its connector, its copier and its process share."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from dynamo_cli.messages.prefill import TransferStats
 from dynamo_cli.units import SECOND_NS
 
 NO_ROOM, GAP, NOT_COMPUTED = "no_room", "gap", "not_computed"
+"""Why transfers fail before any copy: the arena is full, a prefix was evicted, no result."""
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -28,9 +29,9 @@ class Transfers:
     """The transfers of one engine.
 
     Attributes:
-        slots, arena: of an engine that prefills; None before its cache is there.
-        copier: does the copies; None before the cache is there.
-        failures: transfers that came to nothing before any copy, by reason.
+        slots, arena: the arena of an engine that prefills; None until its cache is allocated.
+        copier: does the copies; None until the cache is allocated.
+        failures: number of transfers that failed before any copy, by reason.
     """
 
     slots: Slots | None = None
@@ -39,19 +40,19 @@ class Transfers:
     failures: Counter[str] = field(default_factory=Counter)
     _bases: Iterator[int] = field(default_factory=lambda: itertools.count(STAMPS, STAMPS))
     _unneeded: list[str] = field(default_factory=list)
-    _news: bool = False  # the last step learnt of a copy
+    _news: bool = False  # the last step has seen the end of a copy
 
-    # -- for the process around ----------------------------------------------------------------
+    # -- for the process -----------------------------------------------------------------------
 
     def take_unneeded(self) -> list[str]:
-        """Transfers whose slots the other side can have back, since the last call."""
+        """Transfers since the last call whose slots the prefill side can free."""
         unneeded, self._unneeded = self._unneeded, []
         return unneeded
 
     def wait(self, limit_s: float) -> None:
-        """After a step in which nothing ran: until a copy is over, or so long.
+        """After a step in which nothing ran, wait for the end of a copy, at most `limit_s` seconds.
 
-        Not at all when that step learnt of one, because the next can then go on.
+        Does not wait if that step has seen the end of a copy, because the next step can go on then.
         """
         news, self._news = self._news, False
         if news:
@@ -62,7 +63,7 @@ class Transfers:
             time.sleep(limit_s)
 
     def stats(self, worker: int, *, prefill: bool, **more: Any) -> TransferStats:
-        """Counters since the start; `more` are fields that the worker counts itself."""
+        """Counters since the start; `more` are the fields that the worker itself counts."""
         copies = self.copier.stats if self.copier else CopyStats()
         slots, arena = self.slots, self.arena
         slot_bytes = arena.memory[0].nbytes if arena else 0
@@ -85,14 +86,19 @@ class Transfers:
     # -- for the connector ---------------------------------------------------------------------
 
     def open(self, planes: Planes, num_slots: int) -> None:
-        """The engine's cache is there: begin to copy; with slots, in an engine that prefills."""
+        """Start the copier, as soon as the cache is allocated.
+
+        Args:
+            planes: the cache.
+            num_slots: slots of the arena, in an engine that prefills; else 0.
+        """
         if num_slots:
             self.slots = Slots(num_slots)
             self.arena = Arena(planes.layout, planes.slot_bytes, num_slots)
         self.copier = Copier(planes, self.arena)
 
     def close(self) -> None:
-        """End the copies, and give back the arena."""
+        """End the copies and close the arena."""
         if self.copier is not None:
             self.copier.close()
         if self.arena is not None:
@@ -100,7 +106,11 @@ class Transfers:
         self.copier = self.arena = None
 
     def save(self, request_id: str, params: dict[str, Any], blocks: list[int]) -> dict[str, Any]:
-        """Begin to copy the blocks of a prefilled prompt; what the decode side must know."""
+        """Begin to copy the blocks of a prefilled prompt.
+
+        Returns:
+            kv_transfer_params for the decode side, or why there are none as ``failed``.
+        """
         assert self.slots is not None
         assert self.arena is not None
         assert self.copier is not None
@@ -122,11 +132,11 @@ class Transfers:
         }
 
     def not_needed(self, params: dict[str, Any]) -> None:
-        """This side will not take the blocks (any more)."""
+        """Note that this engine does not need the blocks of a transfer (any more)."""
         self._unneeded.append(params["transfer_id"])
 
     def results(self) -> KVConnectorTransferResults:
-        """What the copier has done since the last call, as vLLM wants it."""
+        """What the copier has done since the last call, in vLLM's own form."""
         results = KVConnectorTransferResults()
         for copy, _, failed in self.copier.done() if self.copier else ():
             if copy.kind != LOAD:
@@ -144,5 +154,8 @@ _all: WeakValueDictionary[str, Transfers] = WeakValueDictionary()
 
 
 def transfers_of(vllm_config: VllmConfig) -> Transfers:
-    """What both sides of an engine's connector share; gone when the last of them is."""
+    """The transfers of the engine with this configuration.
+
+    The first caller makes them, and they are kept as long as any caller has them.
+    """
     return _all.setdefault(vllm_config.kv_transfer_config.engine_id, Transfers())
