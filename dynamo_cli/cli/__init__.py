@@ -1,12 +1,16 @@
-"""The command line.
+"""The command ``dynamo-llm``: one module per command, their options, and plain output.
 
-Child processes import the module that the parent was started with, and so this one: nothing is
-imported here until `main` runs.
+Words of the command line, settings and variables come in; a running tree, a report or one line of
+error goes out. Open `app.py` first, which serves, then `commands.py`, which lists the other
+commands.
+
+Spawned children import the main module of their parent, and so this package: nothing is imported
+here until `main` runs.
 """
 
 
 def main() -> None:
-    """The console script ``dynamo-llm``."""
+    """Run the console script ``dynamo-llm``."""
     from dynamo_cli.cli.app import run  # noqa: PLC0415 - see above
 
     run()

@@ -1,4 +1,4 @@
-"""``dynamo-llm``: options, help and exit codes."""
+"""``dynamo-llm`` itself: parses the command line, then serves or runs a command."""
 
 from __future__ import annotations
 
@@ -24,26 +24,35 @@ from dynamo_cli.host import oserrors
 from dynamo_cli.plan.typed import Typed
 
 INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)
-"""What a stream says that takes nothing any more."""
+"""Errors of a stream that cannot be written any more."""
 
 HELP = ["--help", "-h"]
 
 TYPED = frozenset(field.name for field in fields(Typed))
+"""Names of the options that decide how to serve."""
 
 
 class ServeCommand(TyperCommand):
-    """Every switch has a ``--no-`` too, to take back what a file or a variable says."""
+    """The command that serves.
+
+    Every switch has a ``--no-`` form too, which overrides a settings file or a variable.
+    """
 
     def make_parser(self, ctx: Any) -> Any:
+        """The parser of the options, with their ``--no-`` forms."""
         parser = super().make_parser(ctx)
         for flag, param in settings.negations_of(self).items():
             parser.add_option(param, [flag], param.name, "store_const", const=False)
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Options may have underscores, as vLLM's; one in the place of a value means that the
-        value is missing."""
+        """Parse options, which may be written with underscores, as in vLLM.
+
+        Raises:
+            UsageError: an option is followed by another option instead of its value.
+        """
         flags = {flag for param in self.params for flag in param.opts}
         args = [_dashed(arg, flags) for arg in args]
         taking = {
@@ -75,7 +84,7 @@ def serve(options: ServeOptions) -> None:
 
     Every other option goes to vLLM's engine: [b]--max-num-seqs 64[/b], [b]--dtype=float32[/b] ...
     """
-    typed = typed_of(options.context)  # whatever is misspelt, --model too, is told first
+    typed = typed_of(options.context)  # report a misspelled option first, even a misspelled --model
     if not options.model.strip():
         raise UsageError("--model is missing; --model demo is a good first try.")
     if options.as_json and not options.dry_run:
@@ -89,7 +98,7 @@ def serve(options: ServeOptions) -> None:
 
 
 def typed_of(context: typer.Context) -> Typed:
-    """The command line with what its file and the environment add."""
+    """The options of the command line, the settings file and the environment together."""
     given = {name: value for name, value in context.params.items() if name in TYPED}
     return Typed(
         **given,
@@ -99,20 +108,20 @@ def typed_of(context: typer.Context) -> Typed:
 
 
 def command() -> TyperCommand:
-    """Serving as a command with its parameters."""
+    """The command that serves, with its parameters."""
     found = typer.main.get_command(app)
     assert isinstance(found, TyperCommand)
     return found
 
 
 def parse(args: Sequence[str]) -> typer.Context:
-    """The options of serving as some other command was given them; nothing is done."""
+    """Parse options of serving that another command was given, without serving."""
     return cast(typer.Context, command().make_context(PROGRAM, list(args)))
 
 
 def run() -> NoReturn:
-    """Parse, act, and turn every failure into one line and an exit code."""
-    # The first process of a container gets no signal that it does not ask for.
+    """Run the command line; every failure becomes one line on standard error and an exit code."""
+    # The kernel does not deliver SIGTERM to the first process of a container without a handler.
     signal.signal(signal.SIGTERM, _on_sigterm)
     terminal.settle()
     if terminal.leave_lost_folder():
@@ -141,7 +150,7 @@ def run() -> NoReturn:
 
 
 def _run_command(name: str, *args: str) -> int | None:
-    """One of `commands.COMMANDS`; it ends with an exit code, or well."""
+    """Run one of `commands.COMMANDS`; returns its exit code, None for success."""
     command = typer.main.get_command(commands.find(name, args))
     _flow(command)
     found: int | None = command.main(
@@ -151,7 +160,7 @@ def _run_command(name: str, *args: str) -> int | None:
 
 
 def _flow(command: Any) -> None:
-    """Let the paragraphs of a command's help fill the width: lines of a docstring mean nothing."""
+    """Join the lines of each paragraph of a command's help, so that it fills the width."""
     paragraphs = (command.help or "").split("\n\n")
     command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
     for child in getattr(command, "commands", {}).values():
@@ -159,12 +168,12 @@ def _flow(command: Any) -> None:
 
 
 def _on_sigterm(number: int, frame: object) -> NoReturn:
-    """End as after Ctrl-C; the supervisor, once it runs, takes the signal over."""
+    """End as after Ctrl-C. The supervisor replaces this handler when it runs."""
     sys.exit(128 + number)
 
 
 def _cannot_write(error: OSError) -> NoReturn:
-    """Standard output takes nothing any more; a reader that has left knows so itself."""
+    """End because standard output cannot be written; silently if its reader has left."""
     terminal.leave_output()
     if isinstance(error, BrokenPipeError):
         sys.exit(1)
@@ -172,6 +181,6 @@ def _cannot_write(error: OSError) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    if message:  # none after the help that a group without a command shows
+    if message:  # empty after the help that a group without a command shows
         terminal.say(f"{PROGRAM}: error: {' '.join(message.split())}")
     sys.exit(code)

@@ -127,7 +127,7 @@ def _pace(concurrency: int | None, rate: float | None, speed: float, load: Shape
 
 
 def _bounds(requests: int | None, duration_s: float | None, load: Shape | Trace) -> Bounds:
-    """A trace ends by itself; talks go on."""
+    """When to stop: a trace ends by itself, made-up conversations go on until a bound."""
     from dynamo_cli.lab.load.pace import Bounds  # noqa: PLC0415
     from dynamo_cli.lab.trace.trace import Trace  # noqa: PLC0415
 
@@ -139,10 +139,10 @@ def _bounds(requests: int | None, duration_s: float | None, load: Shape | Trace)
 
 
 def _servers(url: str, other_url: str, api_key: str) -> dict[str, Target]:
-    """By the names that they have in the table."""
+    """The servers by their names in the table."""
     from dynamo_cli.lab.load.client import target  # noqa: PLC0415
 
-    key = api_key.partition(",")[0]  # the variable holds all that a server takes
+    key = api_key.partition(",")[0]  # the variable may hold several keys, of which one will do
     servers = {}
     for each in filter(None, (url, other_url)):
         server = target(each, key)
@@ -152,7 +152,7 @@ def _servers(url: str, other_url: str, api_key: str) -> dict[str, Target]:
 
 
 def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
-    """What there is in the end, or at Ctrl-C, and the exit code."""
+    """Measure until the end or Ctrl-C; returns what was measured and the exit code."""
     import uvloop  # noqa: PLC0415
 
     from dynamo_cli.cli.progress import Progress  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""``dynamo-llm NAME``: everything beside serving, each loaded only when it is asked for."""
+"""The commands ``dynamo-llm NAME``. Each is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Command(NamedTuple):
     """A command.
 
     Attributes:
-        module: of which ``app`` is its Typer application.
-        help: one line for people.
+        module: its module, whose ``app`` is its Typer application.
+        help: one line for the help page.
     """
 
     module: str
@@ -32,7 +32,7 @@ SERVE_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 Typer lets through what it does not know: `engine_settings` tells options of vLLM from mistakes."""
 
 SERVING = ("serve", "run", "start", "launch", "up", "chat")
-"""What serving is called elsewhere."""
+"""Names of the command that serves in other tools."""
 
 COMMANDS: dict[str, Command] = {
     "completions": Command("dynamo_cli.cli.completions", "Completion for bash, zsh or fish."),
@@ -48,17 +48,17 @@ COMMANDS: dict[str, Command] = {
 
 
 def epilog() -> str:
-    """The commands, for the end of the help of serving."""
+    """The list of commands for the end of the main help page."""
     width = max(map(len, COMMANDS))
     lines = [f"[b]{name:{width}}[/b]  {command.help}" for name, command in COMMANDS.items()]
     return "\n".join(["Commands (dynamo-llm NAME --help):", *lines])
 
 
 def find(name: str, args: Sequence[str] = ()) -> typer.Typer:
-    """The application of a command.
+    """The Typer application of a command.
 
     Args:
-        args: what follows it, for a hint.
+        args: the words after its name, for a hint.
 
     Raises:
         UsageError: there is no such command.
@@ -72,7 +72,7 @@ def find(name: str, args: Sequence[str] = ()) -> typer.Typer:
 
 
 def _hint(name: str, args: Sequence[str]) -> str:
-    """What somebody may mean by a first word that is no command."""
+    """An error for a first word that is not a command, with a guess at what was meant."""
     if name in SERVING or "=" in name:
         # dynamo-run: in=http out=vllm MODEL
         words = [word for word in args if "=" not in word and not word.startswith("-")]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Shell(StrEnum):
-    """For which there are scripts."""
+    """Shells for which there are scripts."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -26,7 +26,7 @@ class Shell(StrEnum):
 
 
 FILES = {Shell.BASH: "dynamo-llm.bash", Shell.ZSH: "_dynamo-llm", Shell.FISH: "dynamo-llm.fish"}
-"""Their names in the folder ``completions/`` of the repository."""
+"""Names of the scripts in the folder ``completions/`` of the repository."""
 
 app = application()
 
@@ -71,7 +71,7 @@ def known_words() -> Words:
 
 
 def place(shell: Shell) -> tuple[Path, str]:
-    """Where a shell looks for its user's own completions, and what else is to be done."""
+    """Where a shell looks for its user's own completions, and what else the user has to do."""
     data = _folder("XDG_DATA_HOME", "~/.local/share")
     match shell:
         case Shell.BASH:
@@ -103,7 +103,7 @@ def _install(file: Path, text: str) -> str:
 
 
 def write_all(folder: Path) -> None:
-    """Every script into a folder: what ``make completions`` does."""
+    """Write all scripts into a folder, for ``make completions``."""
     folder.mkdir(exist_ok=True)
     for shell, name in FILES.items():
         (folder / name).write_text(script(shell))

@@ -1,4 +1,4 @@
-"""``dynamo-llm config``: show the settings and where each came from, or begin a file."""
+"""``dynamo-llm config``: show settings and where each came from, or write a settings file."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def init(
 
 
 def _rows(args: list[str]) -> list[dict[str, Any]]:
-    """One for each setting, and for each option of vLLM's that is given."""
-    from dynamo_cli.cli import app as serving  # noqa: PLC0415 - it knows this module by name only
+    """A row for each setting, and for each option for vLLM that is given."""
+    from dynamo_cli.cli import app as serving  # noqa: PLC0415 - it loads every option
     from dynamo_cli.cli import settings  # noqa: PLC0415
 
     context = serving.parse(args)
@@ -101,7 +101,7 @@ def _row(key: str, value: Any, origin: Any) -> dict[str, Any]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.box import SIMPLE  # noqa: PLC0415 - as long as the help loads
+    from rich.box import SIMPLE  # noqa: PLC0415 - help and JSON need none of it
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
@@ -121,7 +121,7 @@ def _plain(value: Any) -> str:
 
 
 def template(file: Path) -> str:
-    """What ``config init`` writes."""
+    """The text of a settings file in which everything is a comment."""
     from rich.text import Text  # noqa: PLC0415
 
     from dynamo_cli.cli import app as serving  # noqa: PLC0415
@@ -145,7 +145,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _value(param: TyperOption) -> str:
-    """The default in TOML, or an example."""
+    """The default of a setting, or an example, in TOML."""
     default = getattr(param.default, "value", param.default)
     value = _example(param) if default in (None, "") else default
     return json.dumps([value] if param.multiple else value)

@@ -1,4 +1,4 @@
-"""``dynamo-llm doctor``: can this machine serve, and what to do if not."""
+"""``dynamo-llm doctor``: show whether this machine can serve, and what to do if not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would be started: for ``--dry-run``, as tables and as JSON."""
+"""``--dry-run``: shows what would be started, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ def _url(frontend: FrontendConfig) -> str:
 
 
 def to_json(config: ServeConfig) -> str:
+    """The plan as JSON."""
     return orjson.dumps(plan_of(config), option=orjson.OPT_INDENT_2).decode()
 
 
 def show(config: ServeConfig, console: Console) -> None:
-    """Tables for people."""
+    """Print the plan as tables."""
     frontend = config.frontend
     console.print(
         f"[b]{escape(config.engine.model)}[/b] as {escape(', '.join(config.engine.served_names))} "

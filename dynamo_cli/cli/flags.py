@@ -1,4 +1,4 @@
-"""Every option of ``dynamo-llm`` but those of HTTP: type, names, panel and help."""
+"""Options of serving except those of HTTP: type, names, panel and help of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DISAGGREGATION, INTERFACE = "Disaggregation", "Interface"
 
 
 class Ui(StrEnum):
-    """How progress is shown."""
+    """How a run is shown."""
 
     AUTO = "auto"
     DASHBOARD = "dashboard"
@@ -29,14 +29,14 @@ class Ui(StrEnum):
 
 
 class Engine(StrEnum):
-    """What workers run."""
+    """Kinds of engines that workers run."""
 
     VLLM = "vllm"
     MOCK = "mock"
 
 
 class LogLevel(StrEnum):
-    """Of the log."""
+    """Lowest level of the log."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -120,7 +120,7 @@ WorkerTp = Annotated[
 WhichEngine = Annotated[
     Engine,
     option(
-        "--worker-engine",  # the key in a file of settings, where engine is a table
+        "--worker-engine",  # the key in a settings file, in which `engine` is a table
         "--engine",
         panel=WORKERS,
         help="[b]mock[/b] simulates: it keeps its blocks as vLLM does, takes the time that a "
@@ -382,7 +382,7 @@ Version = Annotated[
     option(
         "--version",
         panel=INTERFACE,
-        is_eager=True,  # whatever else is wrong
+        is_eager=True,  # shown even if another option is wrong
         callback=_show_version,
         help="Show the version and exit.",
     ),

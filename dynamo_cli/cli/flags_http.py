@@ -1,4 +1,4 @@
-"""The options of HTTP: type, names and help."""
+"""Options of serving for HTTP: type, names and help of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a parsed command line to a plan on the screen or to a running tree."""
+"""Shows the plan for a parsed command line, or starts the tree and waits for its end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OTHER_PORT = "Choose another address with --host or another port with --http-por
 
 
 def show_plan(typed: Typed, *, as_json: bool) -> None:
-    """Print what would be started."""
+    """Check the options and print what would be started."""
     config = resolve(typed, read_machine())
     preflight.check(typed, ask_hub=False)
     if as_json:
@@ -44,7 +44,7 @@ def show_plan(typed: Typed, *, as_json: bool) -> None:
 
 
 def serve(typed: Typed, ui: str) -> int:
-    """Find the model, start the tree, and stay until it ends.
+    """Find or fetch the model, run the process tree, and wait until it ends.
 
     Returns:
         the exit code.
@@ -72,14 +72,16 @@ def _serve(typed: Typed, ui: str, moved: str) -> int:
     except DynamoError as error:
         if typed.log_format != JSON:
             raise
-        plain.notice("ERROR", error.message)  # who reads objects has no use for another line
+        plain.notice(
+            "ERROR", error.message
+        )  # a program that reads JSON lines cannot read a plain one
         return error.exit_code
     finally:
         out.close()
 
 
 def plan_with_model(typed: Typed) -> ServeConfig:
-    """The plan with the model's files in place; fetching them shows on standard error."""
+    """Resolve the plan and fetch the model's files, with progress on standard error."""
     config = resolve(typed, read_machine())
     preflight.check(typed, ask_hub=True)
     terminal = sys.stderr.isatty()
@@ -99,11 +101,11 @@ def wants_dashboard(ui: str, terminal: bool, *, as_json: bool) -> bool:
     """Whether the dashboard is shown.
 
     Args:
-        terminal: it would have one for its keys and its picture.
-        as_json: the log is for programs.
+        terminal: whether there is a terminal for it.
+        as_json: whether the log is in JSON, for programs.
 
     Raises:
-        UsageError: it was asked for, and cannot be.
+        UsageError: it was asked for, but cannot be shown.
     """
     if ui == DASHBOARD and as_json:
         raise UsageError("--log-format json goes with --ui plain, not with the dashboard.")
@@ -122,7 +124,7 @@ def _serve_below_dashboard(config: ServeConfig, plain: View) -> int:
 
 
 def _with_model(config: ServeConfig, view: View, *, as_bars: bool) -> ServeConfig:
-    """The plan with the place of the model's files; fetching them shows."""
+    """Complete the plan with the path of the model's files, which are fetched if necessary."""
     model = config.engine.model
     if as_bars:
         with bars(TaskProgressColumn()) as bar:
@@ -133,7 +135,7 @@ def _with_model(config: ServeConfig, view: View, *, as_bars: bool) -> ServeConfi
 
 
 class _BarStages:
-    """Progress of fetching a model as bars, one per stage."""
+    """Shows progress of fetching a model as bars, one per stage."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -148,7 +150,7 @@ class _BarStages:
 
 
 class _LineStages:
-    """The same as one line per stage."""
+    """Shows progress of fetching a model as lines, one per stage."""
 
     def __init__(self, view: View) -> None:
         self._view = view

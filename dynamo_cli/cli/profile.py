@@ -1,4 +1,4 @@
-"""``dynamo-llm profile``: measure a real engine, write what the simulated one needs of it."""
+"""``dynamo-llm profile``: measure a real engine and write a profile for the simulated one."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _profile_engine(args: list[str], output: Path | None, seconds: float, *, for
 
 
 def _engine(args: list[str]) -> EngineConfig:
-    """One engine of those that would serve, with its model's files in place."""
+    """One of the engines that would serve, with the files of its model fetched."""
     from dynamo_cli.cli import app as serving  # noqa: PLC0415
     from dynamo_cli.cli import launch  # noqa: PLC0415
 
@@ -160,7 +160,7 @@ def _profile(
 
 
 def _show(profile: Profile, errors: dict[str, Errors], measured: Measured, guess: Burst) -> None:
-    """The fit, and how a burst went that nothing was fitted to."""
+    """Print the fit, and compare it with a burst of requests that was not used for the fit."""
     lines = [
         f"a step takes {profile.step_s * MS:.3g} ms, and",
         f"  {profile.prefill_request_s * US:.3g} us per prompt, "

@@ -1,4 +1,4 @@
-"""Variables that Kubernetes and ``docker run --link`` set for a service named ``dynamo-llm``. Pure.
+"""Recognizes variables of Kubernetes and ``docker run --link`` for services ``dynamo-llm*``. Pure.
 
 A service named ``dynamo-llm-x`` puts these into every container that starts after it:
 
@@ -6,9 +6,9 @@ A service named ``dynamo-llm-x`` puts these into every container that starts aft
     DYNAMO_LLM_X_SERVICE_PORT=8181              DYNAMO_LLM_X_PORT_8181_TCP=tcp://10.0.0.7:8181
     DYNAMO_LLM_X_SERVICE_PORT_HTTP=8181         DYNAMO_LLM_X_PORT_8181_TCP_PROTO=tcp (_PORT, _ADDR)
 
-They share our prefix and are no settings. One can even have a setting's name: a service
-``dynamo-llm-http`` sets ``DYNAMO_LLM_HTTP_PORT``, and only the value tells. Names and values have
-to fit both, so that a misspelt setting stays an error.
+They have the prefix of our settings, but are not settings. One can even have the name of a setting:
+a service ``dynamo-llm-http`` sets ``DYNAMO_LLM_HTTP_PORT``, and only the value tells which it is.
+Both name and value have to match, so that a misspelled setting remains an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FORMS = tuple(
         (_PORT + "_ADDR", _ADDRESS),
         (r"(.+_)?SERVICE_HOST", _ADDRESS),
         (r"(.+_)?SERVICE_PORT(_[A-Z0-9_]+)?", r"\d+"),
-        # Docker's alone: /THIS/ALIAS, and whatever the environment over there is.
+        # Docker only: NAME is /THIS/ALIAS, ENV_* is the environment of the other container.
         (r"(.+_)?NAME", r"/[^/]+/[^/]+"),
         (r"(.+_)?ENV_.+", r".*"),
     )
@@ -34,11 +34,11 @@ _FORMS = tuple(
 
 
 def tells_of_a_service(name: str, value: str, *, setting: bool) -> bool:
-    """Whether such a variable is about a service.
+    """Whether a variable describes a service, and so is not a setting.
 
     Args:
-        name: without ``DYNAMO_LLM_``.
-        setting: a setting has this name: only an address of a service is no value of one.
+        name: its name without ``DYNAMO_LLM_``.
+        setting: whether a setting has this name; then only the address of a service counts.
     """
     if _URL.fullmatch(value) and "PORT" in name.split("_"):
         return True

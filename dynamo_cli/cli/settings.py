@@ -1,8 +1,8 @@
-"""Settings beside the command line: ``--config FILE.toml`` and ``DYNAMO_LLM_*``.
+"""Settings from ``--config FILE.toml`` and from ``DYNAMO_LLM_*`` variables.
 
-command line > environment > file > default. What the file and the environment say becomes the
-`default_map` of the command's context, so that Typer treats it like any other value; here are only
-the names, the checks, and where each value came from.
+The order of precedence is command line > environment > file > default. Values of the file and the
+environment become the `default_map` of the command's context, so that Typer treats them like typed
+ones. This module maps names, checks values, and records where each value came from.
 
     option           key in the file         variable
     --http-port      http-port = 8181        DYNAMO_LLM_HTTP_PORT=8181
@@ -38,7 +38,7 @@ ENGINE_TABLE = "engine"
 COMMAND_LINE, ENVIRONMENT, FILE, DEFAULT = "command line", "environment", "file", "default"
 
 ACTIONS = frozenset({"help", "version", "dry-run", "json", "config"})
-"""Options that are about one call of the command, and so no settings."""
+"""Options for one call of the command only, which are not settings."""
 
 SECRET_ENDINGS = ("key", "token", "password")
 MASK = "***"
@@ -50,7 +50,7 @@ class Origin:
 
     Attributes:
         kind: command line, environment, file or default.
-        where: the variable or the file; empty for the other two.
+        where: name of the variable or of the file; empty for the other two kinds.
     """
 
     kind: str
@@ -62,7 +62,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class EngineSetting:
-    """One option of vLLM's, and where it came from."""
+    """An option for vLLM, and where it came from."""
 
     given: declared.Given
     origin: Origin
@@ -70,12 +70,12 @@ class EngineSetting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the file and the environment say.
+    """The settings of the file and the environment.
 
     Attributes:
-        values: by parameter name, as if typed: words, lists of words, or booleans.
-        origins: of each of them.
-        engine: options for vLLM, weakest first.
+        values: values by parameter name, as if typed: words, lists of words, or booleans.
+        origins: where each of them came from.
+        engine: options for vLLM, those of lower precedence first.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -84,10 +84,10 @@ class Settings:
 
 
 def read(context: typer.Context, file: Path | None) -> Path | None:
-    """The callback of ``--config``: it runs first, whether the option is given or not.
+    """Read all settings. This callback of ``--config`` runs first, even without the option.
 
     Raises:
-        UsageError: an unknown key or variable, or a value that is wrong.
+        UsageError: a key or variable is unknown, or a value is wrong.
     """
     keys = keys_of(context.command)
     settings = _join(_of_file(context, keys, file), _of_environment(context, keys, os.environ))
@@ -97,14 +97,14 @@ def read(context: typer.Context, file: Path | None) -> Path | None:
 
 
 def keys_of(command: Any) -> dict[str, TyperOption]:
-    """Every setting of a command: its option's long name without dashes."""
+    """The settings of a command, by their options' long names without leading dashes."""
     parameters = [param for param in command.params if isinstance(param, TyperOption)]
     named = {param.opts[0].removeprefix("--"): param for param in parameters}
     return {key: param for key, param in named.items() if key not in ACTIONS}
 
 
 def negations_of(command: Any) -> dict[str, TyperOption]:
-    """``--no-KEY`` of every switch that declares none: it takes back what a file says."""
+    """``--no-KEY`` for every switch that does not declare it; overrides a file or a variable."""
     return {
         f"--no-{key}": param
         for key, param in keys_of(command).items()
@@ -118,10 +118,10 @@ def variable_of(key: str) -> str:
 
 
 def engine_settings(context: typer.Context) -> list[EngineSetting]:
-    """vLLM's options from everywhere; a stronger one replaces the same one further down.
+    """All options for vLLM; one of higher precedence replaces the same one of lower precedence.
 
     Raises:
-        UsageError: the command line has words that are no options of ours nor of vLLM's.
+        UsageError: the command line has words that are neither our options nor vLLM's.
     """
     own = [flag for param in context.command.params for flag in param.opts]
     typed = [
@@ -133,7 +133,7 @@ def engine_settings(context: typer.Context) -> list[EngineSetting]:
 
 
 def engine_args(context: typer.Context) -> tuple[str, ...]:
-    """The same as the words that vLLM's parser takes."""
+    """All options for vLLM as words for its parser."""
     return tuple(word for setting in engine_settings(context) for word in setting.given.words)
 
 
@@ -151,6 +151,7 @@ def origin_of(context: typer.Context, name: str) -> Origin:
 
 
 def is_secret(key: str) -> bool:
+    """Whether the value of this setting must not be shown."""
     return key.endswith(SECRET_ENDINGS)
 
 
@@ -162,7 +163,7 @@ def _join(weak: Settings, strong: Settings) -> Settings:
 
 
 def _replaced(given: declared.Given, by: Iterable[EngineSetting]) -> bool:
-    """A whole object replaces its fields too: ``--compilation-config`` its ``.mode``."""
+    """Whether one of `by` replaces it. An object replaces its fields: ``--x`` also ``--x.y``."""
     return any(
         given.name == other.given.name and other.given.field in ("", given.field) for other in by
     )
@@ -194,7 +195,7 @@ def _load(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text())
     except OSError as error:
         raise UsageError(f"--config {file} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # not TOML, or not even text
+    except ValueError as error:  # not TOML, or not text
         raise UsageError(f"--config {file} is not TOML: {error}.") from error
 
 
@@ -208,7 +209,7 @@ def _unknown_key(key: str, keys: Mapping[str, TyperOption]) -> str:
 
 
 def _engine_words(file: Path, key: str, value: Any) -> list[str]:
-    """A line of the table ``[engine]`` as it would be typed."""
+    """An entry of the table ``[engine]`` as words of a command line."""
     flag = f"--{key}"
     match value:
         case True:
@@ -220,7 +221,7 @@ def _engine_words(file: Path, key: str, value: Any) -> list[str]:
         case list():
             return [flag, *(word if isinstance(word, str) else json.dumps(word) for word in value)]
         case _:
-            # With "=" a value may begin with a dash.
+            # Attached with "=", a value may begin with a dash.
             return [f"{flag}={value}"]
 
 
@@ -241,7 +242,7 @@ def _of_environment(
         if name not in variables:
             raise UsageError(f"the environment variable {_unknown_variable(name, variables)}")
         param = variables[name]
-        if text:  # an empty one is as good as none
+        if text:  # an empty variable counts as not set
             value = [word for word in text.split(",") if word] if param.multiple else text
             values[param.name] = _checked(context, param, value, name)
             origins[param.name] = Origin(ENVIRONMENT, name)
@@ -254,7 +255,7 @@ def _of_environment(
 
 
 def _ours(environment: Mapping[str, str], known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is meant to be a setting, by name."""
+    """The variables that are meant as settings, by name."""
     for name, text in sorted(environment.items()):
         if not name.startswith(PREFIX) or name in (FILE_VARIABLE, ENGINE_VARIABLE):
             continue
@@ -264,7 +265,7 @@ def _ours(environment: Mapping[str, str], known: Mapping[str, Any]) -> Iterator[
 
 
 def _unknown_variable(name: str, variables: Iterable[str]) -> str:
-    # The beginning, which all share, would make all of them alike.
+    # Without the common prefix, which would make all names similar.
     known = [known.removeprefix(PREFIX) for known in (*variables, FILE_VARIABLE, ENGINE_VARIABLE)]
     near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)
     hint = f" Did you mean {PREFIX}{near[0]}?" if near else ""
@@ -289,7 +290,7 @@ def _settings(
 
 
 def _checked(context: typer.Context, param: TyperOption, value: Any, where: str) -> Any:
-    """The value as if it had been typed, once the parameter takes it."""
+    """The value as if it had been typed, checked by its parameter."""
     typed = _as_typed(param, value, where)
     try:
         param.process_value(context, typed)

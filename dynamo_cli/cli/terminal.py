@@ -1,4 +1,4 @@
-"""The three standard streams: whether somebody sits in front of them, and what they take."""
+"""The three standard streams: makes them safe to use, and tells whether they are a terminal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dynamo_cli.host.outlet import Outlet
 
 DUMB = "dumb"
 STREAMS = {"stdin": "r", "stdout": "w", "stderr": "w"}
-"""By descriptor, with their modes."""
+"""The streams in the order of their descriptors, with their modes."""
 
 
 def settle() -> None:
-    """Whatever this was started with, there are three streams, and they take any text.
+    """Make sure that there are three standard streams that take any text.
 
-    Where one was closed (``<&-``), the next file or socket would get its descriptor, and children
-    would write their output into it. What an encoding lacks is replaced.
+    If one was closed (``<&-``), the next file or socket would get its descriptor, and children
+    would write their output into it. Characters that an encoding lacks are replaced.
     """
     for descriptor, (name, mode) in enumerate(STREAMS.items()):
         stream = getattr(sys, name)
@@ -32,10 +32,10 @@ def settle() -> None:
 
 
 def leave_lost_folder() -> bool:
-    """Go to / when the working directory is gone: nothing can start a Python process there.
+    """Change to / if the working directory has been deleted: Python cannot start there.
 
     Returns:
-        whether that was so.
+        whether it has been deleted.
     """
     try:
         Path.cwd()
@@ -46,21 +46,21 @@ def leave_lost_folder() -> bool:
 
 
 def _nothing(descriptor: int, mode: str) -> IO[str]:
-    """/dev/null, at this descriptor if that is still free: the lowest free one is taken first."""
+    """Open /dev/null; it gets the lowest free descriptor, that of the closed stream."""
     opened = os.open(os.devnull, os.O_RDWR)
     os.set_inheritable(opened, opened == descriptor)
     return os.fdopen(opened, mode, encoding="utf-8")
 
 
 def say(text: str) -> None:
-    """A line on standard error; who does not read it, and a full disk, hold up nothing."""
+    """Write a line to standard error; a slow reader or a full disk neither blocks nor fails it."""
     outlet = Outlet(sys.stderr, lambda _: "")
     outlet.write(text + "\n")
     outlet.close()
 
 
 def leave_output() -> OSError | None:
-    """Write what standard output holds back; else why not, and the interpreter will not try."""
+    """Flush standard output; returns the error if that fails, and nothing is written later."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -70,11 +70,11 @@ def leave_output() -> OSError | None:
 
 
 def is_interactive() -> bool:
-    """A dashboard has a terminal: for its keys and its picture, and it is in front there.
+    """Whether there is a terminal for a dashboard, in which this is the foreground job.
 
-    A job in the background that touches its terminal is stopped by the kernel.
+    The kernel stops a background job that uses its terminal.
     """
-    # Keys come from the first of them, and the picture goes to the last.
+    # Keys are read from standard input; the dashboard is drawn on standard error.
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         return False
     return _in_front(sys.stdin.fileno()) and os.environ.get("TERM") != DUMB
@@ -84,4 +84,4 @@ def _in_front(terminal: int) -> bool:
     try:
         return os.tcgetpgrp(terminal) == os.getpgrp()
     except OSError:
-        return True  # it controls no jobs, so that nothing can be in its background
+        return True  # it has no job control, so this cannot be a background job

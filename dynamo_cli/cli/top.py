@@ -1,4 +1,4 @@
-"""``dynamo-llm top``: watch a running server, from here or from another machine."""
+"""``dynamo-llm top``: watch a running server, on this machine or on another one."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def top(options: TopOptions) -> None:
 
 
 def _address(url: str) -> str:
-    """With a scheme and without a path; ``host:port`` will do."""
+    """The server's URL with a scheme and without a path; ``host:port`` is accepted."""
     url = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(url)
@@ -117,7 +117,7 @@ def _key_of_the_environment() -> str:
 
 
 def _attach(client: Client) -> None:
-    # A page of --web has no terminal of its own.
+    # With --web the dashboard runs for a browser, without a terminal.
     if not is_interactive() and "TEXTUAL_DRIVER" not in os.environ:
         raise UsageError("top needs a terminal; without one use --once, --json or --watch.")
     from dynamo_cli.dashboard import attached  # noqa: PLC0415
@@ -138,7 +138,7 @@ async def _print_once(client: Client, *, as_json: bool) -> None:
 
 
 async def _print_lines(client: Client, interval_s: float) -> None:
-    """Until Ctrl-C, or until the server goes."""
+    """Print a line per interval, until Ctrl-C or until the server ends."""
     from dynamo_cli.dashboard import printed  # noqa: PLC0415
 
     print(printed.WATCH_HEAD, flush=True)
@@ -156,7 +156,7 @@ def _serve_browsers(url: str, key: str, host: str, port: int, hosts: tuple[str, 
     from dynamo_cli.dashboard.web import WebDashboard  # noqa: PLC0415
 
     ports.check(host, port, "Choose another with --web-host or --web-port.")
-    # Not in its arguments, where everybody on this machine could read it.
+    # Not among the arguments, which every user of this machine can read.
     os.environ[API_KEY_VARIABLE] = key
     command = shlex.join([sys.executable, "-c", MAIN, "top", "--url", url])
     WebDashboard(command, host, port, hosts, Console(stderr=True)).serve()

@@ -1,4 +1,4 @@
-"""What ``replay`` and ``bench --trace`` let the user say of a trace."""
+"""Options by which ``replay`` and ``bench --trace`` describe a trace."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def time_unit(panel: str) -> Any:
 
 
 def tell(trace: Trace) -> None:
-    """How it was read, on standard error."""
+    """Say on standard error how the trace was read."""
     terminal.say(trace.note)

@@ -1,4 +1,4 @@
-"""What people see of a run without a dashboard: plain lines, JSON lines, or errors only."""
+"""Shows a run without a dashboard: as plain lines, as JSON lines, or errors only."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dynamo_cli.messages.lifecycle import ProcessState
 from dynamo_cli.supervisor.view import OWN_NAME
 
 ACCESS = "request"
-"""The text of the line of a request; its fields say the rest."""
+"""The text of an access log line; its fields describe the request."""
 
 Form = Callable[[str, str, str, str], str]
-"""(name, level, text, fields as a JSON object) -> a line."""
+"""Makes a line from (process name, level, text, fields as a JSON object)."""
 
 
 def line(name: str, level: str, text: str, fields: str = "{}") -> str:
-    """``2026-01-31 12:00:00 INFO     worker 0     text key=value ...``."""
+    """A plain line: ``2026-01-31 12:00:00 INFO     worker 0     text key=value ...``."""
     more = "".join(f" {key}={_word(value)}" for key, value in orjson.loads(fields).items())
     return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level:<8} {name:<12} {text}{more}"
 
 
 def json_line(name: str, level: str, text: str, fields: str = "{}") -> str:
-    """An object with ts (ISO 8601, UTC), level, process, message, and the fields."""
+    """A JSON line: an object with ts (ISO 8601, UTC), level, process, message, and the fields."""
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
     head = orjson.dumps(
@@ -45,19 +45,20 @@ FORMS: dict[str, Form] = {"text": line, "json": json_line}
 
 
 class Out(Protocol):
-    """Takes text and never waits or fails.
+    """Takes text; never blocks and never raises.
 
     Attributes:
-        lost: pieces of text that were not written.
+        lost: how many pieces of text were not written.
     """
 
     lost: int
 
-    def write(self, text: str, /) -> None: ...
+    def write(self, text: str, /) -> None:
+        """Write a piece of text soon."""
 
 
 def outlet(stream: TextIO, form: Form = line) -> Outlet:
-    """For lines of this form."""
+    """An outlet for lines of this form, which reports lost lines in the same form."""
     return Outlet(stream, lambda missing: form(OWN_NAME, "WARNING", _missing(missing), "{}") + "\n")
 
 
@@ -67,11 +68,11 @@ def _missing(count: int) -> str:
 
 
 class PlainView:
-    """One line for everything: for logs, pipes and people who like it quiet.
+    """A `View` that writes one line for everything, for logs, pipes and terminals.
 
     Args:
-        log_level: of everything; None: INFO, and from the processes of the tree WARNING.
-        form: how a line looks.
+        log_level: lowest level of all lines; None means INFO, but WARNING for lines of children.
+        form: makes a line.
     """
 
     def __init__(self, out: Out, log_level: str | None = None, form: Form = line) -> None:
@@ -82,30 +83,36 @@ class PlainView:
         self._phases: dict[str, str] = {}
 
     def processes(self, table: Sequence[ProcessState]) -> None:
+        """Write a line for each process that has changed its phase."""
         for state in table:
             if self._phases.get(state.name) != state.phase:
                 self._phases[state.name] = state.phase
                 self._say(state.name, "INFO", _phase_and_reason(state))
 
     def log(self, name: str, level: str, text: str) -> None:
+        """Write a line of a child's log, if its level is high enough."""
         if _number(level) >= self._log_level:
             self._print(name, level, text)
 
     def access(self, name: str, fields: str) -> None:
+        """Write the access log line of a request that has ended."""
         self._say(name, "INFO", ACCESS, fields)
 
     def serving(self, url: str, curl: str) -> None:
+        """Write the address of the server, and a command to try."""
         self.notice("INFO", f"serving on {url}")
         self.notice("INFO", f"try: {curl}")
 
     def notice(self, level: str, text: str) -> None:
+        """Write a line of the supervisor itself."""
         self._say(OWN_NAME, level, text)
 
     def ending(self) -> None:
-        """All was said when it happened."""
+        """Does nothing: every line was written when it came."""
 
     @property
     def lost_lines(self) -> int:
+        """How many lines could not be written."""
         return self._out.lost
 
     def _say(self, name: str, level: str, text: str, fields: str = "{}") -> None:
@@ -113,13 +120,13 @@ class PlainView:
             self._print(name, level, text, fields)
 
     def _print(self, name: str, level: str, text: str, fields: str = "{}") -> None:
-        # Words of a command line can hold bytes that are no text.
+        # Words of a command line may contain bytes that are not text.
         text = text.encode(errors="replace").decode()
         self._out.write(self._form(name, level, text, fields) + "\n")
 
 
 class NullView(PlainView):
-    """Errors only."""
+    """A `View` that writes errors only."""
 
     def __init__(self, out: Out, form: Form = line) -> None:
         super().__init__(out, "ERROR", form)
@@ -130,7 +137,7 @@ def _phase_and_reason(state: ProcessState) -> str:
 
 
 def _word(value: Any) -> str:
-    """A value that ends at the next space."""
+    """A value of a field, quoted if it contains spaces."""
     if isinstance(value, str) and value.isprintable() and not set(value) & set(' "='):
         return value or '""'
     return orjson.dumps(value).decode()

@@ -1,6 +1,6 @@
-"""Variables of vLLM's server that its users rely on, and that would mean nothing here otherwise.
+"""Variables of vLLM's own server that work here too.
 
-All others are read by vLLM itself, in the processes that run it.
+vLLM itself reads all its other variables, in the processes that run it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEEPALIVE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
 def add_api_key(
     context: typer.Context, param: typer.CallbackParam, value: list[str] | None
 ) -> list[str]:
-    """The callback of ``--api-key``: as in vLLM the command line comes before the variable."""
+    """The callback of ``--api-key``: adds the variable's key, unless one was typed, as in vLLM."""
     source = context.get_parameter_source(str(param.name))
     key = os.environ.get(API_KEY, "")
     given = list(value or ())
@@ -35,7 +35,11 @@ def add_api_key(
 
 
 def keepalive_s(environment: Mapping[str, str]) -> float:
-    """After how long an idle connection is closed. Raises `UsageError`."""
+    """Seconds after which an idle connection is closed.
+
+    Raises:
+        UsageError: the variable is not such a number.
+    """
     text = environment.get(KEEPALIVE, "")
     if not text:
         return DEFAULT_KEEPALIVE_S

@@ -1,5 +1,6 @@
-"""Completion scripts for bash, zsh and fish, written from the declarations of the commands.
+"""Makes completion scripts for bash, zsh and fish from the declarations of the commands.
 
-words.py    what may stand where, read from Typer and from vLLM's options
-bash.py, zsh.py, fish.py    the same as a script for that shell
+Typer commands come in, and the text of a script goes out. Open `words.py` first: it reads what may
+be typed where, from the commands and from vLLM's options; `bash.py`, `zsh.py` and `fish.py` write
+that as a script.
 """

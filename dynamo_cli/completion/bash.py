@@ -1,4 +1,4 @@
-"""The script for bash; it needs nothing but bash 4."""
+"""The completion script for bash; it needs bash 4 and no other package."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ complete -F _dynamo_llm dynamo-llm
 
 
 def script(words: Words) -> str:
-    """All of it."""
+    """The text of the script."""
     everything = [*words.serving.walk()]
     return SCRIPT.format(
         serving=_cases((*words.serving.options, *words.engine)),
@@ -110,7 +110,7 @@ def script(words: Words) -> str:
 
 
 def _branch(command: Command) -> str:
-    """What a command takes, as one branch of ``case``."""
+    """What a command takes, as a branch of ``case``."""
     path = " ".join(("", *command.path)) if command.path else ""
     lines = [f"    '{path}')"]
     if command.children:
@@ -130,7 +130,7 @@ def _branch(command: Command) -> str:
 
 
 def _cases(options: Iterable[Option]) -> str:
-    """Which option takes what; the same for all that take the same."""
+    """Branches of ``case`` that set the kind of an option's value, one for each kind."""
     by_value: dict[str, list[str]] = {}
     for option in options:
         value = option.value

@@ -1,4 +1,4 @@
-"""The script for fish."""
+"""The completion script for fish."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ complete -c dynamo-llm -f
 
 
 def script(words: Words) -> str:
-    """All of it."""
+    """The text of the script."""
     everything = [*words.serving.walk()]
     lines = [line for command in everything for line in _command(command)]
     serving = _options((*words.serving.options, *words.engine), "__dynamo_llm_serves")

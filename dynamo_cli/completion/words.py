@@ -1,4 +1,4 @@
-"""What can be completed: every command with its options and the kinds of their values."""
+"""Reads what can be completed: all commands with their options and the kinds of their values."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ HELP_WIDTH = 72
 
 
 class Kind(StrEnum):
-    """What a value is."""
+    """Kinds of values."""
 
-    NONE = "none"  # there is none: a switch
-    WORD = "word"  # nothing is known about it
+    NONE = "none"  # a switch has no value
+    WORD = "word"  # any text
     CHOICE = "choice"
-    MODEL = "model"  # a name in a cache, or a folder
+    MODEL = "model"  # a name in the cache of the hub, or a folder
     FILE = "file"
     FOLDER = "folder"
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What may follow an option, or stand for an argument.
+    """The value of an option or an argument.
 
     Attributes:
-        words: that it may be; with `Kind.FILE` besides files.
+        words: the words that it may be; with `Kind.FILE` in addition to files.
         optional: it may be left out.
         many: it may be given more than once.
     """
@@ -45,7 +45,12 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """`flags` are its long spellings; `help` is one short line."""
+    """An option.
+
+    Attributes:
+        flags: its long names.
+        help: one short line.
+    """
 
     flags: tuple[str, ...]
     help: str
@@ -54,11 +59,11 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command, or a group of some.
+    """A command, or a group of commands.
 
     Attributes:
-        path: the words that lead to it; none for serving.
-        serves: it takes the options of serving, and so vLLM's, besides its own.
+        path: the words that lead to it; none for the command that serves.
+        serves: it takes the options of serving, and so those of vLLM, besides its own.
     """
 
     path: tuple[str, ...]
@@ -69,7 +74,7 @@ class Command:
     serves: bool = False
 
     def walk(self) -> Iterator[Command]:
-        """It, and all below it."""
+        """This command and all commands below it."""
         yield self
         for child in self.children:
             yield from child.walk()
@@ -77,7 +82,12 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """All of it; `engine` are vLLM's options that may be given where a command serves."""
+    """Everything that can be completed.
+
+    Attributes:
+        serving: the command that serves, above all others.
+        engine: options of vLLM, which commands that serve take too.
+    """
 
     serving: Command
     engine: tuple[Option, ...]
@@ -93,7 +103,7 @@ FILES = (
     "--mm-encoder-fp8-scale-save-path",
 )
 PROFILES = ("--profile", "--engine-profile")
-"""Values of which the declaration does not say what they are."""
+"""Options whose declarations do not tell what kind of value they take."""
 
 
 def read(
@@ -185,12 +195,12 @@ def _engine_option(option: declared.Option) -> Option:
         value = Value(Kind.CHOICE, tuple(option.choices), optional, many)
     else:
         value = _by_name(flags, many=many, optional=optional)
-    # Of some options vLLM's help says only how a JSON object is written.
+    # The help of some options of vLLM only explains the syntax of JSON.
     text = "" if option.help.startswith(("API docs", "Should either be")) else option.help
     return Option(tuple(flags), _short(text) or f"vLLM: {option.group}", value)
 
 
 def _short(text: str) -> str:
-    """The first sentence without markup, cut to fit beside an option."""
+    """The first sentence of a help text, without markup, cut to fit beside an option."""
     plain = " ".join(Text.from_markup(text).plain.split()).split(". ")[0].rstrip(".")
     return plain if len(plain) <= HELP_WIDTH else plain[: HELP_WIDTH - 3].rstrip() + "..."

@@ -1,4 +1,4 @@
-"""The script for zsh: a function for its completion system."""
+"""The completion script for zsh: a function for its completion system."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ fi
 
 
 def script(words: Words) -> str:
-    """All of it."""
+    """The text of the script."""
     everything = [*words.serving.walk()]
     return SCRIPT.format(
         paths="|".join(f"' {' '.join(one.path)}'" for one in everything if one.path),
@@ -93,7 +93,7 @@ def _described(command: Command) -> str:
 
 
 def _specs(options: Iterable[Option]) -> str:
-    """One for each spelling; each excludes the others of its option."""
+    """Specifications of options, one per name; each name excludes the others of its option."""
     return "\n".join(
         f"            {_quoted(_spec(option, flag))}" for option in options for flag in option.flags
     )

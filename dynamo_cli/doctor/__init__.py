@@ -1,7 +1,6 @@
-"""What ``dynamo-llm doctor`` looks at.
+"""``dynamo-llm doctor``: checks whether this machine can serve, and says what to do if not.
 
-gather.py   looks: at this machine, at vLLM in a process of its own, at the model's files
-facts.py    what it saw
-needs.py    facts -> what a model takes            (pure)
-rules.py    facts -> findings, with their remedies (pure)
+The typed options of serving come in; findings, each with its remedy, go out. Open `rules.py` first:
+`gather.py` collects `Facts` (`facts.py`), and the rules turn facts into findings, with `needs.py`
+for what a model takes. All but `gather.py` are pure.
 """

@@ -1,4 +1,4 @@
-"""What was seen; nothing here judges."""
+"""What `gather` found out, before any judgement. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dynamo_cli.serve_config import ServeConfig
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that was tried with vLLM's installation.
+    """One thing that was tried with the installed vLLM.
 
     Attributes:
-        name: what was tried: an import, a computation.
-        ok: None when the process ended in the middle of it.
-        detail: what came of it; the error when it failed.
+        name: what was tried, such as an import or a computation.
+        ok: None when the process ended during the step.
+        detail: the result, or the error when it failed.
     """
 
     name: str
@@ -31,8 +31,8 @@ class Trial:
     """The process in which vLLM was tried.
 
     Attributes:
-        steps: in order; the last is unfinished if it ended by itself.
-        ended_by: name of the signal that ended it, or ``timeout``; else empty.
+        steps: in order; the last is unfinished if the process ended early.
+        ended_by: name of the signal that ended it, or ``timeout``; otherwise empty.
     """
 
     steps: tuple[Step, ...] = ()
@@ -41,28 +41,28 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A process of ours that nobody looks after any more."""
+    """A process of ours whose supervisor has ended."""
 
     pid: int
     title: str
 
 
 class Place(StrEnum):
-    """Where a model is."""
+    """Where the files of a model are."""
 
     HERE = "here"
-    FETCHED = "fetched"  # when it is first served
+    FETCHED = "fetched"  # not here; serving will fetch them
     NOWHERE = "nowhere"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model as it lies on the disk.
+    """A model as it is on the disk.
 
     Attributes:
-        problem: why it cannot be had.
-        config: its ``config.json``; empty when it is not here.
-        weights_bytes: of all its weight files; 0 when there is none yet.
+        problem: why the model cannot be found; empty when it can.
+        config: its ``config.json``; empty when the file is not here.
+        weights_bytes: total size of its weight files; 0 when there are none yet.
     """
 
     name: str
@@ -74,22 +74,27 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that was seen.
+    """Everything that was found out about the machine, the installation and the options.
 
     Attributes:
         python: major and minor version.
-        packages: versions by name, of those that matter and are installed.
-        machine: None when it could not be read; then `machine_problem` says why.
-        gpus: every one that the driver names, whatever build of vLLM is installed.
-        cpu_flags: of the first core.
-        shm_free_bytes: in ``/dev/shm``; None without it.
-        caches: where they go; then `cache_problem` says why not to the usual place.
-        open_files: that this process may have.
-        environment: variables that engines read.
-        compiler: one for C++ is installed.
-        port_problem: why the port cannot be had; empty when it can.
-        plan: what would be started; None when that cannot be: then `plan_problem` says why.
-        engine_options: for vLLM, by name with the first value.
+        packages: versions of the relevant packages that are installed, by name.
+        trial: what came of trying vLLM.
+        machine: None when it could not be read; `machine_problem` then says why.
+        gpus: every GPU that the driver lists, whatever build of vLLM is installed.
+        cpu_flags: features of the first core.
+        total_bytes: main memory.
+        shm_free_bytes: free space in ``/dev/shm``; None without that folder.
+        caches: the cache folder; `cache_problem` says why it is not the usual one.
+        open_files: how many files this process may have open.
+        environment: the variables that engines read and that are set.
+        compiler: whether a C++ compiler is installed.
+        port_problem: why nothing can listen on the port; empty when something can.
+        orphans: processes of ours without a supervisor.
+        leftovers: folders that killed processes of ours have left behind.
+        plan: what would be started; None when the options cannot work: `plan_problem` says why.
+        engine_options: options for vLLM by flag, values joined by spaces.
+        model: None when no model was named.
     """
 
     python: tuple[int, int]

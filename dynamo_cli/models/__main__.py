@@ -1,7 +1,7 @@
-"""``python -m dynamo_cli.models demo|tiny PARENT_PID``: fetches or writes one of our models.
+"""``python -m dynamo_cli.models demo|tiny PARENT_PID``: fetches or writes a built-in model.
 
-Standard output is JSON, one object a line: ``{"stage", "fraction"}`` any number of times, then
-``{"path"}`` or ``{"error"}``. It ends with its parent, and leaves nothing half-done behind.
+Standard output is JSON, one object per line: ``{"stage", "fraction"}`` any number of times, then
+``{"path"}`` or ``{"error"}``. The process ends with its parent and leaves nothing half-built.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(model: str, parent_pid: int) -> int:
-    """Prepares `model` and says where it is; returns the exit code."""
+    """Prepare `model` and report its folder; returns the exit code."""
     for number in STOPPING:
         signal.signal(number, _stop)
     die_with(parent_pid, signal.SIGTERM)
@@ -34,7 +34,7 @@ def main(model: str, parent_pid: int) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001 - the process's entry: the parent says what happened
+    except Exception as error:  # noqa: BLE001 - the entry of a process: its parent shows the error
         _say({"error": f"{model} could not be prepared: {type(error).__name__}: {error}"})
         return 1
     _say({"path": str(folder)})
@@ -69,12 +69,12 @@ def _say(message: dict[str, str | float | None]) -> None:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    """Unwinds to `main`. Ctrl-C is followed by the parent's own signal: only the first counts."""
+    """Unwind to `main`, at the first signal only: after Ctrl-C the parent sends one too."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    # Threads of a download that was cut short would hold up an ordinary exit.
+    # An ordinary exit would wait for the threads of an interrupted download.
     os._exit(main(sys.argv[1], int(sys.argv[2])))

@@ -1,7 +1,8 @@
-"""``--model X`` -> where the files of X are.
+"""Finds the files of the model that ``--model`` names.
 
-What is already there is found in milliseconds. What must be fetched or written first is the work
-of a child process (`dynamo_cli.models.__main__`), so that this one never imports what that needs.
+Files that are here are found in milliseconds. A child process
+(`dynamo_cli.models.__main__`) fetches or writes the built-in models, so that this process need not
+import the libraries for that.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from dynamo_cli.models import demo, soundness
 from dynamo_cli.models.folder import models_root
 from dynamo_cli.models.progress import OnProgress, Progress
 
-# Folders in our cache. The number at the end is the version of what we write there.
+# Folders in our cache. The number at the end is the version of their contents.
 DEMO = "smollm2-135m-instruct-1"
 TINY = "tiny-1"
-# One of these makes a folder a model: Hugging Face's format or Mistral's.
+# A folder with one of these files is a model, in Hugging Face's format or in Mistral's.
 CONFIGS = (soundness.CONFIG, soundness.MISTRAL_CONFIG)
 _BUCKETS = ("s3", "gs", "az")
 _FILES = (".gguf", ".safetensors", ".bin", ".pt")
@@ -30,11 +31,11 @@ _FILES = (".gguf", ".safetensors", ".bin", ".pt")
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A model as vLLM takes it.
+    """A model in the form that vLLM takes.
 
     Attributes:
-        path: a folder, a file, or a Hugging Face id that vLLM itself finds.
-        served_name: what the API calls it unless the user says otherwise: the name as typed.
+        path: a folder, or a name that vLLM resolves itself, such as a Hugging Face id.
+        served_name: its default name in the API: the name as typed.
     """
 
     path: str
@@ -42,14 +43,14 @@ class ResolvedModel:
 
 
 def resolve(model: str, on_progress: OnProgress) -> ResolvedModel:
-    """Finds `model`; ``demo`` and ``tiny`` are fetched or written when they are not there yet.
+    """Find `model`; ``demo`` and ``tiny`` are fetched or written when they are not here yet.
 
     Args:
-        on_progress: called from this thread, and only when there is something to wait for.
+        on_progress: called in this thread, and only when there is something to wait for.
 
     Raises:
-        ModelError: a path that is no model.
-        ModelUnreachable: a model that is not here and cannot be had.
+        ModelError: the path is not a model.
+        ModelUnreachable: the model is not here and cannot be fetched.
     """
     if model in BUILT_IN_MODELS:
         found = ready(model)
@@ -58,7 +59,7 @@ def resolve(model: str, on_progress: OnProgress) -> ResolvedModel:
 
 
 def ready(model: str) -> Path | None:
-    """The folder of ``demo`` or ``tiny`` when it is complete already."""
+    """The folder of ``demo`` or ``tiny``; None when it has to be fetched or written first."""
     if model == "demo" and (cached := demo.cached()):
         return cached
     folder = models_root() / (DEMO if model == "demo" else TINY)
@@ -66,14 +67,14 @@ def ready(model: str) -> Path | None:
 
 
 def locate(model: str, *, ask_hub: bool) -> str:
-    """Where the files of `model` are, without fetching anything: a folder, or a name for vLLM.
+    """Find `model` without fetching anything: a folder, or a name that vLLM resolves.
 
     Args:
-        ask_hub: whether a name that can only be a hub's is looked for there.
+        ask_hub: whether to check that the hub answers for a model that is not here.
 
     Raises:
-        ModelError: a path that is no model.
-        ModelUnreachable: a hub's model that is not here, and the hub does not answer.
+        ModelError: the path is not a model.
+        ModelUnreachable: a model of the hub that is not here, and the hub does not answer.
     """
     _check_address(model)
     path = expanded(model)
@@ -91,7 +92,7 @@ def expanded(name: str) -> Path:
     """A path with its ``~`` replaced.
 
     Raises:
-        ModelError: nobody knows what it stands for.
+        ModelError: the home directory is unknown.
     """
     try:
         return Path(name).expanduser()
@@ -122,7 +123,7 @@ def _check_path(path: Path) -> None:
 
 
 def is_path(model: str) -> bool:
-    """Whether it can be nothing but a path: a hub's names are ``name`` or ``owner/name``."""
+    """Whether it can only be a path: names on a hub are ``name`` or ``owner/name``."""
     if "://" in model:
         return False
     deep = model.count("/") > 1
@@ -138,11 +139,11 @@ def _why_no_file(path: Path) -> str:
 
 
 def _check_hub(model: str, *, ask: bool) -> None:
-    """Where no hub can be asked for a model, its library would go on trying for half a minute."""
+    """Fail early when the hub does not answer: its library would retry for half a minute."""
     elsewhere = "://" in model or "VLLM_USE_MODELSCOPE" in os.environ
     if elsewhere or not ask or demo.cache_of(model).is_dir():
         return
-    from dynamo_cli.models import hub  # noqa: PLC0415 - takes a while, as the download will
+    from dynamo_cli.models import hub  # noqa: PLC0415 - a slow import, needed only here
 
     if not hub.answers():
         raise ModelUnreachable(

@@ -1,4 +1,4 @@
-"""Writes a Llama checkpoint as Hugging Face lays it out, without importing torch.
+"""Writes a Llama checkpoint in Hugging Face's layout, without importing torch.
 
 config.json  generation_config.json  model.safetensors
 tokenizer.json  tokenizer_config.json  chat_template.jinja
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LlamaShape:
-    """The numbers that say how large a Llama is; `context` is in tokens."""
+    """The dimensions of a Llama model; `context` is in tokens."""
 
     vocab: int
     hidden: int
@@ -38,7 +38,7 @@ class LlamaShape:
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
-    """Token texts that mark the start and the end of a turn, and padding."""
+    """Texts of the tokens that begin and end a turn, and of the padding token."""
 
     bos: str
     eos: str
@@ -46,7 +46,7 @@ class SpecialTokens:
 
 
 def write_config(folder: Path, shape: LlamaShape, ids: Mapping[str, int]) -> None:
-    """``config.json`` and ``generation_config.json``; `ids` holds ``bos_token_id`` and so on."""
+    """Write ``config.json`` and ``generation_config.json``; `ids` has the ids of special tokens."""
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -74,7 +74,7 @@ def write_config(folder: Path, shape: LlamaShape, ids: Mapping[str, int]) -> Non
 def write_tokenizer(
     folder: Path, tokenizer: Tokenizer, special: SpecialTokens, template: str, context: int
 ) -> None:
-    """The tokenizer, which tokens of it are special, and the chat template (Jinja)."""
+    """Write the tokenizer, the names of its special tokens, and the chat template (Jinja)."""
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -89,7 +89,7 @@ def write_tokenizer(
 
 
 def write_weights(folder: Path, tensors: Mapping[str, NDArray[np.uint16]]) -> None:
-    """``model.safetensors`` of bfloat16 tensors: u64 length of the header, its JSON, the data."""
+    """Write ``model.safetensors``: u64 length of the header, JSON header, bfloat16 data."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in tensors.items():
@@ -104,7 +104,7 @@ def write_weights(folder: Path, tensors: Mapping[str, NDArray[np.uint16]]) -> No
 
 
 def bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The upper halves of finite float32 values, rounded to the nearest, ties to even."""
+    """Finite float32 values as the bits of bfloat16, rounded to nearest, ties to even."""
     bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
     rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     return (rounded >> np.uint32(16)).astype("<u2")

@@ -1,7 +1,7 @@
-"""Turns the GGUF file of a small Llama into a Hugging Face folder, without torch.
+"""Converts the GGUF file of a small Llama into a Hugging Face folder, without torch.
 
-GGUF differs in three ways: tensors have other names, rows of the query and key matrices are
-ordered for another form of rotary embedding, and weights are quantised in blocks.
+GGUF differs in three ways: tensors have other names, the rows of query and key matrices are
+ordered for another form of rotary embedding, and weights are quantized in blocks.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-CONTROL = 3  # type of a token that no text may turn into
+CONTROL = 3  # type of special tokens, into which no text may be tokenized
 
 
 def convert(file: Path, folder: Path) -> None:
-    """Writes the model of `file` into `folder` in bfloat16; needs twice its size in memory."""
+    """Write the model of `file` into `folder` in bfloat16; needs twice its size in memory."""
     reader = gguf.GGUFReader(file)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     shape = _shape(fields, {tensor.name for tensor in reader.tensors})
@@ -67,9 +67,10 @@ def hub_name(name: str) -> str:
 
 
 def rotary_halves(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Reorders the rows of each head from x0 y0 x1 y1 ... to x0 x1 ... y0 y1 ...
+    """Reorder the rows of each head from x0 y0 x1 y1 ... to x0 x1 ... y0 y1 ...
 
-    GGUF rotates neighbours (x0, y0); Hugging Face rotates rows that lie half a head apart.
+    The rotary embedding pairs neighbouring rows (x0, y0) in GGUF, and rows that are half a head
+    apart in Hugging Face's format.
     """
     rows, columns = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
@@ -105,7 +106,7 @@ def _weights(tensors: list[Any], shape: LlamaShape) -> dict[str, NDArray[Any]]:
 
 
 def _tokenizer(fields: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of SmolLM2: byte-level BPE in which every digit stands alone."""
+    """The tokenizer of SmolLM2: byte-level BPE in which every digit is a token of its own."""
     tokens = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     vocabulary = {text: number for number, text in enumerate(tokens)}

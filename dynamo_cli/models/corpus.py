@@ -1,7 +1,7 @@
-"""The text that the tiny model's tokenizer learns its merges from.
+"""The text on which the tokenizer of the tiny model is trained.
 
-It ships with the tool so that the same merges come out on every machine. A change of this text
-changes every token id: raise the number in `catalog.TINY` with it.
+It is part of the tool, so that the merges are the same on every machine. A change of this text
+changes token ids: raise the number in `catalog.TINY` with it.
 """
 
 TEXT = """\

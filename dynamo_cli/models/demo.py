@@ -1,4 +1,4 @@
-"""``--model demo``: SmolLM2-135M-Instruct, from the nearest place that has it.
+"""``--model demo``: SmolLM2-135M-Instruct, from the first of these places that has it.
 
 1. the user's Hugging Face cache      at once, offline           `cached`
 2. the hub, if it answers in 5 s      into that same cache       `hub.download`
@@ -22,9 +22,9 @@ FILES = (
 
 
 def cached() -> Path | None:
-    """The folder of the last complete copy in the user's Hugging Face cache, if there is one.
+    """The folder of the latest copy in the user's Hugging Face cache; None without a complete one.
 
-    Reads the cache as its own library lays it out, because importing that takes 0.2 s:
+    Reads the layout of the cache itself, because importing the hub's library takes 0.2 s:
     ``models--OWNER--NAME/refs/main`` names the folder below ``snapshots``.
     """
     root = cache_of(REPOSITORY)
@@ -37,12 +37,12 @@ def cached() -> Path | None:
 
 
 def cache_of(repository: str) -> Path:
-    """Where the hub's library keeps a model."""
+    """The folder in which the hub's library keeps a model."""
     return hub_cache() / f"models--{repository.replace('/', '--')}"
 
 
 def hub_cache() -> Path:
-    """Where the hub's library keeps what it downloads: the user may have moved it."""
+    """The cache folder of the hub's library, which the user may have moved."""
     if named := os.environ.get("HF_HUB_CACHE"):
         return Path(named).expanduser()
     if home := os.environ.get("HF_HOME"):

@@ -1,9 +1,9 @@
-"""A folder that is built once, shows up whole or not at all, and is then only read.
+"""Folders that are built once, appear only when they are complete, and are then only read.
 
 <cache>/dynamo-llm/models/
   tiny-1/            the finished folder; it exists only when it is complete
-  tiny-1.lock        held while somebody builds it
-  tiny-1.work/       half-built; whoever holds the lock next throws it away
+  tiny-1.lock        locked while a process builds it
+  tiny-1.work/       half-built; the next process that gets the lock removes it
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from dynamo_cli.host.cache import cache_root
 
 
 def models_root() -> Path:
-    """Where all of them are."""
+    """The folder that contains all of them."""
     return cache_root() / "models"
 
 
 def build_once(name: str, build: Callable[[Path, Path], None]) -> Path:
-    """The finished folder `name` of the cache, built first when it is not there.
+    """The finished folder `name` of the cache, which is built first if it is missing.
 
     Several processes may call this at once: one builds, the others wait for it.
 
     Args:
-        name: of the folder; a change of its format is a change of its name.
-        build: fills the first folder, which becomes the finished one; the second is for
-            scratch and is removed. What it raises is passed on, and nothing is left behind.
+        name: name of the folder; a new format of its contents needs a new name.
+        build: fills its first folder, which becomes the finished one; its second is for temporary
+            files and is removed. Its exceptions propagate, and nothing is left behind.
     """
     folder = models_root() / name
     if folder.is_dir():
@@ -55,7 +55,7 @@ def _build(folder: Path, work: Path, build: Callable[[Path, Path], None]) -> Non
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds `path` exclusively; the kernel lets go of it when the process ends in any way."""
+    """Hold a lock on `path`; the kernel releases it however the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""The model hub: whether it is there, and the demo model from it."""
+"""The model hub: whether it answers, and the download of the demo model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SIZE = 273_000_000  # bytes of FILES together
 
 
 def download(on_progress: OnProgress) -> Path | None:
-    """The folder of the model, or None when the hub is switched off or does not answer in time.
+    """Download the demo model; None when the hub is switched off or does not answer in time.
 
     Raises:
-        OSError: the hub answered at first and then failed.
+        OSError: the hub answered at first, and the download failed.
     """
     on_progress(Progress("asking the model hub"))
     if constants.HF_HUB_OFFLINE or not _gives(f"{REPOSITORY}/resolve/main/config.json"):
@@ -37,7 +37,7 @@ def _folder() -> Path:
 
 
 def answers() -> bool:
-    """Whether the hub says anything within `ANSWER_TIMEOUT_S`."""
+    """Whether the hub answers anything within `ANSWER_TIMEOUT_S`."""
     return not constants.HF_HUB_OFFLINE and _status("") is not None
 
 
@@ -46,7 +46,7 @@ def _gives(path: str) -> bool:
 
 
 def _status(path: str) -> int | None:
-    """The hub's HTTP status for a path; None when it gives none in time."""
+    """The hub's HTTP status for a path; None when it does not answer in time."""
     answered: list[int] = []
 
     def ask() -> None:
@@ -60,7 +60,7 @@ def _status(path: str) -> int | None:
         except OSError:
             return
 
-    # A thread that may be left behind, because looking up a name obeys no timeout.
+    # In a thread that can be abandoned, because a DNS lookup obeys no timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(ANSWER_TIMEOUT_S)

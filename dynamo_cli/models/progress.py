@@ -1,4 +1,4 @@
-"""What a user sees while a model is being fetched."""
+"""Progress of fetching a model, for the user."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ INTERVAL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step of the way.
+    """Progress within one stage.
 
     Attributes:
-        stage: what is being done, as a user reads it.
-        fraction: how much of the stage is done, 0 to 1; None when nobody knows.
+        stage: what is being done, in words for the user.
+        fraction: how much of the stage is done, from 0 to 1; None when that is unknown.
     """
 
     stage: str
@@ -29,10 +29,10 @@ OnProgress = Callable[[Progress], None]
 
 @contextmanager
 def watching(stage: str, folder: Path, size: int, on_progress: OnProgress) -> Iterator[None]:
-    """Reports `stage` by how much the files under `folder` grow, until the block ends.
+    """While the block runs, report progress of `stage` by the growth of the files in `folder`.
 
     Args:
-        size: bytes by which they will have grown at the end, or nearly so.
+        size: by how many bytes they will have grown at the end, approximately.
     """
     done = threading.Event()
     before = bytes_under(folder)
@@ -53,7 +53,7 @@ def watching(stage: str, folder: Path, size: int, on_progress: OnProgress) -> It
 
 
 def bytes_under(folder: Path) -> int:
-    """Bytes of all the regular files under `folder`, links not followed; they may come and go."""
+    """Total size of the regular files below `folder`, which may change meanwhile; skips links."""
     total = 0
     for path in folder.rglob("*"):
         try:

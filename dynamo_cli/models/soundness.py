@@ -1,6 +1,6 @@
-"""Whether a folder can be served, as far as its files tell: seconds, not minutes, before vLLM does.
+"""Checks a model's folder within a second, so that errors are reported before vLLM is started.
 
-What is looked at costs little: names, sizes, small files, and the headers of large ones.
+It reads names, sizes, small files, and the headers of large files.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _TEXTS = (_TEMPLATE, "tokenizer.model", "merges.txt", "tekken.json", "vocab.json
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What is loaded from the folder; the rest may be missing or broken.
+    """The parts that are loaded from the folder; other parts may be missing or broken.
 
     Attributes:
-        config: it says itself what kind of model it is.
+        config: its ``config.json``; not needed when another one is named.
     """
 
     config: bool = True
@@ -45,7 +45,7 @@ class Needed:
 
 
 def check(folder: Path, needed: Needed = Needed()) -> None:
-    """Look at everything that is loaded from here.
+    """Check everything that is loaded from this folder.
 
     Raises:
         ModelError: something is missing or broken; the message names the file and what to do.
@@ -67,15 +67,15 @@ def check(folder: Path, needed: Needed = Needed()) -> None:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """The same for a folder of which only the tokenizer is taken."""
+    """Like `check`, for a folder from which only the tokenizer is loaded."""
     check(folder, Needed(config=False, weights=False))
 
 
 def check_adapter(folder: Path) -> None:
-    """The same for a LoRA adapter.
+    """Like `check`, for the folder of a LoRA adapter.
 
     Raises:
-        ModelError: it is none, or broken.
+        ModelError: it is not an adapter, or it is broken.
     """
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(f"The folder {folder} holds no LoRA adapter: it has no {ADAPTER_CONFIG}.")
@@ -84,7 +84,7 @@ def check_adapter(folder: Path) -> None:
 
 
 def why_no_model(folder: Path) -> str:
-    """A sentence for a folder without a configuration."""
+    """A sentence that says why a folder without ``config.json`` is not a model."""
     if (folder / ADAPTER_CONFIG).is_file():
         base = _base_of(folder / ADAPTER_CONFIG)
         return (

@@ -1,4 +1,4 @@
-"""Chat templates: whether one is Jinja. With a broken one a server starts, and no chat works."""
+"""Checks that a chat template is valid Jinja: with an invalid one, a server cannot chat."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dynamo_cli.errors import ModelError
 from dynamo_cli.host import oserrors
 
 _GENERATION = re.compile(r"{%-?\s*(end)?generation\s*-?%}")
-"""A tag of transformers' own; what stands between two of them is ordinary."""
+"""A tag that transformers adds to Jinja; the text between two of them is ordinary Jinja."""
 
 
 def check_file(path: Path) -> None:
-    """As `check`, for a template in a file."""
+    """Like `check`, for a template in a file."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -24,13 +24,13 @@ def check_file(path: Path) -> None:
 
 
 def check(text: str, name: str) -> None:
-    """Read a template and forget it.
+    """Parse a template.
 
     Args:
-        name: what it is called in the message.
+        name: name of the template for the error message.
 
     Raises:
-        ModelError: it is no Jinja.
+        ModelError: it is not valid Jinja.
     """
     from jinja2 import TemplateSyntaxError  # noqa: PLC0415 - help and version need none of it
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415

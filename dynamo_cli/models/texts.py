@@ -1,4 +1,4 @@
-"""Small files of a model's folder, read so that whatever is wrong with one has its name."""
+"""Reads small files of a model's folder, with errors that name the file and the remedy."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ AGAIN = "copy or download it again"
 
 
 def first_bytes(path: Path, count: int) -> bytes:
-    """The beginning of a file, which is neither empty nor a pointer to its contents.
+    """The beginning of a file.
 
     Raises:
-        ModelError: it is, or it cannot be read.
+        ModelError: it is empty, a pointer of Git LFS, or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -38,10 +38,10 @@ def first_bytes(path: Path, count: int) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """The value in a JSON file.
 
     Raises:
-        ModelError: it cannot be read, or is no JSON.
+        ModelError: it cannot be read, or is not JSON.
     """
     first_bytes(path, 1)
     try:
@@ -56,7 +56,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The same for a file that holds an object."""
+    """Like `read_json`, for a file that has to contain an object."""
     found = read_json(path)
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds no JSON object: {AGAIN}.")

@@ -1,8 +1,8 @@
-"""``--model tiny``: a random-weight Llama that is written in a second, for tests and for trials.
+"""``--model tiny``: a Llama with random weights that is written in a second, for tests and trials.
 
-It has a byte-level tokenizer, so that any text goes in and comes out, and a ChatML template. Its
-answers mean nothing, but they are the same on every machine: weights, merges and files depend on
-nothing but this package.
+Its tokenizer works on bytes, so that it takes and gives any text, and its chat template is ChatML.
+Its answers are meaningless, but the same on every machine: weights, merges and files depend only on
+this package.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dynamo_cli.models.checkpoint import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# The smallest heads that vLLM's CPU attention takes are 32 wide.
+# Heads of 32 are the smallest that vLLM's attention on the CPU supports.
 SHAPE = LlamaShape(
     vocab=1024,
     hidden=64,
@@ -46,12 +46,12 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 SEED = 0
-# Ten times the usual spread: with less, greedy decoding repeats one token for ever.
+# Ten times the usual standard deviation: with less, greedy decoding repeats one token for ever.
 WEIGHT_STD = 0.2
 
 
 def write(folder: Path) -> None:
-    """Fills `folder` with the model: 0.5 MB, the same bytes every time."""
+    """Write the model into `folder`: 0.5 MB, the same bytes every time."""
     tokenizer = _tokenizer()
     numbers = tokenizer.get_vocab()
     ids = {
@@ -80,8 +80,8 @@ def _tokenizer() -> Tokenizer:
 
 
 def _tensors() -> Iterator[tuple[str, NDArray[np.uint16]]]:
-    """Every weight with its name, in a fixed order: matrices are random, norms are 1."""
-    # RandomState is frozen: NumPy promises the same numbers in every release.
+    """All weights by name, in a fixed order: matrices are random, norms are 1."""
+    # NumPy promises the same numbers from RandomState in every release.
     random = np.random.RandomState(SEED)
 
     def matrix(rows: int, columns: int) -> NDArray[np.uint16]:

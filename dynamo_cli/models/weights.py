@@ -1,6 +1,6 @@
-"""Whether the weights of a folder are all there and whole, without reading them.
+"""Checks that all weight files of a folder are there and complete, without reading them whole.
 
-A safetensors file says in its header how long it is:
+The header of a safetensors file tells how long the file is:
 
     u64 length of the header | header: JSON, with a range of bytes per tensor | the bytes
 """
@@ -18,12 +18,12 @@ from dynamo_cli.models.texts import AGAIN, first_bytes, read_object
 
 _LENGTH_BYTES = 8
 _MOST_HEADER_BYTES = 100_000_000
-"""What the format's own library allows."""
+"""The limit of the format's own library."""
 
 _SAFETENSORS, _INDEX = "*.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt")
 _PICKLED = (b"PK", b"\x80")
-"""A zip archive of pickles, or a bare one."""
+"""First bytes of a PyTorch file: a zip archive of pickles, or a bare pickle."""
 
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
 _OF_TRAINING = (
@@ -32,10 +32,10 @@ _OF_TRAINING = (
 
 
 def check(folder: Path) -> None:
-    """Look at every file of weights that would be loaded from here.
+    """Check every weight file that would be loaded from this folder.
 
     Raises:
-        ModelError: there are none, one is missing, cut short, or something else.
+        ModelError: there is none, or one is missing, truncated or of another format.
     """
     index = folder / _INDEX
     files = _indexed(index) if index.exists() else _found(folder)
@@ -50,7 +50,7 @@ def check(folder: Path) -> None:
 
 
 def _found(folder: Path) -> list[Path]:
-    """As vLLM looks for them: safetensors, or else pickles."""
+    """The files that vLLM would load: safetensors, or else pickles."""
     for pattern in (_SAFETENSORS, *_PICKLES):
         files = [file for file in sorted(folder.glob(pattern)) if file.name not in _OF_TRAINING]
         if files:
@@ -79,7 +79,7 @@ def _indexed(index: Path) -> list[Path]:
 
 
 def _check_shards(files: list[Path]) -> None:
-    """``model-00001-of-00003.safetensors`` has two more beside it, with an index or without."""
+    """Check that all shards are there: ``model-00001-of-00003.safetensors`` needs two more."""
     for file in files:
         if (parts := _SHARD.fullmatch(file.name)) is None:
             continue
@@ -126,7 +126,7 @@ def _header(file: Path, length: int) -> dict[str, Any]:
 
 
 def _end_of_data(file: Path, header: dict[str, Any]) -> int:
-    """Bytes of all tensors, which follow each other without a gap."""
+    """Total size of the tensors, which follow each other without gaps."""
     try:
         ends = [
             int(tensor["data_offsets"][1])

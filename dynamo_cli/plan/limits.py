@@ -1,20 +1,20 @@
-"""The most that a number of an option can be: beyond it is a slip, not a wish. Pure."""
+"""Upper bounds for numbers in options, beyond which a number is a typing error. Pure."""
 
 from __future__ import annotations
 
 from dynamo_cli.config import FORMER_KV_COSTS, KV_COSTS
 
 MAX_PROCESSES = 1024
-"""Workers, prefill workers, processors, ranks of an engine: each is at least one process."""
+"""For workers, prefill workers, processors and ranks, each of which is at least one process."""
 
 MAX_THREADS = 4096
 MAX_SECONDS = 7 * 86_400.0
 MAX_MILLISECONDS = MAX_SECONDS * 1000
 MAX_FACTOR = 1e6
-"""Of speeds and weights; infinite ones make sums that are no numbers."""
+"""For speeds and weights; with infinite ones, costs would be NaN."""
 
 MAX_COUNT = 10**9
-"""Requests, jobs, tokens."""
+"""For requests, jobs and tokens."""
 
 MAX_BYTES = 1 << 40
 

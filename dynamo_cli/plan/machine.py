@@ -1,4 +1,4 @@
-"""What this machine has: cores, memory, GPUs, and which build of vLLM is installed."""
+"""The resources of this machine that engines can use: cores, memory, GPUs and NIXL."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dynamo_cli.host.optional import cores_of_this_process
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What engines can have.
+    """The resources that engines can use.
 
     Attributes:
-        cores: that this process may run on.
-        available_bytes: of main memory.
-        gpus: that may be used; none when vLLM's build is for CPUs.
-        nixl: the package is installed.
+        cores: how many cores this process may run on.
+        available_bytes: available main memory.
+        gpus: GPUs that may be used; none when the installed build of vLLM is for CPUs.
+        nixl: whether the package ``nixl`` is installed.
     """
 
     cores: int
@@ -32,10 +32,11 @@ class Machine:
 
 
 def read_machine() -> Machine:
-    """Look at this machine.
+    """Read the resources of this machine.
 
     Raises:
-        ResourceError: no vLLM is installed, or ``CUDA_VISIBLE_DEVICES`` names no GPU of it.
+        ResourceError: vLLM is not installed, ``CUDA_VISIBLE_DEVICES`` names a GPU that is not here,
+            or the driver does not answer.
     """
     if importlib.util.find_spec("vllm") is None:
         raise ResourceError(
@@ -55,7 +56,7 @@ def _has_cpu_build() -> bool:
 
 
 def _available_bytes() -> int:
-    """Main memory that can be had: the kernel's estimate, less where a container has a limit."""
+    """Available main memory: the kernel's estimate, or what the limit of a container leaves."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     limit, used = (_read_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))

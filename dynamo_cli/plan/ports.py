@@ -1,4 +1,4 @@
-"""Whether an address can be listened on: seen before anything is started for it."""
+"""Checks that a server can listen on an address, before anything is started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dynamo_cli.errors import PortInUse
 
 
 def problem(host: str, port: int) -> str:
-    """Why nobody can listen there now; empty when all is well."""
+    """Why nothing can listen on this address now; empty when something can."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -23,6 +23,6 @@ def problem(host: str, port: int) -> str:
 
 
 def check(host: str, port: int, remedy: str) -> None:
-    """Raises `PortInUse` when nobody can listen there."""
+    """Raise `PortInUse`, with `remedy`, when nothing can listen on this address."""
     if why := problem(host, port):
         raise PortInUse(f"cannot listen on {host}:{port}: {why}. {remedy}")

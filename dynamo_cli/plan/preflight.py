@@ -1,7 +1,7 @@
-"""What can be said about the options and the model's files without vLLM, in well under a second.
+"""Checks options and the model's files without vLLM, in well under a second.
 
-The command, ``--dry-run`` and ``doctor`` all come through here, so that they say the same. What
-only vLLM knows is told by its processes, in the same form (`engines/vllm/refusals.py`).
+Serving, ``--dry-run`` and ``doctor`` all use it, so that they report the same. What only vLLM can
+judge is reported by its processes, in the same form (`engines/vllm/refusals.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BROUGHT = {
     "--tool-call-parser": "--tool-parser-plugin",
     "--reasoning-parser": "--reasoning-parser-plugin",
 }
-"""What a plugin of the user's own may add names to."""
+"""Options to whose names a plugin may add some, and the option that loads the plugin."""
 
 CLASSES = {
     "--worker-cls": ".",
@@ -33,26 +33,27 @@ CLASSES = {
     "--scheduler-cls": ".",
     "--logits-processors": ":",
 }
-"""Classes by name, and what stands between module and class."""
+"""Options that name a class, and what separates module and class in the name."""
 
 CHAT_TEMPLATES = "transformers_utils/chat_templates"
 JINJA = "{}\n"
-"""As vLLM tells a template from the path of one."""
+"""Characters by which vLLM tells the text of a template from a path."""
 
 ORDINARY = ("", "auto", "hf", "safetensors", "fastsafetensors")
-"""Ways of loading weights from the files that a model usually has."""
+"""Values of ``--load-format`` that load the usual weight files."""
 
 Given = Mapping[str, tuple[str, ...]]
+"""Values of the given options for vLLM, by ``--name`` or ``--name.field``."""
 
 
 def check(typed: Typed, *, ask_hub: bool) -> None:
-    """Look at the values of all options and at the model's files.
+    """Check the values of all options, and the files of the model.
 
     Args:
-        ask_hub: whether a model that is not here is looked for elsewhere.
+        ask_hub: whether to check that the hub answers for a model that is not here.
 
     Raises:
-        UsageError, ModelError: something will not work; the message says what and what to do.
+        UsageError, ModelError: something will not work; the message says what to do.
         ModelUnreachable: the model is not here, and the hub does not answer.
     """
     if typed.record is not None:
@@ -70,7 +71,7 @@ def check(typed: Typed, *, ask_hub: bool) -> None:
 
 
 def _given(typed: Typed) -> dict[str, tuple[str, ...]]:
-    """Options for vLLM by name, or ``name.field``; the last one counts."""
+    """Options for vLLM; of the same option given twice, the last one counts."""
     parsed = declared.parse(typed.engine_args)
     return {f"{one.name}.{one.field}".rstrip("."): one.values for one in parsed}
 
@@ -87,13 +88,13 @@ def _check_record(file: Path) -> None:
 
 
 def _check_names(given: Given) -> None:
-    """Names that vLLM would look up, where nothing can have added to them."""
+    """Check names that vLLM looks up in a table, unless a plugin may have extended the table."""
     for name, values in given.items():
         option = declared.known().get(name)
         if option is None or not option.names or BROUGHT.get(name) in given:
             continue
         for value in values:
-            known = value in ("", "None", *option.names) or "." in value  # a class of one's own
+            known = value in ("", "None", *option.names) or "." in value  # a class by its full name
             if not known and not _has_plugins():
                 near = difflib.get_close_matches(value, option.names, n=1)
                 hint = f" Did you mean {near[0]}?" if near else ""
@@ -108,7 +109,7 @@ def _check_tool_choice(given: Given) -> None:
 
 
 def _has_plugins() -> bool:
-    """Others than those that come with vLLM itself."""
+    """Whether plugins of vLLM are installed besides its own."""
     return any(not one.value.startswith("vllm.") for one in metadata.entry_points(group=PLUGINS))
 
 
@@ -130,7 +131,7 @@ def _check_template(given: Given) -> None:
 
 
 def _of_vllm(name: str) -> Path | None:
-    """A template that comes with vLLM; found without importing it."""
+    """A template that comes with vLLM, found without importing it."""
     vllm = importlib.util.find_spec("vllm")
     for folder in (vllm.submodule_search_locations or ()) if vllm else ():
         path = Path(folder, CHAT_TEMPLATES, name)
@@ -140,7 +141,7 @@ def _of_vllm(name: str) -> Path | None:
 
 
 def _check_plugins(given: Given) -> None:
-    """A file, or a module that can be imported."""
+    """Check that each plugin is a file, or a module that can be imported."""
     for flag in BROUGHT.values():
         plugin = _one(given, flag)
         if plugin and not (Path(plugin).is_file() or _is_module(plugin)):
@@ -163,7 +164,7 @@ def _check_classes(given: Given) -> None:
 
 
 def _is_module(name: str) -> bool:
-    """Whether its top package can be imported; importing it is not for us."""
+    """Whether its top-level package can be found; it is not imported."""
     try:
         return importlib.util.find_spec(name.partition(".")[0]) is not None
     except (ImportError, ValueError):
@@ -185,7 +186,7 @@ def _check_adapters(given: Given) -> None:
 
 
 def _adapter(module: str) -> tuple[str, str]:
-    """Name and path of one adapter, as vLLM reads them."""
+    """Name and path of an adapter, parsed as vLLM does."""
     if "=" in module and "," not in module:
         name, _, path = module.partition("=")
         return name, path
@@ -202,7 +203,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _check_folders(given: Given) -> None:
-    """Other models or parts of one."""
+    """Check options that name the folder of another model, or of a part of one."""
     if folder := _folder("--tokenizer", _one(given, "--tokenizer")):
         soundness.check_tokenizer(folder)
     generation = _one(given, "--generation-config")
@@ -216,10 +217,10 @@ def _check_folders(given: Given) -> None:
 
 
 def _folder(what: str, name: str) -> Path | None:
-    """The folder that is named; None when it is a name for a hub.
+    """The folder of this name; None when it is a name on a hub.
 
     Raises:
-        UsageError: it can only be a path, and there is none.
+        UsageError: it can only be a path, and there is no such folder.
     """
     path = catalog.expanded(name)
     if not name or not (catalog.is_path(name) or path.is_dir()):

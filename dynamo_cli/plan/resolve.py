@@ -1,4 +1,4 @@
-"""From what was typed and what the machine has to the plan that the supervisor runs. Pure."""
+"""Resolves typed options and the resources of a machine into the plan to run. Pure."""
 
 from __future__ import annotations
 
@@ -32,29 +32,31 @@ from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.gpus import groups_of
 
 SEVERAL_WORKERS_POLICY = "least-loaded"
+"""The default policy with several workers."""
 
 ACCESS_LOG_LEVELS = (None, "info", "debug")
-"""Asked for, at which there are lines of level INFO."""
+"""Values of ``--log-level`` at which lines of level INFO are shown."""
 
 LOGGING_PROMPTS = ("--enable-log-requests", "--enable-log-outputs")
+"""Options of vLLM that write text of requests into the log."""
 
 
 def resolve(typed: Typed, machine: Machine) -> ServeConfig:
-    """The plan; the model's path is still what was typed.
+    """Make the plan. The path of the model is still its name as typed.
 
     Raises:
-        UsageError: options that do not go together.
-        ResourceError: the machine has too little.
+        UsageError: options contradict each other.
+        ResourceError: the machine lacks resources.
     """
     _refuse_prompts_in_the_log(typed)
     check_sizes(typed)
     simulation = simulation_of(typed)
     if simulation is not None:
-        machine = replace(machine, gpus=())  # it needs none
+        machine = replace(machine, gpus=())  # simulated engines need none
     elif not machine.gpus:
         refuse_what_a_cpu_cannot(typed)
     kv_transfer = _kv_transfer(typed, machine)
-    # Who says how many workers there shall be takes the GPUs in order, busy ones too.
+    # A given number of workers takes the GPUs in order, even busy ones; `auto` only free ones.
     auto = typed.workers == AUTO
     gpus = [gpu.device for gpu in machine.gpus if gpu.free or not auto]
     workers = (
@@ -110,7 +112,7 @@ def _frontend(typed: Typed, names: tuple[str, ...]) -> FrontendConfig:
 
 
 def warnings(typed: Typed) -> list[str]:
-    """What works but should be known."""
+    """Warnings about a plan that works, but has risks."""
     if typed.host not in LOOPBACK and not typed.api_keys:
         return [
             f"--host {typed.host} lets everybody who reaches this machine use the model; "
@@ -126,7 +128,7 @@ def _admin(typed: Typed) -> bool:
 
 
 def _kv_transfer(typed: Typed, machine: Machine) -> str:
-    """How blocks get from prefill workers to workers."""
+    """How KV blocks get from prefill workers to workers."""
     best = "nixl" if machine.gpus and machine.nixl else "shm"
     chosen = typed.kv_transfer or best
     if not typed.prefill_workers:
@@ -154,7 +156,7 @@ def _refuse_disaggregation_without_prefill_workers(typed: Typed) -> None:
 
 
 def _refuse_prompts_in_the_log(typed: Typed) -> None:
-    """vLLM has options of its own that write them."""
+    """Refuse vLLM's own options that log prompts, unless that is allowed."""
     if is_given(typed.engine_args, *LOGGING_PROMPTS) and not typed.log_prompts:
         raise UsageError(
             f"{' and '.join(LOGGING_PROMPTS)} write text of requests into the log; "
@@ -163,7 +165,7 @@ def _refuse_prompts_in_the_log(typed: Typed) -> None:
 
 
 def _placement(typed: Typed) -> PlacementRule:
-    """A bound on what is prefilled locally implies that there is a condition."""
+    """A length given for local prefills implies ``--conditional-disagg``."""
     length = typed.max_local_prefill_length
     return PlacementRule(
         conditional=typed.conditional_disagg or length is not None,
@@ -173,7 +175,7 @@ def _placement(typed: Typed) -> PlacementRule:
 
 
 def _names(typed: Typed) -> tuple[str, ...]:
-    """What the API calls the model."""
+    """Names of the model in the API."""
     names = tuple(typed.served_names or (typed.model,))
     if typed.served_names and not all(name.strip() for name in names):
         raise UsageError("--served-model-name is empty; it is what clients write as model.")

@@ -1,4 +1,4 @@
-"""What the engines are told, and which GPUs they get, from what was typed. Pure."""
+"""Resolves what engines are told, and which GPUs they get. Pure."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from dynamo_cli.supervisor.gpus import place, sharers
 from dynamo_cli.units import MIB
 
 DEFAULT_PROFILE = "gpu-8b"
+"""Profile of simulated engines."""
 ENGINE_LOG_LEVEL = "error"
-"""Of the engines unless a level is asked for: what else they say is for those who debug them."""
+"""Log level of engines unless one is given: their other lines help only those who debug them."""
 
 KV_SHARE = 0.4
-"""Of the memory that is available: the KV caches of all CPU engines together."""
+"""Share of the available memory that the KV caches of all CPU engines get together."""
 
 KV_MOST_BYTES, KV_LEAST_BYTES = 4096 * MIB, 64 * MIB
-"""Bounds on what this gives to one of them."""
+"""Bounds of the KV cache of one CPU engine."""
 
 CACHE_SIZES = ("--kv-cache-memory-bytes", "--num-gpu-blocks-override")
-"""What vLLM makes of none of them is told after the weights are loaded, as a lack of memory."""
+"""Options whose value 0 vLLM would report as a lack of memory, after loading the weights."""
 
 COMPILING = (
     "--enforce-eager",
@@ -40,20 +41,20 @@ COMPILING = (
     "--compilation-config",
     "-cc",
 )
-"""Who gives one of these has made up their mind about compilation."""
+"""Options that decide about compilation; our default is then not added."""
 
 STAGES = "--pipeline-parallel-size"
 KV_SIZES = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--num-gpu-blocks-override")
-"""Who gives one of these wants a KV cache of that size."""
+"""Options that decide the size of the KV cache; our limit is then not set."""
 
 CPU_BLOCK = 32
-"""Tokens; blocks of an engine on a CPU have a multiple of it."""
+"""Block sizes of an engine on the CPU are multiples of this many tokens."""
 
 CPU_CANNOT = (("--kv-offloading-size",), ("--quantization", "fp8"), ("--enable-sleep-mode",))
-"""Options, or options with a value, that engines on a CPU do not have."""
+"""Options, or options with a value, that engines on the CPU do not support."""
 
 GPU_SHARE = 0.9
-"""Of a GPU's memory, when engines share it; as much as vLLM gives to one."""
+"""Share of a GPU's memory for all engines on it together; vLLM's default for one engine."""
 
 
 def engine_config(
@@ -69,8 +70,8 @@ def engine_config(
 
     Args:
         machine: without GPUs when engines are simulated.
-        placed: the GPUs of all engines.
-        names: what the API calls the model.
+        placed: the GPUs of each engine.
+        names: names of the model in the API.
     """
     computes_here = not machine.gpus and simulation is None
     return EngineConfig(
@@ -88,13 +89,13 @@ def engine_config(
 
 
 def _threads(typed: Typed, machine: Machine, workers: int) -> int:
-    """Cores for each rank of each engine on a CPU."""
+    """Threads of each rank of each engine on the CPU: its share of the cores."""
     ranks = workers * typed.worker_tp + typed.prefill_workers * typed.prefill_tp
     return max(1, machine.cores // (ranks * stages_of(typed)))
 
 
 def simulation_of(typed: Typed) -> SimulationConfig | None:
-    """What simulated engines are like; checked here, before anything is started."""
+    """How engines are simulated; None when they run vLLM. The profile is checked here."""
     if typed.engine != MOCK:
         if typed.engine_profile is not None or typed.speedup is not None:
             raise UsageError("--engine-profile and --speedup belong to --engine mock.")
@@ -107,7 +108,12 @@ def simulation_of(typed: Typed) -> SimulationConfig | None:
 def devices_of(
     typed: Typed, workers: int, gpus: Sequence[Device]
 ) -> tuple[list[Devices], list[Devices], Sequence[Device]]:
-    """GPUs of the prefill workers, who come first, of the workers, and all that these may have."""
+    """Assign GPUs to engines.
+
+    Returns:
+        the GPUs of each prefill worker, which get the first ones; the GPUs of each worker; and all
+        GPUs that workers may use.
+    """
     stages = stages_of(typed)
     prefill_width, width = typed.prefill_tp * stages, typed.worker_tp * stages
     prefill_gpus, worker_gpus = typed.prefill_workers * prefill_width, workers * width
@@ -126,7 +132,7 @@ def devices_of(
 
 
 def check_sizes(typed: Typed) -> None:
-    """Options of ours that vLLM reads; what it would say of them comes seconds later."""
+    """Check sizes that vLLM would refuse only seconds after the start."""
     if typed.max_model_len is not None:
         flag = "--max-model-len"
         values.check(flag, typed.max_model_len, declared.known()[flag])
@@ -138,7 +144,7 @@ def check_sizes(typed: Typed) -> None:
 
 
 def refuse_what_a_cpu_cannot(typed: Typed) -> None:
-    """vLLM finds out in the middle of the start, in words that name neither option nor reason."""
+    """Refuse options that vLLM rejects late on the CPU, without naming the option or the reason."""
     if typed.block_size is not None and typed.block_size % CPU_BLOCK:
         raise UsageError(
             f"--block-size {typed.block_size}: an engine on a CPU needs a multiple of {CPU_BLOCK}."
@@ -149,17 +155,17 @@ def refuse_what_a_cpu_cannot(typed: Typed) -> None:
 
 
 def _engine_args(typed: Typed, machine: Machine, engines_per_gpu: int) -> tuple[str, ...]:
-    """vLLM's options: ours under its names, defaults for what was not given, then the rest."""
+    """Options for vLLM: ours under vLLM's names, our defaults for others, then the given ones."""
     args: list[str] = []
     if typed.max_model_len is not None:
         args += ["--max-model-len", typed.max_model_len]
     if typed.block_size is not None:
         args += ["--block-size", str(typed.block_size)]
     if not is_given(typed.engine_args, "--scheduling-policy"):
-        # Without any X-Priority this is first come, first served.
+        # While no request has an X-Priority, this is first come, first served.
         args += ["--scheduling-policy", "priority"]
     if not machine.gpus:
-        # Compiling takes longer than it saves on a CPU.
+        # On the CPU, compilation takes longer than it saves.
         args += [] if is_given(typed.engine_args, *COMPILING) else ["--enforce-eager"]
     elif engines_per_gpu > 1 and not is_given(typed.engine_args, "--gpu-memory-utilization"):
         args += ["--gpu-memory-utilization", f"{GPU_SHARE / engines_per_gpu:.3f}"]
@@ -167,16 +173,17 @@ def _engine_args(typed: Typed, machine: Machine, engines_per_gpu: int) -> tuple[
 
 
 def stages_of(typed: Typed) -> int:
-    """Pipeline stages of an engine, each on GPUs of its own; what vLLM refuses counts as one."""
+    """Pipeline stages of an engine, each on its own GPUs; 1 for a number that vLLM will refuse."""
     words = [one.values[-1] for one in declared.parse(typed.engine_args) if one.name == STAGES]
     return int(words[-1]) if words and words[-1].isdecimal() and int(words[-1]) else 1
 
 
 def _kv_cache_limit(typed: Typed, machine: Machine, workers: int) -> int:
-    """What is left to vLLM grows with the whole machine's memory, for each engine.
+    """The largest KV cache of an engine in bytes; 0 leaves its size to vLLM.
 
-    On a GPU that is right, but for the models that come with this package: they fit into a
-    corner of it, and filling it takes more than a minute.
+    On the CPU, vLLM would size the cache of each engine by the memory of the whole machine. On
+    a GPU that is right, except for the built-in models: they are so small that filling the GPU with
+    cache would only delay the start, by more than a minute.
     """
     if machine.gpus:
         sized = is_given(typed.engine_args, *KV_SIZES)
@@ -186,4 +193,5 @@ def _kv_cache_limit(typed: Typed, machine: Machine, workers: int) -> int:
 
 
 def is_given(args: Sequence[str], *flags: str) -> bool:
+    """Whether one of these options, or a field of it, is among the arguments."""
     return any(arg.partition("=")[0].partition(".")[0] in flags for arg in args)

@@ -1,4 +1,4 @@
-"""Where the server listens and who may use it, as typed. Pure."""
+"""Resolves the options of HTTP: where the server listens and who may use it. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from dynamo_cli.errors import UsageError
 
 OTLP_TRACES = "/v1/traces"
 NUMBERS = re.compile(r"[\d.]+")
+"""What can only be an IPv4 address."""
 
 NULL = "null"
-"""The origin of pages without an address."""
+"""The origin that browsers send for pages without an address."""
 
 
 def listen_host(host: str) -> str:
-    """An address or a name of this machine; whether it is one shows when somebody listens there.
+    """Check ``--host``: an address or a name of this machine. Listening tests whether it exists.
 
     Raises:
         UsageError: it can be neither.
@@ -43,10 +44,10 @@ def _is_host(text: str) -> bool:
 
 
 def api_keys(keys: Sequence[str]) -> tuple[str, ...]:
-    """Keys that a client can send in a header.
+    """Check keys, which clients send in a header.
 
     Raises:
-        UsageError: one that none can; an empty one is mostly a variable that is not set.
+        UsageError: a key cannot be sent, or is empty, as when a shell variable is not set.
     """
     for key in keys:
         if not key:
@@ -57,11 +58,11 @@ def api_keys(keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def otlp_endpoint(url: str) -> str:
-    """Where traces go: below a bare address at the path that OTLP has for them."""
+    """The URL for traces; an address without a path gets the standard path of OTLP."""
     try:
         parts = urlsplit(url)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port out of range, half an IPv6 address
+    except ValueError:  # a port out of range, or an incomplete IPv6 address
         fine = False
     if not fine:
         raise UsageError(
@@ -79,10 +80,10 @@ def origin_rules(
     *,
     credentials: bool,
 ) -> OriginRules:
-    """Words as typed, or lists in JSON as vLLM takes them.
+    """Check the rules for browsers; each option takes words, or JSON lists as in vLLM.
 
     Raises:
-        UsageError: one that is neither, or that cannot be what it should be.
+        UsageError: a value is malformed, or belongs to an option that is not given.
     """
     given = OriginRules(
         hosts=listed("--allowed-hosts", hosts),
@@ -120,8 +121,8 @@ def _check_origin(origin: str) -> None:
 
 
 def listed(option: str, words: Sequence[str]) -> tuple[str, ...]:
-    """The words; those of a list in JSON one by one."""
-    # A variable gives such a list in pieces, since commas part its words.
+    """The given words; a JSON list is split into its words."""
+    # A list in a variable arrives in pieces, because its words are separated by commas.
     text = ",".join(words)
     if not text.lstrip().startswith("["):
         return tuple(words)

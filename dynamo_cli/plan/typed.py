@@ -1,4 +1,4 @@
-"""The command line as it was typed, before anything is made of it. Pure."""
+"""The options of serving as they were typed, before they are resolved. Pure."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ VLLM, MOCK = "vllm", "mock"
 
 @dataclass(frozen=True)
 class Typed:
-    """The command line as it was typed; every default of it stands here.
+    """The options of serving as they were typed, with all their defaults.
 
     Attributes:
         workers: a number or ``auto``.
-        engine: VLLM or MOCK, to which `engine_profile` and `speedup` belong.
-        router: one of `ROUTERS`.
-        log_level: of everything; None: that of engines is in `resolve_engine.py`, else info.
+        engine: `VLLM` or `MOCK`; `engine_profile` and `speedup` are for `MOCK` only.
+        router: one of `ROUTERS`; None means no router for one worker, else ``least-loaded``.
+        log_level: level of the whole log; None means ``info``, and less from the engines
+            (`resolve_engine.ENGINE_LOG_LEVEL`).
         log_format: one of `LOG_FORMATS`.
-        record: file for a line per request.
-        keepalive_s: after which a connection without a request is closed.
-        engine_args: for vLLM, checked.
+        record: file to which a line per successful request is appended.
+        keepalive_s: seconds after which a connection without a request is closed.
+        engine_args: options for vLLM, whose names have been checked.
     """
 
     model: str
