@@ -154,9 +154,9 @@ def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
     )
 
 
-def of_gpus(report: GpuReport, views: Sequence[GpuView], now_ns: int) -> Iterator[AlarmView]:
+def of_gpus(report: GpuReport | None, views: Sequence[GpuView], now_ns: int) -> Iterator[AlarmView]:
     """Make the alarms for GPUs with errors, and for a driver that does not answer."""
-    if not views:
+    if report is None or not views:
         return
     if silent_s := report.silent_s(now_ns):
         text = f"the NVIDIA driver has not answered for {silent_s:.0f} s"
