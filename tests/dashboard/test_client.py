@@ -117,7 +117,7 @@ class Answers:
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
-        (b"{}", 404, "is no dynamo-llm: it answers 404"),
+        (b"{}", 404, "is not a dynamo-llm server: it answers 404"),
         (b'event: snapshot\ndata: {"version": "9"}\n\n', 200, "is another version of dynamo-llm"),
         (b"event: snapshot\ndata: {\n\n", 200, "is another version of dynamo-llm"),
         (b"hello", 200, "has ended its stream"),

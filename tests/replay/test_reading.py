@@ -112,7 +112,7 @@ def test_fractions_of_milliseconds_are_asked_about(tmp_path: Path) -> None:
     rows = mooncake()
     rows[2]["timestamp"] = 361.5
     path = written(tmp_path / "trace.jsonl", rows)
-    with pytest.raises(UsageError, match="line 3: the timestamp is no whole number"):
+    with pytest.raises(UsageError, match="line 3: the timestamp is not a whole number"):
         read(path)
     assert read(path, Told(time_unit=TimeUnit.MS)).duration_ns == 901 * 10**6
     assert read(path, Told(time_unit=TimeUnit.S)).duration_ns == 901 * 10**9
@@ -205,9 +205,9 @@ LINE = '{"timestamp": 0, "input_length": 5, "output_length": 1, "hash_ids": []'
         (["a,b"], "line 1: it is neither"),
         ([BURST, "inf,1,1"], "line 2: the timestamp 'inf' is not between"),
         ([BURST, "nan,1,1"], "line 2: the timestamp 'nan' is not between"),
-        ([BURST, "x,1,1"], "line 2: the timestamp 'x' is no number"),
-        ([BURST, "1,1e9,1"], "line 2: '1e9' is no number of tokens"),
-        ([BURST, f"1,1{'0' * 5000},1"], "line 2: '1000.* is no number of tokens"),
+        ([BURST, "x,1,1"], "line 2: the timestamp 'x' is not a number"),
+        ([BURST, "1,1e9,1"], "line 2: '1e9' is not a number of tokens"),
+        ([BURST, f"1,1{'0' * 5000},1"], "line 2: '1000.* is not a number of tokens"),
         ([BURST, "1,1"], "line 2: 2 columns are too few"),
         ([BURST], "has no requests"),
     ],
@@ -253,7 +253,7 @@ def test_broken_and_foreign_archives(tmp_path: Path) -> None:
     content = gzip.compress(os.urandom(9999))
     for broken in (content[:999], content[:99] + b"xyz" + content[99:]):
         path.write_bytes(broken)
-        with pytest.raises(UsageError, match="cut off or no gzip"):
+        with pytest.raises(UsageError, match="cut off or not gzip"):
             list(reading.lines.lines(path))
     path.write_bytes(b"\x28\xb5\x2f\xfd1234")
     with pytest.raises(UsageError, match=r"only gzip is read as it is; give <\(zstdcat FILE\)"):

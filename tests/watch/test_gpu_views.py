@@ -124,7 +124,7 @@ def test_a_driver_that_answers_with_an_error_is_an_alarm() -> None:
 def test_a_lost_gpu_is_an_alarm() -> None:
     found = alarm(GpuLog().read([GpuReading("0", "", problem="GPU is lost"), reading("1")], 0), 1)
     assert found.kind == "gpu lost"
-    assert found.text == "nothing can be read of GPU 0 (worker 0): GPU is lost"
+    assert found.text == "GPU 0 (worker 0) cannot be read: GPU is lost"
     assert "nvidia-smi --gpu-reset -i 0" in found.advice
 
 
