@@ -1,4 +1,4 @@
-"""Traces in other units, in public formats, through pipes; and what is refused."""
+"""Traces in other units, in public formats and through pipes, and traces that are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QWEN = {"chat_id": 159, "parent_chat_id": -1, "type": "text", "turn": 1}
 
 
 def mooncake() -> Rows:
-    """Six requests over shared blocks of 512 tokens, in milliseconds."""
+    """Write six requests over shared blocks of 512 tokens, in milliseconds."""
     rows = [(0, 2048), (180, 512), (361, 2048), (500, 1536), (777, 2560), (901, 1024)]
     return [
         {
@@ -36,7 +36,7 @@ def mooncake() -> Rows:
 
 
 def in_small_blocks() -> Rows:
-    """The same in seconds and blocks of 16 tokens."""
+    """Write the same requests in seconds and with blocks of 16 tokens."""
     return [
         row
         | {
@@ -249,7 +249,7 @@ def test_pipes_are_read_once(packed: bool, tmp_path: Path) -> None:
 
 
 def test_broken_and_foreign_archives(tmp_path: Path) -> None:
-    path = tmp_path / "trace.jsonl"  # the name says nothing
+    path = tmp_path / "trace.jsonl"  # the format is not told by the name
     content = gzip.compress(os.urandom(9999))
     for broken in (content[:999], content[:99] + b"xyz" + content[99:]):
         path.write_bytes(broken)

@@ -161,7 +161,7 @@ def test_an_xid_alarms_for_ten_minutes(xid: int, advice: str) -> None:
 def test_what_is_no_fault_of_our_gpus_is_counted_at_most() -> None:
     log = GpuLog()
     log.xid("1", 45, 0)  # a process was killed
-    log.xid("7", 79, 0)  # nobody of ours is there
+    log.xid("7", 79, 0)  # no engine of ours runs there
     snapshot = seen(log.read([reading("1"), reading("7")], 0), 1)
     assert snapshot.alarms == []
     assert [(gpu.gpu, gpu.xids) for gpu in snapshot.gpus] == [("0", {}), ("1", {45: 1})]

@@ -70,7 +70,8 @@ async def get_to_know(client: Client, model: str, api: Api) -> Known:
     if tokens_per_word <= 0:
         tokens_per_word = USUAL_TOKENS_PER_WORD
         notices.append(
-            f"it does not report prompt tokens: a word is assumed to have {USUAL_TOKENS_PER_WORD} tokens"
+            "it does not report prompt tokens: a word is assumed to have "
+            f"{USUAL_TOKENS_PER_WORD} tokens"
         )
     return Known(form, tokens_per_word, notices)
 
