@@ -48,7 +48,7 @@ class EventStream:
                     events.append(ServerEvent(self._name, b"\n".join(self._data)))
                 self._name, self._data, self._data_bytes = "", [], 0
         if len(self._rest) + self._data_bytes > MAX_EVENT_BYTES:
-            raise ValueError("an event without end")
+            raise ValueError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
         return events
 
     def _take(self, line: bytes) -> None:

@@ -115,7 +115,9 @@ def _check(answer: aiohttp.ClientResponse, url: str) -> None:
     if answer.status == UNAUTHORIZED:
         raise CannotWatch(f"{url} wants an API key: give one with --api-key.")
     if answer.status != 200:
-        raise CannotWatch(f"{url} is no dynamo-llm: it answers {answer.status} to {STREAM}.")
+        raise CannotWatch(
+            f"{url} is not a dynamo-llm server: it answers {answer.status} to {STREAM}."
+        )
 
 
 def _other_version(url: str, error: Exception) -> CannotWatch:

@@ -27,7 +27,7 @@ SKEW_LEAST_REQUESTS = 5
 twice that mean."""
 
 RESTART_ADVICE = (
-    "the log has its last lines; SIGKILL without anybody behind it means that memory ran out."
+    "the log has its last lines. If nobody sent SIGKILL, the kernel did, because memory ran out."
 )
 
 XID_MEMORY_S = 600
@@ -43,16 +43,16 @@ XIDS_OF_MEMORY = (48, 63, 64, 92, 94, 95, 140, 171, 172)
 XID_FALLEN_OFF = 79
 
 HANGING_ADVICE = (
-    "nvidia-smi hangs too, then; the kernel's log (dmesg) says why, and mostly only a restart of "
-    "this machine helps."
+    "nvidia-smi hangs too in this case. The kernel's log (dmesg) says why, and usually only a "
+    "restart of this machine helps."
 )
 PROGRAM_ADVICE = (
-    "the program did wrong more often than the GPU: the engine's log says more; if it is always "
-    "this GPU, let dcgmi diag -r 3 test it."
+    "programs cause this more often than GPUs: look into the engine's log. If it is always this "
+    "GPU, test it with dcgmi diag -r 3."
 )
 FALLEN_OFF_ADVICE = (
-    "it has fallen off the bus: restart this machine; if it comes again, look at its power, "
-    "cooling and seat."
+    "it has fallen off the bus: restart this machine. If that happens again, check its power "
+    "supply, its cooling and its seat in the slot."
 )
 
 Text = tuple[str, str]
@@ -148,25 +148,25 @@ def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
         return None
     return AlarmView(
         "no router",
-        f"the router is not there; {unrouted} requests were placed without it so far, each on the "
-        "worker with the fewest",
-        "it is started again by itself; the log says why it ended.",
+        f"the router is down; {unrouted} requests were placed without it so far, each on the "
+        "worker with the fewest requests",
+        "it restarts automatically; the log says why it ended.",
     )
 
 
-def of_gpus(report: GpuReport, views: Sequence[GpuView], now_ns: int) -> Iterator[AlarmView]:
+def of_gpus(report: GpuReport | None, views: Sequence[GpuView], now_ns: int) -> Iterator[AlarmView]:
     """Make the alarms for GPUs with errors, and for a driver that does not answer."""
-    if not views:
+    if report is None or not views:
         return
     if silent_s := report.silent_s(now_ns):
         text = f"the NVIDIA driver has not answered for {silent_s:.0f} s"
         yield AlarmView("gpu driver", text, HANGING_ADVICE)
     elif report.problem:
-        text = f"the NVIDIA driver says nothing of the GPUs: {report.problem}"
-        yield AlarmView("gpu driver", text, "nvidia-smi says whether it is well.")
+        text = f"the NVIDIA driver reports no figures of the GPUs: {report.problem}"
+        yield AlarmView("gpu driver", text, "run nvidia-smi, which shows whether the driver works.")
     for view in views:
         if view.problem:
-            text = f"nothing can be read of {_gpu(view)}: {view.problem}"
+            text = f"{_gpu(view)} cannot be read: {view.problem}"
             yield AlarmView("gpu lost", text, _reset(view))
         if view.uncorrected_ecc_errors:
             several = "s" if view.uncorrected_ecc_errors > 1 else ""
@@ -194,8 +194,8 @@ def _xid(view: GpuView, error: Xids, now_ns: int) -> Text:
     if error.xid == XID_FALLEN_OFF:
         return text, FALLEN_OFF_ADVICE
     if error.xid in XIDS_OF_MEMORY:
-        return f"{text} (an error of its memory)", _reset(view)
-    return text, f"the kernel's log (dmesg) and NVIDIA's list of Xids say more; {_reset(view)}"
+        return f"{text} (a memory error)", _reset(view)
+    return text, f"look into the kernel's log (dmesg) and NVIDIA's list of Xids; {_reset(view)}"
 
 
 def _gpu(view: GpuView) -> str:
@@ -207,8 +207,8 @@ def _reset(view: GpuView) -> str:
     """Say how to reset a GPU, which helps most often."""
     number = view.gpu.partition(":")[0]
     return (
-        f"end what runs on it and reset it: nvidia-smi --gpu-reset -i {number}; if that does not "
-        "help, or it comes again, have it replaced."
+        f"stop all programs on it and reset it: nvidia-smi --gpu-reset -i {number}. If that does "
+        "not help, or it happens again, have it replaced."
     )
 
 

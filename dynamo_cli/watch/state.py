@@ -216,10 +216,7 @@ class TreeState:
             url=self.url,
             serving=self.serving,
             reason=self.reason,
-            alarms=[
-                *self._alarms(router, prefill, now_ns),
-                *(of_gpus(gpus, seen, now_ns) if gpus else ()),
-            ],
+            alarms=[*self._alarms(router, prefill, now_ns), *of_gpus(gpus, seen, now_ns)],
             models=self._models,
             target_workers=self._table.workers,
             processes=self._processes(memory or {}, now_ns),

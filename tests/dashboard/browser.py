@@ -1,4 +1,4 @@
-"""A headless Chromium, and what it was given to show."""
+"""A headless Chromium, and what it shows."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 @dataclass
 class Page:
-    """What came of it.
+    """A page that was opened.
 
     Attributes:
-        text: that the terminal in the page was told to show, without escapes.
-        hosts: that the page asked for anything.
-        started: the page has noticed that it shows something.
-        picture: of it, PNG.
+        text: text that was sent to the terminal in the page, without escape sequences.
+        hosts: hosts to which the page has sent requests.
+        started: whether the page has noticed its first output.
+        picture: a screenshot, PNG.
     """
 
     text: str = ""
@@ -42,7 +42,7 @@ class Page:
 
 
 async def browse(url: str, folder: Path, until: str) -> Page:
-    """Open a page until its terminal was told to show these words."""
+    """Open a page and wait until its terminal shows these words."""
     assert CHROMIUM is not None
     browser = await asyncio.create_subprocess_exec(
         CHROMIUM,
@@ -61,7 +61,7 @@ async def browse(url: str, folder: Path, until: str) -> Page:
 
 
 async def _address(browser: asyncio.subprocess.Process) -> str:
-    """Of the page that is open already."""
+    """Return the debugger's address of the page that is open."""
     assert browser.stderr is not None
     async for line in browser.stderr:
         if found := re.search(rb"DevTools listening on ws://([^/]+)/", line):

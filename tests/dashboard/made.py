@@ -1,4 +1,4 @@
-"""Snapshots made up for tests."""
+"""Snapshots for tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dynamo_cli.watch.state import TreeState
 def snapshot(
     workers: int = 2, at_s: float = 10.0, *, prefill_workers: int = 0, **fields: Any
 ) -> Snapshot:
-    """A tree in which everything is ready; `fields` replace those of the snapshot."""
+    """Make a snapshot of a tree in which all processes are ready; `fields` replace its fields."""
     known = TreeState(Meter(), ("tiny",), 0)
     processes = tree(workers, 1, routed=workers > 1, prefill_workers=prefill_workers)
     table = [state(process) for process in processes]
@@ -45,12 +45,12 @@ def state(process: ProcessId, phase: Phase = Phase.READY, reason: str = "") -> P
 
 
 def worker(index: int, **fields: Any) -> WorkerView:
-    """A worker of `snapshot`, with other figures."""
+    """Return a worker of `snapshot` with other figures."""
     return msgspec.structs.replace(snapshot(index + 1).workers[index], **fields)
 
 
 def decision(number: int, name: str = "", **fields: Any) -> DecisionView:
-    """A decision among two workers."""
+    """Make a decision between two workers."""
     plain = DecisionView(
         number=number,
         request_id=f"api-{name or number}",
@@ -78,7 +78,7 @@ def decision(number: int, name: str = "", **fields: Any) -> DecisionView:
 
 
 def gpu(index: int, **fields: Any) -> GpuView:
-    """One that a worker of the same number uses."""
+    """Make a GPU that the worker of the same number uses."""
     plain = GpuView(
         gpu=str(index),
         uuid=f"GPU-{index}",

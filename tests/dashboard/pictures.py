@@ -112,7 +112,7 @@ async def draw(scene: Scene, size: tuple[int, int]) -> str:
 
 
 def tidied(svg: str) -> str:
-    """Without fonts from elsewhere: a picture must not need a network."""
+    """Remove references to fonts on the network from a picture."""
     svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     svg = svg.replace("font-family: Fira Code, monospace", "font-family: monospace")
     svg = re.sub(r"\s*<!-- Generated with .*? -->", "", svg)
@@ -120,7 +120,7 @@ def tidied(svg: str) -> str:
 
 
 def use_utc() -> None:
-    """Times of day are those of the reader, except in pictures."""
+    """Use UTC for times of day, so that pictures are the same everywhere."""
     os.environ["TZ"] = "UTC"
     time.tzset()
 

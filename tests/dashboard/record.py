@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parent / "recorded"
 INTERVAL_S = 1.0
 MOST_DECISIONS, MOST_LINES = 120, 60
 BEGAN_S = 1_767_268_800.0
-"""When every record begins: a round hour."""
+"""Time at which every recording begins, seconds since 1970: a full hour."""
 SMALL = ("--kv-cache-memory-bytes", "67108864", "--engine-threads", "1", "--block-size", "32")
 NO_ROOM = (*SMALL, "--num-gpu-blocks-override", "260", "--max-model-len", "2048")
 WORDS = ("the", "cat", "sat", "on", "mats", "and", "saw", "nine", "red", "birds", "fly", "low")
@@ -36,7 +36,7 @@ Load = Callable[[Server], Awaitable[None]]
 
 
 async def listen(server: Server, seconds: float, events: list[Any]) -> None:
-    """What the stream says for so long; a server that does not listen yet is tried again."""
+    """Record a stream for some seconds; a server that does not listen yet is tried again."""
     end = time.monotonic() + seconds
     stream = EventStream()
     while time.monotonic() < end:
@@ -55,7 +55,7 @@ async def _listen(server: Server, stream: EventStream, events: list[Any]) -> Non
 
 
 async def talk(server: Server, clients: int, prompt_words: int = 40) -> None:
-    """Conversations over shared system prompts, until cancelled."""
+    """Hold conversations over shared system prompts until cancelled."""
     dice = random.Random(7)
     systems = [_text(dice, 90) for _ in range(4)]
     async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:

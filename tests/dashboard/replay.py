@@ -38,7 +38,8 @@ def on_gpus(content: Any) -> Any:
 
 @cache
 def recorded(name: str) -> list[tuple[float, str, Any]]:
-    """(seconds since 1970, name of the event, content), from a server at the usual address."""
+    """Read a recording: (seconds since 1970, name of the event, content). Its server gets the usual
+    address."""
     if name == GPUS:
         return [(at_s, kind, on_gpus(content)) for at_s, kind, content in recorded("busy")]
     text = re.sub(r"http://127\.0\.0\.1:\d+", URL, (FOLDER / f"{name}.json").read_text())
@@ -58,10 +59,10 @@ def completed(content: Any, plain: Any) -> Any:
 
 
 class Replay:
-    """A state that has heard a recorded stream.
+    """A board state to which a recorded stream was applied.
 
     Attributes:
-        now_s: when the last of it was heard.
+        now_s: time of the last event.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The client against a real frontend process: keys, loss, return."""
+"""The client with a real frontend process: keys, lost connections, reconnects."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_server_that_goes_is_told_and_found_again_when_it_is_back(
 
 
 class Answers:
-    """A server that is none of ours: it always says the same."""
+    """Another server, which always sends the same."""
 
     def __init__(self, port: int, body: bytes, status: int = 200) -> None:
         self._port = port
@@ -117,7 +117,7 @@ class Answers:
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
-        (b"{}", 404, "is no dynamo-llm: it answers 404"),
+        (b"{}", 404, "is not a dynamo-llm server: it answers 404"),
         (b'event: snapshot\ndata: {"version": "9"}\n\n', 200, "is another version of dynamo-llm"),
         (b"event: snapshot\ndata: {\n\n", 200, "is another version of dynamo-llm"),
         (b"hello", 200, "has ended its stream"),

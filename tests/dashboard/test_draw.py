@@ -1,4 +1,4 @@
-"""Boards as text: nothing is wider than its room, at any width."""
+"""Boards as text: nothing is wider than the available width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard beside a server in the same process: what is said, and when."""
+"""The dashboard of a server in the same process: which lines are printed, and when."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Serving = Callable[[Embedded], Coroutine[Any, Any, int]]
 
 
 def serve(serving: Serving) -> tuple[int, str]:
-    """Exit code, and what was said in plain lines."""
+    """Run a server with its dashboard; return the exit code and the plain lines."""
     out = io.StringIO()
 
     async def run() -> int:

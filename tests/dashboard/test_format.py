@@ -1,4 +1,4 @@
-"""Numbers, bars and curves as people read them."""
+"""Numbers, bars and curves, formatted for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A terminal that goes away without a word takes its dashboard with it."""
+"""A dashboard ends when its terminal goes away without a signal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.engine
 
 
 class Line:
-    """A terminal that nobody is told of when it ends: it is not the one of a session."""
+    """A terminal whose end sends no signal, because it does not control a session."""
 
     def __init__(self) -> None:
         self._ours, self.theirs = pty.openpty()
@@ -42,7 +42,7 @@ class Line:
         self._reader.start()
 
     def _read(self) -> None:
-        """Not while it is being closed: it would stay open until something comes."""
+        """Read from the terminal, but not while it is closed: a pending read would keep it open."""
         with suppress(OSError):
             while not self._over.is_set():
                 if select.select([self._ours], [], [], 0.1)[0]:

@@ -1,4 +1,4 @@
-"""Every key does what the help says, on a dashboard that has heard a recorded stream."""
+"""Every key does what the help says, on a dashboard with a recorded stream."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Scenario = Callable[["Seen"], Awaitable[None]]
 
 
 class Seen:
-    """A dashboard under test, as somebody sees it."""
+    """A dashboard under test, as a user sees it."""
 
     def __init__(self, replay: Replay, app: Dashboard, pilot: Pilot[None]) -> None:
         self.replay = replay
@@ -45,7 +45,7 @@ class Seen:
             await self.pilot.pause()
 
     async def hear(self, event: Any) -> None:
-        """The stream says more, and that is drawn."""
+        """Apply more events and wait until they are drawn."""
         self.replay.state.apply(event, self.replay.now_s)
         self.app._update()
         await self.pilot.pause()
@@ -65,11 +65,11 @@ class Seen:
         return shown.plain if shown is not None else ""
 
     def rows(self) -> list[str]:
-        """All rows of the table, also those that are scrolled away."""
+        """Return all rows of the table, also those outside of the visible part."""
         return [self.table._fitted.line(item).plain for item in self.table._rows]
 
     def screen(self) -> str:
-        """What is on the terminal, as text."""
+        """Return the screen as text."""
         return "\n".join(strip.text for strip in self.app.screen._compositor.render_strips())
 
 
@@ -382,7 +382,7 @@ def test_quitting_an_attached_one_just_ends_it(key: str) -> None:
 
 
 class Stops:
-    """How often a server was told to stop."""
+    """Counts how often the server was stopped."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -458,7 +458,7 @@ def test_a_bug_ends_it_without_a_traceback(capsys: pytest.CaptureFixture[str]) -
         seen.replay.state.apply(Decided([broken]), 0.0)
         await seen.pilot.pause(0.5)
 
-    with pytest.raises(TypeError):  # a test sees it; `failure` is what a user is told of
+    with pytest.raises(TypeError):  # textual re-raises it in tests; users see `failure`
         seeing(scenario)
     captured = capsys.readouterr()
     assert "Traceback" not in captured.out + captured.err

@@ -1,4 +1,4 @@
-"""What a dashboard knows after what it heard."""
+"""What a dashboard knows after some events."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_decisions_are_kept_in_order_once_each_and_measured_later() -> None:
 def test_decisions_that_the_stream_left_out_are_counted() -> None:
     state = BoardState()
     state.apply(Link(State.LIVE), 0)
-    state.apply(Decided([decision(41)]), 0)  # what was before is not missed
+    state.apply(Decided([decision(41)]), 0)  # decisions before the first do not count as missed
     state.apply(Decided([decision(50), decision(49)]), 0)
     assert state.board(0).missed == 7
     state.apply(Link(State.LOST), 0)
@@ -110,7 +110,7 @@ def test_lines_are_told_again_after_a_lost_connection_and_stand_there_once() -> 
     assert [one.number for one in state.board(0).lines] == [1, 2, 3]
 
 
-def test_a_board_does_not_change_when_the_fold_goes_on() -> None:
+def test_a_board_does_not_change_when_the_state_does() -> None:
     state = BoardState()
     state.apply(Decided([decision(1)]), 0)
     board = state.board(0)
@@ -151,7 +151,7 @@ def test_flow_is_what_grew_over_the_last_seconds() -> None:
     assert past.flow() == Flow(decisions=3.0, pushed=3.0, pulled=2.0, notified=2.0)
 
 
-# -- the odd one out -------------------------------------------------------------------------
+# -- workers that differ ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

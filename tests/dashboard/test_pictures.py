@@ -1,4 +1,4 @@
-"""Every screen at 80x24 and 160x48 looks as it did when somebody last looked at it."""
+"""Every screen at 80x24 and 160x48 looks like the picture that was reviewed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.dashboard.pictures import MADE_WITH, SCENES, SIZES, Scene, draw
 
 @pytest.fixture(autouse=True)
 def as_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The reader's time zone and wish for no colour do not count here."""
+    """Ignore the user's time zone, and whether colour is switched off."""
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.delenv("NO_COLOR", raising=False)
     time.tzset()

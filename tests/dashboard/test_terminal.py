@@ -1,4 +1,4 @@
-"""The dashboard in a real terminal (tmux), over real engines, driven by keys."""
+"""The dashboard in a real terminal (tmux), with real engines, driven by keys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ WAIT_S = 15.0
 
 
 class Terminal:
-    """A tmux of its own with one command in it; a shell follows, so that what it left is seen."""
+    """A tmux session with one command, followed by a shell, so that tests see the terminal
+    afterwards."""
 
     def __init__(self, *command: str, width: int = 80, height: int = 24, env: str = "") -> None:
         self._socket = f"dynamo-test-{uuid.uuid4().hex[:8]}"
@@ -56,7 +57,7 @@ class Terminal:
         return self._tmux("capture-pane", "-p", "-S", "-50")
 
     def wait_for(self, words: str, timeout_s: float = WAIT_S) -> str:
-        """What is on the screen when these words are."""
+        """Wait until these words are on the screen, and return the screen."""
         deadline = time.monotonic() + timeout_s
         while words not in (text := self.text()):
             assert time.monotonic() < deadline, f"{words!r} does not come:\n{text}"
@@ -101,11 +102,13 @@ def test_a_run_with_its_dashboard_from_start_to_end() -> None:
         terminal.keys("3")
         terminal.wait_for("→ ")
         terminal.keys("Enter")
-        terminal.wait_for("it came in")  # the end of what is there before that is not the end
+        terminal.wait_for("it came in")  # the last line before that is not the end of the list
         terminal.keys("End")
         terminal.wait_for("ended with length")
         terminal.keys("Escape")
-        terminal.wait_for("waiting 0")  # the list again; and Escape is no prefix of the next key
+        terminal.wait_for(
+            "waiting 0"
+        )  # wait for the list, so that Escape is not taken as the prefix of the next key
         terminal.keys("5")
         assert "remote" in terminal.wait_for("jobs wait")
         terminal.keys("6")
@@ -119,7 +122,7 @@ def test_a_run_with_its_dashboard_from_start_to_end() -> None:
             terminal.wait_for("╭ workers")
             below = children_of(terminal.pid)
             terminal.keys("C-c")
-            # The terminal is a plain one again, and the rest comes as lines.
+            # The terminal is restored, and the rest comes as plain lines.
             terminal.wait_for("finishing what runs")
             terminal.keys("C-c")
             end = terminal.wait_for("exit code", 20.0)

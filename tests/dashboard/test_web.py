@@ -1,4 +1,4 @@
-"""Who may open the dashboard in a browser: its own pages, by names of its own."""
+"""Only its own pages, under its own names, may open the dashboard in a browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOREIGN = "https://evil.example"
 
 
 class Quiet(WebDashboard):
-    """Starts no dashboard behind its socket."""
+    """A server that starts no dashboard process."""
 
     async def handle_websocket(self, request: web.Request) -> web.Response:  # type: ignore[override]
         return web.Response()

@@ -1,8 +1,9 @@
-"""One real engine, driven step by step in a process of its own (see `test_engine_events`).
+"""Drives one real engine step by step, in a process of its own (see `test_engine_events`).
 
-Sends random prompts, with and without LoRA adapter and cache salt, some of them together, into a
-cache that is too small for all. For each it compares what the index says before with what the
-engine finds, and at the end what the processor's hashes say with what the events gave.
+It sends random prompts, with and without LoRA adapter and cache salt, some of them at the same
+time, to an engine whose cache is too small for all of them. For each prompt it compares the cached
+tokens by the index with those that the engine finds, and at the end the hashes of the processor
+with those of the events.
 
     python -m tests.kv.engine_driver MODEL_FOLDER ADAPTER_FOLDER SEED
 """
@@ -37,7 +38,7 @@ def main(model: str, adapter: str, seed: int) -> dict[str, Any]:
 
 
 class Driver:
-    """Engine, feed and index, without processes between them."""
+    """Engine, cache announcer and index, without processes between them."""
 
     def __init__(self, config: EngineConfig, adapter: str, dice: random.Random) -> None:
         from vllm.lora.request import LoRARequest
@@ -60,7 +61,7 @@ class Driver:
         for number in range(ROUNDS):
             together = self.dice.choice((1, 1, 1, 3))
             requests = [self.request(f"{number}-{place}") for place in range(together)]
-            if together > 1:  # the same prompt at once: its blocks are computed twice
+            if together > 1:  # the same prompt at the same time: its blocks are computed twice
                 requests[1] = copy.copy(requests[0])
                 requests[1].request_id = f"{number}-twin"
                 requests[1].prompt_token_ids = list(requests[0].prompt_token_ids)
@@ -89,14 +90,16 @@ class Driver:
         )
 
     def family(self) -> tuple[list[int], Any, str | None]:
-        """A new one, or one of the last few with part of its prompt and something new after it."""
+        """Choose a new prompt, or part of a recent one followed by new tokens."""
         adapter = self.dice.choice(self.adapters)
         salt = self.dice.choice((None, None, "pepper", "sumac"))
         start: list[int] = []
         if self.families and self.dice.random() < 0.8:
             older, same_adapter, same_salt = self.dice.choice(self.families[-8:])
             start = older[: self.dice.randrange(len(older) // 2, len(older) + 1)]
-            if self.dice.random() < 0.8:  # else the same text means something else
+            if (
+                self.dice.random() < 0.8
+            ):  # with another adapter or salt, the same tokens would have other hashes
                 adapter, salt = same_adapter, same_salt
         length = self.dice.choice((1, 31, 32, 33, self.dice.randrange(1, 300)))
         prompt = start + [self.dice.randrange(3, 1000) for _ in range(length)]
@@ -124,7 +127,7 @@ class Driver:
                 self.wrong.append([request.request_id, "hashes differ from those of the events"])
 
     def finish(self) -> dict[str, int]:
-        """Run until all is over; cached tokens of each request."""
+        """Run until all requests are over; return the cached tokens of each."""
         from vllm.v1.engine import EngineCoreOutputs
         from vllm.v1.serial_utils import MsgpackDecoder
 
@@ -149,7 +152,7 @@ class Driver:
             self.wrong.append(["unknown", dict(self.engine.holdings.unknown)])
 
     def reset(self) -> None:
-        """A reset of the cache outside of a step reaches the index too."""
+        """Check that a reset of the cache outside of a step reaches the index too."""
         from dynamo_cli.messages.request import CallUtility
 
         frames = [bytes(frame) for frame in self.encoder.encode(())]

@@ -1,4 +1,4 @@
-"""The processor's hashes are those that a real engine's events give, whatever goes into them."""
+"""The processor's hashes equal those of a real engine's events, also with adapters and salts."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_hashes_of_requests_equal_those_of_events(adapter: Path) -> None:
     result = result_of("tests.kv.engine_driver", tiny(), str(adapter), "7")
     assert result["wrong"] == []
-    assert result["hits"] > 5_000  # there was something to predict
-    assert result["removed"] > 200  # and the cache was too small for all of it
+    assert result["hits"] > 5_000  # some prompts were cached
+    assert result["removed"] > 200  # and the cache was too small for all blocks

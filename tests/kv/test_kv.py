@@ -1,4 +1,4 @@
-"""Hashes, holdings and index against models that are too simple to be wrong."""
+"""Hashes, holdings and index, compared with simple models."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_packed_hashes_come_back(values: list[int]) -> None:
 
 
 def prompt(*blocks: int) -> list[int]:
-    """Token ids: block `b` is b, b, b, b."""
+    """Return token ids: block `b` is b, b, b, b."""
     return [block for block in blocks for _ in range(BLOCK)]
 
 
@@ -131,7 +131,7 @@ def test_what_makes_no_sense_is_counted() -> None:
 
 
 class HoldingsMachine(RuleBasedStateMachine):
-    """Random engines against a recount from scratch."""
+    """Compares the holdings of a random engine with a recount."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ TestHoldings = HoldingsMachine.TestCase
 
 
 class IndexMachine(RuleBasedStateMachine):
-    """The index against a set per worker."""
+    """Compares the index with a set for each worker."""
 
     WORKERS = (0, 1, 5, 63)
 

@@ -12,7 +12,7 @@ from tests.support.server import Server
 
 BLOCK = 32
 CACHE_BLOCKS = 110
-"""Of each engine: less than all conversations together need."""
+"""KV blocks of each engine: fewer than all conversations together need."""
 
 ENGINE = (
     *("--block-size", str(BLOCK), "--max-model-len", "2048", "--engine-threads", "1"),
@@ -24,11 +24,11 @@ WORDS = ("the", "cat", "sat", "on", "mats", "and", "saw", "nine", "red", "birds"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one turn; blocks and tokens of its prompt.
+    """The answer to one turn, and how much of its prompt was cached.
 
     Attributes:
-        predicted_blocks: that the router expected in the cache; -1 when it did not say.
-        cached_tokens: that the engine found there.
+        predicted_blocks: blocks that the router expected in the cache; -1 without a prediction.
+        cached_tokens: tokens that the engine found there.
     """
 
     worker: int
@@ -45,7 +45,7 @@ class Conversation:
     dice: random.Random = field(repr=False)
 
     def turn(self, server: Server, **headers: str) -> Answer:
-        """Say something and hear the answer."""
+        """Send the next message and return its answer."""
         self.messages.append({"role": "user", "content": text(self.dice, 25)})
         body = {
             "model": "tiny",
@@ -63,7 +63,7 @@ class Conversation:
 def ask(
     server: Server, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
 ) -> tuple[Answer, Any]:
-    """What the router and the engine say of a request, and the answer itself."""
+    """Send a request; return the prediction, the cached tokens and the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
         all_headers = {"Content-Type": "application/json"} | (headers or {})
@@ -88,7 +88,7 @@ def text(dice: random.Random, words: int) -> str:
 
 
 def conversations(seed: int) -> list[Conversation]:
-    """Fresh ones, over fresh system prompts."""
+    """Make new conversations over new system prompts."""
     dice = random.Random(seed)
     systems = [text(dice, 60) for _ in range(SYSTEMS)]
     return [
@@ -101,7 +101,7 @@ def conversations(seed: int) -> list[Conversation]:
 
 
 def talk(server: Server, seed: int, turns: int = TURNS) -> list[Answer]:
-    """All turns of all conversations; each round in another order, as people are."""
+    """Run all turns of all conversations; the order of the conversations changes in each round."""
     people = conversations(seed)
     dice = random.Random(seed)
     answers = []
@@ -112,11 +112,11 @@ def talk(server: Server, seed: int, turns: int = TURNS) -> list[Answer]:
 
 
 def cached_share(answers: list[Answer]) -> float:
-    """Of the prompt tokens."""
+    """Return the share of the prompt tokens that was cached."""
     return sum(one.cached_tokens for one in answers) / sum(one.prompt_tokens for one in answers)
 
 
 def rightly_predicted(answers: list[Answer]) -> float:
-    """Share of the requests for which the engine found what the router expected."""
+    """Return the share of the requests for which the engine found what the router expected."""
     right = [one.predicted_blocks * BLOCK == one.cached_tokens for one in answers]
     return sum(right) / len(right)

@@ -1,4 +1,4 @@
-"""KV routing over real engines whose caches are too small for everything."""
+"""KV routing over real engines whose caches are too small for all conversations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_it_finds_more_than_round_robin_and_predicts_what_is_found(kv: Server) -
             found[seed] = cached_share(answers) / cached_share(talk(blind, seed))
     assert min(found.values()) >= 1.5, found
     removed = kv.snapshot()["router"]["event_blocks"]["removed"]
-    assert removed > 100  # the caches were too small for all of it
+    assert removed > 100  # the caches were too small for all blocks
 
 
 def test_predictions_hold_after_a_worker_and_the_router_died() -> None:
@@ -62,7 +62,7 @@ def test_predictions_hold_after_a_worker_and_the_router_died() -> None:
 
 
 def kill(server: Server, name: str) -> None:
-    """And wait until it is there again."""
+    """Kill a process and wait until it is ready again."""
     before = server.pid_of(name)
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: server.pid_of(name) not in (0, before), 30, f"{name} is started again")

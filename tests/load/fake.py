@@ -1,4 +1,4 @@
-"""An OpenAI server of a few lines, in a thread; what it does wrong is up to the test."""
+"""A minimal OpenAI server in a thread. Tests choose what it does wrong."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 
 @dataclass
 class Manner:
-    """How it behaves.
+    """How the server behaves.
 
     Attributes:
-        key: that it wants; empty wants none.
-        strict: it refuses fields that OpenAI's API does not have.
-        usage: it says how many tokens there were.
-        fail: status of every stream; 0: none fails.
-        break_off: streams end in their middle.
-        token_s: seconds before each token.
+        key: API key that it requires; empty requires none.
+        strict: whether it refuses fields that OpenAI's API does not have.
+        usage: whether it reports token counts.
+        fail: error status of every stream; 0 means that none fails.
+        break_off: whether streams end in the middle.
+        token_s: delay before each token, seconds.
     """
 
     key: str = ""
@@ -37,9 +37,9 @@ class FakeServer:
     """Use as ``with FakeServer(Manner(...)) as server``.
 
     Attributes:
-        bodies: of all streams that were asked for, in order.
-        connections: that were opened.
-        most_at_once: streams under way.
+        bodies: bodies of all requests for streams, in order.
+        connections: number of connections that were opened.
+        most_at_once: largest number of streams at the same time.
     """
 
     manner: Manner = field(default_factory=Manner)
@@ -75,7 +75,7 @@ class FakeServer:
 
 
 def words_of(body: dict[str, Any]) -> int:
-    """Its tokens: one per word, and two for the template."""
+    """Count the tokens of a text: one per word, and two for the template."""
     texts = [message["content"] for message in body.get("messages", ())]
     return len(" ".join(texts or [body.get("prompt", "")]).split()) + 2
 
@@ -156,4 +156,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Nothing is logged."""
+        """Log nothing."""

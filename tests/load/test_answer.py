@@ -1,4 +1,4 @@
-"""Answers of servers, cut into pieces wherever a network may cut them."""
+"""Answers of servers, cut into pieces anywhere as a network may do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dynamo-llm bench` against a server of a few lines."""
+"""`dynamo-llm bench` with a minimal server."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_a_closed_loop_of_talks() -> None:
         assert run["output_tokens"] == sum(body["max_tokens"] for body in server.bodies[2:])
         assert len(server.bodies) == 32
         assert server.most_at_once == 3
-        assert server.connections <= 5  # they are kept
+        assert server.connections <= 5  # connections are kept
         first = server.bodies[0]
         assert (first["model"], first["ignore_eos"]) == ("first", True)
         systems = {body["messages"][0]["content"] for body in server.bodies}
         assert len(systems) == 2
         assert all(400 <= len(text.split()) <= 600 for text in systems)
-        # Answers go back into the talk, which goes on for three turns.
+        # Answers become part of the conversation, which goes on for three turns.
         longest = max(server.bodies, key=lambda body: len(body["messages"]))["messages"]
         assert [message["role"] for message in longest] == [
             "system",
@@ -83,13 +83,14 @@ def test_two_servers_in_turns() -> None:
         assert rows["requests"][1:4] == ["23", "23", "1.00"]
         assert float(rows["TTFT p50, ms"][5]) > 1.5
         lengths = [[body["max_tokens"] for body in side.bodies] for side in (one, two)]
-        assert lengths[0] == lengths[1]  # the same load, of other words
+        assert lengths[0] == lengths[1]  # the same load in other words
         texts = [{body["messages"][0]["content"] for body in side.bodies} for side in (one, two)]
         assert not texts[0] & texts[1]
 
 
 def write_trace(path: Path) -> Path:
-    """Three requests within 0.6 s: the first two share two blocks, the last shares none."""
+    """Write a trace of three requests within 0.6 s. The first two share two blocks, the last
+    none."""
     rows = [(0, 25, 3, [1, 2, 3]), (200, 30, 4, [1, 2, 4]), (600, 10, 5, [9])]
     names = ("timestamp", "input_length", "output_length", "hash_ids")
     lines = [json.dumps(dict(zip(names, row, strict=True)) | {"block_size": 10}) for row in rows]
@@ -133,7 +134,9 @@ def test_the_same_seed_says_the_same() -> None:
             said.append([body["messages"][-1]["content"] for body in server.bodies])
     assert said[0] == said[1]
     assert not set(said[1]) & set(said[2])
-    assert not set(said[0]) & set(said[3])  # a new one each time: no cache has seen it
+    assert not set(said[0]) & set(
+        said[3]
+    )  # a new seed each time, so that no cache holds the prompts
 
 
 def test_ctrl_c_shows_what_was_measured_so_far() -> None:

@@ -1,4 +1,4 @@
-"""When requests are sent, and when a run is over."""
+"""Times at which requests are sent, and the end of a run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_talks_go_on_when_they_are_answered() -> None:
     third = talks.next()
     assert third is not None
     assert len(third.messages) == 2
-    talks.answered(second, None)  # it failed, and nobody is left to take its place
+    talks.answered(second, None)  # it failed, and no conversation is left to replace it
     assert talks.next() is None
 
 

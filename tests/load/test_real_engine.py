@@ -1,4 +1,4 @@
-"""Bench, record and profile with a real engine."""
+"""`bench`, `--record` and `profile` with a real engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.engine
 
 BLOCK = 32
 TEMPLATE_TOKENS = 12
-"""At most, that the chat template of this model adds to a prompt."""
+"""Most tokens that the chat template of this model adds to a prompt."""
 
 
 def command(*args: str) -> subprocess.CompletedProcess[str]:
@@ -48,18 +48,19 @@ def test_what_bench_measures_is_what_the_server_records(server: Server, record: 
     done = command("bench", server.url, *shape, "--requests", "24", "--warmup", "0", "--json")
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)["runs"].values()
-    found = lines(record, 26)[2:]  # after the two that bench asks to know the server
+    found = lines(record, 26)[2:]  # after the two requests by which bench examines the server
     assert (run["requests"], run["errors"], len(found)) == (24, {}, 24)
     assert run["output_tokens"] == sum(line["output_length"] for line in found)
     assert run["prompt_tokens"] == sum(line["input_length"] for line in found)
     assert all(16 <= line["output_length"] <= 32 for line in found)
     assert {line["model"] for line in found} == {"tiny"}
-    # Hashes mean equal prefixes: what an infinite cache would find is what this large one found.
+    # Equal hashes mean equal prefixes, and the cache is large enough for all of them. So it found
+    # what an infinite cache would find.
     assert run["hit_ratio"] > 0.4
     again = reading.read(record)
     assert again.block_size == BLOCK
     assert trace.infinite_hit_ratio(again) == pytest.approx(run["hit_ratio"], abs=0.1)
-    # What the server says of itself and what the client saw differ by the way between them.
+    # The times of server and client differ by the time on the network.
     seen = sum(line["ttft_ms"] for line in found) / len(found)
     assert 0 < seen <= run["ttft_ms"]["mean"]
 
@@ -72,13 +73,13 @@ def test_a_record_can_be_sent_again(server: Server, record: Path) -> None:
     (run,) = json.loads(done.stdout)["runs"].values()
     assert (run["requests"], run["errors"]) == (10, {})
     found = lines(record, before + 12)
-    # Lines are written when answers end; a trace is sent in the order in which requests came.
+    # Lines are written when answers end, but a trace is sent in the order of arrival.
     old = sorted(found[:before], key=lambda line: line["timestamp"])[:10]
     new = found[before + 2 :]
     assert sorted(line["output_length"] for line in new) == sorted(
         line["output_length"] for line in old
     )
-    # Prompts are other words, of about as many tokens, in one message: its template comes on top.
+    # Prompts have other words with about as many tokens, in one message, and its template is added.
     asked, sent = (sum(line["input_length"] for line in some) for some in (old, new))
     assert sent == pytest.approx(asked, rel=0.2, abs=10 * TEMPLATE_TOKENS)
 
@@ -92,7 +93,7 @@ def test_nothing_of_the_text_is_recorded(server: Server, record: Path) -> None:
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 200
     last = lines(record, before + 1)[-1]
-    assert last["output_length"] == 4  # of both answers to the one prompt
+    assert last["output_length"] == 4  # tokens of both answers to the prompt
     assert len(last["hash_ids"]) == last["input_length"] // BLOCK
     text = record.read_text()
     assert "alice" not in text
@@ -111,7 +112,7 @@ def test_a_profile_of_the_engine_is_close_to_it(tmp_path: Path) -> None:
     assert 0 < profile.step_s < 0.1
     speed = Speed.of(profile)
     assert 0 < speed.prefill_ps(1000, 0) - speed.prefill_ps(10, 0) < PS
-    # What a token more costs is within the noise of a step of this model.
+    # For this model, the cost of one more token is within the noise of a step.
     assert 0 <= speed.decode_ps(64, 64 * 1000) - speed.decode_ps(1, 10) < PS
     again = command("profile", *options, "--output", str(file))
     assert again.returncode == 2

@@ -27,7 +27,7 @@ def replay(*args: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five conversations in turns, over 2,048 shared tokens."""
+    """Write a trace of five alternating conversations over 2,048 shared tokens."""
     path = tmp_path_factory.mktemp("trace") / "chats.jsonl"
     rows = []
     for turn in range(1, 9):

@@ -1,4 +1,4 @@
-"""The rules of other systems, as tables; the bound."""
+"""The rules of other systems as tables, and the bound."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK = 16
 
 
 def request(*blocks: int) -> Request:
-    """A prompt of these blocks and a token."""
+    """Make a request for a prompt of these blocks and one more token."""
     prices = Prices(request_s=0, token_s=0.001, pair_s=0)
     return Request(len(blocks) * BLOCK + 1, len(blocks) + 1, BLOCK, blocks, prices)
 
@@ -80,7 +80,8 @@ def test_cache_aware_balances_when_loads_are_far_apart(
 
 
 def chats(count: int) -> Trace:
-    """Chats of four turns over one system prompt, each turn two blocks longer, two a second."""
+    """Make a trace of chats over one system prompt, two a second. They have four turns, each two
+    blocks longer than the one before."""
     dice = random.Random(1)
     turns = [
         (dice.uniform(0, count / 2) + 5 * turn, chat, turn)

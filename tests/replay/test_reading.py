@@ -1,4 +1,4 @@
-"""Traces in other units, in public formats, through pipes; and what is refused."""
+"""Traces in other units, in public formats and through pipes, and traces that are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QWEN = {"chat_id": 159, "parent_chat_id": -1, "type": "text", "turn": 1}
 
 
 def mooncake() -> Rows:
-    """Six requests over shared blocks of 512 tokens, in milliseconds."""
+    """Write six requests over shared blocks of 512 tokens, in milliseconds."""
     rows = [(0, 2048), (180, 512), (361, 2048), (500, 1536), (777, 2560), (901, 1024)]
     return [
         {
@@ -36,7 +36,7 @@ def mooncake() -> Rows:
 
 
 def in_small_blocks() -> Rows:
-    """The same in seconds and blocks of 16 tokens."""
+    """Write the same requests in seconds and with blocks of 16 tokens."""
     return [
         row
         | {
@@ -112,7 +112,7 @@ def test_fractions_of_milliseconds_are_asked_about(tmp_path: Path) -> None:
     rows = mooncake()
     rows[2]["timestamp"] = 361.5
     path = written(tmp_path / "trace.jsonl", rows)
-    with pytest.raises(UsageError, match="line 3: the timestamp is no whole number"):
+    with pytest.raises(UsageError, match="line 3: the timestamp is not a whole number"):
         read(path)
     assert read(path, Told(time_unit=TimeUnit.MS)).duration_ns == 901 * 10**6
     assert read(path, Told(time_unit=TimeUnit.S)).duration_ns == 901 * 10**9
@@ -205,9 +205,9 @@ LINE = '{"timestamp": 0, "input_length": 5, "output_length": 1, "hash_ids": []'
         (["a,b"], "line 1: it is neither"),
         ([BURST, "inf,1,1"], "line 2: the timestamp 'inf' is not between"),
         ([BURST, "nan,1,1"], "line 2: the timestamp 'nan' is not between"),
-        ([BURST, "x,1,1"], "line 2: the timestamp 'x' is no number"),
-        ([BURST, "1,1e9,1"], "line 2: '1e9' is no number of tokens"),
-        ([BURST, f"1,1{'0' * 5000},1"], "line 2: '1000.* is no number of tokens"),
+        ([BURST, "x,1,1"], "line 2: the timestamp 'x' is not a number"),
+        ([BURST, "1,1e9,1"], "line 2: '1e9' is not a number of tokens"),
+        ([BURST, f"1,1{'0' * 5000},1"], "line 2: '1000.* is not a number of tokens"),
         ([BURST, "1,1"], "line 2: 2 columns are too few"),
         ([BURST], "has no requests"),
     ],
@@ -249,11 +249,11 @@ def test_pipes_are_read_once(packed: bool, tmp_path: Path) -> None:
 
 
 def test_broken_and_foreign_archives(tmp_path: Path) -> None:
-    path = tmp_path / "trace.jsonl"  # the name says nothing
+    path = tmp_path / "trace.jsonl"  # the format is not told by the name
     content = gzip.compress(os.urandom(9999))
     for broken in (content[:999], content[:99] + b"xyz" + content[99:]):
         path.write_bytes(broken)
-        with pytest.raises(UsageError, match="cut off or no gzip"):
+        with pytest.raises(UsageError, match="cut off or not gzip"):
             list(reading.lines.lines(path))
     path.write_bytes(b"\x28\xb5\x2f\xfd1234")
     with pytest.raises(UsageError, match=r"only gzip is read as it is; give <\(zstdcat FILE\)"):

@@ -1,4 +1,4 @@
-"""The replay: the same numbers each time, whether steps are made one by one or not."""
+"""The replay gives the same numbers each time, whether or not quiet steps are simulated at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROFILE = Profile(
 
 
 def conversations(seed: int, count: int, *, shared: bool = True) -> Trace:
-    """Requests some of which go on where an earlier one stopped."""
+    """Make requests, some of which continue an earlier prompt."""
     dice = random.Random(seed)
     prompts: list[tuple[int, ...]] = [()]
     requests, now_ns = [], 0
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 @pytest.mark.parametrize(("policy", "first"), [("kv:time", 2), ("kv:blocks", 1)])
 def test_what_waits_is_taken_when_it_is_due(policy: str, first: int) -> None:
-    """Behind one prompt wait a long one, and a short one that came a little later."""
+    """A long prompt, and a short one that came a little later, wait behind another prompt."""
     lengths = (900, 950, 40)
     requests = [TraceRequest(at * 10**6, tokens, 2, ()) for at, tokens in enumerate(lengths)]
     outcomes = replay(Trace("three", 16, tuple(requests)), policy, workers=1).outcomes
@@ -78,7 +78,7 @@ def test_what_waits_is_taken_when_it_is_due(policy: str, first: int) -> None:
 
 
 def chats(count: int, turns: int) -> Trace:
-    """Conversations in turns of two blocks, one request at a time."""
+    """Make a trace of conversations whose turns have two blocks, one request at a time."""
     requests = []
     for turn in range(1, turns + 1):
         for chat in range(count):

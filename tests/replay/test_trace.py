@@ -114,7 +114,7 @@ def test_prompts_without_times_come_at_random_ones(tmp_path: Path) -> None:
         ({"prompt": [2**31]}, "line 1: Expected `int` <= 2147483647"),
         ({"prompt": [-1]}, "line 1: Expected `int` >= 0"),
         ({"prompt": "a", "max_tokens": 10**12}, "line 1: Expected `int` <= 10000000"),
-        ({"prompt": "a", "timestamp": 0.5}, "line 1: the timestamp is no whole number"),
+        ({"prompt": "a", "timestamp": 0.5}, "line 1: the timestamp is not a whole number"),
     ],
 )
 def test_prompts_that_make_no_sense(line: object, message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The order in which engines take what waits: who is due first."""
+"""The order in which engines take waiting requests: the one that is due first."""
 
 from __future__ import annotations
 

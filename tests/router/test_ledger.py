@@ -1,4 +1,4 @@
-"""The ledger: tables, and any order of events against a recount."""
+"""The ledger: tables, and random orders of events compared with a recount."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_load_that_is_announced_before_its_worker_counts_when_it_comes() -> None
     book.reserve("a", entry(2))
     book.worker_up(2, 100, 4)
     assert sums(book, 2) == (1, 1, 3, 10)
-    book.worker_up(2, 100, 4)  # a new life
+    book.worker_up(2, 100, 4)  # its process has restarted
     assert sums(book, 2) == (0, 0, 0, 0)
 
 
@@ -123,7 +123,8 @@ def test_a_report_corrects_what_was_promised() -> None:
     book.reserve("a", entry(now=0))
     book.reserve("young", entry(now=10 * SECOND_NS))
     book.report(stats(running=1, usage=0.25, now=10 * SECOND_NS))
-    # 25 blocks are in use, 10 were promised; the young one is on its way and counts in full.
+    # 25 blocks are in use, and 10 were promised. The young request is in no report yet, so its
+    # blocks are added.
     assert book.books[0].occupied_blocks == 25 + 10
     book.report(stats(running=1, usage=0.01, now=10 * SECOND_NS))
     assert book.books[0].occupied_blocks == 1 + 10
@@ -166,7 +167,7 @@ def test_a_closed_worker_leaves_no_promise_to_the_next_of_its_index() -> None:
 
 
 def lines_of(work: Callable[[], None]) -> int:
-    """How many lines of Python it takes, which is its cost on any machine."""
+    """Count the executed lines of Python: a measure of the cost that is the same on any machine."""
     seen = 0
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
@@ -252,7 +253,7 @@ def test_a_prefill_waits_for_room() -> None:
     assert wait_s(book, 0, blocks=30) == 0
     assert wait_s(book, 0, blocks=40) == 20 * 10 / 100
     book.reserve("b", entry(now=SECOND_NS, decode_blocks=25))
-    # The engine says that "a" has grown, and that "b" has found no room.
+    # The engine reports that "a" has grown and that "b" has no room.
     said = stats(running=1, usage=0.8, now=2 * SECOND_NS)
     book.report(msgspec.structs.replace(said, num_waiting_reqs=1))
     assert book.books[0].queued_blocks == 25
@@ -285,7 +286,7 @@ def test_only_quiet_reports_say_how_long_steps_take() -> None:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """The sums against a recount of the entries, and the entries against a plain dict."""
+    """Compares the sums with a recount of the entries, and the entries with a plain dict."""
 
     names = st.sampled_from("abcdef")
 

@@ -1,4 +1,4 @@
-"""What is measured: fits against known machines, and forgetting."""
+"""Measured times: fits compared with known machines, and forgetting."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_busy_share_is_that_of_the_last_half_minute() -> None:
     pace.busy(0.5, 1000 * SECOND_NS)
     assert pace.prices.busy_share == pytest.approx(0.5)
     pace.busy(1.0, 1000 * SECOND_NS)
-    assert pace.prices.busy_share == pytest.approx(0.5)  # no time went by
+    assert pace.prices.busy_share == pytest.approx(0.5)  # no time has passed
     pace.busy(1.0, (1000 + round(BUSY_WINDOW_S)) * SECOND_NS)
     assert 0.75 < pace.prices.busy_share < 0.85
     pace.busy(1.0, 2000 * SECOND_NS)

@@ -135,7 +135,7 @@ def test_kv(cost: str, what: str, asked: Request, loads: list[WorkerLoad], winne
 
 
 SHARES_DIFFER = {
-    # It adds shares, so that a long cached prefix weighs no more than a short one.
+    # The cost adds shares, so a long cached prefix weighs no more than a short one.
     "load outweighs a prefix that is worth less": 0,
     "equal costs: the deeper prefix": 1,
     "what is promised to be prefilled counts": 0,  # it looks at waiting requests instead
@@ -203,7 +203,7 @@ def test_a_burst_is_spread_when_every_decision_is_reserved() -> None:
 
 # -- the cost of time --------------------------------------------------------------------------
 
-# A token of a prompt takes a millisecond, and nothing else anything, if a case does not say so.
+# Unless a case says otherwise, a prompt token takes a millisecond and nothing else takes time.
 PLAIN = {"request_s": 0.0, "token_s": 0.001, "pair_s": 0.0, "decode_slowdown_s": 0.0}
 BLOCK_S = BLOCK * 0.001
 
@@ -304,7 +304,8 @@ def test_the_terms_of_time_are_milliseconds() -> None:
     ]
     choice = KvPolicy("time", overlap_weight=2)(asked, loads)
     first, second = (candidate.terms for candidate in choice.candidates)
-    # Half the time is busy, so those who come later wait as long; there are 20 streams each.
+    # Workers are busy half of the time, so later requests are delayed by as long as the prefill
+    # takes; each worker has 20 streams.
     price = 0.5 / (1 - 0.5) + STALL_WEIGHT * 20
     assert first == pytest.approx(
         {
@@ -315,8 +316,8 @@ def test_the_terms_of_time_are_milliseconds() -> None:
             "decode_slowdown_ms": 50,
         }
     )
-    # Three of four computed tokens were lost before, and half of the six blocks must push others
-    # out: in the end those are computed four times.
+    # Three of four computed tokens had been evicted before, and half of the six blocks evict
+    # others: in the end those are computed four times.
     eviction_cost_ms = (
         KvPolicy("time", overlap_weight=2)(lossy, loads).candidates[0].terms["eviction_cost_ms"]
     )

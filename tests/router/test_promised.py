@@ -1,4 +1,4 @@
-"""Promised prefixes against a naive model."""
+"""Promised prefixes, compared with a simple model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TREE = st.lists(st.integers(0, 1), min_size=0, max_size=60)
 
 
 def chain(path: list[int]) -> list[int]:
-    """A hash for each prefix of a path through a tree; equal prefixes have equal ones."""
+    """Return a hash for each prefix of a path through a tree; equal prefixes have equal hashes."""
     return [hash((depth, *path[: depth + 1])) for depth in range(len(path))]
 
 

@@ -1,4 +1,4 @@
-"""How much of the prompts came before: the limit of any cache."""
+"""How much of the prompts came before, which is the limit of any cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that are to end: no more requests for them, and what they have still counts."""
+"""Workers that are to end get no more requests, and the requests that they have still count."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_it_stays_retired_until_it_is_gone() -> None:
     router.worker_up(ready(1))  # it was still loading
     assert list(router.ledger.books) == [0]
     router.worker_down(1)
-    router.worker_up(ready(1))  # its next life
+    router.worker_up(ready(1))  # its next process
     assert sorted(router.ledger.books) == [0, 1]
 
 

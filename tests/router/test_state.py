@@ -1,4 +1,4 @@
-"""The router without a process: decisions, sessions, queue, events, resync."""
+"""The router's state without a process: decisions, sessions, queue, events, resync."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def state(policy: str = "kv", workers: int = 3, seqs: int = 8) -> RouterState:
 
 
 def chain(*blocks: int) -> list[int]:
-    """Hashes of the prompt in which block `b` is b, b, b, b."""
+    """Return the hashes of the prompt in which block `b` is b, b, b, b."""
     tokens = [block for block in blocks for _ in range(BLOCK)]
     return hashes.chain(hashes.pack_tokens(tokens), BLOCK)
 
 
 def query(name: str, *blocks: int, extra: int = 1, **more: Any) -> RouteQuery:
-    """A prompt of full blocks and `extra` tokens of a last one."""
+    """Make a query for a prompt of full blocks and `extra` tokens of a last block."""
     tokens = len(blocks) * BLOCK + extra
     return RouteQuery(name, f"api-{name}", tokens, hashes.pack(chain(*blocks)), **more)
 
@@ -91,14 +91,14 @@ def test_siblings_stay_together_before_the_first_is_computed() -> None:
     family = [*range(1, 60)]
     assert place(router, query("first", *family)) == 0
     assert place(router, query("stranger", *range(70, 90))) == 1
-    # Behind the first, which computes it, though the other queue is shorter.
+    # It goes behind the first, which computes the prefix, although the other queue is shorter.
     assert place(router, query("second", *family, 90)) == 0
     assert router.ledger.entries["second"].prefill_tokens < len(family)
     router.first_token("first", 0, now_ns=10)
     router.first_token("second", 0, now_ns=20)
     router.end("first")
     router.end("second")
-    # Nobody computes it any more, and no event says that it was stored.
+    # No request computes the prefix any more, and no event says that it was stored.
     assert place(router, query("third", *family)) == 0
     assert router.ledger.entries["third"].prefill_tokens == len(family) * BLOCK + 1
 
@@ -160,7 +160,9 @@ def test_without_workers_there_is_an_answer_but_no_load() -> None:
 
 def test_when_all_are_full_requests_wait_in_order_of_priority_then_arrival() -> None:
     router = state(workers=2, seqs=4)
-    running = [f"r{number}" for number in range(10)]  # four and a reserve of one, twice
+    running = [
+        f"r{number}" for number in range(10)
+    ]  # two workers, each with a batch of four and a reserve of one
     assert all(router.decide(0, query(name), 0) for name in running)
     asked = [("late", 0), ("urgent", -1), ("later", 0), ("idle", 5)]
     for name, priority in asked:
@@ -244,8 +246,8 @@ def test_a_gap_asks_once_for_everything() -> None:
     router = state(workers=1)
     holding(router, 0, 1, 2)
     assert not router.caches.apply(events(0, 4, chain(7)), 0)
-    assert router.caches.apply(events(0, 5, chain(8)), 0)  # asked already
-    assert len(router.caches.index) == 2  # what was known stays in use
+    assert router.caches.apply(events(0, 5, chain(8)), 0)  # the resync was requested already
+    assert len(router.caches.index) == 2  # the old set stays in use
     assert router.caches.apply(events(0, 6, chain(7, 8), whole=True), 0)
     assert router.caches.apply(events(0, 7, chain(7, 8, 9)[2:]), 0)
     assert router.caches.index.blocks == Counter({0: 3})

@@ -124,7 +124,7 @@ def test_a_driver_that_answers_with_an_error_is_an_alarm() -> None:
 def test_a_lost_gpu_is_an_alarm() -> None:
     found = alarm(GpuLog().read([GpuReading("0", "", problem="GPU is lost"), reading("1")], 0), 1)
     assert found.kind == "gpu lost"
-    assert found.text == "nothing can be read of GPU 0 (worker 0): GPU is lost"
+    assert found.text == "GPU 0 (worker 0) cannot be read: GPU is lost"
     assert "nvidia-smi --gpu-reset -i 0" in found.advice
 
 
@@ -161,7 +161,7 @@ def test_an_xid_alarms_for_ten_minutes(xid: int, advice: str) -> None:
 def test_what_is_no_fault_of_our_gpus_is_counted_at_most() -> None:
     log = GpuLog()
     log.xid("1", 45, 0)  # a process was killed
-    log.xid("7", 79, 0)  # nobody of ours is there
+    log.xid("7", 79, 0)  # no engine of ours runs there
     snapshot = seen(log.read([reading("1"), reading("7")], 0), 1)
     assert snapshot.alarms == []
     assert [(gpu.gpu, gpu.xids) for gpu in snapshot.gpus] == [("0", {}), ("1", {45: 1})]

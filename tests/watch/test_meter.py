@@ -1,4 +1,4 @@
-"""Windows, histograms and totals over several lives, with a clock of the test's own."""
+"""Windows, histograms and totals across restarts, with a clock of the test's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disaggregation in the snapshot: totals over lives, and what is of now only."""
+"""Disaggregation in the snapshot: totals across restarts, and current figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routing in the snapshot: totals over lives, windows, warnings, and the log of decisions."""
+"""Routing in the snapshot: totals across restarts, windows, warnings, and the last decisions."""
 
 from __future__ import annotations
 

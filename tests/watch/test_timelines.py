@@ -1,4 +1,4 @@
-"""The last requests and when they were where."""
+"""The last requests and the times of their stages."""
 
 from __future__ import annotations
 

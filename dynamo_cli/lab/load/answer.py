@@ -98,13 +98,13 @@ class Response:
         head, end, rest = self._raw.partition(HEAD_END)
         if not end:
             if len(head) > MOST_HEAD_BYTES:
-                raise Malformed("a head without end")
+                raise Malformed("the head of the answer does not end")
             return False
         self._raw = rest
         first, *lines = head.split(LINE_END)
         version, _, status = first.partition(b" ")
         if not version.startswith(b"HTTP/1."):
-            raise Malformed(f"an answer that is no HTTP/1: {first[:40]!r}")
+            raise Malformed(f"the answer is not HTTP/1: {first[:40]!r}")
         self.status = _number(status[:3], 10)
         if self.status >= 200:  # an informational response is followed by another head
             headers = {name.lower(): value.strip().lower() for name, value in map(_split, lines)}
@@ -151,7 +151,7 @@ def _number(text: bytes, base: int) -> int:
     try:
         return int(text, base)
     except ValueError as error:
-        raise Malformed(f"a length or status that is no number: {text[:20]!r}") from error
+        raise Malformed(f"a length or a status is not a number: {text[:20]!r}") from error
 
 
 class Details(msgspec.Struct, gc=False):
@@ -254,7 +254,7 @@ class Stream:
         try:
             event = _event.decode(data)
         except msgspec.DecodeError as error:
-            raise Malformed(f"an event that is none of OpenAI's: {error}") from error
+            raise Malformed(f"an event is not one of OpenAI's API: {error}") from error
         if event.error is not None:
             self.error = failure(data)
         if event.usage is not None:

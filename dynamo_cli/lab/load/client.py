@@ -51,9 +51,9 @@ def target(url: str, api_key: str = "") -> Target:
     try:
         port = parts.port or PORTS[parts.scheme]
     except (KeyError, ValueError) as error:
-        raise UsageError(f"{url!r} is no URL like http://127.0.0.1:8181.") from error
+        raise UsageError(f"{url!r} is not a URL like http://127.0.0.1:8181.") from error
     if not parts.hostname or parts.query or parts.fragment:
-        raise UsageError(f"{url!r} is no URL like http://127.0.0.1:8181.")
+        raise UsageError(f"{url!r} is not a URL like http://127.0.0.1:8181.")
     head = f"Host: {parts.netloc.rpartition('@')[2]}\r\n"
     if api_key:
         head += f"Authorization: Bearer {api_key}\r\n"
@@ -314,7 +314,7 @@ class _Reading:
         if stream.error:
             raise Failed("error in the stream", stream.error)
         if not stream.finished:
-            raise Failed("incomplete answer", "a stream without finish_reason")
+            raise Failed("incomplete answer", "the stream ended without a finish_reason")
 
     def end(self, now_s: float) -> None:
         """Note the end. Without a usage, each event with tokens counts as one token."""

@@ -63,14 +63,15 @@ async def get_to_know(client: Client, model: str, api: Api) -> Known:
         if error.kind not in BAD_REQUEST:
             _fail(error)
         form = form._replace(exact=False)
-        notices.append("it does not take ignore_eos: answers may be shorter than asked for")
+        notices.append("it does not accept ignore_eos, so answers may be shorter than asked for")
         few = await _checked_prompt_tokens(client, form, FEW_WORDS)
     more = await _checked_prompt_tokens(client, form, MORE_WORDS)
     tokens_per_word = (more - few) / (MORE_WORDS - FEW_WORDS)
     if tokens_per_word <= 0:
         tokens_per_word = USUAL_TOKENS_PER_WORD
         notices.append(
-            f"it does not count prompt tokens: a word is taken for {USUAL_TOKENS_PER_WORD} tokens"
+            "it does not report prompt tokens: a word is assumed to have "
+            f"{USUAL_TOKENS_PER_WORD} tokens"
         )
     return Known(form, tokens_per_word, notices)
 

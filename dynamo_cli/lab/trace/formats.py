@@ -241,7 +241,7 @@ def _date(text: str) -> float:
     try:
         date = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(f"{text[:40]!r} is no date") from error
+        raise ValueError(f"{text[:40]!r} is not a date") from error
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
@@ -249,7 +249,7 @@ def _seconds(text: str) -> float:
     try:
         time = float(text)
     except ValueError as error:
-        raise ValueError(f"the timestamp {text[:40]!r} is no number") from error
+        raise ValueError(f"the timestamp {text[:40]!r} is not a number") from error
     if not 0 <= time <= MAX_TIME:
         raise ValueError(f"the timestamp {text[:40]!r} is not between 0 and {MAX_TIME:g}")
     return time
@@ -259,5 +259,5 @@ def _count(text: str) -> int:
     """Return a number of tokens; some tools write 12 as 12.0."""
     digits = text.removesuffix(".0")
     if not digits.isdecimal() or len(digits) > len(str(MAX_TOKENS)) or int(digits) > MAX_TOKENS:
-        raise ValueError(f"{text[:40]!r} is no number of tokens from 0 to {MAX_TOKENS}")
+        raise ValueError(f"{text[:40]!r} is not a number of tokens from 0 to {MAX_TOKENS}")
     return int(digits)

@@ -58,7 +58,7 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UsageError(f"the trace {called(path)} is cut off or no gzip: {error}.") from error
+        raise UsageError(f"the trace {called(path)} is cut off or not gzip: {error}.") from error
     except OSError as error:
         raise UsageError(f"cannot read the trace {called(path)}: {error.strerror}.") from error
 
@@ -75,7 +75,7 @@ def _unpacked(path: Path, raw: io.BufferedReader) -> IO[bytes]:
     for other, program in _OTHERS.items():
         if magic.startswith(other):
             raise UsageError(
-                f"{called(path)} is compressed, and only gzip is read as it is; "
+                f"{called(path)} is compressed, and only gzip can be read directly; "
                 f"give <({program} FILE)."
             )
     return raw

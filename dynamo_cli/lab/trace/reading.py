@@ -203,7 +203,7 @@ class _Rows:
             block_size: tokens per hash.
         """
         if named is not None and self._form is Format.AZURE:
-            self._fail("a trace of azure has dates, and no --time-unit")
+            self._fail("a trace of azure has dates, so --time-unit does not apply")
         if named is not None:
             return named
         if self._assumed and block_size != BLOCK_SIZES.get(self._form, block_size):
@@ -213,7 +213,7 @@ class _Rows:
             )
         if self._assumed and self._fraction_at:
             self._fail(
-                "the timestamp is no whole number, as milliseconds would be: "
+                "the timestamp is not a whole number, so it may not be in milliseconds: "
                 "say --time-unit s or ms",
                 self._fraction_at,
             )
