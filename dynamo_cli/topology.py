@@ -122,7 +122,7 @@ def tree(
 ) -> list[ProcessId]:
     """Return all children of the supervisor, in the order in which they are started."""
     return [
-        # The zygote first: its import is what takes time. The light ones come meanwhile.
+        # The zygote first: its import takes the longest. The light processes start meanwhile.
         ZYGOTE,
         FRONTEND,
         *([ROUTER] if routed else []),

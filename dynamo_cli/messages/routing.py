@@ -6,7 +6,7 @@ import msgspec
 
 from dynamo_cli.messages.base import Message
 
-NO_WORKER = "no_worker"
+REASON_NO_WORKER = "no_worker"
 """Reason of a decision: no worker could take the request."""
 
 # -- processor -> router ---------------------------------------------------------------------
@@ -145,7 +145,7 @@ class RoutingDecision(Message, frozen=True):
         api_id: the client's id of the request.
         worker: index of the winner; None if none could take the request.
         policy: name of the policy that chose.
-        reason: what decided: cost, session, no_overlap, or `NO_WORKER`.
+        reason: what decided: cost, session, no_overlap, or `REASON_NO_WORKER`.
         prompt_tokens: length of the prompt.
         required_blocks: blocks of the prompt, of which the last need not be full.
         overlap_blocks: leading blocks of the prompt that the winner has cached.
