@@ -1,15 +1,15 @@
-"""Every failure that the tool names.
+"""The tree of errors; each class has an HTTP status, an OpenAI type and an exit code.
 
-DynamoError                     base: knows its HTTP status, OpenAI type and exit code
+DynamoError                     base
 |-- UserError                   what was typed or sent is wrong
 |   |-- UsageError              command line (exit code 2)
 |   |-- InvalidRequest          400
 |   |-- Unauthorized            401
-|   |-- Forbidden               403: not from that page, or not by that name of the host
+|   |-- Forbidden               403: from that web page, or by that name of the host
 |   |-- NotFound                404
 |   |-- MethodNotAllowed        405
-|   |-- RequestTimeout          408: its head or body does not come
-|   |-- Conflict                409: not as things are now
+|   |-- RequestTimeout          408: its head or body did not come in time
+|   |-- Conflict                409: not in the present state
 |   |-- PayloadTooLarge         413
 |   |-- UnsupportedMediaType    415: not JSON
 |   |-- TooManyRequests         429, with Retry-After
@@ -17,21 +17,21 @@ DynamoError                     base: knows its HTTP status, OpenAI type and exi
 |-- Unavailable                 503, with Retry-After: nothing can serve right now
 |   |-- NotReady                still starting, or everything is down
 |   |-- Draining                shutting down
-|   |-- Overloaded              as many connections or bodies as may be
+|   |-- Overloaded              as many connections or bodies are open as may be
 |   |-- PeerLost                the process that held the request died
-|   `-- LinkFull                a process does not read what it is sent, and lacks a part of it
+|   `-- LinkFull                a process did not read what it was sent, and lacks a part
 |-- StartError                  the tool cannot start (exit code 1)
 |   |-- PortInUse
 |   |-- ModelError              no such model, or it cannot be loaded (exit code 2)
-|   |   `-- ModelUnreachable    it is elsewhere, and could not be fetched now (exit code 1)
+|   |   `-- ModelUnreachable    its download failed (exit code 1)
 |   |-- ResourceError           too few GPUs, too little memory
 |   |-- ChildFailed             a child process died while starting
-|   `-- CannotWatch             there is no server to be watched
-|-- ServerFailed                a server that was asked for something does not answer well
+|   `-- CannotWatch             there is no server that can be watched
+|-- ServerFailed                another server gave no proper answer
 |-- LinkError                   a shared-memory link
 |   |-- Corrupt                 a header or length that cannot be
 |   `-- TooLarge                a message over the limit of its link
-|-- PoisonRequest               500: workers died of it, or beside it, too often
+|-- PoisonRequest               500: workers died too often while they ran it
 `-- InternalError               500: a bug of ours
 """
 
@@ -45,8 +45,12 @@ class DynamoError(Exception):
 
     Attributes:
         message: what happened and what to do, in one sentence or two.
-        param: the field of the request that is wrong, when there is one.
-        retry_after_s: seconds after which a client may try again.
+        param: name of the field that is wrong; None when there is none.
+        retry_after_s: after how many seconds a client may try again; None: it is not said.
+        http_status: status of an HTTP answer.
+        openai_type: ``type`` of OpenAI's error object.
+        code: ``code`` of OpenAI's error object.
+        exit_code: exit status of the command.
     """
 
     http_status: ClassVar[int] = 500
@@ -63,14 +67,14 @@ class DynamoError(Exception):
         self.retry_after_s = retry_after_s
 
     def body(self) -> dict[str, Any]:
-        """The error as OpenAI's API shapes it."""
+        """Return the error in the shape of OpenAI's API."""
         return error_body(self.message, self.openai_type, self.param, self.code)
 
 
 def error_body(
     message: str, kind: str, param: str | None, code: str | int | None
 ) -> dict[str, Any]:
-    """OpenAI's error object: ``{"error": {"message", "type", "param", "code"}}``."""
+    """Return an error in the shape of OpenAI's API."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -86,160 +90,200 @@ ANTHROPIC_TYPES = {
 
 
 def anthropic_body(message: str, status: int) -> dict[str, Any]:
-    """The error as Anthropic's API shapes it."""
+    """Return an error in the shape of Anthropic's API."""
     kind = ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 class UserError(DynamoError):
+    """Something that was typed or sent is wrong."""
+
     http_status = 400
     openai_type = "invalid_request_error"
     exit_code = 2
 
 
 class UsageError(UserError):
-    pass
+    """The command line, a configuration file or a variable is wrong."""
 
 
 class InvalidRequest(UserError):
-    pass
+    """A request has a field or header that is wrong."""
 
 
 class Unauthorized(UserError):
+    """A request has no API key, or one that is not known."""
+
     http_status = 401
     openai_type = "authentication_error"
     code = "invalid_api_key"
 
 
 class Forbidden(UserError):
+    """A web page of this origin, or this name of the host, may not use the server."""
+
     http_status = 403
     openai_type = "permission_error"
     code = "forbidden"
 
 
 class NotFound(UserError):
+    """There is no such path, model or adapter."""
+
     http_status = 404
     code = "not_found"
 
 
 class MethodNotAllowed(UserError):
+    """The path does not take this HTTP method."""
+
     http_status = 405
     code = "method_not_allowed"
 
 
 class RequestTimeout(UserError):
+    """The head or the body of a request did not come in time."""
+
     http_status = 408
     code = "request_timeout"
 
 
 class Conflict(UserError):
+    """A request that is right in itself cannot be carried out in the present state."""
+
     http_status = 409
     code = "conflict"
 
 
 class PayloadTooLarge(UserError):
+    """The body of a request is too large."""
+
     http_status = 413
     code = "payload_too_large"
 
 
 class UnsupportedMediaType(UserError):
+    """The body of a request is not declared as JSON."""
+
     http_status = 415
     code = "unsupported_media_type"
 
 
 class HeadTooLarge(UserError):
+    """The request line and headers are too large."""
+
     http_status = 431
     code = "head_too_large"
 
 
 class TooManyRequests(UserError):
+    """As many requests are in flight as may be."""
+
     http_status = 429
     openai_type = "rate_limit_error"
     code = "too_many_requests"
 
 
 class Unavailable(DynamoError):
+    """Nothing can serve the request right now."""
+
     http_status = 503
     openai_type = "service_unavailable_error"
     code = "service_unavailable"
 
 
 class NotReady(Unavailable):
+    """The server is still starting, or no process of a kind is up."""
+
     code = "not_ready"
 
 
 class Draining(Unavailable):
+    """The server is shutting down."""
+
     code = "draining"
 
 
 class Overloaded(Unavailable):
+    """As many connections or bodies are open as may be."""
+
     code = "overloaded"
 
 
 class PeerLost(Unavailable):
+    """The process that held the request died."""
+
     code = "worker_lost"
 
 
 class LinkFull(Unavailable):
+    """A process did not read what it was sent for too long, and lacks a part of it."""
+
     code = "link_full"
 
 
 class StartError(DynamoError):
-    pass
+    """The tool cannot start."""
 
 
 class PortInUse(StartError):
-    pass
+    """Another process listens on the port."""
 
 
 class ModelError(StartError):
-    exit_code = 2  # what was named is wrong: another try ends in the same way
+    """There is no such model, or it cannot be loaded."""
+
+    exit_code = 2  # the name or path is wrong: another try would fail in the same way
 
 
 class ModelUnreachable(ModelError):
+    """The model has to be downloaded, which failed."""
+
     exit_code = 1
 
 
 class ResourceError(StartError):
-    pass
+    """The machine has too few GPUs or too little memory."""
 
 
 class ChildFailed(StartError):
-    pass
+    """A child process died while it started."""
 
 
 class CannotWatch(StartError):
-    """There is no server there that can be watched."""
+    """There is no server at the address that can be watched."""
 
 
 class ServerFailed(DynamoError):
-    pass
+    """Another server that was asked for something gave no proper answer."""
 
 
 class LinkError(DynamoError):
-    pass
+    """A shared-memory link failed."""
 
 
 class Corrupt(LinkError):
-    pass
+    """A header, a length or a message cannot be right."""
 
 
 class TooLarge(LinkError):
-    pass
+    """A message is larger than its link allows."""
 
 
 class PoisonRequest(DynamoError):
+    """Workers died too often while they ran this request."""
+
     code = "poison_request"
 
 
 class InternalError(DynamoError):
-    pass
+    """A bug of this program."""
 
 
 def error_class(name: str) -> type[DynamoError]:
-    """The class of that name, for errors that cross a process as text.
+    """Return the error class of that name, for errors that another process has sent as text.
 
-    A name that is not one of ours gives ``InternalError``.
+    An unknown name gives ``InternalError``.
     """
     stack: list[type[DynamoError]] = [DynamoError]
     while stack:

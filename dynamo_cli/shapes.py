@@ -1,4 +1,4 @@
-"""Errors in the shapes that clients of the endpoints expect: whole answers, and ends of streams."""
+"""Errors in the shape that each endpoint's clients expect, as whole answers or stream events."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ DONE = b"data: [DONE]\n\n"
 
 
 def error_answer(path: str, status: int, error: dict[str, Any]) -> dict[str, Any]:
-    """The body of an answer of `path` that is an error.
+    """Return the body of an error answer of the endpoint `path`.
 
     Args:
-        error: OpenAI's error object: message, type, param and code.
+        error: OpenAI's error object with message, type, param and code.
     """
     if path in ANTHROPIC:
         return anthropic_body(error["message"], status)
@@ -31,12 +31,13 @@ def failure_event(
     response: dict[str, Any] | None = None,
     number: int = 0,
 ) -> bytes:
-    """What a stream of `path` ends with when it breaks off.
+    """Return the last events of a stream of the endpoint `path` that fails.
 
     Args:
         error: as in `error_answer`.
-        response: of the Responses API, as its stream began; None where that is not known.
-        number: of the event in the stream, for the Responses API.
+        response: for the Responses API, the response object with which the stream began; None if
+            it is not known.
+        number: for the Responses API, sequence number of the event.
     """
     if path in ANTHROPIC:
         return _event("error", error_answer(path, status, error))

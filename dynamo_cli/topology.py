@@ -1,8 +1,9 @@
-"""The picture as data: which processes there are and which links join them.
+"""Which processes there are and which links join them, as data.
 
-Every box of the picture is a `RoleSpec`, every arrow a `LinkSpec`. The supervisor starts and
-joins processes from these tables alone. Two processes are not in the picture because no request
-passes through them: the supervisor, and the zygote that imports vLLM once and forks the others.
+Every box of the picture in docs/architecture.md is a `RoleSpec`, every arrow a `LinkSpec`. The
+supervisor starts and joins processes from these tables alone. Two processes are not in the picture
+because no request passes through them: the supervisor, and the zygote, which imports vLLM once and
+forks the processes that need it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dynamo_cli.units import KIB, MIB
 
 
 class Role(StrEnum):
+    """What a process is for; the value is its name in the log and in /health."""
+
     SUPERVISOR = "supervisor"
     ZYGOTE = "zygote"
     FRONTEND = "frontend"
@@ -26,19 +29,19 @@ class Role(StrEnum):
 
 
 class ProcessId(NamedTuple):
-    """One process of the tree: its role and its place among those of that role."""
+    """One process of the tree: its role, and its number among the processes of that role."""
 
     role: Role
-    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which is not used
 
     @property
     def name(self) -> str:
-        """As people see it: ``worker 0``; roles of which there is only one carry no number."""
+        """The name that people see: ``worker 0``, or ``router`` where there is only one."""
         return f"{self.role} {self.index}" if ROLES[self.role].many else str(self.role)
 
     @classmethod
     def parse(cls, name: str) -> ProcessId:
-        """The inverse of `name`."""
+        """Return the process of this `name`."""
         role, _, index = name.rpartition(" ")
         return cls(Role(role), int(index)) if index.isdecimal() else cls(Role(name))
 
@@ -55,9 +58,9 @@ class RoleSpec:
     """How a role is started.
 
     Attributes:
-        module: where its ``main(process_id, config, control)`` is; imported only in the child.
-        engine: it needs vLLM, so it is forked from the process that has imported it.
-        many: there can be several.
+        module: module with its ``main(process_id, config, control)``; only the child imports it.
+        engine: whether it needs vLLM, so that the zygote forks it.
+        many: whether there can be several processes of it.
     """
 
     module: str
@@ -82,8 +85,9 @@ class LinkSpec:
     """Two rings between each process of role `a` and each of role `b`.
 
     Attributes:
-        a_to_b_bytes, b_to_a_bytes: ring sizes, powers of two.
-        carries: what flows, for people.
+        a_to_b_bytes: size of the ring from `a` to `b`, a power of two.
+        b_to_a_bytes: size of the ring from `b` to `a`, a power of two.
+        carries: what the link carries, in words for people.
     """
 
     a: Role
@@ -116,9 +120,9 @@ LINKS: tuple[LinkSpec, ...] = (
 def tree(
     workers: int, processors: int, *, routed: bool, prefill_workers: int = 0
 ) -> list[ProcessId]:
-    """Every child of the supervisor, in the order in which they are started."""
+    """Return all children of the supervisor, in the order in which they are started."""
     return [
-        # The zygote first: its import is what takes time. The light ones come meanwhile.
+        # The zygote first: its import takes the longest. The light processes start meanwhile.
         ZYGOTE,
         FRONTEND,
         *([ROUTER] if routed else []),
@@ -132,7 +136,7 @@ def tree(
 def links_of(
     process: ProcessId, others: list[ProcessId]
 ) -> list[tuple[ProcessId, ProcessId, LinkSpec]]:
-    """The links that join `process` with `others`, as (a, b, spec) in the spec's direction."""
+    """Return the links that join `process` with `others`, as (a, b, spec) in its direction."""
     found = []
     for spec in LINKS:
         for other in others:

@@ -1,6 +1,8 @@
-"""Every struct that crosses a process, in the order in which a request meets them.
+"""The messages that processes exchange, one module for each flow.
 
-On the wire a message is msgpack of a tagged array (`ipc.codec`). Strings are short names, bytes
-travel as they are, engine objects are frames that only engines/vllm can read. All times are
-CLOCK_MONOTONIC, which every process of a host shares.
+Each message is a msgspec struct that one process encodes and another decodes with `ipc.codec`, as
+msgpack of a tagged array; nothing in here sends or acts. Token ids travel as raw int32, engine
+objects as vLLM's own frames, which only engines/vllm/ reads, and all times are CLOCK_MONOTONIC,
+which every process of a host shares. Open `flows.py` first: it lists which messages travel on which
+link; then `request.py`, which follows a request from the frontend to the worker and back.
 """

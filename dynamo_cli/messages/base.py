@@ -1,4 +1,4 @@
-"""What all messages have in common."""
+"""The base class of all messages."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import msgspec
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
-    """Base of all messages; the class name is the tag."""
+    """Base of all messages: encoded as an array whose first element is the name of the class."""

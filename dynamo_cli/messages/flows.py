@@ -1,4 +1,4 @@
-"""Which messages travel on each link of the picture: one union for each receiver or sender."""
+"""Which messages travel on which link: a union for each process that receives or sends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that come and go: supervisor and children, over the control sockets."""
+"""How processes start and end: supervisor and children, over their control sockets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dynamo_cli.topology import Role
 
 
 class Phase(StrEnum):
-    """Where a process is in its life, in order."""
+    """The phases of a process, in order."""
 
     STARTING = "starting"
     IMPORTING = "importing"
@@ -32,10 +32,10 @@ class Phase(StrEnum):
 
 
 class LinkUp(Message, frozen=True):
-    """A link to `peer`; its descriptors come with the message.
+    """There is a new link to `peer`; its file descriptors come with the message.
 
     The six descriptors are memfd, data eventfd and space eventfd of the ring to the peer, then
-    the same of the ring from it.
+    those of the ring from it.
     """
 
     peer: str
@@ -43,7 +43,7 @@ class LinkUp(Message, frozen=True):
 
 
 class LinkDown(Message, frozen=True):
-    """The peer is gone: deliver what it had committed, fail what was pending, drop the link."""
+    """The peer is gone: deliver what it had written, fail what waits for it, drop the link."""
 
     peer: str
     generation: int
@@ -51,7 +51,7 @@ class LinkDown(Message, frozen=True):
 
 
 class Drain(Message, frozen=True):
-    """Take no new requests, finish those that run; the frontend answers with `Drained`."""
+    """Take no new requests and finish those in flight; the frontend answers with `Drained`."""
 
     timeout_s: float
 
@@ -61,15 +61,15 @@ class Stop(Message, frozen=True):
 
 
 class SetPhase(Message, frozen=True):
-    """The supervisor's verdict on a child that said it can serve; shown in the child's title."""
+    """What the supervisor found about a child that reported to be ready; its title shows it."""
 
     phase: Phase
 
 
 class Retire(Message, frozen=True):
-    """To the router and the processors: this worker is to end, send no more requests to it.
+    """To the router and the processors: this worker will be stopped, send it no more requests.
 
-    A processor answers with `Released` when nothing of it runs there any more.
+    A processor answers with `Released` when none of its requests runs there any more.
     """
 
     worker: int
@@ -79,8 +79,9 @@ class Rescaled(Message, frozen=True):
     """To the frontend: the answer to `Rescale`.
 
     Attributes:
-        workers: that there are to be now.
-        error: a class of errors.py when nothing was changed, and `message` why; else empty.
+        workers: the target number of workers from now on.
+        error: name of a class of errors.py if nothing was changed; else empty.
+        message: why nothing was changed; else empty.
     """
 
     workers: int
@@ -106,17 +107,17 @@ class Probe(Message, frozen=True):
 
 
 class ProcessState(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One row of the process table, as people and /health see it.
+    """One row of the process table, which people and /health see.
 
     Attributes:
-        name: ``worker 0``.
+        name: the name of the process, such as ``worker 0``.
         phase: a `Phase`.
-        reason: why it is in this phase, when that is not obvious.
+        reason: why it is in this phase, where that is not obvious.
         since_ns: when the phase began.
-        started_ns: when this life of the process began.
+        started_ns: when the process was last started.
         restarts: how often it was started again.
-        device: where its engine runs, for people.
-        gpus: names of the GPUs that it has.
+        device: where its engine runs, in words for people.
+        gpus: names of the GPUs that its engine uses.
     """
 
     name: str
@@ -133,10 +134,12 @@ class ProcessState(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ProcessTable(Message, frozen=True):
-    """To the frontend: every process of the tree, sent at each change.
+    """To the frontend: all processes of the tree, sent at each change.
 
     Attributes:
-        workers: that there are to be.
+        serving: whether requests can be answered.
+        reason: why they cannot; else empty.
+        workers: the target number of workers.
     """
 
     processes: list[ProcessState]
@@ -146,13 +149,13 @@ class ProcessTable(Message, frozen=True):
 
 
 class LogLine(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A line of a process's log, or something that the supervisor says.
+    """A line of a process's log, or a message of the supervisor.
 
     Attributes:
-        number: grows by one over all processes.
-        time_s: when it came, seconds since 1970.
-        name: of the process.
-        level: as `logging` names it.
+        number: sequence number over all processes.
+        time_s: when the line was read, seconds since 1970.
+        name: name of the process.
+        level: level as `logging` names it.
     """
 
     number: int
@@ -163,11 +166,12 @@ class LogLine(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Logged(Message, frozen=True):
-    """To the frontend: what was logged; a new frontend gets the last lines again.
+    """To the frontend: new log lines; a new frontend gets the last ones again.
 
     Attributes:
         dropped: lines that were never sent because too many came at once.
-        unwritten: lines of the supervisor's own output that nobody read or that no disk took.
+        unwritten: lines of the supervisor's own output that could not be written, because nobody
+            read them or the disk was full.
     """
 
     lines: list[LogLine]
@@ -179,14 +183,14 @@ class Logged(Message, frozen=True):
 
 
 class PhaseChange(Message, frozen=True):
-    """Where a child is in its life. PROBING means: it can serve, as far as it knows."""
+    """A child entered a phase. PROBING means that it is ready as far as it knows itself."""
 
     phase: Phase
     detail: str = ""
 
 
 class Forked(Message, frozen=True):
-    """From the zygote: the child runs."""
+    """From the zygote: the child was forked and runs."""
 
     name: str
     pid: int
@@ -196,7 +200,7 @@ class Exited(Message, frozen=True):
     """From the zygote: a child that it forked ended.
 
     Attributes:
-        exit_code: as multiprocessing has it: negative is the number of a signal.
+        exit_code: exit status; a negative one is the number of the signal that ended the process.
     """
 
     pid: int
@@ -204,7 +208,7 @@ class Exited(Message, frozen=True):
 
 
 class Fatal(Message, frozen=True):
-    """The child ends because of a named failure; `error` is a class of errors.py."""
+    """The child ends because of a named failure; `error` is the name of a class of errors.py."""
 
     error: str
     message: str
@@ -218,24 +222,24 @@ class ProbeResult(Message, frozen=True):
 
 
 class Rescale(Message, frozen=True):
-    """From the frontend: let there be so many workers; answered by `Rescaled`."""
+    """From the frontend: change the number of workers to `count`; answered by `Rescaled`."""
 
     count: int
 
 
 class AdaptersChanged(Message, frozen=True):
-    """From the frontend: what its next life has to know."""
+    """From the frontend: the adapters that were loaded, for the frontend that replaces it."""
 
     table: AdapterTable
 
 
 class Released(Message, frozen=True):
-    """From a processor: it has nothing running on a worker that is to end."""
+    """From a processor: none of its requests runs on the retired worker any more."""
 
     worker: int
 
 
 class Drained(Message, frozen=True):
-    """From the frontend: nothing is running any more, or time was up with `remaining` left."""
+    """From the frontend: no request is in flight, or time was up with `remaining` in flight."""
 
     remaining: int

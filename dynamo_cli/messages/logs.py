@@ -1,18 +1,18 @@
-"""Lines in the log pipe of a child: child -> supervisor.
+"""The format of lines in a child's log pipe, which the supervisor reads.
 
-LEVEL <mark> text               what `logging` was told
+LEVEL <mark> text               a record of `logging`
 LEVEL <mark> <mark> object      a request that ended, as a JSON object
-text                            output of anything else
+text                            any other output of the process
 """
 
 from __future__ import annotations
 
 LEVEL_END = "\x1f"
-"""The mark: a unit separator."""
+"""The mark in these lines: the ASCII unit separator."""
 
 
 def access_line(fields: bytes) -> bytes:
-    """A request that ended; `fields` is a JSON object without line ends."""
+    """The line for a request that ended; `fields` is a JSON object without line ends."""
     return b"INFO%b%b%b\n" % (_MARK, _MARK, fields)
 
 

@@ -1,4 +1,4 @@
-"""Which worker, and why: processor and router, and what workers' caches hold."""
+"""Routing: queries of processors, decisions of the router, and what workers have cached."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import msgspec
 
 from dynamo_cli.messages.base import Message
 
-NO_WORKER = "no_worker"
+REASON_NO_WORKER = "no_worker"
 """Reason of a decision: no worker could take the request."""
 
 # -- processor -> router ---------------------------------------------------------------------
 
 
 class RouteQuery(Message, frozen=True):
-    """Which worker should serve this request? Answered by a `RouteAnswer`, now or when one is free.
+    """Which worker should serve this request? Answered by a `RouteAnswer` once a worker is free.
 
     Attributes:
-        request_id: the engine's, under which all that follows goes.
-        api_id: the client's, under which people look for it.
+        request_id: the engine's id of the request, which all later messages use.
+        api_id: the client's id of the request, which people look for.
         prompt_tokens: length of the prompt.
-        hashes: sequence hashes of the prompt's full blocks, packed u64; empty where nothing can be
-            found in a cache or the policy does not look there.
-        session: the client's X-Session-ID; empty when it has none.
-        priority: smaller comes first.
+        hashes: sequence hashes of the prompt's full blocks, packed u64; empty if the request must
+            not read the prefix cache or the policy does not use it.
+        session: the client's X-Session-ID; empty when there is none.
+        priority: requests with a smaller number are placed first.
     """
 
     request_id: str
@@ -34,13 +34,14 @@ class RouteQuery(Message, frozen=True):
 
 
 class Placed(Message, frozen=True):
-    """A request is on this worker: a sign of life, repeated now and then while it runs.
+    """A request is on this worker; repeated every 20 s while it runs, as a sign of life.
 
-    News to the router when it did not choose the worker: for a sibling that follows its family,
-    or one that was placed while there was no router, or by another life of the router.
+    The router learns of a request from it when it did not choose the worker itself: one of n > 1
+    answers that follows the first, a request that was placed while there was no router, or one
+    that was placed before the router was restarted.
 
     Attributes:
-        prefilled: its first token has come.
+        prefilled: whether its first token has come.
     """
 
     request_id: str
@@ -50,14 +51,14 @@ class Placed(Message, frozen=True):
 
 
 class FirstToken(Message, frozen=True):
-    """The request's prefill is over; `cached_tokens` of it the engine found in its cache."""
+    """The prefill of a request is over; `cached_tokens` of it were in the engine's cache."""
 
     request_id: str
     cached_tokens: int
 
 
 class RequestEnd(Message, frozen=True):
-    """The request ended or was aborted: its load is gone."""
+    """The request ended or was aborted, and is no load of its worker any more."""
 
     request_id: str
 
@@ -69,8 +70,9 @@ class RouteAnswer(Message, frozen=True):
     """The worker for a request.
 
     Attributes:
-        worker: index; None if none can take it.
-        overlap_blocks: leading blocks of the prompt that it holds, as far as the router knows.
+        worker: index of the worker; None if no worker can take the request.
+        overlap_blocks: leading blocks of the prompt that the worker has cached, as far as the
+            router knows.
         prefill_worker: index of the prefill worker that holds most of them; None: none holds any.
         engine_order: key by which its engine orders the requests that wait there; the smallest is
             taken first.
@@ -87,16 +89,17 @@ class RouteAnswer(Message, frozen=True):
 
 
 class KvEvents(Message, frozen=True):
-    """What one engine step changed in the worker's prefix cache; applied whole.
+    """What one engine step changed in the worker's prefix cache; applied as a whole.
 
-    Sequence hashes as packed u64. What is published is closed: a block whose parent is not held
-    cannot be found, so it is not published either.
+    A block is published only while its parent is cached too, since it cannot be found otherwise.
 
     Attributes:
-        sequence: one more than that of the message before, in this life of the worker.
-        whole: `stored` is all that the worker holds; what was known of it before is void.
+        sequence: one more than in the message before; a worker that is started again begins anew.
+        stored: sequence hashes of blocks that are now cached, packed u64.
+        removed: sequence hashes of blocks that are not cached any more, packed u64.
+        whole: whether `stored` is all that the worker has cached, which replaces what was known.
         created_ns: when the engine step ended.
-        unknown: blocks that could not be translated so far in this life, by reason.
+        unknown: blocks that could not be translated since the worker was started, by reason.
     """
 
     worker: int
@@ -112,7 +115,7 @@ class KvEvents(Message, frozen=True):
 
 
 class Resync(Message, frozen=True):
-    """Events were lost: send the whole set."""
+    """Events were lost: publish everything that is cached."""
 
 
 # -- router -> frontend: telemetry -------------------------------------------------------------
@@ -122,9 +125,10 @@ class Candidate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What one worker looked like at a decision, and what it would have cost.
 
     Attributes:
-        cost: of this request on this worker, in the policy's own unit; lower is better.
-        overlap_blocks: leading blocks of the prompt that it holds.
-        terms: the parts that the cost is the sum of, by name.
+        cost: what this request would cost on this worker, in the unit of the policy; lower is
+            better.
+        overlap_blocks: leading blocks of the prompt that the worker has cached.
+        terms: the summands of the cost, by name.
     """
 
     worker: int
@@ -137,20 +141,22 @@ class RoutingDecision(Message, frozen=True):
     """The worker for a request, and why.
 
     Attributes:
-        request_id: the engine's; `api_id` is the client's.
+        request_id: the engine's id of the request.
+        api_id: the client's id of the request.
         worker: index of the winner; None if none could take the request.
-        policy: the policy that chose.
-        reason: what decided: cost, session, no_overlap, or `NO_WORKER`.
-        prompt_tokens, required_blocks: of the prompt; the last block need not be full.
-        overlap_blocks: that the winner holds.
+        policy: name of the policy that chose.
+        reason: what decided: cost, session, no_overlap, or `REASON_NO_WORKER`.
+        prompt_tokens: length of the prompt.
+        required_blocks: blocks of the prompt, of which the last need not be full.
+        overlap_blocks: leading blocks of the prompt that the winner has cached.
         block_size: tokens per block.
-        candidates: every worker that could have taken it.
-        margin: by how much the second best would have cost more; 0 without a second.
-        waited_us: time until a worker was free, microseconds.
+        candidates: every worker that could have taken the request.
+        margin: how much more the second best would have cost; 0 without a second.
+        waited_us: time that the query waited until a worker was free, microseconds.
         decision_us: time that the choice took, microseconds.
-        decided_ns: when.
+        decided_ns: when the choice was made.
         prefill_worker: the one that holds most of the prompt; None: none holds any.
-        session: the client's; empty when it has none.
+        session: the client's X-Session-ID; empty when there is none.
         engine_order: as in `RouteAnswer`.
     """
 
@@ -173,22 +179,23 @@ class RoutingDecision(Message, frozen=True):
     engine_order: int = 0
 
     def timed(self, elapsed_ns: int) -> RoutingDecision:
-        """The same decision with the time that it took."""
+        """Return the same decision with the time that it took."""
         return msgspec.structs.replace(self, decision_us=elapsed_ns / 1000)
 
 
 class Measured(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What the engine found in its cache of a request that was routed before."""
+    """How many tokens of a routed request the engine found in its cache."""
 
     request_id: str
     cached_tokens: int
 
 
 class Decisions(Message, frozen=True):
-    """News of the router since the last such message, in order.
+    """Decisions and measurements since the last such message, in order.
 
     Attributes:
-        dropped: decisions that were not kept for this because too many came at once, in this life.
+        dropped: decisions that were not reported because too many came at once, since the router
+            was started.
     """
 
     decisions: list[RoutingDecision]
@@ -197,28 +204,39 @@ class Decisions(Message, frozen=True):
 
 
 class RouterStats(Message, frozen=True):
-    """What the router has done in this life, and what it knows now. By worker index where a dict.
+    """What the router knows now, and what it has done since it was started.
+
+    The keys of dicts are worker indexes, unless said otherwise.
 
     Attributes:
         decisions: how often each worker was chosen.
-        active_requests, prefill_blocks, decode_blocks: in the ledger now.
-        waiting_requests: that no worker can take yet.
-        index_blocks: that each worker holds; `index_entries` counts those shared once.
+        active_requests: requests of the ledger now.
+        refused_sends: messages that full links have refused.
+        prefill_blocks: blocks that the requests of the ledger still have to compute.
+        decode_blocks: blocks that the requests of the ledger occupy.
+        waiting_requests: queries that no worker can take yet.
+        index_blocks: blocks that each worker has cached.
+        index_entries: the same over all workers, with shared blocks counted once.
         index_bytes: memory of the index, estimated from its size.
-        event_blocks: stored, removed, unknown ... since the start.
-        event_lag_us: the newest batch's age when it was applied.
-        resyncs: by reason (start, gap).
-        prompt_tokens, predicted_tokens, measured_tokens: of requests whose prefill is over, since
-            the start; predicted and measured are those found in the cache.
-        over_predicted_requests: for which more was predicted than measured.
-        released: ledger entries that ended otherwise than by their request's end, by reason.
-        silent_workers: that have sent no event although requests with full blocks finished there.
+        event_blocks: blocks by what happened to them (stored, removed, unknown ...).
+        event_lag_us: age of the newest batch of events when it was applied, microseconds.
+        resyncs: complete sets that workers sent, by reason (start, gap).
+        prompt_tokens: length of the prompts whose prefill is over.
+        predicted_tokens: of these, tokens that the router expected in the cache.
+        measured_tokens: of these, tokens that the engine found in its cache.
+        over_predicted_requests: requests for which more was predicted than measured.
+        released: ledger entries that ended without the end of their request, by reason.
+        silent_workers: workers that have sent no event although requests with full blocks finished
+            there.
         decision_us: histogram of the time of a decision: counts per bound of `DECISION_BOUNDS_US`.
-        asked_tokens, repeated_tokens: of all prompts; repeated are those whose blocks some prompt
-            before had too: what an endless cache would have held.
-        forgotten_blocks: that were asked for before and would not be known as repeated.
-        entries: requests in the ledger now, also of workers that take nothing more.
-        promised_blocks: that count as held because they are being computed.
+        decision_total_us: sum of the times of all decisions, microseconds.
+        asked_tokens: length of all prompts.
+        repeated_tokens: of these, tokens in blocks that an earlier prompt had too: the hits of a
+            cache without bound.
+        forgotten_blocks: blocks of earlier prompts that were forgotten to save memory, and would
+            not count as repeated.
+        entries: requests in the ledger now, including those of workers that take no more.
+        promised_blocks: blocks that count as cached because they are being computed.
     """
 
     policy: str
@@ -250,3 +268,4 @@ class RouterStats(Message, frozen=True):
 
 
 DECISION_BOUNDS_US = (10, 20, 50, 100, 200, 500, 1000, 5000)
+"""Upper bounds of the histogram of decision times, microseconds."""

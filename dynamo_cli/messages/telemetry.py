@@ -1,4 +1,4 @@
-"""Load of the engines and processors."""
+"""Periodic reports on the load of engines and processors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dynamo_cli.messages.base import Message
 
 
 class WorkerStats(Message, frozen=True):
-    """The engine's load, sent at most a few times a second and whenever it becomes idle.
+    """The load of a worker's engine, sent a few times a second at most, and when it becomes idle.
 
-    Counters are totals of this life of the worker.
+    Counters are totals since the worker was last started.
 
     Attributes:
-        sent_ns: when it was so.
-        asleep: it takes no requests until it is woken up.
-        num_away_reqs: whose prompts are being prefilled elsewhere; the engine has none of them yet.
-        kept_requests: that it knows of, running or not.
+        sent_ns: when these numbers were taken.
+        asleep: the engine sleeps and takes no requests until it is woken up.
+        num_away_reqs: requests whose prompts prefill workers compute; the engine has none of them
+            yet.
+        kept_requests: requests that the worker keeps anything of, whether they run or not.
     """
 
     worker: int
@@ -37,22 +38,22 @@ class WorkerStats(Message, frozen=True):
 
     @property
     def idle(self) -> bool:
-        """Nothing is on this worker, and nothing is to come back to it."""
+        """Whether the worker has no request, neither in its engine nor at a prefill worker."""
         return not (self.num_running_reqs or self.num_waiting_reqs or self.num_away_reqs)
 
 
 class ProcessorStats(Message, frozen=True):
-    """What a processor holds now, and what it did without the router in this life.
+    """What a processor keeps now, and how often it placed requests without the router.
 
-    Sent when it changes, at most a few times a second, and until nothing is held any more.
+    Sent a few times a second at most while anything is kept, and once more when nothing is.
 
     Attributes:
-        unrouted: requests that it placed itself.
-        requests: of clients, that are being answered.
-        engine_requests: of those, that are on a worker.
-        placed: of those, that count as load.
-        queries: that the router has not answered.
-        calls: that workers have not answered.
+        unrouted: requests that it placed itself since it was started.
+        requests: API requests in flight.
+        engine_requests: engine requests that are on a worker; an API request can have several.
+        placed: engine requests that count as load of a worker.
+        queries: queries that the router has not answered.
+        calls: utility calls that workers have not answered.
     """
 
     unrouted: int

@@ -14,7 +14,7 @@ from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
     DECISION_BOUNDS_US,
-    NO_WORKER,
+    REASON_NO_WORKER,
     Candidate,
     Measured,
     Placed,
@@ -253,7 +253,7 @@ class RouterState:
             api_id=query.api_id,
             worker=worker,
             policy=self.config.policy,
-            reason=choice.reason if choice else NO_WORKER,
+            reason=choice.reason if choice else REASON_NO_WORKER,
             prompt_tokens=query.prompt_tokens,
             required_blocks=self._blocks(query.prompt_tokens),
             overlap_blocks=winner.overlap_blocks if winner else 0,

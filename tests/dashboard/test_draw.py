@@ -17,7 +17,7 @@ from dynamo_cli.dashboard.events import Decided, Link, State, Table
 from dynamo_cli.dashboard.model import Board, BoardState
 from dynamo_cli.dashboard.widgets import routing
 from dynamo_cli.messages.lifecycle import Phase
-from dynamo_cli.messages.routing import NO_WORKER
+from dynamo_cli.messages.routing import REASON_NO_WORKER
 
 from .made import decision, snapshot
 from .pictures import Scene, draw
@@ -121,7 +121,7 @@ def test_a_decision_shows_who_won_by_how_much_and_what_was_found() -> None:
 
 def test_no_worker_is_told() -> None:
     state = BoardState()
-    lost = decision(1, worker=None, candidates=[], reason=NO_WORKER)
+    lost = decision(1, worker=None, candidates=[], reason=REASON_NO_WORKER)
     state.apply(Decided([decision(2, worker=0), lost]), 0)  # the newest first
     first, second = state.board(0).decisions
     assert (first.decision.worker, second.decision.worker) == (None, 0)

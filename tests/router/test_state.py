@@ -10,7 +10,7 @@ import pytest
 from dynamo_cli.config import RouterConfig
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import EngineReady
-from dynamo_cli.messages.routing import NO_WORKER, KvEvents, Measured, Placed, RouteQuery
+from dynamo_cli.messages.routing import REASON_NO_WORKER, KvEvents, Measured, Placed, RouteQuery
 from dynamo_cli.router.caches import GAP, SILENT_AFTER, START
 from dynamo_cli.router.report import router_stats
 from dynamo_cli.router.state import RouterState
@@ -151,7 +151,7 @@ def test_without_workers_there_is_an_answer_but_no_load() -> None:
     router = state(workers=0)
     decision = router.decide(0, query("a", 1), 0)
     assert decision is not None
-    assert (decision.worker, decision.reason) == (None, NO_WORKER)
+    assert (decision.worker, decision.reason) == (None, REASON_NO_WORKER)
     assert not router.ledger.entries
 
 

@@ -1,6 +1,6 @@
-"""Everything that imports vLLM: a new release of it touches no other folder.
+"""The only folder that imports vLLM, so that a new release of vLLM changes nothing elsewhere.
 
-`front/` is the processor's half (a request's body becomes tokens, tokens become an answer), `core/`
-the worker's half (tokens in, tokens out), `options/` checks what is passed on to vLLM, and
-`transfer/` moves KV blocks between engines. Open `core/engine.py` or `front/serving.py` first.
+In come vLLM's options, bodies of requests and the messages of `messages/`. Out go answers and the
+outputs of engine steps. Open `front/serving.py` first for what a processor runs, `core/engine.py`
+for what a worker runs; `options/` reads options, `transfer/` moves KV blocks between engines.
 """

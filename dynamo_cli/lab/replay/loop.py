@@ -25,7 +25,7 @@ from dynamo_cli.lab.replay.worker import NS_PS, SimWorker
 from dynamo_cli.lab.report import Gaps, Outcome
 from dynamo_cli.lab.trace.trace import Trace, TraceRequest
 from dynamo_cli.messages.routing import (
-    NO_WORKER,
+    REASON_NO_WORKER,
     FirstToken,
     RequestEnd,
     RouteQuery,
@@ -185,7 +185,7 @@ class Replay:
         flight = self._flights[decision.request_id]
         assert flight.sim is not None
         if decision.worker is None:
-            self._over(self._flights.pop(decision.request_id), now_ps, NO_WORKER)
+            self._over(self._flights.pop(decision.request_id), now_ps, REASON_NO_WORKER)
             return
         flight.worker, flight.sim.priority = decision.worker, decision.engine_order
         self._given[decision.worker] += 1

@@ -1,0 +1,306 @@
+"""A real processor process, and its neighbours played by the test over real links.
+
+vLLM's serving classes run over the tiny model's tokenizer; no engine runs anywhere: the test
+answers as workers, router, frontend and supervisor would.
+"""
+
+from __future__ import annotations
+
+import array
+import multiprocessing
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import orjson
+
+from dynamo_cli.config import EngineConfig, ProcessorConfig, SimulationConfig
+from dynamo_cli.engines.mock import wire
+from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.control import Control
+from dynamo_cli.ipc.switchboard import Switchboard, join
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.flows import ToFrontend, ToRouter, ToWorker
+from dynamo_cli.messages.lifecycle import LinkDown, Phase, PhaseChange, Stop
+from dynamo_cli.messages.request import (
+    AddRequest,
+    Endpoint,
+    EngineReady,
+    ForProcessor,
+    RequestRefused,
+    StepOutputs,
+    Submit,
+    UtilityAnswer,
+)
+from dynamo_cli.messages.routing import Placed, RouteAnswer, RouteQuery
+from dynamo_cli.messages.telemetry import ProcessorStats
+from dynamo_cli.models import tiny
+from dynamo_cli.supervisor import entry
+from dynamo_cli.topology import ProcessId, Role, links_of
+
+PROCESSOR = ProcessId(Role.PROCESSOR, 0)
+FRONTEND, ROUTER = ProcessId(Role.FRONTEND), ProcessId(Role.ROUTER)
+CONTEXT, BLOCK = 512, 32
+PATIENCE_S = 120.0
+
+T = TypeVar("T", bound=Message)
+
+_request = msgspec.msgpack.Decoder(wire.Request)
+
+
+def patiently(poll: Callable[[], Any], done: Callable[[], Any]) -> None:
+    """Poll until it is done; fail loudly instead of waiting for ever."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < deadline_s, "nothing came"
+        poll()
+
+
+class Neighbour:
+    """A process that has a link with the processor.
+
+    Args:
+        processor: the supervisor's end of the processor's control socket.
+        receives: union of the messages that come from the processor.
+        unasked: messages that come at any time; `take` skips them unless they are what it takes.
+    """
+
+    def __init__(
+        self, process: ProcessId, processor: Control, receives: Any, unasked: type[Message]
+    ) -> None:
+        self.process = process
+        self._processor, self._unasked = processor, unasked
+        self._decode = Decoder(receives)
+        self._inbox: deque[Message] = deque()
+        self._control, theirs = Control.pair()
+        self._board = Switchboard(theirs, self)
+        self._generation = 0
+
+    def link(self, generation: int) -> None:
+        """Begin a new life."""
+        self._generation = generation
+        self._inbox.clear()
+        a, b, spec = links_of(self.process, [PROCESSOR])[0]
+        ends = {PROCESSOR: self._processor, self.process: self._control}
+        join(ends[a], ends[b], a, b, spec=spec, generation=generation)
+        patiently(self.poll, lambda: PROCESSOR in self._board.links)
+
+    def die(self, reason: str = "SIGKILL") -> None:
+        """As the supervisor tells it to the processor, and to this one's own next life."""
+        self._processor.send(LinkDown(self.process.name, self._generation, reason))
+        self._control.send(LinkDown(PROCESSOR.name, self._generation, reason))
+        patiently(self.poll, lambda: PROCESSOR not in self._board.links)
+
+    def send(self, message: Message) -> None:
+        """Send, and wait until the processor has read it: links have no order among them."""
+        assert self._board.send(PROCESSOR, message)
+        patiently(self.poll, lambda: not sum(self._board.depth_bytes().values()))
+
+    def poll(self) -> None:
+        self._board.poll(0.01)
+
+    def take(self, kind: type[T]) -> T:
+        """The next message, which must be of that kind."""
+        while True:
+            patiently(self.poll, lambda: self._inbox)
+            message = self._inbox.popleft()
+            if isinstance(message, kind):
+                return message
+            assert isinstance(message, self._unasked), message
+
+    def nothing_came(self) -> bool:
+        """Whether there is nothing, but for what comes unasked."""
+        self.poll()
+        return all(isinstance(message, self._unasked) for message in self._inbox)
+
+    def close(self) -> None:
+        self._board.close()
+        self._control.close()
+
+    # -- the switchboard's handler -----------------------------------------------------------
+
+    def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        self._inbox.append(self._decode(payload))
+
+    def on_link(self, peer: ProcessId) -> None: ...
+
+    def on_unlink(self, peer: ProcessId, reason: str) -> None: ...
+
+    def on_control(self, message: Any) -> None: ...
+
+
+class Worker(Neighbour):
+    """A worker whose engine says what the test wants."""
+
+    def ready(self) -> None:
+        """Its engine is up."""
+        index = self.process.index
+        self.send(EngineReady(index, ["generate"], CONTEXT, BLOCK, 100, 16))
+
+    def give(
+        self, added: AddRequest, tokens: int = 1, *, first: bool = False, finish: bool = False
+    ) -> None:
+        """A step gives so many tokens to a request: those that its prompt begins with."""
+        prompt = array.array("i", added.token_ids)
+        output = wire.Output(added.request_id, list(prompt[:tokens]))
+        if finish:
+            output.finish_reason = wire.LENGTH
+        if first:
+            output.prefill_stats = wire.PrefillStats(len(prompt), len(prompt), 0, 0, 0)
+        frames = [msgspec.msgpack.encode(wire.Outputs(outputs=[output]))]
+        self.send(StepOutputs(frames))
+
+    def complete(self, added: AddRequest) -> None:
+        """A step gives a request its only token."""
+        self.give(added, first=True, finish=True)
+
+    def refuse(self, added: AddRequest, status: int) -> None:
+        self.send(RequestRefused(added.request_id, "it is not wanted here", status))
+
+    def answer_call(self, call_id: int, result: bool, error: str = "") -> None:
+        """The result of a call of the engine, in vLLM's encoding of `UtilityOutput`."""
+        frames = [msgspec.msgpack.encode([call_id, None, [None, result]])]
+        self.send(UtilityAnswer(call_id, [] if error else frames, error))
+
+
+def request_of(added: AddRequest) -> wire.Request:
+    """What the engine is sent beside the prompt."""
+    return _request.decode(added.frames[0])
+
+
+class Stage:
+    """A processor with a frontend, a router and two workers; `open` and `close` around each test.
+
+    Args:
+        folder: for the model's files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        tiny.write(folder)
+        simulation = SimulationConfig("cpu-tiny")
+        options = ("--max-model-len", str(CONTEXT), "--enable-lora")
+        engine = EngineConfig("tiny", str(folder), ("tiny",), options, simulation=simulation)
+        config = ProcessorConfig(engine, routed=True, kv_routing=True, debug_headers=True)
+        self.control, control = Control.pair()
+        self._log, log = socket.socketpair()
+        self._log.setblocking(False)
+        self.log = ""
+        birth = entry.Birth(PROCESSOR, config, os.getpid(), "WARNING")
+        self.process = multiprocessing.get_context("spawn").Process(
+            target=entry.run, args=(birth, control, log)
+        )
+        self.process.start()
+        control.close()
+        log.close()
+        self._reports: deque[Message] = deque()
+        self._generation = self._requests = 0
+        self.frontend = Neighbour(FRONTEND, self.control, ToFrontend, ProcessorStats)
+        self.router = Neighbour(ROUTER, self.control, ToRouter, Placed)
+        self.workers = [
+            Worker(ProcessId(Role.WORKER, index), self.control, ToWorker, AddRequest)
+            for index in range(2)
+        ]
+        self._up: list[Neighbour] = []
+        self.open()
+        while self.report(PhaseChange).phase is not Phase.READY:
+            pass  # loading, and waiting for an engine
+
+    def open(self) -> None:
+        """New lives of all neighbours."""
+        for neighbour in (self.frontend, self.router, *self.workers):
+            self.link(neighbour)
+
+    def link(self, neighbour: Neighbour) -> None:
+        """A new life of a neighbour."""
+        self._generation += 1
+        neighbour.link(self._generation)
+        self._up.append(neighbour)
+        if isinstance(neighbour, Worker):
+            neighbour.ready()
+
+    def kill(self, neighbour: Neighbour) -> None:
+        """A neighbour ends, which the processor and its neighbour are told."""
+        neighbour.die()
+        self._up.remove(neighbour)
+
+    def close(self) -> None:
+        """End the lives of all neighbours."""
+        for neighbour in self._up:
+            neighbour.die("the end of the test")
+        self._up.clear()
+
+    def nothing_is_left(self) -> list[Message]:
+        """Wait until the processor says that it holds nothing; what else it has said until then."""
+        others: list[Message] = []
+        while True:
+            message = self.frontend.take(Message)
+            if not isinstance(message, ProcessorStats):
+                others.append(message)
+            elif not any(msgspec.structs.astuple(message)[2:]):
+                return others
+
+    def end(self) -> None:
+        """Stop the process."""
+        self.control.send(Stop())
+        self.process.join(PATIENCE_S)
+        self.read_log()
+        for neighbour in (self.frontend, self.router, *self.workers):
+            neighbour.close()
+        self.control.close()
+        self._log.close()
+        assert self.process.exitcode == 0, self.log
+        self.process.close()
+
+    def read_log(self) -> str:
+        try:
+            while data := self._log.recv(1 << 16):
+                self.log += data.decode()
+        except BlockingIOError:
+            pass  # that was all
+        return self.log
+
+    def report(self, kind: type[T]) -> T:
+        """The processor's next word to the supervisor, which must be of that kind."""
+        patiently(self._hear, lambda: self._reports or self.control.closed)
+        assert self._reports, self.read_log()
+        message = self._reports.popleft()
+        assert isinstance(message, kind), message
+        return message
+
+    def _hear(self) -> None:
+        self._reports.extend(message for message, _ in self.control.receive())
+        time.sleep(0.01)
+
+    # -- what tests do all the time ----------------------------------------------------------
+
+    def name(self) -> str:
+        """A key that no other request has."""
+        self._requests += 1
+        return f"request-{self._requests}"
+
+    def ask(self, endpoint: Endpoint = Endpoint.COMPLETIONS, **fields: Any) -> str:
+        """Submit a request; returns its key."""
+        body = {"model": "tiny", "prompt": "hello hello", "max_tokens": 8} | fields
+        name = self.name()
+        self.submit(Submit(name, f"api-{name}", endpoint, orjson.dumps(body), []))
+        return name
+
+    def submit(self, message: ForProcessor) -> None:
+        self.frontend.send(message)
+
+    def route(self, worker: int | None = 0, overlap: int = 0) -> RouteQuery:
+        """The router gets a query, and answers with this worker."""
+        query = self.router.take(RouteQuery)
+        self.router.send(RouteAnswer(query.request_id, worker, overlap))
+        return query
+
+    def place(self, worker: int = 0, **fields: Any) -> tuple[str, AddRequest]:
+        """A request is on a worker; its key, and what the worker got."""
+        name = self.ask(**fields)
+        self.route(worker)
+        return name, self.workers[worker].take(AddRequest)

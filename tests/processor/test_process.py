@@ -1,0 +1,371 @@
+"""A processor between its neighbours: each request ends, whatever becomes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dynamo_cli.config import Adapter
+from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.lifecycle import Released, Retire
+from dynamo_cli.messages.request import (
+    Abort,
+    AbortRequests,
+    AddRequest,
+    Ask,
+    CallUtility,
+    Chunks,
+    Endpoint,
+    Finish,
+    Head,
+    OutputsLost,
+    Question,
+    Reply,
+    SubmitProbe,
+)
+from dynamo_cli.messages.routing import FirstToken, Placed, RequestEnd, RouteQuery
+from dynamo_cli.messages.telemetry import ProcessorStats
+
+from .stage import Stage, request_of
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    stage = Stage(tmp_path_factory.mktemp("tiny"))
+    stage.close()
+    yield stage
+    stage.end()
+
+
+@pytest.fixture
+def stage(process: Stage) -> Iterator[Stage]:
+    process.open()
+    yield process
+    process.close()
+
+
+def body_of(reply: Reply) -> Any:
+    return json.loads(reply.body)
+
+
+def error_of(reply: Reply) -> Any:
+    return body_of(reply)["error"]
+
+
+def stream_to_its_end(stage: Stage, name: str) -> tuple[str, Finish]:
+    """The text of a stream whose head was taken."""
+    text = b""
+    while True:
+        match stage.frontend.take(Message):
+            case Finish(request_id) as finish:
+                assert request_id == name
+                return text.decode(), finish
+            case Chunks(chunks):
+                text += b"".join(chunk.data for chunk in chunks if chunk.request_id == name)
+            case other:
+                assert isinstance(other, ProcessorStats), other
+
+
+def test_a_request_goes_where_the_router_says_and_its_answer_back(stage: Stage) -> None:
+    name = stage.ask()
+    query = stage.route(worker=1, overlap=3)
+    assert (query.api_id, query.priority) == (f"api-{name}", 0)
+    added = stage.workers[1].take(AddRequest)
+    assert (query.request_id, query.prompt_tokens * 4) == (added.request_id, len(added.token_ids))
+    assert (added.probe, added.prefill_worker) == (False, None)
+    stage.workers[1].give(added, first=True)
+    assert stage.router.take(FirstToken) == FirstToken(added.request_id, 0)
+    stage.workers[1].give(added, 2, finish=True)
+    assert stage.router.take(RequestEnd) == RequestEnd(added.request_id)
+    reply = stage.frontend.take(Reply)
+    assert (reply.request_id, reply.status, reply.worker) == (name, 200, 1)
+    assert dict(reply.headers) == {"X-Dynamo-Worker": "1", "X-Dynamo-Overlap-Blocks": "3"}
+    assert (reply.usage.output_tokens, reply.finish_reason) == (3, "length")
+    times = reply.timeline
+    assert 0 < times.received_ns <= times.prepared_ns <= times.routed_ns <= times.sent_ns
+    assert times.sent_ns <= times.first_token_ns <= times.ended_ns
+    assert stage.workers[0].nothing_came()
+    stage.nothing_is_left()
+
+
+def test_a_stream_comes_as_it_is_made(stage: Stage) -> None:
+    name, added = stage.place(stream=True)
+    stage.workers[0].give(added, first=True)
+    head = stage.frontend.take(Head)
+    assert (head.request_id, head.status, head.worker) == (name, 200, 0)
+    (chunk,) = stage.frontend.take(Chunks).chunks
+    assert (chunk.request_id, chunk.tokens) == (name, 1)
+    stage.workers[0].give(added, 2, finish=True)
+    text, finish = stream_to_its_end(stage, name)
+    assert text.endswith("data: [DONE]\n\n")
+    assert (finish.error, finish.usage.output_tokens) == ("", 3)
+
+
+def test_a_worker_that_dies_before_the_first_token(stage: Stage) -> None:
+    name, added = stage.place()
+    stage.kill(stage.workers[0])
+    reply = stage.frontend.take(Reply)
+    assert (reply.request_id, reply.status, reply.error) == (name, 503, "worker_lost")
+    assert "worker 0 stopped" in error_of(reply)["message"]
+    assert stage.router.take(RequestEnd).request_id == added.request_id
+    stage.nothing_is_left()
+
+
+def test_a_worker_that_dies_in_the_middle_of_a_stream(stage: Stage) -> None:
+    name, added = stage.place(stream=True)
+    other, kept = stage.place(worker=1, stream=True)
+    stage.workers[0].give(added, first=True)
+    assert stage.frontend.take(Head).request_id == name
+    stage.kill(stage.workers[0])
+    text, finish = stream_to_its_end(stage, name)
+    assert finish.error == "worker_lost"
+    assert text.count("worker 0 stopped") == 1
+    stage.workers[1].complete(kept)  # a stream of another worker goes on
+    assert stage.frontend.take(Head).request_id == other
+    assert not stream_to_its_end(stage, other)[1].error
+
+
+def test_a_worker_gets_requests_again_when_its_next_engine_is_up(stage: Stage) -> None:
+    stage.kill(stage.workers[0])
+    name = stage.ask()
+    stage.route(worker=0)  # the router has not heard of its end
+    added = stage.workers[1].take(AddRequest)
+    assert stage.router.take(Placed).worker == 1
+    stage.link(stage.workers[0])
+    again, new = stage.place(worker=0)
+    for worker, one in ((stage.workers[1], added), (stage.workers[0], new)):
+        worker.complete(one)
+    assert {stage.frontend.take(Reply).request_id for _ in range(2)} == {name, again}
+
+
+def test_without_any_worker_a_request_is_refused(stage: Stage) -> None:
+    for worker in stage.workers:
+        stage.kill(worker)
+    stage.ask()
+    stage.route(worker=None)
+    reply = stage.frontend.take(Reply)
+    assert (reply.status, reply.worker, dict(reply.headers)["Retry-After"]) == (503, None, "1")
+    assert "no worker can take requests" in error_of(reply)["message"]
+    stage.nothing_is_left()
+
+
+@pytest.mark.parametrize("status", [400, 500, 503])
+def test_what_the_engine_refuses_fails_with_its_reason(stage: Stage, status: int) -> None:
+    name, added = stage.place()
+    stage.workers[0].refuse(added, status)
+    reply = stage.frontend.take(Reply)
+    message = error_of(reply)["message"]
+    assert (reply.request_id, reply.status) == (name, status)
+    assert "it is not wanted here" in message
+    assert (f"request id api-{name}" in message) == (status == 500)
+    assert stage.router.take(RequestEnd).request_id == added.request_id
+
+
+@pytest.mark.parametrize("reason", ["client_left", "slow_reader", "shutdown"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_aborted_request_is_given_up_everywhere(stage: Stage, reason: str, stream: bool) -> None:
+    name, added = stage.place(stream=stream)
+    if stream:
+        stage.workers[0].give(added, first=True)
+        stage.frontend.take(Head)
+        stage.frontend.take(Chunks)
+        stage.router.take(FirstToken)
+    stage.frontend.send(Abort(name, reason))
+    assert stage.workers[0].take(AbortRequests).request_ids == [added.request_id]
+    assert stage.router.take(RequestEnd).request_id == added.request_id
+    stage.workers[0].give(added)  # a step was under way
+    # vLLM has a word to say to clients that have left, which the frontend does not pass on.
+    left = stage.nothing_is_left()
+    assert all(isinstance(message, Reply) and message.status == 400 for message in left)
+
+
+def test_a_request_that_is_aborted_before_it_is_routed_reaches_no_worker(stage: Stage) -> None:
+    name = stage.ask()
+    query = stage.router.take(RouteQuery)
+    stage.frontend.send(Abort(name, "client_left"))
+    assert stage.router.take(RequestEnd).request_id == query.request_id
+    stage.nothing_is_left()
+    assert all(worker.nothing_came() for worker in stage.workers)
+
+
+def test_a_frontend_that_dies_takes_its_requests_with_it(stage: Stage) -> None:
+    _, added = stage.place()
+    stage.kill(stage.frontend)
+    assert stage.workers[0].take(AbortRequests).request_ids == [added.request_id]
+    stage.link(stage.frontend)
+
+
+def test_outputs_that_were_lost_fail_their_requests_and_no_others(stage: Stage) -> None:
+    name, added = stage.place()
+    other, kept = stage.place(worker=1)
+    stage.workers[0].send(OutputsLost(0))
+    reply = stage.frontend.take(Reply)
+    assert (reply.request_id, reply.error) == (name, "link_full")
+    assert stage.workers[0].take(AbortRequests).request_ids == [added.request_id]
+    stage.workers[1].complete(kept)
+    assert stage.frontend.take(Reply).request_id == other
+
+
+def test_when_the_router_is_away_the_least_loaded_worker_is_taken(stage: Stage) -> None:
+    asked = stage.ask()
+    stage.router.take(RouteQuery)
+    before = stage.frontend.take(ProcessorStats).unrouted
+    stage.kill(stage.router)  # while it is asked
+    first = stage.workers[0].take(AddRequest)
+    later = stage.ask()
+    second = stage.workers[1].take(AddRequest)
+    while stage.frontend.take(ProcessorStats).unrouted < before + 2:
+        pass
+    stage.link(stage.router)  # its next life is told what runs
+    placed = {stage.router.take(Placed).request_id for _ in range(2)}
+    assert placed == {first.request_id, second.request_id}
+    stage.workers[0].complete(first)
+    stage.workers[1].complete(second)
+    assert [stage.frontend.take(Reply).request_id for _ in range(2)] == [asked, later]
+
+
+def test_several_answers_to_a_prompt_go_to_one_worker(stage: Stage) -> None:
+    name, first = stage.place(worker=1, n=2)
+    assert stage.router.take(Placed).worker == 1  # the router is not asked for the sibling
+    second = stage.workers[1].take(AddRequest)
+    one, other = request_of(first), request_of(second)
+    assert one.request_id != other.request_id
+    assert one.external_req_id == other.external_req_id
+    for added in (first, second):
+        stage.workers[1].complete(added)
+    reply = stage.frontend.take(Reply)
+    assert (reply.request_id, len(body_of(reply)["choices"])) == (name, 2)
+    assert reply.usage.output_tokens == 2
+    assert reply.usage.prompt_tokens == len(first.token_ids) // 4
+
+
+def test_each_of_several_prompts_is_routed(stage: Stage) -> None:
+    name = stage.ask(prompt=["hello", "hello hello hello"])
+    for worker in (0, 1):
+        stage.route(worker)
+    added = [worker.take(AddRequest) for worker in stage.workers]
+    assert len({request_of(one).external_req_id for one in added}) == 2
+    for worker, one in zip(stage.workers, added, strict=True):
+        worker.complete(one)
+    reply = stage.frontend.take(Reply)
+    assert (reply.request_id, len(body_of(reply)["choices"])) == (name, 2)
+    assert reply.usage.prompt_tokens == sum(len(one.token_ids) // 4 for one in added)
+    assert dict(reply.headers)["X-Dynamo-Worker"] == "0,1"
+
+
+def test_what_is_left_of_a_failed_request_is_given_up(stage: Stage) -> None:
+    stage.ask(prompt=["hello", "hello hello hello"])
+    for worker in (0, 1):
+        stage.route(worker)
+    refused, other = [worker.take(AddRequest) for worker in stage.workers]
+    stage.workers[0].refuse(refused, 400)
+    assert stage.frontend.take(Reply).status == 400
+    assert stage.workers[1].take(AbortRequests).request_ids == [other.request_id]
+    stage.nothing_is_left()
+
+
+def test_a_probe_goes_to_its_worker_whatever_the_router_would_say(stage: Stage) -> None:
+    name = stage.name()
+    stage.submit(SubmitProbe(name, "probe-1", 1))
+    added = stage.workers[1].take(AddRequest)
+    assert added.probe
+    sampling = request_of(added).sampling_params
+    assert sampling is not None
+    assert sampling.max_tokens == 1
+    assert stage.router.take(Placed).worker == 1
+    stage.workers[1].complete(added)
+    reply = stage.frontend.take(Reply)
+    assert (reply.request_id, reply.status, reply.worker) == (name, 200, 1)
+
+
+def test_a_probe_of_a_worker_that_is_not_there_fails(stage: Stage) -> None:
+    stage.submit(SubmitProbe(stage.name(), "probe-7", 7))
+    assert stage.frontend.take(Reply).status == 503
+
+
+def test_a_retired_worker_is_released_when_nothing_runs_there(stage: Stage) -> None:
+    _, added = stage.place()
+    stage.control.send(Retire(0))
+    stage.workers[0].complete(added)
+    assert stage.frontend.take(Reply).status == 200
+    assert stage.report(Released) == Released(0)
+
+
+@pytest.mark.parametrize("question", Question)
+def test_questions_need_no_worker(stage: Stage, question: Question) -> None:
+    for worker in stage.workers:
+        stage.kill(worker)
+    name = stage.name()
+    stage.submit(Ask(name, name, question))
+    reply = stage.frontend.take(Reply)
+    assert (reply.request_id, reply.status) == (name, 200)
+    told = body_of(reply)
+    if question is Question.MODELS:
+        assert [model["id"] for model in told["data"]] == ["tiny"]
+    else:
+        assert Endpoint.CHAT in told["paths"]
+
+
+def adapter(number: int) -> Adapter:
+    return Adapter(f"adapter-{number}", f"/adapters/{number}", number)
+
+
+def test_an_adapter_is_loaded_by_every_worker_and_then_served(stage: Stage) -> None:
+    name, one = stage.name(), adapter(1001)
+    stage.submit(LoadAdapter(name, "adapter-1001", one))
+    for worker in stage.workers:
+        call = worker.take(CallUtility)
+        assert call.method == "add_lora"
+        worker.answer_call(call.call_id, True)
+    assert stage.frontend.take(Reply).status == 200
+    _, added = stage.place(model=one.name)
+    assert request_of(added).lora_request is not None
+    stage.workers[0].complete(added)
+    assert stage.frontend.take(Reply).status == 200
+    stage.submit(UnloadAdapter(stage.name(), "adapter-1001", one))
+    assert stage.frontend.take(Reply).status == 200
+    stage.ask(model=one.name)
+    assert stage.frontend.take(Reply).status == 404
+
+
+def test_an_adapter_that_a_worker_cannot_load_is_not_served(stage: Stage) -> None:
+    stage.submit(LoadAdapter(stage.name(), "adapter-1002", adapter(1002)))
+    for worker, error in zip(stage.workers, ("", "add_lora: a bad rank"), strict=True):
+        worker.answer_call(worker.take(CallUtility).call_id, True, error)
+    reply = stage.frontend.take(Reply)
+    assert (reply.status, reply.error) == (400, "InvalidRequest")
+    assert "a bad rank" in error_of(reply)["message"]
+    stage.ask(model=adapter(1002).name)
+    assert stage.frontend.take(Reply).status == 404
+
+
+def test_a_worker_that_dies_while_it_loads_an_adapter_holds_up_nobody(stage: Stage) -> None:
+    one = adapter(1003)
+    stage.submit(LoadAdapter(stage.name(), "adapter-1003", one))
+    first, second = stage.workers
+    call = first.take(CallUtility)
+    second.take(CallUtility)
+    stage.kill(second)
+    first.answer_call(call.call_id, True)
+    assert stage.frontend.take(Reply).status == 200
+    stage.nothing_is_left()
+    stage.submit(UnloadAdapter(stage.name(), "adapter-1003", one))
+    assert stage.frontend.take(Reply).status == 200
+
+
+def test_an_adapter_of_another_number_is_refused_by_its_name(stage: Stage) -> None:
+    one, same_name = adapter(1004), Adapter("adapter-1004", "/elsewhere", 1005)
+    for change, status in ((one, 200), (same_name, 400)):
+        stage.submit(LoadAdapter(stage.name(), "adapter", change))
+        if status == 200:
+            for worker in stage.workers:
+                worker.answer_call(worker.take(CallUtility).call_id, True)
+        assert stage.frontend.take(Reply).status == status
+    stage.submit(UnloadAdapter(stage.name(), "adapter", one))
+    assert stage.frontend.take(Reply).status == 200
