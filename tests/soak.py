@@ -70,7 +70,7 @@ def main() -> None:
     wrong: list[str] = []
     first: Census | None = None
     growth = Growth()
-    with Server(*SHAPE, *ENGINES[options.engine]) as server:
+    with Server(*SHAPE, *ENGINES[options.engine], fresh=True) as server:
         while not wrong and (first is None or time.monotonic() < end_s):
             heard = _round(server, shots, victims if first is not None else iter(()), wrong)
             census = _rest(server, wrong)

@@ -207,7 +207,7 @@ def _one_start(number: int, rounds: int, at_once: int, each: int, tokens: int) -
                 stack.enter_context(on_terminal([*with_it, "--ui", "dashboard"], 160, 48))
                 _wait_ready(port)
             else:
-                plain = stack.enter_context(Server(*SMALL, *ENGINES))
+                plain = stack.enter_context(Server(*SMALL, *ENGINES, fresh=True))
         ports = (plain.port, port)
         for turn in range(rounds + 1):
             samples = {

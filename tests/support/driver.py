@@ -1,14 +1,18 @@
-"""Programs that drive one real engine in a process of their own: vLLM is not for the tests' own."""
+"""Programs that drive one real engine in a process of their own: vLLM is not for the tests' own.
+
+The process is a fork of one that has imported vLLM (`tests.support.preloaded`).
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from typing import Any
+import os
+import tempfile
+from typing import IO, Any
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.models import catalog
+from tests.support.preloaded import Preloaded
 
 BLOCK = 32
 """Tokens."""
@@ -48,13 +52,18 @@ def result_of(module: str, *words: str) -> Any:
 
 def drive(module: str, *words: str) -> tuple[Any, str]:
     """The same, and what it has logged."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *words],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    line = next(line for line in done.stdout.splitlines() if line.startswith(RESULT))
-    return json.loads(line.removeprefix(RESULT)), done.stderr
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        running = Preloaded.fork(["-m", module, *words], os.environ, out, err)
+        try:
+            code = running.wait(PATIENCE_S)
+        finally:
+            running.kill()
+        told, log = _content(out), _content(err)
+    assert code == 0, log
+    line = next(line for line in told.splitlines() if line.startswith(RESULT))
+    return json.loads(line.removeprefix(RESULT)), log
+
+
+def _content(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()

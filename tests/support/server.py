@@ -14,12 +14,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from dynamo_cli.host.cache import PRIVATE
 from tests.support import invariants
+from tests.support.preloaded import Forked, Preloaded
 
 READY_S = 120.0
 STOP_S = 40.0
@@ -147,6 +149,10 @@ class Server:
         args: options after ``--model`` and ``--http-port``.
         model: ``tiny``, ``demo`` or a folder.
         ready: wait until it serves; else until it is started.
+        fresh: start a Python for it, and one for its zygote, as a user does. Otherwise a server
+            that can is forked from a process that has imported vLLM (`tests.support.preloaded`),
+            which saves 10 s of a core. Tests of starts and ends need fresh ones; a server that is
+            not awaited, or has variables or a command of its own, always is one.
         environment: variables to add.
 
     Attributes:
@@ -160,11 +166,13 @@ class Server:
         *args: str,
         model: str = "tiny",
         ready: bool = True,
+        fresh: bool = False,
         environment: dict[str, str] | None = None,
     ) -> None:
         self._args = args
         self._model = model
         self._ready = ready
+        self._fresh = fresh
         self._environment = environment or {}
         self._census: invariants.Census | None = None
         self.port = free_port()
@@ -179,15 +187,8 @@ class Server:
         environment = os.environ | {"TMPDIR": str(self.temporary)} | self._environment
         self.started = time.monotonic()
         with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*self.command, "--model", self._model, "--http-port", str(self.port), *self._args],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=die_with_the_test,  # noqa: PLW1509 - no threads in the tests' process
-            )
+            words = ["--model", self._model, "--http-port", str(self.port), *self._args]
+            self.process = self._start([*self.command, *words], environment, log)
         if self._ready:
             try:
                 self.wait_ready()
@@ -196,6 +197,28 @@ class Server:
                 self.kill()
                 raise
         return self
+
+    def _start(
+        self, words: list[str], environment: dict[str, str], log: IO[str]
+    ) -> subprocess.Popen[bytes] | Forked:
+        if self._preloaded:
+            return Preloaded.fork(words, environment, log, log)
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=die_with_the_test,  # noqa: PLW1509 - no threads in the tests' process
+        )
+
+    @property
+    def _preloaded(self) -> bool:
+        """Nothing that it is told changes what vLLM reads when it is imported."""
+        alike = SMALL[2:] in pairwise(self._args) or ("--engine", "mock") in pairwise(self._args)
+        ordinary = self.command == (COMMAND,) and self._environment.keys() <= {"DYNAMO_LLM_API_KEY"}
+        return not self._fresh and self._ready and alike and ordinary
 
     def __exit__(
         self,

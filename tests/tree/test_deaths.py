@@ -21,7 +21,7 @@ BACK_S = 60.0
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(*SMALL, "--workers", "2", "--router", "round-robin") as running:
+    with Server(*SMALL, "--workers", "2", "--router", "round-robin", fresh=True) as running:
         yield running
 
 

@@ -85,7 +85,7 @@ def test_when_the_parent_is_killed_everything_goes_within_two_seconds(phase: str
 
 
 def test_when_the_parent_is_killed_in_the_middle_of_streams_everything_goes() -> None:
-    with Server(*SMALL, "--workers", "2") as server, ExitStack() as stack:
+    with Server(*SMALL, "--workers", "2", fresh=True) as server, ExitStack() as stack:
         for _ in range(8):
             stack.enter_context(Stream(server))
         below = children_of(server.process.pid)
@@ -105,7 +105,8 @@ def test_ctrl_c_while_it_starts_ends_it_at_once() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_runs_is_finished_and_newcomers_are_turned_away(number: signal.Signals) -> None:
-    with Server(*SMALL) as server, Stream(server, 2000) as stream:
+    fresh = number is signal.SIGTERM
+    with Server(*SMALL, fresh=fresh) as server, Stream(server, 2000) as stream:
         below = children_of(server.process.pid)
         server.signal(number)
         wait_until(lambda: not listens(server.port), 5, "it has stopped to listen")
@@ -115,7 +116,7 @@ def test_what_runs_is_finished_and_newcomers_are_turned_away(number: signal.Sign
 
 
 def test_a_second_ctrl_c_forces() -> None:
-    with Server(*SMALL) as server, Stream(server):
+    with Server(*SMALL, fresh=True) as server, Stream(server):
         below = children_of(server.process.pid)
         server.signal(signal.SIGINT)
         wait_until(lambda: "finishing what runs" in server.log, 5, "it drains")
