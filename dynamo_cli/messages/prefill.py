@@ -1,4 +1,4 @@
-"""Disaggregated prefill: decode worker, prefill queue, prefill worker and back."""
+"""Messages of disaggregated prefill: decode worker, prefill queue, prefill worker and back."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from dynamo_cli.messages.request import Frames
 
 
 class PushJob(Message, frozen=True):
-    """Prefill this prompt. Ended by `PrefillDone` of a prefill worker, or `JobFailed`.
+    """Prefill this prompt; answered by `PrefillDone` (prefill worker) or `JobFailed` (queue).
 
     Attributes:
-        job_id: unique; names the transfer of its KV blocks too.
+        job_id: unique; also the id of the transfer of its KV blocks.
+        prompt_tokens: length of the prompt.
         skip_tokens: leading tokens that the decode worker has in its own cache.
         holder: index of the prefill worker that holds most of the prompt's blocks, which alone may
             take the job at first; None: any may.
-        priority: smaller comes first.
-        deadline_ns: after which nobody wants it any more.
+        priority: jobs with a smaller one come first.
+        deadline_ns: time on the monotonic clock after which nobody wants it any more.
         token_ids, frames: as in `AddRequest`.
     """
 
@@ -32,7 +33,7 @@ class PushJob(Message, frozen=True):
 
 
 class CancelJob(Message, frozen=True):
-    """Nobody wants this any more."""
+    """Nobody wants this job any more."""
 
     job_id: str
 
@@ -41,10 +42,10 @@ class CancelJob(Message, frozen=True):
 
 
 class JobFailed(Message, frozen=True):
-    """The job ended without a result, and its request is to be prefilled locally.
+    """The job ended without a result: the decode worker must prefill the prompt itself.
 
     Attributes:
-        reason: deadline, attempts, no_prefill_worker, full.
+        reason: ``deadline``, ``attempts``, ``no_prefill_worker`` or ``full``.
     """
 
     job_id: str
@@ -52,11 +53,11 @@ class JobFailed(Message, frozen=True):
 
 
 class QueueState(Message, frozen=True):
-    """How long the queue is, sent at each change.
+    """The length of the queue, sent at each change.
 
     Attributes:
-        depth_jobs: that wait for a prefill worker.
-        prefill_workers: that take jobs.
+        depth_jobs: number of jobs that wait for a prefill worker.
+        prefill_workers: number of prefill workers that take jobs.
     """
 
     depth_jobs: int
@@ -67,9 +68,14 @@ class QueueState(Message, frozen=True):
 
 
 class PullJobs(Message, frozen=True):
-    """This prefill worker has room for so much more, all in all; jobs follow when there are any.
+    """A prefill worker has room for jobs; the queue sends them as soon as there are any.
 
-    Repeated now and then: a sign of life for the jobs that it holds.
+    Repeated at an interval, which renews the leases of the jobs that it holds.
+
+    Attributes:
+        jobs: most further jobs that it takes.
+        tokens: most prompt tokens of these together.
+        held: ids of the jobs that it holds.
     """
 
     jobs: int
@@ -78,24 +84,24 @@ class PullJobs(Message, frozen=True):
 
 
 class Enlisted(Message, frozen=True):
-    """Decode workers have been told of this prefill worker: what comes now is sent to it."""
+    """Decode workers know of this prefill worker: new jobs may be sent to it."""
 
 
 class RunJob(Message, frozen=True):
-    """A leased job."""
+    """A leased job; `worker` is the index of the decode worker that it is for."""
 
     worker: int
     job: PushJob
 
 
 class DropJob(Message, frozen=True):
-    """Stop a leased job: nobody wants it any more."""
+    """Drop a leased job: nobody wants it any more."""
 
     job_id: str
 
 
 class JobEnded(Message, frozen=True):
-    """A leased job is over; `failed` says why when it has no result."""
+    """A leased job is over; `failed` says why if it has no result, else it is empty."""
 
     job_id: str
     failed: str = ""
@@ -105,13 +111,13 @@ class JobEnded(Message, frozen=True):
 
 
 class PrefillDone(Message, frozen=True):
-    """The KV blocks of a job can be taken.
+    """The decode worker can take the KV blocks of a job.
 
     Attributes:
-        prefill_worker: index of the one that holds them.
+        prefill_worker: index of the prefill worker that holds them.
         params: kv_transfer_params for the decode engine, as JSON.
-        leased_ns: when the prefill worker had taken it.
-        prefilled_ns: when its last block was there.
+        leased_ns: when the prefill worker got the job, on the monotonic clock.
+        prefilled_ns: when its last block was computed.
     """
 
     job_id: str
@@ -122,7 +128,7 @@ class PrefillDone(Message, frozen=True):
 
 
 class ReleaseTransfers(Message, frozen=True):
-    """The KV blocks of these jobs were taken, or will not be."""
+    """The KV blocks of these jobs were taken, or will not be, and can be freed."""
 
     job_ids: list[str]
 
@@ -131,7 +137,7 @@ class ReleaseTransfers(Message, frozen=True):
 
 
 class PrefilledElsewhere(Message, frozen=True):
-    """A request goes on with KV blocks of a prefill worker; for the times see `Timeline`."""
+    """A request continues with KV blocks of a prefill worker; for the times see `Timeline`."""
 
     request_id: str
     prefill_worker: int
@@ -144,16 +150,17 @@ class PrefilledElsewhere(Message, frozen=True):
 
 
 class PrefillQueueStats(Message, frozen=True):
-    """The queue now, and what it has done in this life.
+    """The state of the queue now, and its counters since it started.
 
     Attributes:
-        depth_jobs, depth_tokens: that wait.
-        in_flight_jobs, in_flight_tokens: that prefill workers have.
-        oldest_age_s: of the oldest job that waits.
-        alarm: that is too long.
-        taken: jobs ever taken.
-        ended, refused, returned: jobs by reason.
-        waits_s: from push to lease, of the leases since the last report.
+        depth_jobs, depth_tokens: jobs that wait, and their prompt tokens.
+        in_flight_jobs, in_flight_tokens: the same for jobs that prefill workers hold.
+        oldest_age_s: age of the oldest job that waits.
+        alarm: whether that is too long.
+        taken: number of jobs that the queue has accepted.
+        ended, refused, returned: number of jobs by reason.
+        waits_s: times from push to lease, one for each lease since the last report.
+        refused_sends: messages that full links have refused.
     """
 
     depth_jobs: int
@@ -171,18 +178,21 @@ class PrefillQueueStats(Message, frozen=True):
 
 
 class TransferStats(Message, frozen=True):
-    """What a worker did for disaggregation in this life; by reason where a dict.
+    """Counters of a worker for disaggregation since it started; dicts count by reason.
 
     Attributes:
+        prefill: whether this is a prefill worker.
+        worker: its index among those of its kind.
         placements: prefills by ``remote:reason`` and ``local:reason`` (decode workers).
         fallbacks: remote prefills that were done locally after all (decode workers).
         away: requests that are being prefilled elsewhere now (decode workers).
-        copies, nbytes, copy_s: of KV blocks, by direction (save, load).
-        failures: transfers that came to nothing.
-        arena_used_bytes, arena_bytes: of the shared memory (prefill workers).
-        prefill_s: of the prefills since the last report (prefill workers).
-        kept: of a decode worker what it remembers beside `away`: siblings that wait for a prompt,
-            and who has blocks that were not taken; of a prefill worker the jobs that it has.
+        copies, nbytes, copy_s: copies of KV blocks, their bytes and time, by direction (``save``,
+            ``load``).
+        failures: transfers that failed.
+        arena_used_bytes, arena_bytes: shared memory in use and in all (prefill workers).
+        prefill_s: times of the prefills since the last report (prefill workers).
+        kept: number of further entries that a decode worker keeps (leaders of siblings, siblings
+            that wait, blocks that were not taken); of a prefill worker, the jobs that it has.
     """
 
     prefill: bool
@@ -201,7 +211,7 @@ class TransferStats(Message, frozen=True):
 
 
 class SetPlacement(Message, frozen=True):
-    """Frontend -> decode worker: from now on decide by these bounds."""
+    """Frontend -> decode worker: decide by these bounds from now on; see `PlacementRule`."""
 
     conditional: bool
     max_local_prefill_length: int
