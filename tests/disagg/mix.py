@@ -29,10 +29,10 @@ SCHEMA = {
 def requests(
     count: int, model: str, seed: int = 0, adapter: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Path and body of each: lengths from one token to hundreds, shared prefixes, all options.
+    """Path and body of each request: one to hundreds of tokens, shared prefixes, all options.
 
     Args:
-        adapter: the name of a LoRA adapter that some shall use.
+        adapter: name of a LoRA adapter that some of them use.
     """
     dice = random.Random(seed)
     shared = [text(dice, 40) for _ in range(3)]
@@ -55,7 +55,7 @@ def requests(
                 {"n": 3, "temperature": 0.8, "seed": number},
                 {"logprobs": 3},
                 {"stop": ["e"]},
-                # Tells of the prompt, so it is prefilled where it decodes; not possible with LoRA.
+                # Log probabilities of the prompt keep the prefill local; not possible with LoRA.
                 {} if adapter else {"echo": True, "logprobs": 1},
                 {"response_format": SCHEMA, "max_tokens": 40},
                 {"seed": number, "temperature": 0.7},
@@ -68,7 +68,7 @@ def requests(
 
 
 def answers(server: Server, asked: list[tuple[str, dict[str, Any]]], at_once: int) -> list[Any]:
-    """What matters of each answer: token ids, text and why it ended."""
+    """What is compared of each answer: token ids, text and finish reason."""
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(lambda one: _answer(server, *one), asked))
 
@@ -80,7 +80,7 @@ def _answer(server: Server, path: str, body: dict[str, Any]) -> Any:
 
 
 def said(content: Any) -> Any:
-    """Of each choice the token ids, the text and why it ended, from a whole answer or events."""
+    """Token ids, text and finish reason of each choice, from a whole answer or a stream."""
     choices: dict[int, tuple[list[int], str, str]] = {}
     for part in content if isinstance(content, list) else [content]:
         for choice in part["choices"]:
@@ -94,7 +94,7 @@ def said(content: Any) -> Any:
 
 
 def differences(left: list[Any], right: list[Any], asked: list[Any]) -> list[str]:
-    """The requests that were answered differently, for people."""
+    """The requests with different answers, as text for people."""
     return [
         json.dumps([asked[place], one, other])
         for place, (one, other) in enumerate(zip(left, right, strict=True))

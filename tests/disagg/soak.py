@@ -1,9 +1,9 @@
-"""Every way to die on the way from prefill to decode, twenty times each, on real engines.
+"""Kills every kind of process of disaggregation, twenty times each, with real engines.
 
     python -m tests.disagg.soak [--servers 5] [--no-stops]
 
-Takes minutes, so it is run by hand; `test_real_engines.py` has one of each. Answers must be those
-of one engine, whatever happens; only what a killed decode worker held may fail, with a 503.
+It takes minutes, so it is run by hand; `test_real_engines.py` has each case once. Answers must be
+the same as those of a single engine. Only requests of a killed decode worker may fail, with 503.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tests.support.server import Server, wait_until
 SHAPE = ("--workers", "2", "--prefill-workers", "2")
 VICTIMS = ("prefill worker 0", "prefill worker 1", "prefill queue", "worker 1")
 KILLS = 4
-"""Of each victim and server: more within five minutes and it is given up."""
+"""Kills of one process per server. After more within five minutes the supervisor gives it up."""
 
 ASKED = list(requests(60, "tiny", seed=1))
 STUCK = 24
-"""Requests whose prefill is stopped until its deadline, 30 s."""
+"""Number of requests whose prefill is stopped until its deadline of 30 s."""
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _kill(server: Server, victim: str, expected: list[Any]) -> Counter[str]:
-    """Kill it while requests are on their way; what they heard."""
+    """Kill a process while requests are in flight, and return how these ended."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = [pool.submit(post, server, *one) for one in ASKED]
         wait_until(lambda: prefill(server)["away"], 10, "requests are on their way")
@@ -76,7 +76,7 @@ def _kill(server: Server, victim: str, expected: list[Any]) -> Counter[str]:
 
 
 def _judge(victim: str, status: int, content: Any, wanted: Any) -> str:
-    """How an answer ended; only a decode worker may take some along."""
+    """How an answer ended; requests may fail only when a decode worker is killed."""
     broken = isinstance(content, list) and "error" in content[-1]
     if status == 503 or broken:
         assert victim == "worker 1", (victim, status, content)
@@ -86,7 +86,7 @@ def _judge(victim: str, status: int, content: Any, wanted: Any) -> str:
 
 
 def _stop(server: Server, victims: tuple[str, ...], expected: list[Any]) -> None:
-    """Nobody dies, nobody answers: the deadline passes."""
+    """Stop the prefill workers until the deadline passes."""
     with _stopped([server.pid_of(victim) for victim in victims]):
         began = time.monotonic()
         got = answers(server, ASKED[:STUCK], STUCK)

@@ -1,4 +1,4 @@
-"""Disaggregated serving over real engines: the same answers, whatever happens on the way."""
+"""Disaggregated serving with real engines gives the same answers, whatever processes die."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ASKED = list(requests(200, "tiny"))
 
 @pytest.fixture(scope="module")
 def aggregated() -> list[Any]:
-    """What one engine that does everything answers."""
+    """The answers of a single engine without disaggregation."""
     with Server(*COMMON) as server:
         return answers(server, ASKED, AT_ONCE)
 
@@ -43,7 +43,7 @@ def prefill(server: Server) -> Any:
 
 
 def nothing_is_left(server: Server) -> bool:
-    """No job, no request away, no slot taken, no load."""
+    """Wait until there are no jobs, no requests away, no slots in use and no load."""
     view = prefill(server)
     busy = [
         one["num_running_reqs"] + one["num_waiting_reqs"] for one in server.snapshot()["workers"]
@@ -79,7 +79,7 @@ def test_the_answers_are_the_same_over_nixl(aggregated: list[Any]) -> None:
     pytest.importorskip("nixl", reason="--kv-transfer nixl needs the package nixl")
     with Server("--prefill-workers", "1", "--kv-transfer", "nixl", *COMMON) as server:
         complete(server)
-        server.take_census()  # NIXL connects with the first transfer, and stays so
+        server.take_census()  # NIXL connects at the first transfer, and stays connected
         got = answers(server, ASKED, AT_ONCE)
         assert not differences(aggregated, got, ASKED)
         wait_until(lambda: nothing_is_left(server), 10, "everything is released")
@@ -88,7 +88,7 @@ def test_the_answers_are_the_same_over_nixl(aggregated: list[Any]) -> None:
 
 
 def nobody_gets_at_the_transfers(server: Server) -> None:
-    """Such a body ended a worker whose prompts stay at home, and six of them the server."""
+    """A regression: such a request ended a worker, and six of them the whole server."""
     processes = ("worker 0", "prefill worker 0", "processor 0")
     before = [server.pid_of(name) for name in processes]
     body = {"model": "tiny", "prompt": "hello", "max_tokens": 4}
@@ -129,7 +129,7 @@ def test_short_prompts_stay_at_home_when_told(aggregated: list[Any]) -> None:
 
 @pytest.fixture(scope="module")
 def frail() -> Iterator[Server]:
-    """A server whose processes the tests kill."""
+    """A server for tests that kill its processes."""
     with Server("--prefill-workers", "2", *COMMON) as server:
         yield server
 
@@ -158,7 +158,9 @@ def test_a_client_that_leaves_leaves_nothing_behind(frail: Server) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", frail.port, timeout=10)
         headers = {"Content-Type": "application/json"}
         connection.request("POST", "/v1/completions", json.dumps(body | {"stream": True}), headers)
-        time.sleep(0.004 * number)  # while it is tokenized, queued, prefilled, loaded, decoded
+        time.sleep(
+            0.004 * number
+        )  # kills at other stages: tokenized, queued, prefilled, loaded, decoded
         connection.close()
     wait_until(lambda: nothing_is_left(frail), 10, "everything is released")
 
@@ -170,7 +172,7 @@ def test_without_room_for_blocks_prompts_are_prefilled_at_home(aggregated: list[
         assert not differences(aggregated[:60], got, ASKED[:60])
         wait_until(lambda: nothing_is_left(server), 5, "everything is released")
         assert prefill(server)["fallbacks"]["no_room"] > 10
-        assert prefill(server)["copies"]["save"] > 5  # and some fit
+        assert prefill(server)["copies"]["save"] > 5  # some did fit
 
 
 def test_with_a_decode_worker_its_requests_die_and_nothing_else() -> None:
@@ -206,7 +208,7 @@ def test_with_lora_the_answers_are_those_of_one_engine(tmp_path: Path) -> None:
     with Server(*shape) as server:
         expected = answers(server, asked, AT_ONCE)
         alone = {name: [one for one in asked if one[1]["model"] == name] for name in MODELS}
-        for name, some in alone.items():  # adapters do not touch what others in a batch get
+        for name, some in alone.items():  # adapters do not change answers of others in the batch
             got = [answer for answer, one in zip(expected, asked, strict=True) if one in some]
             assert not differences(got, answers(server, some, AT_ONCE), some), name
         of_the_prompt = {"model": "tiny", "prompt": "a", "prompt_logprobs": 1}

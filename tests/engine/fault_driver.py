@@ -1,4 +1,4 @@
-"""One real engine, driven step by step in a process of its own (see `test_faults`).
+"""Drives a real engine step by step, in a process of its own (see `test_faults`).
 
 python -m tests.engine.fault_driver MODEL_FOLDER
 """
@@ -25,7 +25,7 @@ def main(model: str) -> dict[str, Any]:
 
 
 class Driver:
-    """An engine whose sampler and scheduler raise when they are told to."""
+    """An engine whose sampler and scheduler raise an error when the test says so."""
 
     def __init__(self, config: EngineConfig) -> None:
         from vllm.v1.engine import EngineCoreOutputs
@@ -110,7 +110,7 @@ class Driver:
         return [(client, name, error.http_status, error.message) for client, name, error in failed]
 
     def answers_with_grammar(self) -> dict[str, list[int]]:
-        """One whose grammar only the engine finds wrong, beside another."""
+        """A request whose grammar only the engine refuses, beside another request."""
         answers: dict[str, list[int]] = {}
         self.add("a")
         self.add("b", grammar="root ::= ")
@@ -119,7 +119,7 @@ class Driver:
         return answers
 
     def twice(self) -> str:
-        """The same id again is refused, and the first one goes on."""
+        """A request with an id that is in use is refused, and the first one goes on."""
         answers: dict[str, list[int]] = {}
         self.add("a", 5)
         try:

@@ -1,4 +1,4 @@
-"""What is set before vLLM is imported."""
+"""The environment variables that are set before vLLM is imported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EAGER, COMPILED = "--enforce-eager", "--no-enforce-eager"
         ((EAGER, COMPILED), (), True),
         ((), (), True),
         (("-O0",), (), True),
-        # Kernels are compiled there in any case, and tried before ready.
+        # On GPUs kernels are compiled in any case, and each is run before the engine is ready.
         ((EAGER,), (Device("0", "GPU-0"),), True),
     ],
 )

@@ -1,4 +1,4 @@
-"""What an engine raises in a step: whose failure it is, and that the others have their answers."""
+"""Errors in an engine step: they fail the request that caused them, and no other."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ def test_a_step_that_fails_for_one_request_fails_that_one() -> None:
     assert result["twice"] == "a request 'a-request' is running already. 5"
     assert result["unnamed"] == "nobody is to blame"
     assert "these requests: a-request, b-request, c-request" in log
-    assert result["naps"] == 0  # no output waits for anything
+    assert result["naps"] == 0  # no step with outputs has waited

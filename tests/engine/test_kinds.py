@@ -1,4 +1,4 @@
-"""Every kind of sampling beside a stream, on a machine without a compiler."""
+"""No kind of sampling makes other streams stall, nor needs a compiler."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("bin")
-    for name in ("lscpu", "env", "sh"):  # what vLLM runs to look at the machine
+    for name in ("lscpu", "env", "sh"):  # programs with which vLLM looks at the machine
         if (found := shutil.which(name)) is not None:
             (folder / name).symlink_to(found)
     none = {"PATH": str(folder), "CXX": "", "CC": ""}
@@ -61,7 +61,7 @@ def ask(server: Server, body: dict[str, Any]) -> Any:
 
 
 class Stream(threading.Thread):
-    """A long answer, and the longest time for which it stood still."""
+    """A long stream, and the longest time without a token."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
@@ -85,7 +85,7 @@ class Stream(threading.Thread):
                     return
 
     def worst_while(self, work: Any) -> float:
-        """The longest gap while `work` is done."""
+        """The longest time between two tokens while `work` is done."""
         self.start()
         assert self.begun.wait(30)
         work()
@@ -106,6 +106,6 @@ def test_no_kind_of_sampling_stops_a_stream(server: Server) -> None:
     for name, kind in KINDS:
         plain = Stream(server).worst_while(lambda: each({}))
         gap = Stream(server).worst_while(lambda kind=kind: each(kind))
-        # On a busy machine everything stands still now and then.
+        # On a busy machine every process pauses now and then.
         assert gap < max(GAP_S, 3 * plain), (name, gap, plain)
     assert server.pid_of("worker 0") == pid

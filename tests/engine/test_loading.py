@@ -29,7 +29,7 @@ def folders(tmp_path: Path) -> Path:
 
 
 class Loader:
-    """A process that loads on some GPUs: tells when it begins, ends when it is told."""
+    """A process that holds the locks of GPUs; it says when it has them, and ends on demand."""
 
     def __init__(self, devices: Devices, folders: Path) -> None:
         self.pipe, other = FORK.Pipe()

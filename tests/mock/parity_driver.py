@@ -1,12 +1,12 @@
-"""A real engine and a simulated one side by side, in a process of its own (see `test_parity`).
+"""Compares a real engine with a simulated one, in a process of its own (see `test_parity`).
 
-Random conversations in several turns come to a cache that is too small for them, with long prompts
-in chunks and several priorities, some requests aborted and many preempted. The real engine goes
-first; the simulated one gets the same requests before the same steps and says the same words,
-because a block's hash depends on them. For each step the two tell what they stored and removed, in
-order, what they found cached, and who finished.
+Both serve random conversations of several turns. Their cache is too small for these, prompts are
+long and chunked, priorities differ, some requests are aborted and many preempted. The real engine
+goes first. The simulated one gets the same requests before the same steps and gives the same
+tokens, because block hashes depend on them. After each step both report which blocks they stored
+and removed, in order, how much was cached, and which requests finished.
 
-The real one is an engine, or, for many more steps, vLLM's scheduler with dice for a model.
+The real one is a whole engine or, for many more steps, vLLM's scheduler with random tokens.
 
     python -m tests.mock.parity_driver MODEL_FOLDER engine|scheduler SEED ...
 """
@@ -46,7 +46,7 @@ PROFILE = Profile(
 
 @dataclass
 class Arrival:
-    """A request that comes, or is aborted when `tokens` is empty."""
+    """A request that arrives or, if `tokens` is empty, is aborted."""
 
     name: str
     tokens: list[int]
@@ -56,7 +56,7 @@ class Arrival:
 
 @dataclass
 class Step:
-    """What one step told."""
+    """What an engine reports after a step."""
 
     events: list[tuple[str, int]] = field(default_factory=list)
     cached: dict[str, int] = field(default_factory=dict)
@@ -67,13 +67,13 @@ class Step:
 
 
 class Traffic:
-    """Conversations: a turn's prompt is the turn before it, what was said to it, and more."""
+    """Conversations: the prompt of a turn is the turn before it, its answer, and new tokens."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
         self.system = [self.tokens(n) for n in (70, 128)]
         self.talks: list[list[int]] = []
-        self.said: dict[str, list[int]] = {}  # of each request: all that is said
+        self.said: dict[str, list[int]] = {}  # by request: the whole answer
         self.number = 0
 
     def tokens(self, count: int) -> list[int]:
@@ -85,7 +85,9 @@ class Traffic:
         if len(running) > 12 or self.dice.random() > 0.12:
             return
         prompt = self.prompt()
-        for _ in range(self.dice.choice((1, 1, 1, 2))):  # some come twice at once
+        for _ in range(
+            self.dice.choice((1, 1, 1, 2))
+        ):  # some requests arrive twice at the same time
             self.number += 1
             name = f"r{self.number}"
             self.said[name] = list(prompt)
@@ -104,7 +106,7 @@ class Traffic:
 
 
 class Real:
-    """vLLM's engine, with its events in our hashes."""
+    """vLLM's engine; its KV events are reported with our hashes."""
 
     def __init__(self, config: EngineConfig, seed: int) -> None:
         from vllm.v1.serial_utils import MsgpackEncoder
@@ -155,7 +157,7 @@ class Real:
         self.engine.abort([name])
 
     def outputs(self) -> Iterator[Any]:
-        """Of one step."""
+        """The report of one step."""
         from vllm.v1.engine import EngineCoreOutputs
         from vllm.v1.serial_utils import MsgpackDecoder
 
@@ -178,7 +180,7 @@ class Real:
 
 
 class Scheduling(Real):
-    """vLLM's scheduler and cache, and dice for a model."""
+    """vLLM's scheduler and cache, with random tokens instead of a model."""
 
     def __init__(self, config: EngineConfig, seed: int) -> None:
         import torch
@@ -261,11 +263,11 @@ class Scheduling(Real):
         self.scheduler.kv_event_publisher.kept = []
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to close."""
 
 
 def engine_config(model: str) -> EngineConfig:
-    """Like `PROFILE`."""
+    """vLLM's configuration with the sizes of `PROFILE`."""
     args = {
         "--block-size": BLOCK,
         "--num-gpu-blocks-override": PROFILE.num_blocks,
@@ -287,7 +289,7 @@ def engine_config(model: str) -> EngineConfig:
 
 
 class Simulated:
-    """The simulated engine, which says what the real one has said."""
+    """The simulated engine, which gives the tokens that the real one has given."""
 
     def __init__(self, said: dict[str, list[int]]) -> None:
         self.said = said
@@ -347,7 +349,7 @@ def main(config: EngineConfig, kind: str, seed: int) -> dict[str, Any]:
 
 
 def compare(script: list[list[Arrival]], told: list[Step], sim: Simulated) -> dict[str, Any]:
-    """The first step in which the two differ, and how much there was to differ in."""
+    """The first step in which both differ, and counts of what could have differed."""
     differs: Any = None
     for number, (arrivals, real) in enumerate(zip(script, told, strict=True)):
         for arrival in arrivals:

@@ -1,4 +1,4 @@
-"""From runs of an engine to a profile: known times are found again, noise and gaps are survived."""
+"""Fitting a profile to runs of an engine: finds known times, in spite of noise and gaps."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_burst_is_simulated_by_the_rules_of_the_engine() -> None:
     )
     planned = Burst(lengths=((50, 2), (50, 2), (20, 1)))
     burst = simulate(planned, profile)
-    # Both fit into a step of 1 + 100 * 0.01 s; then 1.2 s for their second token; then the third.
+    # Both fit into a step of 1 + 100 * 0.01 s; then 1.2 s for the second token; then the third.
     assert burst.ttft_s == pytest.approx((2.0, 2.0, 4.4))
     assert burst.total_s == pytest.approx(4.4)
     assert burst.output_tokens_per_s == pytest.approx(5 / 4.4)

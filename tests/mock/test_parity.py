@@ -1,4 +1,4 @@
-"""The simulated engine does with its blocks what vLLM does, to the single event."""
+"""The simulated engine stores and removes the same blocks as vLLM, event by event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_simulated_and_real_engine_tell_the_same(kind: str, seeds: str) -> None:
     results = result_of("tests.mock.parity_driver", tiny(), kind, *seeds.split())
     for result in results:
         assert result["differs"] is None
-        # There was enough to differ in.
+        # The runs must have had enough of everything that could differ.
         assert result["requests"] > 100
         assert result["aborted"] > 5
         assert result["removed"] > 300

@@ -1,4 +1,4 @@
-"""The real command with simulated engines: the whole tree but the weights."""
+"""The real command with simulated engines: the whole process tree without weights."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_what_was_recorded_can_be_replayed(server: Server, record: Path, profile
     for prompt in asked:
         ask(server, prompt)
     known = "to be replayed"
-    assert known not in record.read_text()  # lengths and hashes only
+    assert known not in record.read_text()  # it has only lengths and hashes
     count = _settled(lambda: len(record.read_text().splitlines()))
     assert count >= len(asked)
     done = subprocess.run(
@@ -163,7 +163,7 @@ def test_what_was_recorded_can_be_replayed(server: Server, record: Path, profile
 
 
 def _settled(count: Callable[[], int]) -> int:
-    """A number that has not changed for a while."""
+    """A number, once it has not changed for a while."""
     last, now = -1, count()
     while last != now:
         time.sleep(0.5)
@@ -180,7 +180,7 @@ def test_prompts_are_prefilled_elsewhere(profile: Path) -> None:
         assert all(answer["usage"]["completion_tokens"] == 5 for answer in answers)
         wait_until(lambda: _load(server) == 0, 3.0, "all is over")
         view = server.snapshot()["prefill"]
-        assert view["placements"] == {"remote:always": 6}  # and none for the probes
+        assert view["placements"] == {"remote:always": 6}  # none is for a probe
         assert view["copies"] == {"simulated": 6}
         assert view["fallbacks"] == {}
         again = ask(server, f"0 {WORDS * 20}", 5)
@@ -192,7 +192,7 @@ def test_a_prefill_worker_is_ready_when_jobs_go_to_it(profile: Path) -> None:
     engine = ("--engine", "mock", "--engine-profile", str(profile))
     with Server(*engine, "--prefill-workers", "1") as server:
         queue = server.pid_of("prefill queue")
-        os.kill(queue, signal.SIGSTOP)  # so that decode workers hear of nobody
+        os.kill(queue, signal.SIGSTOP)  # so that decode workers hear of no prefill worker
         try:
             os.kill(server.pid_of("prefill worker 0"), signal.SIGKILL)
             wait_until(lambda: _phase(server, "prefill worker 0") == "warming up", 60, "it waits")

@@ -1,4 +1,4 @@
-"""The simulated engine as a table: blocks, chunks, preemption and time."""
+"""The state of the simulated engine: blocks, chunked prefill, preemption and times."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def engine(**changes: object) -> SimEngine:
 
 
 def request(name: str, prompt: int, output: int, start: int = 0) -> SimRequest:
-    """Its prompt's blocks are called start, start + 1 ...; those with output have its name."""
+    """A request; its prompt's blocks have hashes start, start + 1 ..., output has its name."""
     hashes = list(range(start, start + prompt // PROFILE.block_size))
     return SimRequest(name, prompt, output, hashes, lambda _, block: hash((name, block)))
 

@@ -1,4 +1,4 @@
-"""What the left-over words of the command line may be."""
+"""Which engine options the command line accepts."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_mistakes_are_named(typed: str, says: str) -> None:
 
 
 def test_every_refused_option_exists() -> None:
-    """A name that vLLM dropped would stay in our tables for ever."""
+    """Tables must not keep names that vLLM has dropped."""
     names = {option.flags[0] for option in declared.known().values()}
     assert set(declared._INSTEAD) <= names
     for start in (*declared._INSTEAD_BY_PREFIX, *declared._HTTP_SERVER):

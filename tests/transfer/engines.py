@@ -26,17 +26,17 @@ ANSWER_S = 60.0
 
 
 class Died(Exception):
-    """The engine's process is gone."""
+    """The process of the engine is gone."""
 
 
 class Engine:
-    """An engine in a child process. It does nothing but what it is asked to.
+    """An engine in a child process, which steps only when it is told to.
 
     Args:
-        path: of the model.
-        role: kv_producer, kv_consumer; empty for one that does all itself.
-        args: more options of vLLM's.
-        arena_bytes: of a producer.
+        path: folder of the model.
+        role: ``kv_producer`` or ``kv_consumer``; empty for an engine that does everything itself.
+        args: further options of vLLM.
+        arena_bytes: size of a producer's arena.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Engine:
         return self._process.pid
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Every public method of `_Child`, as a call."""
+        """Any public method of `_Child`, called in the child process."""
 
         def call(*args: Any) -> Any:
             try:
@@ -92,7 +92,7 @@ class Engine:
 def _serve(config: EngineConfig, pipe: Connection) -> None:
     from dynamo_cli.engines.vllm.options import environment
 
-    # Locks of this process get no names, which would stay when it is killed.
+    # With fork, locks have no names, which would be left behind when this process is killed.
     multiprocessing.set_start_method("fork", force=True)
     environment.prepare(config)
     try:
@@ -111,14 +111,15 @@ def _serve(config: EngineConfig, pipe: Connection) -> None:
 
 @dataclass(slots=True)
 class State:
-    """What an engine holds, and what it has counted.
+    """What an engine holds, and its counters.
 
     Attributes:
-        requests: that it has not forgotten.
-        free_blocks: of its cache.
-        used_slots: of its arena.
-        fds: open descriptors.
-        maps: mappings of arenas.
+        requests: number of requests in it.
+        free_blocks: free blocks of its cache.
+        used_slots: slots in use of its arena.
+        fds: number of open descriptors.
+        maps: number of mapped arenas.
+        unneeded: transfers whose slots the other side can free.
     """
 
     requests: int
@@ -134,7 +135,7 @@ class State:
 
 
 class _Child:
-    """The other end of `Engine`."""
+    """The engine in the child process."""
 
     def __init__(self, config: EngineConfig) -> None:
         from dynamo_cli.engines.vllm.core.engine import Engine as Real
@@ -144,7 +145,7 @@ class _Child:
         self._finished: dict[str, str] = {}
 
     def ready(self) -> int:
-        """Blocks of its cache."""
+        """Number of blocks of its cache, once it is ready."""
         return self._engine.ready().num_blocks
 
     def prefill(self, job_id: str, tokens: list[int], skip_tokens: int = 0) -> None:
@@ -180,7 +181,7 @@ class _Child:
         return self._engine.decode_side.prepare(0, message)
 
     def step(self) -> None:
-        """One step, whatever it does."""
+        """Run one step."""
         from vllm.v1.engine import EngineCoreOutputs
         from vllm.v1.serial_utils import MsgpackDecoder
 
@@ -191,12 +192,12 @@ class _Child:
                     self._finished[output.request_id] = str(output.finish_reason)
 
     def run(self) -> None:
-        """Steps until nothing is left to do."""
+        """Run steps until nothing is left to do."""
         while self._engine.has_work():
             self.step()
 
     def said(self, request_id: str) -> int:
-        """Tokens so far."""
+        """Number of tokens of a request so far."""
         return len(self._tokens.get(request_id, ()))
 
     def answers(self) -> dict[str, list[int]]:
@@ -236,7 +237,7 @@ class _Child:
         )
 
     def slow_copies(self, seconds: float) -> None:
-        """Each copy from now on begins so much later: time for a test to do something."""
+        """Delay the start of every copy, so that a test can act before it."""
         import time
 
         copier = self._engine._transfers.copier
@@ -250,7 +251,7 @@ class _Child:
             setattr(copier, name, late)
 
     def quick_copies(self) -> None:
-        """As they were."""
+        """End the delay of `slow_copies`."""
         for name in ("_save", "_load"):
             vars(self._engine._transfers.copier).pop(name, None)
 

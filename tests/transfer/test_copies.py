@@ -38,7 +38,7 @@ def cache(seed: int, shape: tuple[int, ...] = SHAPE) -> dict[str, torch.Tensor]:
 
 
 class Side:
-    """A cache, its copier and, for the one that saves, its arena."""
+    """A cache with its copier and, if it saves, its arena."""
 
     def __init__(self, caches: dict[str, torch.Tensor], *, saves: bool = False) -> None:
         self.caches = caches
@@ -58,7 +58,7 @@ class Side:
         self.copier.submit(Copy(f"r{base}", f"t{base}", blocks, slots, base, ref, now))
 
     def end(self) -> Done:
-        """The one copy that is under way."""
+        """Wait for the end of the only copy in flight."""
         deadline = time.monotonic() + DONE_S
         while time.monotonic() < deadline:
             for done in self.copier.done():
@@ -215,7 +215,7 @@ def test_the_writer_s_death_ends_the_waiting(pair: list[Side]) -> None:
     ref, source.arena = source.ref, source.arena.close()
     assert target.end().failed == GONE
     target.begin([5], [1], base=2 * STAMPS, ref=ref)
-    assert target.end().failed == ""  # what was written stays readable
+    assert target.end().failed == ""  # written slots stay readable
 
 
 @pytest.mark.parametrize("busy", [True, False])
@@ -260,7 +260,7 @@ def test_a_block_s_inner_order_does_not_matter() -> None:
         target.begin([4], [1], ref=source.ref)
         assert target.end().failed == ""
         assert torch.equal(target.caches["layer.1"][4], source.caches["layer.1"][3])
-    # Same shape, other order: not the same bytes.
+    # The same shape, but in another order: the bytes differ.
     same_shape = {name: tensor.contiguous() for name, tensor in turned(2).items()}
     assert planes_of(same_shape, BLOCKS).layout != planes_of(turned(2), BLOCKS).layout
 
@@ -287,9 +287,9 @@ def test_layers_side_by_side_in_one_memory() -> None:
 @pytest.mark.parametrize(
     "tensor",
     [
-        torch.rand(BLOCKS, 2, 4, 16)[..., :8],  # gaps in a block
-        torch.rand(BLOCKS - 1, 2, 4, 8).expand(BLOCKS - 1, 2, 4, 8),  # other number of blocks
-        torch.rand(BLOCKS, 3).to(torch.uint8),  # no whole words
+        torch.rand(BLOCKS, 2, 4, 16)[..., :8],  # a block has gaps
+        torch.rand(BLOCKS - 1, 2, 4, 8).expand(BLOCKS - 1, 2, 4, 8),  # another number of blocks
+        torch.rand(BLOCKS, 3).to(torch.uint8),  # a block is not a whole number of words
         torch.rand(BLOCKS),
     ],
 )

@@ -1,4 +1,4 @@
-"""Prefill in one real engine, decode in another: the tokens are those of one that does both."""
+"""Prefill in one real engine and decode in another give the same tokens as a single engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.engine
 
 COUNT = 8
 SLOW_S = 0.4
-BLOCK_BYTES = 2 * 2 * 2 * 32 * 4 * BLOCK  # layers, keys and values, heads, width, float32
+BLOCK_BYTES = (
+    2 * 2 * 2 * 32 * 4 * BLOCK
+)  # layers, keys and values, heads, head size, bytes of a float32
 LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 100, 129, 200, 256, 300, 511, 600)
 
 
@@ -60,7 +62,7 @@ def decoder(model: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def pair(prefiller: Engine, decoder: Engine) -> Iterator[tuple[Engine, Engine]]:
-    """Both engines; whatever a test does to them, nothing is held afterwards."""
+    """Both engines; checks after each test that they hold nothing."""
     before = [one.state() for one in (prefiller, decoder)]
     yield prefiller, decoder
     for one in (prefiller, decoder):
@@ -74,7 +76,7 @@ def pair(prefiller: Engine, decoder: Engine) -> Iterator[tuple[Engine, Engine]]:
 def assert_nothing_held(now: State, before: State) -> None:
     assert (now.requests, now.used_slots) == (0, 0)
     assert now.free_blocks == before.free_blocks
-    assert now.fds - now.maps == before.fds - before.maps  # each mapping holds its file
+    assert now.fds - now.maps == before.fds - before.maps  # each mapping keeps a descriptor
 
 
 def prompt(seed: int, length: int) -> list[int]:
@@ -122,7 +124,7 @@ def test_mixed_prompts_give_the_same_tokens(whole: Engine, pair: tuple[Engine, E
     prompts += [shared + prompt(100 + index, 90 * index) for index in range(6)]
     wanted = expected(whole, *prompts)
     before = decoder.state()
-    # Half of them first, so that the others find prefixes in both caches.
+    # Half of the prompts go first, so that the others find prefixes in both caches.
     for half in (prompts[::2], prompts[1::2]):
         names = {f"m{prompts.index(tokens)}": tokens for tokens in half}
         for name, tokens in names.items():
@@ -148,7 +150,7 @@ def test_only_missing_blocks_travel(whole: Engine, pair: tuple[Engine, Engine]) 
     params = prefilled(prefiller, "longer", longer, skip_tokens)
     assert len(params["slots"]) == 3
     assert [decoded(decoder, "longer", longer, params)] == expected(whole, longer)
-    # And when the cache grew between the two sides' looking at it:
+    # The decode side's cache grew after it had told the prefill side how much it has:
     again = prefilled(prefiller, "again", longer)
     assert len(again["slots"]) == 6
     assert [decoded(decoder, "again", longer, again)] == expected(whole, longer)
@@ -190,7 +192,7 @@ def test_an_abort_while_the_blocks_are_saved(pair: tuple[Engine, Engine]) -> Non
     prefiller.release(["gone"])
     now = prefiller.state()
     assert (now.used_slots, now.requests) == (0, 1)
-    assert now.free_blocks < free_blocks  # still being read
+    assert now.free_blocks < free_blocks  # they are still being read
 
 
 def test_an_abort_before_the_load(pair: tuple[Engine, Engine]) -> None:
@@ -272,7 +274,7 @@ def test_a_prefiller_killed_before_the_load(
     params = prefilled(victim, "k", tokens)
     victim.kill()
     assert [decoded(decoder, "k", tokens, params)] == expected(whole, tokens)
-    # What is mapped outlives its writer.
+    # A mapped arena outlives its writer.
     assert failures_since(decoder, before) == ({} if mapped else {GONE: 1})
 
 

@@ -1,4 +1,4 @@
-"""Slots of an arena: no slot has two owners, and all come back."""
+"""Slots of an arena: no slot is leased twice, and all are freed in the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_life_of_a_transfer() -> None:
 
 
 class SlotsMachine(RuleBasedStateMachine):
-    """Against a dict of what each transfer was given."""
+    """Compares random operations with a dict of the slots of each transfer."""
 
     names = st.sampled_from("abcdef")
 
