@@ -86,7 +86,7 @@ def _judge(victim: str, status: int, content: Any, wanted: Any) -> str:
 
 
 def _stop(server: Server, victims: tuple[str, ...], expected: list[Any]) -> None:
-    """Stop the prefill workers until the deadline passes."""
+    """Stop these processes until the deadline passes; the answers must be right all the same."""
     with _stopped([server.pid_of(victim) for victim in victims]):
         began = time.monotonic()
         got = answers(server, ASKED[:STUCK], STUCK)

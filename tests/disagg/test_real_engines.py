@@ -43,7 +43,7 @@ def prefill(server: Server) -> Any:
 
 
 def nothing_is_left(server: Server) -> bool:
-    """Wait until there are no jobs, no requests away, no slots in use and no load."""
+    """Whether there are no jobs, no requests away, no slots in use and no load."""
     view = prefill(server)
     busy = [
         one["num_running_reqs"] + one["num_waiting_reqs"] for one in server.snapshot()["workers"]
@@ -158,9 +158,8 @@ def test_a_client_that_leaves_leaves_nothing_behind(frail: Server) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", frail.port, timeout=10)
         headers = {"Content-Type": "application/json"}
         connection.request("POST", "/v1/completions", json.dumps(body | {"stream": True}), headers)
-        time.sleep(
-            0.004 * number
-        )  # kills at other stages: tokenized, queued, prefilled, loaded, decoded
+        # Each leaves at another stage: tokenized, queued, prefilled, loaded, decoded.
+        time.sleep(0.004 * number)
         connection.close()
     wait_until(lambda: nothing_is_left(frail), 10, "everything is released")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,10 +124,21 @@ def test_many_blocks_go_in_batches(
         assert sum(sizes) == len(slots)
 
 
-def test_a_load_waits_until_the_blocks_are_written(pair: list[Side]) -> None:
+def test_a_load_waits_until_the_blocks_are_written(
+    pair: list[Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, target = pair
+    looks: queue.SimpleQueue[None] = queue.SimpleQueue()
+    real = copier_module._written
+
+    def look(*args: Any) -> bool:
+        looks.put(None)
+        return real(*args)
+
+    monkeypatch.setattr(copier_module, "_written", look)
     target.begin([0], [2], ref=source.ref)
-    time.sleep(0.02)
+    for _ in range(2):  # the second look comes after the first has found nothing
+        looks.get(timeout=DONE_S)
     assert list(target.copier.done()) == []
     source.begin([3], [2])
     assert target.end().failed == ""
