@@ -11,7 +11,7 @@ from dynamo_cli.messages.admin import Operate, Operated, Operation
 ASLEEP = "the engine sleeps; POST /wake_up ends that."
 """What the client of a request hears that comes while the engine sleeps."""
 
-ABORTED = "the engine was sent to sleep while it ran this request; send it again later."
+ABORTED = "the engine was put to sleep while it ran this request; send it again later."
 """What the client of a request hears that the engine was running when it was put to sleep."""
 
 

@@ -215,7 +215,7 @@ def test_options_of_simulated_engines_belong_to_them() -> None:
         (("--speedup", "2"), "belong to --engine mock"),
         (("--engine", "mock", "--engine-profile", "abacus"), "no engine profile 'abacus'"),
         (("--engine", "mock", "--max-num-seqs", "many"), "takes a whole number"),
-        (("--engine", "mock", "--max-num-batched-tokens", "1"), "cannot be like that"),
+        (("--engine", "mock", "--max-num-batched-tokens", "1"), "cannot have these sizes"),
     ):
         done = subprocess.run(
             [COMMAND, "--model", "tiny", "--dry-run", *args],

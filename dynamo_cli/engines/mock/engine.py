@@ -192,7 +192,7 @@ class MockEngine:
 
     def call(self, message: CallUtility) -> UtilityAnswer:
         """Refuse: there is no vLLM engine whose methods could be called."""
-        error = f"the simulated engine does not know {message.method}."
+        error = f"the simulated engine has no method {message.method}."
         return UtilityAnswer(message.call_id, [], error)
 
     @property
@@ -205,7 +205,7 @@ class MockEngine:
         match order.operation:
             case Operation.SLEEP:
                 if order.level:
-                    raise Conflict("a simulated engine has no memory to free: sleep level 0.")
+                    raise Conflict("a simulated engine has no memory to free; use sleep level 0.")
                 self._asleep = True
             case Operation.WAKE_UP:
                 self._asleep = False

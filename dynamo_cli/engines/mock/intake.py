@@ -116,7 +116,9 @@ class Intake:
         request = self._decoder.decode(job.frames[0])
         sim = self._sim_request(job.job_id, job.token_ids, 1, request.cache_salt)
         if not self._sim.fits(sim):
-            raise InvalidRequest(f"{sim.prompt_tokens} prompt tokens do not fit.")
+            raise InvalidRequest(
+                f"{sim.prompt_tokens} prompt tokens do not fit into the simulated engine."
+            )
         self.running[job.job_id] = Running(
             owner, job.token_ids, natural=False, queued_s=time.monotonic(), job=True
         )
@@ -146,10 +148,10 @@ class Intake:
 def _refuse_what_needs_a_model(request: wire.Request, tokens: bytes) -> None:
     sampling = request.sampling_params
     if sampling is None or not tokens:
-        raise InvalidRequest("the simulated engine only continues prompts of tokens.")
+        raise InvalidRequest("the simulated engine only generates text from a prompt of tokens.")
     if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
-        raise InvalidRequest("the simulated engine has no probabilities; ask without logprobs.")
+        raise InvalidRequest("the simulated engine computes no probabilities; leave out logprobs.")
     if sampling.structured_outputs is not None:
-        raise InvalidRequest("the simulated engine keeps to no grammar or schema.")
+        raise InvalidRequest("the simulated engine does not support grammars or schemas.")
     if request.lora_request is not None:
-        raise InvalidRequest("the simulated engine has no adapters.")
+        raise InvalidRequest("the simulated engine does not support LoRA adapters.")

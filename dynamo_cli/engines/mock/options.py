@@ -39,7 +39,7 @@ def sized(profile: Profile, args: Sequence[str]) -> Profile:
     try:
         return msgspec.structs.replace(profile, **given)
     except ValueError as error:
-        raise UsageError(f"the simulated engine cannot be like that: {error}.") from error
+        raise UsageError(f"the simulated engine cannot have these sizes: {error}.") from error
 
 
 def _number(flag: str, text: str) -> int:

@@ -101,7 +101,7 @@ def _engine_options() -> str:
     from dynamo_cli.engines.vllm.options import declared  # noqa: PLC0415
 
     if changed := declared.changed():
-        raise UsageError(f"vLLM's options are not the known ones: {', '.join(changed)}")
+        raise UsageError(f"vLLM's options differ from the known ones: {', '.join(changed)}")
     return f"{len(declared.known())} flags"
 
 

@@ -315,7 +315,7 @@ class Meter:
 
     def _step(self) -> None:
         if time.monotonic() > self._deadline_s + PATIENCE_S:
-            raise ChildFailed("the engine does not come to an end with what it was given.")
+            raise ChildFailed("the engine did not finish the requests of a measurement in time.")
         for _, message in self._engine.step():
             for output in self._decode(message.frames).outputs:
                 before = self._outputs.get(output.request_id, 0)

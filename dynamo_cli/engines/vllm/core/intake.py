@@ -91,7 +91,7 @@ class Intake:
         if params is not None and params.prompt_logprobs is not None and not self._scores_prompts:
             raise InvalidRequest(
                 "log probabilities of the prompt (prompt_logprobs, or echo with logprobs) cannot "
-                "be had on a CPU with --enable-lora; leave one of the two out."
+                "be computed on a CPU with --enable-lora; leave out one of the two."
             )
         self._have_adapter(request)
         try:

@@ -87,7 +87,7 @@ def for_unknown(name: str, known: Sequence[str]) -> str:
     if meant := _SHORT.get(name) or _opposite(name, known):
         return f" Did you mean {meant}?"
     if name in known:
-        return " It stands behind a lone --, where there are no options."
+        return " It stands after a lone --, where no options are read."
     # A name that means the opposite may be similar in its letters.
     alike = [other for other in known if _says_no(other) == _says_no(name)]
     near = difflib.get_close_matches(name, alike, n=1)
