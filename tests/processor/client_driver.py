@@ -15,7 +15,8 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.serial_utils import MsgpackDecoder
 
 from dynamo_cli.engines.vllm.front.client import RoutedClient
-from dynamo_cli.engines.vllm.front.trace import ChosenWorker, RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.messages.request import AddRequest, EngineReady
 from dynamo_cli.messages.routing import RouteQuery
 

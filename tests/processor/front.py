@@ -23,7 +23,8 @@ from vllm.v1.serial_utils import MsgpackEncoder
 from dynamo_cli.config import EngineConfig, SimulationConfig
 from dynamo_cli.engines.mock.engine import MockEngine
 from dynamo_cli.engines.vllm.front.serving import Serving
-from dynamo_cli.engines.vllm.front.trace import ChosenWorker, RequestTrace
+from dynamo_cli.engines.vllm.front.trace import RequestTrace
+from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages.flows import ToWorker
 from dynamo_cli.messages.request import (
