@@ -1,11 +1,11 @@
-"""Which worker gets a request: the router's answer, or the least loaded one without a router."""
+"""Which worker gets a request: the one that the router names, else the least loaded one."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 
-from dynamo_cli.engines.vllm.front.trace import ChosenWorker
+from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import NotReady
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.flows import ToWorker
@@ -17,7 +17,7 @@ from dynamo_cli.topology import ROUTER, ProcessId, Role
 
 @dataclass(slots=True)
 class _Running:
-    """A placed request; `prefilled` when its first token has come."""
+    """A request on a worker; `prefilled` once its first token has come."""
 
     worker: int
     prompt_tokens: int
@@ -25,10 +25,16 @@ class _Running:
 
 
 class Dispatch:
-    """The `Workers` of this process's engine client.
+    """Asks the router for workers, and follows the requests on them until they end.
+
+    It is what vLLM's client needs of this process (`Workers` in engines/vllm/front/workers.py).
+
+    Args:
+        switchboard: links to the router and the workers.
+        routed: whether the server has a router.
 
     Attributes:
-        unrouted: requests that this process placed itself because the router did not answer.
+        unrouted: requests that this process placed itself because the router named no worker.
     """
 
     def __init__(self, switchboard: Switchboard, *, routed: bool) -> None:
@@ -42,23 +48,25 @@ class Dispatch:
 
     @property
     def placed(self) -> int:
-        """Requests that count as load now."""
+        """Number of requests that count as load of a worker now."""
         return len(self._running)
 
     @property
     def queries(self) -> int:
-        """That the router has not answered."""
+        """Number of queries that the router has not answered."""
         return len(self._queries)
 
     async def place(self, query: RouteQuery) -> ChosenWorker:
-        """The worker for a request; its load counts from now on.
+        """Return the worker for a request, which counts as load of it from now on.
 
         Raises:
             NotReady: no worker can take it.
         """
         answer = await self._ask_router(query)
         while answer.worker in self._retired:
-            answer = await self._ask_router(query)  # it has not heard of that yet
+            answer = await self._ask_router(
+                query
+            )  # it has not heard yet that the worker is retired
         if answer.worker in self._ready:
             self._running[query.request_id] = _Running(answer.worker, query.prompt_tokens)
             return ChosenWorker(
@@ -71,7 +79,7 @@ class Dispatch:
         return ChosenWorker(worker, 0, None, query.priority)
 
     async def _ask_router(self, query: RouteQuery) -> RouteAnswer:
-        """The router's answer; it names no worker when there is no router."""
+        """Return the router's answer, which names no worker when there is no router."""
         future: asyncio.Future[RouteAnswer] = asyncio.get_running_loop().create_future()
         self._queries[query.request_id] = future
         try:
@@ -97,7 +105,7 @@ class Dispatch:
         return self._switchboard.send(ROUTER, message)
 
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None:
-        """Place a request where the router was not asked for; it hears of it."""
+        """Note a request on a worker for which the router was not asked, and tell the router."""
         running = self._running[request_id] = _Running(worker, prompt_tokens)
         self._announce(request_id, running)
 
@@ -106,20 +114,24 @@ class Dispatch:
         self._tell_router(message)
 
     def send(self, worker: int, message: ToWorker) -> bool:
+        """Send to a worker; False if it is not linked or its link is full."""
         peer = ProcessId(Role.WORKER, worker)
         if isinstance(message, AbortRequests):
             return self._switchboard.owe(peer, message)
         return self._switchboard.send(peer, message)
 
     def ready_workers(self) -> list[int]:
+        """Return the workers that take requests."""
         return sorted(self._ready)
 
     def first_token(self, request_id: str, cached_tokens: int) -> None:
+        """Tell the router that the prefill of a request is over."""
         if (running := self._running.get(request_id)) is not None:
             running.prefilled = True
             self._tell_router(FirstToken(request_id, cached_tokens))
 
     def ended(self, request_id: str) -> None:
+        """Tell the router that a request is over, and the supervisor if its worker may stop."""
         running = self._running.pop(request_id, None)
         if running is not None:
             self._tell_router(RequestEnd(request_id))
@@ -128,38 +140,41 @@ class Dispatch:
     # -- called by the process -------------------------------------------------------------
 
     def worker_ready(self, worker: int) -> None:
+        """Note that a worker's engine is up."""
         if worker not in self._retired:
             self._ready.add(worker)
 
     def worker_gone(self, worker: int) -> None:
+        """Note that the link to a worker is gone."""
         self._ready.discard(worker)
         self._retired.discard(worker)
 
     def worker_retired(self, worker: int) -> None:
-        """It gets no more requests; what runs there goes on."""
+        """Send no more requests to a worker; those that run there go on."""
         self._ready.discard(worker)
         self._retired.add(worker)
         self._release(worker)
 
     def _release(self, worker: int) -> None:
-        """Tell the supervisor when nothing runs on a retired worker any more."""
+        """Tell the supervisor if nothing of this process runs on a retired worker any more."""
         if worker not in self._retired:
             return
         if all(running.worker != worker for running in self._running.values()):
             self._switchboard.report(Released(worker))
 
     def answered(self, answer: RouteAnswer) -> None:
+        """Give an answer of the router to the request that waits for it."""
         future = self._queries.get(answer.request_id)
         if future is not None and not future.done():
             future.set_result(answer)
 
     def announce_running(self) -> None:
-        """Tell the router what runs: a new life of it knows nothing, and others may doubt it."""
+        """Tell the router which requests run: a restarted one knows none, others expire them."""
         for request_id, running in self._running.items():
             self._announce(request_id, running)
 
     def router_gone(self) -> None:
-        """Requests go on without it, to the least loaded worker that this process knows."""
+        """Let requests that wait for the router go to the least loaded worker instead."""
         for request_id, future in self._queries.items():
             if not future.done():
                 future.set_result(RouteAnswer(request_id, None, 0))

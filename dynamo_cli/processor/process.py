@@ -1,4 +1,4 @@
-"""The processor's loop: requests of the frontend to the engines, their outputs back as answers."""
+"""The processor's event loop: passes requests to the engines, and their outputs back as answers."""
 
 from __future__ import annotations
 
@@ -43,8 +43,11 @@ from dynamo_cli.processor.dispatch import Dispatch
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
 
 REPORT_INTERVAL_S = 0.25
+"""Shortest time between two `ProcessorStats`."""
+
 ANNOUNCE_INTERVAL_S = 20.0
-"""The router forgets requests of which it hears nothing for several times as long."""
+"""Interval at which running requests are announced to the router, which forgets a request that it
+hears nothing of for several such intervals."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ def main(process: ProcessId, config: ProcessorConfig, control: socket.socket) ->
 
 
 class Processor:
-    """vLLM's front half between one frontend and all workers."""
+    """Runs `Serving` between one frontend, the router and all workers."""
 
     def __init__(self, process: ProcessId, config: ProcessorConfig, control: socket.socket) -> None:
         self._process = process
@@ -71,6 +74,7 @@ class Processor:
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
+        """Load the tokenizer, then serve until the supervisor says `Stop`."""
         self._loop = asyncio.get_running_loop()
         self._switchboard.report(PhaseChange(Phase.LOADING, "tokenizer"))
         config = self._config
@@ -94,7 +98,7 @@ class Processor:
 
     async def _start(self) -> None:
         await self._serving.start()
-        # What is there now stays: a collection in the middle of a stream need not look at it.
+        # All objects so far live on: a garbage collection during a stream need not visit them.
         gc.collect()
         gc.freeze()
         self._switchboard.report(PhaseChange(Phase.READY))
@@ -114,7 +118,7 @@ class Processor:
         self._changed()
 
     def _changed(self) -> None:
-        """Tell the frontend soon, and once for all that changes until then."""
+        """Schedule one report to the frontend for all changes until then."""
         if not self._report_is_due:
             self._report_is_due = True
             self._loop.call_later(REPORT_INTERVAL_S, self._report)
@@ -140,7 +144,7 @@ class Processor:
         try:
             async for message in self._serving.handle(request):
                 self._tell(message)
-        except Exception as error:  # the request's own entry: whatever it is, the client hears
+        except Exception as error:  # the entry of a request: any failure must become an answer
             logger.exception("request %s could not be answered", request.api_id)
             self._end(request, error)
 
@@ -157,7 +161,7 @@ class Processor:
                     self._give_up({message.request_id})
 
     def _add_chunk(self, chunk: Chunk) -> None:
-        """One message to the frontend for all that this turn of the loop gives."""
+        """Collect the chunks of this iteration of the event loop into one message."""
         if not self._chunks:
             self._loop.call_soon(self._flush)
         self._chunks.append(chunk)
@@ -170,9 +174,9 @@ class Processor:
                 self._give_up({chunk.request_id for chunk in chunks})
 
     def _give_up(self, request_ids: set[str]) -> None:
-        """A part of these answers is lost: the rest would be another answer."""
+        """Fail these requests: a part of their answers is lost, so that the rest is worthless."""
         if FRONTEND not in self._switchboard.links:
-            return  # nobody waits for them
+            return  # it is gone, and nobody waits for them
         logger.error("the frontend does not read: %d answers are given up", len(request_ids))
         for request_id in request_ids & self._requests.keys():
             request, task = self._requests[request_id]
@@ -180,7 +184,7 @@ class Processor:
             self._end(request, LinkFull("a part of the answer is lost. Send it again."))
 
     def _end(self, request: ForProcessor, error: Exception) -> None:
-        """End an answer with an error, whether it had begun or not."""
+        """End an answer with an error, whether it has begun or not."""
         for message in self._serving.last_words(request, error):
             self._switchboard.owe(FRONTEND, message)
 
@@ -191,6 +195,7 @@ class Processor:
     # -- switchboard handler ---------------------------------------------------------------
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
+        """Decode and handle a message of a worker, the frontend or the router."""
         match peer.role:
             case Role.WORKER:
                 self._on_worker(peer.index, payload)
@@ -228,11 +233,12 @@ class Processor:
                 self._dispatch.answered(answer)
 
     def on_link(self, peer: ProcessId) -> None:
-        """A worker is used when it says that its engine is ready; the others at once."""
+        """Tell a new router what runs; a worker is used only once it has said `EngineReady`."""
         if peer.role is Role.ROUTER:
             self._dispatch.announce_running()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
+        """Fail or cancel what depends on a process that is gone."""
         match peer.role:
             case Role.WORKER:
                 self._dispatch.worker_gone(peer.index)
@@ -244,6 +250,7 @@ class Processor:
                     task.cancel()
 
     def on_control(self, message: ToChild) -> None:
+        """Do what the supervisor says."""
         match message:
             case Stop():
                 self._stopped.set()

@@ -1,4 +1,4 @@
-"""One server of the tiny model for all tests of the API, and the `openai` client for it."""
+"""One server of the tiny model for all tests of the API, and an `openai` client for it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.engine
 
 
 def post(server: Server, **body: Any) -> socket.socket:
-    """A completion asked for over a bare socket."""
+    """Ask for a completion over a bare socket."""
     content = json.dumps({"model": "tiny", "ignore_eos": True, "max_tokens": 1900} | body)
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
@@ -30,7 +30,7 @@ def running(server: Server) -> int:
 
 
 def left(server: Server) -> int:
-    """Requests that were aborted because their clients had left."""
+    """Return how many requests were aborted because their clients had left."""
     count: int = server.snapshot()["aborts"].get("client_left", 0)
     return count
 
@@ -69,7 +69,7 @@ def test_a_stream_is_written_as_it_comes(server: Server) -> None:
     assert b"\r\ncontent-type: text/event-stream" in head
     assert b"\r\ncache-control: no-cache" in head
     assert b"data: [DONE]\n\n" in body
-    # A reader that has to wait for its core gets several tokens at once, a buffered stream all.
+    # A reader on a busy core gets several tokens at once, but only a buffered stream gives it all.
     assert len(times) > 20, "tokens came as they were made"
     assert times[2] - times[0] < (times[-1] - times[0]) / 2
 

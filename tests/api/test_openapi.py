@@ -1,4 +1,4 @@
-"""The document of the API is true, and what it leaves out is refused."""
+"""The OpenAPI document is right, and fields that it leaves out are refused."""
 
 from __future__ import annotations
 

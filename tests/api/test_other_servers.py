@@ -1,4 +1,4 @@
-"""What needs a server of its own: keys and limits on the way, and a pooling model."""
+"""Tests that need a server with other options: API keys, limits, and a pooling model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_keys_and_limits_and_metrics() -> None:
         list(stream)
         for _ in range(2):
             client.completions.create(model="tiny", prompt="a" * 500, max_tokens=1)
-        # A request counts once it is over, a moment after its client has all of it.
+        # A request is counted when it ends, a moment after its client has the whole answer.
         counted = 'dynamo_llm_requests_total{endpoint="/v1/completions",status="200"} 3.0'
         wait_until(lambda: counted in server.get("/metrics")[1], 5, "all are counted")
         page = server.get("/metrics")[1]
@@ -59,7 +59,7 @@ def _value(page: str, name: str) -> float:
 
 
 def test_streams_can_be_opened_while_others_run() -> None:
-    """As many streams as there are processors times workers, at once."""
+    """Run as many streams at once as there are processors times workers."""
     with (
         Server(*SMALL, "--workers", "2", "--processors", "2") as server,
         Stream(server, 300) as first,

@@ -1,4 +1,4 @@
-"""When requests were where, and how they ended, with a real engine."""
+"""Timelines of requests and how they ended, with a real engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Greedy answers are, token for token, those of vLLM's own offline `LLM` (float32)."""
+"""Greedy answers have the same tokens as those of vLLM's own offline `LLM` (float32)."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ ALONE = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
-"""One process and one thread: several that wait for each other are slow where others compute."""
+"""One process with one thread: several threads that wait for each other are slow on busy cores."""
 
 
 def offline(path: str) -> list[list[int]]:
-    """What vLLM itself gives, in a process of its own."""
+    """Return the token ids that vLLM itself generates, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", OFFLINE, json.dumps([path, PROMPTS, TOKENS])],
         capture_output=True,
@@ -62,7 +62,7 @@ def offline(path: str) -> list[list[int]]:
 
 
 def served(client: openai.OpenAI, model: str, *, stream: bool) -> list[list[int]]:
-    """What the API gives, all prompts at once."""
+    """Return the token ids that the API answers, with all prompts at once."""
     ids: Any = {"extra_body": {"return_token_ids": True}}
 
     def ask(prompt: str) -> list[int]:

@@ -2,8 +2,8 @@
 
     python -m tests.fuzz [--requests 10000] [--shapes mock,tiny] [--seed 1]
 
-Exits with 1 when there was a fault of ours: a 5xx, a hang, a death, an answer of another shape,
-more memory than at the start, or an invariant that does not hold (docs/invariants.md).
+Exits with 1 after any fault of the server: a 5xx, a hang, a process that died, an error in the
+wrong shape, growing memory, or an invariant that does not hold (docs/invariants.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHAPES = {
     "tiny+prefill": (*TINY, *PREFILL),
 }
 BY_SCHEMA = 3
-"""Of so many requests one is schemathesis's."""
+"""One of this many requests comes from schemathesis."""
 
 DOCUMENT = "/openapi.json"
 HANG_S = 10.0
@@ -39,7 +39,7 @@ HANG_S = 10.0
 def fuzz(
     shape: str, count: int, seed: int, hang_s: float = HANG_S, limit_s: float = math.inf
 ) -> Outcome:
-    """Start a server of this shape and fuzz it; `limit_s` counts from when it is ready."""
+    """Start a server of this shape and fuzz it for at most `limit_s` after it is ready."""
     with Server(*SHAPES[shape]) as server:
         status, document = server.get(DOCUMENT)
         shots = mutations.shots(seed)
@@ -48,7 +48,7 @@ def fuzz(
         until_s = time.monotonic() + limit_s
         outcome = run(server, shape, shots, count, hang_s, until_s)
         if not outcome.good:
-            server.kill()  # all that is to be known of it is known
+            server.kill()  # what it did wrong is known; how it ends no longer matters
     return outcome
 
 

@@ -1,4 +1,4 @@
-"""Requests that nobody should send, and some that everybody does. Pure: seeded.
+"""Malformed requests, and some valid ones. Pure: the seed determines them.
 
 Each is a valid request with one or two things wrong.
 """
@@ -27,11 +27,11 @@ from tests.fuzz.values import (
 
 HOST = "127.0.0.1"
 LEAVE_PART = 0.03
-"""Of all clients: so many are gone before the answer."""
+"""Share of clients that leave before the answer."""
 
 JSON = "application/json"
 MARK = "@@mark@@"
-"""Stands in a body for what JSON's writer would not write."""
+"""Placeholder in a body for text that a JSON encoder would not write."""
 
 CHAT = [{"role": "user", "content": "a river and a stone"}]
 TOOL = {
@@ -74,10 +74,10 @@ BODIES: tuple[tuple[str, Any], ...] = (
 
 
 def shots(seed: int, key: str = "") -> Iterator[Shot]:
-    """Without end; the same seed gives the same.
+    """Yield requests without end; the same seed gives the same ones.
 
     Args:
-        key: that the server wants, if it does.
+        key: API key of the server; empty if it needs none.
     """
     dice = random.Random(seed)
     kinds = [kind for kind, weight in KINDS for _ in range(weight)]
@@ -88,7 +88,7 @@ def shots(seed: int, key: str = "") -> Iterator[Shot]:
 
 
 def largest(seed: int, count: int, key: str = "") -> list[Shot]:
-    """What takes the most memory while it is here."""
+    """Return requests that take the most memory."""
     dice = random.Random(seed)
     return [Shot(long_text.__name__, long_text(dice, key)) for _ in range(count)]
 
@@ -101,7 +101,7 @@ def wire(
     key: str = "",
     version: str = "1.1",
 ) -> bytes:
-    """A request; what `headers` name is not added a second time."""
+    """Return a request as bytes, with default headers for those that `headers` does not name."""
     named = {name.lower() for name, _ in headers}
     lines = [
         f"{method} {path} HTTP/{version}".encode("latin-1", "replace"),
@@ -123,13 +123,13 @@ def wire(
 
 
 def valid(dice: random.Random, key: str) -> bytes:
-    """As it should be: what comes between the others must go on working."""
+    """A valid request, which must still be answered among all the others."""
     path, body = dice.choice(BODIES)
     return wire("POST", path, _dump(body), key=key)
 
 
 def wrong_value(dice: random.Random, key: str) -> bytes:
-    """Another type or size at some depth."""
+    """A value of another type or size at some depth."""
     path, body = _picked(dice)
     for _ in range(dice.choice((1, 1, 2))):
         _put(body, dice, dice.choice(VALUES))
@@ -137,7 +137,7 @@ def wrong_value(dice: random.Random, key: str) -> bytes:
 
 
 def odd_field(dice: random.Random, key: str) -> bytes:
-    """A field that some request class has, or none."""
+    """A field that some request class has, or no class."""
     path, body = _picked(dice)
     for _ in range(dice.choice((1, 1, 1, 2, 3))):
         body[dice.choice(FIELDS)] = copy.deepcopy(dice.choice(VALUES))
@@ -145,7 +145,7 @@ def odd_field(dice: random.Random, key: str) -> bytes:
 
 
 def raw_value(dice: random.Random, key: str) -> bytes:
-    """What a JSON writer would not write: huge numbers, NaN, surrogates, NUL, depth."""
+    """JSON that an encoder would not write: huge numbers, NaN, surrogates, NUL, deep nesting."""
     path, body = _picked(dice)
     if dice.random() < 0.5:
         _put(body, dice, MARK)
@@ -156,14 +156,14 @@ def raw_value(dice: random.Random, key: str) -> bytes:
 
 
 def long_text(dice: random.Random, key: str) -> bytes:
-    """A string of a MiB where a short one was."""
+    """A string of a MiB instead of a short one."""
     path, body = _picked(dice)
     _put(body, dice, dice.choice("a \0é\n(") * dice.choice((MIB, MIB // 3)))
     return wire("POST", path, _dump(body), key=key)
 
 
 def twice(dice: random.Random, key: str) -> bytes:
-    """A key that is there two times, with different values."""
+    """A key that appears twice, with different values."""
     path, body = _picked(dice)
     name = dice.choice([*body, *FIELDS])
     other = json.dumps({name: dice.choice(VALUES)})
@@ -171,7 +171,7 @@ def twice(dice: random.Random, key: str) -> bytes:
 
 
 def damaged(dice: random.Random, key: str) -> bytes:
-    """Bytes that are no JSON any more, or no object."""
+    """Bytes that are no JSON, or no JSON object."""
     path, body = _picked(dice)
     data = bytearray(_dump(body))
     match dice.randrange(6):
@@ -192,7 +192,7 @@ def damaged(dice: random.Random, key: str) -> bytes:
 
 
 def odd_header(dice: random.Random, key: str) -> bytes:
-    """Every header that something looks at, with every kind of value; sometimes twice."""
+    """Headers that the server reads, with all kinds of values; sometimes twice."""
     path, body = dice.choice(BODIES)
     headers = [
         (dice.choice(HEADERS), dice.choice(HEADER_VALUES)) for _ in range(dice.choice((1, 1, 2, 3)))
@@ -212,7 +212,7 @@ def odd_line(dice: random.Random, key: str) -> bytes:
 
 
 def administration(dice: random.Random, key: str) -> bytes:
-    """What changes a server, where that was not allowed."""
+    """Operations that change a server which does not allow them."""
     body: Any = {dice.choice(("lora_name", "workers", "level", *FIELDS[:3])): dice.choice(VALUES)}
     return wire("POST", dice.choice(ADMIN), _dump(body), key=key)
 
@@ -241,7 +241,7 @@ def _picked(dice: random.Random) -> tuple[str, dict[str, Any]]:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key) below a value."""
+    """Yield every (container, key) below a value."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     for name, below in list(pairs):
         yield value, name
@@ -256,5 +256,5 @@ def _put(body: dict[str, Any], dice: random.Random, value: Any) -> None:
 
 
 def _dump(value: Any) -> bytes:
-    """ASCII, so that lone surrogates go as escapes."""
+    """Encode as ASCII, so that lone surrogates become escapes."""
     return json.dumps(value).encode()

@@ -1,4 +1,4 @@
-"""Fire many requests at one server, and see whether it is still what it was."""
+"""Sends many requests to one server, and checks that it is as healthy as before."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ AT_ONCE = 8
 LARGE = 4 * AT_ONCE
 
 LEAST = 5 * LARGE
-"""However slow the machine is: those that follow the large ones are of every kind."""
+"""Fewest requests on a slow machine, so that every kind follows the large ones."""
 
 EXAMPLES = 3
-"""Of each fault, that are told."""
+"""Most examples of each fault in the report."""
 
 WARM_PART = 0.3
-"""Of the requests after which memory is looked at first: pools and caches are filled then."""
+"""Share of the requests before memory is first measured: pools and caches are full then."""
 
 GROWTH_BYTES = 96 * MIB
-"""Of one process after that, for any number of requests: more is no noise of an allocator."""
+"""Most that a process may grow after that, however many requests it gets: more is a leak."""
 
 
 @dataclass
 class Outcome:
-    """What came of it.
+    """The result of a run.
 
     Attributes:
-        statuses: of answers; 0 where the client left, or there was none.
-        faults: with the requests that had them.
-        deaths: processes that started again; the server's own end is one too.
-        memory: MiB by process: at the start, after the first requests, at the end.
-        broken: invariants that did not hold afterwards.
+        statuses: counts by HTTP status; 0 where the client left, or there was no answer.
+        faults: requests that were answered wrongly, with the answers.
+        deaths: processes that were started again; the end of the server counts too.
+        memory: MiB by process at the start, after the first requests and at the end.
+        broken: invariants that did not hold at the end; empty if all did.
     """
 
     shape: str
@@ -56,7 +56,7 @@ class Outcome:
 
     @property
     def grown(self) -> dict[str, int]:
-        """Bytes by process that has grown too much."""
+        """Growth in bytes of each process that has grown too much."""
         return {
             name: sizes[2] - sizes[1]
             for name, sizes in self.memory.items()
@@ -82,17 +82,17 @@ class Outcome:
 def run(
     server: Server, shape: str, shots: Iterator[Shot], count: int, hang_s: float, until_s: float
 ) -> Outcome:
-    """Send `count` of them, or as many as there is time for, but `LEAST` in any case.
+    """Send `count` requests, or as many as there is time for, but `LEAST` at least.
 
     Args:
-        until_s: on the clock of `time.monotonic`.
+        until_s: when to stop, on the clock of `time.monotonic`.
     """
     outcome = Outcome(shape)
     first = _census(server)
     assert first is not None, "it does not serve"
     _remember(outcome, first)
     warm = max(1, int(count * WARM_PART))
-    # Allocators keep what the largest requests at once have taken.
+    # Allocators keep the memory that the largest requests have taken together.
     shots = itertools.chain(mutations.largest(0, LARGE), shots)
     _volley(server, outcome, itertools.islice(shots, warm), hang_s, until_s)
     if (census := _census(server)) is not None:
@@ -141,7 +141,7 @@ def _reborn(server: Server) -> list[str]:
 
 
 def report(outcome: Outcome) -> Iterator[str]:
-    """For people."""
+    """Return the result in words."""
     errors = sum(n for status, n in outcome.statuses.items() if status >= 500)
     errors += outcome.counted(Fault.ERROR_EVENT)
     statuses = ", ".join(f"{status}: {n}" for status, n in sorted(outcome.statuses.items()))

@@ -1,4 +1,4 @@
-"""What schemathesis makes of a server's own /openapi.json: valid requests, and invalid ones."""
+"""Requests that schemathesis derives from a server's /openapi.json, valid and invalid ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import schemathesis
 
-# Now: what schemathesis imports later, deep in calls, is more than Python 3.11 parses there.
+# Imported now: deep within calls Python 3.11 cannot parse what schemathesis imports later.
 import schemathesis.specs.openapi.adapter.v2
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -22,14 +22,14 @@ from tests.fuzz.shot import Shot
 BATCH = 50
 KIND = "schema"
 ENDLESS = ("/dynamo/stream",)
-"""Who asks for these is told until he leaves."""
+"""Paths whose answers end only when the client leaves."""
 
 
 def shots(document: Any, number: int, key: str = "") -> Iterator[Shot]:
-    """Without end; the same number gives the same.
+    """Yield requests without end; the same number gives the same ones.
 
     Args:
-        document: in OpenAPI's form.
+        document: the OpenAPI document.
     """
     schema = schemathesis.openapi.from_dict(document)
     operations = [found.ok() for found in schema.get_all_operations()]
@@ -57,7 +57,7 @@ def _batch(cases: st.SearchStrategy[Case], number: int) -> list[Case]:
     def keep(case: Case) -> None:
         found.append(case)
 
-    # It cannot check some of its own bodies; what it made before that one is good.
+    # schemathesis cannot check some of its own bodies; those that it made before are good.
     with contextlib.suppress(ValueError):
         keep()
     return found

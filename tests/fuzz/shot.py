@@ -1,4 +1,4 @@
-"""One request as raw bytes, and what a server makes of it."""
+"""One request as raw bytes, and the judgement of its answer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PATIENT_BYTES = 1 << 18
 
 
 class Shot(NamedTuple):
-    """What is sent.
+    """A request.
 
     Attributes:
-        kind: of mutation, for the counters.
-        raw: head and body, as they go over the wire.
-        leave: the client is gone as soon as it has sent this.
+        kind: name of the mutation, for the counters.
+        raw: head and body as sent.
+        leave: whether the client leaves as soon as it has sent the request.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Shot(NamedTuple):
 
 
 class Fault(StrEnum):
-    """What may never happen, whatever was sent."""
+    """What must never happen, whatever was sent."""
 
     SERVER_ERROR = "5xx"
     ERROR_EVENT = "5xx in a stream"
@@ -53,11 +53,13 @@ class Fault(StrEnum):
 
 
 class Heard(NamedTuple):
-    """What came back.
+    """An answer.
 
     Attributes:
-        status: 0: nothing that is HTTP.
-        fault: empty when all is well.
+        status: HTTP status; 0 if the answer was not HTTP.
+        fault: what is wrong with the answer; None if nothing is.
+        said: the body, or what else came back.
+        took_s: time until the end of the answer, seconds.
     """
 
     status: int
@@ -67,9 +69,9 @@ class Heard(NamedTuple):
 
 
 def fire(shot: Shot, port: int, hang_s: float) -> Heard:
-    """Send it and judge the answer; after `hang_s` without its end it hangs.
+    """Send a request and judge the answer; without an end after `hang_s` it counts as hanging.
 
-    What is large may take longer: to read a text of a MiB takes a second of a core.
+    A large request may take longer: a core needs a second to tokenize a text of a MiB.
     """
     began = time.monotonic()
     hang_s *= 1 + len(shot.raw) / PATIENT_BYTES
@@ -77,7 +79,7 @@ def fire(shot: Shot, port: int, hang_s: float) -> Heard:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=hang_s) as line:
             with contextlib.suppress(ConnectionError):
-                line.sendall(shot.raw)  # it may be refused before it is all there
+                line.sendall(shot.raw)  # the server may refuse it before it has read all of it
             if shot.leave:
                 return Heard(0, None, "", 0.0)
             status, body = _answer(line, shot, began + hang_s)
@@ -105,7 +107,7 @@ def _answer(line: socket.socket, shot: Shot, deadline_s: float) -> tuple[int, by
 
 
 def judge(path: str, status: int, body: bytes) -> Fault | None:
-    """The fault in a whole answer, if there is one. Pure."""
+    """Return the fault in a whole answer, or None. Pure."""
     if status >= 500:
         return Fault.SERVER_ERROR
     if b"Traceback (most recent call last)" in body:
@@ -118,9 +120,9 @@ def judge(path: str, status: int, body: bytes) -> Fault | None:
 
 
 def _is_error(path: str, body: bytes) -> bool:
-    """OpenAI's shape; Anthropic's where its endpoints are, unless the head could not be read."""
+    """Whether an error has OpenAI's shape, or Anthropic's if its endpoint could be recognized."""
     if not body:
-        return True  # an answer to HEAD has none
+        return True  # an answer to HEAD has no body
     found = _json(body)
     error = found.get("error") if isinstance(found, dict) else None
     if not isinstance(error, dict) or not error.get("message") or not error.get("type"):

@@ -1,4 +1,4 @@
-"""A short run of the fuzz, and that it would see what is wrong."""
+"""A short run of the fuzzer, and tests that it recognizes each fault."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fuzz.shot import Fault, judge
 SECONDS = 10.0
 REQUESTS = 400
 PATIENCE_S = 60.0
-"""What hangs does so for ever; two busy cores may take long for what does not."""
+"""How long an answer may take: long, since busy cores are slow, and a real hang never ends."""
 
 
 @pytest.mark.engine

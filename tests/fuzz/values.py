@@ -1,4 +1,4 @@
-"""What may stand where something else is expected."""
+"""Values that are sent instead of the expected ones."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ FIELDS = """
     kv_cache_report_mode repetition_detection thinking_token_budget data_parallel_rank
     output_kind __proto__
 """.split()
-"""That some request class of some server has, or none."""
+"""Fields that some request class of some server has, or no class."""
 
 HEADERS = """
     X-Request-ID X-Session-ID X-Priority X-Api-Key Authorization Content-Type Accept
@@ -73,7 +73,7 @@ READ = """
     /dynamo/timeline /dynamo/placement /dynamo/workers /openapi.json /docs / /v1
     /v1/models/%2e%2e /%00 /v1//models
 """.split()
-"""Paths to be read."""
+"""Paths that can be read."""
 
 ADMIN = """
     /v1/load_lora_adapter /v1/unload_lora_adapter /sleep /wake_up /is_sleeping

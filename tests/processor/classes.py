@@ -1,4 +1,4 @@
-"""Run in a process of its own: tells what the request classes are that a processor serves.
+"""Prints what fields vLLM's request classes have; run in a process of its own, as it imports vLLM.
 
 Prints JSON: for each endpoint the fields of its classes, the fields of vLLM's types inside them,
 names that are read from bodies by another name, and the OpenAPI document.
@@ -19,7 +19,7 @@ from tests.support.driver import tell
 
 
 def parts(annotation: Any) -> Iterator[Any]:
-    """All types that an annotation is made of."""
+    """Yield all types that an annotation consists of."""
     annotation = getattr(annotation, "__value__", annotation)
     yield annotation
     for argument in typing.get_args(annotation):
@@ -27,7 +27,7 @@ def parts(annotation: Any) -> Iterator[Any]:
 
 
 def fields(one: Any) -> dict[str, Any] | None:
-    """The fields of a class of vLLM; None: it has none, or is somebody else's."""
+    """Return the fields of a class of vLLM; None if it has none or belongs to another library."""
     if not isinstance(one, type) or not one.__module__.startswith("vllm."):
         return None
     if issubclass(one, BaseModel):

@@ -1,7 +1,7 @@
 """vLLM's client between a fake processor and a fake worker, in a process of its own.
 
-Prints the names by which the worker would know three requests of one X-Request-ID: two siblings,
-and one that has nothing to do with them (see `test_client`).
+Prints the names by which the worker would know three requests with the same X-Request-ID: two
+answers to one prompt, and a request of another client (see `test_client`).
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.serial_utils import MsgpackDecoder
 
 from dynamo_cli.engines.vllm.front.client import RoutedClient
-from dynamo_cli.engines.vllm.front.trace import ChosenWorker, RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.messages.request import AddRequest, EngineReady
 from dynamo_cli.messages.routing import RouteQuery
 
 GIVEN = "cmpl-same-0"
-"""What vLLM makes of an X-Request-ID; siblings of n > 1 share it."""
+"""The id that vLLM derives from an X-Request-ID; the n answers to a prompt share it."""
 
 
 class Workers:
-    """One that takes everything."""
+    """Workers that take every request."""
 
     def __init__(self) -> None:
         self.sent: list[AddRequest] = []

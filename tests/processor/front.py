@@ -1,8 +1,8 @@
-"""vLLM's front half with an engine behind it that has no model, in a process of its own.
+"""vLLM's front half over a simulated engine, in a process of its own.
 
     python -m tests.processor.front FOLDER OPTION ...
 
-reads a JSON object a line (see `Asked`), and writes what the request was answered with.
+reads a JSON object per line (see `Asked`), and writes the answer of each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from vllm.v1.serial_utils import MsgpackEncoder
 from dynamo_cli.config import EngineConfig, SimulationConfig
 from dynamo_cli.engines.mock.engine import MockEngine
 from dynamo_cli.engines.vllm.front.serving import Serving
-from dynamo_cli.engines.vllm.front.trace import ChosenWorker, RequestTrace
+from dynamo_cli.engines.vllm.front.trace import RequestTrace
+from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages.flows import ToWorker
 from dynamo_cli.messages.request import (
@@ -56,7 +57,7 @@ class Front:
         args: engine options.
 
     Attributes:
-        live: engine requests that were sent and are not over.
+        live: engine requests that were sent and have not ended.
     """
 
     def __init__(self, folder: Path, *args: str) -> None:
@@ -77,11 +78,11 @@ class Front:
         self.serving.client.engine_ready(EngineReady(0, [task], CONTEXT, 32, 100, 16))
 
     async def ask(self, endpoint: Endpoint, body: Any, dies_after: int, bug: str) -> list[Any]:
-        """What a request is answered with.
+        """Return the messages that answer a request.
 
         Args:
-            dies_after: so many messages its worker dies; 0: before the first; -1: it does not.
-            bug: where something is raised: placing, streaming, outputs, or nowhere when empty.
+            dies_after: after how many messages its worker dies; 0: before the first; -1: never.
+            bug: where an exception is raised: placing, streaming, outputs; empty for nowhere.
         """
         messages: list[Reply | Head | Chunk | Finish] = []
         self._stuck, self._bug = dies_after == 0, bug
@@ -106,13 +107,13 @@ class Front:
         self.die()
 
     def die(self) -> None:
-        """The worker is gone."""
+        """Let the worker die."""
         self._engine.abort_client(0)
         self.serving.client.worker_lost(0, "SIGKILL")
 
     @property
     def unfinished(self) -> int:
-        """Requests that vLLM still keeps."""
+        """Number of requests that vLLM still keeps."""
         return int(self.serving._llm.output_processor.get_num_unfinished_requests())
 
     # -- the `Workers` of the client -----------------------------------------------------------
@@ -120,7 +121,7 @@ class Front:
     async def place(self, query: RouteQuery) -> ChosenWorker:
         if self._bug == "placing":
             raise BUG
-        await asyncio.sleep(0)  # a router is elsewhere
+        await asyncio.sleep(0)  # a router would be another process
         return ChosenWorker(0, 0, None, 0)
 
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None: ...
@@ -174,7 +175,7 @@ def _broken(*_: Any) -> None:
 
 
 def break_once() -> None:
-    """The next chunk of a stream cannot be made."""
+    """Let the next chunk of a stream raise an exception."""
     take = RequestTrace.take_new_tokens
 
     def broken(self: RequestTrace) -> int:
@@ -186,7 +187,7 @@ def break_once() -> None:
 
 async def main(folder: str, *args: str) -> None:
     told_to = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever libraries have to say
+    os.dup2(2, 1)  # whatever libraries print
     front = Front(Path(folder), *args)
     await front.serving.start()
     for line in sys.stdin:

@@ -2,7 +2,7 @@
 
     python -m tests.processor.full_link
 
-prints what its frontend gets once it reads again: a line for each message.
+prints what its frontend gets once it reads again, a line for each message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TURNS = 200
 
 
 class Talker(Serving):
-    """Says more than fits; one request of it cannot be answered at all."""
+    """Streams more than the link takes, and raises an exception for one request."""
 
     def __init__(self) -> None: ...
 

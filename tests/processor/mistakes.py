@@ -1,4 +1,4 @@
-"""What clients get wrong, for each endpoint that generates."""
+"""Wrong requests to each endpoint that generates text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from dynamo_cli.messages.request import Endpoint
 
 CONTEXT = 512
-"""Tokens."""
+"""Context length of the model, tokens."""
 
 POOLING = ("--runner", "pooling", "--convert", "embed")
 

@@ -82,7 +82,7 @@ class Neighbour:
         self._generation = 0
 
     def link(self, generation: int) -> None:
-        """Begin a new life."""
+        """Link it with the processor, as a newly started process."""
         self._generation = generation
         self._inbox.clear()
         a, b, spec = links_of(self.process, [PROCESSOR])[0]
@@ -91,13 +91,13 @@ class Neighbour:
         patiently(self.poll, lambda: PROCESSOR in self._board.links)
 
     def die(self, reason: str = "SIGKILL") -> None:
-        """As the supervisor tells it to the processor, and to this one's own next life."""
+        """Unlink it on both sides, as the supervisor does when a process dies."""
         self._processor.send(LinkDown(self.process.name, self._generation, reason))
         self._control.send(LinkDown(PROCESSOR.name, self._generation, reason))
         patiently(self.poll, lambda: PROCESSOR not in self._board.links)
 
     def send(self, message: Message) -> None:
-        """Send, and wait until the processor has read it: links have no order among them."""
+        """Send, and wait until the processor has read it, since links have no common order."""
         assert self._board.send(PROCESSOR, message)
         patiently(self.poll, lambda: not sum(self._board.depth_bytes().values()))
 
@@ -105,7 +105,7 @@ class Neighbour:
         self._board.poll(0.01)
 
     def take(self, kind: type[T]) -> T:
-        """The next message, which must be of that kind."""
+        """Wait for the next message, which must be of that kind."""
         while True:
             patiently(self.poll, lambda: self._inbox)
             message = self._inbox.popleft()
@@ -114,7 +114,7 @@ class Neighbour:
             assert isinstance(message, self._unasked), message
 
     def nothing_came(self) -> bool:
-        """Whether there is nothing, but for what comes unasked."""
+        """Whether no message has come, except those that come unasked."""
         self.poll()
         return all(isinstance(message, self._unasked) for message in self._inbox)
 
@@ -135,17 +135,17 @@ class Neighbour:
 
 
 class Worker(Neighbour):
-    """A worker whose engine says what the test wants."""
+    """A worker whose engine gives what the test says."""
 
     def ready(self) -> None:
-        """Its engine is up."""
+        """Say that its engine is ready."""
         index = self.process.index
         self.send(EngineReady(index, ["generate"], CONTEXT, BLOCK, 100, 16))
 
     def give(
         self, added: AddRequest, tokens: int = 1, *, first: bool = False, finish: bool = False
     ) -> None:
-        """A step gives so many tokens to a request: those that its prompt begins with."""
+        """Send the outputs of a step: the first tokens of the prompt, as tokens of the answer."""
         prompt = array.array("i", added.token_ids)
         output = wire.Output(added.request_id, list(prompt[:tokens]))
         if finish:
@@ -156,20 +156,21 @@ class Worker(Neighbour):
         self.send(StepOutputs(frames))
 
     def complete(self, added: AddRequest) -> None:
-        """A step gives a request its only token."""
+        """Send the only token of an answer."""
         self.give(added, first=True, finish=True)
 
     def refuse(self, added: AddRequest, status: int) -> None:
+        """Say that the engine does not take a request."""
         self.send(RequestRefused(added.request_id, "it is not wanted here", status))
 
     def answer_call(self, call_id: int, result: bool, error: str = "") -> None:
-        """The result of a call of the engine, in vLLM's encoding of `UtilityOutput`."""
+        """Send the result of a utility call, in vLLM's encoding of `UtilityOutput`."""
         frames = [msgspec.msgpack.encode([call_id, None, [None, result]])]
         self.send(UtilityAnswer(call_id, [] if error else frames, error))
 
 
 def request_of(added: AddRequest) -> wire.Request:
-    """What the engine is sent beside the prompt."""
+    """Decode vLLM's request object, which does not contain the prompt."""
     return _request.decode(added.frames[0])
 
 
@@ -211,12 +212,12 @@ class Stage:
             pass  # loading, and waiting for an engine
 
     def open(self) -> None:
-        """New lives of all neighbours."""
+        """Link all neighbours."""
         for neighbour in (self.frontend, self.router, *self.workers):
             self.link(neighbour)
 
     def link(self, neighbour: Neighbour) -> None:
-        """A new life of a neighbour."""
+        """Link one neighbour; a worker's engine is ready at once."""
         self._generation += 1
         neighbour.link(self._generation)
         self._up.append(neighbour)
@@ -224,18 +225,18 @@ class Stage:
             neighbour.ready()
 
     def kill(self, neighbour: Neighbour) -> None:
-        """A neighbour ends, which the processor and its neighbour are told."""
+        """Let a neighbour die."""
         neighbour.die()
         self._up.remove(neighbour)
 
     def close(self) -> None:
-        """End the lives of all neighbours."""
+        """Unlink all neighbours."""
         for neighbour in self._up:
             neighbour.die("the end of the test")
         self._up.clear()
 
     def nothing_is_left(self) -> list[Message]:
-        """Wait until the processor says that it holds nothing; what else it has said until then."""
+        """Wait until the processor reports that it keeps nothing; return its other messages."""
         others: list[Message] = []
         while True:
             message = self.frontend.take(Message)
@@ -265,7 +266,7 @@ class Stage:
         return self.log
 
     def report(self, kind: type[T]) -> T:
-        """The processor's next word to the supervisor, which must be of that kind."""
+        """Wait for the next report to the supervisor, which must be of that kind."""
         patiently(self._hear, lambda: self._reports or self.control.closed)
         assert self._reports, self.read_log()
         message = self._reports.popleft()
@@ -276,15 +277,15 @@ class Stage:
         self._reports.extend(message for message, _ in self.control.receive())
         time.sleep(0.01)
 
-    # -- what tests do all the time ----------------------------------------------------------
+    # -- steps that many tests have ----------------------------------------------------------
 
     def name(self) -> str:
-        """A key that no other request has."""
+        """Return a key that no other request has."""
         self._requests += 1
         return f"request-{self._requests}"
 
     def ask(self, endpoint: Endpoint = Endpoint.COMPLETIONS, **fields: Any) -> str:
-        """Submit a request; returns its key."""
+        """Submit a client's request, and return its key."""
         body = {"model": "tiny", "prompt": "hello hello", "max_tokens": 8} | fields
         name = self.name()
         self.submit(Submit(name, f"api-{name}", endpoint, orjson.dumps(body), []))
@@ -294,13 +295,13 @@ class Stage:
         self.frontend.send(message)
 
     def route(self, worker: int | None = 0, overlap: int = 0) -> RouteQuery:
-        """The router gets a query, and answers with this worker."""
+        """Take a query of the processor, and answer it as the router with this worker."""
         query = self.router.take(RouteQuery)
         self.router.send(RouteAnswer(query.request_id, worker, overlap))
         return query
 
     def place(self, worker: int = 0, **fields: Any) -> tuple[str, AddRequest]:
-        """A request is on a worker; its key, and what the worker got."""
+        """Bring a request to a worker; return its key, and what the worker was sent."""
         name = self.ask(**fields)
         self.route(worker)
         return name, self.workers[worker].take(AddRequest)

@@ -1,8 +1,8 @@
-"""A stream beside large requests: how long it stands still for each of them.
+"""Measures for how long large requests stop a stream that runs beside them.
 
     python -m tests.processor.stalls FOLDER NAME ...
 
-writes a JSON object a line: the name of the case, its status, the longest gap and how long it took.
+writes a JSON object per line: name of the case, status, longest gap of the stream, and duration.
 """
 
 from __future__ import annotations
@@ -225,12 +225,12 @@ CASES: dict[str, tuple[Endpoint, Callable[[], Any]]] = {
 
 
 class Beat:
-    """Ticks in the loop; a stream stands still as long as they do.
+    """Ticks in the event loop: a stream stops for as long as the ticks do.
 
     Attributes:
-        longest_s: between two of them.
-        cpu_s: the most that this process has worked between two of them: what others do on this
-            machine is not in it.
+        longest_s: longest time between two ticks, seconds.
+        cpu_s: most CPU time of this process between two ticks, seconds, which does not depend on
+            the load of the machine.
     """
 
     def __init__(self) -> None:
@@ -278,7 +278,7 @@ async def measure(front: Front, name: str) -> dict[str, Any]:
 
 async def main(folder: str, *names: str) -> None:
     told_to = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever libraries have to say
+    os.dup2(2, 1)  # whatever libraries print
     front = Front(Path(folder))
     await front.serving.start()
     await front.ask(Endpoint.COMPLETIONS, COMPLETION_BYTES, -1, "")

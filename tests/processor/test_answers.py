@@ -1,4 +1,4 @@
-"""Every request ends with an answer of its endpoint's own shape, whatever is raised and when."""
+"""Every request ends with an answer in the shape of its endpoint, whatever is raised and when."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG = {"max_tokens": 200, "max_output_tokens": 200}
 
 
 class Answer:
-    """What came for a request, to its end."""
+    """All messages that answered a request."""
 
     def __init__(self, messages: list[Any]) -> None:
         self.kinds = [message["kind"] for message in messages]
@@ -34,13 +34,13 @@ class Answer:
 
     @property
     def whole(self) -> Any:
-        """It was answered at once."""
+        """The whole answer; the request must not have been streamed."""
         assert self.kinds == ["Reply"], (self.kinds, self.text)
         return self.last | {"body": base64.b64decode(self.last["body"])}
 
     @property
     def finish(self) -> Any:
-        """It was a stream, to its proper end."""
+        """The end of the stream; the request must have been streamed to a proper end."""
         assert self.kinds == ["Head", *["Chunk"] * (len(self.kinds) - 2), "Finish"], self.last
         return self.last
 
@@ -61,7 +61,7 @@ class Asked:
             )
 
     def ask(self, endpoint: Endpoint, body: Any, *, dies_after: int = -1, bug: str = "") -> Answer:
-        """The answer to a request, of which nothing is left then."""
+        """Return the answer to a request, of which nothing may be left afterwards."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([endpoint, body, dies_after, bug]) + "\n")
@@ -93,7 +93,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
 
 
 def error_of(endpoint: Endpoint, body: Any) -> Any:
-    """The error in a body, which must have the endpoint's shape."""
+    """Return the error in a body, which must have the shape of the endpoint."""
     if endpoint is Endpoint.MESSAGES:
         assert body.keys() == {"type", "error"}
         assert body["type"] == "error"
@@ -106,7 +106,7 @@ def error_of(endpoint: Endpoint, body: Any) -> Any:
 
 
 def events_of(text: str) -> list[tuple[str, Any]]:
-    """Name and data of each event of a stream."""
+    """Return name and data of each event of a stream."""
     found = []
     for block in text.strip().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
@@ -155,7 +155,7 @@ def long_answer(endpoint: Endpoint) -> dict[str, int]:
 
 
 def broken(asked: Asked, endpoint: Endpoint) -> list[tuple[str, Any]]:
-    """The events of a stream whose worker dies in the middle."""
+    """Return the events of a stream whose worker dies in the middle."""
     body = ENDPOINTS[endpoint] | long_answer(endpoint) | {"stream": True}
     answer = asked.ask(endpoint, body, dies_after=4)
     assert answer.finish["error"] == "worker_lost"
@@ -211,7 +211,7 @@ def test_a_bug_in_the_middle_of_a_stream(asked: Asked, endpoint: Endpoint) -> No
 
 
 def test_a_process_whose_outputs_are_not_handled_any_more_ends(tmp_path: Path) -> None:
-    """vLLM fails what runs, and every request to come; a new process is what helps."""
+    """vLLM would fail all running and all later requests; only a new process helps."""
     asked = Asked(tmp_path)
     assert asked.ask(Endpoint.CHAT, ENDPOINTS[Endpoint.CHAT], bug="outputs").whole["status"] == 500
     assert asked.exit_code() == vital.EXIT_CODE

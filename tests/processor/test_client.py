@@ -1,4 +1,4 @@
-"""What workers are told of requests whose clients gave them the same id."""
+"""Requests to which clients gave the same id are told apart by workers."""
 
 from __future__ import annotations
 

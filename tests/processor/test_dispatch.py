@@ -1,4 +1,4 @@
-"""Where a processor sends requests while workers are told to end."""
+"""Where a processor sends requests while workers are retired, and without a router."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynamo_cli.topology import ROUTER, ProcessId
 
 
 class FakeSwitchboard:
-    """Keeps what is sent; a router answers with the workers in `answers`, one after the other."""
+    """Keeps what is sent; its router answers queries with the workers of `answers`, in order."""
 
     def __init__(self, *answers: int | None) -> None:
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""What a processor cannot tell its frontend in full, it ends with an error."""
+"""An answer that does not fit into the link to the frontend ends with an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client may say to the model, as a table."""
+"""What the gate lets pass and what it refuses, as tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PULL = {"do_remote_prefill": True, "arena": "/proc/1/fd/3"}
 
 
 def let(content: dict[str, Any], endpoint: Endpoint = Endpoint.CHAT) -> dict[str, Any]:
-    """What is left of a body behind the gate."""
+    """Return what the gate leaves of a body."""
     body = json.dumps(content).encode()
     content = orjson.loads(body)
     weight = gate.check_weight(body, LIMITS)
@@ -156,11 +156,11 @@ def test_what_clients_send_passes_unchanged() -> None:
 
 
 def test_nothing_is_nothing() -> None:
-    """Null is a value that clients send for what they leave out."""
+    """Clients send null for what they leave out."""
     content = dict.fromkeys(gate.RULES)
     for endpoint in GENERATE:
         left = let(content, endpoint)
-        assert "request_id" not in left  # null is none for vLLM
+        assert "request_id" not in left  # vLLM does not take null there
         assert not any(left.values())
     assert "background" not in let({"background": False}, Endpoint.RESPONSES)
 
@@ -190,7 +190,7 @@ def test_a_session_is_bounded_alike_in_body_and_header() -> None:
 
 
 def test_headers_have_no_power_either() -> None:
-    """vLLM looks for these in requests too."""
+    """vLLM reads these in requests too."""
     sent = {
         "x-data-parallel-rank": "3",
         "x-vllm-priority": "-1",

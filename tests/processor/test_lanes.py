@@ -1,4 +1,4 @@
-"""The threads beside the loop: whose turn it is, what nobody wants any more, one that hangs."""
+"""The threads beside the event loop: order of owners, cancelled jobs, and a thread that hangs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE_S = 20
 
 
 class Held:
-    """A lane whose thread is busy until it is let go."""
+    """A lane whose thread is busy until the test releases it."""
 
     def __init__(self) -> None:
         self.lane = Lane("test")

@@ -1,4 +1,4 @@
-"""A processor between its neighbours: each request ends, whatever becomes of them."""
+"""A processor between neighbours that the test plays: every request ends, whatever they do."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def error_of(reply: Reply) -> Any:
 
 
 def stream_to_its_end(stage: Stage, name: str) -> tuple[str, Finish]:
-    """The text of a stream whose head was taken."""
+    """Return the text and the end of a stream whose head was taken already."""
     text = b""
     while True:
         match stage.frontend.take(Message):
@@ -134,7 +134,7 @@ def test_a_worker_that_dies_in_the_middle_of_a_stream(stage: Stage) -> None:
 def test_a_worker_gets_requests_again_when_its_next_engine_is_up(stage: Stage) -> None:
     stage.kill(stage.workers[0])
     name = stage.ask()
-    stage.route(worker=0)  # the router has not heard of its end
+    stage.route(worker=0)  # the router does not know yet that it died
     added = stage.workers[1].take(AddRequest)
     assert stage.router.take(Placed).worker == 1
     stage.link(stage.workers[0])
@@ -180,7 +180,7 @@ def test_an_aborted_request_is_given_up_everywhere(stage: Stage, reason: str, st
     assert stage.workers[0].take(AbortRequests).request_ids == [added.request_id]
     assert stage.router.take(RequestEnd).request_id == added.request_id
     stage.workers[0].give(added)  # a step was under way
-    # vLLM has a word to say to clients that have left, which the frontend does not pass on.
+    # vLLM answers even a client that has left, which the frontend ignores.
     left = stage.nothing_is_left()
     assert all(isinstance(message, Reply) and message.status == 400 for message in left)
 
@@ -222,7 +222,7 @@ def test_when_the_router_is_away_the_least_loaded_worker_is_taken(stage: Stage) 
     second = stage.workers[1].take(AddRequest)
     while stage.frontend.take(ProcessorStats).unrouted < before + 2:
         pass
-    stage.link(stage.router)  # its next life is told what runs
+    stage.link(stage.router)  # a new router is told what runs
     placed = {stage.router.take(Placed).request_id for _ in range(2)}
     assert placed == {first.request_id, second.request_id}
     stage.workers[0].complete(first)

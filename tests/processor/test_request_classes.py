@@ -12,7 +12,7 @@ from dynamo_cli.engines.vllm.front.bounds import Refused
 from dynamo_cli.messages.request import Endpoint, Question
 from tests.support.driver import result_of
 
-pytestmark = pytest.mark.engine  # none is started, but vLLM is imported
+pytestmark = pytest.mark.engine  # no engine is started, but vLLM is imported
 
 REF = "#/components/schemas/"
 
@@ -57,10 +57,10 @@ NESTED = {
     "StructuredOutputsParams": " ".join(sorted(gate.STRUCTURED_OUTPUTS)),
     "VideoURL": "url",
 }
-"""vLLM's types inside the request classes, each field of which was looked at.
+"""The types of vLLM within the request classes, with fields that were reviewed.
 
-None has power over an engine. What is new here needs a look at where vLLM takes it: a rule in
-`gate.py` when it can hurt others, then its name in this table.
+None of these fields can harm an engine. If a new one appears, find out what vLLM does with it, add
+a rule to `gate.py` if it can harm other requests, then add its name to this table.
 """
 
 
@@ -79,7 +79,7 @@ def test_the_gate_knows_every_field_and_no_other(classes: Any) -> None:
     }
     assert not fields - set(gate.RULES), "new in vLLM: decide, and give them a rule"
     assert set(gate.RULES) - fields == gate.UNDECLARED, "gone from vLLM: delete their rules"
-    assert classes["aliases"] == []  # the gate looks for fields by their names
+    assert classes["aliases"] == []  # the gate finds fields by their names
 
 
 def test_what_is_inside_of_fields_is_known_too(classes: Any) -> None:

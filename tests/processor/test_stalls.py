@@ -1,4 +1,4 @@
-"""Whatever one client sends, the streams of others go on."""
+"""Whatever a client sends, the streams of other clients go on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.engine
 
 LONGEST_S = 0.25
-"""Of work between two ticks; that is what a quiet machine would let streams wait."""
+"""Most CPU time between two ticks, seconds: how long streams would stop on an idle machine."""
 
 REFUSED = {
     "messages",

@@ -1,4 +1,4 @@
-"""What a body will take to read, as a table."""
+"""The estimated size of bodies, as a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynamo_cli.errors import InvalidRequest
 
 
 def counted(value: Any) -> tuple[int, int, int, int]:
-    """Values, names, nodes and depth, by a walk."""
+    """Count values, names, nodes and depth by a walk through the parsed body."""
     if not isinstance(value, dict | list):
         return 1, 0, 0, 0
     inner = [counted(one) for one in (value.values() if isinstance(value, dict) else value)]
@@ -40,7 +40,7 @@ def test_marks_in_strings_do_not_count(
     found = weigh.weigh(json.dumps(value).encode())
     values, names, nodes, depth = counted(value)
     assert (found.names, found.nodes, found.depth) == (names, nodes, depth)
-    assert found.values >= values  # what is empty counts as if it had one
+    assert found.values >= values  # an empty list or object counts as if it had one value
 
 
 LIMITS = gate.Limits(1000)

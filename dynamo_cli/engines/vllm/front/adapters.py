@@ -1,4 +1,4 @@
-"""LoRA adapters in vLLM's registry of models, loaded and unloaded at run time."""
+"""Loads and unloads LoRA adapters in vLLM's registry of models at run time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
 async def change(
     llm: AsyncLLM, models: OpenAIServingModels, wanted: LoadAdapter | UnloadAdapter
 ) -> Response:
-    """Load or unload what the frontend says, under the number that it has chosen.
+    """Load or unload an adapter under the number that the frontend has given to it.
 
-    vLLM's own method would number adapters in the order in which this processor hears of them,
-    and engines would take one processor's adapter for another's.
+    vLLM's own method numbers adapters in the order in which a processor loads them, so that engines
+    would confuse the adapters of two processors.
 
     Raises:
-        DynamoError: it cannot be loaded.
+        DynamoError: the adapter cannot be loaded.
     """
     adapter = wanted.adapter
     known = models.lora_requests.get(adapter.name)
@@ -36,7 +36,7 @@ async def change(
 
 
 async def _loaded(llm: AsyncLLM, models: OpenAIServingModels, adapter: Adapter) -> LoRARequest:
-    """The adapter, once all workers have it."""
+    """Have all workers load the adapter, and return it as vLLM's request for it."""
     if llm.vllm_config.lora_config is None:
         raise Conflict("the engines take no adapters; start with --enable-lora.")
     if models.is_base_model(adapter.name):

@@ -1,4 +1,4 @@
-"""The Messages API: vLLM's own class for it, with the errors of the stream that it translates."""
+"""The Messages API, for which vLLM translates a chat stream, but not the errors in it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ COUNT_TOKENS: TypeAdapter[Any] = TypeAdapter(AnthropicCountTokensRequest)
 
 
 def install(handler: Any) -> None:
-    """Keep errors of the chat's stream from the translation.
+    """Stop the chat stream at an error, before vLLM translates it.
 
-    It takes them for chunks, and complains of their shape.
+    The translation would take the error for a chunk, and fail because of its shape.
     """
     convert = handler.message_stream_converter
     handler.message_stream_converter = lambda chunks: convert(_up_to_an_error(chunks))
@@ -40,10 +40,10 @@ async def _up_to_an_error(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
 
 
 async def events(answer: AsyncIterator[str], trace: RequestTrace) -> AsyncIterator[str]:
-    """The events of a stream.
+    """Yield the events of a stream.
 
     Raises:
-        EventError: the stream below ended with an error.
+        EventError: the chat stream ended with an error.
     """
     async for event in answer:
         yield event

@@ -1,4 +1,4 @@
-"""A request's body as an object of vLLM's own classes, and where vLLM handles it."""
+"""Turns request bodies into objects of vLLM's own classes, and says where vLLM handles them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Route:
     """Where vLLM handles an endpoint.
 
     Attributes:
-        request: the body's model.
+        request: adapter of the pydantic class of its bodies.
         handler: name of the serving object in vLLM's application state.
-        method: of the handler; empty when the handler itself is called.
+        method: name of the method of that object.
     """
 
     request: TypeAdapter[Any]
@@ -69,14 +69,14 @@ _LONG_LISTS: dict[Endpoint, dict[str, TypeAdapter[Any]]] = {
     **dict.fromkeys((Endpoint.MESSAGES, Endpoint.COUNT_TOKENS), _MESSAGES),
     Endpoint.RESPONSES: _field(ResponsesRequest, "input"),
 }
-"""Fields that may have thousands of objects."""
+"""By endpoint, the fields that may be lists of thousands of objects."""
 
 
 def request_of(endpoint: Endpoint, body: bytes, limits: gate.Limits) -> Any:
-    """An object of the class that vLLM has for requests there. It may take a while.
+    """Return a body as an object of the class that vLLM has for the endpoint. May take seconds.
 
     Raises:
-        InvalidRequest, ValidationError, VLLMError: it is none.
+        InvalidRequest, ValidationError, VLLMError: the body is no such request.
     """
     weight = gate.check_weight(body, limits)
     content = orjson.loads(body)
@@ -86,12 +86,12 @@ def request_of(endpoint: Endpoint, body: bytes, limits: gate.Limits) -> Any:
             _check_entries(name, entries, content)
         return ROUTES[endpoint].request.validate_python(content)
     except (TypeError, AttributeError, KeyError) as error:
-        # vLLM's own validators stumble over fields of another type than they expect.
+        # vLLM's own validators raise these for fields of a type that they do not expect.
         raise InvalidRequest(f"the body does not have the shape of {endpoint}: {error}.") from error
 
 
 def _check_entries(name: str, entries: TypeAdapter[Any], content: dict[str, Any]) -> None:
-    """The first that is wrong in a long list, without a look at those behind it."""
+    """Check a long list piece by piece, and stop at the first piece with an error."""
     value = content.get(name)
     if not isinstance(value, list):
         return
@@ -105,7 +105,7 @@ def _check_entries(name: str, entries: TypeAdapter[Any], content: dict[str, Any]
 
 
 def _pieces(entries: list[Any]) -> Iterator[tuple[int, int]]:
-    """Neighbours that have not many parts together, as begin and end."""
+    """Yield ranges of entries, as begin and end, that have at most about `gate.MANY` parts."""
     first = parts = 0
     for after, entry in enumerate(entries, 1):
         lists = entry.values() if isinstance(entry, dict) else ()

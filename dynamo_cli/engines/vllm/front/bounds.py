@@ -1,4 +1,4 @@
-"""The kinds of rules that the gate has for a field of a request's body. Pure."""
+"""The kinds of rules that the gate can have for a field of a request body. Pure."""
 
 from __future__ import annotations
 
@@ -16,98 +16,107 @@ _FIELD = re.compile(r"(?!(str|int|float|bool|dict|list)$)[a-z_][a-z0-9_]*")
 
 
 def place(loc: tuple[int | str, ...]) -> str:
-    """Where in the body pydantic found something wrong: ``messages.0.content``, or empty.
+    """Return where in the body pydantic found an error, as ``messages.0.content``; or nothing.
 
-    What it puts between the fields (classes, types and validators that it tried) says nothing to
-    clients and is left out.
+    Between the fields pydantic names classes, types and validators that it tried. They are left
+    out, because they mean nothing to clients.
     """
     return ".".join(str(part) for part in loc if isinstance(part, int) or _FIELD.fullmatch(part))
 
 
 class Rule(Protocol):
-    """What a field may be."""
+    """A rule for the value of one field."""
 
     def check(self, name: str, value: Any) -> None:
-        """Raises `InvalidRequest` when that cannot be; `value` is as the client sent it.
+        """Check a value as the client sent it, which is never null: that means "not given".
 
-        Never null, which means that the field is not given. What has another type than the field
-        passes: vLLM's own classes say best what they expect.
+        A value of another type than the field passes: vLLM's own classes report it better.
+
+        Raises:
+            InvalidRequest: the value is refused or out of bounds.
         """
 
     def schema(self) -> dict[str, Any]:
-        """The bound in the words of JSON Schema, as far as it has them."""
+        """Return the bound in JSON Schema, as far as that can express it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Whatever vLLM's class takes: it has no power over others, or vLLM itself bounds it."""
+    """Any value that vLLM takes: it cannot harm other requests, or vLLM itself bounds it."""
 
     def check(self, name: str, value: Any) -> None:
-        """Everything passes."""
+        """Let every value pass."""
 
     def schema(self) -> dict[str, Any]:
+        """Return the bound in JSON Schema."""
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Not for clients.
+    """A field that clients may not set.
 
     Attributes:
-        why: what is the matter with it, and what to use instead; the rest of a sentence.
-        unless: the value that is as good as none.
+        why: why not, and what to use instead; the rest of a sentence.
+        unless: the one value that is allowed, because it means the same as none.
     """
 
     why: str
     unless: Any = None
 
     def check(self, name: str, value: Any) -> None:
+        """Raise `InvalidRequest` if the value breaks the rule."""
         if value != self.unless:
             raise InvalidRequest(f"{name} is not taken from clients: {self.why}.", param=name)
 
     def schema(self) -> dict[str, Any]:
+        """Return the bound in JSON Schema."""
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number within bounds; pydantic reads numbers in strings too, NaN among them."""
+    """A number within bounds, also in a string: pydantic reads numbers in strings, even NaN."""
 
     least: float
     most: float
 
     def check(self, name: str, value: Any) -> None:
+        """Raise `InvalidRequest` if the value breaks the rule."""
         number = as_number(value)
         if number is not None and not self.least <= number <= self.most:
             raise InvalidRequest(f"{name} is from {self.least} to {self.most}.", param=name)
 
     def schema(self) -> dict[str, Any]:
+        """Return the bound in JSON Schema."""
         return {"minimum": self.least, "maximum": self.most}
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A string of at most so many characters."""
+    """A string of at most `most` characters."""
 
     most: int
 
     def check(self, name: str, value: Any) -> None:
+        """Raise `InvalidRequest` if the value breaks the rule."""
         if isinstance(value, str) and len(value) > self.most:
             raise InvalidRequest(
                 f"{name} has at most {self.most} characters, not {len(value)}.", param=name
             )
 
     def schema(self) -> dict[str, Any]:
+        """Return the bound in JSON Schema."""
         return {"maxLength": self.most}
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """A list or object of at most so many entries; a list that begins with a number is one entry.
+    """A list or object of at most `most` entries; a list that begins with a number is one entry.
 
     Attributes:
-        numbers: such a list has as many entries as numbers.
-        each: bounds a string, alone or in the list.
+        numbers: whether each number of such a list counts as an entry instead.
+        each: bound of each string in the list, or of a single one.
     """
 
     most: int
@@ -115,6 +124,7 @@ class Entries:
     each: Text | None = None
 
     def check(self, name: str, value: Any) -> None:
+        """Raise `InvalidRequest` if the value breaks the rule."""
         if self.each is not None:
             for text in value if isinstance(value, list) else (value,):
                 self.each.check(name, text)
@@ -125,16 +135,19 @@ class Entries:
             )
 
     def schema(self) -> dict[str, Any]:
+        """Return the bound in JSON Schema."""
         bounds = {"maxItems": self.most} if self.numbers or self.each else {}
         return bounds | ({} if self.each is None else self.each.schema())
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """JSON, or text, of at most so many bytes, and fewer entries than that.
+    """A JSON value of at most so many bytes.
 
     Attributes:
-        inner: rules for what is inside an object; names that it does not have pass.
+        bytes: most bytes of the value as JSON.
+        entries: most entries of a list or object; 0 for no bound.
+        inner: rules for the fields of an object; fields without a rule pass.
     """
 
     bytes: int
@@ -142,6 +155,7 @@ class Weight:
     inner: Mapping[str, Rule] | None = None
 
     def check(self, name: str, value: Any) -> None:
+        """Raise `InvalidRequest` if the value breaks the rule."""
         if self.entries and entries(value) > self.entries:
             raise InvalidRequest(f"{name} has at most {self.entries} entries.", param=name)
         if self.inner is not None and isinstance(value, dict):
@@ -150,6 +164,7 @@ class Weight:
             raise InvalidRequest(f"{name} has at most {self.bytes} bytes.", param=name)
 
     def schema(self) -> dict[str, Any]:
+        """Return the bound in JSON Schema."""
         inner = self.inner or {}
         refused = sorted(name for name, rule in inner.items() if isinstance(rule, Refused))
         bounds = {"maxItems": self.entries} if self.entries else {}
@@ -158,16 +173,18 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A list of strings that is short as tokens too: no token is shorter than a byte.
+    """A list of strings whose tokens are few too, since no token is shorter than a byte.
 
     Attributes:
-        bytes: of all together, with two for each that its tokenizer may add.
+        most: most strings.
+        bytes: most bytes of all strings, where each counts two more for what a tokenizer may add.
     """
 
     most: int
     bytes: int
 
     def check(self, name: str, value: Any) -> None:
+        """Raise `InvalidRequest` if the value breaks the rule."""
         words = [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
         size = sum(len(word.encode()) + 2 for word in words)
         if len(words) > self.most or size > self.bytes:
@@ -178,16 +195,17 @@ class Words:
             )
 
     def schema(self) -> dict[str, Any]:
+        """Return the bound in JSON Schema."""
         return {"maxItems": self.most}
 
 
 def check_all(rules: Mapping[str, Rule], content: dict[str, Any], prefix: str = "") -> None:
-    """Check what there are rules for.
+    """Check all fields that there are rules for.
 
-    Refused fields that say nothing are taken out: null is no value of some of them for vLLM.
+    A refused field that passes, such as a null one, is removed: vLLM does not take every null.
 
     Raises:
-        InvalidRequest: of the first field that cannot be.
+        InvalidRequest: a field breaks its rule.
     """
     for name in rules.keys() & content.keys():
         rule, value = rules[name], content[name]
@@ -205,7 +223,7 @@ def entries(value: Any) -> int:
 
 
 def as_number(value: Any) -> float | None:
-    """As pydantic would read it; None when it would not."""
+    """Return the number that pydantic would read; None if it would read none."""
     if isinstance(value, str):
         with suppress(ValueError):
             return float(value)

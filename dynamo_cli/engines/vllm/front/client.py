@@ -1,7 +1,7 @@
-"""vLLM's engine client, with shared-memory links and a router where its own has sockets.
+"""An engine client for vLLM's AsyncLLM, with shared-memory links and a router instead of sockets.
 
-AsyncLLM believes that it talks to one engine. It talks to this class, which sends each request to
-the worker that `Workers.place` names and gathers the outputs of all workers.
+AsyncLLM talks to it as to a single engine. It sends each request to the worker that `Workers.place`
+names, and gathers the outputs of all workers.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from vllm.exceptions import GracefulHTTPError
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine import (
     EngineCoreEvent,
@@ -28,12 +26,9 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from dynamo_cli.engines.vllm.core.events import sequence_hashes
-from dynamo_cli.engines.vllm.front.trace import (
-    ChosenWorker,
-    PromptTrace,
-    RequestTrace,
-    current_trace,
-)
+from dynamo_cli.engines.vllm.front.failures import RequestFailed
+from dynamo_cli.engines.vllm.front.trace import PromptTrace, RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.workers import ChosenWorker, Workers
 from dynamo_cli.errors import (
     DynamoError,
     InternalError,
@@ -44,7 +39,6 @@ from dynamo_cli.errors import (
     Unavailable,
 )
 from dynamo_cli.kv import hashes
-from dynamo_cli.messages.flows import ToWorker
 from dynamo_cli.messages.prefill import PrefilledElsewhere
 from dynamo_cli.messages.request import (
     AbortRequests,
@@ -64,58 +58,30 @@ STOPPED = str(FinishReason.STOP)
 logger = logging.getLogger(__name__)
 
 
-class Workers(Protocol):
-    """What the client needs of the process around it."""
-
-    async def place(self, query: RouteQuery) -> ChosenWorker:
-        """The worker for a request. Raises a `DynamoError` when no worker can take it."""
-
-    def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None:
-        """A request goes to a worker that was not asked for: beside its siblings."""
-
-    def send(self, worker: int, message: ToWorker) -> bool:
-        """False: that worker is not linked, or its link refused the message."""
-
-    def ready_workers(self) -> list[int]:
-        """Workers whose engines are up."""
-
-    def first_token(self, request_id: str, cached_tokens: int) -> None:
-        """The prefill of a placed request is over."""
-
-    def ended(self, request_id: str) -> None:
-        """A placed request is over, whatever the reason."""
-
-
-class RequestFailed(GracefulHTTPError):  # type: ignore[misc]
-    """Carries one of our errors through vLLM's serving classes, which let this type pass."""
-
-    def __init__(self, error: DynamoError) -> None:
-        super().__init__(error.message, HTTPStatus(error.http_status))
-        self.error = error
-
-
 class _Live(NamedTuple):
+    """An engine request that is on a worker."""
+
     worker: int
     trace: RequestTrace
     prompt: PromptTrace | None
 
 
 class _Resources:
-    """AsyncLLM asks whether its engine died; ours come back, so it never did."""
+    """Tells AsyncLLM that the engine is alive: workers that die are started again."""
 
     engine_dead = False
 
 
 class RoutedClient(EngineCoreClient):  # type: ignore[misc]
-    """One engine towards AsyncLLM, many workers behind.
+    """A single engine for AsyncLLM, with many workers behind it.
 
     Args:
         workers: links and routing.
-        kv_routing: the router wants to know the blocks of each prompt.
-        record: so does whoever records requests.
+        kv_routing: whether the router needs the block hashes of each prompt.
+        record: whether requests are recorded, with the block hashes of their prompts.
 
     Attributes:
-        fail: set by the owner of AsyncLLM: ends a request there with an exception.
+        fail: ends a request inside AsyncLLM with an exception; set by the owner of AsyncLLM.
     """
 
     def __init__(self, workers: Workers, *, kv_routing: bool = False, record: bool = False) -> None:
@@ -136,25 +102,27 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     @property
     def live(self) -> int:
-        """Requests that are on a worker."""
+        """Number of engine requests that are on a worker."""
         return len(self._live)
 
     @property
     def calls(self) -> int:
-        """That workers have not answered."""
+        """Number of utility calls that workers have not answered."""
         return len(self._calls)
 
     # -- called by the processor -----------------------------------------------------------
 
     def engine_ready(self, message: EngineReady) -> None:
+        """Keep what the first engine says of itself; all engines run the same model."""
         if not self._ready.done():
             self._ready.set_result(message)
 
     async def first_ready(self) -> EngineReady:
-        """What the first engine that came up settled on."""
+        """Wait for the first engine, and return what it says of itself."""
         return await asyncio.shield(self._ready)
 
     def step_outputs(self, message: StepOutputs) -> None:
+        """Note what a step gave to each request, and pass it on to AsyncLLM: the hot path."""
         outputs = self._steps.decode(message.frames)
         for output in outputs.outputs:
             live = self._live.get(output.request_id)
@@ -175,11 +143,13 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self._outputs.put_nowait(outputs)
 
     def prefilled_elsewhere(self, message: PrefilledElsewhere) -> None:
+        """Note that a prefill worker computed the prompt of a request."""
         live = self._live.get(message.request_id)
         if live is not None and live.trace.elsewhere is None:
             live.trace.elsewhere = message
 
     def request_refused(self, message: RequestRefused) -> None:
+        """Fail a request that the engine refused or lost."""
         refused = next(
             kind
             for kind in (InvalidRequest, InternalError, Unavailable)
@@ -191,6 +161,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self._fail(message.request_id, refused(told))
 
     def utility_answer(self, message: UtilityAnswer) -> None:
+        """Give the result of a utility call to whoever waits for it."""
         _, future = self._calls.pop(message.call_id, (None, None))
         if future is None or future.done():
             return
@@ -200,13 +171,14 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             future.set_result(self._answers.decode(message.result).result.result)
 
     def held_for(self, trace: RequestTrace) -> list[str]:
-        """Engine requests of one API request that are not over."""
+        """Return the engine requests of one API request that are not over."""
         return [request_id for request_id, live in self._live.items() if live.trace is trace]
 
     def outputs_lost(self, worker: int) -> None:
-        """Fail everything that this worker holds: tokens of some of it are gone.
+        """Fail all requests on this worker, because tokens of some of them are lost.
 
-        What it was sent after it gave everything up is running there, for nobody.
+        The worker has aborted what it had. Requests that reached it after that still run there, so
+        they are aborted too.
         """
         error = LinkFull(f"worker {worker} could not hand over its answers. Send it again.")
         lost = [request_id for request_id, live in self._live.items() if live.worker == worker]
@@ -216,7 +188,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             self._workers.send(worker, AbortRequests(lost))
 
     def worker_lost(self, worker: int, reason: str) -> None:
-        """Fail everything that this worker held."""
+        """Fail all requests and utility calls on a worker that is gone."""
         error = PeerLost(
             f"worker {worker} stopped while it held this request ({reason}). Send it again."
         )
@@ -239,6 +211,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     # -- called by AsyncLLM ----------------------------------------------------------------
 
     async def add_request_async(self, request: EngineCoreRequest) -> None:
+        """Have a worker chosen for an engine request, and send it there."""
         trace = current_trace.get()
         trace.prepared()
         prepared_ns = time.monotonic_ns()
@@ -253,13 +226,14 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             raise RequestFailed(error) from error
         finally:
             if not placed:
-                # AsyncLLM has registered the request already and would keep it for ever.
+                # AsyncLLM has registered the request already, and would never remove it otherwise.
                 self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
         routed_ns = time.monotonic_ns()
         worker, request.priority = answer.worker, answer.engine_order
         family = _family(request)
         self._live[request_id] = _Live(worker, trace, trace.prompts.get(family))
-        # Clients may give an id twice: workers must not take two requests for siblings.
+        # A client may use an id twice, and workers treat requests with the same external id as the
+        # n answers to one prompt. So it is made of the frontend's key, which is unique.
         request.external_req_id = f"{trace.request_id}/{family}"
         frames = [bytes(frame) for frame in self._encoder.encode(request)]
         probe = trace.worker is not None
@@ -271,7 +245,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     async def _place(
         self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes
     ) -> ChosenWorker:
-        """The worker: for the first of a family by routing, for its siblings the same."""
+        """Return the router's choice for the first of a family, and the same for its siblings."""
         request_id, prompt_tokens = request.request_id, len(tokens) // hashes.TOKEN_BYTES
         family = _family(request)
         if (first := trace.placed.get(family)) is not None:
@@ -306,13 +280,15 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         )
 
     async def get_output_async(self) -> EngineCoreOutputs:
+        """Wait for the outputs of the next step of any worker."""
         return await self._outputs.get()
 
     async def abort_requests_async(self, request_ids: list[str]) -> None:
+        """Tell the workers of these requests to stop them."""
         by_worker: dict[int, list[str]] = {}
         for request_id in request_ids:
             if (live := self._live.get(request_id)) is not None:
-                # It has a stop string, or nobody will ask.
+                # Either it has found a stop string, or nobody will ask for the reason.
                 live.trace.ended(STOPPED)
                 by_worker.setdefault(live.worker, []).append(request_id)
                 self._forget(request_id)
@@ -320,17 +296,20 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             self._workers.send(worker, AbortRequests(ids))
 
     async def get_supported_tasks_async(self) -> tuple[str, ...]:
+        """Wait for the first engine, and return what the model can do, in vLLM's words."""
         return tuple((await self.first_ready()).tasks)
 
     async def reset_mm_cache_async(self) -> None:
+        """Have all workers empty their multimodal caches."""
         await self._call_all("reset_mm_cache")
 
     async def add_lora_async(self, lora_request: LoRARequest) -> bool:
+        """Have all workers load an adapter; True if each of them has it."""
         await self.first_ready()
         return all(await self._call_all("add_lora", lora_request))
 
     async def _call_all(self, method: str, *args: Any) -> list[Any]:
-        """The results of all workers, but for those that are gone before they answer."""
+        """Call all workers, and return the results of those that do not die before they answer."""
         results = await asyncio.gather(
             *(self._call(worker, method, args) for worker in self._workers.ready_workers()),
             return_exceptions=True,
@@ -351,19 +330,20 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         return await future
 
     def dp_engines_running(self) -> bool:
+        """Return False: engines have no data-parallel groups here."""
         return False
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Nothing to end: the workers belong to the supervisor."""
+        """Do nothing: the supervisor owns the workers."""
 
 
 def _family(request: EngineCoreRequest) -> str:
-    """The same for siblings of one prompt."""
+    """Return a name that the n requests for one prompt share."""
     return str(request.external_req_id or request.request_id)
 
 
 def _take_tokens(request: EngineCoreRequest) -> bytes:
-    """The prompt's tokens, out of the request: raw they are a hundred times cheaper to send."""
+    """Take the token ids out of the request: as raw bytes they are far cheaper to send."""
     if request.prompt_token_ids is None or request.prompt_embeds is not None:
         return b""
     tokens = hashes.pack_tokens(request.prompt_token_ids)
@@ -372,7 +352,7 @@ def _take_tokens(request: EngineCoreRequest) -> bytes:
 
 
 def _engine_times(events: list[EngineCoreEvent] | None) -> tuple[int, int]:
-    """When the engine had a request and when it first began with it; ns, 0 when it does not say."""
+    """Return when the engine queued and first scheduled a request, ns; 0 where it is not said."""
     times: dict[EngineCoreEventType, int] = {}
     for event in events or ():
         times.setdefault(event.type, int(event.timestamp * SECOND_NS))

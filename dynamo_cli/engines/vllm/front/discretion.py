@@ -1,8 +1,8 @@
 """Keeps text of requests out of the log.
 
-vLLM's serving classes, templates and parsers of answers say in their log what they stumble over,
-and say much of what they do at level DEBUG. Which of their lines have a prompt or an answer in
-them changes with every release; so none of what they say while they work on a request is trusted.
+vLLM's serving classes, templates and output parsers log inputs that they cannot handle, and much
+else at level DEBUG. Which lines contain a prompt or an answer changes with every release. So no
+line that is logged while they work on a request is trusted.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ OURS = "dynamo_cli."
 
 
 class Discretion(logging.Filter):
-    """Of lines that libraries write on behalf of a request, lets pass what cannot be its text.
+    """Removes from lines that libraries log for a request whatever could be its text.
 
-    Of a warning that is the constant part and where it comes from; of a failure its type and
-    place. Lines below WARNING do not pass.
+    What is left of a warning is its constant part and its place in the code; of an exception, its
+    type and traceback. Lines below WARNING are dropped.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Strip a record; False drops it."""
         if not _may_be_about_a_request():
             return True
         if not record.name.startswith(OURS):
@@ -42,12 +43,12 @@ class Discretion(logging.Filter):
 
 
 def _may_be_about_a_request() -> bool:
-    """Threads work on long ones, and nobody tells them for whom."""
+    """Whether a request is worked on: in its task, or in any thread, which may belong to one."""
     main = threading.current_thread() is threading.main_thread()
     return not main or current_trace.get(None) is not None
 
 
 def install() -> None:
-    """In the place where all lines of this process pass."""
+    """Add the filter to the root handlers, which all lines of this process pass."""
     for handler in logging.getLogger().handlers:
         handler.addFilter(Discretion())

@@ -1,36 +1,44 @@
-"""Everything that can be raised while a request is answered, as the end of its answer."""
+"""Turns everything that can be raised while a request is answered into the end of its answer."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
-from vllm.exceptions import GenerationError
+from vllm.exceptions import GenerationError, GracefulHTTPError
 
 from dynamo_cli import shapes
 from dynamo_cli.engines.vllm.front.bounds import place
-from dynamo_cli.engines.vllm.front.client import RequestFailed
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
 from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
 from dynamo_cli.messages.request import Chunk, Reply
 
 JSON = "application/json"
 ERROR_EVENTS = ('data: {"error"', "event: error\n")
-"""How an event begins with which one of vLLM's classes ends a stream."""
+"""Beginnings of the events with which vLLM's classes end a stream that failed."""
 
 logger = logging.getLogger(__name__)
 
 
+class RequestFailed(GracefulHTTPError):  # type: ignore[misc]
+    """Carries one of our errors through vLLM's serving classes, which do not catch this type."""
+
+    def __init__(self, error: DynamoError) -> None:
+        super().__init__(error.message, HTTPStatus(error.http_status))
+        self.error = error
+
+
 class EventError(Exception):
-    """vLLM ended a stream, or answered, with an error of its own making.
+    """An error that vLLM did not raise, but sent as an answer or as an event of a stream.
 
     Attributes:
-        error: OpenAI's error object, with the status as its code.
+        error: OpenAI's error object, whose code is the HTTP status.
     """
 
     def __init__(self, error: dict[str, Any]) -> None:
@@ -43,9 +51,10 @@ class Failure:
     """Why a request failed.
 
     Attributes:
-        status: of an answer that had no first byte yet.
-        kind: for the counters.
+        status: HTTP status, if the answer has not begun yet.
+        kind: name of the failure in the counters.
         error: OpenAI's error object.
+        retry_after_s: after how many seconds a client may try again; None: it is not said.
     """
 
     status: int
@@ -54,14 +63,14 @@ class Failure:
     retry_after_s: int | None = None
 
     def reply(self, trace: RequestTrace) -> Reply:
-        """A whole answer."""
+        """Return it as a whole answer."""
         body = orjson.dumps(shapes.error_answer(trace.path, self.status, self.error))
         after = self.retry_after_s
         headers = (("Retry-After", str(after)),) if after is not None else ()
         return Reply(trace.request_id, self.status, JSON, body, error=self.kind, headers=headers)
 
     def end(self, trace: RequestTrace) -> Chunk:
-        """The last of a stream that had begun."""
+        """Return it as the last chunk of a stream that has begun."""
         data = shapes.failure_event(
             trace.path, self.status, self.error, trace.response, trace.events
         )
@@ -69,10 +78,10 @@ class Failure:
 
 
 def raise_error(text: str) -> None:
-    """Raise what an event of a stream says, if it is an error.
+    """Raise the error that an event of a stream carries, if it carries one.
 
     Raises:
-        EventError: it is.
+        EventError: it does.
     """
     if not text.startswith(ERROR_EVENTS):
         return
@@ -82,17 +91,17 @@ def raise_error(text: str) -> None:
 
 
 def raise_response(answer: Any) -> None:
-    """Raise what a whole answer says, if it is an error.
+    """Raise the error that a whole answer carries, if it carries one.
 
     Raises:
-        EventError: it is.
+        EventError: it does.
     """
     if isinstance(answer, ErrorResponse):
         raise EventError(answer.error.model_dump())
 
 
 def failure_of(error: Exception, trace: RequestTrace) -> Failure:
-    """An exception as the end of a request; only our own bugs are internal errors, and logged."""
+    """Return the failure that an exception means; only bugs are internal errors, and logged."""
     cause = _unwrapped(error)
     if trace.failure is not None:
         return _named(trace.failure, trace.error or _kind(trace.failure))
@@ -122,14 +131,14 @@ def _kind(error: DynamoError) -> str:
 
 
 def _internal(api_id: str, error: Exception, kind: str) -> Failure:
-    """What nobody expected: the log has it, the client only its place there."""
+    """Log an unexpected error; the client is only told under which id the log has it."""
     logger.error("request %s failed", api_id, exc_info=error)
     where = f"internal error; the log has it under request id {api_id}."
     return _named(InternalError(where), kind)
 
 
 def _unwrapped(error: Exception) -> Exception:
-    """What vLLM failed to put into another shape."""
+    """Return the error that vLLM raised first, where it then failed to convert it."""
     context = error.__context__
     if isinstance(error, ValidationError) and isinstance(context, GenerationError):
         return context  # type: ignore[no-any-return]  # vLLM's classes have no types
@@ -137,7 +146,7 @@ def _unwrapped(error: Exception) -> Exception:
 
 
 def validation_failure(error: ValidationError) -> InvalidRequest:
-    """pydantic's first complaint as one sentence, with the field it is about."""
+    """Return the first error that pydantic found, as one sentence that names its field."""
     first = error.errors(include_url=False, include_context=False)[0]
     param = place(first["loc"]) or None
     message = first["msg"].removeprefix("Value error, ")

@@ -1,10 +1,10 @@
-"""The gate: what a client may say in the body of a request to the model. Pure.
+"""The gate: what a client may send in the body of a request to the model. Pure.
 
-vLLM's request classes have fields for whoever runs an engine beside fields for its clients, and
-much that they accept ends a worker, a processor or the memory of either. Every field of every
-class that is served has a rule here, by its name; a test walks the classes. The rules look at the
-body before vLLM does, so that names that no class declares and vLLM reads anyway
-(`mm_processor_kwargs` of a completion) have theirs too. Other names pass: vLLM ignores them.
+vLLM's request classes have fields for operators beside those for clients, and some values that they
+accept kill a worker or a processor, or exhaust its memory. So every field of every class that is
+served has a rule here, by its name; a test walks the classes. The rules see the body before vLLM
+does, so there are also rules for fields that vLLM reads although no class declares them
+(`mm_processor_kwargs` of a completion). Other fields pass: vLLM ignores them.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages.request import MAX_SESSION_ID, Endpoint
 
 MAX_DEPTH = 128
-"""Of objects and lists in each other: half of what makes Python's recursion end."""
+"""Deepest nesting of objects and lists: half of Python's recursion limit for them."""
 
 MAX_NODES = 16_384
-"""Objects and lists in a body: pydantic needs about 20 us for each, and lets nobody else run."""
+"""Most objects and lists in a body: pydantic takes about 20 us for each, and blocks all streams."""
 
 MAX_VALUES = 65_536
-"""Of all kinds, but for token ids."""
+"""Most values of all kinds in a body, without token ids."""
 
 MAX_FIELDS = 1024
-"""Of a body; vLLM looks at each, whether it knows it or not."""
+"""Most fields of a body; vLLM looks at each of them, even at unknown ones."""
 
 MANY = 64
-"""Entries of a list; of more pydantic is not asked all that is wrong with them at once: for some
-classes it would gather hundreds of reasons for each."""
+"""Longest list that pydantic validates at once. For some classes it collects hundreds of errors for
+each wrong entry, so a longer list is validated in pieces, up to the first error."""
 
 MAX_PARTS = 1024
-"""Of one message: texts, images, calls of tools."""
+"""Most parts of one message: texts, images, tool calls."""
 
 MAX_N = 128
-"""Answers to one prompt, as in OpenAI's API."""
+"""Most answers to one prompt, as in OpenAI's API."""
 
 MAX_SEQUENCES = 1024
-"""Answers of one request, over all its prompts: each is a request to an engine."""
+"""Most answers of one request, over all its prompts: each of them is an engine request."""
 
 MAX_INPUTS = 2048
-"""Texts in one request for embeddings, as in OpenAI's API."""
+"""Most texts in one request for embeddings, as in OpenAI's API."""
 
 _INT32 = 2**31 - 1
 _KIB = 1024
@@ -69,7 +69,7 @@ _BETWEEN_ENGINES = Refused(
     "it says where other engines keep the state of a request, which this server arranges itself "
     "with --prefill-workers"
 )
-# Blocks would be announced again that are there already, and none of them leaves twice.
+# The engine would report blocks again that the router knows already, but evict them only once.
 _REPORTS = Refused("it says what engines tell the router; leave it out")
 
 ALLOWED = Allowed()
@@ -79,7 +79,7 @@ POWERS: Mapping[str, Rule] = {
     "ec_transfer_params": _BETWEEN_ENGINES,
     "kv_cache_report_mode": _REPORTS,
 }
-"""What vLLM's engine looks for in the extra arguments of a request."""
+"""Fields that vLLM's engine reads from the extra arguments of a request."""
 
 _XARGS: Mapping[str, Rule] = {**POWERS, "session_id": Text(MAX_SESSION_ID)}
 
@@ -105,7 +105,7 @@ STRUCTURED_OUTPUTS: Mapping[str, Rule] = {
 }
 
 REPETITION_DETECTION: Mapping[str, Rule] = {
-    # The engine looks for each size after each token.
+    # After each token the engine looks for patterns of each size.
     "max_pattern_size": Number(0, 256),
     "min_pattern_size": Number(0, 256),
     "min_count": Number(0, 256),
@@ -123,12 +123,12 @@ _REFUSED: dict[str, Rule] = {
 }
 
 _BOUNDED: dict[str, Rule] = {
-    # who and when
+    # session and priority
     "session_id": Text(MAX_SESSION_ID),
-    # the engine is given the nearest of nine digits, as of the header X-Priority
+    # the engine gets the nearest number of nine digits, which is the bound of X-Priority too
     "priority": Number(-(2**63), 2**63 - 1),
     "cache_salt": Text(128),
-    # how much
+    # amounts
     "n": Number(1, MAX_N),
     **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), _COUNT),
     "min_tokens": _COUNT,
@@ -141,7 +141,7 @@ _BOUNDED: dict[str, Rule] = {
     "messages": _MESSAGES,
     "input": _MESSAGES,
     "previous_input_messages": _MESSAGES,
-    # how: vLLM's newer model runner has room for so many in a batch, and dies of more
+    # sampling: vLLM's newer model runner has buffers for so many entries, and dies of more
     "top_k": Number(-1, _INT32),
     "length_penalty": Number(-10, 10),
     "repetition_penalty": Number(0.01, 100),
@@ -153,7 +153,7 @@ _BOUNDED: dict[str, Rule] = {
     "stop": Entries(16, each=Text(_KIB)),
     "stop_sequences": Entries(16, each=Text(_KIB)),
     "repetition_detection": Weight(_KIB, inner=REPETITION_DETECTION),
-    # what is compiled, or given to templates
+    # schemas that are compiled, and arguments of templates
     "structured_outputs": Weight(256 * _KIB, inner=STRUCTURED_OUTPUTS),
     **dict.fromkeys(("response_format", "text", "output_config"), _SCHEMA),
     "tools": Weight(_KIB * _KIB, entries=1024),
@@ -162,7 +162,7 @@ _BOUNDED: dict[str, Rule] = {
 }
 
 _ALLOWED = (
-    # the prompt, which is bounded by the model's context
+    # the prompt, which the model's context bounds
     *("documents", "echo", "instructions", "prompt", "suffix", "system", "tokens"),
     *("add_generation_prompt", "add_special_tokens", "continue_final_message"),
     # vLLM refuses these unless it was started with --trust-request-chat-template,
@@ -186,10 +186,10 @@ _ALLOWED = (
 RULES: Mapping[str, Rule] = MappingProxyType(
     {**dict.fromkeys(_ALLOWED, ALLOWED), **_BOUNDED, **_REFUSED}
 )
-"""By the name of the field, whatever the endpoint."""
+"""The rules by name of the field, for all endpoints."""
 
 UNDECLARED = frozenset({"extra_args", "kv_cache_report_mode", "logits_processors"})
-"""Of these names, those that are fields of no class."""
+"""Those of these fields that no class declares."""
 
 _ACTIVE = {name: rule for name, rule in RULES.items() if rule is not ALLOWED}
 
@@ -202,21 +202,21 @@ _OF_ENDPOINTS: Mapping[Endpoint, Mapping[str, Rule]] = {
 _PROMPTS = ("prompt", "prompt_embeds")
 _MESSAGE_LISTS = ("messages", "input", "previous_input_messages")
 _IDS = ("prompt", "input", "tokens")
-"""Fields that take token ids; the first two take lists of lists of them too."""
+"""Fields that take token ids; the first two also take lists of lists of them."""
 
 _FORCED: Mapping[Endpoint, Mapping[str, Any]] = {
-    # Kept answers would never leave the memory of the one processor that has them.
+    # A stored answer would stay in the memory of one processor for ever.
     Endpoint.RESPONSES: {"store": False},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What follows from the model for the size of a request.
+    """Bounds of a request that depend on the model.
 
     Attributes:
-        context: tokens; 0: not known yet.
-        side: from which its tokenizer cuts what is too long, left or right.
+        context: context length of the model, tokens; 0 while it is not known.
+        side: the side from which its tokenizer truncates a text, left or right.
     """
 
     context: int = 0
@@ -224,30 +224,30 @@ class Limits:
 
     @property
     def ids(self) -> int:
-        """Token ids in one request, over all its prompts."""
+        """Most token ids in one request, over all its prompts."""
         return max(524_288, self.context)
 
     @property
     def tokens(self) -> int:
-        """Token ids to make a text of."""
+        """Most token ids that can be turned into a text."""
         return max(131_072, 2 * self.context)
 
     @property
     def characters(self) -> int:
-        """Of a text to make tokens of, where it need not fit into the context."""
+        """Most characters of a text to tokenize that need not fit into the context."""
         return max(524_288, 8 * self.context)
 
 
 def rules_of(endpoint: Endpoint) -> Mapping[str, Rule]:
-    """The rules that can refuse a body sent there, by field."""
+    """Return the rules that can refuse a body of the endpoint, by field."""
     return _OF_ENDPOINTS.get(endpoint, _ACTIVE)
 
 
 def check_weight(body: bytes, limits: Limits) -> BodyWeight:
-    """Look at the size of a body, before anything is made of it.
+    """Estimate how much there is in a body, before it is parsed.
 
     Raises:
-        InvalidRequest: it has more in it than any request has.
+        InvalidRequest: it has more in it than any useful request has.
     """
     if len(body) <= MAX_VALUES and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return BodyWeight()
@@ -264,13 +264,14 @@ def check_weight(body: bytes, limits: Limits) -> BodyWeight:
 
 
 def check(endpoint: Endpoint, content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
-    """Look at all of a request, and leave in it what vLLM may see.
+    """Check all of a request, and change it to what vLLM may see.
 
     Args:
-        content: what the body says; changed.
+        content: the parsed body, which is changed.
+        weight: estimate of what is in the body.
 
     Raises:
-        InvalidRequest: with the name of the field that cannot be, and why.
+        InvalidRequest: a field is refused; the error names it and says why.
     """
     if len(content) > MAX_FIELDS:
         raise InvalidRequest(f"the body has more than {MAX_FIELDS} fields.")
@@ -281,13 +282,13 @@ def check(endpoint: Endpoint, content: dict[str, Any], weight: BodyWeight, limit
     if endpoint is Endpoint.DETOKENIZE:
         Entries(limits.tokens, numbers=True).check("tokens", content.get("tokens"))
     if content.get("truncate_prompt_tokens") is not None and limits.context:
-        # Only where the side is named vLLM cuts a text that is much too long before it reads it.
+        # vLLM cuts a text that is much too long before it tokenizes it only if the side is named.
         content["truncation_side"] = content.get("truncation_side") or limits.side
     content.update(_FORCED.get(endpoint, {}))
 
 
 def _check_parts(content: dict[str, Any]) -> None:
-    """Lists in messages."""
+    """Check the length of lists within messages."""
     for name in _MESSAGE_LISTS:
         value = content.get(name)
         for entry in value if isinstance(value, list) else ():
@@ -301,7 +302,7 @@ def _check_parts(content: dict[str, Any]) -> None:
 
 
 def _check_ids(content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
-    """Prompts of token ids: more than fit are not worth to be looked at one by one."""
+    """Check prompts of token ids by their length, without looking at each id."""
     most = limits.context if content.get("truncate_prompt_tokens") is None else 0
     found = sum(_count_ids(name, content.get(name), most) for name in _IDS)
     if weight.values - found > MAX_VALUES:
@@ -309,7 +310,7 @@ def _check_ids(content: dict[str, Any], weight: BodyWeight, limits: Limits) -> N
 
 
 def _count_ids(name: str, value: Any, most: int) -> int:
-    """How many there are. Each prompt has at most so many, 0: as many as it likes."""
+    """Return the number of token ids in a field; a prompt has at most `most`, 0 for no bound."""
     if not isinstance(value, list) or not value or isinstance(value[0], str | dict):
         return 0
     prompts: list[Any] = value if isinstance(value[0], list) else [value]
@@ -328,10 +329,10 @@ def _count_ids(name: str, value: Any, most: int) -> int:
 
 
 def check_text(text: str, limits: Limits) -> None:
-    """A text to make tokens of, where it need not fit into the context: vLLM would take any.
+    """Check the length of a text to tokenize, which vLLM bounds by nothing.
 
     Raises:
-        InvalidRequest: it is too long.
+        InvalidRequest: the text is too long.
     """
     if len(text) > limits.characters:
         raise InvalidRequest(
@@ -341,7 +342,7 @@ def check_text(text: str, limits: Limits) -> None:
 
 
 def _check_sequences(content: dict[str, Any]) -> None:
-    """Prompts times answers to each."""
+    """Check the number of prompts times the answers to each."""
     prompts = sum(entries(content[name]) for name in _PROMPTS if name in content)
     answers = as_number(content.get("n")) or 1
     if prompts > 1 and prompts * answers > MAX_SEQUENCES:

@@ -1,7 +1,7 @@
-"""Template and tokenizer of a short request in the loop itself, of a longer one in a thread.
+"""Prepares short requests in the event loop itself, and longer ones in a thread.
 
-vLLM has threads do both for every request. For a short one that costs more than the work: two
-threads to wake, and two wake-ups of the loop. Long ones have a lane of their own (`lanes.py`).
+vLLM applies the chat template and tokenizes in threads for every request. For a short one the
+threads cost more than the work: two of them and the event loop twice have to be woken up.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dynamo_cli.engines.vllm.front.lanes import Lanes
 from dynamo_cli.engines.vllm.front.trace import current_trace
 
 SHORT_BYTES = 8192
-"""Of a request's body: well under a millisecond of work, for which other streams wait."""
+"""Largest body that is prepared in the event loop, bytes: well under a millisecond of work."""
 
 FEW = 128
-"""Values in a short body: each may be a prompt."""
+"""Bound of the values in a short body, because each of them may be a prompt."""
 
 OWN_TEMPLATE = b'"chat_template"'
 
@@ -34,16 +34,16 @@ Async = Callable[..., Awaitable[Any]]
 
 
 _here: ContextVar[bool] = ContextVar("_here", default=False)
-"""In a thread of a lane: what vLLM would give to another thread is done in this one."""
+"""True in a thread of a lane, where nothing is passed on to another thread."""
 
 
 def is_short(body: bytes) -> bool:
-    """Whether a request may be prepared in the loop; a template of its own could take for ever."""
+    """Whether a request may be prepared in the event loop; its own template could run for ever."""
     return len(body) <= SHORT_BYTES and body.count(b",") < FEW and OWN_TEMPLATE not in body
 
 
 def install(llm: AsyncLLM, lanes: Lanes) -> None:
-    """Put the choice in the place of vLLM's wrappers, and the lanes in the place of its threads."""
+    """Replace the wrappers in vLLM that choose a thread, and its threads by the lanes."""
     llm.add_request = _paced(llm.add_request)
     renderer = llm.renderer
     renderer._executor.shutdown()
@@ -61,13 +61,13 @@ def install(llm: AsyncLLM, lanes: Lanes) -> None:
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Do it from beginning to end in this thread, which is one of a lane."""
+    """Run a coroutine from beginning to end in this thread, which is one of a lane."""
     _here.set(True)
     return asyncio.run(work)
 
 
 def _bounded(tokenize: Blocking, model: ModelConfig) -> Blocking:
-    """vLLM bounds a text by the context, unless it is only to be tokenized."""
+    """Bound the text of `/tokenize`: vLLM bounds only texts that must fit into the context."""
 
     def run(prompt: Any, params: Any) -> Any:
         if params.max_total_tokens is None:
@@ -92,7 +92,7 @@ def _is_in_place() -> bool:
 
 
 def _paced(add: Async) -> Async:
-    """Prompts of one request go to engines a few at a time: others have their turn between them."""
+    """Send the prompts of one request a few at a time, so that other requests get in between."""
 
     async def run(*args: Any, **kwargs: Any) -> Any:
         trace = current_trace.get(None)
@@ -105,7 +105,7 @@ def _paced(add: Async) -> Async:
 
 
 def _whole(renderer: HfRenderer, lanes: Lanes) -> Async:
-    """Messages are looked through in the thread too that applies the template to them."""
+    """Have the thread that applies the template also validate the messages."""
     render = renderer.render_messages_async
 
     async def run_either(messages: Any, params: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Threads for what would hold up the event loop: short work does not wait behind long work."""
+"""Threads for work that would block the event loop; short work does not wait for long work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from dynamo_cli.engines.vllm.front.trace import current_trace
 
 LONG_BYTES = 1 << 18
-"""Of a request's body: a tokenizer needs about a quarter of a second for as much."""
+"""Size of a body from which a request counts as long. A tokenizer takes a quarter of a second
+for as much."""
 
 
 class _Job(NamedTuple):
@@ -21,7 +22,7 @@ class _Job(NamedTuple):
 
 
 class Lane:
-    """One thread. Whoever waits for it has it in turns: many jobs of one delay others by one."""
+    """One thread with round-robin among owners: many jobs of one delay those of another by one."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -30,7 +31,7 @@ class Lane:
         self._pool = ThreadPoolExecutor(1, self._name)
 
     def submit(self, owner: Hashable, work: Callable[[], Any]) -> Future[Any]:
-        """Do `work` when it is the turn of `owner`, unless the future is cancelled before."""
+        """Run `work` when it is the turn of `owner`, unless the future is cancelled before."""
         job = _Job(work, Future())
         with self._lock:
             self._waiting.setdefault(owner, deque()).append(job)
@@ -38,7 +39,7 @@ class Lane:
         return job.future
 
     def renew(self) -> None:
-        """Go on with another thread; this one does not come back."""
+        """Go on with a new thread, because the present one hangs."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = ThreadPoolExecutor(1, self._name)
         with self._lock:
@@ -51,7 +52,7 @@ class Lane:
             return
         try:
             job.future.set_result(job.work())
-        except BaseException as error:  # noqa: BLE001 - it belongs to who waits for the result
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
             job.future.set_exception(error)
 
     def _take(self) -> _Job | None:
@@ -62,14 +63,14 @@ class Lane:
             jobs = self._waiting.pop(owner)
             job = jobs.popleft()
             if jobs:
-                self._waiting[owner] = jobs  # behind all others
+                self._waiting[owner] = jobs  # behind all other owners
             return job
 
 
 class Lanes(Executor):
-    """In the place of vLLM's own threads: a lane for long requests and one for the others.
+    """Replaces vLLM's own threads: one lane for long requests and one for all others.
 
-    A request is long or not by `RequestTrace.body_bytes`, as its own task submits.
+    `RequestTrace.body_bytes` of the submitting task says whether its request is long.
     """
 
     COUNT = 2
@@ -78,12 +79,13 @@ class Lanes(Executor):
         self._medium, self._long = Lane("prepare"), Lane("prepare-long")
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run the function in the lane of the request that submits it."""
         trace = current_trace.get(None)
         is_long = trace is not None and trace.body_bytes > LONG_BYTES
         lane = self._long if is_long else self._medium
         return lane.submit(trace, partial(fn, *args, **kwargs))
 
     def renew(self) -> None:
-        """Go on with other threads: one of these does not come back."""
+        """Go on with new threads, because one of the present ones hangs."""
         self._medium.renew()
         self._long.renew()

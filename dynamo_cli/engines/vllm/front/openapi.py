@@ -1,6 +1,6 @@
-"""The OpenAPI description of what a processor answers, from the classes that it really uses.
+"""The OpenAPI description of a processor's endpoints, from the classes that it really uses.
 
-Bodies and good answers only: the frontend adds its own paths and what errors look like.
+It has bodies and successful answers only: the frontend adds its own paths and the errors.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _SUMMARIES: Mapping[Endpoint | Question, str] = {
 
 _STREAMED = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.MESSAGES)
 _REF = "#/components/schemas/"
-_TYPES = {  # of values that a bound is about
+_TYPES = {  # to which types of values a bound applies
     "minimum": ("integer", "number"),
     "maximum": ("integer", "number"),
     "maxLength": ("string",),
@@ -65,12 +65,12 @@ class _Schemas(GenerateJsonSchema):
     def handle_invalid_for_json_schema(
         self, schema: core_schema.CoreSchema, error_info: str
     ) -> JsonSchemaValue:
-        """What JSON Schema has no words for may be anything."""
+        """Allow anything where JSON Schema cannot express the class."""
         return {}
 
 
 def document(requests: Mapping[Endpoint, TypeAdapter[Any]]) -> dict[str, Any]:
-    """Paths and schemas.
+    """Return paths and schemas.
 
     Args:
         requests: the endpoints that this model has, and the classes of their bodies.
@@ -79,7 +79,7 @@ def document(requests: Mapping[Endpoint, TypeAdapter[Any]]) -> dict[str, Any]:
     answers = {one: TypeAdapter(ANSWERS[one]) for one in answered}
     inputs = [
         *(((one, "body"), "validation", adapter) for one, adapter in requests.items()),
-        # Not as serialized: fields may be left out of answers.
+        # Validation, not serialization: answers may leave fields out.
         *(((one, "answer"), "validation", adapter) for one, adapter in answers.items()),
     ]
     schemas, shared = TypeAdapter.json_schemas(
@@ -118,7 +118,7 @@ def _json(schema: JsonSchemaValue) -> dict[str, Any]:
 
 
 def _objects(schema: JsonSchemaValue, components: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The schemas of objects that this one stands for."""
+    """Yield the schemas of all objects that a schema allows."""
     if "$ref" in schema:
         yield from _objects(components[schema["$ref"].removeprefix(_REF)], components)
     for one in schema.get("anyOf", ()):
@@ -128,7 +128,7 @@ def _objects(schema: JsonSchemaValue, components: dict[str, Any]) -> Iterator[di
 
 
 def _narrow(schema: dict[str, Any], rules: Mapping[str, Rule], components: dict[str, Any]) -> None:
-    """Take out what the gate refuses, and say how it bounds the rest."""
+    """Remove fields that the gate refuses, and add its bounds to the others."""
     properties = schema["properties"]
     for name in rules.keys() & properties.keys():
         rule = rules[name]

@@ -1,4 +1,4 @@
-"""The Responses API's stream: named events, the first of them when the engine has begun."""
+"""The stream of the Responses API, which begins only when the engine has begun."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
 
 EARLY = ("response.created", "response.in_progress")
-"""Events that come before the engine was asked. They wait for it: a mistake that it finds can
-still be answered with a status of its own."""
+"""Events that vLLM gives before the engine has begun. They are held back until then, so that an
+error of the engine can still have an HTTP status of its own."""
 
 
 async def events(answer: AsyncIterator[Any], trace: RequestTrace) -> AsyncIterator[str]:
-    """vLLM's events as text; `trace` learns the response and how many events went out."""
+    """Yield vLLM's events as text; note the response and the number of sent events in `trace`."""
     early = ""
     async for event in answer:
         data = event.model_dump_json(indent=None, by_alias=True)

@@ -1,24 +1,22 @@
-"""vLLM's own OpenAI serving classes over `RoutedClient`: a request body in, answers out."""
+"""vLLM's own serving classes over `RoutedClient`: from a request's body to its answer."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
 from typing import Any
 
 import msgspec
 import orjson
 from starlette.datastructures import State
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
-from dynamo_cli import shapes
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.front import (
@@ -31,16 +29,22 @@ from dynamo_cli.engines.vllm.front import (
     responses,
 )
 from dynamo_cli.engines.vllm.front.bodies import ROUTES, request_of
-from dynamo_cli.engines.vllm.front.client import RoutedClient, Workers
+from dynamo_cli.engines.vllm.front.client import RoutedClient
 from dynamo_cli.engines.vllm.front.failures import (
     JSON,
     failure_of,
     raise_error,
-    raise_response,
 )
 from dynamo_cli.engines.vllm.front.lanes import Lanes
 from dynamo_cli.engines.vllm.front.one_at_a_time import OneAtATime
+from dynamo_cli.engines.vllm.front.replies import (
+    finish_of,
+    raw_request,
+    reply_in_thread,
+    reply_of,
+)
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.workers import Workers
 from dynamo_cli.engines.vllm.options import arguments
 from dynamo_cli.errors import DynamoError, ModelError, NotFound
 from dynamo_cli.host import vital
@@ -62,19 +66,21 @@ from dynamo_cli.messages.request import (
 SSE = "text/event-stream"
 ONE_AT_A_TIME = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
 WITHOUT_ENGINE = (Endpoint.TOKENIZE, Endpoint.DETOKENIZE, Endpoint.COUNT_TOKENS)
-_VLLM_HEADERS = {"x-priority": "x-vllm-priority"}
 
 
 class Serving:
-    """The OpenAI API of one model, without HTTP.
+    """The API of one model, without HTTP.
 
     Args:
         config: the engine that the workers run; only its front half is built here.
         workers: links and routing.
-        kv_routing: the router wants to know the blocks of each prompt.
-        debug_headers: answers say which worker gave them.
-        log_prompts: the log may have text of requests in it.
-        record: and what their prompts were, in lengths and hashes.
+        kv_routing: whether the router needs the block hashes of each prompt.
+        debug_headers: whether answers name their worker in headers.
+        log_prompts: whether the log may contain text of requests.
+        record: whether answers carry lengths and hashes of their prompts, for a recorded trace.
+
+    Attributes:
+        client: what vLLM takes for its engine; the owner passes it what workers send.
 
     Raises:
         ModelError, ResourceError, StartError, UsageError: the model or an option cannot be used.
@@ -108,11 +114,15 @@ class Serving:
         self._one_at_a_time = OneAtATime()
         self._description: asyncio.Future[bytes] | None = None
         self._limits = gate.Limits()
-        # Otherwise images are downloaded in the middle of the preparation, which may take long.
+        # With other inputs, images are downloaded during the preparation, which may take long.
         self._text_only = not self._llm.model_config.is_multimodal_model
 
     async def start(self) -> None:
-        """Wait for the first engine, then set up what depends on it."""
+        """Wait for the first engine, then create vLLM's serving objects, which depend on it.
+
+        Raises:
+            ModelError: the model can neither generate text nor embed it.
+        """
         ready = await self.client.first_ready()
         self._llm.model_config.max_model_len = ready.max_model_len
         side = getattr(self._llm.renderer.tokenizer, "truncation_side", "right")
@@ -128,7 +138,7 @@ class Serving:
             anthropic.install(messages)
 
     def _fail(self, request_id: str, error: Exception) -> None:
-        """End a request inside AsyncLLM with an exception in place of its next output."""
+        """End a request inside AsyncLLM with an exception instead of its next output."""
         processor = self._llm.output_processor
         state = processor.request_states.get(request_id)
         if state is None:
@@ -138,7 +148,7 @@ class Serving:
             state.queue.put(error)
 
     async def handle(self, request: ForProcessor) -> AsyncIterator[Reply | Head | Chunk | Finish]:
-        """Answer one request: one `Reply`, or `Head`, `Chunk` ... `Finish`, whatever happens.
+        """Answer one request with `Reply`, or `Head`, `Chunk` ... `Finish`, whatever happens.
 
         Cancelling the iteration aborts the request in its engine.
         """
@@ -159,16 +169,16 @@ class Serving:
         self, request: ForProcessor, trace: RequestTrace
     ) -> AsyncIterator[Reply | Head | Chunk | Finish]:
         begun = False
-        # Everything that is raised, at whatever point, becomes the end of the answer.
+        # Whatever is raised, and whenever, becomes the end of the answer.
         try:
             answer = await self._answer(request, trace)
             if not hasattr(answer, "__aiter__"):
-                yield self._signed(await _reply(trace, answer), trace)
+                yield self._signed(await reply_of(trace, answer), trace)
                 return
             async for text in answer:
                 raise_error(text)
                 if not begun:
-                    # Not before there is something to say: the engine comes first.
+                    # The head waits for the first text: until then an error can have a status.
                     yield self._head(trace)
                     begun = True
                 yield Chunk(trace.request_id, text.encode(), trace.take_new_tokens())
@@ -182,12 +192,12 @@ class Serving:
                 return
             trace.error = trace.error or failure.kind
             yield failure.end(trace)
-        yield _finish(trace)
+        yield finish_of(trace)
 
     def last_words(self, request: ForProcessor, error: Exception) -> tuple[Reply, Chunks, Finish]:
-        """An end for a request of which nobody knows how far its answer has come.
+        """Return an end for a request whose answer may or may not have begun.
 
-        If it had not begun, the first is the answer, and nobody looks at the others.
+        If it has not, the first message is the whole answer, and the frontend ignores the others.
         """
         trace = _trace_of(request)
         trace.failure = error if isinstance(error, DynamoError) else None
@@ -196,11 +206,11 @@ class Serving:
         return (
             failure.reply(trace),
             Chunks([failure.end(trace)]),
-            _finish(trace),
+            finish_of(trace),
         )
 
     async def _abandon(self, trace: RequestTrace) -> None:
-        """Let engines forget what they still do for a request that failed."""
+        """Abort the engine requests that are left of a request that failed."""
         if left := self.client.held_for(trace):
             await self._llm.abort(left, internal=True)
 
@@ -208,7 +218,7 @@ class Serving:
         return Head(trace.request_id, 200, SSE, self._headers(trace), trace.served_by)
 
     def _signed(self, reply: Reply, trace: RequestTrace) -> Reply:
-        """A whole answer, with what its request was and did."""
+        """Return a whole answer with what is known of its request."""
         return msgspec.structs.replace(
             reply,
             usage=trace.usage(),
@@ -221,7 +231,7 @@ class Serving:
         )
 
     def _headers(self, trace: RequestTrace) -> tuple[tuple[str, str], ...]:
-        """Where the answer comes from, for who wants to know."""
+        """Return the headers of --debug-headers: the workers and the predicted overlap."""
         if not self._debug_headers or not trace.placed:
             return ()
         workers = ",".join(map(str, sorted({one.worker for one in trace.placed.values()})))
@@ -253,8 +263,8 @@ class Serving:
         else:
             request = await self._in_lane(request_of, endpoint, body, self._limits)
             if endpoint in WITHOUT_ENGINE and self._text_only:
-                return await self._in_lane(_whole_reply, method, request, submit, trace)
-        answer = await method(request, _raw_request(submit))
+                return await self._in_lane(reply_in_thread, method, request, submit, trace)
+        answer = await method(request, raw_request(submit))
         if not hasattr(answer, "__aiter__"):
             return answer
         match endpoint:
@@ -265,16 +275,16 @@ class Serving:
         return answer
 
     async def _in_lane(self, work: Callable[..., Any], *args: Any) -> Any:
-        """In a thread, beside the streams."""
+        """Run blocking work in a thread, so that streams go on meanwhile."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._lanes, copy_context().run, work, *args)
 
     async def _tell(self, question: Question) -> Any:
-        """Which models there are, or what they can be asked."""
+        """Return the list of models, or the OpenAPI description of the endpoints."""
         if question is Question.MODELS:
             return await self._state.openai_serving_models.show_available_models()
         if self._description is None:
-            # It takes a second, and is always the same.
+            # It takes a second to compute, and never changes.
             self._description = asyncio.ensure_future(asyncio.to_thread(self._describe))
         return Response(await asyncio.shield(self._description), media_type=JSON)
 
@@ -287,7 +297,7 @@ class Serving:
         return orjson.dumps(openapi.document(served))
 
     def _smallest(self, probe: SubmitProbe) -> Submit:
-        """The smallest request that goes the whole way: one token in, one out."""
+        """Return the smallest request that an engine has to run: one token in, one token out."""
         endpoint, body = Endpoint.EMBEDDINGS, orjson.dumps({"input": [1]})
         if getattr(self._state, "openai_serving_completion", None) is not None:
             content = {"prompt": [1], "max_tokens": 1, "min_tokens": 1, "temperature": 0}
@@ -308,22 +318,10 @@ def _trace_of(request: ForProcessor, worker: int | None = None) -> RequestTrace:
     )
 
 
-def _whole_reply(
-    method: Callable[..., Awaitable[Any]], request: Any, submit: Submit, trace: RequestTrace
-) -> Reply:
-    """The answer to a request that needs no engine, made in this thread."""
-
-    async def answer() -> Reply:
-        return await _reply(trace, await method(request, _raw_request(submit)))
-
-    reply: Reply = inline.run(answer())
-    return reply
-
-
 def _build_llm(vllm_config: Any, client: RoutedClient, lanes: Lanes) -> AsyncLLM:
-    # The one place where vLLM chooses its engine client.
+    # The only place where vLLM chooses its engine client.
     EngineCoreClient.make_async_mp_client = staticmethod(lambda **_: client)
-    # As many tokenizers as lanes, which vLLM's own threads would need too.
+    # Each lane needs a tokenizer of its own, as each of vLLM's own threads would.
     model = vllm_config.model_config
     model.renderer_num_workers = max(model.renderer_num_workers, Lanes.COUNT)
     llm = AsyncLLM(
@@ -331,53 +329,3 @@ def _build_llm(vllm_config: Any, client: RoutedClient, lanes: Lanes) -> AsyncLLM
     )
     inline.install(llm, lanes)
     return llm
-
-
-def _raw_request(submit: Submit) -> Request:
-    """The HTTP request as vLLM's classes want it: they read headers and leave notes in `state`."""
-    headers = [
-        (_VLLM_HEADERS.get(name, name).encode("latin-1"), value.encode("latin-1"))
-        for name, value in submit.headers
-    ]
-    return Request({"type": "http", "headers": headers, "method": "POST", "path": submit.endpoint})
-
-
-async def _reply(trace: RequestTrace, answer: Any) -> Reply:
-    """A whole answer.
-
-    Raises:
-        EventError: it is an error.
-    """
-    if isinstance(answer, Reply):
-        return answer
-    raise_response(answer)
-    if not isinstance(answer, Response):
-        brief = trace.path in shapes.ANTHROPIC  # its fields are there or not, never null
-        body = answer.model_dump_json(by_alias=True, exclude_none=brief).encode()
-        return Reply(trace.request_id, 200, JSON, body)
-    if isinstance(answer, StreamingResponse):  # embeddings as bytes, which are all there already
-        body = b"".join([_bytes(part) async for part in answer.body_iterator])
-    else:
-        body = bytes(answer.body)
-    own = dict(answer.headers)
-    content_type = own.pop("content-type", JSON)
-    own.pop("content-length", None)
-    return Reply(
-        trace.request_id, answer.status_code, content_type, body, headers=tuple(own.items())
-    )
-
-
-def _bytes(part: Any) -> bytes:
-    return part.encode() if isinstance(part, str) else bytes(part)
-
-
-def _finish(trace: RequestTrace) -> Finish:
-    return Finish(
-        trace.request_id,
-        trace.usage(),
-        trace.error,
-        trace.served_by,
-        trace.finish_reason,
-        trace.timeline(),
-        trace.recorded(),
-    )

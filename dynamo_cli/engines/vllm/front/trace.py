@@ -1,7 +1,7 @@
-"""What one API request did in the engines, gathered while vLLM's serving classes work on it.
+"""What is known of one API request, gathered while vLLM's serving classes work on it.
 
-vLLM hands no context of ours from its serving classes to the engine client. A context variable
-does: both run in the request's own task.
+vLLM passes nothing of ours from its serving classes to the engine client. A context variable does
+that instead, since both run in the asyncio task of the request.
 """
 
 from __future__ import annotations
@@ -11,64 +11,52 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.prefill import PrefilledElsewhere
 from dynamo_cli.messages.request import Prompt, Timeline, Usage
 
 AT_ONCE = 16
-"""Prompts of one request that are made ready in one turn of the event loop."""
-
-
-class ChosenWorker(NamedTuple):
-    """The worker of an engine request.
-
-    Attributes:
-        worker: its index.
-        overlap_blocks: leading blocks of the prompt that it holds, as far as the router knows.
-        prefill_worker: index of the prefill worker that holds most of them; None: none holds any.
-        engine_order: when engines take it of those that wait there; smaller comes first.
-    """
-
-    worker: int
-    overlap_blocks: int
-    prefill_worker: int | None
-    engine_order: int
+"""Prompts of one request that may be sent to engines at the same time."""
 
 
 @dataclass(slots=True)
 class PromptTrace:
-    """What is recorded of a prompt; `prompt` as it was sent."""
+    """What a recorded trace keeps of a prompt, with the output tokens so far."""
 
     prompt: Prompt
     output_tokens: int = 0
 
 
 class RequestTrace:
-    """Counters of one API request, which may be several engine requests (n > 1, prompt lists).
+    """One API request, which may be several engine requests (n > 1, a list of prompts).
 
     Attributes:
         request_id: the frontend's key, which no other request has.
-        api_id: the client's name of it, for people to read.
-        path: which endpoint was asked, for the shape of its errors; else empty.
-        worker: that must serve it; None leaves it to the router.
-        in_place: template and tokenizer run where the request is, not in another thread.
-        body_bytes: what the client sent, which says how long it may take to prepare.
-        pace: so many of its prompts may be on their way to engines at once.
-        placed: engine request family (siblings of n > 1) -> where it is.
-        overlap_blocks: of the family placed last, as the router predicted.
-        release: releases the lock of `OneAtATime`, while the request has it; else None.
-        error: the kind of failure, empty when there is none.
-        failure: what ended it, when that was not the model.
-        finish_reason: why the engine request that ended last did; empty before.
-        elsewhere: set when its prompt was prefilled by a prefill worker.
-        response: of the Responses API as its stream began; None before, and elsewhere.
-        events: of that stream that went out.
-        broken: the error that ended a stream which vLLM translates into another.
-        prompts: engine request family -> what is recorded of it.
+        api_id: the id that clients and the log know the request by.
+        path: path of its endpoint, which determines the shape of errors; empty if it has none.
+        worker: index of the worker that must serve it; None leaves the choice to the router.
+        in_place: whether template and tokenizer run in the event loop instead of a thread.
+        body_bytes: size of its body, which tells how long its preparation may take.
+        pace: lets at most `AT_ONCE` of its prompts be sent to engines at the same time.
+        placed: the worker of each family, that is of each prompt with its n answers.
+        overlap_blocks: cached blocks that the router predicted for the family placed last.
+        prompt_tokens: length of its prompts.
+        cached_tokens: of these, tokens that engines found in their caches.
+        output_tokens: tokens of its answers.
+        release: releases the lock of `OneAtATime` while the request has it; else None.
+        error: kind of the failure; empty when there is none.
+        failure: what ended the request, if neither the model nor vLLM did.
+        finish_reason: finish reason of the engine request that ended last; empty before.
+        elsewhere: set when a prefill worker computed its prompt.
+        response: for a stream of the Responses API, the response object with which it began.
+        events: for such a stream, the number of events sent.
+        broken: the error that ended a stream of which vLLM makes another stream.
+        prompts: what is recorded of the prompt of each family.
         received_ns, ...: see `Timeline`.
     """
 
@@ -143,7 +131,7 @@ class RequestTrace:
 
     @property
     def served_by(self) -> int | None:
-        """The worker that has it, the first of several; None: none has."""
+        """Index of the worker that has it, the first of several; None: none has."""
         return next((answer.worker for answer in self.placed.values()), None)
 
     def prepared(self) -> None:
@@ -153,42 +141,45 @@ class RequestTrace:
             release()
 
     def sent(self, prepared_ns: int, routed_ns: int) -> None:
-        """An engine request goes to its worker now."""
+        """Note that an engine request is sent to its worker now."""
         if not self.sent_ns:
             self.prepared_ns, self.routed_ns = prepared_ns, routed_ns
             self.sent_ns = time.monotonic_ns()
 
     def first_token(self, queued_ns: int, scheduled_ns: int) -> None:
-        """An engine request has its first token."""
+        """Note that an engine request has its first token."""
         if not self.first_token_ns:
             self.queued_ns, self.scheduled_ns = queued_ns, scheduled_ns
             self.first_token_ns = time.monotonic_ns()
 
     def ended(self, finish_reason: str) -> None:
-        """An engine request has its last token."""
+        """Note that an engine request has its last token."""
         self.finish_reason = finish_reason
         self.ended_ns = time.monotonic_ns()
 
     def add_output(self, tokens: int) -> None:
+        """Count tokens that an engine step gave."""
         self.output_tokens += tokens
         self._untold += tokens
 
     def take_new_tokens(self) -> int:
-        """Tokens that came since the last call."""
+        """Return the number of tokens that came since the last call."""
         new, self._untold = self._untold, 0
         return new
 
     def usage(self) -> Usage:
+        """Return the tokens that it used so far."""
         return Usage(self.prompt_tokens, self.cached_tokens, self.output_tokens)
 
     def recorded(self) -> tuple[Prompt, ...]:
-        """Its prompts as they ended."""
+        """Return what is recorded of its prompts, with their output tokens."""
         return tuple(
             msgspec.structs.replace(one.prompt, output_tokens=one.output_tokens)
             for one in self.prompts.values()
         )
 
     def timeline(self) -> Timeline:
+        """Return when the request reached each stage."""
         elsewhere = self.elsewhere
         return Timeline(
             received_ns=self.received_ns,
@@ -207,3 +198,4 @@ class RequestTrace:
 
 
 current_trace: ContextVar[RequestTrace] = ContextVar("current_trace")
+"""The trace of the request that this task or thread works on."""

@@ -1,7 +1,7 @@
-"""What a body of JSON will take to read, without reading it. Pure.
+"""Estimates how much work a JSON body is, without parsing it. Pure.
 
-A parser and pydantic hold the interpreter until they are through, and every stream of the process
-waits for them. NumPy counts a hundred times faster, and lets others run meanwhile.
+A JSON parser and pydantic hold the interpreter lock until they have finished, and every stream of
+the process waits for them. NumPy counts a hundred times faster, and releases the lock meanwhile.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIECE_BYTES = 1 << 18
+"""Size of the pieces that NumPy looks at, bytes."""
+
 _KINDS = np.zeros(256, np.uint8)
 _QUOTE, _OPEN, _CLOSE, _COMMA, _COLON = 1, 2, 3, 4, 5
 for _kind, _marks in (
@@ -26,13 +28,13 @@ for _kind, _marks in (
 
 @dataclass(slots=True)
 class Weight:
-    """Of a body; for what is no JSON any numbers.
+    """How much there is in a body; if it is no JSON, the numbers mean nothing.
 
     Attributes:
-        values: at least as many as there are, of all kinds, keys of objects too.
-        names: keys of objects.
-        nodes: objects and lists.
-        depth: of objects and lists in each other.
+        values: upper bound of the number of values of all kinds, with keys of objects.
+        names: number of keys of objects.
+        nodes: number of objects and lists.
+        depth: how deep objects and lists are nested.
     """
 
     values: int = 1
@@ -42,7 +44,7 @@ class Weight:
 
 
 def weigh(body: bytes) -> Weight:
-    """Look at all of it, a piece at a time."""
+    """Count what is in a body, a piece at a time."""
     weight, inside, level, start = Weight(), 0, 0, 0
     while start < len(body):
         piece = body[start : start + PIECE_BYTES]
@@ -55,14 +57,14 @@ def weigh(body: bytes) -> Weight:
 
 
 def _is_cut(piece: bytes) -> bool:
-    """It ends in the middle of an escape."""
+    """Whether the piece ends in the middle of an escape sequence."""
     return bool((len(piece) - len(piece.rstrip(b"\\"))) % 2)
 
 
 def _add(weight: Weight, piece: bytes, inside: int, level: int) -> tuple[int, int]:
-    """Whether a string goes on after the piece, and how deep it ends."""
+    """Count a piece; return whether it ends inside a string, and at which depth."""
     if b"\\" in piece:
-        # From the left, as a parser takes them: a quote that is left is a real one.
+        # Remove escapes from left to right, as a parser reads them; the quotes left are real ones.
         piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
     kinds = _KINDS[np.frombuffer(piece, np.uint8)]
     marks = kinds[kinds != 0]

@@ -1,0 +1,80 @@
+"""What vLLM's serving classes are called with and return, as messages of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from dynamo_cli import shapes
+from dynamo_cli.engines.vllm.front import inline
+from dynamo_cli.engines.vllm.front.failures import JSON, raise_response
+from dynamo_cli.engines.vllm.front.trace import RequestTrace
+from dynamo_cli.messages.request import Finish, Reply, Submit
+
+_VLLM_HEADERS = {"x-priority": "x-vllm-priority"}
+
+
+def raw_request(submit: Submit) -> Request:
+    """Return the HTTP request that vLLM's classes read headers of, and write to the `state` of."""
+    headers = [
+        (_VLLM_HEADERS.get(name, name).encode("latin-1"), value.encode("latin-1"))
+        for name, value in submit.headers
+    ]
+    return Request({"type": "http", "headers": headers, "method": "POST", "path": submit.endpoint})
+
+
+async def reply_of(trace: RequestTrace, answer: Any) -> Reply:
+    """Return a whole answer of one of vLLM's classes.
+
+    Raises:
+        EventError: the answer is an error.
+    """
+    if isinstance(answer, Reply):
+        return answer
+    raise_response(answer)
+    if not isinstance(answer, Response):
+        brief = trace.path in shapes.ANTHROPIC  # optional fields are left out there, never null
+        body = answer.model_dump_json(by_alias=True, exclude_none=brief).encode()
+        return Reply(trace.request_id, 200, JSON, body)
+    if isinstance(answer, StreamingResponse):  # embeddings as bytes, all of which are there already
+        body = b"".join([_bytes(part) async for part in answer.body_iterator])
+    else:
+        body = bytes(answer.body)
+    own = dict(answer.headers)
+    content_type = own.pop("content-type", JSON)
+    own.pop("content-length", None)
+    return Reply(
+        trace.request_id, answer.status_code, content_type, body, headers=tuple(own.items())
+    )
+
+
+def _bytes(part: Any) -> bytes:
+    return part.encode() if isinstance(part, str) else bytes(part)
+
+
+def finish_of(trace: RequestTrace) -> Finish:
+    """Return the end of a stream, with what its request was and did."""
+    return Finish(
+        trace.request_id,
+        trace.usage(),
+        trace.error,
+        trace.served_by,
+        trace.finish_reason,
+        trace.timeline(),
+        trace.recorded(),
+    )
+
+
+def reply_in_thread(
+    method: Callable[..., Awaitable[Any]], request: Any, submit: Submit, trace: RequestTrace
+) -> Reply:
+    """Answer a request that needs no engine from beginning to end in this thread, one of a lane."""
+
+    async def answer() -> Reply:
+        return await reply_of(trace, await method(request, raw_request(submit)))
+
+    reply: Reply = inline.run(answer())
+    return reply

@@ -1,0 +1,46 @@
+"""The workers and the router, as vLLM's engine client sees them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from dynamo_cli.messages.flows import ToWorker
+from dynamo_cli.messages.routing import RouteQuery
+
+
+class ChosenWorker(NamedTuple):
+    """The worker that was chosen for an engine request.
+
+    Attributes:
+        worker: its index.
+        overlap_blocks: leading blocks of the prompt that it has cached, as far as the router knows.
+        prefill_worker: index of the prefill worker that holds most of them; None: none holds any.
+        engine_order: the engine takes waiting requests in this order, smallest first.
+    """
+
+    worker: int
+    overlap_blocks: int
+    prefill_worker: int | None
+    engine_order: int
+
+
+class Workers(Protocol):
+    """The workers and the router as the client sees them; the processor implements it."""
+
+    async def place(self, query: RouteQuery) -> ChosenWorker:
+        """Return the worker for a request. Raises `NotReady` when no worker can take it."""
+
+    def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None:
+        """Note a request on a worker for which the router is not asked."""
+
+    def send(self, worker: int, message: ToWorker) -> bool:
+        """Send to a worker; False if it is not linked or its link refused the message."""
+
+    def ready_workers(self) -> list[int]:
+        """Return the workers whose engines are up."""
+
+    def first_token(self, request_id: str, cached_tokens: int) -> None:
+        """Note that the prefill of a request is over."""
+
+    def ended(self, request_id: str) -> None:
+        """Note that a request is over, for whatever reason."""
