@@ -24,7 +24,7 @@ app = application(context_settings=SERVE_OPTIONS)
 @app.command(context_settings=SERVE_OPTIONS)
 def doctor(
     context: typer.Context,
-    as_json: Annotated[bool, option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check whether this machine can serve, and say what to do if not.
 

@@ -1,13 +1,43 @@
-"""What ``bench`` and ``replay`` have in common in how they report."""
+"""Options and checks for reports, which ``bench`` and ``replay`` share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from dynamo_cli.cli.declare import option
 from dynamo_cli.errors import UsageError
+from dynamo_cli.plan import limits
 
 if TYPE_CHECKING:
     from dynamo_cli.lab.report import Slo
+
+REPORT = "Report"
+"""The panel of these options."""
+
+SloTtft = Annotated[
+    float | None,
+    option(
+        "--slo-ttft",
+        panel=REPORT,
+        min=0,
+        most=limits.MAX_MILLISECONDS,
+        metavar="MS",
+        help="For goodput: longest time to first token.",
+    ),
+]
+SloItl = Annotated[
+    float | None,
+    option(
+        "--slo-itl",
+        panel=REPORT,
+        min=0,
+        most=limits.MAX_MILLISECONDS,
+        metavar="MS",
+        help="For goodput: longest mean inter-token latency of a request.",
+    ),
+]
+AsJson = Annotated[bool, option("--json", panel=REPORT, help="Print JSON instead of tables.")]
+AsCsv = Annotated[bool, option("--csv", panel=REPORT, help="Print CSV instead of tables.")]
 
 
 def refuse_two_forms(*, as_json: bool, as_csv: bool) -> None:
