@@ -43,7 +43,7 @@ AsCsv = Annotated[bool, option("--csv", panel=REPORT, help="Print CSV instead of
 def refuse_two_forms(*, as_json: bool, as_csv: bool) -> None:
     """Raises `UsageError` when a report is to be JSON and CSV at once."""
     if as_json and as_csv:
-        raise UsageError("--json and --csv are two ways to say the same; take one.")
+        raise UsageError("choose one of --json and --csv.")
 
 
 def slo_of(ttft_ms: float | None, itl_ms: float | None) -> Slo:
