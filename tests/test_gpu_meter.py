@@ -1,4 +1,4 @@
-"""Use and health of GPUs, by a driver library that a table stands for."""
+"""Use and health of GPUs, with a table in the place of the driver library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which GPUs there are, by a driver library that a table stands for."""
+"""The list of GPUs, with a table in the place of the driver library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def error(code: int) -> pynvml.NVMLError:
 
 
 class Driver:
-    """Stands for NVML: a GPU of 80 MiB, one split into two instances, one without own memory."""
+    """A fake NVML: a GPU of 80 MiB, one split into two instances, one without memory of its own."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = 0

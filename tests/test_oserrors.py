@@ -1,4 +1,4 @@
-"""What the operating system refuses, in words."""
+"""Errors of the operating system as sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text on its way to a stream that takes it, takes none, or is not read."""
+"""Writing to streams that work, fail, or are not read."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_full_disk_is_counted_and_told_when_there_is_room() -> None:
             out.write("line\n")
         wait_until(lambda: out.lost == 3, 10, "all are counted")
         read, write = os.pipe()
-        os.dup2(write, full.fileno())  # as when somebody makes room
+        os.dup2(write, full.fileno())  # as when space becomes free
         os.close(write)
         out.write("written\n")
         out.close()

@@ -109,7 +109,7 @@ def _range(flag: str, text: str) -> tuple[int, int]:
     except ValueError as error:
         raise UsageError(f"{flag} is a number or a range like 30:80, not {text!r}.") from error
     if not 1 <= ends[0] <= ends[1] <= limits.MAX_COUNT:
-        raise UsageError(f"{flag} goes from 1 on, the smaller number first; not {text!r}.")
+        raise UsageError(f"{flag} takes numbers from 1, the smaller one first; not {text!r}.")
     return ends
 
 
@@ -118,7 +118,9 @@ def _pace(concurrency: int | None, rate: float | None, speed: float, load: Shape
     from dynamo_cli.lab.trace.trace import Trace  # noqa: PLC0415
 
     if concurrency is not None and rate is not None:
-        raise UsageError("--concurrency waits for answers and --rate does not; take one.")
+        raise UsageError(
+            "choose one of --concurrency, which waits for answers, and --rate, which does not."
+        )
     if rate is not None:
         return Poisson(rate)
     if concurrency is None and isinstance(load, Trace):
@@ -167,7 +169,7 @@ def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
                 raise
             return measured, INTERRUPTED
     if measured.answered == measured.failed:
-        raise ServerFailed(f"no request was answered well. {' '.join(measured.remarks())}")
+        raise ServerFailed(f"no request succeeded. {' '.join(measured.remarks())}")
     return measured, 0
 
 
@@ -186,7 +188,7 @@ def _show(measured: Bench, slo: Slo, seed: str, *, as_json: bool, as_csv: bool) 
     else:
         console = Console()
         console.print(table.table(columns, ratios=ratios))
-        typer.echo(f"--seed {seed} says the same again")
+        typer.echo(f"--seed {seed} repeats this load")
     if not as_json:
         for remark in remarks:
             terminal.say(remark)

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from dynamo_cli.cli import traces
+from dynamo_cli.cli import reports, traces
 from dynamo_cli.cli.declare import option
 from dynamo_cli.lab.trace.formats import MAX_BLOCK_SIZE, Format, TimeUnit
 from dynamo_cli.plan import limits
 
 API_KEY_VARIABLES = ["DYNAMO_LLM_API_KEY", "VLLM_API_KEY"]
-LOAD, PACE, END, REPORT = "Load", "Pace", "End", "Report"
+LOAD, PACE, END = "Load", "Pace", "End"
 DEFAULT_CLIENTS = 8
 DEFAULT_REQUESTS = 200
 DEFAULT_ROUNDS = 5
@@ -33,21 +33,30 @@ class Endpoint(StrEnum):
 class BenchOptions:
     """The command line of ``bench`` as it was typed."""
 
-    url: Annotated[str, typer.Argument(help="Of a server, http://127.0.0.1:8181 for instance.")]
+    url: Annotated[str, typer.Argument(help="URL of a server, for instance http://127.0.0.1:8181.")]
     other_url: Annotated[
         str,
-        typer.Argument(help="Of a second one: both get the same load in turns.", metavar="URL2"),
+        typer.Argument(
+            help="URL of a second server: both get the same load in turns.", metavar="URL2"
+        ),
     ] = ""
     model: Annotated[
-        str, option("--model", metavar="NAME", help="Default: the first that the server lists.")
+        str,
+        option(
+            "--model",
+            metavar="NAME",
+            help="Model to ask for. Default: the first that the server lists.",
+        ),
     ] = ""
     api_key: Annotated[
         str | None,
-        option("--api-key", metavar="KEY", help="For the servers.", envvar=API_KEY_VARIABLES),
+        option(
+            "--api-key", metavar="KEY", help="API key for the servers.", envvar=API_KEY_VARIABLES
+        ),
     ] = None
-    endpoint: Annotated[Endpoint, option("--endpoint", help="Which of OpenAI's is asked.")] = (
-        Endpoint.CHAT
-    )
+    endpoint: Annotated[
+        Endpoint, option("--endpoint", help="Which endpoint of the OpenAI API gets the requests.")
+    ] = Endpoint.CHAT
     systems: Annotated[
         int,
         option(
@@ -55,7 +64,7 @@ class BenchOptions:
             panel=LOAD,
             min=1,
             most=limits.MAX_COUNT,
-            help="System prompts: width of the tree.",
+            help="Number of system prompts: width of the tree of prefixes.",
         ),
     ] = 8
     sessions: Annotated[
@@ -65,7 +74,7 @@ class BenchOptions:
             panel=LOAD,
             min=1,
             most=limits.MAX_COUNT,
-            help="Conversations over each of them at once.",
+            help="Simultaneous conversations over each system prompt.",
         ),
     ] = 4
     turns: Annotated[
@@ -75,17 +84,19 @@ class BenchOptions:
             panel=LOAD,
             min=1,
             most=limits.MAX_COUNT,
-            help="Of each conversation: depth of the tree.",
+            help="Turns of each conversation: depth of the tree.",
         ),
     ] = 4
     system_tokens: Annotated[
-        str, option("--system-tokens", panel=LOAD, metavar="N|A:B", help="Of a system prompt.")
+        str,
+        option("--system-tokens", panel=LOAD, metavar="N|A:B", help="Tokens of a system prompt."),
     ] = "400:600"
     user_tokens: Annotated[
-        str, option("--user-tokens", panel=LOAD, metavar="N|A:B", help="Of what a user says.")
+        str,
+        option("--user-tokens", panel=LOAD, metavar="N|A:B", help="Tokens of a user's message."),
     ] = "30:80"
     output_tokens: Annotated[
-        str, option("--output-tokens", panel=LOAD, metavar="N|A:B", help="Of an answer.")
+        str, option("--output-tokens", panel=LOAD, metavar="N|A:B", help="Tokens of an answer.")
     ] = "16:32"
     trace: Annotated[
         Path | None,
@@ -93,7 +104,8 @@ class BenchOptions:
             "--trace",
             panel=LOAD,
             metavar="FILE",
-            help="Instead: the requests of a trace, as [b]replay[/b] takes them, but no prompts.",
+            help="Send the requests of a trace instead. Formats: those of [b]replay[/b] except "
+            "prompts.",
         ),
     ] = None
     form: Annotated[Format, traces.form(LOAD)] = Format.AUTO
@@ -106,7 +118,7 @@ class BenchOptions:
             min=1,
             max=MAX_BLOCK_SIZE,
             metavar="N",
-            help="Of a trace: tokens per hash, if nothing else tells.",
+            help="Tokens per block hash of the trace, if the trace does not tell.",
         ),
     ] = None
     length_scale: Annotated[
@@ -116,7 +128,7 @@ class BenchOptions:
             panel=LOAD,
             min=0.0001,
             max=1000,
-            help="Of a trace: 0.1 makes prompts and answers a tenth as long.",
+            help="Factor for lengths of the trace: 0.1 makes prompts and answers a tenth as long.",
         ),
     ] = 1.0
     seed: Annotated[
@@ -124,7 +136,8 @@ class BenchOptions:
         option(
             "--seed",
             panel=LOAD,
-            help="Of words, lengths and arrivals. Default: a new one, which no cache has seen.",
+            help="Seed of words, lengths and arrival times. Default: a new one, so that no cache "
+            "has the prompts.",
         ),
     ] = None
     concurrency: Annotated[
@@ -135,7 +148,8 @@ class BenchOptions:
             min=1,
             most=limits.MAX_PROCESSES,
             metavar="N",
-            help=f"Clients that wait for their answers. [dim]\\[default: {DEFAULT_CLIENTS}][/dim]",
+            help="Clients that each wait for an answer before their next request. "
+            f"[dim]\\[default: {DEFAULT_CLIENTS}][/dim]",
         ),
     ] = None
     rate: Annotated[
@@ -146,7 +160,7 @@ class BenchOptions:
             min=0.001,
             max=1e6,
             metavar="PER_S",
-            help="Requests per second at random times (Poisson), whatever the answers take.",
+            help="Requests per second, at random times (Poisson), without waiting for answers.",
         ),
     ] = None
     speed: Annotated[
@@ -156,7 +170,7 @@ class BenchOptions:
             panel=PACE,
             min=0.0001,
             max=1e6,
-            help="Of a trace, so many times as fast as it was; without --concurrency and --rate.",
+            help="Replay the trace so many times faster; not with --concurrency or --rate.",
         ),
     ] = 1.0
     requests: Annotated[
@@ -167,7 +181,8 @@ class BenchOptions:
             min=1,
             most=limits.MAX_COUNT,
             metavar="N",
-            help=f"After so many for each server. [dim]\\[default: {DEFAULT_REQUESTS}][/dim]",
+            help="Stop after so many requests to each server. "
+            f"[dim]\\[default: {DEFAULT_REQUESTS}][/dim]",
         ),
     ] = None
     duration: Annotated[
@@ -178,7 +193,7 @@ class BenchOptions:
             min=0.1,
             most=limits.MAX_SECONDS,
             metavar="SECONDS",
-            help="After so long for each server; answers under way are awaited.",
+            help="Stop sending after so long for each server; requests in flight are awaited.",
         ),
     ] = None
     timeout: Annotated[
@@ -189,7 +204,7 @@ class BenchOptions:
             min=0.1,
             most=limits.MAX_SECONDS,
             metavar="SECONDS",
-            help="For one answer.",
+            help="Longest time for one answer.",
         ),
     ] = 600.0
     rounds: Annotated[
@@ -200,7 +215,7 @@ class BenchOptions:
             min=1,
             most=limits.MAX_COUNT,
             metavar="N",
-            help="Parts into which the load is cut; ratios are taken within each. "
+            help="Parts into which the load is divided; ratios are computed within each. "
             f"[dim]\\[default: {DEFAULT_ROUNDS} with two servers][/dim]",
         ),
     ] = None
@@ -212,33 +227,11 @@ class BenchOptions:
             min=0,
             most=limits.MAX_COUNT,
             metavar="N",
-            help="First requests, which do not count. "
+            help="Number of first requests, which are not measured. "
             f"[dim]\\[default: {DEFAULT_WARMUP}, of a trace 0][/dim]",
         ),
     ] = None
-    slo_ttft: Annotated[
-        float | None,
-        option(
-            "--slo-ttft",
-            panel=REPORT,
-            min=0,
-            most=limits.MAX_MILLISECONDS,
-            metavar="MS",
-            help="Goodput: most until a first token.",
-        ),
-    ] = None
-    slo_itl: Annotated[
-        float | None,
-        option(
-            "--slo-itl",
-            panel=REPORT,
-            min=0,
-            most=limits.MAX_MILLISECONDS,
-            metavar="MS",
-            help="Goodput: most between tokens, in the mean of a request.",
-        ),
-    ] = None
-    as_json: Annotated[bool, option("--json", panel=REPORT, help="JSON instead of a table.")] = (
-        False
-    )
-    as_csv: Annotated[bool, option("--csv", panel=REPORT, help="CSV instead of a table.")] = False
+    slo_ttft: reports.SloTtft = None
+    slo_itl: reports.SloItl = None
+    as_json: reports.AsJson = False
+    as_csv: reports.AsCsv = False

@@ -33,9 +33,11 @@ app = application()
 
 @app.command()
 def completions(
-    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", help="For which shell.")],
+    shell: Annotated[
+        Shell, typer.Argument(metavar="bash|zsh|fish", help="Shell to make the script for.")
+    ],
     install: Annotated[
-        bool, option("--install", help="Put it where that shell looks for your own.")
+        bool, option("--install", help="Write it to where that shell looks for completions.")
     ] = False,
 ) -> None:
     """Print the completion script of a shell, or install it."""

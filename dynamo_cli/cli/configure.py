@@ -43,7 +43,7 @@ app = application(
 @app.command(context_settings=SERVE_OPTIONS)
 def show(
     context: typer.Context,
-    as_json: Annotated[bool, option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what each setting would be, and where that came from.
 
@@ -58,8 +58,10 @@ def show(
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where.")] = Path(FILE_NAME),
-    force: Annotated[bool, option("--force", help="Overwrite it.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="File to write.")] = Path(
+        FILE_NAME
+    ),
+    force: Annotated[bool, option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a file in which every setting is explained and nothing is set."""
     text = template(file)

@@ -24,7 +24,7 @@ app = application(context_settings=SERVE_OPTIONS)
 @app.command(context_settings=SERVE_OPTIONS)
 def doctor(
     context: typer.Context,
-    as_json: Annotated[bool, option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check whether this machine can serve, and say what to do if not.
 
@@ -68,7 +68,7 @@ def _print(findings: list[Finding], *, good: bool) -> None:
     console.print(table)
     worst = {finding.level for finding in findings}
     verdict = "Serving can work" + (", with warnings." if "warn" in worst else ".")
-    console.print(verdict if good else "Serving cannot work until what failed is mended.")
+    console.print(verdict if good else "Serving cannot work until the failures are fixed.")
 
 
 def _print_json(findings: list[Finding], needs: Needs | None, *, good: bool) -> None:

@@ -69,7 +69,7 @@ Model = Annotated[
         panel=MODEL,
         metavar="NAME",
         help="A Hugging Face id, a folder, [b]demo[/b] (a small chat model) or "
-        "[b]tiny[/b] (random weights, to try the plumbing).",
+        "[b]tiny[/b] (random weights, for a first test of the machinery).",
     ),
 ]
 ServedNames = Annotated[
@@ -78,11 +78,12 @@ ServedNames = Annotated[
         "--served-model-name",
         panel=MODEL,
         metavar="NAME",
-        help="What the API calls it; repeatable. Default: as given to --model.",
+        help="Name of the model in the API; repeatable. Default: as given to --model.",
     ),
 ]
 MaxModelLen = Annotated[
-    str | None, option("--max-model-len", panel=MODEL, metavar="TOKENS", help="Longest context.")
+    str | None,
+    option("--max-model-len", panel=MODEL, metavar="TOKENS", help="Longest context of a request."),
 ]
 BlockSize = Annotated[
     int | None,
@@ -92,7 +93,7 @@ BlockSize = Annotated[
         min=1,
         most=limits.MAX_COUNT,
         metavar="TOKENS",
-        help="Of a KV cache block.",
+        help="Size of a KV cache block.",
     ),
 ]
 Workers = Annotated[
@@ -102,7 +103,7 @@ Workers = Annotated[
         "--decode-workers",
         panel=WORKERS,
         metavar="N|auto",
-        help="Engines; [b]auto[/b] is one per free GPU (or group of --worker-tp).",
+        help="Number of engines; [b]auto[/b]: one per free GPU, or per group of --worker-tp GPUs.",
     ),
 ]
 WorkerTp = Annotated[
@@ -114,7 +115,7 @@ WorkerTp = Annotated[
         min=1,
         most=limits.MAX_PROCESSES,
         metavar="N",
-        help="GPUs of one engine.",
+        help="Tensor-parallel size of each worker.",
     ),
 ]
 WhichEngine = Annotated[
@@ -123,8 +124,8 @@ WhichEngine = Annotated[
         "--worker-engine",  # the key in a settings file, in which `engine` is a table
         "--engine",
         panel=WORKERS,
-        help="[b]mock[/b] simulates: it keeps its blocks as vLLM does, takes the time that a "
-        "profile says, and answers with the words of the prompt.",
+        help="What computes answers. [b]mock[/b] simulates vLLM: it manages KV blocks as vLLM, "
+        "takes the time that a profile says, and answers with the words of the prompt.",
     ),
 ]
 EngineProfile = Annotated[
@@ -133,7 +134,7 @@ EngineProfile = Annotated[
         "--engine-profile",
         panel=WORKERS,
         metavar="NAME|FILE",
-        help="How fast and large a simulated engine is. [dim]\\[default: gpu-8b][/dim]",
+        help="Speed and size of simulated engines. [dim]\\[default: gpu-8b][/dim]",
     ),
 ]
 Speedup = Annotated[
@@ -144,11 +145,12 @@ Speedup = Annotated[
         min=0.001,
         most=limits.MAX_FACTOR,
         metavar="X",
-        help="Simulated engines are so many times faster than their profile.",
+        help="How many times faster simulated engines are than their profile.",
     ),
 ]
 ReuseGpus = Annotated[
-    bool, option("--reuse-gpus", panel=WORKERS, help="Let engines share GPUs when there are few.")
+    bool,
+    option("--reuse-gpus", panel=WORKERS, help="Let engines share GPUs when there are too few."),
 ]
 EngineThreads = Annotated[
     int | None,
@@ -158,7 +160,7 @@ EngineThreads = Annotated[
         min=1,
         most=limits.MAX_THREADS,
         metavar="N",
-        help="Threads of an engine on the CPU. Default: cores / engines.",
+        help="Threads per engine on the CPU. Default: cores divided by engines.",
     ),
 ]
 Processors = Annotated[
@@ -169,7 +171,7 @@ Processors = Annotated[
         min=1,
         most=limits.MAX_PROCESSES,
         metavar="N",
-        help="Processes that tokenize, apply templates and parse answers.",
+        help="Processes that apply chat templates, tokenize, and parse answers.",
     ),
 ]
 RouterPolicy = Annotated[
@@ -177,8 +179,8 @@ RouterPolicy = Annotated[
     option(
         "--router",
         panel=ROUTING,
-        help="How a worker is chosen: [b]kv[/b] looks at which holds the prompt's prefix in its "
-        "cache, and at load. Default: least-loaded when there are several.",
+        help="How a worker is chosen. [b]kv[/b] weighs load against how much of the prompt is in "
+        "each prefix cache. Default: least-loaded with several workers, none with one.",
     ),
 ]
 KvCostFunction = Annotated[
@@ -200,7 +202,7 @@ KvOverlapWeight = Annotated[
         min=0,
         most=limits.MAX_FACTOR,
         metavar="X",
-        help="How much cached blocks count for kv against load.",
+        help="Weight of cached blocks relative to load in kv.",
     ),
 ]
 KvTemperature = Annotated[
@@ -211,7 +213,7 @@ KvTemperature = Annotated[
         min=0,
         most=limits.MAX_FACTOR,
         metavar="X",
-        help="Above 0, kv takes lower costs only with higher probability.",
+        help="With 0, kv takes the lowest cost; above 0, lower costs are only more probable.",
     ),
 ]
 DebugHeaders = Annotated[
@@ -219,7 +221,7 @@ DebugHeaders = Annotated[
     option(
         "--debug-headers",
         panel=ROUTING,
-        help="Answers carry X-Dynamo-Worker and X-Dynamo-Overlap-Blocks.",
+        help="Add the headers X-Dynamo-Worker and X-Dynamo-Overlap-Blocks to answers.",
     ),
 ]
 PrefillWorkers = Annotated[
@@ -230,7 +232,7 @@ PrefillWorkers = Annotated[
         min=0,
         most=limits.MAX_PROCESSES,
         metavar="N",
-        help="Engines that only prefill; the workers then only decode.",
+        help="Number of engines that only prefill; the other workers then decode.",
     ),
 ]
 PrefillTp = Annotated[
@@ -241,7 +243,7 @@ PrefillTp = Annotated[
         min=1,
         most=limits.MAX_PROCESSES,
         metavar="N",
-        help="GPUs of one prefill worker.",
+        help="Tensor-parallel size of each prefill worker.",
     ),
 ]
 ConditionalDisagg = Annotated[
@@ -249,7 +251,7 @@ ConditionalDisagg = Annotated[
     option(
         "--conditional-disagg",
         panel=DISAGGREGATION,
-        help="Send only long prompts to prefill workers, and only while few jobs wait.",
+        help="Send only long prompts to prefill workers, and only while their queue is short.",
     ),
 ]
 MaxLocalPrefillLength = Annotated[
@@ -260,8 +262,8 @@ MaxLocalPrefillLength = Annotated[
         min=0,
         most=limits.MAX_COUNT,
         metavar="TOKENS",
-        help="Prompt tokens not in the worker's own cache; more are long. Implies "
-        "--conditional-disagg. [dim]\\[default: 1000][/dim]",
+        help="A prompt is long with more tokens than this outside the worker's prefix cache. "
+        "Implies --conditional-disagg. [dim]\\[default: 1000][/dim]",
     ),
 ]
 MaxPrefillQueueSize = Annotated[
@@ -272,7 +274,7 @@ MaxPrefillQueueSize = Annotated[
         min=0,
         most=limits.MAX_COUNT,
         metavar="JOBS",
-        help="With so many waiting, workers prefill themselves. Default: 2 per prefill worker.",
+        help="With so many jobs queued, workers prefill themselves. Default: 2 per prefill worker.",
     ),
 ]
 KvTransferMethod = Annotated[
@@ -292,7 +294,7 @@ KvArenaBytes = Annotated[
         min=1,
         most=limits.MAX_BYTES,
         metavar="BYTES",
-        help="Shared memory for KV blocks on their way, of each prefill worker (shm).",
+        help="Shared memory of each prefill worker for KV blocks in transfer, with shm.",
     ),
 ]
 PrefillAlarm = Annotated[
@@ -303,7 +305,7 @@ PrefillAlarm = Annotated[
         min=0,
         most=limits.MAX_SECONDS,
         metavar="SECONDS",
-        help="Warn when a prefill job has waited for longer.",
+        help="Warn when a prefill job has been queued for longer.",
     ),
 ]
 UiMode = Annotated[
@@ -311,8 +313,8 @@ UiMode = Annotated[
     option(
         "--ui",
         panel=INTERFACE,
-        help="[b]auto[/b]: the dashboard on a terminal, else [b]plain[/b] lines; [b]none[/b]: "
-        "errors only.",
+        help="What is shown. [b]auto[/b]: the dashboard on a terminal, else [b]plain[/b] lines; "
+        "[b]none[/b]: errors only.",
     ),
 ]
 LowestLogLevel = Annotated[
@@ -320,19 +322,21 @@ LowestLogLevel = Annotated[
     option(
         "--log-level",
         panel=INTERFACE,
-        help="Of everything that is logged. Default: info, and only errors of the engines.",
+        help="Lowest level that is logged. Default: info, but error for the engines.",
     ),
 ]
 LogForm = Annotated[
     LogFormat,
-    option("--log-format", panel=INTERFACE, help="[b]json[/b]: one object per line."),
+    option(
+        "--log-format", panel=INTERFACE, help="Form of log lines. [b]json[/b]: one object per line."
+    ),
 ]
 AccessLog = Annotated[
     bool,
     option(
         "--access-log/--no-access-log",
         panel=INTERFACE,
-        help="A line for each request that ended (not with the dashboard).",
+        help="Log a line for each request that has ended, except with the dashboard.",
     ),
 ]
 OtlpEndpoint = Annotated[
@@ -341,12 +345,12 @@ OtlpEndpoint = Annotated[
         "--otlp-endpoint",
         panel=INTERFACE,
         metavar="URL",
-        help="Send an OpenTelemetry trace of each request there (OTLP over HTTP).",
+        help="Send an OpenTelemetry trace of each request to this URL (OTLP over HTTP).",
     ),
 ]
 LogPrompts = Annotated[
     bool,
-    option("--log-prompts", panel=INTERFACE, help="Let text of requests into the log."),
+    option("--log-prompts", panel=INTERFACE, help="Allow text of requests in the log."),
 ]
 Record = Annotated[
     Path | None,
@@ -354,8 +358,8 @@ Record = Annotated[
         "--record",
         panel=INTERFACE,
         metavar="FILE",
-        help="Append a line for each request that ended well: times, lengths and hashes of blocks, "
-        "no text. [b]bench --trace[/b] and [b]replay[/b] read it.",
+        help="Append a line for each successful request: times, lengths and block hashes, no text. "
+        "[b]bench --trace[/b] and [b]replay[/b] read it.",
     ),
 ]
 ConfigFile = Annotated[
@@ -368,15 +372,19 @@ ConfigFile = Annotated[
         show_envvar=False,
         is_eager=True,
         callback=settings.read,
-        help="Options from a TOML file; those here and in DYNAMO_LLM_* variables come first. "
-        "[b]dynamo-llm config init[/b] writes one.",
+        help="Read settings from a TOML file. The command line and DYNAMO_LLM_* variables take "
+        "precedence. [b]dynamo-llm config init[/b] writes such a file.",
     ),
 ]
 DryRun = Annotated[
     bool,
-    option("--dry-run", panel=INTERFACE, help="Check all but the engine and show the plan."),
+    option(
+        "--dry-run",
+        panel=INTERFACE,
+        help="Check everything except the engine, and show what would be started.",
+    ),
 ]
-AsJson = Annotated[bool, option("--json", panel=INTERFACE, help="With --dry-run: as JSON.")]
+AsJson = Annotated[bool, option("--json", panel=INTERFACE, help="With --dry-run: show it as JSON.")]
 Version = Annotated[
     bool,
     option(

@@ -10,7 +10,7 @@ from dynamo_cli.plan import limits
 
 HTTP = "HTTP"
 
-Host = Annotated[str, option("--host", panel=HTTP, metavar="ADDRESS", help="Where to listen.")]
+Host = Annotated[str, option("--host", panel=HTTP, metavar="ADDRESS", help="Address to listen on.")]
 HttpPort = Annotated[
     int,
     option("--http-port", panel=HTTP, min=0, max=65535, metavar="PORT", help="Port to listen on."),
@@ -22,7 +22,7 @@ ApiKeys = Annotated[
         panel=HTTP,
         metavar="KEY",
         callback=vllm_environment.add_api_key,
-        help=f"Clients must send one of these; repeatable. Also {settings.variable_of('api-key')} "
+        help=f"Key that clients must send; repeatable. Also {settings.variable_of('api-key')} "
         f"and {vllm_environment.API_KEY}.",
     ),
 ]
@@ -31,8 +31,8 @@ EnableAdmin = Annotated[
     option(
         "--enable-admin",
         panel=HTTP,
-        help="Who has an --api-key may also change the running server: LoRA adapters, sleep, "
-        "the number of workers, where prompts are prefilled.",
+        help="Let clients with an --api-key change the running server: LoRA adapters, sleep, the "
+        "number of workers, where prompts are prefilled.",
     ),
 ]
 AllowedHosts = Annotated[
@@ -51,7 +51,7 @@ AllowedOrigins = Annotated[
         "--allowed-origins",
         panel=HTTP,
         metavar="ORIGIN",
-        help="Web pages that may use the server from a browser, as "
+        help="Origins of web pages that may use the server from a browser, such as "
         "https://chat.example.com; repeatable, or a JSON list; [b]*[/b]: any. Default: its own.",
     ),
 ]
@@ -61,7 +61,7 @@ AllowedMethods = Annotated[
         "--allowed-methods",
         panel=HTTP,
         metavar="METHOD",
-        help="That such pages may use; likewise. Default: any.",
+        help="HTTP methods that such pages may use; repeatable, or a JSON list. Default: any.",
     ),
 ]
 AllowedHeaders = Annotated[
@@ -70,12 +70,14 @@ AllowedHeaders = Annotated[
         "--allowed-headers",
         panel=HTTP,
         metavar="HEADER",
-        help="That such pages may send; likewise. Default: any.",
+        help="Headers that such pages may send; repeatable, or a JSON list. Default: any.",
     ),
 ]
 AllowCredentials = Annotated[
     bool,
-    option("--allow-credentials", panel=HTTP, help="Such pages may send cookies and the like."),
+    option(
+        "--allow-credentials", panel=HTTP, help="Let such pages send cookies and other credentials."
+    ),
 ]
 MaxBodyBytes = Annotated[
     int,
@@ -85,7 +87,7 @@ MaxBodyBytes = Annotated[
         min=1,
         most=limits.MAX_BYTES,
         metavar="BYTES",
-        help="Larger requests get 413.",
+        help="Answer larger requests with 413.",
     ),
 ]
 MaxInflight = Annotated[
@@ -96,7 +98,7 @@ MaxInflight = Annotated[
         min=0,
         most=limits.MAX_COUNT,
         metavar="N",
-        help="More requests at once get 429; 0: no limit.",
+        help="Answer requests with 429 while so many are in flight; 0: no limit.",
     ),
 ]
 DrainTimeout = Annotated[
@@ -107,6 +109,6 @@ DrainTimeout = Annotated[
         min=0,
         most=limits.MAX_SECONDS,
         metavar="SECONDS",
-        help="After Ctrl-C, how long running requests may take.",
+        help="How long requests in flight may take after Ctrl-C.",
     ),
 ]

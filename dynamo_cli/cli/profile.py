@@ -38,16 +38,18 @@ def profile(
     context: typer.Context,
     output: Annotated[
         Path | None,
-        option("--output", metavar="FILE", help="Default: the model's name with .json."),
+        option(
+            "--output", metavar="FILE", help="File to write. Default: the model's name with .json."
+        ),
     ] = None,
-    force: Annotated[bool, option("--force", help="Overwrite it.")] = False,
+    force: Annotated[bool, option("--force", help="Overwrite the file.")] = False,
     seconds: Annotated[
         float,
         option(
             "--seconds",
             min=1,
             most=limits.MAX_SECONDS,
-            help="After which nothing larger is begun.",
+            help="Begin no larger measurement after this time.",
         ),
     ] = 30.0,
 ) -> None:

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from dynamo_cli.cli import traces
+from dynamo_cli.cli import reports, traces
 from dynamo_cli.cli.declare import option
 from dynamo_cli.lab.trace.formats import MAX_BLOCK_SIZE, MAX_TOKENS, Format, TimeUnit
 from dynamo_cli.plan import limits
 
-REQUESTS, ENGINES, REPORT = "Requests", "Engines", "Report"
+REQUESTS, ENGINES = "Requests", "Engines"
 MAX_WORKERS = 4096
 MAX_KV_BLOCKS = 10_000_000
 
@@ -38,15 +38,27 @@ class ReplayOptions:
         option(
             "--policy",
             metavar="A,B,...",
-            help="Router modes, kv:COST, and other systems' rules; an unknown name lists them.",
+            help="Router policies, kv:COST, or rules of other systems; an unknown name lists all.",
         ),
     ] = "round-robin,least-loaded,kv"
     speed: Annotated[
-        str, option("--speed", metavar="X,Y,...", help="Loads: 2 is the trace at twice its speed.")
+        str,
+        option(
+            "--speed",
+            metavar="X,Y,...",
+            help="Speeds of the trace: 2 is twice as fast as recorded.",
+        ),
     ] = "1"
     workers: Annotated[
         int,
-        option("--workers", panel=ENGINES, min=1, max=MAX_WORKERS, metavar="N", help="Engines."),
+        option(
+            "--workers",
+            panel=ENGINES,
+            min=1,
+            max=MAX_WORKERS,
+            metavar="N",
+            help="Number of engines.",
+        ),
     ] = 8
     prefill_workers: Annotated[
         int,
@@ -56,11 +68,14 @@ class ReplayOptions:
             min=0,
             max=MAX_WORKERS,
             metavar="N",
-            help="Engines that only prefill.",
+            help="Number of engines that only prefill.",
         ),
     ] = 0
     conditional: Annotated[
-        bool, option("--conditional-disagg", panel=ENGINES, help="Send them only long prompts.")
+        bool,
+        option(
+            "--conditional-disagg", panel=ENGINES, help="Send only long prompts to prefill workers."
+        ),
     ] = False
     max_local: Annotated[
         int | None,
@@ -70,7 +85,7 @@ class ReplayOptions:
             min=0,
             most=limits.MAX_COUNT,
             metavar="TOKENS",
-            help="Longer ones are sent (implies --conditional-disagg).",
+            help="Longer prompts are sent to prefill workers (implies --conditional-disagg).",
         ),
     ] = None
     profile: Annotated[
@@ -79,7 +94,7 @@ class ReplayOptions:
             "--profile",
             panel=ENGINES,
             metavar="NAME|FILE",
-            help="How fast and large an engine is: cpu-tiny, gpu-8b, gpu-70b, or a file.",
+            help="Speed and size of an engine: cpu-tiny, gpu-8b, gpu-70b, or a file.",
         ),
     ] = "gpu-8b"
     kv_blocks: Annotated[
@@ -90,7 +105,7 @@ class ReplayOptions:
             min=2,
             most=MAX_KV_BLOCKS,
             metavar="N",
-            help="Of each engine. Default: the profile's.",
+            help="KV blocks of each engine. Default: as in the profile.",
         ),
     ] = None
     block_size: Annotated[
@@ -101,12 +116,18 @@ class ReplayOptions:
             min=1,
             most=MAX_BLOCK_SIZE,
             metavar="N",
-            help="Tokens. Default: the trace's, whose blocks are divided into smaller ones, or "
-            "have this size if nothing else tells theirs.",
+            help="Tokens per block. Larger blocks of the trace are divided; blocks of a trace that "
+            "does not tell their size have this one. Default: as in the trace.",
         ),
     ] = None
     tokenizer: Annotated[
-        str, option("--tokenizer", panel=REQUESTS, metavar="MODEL", help="For prompts.")
+        str,
+        option(
+            "--tokenizer",
+            panel=REQUESTS,
+            metavar="MODEL",
+            help="Tokenizer for traces with prompts.",
+        ),
     ] = ""
     rate: Annotated[
         float,
@@ -116,7 +137,7 @@ class ReplayOptions:
             min=0.001,
             max=1e6,
             metavar="PER_S",
-            help="Of prompts without timestamp.",
+            help="Requests per second for prompts without timestamps.",
         ),
     ] = 1.0
     output_tokens: Annotated[
@@ -126,37 +147,17 @@ class ReplayOptions:
             panel=REQUESTS,
             min=1,
             max=MAX_TOKENS,
-            help="Of prompts without max_tokens.",
+            help="Length of answers to prompts without max_tokens.",
         ),
     ] = 128
-    seed: Annotated[int, option("--seed", help="Of all dice.")] = 0
-    slo_ttft: Annotated[
-        float | None,
-        option(
-            "--slo-ttft",
-            panel=REPORT,
-            min=0,
-            most=limits.MAX_MILLISECONDS,
-            metavar="MS",
-            help="Goodput: first token.",
-        ),
-    ] = None
-    slo_itl: Annotated[
-        float | None,
-        option(
-            "--slo-itl",
-            panel=REPORT,
-            min=0,
-            most=limits.MAX_MILLISECONDS,
-            metavar="MS",
-            help="Goodput: mean between tokens.",
-        ),
-    ] = None
-    as_json: Annotated[bool, option("--json", panel=REPORT, help="JSON instead of tables.")] = False
-    as_csv: Annotated[bool, option("--csv", panel=REPORT, help="CSV instead of tables.")] = False
+    seed: Annotated[int, option("--seed", help="Seed of all random numbers.")] = 0
+    slo_ttft: reports.SloTtft = None
+    slo_itl: reports.SloItl = None
+    as_json: reports.AsJson = False
+    as_csv: reports.AsCsv = False
     plot: Annotated[
         Path | None,
         option(
-            "--plot", panel=REPORT, metavar="FILE.svg|png", help="Hit rates, and TTFT as curves."
+            "--plot", panel=reports.REPORT, metavar="FILE.svg|png", help="Plot hit rates and TTFT."
         ),
     ] = None

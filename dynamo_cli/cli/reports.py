@@ -1,19 +1,49 @@
-"""What ``bench`` and ``replay`` have in common in how they report."""
+"""Options and checks for reports, which ``bench`` and ``replay`` share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from dynamo_cli.cli.declare import option
 from dynamo_cli.errors import UsageError
+from dynamo_cli.plan import limits
 
 if TYPE_CHECKING:
     from dynamo_cli.lab.report import Slo
+
+REPORT = "Report"
+"""The panel of these options."""
+
+SloTtft = Annotated[
+    float | None,
+    option(
+        "--slo-ttft",
+        panel=REPORT,
+        min=0,
+        most=limits.MAX_MILLISECONDS,
+        metavar="MS",
+        help="For goodput: longest time to first token.",
+    ),
+]
+SloItl = Annotated[
+    float | None,
+    option(
+        "--slo-itl",
+        panel=REPORT,
+        min=0,
+        most=limits.MAX_MILLISECONDS,
+        metavar="MS",
+        help="For goodput: longest mean inter-token latency of a request.",
+    ),
+]
+AsJson = Annotated[bool, option("--json", panel=REPORT, help="Print JSON instead of tables.")]
+AsCsv = Annotated[bool, option("--csv", panel=REPORT, help="Print CSV instead of tables.")]
 
 
 def refuse_two_forms(*, as_json: bool, as_csv: bool) -> None:
     """Raises `UsageError` when a report is to be JSON and CSV at once."""
     if as_json and as_csv:
-        raise UsageError("--json and --csv are two ways to say the same; take one.")
+        raise UsageError("choose one of --json and --csv.")
 
 
 def slo_of(ttft_ms: float | None, itl_ms: float | None) -> Slo:

@@ -202,7 +202,7 @@ def _load(file: Path) -> dict[str, Any]:
 def _unknown_key(key: str, keys: Mapping[str, TyperOption]) -> str:
     option = declared.known().get(f"--{key}")
     if option and (why := declared.instead(option.flags[0])):
-        return f"{key} is no setting here: {why}."
+        return f"{key} is not a setting here: {why}."
     if option:
         return f"{key} is vLLM's; put it under [{ENGINE_TABLE}]."
     return f"there is no setting {key}.{_near(key, keys)}"
@@ -249,7 +249,9 @@ def _of_environment(
     words = _split(environment.get(ENGINE_VARIABLE, ""))
     named = (word.partition("=")[0].removeprefix("--").replace("_", "-") for word in words)
     if own := sorted(keys.keys() & {*named}):
-        raise UsageError(f"{ENGINE_VARIABLE}: --{own[0]} has its own: {variable_of(own[0])}.")
+        raise UsageError(
+            f"{ENGINE_VARIABLE}: --{own[0]} has a variable of its own: {variable_of(own[0])}."
+        )
     found = _settings(values, words, Origin(ENVIRONMENT), Origin(ENVIRONMENT, ENGINE_VARIABLE))
     return Settings(values, origins, found.engine)
 
@@ -269,7 +271,7 @@ def _unknown_variable(name: str, variables: Iterable[str]) -> str:
     known = [known.removeprefix(PREFIX) for known in (*variables, FILE_VARIABLE, ENGINE_VARIABLE)]
     near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)
     hint = f" Did you mean {PREFIX}{near[0]}?" if near else ""
-    return f"{name} means nothing here.{hint}"
+    return f"{name} is not a setting.{hint}"
 
 
 def _split(text: str) -> list[str]:

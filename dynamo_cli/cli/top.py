@@ -34,19 +34,19 @@ app = application()
 class TopOptions:
     """The command line of ``top`` as it was typed."""
 
-    url: Annotated[str, option("--url", metavar="URL", help="Of the server.")] = DEFAULT_URL
+    url: Annotated[str, option("--url", metavar="URL", help="URL of the server.")] = DEFAULT_URL
     api_key: Annotated[
         str,
         option(
             "--api-key",
             metavar="KEY",
-            help=f"If the server wants one. Also {API_KEY_VARIABLE}, of which the first is taken, "
-            f"and {VLLM_VARIABLE}.",
+            help=f"API key of the server. Also {API_KEY_VARIABLE}, of which the first is used, and "
+            f"{VLLM_VARIABLE}.",
         ),
     ] = ""
-    once: Annotated[bool, option("--once", help="Print one screen and end.")] = False
+    once: Annotated[bool, option("--once", help="Print one screen and exit.")] = False
     as_json: Annotated[bool, option("--json", help="Print the snapshot as JSON.")] = False
-    watch: Annotated[bool, option("--watch", help="Print a line per interval.")] = False
+    watch: Annotated[bool, option("--watch", help="Print a line per --interval.")] = False
     interval_s: Annotated[
         float,
         option(
@@ -54,16 +54,16 @@ class TopOptions:
             min=0.25,
             most=limits.MAX_SECONDS,
             metavar="SECONDS",
-            help="Of --watch.",
+            help="Interval of --watch.",
         ),
     ] = 1.0
     web: Annotated[bool, option("--web", help="Serve the dashboard to browsers.")] = False
     web_host: Annotated[
         str, option("--web-host", metavar="ADDRESS", help="Where --web listens.")
     ] = "127.0.0.1"
-    web_port: Annotated[int, option("--web-port", min=1, max=65535, help="Port of --web.")] = (
-        WEB_PORT
-    )
+    web_port: Annotated[
+        int, option("--web-port", min=1, max=65535, help="Port on which --web listens.")
+    ] = WEB_PORT
     allowed_hosts: Annotated[
         list[str] | None,
         option(

@@ -16,7 +16,7 @@ def form(panel: str) -> Any:
     return option(
         "--format",
         panel=panel,
-        help="Of the trace. [b]auto[/b] believes what its fields say, and asks where they do not.",
+        help="Format of the trace. [b]auto[/b] recognizes it by its fields, or asks.",
     )
 
 
@@ -25,7 +25,7 @@ def time_unit(panel: str) -> Any:
     return option(
         "--time-unit",
         panel=panel,
-        help="Of the trace's timestamps. [dim]\\[default: its format's][/dim]",
+        help="Unit of the trace's timestamps. [dim]\\[default: its format's][/dim]",
     )
 
 

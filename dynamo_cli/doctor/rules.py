@@ -123,7 +123,7 @@ def trial(facts: Facts) -> Iterator[Finding]:
         elif step.ok is None:
             yield _unfinished(step, facts.trial.ended_by)
         elif step.name == "engine options":
-            yield _warn(step.name, step.detail, f"install vLLM {VLLM}x, for which they are known")
+            yield _warn(step.name, step.detail, f"install vLLM {VLLM}x, whose options are known")
         else:
             yield _fail(step.name, step.detail, _remedy(step, facts))
     if not facts.trial.steps:
@@ -136,12 +136,14 @@ def _unfinished(step: Step, ended_by: str) -> Finding:
         case "SIGILL":
             remedy = "this CPU lacks an instruction that the build uses; take another build"
         case "SIGKILL":
-            remedy = "probably memory ran out: see the kernel's log, free some"
+            remedy = "probably memory ran out: see the kernel's log, and free some memory"
         case "timeout":
             remedy = "the disk or the machine is very slow, or the GPU driver hangs"
         case _:
             remedy = INSTALL
-    return _fail(step.name, f"the process ended in it: {ended_by or 'without a word'}", remedy)
+    return _fail(
+        step.name, f"the process ended during this step: {ended_by or 'without a message'}", remedy
+    )
 
 
 def _remedy(step: Step, facts: Facts) -> str:
@@ -215,7 +217,7 @@ def gpus(facts: Facts) -> Iterator[Finding]:
         text = f"{gpu.product}, {_size(free)} of {_size(gpu.total_bytes)} free"
         if not gpu.free:
             yield _warn(
-                f"GPU {gpu.device.name}", text, "somebody else uses it: nvidia-smi says who"
+                f"GPU {gpu.device.name}", text, "another process uses it: nvidia-smi shows which"
             )
         else:
             yield _ok(f"GPU {gpu.device.name}", text)
@@ -247,7 +249,7 @@ def memory(facts: Facts) -> Iterator[Finding]:
     free = facts.machine.available_bytes
     text = f"{_size(free)} of {_size(facts.total_bytes)} available"
     if free < COMFORTABLE_BYTES:
-        yield _warn("memory", text, "each process with vLLM takes about 0.7 GiB: free some")
+        yield _warn("memory", text, "each process with vLLM takes about 0.7 GiB: free some memory")
     else:
         yield _ok("memory", text)
 
@@ -308,7 +310,11 @@ def stale(facts: Facts) -> Iterator[Finding]:
             f"kill {orphan.pid}",
         )
     for folder in facts.leftovers:
-        what = "half a model" if Path(folder).suffix else "what a server kept that was killed"
+        what = (
+            "a model that was not finished"
+            if Path(folder).suffix
+            else "a cache of a server that was killed"
+        )
         yield _warn("leftovers", f"{folder} is {what}", f"rm -r {folder}")
     if not facts.orphans and not facts.leftovers:
         yield _ok("leftovers", "none")
@@ -349,7 +355,7 @@ def _shape(facts: Facts) -> Iterator[Finding]:
     """Whether vLLM's attention on the CPU supports the width of the heads."""
     shape = shape_of(facts.model.config if facts.model else {})
     if shape is None:
-        yield _warn("model", "its config.json does not say how large it is", "just try it")
+        yield _warn("model", "its config.json does not say how large it is", "try to serve it")
         return
     if facts.machine is None or facts.machine.gpus:
         return

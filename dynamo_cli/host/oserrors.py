@@ -8,18 +8,18 @@ import os
 from dynamo_cli.errors import DynamoError, ResourceError, StartError
 
 _REMEDIES = {
-    errno.ENOSPC: "free some, or let XDG_CACHE_HOME and TMPDIR name folders on another disk",
-    errno.EDQUOT: "free some, or let XDG_CACHE_HOME and TMPDIR name folders on another disk",
+    errno.ENOSPC: "free some space, or let XDG_CACHE_HOME and TMPDIR name folders on another disk",
+    errno.EDQUOT: "free some space, or let XDG_CACHE_HOME and TMPDIR name folders on another disk",
     errno.EMFILE: "raise the limit: ulimit -n 65536",
-    errno.ENFILE: "the whole machine has too many open: end something",
-    errno.ENOMEM: "free some, or use fewer workers",
+    errno.ENFILE: "the whole machine has too many files open: end some processes",
+    errno.ENOMEM: "free some memory, or use fewer workers",
     errno.EAGAIN: "raise the limit on processes: ulimit -u",
-    errno.EACCES: "let this user read it, or run as who may",
-    errno.EPERM: "run as who may",
+    errno.EACCES: "let this user read it, or run as a user who may",
+    errno.EPERM: "run as a user who may",
     errno.EROFS: "let XDG_CACHE_HOME and TMPDIR name folders that can be written",
     errno.EIO: "the disk or the network below it fails: see the kernel's log",
     errno.ESTALE: "the network drive below it has gone: mount it again",
-    errno.ELOOP: "links go round in a circle there",
+    errno.ELOOP: "its symbolic links form a circle",
     errno.ENAMETOOLONG: "use a shorter name",
 }
 
@@ -29,7 +29,7 @@ _RESOURCES = (
 
 
 def explain(error: OSError) -> str:
-    """Such as ``/data/x: Permission denied; let this user read it, or run as who may.``
+    """Such as ``/data/x: Permission denied; let this user read it, or run as a user who may.``
 
     Only for errors with an errno: libraries also raise OSError with a text alone.
     """

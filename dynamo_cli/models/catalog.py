@@ -97,7 +97,9 @@ def expanded(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
-        raise ModelError(f"There is no folder {name}: no home is known for its ~.") from error
+        raise ModelError(
+            f"There is no folder {name}: the home directory for its ~ is unknown."
+        ) from error
 
 
 def _check_address(model: str) -> None:
@@ -157,7 +159,7 @@ def _fetch(model: str, on_progress: OnProgress) -> str:
     command = [*lifeline.PYTHON, "-m", "dynamo_cli.models", model, str(os.getpid())]
     child = lifeline.run_reporting(command, lambda reports: _follow(reports, on_progress))
     if child.found is None:
-        last_line = (child.log.strip().splitlines() or ["it ended without a word"])[-1]
+        last_line = (child.log.strip().splitlines() or ["it ended without a message"])[-1]
         raise ModelUnreachable(
             f"{model} could not be prepared: {last_line} (exit code {child.exit_code})."
         )

@@ -93,11 +93,11 @@ def why_no_model(folder: Path) -> str:
         )
     if (folder / "snapshots").is_dir():
         return (
-            f"The folder {folder} is a place in the Hugging Face cache; the model is in one of the "
-            f"folders below {folder / 'snapshots'}."
+            f"The folder {folder} is a repository in the Hugging Face cache; the model is in one "
+            f"of the folders below {folder / 'snapshots'}."
         )
     if (folder / "model_index.json").is_file():
-        return f"The folder {folder} holds a model that makes pictures, which vLLM does not serve."
+        return f"The folder {folder} holds an image generation model, which vLLM does not serve."
     if any(folder.glob("*.gguf")):
         return f"The folder {folder} holds GGUF only: {NO_GGUF}"
     below = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))

@@ -19,7 +19,7 @@ def check_file(path: Path) -> None:
     except OSError as error:
         raise ModelError(oserrors.explain(error)) from error
     except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is no text in UTF-8, so no chat template.") from error
+        raise ModelError(f"{path} is not UTF-8 text, so not a chat template.") from error
     check(text, str(path))
 
 
@@ -40,5 +40,5 @@ def check(text: str, name: str) -> None:
         environment.parse(_GENERATION.sub("", text))
     except TemplateSyntaxError as error:
         raise ModelError(
-            f"{name} is no Jinja template: {error.message} (line {error.lineno})."
+            f"{name} is not a Jinja template: {error.message} (line {error.lineno})."
         ) from error

@@ -46,7 +46,7 @@ def check(folder: Path) -> None:
         if file.suffix == ".safetensors":
             _check_safetensors(file)
         elif not first_bytes(file, 2).startswith(_PICKLED):
-            raise ModelError(f"{file} is no file of weights of PyTorch's: {AGAIN}.")
+            raise ModelError(f"{file} is not a PyTorch weight file: {AGAIN}.")
 
 
 def _found(folder: Path) -> list[Path]:
@@ -93,7 +93,7 @@ def _check_shards(files: list[Path]) -> None:
 def _some(folder: Path, missing: list[str], count: int) -> str:
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return (
-        f"The folder {folder} lacks {missing[0]}{more}, of {count} files of weights: "
+        f"The folder {folder} lacks {missing[0]}{more}, of {count} weight files: "
         "the copy or download is not complete."
     )
 
@@ -139,4 +139,4 @@ def _end_of_data(file: Path, header: dict[str, Any]) -> int:
 
 
 def _no_safetensors(file: Path) -> ModelError:
-    return ModelError(f"{file} is no safetensors file, its header is broken: {AGAIN}.")
+    return ModelError(f"{file} is not a safetensors file, its header is broken: {AGAIN}.")

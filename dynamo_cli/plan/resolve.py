@@ -65,7 +65,9 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         else _count(typed.workers)
     )
     if machine.gpus and not gpus:
-        raise ResourceError("every GPU is in use by somebody else; --workers 1 tries nevertheless.")
+        raise ResourceError(
+            "every GPU is in use by other processes; --workers 1 uses one nevertheless."
+        )
     prefill_devices, devices, worker_gpus = devices_of(typed, workers, gpus)
     names = _names(typed)
     placed = [*prefill_devices, *devices]
@@ -123,7 +125,9 @@ def warnings(typed: Typed) -> list[str]:
 
 def _admin(typed: Typed) -> bool:
     if typed.enable_admin and not typed.api_keys:
-        raise UsageError("--enable-admin needs an --api-key, for those who may.")
+        raise UsageError(
+            "--enable-admin needs an --api-key, by which its users identify themselves."
+        )
     return typed.enable_admin
 
 
@@ -160,7 +164,7 @@ def _refuse_prompts_in_the_log(typed: Typed) -> None:
     if is_given(typed.engine_args, *LOGGING_PROMPTS) and not typed.log_prompts:
         raise UsageError(
             f"{' and '.join(LOGGING_PROMPTS)} write text of requests into the log; "
-            "add --log-prompts if that may be."
+            "add --log-prompts to allow that."
         )
 
 
@@ -178,7 +182,7 @@ def _names(typed: Typed) -> tuple[str, ...]:
     """Names of the model in the API."""
     names = tuple(typed.served_names or (typed.model,))
     if typed.served_names and not all(name.strip() for name in names):
-        raise UsageError("--served-model-name is empty; it is what clients write as model.")
+        raise UsageError("--served-model-name is empty; it is the name that clients send as model.")
     return names
 
 

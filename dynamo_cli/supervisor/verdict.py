@@ -93,7 +93,7 @@ def failure_of(name: str, failure: tuple[str, str] | None, how: str) -> DynamoEr
 def start_hint(error: OSError) -> str:
     """A remedy for when the system does not let a child start."""
     if error.errno in _LIMITS:
-        return "See what this user may have (ulimit -n, ulimit -u) and what memory is left."
+        return "Check this user's limits (ulimit -n, ulimit -u) and the free memory."
     return "It needs memfd_create, eventfd2, socketpair and clone, which a sandbox may refuse."
 
 

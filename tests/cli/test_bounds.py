@@ -1,4 +1,4 @@
-"""Numbers without bound, and words that cannot be what their option takes."""
+"""Options with numbers out of range, or with words that they do not take."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
         port = str(taken.getsockname()[1])
         done = command("--model", "tiny", "--engine", "mock", "--http-port", port)
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1  # no process has said that it starts
+    assert done.stderr.count("\n") == 1  # no process has reported its start
     assert f"cannot listen on 127.0.0.1:{port}: address already in use" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Homes that cannot be written: where caches go then, and that nothing of them stays."""
+"""Homes that cannot be written: where caches are put instead, and that they are removed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.support.server import COMMAND, Server
 
 UID = 12345
 READ_ALL = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-"""Python itself may be in a home of root's."""
+"""The user may read every file: Python itself may be installed in root's home."""
 AS_NOBODY = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *READ_ALL)
 
 NOWHERE = "/proc/nowhere"
-"""Nobody can make this, not even root."""
+"""A folder that nobody can make, not even root."""
 
 VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME", "HF_HOME", "TRITON_CACHE_DIR", "USER")
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """For temporary folders; there is no variable that says another place."""
+    """A folder for temporary files; no variable names another place."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -107,7 +107,7 @@ def test_models_that_can_only_be_read_stay_of_use(
 def test_a_home_of_somebody_else_is_none(
     tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``docker run --user`` leaves HOME=/root, where that user may not even look."""
+    """With ``docker run --user`` HOME stays /root, which that user may not even list."""
     real = Path.is_dir
 
     def is_dir(path: Path) -> bool:
@@ -142,7 +142,7 @@ def test_users_without_a_name_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_temporary_folder_shared_memory_is_one(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A root that can only be read, with nothing mounted on /tmp."""
+    """A read-only root file system, with nothing mounted on /tmp."""
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [NOWHERE])
     monkeypatch.setattr(cache, "SHARED_MEMORY", str(place))
@@ -186,7 +186,7 @@ def test_the_private_folder_of_a_server_that_was_killed_goes_with_the_next(
 
 
 class Nobody(Server):
-    """Started by a uid without a name."""
+    """The server is started by a uid without a name."""
 
     command = (*AS_NOBODY, sys.executable, COMMAND)
 

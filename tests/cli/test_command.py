@@ -1,4 +1,4 @@
-"""The command as people type it; nothing is started."""
+"""The command line as users type it; nothing is started."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_json_lines_do_not_go_with_the_dashboard() -> None:
 def test_what_the_system_refuses_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A full disk, too many open files: nobody's bug, so no traceback."""
+    """A full disk or too many open files are not bugs, so there is no traceback."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")

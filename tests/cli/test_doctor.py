@@ -1,4 +1,4 @@
-"""`dynamo-llm doctor`: rules as tables, looking at made-up and at real machines."""
+"""`dynamo-llm doctor`: its rules as tables, and facts gathered on made-up and real machines."""
 
 from __future__ import annotations
 
@@ -180,7 +180,13 @@ FAIL, WARN = Level.FAIL, Level.WARN
             {"orphans": (Orphan(7, "dynamo-llm: worker 0 [ready]"),)},
             *(WARN, "leftovers", "process 7", "kill 7"),
         ),
-        ({"leftovers": ("/c/x.work",)}, WARN, "leftovers", "half a model", "rm -r /c/x.work"),
+        (
+            {"leftovers": ("/c/x.work",)},
+            WARN,
+            "leftovers",
+            "a model that was not finished",
+            "rm -r /c/x.work",
+        ),
         ({"leftovers": ("/tmp/x-y",)}, WARN, "leftovers", "server kept that was", "rm -r /tmp/x-y"),
         (
             {"plan": None, "plan_problem": "--workers is a number"},
@@ -329,7 +335,7 @@ def test_a_model_without_a_growing_cache_has_no_such_needs() -> None:
     assert needs_of(replace(WELL, model=replace(HERE, config=config))) is None
 
 
-# -- looking ---------------------------------------------------------------------------------------
+# -- gathering facts -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -386,7 +392,7 @@ def test_a_taken_port_is_a_problem() -> None:
 @pytest.fixture
 def orphan() -> Iterator[int]:
     """A process with one of our titles whose parent has ended; it ends with the test."""
-    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: it becomes ours
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: the orphan becomes our child
     titled = (
         "import os, setproctitle, time\n"
         "if os.fork(): os._exit(0)\n"

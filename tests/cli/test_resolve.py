@@ -1,4 +1,4 @@
-"""From the command line and the machine to the plan."""
+"""Resolving typed options and the resources of a machine into a plan."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ def test_the_parameters_of_kv_reach_the_router() -> None:
         ((), ()),
         (("https://a", "https://b"), ("https://a", "https://b")),
         (('["https://a", "https://b"]',), ("https://a", "https://b")),
-        (('["https://a"', '"https://b"]'), ("https://a", "https://b")),  # as a variable parts it
+        (
+            ('["https://a"', '"https://b"]'),
+            ("https://a", "https://b"),
+        ),  # as the commas of a variable split it
         (('["https://a"]', '["https://b"]'), ("https://a", "https://b")),
         (('["*"]',), ("*",)),
     ],

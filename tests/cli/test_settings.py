@@ -30,7 +30,7 @@ SERVICES = {
         f"{service}PORT_53_UDP": "udp://[fd00::7]:53",
     }.items()
 }
-"""What Kubernetes sets for the services dynamo-llm, dynamo-llm-frontend and dynamo-llm-http."""
+"""Variables that Kubernetes sets for services dynamo-llm, dynamo-llm-frontend and -http."""
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_lists_in_the_file(file: Path, text: str, keys: list[str]) -> None:
         ("workes = 2", "settings.toml: there is no setting workes. Did you mean workers?"),
         ("xyzzy = 2", "settings.toml: there is no setting xyzzy.$"),
         ("max-num-seqs = 2", r"max-num-seqs is vLLM's; put it under \[engine\]"),
-        ("port = 2", "settings.toml: port is no setting here: use --http-port"),
+        ("port = 2", "settings.toml: port is not a setting here: use --http-port"),
         ("[engine]\nmax-num-seq = 2", "settings.toml: no option --max-num-seq.*--max-num-seqs?"),
         ("[engine]\nseed = false", r"\[engine\] seed cannot be false"),
         ("[engine]\ntensor-parallel-size = 2", "settings.toml: .*use --worker-tp"),
@@ -150,7 +150,7 @@ def test_mistakes_in_the_file_name_file_and_key(file: Path, text: str, says: str
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("WORKES", "2", "DYNAMO_LLM_WORKES means nothing here. Did you mean DYNAMO_LLM_WORKERS?"),
+        ("WORKES", "2", "DYNAMO_LLM_WORKES is not a setting. Did you mean DYNAMO_LLM_WORKERS?"),
         ("PORT", "2", "Did you mean DYNAMO_LLM_HTTP_PORT?"),
         ("HTTP_PORT", "x", "DYNAMO_LLM_HTTP_PORT: Input should be a valid integer"),
         ("REUSE_GPUS", "perhaps", "DYNAMO_LLM_REUSE_GPUS: Input should be a valid boolean"),
@@ -159,7 +159,11 @@ def test_mistakes_in_the_file_name_file_and_key(file: Path, text: str, says: str
             "--sead 1",
             "DYNAMO_LLM_ENGINE_ARGS: no option --sead.*Did you mean --seed",
         ),
-        ("ENGINE_ARGS", "--block_size=9", "--block-size has its own: DYNAMO_LLM_BLOCK_SIZE"),
+        (
+            "ENGINE_ARGS",
+            "--block_size=9",
+            "--block-size has a variable of its own: DYNAMO_LLM_BLOCK_SIZE",
+        ),
         ("ENGINE_ARGS", "'", "DYNAMO_LLM_ENGINE_ARGS: No closing quotation"),
         ("CONFIG", "/nowhere.toml", "/nowhere.toml cannot be read: No such file"),
     ],
@@ -200,7 +204,7 @@ def test_what_only_looks_like_a_service_is_a_mistake(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(settings.PREFIX + name, value)
-    with pytest.raises(UsageError, match=f"DYNAMO_LLM_{name} means nothing here"):
+    with pytest.raises(UsageError, match=f"DYNAMO_LLM_{name} is not a setting"):
         app.parse([])
 
 

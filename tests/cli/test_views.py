@@ -1,4 +1,4 @@
-"""What a run looks like without a dashboard."""
+"""The lines that show a run without a dashboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real interactive shell on a pseudo-terminal, and what it completes a line to."""
+"""Real interactive shells on a pseudo-terminal, which complete lines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 ANSWER_S = 30.0
 PATH = "/usr/bin:/bin"
-"""Without our command: scripts that asked it for anything would find nothing."""
+"""A PATH without our command: a script that calls it would get nothing."""
 
 ALL = "\x14"  # Ctrl-T: insert every match
-"""Each shell is told to insert all matches at this key, so that the line is the answer."""
+"""At this key each shell inserts all matches, so that they can be read from the line."""
 
 SET_UP = {
     "bash": """
@@ -41,7 +41,7 @@ COMMANDS = {
 
 
 class Terminal:
-    """An interactive bash or zsh with our script; `complete` asks what it would offer."""
+    """An interactive bash or zsh that has loaded our script."""
 
     def __init__(self, shell: str, script: Path, home: Path) -> None:
         self._answer = home / "answer"
@@ -67,7 +67,7 @@ class Terminal:
         os.close(secondary)
         set_up = SET_UP[shell].replace("{script}", str(script))
         set_up = set_up.replace("{folder}", str(script.parent))
-        # The line that was completed is run: with this in the place of our command.
+        # The completed line is run, with this function in the place of our command.
         set_up += f"""
 dynamo-llm() {{ printf '%s\\n' "$@" >{self._answer}.part; mv {self._answer}.part {self._answer}; }}
 """
@@ -98,7 +98,7 @@ dynamo-llm() {{ printf '%s\\n' "$@" >{self._answer}.part; mv {self._answer}.part
 
 
 class Fish:
-    """The same questions for fish, which answers them without a terminal."""
+    """fish with our script; it completes without a terminal."""
 
     def __init__(self, script: Path, home: Path) -> None:
         self._script = script
@@ -119,4 +119,4 @@ class Fish:
         return [found.partition("\t")[0] for found in done.stdout.splitlines()]
 
     def close(self) -> None:
-        """It is gone already."""
+        """Does nothing: fish has ended already."""

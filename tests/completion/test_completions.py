@@ -1,4 +1,4 @@
-"""The completion scripts, asked in real shells."""
+"""The completion scripts, in real shells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.completion.terminal import Fish, Terminal
 
 FOLDER = Path(__file__).parents[2] / "completions"
 SLOW_S = 10.0
-"""Far above what it takes: this says only that nothing heavy is started."""
+"""Far longer than it takes; the bound only shows that nothing heavy is started."""
 
 
 @pytest.fixture(scope="module", params=list(Shell))
@@ -41,7 +41,7 @@ def shell(
 
 
 def offered(shell: Terminal | Fish, line: str) -> set[str]:
-    """What the last word of a line may become."""
+    """The words that a shell offers for the last word of a line."""
     given = line.split()[: None if line.endswith(" ") else -1]
     started = time.monotonic()
     found = shell.complete(line)
@@ -97,7 +97,7 @@ def test_the_files_are_up_to_date(shell_name: Shell) -> None:
 )
 def test_what_is_offered(shell: Terminal | Fish, line: str, gives: set[str]) -> None:
     found = offered(shell, line)
-    if line == "--model ":  # folders too, but in bash not before a path has begun
+    if line == "--model ":  # bash offers folders only once a path has begun
         found.discard("folder")
     assert found == gives
 
@@ -113,7 +113,7 @@ def test_every_command_and_every_option_is_offered(shell: Terminal | Fish) -> No
     expected = {
         flag for one in (*known.serving.options, *known.engine) for flag in one.flags if flag
     }
-    # A flag that the others begin with is offered alone while it is typed.
+    # A flag that is the beginning of others is offered alone while it is typed.
     assert offered(shell, "--") == expected
     for one in known.serving.walk():
         if one.path and not one.serves:

@@ -1,4 +1,4 @@
-"""The Dockerfile, the pins and the systemd unit: what must be true of them without running them."""
+"""The Dockerfile, the pinned versions and the systemd unit, checked without running them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's, with their arguments on one line."""
+    """The instructions of the Dockerfile, each with its arguments on one line."""
     lines = (CONTAINER / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     code = [line for line in lines if line and not line.startswith("#")]
     return [(line.partition(" ")[0], line.partition(" ")[2].strip()) for line in code]
 
 
 def final() -> dict[str, str]:
-    """Of the last stage, the last instruction of each kind."""
+    """The last instruction of each kind in the last stage."""
     places = [place for place, (name, _) in enumerate(instructions()) if name == "FROM"]
     return dict(instructions()[places[-1] :])
 
@@ -46,7 +46,7 @@ def test_only_a_virtual_environment_gets_into_the_image() -> None:
 
 def test_it_runs_as_nobody_who_matters_and_hears_signals() -> None:
     assert final()["USER"] not in ("root", "0")
-    assert json.loads(final()["ENTRYPOINT"]) == ["dynamo-llm"]  # no shell between
+    assert json.loads(final()["ENTRYPOINT"]) == ["dynamo-llm"]  # without a shell in between
     assert json.loads(final()["CMD"]) == ["--model", "demo"]
     assert final()["STOPSIGNAL"] == "SIGTERM"
     assert final()["EXPOSE"] == str(DEFAULT_PORT)

@@ -1,6 +1,6 @@
-"""The tool as the first process of a container: signals reach it, zombies do not stay.
+"""The tool as the first process of a container: signals reach it, and it reaps zombies.
 
-A PID namespace is all of a container that matters here.
+A PID namespace is enough for that.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def zombies_below(pid: int) -> list[int]:
 
 @contextmanager
 def first_process(*command: str) -> Iterator[int]:
-    """`command` as the first of a namespace; gives its pid outside."""
+    """Run `command` as the first process of a PID namespace; returns its pid outside."""
     shell = subprocess.Popen([*UNSHARE, "--kill-child", *command], stdin=subprocess.DEVNULL)
     try:
         wait_until(lambda: children_of(shell.pid), 10, "it runs")
@@ -61,7 +61,7 @@ class Contained(Server):
 
     @property
     def first(self) -> int:
-        """The supervisor's pid outside."""
+        """The pid of the supervisor outside the namespace."""
         return min(children_of(self.process.pid))
 
     def pid_of(self, name: str) -> int:
@@ -81,7 +81,9 @@ class Contained(Server):
 def test_it_serves_reaps_and_drains_as_the_first_process() -> None:
     with Contained(*SMALL) as server:
         assert complete(server)[0] == 200
-        os.kill(server.pid_of("zygote"), signal.SIGKILL)  # its children become the supervisor's
+        os.kill(
+            server.pid_of("zygote"), signal.SIGKILL
+        )  # its children become children of the supervisor
         wait_until(lambda: server.processes()["zygote"]["restarts"] == 1, 20, "it is noticed")
         server.wait_ready()
         wait_until(lambda: not zombies_below(server.first), 5, "no zombies")

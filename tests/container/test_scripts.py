@@ -1,4 +1,4 @@
-"""build.sh and run.sh: the commands that they would run, and what they refuse."""
+"""build.sh and run.sh: the commands that they would run, and the input that they refuse."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALWAYS = (
 def call(
     script: str, *args: str, path: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """A script with nothing in its environment but `variables`; `path` is where engines are."""
+    """Run a script with only `variables` set; `path` has the container engines."""
     return subprocess.run(
         [CONTAINER / script, *args],
         check=False,
@@ -38,7 +38,7 @@ def call(
 
 
 def dry_run(script: str, *args: str, **variables: str) -> list[str]:
-    """The words of the command that it prints."""
+    """The words of the command that the script prints."""
     done = call(script, "--dry-run", "--engine", "docker", *args, **variables)
     assert done.returncode == 0, done.stderr
     return shlex.split(done.stdout)
@@ -166,7 +166,7 @@ def test_what_is_refused(script: str, args: str, says: str) -> None:
 
 @pytest.fixture
 def bin_folder(tmp_path: Path) -> Path:
-    """A PATH with what the scripts need and no container engine."""
+    """A PATH with the tools that the scripts need, and without a container engine."""
     for tool in ("bash", "cat", "dirname", "env", "sed"):
         (tmp_path / tool).symlink_to(str(shutil.which(tool)))
     return tmp_path

@@ -93,7 +93,7 @@ def test_demo_without_hub_and_index_is_one_clear_error(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_whoever_ends_the_tool_ends_the_child_that_fetches(sent, caches):
-    # The lock is held here, so the child waits for it for as long as the test likes.
+    # The test holds the lock, so the child waits until the test releases it.
     root = catalog.models_root()
     root.mkdir(parents=True)
     code = (
@@ -128,7 +128,7 @@ def test_a_second_signal_does_not_cut_the_cleaning_short():
 
 
 def _gone(process: Path, within_s: float) -> bool:
-    """Whether the process ended; one that nobody has reaped yet has ended as well."""
+    """Whether the process has ended; a zombie has ended, too."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:

@@ -48,7 +48,7 @@ def test_growing_files_are_progress(tmp_path):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """A hub that knows one file of the model, which is enough to be asked for."""
+    """A hub with one file of the model, which is enough for a check that it answers."""
 
     def do_GET(self):
         known = self.path == f"/{hub.REPOSITORY}/resolve/main/config.json"

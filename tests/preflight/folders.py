@@ -1,4 +1,4 @@
-"""Folders of models as people have them: a whole one, and all the ways in which one is not."""
+"""Folders of models: a complete one, and ways to break it as they occur in practice."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Change = Callable[[Path], Any]
 
 
 def safetensors(size: int = 64) -> bytes:
-    """A file of one tensor of so many bytes."""
+    """A safetensors file with one tensor of so many bytes."""
     header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
     return len(header).to_bytes(8, "little") + header + bytes(size)
 
 
 def whole(folder: Path) -> Path:
-    """A folder with which nothing is wrong, for `preflight`; vLLM would want real weights."""
+    """A folder that passes `preflight`; vLLM would need real weights."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "llama"}')
     (folder / "generation_config.json").write_text("{}")
@@ -36,7 +36,7 @@ def write(name: str, text: str) -> Change:
 
 
 def cut(name: str, size: int) -> Change:
-    """Only the first so many bytes are left; negative: all but so many."""
+    """Keep only the first so many bytes of a file; a negative number is cut off its end."""
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size])
 
 
@@ -49,7 +49,7 @@ def add(name: str, data: bytes) -> Change:
 
 
 def config(**values: Any) -> Change:
-    """Other values in ``config.json``; None takes one away."""
+    """Change values in ``config.json``; None removes one."""
 
     def change(folder: Path) -> None:
         found = json.loads((folder / "config.json").read_text()) | values
@@ -60,7 +60,7 @@ def config(**values: Any) -> Change:
 
 
 def shards(index: str | None, *present: int) -> Change:
-    """Weights in three files, of which some are there."""
+    """Split the weights into three files, of which only some are there."""
 
     def change(folder: Path) -> None:
         (folder / "model.safetensors").unlink()
@@ -79,7 +79,7 @@ INDEX = json.dumps(
 
 
 def only(*files: tuple[str, str]) -> Change:
-    """Nothing but these."""
+    """Remove all files but these."""
 
     def change(folder: Path) -> None:
         shutil.rmtree(folder)
@@ -104,7 +104,7 @@ def several(*changes: Change) -> Change:
 
 
 BROKEN: dict[str, tuple[Change, str]] = {
-    # what is wrong: how it comes about, what is said
+    # name of the fault: how to make it, part of the error message
     "nothing in it": (only((".gitkeep", "")), "holds no model: it has no config.json"),
     "an LFS pointer for weights": (write("model.safetensors", POINTER), "git lfs pull"),
     "an LFS pointer for the tokenizer": (write("tokenizer.json", POINTER), "git lfs pull"),
@@ -177,7 +177,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "a broken generation config": (write("generation_config.json", "{"), "is not JSON"),
     "a broken template": (
         write("chat_template.jinja", "{% if x %}"),
-        "chat_template.jinja is no Jinja template",
+        "chat_template.jinja is not a Jinja template",
     ),
     "a broken template in the config": (
         write("tokenizer_config.json", '{"chat_template": "{{"}'),

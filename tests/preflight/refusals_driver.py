@@ -1,8 +1,8 @@
-"""``python -m tests.preflight.refusals_driver``: what vLLM's own objections are told as.
+"""``python -m tests.preflight.refusals_driver``: how refusals of vLLM itself are reported.
 
-vLLM is imported once. Each line of standard input is a case, ``{"name", "path", "args"}``; a fork
-of this process builds the front half and then an engine of it, as a processor and a worker do, and
-a line of standard output says what came of it: ``{"name", "error", "message", "code"}``.
+It imports vLLM once. Each line of standard input is a case, ``{"name", "path", "args"}``. For each,
+a fork of this process builds the front half and an engine, as a processor and a worker do, and
+writes the outcome to standard output: ``{"name", "error", "message", "code"}``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mistakes with options and folders that are told without vLLM, in-process and at once."""
+"""Mistakes in options and folders that are reported without vLLM, in this process and at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GPU = replace(CPU, gpus=(Gpu(Device("0", "GPU-0"), "H100", 81920 * MIB),))
 
 
 def judge(*args: str, machine: Machine = CPU) -> None:
-    """As the command does it, up to the start of anything."""
+    """Do what the command does before it starts a process."""
     typed = app.typed_of(app.parse(args))
     resolve(typed, machine)
     preflight.check(typed, ask_hub=False)
@@ -119,7 +119,7 @@ OPTIONS: dict[str, str] = {
     "--chat-template /nope": "--chat-template /nope: there is no such file",
     "--chat-template ./nope.jinja": "--chat-template ./nope.jinja: there is no such file",
     "--chat-template /tmp": "--chat-template /tmp is a folder",
-    "--chat-template {{": "the text of --chat-template is no Jinja template",
+    "--chat-template {{": "the text of --chat-template is not a Jinja template",
     "--reasoning-parser nope": "--reasoning-parser cannot be 'nope'; it is one of",
     "--reasoning-parser qwen": "Did you mean qwen3?",
     "--tool-call-parser hermse": "Did you mean hermes?",
@@ -208,7 +208,7 @@ def test_a_gpu_can_what_a_cpu_cannot() -> None:
         ("a/b/c", "There is no folder a/b/c"),
         ("./notes.txt", "notes.txt is a file; a model is a folder"),
         ("model/config.json", None),
-        ("~nobody.at.all/m", "no home is known for its ~"),
+        ("~nobody.at.all/m", "the home directory for its ~ is unknown"),
         ("https://hub/acme/m", "give a Hugging Face id (perhaps acme/m) or a folder"),
         ("file:///data/m", "--model /data/m"),
         ("model/model.safetensors", "give its folder, model"),
@@ -220,7 +220,7 @@ def test_paths_that_are_no_folders(
     monkeypatch.chdir(model.parent)
     for file in ("m.gguf", "notes.txt"):
         Path(file).write_text("GGUF")
-    if says is None:  # it may be a name on a hub, which a dry run does not ask
+    if says is None:  # it may be a name on a hub, and a dry run does not ask the hub
         judge("--model", name)
         return
     with pytest.raises(ModelError) as caught:

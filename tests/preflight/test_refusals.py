@@ -1,4 +1,4 @@
-"""Mistakes that only vLLM sees: one sentence each, whatever it raises."""
+"""Mistakes that only vLLM detects are reported in one sentence, whatever it raises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.preflight import folders
 pytestmark = pytest.mark.engine
 
 OPTIONS: dict[str, tuple[str, str]] = {
-    # words for vLLM: the error, and what is said
+    # options for vLLM: the error class, and part of its message
     "--stream-interval 0": (
         "UsageError",
         "stream_interval: Input should be greater than or equal to 1.",
@@ -59,7 +59,7 @@ FOLDERS: dict[str, tuple[folders.Change, str, str]] = {
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What came of each case, all of them from one import of vLLM."""
+    """The outcome of each case, from a single import of vLLM."""
     root = tmp_path_factory.mktemp("models")
     tiny = catalog.resolve("tiny", lambda _: None).path
     plugin = root / "broken.py"
@@ -98,7 +98,7 @@ def test_an_option(
 def test_a_folder(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
     _, error, says = FOLDERS[name]
     _check(outcomes[name], error, says)
-    assert name in outcomes[name]["message"]  # the folder is called so
+    assert name in outcomes[name]["message"]  # the folder has this name
 
 
 def _check(outcome: dict[str, Any], error: str, says: str) -> None:

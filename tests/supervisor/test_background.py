@@ -1,4 +1,4 @@
-"""Errors in what nobody waits for are told."""
+"""Errors of background tasks and callbacks are reported; echoes of signals are ignored."""
 
 from __future__ import annotations
 

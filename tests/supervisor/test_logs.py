@@ -1,4 +1,4 @@
-"""Log lines on their way: from pipes to the frontend, and what it keeps of them."""
+"""Log lines, from the pipes of children to the frontend."""
 
 from __future__ import annotations
 

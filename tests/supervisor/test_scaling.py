@@ -1,4 +1,4 @@
-"""Plans with more and fewer workers, and how workers are seen out."""
+"""Plans with more or fewer workers, and the retirement of workers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_what_cannot_be_says_why(
 
 
 class FakeChild:
-    """A child that keeps what it is told."""
+    """A child that records the messages sent to it."""
 
     def __init__(self, process: ProcessId, phase: Phase = Phase.READY) -> None:
         self.process = process
@@ -113,7 +113,7 @@ def test_a_worker_stops_when_nobody_uses_it() -> None:
         retirements.released(PROCESSOR, WORKER)
         await settled()
         assert worker.told == [SetPhase(Phase.DRAINING)]
-        retirements.ended(OTHER_PROCESSOR)  # who is gone uses nothing
+        retirements.ended(OTHER_PROCESSOR)  # a processor that has ended uses no worker
         await settled()
         assert worker.told == [SetPhase(Phase.DRAINING), Stop()]
         assert not worker.killed

@@ -1,4 +1,4 @@
-"""Signals to a whole group: for the supervisor alone, whatever handlers others have."""
+"""Signals to the whole process group reach only the supervisor, whatever handlers others set."""
 
 from __future__ import annotations
 

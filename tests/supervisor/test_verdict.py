@@ -1,4 +1,4 @@
-"""What the supervisor concludes: whether the tree serves, when a child may start again."""
+"""Whether the tree can serve, when a child is restarted, and how exits are described."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_lines_about_requests_are_no_last_words() -> None:
 
 @pytest.mark.parametrize("torn", ['{"a": 1', '{"a"INFO}', "[1]", "1", "nothing"])
 def test_a_torn_line_about_a_request_is_an_ordinary_line(torn: str) -> None:
-    """Whoever shows it may rely on its being an object."""
+    """Views may rely on the text being a JSON object."""
     (line,) = LogLines().feed(access_line(torn.encode()))
     assert not line.access
     assert line.text == torn

@@ -1,4 +1,4 @@
-"""Children that die: what held requests hear, what the rest does, and that they come back."""
+"""Children that die: their requests fail, other processes go on, and they are restarted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server() -> Iterator[Server]:
 
 
 def kill(server: Server, name: str) -> int:
-    """SIGKILL to a child; returns its restarts until now."""
+    """Send SIGKILL to a child; returns how often it was restarted so far."""
     before = server.processes()[name]
     os.kill(before["pid"], signal.SIGKILL)
     restarts: int = before["restarts"]
@@ -38,7 +38,7 @@ def wait_back(server: Server, name: str, restarts: int) -> None:
         try:
             process = server.processes()[name]
         except OSError:
-            return False  # the frontend itself is away
+            return False  # the frontend itself is down
         return bool(process["restarts"] > restarts and process["phase"] == "ready")
 
     wait_until(back, BACK_S, f"{name} is back")
@@ -52,7 +52,7 @@ def test_titles_tell_the_role_and_the_phase(server: Server) -> None:
 
 def test_a_worker_dies_and_the_other_never_stalls(server: Server) -> None:
     with ExitStack() as stack:
-        streams = [stack.enter_context(Stream(server)) for _ in range(4)]  # two on each
+        streams = [stack.enter_context(Stream(server)) for _ in range(4)]  # two on each worker
         restarts = kill(server, "worker 0")
         wait_until(lambda: server.processes()["worker 0"]["phase"] != "ready", 2, "it is noticed")
         began = time.monotonic()

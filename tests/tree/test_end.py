@@ -1,4 +1,4 @@
-"""How a run ends: starts that cannot work, Ctrl-C, kill -9; and that nothing is left of it."""
+"""How a run ends: failed starts, Ctrl-C, kill -9; and that nothing is left of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMPORTED_S = 60.0
 
 
 def errors_of(server: Server) -> list[str]:
-    """What a user has to read: not the lines of the ordinary log."""
+    """The output that a user has to read, without the lines of the ordinary log."""
     return [line for line in server.log.splitlines() if " INFO " not in line]
 
 

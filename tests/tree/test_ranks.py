@@ -1,4 +1,4 @@
-"""An engine of two ranks: it answers, comes back when a rank dies, and leaves none behind."""
+"""An engine of two ranks answers, is restarted when a rank dies, and leaves no rank behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BACK_S = 120.0
 
 
 def ranks_of(worker: int) -> list[int]:
-    """Processes below a worker that are ranks of its engine."""
+    """The pids of the ranks of a worker's engine."""
     titles = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children_of(worker)}
     return [pid for pid, title in titles.items() if "VLLM" in title]
 
@@ -29,7 +29,7 @@ def test_ranks_live_and_die_with_their_engine() -> None:
         worker = server.pid_of("worker 0")
         ranks = ranks_of(worker)
         assert len(ranks) == 2
-        # Ctrl-C reaches every process of a terminal; it is for the supervisor alone.
+        # Ctrl-C reaches every process of a terminal, but only the supervisor acts on it.
         for rank in ranks:
             os.kill(rank, signal.SIGINT)
             os.kill(rank, signal.SIGTERM)
