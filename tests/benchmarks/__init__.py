@@ -1,1 +1,1 @@
-"""Measurements, run by hand."""
+"""Benchmarks, which are run by hand."""

@@ -1,11 +1,11 @@
-"""What the dashboard costs: its own CPU, and what serving feels of it.
+"""What the dashboard costs: its own CPU time, and its effect on serving.
 
     .venv/bin/python -m tests.benchmarks.dashboard cpu     no engines; minutes
     .venv/bin/python -m tests.benchmarks.dashboard serve   two servers, one under its dashboard
 
-The dashboard runs on a pseudo-terminal that takes all it draws. `cpu` feeds it a recorded stream:
-as it is when nothing happens, and with 500 decisions a second. `serve` measures two servers in
-turns, one with `--ui dashboard` and one with `--ui plain`, under the same load.
+The dashboard runs on a pseudo-terminal that accepts all output. `cpu` sends it a recorded stream,
+once without traffic and once with 500 decisions a second. `serve` measures two servers alternately,
+one with `--ui dashboard` and one with `--ui plain`, under the same load.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Process = subprocess.Popen[bytes]
 
 @contextlib.contextmanager
 def on_terminal(command: list[str], width: int, height: int) -> Iterator[tuple[Process, int]]:
-    """The command and its terminal, of which everything is read and nothing kept."""
+    """Run a command on a terminal whose output is read and discarded."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     process = subprocess.Popen(
@@ -75,8 +75,8 @@ def _drain(terminal: int) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
-    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - as short as it is
+    """Return the CPU time that a process has used, seconds."""
+    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - shorter than with Path
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
@@ -85,10 +85,11 @@ def cpu_s(pid: int) -> float:
 
 
 class Simulated:
-    """A stream as the frontend would send it, from recorded ones.
+    """A stream like that of a frontend, made from recorded ones.
 
     Args:
-        requests_per_s: decisions, each measured a moment later; none: only time passes.
+        requests_per_s: decisions per second, each followed by its measurement; 0 sends only
+            snapshots.
     """
 
     def __init__(self, requests_per_s: int) -> None:
@@ -139,7 +140,7 @@ def _event(name: str, content: object) -> bytes:
 
 
 def serve_simulated(requests_per_s: int, port: int) -> None:
-    """For ever: the body of a process of its own."""
+    """Serve a simulated stream without end. Runs in a process of its own."""
     web.run_app(_server(requests_per_s), host="127.0.0.1", port=port, print=None)
 
 
@@ -150,7 +151,7 @@ async def _server(requests_per_s: int) -> web.Application:
 
 
 def measure_cpu(seconds: float, width: int, height: int) -> None:
-    """A line for each tab."""
+    """Measure each tab and print a line for it."""
     print(f"dashboard alone, {width}x{height}, {seconds:.0f} s each: % of a core")
     print(f"{'':<10}{'idle':>8}{f'{REQUESTS_PER_S}/s':>8}")
     rows: dict[str, list[float]] = {name: [] for name in TABS}
@@ -177,11 +178,12 @@ def measure_cpu(seconds: float, width: int, height: int) -> None:
         print(f"{name:<10}{idle:>8.1f}{busy:>8.1f}")
 
 
-# -- what serving feels ------------------------------------------------------------------------
+# -- its effect on serving ------------------------------------------------------------------------
 
 
 def measure_serving(starts: int, rounds: int, at_once: int, each: int, tokens: int) -> None:
-    """Two servers in turns, started anew several times: no two are equally fast."""
+    """Measure two servers alternately. They are restarted several times, because no two starts give
+    equally fast servers."""
     found: list[Pairs] = []
     for number in range(starts):
         found.append(_one_start(number, rounds, at_once, each, tokens))
@@ -214,13 +216,13 @@ def _one_start(number: int, rounds: int, at_once: int, each: int, tokens: int) -
                 server_port: _round(server_port, at_once, each, tokens)
                 for server_port in (ports if turn % 2 else ports[::-1])
             }
-            if turn:  # the first warms both
+            if turn:  # the first round warms up both servers
                 pairs.append((samples[plain.port], samples[port]))
     return pairs
 
 
 Pairs = Sequence[tuple[load.Sample, load.Sample]]
-"""Without and with, of each round."""
+"""Pairs of figures without and with the dashboard, one for each round."""
 Figure = Callable[[Sequence[load.Sample]], float]
 
 
@@ -234,7 +236,7 @@ def _joined(found: Sequence[Pairs]) -> Pairs:
 
 
 def _drawn(found: Sequence[Pairs]) -> list[Sequence[Pairs]]:
-    """The starts as they could have been as well (bootstrap)."""
+    """Draw a bootstrap sample of the starts."""
     dice = random.Random(0)
     return [dice.choices(found, k=len(found)) for _ in range(DRAWS)]
 

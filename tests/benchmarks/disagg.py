@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.disagg [--model tiny|demo] [--rounds 5] [--seconds 10]
 
-Three servers with two engines each, side by side, driven in turns: both engines do everything
-(aggregated), one prefills and one decodes (1P1D), and the same where only long prompts are sent
-away (conditional). In a round each gets the same load: short chats that stream one after the
-other, and long prompts that arrive at fixed times and want a few tokens.
+Three servers with two engines each run at the same time and are driven alternately. In the first,
+both engines do everything (aggregated). In the second, one prefills and one decodes (1P1D). In the
+third, only long prompts are sent to the prefill worker (conditional). In a round each of them gets
+the same load: short chats that stream one after the other, and long prompts that arrive at fixed
+times and ask for a few tokens.
 
 Prints Markdown: TTFT of both classes and gaps between tokens of the short one (medians over the
 rounds), and ratios to the aggregated server within each round as median and range.
@@ -38,7 +39,7 @@ Figures = dict[str, float]
 
 
 async def drive(port: int, seconds: float, every_s: float) -> Figures:
-    """Both classes at once."""
+    """Drive both classes at the same time."""
     short, long = Sample(), Sample()
     client = client_of(port)
     end = time.perf_counter() + seconds
@@ -73,7 +74,7 @@ async def drive(port: int, seconds: float, every_s: float) -> Figures:
 
 
 def percentile(values: list[float], rank: float) -> float:
-    """Milliseconds."""
+    """Return a percentile in milliseconds."""
     ordered = sorted(values)
     return 1000 * ordered[min(int(len(ordered) * rank), len(ordered) - 1)]
 
@@ -113,7 +114,7 @@ def measure(model: str, rounds: int, seconds: float, every_s: float) -> list[dic
             result = {
                 name: asyncio.run(drive(servers[name].port, seconds, every_s)) for name in order
             }
-            if number:  # the first warms up
+            if number:  # the first round warms up
                 results.append(result)
         return results
     finally:

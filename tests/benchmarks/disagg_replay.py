@@ -1,11 +1,11 @@
-"""What disaggregation does to short chats on eight simulated engines, as `disagg` on two real ones.
+"""What disaggregation does to short chats on eight simulated engines; `disagg` uses two real ones.
 
     python -m tests.benchmarks.disagg_replay [--profile gpu-8b] [--rounds 3] [--seconds 120]
 
-Short chats come at random, and long prompts that nobody has seen and that want a few tokens, at
-several rates. Eight engines do everything, with steps of up to 8,192 or of up to 1,024 tokens; or
-some of them only prefill: every prompt, or only long ones (conditional). In each round all get the
-same trace, with the router of least load.
+Short chats arrive at random times, and so do long prompts that share nothing and ask for a few
+tokens, at several rates. Either eight engines do everything, with steps of up to 8,192 or of up to
+1,024 tokens; or some of them only prefill, every prompt or only long ones (conditional). In each
+round all setups get the same trace, with the policy `least-loaded`.
 
 Prints Markdown: TTFT of both classes, and the gaps between tokens, nearly all of which are of
 short chats (medians over the rounds); then ratios to the aggregated engines within each round.
@@ -57,7 +57,7 @@ Figures = dict[str, float]
 
 
 def trace(seed: int, seconds: float, longs_per_s: float, block_size: int) -> Trace:
-    """Both classes at random times; nothing is shared."""
+    """Make a trace of both classes at random times; nothing is shared."""
     dice = random.Random(seed)
     requests = []
     for per_s, tokens, answer in (

@@ -1,10 +1,11 @@
-"""What it costs that a prompt was prefilled elsewhere, against having found it in the own cache.
+"""What it costs to take over a prompt from a prefill worker, compared with a hit in the local
+cache.
 
     python -m tests.benchmarks.handover [--model tiny|demo] [--rounds 30]
 
-Two servers side by side: one worker alone, and one worker with one prefill worker. In each round
-and for each length a new prompt goes to both, and then once more to the first, which finds it in
-its cache. From the requests' own timelines:
+Two servers run at the same time: one worker alone, and one worker with one prefill worker. In each
+round and for each length, a new prompt goes to both, and then once more to the first, which finds
+it in its cache. The times come from the timelines of the requests:
 
   hit        the processor sends it to the worker -> it has the first token
   hand-over  the prefill worker has the blocks -> the processor has the first token
@@ -28,13 +29,13 @@ from dynamo_cli.models import catalog
 from tests.benchmarks.servers import OURS, Running
 
 LENGTHS = (500, 1000, 2000)
-"""Tokens."""
+"""Lengths of prompts, tokens."""
 
 ENGINE = ("--block-size", "32", "--max-model-len", "4096", "--engine-threads", "1")
 
 
 def stages_ms(server: Running, prompt: list[int]) -> dict[str, float]:
-    """Ask for two tokens; when the request was where."""
+    """Ask for two tokens; return the stages of the request."""
     name = uuid.uuid4().hex
     body = {"model": "bench", "prompt": prompt, "max_tokens": 2, "temperature": 0}
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
@@ -45,7 +46,7 @@ def stages_ms(server: Running, prompt: list[int]) -> dict[str, float]:
     answer.read()
     connection.close()
     url = f"http://127.0.0.1:{server.port}/dynamo/timeline?request_id={name}"
-    while True:  # it is written a moment after the answer
+    while True:  # the timeline is written shortly after the answer
         with urllib.request.urlopen(url) as shown:
             timelines: Any = json.load(shown)["timelines"]
         if timelines:
@@ -54,7 +55,7 @@ def stages_ms(server: Running, prompt: list[int]) -> dict[str, float]:
 
 
 def measure(model: str, rounds: int) -> dict[int, list[tuple[float, float, float]]]:
-    """For each length and round: hit, hand-over and remote prefill, ms."""
+    """Return the times of hit, hand-over and remote prefill for each length and round, ms."""
     path = catalog.resolve(model, lambda _: None).path
     alone = Running(OURS, path, *ENGINE)
     apart = Running(OURS, path, *ENGINE, "--prefill-workers", "1")
@@ -69,7 +70,7 @@ def measure(model: str, rounds: int) -> dict[int, list[tuple[float, float, float
                 stages_ms(alone, prompt)
                 hit = stages_ms(alone, prompt)
                 handed = stages_ms(apart, prompt)
-                if number >= 2:  # the first warm up
+                if number >= 2:  # the first rounds warm up
                     found[length].append(
                         (
                             hit["first_token"] - hit["sent"],

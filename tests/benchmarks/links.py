@@ -1,4 +1,4 @@
-"""How fast a link is: round trips and messages between two uvloop processes.
+"""How fast a link is: round trips and streams of messages between two uvloop processes.
 
 python -m tests.benchmarks.links [--round-trips N] [--messages N]
 """
@@ -27,7 +27,7 @@ SPEC = next(spec for spec in LINKS if (spec.a, spec.b) == (HERE.role, THERE.role
 SIZES_BYTES = (64, 1024, 16 * 1024, 256 * 1024)
 WARM_UP = 200
 AHEAD_BYTES = 1 << 20
-"""A sender of a stream stops here, until the reader has caught up."""
+"""Number of messages after which a sender waits until the reader has caught up."""
 
 
 class Side:
@@ -52,7 +52,7 @@ class Side:
         self.loop.stop()
 
     def linked(self) -> Link:
-        """The link, as soon as there is one; from then on the loop serves it."""
+        """Wait for the link; from then on the loop serves it."""
         while self.link is None:
             self.board.poll(None)
         self.board.attach(self.loop)
@@ -60,7 +60,8 @@ class Side:
 
 
 def echo(control: socket.socket) -> None:
-    """The other process: sends back what is to be answered, and only the last of a stream."""
+    """The other process, which sends back each message of a round trip, and the last of a
+    stream."""
     side = Side(control)
 
     def answer(payload: bytes) -> None:
@@ -74,7 +75,7 @@ def echo(control: socket.socket) -> None:
 
 
 def round_trips(side: Side, link: Link, size_bytes: int, count: int) -> list[int]:
-    """Nanoseconds of each, sorted; one after the other, so both sides sleep in between."""
+    """Return the sorted times of single round trips, ns. Both sides sleep between two of them."""
     payload = b"?" * size_bytes
     times = [time.perf_counter_ns()]
 
@@ -92,7 +93,7 @@ def round_trips(side: Side, link: Link, size_bytes: int, count: int) -> list[int
 
 
 def stream_s(side: Side, link: Link, size_bytes: int, count: int) -> float:
-    """Seconds until `count` messages were read by the other side."""
+    """Return the time until the other side has read `count` messages, seconds."""
     payload = b"." * size_bytes
     left = count
 

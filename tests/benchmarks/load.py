@@ -1,4 +1,4 @@
-"""Streams and one-token requests that share nothing, through the client of `dynamo-llm bench`."""
+"""Streams and one-token requests that share no prefix, sent by the client of `dynamo-llm bench`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ class Sample:
     wall_s: float = 0.0
 
     def add(self, heard: Heard) -> None:
-        """A streamed answer. Raises `RuntimeError` when it is none."""
+        """Add a streamed answer.
+
+        Raises:
+            RuntimeError: the request failed.
+        """
         if heard.error:
             raise RuntimeError(f"{heard.error}: {heard.message}")
         self.ttft.append(heard.ttft_s)
@@ -42,7 +46,7 @@ def client_of(port: int, *, keep: bool = True) -> Client:
 
 
 def chat(model: str, tokens: int, *, stream: bool = True, count: int = PROMPT_WORDS) -> bytes:
-    """A request that gives exactly `tokens` tokens, unlike every other: no prefix cache has it."""
+    """Make a request for exactly `tokens` tokens, with a prompt that no prefix cache holds."""
     dice = random.Random(next(_seeds))
     content = f"{dice.randrange(1 << 30)} {words(dice, count)}"
     ask = Ask([{"role": "user", "content": content}], tokens)
@@ -50,7 +54,7 @@ def chat(model: str, tokens: int, *, stream: bool = True, count: int = PROMPT_WO
 
 
 async def streams(port: int, model: str, *, at_once: int, each: int, tokens: int) -> Sample:
-    """`at_once` clients, each with `each` streamed requests one after the other."""
+    """Run `at_once` clients, each of which sends `each` streamed requests one after the other."""
     sample, client = Sample(), client_of(port)
 
     async def talk() -> None:
@@ -62,7 +66,7 @@ async def streams(port: int, model: str, *, at_once: int, each: int, tokens: int
 
 
 async def one_token(port: int, model: str, *, at_once: int, each: int) -> Sample:
-    """Requests that are nearly all overhead: one token, not streamed."""
+    """Send requests for one token, not streamed, which are almost only overhead."""
     sample, client = Sample(), client_of(port)
 
     async def ask() -> None:
@@ -75,7 +79,7 @@ async def one_token(port: int, model: str, *, at_once: int, each: int) -> Sample
 
 
 async def first_tokens(port: int, model: str, *, count: int, kept: bool) -> list[float]:
-    """Seconds to the first token, over one kept connection or over a new one each."""
+    """Return times to the first token, seconds, over one kept connection or over new ones."""
     sample, client = Sample(), client_of(port, keep=kept)
     for _ in range(count):
         sample.add(await client.stream(Api.CHAT, chat(model, 4)))

@@ -1,14 +1,15 @@
-"""Routing policies against each other, in replays: where kv routing wins, and where it does not.
+"""Compares routing policies in replays: where kv routing wins, and where it does not.
 
     python -m tests.benchmarks.policies TRACE [--half first|second] [--only NAME] [--plot FOLDER]
 
-TRACE is a recorded one in Mooncake's format; its first half served to find the default cost, its
-second half to report. Beside it, traffic that is made by dice (`tests.benchmarks.traffic`). The
-engines are simulated ones of the built-in profiles, so that the figures are the same on every
-machine. "pooled" is no policy but a bound: all workers with one cache together.
+TRACE is a recorded trace in Mooncake's format. Its first half was used to develop the default cost,
+and the figures are from its second half. Besides, there is random traffic
+(`tests.benchmarks.traffic`). The engines are simulated with the built-in profiles, so that the
+figures are the same on every machine. "pooled" is not a policy but a bound: all workers share one
+cache.
 
-Prints Markdown: for each traffic and load the figures of every policy, then what the default makes
-of the best of the published ones, and of least-loaded.
+Prints Markdown: for each traffic and load the figures of every policy, then the ratios of the
+default to the best of the published policies, and to least-loaded.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ PUBLISHED = ("round-robin", "least-loaded", "vllm-dp", "sglang", "kv:shares", "k
 OURS, ABLATION, BOUND = "kv:time", "mooncake", "pooled"
 POLICIES = (*PUBLISHED, ABLATION, OURS, BOUND)
 REQUESTS = 4000
-"""Of traffic that is made."""
+"""Number of requests of random traffic."""
 
 SMALL, AMPLE = 448_000, 2_048_000
-"""Tokens in the cache of a worker: what the profile of four GPUs has, and much more."""
+"""Tokens in the cache of a worker: as in the profile of four GPUs, and many more."""
 
 PICTURED = ("8 workers", "8 workers, ample cache")
 BUNCH_S = 20.0
-"""One moment in so many seconds of the trace is when everybody comes."""
+"""In bunched traffic, all requests of this many seconds come at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,11 @@ class Case:
     """What is replayed.
 
     Attributes:
-        name: for people, and for ``--only``.
+        name: name for people and for ``--only``.
         trace: makes the traffic.
-        engine: a built-in profile.
-        cache_tokens: of each worker.
-        speeds: loads.
+        engine: name of a built-in profile.
+        cache_tokens: size of the cache of each worker.
+        speeds: the loads, as factors of the rate of arrivals.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Case:
     workers: int = 8
 
     def run(self, trace: Trace, speed: float) -> dict[str, Result]:
-        """Every policy at this load."""
+        """Replay every policy at this load."""
         size = trace.block_size
         engine = msgspec.structs.replace(
             profile.load(self.engine), block_size=size, num_blocks=self.cache_tokens // size
@@ -78,9 +79,8 @@ class Case:
 
 
 def recorded(half: Trace) -> Iterator[Case]:
-    """The trace: idle to past saturation, by number of workers and size of the cache.
-
-    What saturates whom was found on the first half.
+    """Return the cases of the trace, by number of workers and size of the cache. Their loads go
+    from idle to beyond saturation, as found with the first half.
     """
     same, bunched = (lambda: half), (lambda: traffic.bunched(half, BUNCH_S))
     yield Case("8 workers", same, "gpu-70b", SMALL, (0.25, 1.0, 1.5, 1.7, 1.8))
@@ -98,11 +98,11 @@ LOADS = {
     "questions about documents": (3.0, 5.0),
     "nothing shared": (1.0, 2.5),
 }
-"""Speeds at which traffic is replayed: a moderate load, and about what the workers can do."""
+"""Speeds of random traffic: a moderate load, and approximately the most that workers can serve."""
 
 
 def made() -> Iterator[Case]:
-    """Traffic by dice, on smaller engines."""
+    """Return the cases of random traffic, on smaller engines."""
     for name, speeds in LOADS.items():
         yield Case(name, lambda name=name: traffic.make(name, REQUESTS), "gpu-8b", 256_000, speeds)
 
@@ -110,7 +110,7 @@ def made() -> Iterator[Case]:
 # -- figures ---------------------------------------------------------------------------------
 
 Load = dict[str, Summary]
-"""By policy."""
+"""Figures by policy."""
 
 SKEW = "skew"
 FIGURES: dict[str, Callable[[Summary], float]] = {
@@ -136,7 +136,8 @@ def table(load: Load) -> str:
 
 
 def ratios(load: Load) -> dict[str, float]:
-    """What ours makes of the best published figure, and of least-loaded's mean."""
+    """Return the ratios of the default to the best published figure, and to the mean of
+    least-loaded."""
 
     def best(figure: str) -> float:
         return min(FIGURES[figure](load[name]) for name in PUBLISHED)
@@ -155,7 +156,7 @@ def _row(*cells: str) -> str:
 
 
 def replay(case: Case, folder: Path | None) -> list[tuple[float, dict[str, float]]]:
-    """Print all loads of a case."""
+    """Replay a case and print all its loads."""
     trace = case.trace()
     limit = 100 * infinite_hit_ratio(trace)
     print(

@@ -1,11 +1,11 @@
-"""What routing costs: the pure decision, the index, and the way to the router and back.
+"""What routing costs: the decision, the index, and a round trip to the router.
 
 python -m tests.benchmarks.router [--quick]
 
-Pure: `RouterState.decide` with what belongs to it (reading the hashes, index, policy, ledger), for
-several numbers of workers, indexed blocks and prompt blocks; half of the prompts are known to some
-workers, each to another depth. Round trip: a real router process, asked by a processor over a real
-link while every worker streams events to it.
+Decision: `RouterState.decide` with all its parts (reading the hashes, index, policy, ledger), for
+several numbers of workers, indexed blocks and prompt blocks. Half of the prompts are cached by some
+workers, each to a different depth. Round trip: a real router process, queried by a processor over a
+real link while every worker streams events to it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def percentile(values: list[float], rank: float) -> float:
 
 
 def filled(dice: random.Random, workers: int, blocks: int) -> tuple[RouterState, array[int]]:
-    """A router whose workers hold `blocks` together, and one prompt that they know in part."""
+    """Make a router whose workers hold `blocks` blocks in sum, and a prompt of which they hold a
+    part."""
     state = RouterState(CONFIG)
     prompt = u64(dice, max(PROMPTS))
     for worker in range(workers):
@@ -71,7 +72,7 @@ def filled(dice: random.Random, workers: int, blocks: int) -> tuple[RouterState,
 
 
 def decisions(state: RouterState, prompt: array[int], blocks: int, count: int) -> list[float]:
-    """Microseconds of each; known and unknown prompts in turn."""
+    """Return the time of each decision, microseconds, for known and unknown prompts alternately."""
     dice = random.Random(2)
     queries = [
         RouteQuery(
@@ -115,7 +116,8 @@ def pure(count: int) -> None:
 
 
 def index_costs(blocks: int) -> None:
-    """Event blocks applied per second and memory per block, one worker each and eight each."""
+    """Measure event blocks applied per second and memory per block, with blocks of one and of eight
+    workers."""
     print("\nindex")
     print("| blocks | workers that hold each | event blocks/s | bytes per block and worker |")
     print("|--:|--:|--:|--:|")
@@ -135,7 +137,8 @@ def index_costs(blocks: int) -> None:
 
 
 def events_per_s(content: list[array[int]], holders: int) -> float:
-    """Whole messages, decoded and applied by the router's state: all stored, then removed."""
+    """Measure messages decoded and applied by the router's state, which store and then remove
+    blocks."""
     decode = Decoder(KvEvents)
     payloads = []
     for worker in range(holders):
@@ -172,7 +175,7 @@ def events_per_s(content: list[array[int]], holders: int) -> float:
 
 
 class Peer:
-    """A processor or a worker of the router, in this process."""
+    """A processor or a worker of the router that runs in this process."""
 
     def __init__(self, control: Any) -> None:
         self.board = Switchboard(control, self)
@@ -211,7 +214,7 @@ def linked_peers(router: Control, workers: int) -> tuple[Peer, list[Peer], list[
 
 
 def stream_events(peer: Peer, worker: int, rate: float) -> None:
-    """A busy worker: batches of events for ever, in a process of its own."""
+    """Send batches of events without end, like a busy worker. Runs in a process of its own."""
     dice, sequence = random.Random(worker), 1
     peer.board.send(ROUTER, ready(worker))
     peer.board.send(ROUTER, KvEvents(worker, 0, b"", b"", True, 0, {}))
@@ -226,7 +229,7 @@ def stream_events(peer: Peer, worker: int, rate: float) -> None:
 
 
 def round_trips(workers: int, blocks: int, count: int, event_rate: float) -> list[float]:
-    """Microseconds of each, one after the other."""
+    """Return the time of each round trip, microseconds."""
     spawn, fork = multiprocessing.get_context("spawn"), multiprocessing.get_context("fork")
     router, theirs = Control.pair()
     process = spawn.Process(target=router_process.main, args=(ROUTER, CONFIG, theirs))

@@ -1,16 +1,17 @@
-"""What KV routing gains: one workload through three policies in turns, on real engines.
+"""What KV routing gains: one workload through several policies alternately, on real engines.
 
     python -m tests.benchmarks.routing [--model tiny] [--workers 2] [--rounds 10] [--quick]
     python -m tests.benchmarks.routing --model demo --systems 4 --concurrency 4 --rounds 3
 
-The tiny model computes a prompt in hardly more time than it takes to pass it on, so its cached
-share is what counts; the demo model, hundreds of times larger, shows what that is worth.
+The tiny model computes a prompt in hardly more time than it takes to transmit it, so only its
+cached share is meaningful. The demo model, hundreds of times larger, shows what caching is worth.
 
-The servers run side by side, and only one at a time has anything to do: kv with each of its costs,
-least-loaded, round-robin, and round-robin once more for the noise (A/A). In each round each of
-them gets the same conversations, which no round before has seen; the order changes from round to
-round. An engine's cache holds clearly less than what is said in a round, all engines of a server
-a bit more. Then the same with prompts that share nothing, where there is nothing to gain.
+All servers run at the same time, but only one of them has load at any time: kv with each of its
+costs, least-loaded, round-robin, and round-robin once more for the noise (A/A). In each round each
+of them gets the same conversations, which are new in this round; the order of the servers changes
+from round to round. The cache of one engine holds clearly less than the text of a round, and the
+caches of all engines of a server hold a little more. The same is repeated with prompts that share
+nothing, where routing cannot gain anything.
 
 Prints Markdown: the figures of each policy (medians over the rounds), and their ratios within
 each round as median and range.
@@ -44,7 +45,7 @@ from tests.benchmarks.servers import OURS, Running
 
 BLOCK = 32
 CACHE_RATIO = 1.2
-"""What all engines of a server hold together, of all that is said in a round."""
+"""Size of the caches of all engines of a server, relative to the text of a round."""
 
 CONTENDERS = {
     "kv": ("kv",),
@@ -54,7 +55,7 @@ CONTENDERS = {
     "round-robin": ("round-robin",),
     "round-robin again": ("round-robin",),
 }
-"""Name -> what follows --router."""
+"""By name, the words that follow --router."""
 
 PAIRS = (
     ("kv", "round-robin"),
@@ -67,10 +68,10 @@ PAIRS = (
 
 @dataclass
 class Run:
-    """What came of one workload.
+    """The results of one workload.
 
     Attributes:
-        cpu_s: that all processes of the server took for it.
+        cpu_s: CPU time of all processes of the server.
     """
 
     outcomes: list[Outcome]
@@ -85,7 +86,7 @@ class Run:
 
 
 async def converse(port: int, people: list[Conversation], at_once: int, seed: str) -> list[Outcome]:
-    """All turns of all conversations by `at_once` clients."""
+    """Run all turns of all conversations with `at_once` clients."""
     client = client_of(port)
     talks = Talks(people, len(people), seed, endless=False)
     driver = Driver(client, Form("bench"), talks, Closed(at_once), seed)
@@ -115,13 +116,13 @@ SHARED = Shape(
 UNIFORM = replace(SHARED, systems=60, conversations=1, turns=1)
 
 Rounds = list[dict[str, Run]]
-"""By the contender's name, in each round."""
+"""Results by name of the policy, one for each round."""
 
 
 def measure(
     servers: dict[str, Running], shape: Shape, options: argparse.Namespace, per_word: float
 ) -> Rounds:
-    """Every round, after one that warms all of them and is not counted."""
+    """Run all rounds, after a first one that warms up all servers and is not counted."""
     rounds: Rounds = []
     names = list(servers)
     for number in range(options.rounds + 1):
@@ -145,7 +146,7 @@ def _drive(server: Running, people: list[Conversation], at_once: int, seed: str)
 
 
 def table(rounds: Rounds) -> str:
-    """Figures, then ratios."""
+    """Return the table of figures and that of ratios."""
     lines = [_row("", FIGURES), "|---|" + "--:|" * len(FIGURES)]
     for name in CONTENDERS:
         medians = (
@@ -172,7 +173,7 @@ def _row(name: str, cells: Iterable[str]) -> str:
 
 @contextmanager
 def running(model: str, workers: int, cache_blocks: int) -> Iterator[dict[str, Running]]:
-    """All servers, ready."""
+    """Start all servers and wait until they are ready."""
     options = ("--workers", str(workers), "--block-size", str(BLOCK), "--max-model-len", "2048")
     cache = ("--num-gpu-blocks-override", str(cache_blocks))
     with ExitStack() as stack:
@@ -185,7 +186,7 @@ def running(model: str, workers: int, cache_blocks: int) -> Iterator[dict[str, R
 
 
 def tokens_per_word(model: str) -> float:
-    """Of the words that the workload is made of."""
+    """Measure the tokens of the words that the workload is made of."""
     tokenizer = Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
     text = workload.words(random.Random(0), 1000)
     return len(tokenizer.encode(text).ids) / 1000

@@ -1,9 +1,9 @@
-"""vLLM's own server against ours: same model, same engine options, alternating in one run.
+"""Compares vLLM's own server with ours: same model and engine options, measured alternately.
 
     python -m tests.benchmarks.serve [--model tiny] [--rounds 5] [--only start,load,...] [--aa]
 
-Prints one Markdown row per figure: theirs and ours (medians over the rounds), and the ratio ours /
-theirs of each round as median and range. ``--aa`` starts theirs twice, which shows the noise.
+Prints one Markdown row per figure: vLLM's and ours (medians over the rounds), and the ratio ours /
+vLLM's of each round as median and range. ``--aa`` compares vLLM's with itself, to show the noise.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from tests.benchmarks import load
 from tests.benchmarks.servers import OURS, THEIRS, Running
 
 REQUESTS_EACH = {1: 20, 16: 6, 64: 3}
-"""Streams at once -> requests of each, one after the other."""
+"""Number of concurrent streams -> number of requests of each, one after the other."""
 
 SECTIONS = ("start", "workers", "load", "requests", "connections", "memory")
 TOKENS = 128
 ONE_TOKEN_CLIENTS = 16
 
 Figures = dict[str, list[tuple[float, float]]]
-"""Figure -> (theirs, ours) of each round."""
+"""Figure -> (vLLM's, ours) of each round."""
 
 
 class Comparison:
-    """Both servers, and what was measured so far.
+    """Both servers, and the measurements so far.
 
     Args:
-        model: a folder.
-        rounds: of everything.
-        second: what stands in the place of ours.
+        model: folder of the model.
+        rounds: number of rounds.
+        second: kind of the server that is compared with vLLM's.
     """
 
     def __init__(self, model: str, rounds: int, second: str) -> None:
@@ -47,7 +47,7 @@ class Comparison:
         self.figures: Figures = defaultdict(list)
 
     def start(self) -> None:
-        """Seconds to the first answer."""
+        """Measure the time to the first answer, seconds."""
         for _ in range(self._rounds):
             self._add("seconds to the first answer", *map(self._start_once, self._kinds))
 
@@ -59,7 +59,8 @@ class Comparison:
             server.stop()
 
     def workers(self) -> None:
-        """Ours only: seconds until one, and until four workers are ready."""
+        """Measure the time until one worker, and until four workers are ready, seconds; ours
+        only."""
         for _ in range(self._rounds):
             self._add("four workers ready (ours), against one", *map(self._workers_once, (1, 4)))
 
@@ -71,7 +72,7 @@ class Comparison:
             server.stop()
 
     def against_running(self, sections: Sequence[str]) -> None:
-        """What needs both servers up."""
+        """Measure all figures for which both servers must be up."""
         servers = [Running(kind, self._model) for kind in self._kinds]
         try:
             for server in servers:
@@ -94,7 +95,7 @@ class Comparison:
             for number in range(self._rounds + 1):
                 samples = [self._stream(server, at_once, each) for server in servers]
                 if number == 0:
-                    continue  # to warm both
+                    continue  # warms up both servers
                 names = samples[0].keys()
                 for name in names:
                     self._add(f"{name}, {at_once} streams", *(sample[name] for sample in samples))
@@ -144,7 +145,7 @@ class Comparison:
 
 
 def table(figures: Figures) -> str:
-    """The Markdown table."""
+    """Return the Markdown table."""
     rows = ["| | vLLM | dynamo-llm | ratio | range |", "|---|--:|--:|--:|--:|"]
     for name, pairs in figures.items():
         ratios = [ours / theirs for theirs, ours in pairs]

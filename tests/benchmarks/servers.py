@@ -35,12 +35,12 @@ OURS = "dynamo-llm"
 
 
 class Running:
-    """A server from the start of its command to its end.
+    """Runs a server, from the start of its command to its end.
 
     Args:
         kind: `THEIRS` or `OURS`.
-        model: a folder.
-        more: options for ours.
+        model: folder of the model.
+        more: further options for ours.
     """
 
     def __init__(self, kind: str, model: str, *more: str) -> None:
@@ -56,11 +56,12 @@ class Running:
         )
 
     def wait_answer(self) -> float:
-        """Seconds from the start of the command to its first answer of one token."""
+        """Return the time from the start of the command to its first answer of one token,
+        seconds."""
         return self._wait_until(self._answers)
 
     def wait_ready(self) -> float:
-        """Seconds until every process of ours is ready."""
+        """Return the time until every process of ours is ready, seconds."""
         return self._wait_until(self._all_ready)
 
     def _wait_until(self, condition: object) -> float:
@@ -98,7 +99,7 @@ class Running:
         return [self.process.pid, *children_of(self.process.pid)]
 
     def cpu_s(self) -> float:
-        """User and system time of the whole tree so far."""
+        """Return the user and system time of all processes so far, seconds."""
         total = 0
         for pid in self._pids():
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -106,7 +107,7 @@ class Running:
         return total / TICKS_PER_S
 
     def memory_mib(self) -> float:
-        """Memory of the whole tree; what processes share counts once."""
+        """Return the memory of all processes, MiB; shared memory counts once."""
         kib = 0
         for pid in self._pids():
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -138,6 +139,6 @@ def _command(kind: str, model: str, port: int) -> list[str]:
         str(port),
         "--host",
         "127.0.0.1",
-        # Ours writes none.
+        # Ours writes no such lines.
         "--disable-uvicorn-access-log",
     ]

@@ -1,6 +1,6 @@
-"""Traffic for replays that is not the trace: made by dice with a seed, in blocks of 64 tokens.
+"""Random traffic for replays, made from a seed, in blocks of 64 tokens.
 
-Prompts are made of segments; two that begin with the same ones share the blocks of these.
+Prompts consist of segments; two prompts that begin with the same segments share their blocks.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dynamo_cli.units import SECOND_NS
 BLOCK = 64
 
 Segment = tuple[str, int]
-"""A name, and how many tokens it has."""
+"""A segment of a prompt: its name and its number of tokens."""
 
 Spoken = tuple[float, list[Segment], int]
-"""A request: when it comes in seconds, its prompt, and the tokens of its answer."""
+"""A request: its arrival time in seconds, its prompt, and the tokens of its answer."""
 
 
 def _hashes(segments: list[Segment]) -> tuple[int, ...]:
-    """Of the full blocks: each names what is in it and before it."""
+    """Return the hashes of the full blocks; each names its content and all before it."""
     spans, end = [], 0
     for name, tokens in segments:
         spans.append((end, end + tokens, name))
@@ -43,7 +43,7 @@ def _hashes(segments: list[Segment]) -> tuple[int, ...]:
 
 
 def _trace(name: str, spoken: Iterator[Spoken], count: int) -> Trace:
-    """The first so many requests in the order in which they come."""
+    """Make a trace of the first `count` requests in the order of arrival."""
     requests = []
     for at_s, segments, answer in sorted(spoken, key=lambda one: one[0])[:count]:
         tokens = sum(length for _, length in segments)
@@ -68,7 +68,7 @@ def chats(
     answer_tokens: int,
     think_s: float,
 ) -> Iterator[Spoken]:
-    """Conversations over system prompts, of which the first are asked for more than the others."""
+    """Make conversations over system prompts, of which the first are used more than the others."""
     start_s, weights = 0.0, [1 / (place + 1) ** 1.2 for place in range(systems)]
     for chat in range(round(1.5 * count / turns) + 1):
         start_s += dice.expovariate(rate / turns)
@@ -84,7 +84,7 @@ def chats(
 
 
 def documents(dice: random.Random, count: int, *, rate: float) -> Iterator[Spoken]:
-    """Single questions about 400 documents, of which some are asked about again and again."""
+    """Make single questions about 400 documents, of which some are asked about repeatedly."""
     at_s, sizes = 0.0, [_length(dice, 5000, 0.6) for _ in range(400)]
     weights = [1 / (place + 1) for place in range(400)]
     for question in range(count):
@@ -99,7 +99,7 @@ def documents(dice: random.Random, count: int, *, rate: float) -> Iterator[Spoke
 
 
 def strangers(dice: random.Random, count: int, *, rate: float) -> Iterator[Spoken]:
-    """Prompts that share nothing."""
+    """Make prompts that share nothing."""
     at_s = 0.0
     for number in range(count):
         at_s += dice.expovariate(rate)
@@ -134,12 +134,12 @@ MAKERS: dict[str, Callable[[random.Random, int], Iterator[Spoken]]] = {
 
 
 def make(name: str, count: int, seed: int = 1) -> Trace:
-    """Traffic of that kind."""
+    """Make traffic of a kind."""
     return _trace(name, MAKERS[name](random.Random(seed), count), count)
 
 
 def bunched(trace: Trace, every_s: float) -> Trace:
-    """The same requests, but all of some seconds at once."""
+    """Return the same requests, but let all of some seconds arrive at the same time."""
     step = round(every_s * SECOND_NS)
     requests = (
         TraceRequest(one.arrival_ns // step * step, one.input_tokens, one.output_tokens, one.hashes)

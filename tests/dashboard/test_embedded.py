@@ -28,9 +28,14 @@ WORKER = ProcessId(Role.WORKER, 0)
 Serving = Callable[[Embedded], Coroutine[Any, Any, int]]
 
 
-def serve(serving: Serving) -> tuple[int, str]:
-    """Run a server with its dashboard; return the exit code and the plain lines."""
-    out = io.StringIO()
+def serve(serving: Serving, out: io.StringIO | None = None) -> tuple[int, str]:
+    """Run a server with its dashboard; return the exit code and the plain lines.
+
+    Args:
+        serving: the server.
+        out: where plain lines go, for tests in which the server fails.
+    """
+    out = out or io.StringIO()
 
     async def run() -> int:
         view = Embedded(PlainView(out))
@@ -40,6 +45,21 @@ def serve(serving: Serving) -> tuple[int, str]:
 
     code = asyncio.run(run())
     return code, out.getvalue()
+
+
+async def shown(view: Embedded) -> None:
+    """Wait until the dashboard has drawn its widgets."""
+    app, drawn = view._app, asyncio.Event()
+    while not (app.is_running and app.screen_stack and app.screen_stack[0].query("#filter")):
+        await asyncio.sleep(0.01)
+    app.screen_stack[0].call_after_refresh(drawn.set)
+    await drawn.wait()
+
+
+async def closed(view: Embedded) -> None:
+    """Wait until the dashboard has given the terminal back."""
+    while view._open:
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +117,7 @@ def test_a_dashboard_needs_a_terminal() -> None:
 def test_phases_show_before_any_frontend_answers() -> None:
     async def serving(view: Embedded) -> int:
         view.processes([state(FRONTEND, Phase.STARTING), state(WORKER, Phase.LOADING)])
-        await asyncio.sleep(0.5)
+        await shown(view)
         view._app._update()
         board = view._app._board
         assert [process.phase for process in board.processes] == ["starting", "loading weights"]
@@ -114,11 +134,10 @@ def test_what_belongs_to_the_end_is_said_after_it_and_the_rest_is_not() -> None:
         view._said.append((0.0, lambda: view._plain.notice("WARNING", "long ago")))
         view.notice("ERROR", "worker 0 died")
         view.log("worker 0", "INFO", "too quiet to be shown")
-        await asyncio.sleep(0.3)
+        await shown(view)
         view.ending()
         view.notice("INFO", "finishing what runs")
-        while view._open:
-            await asyncio.sleep(0.01)
+        await closed(view)
         view.notice("WARNING", "stopping at once")
         return 0
 
@@ -131,22 +150,23 @@ def test_what_belongs_to_the_end_is_said_after_it_and_the_rest_is_not() -> None:
 def test_a_start_that_fails_tells_all_of_it_and_the_failure_passes() -> None:
     async def serving(view: Embedded) -> int:
         view._said.append((0.0, lambda: view._plain.notice("WARNING", "a while ago")))
-        await asyncio.sleep(0.2)
+        await shown(view)
         view.notice("ERROR", "worker 0 ended while it started")
         view.ending()
         raise ChildFailed("its log is above")
 
     out = io.StringIO()
     with pytest.raises(ChildFailed):
-        out.write(serve(serving)[1])
+        serve(serving, out)
+    words = ["a while ago", "worker 0 ended while it started"]
+    assert [line.partition("dynamo-llm   ")[2] for line in out.getvalue().splitlines()] == words
 
 
 def test_a_dashboard_that_fails_does_not_end_the_server() -> None:
     async def serving(view: Embedded) -> int:
-        await asyncio.sleep(0.3)
+        await shown(view)
         view._app.call_later(lambda: 1 / 0)
-        while view._open:
-            await asyncio.sleep(0.01)
+        await closed(view)
         view.notice("INFO", "still here")
         return 0
 
@@ -160,7 +180,7 @@ def test_a_dashboard_that_fails_does_not_end_the_server() -> None:
 @pytest.mark.parametrize("end", ["exit", "cancel", "panic"])
 def test_however_a_dashboard_ends_plain_lines_go_on_and_say_so(end: str) -> None:
     async def serving(view: Embedded) -> int:
-        await asyncio.sleep(0.3)
+        await shown(view)
         view.notice("WARNING", "said before")
         match end:
             case "exit":
@@ -170,8 +190,7 @@ def test_however_a_dashboard_ends_plain_lines_go_on_and_say_so(end: str) -> None
                     task.cancel()
             case "panic":
                 view._app.panic("what a terminal does not like")
-        while view._open:
-            await asyncio.sleep(0.01)
+        await closed(view)
         view.notice("INFO", "still here")
         return 0
 
