@@ -13,8 +13,8 @@ from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.cli.declare import application, option
 
 if TYPE_CHECKING:
+    from dynamo_cli.doctor.finding import Finding
     from dynamo_cli.doctor.needs import Needs
-    from dynamo_cli.doctor.rules import Finding
 
 GLYPHS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 

@@ -28,8 +28,9 @@ from dynamo_cli.doctor.facts import (
     Step,
     Trial,
 )
+from dynamo_cli.doctor.finding import Finding, Level
 from dynamo_cli.doctor.needs import Shape, needs_of, shape_of
-from dynamo_cli.doctor.rules import Finding, Level, can_serve, judge
+from dynamo_cli.doctor.rules import can_serve, judge
 from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.plan import ports
 from dynamo_cli.plan.machine import Machine
@@ -187,7 +188,7 @@ FAIL, WARN = Level.FAIL, Level.WARN
             "a model that was not finished",
             "rm -r /c/x.work",
         ),
-        ({"leftovers": ("/tmp/x-y",)}, WARN, "leftovers", "server kept that was", "rm -r /tmp/x-y"),
+        ({"leftovers": ("/tmp/x-y",)}, WARN, "leftovers", "cache of a server", "rm -r /tmp/x-y"),
         (
             {"plan": None, "plan_problem": "--workers is a number"},
             *(FAIL, "options", "--workers is a number", "--help"),
@@ -197,7 +198,7 @@ FAIL, WARN = Level.FAIL, Level.WARN
             *(FAIL, "model", "no folder m", "--model demo"),
         ),
         ({"model": replace(HERE, weights_bytes=0)}, WARN, "model", "no weights", "fetch"),
-        ({"model": replace(HERE, config={"x": 1})}, WARN, "model", "how large", "try it"),
+        ({"model": replace(HERE, config={"x": 1})}, WARN, "model", "how large", "try to serve it"),
         (
             {"model": replace(HERE, config=SMALL | {"head_dim": 16})},
             *(FAIL, "model", "heads are 16 wide", "32 or more"),
