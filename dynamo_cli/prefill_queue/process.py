@@ -80,14 +80,18 @@ class Queue:
         """Serve until the supervisor sends `Stop`."""
         self._switchboard.report(PhaseChange(Phase.READY))
         while not self._stopping:
-            self._switchboard.poll(TICK_S if self._busy() else None)
-            now = time.monotonic_ns()
-            self._tell(self._queue.expire(now))
-            self._lease(now)
-            self._tell_depth()
-            self._enlist()
-            self._report(now)
+            self.advance(TICK_S if self._busy() else None)
         self._switchboard.close()
+
+    def advance(self, timeout_s: float | None) -> None:
+        """Wait for messages, for `timeout_s` at most, and do what they and the time demand."""
+        self._switchboard.poll(timeout_s)
+        now = time.monotonic_ns()
+        self._tell(self._queue.expire(now))
+        self._lease(now)
+        self._tell_depth()
+        self._enlist()
+        self._report(now)
 
     def _busy(self) -> bool:
         return self._changed or bool(self._queue.view(0).in_flight_jobs or self._queue.depth_jobs)

@@ -1,0 +1,280 @@
+"""The loop of the prefill queue over real links, whose other ends the test plays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from dynamo_cli.config import PrefillQueueConfig
+from dynamo_cli.ipc.codec import Decoder, encode
+from dynamo_cli.ipc.switchboard import join
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.lifecycle import LinkDown, Phase, PhaseChange, Stop
+from dynamo_cli.messages.prefill import (
+    CancelJob,
+    DropJob,
+    Enlisted,
+    JobEnded,
+    JobFailed,
+    PrefillQueueStats,
+    PullJobs,
+    PushJob,
+    QueueState,
+    RunJob,
+)
+from dynamo_cli.prefill_queue.process import Queue
+from dynamo_cli.topology import FRONTEND, QUEUE, ProcessId, Role, links_of
+from dynamo_cli.units import SECOND_NS
+from tests.ipc.support import Party
+
+WORKER = ProcessId(Role.WORKER, 0)
+ONE, TWO = ProcessId(Role.PREFILL_WORKER, 0), ProcessId(Role.PREFILL_WORKER, 1)
+ROOM = 10_000
+"""Tokens: more than all jobs of a test have."""
+
+decode = Decoder(
+    DropJob | Enlisted | JobFailed | PrefillQueueStats | QueueState | RunJob,
+)
+
+
+class Peer:
+    """A process with a link to the queue."""
+
+    def __init__(self, process: ProcessId, queue: Party, generation: int) -> None:
+        self.process = process
+        self.party = Party(process)
+        self.board, self.heard = self.party.board()
+        a, b, spec = links_of(process, [QUEUE])[0]
+        ends = {process: self.party.control, QUEUE: queue.control}
+        join(ends[a], ends[b], a, b, spec=spec, generation=generation)
+        self.board.poll(0)
+
+    def send(self, message: Message) -> None:
+        assert self.board.send(QUEUE, message)
+
+    def take(self) -> list[Message]:
+        """The messages that have come since the last call."""
+        self.board.poll(0)
+        payloads = self.heard.payloads()
+        self.heard.events.clear()
+        return [decode(payload) for payload in payloads]
+
+    def close(self) -> None:
+        self.board.close()
+        self.party.close()
+
+
+class Scene:
+    """The queue, and the processes around it."""
+
+    def __init__(self, alarm_s: float = 5.0) -> None:
+        self._supervised = Party(QUEUE)
+        self.control = self._supervised.control
+        self.queue = Queue(QUEUE, PrefillQueueConfig(alarm_s), self._supervised.theirs)
+        self._peers: list[Peer] = []
+
+    def peer(self, process: ProcessId) -> Peer:
+        """Link a process with the queue."""
+        peer = Peer(process, self._supervised, len(self._peers) + 1)
+        self._peers.append(peer)
+        self.turn()
+        return peer
+
+    def turn(self) -> None:
+        """Let the queue handle all that has come."""
+        self.queue.advance(0)
+
+    def die(self, peer: Peer) -> None:
+        """Tell the queue, as the supervisor would, that a process is gone."""
+        generation = self._peers.index(peer) + 1
+        self.control.send(LinkDown(peer.process.name, generation, "SIGKILL"))
+        self.turn()
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+        self.queue._switchboard.close()
+        self._supervised.close()
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    scene = Scene()
+    yield scene
+    scene.close()
+
+
+def push(job_id: str) -> PushJob:
+    """A job of 80 tokens, since 20 of 100 are in the cache of the decode worker."""
+    return PushJob(job_id, 100, 20, None, 0, time.monotonic_ns() + 60 * SECOND_NS, b"", [])
+
+
+def of(kind: type[Message], messages: list[Message]) -> list[Message]:
+    return [message for message in messages if isinstance(message, kind)]
+
+
+def test_a_job_goes_to_a_prefill_worker_and_is_counted_when_it_has_ended(scene: Scene) -> None:
+    frontend, worker, one = (scene.peer(process) for process in (FRONTEND, WORKER, ONE))
+    one.send(PullJobs(1, ROOM, []))
+    scene.turn()
+    assert worker.take()[-1] == QueueState(0, 1)
+    assert one.take() == [Enlisted()]
+    job = push("a")
+    worker.send(job)
+    scene.turn()
+    assert one.take() == [RunJob(0, job)]
+    assert worker.take() == [QueueState(0, 1)], "workers add what they push to the last depth"
+    one.send(JobEnded("a"))
+    scene.queue._report_due_s = 0.0
+    scene.turn()
+    stats = of(PrefillQueueStats, frontend.take())[-1]
+    assert isinstance(stats, PrefillQueueStats)
+    assert (stats.taken, stats.ended, stats.depth_jobs, len(stats.waits_s)) == (
+        1,
+        {"done": 1},
+        0,
+        1,
+    )
+    assert worker.take() == []
+
+
+def test_a_prefill_worker_gets_what_it_has_room_for(scene: Scene) -> None:
+    worker, one = scene.peer(WORKER), scene.peer(ONE)
+    one.send(PullJobs(9, 160, []))  # two jobs
+    for job_id in "abc":
+        worker.send(push(job_id))
+    scene.turn()
+    scene.turn()
+    assert [message.job.job_id for message in one.take() if isinstance(message, RunJob)] == [
+        "a",
+        "b",
+    ]
+    assert worker.take()[-1] == QueueState(1, 1)
+    one.send(PullJobs(1, 80, ["a", "b"]))
+    scene.turn()
+    assert [message.job.job_id for message in one.take() if isinstance(message, RunJob)] == ["c"]
+
+
+def test_without_prefill_workers_a_job_fails_at_once(scene: Scene) -> None:
+    worker = scene.peer(WORKER)
+    worker.send(push("a"))
+    scene.turn()
+    assert of(JobFailed, worker.take()) == [JobFailed("a", "no_prefill_worker")]
+
+
+def test_a_job_that_is_put_twice_is_done_once_and_its_worker_not_told_of_a_failure(
+    scene: Scene,
+) -> None:
+    worker, one = scene.peer(WORKER), scene.peer(ONE)
+    one.send(PullJobs(9, ROOM, []))
+    for _ in range(2):
+        worker.send(push("a"))
+    scene.turn()
+    assert len(of(RunJob, one.take())) == 1
+    assert of(JobFailed, worker.take()) == []
+
+
+def test_a_job_of_a_dead_prefill_worker_goes_to_another(scene: Scene) -> None:
+    worker, one = scene.peer(WORKER), scene.peer(ONE)
+    one.send(PullJobs(1, ROOM, []))
+    job = push("a")
+    worker.send(job)
+    scene.turn()
+    two = scene.peer(TWO)
+    two.send(PullJobs(1, ROOM, []))
+    scene.turn()
+    assert of(RunJob, two.take()) == []
+    scene.die(one)
+    assert of(RunJob, two.take()) == [RunJob(0, job)]
+    assert worker.take()[-1] == QueueState(0, 1)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "dead"])
+def test_a_job_that_nobody_wants_is_dropped_where_it_runs(scene: Scene, how: str) -> None:
+    worker, one = scene.peer(WORKER), scene.peer(ONE)
+    one.send(PullJobs(1, ROOM, []))
+    worker.send(push("a"))
+    scene.turn()
+    one.take()
+    if how == "cancelled":
+        worker.send(CancelJob("a"))
+        scene.turn()
+    else:
+        scene.die(worker)
+    assert one.take() == [DropJob("a")]
+
+
+def test_a_job_that_its_prefill_worker_refuses_fails_with_its_reason(scene: Scene) -> None:
+    worker, one = scene.peer(WORKER), scene.peer(ONE)
+    one.send(PullJobs(1, ROOM, []))
+    worker.send(push("a"))
+    scene.turn()
+    one.send(JobEnded("a", "no_room"))
+    scene.turn()
+    assert of(JobFailed, worker.take()) == [JobFailed("a", "no_room")]
+
+
+def test_a_job_fails_when_its_deadline_is_over(scene: Scene) -> None:
+    worker, one = scene.peer(WORKER), scene.peer(ONE)
+    one.send(PullJobs(0, 0, []))
+    worker.send(push("a"))
+    scene.turn()
+    assert of(JobFailed, worker.take()) == []
+    worker.send(msgspec.structs.replace(push("late"), deadline_ns=time.monotonic_ns()))
+    scene.turn()
+    assert of(JobFailed, worker.take()) == [JobFailed("late", "deadline")]
+
+
+def test_a_prefill_worker_is_enlisted_only_when_every_decode_worker_knows_of_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, one = scene.peer(WORKER), scene.peer(ONE)
+    worker.take()
+    monkeypatch.setattr("dynamo_cli.ipc.link.MAX_PENDING_BYTES", 0)
+    link = scene.queue._switchboard.links[WORKER]
+    for filler in (JobFailed("", "x" * 1000), QueueState(9, 9)):
+        while link.send(encode(filler)):
+            pass
+    one.send(PullJobs(1, ROOM, []))
+    scene.turn()
+    assert one.take() == []
+    monkeypatch.undo()
+    worker.take()
+    one.send(PullJobs(1, ROOM, []))
+    scene.turn()
+    assert one.take() == [Enlisted()]
+    assert worker.take()[-1] == QueueState(0, 1)
+
+
+def test_a_queue_that_is_stuck_warns_once_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(alarm_s=0.0)
+    frontend, worker, one = (scene.peer(process) for process in (FRONTEND, WORKER, ONE))
+
+    def report() -> bool:
+        scene.queue._report_due_s = 0.0
+        scene.queue._changed = True
+        scene.turn()
+        stats = of(PrefillQueueStats, frontend.take())[-1]
+        assert isinstance(stats, PrefillQueueStats)
+        return stats.alarm
+
+    one.send(PullJobs(0, 0, []))
+    worker.send(push("a"))
+    assert [report(), report()] == [True, True]
+    one.send(PullJobs(1, ROOM, []))
+    assert [report(), report()] == [False, False]
+    worker.send(push("b"))
+    assert report()
+    said = [record.message for record in caplog.records]
+    assert len(said) == 2
+    assert all("add prefill workers" in message for message in said)
+    scene.close()
+
+
+def test_it_reports_that_it_is_ready_and_ends_when_it_is_told_to(scene: Scene) -> None:
+    scene.control.send(Stop())
+    scene.queue.run()
+    assert scene.control.receive() == [(PhaseChange(Phase.READY), [])]
