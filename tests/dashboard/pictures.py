@@ -1,7 +1,7 @@
 """Pictures of every screen from recorded streams.
 
-To make them again after a change, and then to look at each: ``.venv/bin/python -m
-tests.dashboard.pictures``.
+After a wanted change, make them again with ``.venv/bin/python -m tests.dashboard.pictures`` and
+look at each of them.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ async def timelines(_: str) -> list[TimelineView]:
 
 
 async def draw(scene: Scene, size: tuple[int, int]) -> str:
-    """The screen as SVG."""
+    """Draw the screen of a scene as SVG."""
     replay = Replay(scene.stream)
     app = Dashboard(replay.state, timelines=timelines, clock=replay.clock)
     async with app.run_test(size=size) as pilot:

@@ -148,7 +148,7 @@ async def _under_load(args: tuple[str, ...], clients: int, words: int, seconds: 
 
 
 async def record_degraded() -> list[Any]:
-    """A worker dies, the router too, and no engine sends events."""
+    """Record a server whose worker and router die, and whose engines send no events."""
     events: list[Any] = []
     args = ("--workers", "3", "--router", "kv", "--no-enable-prefix-caching")
     with Server(*NO_ROOM, *args) as server:
@@ -167,7 +167,7 @@ async def record_degraded() -> list[Any]:
 
 
 def tidied(events: list[Any]) -> dict[str, Any]:
-    """Small, at a time that is always the same, and without what only this machine has."""
+    """Make a recording small, shift it to a fixed time, and remove what belongs to this machine."""
     shift_s = BEGAN_S - events[0][0]
     skip = {
         "decisions": _count(events, "decisions") - MOST_DECISIONS,
@@ -195,7 +195,7 @@ def _count(events: list[Any], wanted: str) -> int:
 
 
 def _shortened(content: Any) -> Any:
-    """Numbers to six digits, no paths."""
+    """Round numbers to six digits and remove paths."""
     match content:
         case float():
             return round(content, 2) if content > 1e6 else float(f"{content:.6g}")

@@ -1,4 +1,4 @@
-"""What a dashboard knows after a recorded stream."""
+"""Recorded streams, and the board state after them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ URL = "http://127.0.0.1:8181"
 
 
 GPUS = "gpus"
-"""The busy server as if each of its two workers had a GPU."""
+"""Name of the recording of the busy server, as if each of its two workers had a GPU."""
 
 
 def on_gpus(content: Any) -> Any:
-    """The same with GPUs, if it is a snapshot; one tells all, the other little."""
+    """Add two GPUs to a snapshot, one with all figures and one with few. Other events are returned
+    unchanged."""
     if "processes" not in content:
         return content
     silent = {"utilization": None, "power_watts": None, "xids": {31: 2}}
@@ -47,7 +48,7 @@ def recorded(name: str) -> list[tuple[float, str, Any]]:
 
 
 def completed(content: Any, plain: Any) -> Any:
-    """A recorded snapshot with what snapshots have got since: of that, what is plain."""
+    """Add fields to a recorded snapshot that snapshots did not have when it was recorded."""
     match content, plain:
         case dict(), dict():
             return plain | {

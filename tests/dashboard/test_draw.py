@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 from rich.text import Text
 
-from dynamo_cli.dashboard.draw import cache, overview, picture, prefill, trends
+from dynamo_cli.dashboard.draw import cache, details, overview, picture, prefill, trends
 from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
 from dynamo_cli.dashboard.draw.table import Spec, fit
 from dynamo_cli.dashboard.draw.tables import DECISIONS, LOGS, PROCESSES, WORKERS, workers_of
 from dynamo_cli.dashboard.events import Decided, Link, State, Table
-from dynamo_cli.dashboard.model import Board, BoardState
+from dynamo_cli.dashboard.model import Board, BoardState, Row
 from dynamo_cli.dashboard.widgets import routing
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.messages.routing import REASON_NO_WORKER
+from dynamo_cli.router.policies import Request, WorkerLoad
+from dynamo_cli.router.policies.timed import time_cost
+from dynamo_cli.watch.decisions import CandidateView
 
 from .made import decision, snapshot
 from .pictures import Scene, draw
@@ -117,6 +120,20 @@ def test_a_decision_shows_who_won_by_how_much_and_what_was_found() -> None:
     line = fit(DECISIONS.columns, 78).line(state.board(0).decisions[0]).plain
     for words in ("api-1", "250", "▆·", "12 16", "→ 0", "cost", "↓192/64"):
         assert words in line, words
+
+
+def test_the_costs_of_candidates_fit_the_narrowest_terminal() -> None:
+    terms = time_cost(Request(100, 4, 32), [WorkerLoad(0)], 1.0)[0]
+    row = Row(0.0, decision(1, candidates=[CandidateView(0, 2, sum(terms.values()), terms)]))
+    lines = details.decision(row, [], Text("")).plain.splitlines()
+    assert max(map(len, lines)) <= 75, "80 cells without frame, padding and scroll bar"
+    head = lines.index("candidates, cost and its terms")
+    titles = [line.split() for line in lines[head + 1 : head + 4]]
+    assert titles == [
+        ["decode"],
+        ["prefill", "queueing", "eviction", "slowdown"],
+        ["worker", "overlap", "cost", "wait_ms", "ms", "delay_ms", "cost_ms", "ms"],
+    ]
 
 
 def test_no_worker_is_told() -> None:

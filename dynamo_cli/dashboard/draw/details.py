@@ -18,6 +18,9 @@ from dynamo_cli.watch.timelines import TimelineView
 
 EARLIER = 8
 LABEL, WIDE_LABEL = 10, 30
+TERM, LONG_TERM = 7, 8
+"""Least width of the column of a term, and most characters in a line of its title."""
+
 BAR = 20
 
 STAGES = {
@@ -97,10 +100,9 @@ def _candidates(row: Row) -> list[Text]:
     one = row.decision
     candidates = sorted(one.candidates, key=lambda candidate: candidate.cost)
     terms = list(dict.fromkeys(name for candidate in candidates for name in candidate.terms))
-    wide = [max(len(name), 8) for name in terms]
-    head = f"{'worker':<8}{'overlap':>9}{'cost':>10}"
-    head += "".join(f"  {name:>{width}}" for name, width in zip(terms, wide, strict=True))
-    lines = [Text(head, FAINT)]
+    heads = [_stacked(name) for name in terms]
+    wide = [max(map(len, (*head, TERM * " "))) for head in heads]
+    lines = _term_heads(heads, wide)
     for candidate in candidates:
         won = candidate.worker == one.worker
         values = "".join(
@@ -115,6 +117,29 @@ def _candidates(row: Row) -> list[Text]:
                 GOOD if won else "",
             )
         )
+    return lines
+
+
+def _stacked(name: str) -> list[str]:
+    """Break the name of a term at its underscores, so that the columns fit 80 cells."""
+    lines: list[str] = []
+    for word in name.split("_"):
+        if lines and len(lines[-1]) + 1 + len(word) <= LONG_TERM:
+            lines[-1] += f"_{word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _term_heads(heads: list[list[str]], wide: list[int]) -> list[Text]:
+    """Draw the titles of the columns, aligned at their last lines."""
+    tall = max(map(len, heads), default=1)
+    lines = []
+    for number in range(tall):
+        left = f"{'worker':<8}{'overlap':>9}{'cost':>10}" if number == tall - 1 else " " * 27
+        padded = ([""] * (tall - len(head)) + head for head in heads)
+        cells = (f"  {head[number]:>{width}}" for head, width in zip(padded, wide, strict=True))
+        lines.append(Text(left + "".join(cells), FAINT))
     return lines
 
 
