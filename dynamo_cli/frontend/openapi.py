@@ -187,7 +187,7 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
         "get": _operation(
             "The last routing decisions, newest first",
             _LIMIT,
-            _query("worker", {"type": "integer", "minimum": -1, "maximum": 1 << 16}),
+            _query("worker", {"anyOf": [_BOUND | {"maximum": 1 << 16}, {"const": inspect.NO_ONE}]}),
             _OF_REQUEST,
         )
     },

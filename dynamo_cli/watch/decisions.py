@@ -132,6 +132,7 @@ class DecisionLog:
         *,
         limit: int = KEPT,
         worker: int | None = None,
+        unplaced: bool = False,
         request_id: str | None = None,
         after: int = 0,
     ) -> Iterator[DecisionView]:
@@ -142,17 +143,20 @@ class DecisionLog:
             now_ns: current time, for ages.
             limit: most decisions.
             worker: only decisions for this worker.
+            unplaced: only decisions that no worker could take the request.
             request_id: only decisions for this request, by the client's id or the engine's.
             after: only decisions with a higher number.
         """
-        found = list(islice(self._newest(worker, request_id, after), limit))
+        found = list(islice(self._newest(worker, unplaced, request_id, after), limit))
         return (_view(kept, now_ns) for kept in found)
 
-    def _newest(self, worker: int | None, request_id: str | None, after: int) -> Iterator[_Kept]:
+    def _newest(
+        self, worker: int | None, unplaced: bool, request_id: str | None, after: int
+    ) -> Iterator[_Kept]:
         for engine_id, kept in reversed(self._kept.items()):
             if kept.number <= after:
                 return
-            if worker is not None and kept.worker != worker:
+            if (unplaced or worker is not None) and kept.worker != worker:
                 continue
             if request_id is None or request_id in (engine_id, kept.api_id):
                 yield kept

@@ -19,7 +19,7 @@ from dynamo_cli.topology import ROUTER
 from tests.frontend.stage import SSE, WORKER, Neighbour, Stage, answer, chunks, finish, patiently
 
 
-def decision(name: str, worker: int = 0) -> RoutingDecision:
+def decision(name: str, worker: int | None = 0) -> RoutingDecision:
     candidates = [Candidate(one, 5.0 + one, 2, {"prefill": 5.0, "decode": one}) for one in (0, 1)]
     return RoutingDecision(
         name, f"api-{name}", worker, "kv", "cost", 70, 3, 2, 32, candidates, 1.0, 0.0, 9.0, 0
@@ -68,7 +68,7 @@ def test_decisions_say_why() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             assert (await stage.get("/dynamo/decisions"))[2] == {"decisions": [], "dropped": 0}
-            _, (c, b, a) = await with_news(stage)
+            router, (c, b, a) = await with_news(stage)
             assert (a["request_id"], a["engine_request_id"], a["worker"]) == ("api-a", "a", 0)
             assert (a["predicted_tokens"], a["measured_tokens"]) == (64, 32)
             assert (b["worker"], b["measured_tokens"]) == (1, None)
@@ -86,6 +86,12 @@ def test_decisions_say_why() -> None:
             assert await names("limit=2") == ["c", "b"]
             assert await names("worker=1") == ["b"]
             assert await names("request_id=api-a") == ["a"]
+            router.send(Decisions([decision("d", None)], [], 0))
+            while await names("limit=1") != ["d"]:
+                await asyncio.sleep(0.005)
+            (lost,) = (await stage.get("/dynamo/decisions?worker=none"))[2]["decisions"]
+            assert (lost["engine_request_id"], lost["worker"]) == ("d", None)
+            assert await names("worker=1") == ["b"]
 
     asyncio.run(scenario())
 
@@ -96,6 +102,7 @@ def test_decisions_say_why() -> None:
         ("/dynamo/decisions?limit=0", "limit must be a number from 1 to 10000; it is '0'"),
         ("/dynamo/decisions?limit=many", "it is 'many'"),
         ("/dynamo/decisions?worker=x", "worker must be a number"),
+        ("/dynamo/decisions?worker=-1", "worker must be a number from 0"),
         (
             "/dynamo/decisions?since=1",
             "unknown query parameter 'since'; this path takes limit, worker",

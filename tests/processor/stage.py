@@ -41,10 +41,9 @@ from dynamo_cli.messages.routing import Placed, RouteAnswer, RouteQuery
 from dynamo_cli.messages.telemetry import ProcessorStats
 from dynamo_cli.models import tiny
 from dynamo_cli.supervisor import entry
-from dynamo_cli.topology import ProcessId, Role, links_of
+from dynamo_cli.topology import FRONTEND, ROUTER, ProcessId, Role, links_of
 
 PROCESSOR = ProcessId(Role.PROCESSOR, 0)
-FRONTEND, ROUTER = ProcessId(Role.FRONTEND), ProcessId(Role.ROUTER)
 CONTEXT, BLOCK = 512, 32
 PATIENCE_S = 120.0
 

@@ -34,7 +34,7 @@ from typing import IO, Any, NoReturn
 
 import setproctitle
 
-from dynamo_cli.host.optional import die_with_parent
+from dynamo_cli.host.lifeline import die_with
 from dynamo_cli.topology import Role
 
 REQUEST_BYTES = 1 << 17
@@ -175,7 +175,7 @@ def become(
     """In a fork: the command that `words` are, as if a fresh Python ran it."""
     code = 1
     try:
-        die_with_parent(signal.SIGKILL)
+        die_with(os.getppid())
         os.setsid()
         for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), *streams)):
             os.dup2(descriptor, number)
@@ -253,7 +253,7 @@ def _as_if_spawned(target: Any, args: Any, others: set[int], real: Any) -> None:
 
 def main() -> None:
     """Import all that an engine needs, as the zygote does it, and serve."""
-    die_with_parent(signal.SIGKILL)
+    die_with(os.getppid())
     from dynamo_cli.config import EngineConfig
     from dynamo_cli.engines.vllm.options import environment
     from dynamo_cli.supervisor import zygote

@@ -15,6 +15,9 @@ from dynamo_cli.watch.decisions import KEPT, DecisionLog
 from dynamo_cli.watch.schema import Snapshot
 from dynamo_cli.watch.timelines import TimelineLog
 
+NO_ONE = "none"
+"""Value of the query parameter ``worker`` for decisions that no worker could take the request."""
+
 DEFAULT_LIMIT = 100
 PAGE = 64
 DEFAULT_INTERVAL_S, MIN_INTERVAL_S, MAX_INTERVAL_S = 0.25, 0.25, 10.0
@@ -38,16 +41,19 @@ async def decisions(log: DecisionLog, query: Mapping[str, str], now_ns: int) -> 
     """The last decisions as JSON, newest first.
 
     Args:
-        query: may have limit, worker and request_id.
+        query: may have limit, worker (an index, or `NO_ONE`) and request_id.
 
     Raises:
         InvalidRequest: another parameter, or an invalid value.
     """
     _known(query, "limit", "worker", "request_id")
+    unplaced = query.get("worker") == NO_ONE
+    of_one = "worker" in query and not unplaced
     chosen = log.views(
         now_ns,
         limit=int(_number(query, "limit", 1, KEPT, DEFAULT_LIMIT)),
-        worker=int(_number(query, "worker", -1, 1 << 16, 0)) if "worker" in query else None,
+        worker=int(_number(query, "worker", 0, 1 << 16, 0)) if of_one else None,
+        unplaced=unplaced,
         request_id=query.get("request_id"),
     )
     return b'{"decisions":%b,"dropped":%d}' % (await _pages(chosen), log.dropped)
