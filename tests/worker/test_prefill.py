@@ -91,6 +91,8 @@ def test_a_prefill_is_handed_over_before_the_engine_rests(
         assert town[QUEUE].read() == [JobEnded("a"), PullJobs(4, 400, [])]
         [told] = town[FRONTEND].heard(TransferStats)[-1:]
         assert (told.prefill_s, told.kept) == ([1.5], 0)
+        town.later(REPORT_INTERVAL_S)
+        assert town[FRONTEND].read()[-1].prefill_s == []  # each time is told once
         town[WORKER].send(ReleaseTransfers(["a"]))
         assert town.engine.prefill_side.released == ["a"]
 

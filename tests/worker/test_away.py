@@ -1,48 +1,10 @@
-"""Where prompts are prefilled, and what becomes of those that are away."""
+"""Requests that are being prefilled elsewhere: each leaves in exactly one way."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-import pytest
-
-from dynamo_cli.config import PlacementRule
 from dynamo_cli.worker.away import LATE, LATE_NS, RemotePrefills
-from dynamo_cli.worker.where_to_prefill import Reason, decide
-
-IF = PlacementRule(conditional=True, max_local_prefill_length=100)
-
-
-@pytest.mark.parametrize(
-    ("rule", "prompt", "cached", "depth", "holders", "remote", "reason"),
-    [
-        (PlacementRule(), 5, 0, 99, 1, True, Reason.ALWAYS),
-        (PlacementRule(), 5000, 0, 0, 0, False, Reason.NO_PREFILL_WORKER),
-        (IF, 5000, 0, 0, 0, False, Reason.NO_PREFILL_WORKER),
-        (IF, 100, 0, 0, 1, False, Reason.SHORT),
-        (IF, 101, 0, 0, 1, True, Reason.LONG),
-        (IF, 500, 400, 0, 1, False, Reason.SHORT),
-        (IF, 500, 399, 0, 1, True, Reason.LONG),
-        (IF, 500, 0, 1, 1, True, Reason.LONG),
-        (IF, 500, 0, 2, 1, False, Reason.QUEUE_FULL),
-        (IF, 500, 0, 3, 2, True, Reason.LONG),
-        (IF, 500, 0, 4, 2, False, Reason.QUEUE_FULL),
-        (PlacementRule(True, 100, 0), 500, 0, 0, 2, False, Reason.QUEUE_FULL),
-        (PlacementRule(True, 100, 5), 500, 0, 4, 1, True, Reason.LONG),
-        (PlacementRule(True, 0), 1, 0, 0, 1, True, Reason.LONG),
-        (PlacementRule(True, 0), 1, 1, 0, 1, False, Reason.SHORT),
-    ],
-)
-def test_placement(
-    rule: PlacementRule,
-    prompt: int,
-    cached: int,
-    depth: int,
-    holders: int,
-    remote: bool,
-    reason: Reason,
-) -> None:
-    assert decide(rule, prompt, cached, depth, holders) == (remote, reason)
 
 
 def away(*names: str) -> RemotePrefills[str]:
@@ -94,7 +56,7 @@ def test_an_abort_says_whether_there_is_a_job_to_cancel() -> None:
     assert len(remote) == 0
 
 
-def test_a_client_s_requests_can_be_found() -> None:
+def test_requests_of_a_client_are_found_siblings_first() -> None:
     remote = away("a", "b")
     remote.join("a1", "family a", "A1")
-    assert sorted(remote.of(lambda request: request.startswith("A"))) == ["a", "a1"]
+    assert remote.of(lambda request: request.startswith("A")) == ["a1", "a"]
