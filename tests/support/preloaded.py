@@ -85,14 +85,13 @@ class Preloaded:
 
     @classmethod
     def fork(
-        cls, words: Sequence[str], environment: Mapping[str, str], out: IO[str], err: IO[str]
+        cls, words: Sequence[str], environment: Mapping[str, str], *streams: IO[str]
     ) -> Forked:
         """Run a script (`words` begin with its path) or a module (with ``-m`` and its name).
 
         Args:
             environment: all variables of the new process.
-            out: its standard output.
-            err: its standard error.
+            streams: its standard input, output and error.
         """
         if cls._process is None or cls._process.poll() is not None:
             cls._start()
@@ -100,7 +99,9 @@ class Preloaded:
         request = json.dumps([list(words), str(Path.cwd()), dict(environment)]).encode()
         assert len(request) < REQUEST_BYTES
         with theirs:
-            socket.send_fds(cls._socket, [request], [theirs.fileno(), out.fileno(), err.fileno()])
+            socket.send_fds(
+                cls._socket, [request], [theirs.fileno(), *(stream.fileno() for stream in streams)]
+            )
         return Forked(ours)
 
     @classmethod
@@ -142,7 +143,7 @@ class Nursery:
 
     def _fork(self) -> bool:
         """Answer a request; False when nobody will ask again."""
-        request, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_BYTES, 3)
+        request, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_BYTES, 4)
         if not request:
             return False
         words, folder, environment = json.loads(request)
@@ -177,7 +178,7 @@ def become(
     try:
         die_with_parent(signal.SIGKILL)
         os.setsid()
-        for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), *streams)):
+        for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
             os.close(descriptor)
         os.chdir(folder)
