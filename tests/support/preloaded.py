@@ -34,7 +34,7 @@ from typing import IO, Any, NoReturn
 
 import setproctitle
 
-from dynamo_cli.host.optional import die_with_parent
+from dynamo_cli.host.lifeline import die_with
 from dynamo_cli.topology import Role
 
 REQUEST_BYTES = 1 << 17
@@ -109,7 +109,9 @@ class Preloaded:
         cls._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             cls._process = subprocess.Popen(
-                [sys.executable, "-m", __name__], stdin=theirs, stdout=subprocess.DEVNULL
+                [sys.executable, "-m", __name__, str(os.getpid())],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
             )
         atexit.register(cls._end, cls._process, cls._socket)
 
@@ -148,6 +150,7 @@ class Nursery:
             return False
         words, folder, environment = json.loads(request)
         told, *streams = socket.socket(fileno=descriptors[0]), *descriptors[1:]
+        ours = os.getpid()
         pid = os.fork()
         if pid == 0:
             told.close()
@@ -155,7 +158,7 @@ class Nursery:
             for descriptor, (_, other) in self._children.items():
                 os.close(descriptor)
                 other.close()
-            become(words, folder, environment, streams)
+            become(ours, words, folder, environment, streams)
         for descriptor in streams:
             os.close(descriptor)
         told.send(f"{pid}\n".encode())
@@ -171,12 +174,12 @@ class Nursery:
 
 
 def become(
-    words: list[str], folder: str, environment: dict[str, str], streams: list[int]
+    parent_pid: int, words: list[str], folder: str, environment: dict[str, str], streams: list[int]
 ) -> NoReturn:
     """In a fork: the command that `words` are, as if a fresh Python ran it."""
     code = 1
     try:
-        die_with_parent(signal.SIGKILL)
+        die_with(parent_pid)
         os.setsid()
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
@@ -254,7 +257,7 @@ def _as_if_spawned(target: Any, args: Any, others: set[int], real: Any) -> None:
 
 def main() -> None:
     """Import all that an engine needs, as the zygote does it, and serve."""
-    die_with_parent(signal.SIGKILL)
+    die_with(int(sys.argv[1]))
     from dynamo_cli.config import EngineConfig
     from dynamo_cli.engines.vllm.options import environment
     from dynamo_cli.supervisor import zygote
