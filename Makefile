@@ -20,7 +20,7 @@ serve:
 	@trap : INT; .venv/bin/dynamo-llm --model demo $(ARGS) || [ $$? -eq 130 ]
 
 test: lint
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint:
 	@.ci/setup dev

@@ -1,7 +1,35 @@
 """For all tests."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # What an example takes says more of the machine than of the code.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+HERE = Path(__file__).parent
+LONGEST = (
+    *("disagg/test_real_engines.py", "ipc/test_kills.py", "api/test_tokens.py"),
+    *("tree/test_end.py", "kv_routing/test_real_engines.py", "dashboard/test_terminal.py"),
+    *("tree/test_deaths.py", "fuzz/test_fuzz.py", "load/test_real_engine.py"),
+    *("kv/test_engine_events.py", "docs/test_commands.py", "mock/test_server.py"),
+    *("api/test_other_servers.py", "container/test_first_process.py", "processor/test_stalls.py"),
+    *("processor/test_answers.py", "tree/test_ranks.py", "cli/test_caches.py"),
+)
+"""Files that take longest, which begin first: the last one to end shall not run alone.
+
+`make test` hands out whole files in this order (``--no-loadscope-reorder``). For those that are
+worth a place here see ``--durations=100``.
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the others in their order."""
+    place = {HERE / name: number for number, name in enumerate(LONGEST)}
+    missing = [path for path in place if not path.exists()]
+    assert not missing, f"LONGEST in {__file__} names files that are not there: {missing}"
+    items.sort(key=lambda item: place.get(item.path, len(place)))

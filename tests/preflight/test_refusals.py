@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 
 from dynamo_cli.models import catalog
 from tests.preflight import folders
+from tests.support.driver import run
 
 pytestmark = pytest.mark.engine
 
@@ -70,13 +69,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     ]
     for name, (change, _, _) in FOLDERS.items():
         cases.append({"name": name, "path": str(_changed(tiny, root / name, change)), "args": []})
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.preflight.refusals_driver"],
-        input="".join(json.dumps(case) + "\n" for case in cases),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    given = "".join(json.dumps(case) + "\n" for case in cases)
+    done = run("tests.preflight.refusals_driver", given=given)
+    assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
     return {outcome["name"]: outcome for outcome in found}
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.support.driver import run
 
 pytestmark = pytest.mark.engine
 
 
 def test_an_answer_that_a_full_link_cuts_ends_with_an_error() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.processor.full_link"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run("tests.processor.full_link")
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
     talks = [line for line in told if "talks" in line]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+
+from tests.support.driver import run
 
 pytestmark = pytest.mark.engine
 
@@ -36,12 +36,8 @@ OTHERS = {"commas", "most messages", "most wrong messages"}
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     names = sorted(REFUSED | ANSWERED | OTHERS)
     folder = tmp_path_factory.mktemp("model")
-    told = subprocess.run(
-        [sys.executable, "-m", "tests.processor.stalls", str(folder), *names],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    told = run("tests.processor.stalls", str(folder), *names)
+    assert told.returncode == 0, told.stderr
     return {found["name"]: found for found in map(json.loads, told.stdout.splitlines())}
 
 

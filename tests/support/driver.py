@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
-from typing import IO, Any
+from contextlib import ExitStack
+from typing import Any
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.models import catalog
@@ -52,18 +54,24 @@ def result_of(module: str, *words: str) -> Any:
 
 def drive(module: str, *words: str) -> tuple[Any, str]:
     """The same, and what it has logged."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        running = Preloaded.fork(["-m", module, *words], os.environ, out, err)
+    done = run(module, *words)
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith(RESULT))
+    return json.loads(line.removeprefix(RESULT)), done.stderr
+
+
+def run(module: str, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """In the test: what comes of a program that reads `given`, whatever that is."""
+    with ExitStack() as stack:
+        streams = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
+        streams[0].write(given)
+        streams[0].seek(0)
+        running = Preloaded.fork(["-m", module, *words], os.environ, *streams)
         try:
             code = running.wait(PATIENCE_S)
         finally:
             running.kill()
-        told, log = _content(out), _content(err)
-    assert code == 0, log
-    line = next(line for line in told.splitlines() if line.startswith(RESULT))
-    return json.loads(line.removeprefix(RESULT)), log
-
-
-def _content(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read()
+        for stream in streams:
+            stream.seek(0)
+        _, out, err = (stream.read() for stream in streams)
+    return subprocess.CompletedProcess([module, *words], code, out, err)

@@ -85,14 +85,13 @@ class Preloaded:
 
     @classmethod
     def fork(
-        cls, words: Sequence[str], environment: Mapping[str, str], out: IO[str], err: IO[str]
+        cls, words: Sequence[str], environment: Mapping[str, str], *streams: IO[str]
     ) -> Forked:
         """Run a script (`words` begin with its path) or a module (with ``-m`` and its name).
 
         Args:
             environment: all variables of the new process.
-            out: its standard output.
-            err: its standard error.
+            streams: its standard input, output and error.
         """
         if cls._process is None or cls._process.poll() is not None:
             cls._start()
@@ -100,7 +99,9 @@ class Preloaded:
         request = json.dumps([list(words), str(Path.cwd()), dict(environment)]).encode()
         assert len(request) < REQUEST_BYTES
         with theirs:
-            socket.send_fds(cls._socket, [request], [theirs.fileno(), out.fileno(), err.fileno()])
+            socket.send_fds(
+                cls._socket, [request], [theirs.fileno(), *(stream.fileno() for stream in streams)]
+            )
         return Forked(ours)
 
     @classmethod
@@ -108,7 +109,9 @@ class Preloaded:
         cls._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             cls._process = subprocess.Popen(
-                [sys.executable, "-m", __name__], stdin=theirs, stdout=subprocess.DEVNULL
+                [sys.executable, "-m", __name__, str(os.getpid())],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
             )
         atexit.register(cls._end, cls._process, cls._socket)
 
@@ -142,11 +145,12 @@ class Nursery:
 
     def _fork(self) -> bool:
         """Answer a request; False when nobody will ask again."""
-        request, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_BYTES, 3)
+        request, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_BYTES, 4)
         if not request:
             return False
         words, folder, environment = json.loads(request)
         told, *streams = socket.socket(fileno=descriptors[0]), *descriptors[1:]
+        ours = os.getpid()
         pid = os.fork()
         if pid == 0:
             told.close()
@@ -154,7 +158,7 @@ class Nursery:
             for descriptor, (_, other) in self._children.items():
                 os.close(descriptor)
                 other.close()
-            become(words, folder, environment, streams)
+            become(ours, words, folder, environment, streams)
         for descriptor in streams:
             os.close(descriptor)
         told.send(f"{pid}\n".encode())
@@ -170,14 +174,14 @@ class Nursery:
 
 
 def become(
-    words: list[str], folder: str, environment: dict[str, str], streams: list[int]
+    parent_pid: int, words: list[str], folder: str, environment: dict[str, str], streams: list[int]
 ) -> NoReturn:
     """In a fork: the command that `words` are, as if a fresh Python ran it."""
     code = 1
     try:
-        die_with(os.getppid())
+        die_with(parent_pid)
         os.setsid()
-        for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), *streams)):
+        for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
             os.close(descriptor)
         os.chdir(folder)
@@ -253,7 +257,7 @@ def _as_if_spawned(target: Any, args: Any, others: set[int], real: Any) -> None:
 
 def main() -> None:
     """Import all that an engine needs, as the zygote does it, and serve."""
-    die_with(os.getppid())
+    die_with(int(sys.argv[1]))
     from dynamo_cli.config import EngineConfig
     from dynamo_cli.engines.vllm.options import environment
     from dynamo_cli.supervisor import zygote

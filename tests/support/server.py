@@ -202,7 +202,8 @@ class Server:
         self, words: list[str], environment: dict[str, str], log: IO[str]
     ) -> subprocess.Popen[bytes] | Forked:
         if self._preloaded:
-            return Preloaded.fork(words, environment, log, log)
+            with Path(os.devnull).open() as nothing:
+                return Preloaded.fork(words, environment, nothing, log, log)
         return subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
