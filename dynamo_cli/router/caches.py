@@ -19,13 +19,13 @@ class FeedStatus:
     """How the event stream of a worker is doing, since the worker started.
 
     Attributes:
-        sequence: number of the last batch; -1 before the first, or while a resync is awaited.
+        expected: number of the next batch; 0 before the first, and while a resync is awaited.
         batches: number of batches that were not empty.
         finished: requests with full blocks that had their first token there.
         unknown: number of blocks that the worker could not translate, by reason.
     """
 
-    sequence: int = -1
+    expected: int = 0
     batches: int = 0
     finished: int = 0
     unknown: dict[str, int] = field(default_factory=dict)
@@ -73,12 +73,12 @@ class Caches:
         if message.whole:
             self.resyncs[GAP if feed.batches else START] += 1
             self.index.drop(message.worker)
-        elif message.sequence != feed.sequence + 1:
+        elif message.sequence != feed.expected:
             # Until the whole set comes, the old one stays in use: it is still mostly right.
-            first = feed.sequence >= 0
-            feed.sequence = -1
-            return not first
-        feed.sequence = message.sequence
+            is_first_gap = feed.expected > 0
+            feed.expected = 0
+            return not is_first_gap
+        feed.expected = message.sequence + 1
         feed.batches += bool(message.stored or message.removed)
         feed.unknown = message.unknown
         self.lag_ns = now_ns - message.created_ns

@@ -36,7 +36,7 @@ class EngineOrder:
     """
 
     def __init__(self) -> None:
-        self._start_ms = -1
+        self._start_ms: int | None = None
 
     def due(
         self, priority: int, arrival_ns: int, prefill_s: float, nobody_waits: Callable[[], bool]
@@ -50,16 +50,17 @@ class EngineOrder:
             nobody_waits: tells whether all placed requests have had their first token.
         """
         arrival_ms = arrival_ns // MS_NS
-        self._keep_up(arrival_ms, nobody_waits)
-        due_ms = arrival_ms - self._start_ms + int(1000 * prefill_s)
+        start_ms = self._start_ms = self._era_start_ms(arrival_ms, nobody_waits)
+        due_ms = arrival_ms - start_ms + int(1000 * prefill_s)
         return min(max(priority, LEAST), MOST) * SPAN_MS + min(max(due_ms, 0), SPAN_MS - 1)
 
-    def _keep_up(self, now_ms: int, nobody_waits: Callable[[], bool]) -> None:
-        newest_ms = now_ms // ERA_MS * ERA_MS
-        if newest_ms <= self._start_ms:
-            return
+    def _era_start_ms(self, now_ms: int, nobody_waits: Callable[[], bool]) -> int:
+        start_ms, newest_ms = self._start_ms, now_ms // ERA_MS * ERA_MS
+        if start_ms is None:
+            return newest_ms
+        if newest_ms <= start_ms:
+            return start_ms
         # After two eras the next one begins even if requests wait: due times would be cut
         # otherwise.
-        late = newest_ms - self._start_ms > ERA_MS
-        if self._start_ms < 0 or late or nobody_waits():
-            self._start_ms = newest_ms
+        late = newest_ms - start_ms > ERA_MS
+        return newest_ms if late or nobody_waits() else start_ms

@@ -65,7 +65,10 @@ from dynamo_cli.messages.request import (
 
 SSE = "text/event-stream"
 ONE_AT_A_TIME = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
+"""Endpoints whose short requests are prepared one after the other."""
+
 WITHOUT_ENGINE = (Endpoint.TOKENIZE, Endpoint.DETOKENIZE, Endpoint.COUNT_TOKENS)
+"""Endpoints that only need the tokenizer."""
 
 
 class Serving:
