@@ -18,7 +18,6 @@ import itertools
 import os
 import pty
 import random
-import shlex
 import signal
 import struct
 import subprocess
@@ -35,7 +34,7 @@ from aiohttp import web
 from dynamo_cli.dashboard.widgets.tab_bar import TABS
 from tests.benchmarks import load
 from tests.dashboard.replay import recorded
-from tests.support.server import COMMAND, SMALL, Server, free_port
+from tests.support.server import COMMAND, SMALL, Server, Serving, free_port
 
 REQUESTS_PER_S = 500
 INTERVAL_S = 0.25
@@ -207,7 +206,7 @@ def _one_start(number: int, rounds: int, at_once: int, each: int, tokens: int) -
         for shown in sorted((False, True), reverse=bool(number % 2)):
             if shown:
                 stack.enter_context(on_terminal([*with_it, "--ui", "dashboard"], 160, 48))
-                _wait_ready(port)
+                Serving(port).wait_ready()
             else:
                 plain = stack.enter_context(Server(*SMALL, *ENGINES, fresh=True))
         ports = (plain.port, port)
@@ -257,18 +256,6 @@ def _tokens_per_s(samples: Sequence[load.Sample]) -> float:
 
 def _round(port: int, at_once: int, each: int, tokens: int) -> load.Sample:
     return asyncio.run(load.streams(port, "tiny", at_once=at_once, each=each, tokens=tokens))
-
-
-def _wait_ready(port: int) -> None:
-    server = Server()
-    server.port, server.url = port, f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if server.get("/health")[1]["status"] == "ok":
-                return
-        time.sleep(0.2)
-    raise SystemExit(f"{shlex.join(ENGINES)} did not become ready")
 
 
 def main() -> None:

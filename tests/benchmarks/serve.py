@@ -67,7 +67,7 @@ class Comparison:
     def _workers_once(self, workers: int) -> float:
         server = Running(OURS, self._model, "--workers", str(workers))
         try:
-            return server.wait_ready()
+            return server.wait_serving()
         finally:
             server.stop()
 

@@ -6,17 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.support.server import COMMAND, children_of, free_port
+from tests.support.server import Server, alive, children_of, wait_until
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 START_S = 180.0
-STOP_S = 30.0
 ENGINE = (
     "--enforce-eager",
     "--kv-cache-memory-bytes",
@@ -32,66 +30,50 @@ ENVIRONMENT = {
 }
 THEIRS = "vllm"
 OURS = "dynamo-llm"
+VLLM = "vllm.entrypoints.launchers.api_server.entry"
 
 
-class Running:
-    """Runs a server, from the start of its command to its end.
+class Running(Server):
+    """A server from the start of its command to its end.
 
     Args:
         kind: `THEIRS` or `OURS`.
-        model: folder of the model.
-        more: further options for ours.
+        model: a folder.
+        more: options for ours.
     """
 
     def __init__(self, kind: str, model: str, *more: str) -> None:
         self.kind = kind
-        self.port = free_port()
-        self._log = tempfile.NamedTemporaryFile("w+", prefix=f"{kind}-")  # noqa: SIM115
-        self.began = time.perf_counter()
-        self.process = subprocess.Popen(
-            [*_command(kind, model, self.port), *ENGINE, *more],
-            stdout=self._log,
-            stderr=self._log,
-            env=os.environ | ENVIRONMENT,
-        )
+        options = ("--served-model-name", "bench", *ENGINE, *more)
+        super().__init__(*options, model=model, ready=False, environment=ENVIRONMENT)
+        self.__enter__()
+
+    def _words(self) -> list[str]:
+        if self.kind == OURS:
+            return [*super()._words(), "--ui", "plain"]
+        address = ("--host", "127.0.0.1", "--port", str(self.port))
+        # Ours writes no log of accesses.
+        options = (*address, *self._args, "--disable-uvicorn-access-log")
+        return [sys.executable, "-m", VLLM, "--model", self._model, *options]
 
     def wait_answer(self) -> float:
-        """Return the time from the start of the command to its first answer of one token,
-        seconds."""
-        return self._wait_until(self._answers)
+        """Seconds from the start of the command to its first answer of one token."""
+        wait_until(self._answers, START_S, f"{self.kind} answers")
+        return time.monotonic() - self.started
 
-    def wait_ready(self) -> float:
-        """Return the time until every process of ours is ready, seconds."""
-        return self._wait_until(self._all_ready)
-
-    def _wait_until(self, condition: object) -> float:
-        assert callable(condition)
-        while not condition():
-            waited = time.perf_counter() - self.began
-            if self.process.poll() is not None or waited > START_S:
-                raise RuntimeError(
-                    f"{self.kind} did not start:\n{Path(self._log.name).read_text()}"
-                )
-            time.sleep(0.02)
-        return time.perf_counter() - self.began
+    def wait_serving(self) -> float:
+        """Seconds until every process of ours is ready."""
+        self.wait_ready(START_S)
+        return time.monotonic() - self.started
 
     def _answers(self) -> bool:
+        self.check_that_it_runs()
         body = b'{"model": "bench", "prompt": [5], "max_tokens": 1}'
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/v1/completions",
-            body,
-            {"Content-Type": "application/json"},
-        )
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/v1/completions", body, headers)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, ConnectionError):
-            return False
-
-    def _all_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health") as answer:
-                return b'"ok"' in answer.read()
         except (urllib.error.URLError, ConnectionError):
             return False
 
@@ -114,31 +96,17 @@ class Running:
             kib += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         return kib / 1024
 
-    def stop(self) -> None:
+    def stop(self) -> int:
+        """Ctrl-C; of ours nothing may be left, and theirs is ended in any case."""
         below = children_of(self.process.pid)
-        self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(STOP_S)
+            if self.kind == OURS:
+                return super().stop()
+            self.signal(signal.SIGINT)
+            return self.wait()
         except subprocess.TimeoutExpired:
-            for pid in (self.process.pid, *below):
+            for pid in filter(alive, below):
                 os.kill(pid, signal.SIGKILL)
-            self.process.wait()
-        self._log.close()
-
-
-def _command(kind: str, model: str, port: int) -> list[str]:
-    name = ["--model", model, "--served-model-name", "bench"]
-    if kind == OURS:
-        return [COMMAND, *name, "--http-port", str(port), "--ui", "plain"]
-    return [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.launchers.api_server.entry",
-        *name,
-        "--port",
-        str(port),
-        "--host",
-        "127.0.0.1",
-        # Ours writes no such lines.
-        "--disable-uvicorn-access-log",
-    ]
+            return -signal.SIGKILL
+        finally:
+            self.close()

@@ -19,7 +19,7 @@ from dynamo_cli.dashboard.hangup import EXIT_CODE
 from tests.support.server import (
     COMMAND,
     SMALL,
-    Server,
+    Serving,
     alive,
     children_of,
     die_with_the_test,
@@ -77,19 +77,11 @@ def test_a_server_ends_with_the_terminal_of_its_dashboard() -> None:
     line, port = Line(), free_port()
     command = (COMMAND, "--model", "tiny", "--http-port", str(port), *SMALL, "--ui", "dashboard")
     with on(line, *command) as process:
-        server = Server()
-        server.url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: _ready(server), 120, "it serves")
+        Serving(port).wait_ready()
         below = children_of(process.pid)
         line.hang_up()
         assert process.wait(20) == EXIT_CODE
         wait_until(lambda: not any(map(alive, below)), 10, "its children are gone")
-
-
-def _ready(server: Server) -> bool:
-    with suppress(OSError):
-        return bool(server.get("/health")[1]["status"] == "ok")
-    return False
 
 
 def test_one_that_is_attached_ends_with_its_terminal() -> None:

@@ -166,7 +166,7 @@ def _settled(count: Callable[[], int]) -> int:
     """A number, once it has not changed for a while."""
     last, now = -1, count()
     while last != now:
-        time.sleep(0.5)
+        time.sleep(0.5)  # longer than the record waits with a line; nothing else tells of it
         last, now = now, count()
     return now
 

@@ -48,7 +48,7 @@ def _build_slowly(record: Path) -> None:
     def build(folder: Path, _scratch: Path) -> None:
         with record.open("a") as file:
             file.write(f"{os.getpid()}\n")
-        time.sleep(0.2)
+        time.sleep(0.2)  # the others come while it builds
         (folder / "made").touch()
 
     assert (build_once("m", build) / "made").exists()

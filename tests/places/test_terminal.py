@@ -90,7 +90,7 @@ def test_bytes_that_are_no_text_do_not_end_it() -> None:
     with dashboard() as (terminal, running):
         for data in (b"\x1b[M \xff\xfe", b"\xc3\x28", b"\xff" * 100):
             os.write(terminal.ours, data)
-            time.sleep(0.2)
+            time.sleep(0.2)  # apart, so that each is read alone; nothing shows that it was
         terminal.seen = b""
         os.write(terminal.ours, b"?")
         wait_until(lambda: b"Ctrl" in terminal.seen or b"quit" in terminal.seen, 20, "keys work")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 
 from dynamo_cli.host import vital
 from dynamo_cli.messages.request import Endpoint
+from tests.support.driver import Talk
 
 from .mistakes import ENDPOINTS, MISTAKES, POOLING
 
@@ -52,21 +51,11 @@ class Asked:
         self._log = folder / "log"
         (folder / "model").mkdir()
         with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.processor.front", str(folder / "model"), *args],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+            self._talk = Talk(log, "tests.processor.front", str(folder / "model"), *args)
 
     def ask(self, endpoint: Endpoint, body: Any, *, dies_after: int = -1, bug: str = "") -> Answer:
         """Return the answer to a request, of which nothing may be left afterwards."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([endpoint, body, dies_after, bug]) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        line = self._talk.ask(json.dumps([endpoint, body, dies_after, bug]))
         assert line, self.log
         told = json.loads(line)
         assert not told["left"]
@@ -77,11 +66,10 @@ class Asked:
         return self._log.read_text()
 
     def exit_code(self) -> int:
-        self._process.communicate()
-        return self._process.returncode
+        return self._talk.end()
 
     def close(self) -> None:
-        self._process.communicate()
+        self._talk.end()
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import json
 import os
 import subprocess
 import tempfile
-from contextlib import ExitStack
-from typing import Any
+from contextlib import ExitStack, suppress
+from typing import IO, Any
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.models import catalog
@@ -75,3 +75,32 @@ def run(module: str, *words: str, given: str = "") -> subprocess.CompletedProces
             stream.seek(0)
         _, out, err = (stream.read() for stream in streams)
     return subprocess.CompletedProcess([module, *words], code, out, err)
+
+
+class Talk:
+    """In the test: a program that answers each line with a line, for as long as there are some.
+
+    Args:
+        log: where its errors go.
+    """
+
+    def __init__(self, log: IO[str], module: str, *words: str) -> None:
+        (read, told), (heard, write) = os.pipe(), os.pipe()
+        self._told, self._heard = os.fdopen(told, "w"), os.fdopen(heard)
+        with os.fdopen(read) as given, os.fdopen(write, "w") as out:
+            self._running = Preloaded.fork(["-m", module, *words], os.environ, given, out, log)
+
+    def ask(self, line: str) -> str:
+        """Its answer; empty when it has ended."""
+        self._told.write(line + "\n")
+        self._told.flush()
+        return self._heard.readline()
+
+    def end(self) -> int:
+        """Its exit code, once it has nothing more to read."""
+        if not self._told.closed:
+            with suppress(BrokenPipeError):  # it ended before
+                self._told.close()
+            self._heard.read()
+            self._heard.close()
+        return self._running.wait(PATIENCE_S)

@@ -7,7 +7,7 @@ import json
 from types import TracebackType
 from typing import Any
 
-from tests.support.server import Server
+from tests.support.server import Serving
 
 TIMEOUT_S = 60.0
 BODY = {"model": "tiny", "prompt": "a", "ignore_eos": True}
@@ -15,7 +15,7 @@ LONG = 8000
 """Tokens that take many seconds."""
 
 
-def complete(server: Server, tokens: int = 1) -> tuple[int, Any]:
+def complete(server: Serving, tokens: int = 1) -> tuple[int, Any]:
     """Status and JSON of one completion."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
     try:
@@ -26,7 +26,7 @@ def complete(server: Server, tokens: int = 1) -> tuple[int, Any]:
         connection.close()
 
 
-def post(server: Server, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+def post(server: Serving, path: str, body: dict[str, Any]) -> tuple[int, Any]:
     """Status and JSON of an answer; of a stream a list of its events."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
     try:
@@ -50,7 +50,7 @@ def events(body: bytes) -> list[Any]:
 class Stream:
     """Use as ``with Stream(server, 100) as stream``: its first event has come."""
 
-    def __init__(self, server: Server, tokens: int = LONG) -> None:
+    def __init__(self, server: Serving, tokens: int = LONG) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
         _post(self._connection, BODY | {"max_tokens": tokens, "stream": True})
         self._answer = self._connection.getresponse()

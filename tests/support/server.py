@@ -1,4 +1,15 @@
-"""`dynamo-llm` as a user starts it: the real command, in its own process group."""
+"""`dynamo-llm` as a user starts it: the real command, in its own process group.
+
+This is the one place that starts servers, waits until they serve, and looks for what they leave:
+
+- `Server` is the command with its own log and temporary folder. Most tests want it.
+- `Serving` is a server that something else has started: a terminal, or a benchmark.
+- `tests.benchmarks.servers.Running` is a `Server`, or vLLM's own, with the options of benchmarks.
+
+What is not a server has other places: `tests.support.tree` (with `tests.places.small`) is the real
+supervisor over children that do nothing, and `tests.support.driver` runs programs that use an
+engine, or a processor's half of one, without a server around it.
+"""
 
 from __future__ import annotations
 
@@ -142,7 +153,61 @@ def wait_until(condition: Any, timeout_s: float, what: str) -> None:
         time.sleep(0.02)
 
 
-class Server:
+class Serving:
+    """A server at a port of this machine, whoever has started it.
+
+    Attributes:
+        log: what it has written, where that is known.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def log(self) -> str:
+        return ""
+
+    def check_that_it_runs(self) -> None:
+        """Raises AssertionError when it is known to have ended."""
+
+    def get(self, path: str, timeout_s: float = 10.0, key: str = "") -> tuple[int, Any]:
+        """Status and body (as JSON when it is) of a GET."""
+        try:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            request = urllib.request.Request(self.url + path, headers=headers)
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+                return answer.status, _content(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _content(error.read())
+
+    def snapshot(self) -> Any:
+        return self.get("/dynamo/snapshot")[1]
+
+    def processes(self) -> dict[str, Any]:
+        """The process table by name."""
+        return {process["name"]: process for process in self.get("/health")[1]["processes"]}
+
+    def pid_of(self, name: str) -> int:
+        pid: int = self.processes()[name]["pid"]
+        return pid
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Until it serves with every process ready."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.check_that_it_runs()
+            assert time.monotonic() < deadline, f"not ready in time\n{self.log}"
+            try:
+                if self.get("/health")[1]["status"] == "ok":
+                    return
+            except (OSError, urllib.error.URLError):
+                pass  # it does not listen yet
+            time.sleep(0.05)
+
+
+class Server(Serving):
     """Use as ``with Server("--workers", "2") as server``; it is ready inside.
 
     Args:
@@ -175,8 +240,7 @@ class Server:
         self._fresh = fresh
         self._environment = environment or {}
         self._census: invariants.Census | None = None
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(free_port())
 
     def __enter__(self) -> Server:
         self._folder = tempfile.TemporaryDirectory(prefix="dynamo-test-")
@@ -187,8 +251,7 @@ class Server:
         environment = os.environ | {"TMPDIR": str(self.temporary)} | self._environment
         self.started = time.monotonic()
         with self._log.open("w") as log:
-            words = ["--model", self._model, "--http-port", str(self.port), *self._args]
-            self.process = self._start([*self.command, *words], environment, log)
+            self.process = self._start(self._words(), environment, log)
         if self._ready:
             try:
                 self.wait_ready()
@@ -197,6 +260,11 @@ class Server:
                 self.kill()
                 raise
         return self
+
+    def _words(self) -> list[str]:
+        """The command line."""
+        port = str(self.port)
+        return [*self.command, "--model", self._model, "--http-port", port, *self._args]
 
     def _start(
         self, words: list[str], environment: dict[str, str], log: IO[str]
@@ -235,8 +303,7 @@ class Server:
                 if kind is None:
                     assert code == 0, f"exit code {code}\n{self.log}"
         finally:
-            self.kill()
-            self._folder.cleanup()
+            self.close()
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -244,19 +311,8 @@ class Server:
     def log(self) -> str:
         return self._log.read_text()
 
-    def get(self, path: str, timeout_s: float = 10.0, key: str = "") -> tuple[int, Any]:
-        """Status and body (as JSON when it is) of a GET."""
-        try:
-            headers = {"Authorization": f"Bearer {key}"} if key else {}
-            request = urllib.request.Request(self.url + path, headers=headers)
-            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-                return answer.status, _content(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _content(error.read())
-
-    def snapshot(self) -> Any:
-        return self.get("/dynamo/snapshot")[1]
+    def check_that_it_runs(self) -> None:
+        assert self.process.poll() is None, f"it ended\n{self.log}"
 
     def look(self) -> Any:
         """The snapshot, also of a server with keys; None of one that does not serve."""
@@ -279,27 +335,6 @@ class Server:
     def check_invariants(self) -> None:
         """What docs/invariants.md says of a server at rest; nothing of one that does not serve."""
         invariants.check(self.look, self._census, retired=RETIRED in self.log)
-
-    def processes(self) -> dict[str, Any]:
-        """The process table by name."""
-        return {process["name"]: process for process in self.get("/health")[1]["processes"]}
-
-    def pid_of(self, name: str) -> int:
-        pid: int = self.processes()[name]["pid"]
-        return pid
-
-    def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Until it serves with every process ready."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            assert self.process.poll() is None, f"it ended\n{self.log}"
-            assert time.monotonic() < deadline, f"not ready in time\n{self.log}"
-            try:
-                if self.get("/health")[1]["status"] == "ok":
-                    return
-            except (OSError, urllib.error.URLError):
-                pass  # it does not listen yet
-            time.sleep(0.05)
 
     # -- ending ------------------------------------------------------------------------------
 
@@ -333,6 +368,11 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def close(self) -> None:
+        """The end in any case, and of its files too."""
+        self.kill()
+        self._folder.cleanup()
 
 
 def _content(body: bytes) -> Any:
