@@ -106,13 +106,10 @@ class RemotePrefills(Generic[T]):
         return list(siblings.values())
 
     def of(self, wanted: Callable[[T], bool]) -> list[str]:
-        """Ids of the requests and siblings that `wanted` chooses.
-
-        Siblings come first: whoever aborts the requests in this order starts none of them.
-        """
-        siblings = (pair for group in self._siblings.values() for pair in group.items())
+        """Ids of the requests and siblings that `wanted` chooses."""
         away = ((request_id, one.request) for request_id, one in self._away.items())
-        return [request_id for request_id, request in (*siblings, *away) if wanted(request)]
+        siblings = (pair for group in self._siblings.values() for pair in group.items())
+        return [request_id for request_id, request in (*away, *siblings) if wanted(request)]
 
     def abort(self, request_id: str) -> bool:
         """Forget a request. Returns whether its prefill is to be cancelled."""

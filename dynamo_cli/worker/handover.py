@@ -120,6 +120,7 @@ class Handover:
         for request_id in request_ids:
             if self._remote.abort(request_id):
                 self._switchboard.send(QUEUE, CancelJob(request_id))
+        for request_id in request_ids:  # by now none of them is a sibling that waits
             self._go_on(request_id)
 
     def _go_on(self, request_id: str) -> None:

@@ -56,7 +56,7 @@ def test_an_abort_says_whether_there_is_a_job_to_cancel() -> None:
     assert len(remote) == 0
 
 
-def test_requests_of_a_client_are_found_siblings_first() -> None:
+def test_requests_of_a_client_are_found() -> None:
     remote = away("a", "b")
     remote.join("a1", "family a", "A1")
-    assert remote.of(lambda request: request.startswith("A")) == ["a1", "a"]
+    assert remote.of(lambda request: request.startswith("A")) == ["a", "a1"]

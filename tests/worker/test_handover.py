@@ -264,6 +264,16 @@ def test_siblings_go_on_when_the_first_is_aborted(monkeypatch: pytest.MonkeyPatc
         assert list(town.engine.running) == ["a#2"]
 
 
+def test_siblings_that_are_aborted_together_are_not_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with around(monkeypatch) as town:
+        for name in ("a", "a#2", "a#3"):
+            town[PROCESSOR].send(request(name))
+        town[PROCESSOR].send(AbortRequests(["a", "a#2"]))
+        assert town.engine.decode_side.params.keys() == {"a#3"}
+
+
 def test_siblings_go_on_when_the_first_fails_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     with around(monkeypatch) as town:
         for name in ("a", "a#2"):
