@@ -7,6 +7,7 @@ import json
 import socket
 import time
 
+import msgspec
 import pytest
 
 from dynamo_cli.config import FrontendConfig
@@ -18,11 +19,13 @@ from dynamo_cli.messages.lifecycle import (
     PhaseChange,
     Probe,
     ProbeResult,
+    ProcessTable,
 )
+from dynamo_cli.messages.prefill import PrefillQueueStats
 from dynamo_cli.messages.request import Abort, EngineReady, Head, Submit, SubmitProbe
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.topology import ROUTER
+from dynamo_cli.topology import QUEUE, ROUTER, ProcessId, Role
 
 from .stage import PROCESSOR, SSE, WORKER, Stage, answer, chunks, finish, patiently, table
 
@@ -240,5 +243,59 @@ def test_the_snapshot_and_the_metrics_show_the_tree() -> None:
                 "dynamo_llm_serving 1.0",
             ):
                 assert line in page, line
+
+    asyncio.run(scenario())
+
+
+def test_what_a_process_reported_is_forgotten_when_it_is_gone() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            router, queue = await stage.neighbour(ROUTER), await stage.neighbour(QUEUE)
+            router.send(RouterStats("kv", {0: 5}, {0: 1}, 0, index_entries=7))
+            queue.send(PrefillQueueStats(2, 200, 1, 100, 0.5, False, 3, {}, {}, {}, [], 0))
+            snapshot = (await stage.get("/dynamo/snapshot"))[2]
+            while not (snapshot["router"] and snapshot["prefill"]):
+                snapshot = (await stage.get("/dynamo/snapshot"))[2]
+            router.die()
+            queue.die()
+            while snapshot["router"]["index_entries"] or snapshot["prefill"]["depth_jobs"]:
+                snapshot = (await stage.get("/dynamo/snapshot"))[2]
+            assert snapshot["router"]["decisions"] == {"0": 5}, "totals are kept"
+            assert set(snapshot["links"]) == {"processor 0"}
+
+    asyncio.run(scenario())
+
+
+def test_a_processor_gets_requests_only_once_it_is_ready() -> None:
+    def both(phase: Phase) -> ProcessTable:
+        whole = table(serving=True)
+        added = msgspec.structs.replace(whole.processes[1], name="processor 1", index=1)
+        added = msgspec.structs.replace(added, phase=phase)
+        return msgspec.structs.replace(whole, processes=[*whole.processes, added])
+
+    async def phase_is(stage: Stage, phase: Phase) -> None:
+        while phase not in [
+            process["phase"]
+            for process in (await stage.get("/health"))[2]["processes"]
+            if process["name"] == "processor 1"
+        ]:
+            await asyncio.sleep(0.005)
+
+    async def scenario() -> None:
+        async with Stage() as stage:
+            second = await stage.neighbour(ProcessId(Role.PROCESSOR, 1))
+            stage.tell(both(Phase.LOADING))
+            await phase_is(stage, Phase.LOADING)
+            asked = [asyncio.create_task(stage.post()) for _ in range(2)]
+            for _ in asked:
+                stage.processor.send(answer(await stage.processor.take(Submit)))
+            assert [status for status, _, _ in await asyncio.gather(*asked)] == [200, 200]
+            assert second.inbox.empty()
+            stage.tell(both(Phase.READY))
+            await phase_is(stage, Phase.READY)
+            asked = [asyncio.create_task(stage.post()) for _ in range(2)]
+            for processor in (stage.processor, second):
+                processor.send(answer(await processor.take(Submit)))
+            assert [status for status, _, _ in await asyncio.gather(*asked)] == [200, 200]
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""Who is told of a request for the model that has ended."""
+"""Fans a finished request out to counters, timelines, access log, record and traces."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ class FinishedRequestFanout:
 
 
 def _tracer(endpoint: str, meter: Meter) -> Tracer:
-    from dynamo_cli.frontend.after.tracing import Tracer  # noqa: PLC0415 - only who traces loads it
+    from dynamo_cli.frontend.after.tracing import Tracer  # noqa: PLC0415 - loaded with tracing only
 
     return Tracer(endpoint, meter)

@@ -97,7 +97,7 @@ def stages(record: RequestRecord) -> Iterator[Stage]:
 
 
 def _name(role: Role, index: int | None) -> str:
-    """The name of a process; empty where there was none, of which no stage is told either."""
+    """The name of a process; empty if there was none, since then its stage has no times."""
     return ProcessId(role, index).name if index is not None else ""
 
 

@@ -57,7 +57,7 @@ class Gpus:
 
     @vital.callback
     def _watch(self) -> None:
-        from dynamo_cli.host.gpus import GpuMeter  # noqa: PLC0415 - who has no GPUs needs none of it
+        from dynamo_cli.host.gpus import GpuMeter  # noqa: PLC0415 - loaded with GPUs only
 
         while not self._stopped.is_set():
             try:
