@@ -74,8 +74,9 @@ def test_an_open_loop_does_not_wait() -> None:
 
 
 def test_two_servers_in_turns() -> None:
-    with FakeServer(Manner(token_s=0.001)) as one, FakeServer(Manner(token_s=0.004)) as two:
+    with FakeServer(Manner(token_s=0.001)) as one, FakeServer(Manner(token_s=0.03)) as two:
         options = ("--requests", "23", "--rounds", "3", "--concurrency", "1", "--warmup", "1")
+        options += ("--output-tokens", "2:4")
         done = bench(one.url, two.url, *SMALL, *options)
         assert done.returncode == 0, done.stderr
         assert len(one.bodies) == len(two.bodies) == 24
@@ -194,14 +195,14 @@ def test_when_everything_fails_it_says_why(manner: Manner, kind: str) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("ftp://a",), "no URL like"),
-        (("http://a:b",), "no URL like"),
-        (("a", "--rate", "1", "--concurrency", "1"), "take one"),
-        (("a", "--json", "--csv"), "take one"),
+        (("ftp://a",), "not a URL like"),
+        (("http://a:b",), "not a URL like"),
+        (("a", "--rate", "1", "--concurrency", "1"), "choose one"),
+        (("a", "--json", "--csv"), "choose one"),
         (("a", "--speed", "2"), "belong to --trace"),
         (("a", "--trace", "/nowhere"), "cannot read the trace"),
         (("a", "--user-tokens", "x"), "a range like 30:80"),
-        (("a", "--output-tokens", "9:3"), "the smaller number first"),
+        (("a", "--output-tokens", "9:3"), "the smaller one first"),
         ((f"127.0.0.1:{free_port()}",), "connection failed"),
     ],
 )

@@ -108,7 +108,7 @@ def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:
         (["--rate", "inf"], "less than or equal to 1000000"),
         (["--profile", "abacus"], "no engine profile 'abacus'"),
         (["--block-size", "100"], "does not divide"),
-        (["--json", "--csv"], "take one"),
+        (["--json", "--csv"], "choose one"),
         (["--plot", "picture.pdf"], "writes .svg or .png"),
     ],
 )

@@ -256,5 +256,5 @@ def test_broken_and_foreign_archives(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="cut off or not gzip"):
             list(reading.lines.lines(path))
     path.write_bytes(b"\x28\xb5\x2f\xfd1234")
-    with pytest.raises(UsageError, match=r"only gzip is read as it is; give <\(zstdcat FILE\)"):
+    with pytest.raises(UsageError, match=r"only gzip can be read directly; give <\(zstdcat FILE\)"):
         read(path)
