@@ -36,7 +36,7 @@ OTHERS = {"commas", "most messages", "most wrong messages"}
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     names = sorted(REFUSED | ANSWERED | OTHERS)
     folder = tmp_path_factory.mktemp("model")
-    told = run("tests.processor.stalls", str(folder), *names)
+    told = run("tests.processor.stalls", str(folder), str(LONGEST_S), *names)
     assert told.returncode == 0, told.stderr
     return {found["name"]: found for found in map(json.loads, told.stdout.splitlines())}
 
