@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import msgspec
 import pytest
 
 from dynamo_cli.engines.mock.profile import Profile
+from tests.support.driver import run
 from tests.support.requests import Stream, post
 from tests.support.server import COMMAND, Server, wait_until
 
@@ -126,8 +126,8 @@ def test_an_answer_without_a_length_ends_by_itself(server: Server) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"logprobs": 2}, "without logprobs"),
-        ({"response_format": {"type": "json_object"}}, "no grammar"),
+        ({"logprobs": 2}, "leave out logprobs"),
+        ({"response_format": {"type": "json_object"}}, "not support grammars"),
     ],
 )
 def test_what_needs_a_model_is_refused(server: Server, more: dict[str, Any], message: str) -> None:
@@ -228,31 +228,6 @@ def test_options_of_simulated_engines_belong_to_them() -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
-CONTRACT = """
-from vllm import SamplingParams
-from vllm.v1 import engine
-from vllm.v1.metrics.stats import PrefillStats
-from dataclasses import fields
-from dynamo_cli.engines.mock import wire
-for ours, theirs in (
-    (wire.Request, engine.EngineCoreRequest),
-    (wire.Output, engine.EngineCoreOutput),
-    (wire.Outputs, engine.EngineCoreOutputs),
-):
-    names = ours.__struct_fields__
-    assert theirs.__struct_fields__[: len(names)] == names, theirs
-assert set(wire.Sampling.__struct_fields__) <= set(SamplingParams.__struct_fields__)
-assert set(wire.Event.__struct_fields__) == set(engine.EngineCoreEvent.__struct_fields__)
-assert set(wire.PrefillStats.__struct_fields__) <= {one.name for one in fields(PrefillStats)}
-assert engine.FinishReason(wire.STOP).name == "STOP"
-assert engine.FinishReason(wire.LENGTH).name == "LENGTH"
-assert engine.EngineCoreEventType(wire.QUEUED).name == "QUEUED"
-assert engine.EngineCoreEventType(wire.SCHEDULED).name == "SCHEDULED"
-"""
-
-
 def test_messages_are_those_of_vllm() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CONTRACT], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run("tests.mock.contract")
     assert done.returncode == 0, done.stderr
