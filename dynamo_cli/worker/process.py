@@ -95,7 +95,7 @@ def run(
 
 
 class EngineProcess:
-    """One engine, its links and its loop. To construct it loads the engine.
+    """One engine, its links and its loop. The constructor loads the engine.
 
     Raises:
         ModelError, ResourceError, UsageError: the engine cannot be built.

@@ -109,6 +109,13 @@ def test_what_is_not_worth_it_stays(
         assert counted(town).placements == {placement: 1}
 
 
+def test_before_the_queue_has_told_its_state_prompts_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Around(monkeypatch, PROCESSOR, FRONTEND, QUEUE, rule=ALWAYS) as town:
+        town[PROCESSOR].send(request("a"))
+        assert list(town.engine.running) == ["a"]
+        assert counted(town).placements == {"local:no_prefill_worker": 1}
+
+
 def test_what_only_one_engine_can_do_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     with around(monkeypatch) as town:
         town.engine.decode_side.unsuitable.add("a")
