@@ -44,7 +44,7 @@ end
 complete -c dynamo-llm -f
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a completions -d 'Completion for bash, zsh or fish'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a top -d 'Watch a running server'
-complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a bench -d 'Put load on a live server and show what came of it'
+complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a bench -d 'Put load on a live server and report how it did'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a replay -d 'Show what each router mode would do to a trace of requests'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a profile -d 'Measure an engine for the simulated one'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a config -d 'Show settings, or write a file of them'
@@ -117,7 +117,7 @@ complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l output -r -F -d 'Fil
 complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l force -d 'Overwrite the file'
 complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l seconds -r -f -d 'Begin no larger measurement after this time'
 complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l help -d 'Show the help'
-complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a show -d 'Show what each setting would be, and where that came from'
+complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a show -d 'Show the value of each setting, and where it came from'
 complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a init -d 'Write a file in which every setting is explained and nothing is set'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config\'' -l help -d 'Show the help'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config show\'' -l json -d 'Print JSON'

@@ -38,10 +38,11 @@ app = application()
 @app.command()
 @takes(BenchOptions)
 def bench(options: BenchOptions) -> None:
-    """Put load on a live OpenAI server and show what came of it.
+    """Put load on a live OpenAI server and report how it did.
 
-    Users talk over shared system prompts: a tree of prefixes. With two servers both get the same
-    load, a part of it in turns, and the table has the ratios within each turn.
+    Simulated users talk over shared system prompts, so that prompts form a tree of prefixes. With
+    two servers, both get the same load in alternating rounds, and the table has the ratios within
+    each round.
     """
     reports.refuse_two_forms(as_json=options.as_json, as_csv=options.as_csv)
     plan = _plan(options)

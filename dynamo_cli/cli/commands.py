@@ -37,7 +37,7 @@ SERVING = ("serve", "run", "start", "launch", "up", "chat")
 COMMANDS: dict[str, Command] = {
     "completions": Command("dynamo_cli.cli.completions", "Completion for bash, zsh or fish."),
     "top": Command("dynamo_cli.cli.top", "Watch a running server."),
-    "bench": Command("dynamo_cli.cli.bench", "Put load on a live server and show what came of it."),
+    "bench": Command("dynamo_cli.cli.bench", "Put load on a live server and report how it did."),
     "replay": Command(
         "dynamo_cli.cli.replay", "Show what each router mode would do to a trace of requests."
     ),

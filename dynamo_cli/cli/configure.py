@@ -45,7 +45,7 @@ def show(
     context: typer.Context,
     as_json: Annotated[bool, option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what each setting would be, and where that came from.
+    """Show the value of each setting, and where it came from.
 
     Takes the options of serving: [b]dynamo-llm config show --config FILE --workers 2[/b]
     """

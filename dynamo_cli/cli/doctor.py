@@ -28,7 +28,7 @@ def doctor(
 ) -> None:
     """Check whether this machine can serve, and say what to do if not.
 
-    Takes the options of serving, and checks for those:
+    Takes the options of serving, and checks whether they can work:
 
     [b]dynamo-llm doctor --model demo --workers 2[/b]
 

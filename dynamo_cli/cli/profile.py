@@ -56,7 +56,7 @@ def profile(
     """Measure a real engine and write a profile of it for the simulated one.
 
     Takes the options of serving: [b]dynamo-llm profile --model demo --max-num-seqs 64[/b]. One
-    engine is loaded and measured, with nothing else around it.
+    engine is loaded and measured, without a server around it.
     """
     with cache.usable() as moved:
         if moved:

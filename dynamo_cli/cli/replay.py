@@ -28,8 +28,8 @@ app = application()
 def replay(options: ReplayOptions) -> None:
     """Show what each router mode would do to a trace of requests, with simulated engines.
 
-    The policies are those that serve; engines keep their blocks as vLLM does and take the time
-    that a profile says. Nothing is started, and the same seed gives the same numbers.
+    The policies are the ones used for serving. Simulated engines manage KV blocks as vLLM does, and
+    take the time that a profile says. Nothing is started, and the same seed gives the same numbers.
     """
     from dynamo_cli.lab.replay import plan as plans  # noqa: PLC0415 - not for --help
     from dynamo_cli.lab.replay import plot as plots  # noqa: PLC0415

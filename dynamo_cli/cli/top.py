@@ -78,7 +78,7 @@ class TopOptions:
 @app.command()
 @takes(TopOptions)
 def top(options: TopOptions) -> None:
-    """Show what a server does, live. Leaving it never touches the server."""
+    """Show live what a server does. Leaving it does not affect the server."""
     once, as_json, watch, web = options.once, options.as_json, options.watch, options.web
     if once + as_json + watch + web > 1:
         raise UsageError("choose one of --once, --json, --watch and --web.")

@@ -117,7 +117,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "weights with more behind": (add("model.safetensors", b"more"), "is broken: it has"),
     "weights that are a page": (
         write("model.safetensors", "<html>Not Found</html>"),
-        "is no safetensors file",
+        "is not a safetensors file",
     ),
     "weights with a broken header": (
         lambda folder: (folder / "model.safetensors").write_bytes(
@@ -155,7 +155,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "an index without weights": (shards("{}", 1, 2, 3), "it has no weight_map"),
     "a pickle that is a page": (
         several(remove("model.safetensors"), write("pytorch_model.bin", "<html>")),
-        "pytorch_model.bin is no file of weights",
+        "pytorch_model.bin is not a PyTorch weight file",
     ),
     "a config that is no JSON": (
         write("config.json", '{"a": 1,\n"b"}'),
@@ -191,6 +191,6 @@ BROKEN: dict[str, tuple[Change, str]] = {
         only(("snapshots/abc/config.json", "{}"), ("refs/main", "abc")),
         "the model is in one of the folders below",
     ),
-    "a model of pictures": (only(("model_index.json", "{}")), "makes pictures"),
+    "a model of pictures": (only(("model_index.json", "{}")), "image generation model"),
     "the folder above": (only(("inner/config.json", "{}")), "Did you mean"),
 }
