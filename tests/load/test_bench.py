@@ -76,8 +76,7 @@ def test_an_open_loop_does_not_wait() -> None:
 def test_two_servers_in_turns() -> None:
     with FakeServer(Manner(token_s=0.001)) as one, FakeServer(Manner(token_s=0.03)) as two:
         options = ("--requests", "23", "--rounds", "3", "--concurrency", "1", "--warmup", "1")
-        options += ("--output-tokens", "2:4")
-        done = bench(one.url, two.url, *SMALL, *options)
+        done = bench(one.url, two.url, *SMALL, *options, "--output-tokens", "2:4")
         assert done.returncode == 0, done.stderr
         assert len(one.bodies) == len(two.bodies) == 24
         rows = {line.split("  ")[0].strip(): line.split() for line in done.stdout.splitlines()}
