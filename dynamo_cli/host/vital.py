@@ -1,7 +1,8 @@
 """Ends the process when a vital callback, task or thread fails; the supervisor restarts it.
 
 A callback or a task that fails in an event loop would otherwise leave a process that looks alive
-and does nothing. A process with a loop of its own needs none of this: an exception ends it.
+and does nothing. A process with a loop of its own needs this for its threads alone: an
+exception ends the loop.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import wraps
 from typing import Any, NoReturn, ParamSpec
 
 EXIT_CODE = 70
+"""EX_SOFTWARE of sysexits.h."""
 
 P = ParamSpec("P")
 

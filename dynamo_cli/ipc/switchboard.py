@@ -24,7 +24,7 @@ from dynamo_cli.messages.lifecycle import LinkDown, LinkUp
 from dynamo_cli.topology import LinkSpec, ProcessId
 
 ROUNDS = 4
-"""How often a link is drained before other callbacks of the loop run."""
+"""Most rounds of draining one link before other callbacks of the loop run."""
 
 ROUND_BYTES = 1 << 20
 """About how many bytes are taken from a link in one go."""
@@ -42,7 +42,7 @@ class Handler(Protocol):
         """There is a new link to a peer, which was started for the first time or again."""
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """A link is gone; everything that the peer had sent has been delivered."""
+        """A link is gone. What the peer had written to it was delivered, unless it was corrupt."""
 
     def on_control(self, message: Any) -> None:
         """A message of the supervisor; those about links are handled by the switchboard."""
@@ -141,7 +141,7 @@ class Switchboard:
     # -- processes with their own loop ------------------------------------------------------------
 
     def poll(self, timeout_s: float | None) -> bool:
-        """Deliver everything that has arrived; if that is nothing, wait until something arrives.
+        """Deliver what has arrived, about `ROUND_BYTES` of each link; if nothing has, wait for it.
 
         Args:
             timeout_s: the longest wait; 0 does not wait, None waits without limit.

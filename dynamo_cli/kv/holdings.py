@@ -22,6 +22,7 @@ from dynamo_cli.kv.hashes import ROOT, ExtraKeys
 UNKNOWN_PARENT = "unknown_parent"
 UNKNOWN_REMOVAL = "unknown_removal"
 PARTIAL_BLOCK = "partial_block"
+"""Why blocks of an event could not be applied."""
 
 
 @dataclass(slots=True)
@@ -87,7 +88,9 @@ class Holdings:
     _names: dict[Hashable, int] = field(default_factory=dict)
     _stored: dict[int, None] = field(default_factory=dict)
     _removed: dict[int, None] = field(default_factory=dict)
-    _orphans: dict[int, list[int]] = field(default_factory=dict)  # missing parent -> below it
+    _orphans: dict[int, list[int]] = field(
+        default_factory=dict
+    )  # parent that is missing or not published
 
     def store(
         self,

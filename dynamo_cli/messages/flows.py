@@ -1,4 +1,4 @@
-"""Which messages travel on which link: a union for each process that receives or sends them."""
+"""For each process all messages that it may receive; the other modules say who sends them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class _Entry(Generic[T]):
 
     Attributes:
         number: running number of the put; a job that is returned keeps its place by it.
-        line: index of the only prefill worker that may take it, or None.
+        line: index of the only prefill worker that may take it; None: any may.
         attempts: number of leases that ended without a result.
         holder: index of the prefill worker that has leased it; None while it waits.
     """
@@ -66,7 +66,7 @@ class PrefillQueue(Generic[T]):
         taken: number of jobs that were put and accepted.
         refused: number of jobs that were put and refused, by reason.
         returned: number of leases after which the job waits again, by reason.
-        ended: number of jobs that ended, by reason; `taken` is their sum and the jobs still there.
+        ended: number of jobs that ended, by reason; their sum and the jobs still there are `taken`.
         ignored: number of messages about jobs that are unknown or held by another, by reason.
         waits_dropped: number of wait times that were dropped before a report took them.
     """
@@ -144,7 +144,7 @@ class PrefillQueue(Generic[T]):
         return leased
 
     def renew(self, holder: int, job_ids: Iterable[str], now_ns: int) -> list[Outcome]:
-        """Extend the leases of jobs a prefill worker still works on; it must stop the others."""
+        """Extend the leases of these jobs; `holder` is told to stop those that it does not hold."""
         lost: list[Outcome] = []
         for job_id in job_ids:
             entry = self._held_by(holder, job_id)
@@ -175,7 +175,10 @@ class PrefillQueue(Generic[T]):
         return [_failed(entry.job, reason)]
 
     def holder_gone(self, holder: int) -> list[Outcome]:
-        """A prefill worker is gone: any other may take what it held or was to get."""
+        """A prefill worker is gone: any other may take what it held or was to get.
+
+        A job whose last attempt this was fails.
+        """
         held = list(self._held.get(holder, {}).values())
         outcomes: list[Outcome] = [self._break_off(entry, Reason.HOLDER_GONE) for entry in held]
         for job_id in list(self._lines.get(holder, ())):

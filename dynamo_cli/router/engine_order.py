@@ -4,9 +4,10 @@ With first come, first served, all requests wait behind a long prompt; with the 
 first, a long one may wait for ever. The rule here lies in between: a request is due at its arrival
 time plus the time of its own prefill, and the engine takes the request that is due first. So a
 prompt that takes three seconds is overtaken only by requests that arrive within the next three
-seconds and take less time. Those wait for a fraction of the time, and the long one waits for a few
-short ones. (Due dates by total work content: Conway, "Priority dispatching and job lateness in a
-job shop", 1965, with an allowance of the work itself.)
+seconds and take less time. The short ones wait for a fraction of the time; the long one waits for a
+few of them. (Due dates by total work content: Conway, "Priority dispatching and job lateness in a
+job shop", 1965, with an allowance of the work itself.) Used by ``--router kv`` with costs in time;
+otherwise the priority alone is the order.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ SPAN_MS = 1 << 33
 a more urgent request always comes first."""
 
 ERA_MS = SPAN_MS // 2
-"""Due times are counted from the start of an era, milliseconds. An era may last for twice as long
-as this, so that the next one can begin when no request waits."""
+"""Due times are counted from the start of an era, milliseconds. A new era is due after this time.
+It begins when no request waits, and after twice this time at the latest."""
 
 LEAST, MOST = -(1 << 30), (1 << 30) - 1
 """Bounds of a priority, so that an engine order fits into 64 bits. Every number of nine digits lies

@@ -42,7 +42,8 @@ class Entry:
         predicted_tokens: prompt tokens expected in the cache; None if there is no estimate.
         placed_ns: when it was placed.
         alive_ns: last sign of life.
-        prefill_tokens, prefill_pairs: tokens and pairs that its worker has to compute, see `pace`.
+        prefill_tokens, prefill_pairs: prompt tokens that its worker has to compute, and pairs of
+            such a token and one before it, which is what attention costs; see `pace`.
         prefill_ns: duration of the prefill, once the first token has come.
         marks: hashes that stand for its prompt, see `promised`.
         waiting: whether its first token has not come yet.
@@ -79,7 +80,8 @@ class WorkerBook:
         last_used: number of the decision that chose it last.
         first_token_ns: when its last first token came.
         report: its last report.
-        queued_blocks: blocks of the requests for which its cache had no room at that report.
+        queued_blocks: blocks of the requests that waited in its engine at that report, taken to be
+            the youngest.
     """
 
     num_blocks: int = 0
@@ -112,7 +114,11 @@ class WorkerBook:
         return len(self.waiting)
 
     def prefill_began_ns(self, entry: Entry) -> int:
-        """When the prefill of this entry, the first that waits, began. Prompts run one by one."""
+        """When the prefill of this entry began, if it is the next to finish.
+
+        Prompts run one by one: it began when it was placed or at the worker's last first token,
+        whichever is later.
+        """
         return max(entry.placed_ns, self.first_token_ns)
 
     def wait_s(self, blocks: int, prices: Prices, now_ns: int) -> float:
@@ -184,7 +190,9 @@ class Ledger:
         """Close the book of a worker that takes no more requests; its entries stay until they
         end."""
         for request_id, entry in self._placed[worker].items():
-            self._count(request_id, entry, -1)  # its next process holds none of the prefixes
+            self._count(
+                request_id, entry, -1
+            )  # `promised` must forget what the next process does not hold
         self.books.pop(worker, None)
 
     def processor_down(self, processor: int) -> None:
@@ -279,8 +287,10 @@ class Ledger:
         return sum(entry.decode_blocks for entry in young)
 
     def _measure_steps(self, book: WorkerBook, stats: WorkerStats) -> None:
-        """Measure the duration of steps that only decode: no prompt was in progress since the last
-        report."""
+        """Learn from two reports how fast tokens come, and how long a step takes that only decodes.
+
+        The latter needs that no prompt was in progress between the two.
+        """
         last, book.report = book.report, stats
         if last is None:
             return

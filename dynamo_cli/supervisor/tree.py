@@ -100,7 +100,7 @@ class Supervisor:
     async def _until_the_end(self) -> DynamoError | None:
         """Start everything and end everything; returns the failure that ended it, if any."""
         try:
-            self._start_missing(engines=False)
+            self._start_missing(forked=False)
             failure = await self._ending.asked()
             self._view.ending()
             if failure is None and self._has_served:
@@ -117,14 +117,14 @@ class Supervisor:
 
     # -- starting --------------------------------------------------------------------------
 
-    def _start_missing(self, *, engines: bool) -> None:
-        """Start what does not run: processes that the zygote forks (`engines`), or the others."""
+    def _start_missing(self, *, forked: bool) -> None:
+        """Start what does not run: processes that the zygote forks (`forked`), or all others."""
         if self._ending.begun:
             return
         for process in self._config.tree():
             child = self._children.get(process)
             missing = child is None or (not child.alive and child.phase is not Phase.FAILED)
-            if missing and self._config.forked(process) is engines:
+            if missing and self._config.forked(process) is forked:
                 self._start(process)
         self._publish()
 
@@ -158,7 +158,10 @@ class Supervisor:
             self._log_fanout.on_new_frontend()
 
     def _cannot_start(self, process: ProcessId, error: OSError) -> None:
-        """The system lacks descriptors, processes or memory for it: try again later."""
+        """The system lacks descriptors, processes or memory for it.
+
+        During the start that ends the run; later it is tried again.
+        """
         why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
         if not self._has_served:
             self._ending.give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
@@ -207,7 +210,7 @@ class Supervisor:
         if phase is Phase.READY:
             child.control.send(SetPhase(phase))
         if child.process == ZYGOTE and phase is Phase.READY:
-            self._start_missing(engines=True)
+            self._start_missing(forked=True)
         if child.process.role is Role.WORKER and phase is Phase.PROBING:
             self._probe(child)
         if child.process.role in (Role.FRONTEND, Role.PROCESSOR) and phase is Phase.READY:
@@ -324,7 +327,7 @@ class Supervisor:
         return Rescaled(count)
 
     def _start_workers(self) -> None:
-        """Start workers that are new in the plan, or leave it to the zygote's next readiness."""
+        """Start workers of the plan that do not exist; without a zygote they wait for it."""
         for index in range(self._config.workers):
             process = ProcessId(Role.WORKER, index)
             can_start = self._zygote_is_up or not self._config.forked(process)
@@ -347,7 +350,10 @@ class Supervisor:
     # -- what others are told ----------------------------------------------------------------
 
     def _publish(self) -> None:
-        """Send the process table to the frontend and to the view."""
+        """Send the process table to the frontend and to the view.
+
+        Also notes when serving begins, and ends a run in which nothing can serve any more.
+        """
         table = [
             child.state(self._restarts[process].count) for process, child in self._children.items()
         ]
@@ -362,6 +368,7 @@ class Supervisor:
             self._ending.give_up(ChildFailed(f"nothing can serve any more: {verdict.reason}."))
         self._view.processes(table)
         if begins:
+            # The frontend reports its URL as the detail of its readiness.
             url, has_keys = self._children[FRONTEND].reason, bool(self._config.frontend.api_keys)
             self._log_fanout.serving(url, has_keys=has_keys)
 

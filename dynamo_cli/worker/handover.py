@@ -34,7 +34,7 @@ QUEUE_GONE = "queue_gone"
 
 
 class Handover:
-    """Decides where each prompt is prefilled, and sees to it that it is.
+    """Decides where each prompt is prefilled, has that done, and falls back to this engine.
 
     Args:
         engine: the decode side of this worker's engine.
@@ -60,7 +60,9 @@ class Handover:
     # -- requests --------------------------------------------------------------------------
 
     def add(self, client: int, message: AddRequest) -> None:
-        """Take a request of processor `client`: start it, or send its prompt away.
+        """Take a request of processor `client`: start it, send its prompt away, or let it wait.
+
+        It waits for a sibling whose prompt is away.
 
         Raises:
             InvalidRequest, InternalError: the engine cannot run it.
@@ -116,7 +118,10 @@ class Handover:
         self._placements[f"{'remote' if where.remote else 'local'}:{where.reason}"] += 1
 
     def abort(self, request_ids: list[str]) -> None:
-        """Forget requests, wherever they are; the caller aborts them in the engine."""
+        """Forget requests that are away or wait for a sibling, and cancel their jobs.
+
+        Siblings that waited for them are started. The caller aborts them in the engine.
+        """
         for request_id in request_ids:
             if self._remote.abort(request_id):
                 self._switchboard.send(QUEUE, CancelJob(request_id))
@@ -144,7 +149,7 @@ class Handover:
         self._release(self._engine.take_unneeded())
 
     def tick(self, now_ns: int) -> None:
-        """Prefill locally the prompts that nobody has answered for in time."""
+        """Prefill locally the prompts for which no answer came in time."""
         for prepared in self._remote.late(now_ns):
             self._start(prepared)
 

@@ -35,7 +35,7 @@ def refused(content: dict[str, Any], endpoint: Endpoint = Endpoint.CHAT) -> Inva
 
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))
-@pytest.mark.parametrize("name", gate.POWERS)
+@pytest.mark.parametrize("name", gate.ENGINE_ARGUMENTS)
 def test_nobody_reaches_the_engine_past_us(endpoint: Endpoint, name: str) -> None:
     for value in (PULL, "full", 1, [], {}):
         assert refused({name: value}, endpoint).param == name

@@ -98,7 +98,7 @@ def test_the_document_shows_what_passes_the_gate(classes: Any) -> None:
     chat = document["components"]["schemas"]["ChatCompletionRequest"]["properties"]
     assert {"minimum": 1, "maximum": gate.MAX_N, "type": "integer"} in chat["n"]["anyOf"]
     xargs = next(one for one in chat["vllm_xargs"]["anyOf"] if one["type"] == "object")
-    assert set(xargs["propertyNames"]["not"]["enum"]) == set(gate.POWERS)
+    assert set(xargs["propertyNames"]["not"]["enum"]) == set(gate.ENGINE_ARGUMENTS)
     outputs = document["components"]["schemas"]["StructuredOutputsParams"]["properties"]
     assert outputs["regex"]["anyOf"][0]["maxLength"] == 8192
 

@@ -2,7 +2,8 @@
 
 The cost of a worker is the sum of five times:
 
-wait             until the prefills that the worker was given before are done
+wait             until the prefills that the worker was given before are done and enough blocks of
+                 its cache are free, whichever takes longer
 prefill          computing the part of this prompt that the worker has not cached
 queueing delay   by which this prefill delays other requests
 eviction cost    computing again what this prefill evicts from the cache, with the delays of that

@@ -86,7 +86,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def __init__(self, workers: Workers, *, kv_routing: bool = False, record: bool = False) -> None:
         self.resources = _Resources()
-        self.engine_ranks_managed = [0]
+        self.engine_ranks_managed = [0]  # AsyncLLM reads this
         self.fail: Callable[[str, Exception], None]
         self._workers = workers
         self._kv_routing = kv_routing
@@ -150,6 +150,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def request_refused(self, message: RequestRefused) -> None:
         """Fail a request that the engine refused or lost."""
+        # The first class whose status is not below the one that the worker told: 400, 500, 503.
         refused = next(
             kind
             for kind in (InvalidRequest, InternalError, Unavailable)
@@ -177,8 +178,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     def outputs_lost(self, worker: int) -> None:
         """Fail all requests on this worker, because tokens of some of them are lost.
 
-        The worker has aborted what it had. Requests that reached it after that still run there, so
-        they are aborted too.
+        The worker has aborted those that it knew when it lost the outputs. Requests that reached it
+        later still run, so they are aborted here.
         """
         error = LinkFull(f"worker {worker} could not hand over its answers. Send it again.")
         lost = [request_id for request_id, live in self._live.items() if live.worker == worker]
@@ -288,7 +289,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         by_worker: dict[int, list[str]] = {}
         for request_id in request_ids:
             if (live := self._live.get(request_id)) is not None:
-                # Either it has found a stop string, or nobody will ask for the reason.
+                # It has met a stop string, or its client has left and nobody will ask why it ended.
                 live.trace.ended(STOPPED)
                 by_worker.setdefault(live.worker, []).append(request_id)
                 self._forget(request_id)

@@ -74,14 +74,14 @@ _REPORTS = Refused("it says what engines tell the router; leave it out")
 
 ALLOWED = Allowed()
 
-POWERS: Mapping[str, Rule] = {
+ENGINE_ARGUMENTS: Mapping[str, Rule] = {
     "kv_transfer_params": _BETWEEN_ENGINES,
     "ec_transfer_params": _BETWEEN_ENGINES,
     "kv_cache_report_mode": _REPORTS,
 }
 """Fields that vLLM's engine reads from the extra arguments of a request."""
 
-_XARGS: Mapping[str, Rule] = {**POWERS, "session_id": Text(MAX_SESSION_ID)}
+_XARGS: Mapping[str, Rule] = {**ENGINE_ARGUMENTS, "session_id": Text(MAX_SESSION_ID)}
 
 _TEMPLATE_ARGUMENTS: Mapping[str, Rule] = {
     name: Refused("it is an argument of the tokenizer, not of the template; leave it out")
@@ -112,14 +112,14 @@ REPETITION_DETECTION: Mapping[str, Rule] = {
 }
 
 _REFUSED: dict[str, Rule] = {
-    **POWERS,
+    **ENGINE_ARGUMENTS,
     "request_id": Refused("send it as the header X-Request-ID"),
     "background": Refused(
         "answers are not kept here; leave it out and read the answer, or its stream", unless=False
     ),
     "previous_response_id": Refused("answers are not kept here; send the conversation as input"),
     "logits_processors": Refused("it names code to run; start the server with --logits-processors"),
-    "extra_args": Weight(_KIB * _KIB, inner=POWERS),
+    "extra_args": Weight(_KIB * _KIB, inner=ENGINE_ARGUMENTS),
 }
 
 _BOUNDED: dict[str, Rule] = {
@@ -189,7 +189,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 """The rules by name of the field, for all endpoints."""
 
 UNDECLARED = frozenset({"extra_args", "kv_cache_report_mode", "logits_processors"})
-"""Those of these fields that no class declares."""
+"""Fields that have a rule here although no class of vLLM declares them; a test compares."""
 
 _ACTIVE = {name: rule for name, rule in RULES.items() if rule is not ALLOWED}
 

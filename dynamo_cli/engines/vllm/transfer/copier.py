@@ -104,7 +104,7 @@ class CopyStats:
 
 
 class Copier:
-    """One thread that does copies in order.
+    """One thread that does copies in order; a load that has to wait is tried again after others.
 
     Args:
         planes: the engine's cache.
@@ -156,7 +156,7 @@ class Copier:
                     self._done.put(done)
                     self._news.set()
                 else:
-                    # Loads from another prefill worker may be complete already.
+                    # Its blocks are not there yet: try the next copy first.
                     time.sleep(WAIT_S)
                     self._todo.put(copy)
 
