@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -47,7 +48,9 @@ class Forked:
     def __init__(self, told: socket.socket) -> None:
         self._told = told.makefile("r")
         told.close()
-        self.pid = int(self._told.readline())
+        pid = self._told.readline()
+        assert pid, "the process that has imported vLLM has ended; its last words are above"
+        self.pid = int(pid)
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -184,6 +187,7 @@ def become(
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
             os.close(descriptor)
+        setproctitle.setproctitle(shlex.join(words))
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
