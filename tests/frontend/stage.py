@@ -47,7 +47,7 @@ PROCESSOR = ProcessId(Role.PROCESSOR, 0)
 WORKER = ProcessId(Role.WORKER, 0)
 SSE = "text/event-stream"
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 T = TypeVar("T", bound=Message)
 

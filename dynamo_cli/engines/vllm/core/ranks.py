@@ -64,6 +64,9 @@ class _Rank:
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         die_with(self._parent_pid, signal.SIGKILL)
+        # Its parent blocks them too, but multiprocessing unblocks them where its resource tracker
+        # has to be started first. vLLM's handlers would end the rank.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         self._log()
         _vllm_main(*args, **kwargs)
 
