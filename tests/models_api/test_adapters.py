@@ -97,8 +97,8 @@ def test_those_that_start_again_know_it(client: Client, one: str) -> None:
 @pytest.mark.parametrize(
     ("request_", "status", "says"),
     [
-        ({"lora_name": "x"}, 400, "lora_path is missing"),
-        ({"lora_name": 5, "lora_path": "/"}, 400, "lora_name is missing"),
+        ({"lora_name": "x"}, 400, "lora_path must be a string"),
+        ({"lora_name": 5, "lora_path": "/"}, 400, "lora_name must be a string"),
         ({"lora_name": "x", "lora_path": "/nowhere"}, 404, "no adapter at '/nowhere'"),
         ({"lora_name": "x", "lora_path": "/", "load_inplace": True}, 400, "load_inplace"),
         ({"lora_name": "tiny", "lora_path": "/"}, 400, "a name of the model"),
