@@ -113,6 +113,13 @@ def test_what_can_hurt_others_is_refused(
         assert param in error.message
 
 
+def test_of_several_mistakes_the_first_is_told() -> None:
+    """In each process alike, whatever the seed of its hashes is."""
+    wrong = {"kv_transfer_params": PULL, "n": 10**6, "kv_cache_report_mode": "full"}
+    for order in (list(wrong), list(wrong)[::-1]):
+        assert refused({name: wrong[name] for name in order}).param == order[0]
+
+
 def test_depth_is_bounded_wherever_it_is() -> None:
     deep: Any = {}
     for _ in range(gate.MAX_DEPTH - 1):
