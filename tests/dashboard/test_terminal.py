@@ -16,7 +16,16 @@ import pytest
 
 from tests.dashboard.browser import CHROMIUM, browse
 from tests.support.requests import Stream, complete
-from tests.support.server import COMMAND, READY_S, SMALL, Server, alive, children_of, free_port
+from tests.support.server import (
+    COMMAND,
+    READY_S,
+    SMALL,
+    Server,
+    alive,
+    children_of,
+    free_port,
+    wait_until,
+)
 
 pytestmark = [
     pytest.mark.engine,
@@ -131,7 +140,8 @@ def test_a_run_with_its_dashboard_from_start_to_end() -> None:
         assert "╭" not in end
         assert " icanon " in end.replace("\n", " ")
         assert " echo " in end.replace("\n", " ")
-        assert not any(map(alive, below - children_of(terminal.pid)))
+        left = below - children_of(terminal.pid)
+        wait_until(lambda: not any(map(alive, left)), 2.0, "its processes are gone")
 
 
 def test_quitting_an_idle_one_ends_it_well() -> None:

@@ -17,6 +17,7 @@ import ctypes
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -46,6 +47,7 @@ PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
 NOBODY: Any = {"processes": []}
+_dice = random.SystemRandom()  # not that of hypothesis, which gives every test the same numbers
 
 RETIRED = "has ended ("
 """What the log says of a worker that left because fewer are wanted."""
@@ -56,10 +58,19 @@ SMALL = ("--kv-cache-memory-bytes", "67108864", "--engine-threads", "1")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a port on which nobody listens.
+
+    It is below those that the system gives to connections (from 32,768 on), which could take it
+    before the server does.
+    """
+    while True:
+        port = _dice.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def children_of(pid: int) -> set[int]:
@@ -258,6 +269,7 @@ class Server(Serving):
                 self.take_census()
             except BaseException:
                 self.kill()
+                self._folder.cleanup()
                 raise
         return self
 
