@@ -10,6 +10,10 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8181
 DEFAULT_MAX_BODY_BYTES = 32 * 1024 * 1024
 DEFAULT_KEEPALIVE_S = 75.0
+DEFAULT_PREFILL_ALARM_S = 5.0
+DEFAULT_DRAIN_TIMEOUT_S = 30.0
+DEFAULT_KV_OVERLAP_WEIGHT = 1.0
+DEFAULT_KV_TEMPERATURE = 0.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BUILT_IN_MODELS = ("demo", "tiny")
 """Models that come with this package and need no hub."""
@@ -258,8 +262,8 @@ class RouterConfig:
 
     policy: str
     kv_cost: str = TIME
-    kv_overlap_weight: float = 1.0
-    kv_temperature: float = 0.0
+    kv_overlap_weight: float = DEFAULT_KV_OVERLAP_WEIGHT
+    kv_temperature: float = DEFAULT_KV_TEMPERATURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +288,7 @@ class PrefillQueueConfig:
         alarm_s: the queue counts as stuck when its oldest job is older than this.
     """
 
-    alarm_s: float = 5.0
+    alarm_s: float = DEFAULT_PREFILL_ALARM_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from dynamo_cli.config import (
+    DEFAULT_DRAIN_TIMEOUT_S,
     ENGINE_ROLES,
     KV_POLICY,
     ChildConfig,
@@ -64,7 +65,7 @@ class ServeConfig:
     processors: int = 1
     router: RouterConfig | None = None
     debug_headers: bool = False
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
     @property

@@ -17,7 +17,6 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 TOKEN_BYTES = 4
-HASH_BYTES = 8
 ROOT = 0
 """Hash that stands for the parent of a first block."""
 

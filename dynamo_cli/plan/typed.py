@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynamo_cli.config import (
+    DEFAULT_DRAIN_TIMEOUT_S,
     DEFAULT_HOST,
     DEFAULT_KEEPALIVE_S,
     DEFAULT_KV_ARENA_BYTES,
+    DEFAULT_KV_OVERLAP_WEIGHT,
+    DEFAULT_KV_TEMPERATURE,
     DEFAULT_MAX_BODY_BYTES,
     DEFAULT_PORT,
+    DEFAULT_PREFILL_ALARM_S,
     KV_COSTS,
     ROUTER_POLICIES,
 )
@@ -53,8 +57,8 @@ class Typed:
     reuse_gpus: bool = False
     router: str | None = None
     kv_cost: str = KV_COSTS[0]
-    kv_overlap_weight: float = 1.0
-    kv_temperature: float = 0.0
+    kv_overlap_weight: float = DEFAULT_KV_OVERLAP_WEIGHT
+    kv_temperature: float = DEFAULT_KV_TEMPERATURE
     debug_headers: bool = False
     prefill_workers: int = 0
     prefill_tp: int = 1
@@ -63,7 +67,7 @@ class Typed:
     max_prefill_queue_size: int | None = None
     kv_transfer: str | None = None
     kv_arena_bytes: int = DEFAULT_KV_ARENA_BYTES
-    prefill_alarm_s: float = 5.0
+    prefill_alarm_s: float = DEFAULT_PREFILL_ALARM_S
     host: str = DEFAULT_HOST
     http_port: int = DEFAULT_PORT
     api_keys: Sequence[str] = ()
@@ -76,7 +80,7 @@ class Typed:
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_inflight: int = 0
     keepalive_s: float = DEFAULT_KEEPALIVE_S
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S
     log_level: str | None = None
     log_format: str = LOG_FORMATS[0]
     access_log: bool = True

@@ -53,7 +53,8 @@ class DecodeWorker:
         self._publisher = equipment.publisher
         self._handover: Handover | None = None
         if (rule := equipment.config.placement) is not None:
-            self._handover = Handover(self._engine.decode_side, self._switchboard, rule)
+            side = self._engine.decode_side
+            self._handover = Handover(side, self._switchboard, rule, self._fail)
         self._stats_due_s = 0.0
         self._stats_current = False
         self.phase = PhaseChange(Phase.PROBING)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from dynamo_cli.config import PlacementRule
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.engines.seam import DecodeSide
-from dynamo_cli.errors import InternalError, InvalidRequest
+from dynamo_cli.errors import DynamoError, InternalError, InvalidRequest
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.prefill import (
@@ -24,10 +25,13 @@ from dynamo_cli.messages.prefill import (
     SetPlacement,
     TransferStats,
 )
-from dynamo_cli.messages.request import AddRequest, RequestRefused
+from dynamo_cli.messages.request import AddRequest
 from dynamo_cli.topology import QUEUE, ProcessId, Role
 from dynamo_cli.worker.away import DEADLINE_NS, RemotePrefills
 from dynamo_cli.worker.where_to_prefill import Reason, Where, decide
+
+Refuse = Callable[[ProcessId, str, DynamoError], None]
+"""Takes the processor, the id of its request, and the reason."""
 
 QUEUE_GONE = "queue_gone"
 """Why a prefill is done locally: the link to the prefill queue is gone."""
@@ -40,12 +44,16 @@ class Handover:
         engine: the decode side of this worker's engine.
         switchboard: links of this worker.
         rule: when a prompt is worth sending away.
+        refuse: tells a processor that a request of it ends, and why.
     """
 
-    def __init__(self, engine: DecodeSide, switchboard: Switchboard, rule: PlacementRule) -> None:
+    def __init__(
+        self, engine: DecodeSide, switchboard: Switchboard, rule: PlacementRule, refuse: Refuse
+    ) -> None:
         self._engine = engine
         self._switchboard = switchboard
         self._rule = rule
+        self._refuse = refuse
         self._queue = QueueState(0, 0)
         self._pushed = 0  # since the queue last told its depth
         self._remote: RemotePrefills[Prepared] = RemotePrefills()
@@ -138,8 +146,8 @@ class Handover:
         try:
             self._engine.start(prepared, params)
         except (InvalidRequest, InternalError) as error:
-            refusal = RequestRefused(prepared.message.request_id, error.message, error.http_status)
-            self._switchboard.owe(ProcessId(Role.PROCESSOR, prepared.client), refusal)
+            processor = ProcessId(Role.PROCESSOR, prepared.client)
+            self._refuse(processor, prepared.message.request_id, error)
             self._go_on(prepared.message.request_id)
 
     def stepped(self) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
+from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -177,72 +180,82 @@ def test_drain_waits_until_the_last_bytes_are_out() -> None:
     asyncio.run(scenario())
 
 
-def test_the_snapshot_and_the_metrics_show_the_tree() -> None:
-    def stats(life: int) -> WorkerStats:
-        return WorkerStats(
-            worker=0,
-            num_running_reqs=3,
-            num_waiting_reqs=2,
-            kv_cache_usage=0.25,
-            prefix_cache_queries_tokens=100 * life,
-            prefix_cache_hits_tokens=60 * life,
-            prompt_tokens=100 * life,
-            output_tokens=50,
-            preemptions=1,
-            steps=9,
-            refused_sends=4,
-        )
+def stats_of(life: int) -> WorkerStats:
+    """What worker 0 reports in its first or second life."""
+    return WorkerStats(
+        worker=0,
+        num_running_reqs=3,
+        num_waiting_reqs=2,
+        kv_cache_usage=0.25,
+        prefix_cache_queries_tokens=100 * life,
+        prefix_cache_hits_tokens=60 * life,
+        prompt_tokens=100 * life,
+        output_tokens=50,
+        preemptions=1,
+        steps=9,
+        refused_sends=4,
+    )
 
-    async def scenario() -> None:
-        config = FrontendConfig(port=0, served_names=("a model", "alias"))
-        async with Stage(config) as stage:
-            worker = await stage.neighbour(WORKER)
-            worker.send(EngineReady(0, ["generate"], 4096, 16, 512, 8))
-            worker.send(stats(1))
-            worker.die()
-            reborn = await stage.neighbour(WORKER)
-            reborn.send(stats(2))
-            router = await stage.neighbour(ROUTER)
-            router.send(RouterStats("least-loaded", {0: 5}, {0: 1}, 6))
+
+@contextlib.asynccontextmanager
+async def seen_tree() -> AsyncIterator[tuple[Stage, Any]]:
+    """A frontend that has heard of two lives of a worker, and of a router; with its snapshot."""
+    async with Stage(FrontendConfig(port=0, served_names=("a model", "alias"))) as stage:
+        worker = await stage.neighbour(WORKER)
+        worker.send(EngineReady(0, ["generate"], 4096, 16, 512, 8))
+        worker.send(stats_of(1))
+        worker.die()
+        reborn = await stage.neighbour(WORKER)
+        reborn.send(stats_of(2))
+        router = await stage.neighbour(ROUTER)
+        router.send(RouterStats("least-loaded", {0: 5}, {0: 1}, 6))
+        snapshot = (await stage.get("/dynamo/snapshot"))[2]
+        while not snapshot["router"] or snapshot["workers"][0]["steps"] < 18:
             snapshot = (await stage.get("/dynamo/snapshot"))[2]
-            while not snapshot["router"] or snapshot["workers"][0]["steps"] < 18:
-                snapshot = (await stage.get("/dynamo/snapshot"))[2]
+        yield stage, snapshot
+
+
+def test_the_snapshot_shows_the_tree() -> None:
+    async def scenario() -> None:
+        async with seen_tree() as (stage, snapshot):
             assert snapshot["url"] == stage.url
             assert snapshot["models"] == ["a model", "alias"]
-            assert [row["name"] for row in snapshot["processes"]] == [
-                "frontend",
-                "processor 0",
-                "worker 0",
-            ]
+            names = [row["name"] for row in snapshot["processes"]]
+            assert names == ["frontend", "processor 0", "worker 0"]
             view = snapshot["workers"][0]
-            assert (view["num_blocks"], view["prefix_cache_hits_tokens"], view["hit_ratio"]) == (
-                512,
-                180,
-                0.6,
-            )
+            found = (view["num_blocks"], view["prefix_cache_hits_tokens"], view["hit_ratio"])
+            assert found == (512, 180, 0.6)
             assert snapshot["router"]["decisions"] == {"0": 5}
 
-            labels = '{engine="0",model_name="a model"}'
+    asyncio.run(scenario())
+
+
+LABELS = '{engine="0",model_name="a model"}'
+SHOWN = (
+    f"vllm:num_requests_running{LABELS} 3.0",
+    f"vllm:num_requests_waiting{LABELS} 2.0",
+    f"vllm:kv_cache_usage_perc{LABELS} 0.25",
+    f"vllm:prefix_cache_queries_total{LABELS} 300.0",
+    f"vllm:prefix_cache_hits_total{LABELS} 180.0",
+    f"vllm:prompt_tokens_total{LABELS} 300.0",
+    f"vllm:generation_tokens_total{LABELS} 100.0",
+    f"vllm:num_preemptions_total{LABELS} 2.0",
+    'dynamo_llm_running_requests{worker="0"} 3.0',
+    'dynamo_llm_prefix_cache_hits_tokens_total{worker="0"} 180.0',
+    'dynamo_llm_refused_sends_total{process="worker 0"} 8.0',
+    'dynamo_llm_refused_sends_total{process="router"} 6.0',
+    'dynamo_llm_router_decisions_total{policy="least-loaded",worker="0"} 5.0',
+    'dynamo_llm_process_restarts_total{process="worker 0"} 2.0',
+    'dynamo_llm_link_depth_bytes{peer="worker 0"} 0.0',
+    "dynamo_llm_serving 1.0",
+)
+
+
+def test_the_metrics_show_the_tree() -> None:
+    async def scenario() -> None:
+        async with seen_tree() as (stage, _):
             page = (await stage.get("/metrics"))[2].splitlines()
-            for line in (
-                f"vllm:num_requests_running{labels} 3.0",
-                f"vllm:num_requests_waiting{labels} 2.0",
-                f"vllm:kv_cache_usage_perc{labels} 0.25",
-                f"vllm:prefix_cache_queries_total{labels} 300.0",
-                f"vllm:prefix_cache_hits_total{labels} 180.0",
-                f"vllm:prompt_tokens_total{labels} 300.0",
-                f"vllm:generation_tokens_total{labels} 100.0",
-                f"vllm:num_preemptions_total{labels} 2.0",
-                'dynamo_llm_running_requests{worker="0"} 3.0',
-                'dynamo_llm_prefix_cache_hits_tokens_total{worker="0"} 180.0',
-                'dynamo_llm_refused_sends_total{process="worker 0"} 8.0',
-                'dynamo_llm_refused_sends_total{process="router"} 6.0',
-                'dynamo_llm_router_decisions_total{policy="least-loaded",worker="0"} 5.0',
-                'dynamo_llm_process_restarts_total{process="worker 0"} 2.0',
-                'dynamo_llm_link_depth_bytes{peer="worker 0"} 0.0',
-                "dynamo_llm_serving 1.0",
-            ):
-                assert line in page, line
+            assert [line for line in SHOWN if line not in page] == []
 
     asyncio.run(scenario())
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any
+
+from tests.support.http_server import answering
 
 
 @dataclass
@@ -50,12 +53,9 @@ class FakeServer:
 
     def __enter__(self) -> FakeServer:
         handler = type("Handler", (_Handler,), {"fake": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
+        self._stack = ExitStack()
+        self.url = self._stack.enter_context(answering(handler))
         return self
 
     def __exit__(
@@ -64,9 +64,7 @@ class FakeServer:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._stack.close()
 
     def count(self, by: int) -> None:
         with self._lock:

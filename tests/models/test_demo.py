@@ -1,6 +1,6 @@
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from dynamo_cli.models import hub, wheel
 from dynamo_cli.models.catalog import resolve
 from dynamo_cli.models.convert import hub_name, rotary_halves
 from dynamo_cli.models.progress import Progress, bytes_under, watching
+from tests.support.http_server import answering
 
 
 @pytest.mark.parametrize(
@@ -61,12 +62,8 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with answering(Hub) as url:
+        yield url
 
 
 def test_a_hub_answers_or_does_not(server, monkeypatch):

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,22 @@ class Tree:
         return code
 
 
+def told_in(place: Sequence[str]) -> str:
+    """Start the tree by a command that makes a place, replace a child, and end it.
+
+    Returns:
+        what it wrote to standard error.
+    """
+    with tree(command=[*place, *COMMAND], stderr=subprocess.PIPE) as running:
+        running.wait_ready()
+        running.kill_and_wait()
+        assert running.stop() == 0
+        _, told = running.process.communicate()
+    return told.decode()
+
+
 @contextmanager
-def tree(*words: str, **options: Any) -> Iterator[Tree]:
+def tree(*words: str, command: Sequence[str] = COMMAND, **options: Any) -> Iterator[Tree]:
     """Start it, with options of `subprocess.Popen`, in a group of its own."""
     given = {
         "stdin": subprocess.DEVNULL,
@@ -69,9 +83,11 @@ def tree(*words: str, **options: Any) -> Iterator[Tree]:
         "start_new_session": True,
         "preexec_fn": die_with_the_test,
     }
-    process = subprocess.Popen([*COMMAND, *words], **(given | options))
+    process = subprocess.Popen([*command, *words], **(given | options))
     try:
         yield Tree(process)
     finally:
         process.kill()
         process.wait()
+        if process.stderr is not None:
+            process.stderr.close()

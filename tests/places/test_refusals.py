@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from tests.places.small import COMMAND, Tree
+from tests.places.small import told_in
 from tests.support.refuse import CALLS
 from tests.support.requests import complete
 from tests.support.server import COMMAND as DYNAMO
-from tests.support.server import Server, die_with_the_test
+from tests.support.server import Server
 
 REFUSE = (sys.executable, "-m", "tests.support.refuse")
 TOLD = {
@@ -24,23 +24,7 @@ TOLD = {
 
 def refused(call: str, code: str = "EPERM") -> str:
     """What is said while the small tree starts, replaces a child and ends."""
-    process = subprocess.Popen(
-        [*REFUSE, code, call, "--", *COMMAND],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=die_with_the_test,  # noqa: PLW1509 - it only makes a system call
-    )
-    try:
-        running = Tree(process)
-        running.wait_ready()
-        running.kill_and_wait()
-        assert running.stop() == 0
-        assert process.stderr is not None
-        return process.stderr.read().decode()
-    finally:
-        process.kill()
-        process.communicate()
+    return told_in([*REFUSE, code, call, "--"])
 
 
 @pytest.mark.parametrize("call", ["PR_SET_NAME", "PR_SET_MM", *TOLD])

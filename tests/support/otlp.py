@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.support.http_server import answering
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,11 @@ class Receiver:
 
             def log_message(self, *_: object) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._handler = Handler
 
     def __enter__(self) -> Receiver:
-        self._thread.start()
+        self._stack = ExitStack()
+        self.url = self._stack.enter_context(answering(self._handler))
         return self
 
     def __exit__(
@@ -67,9 +68,7 @@ class Receiver:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._stack.close()
 
     def trace(self, trace_id: str) -> dict[str, Span]:
         """What has come of a trace, by name."""
