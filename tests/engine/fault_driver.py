@@ -11,7 +11,8 @@ from typing import Any
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.vllm.options import environment
-from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.errors import InternalError, InvalidRequest
+from dynamo_cli.messages.prefill import PushJob
 from dynamo_cli.messages.request import AddRequest
 from tests.support.driver import config_of, tell
 
@@ -50,7 +51,7 @@ class Driver:
             raise RuntimeError(self.errors.pop())
         return self.sample(*args, **more)
 
-    def add(self, name: str, tokens: int = 40, grammar: str = "") -> None:
+    def frames(self, name: str, tokens: int, grammar: str = "") -> list[bytes]:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
         from vllm.v1.engine import EngineCoreRequest
@@ -70,8 +71,16 @@ class Driver:
             chosen = StructuredOutputsParams(grammar=grammar)
             chosen._backend = "xgrammar"
             request.sampling_params.structured_outputs = chosen
-        frames = [bytes(frame) for frame in self.encoder.encode(request)]
-        self.engine.add(0, AddRequest(request.request_id, b"", frames))
+        return [bytes(frame) for frame in self.encoder.encode(request)]
+
+    def add(self, name: str, tokens: int = 40, grammar: str = "") -> None:
+        frames = self.frames(name, tokens, grammar)
+        self.engine.add(0, AddRequest(f"{name}-request", b"", frames))
+
+    def add_job(self, name: str) -> None:
+        """A prompt that another engine decodes."""
+        job = PushJob("job", 70, 0, None, 0, 0, b"", self.frames(name, 1))
+        self.engine.prefill_side.add(job, 0)
 
     def step(self, answers: dict[str, list[int]]) -> None:
         for _, message in self.engine.step():
@@ -102,6 +111,7 @@ class Driver:
         result["failed grammar"] = self.failed()
         result["after"] = self.answers(NAMES)
         result["twice"] = self.twice()
+        result["refused"] = self.refused()
         result["unnamed"] = self.unnamed()
         return result
 
@@ -129,6 +139,27 @@ class Driver:
         while self.engine.has_work():
             self.step(answers)
         return f"{refused} {len(answers['a'])}"
+
+    def refused(self) -> list[Any]:
+        """What the engine refuses when it is half queued, a prompt for another engine too."""
+        queue = self.engine._core.add_request
+
+        def half(*args: Any) -> None:
+            queue(*args)
+            raise RuntimeError("no place in the queue")
+
+        self.engine._core.add_request = half
+        found: list[Any] = []
+        for add in (self.add, self.add_job):
+            try:
+                add("a")
+            except InternalError as error:
+                found.append(error.message)
+        self.engine._core.add_request = queue
+        answers: dict[str, list[int]] = {}
+        while self.engine.has_work():
+            self.step(answers)
+        return [found, answers]
 
     def unnamed(self) -> str:
         try:

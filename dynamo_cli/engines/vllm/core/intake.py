@@ -65,20 +65,22 @@ class Intake:
             raise InvalidRequest(f"a request {request_id!a} is running already.")
         if kv_transfer_params is not None:
             request.kv_transfer_params = kv_transfer_params
+        self._queue(request, wave, prepared.client)
+
+    def add_prefill(self, job: PushJob, owner: int) -> None:
+        """Queue the prefill of a prompt for decode worker `owner`. Raises as `start`."""
+        request = self._read(job)
+        prefill.as_prefill(request, job.job_id, owner, job.skip_tokens)
+        self._queue(*self._preprocessed(request), owner)
+
+    def _queue(self, request: Any, wave: int, client: int) -> None:
         try:
             self._core.add_request(request, wave)
         # Whatever it is, it is about this request, which may be in the queue by now.
         except Exception as error:
-            self._core.abort_requests([request_id])
+            self._core.abort_requests([request.request_id])
             raise refusals.of_request(error) from error
-        self.clients[request_id] = prepared.client
-
-    def add_prefill(self, job: PushJob, owner: int) -> None:
-        """Queue the prefill of a prompt for decode worker `owner`. Raises as `prepare`."""
-        request = self._read(job)
-        prefill.as_prefill(request, job.job_id, owner, job.skip_tokens)
-        self._core.add_request(*self._preprocessed(request))
-        self.clients[job.job_id] = owner
+        self.clients[request.request_id] = client
 
     def _read(self, message: AddRequest | PushJob) -> EngineCoreRequest:
         request = self._decoder.decode(message.frames)
