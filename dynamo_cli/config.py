@@ -12,6 +12,9 @@ DEFAULT_MAX_BODY_BYTES = 32 * 1024 * 1024
 DEFAULT_KEEPALIVE_S = 75.0
 DEFAULT_PREFILL_ALARM_S = 5.0
 DEFAULT_DRAIN_TIMEOUT_S = 30.0
+DEFAULT_MIGRATION_LIMIT = 3
+DEFAULT_MIGRATION_TIMEOUT_S = 60.0
+DEFAULT_WORKER_TIMEOUT_S = 30.0
 DEFAULT_KV_OVERLAP_WEIGHT = 1.0
 DEFAULT_KV_TEMPERATURE = 0.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -180,6 +183,22 @@ class OriginRules:
 
 
 @dataclass(frozen=True, slots=True)
+class MigrationRule:
+    """How requests go on elsewhere when the process that has them dies or stops.
+
+    Attributes:
+        limit: how often one request may move; 0 lets it fail at once.
+        timeout_s: seconds that it waits for a process that can take it.
+        first_token_timeout_s: seconds after which a request without its first token is moved, once;
+            0 is never.
+    """
+
+    limit: int = DEFAULT_MIGRATION_LIMIT
+    timeout_s: float = DEFAULT_MIGRATION_TIMEOUT_S
+    first_token_timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class FrontendConfig:
     """What the frontend, the HTTP side, is told.
 
@@ -204,6 +223,7 @@ class FrontendConfig:
         admin: whether the endpoints that change the running server exist.
         adapters: LoRA adapters that were loaded before the frontend was restarted.
         gpus: devices whose use and health it watches; empty on the CPU.
+        migration: how requests go on when their processor dies.
     """
 
     host: str = DEFAULT_HOST
@@ -227,6 +247,7 @@ class FrontendConfig:
     admin: bool = False
     adapters: AdapterTable = AdapterTable()
     gpus: Devices = ()
+    migration: MigrationRule = MigrationRule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +260,7 @@ class ProcessorConfig:
         debug_headers: whether answers name the worker that computed them.
         log_prompts: whether the log may contain text of requests.
         record: whether it reports lengths and block hashes of prompts for ``--record``.
+        migration: how requests go on when their worker dies.
     """
 
     engine: EngineConfig
@@ -247,6 +269,7 @@ class ProcessorConfig:
     debug_headers: bool = False
     log_prompts: bool = False
     record: bool = False
+    migration: MigrationRule = MigrationRule()
 
 
 @dataclass(frozen=True, slots=True)

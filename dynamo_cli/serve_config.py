@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from dynamo_cli.config import (
     DEFAULT_DRAIN_TIMEOUT_S,
+    DEFAULT_WORKER_TIMEOUT_S,
     ENGINE_ROLES,
     KV_POLICY,
     ChildConfig,
@@ -50,6 +51,8 @@ class ServeConfig:
         processors: how many there are.
         router: None when a single worker needs no router.
         debug_headers: whether answers name the worker that computed them.
+        worker_timeout_s: an engine that makes no step for so long although it has work is
+            replaced; 0 is never.
         drain_timeout_s: how long requests in flight may take once the server is to end.
     """
 
@@ -65,6 +68,7 @@ class ServeConfig:
     processors: int = 1
     router: RouterConfig | None = None
     debug_headers: bool = False
+    worker_timeout_s: float = DEFAULT_WORKER_TIMEOUT_S
     drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
@@ -88,6 +92,7 @@ class ServeConfig:
             self.debug_headers,
             self.frontend.log_prompts,
             bool(self.frontend.record),
+            self.frontend.migration,
         )
 
     def worker_config(self, index: int) -> WorkerConfig:

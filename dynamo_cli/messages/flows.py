@@ -21,6 +21,7 @@ from dynamo_cli.messages.lifecycle import (
     Released,
     Rescale,
     Rescaled,
+    Rescued,
     Retire,
     SetPhase,
     Stop,
@@ -54,6 +55,7 @@ from dynamo_cli.messages.request import (
     Head,
     OutputsLost,
     Reply,
+    RequestMoved,
     RequestRefused,
     StepOutputs,
     Submit,
@@ -87,6 +89,7 @@ ToFrontend = (
     | PrefillQueueStats
     | TransferStats
     | Operated
+    | RequestMoved
 )
 ToRouter = RouteQuery | Placed | FirstToken | RequestEnd | EngineReady | WorkerStats | KvEvents
 FromRouter = RouteAnswer
@@ -128,5 +131,6 @@ ToSupervisor = (
     | Exited
     | Rescale
     | Released
+    | Rescued
     | AdaptersChanged
 )

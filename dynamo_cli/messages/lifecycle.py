@@ -239,6 +239,23 @@ class Released(Message, frozen=True):
     worker: int
 
 
+class Rescued(Message, frozen=True):
+    """From a processor, or the frontend: what became of what a lost process had.
+
+    Sent once for each loss of a worker (by every processor) and of a processor (by the frontend),
+    with zeros if it had nothing there.
+
+    Attributes:
+        process: name of the process that is lost, such as ``worker 0``.
+        moved: requests that go on elsewhere, or wait for a place.
+        failed: requests that could not be moved, and got an error.
+    """
+
+    process: str
+    moved: int
+    failed: int
+
+
 class Drained(Message, frozen=True):
     """From the frontend: no request is in flight, or time was up with `remaining` in flight."""
 

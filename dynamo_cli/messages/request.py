@@ -106,6 +106,8 @@ class AddRequest(Message, frozen=True):
         prefill_worker: index of the prefill worker that holds most of the prompt's blocks; None:
             none holds any.
         probe: whether it is a readiness probe, which statistics do not count.
+        output_tokens: what earlier workers have answered already, little-endian int32. The engine
+            goes on after them, as with a request that it has preempted.
     """
 
     request_id: str
@@ -113,6 +115,7 @@ class AddRequest(Message, frozen=True):
     frames: Frames
     prefill_worker: int | None = None
     probe: bool = False
+    output_tokens: bytes = b""
 
 
 class AbortRequests(Message, frozen=True):
@@ -230,6 +233,52 @@ class Timeline(msgspec.Struct, array_like=True, frozen=True, gc=False):
     prefill_worker: int | None = None
 
 
+class MoveReason(StrEnum):
+    """Why a request went on elsewhere; the value is what counters and logs say."""
+
+    DIED = "died"
+    STALLED = "stalled"
+    DRAINED = "drained"
+    ASLEEP = "asleep"
+    OUTPUTS_LOST = "outputs_lost"
+    FIRST_TOKEN = "first_token_timeout"
+
+
+class Move(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One time that a request went on elsewhere, because a process could not end it.
+
+    Attributes:
+        role: role of the process that it left: worker or processor.
+        source: index of that process.
+        target: index of the process that it went to; None: it found none in time.
+        reason: a `MoveReason`.
+        output_tokens: tokens of its answer that were there by then.
+        left_ns: when it was known that the process would not go on with it.
+        resumed_ns: when its next token came; 0 if none came.
+    """
+
+    role: str
+    source: int
+    target: int | None
+    reason: MoveReason
+    output_tokens: int
+    left_ns: int
+    resumed_ns: int = 0
+
+
+class RequestMoved(Message, frozen=True):
+    """To the frontend, at once: a request goes on elsewhere, or found nobody in time.
+
+    Attributes:
+        request_id: the frontend's key of the request.
+        api_id: the id that clients and the log know it by.
+    """
+
+    request_id: str
+    api_id: str
+    move: Move
+
+
 class Prompt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a recorded trace keeps of a prompt: lengths and hashes, never its text.
 
@@ -260,6 +309,7 @@ class Reply(Message, frozen=True):
         finish_reason: why its engine ended it, in vLLM's words (stop, length, abort, error, ...);
             empty when no engine did.
         prompts: its prompts, if requests are recorded; else empty.
+        moves: how its engine requests went from worker to worker, in the order of time.
     """
 
     request_id: str
@@ -273,6 +323,7 @@ class Reply(Message, frozen=True):
     finish_reason: str = ""
     timeline: Timeline = Timeline()
     prompts: tuple[Prompt, ...] = ()
+    moves: tuple[Move, ...] = ()
 
 
 class Head(Message, frozen=True):
@@ -313,3 +364,4 @@ class Finish(Message, frozen=True):
     finish_reason: str = ""
     timeline: Timeline = Timeline()
     prompts: tuple[Prompt, ...] = ()
+    moves: tuple[Move, ...] = ()

@@ -23,6 +23,11 @@ class RouteQuery(Message, frozen=True):
             not read the prefix cache or the policy does not use it.
         session: the client's X-Session-ID; empty when there is none.
         priority: requests with a smaller number are placed first.
+        excluded: workers that must not get it, because they are gone or suspected to be.
+        moved: why it has to go on elsewhere, a `MoveReason`; empty for a new request. A request
+            that moves goes before those that wait.
+        moved_from: index of the worker that it leaves; None for a new request.
+        output_tokens: tokens that it has produced; `prompt_tokens` does not count them.
     """
 
     request_id: str
@@ -31,6 +36,10 @@ class RouteQuery(Message, frozen=True):
     hashes: bytes = b""
     session: str = ""
     priority: int = 0
+    excluded: tuple[int, ...] = ()
+    moved: str = ""
+    moved_from: int | None = None
+    output_tokens: int = 0
 
 
 class Placed(Message, frozen=True):
@@ -158,6 +167,7 @@ class RoutingDecision(Message, frozen=True):
         prefill_worker: the one that holds most of the prompt; None: none holds any.
         session: the client's X-Session-ID; empty when there is none.
         engine_order: as in `RouteAnswer`.
+        moved, moved_from, output_tokens: as in `RouteQuery`.
     """
 
     request_id: str
@@ -177,6 +187,9 @@ class RoutingDecision(Message, frozen=True):
     prefill_worker: int | None = None
     session: str = ""
     engine_order: int = 0
+    moved: str = ""
+    moved_from: int | None = None
+    output_tokens: int = 0
 
     def timed(self, elapsed_ns: int) -> RoutingDecision:
         """Return the same decision with the time that it took."""

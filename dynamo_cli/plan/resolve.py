@@ -10,6 +10,7 @@ from dynamo_cli.config import (
     LOOPBACK,
     ROUTER_POLICIES,
     FrontendConfig,
+    MigrationRule,
     PlacementRule,
     PrefillQueueConfig,
     RouterConfig,
@@ -84,6 +85,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         gpus=tuple(worker_gpus),
         placement=_placement(typed),
         prefill_queue=PrefillQueueConfig(typed.prefill_alarm_s),
+        worker_timeout_s=typed.worker_timeout_s,
         drain_timeout_s=typed.drain_timeout_s,
     )
 
@@ -109,6 +111,9 @@ def _frontend(typed: Typed, names: tuple[str, ...]) -> FrontendConfig:
         log_prompts=typed.log_prompts,
         otlp_endpoint=otlp_endpoint(typed.otlp_endpoint) if typed.otlp_endpoint else "",
         placement=_placement(typed) if typed.prefill_workers else None,
+        migration=MigrationRule(
+            typed.migration_limit, typed.migration_timeout_s, typed.first_token_timeout_s
+        ),
         record=str(typed.record or ""),
     )
 

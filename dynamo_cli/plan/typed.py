@@ -14,8 +14,11 @@ from dynamo_cli.config import (
     DEFAULT_KV_OVERLAP_WEIGHT,
     DEFAULT_KV_TEMPERATURE,
     DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_MIGRATION_LIMIT,
+    DEFAULT_MIGRATION_TIMEOUT_S,
     DEFAULT_PORT,
     DEFAULT_PREFILL_ALARM_S,
+    DEFAULT_WORKER_TIMEOUT_S,
     KV_COSTS,
     ROUTER_POLICIES,
 )
@@ -68,6 +71,10 @@ class Typed:
     kv_transfer: str | None = None
     kv_arena_bytes: int = DEFAULT_KV_ARENA_BYTES
     prefill_alarm_s: float = DEFAULT_PREFILL_ALARM_S
+    migration_limit: int = DEFAULT_MIGRATION_LIMIT
+    migration_timeout_s: float = DEFAULT_MIGRATION_TIMEOUT_S
+    worker_timeout_s: float = DEFAULT_WORKER_TIMEOUT_S
+    first_token_timeout_s: float = 0.0
     host: str = DEFAULT_HOST
     http_port: int = DEFAULT_PORT
     api_keys: Sequence[str] = ()

@@ -266,6 +266,9 @@ class RouterState:
             prefill_worker=self._prefill_worker(query),
             session=query.session,
             engine_order=engine_order,
+            moved=query.moved,
+            moved_from=query.moved_from,
+            output_tokens=query.output_tokens,
         )
 
     def remember(self, query: RouteQuery) -> None:
