@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 from dataclasses import dataclass
+
+import msgspec
 
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import NotReady
@@ -42,6 +45,8 @@ class Dispatch:
         self._routed = routed
         self._ready: set[int] = set()
         self._retired: set[int] = set()
+        self._unusable: set[int] = set()
+        self._came_up: asyncio.Future[None] | None = None
         self._queries: dict[str, asyncio.Future[RouteAnswer]] = {}
         self._running: dict[str, _Running] = {}
         self.unrouted = 0
@@ -67,12 +72,12 @@ class Dispatch:
             answer = await self._ask_router(
                 query
             )  # it has not heard yet that the worker is retired
-        if answer.worker in self._ready:
+        if answer.worker in self._ready and answer.worker not in query.excluded:
             self._running[query.request_id] = _Running(answer.worker, query.prompt_tokens)
             return ChosenWorker(
                 answer.worker, answer.overlap_blocks, answer.prefill_worker, answer.engine_order
             )
-        worker = self._least_loaded()
+        worker = self._least_loaded(query.excluded)
         if self._routed:
             self.unrouted += 1
         self.follow(query.request_id, worker, query.prompt_tokens)
@@ -80,6 +85,9 @@ class Dispatch:
 
     async def _ask_router(self, query: RouteQuery) -> RouteAnswer:
         """Return the router's answer, which names no worker when there is no router."""
+        if self._unusable:  # the router may hear of it later
+            excluded = tuple(self._unusable.union(query.excluded))
+            query = msgspec.structs.replace(query, excluded=excluded)
         future: asyncio.Future[RouteAnswer] = asyncio.get_running_loop().create_future()
         self._queries[query.request_id] = future
         try:
@@ -92,10 +100,11 @@ class Dispatch:
         finally:
             del self._queries[query.request_id]
 
-    def _least_loaded(self) -> int:
-        if not self._ready:
+    def _least_loaded(self, excluded: tuple[int, ...]) -> int:
+        usable = self._ready.difference(excluded)
+        if not usable:
             raise NotReady("no worker can take requests right now.", retry_after_s=1)
-        load = dict.fromkeys(sorted(self._ready), 0)
+        load = dict.fromkeys(sorted(usable), 0)
         for running in self._running.values():
             if running.worker in load:
                 load[running.worker] += 1
@@ -120,9 +129,17 @@ class Dispatch:
             return self._switchboard.owe(peer, message)
         return self._switchboard.send(peer, message)
 
-    def ready_workers(self) -> list[int]:
+    def ready_workers(self) -> Set[int]:
         """Return the workers that take requests."""
-        return sorted(self._ready)
+        return self._ready
+
+    async def another_ready(self, timeout_s: float) -> bool:
+        """Wait until an engine comes up, which may take requests then; False if none did."""
+        if self._came_up is None or self._came_up.done():
+            self._came_up = asyncio.get_running_loop().create_future()
+        came_up = self._came_up
+        await asyncio.wait([came_up], timeout=timeout_s)
+        return came_up.done()
 
     def first_token(self, request_id: str, cached_tokens: int) -> None:
         """Tell the router that the prefill of a request is over."""
@@ -141,18 +158,24 @@ class Dispatch:
 
     def worker_ready(self, worker: int) -> None:
         """Note that a worker's engine is up."""
-        if worker not in self._retired:
-            self._ready.add(worker)
+        if worker in self._retired:
+            return
+        self._ready.add(worker)
+        self._unusable.discard(worker)
+        if self._came_up is not None and not self._came_up.done():
+            self._came_up.set_result(None)
 
     def worker_gone(self, worker: int) -> None:
         """Note that the link to a worker is gone."""
         self._ready.discard(worker)
         self._retired.discard(worker)
+        self._unusable.add(worker)
 
     def worker_retired(self, worker: int) -> None:
         """Send no more requests to a worker; those that run there go on."""
         self._ready.discard(worker)
         self._retired.add(worker)
+        self._unusable.add(worker)
         self._release(worker)
 
     def _release(self, worker: int) -> None:

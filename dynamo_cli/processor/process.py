@@ -11,6 +11,7 @@ import uvloop
 
 from dynamo_cli.config import ProcessorConfig
 from dynamo_cli.engines.vllm.front.serving import Serving
+from dynamo_cli.engines.vllm.front.trace import RequestTrace
 from dynamo_cli.errors import LinkFull
 from dynamo_cli.host import vital
 from dynamo_cli.host.proctitle import set_title
@@ -18,7 +19,7 @@ from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
 from dynamo_cli.messages.flows import FromRouter, FromWorker, ToChild, ToProcessor
-from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Retire, SetPhase, Stop
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Rescued, Retire, SetPhase, Stop
 from dynamo_cli.messages.prefill import PrefilledElsewhere
 from dynamo_cli.messages.request import (
     Abort,
@@ -29,8 +30,10 @@ from dynamo_cli.messages.request import (
     Finish,
     ForProcessor,
     Head,
+    Move,
     OutputsLost,
     Reply,
+    RequestMoved,
     RequestRefused,
     StepOutputs,
     Submit,
@@ -85,7 +88,9 @@ class Processor:
             debug_headers=config.debug_headers,
             log_prompts=config.log_prompts,
             record=config.record,
+            rule=config.migration,
         )
+        self._serving.client.mover.told = self._moved
         self._switchboard.attach(self._loop)
         self._switchboard.report(PhaseChange(Phase.WARMING, "waiting for an engine"))
         started = asyncio.create_task(self._start())
@@ -134,7 +139,7 @@ class Processor:
             engine_requests=client.live,
             placed=dispatch.placed,
             queries=dispatch.queries,
-            calls=client.calls,
+            calls=len(client.calls),
         )
         self._switchboard.send(FRONTEND, stats)
         if stats.requests or stats.engine_requests or stats.placed or stats.queries or stats.calls:
@@ -192,6 +197,11 @@ class Processor:
         if (request := self._requests.get(request_id)) is not None:
             request[1].cancel()
 
+    def _moved(self, trace: RequestTrace, move: Move) -> None:
+        """Tell the frontend that a request moves."""
+        message = RequestMoved(trace.request_id, trace.api_id, move)
+        self._switchboard.owe(FRONTEND, message)
+
     # -- switchboard handler ---------------------------------------------------------------
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
@@ -215,7 +225,7 @@ class Processor:
             case PrefilledElsewhere() as message:
                 self._serving.client.prefilled_elsewhere(message)
             case UtilityAnswer() as message:
-                self._serving.client.utility_answer(message)
+                self._serving.client.calls.answered(message)
             case EngineReady() as message:
                 self._dispatch.worker_ready(worker)
                 self._serving.client.engine_ready(message)
@@ -242,7 +252,8 @@ class Processor:
         match peer.role:
             case Role.WORKER:
                 self._dispatch.worker_gone(peer.index)
-                self._serving.client.worker_lost(peer.index, reason)
+                lost = self._serving.client.worker_lost(peer.index, reason)
+                self._switchboard.report(Rescued(peer.name, lost.moved, lost.failed))
             case Role.ROUTER:
                 self._dispatch.router_gone()
             case Role.FRONTEND:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import itertools
 from bisect import bisect_left
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from dynamo_cli.config import KV_POLICY, TIME, RouterConfig
@@ -28,10 +28,12 @@ from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
+from dynamo_cli.router.sessions import Sessions
 from dynamo_cli.units import SECOND_NS
 
-SESSION = "session"
-MAX_SESSIONS = 10_000
+HEAD_START_NS = 3600 * SECOND_NS
+"""A request that has lost its worker is due as if it had come so much earlier: its client has
+waited already, and a stream stands still."""
 
 RESERVE_SHARE = 4
 """A worker takes its largest batch and a quarter of it (1 / this) more, so that its engine never
@@ -39,20 +41,15 @@ runs dry. Further requests wait in the router, where the next free worker can st
 
 
 class _Waiting(NamedTuple):
-    """A query that no worker can take yet. Its sort order is the order of the answers."""
+    """A query that no worker can take yet. Its sort order is the order of the answers: requests
+    that have lost their worker go first."""
 
+    is_new: bool
     priority: int
     number: int
     since_ns: int
     processor: int
     query: RouteQuery
-
-
-class _Session(NamedTuple):
-    """The last worker of a session, and the hash of the last full block of its prompt."""
-
-    worker: int
-    block: int
 
 
 class RouterState:
@@ -90,7 +87,7 @@ class RouterState:
         self._waiting: list[_Waiting] = []
         self._retired: set[int] = set()
         self._engine_order = EngineOrder()
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._sessions = Sessions(self.caches.index)
         self._order = itertools.count(1)
         self._numbers = itertools.count()
 
@@ -103,9 +100,11 @@ class RouterState:
             the decision, with worker -1 if there is no worker at all; None if all workers are
             full: then `released` returns it later, in order.
         """
-        if not self.ledger.books:
+        if not self._anybody(query):
             return self._nobody(query, now_ns)
-        asked = _Waiting(query.priority, next(self._numbers), now_ns, processor, query)
+        asked = _Waiting(
+            not query.moved, query.priority, next(self._numbers), now_ns, processor, query
+        )
         if not self._waiting and (decision := self._try(asked, now_ns)):
             return decision
         heapq.heappush(self._waiting, asked)
@@ -117,7 +116,7 @@ class RouterState:
         decided = []
         while self._waiting:
             first = self._waiting[0]
-            if not self.ledger.books:
+            if not self._anybody(first.query):
                 decision: RoutingDecision | None = self._nobody(first.query, now_ns)
             else:
                 decision = self._try(first, now_ns)
@@ -132,32 +131,37 @@ class RouterState:
         """Queries that no worker can take yet."""
         return len(self._waiting)
 
+    def _anybody(self, query: RouteQuery) -> bool:
+        """Whether there is a worker that may take this request, now or later."""
+        return not self.ledger.books.keys() <= set(query.excluded)
+
     def _nobody(self, query: RouteQuery, now_ns: int) -> RoutingDecision:
         return self._decision(query, None, now_ns, now_ns, query.priority)
 
     def _try(self, asked: _Waiting, now_ns: int) -> RoutingDecision | None:
         """Choose and reserve; None if no worker can take the request."""
         request = self._request(asked.query)
-        loads = self._loads(request, now_ns)
+        loads = self._loads(request, asked.query.excluded, now_ns)
         return self._place(asked, request, loads, now_ns) if loads else None
 
     def _request(self, query: RouteQuery) -> Request:
+        tokens = query.prompt_tokens + query.output_tokens  # an engine computes both
         return Request(
-            query.prompt_tokens,
-            self._blocks(query.prompt_tokens),
+            tokens,
+            self._blocks(tokens),
             self._block_size,
             hashes.unpack(query.hashes) if query.hashes else (),
             self.ledger.pace.prices,
         )
 
-    def _loads(self, request: Request, now_ns: int) -> list[WorkerLoad]:
+    def _loads(self, request: Request, excluded: Collection[int], now_ns: int) -> list[WorkerLoad]:
         """The workers that can take the request."""
         usable = self._usable(request)
         held = self.caches.index.leading(usable)
         promised = self.ledger.promised.leading(marks(usable))
         loads = []
         for worker, book in self.ledger.books.items():
-            if book.full:
+            if book.full or worker in excluded:
                 continue
             overlap = held.get(worker, 0)
             expected = max(overlap, promised.get(worker, 0))
@@ -195,15 +199,15 @@ class RouterState:
         self, asked: _Waiting, request: Request, loads: list[WorkerLoad], now_ns: int
     ) -> RoutingDecision:
         query = asked.query
-        choice = self._kept_together(query, self._policy(request, loads))
+        choice = self._sessions.kept_together(query, self._policy(request, loads))
         winner = next(load for load in loads if load.worker == choice.worker)
-        entry = self._entry(asked.processor, request, winner, now_ns)
+        entry = self._entry(asked, request, winner, now_ns)
         engine_order = self._place_in_order(asked, request, entry)
         decision = self._decision(query, choice, asked.since_ns, now_ns, engine_order)
         self.ledger.reserve(query.request_id, entry)
         self.ledger.books[choice.worker].last_used = next(self._order)
         self.decisions[choice.worker] += 1
-        self._remember_session(query, choice.worker)
+        self._sessions.remember(query, choice.worker)
         return decision
 
     def _place_in_order(self, asked: _Waiting, request: Request, entry: Entry) -> int:
@@ -213,20 +217,24 @@ class RouterState:
             return asked.priority
         prefill_s = request.prices.prefill_s(1, entry.prefill_tokens, entry.prefill_pairs)
         nobody_waits = self.ledger.nobody_waits
-        return self._engine_order.due(asked.priority, asked.since_ns, prefill_s, nobody_waits)
+        arrival_ns = asked.since_ns - (HEAD_START_NS if asked.query.moved else 0)
+        return self._engine_order.due(asked.priority, arrival_ns, prefill_s, nobody_waits)
 
-    def _entry(self, processor: int, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
+    def _entry(self, asked: _Waiting, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
         size, tokens = self._block_size, request.prompt_tokens
         cached = load.expected_blocks * size
         computed = max(tokens - cached, 0)
         return Entry(
-            processor=processor,
+            processor=asked.processor,
             worker=load.worker,
             prefill_blocks=max(request.prompt_blocks - load.overlap_blocks, 0),
             decode_blocks=request.prompt_blocks,
             full_blocks=tokens // size if size else 0,
             prompt_tokens=tokens,
-            predicted_tokens=load.overlap_blocks * size if self._predicts else None,
+            # A request that moves may find blocks of its answer too, which nobody predicted.
+            predicted_tokens=load.overlap_blocks * size
+            if self._predicts and not asked.query.moved
+            else None,
             placed_ns=now_ns,
             alive_ns=now_ns,
             prefill_tokens=computed,
@@ -274,7 +282,7 @@ class RouterState:
     def remember(self, query: RouteQuery) -> None:
         """Note a prompt for the statistics of repeats. Called after the query is answered, so that
         the answer does not wait for it."""
-        if self._predicts:
+        if self._predicts and not query.moved:
             blocks = hashes.unpack(query.hashes)
             repeated = self.repeats.ask(query.prompt_tokens, blocks, self._block_size)
             self.ledger.pace.asked(query.prompt_tokens, repeated)
@@ -284,25 +292,6 @@ class RouterState:
         elapsed_us = elapsed_ns / 1000
         self.decision_us[bisect_left(DECISION_BOUNDS_US, elapsed_us)] += 1
         self.decision_total_us += elapsed_us
-
-    # -- sessions --------------------------------------------------------------------------
-
-    def _kept_together(self, query: RouteQuery, choice: Choice) -> Choice:
-        """Keep a session on its worker as long as that holds the blocks of its last prompt."""
-        last = self._sessions.get(query.session) if query.session else None
-        if last is None or not self.caches.index.holds(last.worker, last.block):
-            return choice
-        if last.worker not in {candidate.worker for candidate in choice.candidates}:
-            return choice
-        return Choice(last.worker, choice.candidates, SESSION)
-
-    def _remember_session(self, query: RouteQuery, worker: int) -> None:
-        if not query.session or not query.hashes:
-            return
-        self._sessions[query.session] = _Session(worker, hashes.unpack(query.hashes)[-1])
-        self._sessions.move_to_end(query.session)
-        if len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
 
     # -- requests --------------------------------------------------------------------------
 

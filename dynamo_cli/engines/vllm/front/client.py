@@ -7,26 +7,28 @@ names, and gathers the outputs of all workers.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine import (
     EngineCoreEvent,
     EngineCoreEventType,
+    EngineCoreOutput,
     EngineCoreOutputs,
     EngineCoreRequest,
     FinishReason,
-    UtilityOutput,
 )
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
+from dynamo_cli.config import MigrationRule
 from dynamo_cli.engines.vllm.core.events import sequence_hashes
+from dynamo_cli.engines.vllm.front.calls import Calls
 from dynamo_cli.engines.vllm.front.failures import RequestFailed
+from dynamo_cli.engines.vllm.front.live import Live
+from dynamo_cli.engines.vllm.front.moves import Lost, Mover
 from dynamo_cli.engines.vllm.front.trace import PromptTrace, RequestTrace, current_trace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker, Workers
 from dynamo_cli.errors import (
@@ -43,27 +45,19 @@ from dynamo_cli.messages.prefill import PrefilledElsewhere
 from dynamo_cli.messages.request import (
     AbortRequests,
     AddRequest,
-    CallUtility,
     EngineReady,
+    MoveReason,
     Prompt,
     RequestRefused,
     StepOutputs,
-    UtilityAnswer,
 )
 from dynamo_cli.messages.routing import RouteQuery
 from dynamo_cli.units import SECOND_NS
 
+DEFAULT_RULE = MigrationRule()
 STOPPED = str(FinishReason.STOP)
 
 logger = logging.getLogger(__name__)
-
-
-class _Live(NamedTuple):
-    """An engine request that is on a worker."""
-
-    worker: int
-    trace: RequestTrace
-    prompt: PromptTrace | None
 
 
 class _Resources:
@@ -79,36 +73,41 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         workers: links and routing.
         kv_routing: whether the router needs the block hashes of each prompt.
         record: whether requests are recorded, with the block hashes of their prompts.
+        rule: how requests move to another worker when theirs is lost.
 
     Attributes:
         fail: ends a request inside AsyncLLM with an exception; set by the owner of AsyncLLM.
+        calls: calls of methods of the engines.
+        mover: moves requests to other workers.
     """
 
-    def __init__(self, workers: Workers, *, kv_routing: bool = False, record: bool = False) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        *,
+        kv_routing: bool = False,
+        record: bool = False,
+        rule: MigrationRule = DEFAULT_RULE,
+    ) -> None:
         self.resources = _Resources()
         self.engine_ranks_managed = [0]  # AsyncLLM reads this
         self.fail: Callable[[str, Exception], None]
         self._workers = workers
         self._kv_routing = kv_routing
         self._record = record
-        self._live: dict[str, _Live] = {}
-        self._calls: dict[int, tuple[int, asyncio.Future[Any]]] = {}
-        self._call_ids = itertools.count()
+        self._live: dict[str, Live] = {}  # those on a worker, by the id that it knows
+        self._names: dict[str, Live] = {}  # all that AsyncLLM waits for, by its own id
+        self.calls = Calls(workers)
+        self.mover = Mover(rule, workers, self._query, self._send, self._end)
         self._outputs: asyncio.Queue[EngineCoreOutputs] = asyncio.Queue()
         self._encoder = MsgpackEncoder()
         self._steps = MsgpackDecoder(EngineCoreOutputs)
-        self._answers = MsgpackDecoder(UtilityOutput)
         self._ready: asyncio.Future[EngineReady] = asyncio.get_running_loop().create_future()
 
     @property
     def live(self) -> int:
-        """Number of engine requests that are on a worker."""
-        return len(self._live)
-
-    @property
-    def calls(self) -> int:
-        """Number of utility calls that workers have not answered."""
-        return len(self._calls)
+        """Number of engine requests that have not ended."""
+        return len(self._names)
 
     # -- called by the processor -----------------------------------------------------------
 
@@ -124,23 +123,37 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     def step_outputs(self, message: StepOutputs) -> None:
         """Note what a step gave to each request, and pass it on to AsyncLLM: the hot path."""
         outputs = self._steps.decode(message.frames)
+        strays: list[EngineCoreOutput] = []
         for output in outputs.outputs:
             live = self._live.get(output.request_id)
             if live is None:
+                strays.append(output)
                 continue
-            trace = live.trace
             if output.prefill_stats is not None:
-                cached = output.prefill_stats.num_cached_tokens
-                trace.cached_tokens += cached
-                trace.first_token(*_engine_times(output.events))
-                self._workers.first_token(output.request_id, cached)
-            trace.add_output(len(output.new_token_ids))
+                self._started(live, output)
+            live.trace.add_output(len(output.new_token_ids))
+            live.output.extend(output.new_token_ids)
             if live.prompt is not None:
                 live.prompt.output_tokens += len(output.new_token_ids)
+            if live.moves:
+                output.request_id = live.name
             if output.finish_reason is not None:
-                trace.ended(str(output.finish_reason))
-                self._forget(output.request_id)
+                live.trace.ended(str(output.finish_reason))
+                self._forget(live)
+        if strays:  # late outputs of a request that has moved: AsyncLLM must not take them
+            late = set(map(id, strays))
+            outputs.outputs = [one for one in outputs.outputs if id(one) not in late]
         self._outputs.put_nowait(outputs)
+
+    def _started(self, live: Live, output: EngineCoreOutput) -> None:
+        """Note the first output of a request on its worker."""
+        trace, cached = live.trace, output.prefill_stats.num_cached_tokens
+        if not live.output:
+            trace.cached_tokens += cached
+        trace.first_token(*_engine_times(output.events))
+        self._workers.first_token(live.wire_id, cached)
+        if live.moves:
+            live.resumed(time.monotonic_ns())
 
     def prefilled_elsewhere(self, message: PrefilledElsewhere) -> None:
         """Note that a prefill worker computed the prompt of a request."""
@@ -149,7 +162,9 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             live.trace.elsewhere = message
 
     def request_refused(self, message: RequestRefused) -> None:
-        """Fail a request that the engine refused or lost."""
+        """Fail a request that the engine refused or lost, or move it if another may take it."""
+        if (live := self._live.get(message.request_id)) is None:
+            return
         # The first class whose status is not below the one that the worker told: 400, 500, 503.
         refused = next(
             kind
@@ -157,57 +172,60 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             if message.http_status <= kind.http_status
         )
         told = message.message
-        if refused is InternalError and (live := self._live.get(message.request_id)) is not None:
+        if refused is InternalError:
             told += f" (request id {live.trace.api_id})"
-        self._fail(message.request_id, refused(told))
-
-    def utility_answer(self, message: UtilityAnswer) -> None:
-        """Give the result of a utility call to whoever waits for it."""
-        _, future = self._calls.pop(message.call_id, (None, None))
-        if future is None or future.done():
-            return
-        if message.error:
-            future.set_exception(InternalError(message.error))
+        live.refused_by.add(live.worker)
+        if refused is Unavailable and live.refused_by < set(self._workers.ready_workers()):
+            self._leave([live], MoveReason.ASLEEP, refused(told))
         else:
-            future.set_result(self._answers.decode(message.result).result.result)
+            self._end(live, refused(told))
 
     def held_for(self, trace: RequestTrace) -> list[str]:
         """Return the engine requests of one API request that are not over."""
-        return [request_id for request_id, live in self._live.items() if live.trace is trace]
+        return [name for name, live in self._names.items() if live.trace is trace]
 
     def outputs_lost(self, worker: int) -> None:
-        """Fail all requests on this worker, because tokens of some of them are lost.
+        """Move all requests of this worker, because tokens of some of them are lost.
 
         The worker has aborted those that it knew when it lost the outputs. Requests that reached it
         later still run, so they are aborted here.
         """
         error = LinkFull(f"worker {worker} could not hand over its answers. Send it again.")
-        lost = [request_id for request_id, live in self._live.items() if live.worker == worker]
-        for request_id in lost:
-            self._fail(request_id, error)
-        if lost:
-            self._workers.send(worker, AbortRequests(lost))
+        if lost := self._on(worker):
+            self._workers.send(worker, AbortRequests([live.wire_id for live in lost]))
+            self._leave(lost, MoveReason.OUTPUTS_LOST, error)
 
-    def worker_lost(self, worker: int, reason: str) -> None:
-        """Fail all requests and utility calls on a worker that is gone."""
+    def worker_lost(self, worker: int, reason: str) -> Lost:
+        """Move all requests of a worker that is gone, and fail the utility calls to it."""
         error = PeerLost(
             f"worker {worker} stopped while it held this request ({reason}). Send it again."
         )
-        for request_id in [rid for rid, live in self._live.items() if live.worker == worker]:
-            self._live[request_id].trace.error = "worker_lost"
-            self._fail(request_id, error)
-        for call_id in [cid for cid, (owner, _) in self._calls.items() if owner == worker]:
-            self._calls.pop(call_id)[1].set_exception(error)
+        self.calls.lost(worker, error)
+        return self._leave(self._on(worker), MoveReason.DIED, error)
 
-    def _fail(self, request_id: str, error: DynamoError) -> None:
-        if (live := self._live.get(request_id)) is not None:
+    def _on(self, worker: int) -> list[Live]:
+        return [live for live in self._live.values() if live.worker == worker]
+
+    def _leave(self, leaving: list[Live], reason: MoveReason, error: DynamoError) -> Lost:
+        for live in leaving:
+            self._leave_worker(live)
+        return self.mover.leave(leaving, reason, error)
+
+    def _leave_worker(self, live: Live) -> None:
+        if self._live.pop(live.wire_id, None) is not None:
+            self._workers.ended(live.wire_id)
+
+    def _end(self, live: Live, error: DynamoError) -> None:
+        """End a request with an error."""
+        if live.name in self._names:
             live.trace.failure = error
-            self._forget(request_id)
-            self.fail(request_id, RequestFailed(error))
+            live.trace.error = error.code if isinstance(error, PeerLost) else live.trace.error
+            self._forget(live)
+            self.fail(live.name, RequestFailed(error))
 
-    def _forget(self, request_id: str) -> None:
-        if self._live.pop(request_id, None) is not None:
-            self._workers.ended(request_id)
+    def _forget(self, live: Live) -> None:
+        self._leave_worker(live)
+        self._names.pop(live.name, None)
 
     # -- called by AsyncLLM ----------------------------------------------------------------
 
@@ -230,18 +248,36 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
                 # AsyncLLM has registered the request already, and would never remove it otherwise.
                 self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
         routed_ns = time.monotonic_ns()
-        worker, request.priority = answer.worker, answer.engine_order
         family = _family(request)
-        self._live[request_id] = _Live(worker, trace, trace.prompts.get(family))
+        prompt = trace.prompts.get(family)
+        live = Live(request_id, request, tokens, trace, prompt, family, request.priority)
         # A client may use an id twice, and workers treat requests with the same external id as the
         # n answers to one prompt. So it is made of the frontend's key, which is unique.
         request.external_req_id = f"{trace.request_id}/{family}"
-        frames = [bytes(frame) for frame in self._encoder.encode(request)]
-        probe = trace.worker is not None
-        message = AddRequest(request_id, tokens, frames, answer.prefill_worker, probe)
         trace.sent(prepared_ns, routed_ns)
-        if not self._workers.send(worker, message):
-            self._fail(request_id, Unavailable(f"worker {worker} takes no more. Send it again."))
+        self._names[request_id] = live
+        self._send(live, answer)
+
+    def _send(self, live: Live, chosen: ChosenWorker) -> None:
+        """Send a request to the worker that was chosen for it."""
+        request = live.request
+        live.worker = chosen.worker
+        if live.name not in self._names:  # it ended while a worker was being chosen
+            self._workers.ended(live.wire_id)
+            return
+        request.request_id, request.priority = live.wire_id, chosen.engine_order
+        self._live[live.wire_id] = live
+        message = AddRequest(
+            live.wire_id,
+            live.tokens,
+            [bytes(frame) for frame in self._encoder.encode(request)],
+            chosen.prefill_worker,
+            live.trace.worker is not None,
+            live.output.tobytes(),
+        )
+        if not self._workers.send(chosen.worker, message):
+            error = Unavailable(f"worker {chosen.worker} takes no more. Send it again.")
+            self._end(live, error)
 
     async def _place(
         self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes
@@ -249,36 +285,59 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         """Return the router's choice for the first of a family, and the same for its siblings."""
         request_id, prompt_tokens = request.request_id, len(tokens) // hashes.TOKEN_BYTES
         family = _family(request)
-        if (first := trace.placed.get(family)) is not None:
+        first = trace.placed.get(family)
+        if first is not None and first.worker in self._workers.ready_workers():
             self._workers.follow(request_id, first.worker, prompt_tokens)
             return ChosenWorker(first.worker, 0, None, first.engine_order)
         if trace.worker is not None:
             self._workers.follow(request_id, trace.worker, prompt_tokens)
             answer = ChosenWorker(trace.worker, 0, None, request.priority)
         else:
-            answer = await self._workers.place(self._query(trace, request, tokens))
+            answer = await self.mover.place(self._first_query(trace, request, tokens))
             trace.overlap_blocks = answer.overlap_blocks
         trace.placed[family] = answer
         trace.prompt_tokens += prompt_tokens
         return answer
 
-    def _query(self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes) -> RouteQuery:
-        routable = self._kv_routing and not request.params.skip_reading_prefix_cache
-        blocks, block_size = b"", self._ready.result().block_size
-        if routable or self._record:
-            blocks = hashes.pack(sequence_hashes(request, tokens, block_size))
+    def _first_query(
+        self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes
+    ) -> RouteQuery:
+        """Return the question where a new request may go; its prompt is recorded."""
+        blocks = self._blocks(request, tokens)
         prompt_tokens, session = len(tokens) // hashes.TOKEN_BYTES, request.session_id or ""
         if self._record:
-            prompt = Prompt(prompt_tokens, 0, block_size, blocks, session, request.priority)
+            size = self._ready.result().block_size
+            prompt = Prompt(prompt_tokens, 0, size, blocks, session, request.priority)
             trace.prompts[_family(request)] = PromptTrace(prompt)
         return RouteQuery(
             request_id=request.request_id,
             api_id=trace.api_id,
             prompt_tokens=prompt_tokens,
-            hashes=blocks if routable else b"",
+            hashes=blocks if self._routable(request) else b"",
             session=session,
             priority=request.priority,
         )
+
+    def _query(self, live: Live) -> RouteQuery:
+        """Return the question where a request may go that has left its worker."""
+        request = live.request
+        return RouteQuery(
+            request_id=live.wire_id,
+            api_id=live.trace.api_id,
+            prompt_tokens=len(live.tokens) // hashes.TOKEN_BYTES,
+            hashes=self._blocks(request, live.tokens) if self._routable(request) else b"",
+            session=request.session_id or "",
+            priority=live.priority,
+        )
+
+    def _routable(self, request: EngineCoreRequest) -> bool:
+        return self._kv_routing and not request.params.skip_reading_prefix_cache
+
+    def _blocks(self, request: EngineCoreRequest, tokens: bytes) -> bytes:
+        """Return the hashes of the prompt's blocks, packed, if anybody wants them."""
+        if not self._routable(request) and not self._record:
+            return b""
+        return hashes.pack(sequence_hashes(request, tokens, self._ready.result().block_size))
 
     async def get_output_async(self) -> EngineCoreOutputs:
         """Wait for the outputs of the next step of any worker."""
@@ -288,11 +347,12 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         """Tell the workers of these requests to stop them."""
         by_worker: dict[int, list[str]] = {}
         for request_id in request_ids:
-            if (live := self._live.get(request_id)) is not None:
+            if (live := self._names.get(request_id)) is not None:
                 # It has met a stop string, or its client has left and nobody will ask why it ended.
                 live.trace.ended(STOPPED)
-                by_worker.setdefault(live.worker, []).append(request_id)
-                self._forget(request_id)
+                if live.wire_id in self._live:
+                    by_worker.setdefault(live.worker, []).append(live.wire_id)
+                self._forget(live)
         for worker, ids in by_worker.items():
             self._workers.send(worker, AbortRequests(ids))
 
@@ -302,33 +362,12 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     async def reset_mm_cache_async(self) -> None:
         """Have all workers empty their multimodal caches."""
-        await self._call_all("reset_mm_cache")
+        await self.calls.of_all("reset_mm_cache")
 
     async def add_lora_async(self, lora_request: LoRARequest) -> bool:
         """Have all workers load an adapter; True if each of them has it."""
         await self.first_ready()
-        return all(await self._call_all("add_lora", lora_request))
-
-    async def _call_all(self, method: str, *args: Any) -> list[Any]:
-        """Call all workers, and return the results of those that do not die before they answer."""
-        results = await asyncio.gather(
-            *(self._call(worker, method, args) for worker in self._workers.ready_workers()),
-            return_exceptions=True,
-        )
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, PeerLost):
-                raise result
-        return [result for result in results if not isinstance(result, PeerLost)]
-
-    async def _call(self, worker: int, method: str, args: tuple[Any, ...]) -> Any:
-        call_id = next(self._call_ids)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls[call_id] = (worker, future)
-        frames = [bytes(frame) for frame in self._encoder.encode(args)]
-        if not self._workers.send(worker, CallUtility(call_id, method, frames)):
-            del self._calls[call_id]
-            raise PeerLost(f"worker {worker} cannot be reached.")
-        return await future
+        return all(await self.calls.of_all("add_lora", lora_request))
 
     def dp_engines_running(self) -> bool:
         """Return False: engines have no data-parallel groups here."""

@@ -65,6 +65,7 @@ def finish_of(trace: RequestTrace) -> Finish:
         trace.finish_reason,
         trace.timeline(),
         trace.recorded(),
+        tuple(trace.moves),
     )
 
 

@@ -17,7 +17,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
-from dynamo_cli.config import EngineConfig
+from dynamo_cli.config import EngineConfig, MigrationRule
 from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.front import (
     adapters,
@@ -29,7 +29,7 @@ from dynamo_cli.engines.vllm.front import (
     responses,
 )
 from dynamo_cli.engines.vllm.front.bodies import ROUTES, request_of
-from dynamo_cli.engines.vllm.front.client import RoutedClient
+from dynamo_cli.engines.vllm.front.client import DEFAULT_RULE, RoutedClient
 from dynamo_cli.engines.vllm.front.failures import (
     JSON,
     failure_of,
@@ -81,6 +81,7 @@ class Serving:
         debug_headers: whether answers name their worker in headers.
         log_prompts: whether the log may contain text of requests.
         record: whether answers carry lengths and hashes of their prompts, for a recorded trace.
+        rule: how requests move to another worker when theirs is lost.
 
     Attributes:
         client: what vLLM takes for its engine; the owner passes it what workers send.
@@ -98,12 +99,13 @@ class Serving:
         debug_headers: bool = False,
         log_prompts: bool = False,
         record: bool = False,
+        rule: MigrationRule = DEFAULT_RULE,
     ) -> None:
         if not log_prompts:
             discretion.install()
         self._debug_headers = debug_headers
         self._model = config.model
-        self.client = RoutedClient(workers, kv_routing=kv_routing, record=record)
+        self.client = RoutedClient(workers, kv_routing=kv_routing, record=record, rule=rule)
         self.client.fail = self._fail
         self._lanes = Lanes()
         with refusals.named(config.model):
@@ -231,6 +233,7 @@ class Serving:
             finish_reason=trace.finish_reason,
             timeline=trace.timeline(),
             prompts=trace.recorded(),
+            moves=tuple(trace.moves),
         )
 
     def _headers(self, trace: RequestTrace) -> tuple[tuple[str, str], ...]:

@@ -18,7 +18,7 @@ import msgspec
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.prefill import PrefilledElsewhere
-from dynamo_cli.messages.request import Prompt, Timeline, Usage
+from dynamo_cli.messages.request import Move, Prompt, Timeline, Usage
 
 AT_ONCE = 16
 """Prompts of one request that may be sent to engines at the same time."""
@@ -56,6 +56,7 @@ class RequestTrace:
         response: for a stream of the Responses API, the response object with which it began.
         events: for such a stream, the number of events sent.
         broken: the error that ended a stream of which vLLM makes another stream.
+        moves: how its engine requests went from worker to worker, in the order of time.
         prompts: what is recorded of the prompt of each family.
         received_ns, ...: see `Timeline`.
     """
@@ -74,6 +75,7 @@ class RequestTrace:
         "finish_reason",
         "first_token_ns",
         "in_place",
+        "moves",
         "output_tokens",
         "overlap_blocks",
         "pace",
@@ -123,6 +125,7 @@ class RequestTrace:
         self.response: dict[str, Any] | None = None
         self.events = 0
         self.broken: Exception | None = None
+        self.moves: list[Move] = []
         self.prompts: dict[str, PromptTrace] = {}
         self.received_ns = time.monotonic_ns()
         self.prepared_ns = self.routed_ns = self.sent_ns = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple, Protocol
 
 from dynamo_cli.messages.flows import ToWorker
@@ -30,14 +31,17 @@ class Workers(Protocol):
     async def place(self, query: RouteQuery) -> ChosenWorker:
         """Return the worker for a request. Raises `NotReady` when no worker can take it."""
 
+    async def another_ready(self, timeout_s: float) -> bool:
+        """Wait until an engine comes up, which may take requests then; False if none did."""
+
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None:
         """Note a request on a worker for which the router is not asked."""
 
     def send(self, worker: int, message: ToWorker) -> bool:
         """Send to a worker; False if it is not linked or its link refused the message."""
 
-    def ready_workers(self) -> list[int]:
-        """Return the workers whose engines are up."""
+    def ready_workers(self) -> Set[int]:
+        """Return the workers that take requests."""
 
     def first_token(self, request_id: str, cached_tokens: int) -> None:
         """Note that the prefill of a request is over."""

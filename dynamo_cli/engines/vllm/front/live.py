@@ -1,0 +1,78 @@
+"""An engine request from its placement to its end, with all that it takes to move it."""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+from vllm.v1.engine import EngineCoreRequest
+
+from dynamo_cli.engines.vllm.front.trace import PromptTrace, RequestTrace
+from dynamo_cli.kv import hashes
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """An engine request that AsyncLLM waits for.
+
+    Attributes:
+        name: the id by which AsyncLLM knows it.
+        request: vLLM's request, without the prompt.
+        tokens: the prompt, packed int32; empty when it is in the request.
+        trace: of the API request that it belongs to.
+        prompt: what is recorded of its prompt; None if requests are not recorded.
+        family: name that the n requests for one prompt share.
+        priority: the client's; the request itself has its order in the engine.
+        worker: index of the worker that it is on, or that it left last.
+        output: tokens that it has produced, on all its workers.
+        moves: how often it left a worker.
+        refused_by: workers that did not take it, although their engines are up.
+    """
+
+    name: str
+    request: EngineCoreRequest
+    tokens: bytes
+    trace: RequestTrace
+    prompt: PromptTrace | None
+    family: str
+    priority: int
+    worker: int = 0
+    output: array[int] = field(default_factory=lambda: array("i"))
+    moves: int = 0
+    refused_by: set[int] = field(default_factory=set)
+    _move: int = 0
+
+    @property
+    def wire_id(self) -> str:
+        """The id by which workers and the router know it: another one after each move, so that
+        late outputs of the former worker match nothing."""
+        return f"{self.name}~{self.moves}" if self.moves else self.name
+
+    @property
+    def computed_tokens(self) -> int:
+        """Number of tokens that an engine has to compute before the next one."""
+        return len(self.tokens) // hashes.TOKEN_BYTES + len(self.output)
+
+    def left(self, move: int) -> None:
+        """Note that it left its worker; `move` is the position of that move in the trace."""
+        self.moves += 1
+        self._move = move
+
+    def resumed(self, now_ns: int) -> None:
+        """Note the first output after a move."""
+        moves = self.trace.moves
+        if not moves[self._move].resumed_ns:
+            moves[self._move] = msgspec.structs.replace(moves[self._move], resumed_ns=now_ns)
+
+
+def families(requests: Iterable[Live]) -> list[list[Live]]:
+    """Return the requests in groups: those for one prompt of one API request."""
+
+    def key(live: Live) -> tuple[str, str]:
+        return live.trace.request_id, live.family
+
+    ordered = sorted(requests, key=key)
+    return [list(group) for _, group in itertools.groupby(ordered, key)]

@@ -1,0 +1,142 @@
+"""Moves engine requests to another worker when theirs cannot end them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from dynamo_cli.config import MigrationRule
+from dynamo_cli.engines.vllm.front.live import Live, families
+from dynamo_cli.engines.vllm.front.trace import RequestTrace
+from dynamo_cli.engines.vllm.front.workers import ChosenWorker, Workers
+from dynamo_cli.errors import DynamoError, NotReady
+from dynamo_cli.host import vital
+from dynamo_cli.messages.request import Move, MoveReason
+from dynamo_cli.messages.routing import RouteQuery
+from dynamo_cli.topology import Role
+
+
+class Lost(NamedTuple):
+    """What became of the requests that a worker had.
+
+    Attributes:
+        moved: API requests that go on elsewhere, or wait for a place.
+        failed: API requests that must not move, and failed.
+    """
+
+    moved: int
+    failed: int
+
+
+class Mover:
+    """Finds another worker for engine requests, and sends them there.
+
+    Args:
+        rule: how often and how long.
+        workers: routing.
+        query: the question for the router where a request may go.
+        send: sends a request to the worker that was chosen.
+        end: ends a request with an error.
+
+    Attributes:
+        told: hears of each move as soon as it is known where to; set by the owner of the client.
+    """
+
+    def __init__(
+        self,
+        rule: MigrationRule,
+        workers: Workers,
+        query: Callable[[Live], RouteQuery],
+        send: Callable[[Live, ChosenWorker], None],
+        end: Callable[[Live, DynamoError], None],
+    ) -> None:
+        self._rule = rule
+        self._workers = workers
+        self._query = query
+        self._send = send
+        self._end = end
+        self.told: Callable[[RequestTrace, Move], None] = lambda trace, move: None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def leave(self, requests: Iterable[Live], reason: MoveReason, error: DynamoError) -> Lost:
+        """Move these requests away from their workers, or fail those that must not move.
+
+        Args:
+            error: what a request is told that moves no more, or finds no place in time.
+        """
+        moved: set[str] = set()
+        failed: set[str] = set()
+        for family in families(requests):
+            if any(self._must_stay(live) for live in family):
+                failed.add(family[0].trace.request_id)
+                for live in family:
+                    self._end(live, error)
+            else:
+                moved.add(family[0].trace.request_id)
+                self._begin(family, reason, error)
+        return Lost(len(moved - failed), len(failed))
+
+    def _must_stay(self, live: Live) -> bool:
+        """Whether a request has moved often enough, or is a probe of its worker."""
+        return live.trace.worker is not None or live.moves >= self._rule.limit
+
+    def _begin(self, family: Sequence[Live], reason: MoveReason, error: DynamoError) -> None:
+        trace, source = family[0].trace, family[0].worker
+        tokens = sum(len(live.output) for live in family)
+        move = Move(Role.WORKER, source, None, reason, tokens, time.monotonic_ns())
+        trace.moves.append(move)
+        for live in family:
+            live.left(len(trace.moves) - 1)
+        task = asyncio.get_running_loop().create_task(self._move(family, move, error))
+        vital.watch(task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _move(self, family: Sequence[Live], move: Move, error: DynamoError) -> None:
+        trace = family[0].trace
+        query = msgspec.structs.replace(
+            self._query(family[0]),
+            excluded=tuple(family[0].refused_by),
+            moved=move.reason,
+            moved_from=move.source,
+            output_tokens=move.output_tokens,
+        )
+        try:
+            chosen = await self.place(query)
+        except DynamoError:
+            self.told(trace, move)
+            for live in family:
+                self._end(live, error)
+            return
+        trace.placed[family[0].family] = chosen
+        position = trace.moves.index(move)
+        trace.moves[position] = msgspec.structs.replace(move, target=chosen.worker)
+        self.told(trace, trace.moves[position])
+        self._send_all(family, chosen)
+
+    def _send_all(self, family: Sequence[Live], chosen: ChosenWorker) -> None:
+        """Send a family to the worker that was chosen for its first request."""
+        first, *siblings = family
+        for live in siblings:
+            self._workers.follow(live.wire_id, chosen.worker, live.computed_tokens)
+            self._send(live, chosen)
+        self._send(first, chosen)
+
+    async def place(self, query: RouteQuery) -> ChosenWorker:
+        """Return the worker for a request, which waits for one if there is none.
+
+        Raises:
+            NotReady: there was none in time.
+        """
+        deadline_s = time.monotonic() + (self._rule.timeout_s if self._rule.limit else 0)
+        while True:
+            try:
+                return await self._workers.place(query)
+            except NotReady:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or not await self._workers.another_ready(left_s):
+                    raise

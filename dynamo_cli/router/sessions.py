@@ -1,0 +1,51 @@
+"""Which worker served a session last, so that it stays where its conversation is cached. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from dynamo_cli.kv import hashes
+from dynamo_cli.kv.index import PrefixIndex
+from dynamo_cli.messages.routing import RouteQuery
+from dynamo_cli.router.policies import Choice
+
+SESSION = "session"
+MAX_SESSIONS = 10_000
+
+
+class _Session(NamedTuple):
+    """The last worker of a session, and the hash of the last full block of its prompt."""
+
+    worker: int
+    block: int
+
+
+class Sessions:
+    """The sessions that were seen last, `MAX_SESSIONS` at most.
+
+    Args:
+        index: which blocks each worker holds.
+    """
+
+    def __init__(self, index: PrefixIndex) -> None:
+        self._index = index
+        self._last: OrderedDict[str, _Session] = OrderedDict()
+
+    def kept_together(self, query: RouteQuery, choice: Choice) -> Choice:
+        """Keep a session on its worker as long as that holds the blocks of its last prompt."""
+        last = self._last.get(query.session) if query.session else None
+        if last is None or not self._index.holds(last.worker, last.block):
+            return choice
+        if last.worker not in {candidate.worker for candidate in choice.candidates}:
+            return choice
+        return Choice(last.worker, choice.candidates, SESSION)
+
+    def remember(self, query: RouteQuery, worker: int) -> None:
+        """Note where a request of a session went."""
+        if not query.session or not query.hashes:
+            return
+        self._last[query.session] = _Session(worker, hashes.unpack(query.hashes)[-1])
+        self._last.move_to_end(query.session)
+        if len(self._last) > MAX_SESSIONS:
+            self._last.popitem(last=False)
