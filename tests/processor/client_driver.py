@@ -37,6 +37,9 @@ class Workers:
         self.sent.append(message)
         return True
 
+    def ready_workers(self) -> set[int]:
+        return {0}
+
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None: ...
 
 

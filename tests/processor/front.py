@@ -20,7 +20,7 @@ import torch
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
 from vllm.v1.serial_utils import MsgpackEncoder
 
-from dynamo_cli.config import EngineConfig, SimulationConfig
+from dynamo_cli.config import EngineConfig, MigrationRule, SimulationConfig
 from dynamo_cli.engines.mock.engine import MockEngine
 from dynamo_cli.engines.vllm.front.serving import Serving
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
@@ -73,7 +73,8 @@ class Front:
         self._encoder = MsgpackEncoder()
         self._loop = asyncio.get_running_loop()
         self._pooling = args == POOLING
-        self.serving = Serving(config, self)
+        # With one worker that never comes back, a request that lost it can only fail.
+        self.serving = Serving(config, self, rule=MigrationRule(limit=0))
         task = "embed" if self._pooling else "generate"
         self.serving.client.engine_ready(EngineReady(0, [task], CONTEXT, 32, 100, 16))
 

@@ -7,6 +7,7 @@ answers as workers, router, frontend and supervisor would.
 from __future__ import annotations
 
 import array
+import json
 import multiprocessing
 import os
 import socket
@@ -19,19 +20,24 @@ from typing import Any, TypeVar
 import msgspec
 import orjson
 
-from dynamo_cli.config import EngineConfig, ProcessorConfig, SimulationConfig
+from dynamo_cli.config import EngineConfig, MigrationRule, ProcessorConfig, SimulationConfig
 from dynamo_cli.engines.mock import wire
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.ipc.switchboard import Switchboard, join
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import ToFrontend, ToRouter, ToWorker
-from dynamo_cli.messages.lifecycle import LinkDown, Phase, PhaseChange, Stop
+from dynamo_cli.messages.lifecycle import LinkDown, Phase, PhaseChange, Rescued, Stop
 from dynamo_cli.messages.request import (
     AddRequest,
+    Chunks,
     Endpoint,
     EngineReady,
+    Finish,
     ForProcessor,
+    Move,
+    Reply,
+    RequestMoved,
     RequestRefused,
     StepOutputs,
     Submit,
@@ -46,6 +52,7 @@ from dynamo_cli.topology import FRONTEND, ROUTER, ProcessId, Role, links_of
 PROCESSOR = ProcessId(Role.PROCESSOR, 0)
 CONTEXT, BLOCK = 512, 32
 PATIENCE_S = 120.0
+MOVES = MigrationRule(limit=2, timeout_s=5)
 
 T = TypeVar("T", bound=Message)
 
@@ -142,7 +149,13 @@ class Worker(Neighbour):
         self.send(EngineReady(index, ["generate"], CONTEXT, BLOCK, 100, 16))
 
     def give(
-        self, added: AddRequest, tokens: int = 1, *, first: bool = False, finish: bool = False
+        self,
+        added: AddRequest,
+        tokens: int = 1,
+        *,
+        first: bool = False,
+        finish: bool = False,
+        cached: int = 0,
     ) -> None:
         """Send the outputs of a step: the first tokens of the prompt, as tokens of the answer."""
         prompt = array.array("i", added.token_ids)
@@ -150,7 +163,7 @@ class Worker(Neighbour):
         if finish:
             output.finish_reason = wire.LENGTH
         if first:
-            output.prefill_stats = wire.PrefillStats(len(prompt), len(prompt), 0, 0, 0)
+            output.prefill_stats = wire.PrefillStats(len(prompt), len(prompt), cached, cached, 0)
         frames = [msgspec.msgpack.encode(wire.Outputs(outputs=[output]))]
         self.send(StepOutputs(frames))
 
@@ -173,6 +186,28 @@ def request_of(added: AddRequest) -> wire.Request:
     return _request.decode(added.frames[0])
 
 
+def body_of(reply: Reply) -> Any:
+    return json.loads(reply.body)
+
+
+def error_of(reply: Reply) -> Any:
+    return body_of(reply)["error"]
+
+
+def stream_to_its_end(stage: Stage, name: str) -> tuple[str, Finish]:
+    """Return the text and the end of a stream whose head was taken already."""
+    text = b""
+    while True:
+        match stage.frontend.take(Message):
+            case Finish(request_id) as finish:
+                assert request_id == name
+                return text.decode(), finish
+            case Chunks(chunks):
+                text += b"".join(chunk.data for chunk in chunks if chunk.request_id == name)
+            case other:
+                assert isinstance(other, ProcessorStats), other
+
+
 class Stage:
     """A processor with a frontend, a router and two workers; `open` and `close` around each test.
 
@@ -185,7 +220,9 @@ class Stage:
         simulation = SimulationConfig("cpu-tiny")
         options = ("--max-model-len", str(CONTEXT), "--enable-lora")
         engine = EngineConfig("tiny", str(folder), ("tiny",), options, simulation=simulation)
-        config = ProcessorConfig(engine, routed=True, kv_routing=True, debug_headers=True)
+        config = ProcessorConfig(
+            engine, routed=True, kv_routing=True, debug_headers=True, migration=MOVES
+        )
         self.control, control = Control.pair()
         self._log, log = socket.socketpair()
         self._log.setblocking(False)
@@ -206,14 +243,16 @@ class Stage:
             for index in range(2)
         ]
         self._up: list[Neighbour] = []
-        self.open()
-        while self.report(PhaseChange).phase is not Phase.READY:
-            pass  # loading, and waiting for an engine
+        for neighbour in (self.frontend, self.router, *self.workers):
+            self.link(neighbour)
+        patiently(self._hear, lambda: PhaseChange(Phase.READY) in self._reports)
 
     def open(self) -> None:
         """Link all neighbours."""
         for neighbour in (self.frontend, self.router, *self.workers):
             self.link(neighbour)
+        self._hear()
+        self._reports.clear()  # of the losses with which the last test ended
 
     def link(self, neighbour: Neighbour) -> None:
         """Link one neighbour; a worker's engine is ready at once."""
@@ -293,11 +332,31 @@ class Stage:
     def submit(self, message: ForProcessor) -> None:
         self.frontend.send(message)
 
-    def route(self, worker: int | None = 0, overlap: int = 0) -> RouteQuery:
-        """Take a query of the processor, and answer it as the router with this worker."""
-        query = self.router.take(RouteQuery)
-        self.router.send(RouteAnswer(query.request_id, worker, overlap))
+    def moved(self) -> Move:
+        """Take what the frontend is told of a move."""
+        return self.frontend.take(RequestMoved).move
+
+    def rescued(self) -> tuple[str, int, int]:
+        """Take what the supervisor is told of a loss: its name, requests moved and failed."""
+        rescued = self.report(Rescued)
+        return rescued.process, rescued.moved, rescued.failed
+
+    def route(
+        self, worker: int | None = 0, overlap: int = 0, skip: type[Message] = Placed
+    ) -> RouteQuery:
+        """Take a query of the processor, and answer it as the router with this worker.
+
+        Args:
+            skip: kind of message that may come before it.
+        """
+        while not isinstance(query := self.router.take(Message), RouteQuery):
+            assert isinstance(query, skip | Placed), query
+        self.answer(query, worker, overlap)
         return query
+
+    def answer(self, query: RouteQuery, worker: int | None, overlap: int = 0) -> None:
+        """Answer a query as the router."""
+        self.router.send(RouteAnswer(query.request_id, worker, overlap))
 
     def place(self, worker: int = 0, **fields: Any) -> tuple[str, AddRequest]:
         """Bring a request to a worker; return its key, and what the worker was sent."""

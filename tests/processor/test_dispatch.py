@@ -56,7 +56,7 @@ def test_a_retired_worker_is_released_when_its_requests_are_over() -> None:
     where = dispatch(board)
     assert [place(where, name) for name in "abc"] == [1, 1, 0]
     where.worker_retired(1)
-    assert where.ready_workers() == [0]
+    assert where.ready_workers() == {0}
     where.ended("a")
     where.ended("c")
     assert board.reports == []
@@ -83,7 +83,7 @@ def test_an_engine_that_comes_up_too_late_gets_nothing_until_its_next_life() -> 
     where = dispatch(FakeSwitchboard(), workers=1)
     where.worker_retired(1)
     where.worker_ready(1)
-    assert where.ready_workers() == [0]
+    assert where.ready_workers() == {0}
     where.worker_gone(1)
     where.worker_ready(1)
-    assert where.ready_workers() == [0, 1]
+    assert where.ready_workers() == {0, 1}
