@@ -27,7 +27,7 @@ from dynamo_cli.config import MigrationRule
 from dynamo_cli.engines.vllm.core.events import sequence_hashes
 from dynamo_cli.engines.vllm.front.calls import Calls
 from dynamo_cli.engines.vllm.front.failures import RequestFailed
-from dynamo_cli.engines.vllm.front.live import Live
+from dynamo_cli.engines.vllm.front.live import Live, family_of, take_tokens
 from dynamo_cli.engines.vllm.front.moves import Lost, Mover
 from dynamo_cli.engines.vllm.front.trace import PromptTrace, RequestTrace, current_trace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker, Workers
@@ -235,7 +235,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         trace.prepared()
         prepared_ns = time.monotonic_ns()
         request_id = request.request_id
-        tokens = _take_tokens(request)
+        tokens = take_tokens(request)
         placed = False
         try:
             answer = await self._place(trace, request, tokens)
@@ -248,7 +248,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
                 # AsyncLLM has registered the request already, and would never remove it otherwise.
                 self.fail(request_id, RequestFailed(NotReady("the request was not placed.")))
         routed_ns = time.monotonic_ns()
-        family = _family(request)
+        family = family_of(request)
         prompt = trace.prompts.get(family)
         live = Live(request_id, request, tokens, trace, prompt, family, request.priority)
         # A client may use an id twice, and workers treat requests with the same external id as the
@@ -284,7 +284,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     ) -> ChosenWorker:
         """Return the router's choice for the first of a family, and the same for its siblings."""
         request_id, prompt_tokens = request.request_id, len(tokens) // hashes.TOKEN_BYTES
-        family = _family(request)
+        family = family_of(request)
         first = trace.placed.get(family)
         if first is not None and first.worker in self._workers.ready_workers():
             self._workers.follow(request_id, first.worker, prompt_tokens)
@@ -308,7 +308,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         if self._record:
             size = self._ready.result().block_size
             prompt = Prompt(prompt_tokens, 0, size, blocks, session, request.priority)
-            trace.prompts[_family(request)] = PromptTrace(prompt)
+            trace.prompts[family_of(request)] = PromptTrace(prompt)
         return RouteQuery(
             request_id=request.request_id,
             api_id=trace.api_id,
@@ -375,20 +375,6 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Do nothing: the supervisor owns the workers."""
-
-
-def _family(request: EngineCoreRequest) -> str:
-    """Return a name that the n requests for one prompt share."""
-    return str(request.external_req_id or request.request_id)
-
-
-def _take_tokens(request: EngineCoreRequest) -> bytes:
-    """Take the token ids out of the request: as raw bytes they are far cheaper to send."""
-    if request.prompt_token_ids is None or request.prompt_embeds is not None:
-        return b""
-    tokens = hashes.pack_tokens(request.prompt_token_ids)
-    request.prompt_token_ids = None
-    return tokens
 
 
 def _engine_times(events: list[EngineCoreEvent] | None) -> tuple[int, int]:

@@ -76,3 +76,17 @@ def families(requests: Iterable[Live]) -> list[list[Live]]:
 
     ordered = sorted(requests, key=key)
     return [list(group) for _, group in itertools.groupby(ordered, key)]
+
+
+def family_of(request: EngineCoreRequest) -> str:
+    """Return a name that the n requests for one prompt share, as AsyncLLM made them."""
+    return str(request.external_req_id or request.request_id)
+
+
+def take_tokens(request: EngineCoreRequest) -> bytes:
+    """Take the token ids out of the request: as raw bytes they are far cheaper to send."""
+    if request.prompt_token_ids is None or request.prompt_embeds is not None:
+        return b""
+    tokens = hashes.pack_tokens(request.prompt_token_ids)
+    request.prompt_token_ids = None
+    return tokens
