@@ -24,6 +24,7 @@ from dynamo_cli.engines.vllm.core import (
     lora,
     operations,
     ranks,
+    resume,
     warmup,
 )
 from dynamo_cli.engines.vllm.core.intake import Intake
@@ -74,6 +75,7 @@ class Engine:
                 connector.check(vllm_config)
             lora.install(vllm_config)
             ranks.install(vllm_config)
+            resume.install(vllm_config)
             with environment.transfer(config):
                 self._core = build.build(vllm_config)
             if warmup.needed():

@@ -15,6 +15,7 @@ from vllm.v1.engine import EngineCoreOutputs, FinishReason
 from vllm.v1.engine.core import EngineCore
 
 from dynamo_cli.engines.vllm import refusals
+from dynamo_cli.engines.vllm.core import resume
 from dynamo_cli.errors import DynamoError, InvalidRequest
 
 REFUSED = "the grammar or schema cannot be compiled: {}"
@@ -33,18 +34,22 @@ class Grammars:
 
     def __init__(self, core: EngineCore, clients: dict[str, int]) -> None:
         manager = core.structured_output_manager
+        self._manager = manager
         self._compile = manager._create_grammar
         manager._create_grammar = self._compiled
         self._clients = clients
-        self._reasons: dict[str, str] = {}
+        self._reasons: dict[str, DynamoError] = {}
 
     def _compiled(self, request: Any) -> Any:
         try:
-            return self._compile(request)
+            grammar = self._compile(request)
+            if request.num_output_tokens:
+                resume.advance_grammar(self._manager, request, grammar)
+            return grammar
         # Whatever a backend raises is about this grammar; vLLM fails the request for it.
         except Exception as error:
             if request.request_id in self._clients:
-                self._reasons[request.request_id] = _ORIGIN.sub("", refusals.reason(error))
+                self._reasons[request.request_id] = _named(error)
             raise
 
     def forget(self, request_ids: Iterable[str]) -> None:
@@ -63,7 +68,10 @@ class Grammars:
         ended = [one.request_id for one in batch.outputs if one.finish_reason == FinishReason.ERROR]
         why = {name: self._reasons.pop(name) for name in ended if name in self._reasons}
         batch.outputs = [one for one in batch.outputs if one.request_id not in why]
-        return [
-            (self._clients.pop(name), name, InvalidRequest(REFUSED.format(reason)))
-            for name, reason in why.items()
-        ]
+        return [(self._clients.pop(name), name, error) for name, error in why.items()]
+
+
+def _named(error: Exception) -> DynamoError:
+    if isinstance(error, DynamoError):
+        return error
+    return InvalidRequest(REFUSED.format(_ORIGIN.sub("", refusals.reason(error))))

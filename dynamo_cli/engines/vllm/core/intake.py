@@ -10,9 +10,9 @@ from vllm.v1.serial_utils import MsgpackDecoder
 
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.engines.vllm import refusals
-from dynamo_cli.engines.vllm.core import prefill
+from dynamo_cli.engines.vllm.core import prefill, resume
 from dynamo_cli.engines.vllm.options import arguments
-from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.errors import InternalError, InvalidRequest
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.prefill import PushJob
 from dynamo_cli.messages.request import AddRequest
@@ -50,7 +50,7 @@ class Intake:
             prompt_tokens=len(request.prompt_token_ids or ()),
             priority=request.priority,
             suitable=prefill.is_suitable(request),
-            begin=self._preprocessed(request),
+            begin=self._preprocessed(request, message.output_tokens),
         )
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
@@ -80,6 +80,8 @@ class Intake:
         except Exception as error:
             self._core.abort_requests([request.request_id])
             raise refusals.of_request(error) from error
+        if request.num_output_tokens:
+            resume.queued(request)
         self.clients[request.request_id] = client
 
     def _read(self, message: AddRequest | PushJob) -> EngineCoreRequest:
@@ -88,7 +90,7 @@ class Intake:
             request.prompt_token_ids = hashes.unpack_tokens(message.token_ids)
         return request
 
-    def _preprocessed(self, request: EngineCoreRequest) -> tuple[Any, int]:
+    def _preprocessed(self, request: EngineCoreRequest, outputs: bytes = b"") -> resume.Begin:
         params = request.sampling_params
         if params is not None and params.prompt_logprobs is not None and not self._scores_prompts:
             raise InvalidRequest(
@@ -97,7 +99,11 @@ class Intake:
             )
         self._have_adapter(request)
         try:
-            begin: tuple[Any, int] = self._core.preprocess_add_request(request)
+            if outputs:
+                return resume.preprocess(self._core, request, hashes.unpack_tokens(outputs))
+            begin: resume.Begin = self._core.preprocess_add_request(request)
+        except InternalError:
+            raise
         # Whatever it is, the engine has not seen the request yet.
         except Exception as error:
             raise refusals.of_request(error) from error

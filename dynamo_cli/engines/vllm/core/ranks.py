@@ -21,6 +21,7 @@ from typing import Any
 
 from vllm.v1.executor.multiproc_executor import WorkerProc
 
+from dynamo_cli.engines.vllm.core import resume
 from dynamo_cli.host.lifeline import die_with
 
 _vllm_main = WorkerProc.worker_main
@@ -68,6 +69,7 @@ class _Rank:
         # has to be started first. vLLM's handlers would end the rank.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         self._log()
+        resume.install(kwargs["vllm_config"])
         _vllm_main(*args, **kwargs)
 
     def _log(self) -> None:
