@@ -148,8 +148,9 @@ def _word(value: Any) -> str:
 
 
 def _move(move: dict[str, Any]) -> str:
-    """A move as ``worker0>worker1(died,12tokens,35ms)``; without a time if no token came."""
-    source, target = (str(move[end]).replace(" ", "") for end in ("from", "to"))
+    """A move as ``worker0>worker1(died,12tokens,35ms)``: where it went, or ``none``; why, what it
+    had, and how long nobody computed for it, if a token came afterwards."""
+    source, target = (str(move[end] or "none").replace(" ", "") for end in ("from", "to"))
     gap = "" if move["gap_ms"] is None else f",{move['gap_ms']:.0f}ms"
     return f"{source}>{target}({move['reason']},{move['output_tokens']}tokens{gap})"
 
