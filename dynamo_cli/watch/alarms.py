@@ -164,8 +164,8 @@ def no_place(count: int) -> AlarmView:
     some = "a request" if count == 1 else f"{count} requests"
     return AlarmView(
         "not moved",
-        f"{some} could not go on elsewhere after a process had died or stopped, and failed, in the "
-        f"last {NOT_MOVED_MEMORY_S // 60} minutes",
+        f"{some} failed in the last {NOT_MOVED_MEMORY_S // 60} minutes, because no process could "
+        "take over after the death or stop of another",
         "the log says why the process ended; more --workers, a longer --migration-timeout or a "
         "higher --migration-limit let requests go on.",
     )

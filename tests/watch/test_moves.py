@@ -72,7 +72,7 @@ def test_a_request_that_found_no_place_raises_an_alarm_for_a_while() -> None:
     meter.moves.add(moved(target=None), 0)
     (alarm,) = tree.snapshot(SECOND_NS, {}, 0).alarms
     assert alarm.kind == "not moved"
-    assert alarm.text.startswith("a request could not go on elsewhere")
+    assert alarm.text.startswith("a request failed in the last 10 minutes")
     assert "--migration-timeout" in alarm.advice
     assert tree.snapshot((NOT_MOVED_MEMORY_S + 1) * SECOND_NS, {}, 0).alarms == []
 

@@ -30,6 +30,8 @@ TERM, LONG_TERM = 7, 8
 """Least width of the column of a term, and most characters in a line of its title."""
 
 BAR = 20
+MOVED_PLACE = 3
+"""Line of a decision that says from where the request moved: below its worker."""
 
 STAGES = {
     "arrival": "it came in",
@@ -76,7 +78,7 @@ def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
         ),
     ]
     if one.moved:
-        head.append(_moved(row))
+        head.insert(MOVED_PLACE, _moved(row))
     if one.prefill_worker is not None:
         head.append(_line("prefill", f"prefill worker {one.prefill_worker} knows most of it"))
     parts = [
