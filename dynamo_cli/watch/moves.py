@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from dynamo_cli.messages.request import Move, MoveReason, RequestMoved
+from dynamo_cli.messages.request import Move, MoveReason
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import MS_NS, SECOND_NS
 from dynamo_cli.watch.histogram import Histogram
@@ -61,15 +61,18 @@ class MoveLog:
         self._recent: deque[tuple[str, Move, int]] = deque(maxlen=RECENT)
         self._recently_lost = WindowSum(NOT_MOVED_MEMORY_S)
 
-    def add(self, message: RequestMoved, now_ns: int) -> None:
-        """Count a request that goes on elsewhere, or that found no place."""
-        move = message.move
+    def add(self, api_id: str, move: Move, now_ns: int) -> None:
+        """Count a request that goes on elsewhere, or that found no place.
+
+        Args:
+            api_id: the id that clients know it by.
+        """
         if move.target is None:
             self.not_moved[str(move.reason)] += 1
             self._recently_lost.add(1, now_ns)
         else:
             self.moved[str(move.reason)] += 1
-        self._recent.append((message.api_id, move, now_ns))
+        self._recent.append((api_id, move, now_ns))
 
     def ended(self, moves: Iterable[Move]) -> None:
         """Take the moves of a request that has ended: now it is known how long each gap was."""

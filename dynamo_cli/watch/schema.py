@@ -261,7 +261,7 @@ class RecentMove(msgspec.Struct, frozen=True, rename={"source": "from", "target"
     """A request that had to leave a process.
 
     Attributes:
-        request_id: the client's id; several engine requests can share it.
+        request_id: the client's id.
         role: role of the processes: worker or processor.
         source, target: names of the process that it left, and of the one that it went to; None: it
             found no place. They are called ``from`` and ``to`` in JSON.
@@ -282,8 +282,7 @@ class RecentMove(msgspec.Struct, frozen=True, rename={"source": "from", "target"
 class MovesView(msgspec.Struct, frozen=True):
     """Requests that went on elsewhere because a process could not end them, since the start.
 
-    Each engine request counts, so a request for two answers can count twice, and each time that it
-    moves.
+    Each time that a request moves counts, and each of its prompts if it has several.
 
     Attributes:
         moved: moves by reason.

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dynamo_cli.messages.request import Move, MoveReason, RequestMoved
+from dynamo_cli.messages.request import Move, MoveReason
 from dynamo_cli.messages.routing import Candidate, Decisions, Measured, RoutingDecision
 from dynamo_cli.units import MS_NS, SECOND_NS
 from dynamo_cli.watch.decisions import KEPT, DecisionLog
@@ -21,18 +21,17 @@ from .test_timelines import START, at, record
 DIED = Move("worker", 0, 1, MoveReason.DIED, 12, at(10), at(45))
 
 
-def moved(number: int = 0, **changes: Any) -> RequestMoved:
+def moved(**changes: Any) -> Move:
     """What a processor says at once, when nobody knows yet when the request goes on."""
-    move = msgspec.structs.replace(DIED, resumed_ns=0, **changes)
-    return RequestMoved(f"key-{number}", f"api-{number}", move)
+    return msgspec.structs.replace(DIED, **({"resumed_ns": 0} | changes))
 
 
 def test_every_reason_is_counted_and_there_from_the_start() -> None:
     log = MoveLog()
     assert log.view(0).moved == log.view(0).not_moved == dict.fromkeys(map(str, MoveReason), 0)
-    log.add(moved(), 0)
-    log.add(moved(reason=MoveReason.DRAINED), 0)
-    log.add(moved(target=None), 0)
+    log.add("a", moved(), 0)
+    log.add("a", moved(reason=MoveReason.DRAINED), 0)
+    log.add("a", moved(target=None), 0)
     view = log.view(0)
     assert {reason: n for reason, n in view.moved.items() if n} == {"died": 1, "drained": 1}
     assert {reason: n for reason, n in view.not_moved.items() if n} == {"died": 1}
@@ -41,13 +40,13 @@ def test_every_reason_is_counted_and_there_from_the_start() -> None:
 def test_the_last_ones_are_there_in_full_the_newest_first_and_bounded() -> None:
     log = MoveLog()
     for number in range(RECENT + 5):
-        log.add(moved(number), number * SECOND_NS)
-    log.add(moved(99, role="processor", source=1, target=None), 100 * SECOND_NS)
+        log.add(f"api-{number}", moved(), number * SECOND_NS)
+    log.add("last", moved(role="processor", source=1, target=None), 100 * SECOND_NS)
     recent = log.view(103 * SECOND_NS).recent
     assert len(recent) == RECENT
     last, before = recent[:2]
     assert (last.request_id, last.source, last.target, last.age_s) == (
-        *("api-99", "processor 1", None, 3.0),
+        *("last", "processor 1", None, 3.0),
     )
     assert (before.source, before.target, before.role) == ("worker 0", "worker 1", "worker")
     assert (before.reason, before.output_tokens) == ("died", 12)
@@ -67,9 +66,9 @@ def test_gaps_are_known_when_requests_have_ended() -> None:
 def test_a_request_that_found_no_place_raises_an_alarm_for_a_while() -> None:
     meter = Meter()
     tree = TreeState(meter, ("tiny",), 0)
-    meter.moves.add(moved(), 0)
+    meter.moves.add("a", moved(), 0)
     assert tree.snapshot(0, {}, 0).alarms == []
-    meter.moves.add(moved(target=None), 0)
+    meter.moves.add("a", moved(target=None), 0)
     (alarm,) = tree.snapshot(SECOND_NS, {}, 0).alarms
     assert alarm.kind == "not moved"
     assert alarm.text.startswith("a request failed in the last 10 minutes")
@@ -79,7 +78,7 @@ def test_a_request_that_found_no_place_raises_an_alarm_for_a_while() -> None:
 
 def test_a_snapshot_has_them() -> None:
     meter = Meter()
-    meter.moves.add(moved(), 0)
+    meter.moves.add("a", moved(), 0)
     view = TreeState(meter, ("tiny",), 0).snapshot(SECOND_NS, {}, 0).moves
     assert (view.moved["died"], view.recent[0].age_s) == (1, 1.0)
 
@@ -88,14 +87,14 @@ def test_a_snapshot_has_them() -> None:
 
 
 def test_what_was_heard_and_what_the_end_tells_are_the_same_moves() -> None:
-    heard = moved().move
+    heard = moved()
     assert merged([], (DIED,)) == merged([heard], (DIED,)) == (DIED,)
     assert merged([heard, heard], (DIED, DIED)) == (DIED, DIED), "two answers of one request"
     assert merged([heard, heard], (DIED,)) == (DIED, heard)
 
 
 def test_moves_that_only_a_dead_processor_knew_are_not_lost() -> None:
-    first = moved(left_ns=at(5)).move
+    first = moved(left_ns=at(5))
     processor = Move("processor", 0, 1, MoveReason.DIED, 12, at(20))
     last = msgspec.structs.replace(DIED, source=1, target=0, left_ns=at(30))
     assert merged([first, processor], (last,)) == (first, processor, last)

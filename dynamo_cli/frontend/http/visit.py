@@ -101,7 +101,7 @@ class Visit:
             usage=told.usage,
             first_byte_ns=call.first_token_ns if call else 0,
             timeline=told.timeline,
-            moves=merged(call.moves, told.moves) if call else (),
+            moves=merged([*call.moves, *call.worker_moves], told.moves) if call else (),
         )
 
 
