@@ -11,6 +11,7 @@ import orjson
 
 from dynamo_cli.host.outlet import Outlet
 from dynamo_cli.messages.lifecycle import ProcessState
+from dynamo_cli.messages.logs import MOVED
 from dynamo_cli.supervisor.view import OWN_NAME
 
 ACCESS = "request"
@@ -22,7 +23,10 @@ Form = Callable[[str, str, str, str], str]
 
 def line(name: str, level: str, text: str, fields: str = "{}") -> str:
     """A plain line: ``2026-01-31 12:00:00 INFO     worker 0     text key=value ...``."""
-    more = "".join(f" {key}={_word(value)}" for key, value in orjson.loads(fields).items())
+    told = orjson.loads(fields)
+    if MOVED in told:
+        told[MOVED] = ",".join(map(_move, told[MOVED]))
+    more = "".join(f" {key}={_word(value)}" for key, value in told.items())
     return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level:<8} {name:<12} {text}{more}"
 
 
@@ -141,6 +145,14 @@ def _word(value: Any) -> str:
     if isinstance(value, str) and value.isprintable() and not set(value) & set(' "='):
         return value or '""'
     return orjson.dumps(value).decode()
+
+
+def _move(move: dict[str, Any]) -> str:
+    """A move as ``worker0>worker1(died,12tokens,35ms)``: where it went, or ``none``; why, what it
+    had, and how long nobody computed for it, if a token came afterwards."""
+    source, target = (str(move[end] or "none").replace(" ", "") for end in ("from", "to"))
+    gap = "" if move["gap_ms"] is None else f",{move['gap_ms']:.0f}ms"
+    return f"{source}>{target}({move['reason']},{move['output_tokens']}tokens{gap})"
 
 
 def _number(level: str) -> int:

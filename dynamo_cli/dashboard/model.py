@@ -32,8 +32,9 @@ class Row:
 
     @property
     def key(self) -> str:
-        """Identifies the row."""
-        return self.decision.engine_request_id
+        """Identifies the row: a request that moves is decided on again."""
+        one = self.decision
+        return f"{one.engine_request_id}@{one.number}" if one.moved else one.engine_request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ class BoardState:
         self._snapshot: Snapshot | None = None
         self._processes: tuple[ProcessView, ...] = ()
         self._history = History()
-        self._decisions: OrderedDict[str, Row] = OrderedDict()
+        self._decisions: OrderedDict[str, Row] = OrderedDict()  # by key
+        self._latest: dict[str, str] = {}  # keys by the engine's request id
         self._last_number = self._missed = 0
         self._lines: deque[LogView] = deque(maxlen=LINES_KEPT)
         self._starting = True
@@ -141,15 +143,19 @@ class BoardState:
             self._missed += first - self._last_number - 1
         self._last_number = decisions[0].number
         for decision in reversed(decisions):
-            key = decision.engine_request_id
-            if key not in self._decisions:
-                self._decisions[key] = Row(now_s - decision.age_s, decision)
+            row = Row(now_s - decision.age_s, decision)
+            if row.key not in self._decisions:
+                self._decisions[row.key] = row
+                self._latest[decision.engine_request_id] = row.key
         while len(self._decisions) > DECISIONS_KEPT:
-            self._decisions.popitem(last=False)
+            key, oldest = self._decisions.popitem(last=False)
+            if self._latest.get(oldest.decision.engine_request_id) == key:
+                del self._latest[oldest.decision.engine_request_id]
 
     def _find(self, measurements: list[Measurement]) -> None:
         for found in measurements:
-            if (row := self._decisions.get(found.engine_request_id)) is not None:
+            key = self._latest.get(found.engine_request_id, "")
+            if (row := self._decisions.get(key)) is not None:
                 decision = msgspec.structs.replace(
                     row.decision, measured_tokens=found.measured_tokens
                 )

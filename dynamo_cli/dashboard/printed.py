@@ -103,7 +103,8 @@ def _table(spec: Spec[T], items: Sequence[T], width: int) -> Text:
 
 WATCH_HEAD = (
     f"{'time':<8} {'req/s':>6} {'flight':>6} {'wait':>5} {'in/s':>6} {'out/s':>6} "
-    f"{'TTFT p50':>8} {'p95':>8} {'ITL p95':>8} {'KV':>5} {'hit':>5} {'queue':>5}  alarms"
+    f"{'TTFT p50':>8} {'p95':>8} {'ITL p95':>8} {'KV':>5} {'hit':>5} {'queue':>5} "
+    f"{'moved':>5}  alarms"
 )
 
 
@@ -125,6 +126,7 @@ def watch_line(board: Board) -> str:
         f"{show.number(round(traffic.output_tokens_per_s)):>6} "
         f"{show.seconds(traffic.ttft_p50_s):>8} {show.seconds(traffic.ttft_p95_s):>8} "
         f"{show.seconds(traffic.itl_p95_s):>8} {show.percent(usage):>5} "
-        f"{show.percent(sample.hit_measured):>5} {show.number(sample.depth_jobs):>5}  "
+        f"{show.percent(sample.hit_measured):>5} {show.number(sample.depth_jobs):>5} "
+        f"{show.number(sum(snapshot.moves.moved.values())):>5}  "
         f"{alarms or show.NONE}"
     )

@@ -20,8 +20,10 @@ from dynamo_cli.messages.request import (
     Finish,
     ForProcessor,
     Head,
+    Move,
     Question,
     Reply,
+    RequestMoved,
     Submit,
     SubmitProbe,
 )
@@ -51,6 +53,8 @@ class Call:
         last_token_ns: when the last tokens arrived; 0 before the first ones.
         worker: index of the worker that serves the request; None until the answer begins.
         abort: why the processor was told to stop; empty if it was not.
+        moves: how it went from processor to processor, in the order of time.
+        worker_moves: how it went from worker to worker, as far as that was told while it ran.
     """
 
     def __init__(self, key: str, processor: ProcessId, arrival_ns: int) -> None:
@@ -63,6 +67,8 @@ class Call:
         self.first_token_ns = self.last_token_ns = 0
         self.worker: int | None = None
         self.abort = ""
+        self.moves: list[Move] = []
+        self.worker_moves: list[Move] = []
         self._early: list[bytes] = []
         self.write: Callable[[bytes], bool] = self._keep
 
@@ -233,6 +239,12 @@ class Exchange:
         for call in [call for call in self._calls.values() if call.processor == processor]:
             self.close(call)
             call.fail(failure)
+
+    def moved(self, message: RequestMoved) -> None:
+        """A request goes on at another worker, or found none."""
+        self._meter.moves.add(message.api_id, message.move, time.monotonic_ns())
+        if (call := self._calls.get(message.request_id)) is not None:
+            call.worker_moves.append(message.move)
 
     def answered(self, message: Reply | Head) -> None:
         """A processor has answered a call, or begins a stream."""

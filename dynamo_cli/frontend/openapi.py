@@ -171,6 +171,7 @@ def _object(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
 
 _LIMIT = _query("limit", {"type": "integer", "minimum": 1, "maximum": KEPT})
 _OF_REQUEST = _query("request_id", _TEXT)
+_OF_MOVED = _query("moved", {"type": "boolean"})
 _HEALTH = _operation("Whether requests can be answered, and why not")
 _HEALTH["responses"] |= _answer(JSON, {"type": "object"}, "503")
 
@@ -189,9 +190,12 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
             _LIMIT,
             _query("worker", {"anyOf": [_BOUND | {"maximum": 1 << 16}, {"const": inspect.NO_ONE}]}),
             _OF_REQUEST,
+            _OF_MOVED,
         )
     },
-    "/dynamo/timeline": {"get": _operation("Timelines of the last requests", _LIMIT, _OF_REQUEST)},
+    "/dynamo/timeline": {
+        "get": _operation("Timelines of the last requests", _LIMIT, _OF_REQUEST, _OF_MOVED)
+    },
     "/dynamo/stream": {
         "get": _operation(
             "Snapshots, decisions and log lines as they come",

@@ -49,7 +49,7 @@ from dynamo_cli.messages.lifecycle import (
     Stop,
 )
 from dynamo_cli.messages.prefill import PrefillQueueStats, SetPlacement, TransferStats
-from dynamo_cli.messages.request import Chunks, EngineReady, Finish, Head, Reply
+from dynamo_cli.messages.request import Chunks, EngineReady, Finish, Head, Reply, RequestMoved
 from dynamo_cli.messages.routing import Decisions, RouterStats
 from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 from dynamo_cli.topology import ProcessId, Role
@@ -196,6 +196,8 @@ class Frontend:
                 self._exchange.answered(message)
             case Finish() as message:
                 self._exchange.finished(message)
+            case RequestMoved() as message:
+                self._exchange.moved(message)
             case (
                 WorkerStats()
                 | RouterStats()

@@ -11,6 +11,13 @@ LEVEL_END = "\x1f"
 """The mark in these lines: the ASCII unit separator."""
 
 
+MOVED = "moved"
+"""The field of that object with the moves of a request; it is absent if the request never moved.
+
+It is a list of objects with `from`, `to`, `reason`, `output_tokens` and `gap_ms`.
+"""
+
+
 def access_line(fields: bytes) -> bytes:
     """The line for a request that ended; `fields` is a JSON object without line ends."""
     return b"INFO%b%b%b\n" % (_MARK, _MARK, fields)

@@ -10,6 +10,7 @@ from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.gpus import GpuReport, Xids
+from dynamo_cli.watch.moves import NOT_MOVED_MEMORY_S
 from dynamo_cli.watch.schema import AlarmView, GpuView, PrefillView
 from dynamo_cli.watch.window import WindowSum
 
@@ -151,6 +152,22 @@ def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
         f"the router is down; {unrouted} requests were placed without it so far, each on the "
         "worker with the fewest requests",
         "it restarts automatically; the log says why it ended.",
+    )
+
+
+def no_place(count: int) -> AlarmView:
+    """Make the alarm for requests that found no place after their process had died or stopped.
+
+    Args:
+        count: how many there were in the last minutes.
+    """
+    some = "a request" if count == 1 else f"{count} requests"
+    return AlarmView(
+        "not moved",
+        f"{some} failed in the last {NOT_MOVED_MEMORY_S // 60} minutes, because no process could "
+        "take over after the death or stop of another",
+        "the log says why the process ended; more --workers, a longer --migration-timeout or a "
+        "higher --migration-limit let requests go on.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 
@@ -41,6 +41,9 @@ class DecisionView(msgspec.Struct, frozen=True):
         age_s: time since the decision.
         prefill_worker: the prefill worker that holds most of the prompt; None if none does.
         session: the client's X-Session-ID; empty if it has none.
+        moved: why the request had to leave another worker, a `MoveReason`; empty for a new one.
+        moved_from: index of the worker that it left; None for a new one.
+        output_tokens: tokens of its answer that were there by then.
     """
 
     number: int
@@ -61,6 +64,9 @@ class DecisionView(msgspec.Struct, frozen=True):
     prefill_worker: int | None
     candidates: list[CandidateView]
     session: str
+    moved: str = ""
+    moved_from: int | None = None
+    output_tokens: int = 0
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -79,8 +85,10 @@ class _Kept(msgspec.Struct, gc=False):
     """A decision, encoded to save memory: with many candidates it would be a thousand objects."""
 
     number: int
+    engine_id: str
     api_id: str
     worker: int | None
+    moved: bool
     packed: bytes
     measured_tokens: int | None = None
 
@@ -94,7 +102,8 @@ class DecisionLog:
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by the engine's request id
+        self._kept: deque[_Kept] = deque()
+        self._latest: dict[str, _Kept] = {}  # by the engine's request id; several if it moved
         self._measurements: deque[Measurement] = deque(maxlen=RECENT)
         self._last_number = self._last_measurement = 0
         self.dropped = 0
@@ -103,19 +112,31 @@ class DecisionLog:
         """Add decisions and measurements that the router reports."""
         for decision in news.decisions:
             self._last_number += 1
-            self._kept[decision.request_id] = _Kept(
-                self._last_number, decision.api_id, decision.worker, _encode(decision)
-            )
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            self._keep(decision)
         for measured in news.measured:
-            if (kept := self._kept.get(measured.request_id)) is not None:
+            if (kept := self._latest.get(measured.request_id)) is not None:
                 kept.measured_tokens = measured.cached_tokens
                 self._last_measurement += 1
                 self._measurements.append(
                     Measurement(self._last_measurement, *msgspec.structs.astuple(measured))
                 )
         self.dropped = news.dropped
+
+    def _keep(self, decision: RoutingDecision) -> None:
+        kept = _Kept(
+            number=self._last_number,
+            engine_id=decision.request_id,
+            api_id=decision.api_id,
+            worker=decision.worker,
+            moved=bool(decision.moved),
+            packed=_encode(decision),
+        )
+        self._kept.append(kept)
+        self._latest[kept.engine_id] = kept
+        if len(self._kept) > KEPT:
+            oldest = self._kept.popleft()
+            if self._latest.get(oldest.engine_id) is oldest:
+                del self._latest[oldest.engine_id]
 
     @property
     def last_number(self) -> int:
@@ -134,6 +155,7 @@ class DecisionLog:
         worker: int | None = None,
         unplaced: bool = False,
         request_id: str | None = None,
+        moved: bool | None = None,
         after: int = 0,
     ) -> Iterator[DecisionView]:
         """Iterate over decisions, newest first. Each view is made when the iterator reaches it, but
@@ -145,20 +167,26 @@ class DecisionLog:
             worker: only decisions for this worker.
             unplaced: only decisions that no worker could take the request.
             request_id: only decisions for this request, by the client's id or the engine's.
+            moved: only decisions for requests that had to leave another worker, or only others.
             after: only decisions with a higher number.
         """
-        found = list(islice(self._newest(worker, unplaced, request_id, after), limit))
+        chosen = (
+            kept
+            for kept in self._newest(worker, unplaced, request_id, after)
+            if moved is None or kept.moved is moved
+        )
+        found = list(islice(chosen, limit))
         return (_view(kept, now_ns) for kept in found)
 
     def _newest(
         self, worker: int | None, unplaced: bool, request_id: str | None, after: int
     ) -> Iterator[_Kept]:
-        for engine_id, kept in reversed(self._kept.items()):
+        for kept in reversed(self._kept):
             if kept.number <= after:
                 return
             if (unplaced or worker is not None) and kept.worker != worker:
                 continue
-            if request_id is None or request_id in (engine_id, kept.api_id):
+            if request_id is None or request_id in (kept.engine_id, kept.api_id):
                 yield kept
 
 
@@ -183,6 +211,9 @@ def _view(kept: _Kept, now_ns: int) -> DecisionView:
         prefill_worker=decision.prefill_worker,
         candidates=[_candidate(one) for one in decision.candidates],
         session=decision.session,
+        moved=decision.moved,
+        moved_from=decision.moved_from,
+        output_tokens=decision.output_tokens,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, defaultdict
 
 from dynamo_cli.messages.request import Usage
+from dynamo_cli.watch.histogram import Histogram
+from dynamo_cli.watch.moves import MoveLog
 from dynamo_cli.watch.window import WindowSamples, WindowSum
 
 # Upper bounds in seconds, from one step of a tiny model to a long queue.
@@ -23,37 +24,6 @@ E2E_BOUNDS_S = (
     40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
 )
 # fmt: on
-
-
-class Histogram:
-    """Counts of values by upper bound, as Prometheus needs them; a value costs one bisection.
-
-    Attributes:
-        bounds: upper bounds, ascending.
-        counts: one count for each bound, and a last one for values above all bounds.
-        total: sum of all values.
-    """
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Return pairs of an upper bound and the number of values up to it; the last is +Inf."""
-        names = [*map(str, self.bounds), "+Inf"]
-        running, pairs = 0, []
-        for name, count in zip(names, self.counts, strict=True):
-            running += count
-            pairs.append((name, float(running)))
-        return pairs
 
 
 class Latency:
@@ -76,6 +46,7 @@ class Meter:
         workers: latencies by worker index.
         traces: traces of requests by outcome: exported, failed, dropped.
         lost_access_lines: access lines that were dropped because the log was too slow.
+        moves: requests that went on elsewhere because a process could not end them.
     """
 
     def __init__(self) -> None:
@@ -86,6 +57,7 @@ class Meter:
         self.aborts: Counter[str] = Counter()
         self.traces: Counter[str] = Counter()
         self.lost_access_lines = 0
+        self.moves = MoveLog()
         self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
         self.ttft = Histogram(TTFT_BOUNDS_S)
         self.itl = Histogram(ITL_BOUNDS_S)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
-from dynamo_cli.watch.meter import Histogram
+from dynamo_cli.watch.histogram import Histogram
 from dynamo_cli.watch.schema import PrefillView, PrefillWorkerView
 from dynamo_cli.watch.window import WindowSamples
 

@@ -257,6 +257,47 @@ class TrafficView(msgspec.Struct, frozen=True):
     received: int = 0
 
 
+class RecentMove(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"}):
+    """A request that had to leave a process.
+
+    Attributes:
+        request_id: the client's id.
+        role: role of the processes: worker or processor.
+        source, target: names of the process that it left, and of the one that it went to; None: it
+            found no place. They are called ``from`` and ``to`` in JSON.
+        reason: why it left, such as ``died``.
+        output_tokens: tokens of its answer that were there by then.
+        age_s: time since then, seconds.
+    """
+
+    request_id: str
+    role: str
+    source: str
+    target: str | None
+    reason: str
+    output_tokens: int
+    age_s: float
+
+
+class MovesView(msgspec.Struct, frozen=True):
+    """Requests that went on elsewhere because a process could not end them, since the start.
+
+    Each time that a request moves counts, and each of its prompts if it has several.
+
+    Attributes:
+        moved: moves by reason.
+        not_moved: requests that found no place, by reason; they got an error.
+        longest_gap_s: the longest time until the next token, of requests that have ended; None
+            before any.
+        recent: the last of both kinds, the newest first.
+    """
+
+    moved: dict[str, int] = {}
+    not_moved: dict[str, int] = {}
+    longest_gap_s: float | None = None
+    recent: list[RecentMove] = []
+
+
 class AlarmView(msgspec.Struct, frozen=True):
     """Something that works worse than it should.
 
@@ -289,6 +330,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         processors: current load of each processor.
         calls: answers that the frontend waits for.
         gpus: GPUs that engines run on.
+        moves: requests that went on elsewhere because a process could not end them.
     """
 
     version: str
@@ -313,6 +355,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     processors: list[ProcessorView] = []
     calls: int = 0
     gpus: list[GpuView] = []
+    moves: MovesView = MovesView()
 
     @property
     def warnings(self) -> list[str]:

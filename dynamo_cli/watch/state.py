@@ -14,7 +14,7 @@ from dynamo_cli.messages.routing import Decisions, RouterStats
 from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
-from dynamo_cli.watch.alarms import Watch, no_router, of_gpus, old_jobs, silence
+from dynamo_cli.watch.alarms import Watch, no_place, no_router, of_gpus, old_jobs, silence
 from dynamo_cli.watch.decisions import DecisionLog
 from dynamo_cli.watch.gpus import GpuReport, views
 from dynamo_cli.watch.logs import LogRing
@@ -233,6 +233,7 @@ class TreeState:
             processors=self._routing.processors(),
             calls=calls,
             gpus=seen,
+            moves=self._meter.moves.view(now_ns),
         )
 
     def _processes(self, memory: Mapping[int, int], now_ns: int) -> list[ProcessView]:
@@ -274,6 +275,8 @@ class TreeState:
             found.append(away)
         if prefill is not None and prefill.alarm:
             found.append(old_jobs(prefill))
+        if lost := self._meter.moves.recently_lost(now_ns):
+            found.append(no_place(lost))
         return found + self._watch.alarms(now_ns)
 
 

@@ -8,8 +8,10 @@ from itertools import islice
 
 import msgspec
 
-from dynamo_cli.messages.request import Timeline, Usage
+from dynamo_cli.messages.request import Move, Timeline, Usage
 from dynamo_cli.units import MS_NS, SECOND_NS
+from dynamo_cli.watch import moves
+from dynamo_cli.watch.moves import MoveStep
 
 KEPT = 10_000
 
@@ -29,6 +31,8 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         arrival_ns: when the frontend had read its head, CLOCK_MONOTONIC.
         first_byte_ns: when the frontend had the first tokens of a streamed answer; 0 if none came.
         ended_ns: when its answer was written.
+        moves: how it went from process to process because one could not end it, in the order of
+            time.
     """
 
     request_id: str
@@ -45,6 +49,7 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     usage: Usage = Usage()
     first_byte_ns: int = 0
     timeline: Timeline = Timeline()
+    moves: tuple[Move, ...] = ()
 
     @property
     def ttft_ns(self) -> int | None:
@@ -80,7 +85,10 @@ class TimelineView(msgspec.Struct, frozen=True):
     Attributes:
         age_s: time since its arrival.
         prefill_worker: index of the prefill worker that did its prefill; None if none did.
-        stages_ms: times of its stages in order, milliseconds after its arrival.
+        stages_ms: times of its stages in order, milliseconds after its arrival. Of a request that
+            moved, "sent" is for its first worker, "queued" and "scheduled" are in the engine that
+            gave its first token.
+        moves: how it went from process to process because one could not end it.
     """
 
     request_id: str
@@ -98,6 +106,7 @@ class TimelineView(msgspec.Struct, frozen=True):
     output_tokens: int
     age_s: float
     stages_ms: dict[str, float]
+    moves: list[MoveStep] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -109,14 +118,19 @@ class TimelineLog:
 
     def __init__(self) -> None:
         # Encoded: that halves the memory, and the garbage collector has nothing to traverse.
-        self._kept: deque[tuple[str, bytes]] = deque(maxlen=KEPT)
+        self._kept: deque[tuple[str, bool, bytes]] = deque(maxlen=KEPT)
 
     def add(self, record: RequestRecord) -> None:
         """Add a request that ended."""
-        self._kept.append((record.request_id, _encode(record)))
+        self._kept.append((record.request_id, bool(record.moves), _encode(record)))
 
     def views(
-        self, now_ns: int, *, limit: int = KEPT, request_id: str | None = None
+        self,
+        now_ns: int,
+        *,
+        limit: int = KEPT,
+        request_id: str | None = None,
+        moved: bool | None = None,
     ) -> Iterator[TimelineView]:
         """Iterate over requests, newest first. Each view is made when the iterator reaches it.
 
@@ -124,13 +138,14 @@ class TimelineLog:
             now_ns: current time, for ages.
             limit: most requests.
             request_id: only requests with this id; a client can use an id again.
+            moved: only requests that went on elsewhere, or only others.
         """
-        found = list(islice(self._newest(request_id), limit))
+        found = list(islice(self._newest(request_id, moved), limit))
         return (_view(_decode(packed), now_ns) for packed in found)
 
-    def _newest(self, request_id: str | None) -> Iterator[bytes]:
-        for kept_id, packed in reversed(self._kept):
-            if request_id is None or request_id == kept_id:
+    def _newest(self, request_id: str | None, moved: bool | None) -> Iterator[bytes]:
+        for kept_id, has_moved, packed in reversed(self._kept):
+            if request_id in (None, kept_id) and moved in (None, has_moved):
                 yield packed
 
 
@@ -153,4 +168,5 @@ def _view(record: RequestRecord, now_ns: int) -> TimelineView:
         stages_ms={
             name: round((at - record.arrival_ns) / MS_NS, 3) for name, at in record.stages().items()
         },
+        moves=[moves.step(move, record.arrival_ns) for move in record.moves],
     )

@@ -49,6 +49,21 @@ def test_lines_of_requests_have_fields() -> None:
     )
 
 
+def test_a_line_of_a_request_that_moved_says_from_where_to_where_and_why() -> None:
+    move = {"from": "worker 0", "to": "worker 1", "reason": "died", "output_tokens": 12}
+    lost = {"from": "worker 1", "to": None, "reason": "stalled", "output_tokens": 20}
+    fields = {"id": "a", "moved": [move | {"gap_ms": 35.2}, lost | {"gap_ms": None}]}
+    out = io.StringIO()
+    PlainView(out).access("frontend", json.dumps(fields))
+    assert out.getvalue().endswith(
+        " id=a moved=worker0>worker1(died,12tokens,35ms),worker1>none(stalled,20tokens)\n"
+    )
+    assert (
+        json.loads(json_line("frontend", "INFO", "request", json.dumps(fields)))["moved"]
+        == (fields["moved"])
+    )
+
+
 def test_json_lines_are_objects() -> None:
     out = io.StringIO()
     view = PlainView(out, form=json_line)

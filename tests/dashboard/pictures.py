@@ -14,9 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from dynamo_cli.dashboard.app import Dashboard
+from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.timelines import TimelineView
-from tests.dashboard.replay import Replay
+from tests.dashboard.replay import MOVED, Replay
 
 FOLDER = Path(__file__).parent / "pictures"
 MADE_WITH = FOLDER / "made-with"
@@ -54,6 +57,9 @@ SCENES = (
     Scene("disaggregated", "prefill", ("5",)),
     Scene("gpus", "workers", ("2",)),
     Scene("gpus", "gpu", ("2", "tab", "down", "enter")),
+    Scene(MOVED, "overview", ()),
+    Scene(MOVED, "routing", ("3",)),
+    Scene(MOVED, "decision", ("3", "enter")),
     Scene("degraded", "overview", ()),
     Scene("degraded", "workers", ("2",)),
     Scene("degraded", "logs", ("6",)),
@@ -92,14 +98,24 @@ TIMELINE = TimelineView(
 )
 
 
+MOVES = [
+    MoveStep("worker 0", "worker 1", "died", 9, 21.7, 18.4),
+]
+
+
 async def timelines(_: str) -> list[TimelineView]:
     return [TIMELINE]
+
+
+async def moved_timelines(_: str) -> list[TimelineView]:
+    return [msgspec.structs.replace(TIMELINE, moves=MOVES)]
 
 
 async def draw(scene: Scene, size: tuple[int, int]) -> str:
     """Draw the screen of a scene as SVG."""
     replay = Replay(scene.stream)
-    app = Dashboard(replay.state, timelines=timelines, clock=replay.clock)
+    known = moved_timelines if scene.stream == MOVED else timelines
+    app = Dashboard(replay.state, timelines=known, clock=replay.clock)
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
         for key in scene.keys:

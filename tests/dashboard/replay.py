@@ -12,6 +12,8 @@ import msgspec
 
 from dynamo_cli.dashboard.events import Link, State, decode
 from dynamo_cli.dashboard.model import BoardState
+from dynamo_cli.watch.alarms import no_place
+from dynamo_cli.watch.schema import MovesView, RecentMove
 
 from .made import gpu, snapshot
 
@@ -37,12 +39,42 @@ def on_gpus(content: Any) -> Any:
     return content | {"processes": devices, "gpus": msgspec.to_builtins(views, str_keys=True)}
 
 
+MOVED = "moved"
+"""Name of the recording of the busy server, as if requests of worker 0 had moved to worker 1."""
+
+
+def with_moves(events: list[tuple[float, str, Any]]) -> list[tuple[float, str, Any]]:
+    """Let the last requests of worker 0 move, and one find no place."""
+    at_s = events[-1][0]
+    decided = [one for _, kind, content in events if kind == "decisions" for one in content]
+    decided.sort(key=lambda one: int(one["number"]), reverse=True)
+    number = decided[0]["number"]
+    left = [one for one in decided if one["worker"] == 0][:5]
+    again = [
+        one
+        | {"number": number + place, "worker": 1, "moved": "died", "moved_from": 0}
+        | {"output_tokens": 7 * place, "age_s": 0.1, "measured_tokens": None}
+        for place, one in enumerate(left, 1)
+    ]
+    recent = [
+        RecentMove(one["request_id"], "worker", "worker 0", "worker 1", "died", 7, 0.1)
+        for one in again
+    ]
+    moves = MovesView({"died": 12, "drained": 3}, {"died": 1}, 0.0412, recent)
+    last = next(content for _, kind, content in reversed(events) if kind == "snapshot")
+    alarms = [*last["alarms"], msgspec.to_builtins(no_place(1))]
+    snapshot = last | {"moves": msgspec.to_builtins(moves), "alarms": alarms}
+    return [*events, (at_s, "decisions", again[::-1]), (at_s, "snapshot", snapshot)]
+
+
 @cache
 def recorded(name: str) -> list[tuple[float, str, Any]]:
     """Read a recording: (seconds since 1970, name of the event, content). Its server gets the usual
     address."""
     if name == GPUS:
         return [(at_s, kind, on_gpus(content)) for at_s, kind, content in recorded("busy")]
+    if name == MOVED:
+        return with_moves(recorded("busy"))
     text = re.sub(r"http://127\.0\.0\.1:\d+", URL, (FOLDER / f"{name}.json").read_text())
     return [tuple(event) for event in json.loads(text)["events"]]
 

@@ -23,7 +23,7 @@ from dynamo_cli.errors import CannotWatch
 from dynamo_cli.messages.lifecycle import Logged, LogLine
 from dynamo_cli.messages.routing import Candidate, Decisions, RouterStats, RoutingDecision
 from dynamo_cli.topology import ROUTER
-from dynamo_cli.watch.schema import GpuView, Snapshot
+from dynamo_cli.watch.schema import GpuView, MovesView, Snapshot
 from tests.dashboard.made import gpu, snapshot
 from tests.frontend.stage import Stage, patiently
 from tests.support.server import free_port
@@ -143,6 +143,10 @@ def test_one_screen_and_one_line_on_paper() -> None:
         assert '"serving": true' in printed.as_json(board)
         line = printed.watch_line(board)
         assert len(line.split()) >= len(printed.WATCH_HEAD.split()) - 2
+        state = BoardState()
+        state.apply(snapshot(moves=MovesView({"died": 12, "drained": 3})), 0)
+        moved = printed.watch_line(state.board(0)).split()[-2:]
+        assert moved == ["15", "–"], "the last two columns: moved, alarms"
 
     asyncio.run(scenario())
 

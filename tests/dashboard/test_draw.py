@@ -6,6 +6,7 @@ import asyncio
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from rich.text import Text
 
@@ -21,12 +22,14 @@ from dynamo_cli.messages.routing import REASON_NO_WORKER
 from dynamo_cli.router.policies import Request, WorkerLoad
 from dynamo_cli.router.policies.timed import time_cost
 from dynamo_cli.watch.decisions import CandidateView
+from dynamo_cli.watch.moves import MoveStep
+from dynamo_cli.watch.schema import MovesView
 
 from .made import decision, snapshot
-from .pictures import Scene, draw
+from .pictures import TIMELINE, Scene, draw
 from .replay import Replay
 
-STREAMS = ("startup", "empty", "busy", "disaggregated", "degraded", "gpus")
+STREAMS = ("startup", "empty", "busy", "disaggregated", "degraded", "gpus", "moved")
 WIDTHS = (78, 100, 118, 158, 300)
 
 
@@ -74,7 +77,9 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
     assert len(lines(drawn)) == picture.height(board)
     corners = [drawn.plain.count(corner) for corner in "╭╮╰╯"]
     boxes = (
-        3 + (stream in ("startup", "busy", "degraded", "gpus")) + 3 * (stream == "disaggregated")
+        3
+        + (stream in ("startup", "busy", "degraded", "gpus", "moved"))
+        + 3 * (stream == "disaggregated")
     )
     assert corners == [boxes] * 4
 
@@ -134,6 +139,41 @@ def test_the_costs_of_candidates_fit_the_narrowest_terminal() -> None:
         ["prefill", "queueing", "eviction", "slowdown"],
         ["worker", "overlap", "cost", "wait_ms", "ms", "delay_ms", "cost_ms", "ms"],
     ]
+
+
+def test_a_request_that_moved_is_marked_and_found_by_that_word() -> None:
+    row = Row(0.0, decision(2, worker=1, moved="died", moved_from=0, output_tokens=12))
+    assert "⇄ 1" in fit(DECISIONS.columns, 78).line(row).plain
+    assert "moved died" in DECISIONS.words(row)
+    assert "moved" not in DECISIONS.words(Row(0.0, decision(1)))
+    text = details.decision(row, [], Text("")).plain
+    assert "⇄ from worker 0 (died), with 12 tokens of its answer" in text
+    assert "⇄" not in details.decision(Row(0.0, decision(1)), [], Text("")).plain
+
+
+def test_the_timeline_has_moves_in_the_order_of_time() -> None:
+    lost = MoveStep("worker 1", None, "stalled", 20, 50.0, None)
+    moves = [MoveStep("worker 0", "worker 1", "died", 9, 21.7, 18.4), lost]
+    drawn = lines(details.timeline(msgspec.structs.replace(TIMELINE, moves=moves)))
+    told = [line for line in drawn if "⇄" in line]
+    assert [line.split("⇄ ")[1] for line in told] == [
+        *("worker 0: died, 9 tokens", "goes on: worker 1"),
+        *("worker 1: stalled, 20 tokens", "found no place"),
+    ]
+    assert told[1].split()[:3] == ["40.1", "ms", "+18.4"], "how long nobody computed"
+    assert drawn.index(told[0]) > next(n for n, line in enumerate(drawn) if "first token" in line)
+
+
+def test_the_overview_says_how_many_moved_and_why() -> None:
+    moves = MovesView({"died": 12, "drained": 0}, {"died": 1}, 0.035)
+    state = BoardState()
+    state.apply(Link(State.LIVE), 0)
+    state.apply(snapshot(), 0)
+    assert "⇄" not in overview.attention(state.board(0)).plain
+    state.apply(snapshot(moves=moves), 0)
+    assert lines(overview.attention(state.board(0)))[-1] == (
+        "⇄ moved: 12 (died 12), found no place: 1 (died 1), longest gap 35 ms"
+    )
 
 
 def test_no_worker_is_told() -> None:

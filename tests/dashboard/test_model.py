@@ -69,6 +69,21 @@ def test_decisions_are_kept_in_order_once_each_and_measured_later() -> None:
     assert [row.decision.measured_tokens for row in rows] == [None, 64, None]
 
 
+def test_a_request_that_moves_has_a_row_for_each_of_its_workers() -> None:
+    state = BoardState()
+    state.apply(Decided([decision(1, "a")]), 100.0)
+    again = decision(2, "a", worker=1, moved="died", moved_from=0)
+    for _ in range(2):  # a server tells it again after a lost connection
+        state.apply(Decided([again]), 101.0)
+    state.apply(Found([Measurement(1, "a", 64)]), 101.0)
+    first, second = state.board(102.0).decisions
+    assert [row.decision.worker for row in (first, second)] == [0, 1]
+    assert first.key != second.key
+    assert (first.decision.measured_tokens, second.decision.measured_tokens) == (None, 64)
+    state.apply(Decided([decision(3 + n) for n in range(model.DECISIONS_KEPT)][::-1]), 102.0)
+    assert len(state._latest) == model.DECISIONS_KEPT
+
+
 def test_decisions_that_the_stream_left_out_are_counted() -> None:
     state = BoardState()
     state.apply(Link(State.LIVE), 0)

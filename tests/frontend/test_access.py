@@ -18,7 +18,7 @@ from dynamo_cli.frontend.after.access import (
     fields,
     prompt_of,
 )
-from dynamo_cli.messages.request import Submit, Timeline, Usage
+from dynamo_cli.messages.request import Move, MoveReason, Submit, Timeline, Usage
 from dynamo_cli.supervisor.logs import LogLines
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import RequestRecord
@@ -65,6 +65,20 @@ def test_a_line_says_what_was_asked_and_what_came_of_it() -> None:
     assert line["model"] == "'a\\x9bm\\n'", "a terminal must not obey it"
     remote = msgspec.structs.replace(RECORD, timeline=Timeline(prefill_worker=2))
     assert fields(remote)["prefill_worker"] == 2
+
+
+def test_a_line_has_the_moves_of_a_request_that_moved_and_only_then() -> None:
+    assert "moved" not in fields(RECORD)
+    move = Move("worker", 0, 1, MoveReason.DIED, 12, 20 * MS, 55 * MS)
+    assert fields(msgspec.structs.replace(RECORD, moves=(move,)))["moved"] == [
+        {
+            "from": "worker 0",
+            "to": "worker 1",
+            "reason": "died",
+            "output_tokens": 12,
+            "gap_ms": 35.0,
+        }
+    ]
 
 
 def test_every_request_for_the_model_gets_a_line_without_its_text() -> None:

@@ -7,11 +7,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.support.http_server import answering
+
+
+class Event(NamedTuple):
+    """A moment in a span."""
+
+    name: str
+    at_ns: int
+    attributes: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Span:
     begin_ns: int
     end_ns: int
     attributes: dict[str, Any] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
 
 
 class Receiver:
@@ -93,6 +102,9 @@ def _span(span: Any) -> Span:
         begin_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
         attributes=_values(span.attributes),
+        events=tuple(
+            Event(one.name, one.time_unix_nano, _values(one.attributes)) for one in span.events
+        ),
     )
 
 

@@ -9,7 +9,8 @@ from dynamo_cli.messages.request import Usage
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
-from dynamo_cli.watch.meter import Histogram, Meter
+from dynamo_cli.watch.histogram import Histogram
+from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.state import TreeState
 from dynamo_cli.watch.window import WindowSamples, WindowSum
 

@@ -9,7 +9,15 @@ from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw import gpus
-from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, GOOD, LEVELS, STRONG
+from dynamo_cli.dashboard.draw.style import (
+    ACCENT,
+    FAINT,
+    GOOD,
+    LEVELS,
+    MOVED_GLYPH,
+    STRONG,
+    WARN,
+)
 from dynamo_cli.dashboard.draw.tables import Worker, cost, winner
 from dynamo_cli.dashboard.model import Row
 from dynamo_cli.watch.logs import LogView
@@ -22,6 +30,8 @@ TERM, LONG_TERM = 7, 8
 """Least width of the column of a term, and most characters in a line of its title."""
 
 BAR = 20
+MOVED_PLACE = 3
+"""Line of a decision that says from where the request moved: below its worker."""
 
 STAGES = {
     "arrival": "it came in",
@@ -67,6 +77,8 @@ def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
             f"{show.micros(one.decision_us)}, waited {show.micros(one.waited_us)} for a worker",
         ),
     ]
+    if one.moved:
+        head.insert(MOVED_PLACE, _moved(row))
     if one.prefill_worker is not None:
         head.append(_line("prefill", f"prefill worker {one.prefill_worker} knows most of it"))
     parts = [
@@ -79,6 +91,15 @@ def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
         *([_earlier(other) for other in earlier[:EARLIER]] or [Text(show.NONE, FAINT)]),
     ]
     return Text("\n").join(parts)
+
+
+def _moved(row: Row) -> Text:
+    one = row.decision
+    return Text.assemble(
+        ("moved".ljust(LABEL), FAINT),
+        (f"{MOVED_GLYPH} from worker {one.moved_from} ({one.moved})", WARN),
+        f", with {one.output_tokens} tokens of its answer",
+    )
 
 
 def _cached(row: Row) -> str:
@@ -157,7 +178,7 @@ def timeline(view: TimelineView) -> Text:
     """Draw the stages of a request, each with its time and the time since the stage before."""
     whole = max(view.stages_ms.values(), default=0.0) or 1.0
     lines, before = [], 0.0
-    for name, at_ms in view.stages_ms.items():
+    for at_ms, what in _steps(view):
         lead = int(before / whole * BAR)
         length = max(int(at_ms / whole * BAR) - lead, 0)
         curve = (" " * lead + "─" * length + "●").ljust(BAR + 1)
@@ -166,7 +187,7 @@ def timeline(view: TimelineView) -> Text:
                 f"{at_ms:>9.1f} ms ",
                 (f"{f'+{at_ms - before:.1f}':>8} ", FAINT),
                 (curve, ACCENT),
-                f" {STAGES.get(name, name)}",
+                f" {what}",
             )
         )
         before = at_ms
@@ -178,6 +199,20 @@ def timeline(view: TimelineView) -> Text:
     )
     lines.append(Text(f"ended with {end}, {view.output_tokens} tokens{where}", FAINT))
     return Text("\n").join(lines)
+
+
+def _steps(view: TimelineView) -> list[tuple[float, str]]:
+    """Return stages and moves in the order of time: milliseconds, and what happened."""
+    steps = [(at_ms, STAGES.get(name, name)) for name, at_ms in view.stages_ms.items()]
+    for move in view.moves:
+        steps.append(
+            (move.at_ms, f"{MOVED_GLYPH} {move.source}: {move.reason}, {move.output_tokens} tokens")
+        )
+        if move.target is None:
+            steps.append((move.at_ms, f"{MOVED_GLYPH} found no place"))
+        elif move.gap_ms is not None:
+            steps.append((move.at_ms + move.gap_ms, f"{MOVED_GLYPH} goes on: {move.target}"))
+    return sorted(steps, key=lambda step: step[0])
 
 
 def worker(row: Worker) -> Text:

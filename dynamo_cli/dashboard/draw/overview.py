@@ -9,6 +9,7 @@ from dynamo_cli.dashboard.draw.style import (
     BAD,
     FAINT,
     GOOD,
+    MOVED_GLYPH,
     STRONG,
     WARN,
     clipped,
@@ -19,7 +20,7 @@ from dynamo_cli.dashboard.draw.style import (
 from dynamo_cli.dashboard.events import State
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.messages.lifecycle import Phase
-from dynamo_cli.watch.schema import AlarmView, ProcessView, Snapshot
+from dynamo_cli.watch.schema import AlarmView, MovesView, ProcessView, Snapshot
 
 
 def header(board: Board, width: int, *, paused: bool) -> Text:
@@ -101,7 +102,26 @@ def attention(board: Board) -> Text:
     lines += [Text.assemble(("◆ ", WARN), odd) for odd in board.odd]
     if not lines and not board.starting:
         lines.append(Text("● nothing needs attention", GOOD))
+    if board.snapshot is not None and (told := moved(board.snapshot.moves)):
+        lines.append(Text.assemble((f"{MOVED_GLYPH} ", WARN), told))
     return Text("\n").join(lines)
+
+
+def moved(moves: MovesView) -> str:
+    """Say how many requests went on elsewhere and why; empty if none had to."""
+    gap = moves.longest_gap_s
+    parts = [
+        _counted("moved", moves.moved),
+        _counted("found no place", moves.not_moved),
+        "" if gap is None else f"longest gap {show.seconds(gap)}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _counted(what: str, reasons: dict[str, int]) -> str:
+    """Return ``moved: 12 (died 10, drained 2)``; empty if nothing was counted."""
+    why = ", ".join(f"{reason} {count}" for reason, count in reasons.items() if count)
+    return f"{what}: {sum(reasons.values())} ({why})" if why else ""
 
 
 def _alarm(alarm: AlarmView) -> Text:

@@ -20,6 +20,9 @@ GLYPHS = {
     Phase.DRAINING: "◐",
 }
 BUSY_GLYPH = "○"
+MOVED_GLYPH = "⇄"
+"""Marks what tells of a request that went on elsewhere."""
+
 LEVELS = {"DEBUG": FAINT, "INFO": "", "WARNING": WARN, "ERROR": BAD, "CRITICAL": BAD}
 
 

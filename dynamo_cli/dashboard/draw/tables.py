@@ -14,6 +14,7 @@ from dynamo_cli.dashboard.draw.style import (
     FAINT,
     GOOD,
     LEVELS,
+    MOVED_GLYPH,
     STRONG,
     WARN,
     glyph,
@@ -223,10 +224,16 @@ def cost(value: float) -> str:
 
 
 def winner(decision: DecisionView) -> Text:
-    """Draw the chosen worker."""
+    """Draw the chosen worker, with another sign if the request had to leave one before."""
     if decision.worker is None:
         return Text(show.NONE, BAD)
+    if decision.moved:
+        return Text(f"{MOVED_GLYPH} {decision.worker}", WARN)
     return Text(f"→ {decision.worker}", GOOD)
+
+
+def _moved_words(decision: DecisionView) -> str:
+    return f"moved {decision.moved}" if decision.moved else ""
 
 
 def _won(row: Row) -> int:
@@ -278,7 +285,7 @@ DECISIONS: Spec[Row] = Spec(
     key=lambda row: row.key,
     words=lambda row: (
         f"{row.decision.request_id} {row.decision.session} {row.decision.reason} "
-        f"worker {row.decision.worker}"
+        f"worker {row.decision.worker} {_moved_words(row.decision)}"
     ),
     copied=lambda row: row.decision.request_id,
     tail=True,

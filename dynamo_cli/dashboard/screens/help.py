@@ -28,7 +28,7 @@ KEYS = (
 SIGNS = (
     ("● ○ ↻ ✗ ■", "ready, on its way, restarting, failed, stopped"),
     ("⚠ ◆", "an alarm with what to do, the odd worker out"),
-    ("→ 1", "the worker that was chosen"),
+    ("→ 1  ⇄ 1", "the worker that was chosen; after it had to leave another"),
     ("· ▁ ▄ █", "share of a prompt held by worker 0, 1, ..."),
     ("↓64/32", "cached tokens: 64 predicted, only 32 found"),
     ("12/45 ms", "median and 95th percentile of the last 10 s"),

@@ -13,8 +13,9 @@ import msgspec
 from dynamo_cli.frontend.http.admission import PROMPTS
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.host import vital
-from dynamo_cli.messages.logs import access_line
+from dynamo_cli.messages.logs import MOVED, access_line
 from dynamo_cli.units import MS_NS
+from dynamo_cli.watch import moves
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import RequestRecord
 
@@ -53,11 +54,24 @@ def fields(
         told["error"] = record.error
     if record.timeline.prefill_worker is not None:
         told["prefill_worker"] = record.timeline.prefill_worker
+    if record.moves:
+        told[MOVED] = [_move(moves.step(move, record.arrival_ns)) for move in record.moves]
     if trace is not None:
         told["trace_id"] = f"{trace.trace_id:032x}"
     if prompt:
         told["prompt"] = prompt[:MAX_PROMPT]
     return told
+
+
+def _move(step: moves.MoveStep) -> dict[str, Any]:
+    """A move as a line has it: the time of day is that of the line."""
+    return {
+        "from": step.source,
+        "to": step.target,
+        "reason": step.reason,
+        "output_tokens": step.output_tokens,
+        "gap_ms": step.gap_ms,
+    }
 
 
 def prompt_of(content: dict[str, Any]) -> str:

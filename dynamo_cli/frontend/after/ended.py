@@ -53,6 +53,7 @@ class FinishedRequestFanout:
         record = visit.record(time.monotonic_ns())
         elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
         self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
+        self._meter.moves.ended(record.moves)
         if record.processor is not None:
             self.timelines.add(record)
         if self._access is not None:

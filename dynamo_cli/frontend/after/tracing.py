@@ -13,6 +13,8 @@ makes an id for it.
       queue       worker              queued, scheduled
       prefill     worker              scheduled, first token
       decode      worker              first token, last token
+
+A request that went on elsewhere has an event in the first of them for each time that it moved.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -39,6 +41,7 @@ from dynamo_cli.host import vital
 from dynamo_cli.messages.request import Endpoint
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import SECOND_NS
+from dynamo_cli.watch import moves
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import RequestRecord
 
@@ -130,6 +133,18 @@ def attributes(record: RequestRecord) -> Attributes:
     return told
 
 
+def move_attributes(step: moves.MoveStep) -> Attributes:
+    """Attributes of the event of a move; what is not known is left out."""
+    known: dict[str, AttributeValue | None] = {
+        "from": step.source,
+        "to": step.target,
+        "reason": step.reason,
+        "output_tokens": step.output_tokens,
+        "gap_ms": step.gap_ms,
+    }
+    return {f"dynamo.move.{name}": value for name, value in known.items() if value is not None}
+
+
 class SpanMaker:
     """Makes spans from records of requests.
 
@@ -153,6 +168,7 @@ class SpanMaker:
             (record.arrival_ns, record.ended_ns),
             attributes(record),
             SpanKind.SERVER,
+            self._moves(record),
             failed=record.status >= 500 or (record.status == 200 and bool(record.error)),
         )
         for stage in stages(record):
@@ -164,6 +180,16 @@ class SpanMaker:
                 {"dynamo.process": stage.process},
             )
 
+    def _moves(self, record: RequestRecord) -> list[Event]:
+        return [
+            Event(
+                "moved",
+                move_attributes(moves.step(move, record.arrival_ns)),
+                move.left_ns + self._epoch_ns,
+            )
+            for move in record.moves
+        ]
+
     def _span(
         self,
         name: str,
@@ -172,6 +198,7 @@ class SpanMaker:
         times_ns: tuple[int, int],
         attributes: Attributes,
         kind: SpanKind = SpanKind.INTERNAL,
+        events: Sequence[Event] = (),
         *,
         failed: bool = False,
     ) -> ReadableSpan:
@@ -182,6 +209,7 @@ class SpanMaker:
             parent=parent,
             resource=self._resource,
             attributes=attributes,
+            events=events,
             kind=kind,
             status=Status(StatusCode.ERROR if failed else StatusCode.UNSET),
             start_time=begin_ns + self._epoch_ns,

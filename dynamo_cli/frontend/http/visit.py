@@ -12,6 +12,7 @@ from dynamo_cli.frontend.exchange import Call
 from dynamo_cli.frontend.http import admission
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.messages.request import Finish, Reply, Usage
+from dynamo_cli.watch.moves import merged
 from dynamo_cli.watch.timelines import RequestRecord
 
 CLIENT_CLOSED = 499
@@ -100,6 +101,7 @@ class Visit:
             usage=told.usage,
             first_byte_ns=call.first_token_ns if call else 0,
             timeline=told.timeline,
+            moves=merged([*call.moves, *call.worker_moves], told.moves) if call else (),
         )
 
 

@@ -15,7 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dynamo_cli.frontend.after.recorder import Recorder
-from dynamo_cli.frontend.metrics import gpu_metrics, prefill_metrics, routing_metrics
+from dynamo_cli.frontend.metrics import gpu_metrics, move_metrics, prefill_metrics, routing_metrics
 from dynamo_cli.frontend.metrics.routing_metrics import counter as _counter
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.watch.meter import Meter
@@ -80,6 +80,7 @@ class _Page(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from _requests(self._meter)
+        yield from move_metrics.of(self._meter.moves)
         yield from _latencies(self._meter)
         yield from _workers(self._snapshot)
         yield from _tree(self._snapshot)

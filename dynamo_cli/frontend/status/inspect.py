@@ -41,12 +41,12 @@ async def decisions(log: DecisionLog, query: Mapping[str, str], now_ns: int) -> 
     """The last decisions as JSON, newest first.
 
     Args:
-        query: may have limit, worker (an index, or `NO_ONE`) and request_id.
+        query: may have limit, worker (an index, or `NO_ONE`), request_id and moved.
 
     Raises:
         InvalidRequest: another parameter, or an invalid value.
     """
-    _known(query, "limit", "worker", "request_id")
+    _known(query, "limit", "worker", "request_id", "moved")
     unplaced = query.get("worker") == NO_ONE
     of_one = "worker" in query and not unplaced
     chosen = log.views(
@@ -55,6 +55,7 @@ async def decisions(log: DecisionLog, query: Mapping[str, str], now_ns: int) -> 
         worker=int(_number(query, "worker", 0, 1 << 16, 0)) if of_one else None,
         unplaced=unplaced,
         request_id=query.get("request_id"),
+        moved=_truth(query, "moved"),
     )
     return b'{"decisions":%b,"dropped":%d}' % (await _pages(chosen), log.dropped)
 
@@ -63,14 +64,18 @@ async def timelines(log: TimelineLog, query: Mapping[str, str], now_ns: int) -> 
     """The timelines of the last requests as JSON, newest first.
 
     Args:
-        query: may have limit and request_id.
+        query: may have limit, request_id and moved.
 
     Raises:
         InvalidRequest: another parameter, or an invalid value.
     """
-    _known(query, "limit", "request_id")
-    limit = int(_number(query, "limit", 1, KEPT, DEFAULT_LIMIT))
-    chosen = log.views(now_ns, limit=limit, request_id=query.get("request_id"))
+    _known(query, "limit", "request_id", "moved")
+    chosen = log.views(
+        now_ns,
+        limit=int(_number(query, "limit", 1, KEPT, DEFAULT_LIMIT)),
+        request_id=query.get("request_id"),
+        moved=_truth(query, "moved"),
+    )
     return b'{"timelines":%b}' % await _pages(chosen)
 
 
@@ -95,6 +100,14 @@ def _known(query: Mapping[str, str], *names: str) -> None:
             raise InvalidRequest(
                 f"unknown query parameter {name!a}; this path takes {', '.join(names)}."
             )
+
+
+def _truth(query: Mapping[str, str], name: str) -> bool | None:
+    if (text := query.get(name)) is None:
+        return None
+    if text not in ("true", "false"):
+        raise InvalidRequest(f"{name} must be true or false; it is {text!a}.")
+    return text == "true"
 
 
 def _number(query: Mapping[str, str], name: str, low: float, high: float, default: float) -> float:
