@@ -10,9 +10,7 @@ import openai
 import pytest
 
 from dynamo_cli.models import catalog
-from tests.api.conftest import FLOAT32
 from tests.support.driver import result_of
-from tests.support.server import SMALL, Server
 
 pytestmark = pytest.mark.engine
 
@@ -53,19 +51,3 @@ def test_tiny(client: openai.OpenAI) -> None:
     expected = offline(catalog.resolve("tiny", lambda _: None).path)
     assert served(client, "tiny", stream=False) == expected
     assert served(client, "tiny", stream=True) == expected
-
-
-def test_demo_with_two_workers_and_what_it_says() -> None:
-    expected = offline(catalog.resolve("demo", lambda _: None).path)
-    small = ("--kv-cache-memory-bytes", str(1 << 29), *SMALL[2:])
-    with (
-        Server(*small, *FLOAT32, "--workers", "2", "--router", "round-robin", model="demo") as demo,
-        openai.OpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0) as client,
-    ):
-        assert served(client, "demo", stream=False) == expected
-        assert served(client, "demo", stream=True) == expected
-        question: Any = [{"role": "user", "content": "What is the capital of France?"}]
-        answer = client.chat.completions.create(
-            model="demo", messages=question, max_tokens=20, temperature=0
-        )
-        assert "Paris" in (answer.choices[0].message.content or "")

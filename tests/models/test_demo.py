@@ -1,6 +1,7 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,10 +95,9 @@ def test_a_python_without_pip_is_told_so(monkeypatch, tmp_path):
 
 
 @pytest.mark.engine
-def test_demo_from_the_package_index_speaks_english():
-    from pathlib import Path
-
-    from transformers import AutoTokenizer, LlamaForCausalLM
+def test_demo_from_the_package_index_is_a_folder_like_the_hub_s():
+    """`tests.api.test_demo` shows that vLLM gets English out of it."""
+    from transformers import AutoTokenizer
 
     folder = Path(resolve("demo", lambda _: None).path)
     config = json.loads((folder / "config.json").read_text())
@@ -105,11 +105,3 @@ def test_demo_from_the_package_index_speaks_english():
     assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}.lock"}
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.tokenize("in 1984") == ["in", "Ġ", "1", "9", "8", "4"]
-    question = [{"role": "user", "content": "What is the capital of France?"}]
-    inputs = tokenizer.apply_chat_template(
-        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    model = LlamaForCausalLM.from_pretrained(folder)
-    tokens = model.generate(**inputs, max_new_tokens=10, do_sample=False)[0]
-    answer = tokens[inputs["input_ids"].shape[1] :]
-    assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
