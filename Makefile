@@ -19,8 +19,10 @@ serve:
 	@.ci/setup
 	@trap : INT; .venv/bin/dynamo-llm --model demo $(ARGS) || [ $$? -eq 130 ]
 
+# Hundreds of Python processes begin in it: they shall not compile the package each, whatever the
+# environment says.
 test: lint
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint:
 	@.ci/setup dev

@@ -13,7 +13,7 @@ settings.load_profile("patient")
 
 HERE = Path(__file__).parent
 LONGEST = (
-    *("disagg/test_real_engines.py", "ipc/test_kills.py", "api/test_tokens.py"),
+    *("disagg/test_real_engines.py", "ipc/test_kills.py", "api/test_demo.py"),
     *("tree/test_end.py", "kv_routing/test_real_engines.py", "dashboard/test_terminal.py"),
     *("tree/test_deaths.py", "fuzz/test_fuzz.py", "load/test_real_engine.py"),
     *("kv/test_engine_events.py", "docs/test_commands.py", "mock/test_server.py"),

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,8 +10,7 @@ import openai
 import pytest
 
 from dynamo_cli.models import catalog
-from tests.api.conftest import FLOAT32
-from tests.support.server import SMALL, Server
+from tests.support.driver import result_of
 
 pytestmark = pytest.mark.engine
 
@@ -28,36 +24,12 @@ PROMPTS = [
 ]
 TOKENS = 40
 
-OFFLINE = """
-import json, sys
-from vllm import LLM, SamplingParams
-model, prompts, tokens = json.loads(sys.argv[1])
-llm = LLM(model, dtype="float32", enforce_eager=True, kv_cache_memory_bytes=1 << 29)
-outputs = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=tokens), use_tqdm=False)
-print("RESULT" + json.dumps([list(output.outputs[0].token_ids) for output in outputs]))
-"""
-
-
-ALONE = {
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-}
-"""One process with one thread: several threads that wait for each other are slow on busy cores."""
-
 
 def offline(path: str) -> list[list[int]]:
     """Return the token ids that vLLM itself generates, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, json.dumps([path, PROMPTS, TOKENS])],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | ALONE,
-        timeout=280,
+    result: list[list[int]] = result_of(
+        "tests.api.offline_driver", path, json.dumps(PROMPTS), str(TOKENS)
     )
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
-    result: list[list[int]] = json.loads(line.removeprefix("RESULT"))
     return result
 
 
@@ -79,19 +51,3 @@ def test_tiny(client: openai.OpenAI) -> None:
     expected = offline(catalog.resolve("tiny", lambda _: None).path)
     assert served(client, "tiny", stream=False) == expected
     assert served(client, "tiny", stream=True) == expected
-
-
-def test_demo_with_two_workers_and_what_it_says() -> None:
-    expected = offline(catalog.resolve("demo", lambda _: None).path)
-    small = ("--kv-cache-memory-bytes", str(1 << 29), *SMALL[2:])
-    with (
-        Server(*small, *FLOAT32, "--workers", "2", "--router", "round-robin", model="demo") as demo,
-        openai.OpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0) as client,
-    ):
-        assert served(client, "demo", stream=False) == expected
-        assert served(client, "demo", stream=True) == expected
-        question: Any = [{"role": "user", "content": "What is the capital of France?"}]
-        answer = client.chat.completions.create(
-            model="demo", messages=question, max_tokens=20, temperature=0
-        )
-        assert "Paris" in (answer.choices[0].message.content or "")

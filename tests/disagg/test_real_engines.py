@@ -188,18 +188,6 @@ def test_with_a_decode_worker_its_requests_die_and_nothing_else() -> None:
         assert post(server, *ASKED[0])[0] == 200
 
 
-def test_a_real_model_gives_the_answers_of_one_engine() -> None:
-    room = ("--kv-cache-memory-bytes", str(1 << 28))
-    asked = list(requests(12, "demo", seed=2))
-    with Server(*PLAIN, *room, model="demo") as server:
-        expected = answers(server, asked, AT_ONCE)
-    with Server(*PLAIN, *room, "--prefill-workers", "1", model="demo") as server:
-        got = answers(server, asked, AT_ONCE)
-        assert not differences(expected, got, asked)
-        assert prefill(server)["placements"]["remote:always"] > 6
-        assert prefill(server)["fallbacks"] == {}
-
-
 def test_with_lora_the_answers_are_those_of_one_engine(tmp_path: Path) -> None:
     lora = ("--enable-lora", "--max-lora-rank", str(RANK), "--lora-modules")
     shape = (*COMMON, *lora, f"adapter={write(tmp_path)}")

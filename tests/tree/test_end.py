@@ -25,19 +25,21 @@ def errors_of(server: Server) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("args", "model", "within_s", "says"),
+    ("args", "model", "within_s", "fresh", "says"),
     [
-        (("--max-num-seqs", "abc"), "tiny", 60, "--max-num-seqs takes a whole number; not 'abc'"),
-        (("--max-model-len", "9999999"), "tiny", 60, "greater than the derived max_model_len"),
-        (("--kv-cache-memory-bytes", "9000000000000"), "tiny", 60, "less than requested memory"),
-        (("--tool-call-parser", "nope"), "tiny", 60, "--tool-call-parser cannot be 'nope'"),
-        ((), "no/such-model", 10, "The model 'no/such-model' is not in the Hugging Face cache"),
+        (("--max-num-seqs", "abc"), "tiny", 60, True, "takes a whole number; not 'abc'"),
+        (("--max-model-len", "9999999"), "tiny", 60, True, "than the derived max_model_len"),
+        (("--kv-cache-memory-bytes", f"{9 << 40}"), "tiny", 60, False, "than requested memory"),
+        (("--tool-call-parser", "nope"), "tiny", 60, True, "--tool-call-parser cannot be 'nope'"),
+        ((), "no/such-model", 10, True, "'no/such-model' is not in the Hugging Face cache"),
     ],
 )
 def test_a_start_that_cannot_work_ends_with_one_message(
-    args: tuple[str, ...], model: str, within_s: float, says: str
+    args: tuple[str, ...], model: str, within_s: float, fresh: bool, says: str
 ) -> None:
-    with Server(*("--engine-threads", "1", *args), model=model, ready=False) as server:
+    """Two of them end in the engine; one of those begins as a user begins it."""
+    words = ("--engine-threads", "1", *args)
+    with Server(*words, model=model, ready=False, fresh=fresh) as server:
         below = children_of(server.process.pid)
         assert server.wait(within_s) != 0
         server.assert_nothing_left(below)
@@ -76,7 +78,9 @@ def test_before_it_is_ready_it_answers_503_with_the_reason() -> None:
 
 @pytest.mark.parametrize("phase", ["zygote       importing", "worker 0     loading", "serving on"])
 def test_when_the_parent_is_killed_everything_goes_within_two_seconds(phase: str) -> None:
-    with Server(*SMALL, ready=False) as server:
+    """The test below kills one that serves and was started as a user does it."""
+    fresh = "importing" in phase
+    with Server(*SMALL, ready=False, fresh=fresh) as server:
         wait_until(lambda: phase in server.log, IMPORTED_S, phase)
         below = children_of(server.process.pid)
         server.process.kill()
@@ -106,7 +110,7 @@ def test_ctrl_c_while_it_starts_ends_it_at_once() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_runs_is_finished_and_newcomers_are_turned_away(number: signal.Signals) -> None:
     fresh = number is signal.SIGTERM
-    with Server(*SMALL, fresh=fresh) as server, Stream(server, 2000) as stream:
+    with Server(*SMALL, fresh=fresh) as server, Stream(server, 1000) as stream:
         below = children_of(server.process.pid)
         server.signal(number)
         wait_until(lambda: not listens(server.port), 5, "it has stopped to listen")
@@ -116,7 +120,8 @@ def test_what_runs_is_finished_and_newcomers_are_turned_away(number: signal.Sign
 
 
 def test_a_second_ctrl_c_forces() -> None:
-    with Server(*SMALL, fresh=True) as server, Stream(server):
+    """`tests.dashboard.test_terminal` does it to one that was started as a user does it."""
+    with Server(*SMALL) as server, Stream(server):
         below = children_of(server.process.pid)
         server.signal(signal.SIGINT)
         wait_until(lambda: "finishing what runs" in server.log, 5, "it drains")
