@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import multiprocessing.spawn
 import os
 import runpy
 import signal
@@ -45,6 +46,22 @@ def die_with(parent_pid: int, sent: signal.Signals = signal.SIGKILL) -> None:
         _prctl(PR_SET_PDEATHSIG, sent)
     if os.getppid() != parent_pid:  # it ended before the call above
         os._exit(1)
+
+
+def bind_spawned() -> None:
+    """Have all that multiprocessing spawns from now on end with this process.
+
+    The kernel is asked for that by the first line that a spawned process runs, long before it has
+    imported what its target needs.
+    """
+    plain = multiprocessing.spawn.get_command_line
+
+    def bound(**options: Any) -> list[str]:
+        *interpreter, program, mark = plain(**options)
+        first = f"from {__name__} import die_with; die_with({os.getpid()})"
+        return [*interpreter, f"{first}; {program}", mark]
+
+    multiprocessing.spawn.get_command_line = bound
 
 
 def adopt() -> bool:
