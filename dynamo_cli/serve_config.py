@@ -25,17 +25,20 @@ from dynamo_cli.topology import ROLES, ProcessId, Role, tree
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How children that die are restarted: at most `limit` times within `window_s` seconds.
+    """How children that die are restarted.
+
+    A life counts as a failed one when its process ends by itself before it has been ready for
+    `settled_s` seconds, or, whatever ended it, before it was ready at all.
 
     Attributes:
-        first_delay_s: before the first restart; each further delay is twice as long.
-        max_delay_s: the longest delay.
+        limit: after one more failed life than this in a row the child is given up.
+        first_delay_s: before the restart after the first failed life; twice as long after each
+            further one. After any other life the restart is at once.
     """
 
     limit: int = 5
-    window_s: float = 300.0
     first_delay_s: float = 0.5
-    max_delay_s: float = 30.0
+    settled_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

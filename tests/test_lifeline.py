@@ -49,15 +49,30 @@ def test_it_is_ended_when_its_reports_cannot_be_read() -> None:
     assert not alive(pids[0])
 
 
-def test_it_ends_with_its_parent() -> None:
-    parent = (
-        "import subprocess, sys\n"
-        "from dynamo_cli.host.lifeline import command_of\n"
-        "helper = subprocess.Popen(command_of('http.server', '--bind', '127.0.0.1', '0'),\n"
-        "    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
-        "print(helper.pid, flush=True)\n"
-        "sys.stdin.read()\n"
-    )
+HELPER = (
+    "import subprocess, sys\n"
+    "from dynamo_cli.host.lifeline import command_of\n"
+    "helper = subprocess.Popen(command_of('http.server', '--bind', '127.0.0.1', '0'),\n"
+    "    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+    "print(helper.pid, flush=True)\n"
+    "sys.stdin.read()\n"
+)
+SPAWNED = (
+    "import multiprocessing, sys, time\n"
+    "from dynamo_cli.host.lifeline import bind_spawned\n"
+    "class Slow:\n"
+    "    def __reduce__(self):\n"
+    "        return time.sleep, (600,)\n"  # as imports may take long
+    "bind_spawned()\n"
+    "child = multiprocessing.get_context('spawn').Process(target=print, args=(Slow(),))\n"
+    "child.start()\n"
+    "print(child.pid, flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+@pytest.mark.parametrize("parent", [HELPER, SPAWNED])
+def test_it_ends_with_its_parent(parent: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

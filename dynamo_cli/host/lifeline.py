@@ -1,4 +1,4 @@
-"""Helper processes that end when their parent ends, however that comes about.
+"""Processes that end when their parent ends, however that comes about.
 
 ``python -m dynamo_cli.host.lifeline PARENT_PID MODULE ...`` runs another module as such a process.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import json
+import multiprocessing.spawn
 import os
 import runpy
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +22,10 @@ from typing import Any, Generic, TypeVar
 
 from dynamo_cli.host.optional import may_fail
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+ADOPTION_S = 10.0
+"""A process that is about to exit does so within this time."""
 
 # -P keeps the current directory, and whatever modules lie there, off the import path.
 PYTHON = (sys.executable, "-P")
@@ -31,16 +36,62 @@ Found = TypeVar("Found")
 def die_with(parent_pid: int, sent: signal.Signals = signal.SIGKILL) -> None:
     """Have the kernel send `sent` to this process when its parent ends.
 
+    More exactly, when the thread of the parent ends that has started this process; of a process
+    that was adopted, it is the main thread.
+
     Args:
         parent_pid: the parent; if it has ended already, this process ends at once.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     with may_fail("prctl(PR_SET_PDEATHSIG)", "this process may outlive a parent that is killed"):
-        if libc.prctl(PR_SET_PDEATHSIG, sent) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+        _prctl(PR_SET_PDEATHSIG, sent)
     if os.getppid() != parent_pid:  # it ended before the call above
         os._exit(1)
+
+
+def bind_spawned() -> None:
+    """Have all that multiprocessing spawns from now on end with this process.
+
+    The kernel is asked for that by the first line that a spawned process runs, long before it has
+    imported what its target needs.
+    """
+    plain = multiprocessing.spawn.get_command_line
+
+    def bound(**options: Any) -> list[str]:
+        *interpreter, program, mark = plain(**options)
+        first = f"from {__name__} import die_with; die_with({os.getpid()})"
+        return [*interpreter, f"{first}; {program}", mark]
+
+    multiprocessing.spawn.get_command_line = bound
+
+
+def adopt() -> bool:
+    """Have this process become the parent of each process below it whose own parent has ended.
+
+    Returns:
+        whether the system allows it.
+    """
+    without = "deaths of engines and processors are seen without how, and they may outlive a kill"
+    with may_fail("prctl(PR_SET_CHILD_SUBREAPER)", without):
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        return True
+    return False
+
+
+def wait_for_adoption(from_pid: int) -> None:
+    """Wait until this process is not a child of `from_pid` any more, which is about to exit.
+
+    The kernel tells nobody when that has happened. It takes microseconds on an idle core.
+    """
+    deadline = time.monotonic() + ADOPTION_S
+    while os.getppid() == from_pid and time.monotonic() < deadline:
+        time.sleep(0.0005)
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def command_of(module: str, *args: str) -> list[str]:

@@ -7,7 +7,6 @@ from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
     Drain,
     Drained,
-    Exited,
     Fatal,
     Fork,
     Forked,
@@ -128,7 +127,6 @@ ToSupervisor = (
     | ProbeResult
     | Drained
     | Forked
-    | Exited
     | Rescale
     | Released
     | Rescued

@@ -190,21 +190,9 @@ class PhaseChange(Message, frozen=True):
 
 
 class Forked(Message, frozen=True):
-    """From the zygote: the child was forked and runs."""
-
-    name: str
-    pid: int
-
-
-class Exited(Message, frozen=True):
-    """From the zygote: a child that it forked ended.
-
-    Attributes:
-        exit_code: exit status; a negative one is the number of the signal that ended the process.
-    """
+    """From a child that the zygote has forked, before all else: it runs, and this is its pid."""
 
     pid: int
-    exit_code: int
 
 
 class Fatal(Message, frozen=True):

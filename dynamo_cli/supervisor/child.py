@@ -20,11 +20,16 @@ from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import Fork, Phase, ProcessState
 from dynamo_cli.supervisor import entry
 from dynamo_cli.supervisor.logs import Line, LogLines
+from dynamo_cli.supervisor.orphans import exit_code_of, is_child
 from dynamo_cli.topology import ProcessId
 
 READ_BYTES = 1 << 16
 LAST_READS = 256
 """How often the log pipe of a child that has ended is read: its descendants may go on writing."""
+
+HUNG_UP_S = 0.2
+"""Within this time of the end of its control socket a child of this process is seen to have ended,
+and so is a zygote, before the children that it has not forked."""
 
 
 class Parent(Protocol):
@@ -36,8 +41,8 @@ class Parent(Protocol):
     def on_log(self, child: Child, line: Line) -> None:
         """The child has written a line."""
 
-    def on_exit(self, child: Child, exit_code: int) -> None:
-        """The child has ended; the code is negative after a signal."""
+    def on_exit(self, child: Child, exit_code: int | None) -> None:
+        """The child has ended; the code is negative after a signal, None if nobody saw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Child:
         phase, reason: its phase, and why it is in it, for people.
         pid: 0 until it is known.
         started_ns, since_ns: monotonic time of its start and of its last change of phase.
+        ready_ns: monotonic time when it became ready; 0 if it never was.
         failure: set when it has named the reason for its exit: (class of errors.py, message).
         gone: set when it has ended.
     """
@@ -77,10 +83,12 @@ class Child:
         self._parent = parent
         self._lines = LogLines()
         self._spawned: SpawnProcess | None = None
+        self._to_kill: signal.Signals | None = None
         self.pid = 0
         self.gone = asyncio.Event()
         self.failure: tuple[str, str] | None = None
         self.started_ns = self.since_ns = time.monotonic_ns()
+        self.ready_ns = 0
         self.phase, self.reason = Phase.STARTING, ""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.control.fileno(), self._read_control)
@@ -92,9 +100,14 @@ class Child:
         return not self.gone.is_set()
 
     @property
-    def tail(self) -> list[str]:
-        """Its last log lines, oldest first."""
+    def last_words(self) -> list[str]:
+        """Log lines that may explain its end, oldest first: none from before it was ready."""
         return list(self._lines.tail)
+
+    @property
+    def ready_s(self) -> float | None:
+        """How long ago it became ready; None if it never was."""
+        return (time.monotonic_ns() - self.ready_ns) / 1e9 if self.ready_ns else None
 
     def spawn(self) -> None:
         """Start it as a fresh Python process."""
@@ -106,15 +119,25 @@ class Child:
             process.start()
         assert process.pid is not None
         self._spawned, self.pid = process, process.pid
-        self._loop.add_reader(process.sentinel, self._spawned_ended)
         self._let_go()
 
-    def fork_from(self, zygote: Child) -> None:
-        """Have the zygote fork it; the message `Forked` will bring its pid."""
-        birth = self._birth(zygote.pid)
+    def fork_from(self, zygote: Child, *, adopted: bool) -> None:
+        """Have the zygote fork it; the message `Forked` will bring its pid.
+
+        Args:
+            adopted: whether it becomes a child of this process.
+        """
+        birth = self._birth(os.getpid() if adopted else 0)
         descriptors = (self._control_of_child.fileno(), self._log_of_child.fileno())
         zygote.control.send(Fork(self.process.name, birth.dump()), descriptors)
         self._let_go()
+
+    def forked(self, pid: int) -> None:
+        """It runs and has told its pid."""
+        self.pid = pid
+        if self._to_kill is not None:
+            self.kill(self._to_kill)
+        self._loop.call_soon(self.poll)  # after the messages that came with this one
 
     def _birth(self, parent_pid: int) -> entry.Birth:
         return entry.Birth(self.process, self.start.config, parent_pid, self.start.log_level)
@@ -127,6 +150,10 @@ class Child:
     def move_to(self, phase: Phase, reason: str = "") -> None:
         """Record that it has entered a phase, and why."""
         self.phase, self.reason, self.since_ns = phase, reason, time.monotonic_ns()
+        if phase is Phase.READY:
+            self.ready_ns = self.ready_ns or self.since_ns
+            self._read_log()
+            self._lines.tail.clear()
 
     def state(self, restarts: int) -> ProcessState:
         """Its row of the process table; `restarts` counts its earlier lives."""
@@ -145,12 +172,27 @@ class Child:
         )
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send it a signal, if it still runs."""
-        if self.alive and self.pid:
-            with suppress(ProcessLookupError):  # its exit is about to be reported
+        """Send it a signal, if it still runs; as soon as its pid is known."""
+        if not self.pid:
+            self._to_kill = number
+        elif self.alive:
+            with suppress(ProcessLookupError):  # its exit is about to be seen
                 os.kill(self.pid, number)
 
-    def ended(self, exit_code: int) -> None:
+    def poll(self) -> None:
+        """Act on its exit, if it has ended and is a child of this process."""
+        code: int | None = None
+        if not self.alive:
+            return
+        if self._spawned is not None:
+            code = self._spawned.exitcode
+        elif self.pid:
+            with suppress(ChildProcessError):
+                code = exit_code_of(self.pid)
+        if code is not None:
+            self.ended(code)
+
+    def ended(self, exit_code: int | None) -> None:
         """Handle its exit: read what is left in its sockets, close them, and tell the parent."""
         if not self.alive:
             return
@@ -161,6 +203,9 @@ class Child:
         self.gone.set()
         for line in self._lines.end():
             self._parent.on_log(self, line)
+        if self._spawned is not None:
+            self._spawned.join()
+            self._spawned.close()
         self._close()
         self._parent.on_exit(self, exit_code)
 
@@ -176,21 +221,18 @@ class Child:
         self.control.close()
         self._log.close()
 
-    def _spawned_ended(self) -> None:
-        process = self._spawned
-        assert process is not None
-        self._loop.remove_reader(process.sentinel)
-        process.join()
-        exit_code = process.exitcode
-        process.close()
-        assert exit_code is not None
-        self.ended(exit_code)
-
     def _read_control(self) -> None:
         for message, _ in self.control.receive():
             self._parent.on_report(self, message)
         if self.control.closed:
             self._loop.remove_reader(self.control.fileno())
+            self._loop.call_later(HUNG_UP_S, self._hung_up)
+
+    def _hung_up(self) -> None:
+        """It has ended if nobody will see its exit: it never ran, or has another parent."""
+        if self.alive and self._spawned is None and not is_child(self.pid):
+            self.kill()
+            self.ended(None)
 
     def _read_log(self) -> bool:
         """Read a part of what is there, so that a child that never stops writing blocks nobody.

@@ -12,7 +12,6 @@ from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.lifecycle import Drain, Stop
 from dynamo_cli.supervisor.child import Child
 from dynamo_cli.supervisor.retirement import NOT_LISTENING, Work
-from dynamo_cli.topology import Role
 
 STOP_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 2.0
@@ -95,9 +94,9 @@ class Ending:
             self._notice("WARNING", "the frontend did not finish in time")
 
     async def stop(self, alive: Callable[[], Iterable[Child]]) -> None:
-        """Stop every child: ask, wait, kill. The zygote is last: it reports how others ended."""
+        """Stop every child: ask, wait, kill."""
         self.stopping = True
-        children = [child for child in alive() if child.process.role is not Role.ZYGOTE]
+        children = list(alive())
         for child in children:
             child.control.send(Stop())
             if child.phase in NOT_LISTENING:
@@ -106,10 +105,6 @@ class Ending:
         for child in children:
             child.kill()
         await _all_gone(children)
-        left = list(alive())
-        for child in left:
-            child.kill()
-        await _all_gone(left)
 
 
 async def _until_forced(work: Work, forced: asyncio.Event) -> None:

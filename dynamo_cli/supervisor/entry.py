@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.host.lifeline import die_with
+from dynamo_cli.host.lifeline import die_with, wait_for_adoption
 from dynamo_cli.host.optional import may_fail
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import encode
-from dynamo_cli.messages.lifecycle import Fatal, Phase
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.lifecycle import Fatal, Forked, Phase
 from dynamo_cli.supervisor.logs import LineFormatter
 from dynamo_cli.topology import ROLES, ProcessId, Role
 
@@ -27,7 +28,7 @@ class Birth:
     """What a child process gets at its start.
 
     Attributes:
-        parent_pid: the process that starts it, and that it must not outlive.
+        parent_pid: the supervisor, which it must not outlive; 0 where it cannot be its child.
         log_level: name of the lowest level that it logs.
     """
 
@@ -48,12 +49,21 @@ class Birth:
         return birth
 
 
-def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
-    """Become the process that `birth` describes, and exit when its ``main`` returns."""
+def run(birth: Birth, control: socket.socket, log: socket.socket, forked_by: int = 0) -> None:
+    """Become the process that `birth` describes, and exit when its ``main`` returns.
+
+    Args:
+        forked_by: pid of the process that has forked this one, if it is to be adopted.
+    """
     _leave_signals_to_the_supervisor()
     _log_to(log, birth.log_level)
-    die_with(birth.parent_pid)
     set_title(birth.process, Phase.STARTING)
+    if forked_by:
+        wait_for_adoption(forked_by)
+    if birth.parent_pid:
+        die_with(birth.parent_pid)
+    if forked_by:
+        report(control, Forked(os.getpid()))
     if birth.process.role in (Role.FRONTEND, Role.PROCESSOR, Role.ROUTER):
         _leave_the_core_to_engines()
     try:
@@ -61,7 +71,7 @@ def run(birth: Birth, control: socket.socket, log: socket.socket) -> None:
         module.main(birth.process, birth.config, control)
     except DynamoError as error:
         logging.getLogger(__name__).debug("ends because of", exc_info=error)
-        _report(control, Fatal(type(error).__name__, error.message))
+        report(control, Fatal(type(error).__name__, error.message))
         sys.exit(error.exit_code)
     except Exception:  # the entry of a process: an unexpected error ends it, and is logged
         logging.getLogger(__name__).exception("an error that nobody expected")
@@ -106,9 +116,9 @@ def _log_to(log: socket.socket, level: str) -> None:
     logging.captureWarnings(True)
 
 
-def _report(control: socket.socket, message: Fatal) -> None:
+def report(control: socket.socket, message: Message) -> None:
+    """Tell the supervisor something; if it is gone or busy, the log tells it."""
     try:
         control.send(encode(message))
     except OSError:
-        # The supervisor is gone or busy. The exit code and the log carry the same reason.
-        logging.getLogger(__name__).error("%s: %s", message.error, message.message)
+        logging.getLogger(__name__).error("the supervisor does not hear: %s", message)

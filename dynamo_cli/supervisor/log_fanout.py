@@ -69,16 +69,6 @@ class LogFanout:
         self._view.notice(level, text)
         self._keep(OWN_NAME, level, text)
 
-    def death(self, child: Child, how: str) -> None:
-        """Report the unwanted exit of a child, with its last log lines."""
-        why = child.failure[1] if child.failure is not None else how
-        tail = "".join(f"\n    {line}" for line in child.tail)
-        self.notice(
-            "ERROR",
-            f"{child.process.name} (pid {child.pid}) died: {why}"
-            + (f"; its last {len(child.tail)} log lines:{tail}" if tail else ""),
-        )
-
     def serving(self, address: str, *, has_keys: bool) -> None:
         """Report that requests can be sent to `address`, with a command to try.
 

@@ -20,6 +20,13 @@ UNSEEN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 """Escape sequences and control characters, which are meant for a terminal."""
 
 TAIL_LINES = 20
+
+LAST_WORDS = re.compile(
+    r"Traceback \(most recent call last\)|Fatal Python error|terminate called|double free"
+    r"|(free|malloc|realloc|munmap_chunk)\(\): |corrupted |\*\*\* |.*: Assertion .* failed"
+)
+"""Begins what Python, C++ or the C library says without a level before it ends the process."""
+
 MAX_LINE_BYTES = 1 << 20
 
 FEED_LINES = 1000
@@ -40,15 +47,16 @@ class Line(NamedTuple):
 
 
 class LogLines:
-    """Splits bytes into lines and keeps the last `TAIL_LINES` of them. Pure.
+    """Splits bytes into lines and keeps those that may explain an end. Pure.
 
     Attributes:
-        tail: texts of the last lines.
+        tail: the last `TAIL_LINES` warnings and errors, and parts of tracebacks.
     """
 
     def __init__(self) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._rest = b""
+        self._in_last_words = False
 
     def feed(self, data: bytes) -> list[Line]:
         """The lines that `data` completes. A line longer than `MAX_LINE_BYTES` is cut in two."""
@@ -67,9 +75,17 @@ class LogLines:
         if after.startswith(LEVEL_END) and _is_object(after[1:]):
             return Line(before, after[1:], access=True)
         line = Line(before, _seen(after)) if mark else Line(UNMARKED, _seen(before))
-        if line.text:
+        if line.text and self._explains(line, marked=bool(mark)):
             self.tail.append(line.text)
         return line
+
+    def _explains(self, line: Line, *, marked: bool) -> bool:
+        """Whether it may say why the process ends; what follows a traceback belongs to it."""
+        if marked:
+            self._in_last_words = False
+            return logging.getLevelNamesMapping().get(line.level, 0) >= logging.WARNING
+        self._in_last_words = self._in_last_words or bool(LAST_WORDS.match(line.text))
+        return self._in_last_words
 
 
 def _is_object(text: str) -> bool:

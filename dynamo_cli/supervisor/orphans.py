@@ -1,7 +1,8 @@
-"""Reaps orphans where the supervisor is the first process of a container.
+"""The processes below the supervisor that end: its children, and orphans that it adopts.
 
-A process whose parent has ended becomes a child of the first process, and stays a zombie until that
-one waits for it.
+A process whose parent has ended becomes a child of the supervisor, and stays a zombie until that
+one waits for it. So do engines and processors, whose parent ends as soon as it has forked them, and
+what others leave behind: ranks of an engine that was killed, and in a container everything.
 """
 
 from __future__ import annotations
@@ -9,19 +10,59 @@ from __future__ import annotations
 import os
 import signal
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
+from typing import Protocol
 
-FIRST_PID = 1
+from dynamo_cli.host import lifeline
+
 GRACE_S = 0.5
 """How long other code of this process has to wait for a child of its own."""
 
+LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
+"""For `os.waitid`: neither wait nor reap."""
 
-def adopt(loop: AbstractEventLoop, own: Callable[[], Container[int]]) -> None:
-    """If this is the first process, reap every child that is not among `own()`."""
-    if os.getpid() == FIRST_PID:
-        loop.add_signal_handler(
-            signal.SIGCHLD, lambda: loop.call_later(GRACE_S, lambda: reap(own()))
-        )
+
+class Mortal(Protocol):
+    """A child of the supervisor."""
+
+    pid: int
+
+    def poll(self) -> None:
+        """Act on its exit, if it has ended."""
+
+
+class Orphans:
+    """Sees children end, and reaps orphans.
+
+    Args:
+        children: gives the children that have not ended, as far as it is known.
+
+    Attributes:
+        adopted: whether orphans become children of this process.
+    """
+
+    def __init__(self, children: Callable[[], Iterable[Mortal]]) -> None:
+        self._children = children
+        self.adopted = False
+
+    def adopt(self, loop: AbstractEventLoop) -> None:
+        """Begin, before the first child is started."""
+        self.adopted = lifeline.adopt()
+        self._loop = loop
+        loop.add_signal_handler(signal.SIGCHLD, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
+    def _on_signal(self) -> None:
+        for child in list(self._children()):
+            child.poll()
+        self._loop.call_later(GRACE_S, self._reap)
+
+    def _reap(self) -> None:
+        own = {child.pid for child in self._children()}
+        if 0 in own:  # it may be one that has not told its pid yet
+            self._loop.call_later(GRACE_S, self._reap)
+        else:
+            reap(own)
 
 
 def reap(own: Container[int]) -> None:
@@ -33,7 +74,28 @@ def reap(own: Container[int]) -> None:
 def _first_ended() -> int:
     """The pid of a child that has ended, which is not reaped yet; 0 if there is none."""
     try:
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ended = os.waitid(os.P_ALL, 0, LOOK)
     except ChildProcessError:  # there are no children at all
         return 0
     return ended.si_pid if ended else 0
+
+
+def is_child(pid: int) -> bool:
+    """Whether `pid` is a child of this process, which is not reaped yet; 0 is none."""
+    if not pid:
+        return False
+    try:
+        os.waitid(os.P_PID, pid, LOOK)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def exit_code_of(pid: int) -> int | None:
+    """Reap a child if it has ended: its exit code, negative after a signal; None if it runs.
+
+    Raises:
+        ChildProcessError: it is not a child of this process.
+    """
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None

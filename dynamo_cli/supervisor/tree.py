@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -19,7 +18,6 @@ from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
     Drained,
-    Exited,
     Fatal,
     Forked,
     Phase,
@@ -30,26 +28,22 @@ from dynamo_cli.messages.lifecycle import (
     Released,
     Rescale,
     Rescaled,
+    Rescued,
     SetPhase,
 )
 from dynamo_cli.serve_config import ServeConfig
-from dynamo_cli.supervisor import orphans
 from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
+from dynamo_cli.supervisor.deaths import Death, Deaths, reporters
 from dynamo_cli.supervisor.ending import STOP_TIMEOUT_S, Ending
 from dynamo_cli.supervisor.links import Links
 from dynamo_cli.supervisor.log_fanout import LogFanout
 from dynamo_cli.supervisor.logs import Line
+from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.retirement import Retirements
+from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts, next_step, was_killed
 from dynamo_cli.supervisor.scaling import rescaled
-from dynamo_cli.supervisor.verdict import (
-    Restarts,
-    Verdict,
-    describe_exit,
-    failure_of,
-    judge,
-    start_hint,
-)
+from dynamo_cli.supervisor.verdict import Verdict, describe_exit, failure_of, judge, start_hint
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import FRONTEND, ZYGOTE, ProcessId, Role
 
@@ -74,6 +68,9 @@ class Supervisor:
         self._log_fanout = LogFanout(view, lambda: self._children.get(FRONTEND))
         self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
         self._has_served = False
+        self._orphans = Orphans(self._alive)
+        later = asyncio.get_running_loop().call_later
+        self._deaths = Deaths(self._log_fanout.notice, later)
         self._ending = Ending(self._log_fanout.notice)
         self._background = Background(self._on_bug)
 
@@ -90,8 +87,8 @@ class Supervisor:
         self._background.watch(loop)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._ending.on_signal, number)
-        orphans.adopt(loop, lambda: {child.pid for child in self._alive()})
         with self._log_fanout.captured_loggers():
+            self._orphans.adopt(loop)
             failure = await self._until_the_end()
         if failure is not None:
             raise failure
@@ -107,6 +104,7 @@ class Supervisor:
                 await self._drain()
         finally:
             self._background.cancel()
+            self._deaths.flush()
             await self._ending.stop(lambda: list(self._alive()))
         return failure
 
@@ -142,7 +140,7 @@ class Supervisor:
             child = Child(start, self)
             self._links.join(child, staying)
             if self._config.forked(process):
-                child.fork_from(self._children[ZYGOTE])
+                child.fork_from(self._children[ZYGOTE], adopted=self._orphans.adopted)
                 child.move_to(Phase.IMPORTING)
             else:
                 child.spawn()
@@ -167,10 +165,8 @@ class Supervisor:
             self._ending.give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
             return
         before = self._children.get(process)
-        next_step = self._restart_later(before, why) if before is not None else None
-        self._log_fanout.notice("ERROR", f"{process.name}: {why}")
-        if next_step is not None:
-            self._log_fanout.notice(*next_step)
+        then = self._restart_later(before, why)[1] if before is not None else ""
+        self._log_fanout.notice("ERROR", f"{process.name}: {why}" + (f"; {then}" if then else ""))
 
     def _alive(self) -> Iterator[Child]:
         return (child for child in self._children.values() if child.alive)
@@ -196,12 +192,11 @@ class Supervisor:
                 self._retirements.released(child.process, ProcessId(Role.WORKER, worker))
             case Drained():
                 self._ending.drained.set()
-            case Forked(name, pid):
-                self._children[ProcessId.parse(name)].pid = pid
+            case Rescued():
+                self._deaths.rescued(child.process, message)
+            case Forked(pid):
+                child.forked(pid)
                 self._publish()
-            case Exited(pid, exit_code):
-                for forked in [other for other in self._alive() if other.pid == pid]:
-                    forked.ended(exit_code)
 
     def _on_phase(self, child: Child, phase: Phase, detail: str) -> None:
         if child.process in self._retirements:
@@ -243,14 +238,12 @@ class Supervisor:
 
     # -- how children end ------------------------------------------------------------------
 
-    def on_exit(self, child: Child, exit_code: int) -> None:
+    def on_exit(self, child: Child, exit_code: int | None) -> None:
         """Act on the exit of a child: end the run, restart the child, or forget it."""
         how = describe_exit(exit_code)
         self._links.part(child, self._alive(), how)
-        if child.process == ZYGOTE:
-            for other in [other for other in self._alive() if self._config.forked(other.process)]:
-                other.ended(-signal.SIGKILL)  # the kernel ends them with the zygote
         self._retirements.ended(child.process)
+        self._deaths.ended(child.process)
         if self._ending.stopping:
             child.move_to(Phase.STOPPED)
         elif self._ending.begun:
@@ -258,7 +251,7 @@ class Supervisor:
             if child.process == FRONTEND:
                 self._ending.drained.set()  # no other process will report it
             if self._has_served or child.failure is None:
-                self._log_fanout.death(child, how)
+                self._report(child, exit_code)
         elif child.phase is Phase.DRAINING:
             self._forget(child.process)
             self._start_workers()  # it may be wanted again
@@ -266,41 +259,62 @@ class Supervisor:
         elif not self._has_served:
             self._ending.give_up(failure_of(child.process.name, child.failure, how))
             if child.failure is None:
-                self._log_fanout.death(child, how)
+                self._report(child, exit_code)
+        elif not child.pid and self._start_of(child.process) is not Phase.READY:
+            child.move_to(Phase.BACKOFF, WAITS)  # it never ran: the zygote has died meanwhile
         else:
-            next_step = self._restart_later(child, how)
-            self._log_fanout.death(child, how)
-            if next_step is not None:
-                self._log_fanout.notice(*next_step)
+            killed = was_killed(exit_code) and child.failure is None
+            step = self._restart_later(child, how, child.ready_s, killed=killed)
+            self._report(child, exit_code, *step)
         self._publish()
 
-    def _restart_later(self, child: Child, how: str) -> tuple[str, str] | None:
-        """Schedule its restart, or give it up; returns level and text of the notice about that."""
-        if self._config.forked(child.process) and not self._children[ZYGOTE].alive:
-            child.move_to(Phase.BACKOFF, "waiting for the zygote")
-            return None  # they are started when the zygote is ready
-        delay = self._restarts[child.process].next_delay_s(time.monotonic())
-        if delay is None:
-            child.move_to(
-                Phase.FAILED, f"{how}, {self._config.restart.limit} restarts did not help"
-            )
-            return "ERROR", f"{child.process.name} is given up: {child.reason}"
-        child.move_to(Phase.BACKOFF, how)
-        self._background.start(self._restart(child.process, delay))
-        return "WARNING", f"{child.process.name} starts again in {delay:.1f} s"
+    def _report(
+        self, child: Child, exit_code: int | None, level: str = "ERROR", then: str = ""
+    ) -> None:
+        """Have the log say that it died, and what follows, which is nothing while a run ends."""
+        living = [(other.process, other.phase) for other in self._alive()] if then else []
+        death = Death(
+            child.process,
+            child.pid,
+            child.failure[1] if child.failure is not None else describe_exit(exit_code),
+            level,
+            then,
+            [] if was_killed(exit_code) else child.last_words,
+            reporters(child.process, living),
+        )
+        self._deaths.add(death)
+
+    def _restart_later(
+        self, child: Child, how: str, ready_s: float | None = None, *, killed: bool = False
+    ) -> tuple[str, str]:
+        """Schedule its restart, or give it up; returns level and text of a report about that."""
+        delay_s = self._restarts[child.process].next_delay_s(ready_s, killed=killed)
+        start = self._start_of(child.process)
+        step = next_step(how, delay_s, self._config.restart.limit, start)
+        child.move_to(step.phase, step.reason)
+        if step.delay_s is not None:
+            self._background.start(self._restart(child.process, step.delay_s))
+        if child.process != ZYGOTE:
+            return step.level, step.then
+        for other in self._children.values() if step.phase is Phase.FAILED else ():
+            if other.phase is Phase.BACKOFF and self._config.forked(other.process):
+                other.move_to(Phase.FAILED, NO_ZYGOTE)
+        return step.level, f"the others go on; {step.then}"
 
     async def _restart(self, process: ProcessId, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         child = self._children.get(process)
-        if self._ending.begun or child is None or child.alive:
-            return  # the number of workers has been changed meanwhile
-        if self._zygote_is_up or not self._config.forked(process):
+        if self._ending.begun or child is None or child.alive or child.phase is Phase.FAILED:
+            return  # the number of workers has been changed meanwhile, or the zygote given up
+        if self._start_of(process) is Phase.READY:
             self._start(process)
-            self._publish()
+        else:
+            child.move_to(Phase.BACKOFF, WAITS)
+        self._publish()
 
-    @property
-    def _zygote_is_up(self) -> bool:
-        return self._children[ZYGOTE].phase is Phase.READY
+    def _start_of(self, process: ProcessId) -> Phase:
+        """The phase of what starts such a process: READY if it can be started now."""
+        return self._children[ZYGOTE].phase if self._config.forked(process) else Phase.READY
 
     def _on_bug(self, what: str, trace: list[str]) -> None:
         """An unexpected error ends a start. A server goes on: its other callbacks still work."""
@@ -317,6 +331,8 @@ class Supervisor:
         try:
             if not self._has_served or self._ending.begun:
                 raise NotReady("the number of workers changes only while the server serves.")
+            if count > before and self._start_of(ProcessId(Role.WORKER)) is Phase.FAILED:
+                raise NotReady("no worker can be added: the zygote, which starts it, is given up.")
             self._config = rescaled(self._config, count)
         except DynamoError as error:
             return Rescaled(before, type(error).__name__, error.message)
@@ -330,8 +346,8 @@ class Supervisor:
         """Start workers of the plan that do not exist; without a zygote they wait for it."""
         for index in range(self._config.workers):
             process = ProcessId(Role.WORKER, index)
-            can_start = self._zygote_is_up or not self._config.forked(process)
-            if process not in self._children and can_start and not self._ending.begun:
+            can_start = self._start_of(process) is Phase.READY and not self._ending.begun
+            if process not in self._children and can_start:
                 self._start(process)
         self._publish()
 

@@ -1,17 +1,14 @@
-"""What the state of the children means: can requests be served, and when to restart. Pure."""
+"""What the state of the children means: can requests be served, and how one ended. Pure."""
 
 from __future__ import annotations
 
 import errno
 import signal
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dynamo_cli.errors import ChildFailed, DynamoError, error_class
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
-from dynamo_cli.serve_config import RestartPolicy
 from dynamo_cli.topology import Role
 
 NEEDED = (Role.FRONTEND, Role.PROCESSOR, Role.WORKER)
@@ -50,32 +47,8 @@ def judge(processes: Iterable[ProcessState]) -> Verdict:
     return Verdict(True, "")
 
 
-@dataclass(slots=True)
-class Restarts:
-    """Decides when a child that died is started again.
-
-    Attributes:
-        count: how often it was started again so far.
-    """
-
-    policy: RestartPolicy
-    count: int = 0
-    _recent: deque[float] = field(default_factory=deque)
-
-    def next_delay_s(self, now_s: float) -> float | None:
-        """Seconds to wait before the next start, twice as long each time; None: give it up."""
-        while self._recent and now_s - self._recent[0] > self.policy.window_s:
-            self._recent.popleft()
-        if len(self._recent) >= self.policy.limit:
-            return None
-        delay = self.policy.first_delay_s * 2.0 ** len(self._recent)
-        self._recent.append(now_s)
-        self.count += 1
-        return min(delay, self.policy.max_delay_s)
-
-
 _HINTS = {
-    signal.SIGKILL: "killed from outside; if nobody did, the kernel ran out of memory (see dmesg)",
+    signal.SIGKILL: "killed from outside, or by the kernel for want of memory (see dmesg)",
     signal.SIGILL: "this processor lacks an instruction that the engine was built with",
     signal.SIGSEGV: "a crash in native code",
     signal.SIGABRT: "native code gave up",
@@ -100,8 +73,10 @@ def start_hint(error: OSError) -> str:
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
-def describe_exit(exit_code: int) -> str:
-    """An exit code, negative after a signal, in words."""
+def describe_exit(exit_code: int | None) -> str:
+    """An exit code in words: negative after a signal, None if nobody saw it."""
+    if exit_code is None:
+        return "nobody saw how"
     if exit_code >= 0:
         return f"exit code {exit_code}"
     number = -exit_code

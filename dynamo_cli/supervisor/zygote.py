@@ -1,26 +1,29 @@
-"""Imports vLLM once and forks every process that needs it.
+"""Imports vLLM once and forks every process that needs it, without becoming its parent.
 
 It replaces the forkserver of multiprocessing, which listens on a named socket that a killed parent
 leaves behind, and which blocks whoever starts a child until the imports are done. The zygote has a
-control socket without a name, and reports when it is ready.
+control socket without a name, and reports when it is ready. What it has forked does not depend on
+it: it is there for speed alone, and a new one takes the place of one that dies.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
-import multiprocessing
+import multiprocessing.process
+import os
 import select
 import socket
 import sys
-from multiprocessing.context import ForkProcess
+from typing import NoReturn
 
 from dynamo_cli.config import ZygoteConfig
 from dynamo_cli.engines.vllm.options import environment
+from dynamo_cli.errors import ResourceError
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.flows import ToChild
-from dynamo_cli.messages.lifecycle import Exited, Fork, Forked, Phase, PhaseChange
+from dynamo_cli.messages.lifecycle import Fatal, Fork, Phase, PhaseChange, Stop
 from dynamo_cli.supervisor import entry
 from dynamo_cli.topology import ROLES, ProcessId
 
@@ -56,7 +59,10 @@ def _load() -> None:
 
 
 class Zygote:
-    """Forks children on request and reports when they end.
+    """Forks children on request.
+
+    It is not their parent: it forks a process that forks the child and exits. The kernel then hands
+    the child to the supervisor, which sees its exit. So a zygote that dies takes nobody with it.
 
     Attributes:
         control: the socket of the supervisor, which asks for children.
@@ -64,46 +70,53 @@ class Zygote:
 
     def __init__(self, control: Control) -> None:
         self.control = control
-        self._children: dict[int, ForkProcess] = {}  # by the descriptor that reports their exit
 
     def run(self) -> None:
         """Serve requests of the supervisor until it closes the control socket."""
         while not self.control.closed:
-            waiting = select.poll()
-            for descriptor in (self.control.fileno(), *self._children):
-                waiting.register(descriptor, select.POLLIN)
-            for descriptor, _ in waiting.poll():
-                if descriptor == self.control.fileno():
-                    self._receive()
-                else:
-                    self._reap(descriptor)
-
-    def _receive(self) -> None:
-        for message, descriptors in self.control.receive():
-            if isinstance(message, Fork):
-                self._fork(message, *(socket.socket(fileno=fd) for fd in descriptors))
+            select.select([self.control.fileno()], [], [])
+            for message, descriptors in self.control.receive():
+                if isinstance(message, Stop):
+                    return
+                if isinstance(message, Fork):
+                    self._fork(message, *(socket.socket(fileno=fd) for fd in descriptors))
 
     def _fork(self, message: Fork, control: socket.socket, log: socket.socket) -> None:
         if (loaded := sys.modules.get(PRELOAD)) is not None:
             loaded.check_fork()
-        context = multiprocessing.get_context("fork")
-        process = context.Process(target=self._become, args=(message.config, control, log))
-        process.start()
-        control.close()
-        log.close()
-        assert process.pid is not None
-        self._children[process.sentinel] = process
-        self.control.send(Forked(message.name, process.pid))
+        with control, log:
+            try:
+                between = os.fork()
+                if between == 0:
+                    self._fork_again(message, control, log)
+            except OSError as error:
+                _refuse(control, message, error)
+            else:
+                os.waitpid(between, 0)
 
-    def _become(self, birth: bytes, control: socket.socket, log: socket.socket) -> None:
+    def _fork_again(self, message: Fork, control: socket.socket, log: socket.socket) -> NoReturn:
+        """Runs in the process between: start the child, and leave it alone."""
+        context = multiprocessing.get_context("fork")
+        arguments = (message.config, control, log, os.getpid())
+        process = context.Process(target=self._become, name=message.name, args=arguments)
+        try:
+            process.start()
+        except OSError as error:
+            _refuse(control, message, error)
+        finally:
+            os._exit(0)
+
+    def _become(
+        self, birth: bytes, control: socket.socket, log: socket.socket, forked_by: int
+    ) -> None:
         """Runs in the child: close the zygote's socket and become the requested process."""
         self.control.close()
-        entry.run(entry.Birth.load(birth), control, log)
+        # For multiprocessing it is a first process: no other one of its family is its parent.
+        multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
+        entry.run(entry.Birth.load(birth), control, log, forked_by)
 
-    def _reap(self, descriptor: int) -> None:
-        process = self._children.pop(descriptor)
-        process.join()
-        assert process.pid is not None
-        assert process.exitcode is not None
-        self.control.send(Exited(process.pid, process.exitcode))
-        process.close()
+
+def _refuse(control: socket.socket, message: Fork, error: OSError) -> None:
+    """Say on the child's own socket why there is no child."""
+    why = f"{message.name} cannot be forked: {(error.strerror or str(error)).lower()}."
+    entry.report(control, Fatal(ResourceError.__name__, why))

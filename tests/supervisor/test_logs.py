@@ -92,7 +92,6 @@ def test_the_largest_batch_fits_a_packet() -> None:
 def test_lines_are_what_a_terminal_would_show(raw: bytes, seen: list[str]) -> None:
     lines = LogLines()
     assert [line.text for line in lines.feed(raw)] == seen
-    assert list(lines.tail) == seen
 
 
 def test_lines_that_could_not_be_written_are_told_once_and_again_to_a_new_frontend() -> None:

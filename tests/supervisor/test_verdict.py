@@ -8,9 +8,8 @@ import pytest
 
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.messages.logs import LEVEL_END, access_line
-from dynamo_cli.serve_config import RestartPolicy
 from dynamo_cli.supervisor.logs import MAX_LINE_BYTES, TAIL_LINES, Line, LogLines
-from dynamo_cli.supervisor.verdict import Restarts, describe_exit, judge
+from dynamo_cli.supervisor.verdict import describe_exit, judge
 from dynamo_cli.topology import ProcessId
 
 ALL_READY = {"frontend": Phase.READY, "processor 0": Phase.READY, "worker 0": Phase.READY}
@@ -49,14 +48,6 @@ def test_what_was_never_started_is_named() -> None:
     assert judge(table({"frontend": Phase.READY})).reason == "processor has not been started yet"
 
 
-def test_restarts_come_later_each_time_and_end() -> None:
-    restarts = Restarts(RestartPolicy(limit=4, window_s=100, first_delay_s=1, max_delay_s=3))
-    assert [restarts.next_delay_s(float(now)) for now in range(5)] == [1, 2, 3, 3, None]
-    assert restarts.count == 4
-    assert restarts.next_delay_s(101.5) == 3, "the first two are forgotten"
-    assert restarts.next_delay_s(500) == 1, "all are"
-
-
 @pytest.mark.parametrize(
     ("exit_code", "says"),
     [
@@ -66,9 +57,10 @@ def test_restarts_come_later_each_time_and_end() -> None:
         (-signal.SIGSEGV, "SIGSEGV: a crash in native code"),
         (-signal.SIGUSR1, "SIGUSR1"),
         (-99, "signal 99"),
+        (None, "nobody saw how"),
     ],
 )
-def test_exit_codes_in_words(exit_code: int, says: str) -> None:
+def test_exit_codes_in_words(exit_code: int | None, says: str) -> None:
     assert describe_exit(exit_code).startswith(says)
 
 
@@ -108,8 +100,36 @@ def test_a_line_without_an_end_is_cut() -> None:
     assert len(lines._rest) <= MAX_LINE_BYTES
 
 
-def test_the_last_lines_are_kept() -> None:
+def test_the_last_lines_that_explain_something_are_kept() -> None:
     lines = LogLines()
-    lines.feed(b"".join(b"line %d\n" % number for number in range(100)))
+    for number in range(100):
+        lines.feed(f"WARNING{LEVEL_END}line {number}\nprinted {number}\n".encode())
     assert len(lines.tail) == TAIL_LINES
     assert lines.tail[-1] == "line 99"
+
+
+TRACE = "Traceback (most recent call last):\n  File ...\nValueError: no"
+
+
+@pytest.mark.parametrize(
+    ("raw", "explains"),
+    [
+        ("INFO\x1floading\nDEBUG\x1fmore", ""),
+        ("WARNING\x1fcareful\nINFO\x1fgoing on", "careful"),
+        ("ERROR\x1fbad\nCRITICAL\x1fworse", "bad\nworse"),
+        ("a library prints", ""),
+        (f"printed\n{TRACE}", TRACE),
+        (f"{TRACE}\nINFO\x1fgoing on\nprinted", TRACE),
+        ("Fatal Python error: Aborted\nThread 1:", "Fatal Python error: Aborted\nThread 1:"),
+        (
+            "terminate called after throwing\n  what(): x",
+            "terminate called after throwing\n  what(): x",
+        ),
+        ("free(): invalid pointer", "free(): invalid pointer"),
+        ("python: a.c:1: f: Assertion `x' failed.", "python: a.c:1: f: Assertion `x' failed."),
+    ],
+)
+def test_last_words_are_warnings_and_tracebacks(raw: str, explains: str) -> None:
+    lines = LogLines()
+    lines.feed(raw.encode() + b"\n")
+    assert "\n".join(lines.tail) == explains

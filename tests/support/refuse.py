@@ -42,6 +42,7 @@ CALLS = {
     "membarrier": Call(324, 283),
     "F_ADD_SEALS": Call(72, 25, 1, 1033),
     "PR_SET_PDEATHSIG": Call(157, 167, 0, 1),
+    "PR_SET_CHILD_SUBREAPER": Call(157, 167, 0, 36),
     "PR_SET_NAME": Call(157, 167, 0, 15),
     "PR_SET_MM": Call(157, 167, 0, 35),
     "PR_SET_THP_DISABLE": Call(157, 167, 0, 41),

@@ -7,11 +7,15 @@ is spawned, and so finds its own ``main`` below instead of that of its role.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import select
+import signal
 import socket
 import sys
 from dataclasses import replace
+from multiprocessing import resource_tracker, shared_memory
+from pathlib import Path
 from typing import Any
 
 from dynamo_cli import topology
@@ -25,31 +29,53 @@ from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import (
     Drain,
     Drained,
+    LinkDown,
     Phase,
     PhaseChange,
     Probe,
     ProbeResult,
+    Rescued,
     SetPhase,
     Stop,
 )
 from dynamo_cli.messages.logs import LEVEL_END
-from dynamo_cli.serve_config import ServeConfig
+from dynamo_cli.serve_config import RestartPolicy, ServeConfig
 from dynamo_cli.supervisor import zygote
+from dynamo_cli.supervisor.deaths import REPORTERS
 from dynamo_cli.topology import ProcessId, Role
 
 for _role, _spec in topology.ROLES.items():
     if _role is not Role.ZYGOTE:
         topology.ROLES[_role] = replace(_spec, module=__spec__.name if __spec__ else __name__)
-zygote._load = lambda: None
 
 FLOOD = "DYNAMO_TEST_FLOOD"
 """A worker talks without end."""
+
+BARREN = "DYNAMO_TEST_BARREN"
+"""A path: a zygote that is started while there is a file cannot import what it needs."""
+
+LIMIT = 2
+"""How many restarts in a row may fail."""
+
+MOVED, FAILED = 3, 1
+"""What each process says of the requests of one that is lost."""
+
+
+def load() -> None:
+    """Instead of the imports of the zygote: as little as possible."""
+    resource_tracker.ensure_running()
+    if BARREN in os.environ and Path(os.environ[BARREN]).exists():
+        sys.exit(3)
+
+
+zygote._load = load
 
 
 def main(process: ProcessId, config: Any, control: socket.socket) -> None:
     """Any child: ready at once, until it is told to stop."""
     ours = Control(control, ToChild)
     is_worker = process.role is Role.WORKER
+    signal.signal(signal.SIGUSR1, tell_family)
     ours.send(PhaseChange(Phase.PROBING if is_worker else Phase.READY))
     while not ours.closed:
         talks = is_worker and FLOOD in os.environ
@@ -64,10 +90,25 @@ def main(process: ProcessId, config: Any, control: socket.socket) -> None:
                     ours.send(ProbeResult(worker, ""))
                 case SetPhase(phase):
                     set_title(process, phase)
+                case LinkDown(peer):
+                    if REPORTERS.get(ProcessId.parse(peer).role) is process.role:
+                        ours.send(Rescued(peer, MOVED, FAILED))
                 case Drain():
                     ours.send(Drained(0))
                 case Stop():
                     return
+
+
+def tell_family(*_: Any) -> None:
+    """Say what multiprocessing thinks, and use what it shares between processes."""
+    memory = shared_memory.SharedMemory(create=True, size=8)
+    memory.close()
+    memory.unlink()
+    child = multiprocessing.get_context("fork").Process(target=os.getpid)
+    child.start()
+    child.join()
+    own, parent = multiprocessing.current_process().name, multiprocessing.parent_process()
+    os.write(1, f"ERROR{LEVEL_END}{own} of {parent}, {child.exitcode}\n".encode())
 
 
 def plan() -> ServeConfig:
@@ -76,6 +117,7 @@ def plan() -> ServeConfig:
         FrontendConfig(),
         router=RouterConfig("least-loaded"),
         engine_devices=((), ()),
+        restart=RestartPolicy(limit=LIMIT, first_delay_s=0.05),
     )
 
 

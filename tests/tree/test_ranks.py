@@ -12,7 +12,7 @@ from tests.support.requests import complete
 from tests.support.server import SMALL, Server, alive, children_of, wait_until
 
 pytestmark = pytest.mark.engine
-GONE_S = 5.0
+KILLED_S = 2.0
 BACK_S = 120.0
 
 
@@ -41,7 +41,14 @@ def test_ranks_live_and_die_with_their_engine() -> None:
         wait_until(lambda: server.get("/health")[0] == 200, BACK_S, "there is a new engine")
         assert complete(server)[0] == 200
 
+        worker = server.pid_of("worker 0")
+        ranks = ranks_of(worker)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not any(map(alive, ranks)), KILLED_S, "the ranks end with the engine")
+        wait_until(lambda: server.get("/health")[0] == 503, BACK_S, "it is noticed")
+        wait_until(lambda: server.get("/health")[0] == 200, BACK_S, "there is a third engine")
+
         everything = children_of(server.process.pid)
         assert len(ranks_of(server.pid_of("worker 0"))) == 2
         server.process.kill()
-        server.assert_nothing_left(everything, GONE_S)
+        server.assert_nothing_left(everything, KILLED_S)

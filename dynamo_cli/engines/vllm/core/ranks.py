@@ -1,8 +1,9 @@
 """The processes of the ranks of an engine on several devices.
 
-vLLM spawns one process per rank. Each is to end when a pipe of its parent closes, but a rank that
-is stuck in a collective operation does not notice that. Here the kernel ends them with the engine's
-process in any case, and their output reaches the log like that of every process.
+vLLM forks a process for each rank, or spawns it where a fork cannot work. Each is to end when a
+pipe of its parent closes, but a rank that is stuck in a collective operation does not notice that.
+Here the kernel ends them with the engine's process in any case, from their first moment on, and
+their output reaches the log like that of every process.
 
 Ranks find each other by sockets and a file in the folder for temporary files, which vLLM leaves
 behind. Here they have a folder of their own. A small process waits until the engine's process has
@@ -23,6 +24,7 @@ from vllm.v1.executor.multiproc_executor import WorkerProc
 
 from dynamo_cli.engines.vllm.core import resume
 from dynamo_cli.host.lifeline import die_with
+from dynamo_cli.host.lifeline import bind_spawned, die_with
 
 _vllm_main = WorkerProc.worker_main
 
@@ -43,6 +45,7 @@ def install(vllm_config: Any) -> None:
     """Prepare this process for an engine; does nothing if it has a single rank."""
     if vllm_config.parallel_config.world_size == 1:
         return
+    bind_spawned()
     WorkerProc.worker_main = staticmethod(_Rank(os.getpid()))
     folder = tempfile.mkdtemp(prefix="ranks-")  # paths of sockets must be short
     reader, _ = os.pipe()  # the other end stays open as long as this process runs

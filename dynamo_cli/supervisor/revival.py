@@ -1,0 +1,98 @@
+"""What follows the death of a child while the tree serves: when it is started again. Pure."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.serve_config import RestartPolicy
+
+WAITS = "waiting for the zygote"
+NO_ZYGOTE = "the zygote, which starts it, is given up"
+
+
+@dataclass(slots=True)
+class Restarts:
+    """Decides when a child that died is started again.
+
+    Attributes:
+        count: how often it was started again so far.
+    """
+
+    policy: RestartPolicy
+    count: int = 0
+    _failed_lives: int = 0
+
+    def next_delay_s(self, ready_s: float | None, *, killed: bool) -> float | None:
+        """Seconds to wait before the next start; None: give it up.
+
+        Args:
+            ready_s: for how long it was ready; None if it never was.
+            killed: whether it was ended from outside, which says nothing about the child.
+        """
+        if ready_s is not None and (killed or ready_s >= self.policy.settled_s):
+            self._failed_lives = 0
+            delay = 0.0
+        elif self._failed_lives < self.policy.limit:
+            delay = self.policy.first_delay_s * 2.0**self._failed_lives
+            self._failed_lives += 1
+        else:
+            return None
+        self.count += 1
+        return delay
+
+
+_CRASHES = (
+    signal.SIGILL,
+    signal.SIGTRAP,
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGSEGV,
+    signal.SIGSYS,
+)
+"""Signals that a process gets for what it does itself."""
+
+
+def was_killed(exit_code: int | None) -> bool:
+    """Whether a signal from outside ended a process; None means that nobody saw how it ended."""
+    return exit_code is not None and exit_code < 0 and -exit_code not in _CRASHES
+
+
+class Step(NamedTuple):
+    """What follows a death.
+
+    Attributes:
+        phase, reason: those of the child from now on.
+        then: the same in words for the log.
+        delay_s: when it is started again; None if that is not settled by time.
+    """
+
+    phase: Phase
+    reason: str
+    then: str
+    delay_s: float | None = None
+
+    @property
+    def level(self) -> str:
+        """The level of the death in the log."""
+        return "ERROR" if self.phase is Phase.FAILED else "WARNING"
+
+
+def next_step(how: str, delay_s: float | None, limit: int, zygote: Phase = Phase.READY) -> Step:
+    """What follows the death of a child that ended in this way (`how`).
+
+    Args:
+        delay_s: what `Restarts` says.
+        limit: that of its policy.
+        zygote: the phase of the zygote, for a child that is forked from it.
+    """
+    if delay_s is None or zygote is Phase.FAILED:
+        why = NO_ZYGOTE if delay_s is not None else f"{limit} restarts in a row did not help"
+        return Step(Phase.FAILED, f"{how}, and {why}", f"it is given up: {why}")
+    if zygote is not Phase.READY:
+        return Step(Phase.BACKOFF, WAITS, "it starts again when there is a new zygote")
+    when = f"in {delay_s:.1f} s" if delay_s else "at once"
+    return Step(Phase.BACKOFF, how, f"it starts again {when}", delay_s)
