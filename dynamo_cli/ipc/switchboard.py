@@ -20,7 +20,7 @@ from dynamo_cli.ipc.control import Control
 from dynamo_cli.ipc.link import Link, RingFds, clear, create_ring
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import ToChild
-from dynamo_cli.messages.lifecycle import LinkDown, LinkUp
+from dynamo_cli.messages.lifecycle import LinkDown, LinkUp, Ping, Pong
 from dynamo_cli.topology import LinkSpec, ProcessId
 
 ROUNDS = 4
@@ -200,6 +200,8 @@ class Switchboard:
                     self._link(ProcessId.parse(peer), generation, descriptors)
                 case LinkDown(peer, generation, reason):
                     self._unlink(ProcessId.parse(peer), generation, reason)
+                case Ping():
+                    self._control.send(Pong())
                 case _:
                     self._handler.on_control(message)
         if self._control.closed:

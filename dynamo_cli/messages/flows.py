@@ -14,6 +14,8 @@ from dynamo_cli.messages.lifecycle import (
     LinkUp,
     Logged,
     PhaseChange,
+    Ping,
+    Pong,
     Probe,
     ProbeResult,
     ProcessTable,
@@ -113,6 +115,7 @@ ToChild = (
     | LinkDown
     | Drain
     | Stop
+    | Ping
     | Probe
     | ProcessTable
     | SetPhase
@@ -126,6 +129,7 @@ ToSupervisor = (
     | Fatal
     | ProbeResult
     | Drained
+    | Pong
     | Forked
     | Rescale
     | Released

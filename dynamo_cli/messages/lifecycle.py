@@ -10,6 +10,9 @@ from dynamo_cli.config import AdapterTable
 from dynamo_cli.messages.base import Message
 from dynamo_cli.topology import Role
 
+STALLED = "stalled"
+"""The first word of the reason for the end of a process that did nothing any more."""
+
 # -- the life of a process --------------------------------------------------------------------
 
 
@@ -43,7 +46,11 @@ class LinkUp(Message, frozen=True):
 
 
 class LinkDown(Message, frozen=True):
-    """The peer is gone: deliver what it had written, fail what waits for it, drop the link."""
+    """The peer is gone: deliver what it had written, fail what waits for it, drop the link.
+
+    Attributes:
+        reason: how it ended; it begins with `STALLED` if it was ended because it did nothing.
+    """
 
     peer: str
     generation: int
@@ -58,6 +65,10 @@ class Drain(Message, frozen=True):
 
 class Stop(Message, frozen=True):
     """End now."""
+
+
+class Ping(Message, frozen=True):
+    """Give a sign of life: a `Pong`, from the loop that does the child's work."""
 
 
 class SetPhase(Message, frozen=True):
@@ -242,6 +253,10 @@ class Rescued(Message, frozen=True):
     process: str
     moved: int
     failed: int
+
+
+class Pong(Message, frozen=True):
+    """The child's loop runs: the answer to `Ping`."""
 
 
 class Drained(Message, frozen=True):

@@ -15,9 +15,10 @@ from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
 from dynamo_cli.config import ChildConfig
+from dynamo_cli.errors import ChildFailed
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.flows import ToSupervisor
-from dynamo_cli.messages.lifecycle import Fork, Phase, ProcessState
+from dynamo_cli.messages.lifecycle import STALLED, Fork, Phase, ProcessState
 from dynamo_cli.supervisor import entry
 from dynamo_cli.supervisor.logs import Line, LogLines
 from dynamo_cli.supervisor.orphans import exit_code_of, is_child
@@ -71,6 +72,7 @@ class Child:
         started_ns, since_ns: monotonic time of its start and of its last change of phase.
         ready_ns: monotonic time when it became ready; 0 if it never was.
         failure: set when it has named the reason for its exit: (class of errors.py, message).
+        stalled: why it was ended although it ran; empty if it was not.
         gone: set when it has ended.
     """
 
@@ -87,6 +89,7 @@ class Child:
         self.pid = 0
         self.gone = asyncio.Event()
         self.failure: tuple[str, str] | None = None
+        self.stalled = ""
         self.started_ns = self.since_ns = time.monotonic_ns()
         self.ready_ns = 0
         self.phase, self.reason = Phase.STARTING, ""
@@ -170,6 +173,17 @@ class Child:
             device=self.start.device,
             gpus=self.start.gpus,
         )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its loop runs, as far as is known."""
+        return bool(self.pid) and self.phase in (Phase.READY, Phase.DRAINING)
+
+    def give_up(self, why: str) -> None:
+        """End it because it does nothing any more."""
+        self.stalled = f"{STALLED}: {why}"
+        self.failure = (ChildFailed.__name__, self.stalled)
+        self.kill()
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send it a signal, if it still runs; as soon as its pid is known."""

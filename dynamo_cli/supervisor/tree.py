@@ -22,6 +22,7 @@ from dynamo_cli.messages.lifecycle import (
     Forked,
     Phase,
     PhaseChange,
+    Pong,
     Probe,
     ProbeResult,
     ProcessTable,
@@ -45,6 +46,7 @@ from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts, next_step,
 from dynamo_cli.supervisor.scaling import rescaled
 from dynamo_cli.supervisor.verdict import Verdict, describe_exit, failure_of, judge, start_hint
 from dynamo_cli.supervisor.view import View
+from dynamo_cli.supervisor.watching import Watching
 from dynamo_cli.topology import FRONTEND, ZYGOTE, ProcessId, Role
 
 SENDERS = (Role.ROUTER, Role.PROCESSOR)
@@ -69,8 +71,8 @@ class Supervisor:
         self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
         self._has_served = False
         self._orphans = Orphans(self._alive)
-        later = asyncio.get_running_loop().call_later
-        self._deaths = Deaths(self._log_fanout.notice, later)
+        self._deaths = Deaths(self._log_fanout.notice, asyncio.get_running_loop().call_later)
+        self._watching = Watching(config.worker_timeout_s, self._alive)
         self._ending = Ending(self._log_fanout.notice)
         self._background = Background(self._on_bug)
 
@@ -98,6 +100,7 @@ class Supervisor:
         """Start everything and end everything; returns the failure that ended it, if any."""
         try:
             self._start_missing(forked=False)
+            self._background.start(self._watching.run())
             failure = await self._ending.asked()
             self._view.ending()
             if failure is None and self._has_served:
@@ -190,6 +193,8 @@ class Supervisor:
                 self._config = replace(self._config, frontend=frontend)
             case Released(worker):
                 self._retirements.released(child.process, ProcessId(Role.WORKER, worker))
+            case Pong():
+                self._watching.answered(child)
             case Drained():
                 self._ending.drained.set()
             case Rescued():
@@ -241,7 +246,7 @@ class Supervisor:
     def on_exit(self, child: Child, exit_code: int | None) -> None:
         """Act on the exit of a child: end the run, restart the child, or forget it."""
         how = describe_exit(exit_code)
-        self._links.part(child, self._alive(), how)
+        self._links.part(child, self._alive(), child.stalled or how)
         self._retirements.ended(child.process)
         self._deaths.ended(child.process)
         if self._ending.stopping:

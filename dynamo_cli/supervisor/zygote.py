@@ -23,7 +23,7 @@ from dynamo_cli.errors import ResourceError
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.flows import ToChild
-from dynamo_cli.messages.lifecycle import Fatal, Fork, Phase, PhaseChange, Stop
+from dynamo_cli.messages.lifecycle import Fatal, Fork, Phase, PhaseChange, Ping, Pong, Stop
 from dynamo_cli.supervisor import entry
 from dynamo_cli.topology import ROLES, ProcessId
 
@@ -78,6 +78,8 @@ class Zygote:
             for message, descriptors in self.control.receive():
                 if isinstance(message, Stop):
                     return
+                if isinstance(message, Ping):
+                    self.control.send(Pong())
                 if isinstance(message, Fork):
                     self._fork(message, *(socket.socket(fileno=fd) for fd in descriptors))
 

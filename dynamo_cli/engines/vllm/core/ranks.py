@@ -23,7 +23,6 @@ from typing import Any
 from vllm.v1.executor.multiproc_executor import WorkerProc
 
 from dynamo_cli.engines.vllm.core import resume
-from dynamo_cli.host.lifeline import die_with
 from dynamo_cli.host.lifeline import bind_spawned, die_with
 
 _vllm_main = WorkerProc.worker_main

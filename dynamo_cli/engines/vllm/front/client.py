@@ -41,6 +41,7 @@ from dynamo_cli.errors import (
     Unavailable,
 )
 from dynamo_cli.kv import hashes
+from dynamo_cli.messages.lifecycle import STALLED
 from dynamo_cli.messages.prefill import PrefilledElsewhere
 from dynamo_cli.messages.request import (
     AbortRequests,
@@ -201,7 +202,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             f"worker {worker} stopped while it held this request ({reason}). Send it again."
         )
         self.calls.lost(worker, error)
-        return self._leave(self._on(worker), MoveReason.DIED, error)
+        kind = MoveReason.STALLED if reason.startswith(STALLED) else MoveReason.DIED
+        return self._leave(self._on(worker), kind, error)
 
     def _on(self, worker: int) -> list[Live]:
         return [live for live in self._live.values() if live.worker == worker]

@@ -1,0 +1,44 @@
+"""Asks ready children for a sign of life, and ends those that give none."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from dynamo_cli.host.activity import activity
+from dynamo_cli.messages.lifecycle import Ping
+from dynamo_cli.supervisor.child import Child
+from dynamo_cli.supervisor.liveness import Liveness
+
+
+class Watching:
+    """Carries out what `Liveness` says.
+
+    Args:
+        timeout_s: how long a child may take to answer; 0 is for ever.
+        alive: the children that have not ended.
+    """
+
+    def __init__(self, timeout_s: float, alive: Callable[[], Iterable[Child]]) -> None:
+        self._liveness = Liveness(timeout_s, activity)
+        self._alive = alive
+
+    def answered(self, child: Child) -> None:
+        """A child has given a sign of life."""
+        self._liveness.answered(child.process)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while interval_s := self._liveness.interval_s:
+            await asyncio.sleep(interval_s)
+            self._look()
+
+    def _look(self) -> None:
+        ready = {child.process: child for child in self._alive() if child.is_ready}
+        pids = [(process, child.pid) for process, child in ready.items()]
+        ask, stalled = self._liveness.look(pids, time.monotonic())
+        for process in ask:
+            ready[process].control.send(Ping())
+        for process, why in stalled:
+            ready[process].give_up(why)
