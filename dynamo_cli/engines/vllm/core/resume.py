@@ -180,6 +180,8 @@ def _taking_outputs(update: Callable[..., Any]) -> Callable[..., Any]:
 class _RunnerRequest(CachedRequestState):  # type: ignore[misc]
     """A request in the model runner, which may begin with output tokens."""
 
+    generator: torch.Generator | None
+    output_token_ids: list[int]
     drafts = False
     """Whether this engine decodes speculatively."""
 
@@ -189,7 +191,7 @@ class _RunnerRequest(CachedRequestState):  # type: ignore[misc]
         if self.generator is None:
             return
         if self.generator.device.type == "cpu":
-            self.generator = _CpuGenerator.of(self)
+            self.generator = _CpuGenerator.of(self, self.generator.initial_seed())
         elif (count := len(self.output_token_ids)) and self.drafts:
             self.generator.manual_seed(_seed_at(self.generator.initial_seed(), count))
         elif count:
@@ -197,7 +199,7 @@ class _RunnerRequest(CachedRequestState):  # type: ignore[misc]
             self.generator.set_offset(4 * count)
 
 
-class _CpuGenerator(torch.Generator):
+class _CpuGenerator(torch.Generator):  # type: ignore[misc]
     """The random numbers of a request with a seed: one for each of its output tokens.
 
     A step that computes only a part of a prompt draws a number too, and vLLM then sets the
@@ -208,11 +210,11 @@ class _CpuGenerator(torch.Generator):
     _seed: int
 
     @classmethod
-    def of(cls, request: _RunnerRequest) -> _CpuGenerator:
+    def of(cls, request: _RunnerRequest, seed: int) -> _CpuGenerator:
         """The generator of this request, in place of the one that it has."""
         generator = cls()
         generator._request = weakref.ref(request)
-        generator._seed = request.generator.initial_seed()
+        generator._seed = seed
         generator.set_offset(0)
         return generator
 
