@@ -107,10 +107,17 @@ class PrefillQueue(Generic[T]):
         self.taken += 1
         return None
 
-    def cancel(self, job_id: str) -> list[Outcome]:
+    def moved(self, job_id: str, worker: int) -> list[Outcome]:
+        """Drop the job that another decode worker wanted: this one has that request now."""
+        entry = self._entries.get(job_id)
+        if entry is None or entry.job.worker == worker:
+            return []
+        return self._drop(entry, Reason.MOVED)
+
+    def cancel(self, job_id: str, worker: int) -> list[Outcome]:
         """Drop a job that its decode worker does not want any more."""
         entry = self._entries.get(job_id)
-        if entry is None:
+        if entry is None or entry.job.worker != worker:
             self.ignored[Reason.UNKNOWN] += 1
             return []
         return self._drop(entry, Reason.CANCELLED)

@@ -1,21 +1,25 @@
 """Drives a real engine that goes on with answers of others (see `test_resume`).
 
-python -m tests.engine.resume_driver MODEL_FOLDER [OPTION OF VLLM ...]
+python -m tests.engine.resume_driver MODEL_FOLDER ADAPTER_FOLDER xgrammar|guidance [OPTION ...]
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import Any
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.vllm.options import environment
+from dynamo_cli.errors import InternalError
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import AddRequest
 from tests.support.driver import config_of, tell
 
 EOS = 2
+EIGHTH = 9
+"""The eighth token of the plain answer: here it ends reasoning, or an answer."""
 MOST = 24
 """Tokens of the longest answer."""
 
@@ -26,7 +30,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 GRAMMAR = 'root ::= "<" [a-z]+ ">" root | "."'
-SHAPES: dict[str, dict[str, Any]] = {
+XGRAMMAR: dict[str, dict[str, Any]] = {
     "plain": {},
     "penalties": {
         "presence_penalty": 1.5,
@@ -35,32 +39,51 @@ SHAPES: dict[str, dict[str, Any]] = {
         "logprobs": 2,
     },
     "min_tokens": {"min_tokens": 12, "ignore_eos": False, "logit_bias": {EOS: 60.0}},
-    "logprobs": {"logprobs": 5},
-    "prompt_logprobs": {"prompt_logprobs": 1, "logprobs": 1},
+    "stop token": {"stop_token_ids": [EIGHTH], "min_tokens": 3, "ignore_eos": False},
+    "no words": {"bad_words": ["a", "the"], "logit_bias": {64: 5.0}},
+    "prompt": {"prompt_logprobs": 1, "logprobs": 5},
     "seed": {"temperature": 1.0, "seed": 11, "logprobs": 0},
-    "seed top": {"temperature": 1.5, "seed": 12, "top_p": 0.9, "top_k": 40, "logprobs": 0},
-    "json": {"structured": {"json": SCHEMA}, "ignore_eos": False},
-    "regex": {"structured": {"regex": "[a-c]{3,9}-[0-9]+"}, "logprobs": 1},
-    "choice": {
-        "structured": {"grammar": 'root ::= "Rome is old" | "Rome is new"'},
-        "ignore_eos": False,
-    },
+    "seed and top": {"temperature": 1.5, "seed": 12, "top_p": 0.9, "top_k": 40},
+    "json": {"structured": {"json": SCHEMA}, "ignore_eos": False, "logprobs": 1},
+    "regex": {"structured": {"regex": "[a-c]{3,9}-[0-9]+"}, "seed": 3, "temperature": 1.0},
+    "choice": {"structured": {"choice": ["Rome is old", "Rome is new"]}, "ignore_eos": False},
     "grammar": {"structured": {"grammar": GRAMMAR}, "ignore_eos": False},
+    "reasoning": {"structured": {"regex": "(yes|no){5}"}, "reasoning": True},
 }
+GUIDANCE: dict[str, dict[str, Any]] = {
+    **{name: XGRAMMAR[name] for name in ("json", "regex", "choice", "reasoning")},
+    "adapter": {"adapter": True},
+}
+"""Of an engine that compiles grammars with guidance."""
 
 
-def main(model: str, *options: str) -> dict[str, Any]:
-    compact = ("--structured-outputs-config", '{"disable_any_whitespace": true}')
+def main(model: str, adapter: str, backend: str, *options: str) -> dict[str, Any]:
     sizes = ("--max-model-len", "512", "--num-gpu-blocks-override", "64")
-    config = config_of(model, *sizes, *compact, *options)
+    compact = json.dumps({"backend": backend, "disable_any_whitespace": True})
+    config = config_of(model, *sizes, "--structured-outputs-config", compact, *options)
     environment.prepare(config)
-    return Driver(config).run()
+    return Driver(config, adapter, backend).run()
+
+
+class Thinking:
+    """A reasoning parser, of which the engine asks only where reasoning ends."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        pass
+
+    def is_reasoning_end(self, tokens: list[int]) -> bool:
+        return EIGHTH in tokens
+
+    def is_reasoning_end_streaming(self, tokens: list[int], new: list[int]) -> bool:
+        assert list(tokens[-len(new) :]) == list(new)
+        return EIGHTH in new
 
 
 class Driver:
     """An engine that answers requests whole, and again from every place of their answers."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, adapter: str, backend: str) -> None:
+        from vllm.lora.request import LoRARequest
         from vllm.v1.engine import EngineCoreOutputs
         from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
@@ -68,21 +91,49 @@ class Driver:
 
         self.engine = Engine(0, config)
         self.encoder, self.decoder = MsgpackEncoder(), MsgpackDecoder(EngineCoreOutputs)
+        self.adapter = LoRARequest("one", 1, adapter)
+        self.backend = backend
 
     def run(self) -> dict[str, Any]:
-        return {name: self.moved(shape) for name, shape in SHAPES.items()}
+        shapes = GUIDANCE if self.backend == "guidance" else XGRAMMAR
+        result = {name: self.moved(shape) for name, shape in shapes.items()}
+        return {"answers": result, "refused": self.refused()}
 
     def moved(self, shape: dict[str, Any]) -> dict[str, Any]:
         whole = self.answers({"whole": (shape, [])})["whole"]
         tokens = whole["tokens"]
-        alone = {
-            str(place): self.answers({"moved": (shape, tokens[:place])})["moved"]
-            for place in (1, len(tokens) // 2)
-        }
-        requests = {str(place): (shape, tokens[:place]) for place in range(len(tokens))}
-        return {"whole": whole, "moved": self.answers(requests), "alone": alone}
+        before = self.counted()
+        alone = self.answers({"1": (shape, tokens[:1])})
+        requests = {str(place): (shape, tokens[:place]) for place in range(1, len(tokens))}
+        moved = self.answers(requests)
+        counted = [now - then for now, then in zip(self.counted(), before, strict=True)]
+        return {"whole": whole, "moved": moved, "alone": alone, "counted": counted}
+
+    def counted(self) -> list[int]:
+        """What the engine has counted so far: prompts, lookups of prefixes, hits."""
+        stats = self.engine.stats(0)
+        return [
+            stats.prompt_tokens,
+            stats.prefix_cache_queries_tokens,
+            stats.prefix_cache_hits_tokens,
+            stats.preemptions,
+        ]
+
+    def refused(self) -> list[Any]:
+        """What becomes of answers that are complete, or that their grammar does not allow."""
+        found = []
+        for said in ([5] * MOST, [5] * (MOST + 1)):
+            try:
+                self.begin("late", {}, said)
+            except InternalError as error:
+                found.append(error.message)
+        answer = self.answers({"wrong": ({"structured": {"regex": "a{3}"}}, [5, 6])})["wrong"]
+        return [*found, answer["failed"], self.engine.has_work()]
 
     def answers(self, requests: dict[str, tuple[dict[str, Any], list[int]]]) -> dict[str, Any]:
+        manager = self.engine._core.structured_output_manager
+        thinks = any(shape.get("reasoning") for shape, _ in requests.values())
+        manager.reasoner_cls = Thinking if thinks else None
         found: dict[str, Any] = {name: self.begin(name, *one) for name, one in requests.items()}
         while self.engine.has_work():
             for _, message in self.engine.step():
@@ -96,7 +147,7 @@ class Driver:
         frames = self.frames(name, dict(shape))
         tokens = hashes.pack_tokens(said)
         self.engine.add(0, AddRequest(name, b"", frames, output_tokens=tokens))
-        return {"tokens": [], "logprobs": [], "end": None, "prompt": 0, "stats": 0}
+        return {"tokens": [], "logprobs": [], "end": None, "first": []}
 
     def note(self, output: Any, found: dict[str, Any]) -> None:
         found["tokens"] += output.new_token_ids
@@ -104,21 +155,28 @@ class Driver:
             found["logprobs"] += [row.tolist() for row in output.new_logprobs.logprobs]
         if output.finish_reason is not None:
             found["end"] = [str(output.finish_reason), output.stop_reason]
-        found["prompt"] += output.new_prompt_logprobs_tensors is not None
-        found["stats"] += output.prefill_stats is not None
+        first = {
+            "prompt": output.new_prompt_logprobs_tensors is not None,
+            "stats": output.prefill_stats is not None,
+            "queued": any(event.type.name == "QUEUED" for event in output.events or ()),
+        }
+        found["first"] += [name for name, there in first.items() if there]
 
     def frames(self, name: str, shape: dict[str, Any]) -> list[bytes]:
         from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
+        from vllm.tokenizers import cached_tokenizer_from_config
         from vllm.v1.engine import EngineCoreRequest
 
-        structured = shape.pop("structured", None)
+        structured, adapter = shape.pop("structured", None), shape.pop("adapter", False)
+        shape.pop("reasoning", None)
         defaults = {"temperature": 0.0, "max_tokens": MOST, "ignore_eos": True}
         params = SamplingParams(**(defaults | shape))
         params.update_from_generation_config({}, EOS)
+        params.update_from_tokenizer(
+            cached_tokenizer_from_config(self.engine._core.vllm_config.model_config)
+        )
         if structured:
-            params.structured_outputs = StructuredOutputsParams(**structured)
-            params.structured_outputs._backend = "xgrammar"
+            params.structured_outputs = self.structured(structured)
         request = EngineCoreRequest(
             request_id=name,
             prompt_token_ids=[97 + place % 7 for place in range(75)],
@@ -126,11 +184,22 @@ class Driver:
             sampling_params=params,
             pooling_params=None,
             arrival_time=time.time(),
-            lora_request=None,
+            lora_request=self.adapter if adapter else None,
             cache_salt=None,
             data_parallel_rank=None,
         )
         return [bytes(frame) for frame in self.encoder.encode(request)]
+
+    def structured(self, given: dict[str, Any]) -> Any:
+        """As a processor gives it to the engine."""
+        from vllm.sampling_params import StructuredOutputsParams
+        from vllm.v1.structured_output.utils import choice_as_grammar
+
+        if self.backend == "xgrammar" and "choice" in given:
+            given = {"grammar": choice_as_grammar(given["choice"])}
+        chosen = StructuredOutputsParams(**given)
+        chosen._backend = self.backend
+        return chosen
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -166,18 +166,24 @@ class _Child:
         )
 
     def decode(
-        self, request_id: str, tokens: list[int], count: int, params: dict[str, Any] | None = None
+        self,
+        request_id: str,
+        tokens: list[int],
+        count: int,
+        params: dict[str, Any] | None = None,
+        said: Sequence[int] = (),
     ) -> None:
-        self._engine.decode_side.start(self._prepared(request_id, tokens, count), params)
+        self._engine.decode_side.start(self._prepared(request_id, tokens, count, said), params)
 
-    def cached_tokens(self, tokens: list[int]) -> int:
-        return self._engine.decode_side.cached_tokens(self._prepared("asked", tokens, 1))
+    def cached_tokens(self, tokens: list[int], said: Sequence[int] = ()) -> int:
+        return self._engine.decode_side.cached_tokens(self._prepared("asked", tokens, 99, said))
 
-    def _prepared(self, request_id: str, tokens: list[int], count: int) -> Any:
+    def _prepared(self, request_id: str, tokens: list[int], count: int, said: Sequence[int]) -> Any:
+        from dynamo_cli.kv import hashes
         from dynamo_cli.messages.request import AddRequest
 
-        frames = _frames(request_id, tokens, count)
-        message = AddRequest(request_id=request_id, token_ids=b"", frames=frames)
+        frames, output_tokens = _frames(request_id, tokens, count), hashes.pack_tokens(said)
+        message = AddRequest(request_id, b"", frames, output_tokens=output_tokens)
         return self._engine.decode_side.prepare(0, message)
 
     def step(self) -> None:
@@ -211,6 +217,10 @@ class _Child:
             job_id: {"failed": failed} if failed else json.loads(params)
             for job_id, params, failed in self._engine.prefill_side.take_ended()
         }
+
+    def started(self) -> list[str]:
+        """Requests that had their first token here since the last call."""
+        return self._engine.decode_side.take_started()
 
     def abort(self, request_id: str) -> None:
         self._engine.abort([request_id])

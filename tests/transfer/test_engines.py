@@ -159,6 +159,43 @@ def test_only_missing_blocks_travel(whole: Engine, pair: tuple[Engine, Engine]) 
     prefiller.release([*before.unneeded, *after.unneeded])
 
 
+@pytest.mark.parametrize("length", [3 * BLOCK, 3 * BLOCK + 5], ids=["full blocks", "a part"])
+def test_the_prompt_of_an_answer_that_has_begun_elsewhere(
+    length: int, whole: Engine, pair: tuple[Engine, Engine]
+) -> None:
+    prefiller, decoder = pair
+    for place in range(COUNT):
+        tokens = prompt(100 * length + place, length)
+        ((answer,), before) = expected(whole, tokens), decoder.state()
+        params = prefilled(prefiller, f"begun {place}", tokens)
+        decoder.decode(f"begun {place}", tokens, COUNT, params, answer[:place])
+        decoder.run()
+        assert decoder.answers() == {f"begun {place}": answer[place:]}
+        assert decoder.started()[-1] == f"begun {place}"
+        after = decoder.state()
+        assert grown(before.copies, after.copies) == {"load": 1}
+        prefiller.release(after.unneeded)
+
+
+def test_more_than_the_prompt_of_such_an_answer_may_be_here(
+    whole: Engine, pair: tuple[Engine, Engine]
+) -> None:
+    prefiller, decoder = pair
+    tokens = prompt(9, 2 * BLOCK - 2)
+    [answer] = expected(whole, tokens)
+    decoder.decode("first", tokens, COUNT)
+    decoder.run()
+    decoder.answers()
+    assert decoder.cached_tokens(tokens, answer[:6]) == BLOCK  # of the prompt
+    before, params = decoder.state(), prefilled(prefiller, "again", tokens, BLOCK)
+    decoder.decode("again", tokens, COUNT, params, answer[:6])
+    decoder.run()
+    assert decoder.answers() == {"again": answer[6:]}
+    after = decoder.state()
+    assert (grown(before.copies, after.copies), after.unneeded) == ({"load": 0}, ["again"])
+    prefiller.release(after.unneeded)
+
+
 def test_a_prefix_that_was_evicted_meanwhile(whole: Engine, pair: tuple[Engine, Engine]) -> None:
     prefiller, decoder = pair
     tokens, before = prompt(4, 4 * BLOCK), decoder.state()

@@ -96,6 +96,7 @@ class MockEngine:
 
         Raises:
             InvalidRequest: it needs a model, or does not fit.
+            InternalError: it is over already.
         """
         self._intake.start(self._intake.prepare(client, message))
 
@@ -165,9 +166,9 @@ class MockEngine:
         output = wire.Output(
             request.request_id, [running.token(request.prompt_tokens + produced - 1)]
         )
+        if produced == request.resumed + 1 and self._consumer:  # only a decode worker takes these
+            self.decode_side.note_started(request.request_id)
         if produced == 1:
-            if self._consumer:  # only a decode worker takes these
-                self.decode_side.note_started(request.request_id)
             cached = request.cached_tokens
             assert cached is not None
             external = max(request.remote_tokens - cached, 0)

@@ -12,7 +12,7 @@ from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.engines.mock.request import SimRequest
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.engines.prepared import Prepared
-from dynamo_cli.errors import InvalidRequest
+from dynamo_cli.errors import InternalError, InvalidRequest
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.hashes import ExtraKeys
 from dynamo_cli.messages.prefill import PushJob
@@ -70,6 +70,7 @@ class Intake:
 
         Raises:
             InvalidRequest: the engine cannot run it.
+            InternalError: it is over already.
         """
         request = self._decoder.decode(message.frames[0])
         _refuse_what_needs_a_model(request, message.token_ids)
@@ -83,6 +84,9 @@ class Intake:
             message.request_id, message.token_ids, output_tokens, request.cache_salt
         )
         sim.priority = request.priority
+        sim.produced = sim.resumed = len(message.output_tokens) // hashes.TOKEN_BYTES
+        if sim.resumed >= output_tokens:
+            raise InternalError(f"the answer is complete already, with {sim.resumed} tokens.")
         if not self._sim.fits(sim):
             raise InvalidRequest(
                 f"{prompt_tokens} prompt tokens and {output_tokens} of the answer do not fit "

@@ -21,6 +21,7 @@ class SimRequest:
         produced, computed: output tokens, and tokens in the cache. While it decodes, these are the
             numbers from when it began to; `SimEngine.output_of` gives the present one.
         preemptions: how often it was preempted.
+        resumed: output tokens that another engine has produced, before it came here.
     """
 
     request_id: str
@@ -34,6 +35,7 @@ class SimRequest:
     produced: int = 0
     computed: int = 0
     preemptions: int = 0
+    resumed: int = 0
     blocks: list[int] = field(default_factory=list)
     running: bool = False  # it is being prefilled, or decodes
     rank: int = 0  # place among the running ones; later ones are larger

@@ -56,7 +56,8 @@ class DecodeSide:
             return
         request = self._intake.enter(prepared)
         duration_s = self._transfer_s(request.prompt_tokens - self._sim.cached_tokens(request))
-        request.remote_tokens = request.prompt_tokens - 1
+        # The last token is computed here: of the prompt, or of what was answered elsewhere.
+        request.remote_tokens = request.prompt_tokens - (not request.resumed)
         due_ns = time.monotonic_ns() + round(duration_s * SECOND_NS)
         self._moving[request.request_id] = due_ns, request
         self._copies += 1

@@ -137,7 +137,8 @@ class SimEngine:
 
     def cached_tokens(self, request: SimRequest) -> int:
         """How many leading tokens of a request's prompt are in the cache now."""
-        return self._block_size * len(self.blocks.find(request.hashes, self._usable(request)))
+        most = (request.prompt_tokens - 1) // self._block_size
+        return self._block_size * len(self.blocks.find(request.hashes, most))
 
     # -- steps -----------------------------------------------------------------------------
 
@@ -285,9 +286,10 @@ class SimEngine:
         request.running, request.rank = True, next(self._ranks)
         self._running[request.rank] = request
         if not request.preemptions:
-            request.cached_tokens = request.computed
-            self.totals.queries += self._tokens(request)
-            self.totals.hits += request.computed
+            if not request.resumed:  # it is not counted where it goes on
+                request.cached_tokens = request.computed
+                self.totals.queries += self._tokens(request)
+                self.totals.hits += request.computed
             self._store(request, max(request.remote_tokens - request.computed, 0))
         return True
 

@@ -218,6 +218,8 @@ class Engine:
             if output.prefill_stats is not None:
                 if self._consumer:  # only a decode worker takes these
                     self.decode_side.note_started(output.request_id)
+                resume.drop_stats(output)
+            if output.prefill_stats is not None:
                 # Blocks from a prefill worker are no hits of the prefix cache.
                 local = output.prefill_stats.num_local_cached_tokens
                 output.prefill_stats.num_cached_tokens = local

@@ -33,6 +33,7 @@ class Intake:
         self.clients: dict[str, int] = {}
         self._core = core
         self._decoder = MsgpackDecoder(EngineCoreRequest)
+        resume.count_hits_of_new(core)
         self._scores_prompts = arguments.scores_prompts(core.vllm_config)
 
     def prepare(self, client: int, message: AddRequest) -> Prepared:
@@ -80,8 +81,7 @@ class Intake:
         except Exception as error:
             self._core.abort_requests([request.request_id])
             raise refusals.of_request(error) from error
-        if request.num_output_tokens:
-            resume.queued(request)
+        resume.queued(request)
         self.clients[request.request_id] = client
 
     def _read(self, message: AddRequest | PushJob) -> EngineCoreRequest:

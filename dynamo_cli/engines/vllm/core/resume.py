@@ -3,8 +3,9 @@
 vLLM knows the case: a request that it has preempted keeps its output tokens, and everything is
 computed again. A request that moves here differs in one thing: it is new to this engine. So its
 tokens are given to the scheduler's request as its output, not as a longer prompt: limits, penalties
-and block hashes then follow. Three parts of vLLM expect a new request to have none, and are told
-here: the compiler of grammars, the first of the two model runners, and the statistics.
+and block hashes then follow. Three parts of vLLM expect that a new request has none, and are told
+here: the compiler of grammars, the first of the two model runners, and the statistics, in which
+such a request is not a prompt of a client.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import torch
 from vllm.config import VllmConfig
 from vllm.utils import length_from_prompt_token_ids_or_embeds
 from vllm.v1.core.sched.output import NewRequestData
-from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
 from vllm.v1.engine.core import EngineCore
+from vllm.v1.metrics.stats import PrefillStats
 from vllm.v1.worker import gpu_model_runner
 from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
@@ -50,7 +52,7 @@ def preprocess(core: EngineCore, request: EngineCoreRequest, tokens: list[int]) 
     finally:
         del manager.grammar_init
     begun.append_output_token_ids(tokens)
-    begun.prefill_stats = None  # of the first output, which was another engine's
+    begun.prefill_stats = _NoPrompt()
     begin_grammar(begun)
     return begun, wave
 
@@ -69,9 +71,38 @@ def _check(core: EngineCore, request: EngineCoreRequest, count: int) -> None:
         raise InternalError(f"the answer is complete already, with {count} tokens.")
 
 
+class _NoPrompt(PrefillStats):  # type: ignore[misc]
+    """Says nothing of a prompt, which was counted where the answer began.
+
+    It is false, so that vLLM does not fill it: more than the prompt may be in the cache.
+    """
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def drop_stats(output: EngineCoreOutput) -> None:
+    """Remove what marks the first output here of such a request: it is not the first one."""
+    if isinstance(output.prefill_stats, _NoPrompt):
+        output.prefill_stats = None
+
+
 def queued(request: Any) -> None:
-    """Drop what tells the processor that a request waits: its answer has begun, elsewhere."""
-    request.events.clear()
+    """Drop what tells the processor that a request waits, if its answer has begun elsewhere."""
+    if request.num_output_tokens:
+        request.events.clear()
+
+
+def count_hits_of_new(core: EngineCore) -> None:
+    """Leave such requests out of the hits of the prefix cache, as vLLM does with preempted ones."""
+    manager = core.scheduler.kv_cache_manager
+    record = manager.record_prefix_cache_stats
+
+    def record_new(request: Any, num_hits: int) -> None:
+        if not request.num_output_tokens or request.num_preemptions:
+            record(request, num_hits)
+
+    manager.record_prefix_cache_stats = record_new
 
 
 def advance_grammar(manager: Any, request: Any, grammar: Any) -> None:
@@ -149,6 +180,8 @@ def _taking_outputs(update: Callable[..., Any]) -> Callable[..., Any]:
 class _RunnerRequest(CachedRequestState):  # type: ignore[misc]
     """A request in the model runner, which may begin with output tokens."""
 
+    generator: torch.Generator | None
+    output_token_ids: list[int]
     drafts = False
     """Whether this engine decodes speculatively."""
 
@@ -158,7 +191,7 @@ class _RunnerRequest(CachedRequestState):  # type: ignore[misc]
         if self.generator is None:
             return
         if self.generator.device.type == "cpu":
-            self.generator = _CpuGenerator.of(self)
+            self.generator = _CpuGenerator.of(self, self.generator.initial_seed())
         elif (count := len(self.output_token_ids)) and self.drafts:
             self.generator.manual_seed(_seed_at(self.generator.initial_seed(), count))
         elif count:
@@ -166,7 +199,7 @@ class _RunnerRequest(CachedRequestState):  # type: ignore[misc]
             self.generator.set_offset(4 * count)
 
 
-class _CpuGenerator(torch.Generator):
+class _CpuGenerator(torch.Generator):  # type: ignore[misc]
     """The random numbers of a request with a seed: one for each of its output tokens.
 
     A step that computes only a part of a prompt draws a number too, and vLLM then sets the
@@ -177,11 +210,11 @@ class _CpuGenerator(torch.Generator):
     _seed: int
 
     @classmethod
-    def of(cls, request: _RunnerRequest) -> _CpuGenerator:
+    def of(cls, request: _RunnerRequest, seed: int) -> _CpuGenerator:
         """The generator of this request, in place of the one that it has."""
         generator = cls()
         generator._request = weakref.ref(request)
-        generator._seed = request.generator.initial_seed()
+        generator._seed = seed
         generator.set_offset(0)
         return generator
 

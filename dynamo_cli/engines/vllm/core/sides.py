@@ -48,7 +48,7 @@ class DecodeSide:
         request, _ = prepared.begin
         coordinator = self._core.scheduler.kv_cache_manager.coordinator
         _, tokens, *_ = coordinator.find_longest_cache_hit(
-            request.block_hashes, request.num_tokens - 1
+            request.block_hashes, request.num_prompt_tokens - 1
         )
         return int(tokens)
 

@@ -73,7 +73,8 @@ class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
             self._shared.failures[GAP] += 1
             self._give_up(params)
             return 0, False
-        missing = request.num_prompt_tokens - num_computed_tokens
+        # More than the prompt may be cached of a request that another engine has begun to answer.
+        missing = max(request.num_prompt_tokens - num_computed_tokens, 0)
         return missing, missing > 0
 
     def update_state_after_alloc(
