@@ -64,6 +64,7 @@ class Row:
         in_flight: requests that ran at the moment.
         ended: requests that ended from then on.
         gap_s: the longest pause of a stream.
+        ttft_s: the longest time to the first token of a stream.
         back_s: seconds until all processes were ready again, in each round; None if they never
             were. Of the supervisor: until all others were gone.
         left: what stayed: processes and names in /dev/shm.
@@ -78,6 +79,7 @@ class Row:
     moved: int = 0
     wrong: int = 0
     gap_s: float = 0.0
+    ttft_s: float = 0.0
     back_s: list[float | None] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
@@ -87,6 +89,7 @@ class Row:
         for answer in answers:
             self.ended += 1
             self.gap_s = max(self.gap_s, answer.gap_s(since_s))
+            self.ttft_s = max(self.ttft_s, answer.ttft_s)
             if answer.error:
                 self.failed += 1
                 self.errors[answer.error[:160]] += 1
@@ -140,7 +143,7 @@ class Chaos:
         """Let everything happen."""
         rows = []
         for role in self._options.only:
-            for number in (Signals.SIGKILL, Signals.SIGSTOP) if role != NOBODY else (None,):
+            for number in self._options.signals if role != NOBODY else (None,):
                 row = Row(role, number.name if number else "")
                 asyncio.run(self._server(row, number))
                 print(line(row), flush=True)
@@ -160,7 +163,7 @@ class Chaos:
                 known |= children_of(server.process.pid)
                 _end(server, row)
                 row.left += _left(server, known)
-                if row.misses(strict_gap=False):
+                if self._options.log and row.misses(strict_gap=False):
                     print(server.log[-self._options.log :], file=sys.stderr, flush=True)
 
     async def _learn(self, server: Server) -> None:
@@ -273,7 +276,7 @@ def _left(server: Server, known: set[int]) -> list[str]:
 NONE = "-"
 TITLES = (
     *("in flight", "ended", "failed", "moved", "wrong"),
-    *("longest gap, s", "back, s", "left"),
+    *("longest gap, s", "longest TTFT, s", "back, s", "left"),
 )
 
 
@@ -288,7 +291,7 @@ def line(row: Row) -> str:
     moved = NONE if row.role == SUPERVISOR else row.moved
     return (
         f"| {row.role} | {row.signal or NONE} | {row.in_flight} | {row.ended} | {row.failed} | "
-        f"{moved} | {row.wrong} | {row.gap_s:.2f} | {back} | {len(row.left)} |"
+        f"{moved} | {row.wrong} | {row.gap_s:.2f} | {row.ttft_s:.2f} | {back} | {len(row.left)} |"
     )
 
 
@@ -303,8 +306,10 @@ def main() -> None:
     parser.add_argument("--worker-timeout", type=float, default=3.0, help="seconds")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds until who is back")
     parser.add_argument("--only", default=",".join(ROLES), help="roles, separated by commas")
-    parser.add_argument("--log", type=int, default=3000, help="characters of a log after a miss")
+    parser.add_argument("--signals", default="SIGKILL,SIGSTOP")
+    parser.add_argument("--log", type=int, default=0, help="characters of a log after a miss")
     options = parser.parse_args()
+    options.signals = [Signals[name] for name in options.signals.split(",")]
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(ROLES):
         parser.error(f"no such roles: {', '.join(sorted(unknown))}")

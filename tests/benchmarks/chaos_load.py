@@ -105,6 +105,11 @@ class Answer:
     essence: Any = None
     error: str = ""
 
+    @property
+    def ttft_s(self) -> float:
+        """Until the first piece of a stream; 0.0 if none came."""
+        return self.times_s[0] - self.began_s if self.times_s else 0.0
+
     def gap_s(self, since_s: float) -> float:
         """The longest time between two pieces of which the later came after `since_s`."""
         gaps = (later - earlier for earlier, later in pairwise(self.times_s) if later > since_s)
