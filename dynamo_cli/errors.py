@@ -17,6 +17,7 @@ DynamoError                     base
 |-- Unavailable                 503, with Retry-After: nothing can serve right now
 |   |-- NotReady                still starting, or everything is down
 |   |-- Draining                shutting down
+|   |-- FirstTokenTimeout       no worker has begun to answer the request in time
 |   |-- Overloaded              as many connections or bodies are open as may be
 |   |-- PeerLost                the process that held the request died
 |   `-- LinkFull                a process did not read what it was sent, and lacks a part
@@ -214,6 +215,12 @@ class PeerLost(Unavailable):
     """The process that held the request died."""
 
     code = "worker_lost"
+
+
+class FirstTokenTimeout(Unavailable):
+    """No worker has begun to answer the request in time."""
+
+    code = "first_token_timeout"
 
 
 class LinkFull(Unavailable):

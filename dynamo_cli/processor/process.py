@@ -267,5 +267,6 @@ class Processor:
                 self._stopped.set()
             case Retire(worker):
                 self._dispatch.worker_retired(worker)
+                self._serving.client.worker_retired(worker)
             case SetPhase(phase):
                 set_title(self._process, phase)

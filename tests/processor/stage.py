@@ -213,15 +213,16 @@ class Stage:
 
     Args:
         folder: for the model's files.
+        rule: how requests move.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rule: MigrationRule = MOVES) -> None:
         tiny.write(folder)
         simulation = SimulationConfig("cpu-tiny")
         options = ("--max-model-len", str(CONTEXT), "--enable-lora")
         engine = EngineConfig("tiny", str(folder), ("tiny",), options, simulation=simulation)
         config = ProcessorConfig(
-            engine, routed=True, kv_routing=True, debug_headers=True, migration=MOVES
+            engine, routed=True, kv_routing=True, debug_headers=True, migration=rule
         )
         self.control, control = Control.pair()
         self._log, log = socket.socketpair()

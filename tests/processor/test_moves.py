@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from dynamo_cli.config import MigrationRule
 from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.lifecycle import Released, Retire
 from dynamo_cli.messages.request import (
     Abort,
     AbortRequests,
@@ -24,6 +27,16 @@ from dynamo_cli.messages.routing import FirstToken, RequestEnd, RouteQuery
 from .stage import Stage, body_of, error_of, request_of, stream_to_its_end
 
 pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A processor that waits a second for first tokens."""
+    rule = MigrationRule(limit=2, timeout_s=5, first_token_timeout_s=1)
+    stage = Stage(tmp_path_factory.mktemp("tiny"), rule)
+    yield stage
+    stage.close()
+    stage.end()
 
 
 def prompt_of(added: AddRequest) -> list[int]:
@@ -227,6 +240,19 @@ def test_lost_outputs_move_their_requests_and_no_others(stage: Stage) -> None:
     assert stage.frontend.take(Reply).request_id == other
 
 
+def test_the_requests_of_a_retired_worker_move_at_once(stage: Stage) -> None:
+    name, lost = started(stage)
+    stage.control.send(Retire(0))
+    assert stage.workers[0].take(AbortRequests).request_ids == [lost.request_id]
+    assert stage.report(Released) == Released(0)
+    added = moved_to(stage, 1, lost)
+    assert stage.moved().reason is MoveReason.DRAINED
+    stage.workers[0].give(lost)
+    stage.workers[1].give(added, first=True, finish=True)
+    _, finish = stream_to_its_end(stage, name)
+    assert (finish.error, finish.usage.output_tokens) == ("", 2)
+
+
 def test_what_no_worker_wants_fails_with_its_reason(stage: Stage) -> None:
     name, lost = stage.place()
     stage.workers[0].refuse(lost, 503)
@@ -258,3 +284,26 @@ def test_without_a_router_it_moves_too(stage: Stage) -> None:
     stage.moved()
     assert stage.frontend.take(Reply).status == 200
     stage.link(stage.router)
+
+
+def test_a_request_whose_first_token_takes_too_long_moves_once(hasty: Stage) -> None:
+    name, lost = hasty.place()
+    assert hasty.workers[0].take(AbortRequests).request_ids == [lost.request_id]
+    added = moved_to(hasty, 1, lost)
+    assert hasty.moved().reason is MoveReason.FIRST_TOKEN
+    assert hasty.workers[1].take(AbortRequests).request_ids == [added.request_id]
+    reply = hasty.frontend.take(Reply)
+    assert (reply.request_id, reply.status, reply.error) == (name, 503, "first_token_timeout")
+    assert "no first token for 1 s at worker 1" in error_of(reply)["message"]
+    assert hasty.router.take(RequestEnd).request_id == added.request_id
+    log = hasty.read_log()
+    assert "no first token for 1 s at worker 0: it moves" in log
+    assert "no first token for 1 s at worker 1, again: it fails" in log
+
+
+def test_a_request_that_has_its_first_token_may_take_its_time(hasty: Stage) -> None:
+    name, added = started(hasty)
+    hasty.place(worker=1)
+    assert hasty.workers[1].take(AbortRequests)  # a second is over
+    hasty.workers[0].give(added, finish=True)
+    assert not stream_to_its_end(hasty, name)[1].error

@@ -199,7 +199,11 @@ def test_a_probe_of_a_worker_that_is_not_there_fails(stage: Stage) -> None:
     assert stage.frontend.take(Reply).status == 503
 
 
-def test_a_retired_worker_is_released_when_nothing_runs_there(stage: Stage) -> None:
+def test_without_another_worker_a_retired_one_is_released_when_nothing_runs_there(
+    stage: Stage,
+) -> None:
+    stage.kill(stage.workers[1])
+    stage.rescued()
     _, added = stage.place()
     stage.control.send(Retire(0))
     stage.workers[0].complete(added)

@@ -24,12 +24,13 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from dynamo_cli.config import MigrationRule
-from dynamo_cli.engines.vllm.core.events import sequence_hashes
 from dynamo_cli.engines.vllm.front.calls import Calls
 from dynamo_cli.engines.vllm.front.failures import RequestFailed
 from dynamo_cli.engines.vllm.front.live import Live, family_of, take_tokens
 from dynamo_cli.engines.vllm.front.moves import Lost, Mover
-from dynamo_cli.engines.vllm.front.trace import PromptTrace, RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.patience import Patience
+from dynamo_cli.engines.vllm.front.queries import Queries
+from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker, Workers
 from dynamo_cli.errors import (
     DynamoError,
@@ -48,11 +49,9 @@ from dynamo_cli.messages.request import (
     AddRequest,
     EngineReady,
     MoveReason,
-    Prompt,
     RequestRefused,
     StepOutputs,
 )
-from dynamo_cli.messages.routing import RouteQuery
 from dynamo_cli.units import SECOND_NS
 
 DEFAULT_RULE = MigrationRule()
@@ -94,12 +93,16 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self.engine_ranks_managed = [0]  # AsyncLLM reads this
         self.fail: Callable[[str, Exception], None]
         self._workers = workers
-        self._kv_routing = kv_routing
-        self._record = record
+        self._queries = Queries(
+            kv_routing=kv_routing,
+            record=record,
+            block_size=lambda: self._ready.result().block_size,
+        )
         self._live: dict[str, Live] = {}  # those on a worker, by the id that it knows
         self._names: dict[str, Live] = {}  # all that AsyncLLM waits for, by its own id
         self.calls = Calls(workers)
-        self.mover = Mover(rule, workers, self._query, self._send, self._end)
+        self._patience = Patience(rule.first_token_timeout_s, workers, self._hurry, self._give_up)
+        self.mover = Mover(rule, workers, self._queries.of_moved, self._send, self._end)
         self._outputs: asyncio.Queue[EngineCoreOutputs] = asyncio.Queue()
         self._encoder = MsgpackEncoder()
         self._steps = MsgpackDecoder(EngineCoreOutputs)
@@ -176,7 +179,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         if refused is InternalError:
             told += f" (request id {live.trace.api_id})"
         live.refused_by.add(live.worker)
-        if refused is Unavailable and live.refused_by < set(self._workers.ready_workers()):
+        if refused is Unavailable and set(self._workers.ready_workers()) - live.refused_by:
             self._leave([live], MoveReason.ASLEEP, refused(told))
         else:
             self._end(live, refused(told))
@@ -193,7 +196,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         """
         error = LinkFull(f"worker {worker} could not hand over its answers. Send it again.")
         if lost := self._on(worker):
-            self._workers.send(worker, AbortRequests([live.wire_id for live in lost]))
+            self._abort_at(worker, lost)
             self._leave(lost, MoveReason.OUTPUTS_LOST, error)
 
     def worker_lost(self, worker: int, reason: str) -> Lost:
@@ -205,6 +208,17 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         kind = MoveReason.STALLED if reason.startswith(STALLED) else MoveReason.DIED
         return self._leave(self._on(worker), kind, error)
 
+    def worker_retired(self, worker: int) -> None:
+        """Move the requests of a worker that is to end, unless nobody else can take them.
+
+        Those that must not move any more are left there until they are over.
+        """
+        leaving = [live for live in self._on(worker) if not self.mover.must_stay(live)]
+        if leaving and self._workers.ready_workers():
+            error = Unavailable(f"worker {worker} was retired. Send it again.")
+            self._abort_at(worker, leaving)
+            self._leave(leaving, MoveReason.DRAINED, error)
+
     def _on(self, worker: int) -> list[Live]:
         return [live for live in self._live.values() if live.worker == worker]
 
@@ -212,6 +226,20 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         for live in leaving:
             self._leave_worker(live)
         return self.mover.leave(leaving, reason, error)
+
+    def _hurry(self, live: Live, error: DynamoError) -> None:
+        """Move a request whose first token takes too long."""
+        live.refused_by.add(live.worker)
+        self._abort_at(live.worker, [live])
+        self._leave([live], MoveReason.FIRST_TOKEN, error)
+
+    def _give_up(self, live: Live, error: DynamoError) -> None:
+        """End a request that its worker has too."""
+        self._abort_at(live.worker, [live])
+        self._end(live, error)
+
+    def _abort_at(self, worker: int, requests: list[Live]) -> None:
+        self._workers.send(worker, AbortRequests([live.wire_id for live in requests]))
 
     def _leave_worker(self, live: Live) -> None:
         if self._live.pop(live.wire_id, None) is not None:
@@ -227,6 +255,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def _forget(self, live: Live) -> None:
         self._leave_worker(live)
+        self._patience.end(live)
         self._names.pop(live.name, None)
 
     # -- called by AsyncLLM ----------------------------------------------------------------
@@ -280,6 +309,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         if not self._workers.send(chosen.worker, message):
             error = Unavailable(f"worker {chosen.worker} takes no more. Send it again.")
             self._end(live, error)
+        elif self._patience.timeout_s:
+            self._patience.begin(live)
 
     async def _place(
         self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes
@@ -295,51 +326,11 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             self._workers.follow(request_id, trace.worker, prompt_tokens)
             answer = ChosenWorker(trace.worker, 0, None, request.priority)
         else:
-            answer = await self.mover.place(self._first_query(trace, request, tokens))
+            answer = await self.mover.place(self._queries.of_new(trace, request, tokens))
             trace.overlap_blocks = answer.overlap_blocks
         trace.placed[family] = answer
         trace.prompt_tokens += prompt_tokens
         return answer
-
-    def _first_query(
-        self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes
-    ) -> RouteQuery:
-        """Return the question where a new request may go; its prompt is recorded."""
-        blocks = self._blocks(request, tokens)
-        prompt_tokens, session = len(tokens) // hashes.TOKEN_BYTES, request.session_id or ""
-        if self._record:
-            size = self._ready.result().block_size
-            prompt = Prompt(prompt_tokens, 0, size, blocks, session, request.priority)
-            trace.prompts[family_of(request)] = PromptTrace(prompt)
-        return RouteQuery(
-            request_id=request.request_id,
-            api_id=trace.api_id,
-            prompt_tokens=prompt_tokens,
-            hashes=blocks if self._routable(request) else b"",
-            session=session,
-            priority=request.priority,
-        )
-
-    def _query(self, live: Live) -> RouteQuery:
-        """Return the question where a request may go that has left its worker."""
-        request = live.request
-        return RouteQuery(
-            request_id=live.wire_id,
-            api_id=live.trace.api_id,
-            prompt_tokens=len(live.tokens) // hashes.TOKEN_BYTES,
-            hashes=self._blocks(request, live.tokens) if self._routable(request) else b"",
-            session=request.session_id or "",
-            priority=live.priority,
-        )
-
-    def _routable(self, request: EngineCoreRequest) -> bool:
-        return self._kv_routing and not request.params.skip_reading_prefix_cache
-
-    def _blocks(self, request: EngineCoreRequest, tokens: bytes) -> bytes:
-        """Return the hashes of the prompt's blocks, packed, if anybody wants them."""
-        if not self._routable(request) and not self._record:
-            return b""
-        return hashes.pack(sequence_hashes(request, tokens, self._ready.result().block_size))
 
     async def get_output_async(self) -> EngineCoreOutputs:
         """Wait for the outputs of the next step of any worker."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from array import array
 from collections.abc import Iterable
@@ -30,6 +31,8 @@ class Live:
         output: tokens that it has produced, on all its workers.
         moves: how often it left a worker.
         refused_by: workers that did not take it, although their engines are up.
+        overdue: whether its first token took too long once already.
+        patience: the timer of `Patience`.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Live:
     output: array[int] = field(default_factory=lambda: array("i"))
     moves: int = 0
     refused_by: set[int] = field(default_factory=set)
+    overdue: bool = False
+    patience: asyncio.TimerHandle | None = None
     _move: int = 0
 
     @property

@@ -71,7 +71,7 @@ class Mover:
         moved: set[str] = set()
         failed: set[str] = set()
         for family in families(requests):
-            if any(self._must_stay(live) for live in family):
+            if any(self.must_stay(live) for live in family):
                 failed.add(family[0].trace.request_id)
                 for live in family:
                     self._end(live, error)
@@ -80,7 +80,7 @@ class Mover:
                 self._begin(family, reason, error)
         return Lost(len(moved - failed), len(failed))
 
-    def _must_stay(self, live: Live) -> bool:
+    def must_stay(self, live: Live) -> bool:
         """Whether a request has moved often enough, or is a probe of its worker."""
         return live.trace.worker is not None or live.moves >= self._rule.limit
 

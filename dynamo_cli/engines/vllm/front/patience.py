@@ -1,0 +1,69 @@
+"""Moves a request that has no first token for too long, once; then it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from dynamo_cli.engines.vllm.front.live import Live
+from dynamo_cli.engines.vllm.front.workers import Workers
+from dynamo_cli.errors import DynamoError, FirstTokenTimeout
+from dynamo_cli.host import vital
+
+logger = logging.getLogger(__name__)
+
+
+class Patience:
+    """Watches requests from the moment at which they are sent to a worker.
+
+    Args:
+        timeout_s: how long a request may take to its first token on each worker; 0 is for ever.
+        workers: tells whether there is another worker.
+        move: moves a request to another worker; the error is told if it finds none.
+        fail: ends a request with an error.
+    """
+
+    def __init__(
+        self,
+        timeout_s: float,
+        workers: Workers,
+        move: Callable[[Live, DynamoError], None],
+        fail: Callable[[Live, DynamoError], None],
+    ) -> None:
+        self.timeout_s = timeout_s
+        self._workers = workers
+        self._move = move
+        self._fail = fail
+
+    def begin(self, live: Live) -> None:
+        """Watch a request that is on its worker from now on."""
+        self.end(live)
+        if self.timeout_s and not live.output:
+            loop = asyncio.get_running_loop()
+            live.patience = loop.call_later(self.timeout_s, self._is_over, live)
+
+    def end(self, live: Live) -> None:
+        """Watch it no more."""
+        if live.patience is not None:
+            live.patience.cancel()
+            live.patience = None
+
+    @vital.callback
+    def _is_over(self, live: Live) -> None:
+        """Act on a request that may still wait for its first token."""
+        if live.output:
+            return
+        waited = f"no first token for {self.timeout_s:g} s at worker {live.worker}"
+        error = FirstTokenTimeout(f"the request had {waited}. Send it again later.")
+        if live.overdue:
+            logger.warning("request %s: %s, again: it fails", live.trace.api_id, waited)
+            self._fail(live, error)
+        elif set(self._workers.ready_workers()) - {live.worker}:
+            logger.warning("request %s: %s: it moves", live.trace.api_id, waited)
+            live.overdue = True
+            self._move(live, error)
+        else:
+            logger.warning("request %s: %s, and no other is up", live.trace.api_id, waited)
+            live.overdue = True
+            self.begin(live)
