@@ -44,10 +44,11 @@ XGRAMMAR: dict[str, dict[str, Any]] = {
     "prompt": {"prompt_logprobs": 1, "logprobs": 5},
     "seed": {"temperature": 1.0, "seed": 11, "logprobs": 0},
     "seed and top": {"temperature": 1.5, "seed": 12, "top_p": 0.9, "top_k": 40},
+    "thinking": {"thinking_token_budget": 4, "logprobs": 0},
     "json": {"structured": {"json": SCHEMA}, "ignore_eos": False, "logprobs": 1},
     "regex": {"structured": {"regex": "[a-c]{3,9}-[0-9]+"}, "seed": 3, "temperature": 1.0},
     "choice": {"structured": {"choice": ["Rome is old", "Rome is new"]}, "ignore_eos": False},
-    "grammar": {"structured": {"grammar": GRAMMAR}, "ignore_eos": False},
+    "grammar": {"structured": {"grammar": GRAMMAR}, "logprobs": 2, "ignore_eos": False},
     "reasoning": {"structured": {"regex": "(yes|no){5}"}, "reasoning": True},
 }
 GUIDANCE: dict[str, dict[str, Any]] = {
@@ -60,7 +61,9 @@ GUIDANCE: dict[str, dict[str, Any]] = {
 def main(model: str, adapter: str, backend: str, *options: str) -> dict[str, Any]:
     sizes = ("--max-model-len", "512", "--num-gpu-blocks-override", "64")
     compact = json.dumps({"backend": backend, "disable_any_whitespace": True})
-    config = config_of(model, *sizes, "--structured-outputs-config", compact, *options)
+    thinking = json.dumps({"reasoning_start_str": " wel", "reasoning_end_str": " loo"})
+    configs = ("--structured-outputs-config", compact, "--reasoning-config", thinking)
+    config = config_of(model, *sizes, *configs, *options)
     environment.prepare(config)
     return Driver(config, adapter, backend).run()
 
