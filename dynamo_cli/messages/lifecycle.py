@@ -259,6 +259,14 @@ class Pong(Message, frozen=True):
     """The child's loop runs: the answer to `Ping`."""
 
 
+class Listening(Message, frozen=True):
+    """From the frontend: it listens; the sockets come with the message.
+
+    The supervisor keeps them open and gives them to the frontend that replaces this one.
+    Connections that come in between wait for that.
+    """
+
+
 class Drained(Message, frozen=True):
     """From the frontend: no request is in flight, or time was up with `remaining` in flight."""
 
