@@ -101,7 +101,8 @@ class Rescaled(Message, frozen=True):
 
 
 class Fork(Message, frozen=True):
-    """To the zygote: fork a child; its control socket and log pipe come with the message.
+    """To the zygote: fork a child; its control socket, its log pipe and those that it is to listen
+    at come with the message.
 
     Attributes:
         config: the pickled arguments of the child's ``main``.

@@ -133,7 +133,8 @@ class Child:
             adopted: whether it becomes a child of this process.
         """
         birth = self._birth(os.getpid() if adopted else 0)
-        descriptors = (self._control_of_child.fileno(), self._log_of_child.fileno())
+        sockets = (self._control_of_child, self._log_of_child, *birth.sockets)
+        descriptors = [one.fileno() for one in sockets]
         zygote.control.send(Fork(self.process.name, birth.dump()), descriptors)
         self._let_go()
 

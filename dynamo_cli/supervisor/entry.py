@@ -9,7 +9,7 @@ import pickle
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
@@ -40,8 +40,8 @@ class Birth:
     sockets: tuple[socket.socket, ...] = ()
 
     def dump(self) -> bytes:
-        """As bytes, for the zygote to hand on."""
-        return pickle.dumps(self)
+        """As bytes, for the zygote to hand on; the sockets go beside them."""
+        return pickle.dumps(replace(self, sockets=()))
 
     @staticmethod
     def load(data: bytes) -> Birth:

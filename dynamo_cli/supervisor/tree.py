@@ -49,7 +49,7 @@ from dynamo_cli.supervisor.scaling import rescaled
 from dynamo_cli.supervisor.verdict import Verdict, describe_exit, failure_of, judge, start_hint
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.supervisor.watching import Watching
-from dynamo_cli.topology import FRONTEND, ZYGOTE, ProcessId, Role
+from dynamo_cli.topology import FRONTEND, ROLES, ZYGOTE, ProcessId, Role
 
 SENDERS = (Role.ROUTER, Role.PROCESSOR)
 """The roles that send requests to a worker, or decide that they are sent there."""
@@ -147,9 +147,9 @@ class Supervisor:
         try:
             child = Child(start, self)
             self._links.join(child, staying)
-            if self._config.forked(process):
+            if self._is_to_fork(process):
                 child.fork_from(self._children[ZYGOTE], adopted=self._orphans.adopted)
-                child.move_to(Phase.IMPORTING)
+                child.move_to(Phase.IMPORTING if self._config.forked(process) else Phase.STARTING)
             else:
                 child.spawn()
         except OSError as error:
@@ -272,8 +272,9 @@ class Supervisor:
             self._ending.give_up(failure_of(child.process.name, child.failure, how))
             if child.failure is None:
                 self._deaths.died(child, exit_code)
-        elif not child.pid and self._start_of(child.process) is not Phase.READY:
+        elif not child.pid and child.failure is None:
             child.move_to(Phase.BACKOFF, WAITS)  # it never ran: the zygote has died meanwhile
+            self._background.start(self._restart(child.process, 0.0))
         else:
             killed = was_killed(exit_code) and child.failure is None
             step = self._restart_later(child, how, child.ready_s, killed=killed)
@@ -307,6 +308,13 @@ class Supervisor:
         else:
             child.move_to(Phase.BACKOFF, WAITS)
         self._publish()
+
+    def _is_to_fork(self, process: ProcessId) -> bool:
+        """Whether the zygote forks it: always, or to start a light process again sooner."""
+        again = process in self._children and not ROLES[process.role].engine
+        zygote = self._children.get(ZYGOTE)
+        can = process != ZYGOTE and zygote is not None and zygote.phase is Phase.READY
+        return self._config.forked(process) or (again and can)
 
     def _start_of(self, process: ProcessId) -> Phase:
         """The phase of what starts such a process: READY if it can be started now."""
