@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from functools import partial
 
 import uvloop
 
@@ -38,6 +39,7 @@ from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
     Drain,
     Drained,
+    Listening,
     Logged,
     Phase,
     PhaseChange,
@@ -58,6 +60,10 @@ from dynamo_cli.watch.schema import Snapshot
 from dynamo_cli.watch.state import ASLEEP, TreeState
 
 BACKLOG = 1024
+SERVING_S = 1.0
+"""How long connections to the previous frontend wait at most until requests can be served; then
+they are told why not."""
+
 LAST_WORDS_S = 1.0
 """How long the end waits until clients have the errors of requests that were cut off."""
 
@@ -67,14 +73,19 @@ FLUSH_POLL_S = 0.01
 logger = logging.getLogger(__name__)
 
 
-def main(process: ProcessId, config: FrontendConfig, control: socket.socket) -> None:
+def main(
+    process: ProcessId, config: FrontendConfig, control: socket.socket, *inherited: socket.socket
+) -> None:
     """Run the frontend until it is told to stop.
+
+    Args:
+        inherited: what the frontend has listened at that this one replaces.
 
     Raises:
         PortInUse: it cannot listen at the address.
         UsageError: the file of ``--record`` cannot be written.
     """
-    uvloop.run(Frontend(process, config, control).run())
+    uvloop.run(Frontend(process, config, control).run(inherited))
 
 
 class Frontend:
@@ -116,37 +127,58 @@ class Frontend:
         self._rule = config.placement
         self._told_asleep = False
         self._welcomed: set[ProcessId] = set()
+        self._serving = asyncio.Event()
         self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self) -> None:
+    async def run(self, inherited: Sequence[socket.socket]) -> None:
         """Serve until the supervisor sends `Stop`."""
         self._switchboard.report(PhaseChange(Phase.STARTING))
-        await self._listen()
+        await self._listen(inherited)
         self._switchboard.attach(asyncio.get_running_loop())
         self._switchboard.report(PhaseChange(Phase.READY, self._tree.url))
         await self._stopped.wait()
-        self._listener.close()
+        self._listen_no_more()
         self._switchboard.close()
         self._fanout.close()
         self._gpus.close()
 
-    async def _listen(self) -> None:
-        """Listen at the configured address. Raises `PortInUse` if that is not possible."""
+    async def _listen(self, inherited: Sequence[socket.socket]) -> None:
+        """Listen at the inherited sockets, or else at the configured address.
+
+        Raises:
+            PortInUse: that is not possible.
+        """
         host, port = self._config.host, self._config.port
         files.raise_limit()
         most = self._config.max_connections or files.connections()
         self._server = HttpServer(self._api.handle, self._config, self._meter.failed, most)
-        loop = asyncio.get_running_loop()
+        listen = partial(asyncio.get_running_loop().create_server, self._server, backlog=BACKLOG)
         try:
-            self._listener = await loop.create_server(self._server, host, port, backlog=BACKLOG)
+            if inherited:
+                self._listeners = [await listen(sock=one, start_serving=False) for one in inherited]
+                self._background(self._accept())
+            else:
+                self._listeners = [await listen(host, port)]
         except OSError as error:
             raise PortInUse(
                 f"cannot listen on {host}:{port}: {_why(error)}. "
                 "Choose another address with --host or another port with --http-port."
             ) from error
-        port = self._listener.sockets[0].getsockname()[1]
+        sockets = [one for listener in self._listeners for one in listener.sockets]
+        self._switchboard.report(Listening(), [one.fileno() for one in sockets])
+        port = sockets[0].getsockname()[1]
         self._tree.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def _accept(self) -> None:
+        """Take the connections that wait, once it is known that they can be served."""
+        await _at_most(SERVING_S, self._serving.wait())
+        for listener in self._listeners if not self._tree.draining else ():
+            await listener.start_serving()
+
+    def _listen_no_more(self) -> None:
+        for listener in self._listeners:
+            listener.close()
 
     def _announce(self, rule: PlacementRule) -> None:
         """Send a new rule to all decode workers; `on_link` sends it to later ones."""
@@ -254,6 +286,8 @@ class Frontend:
 
     def _on_table(self, table: ProcessTable) -> None:
         self._tree.apply(table, time.monotonic_ns())
+        if table.serving:
+            self._serving.set()
         for state in table.processes:
             process = ProcessId(state.role, state.index)
             linked = process in self._switchboard.links
@@ -287,7 +321,7 @@ class Frontend:
         """Refuse new requests, wait for those in flight, then abort what is left."""
         set_title(self._process, Phase.DRAINING)
         self._tree.draining = True
-        self._listener.close()
+        self._listen_no_more()
         self._status.close()
         await _at_most(timeout_s, self._models.idle())
         remaining = self._meter.in_flight
@@ -310,7 +344,7 @@ class Frontend:
         vital.watch(task)
 
 
-async def _at_most(timeout_s: float, work: Coroutine[object, object, None]) -> None:
+async def _at_most(timeout_s: float, work: Coroutine[object, object, object]) -> None:
     """Do the work, but cancel it when the time is over."""
     try:
         async with asyncio.timeout(timeout_s):

@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import socket
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from dynamo_cli.errors import Corrupt
@@ -86,9 +87,9 @@ class Switchboard:
         link = self.links.get(peer)
         return link is not None and link.send(encode(message), owed=True)
 
-    def report(self, message: Message) -> None:
+    def report(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send to the supervisor."""
-        self._control.send(message)
+        self._control.send(message, descriptors)
 
     def refused_sends(self) -> int:
         """Number of messages that full links refused since the process started."""

@@ -12,6 +12,7 @@ from dynamo_cli.messages.lifecycle import (
     Forked,
     LinkDown,
     LinkUp,
+    Listening,
     Logged,
     PhaseChange,
     Ping,
@@ -130,6 +131,7 @@ ToSupervisor = (
     | ProbeResult
     | Drained
     | Pong
+    | Listening
     | Forked
     | Rescale
     | Released

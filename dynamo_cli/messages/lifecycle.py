@@ -101,7 +101,8 @@ class Rescaled(Message, frozen=True):
 
 
 class Fork(Message, frozen=True):
-    """To the zygote: fork a child; its control socket and log pipe come with the message.
+    """To the zygote: fork a child; its control socket, its log pipe and those that it is to listen
+    at come with the message.
 
     Attributes:
         config: the pickled arguments of the child's ``main``.
@@ -257,6 +258,14 @@ class Rescued(Message, frozen=True):
 
 class Pong(Message, frozen=True):
     """The child's loop runs: the answer to `Ping`."""
+
+
+class Listening(Message, frozen=True):
+    """From the frontend: it listens; the sockets come with the message.
+
+    The supervisor keeps them open and gives them to the frontend that replaces this one.
+    Connections that come in between wait for that.
+    """
 
 
 class Drained(Message, frozen=True):

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
@@ -36,8 +36,8 @@ and so is a zygote, before the children that it has not forked."""
 class Parent(Protocol):
     """What a `Child` calls to report to its supervisor."""
 
-    def on_report(self, child: Child, message: ToSupervisor) -> None:
-        """A message has arrived on the control socket."""
+    def on_report(self, child: Child, message: ToSupervisor, descriptors: Sequence[int]) -> None:
+        """A message has arrived on the control socket; its descriptors belong to the parent."""
 
     def on_log(self, child: Child, line: Line) -> None:
         """The child has written a line."""
@@ -53,6 +53,7 @@ class Start:
     Attributes:
         device: where its engine runs, for people; empty when it has none.
         gpus: names of the GPUs of its engine.
+        sockets: what it is to listen at, of the frontend that it replaces.
     """
 
     process: ProcessId
@@ -60,6 +61,7 @@ class Start:
     log_level: str
     device: str = ""
     gpus: tuple[str, ...] = ()
+    sockets: tuple[socket.socket, ...] = ()
 
 
 class Child:
@@ -131,7 +133,8 @@ class Child:
             adopted: whether it becomes a child of this process.
         """
         birth = self._birth(os.getpid() if adopted else 0)
-        descriptors = (self._control_of_child.fileno(), self._log_of_child.fileno())
+        sockets = (self._control_of_child, self._log_of_child, *birth.sockets)
+        descriptors = [one.fileno() for one in sockets]
         zygote.control.send(Fork(self.process.name, birth.dump()), descriptors)
         self._let_go()
 
@@ -143,7 +146,8 @@ class Child:
         self._loop.call_soon(self.poll)  # after the messages that came with this one
 
     def _birth(self, parent_pid: int) -> entry.Birth:
-        return entry.Birth(self.process, self.start.config, parent_pid, self.start.log_level)
+        start = self.start
+        return entry.Birth(self.process, start.config, parent_pid, start.log_level, start.sockets)
 
     def _let_go(self) -> None:
         """Close our copies of the child's ends, which keep the sockets open after its exit."""
@@ -236,8 +240,8 @@ class Child:
         self._log.close()
 
     def _read_control(self) -> None:
-        for message, _ in self.control.receive():
-            self._parent.on_report(self, message)
+        for message, descriptors in self.control.receive():
+            self._parent.on_report(self, message, descriptors)
         if self.control.closed:
             self._loop.remove_reader(self.control.fileno())
             self._loop.call_later(HUNG_UP_S, self._hung_up)

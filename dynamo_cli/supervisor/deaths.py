@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dynamo_cli.messages.lifecycle import Phase, Rescued
+from dynamo_cli.supervisor.child import Child
+from dynamo_cli.supervisor.revival import was_killed
+from dynamo_cli.supervisor.verdict import describe_exit
 from dynamo_cli.topology import ProcessId, Role
 
 PATIENCE_S = 1.0
@@ -82,6 +85,25 @@ class Deaths:
         self._notice = notice
         self._later = later
         self._open: list[Death] = []
+
+    def died(
+        self,
+        child: Child,
+        exit_code: int | None,
+        living: Iterable[Child] = (),
+        level: str = "ERROR",
+        then: str = "",
+    ) -> None:
+        """Report the unwanted exit of a child.
+
+        Args:
+            living: the other children; none while a run ends, when nobody can say more.
+            then: what follows.
+        """
+        why = child.failure[1] if child.failure is not None else describe_exit(exit_code)
+        words = [] if was_killed(exit_code) else child.last_words
+        awaited = reporters(child.process, ((one.process, one.phase) for one in living))
+        self.add(Death(child.process, child.pid, why, level, then, words, awaited))
 
     def add(self, death: Death) -> None:
         """Write the line of a death, as soon as everybody awaited has spoken."""

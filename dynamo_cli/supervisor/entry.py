@@ -9,7 +9,7 @@ import pickle
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
@@ -30,16 +30,18 @@ class Birth:
     Attributes:
         parent_pid: the supervisor, which it must not outlive; 0 where it cannot be its child.
         log_level: name of the lowest level that it logs.
+        sockets: what it listens at, of the frontend that it replaces; none if it is the first.
     """
 
     process: ProcessId
     config: ChildConfig
     parent_pid: int
     log_level: str
+    sockets: tuple[socket.socket, ...] = ()
 
     def dump(self) -> bytes:
-        """As bytes, for the zygote to hand on."""
-        return pickle.dumps(self)
+        """As bytes, for the zygote to hand on; the sockets go beside them."""
+        return pickle.dumps(replace(self, sockets=()))
 
     @staticmethod
     def load(data: bytes) -> Birth:
@@ -68,7 +70,7 @@ def run(birth: Birth, control: socket.socket, log: socket.socket, forked_by: int
         _leave_the_core_to_engines()
     try:
         module = importlib.import_module(ROLES[birth.process.role].module)
-        module.main(birth.process, birth.config, control)
+        module.main(birth.process, birth.config, control, *birth.sockets)
     except DynamoError as error:
         logging.getLogger(__name__).debug("ends because of", exc_info=error)
         report(control, Fatal(type(error).__name__, error.message))

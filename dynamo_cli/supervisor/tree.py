@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from dynamo_cli.errors import (
@@ -20,6 +20,7 @@ from dynamo_cli.messages.lifecycle import (
     Drained,
     Fatal,
     Forked,
+    Listening,
     Phase,
     PhaseChange,
     Pong,
@@ -35,9 +36,10 @@ from dynamo_cli.messages.lifecycle import (
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
-from dynamo_cli.supervisor.deaths import Death, Deaths, reporters
+from dynamo_cli.supervisor.deaths import Deaths
 from dynamo_cli.supervisor.ending import STOP_TIMEOUT_S, Ending
 from dynamo_cli.supervisor.links import Links
+from dynamo_cli.supervisor.listening import ListeningSockets
 from dynamo_cli.supervisor.log_fanout import LogFanout
 from dynamo_cli.supervisor.logs import Line
 from dynamo_cli.supervisor.orphans import Orphans
@@ -47,7 +49,7 @@ from dynamo_cli.supervisor.scaling import rescaled
 from dynamo_cli.supervisor.verdict import Verdict, describe_exit, failure_of, judge, start_hint
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.supervisor.watching import Watching
-from dynamo_cli.topology import FRONTEND, ZYGOTE, ProcessId, Role
+from dynamo_cli.topology import FRONTEND, ROLES, ZYGOTE, ProcessId, Role
 
 SENDERS = (Role.ROUTER, Role.PROCESSOR)
 """The roles that send requests to a worker, or decide that they are sent there."""
@@ -69,6 +71,7 @@ class Supervisor:
         self._links = Links()
         self._log_fanout = LogFanout(view, lambda: self._children.get(FRONTEND))
         self._retirements = Retirements(config.drain_timeout_s, STOP_TIMEOUT_S)
+        self._listening = ListeningSockets()
         self._has_served = False
         self._orphans = Orphans(self._alive)
         self._deaths = Deaths(self._log_fanout.notice, asyncio.get_running_loop().call_later)
@@ -102,6 +105,7 @@ class Supervisor:
             self._start_missing(forked=False)
             self._background.start(self._watching.run())
             failure = await self._ending.asked()
+            self._listening.close()
             self._view.ending()
             if failure is None and self._has_served:
                 await self._drain()
@@ -136,15 +140,16 @@ class Supervisor:
             self._config.engine.log_level,
             self._config.device_of(process),
             tuple(device.name for device in self._config.devices_of(process)),
+            self._listening.sockets if process == FRONTEND else (),
         )
         staying = [other for other in self._alive() if other.process not in self._retirements]
         child: Child | None = None
         try:
             child = Child(start, self)
             self._links.join(child, staying)
-            if self._config.forked(process):
+            if self._is_to_fork(process):
                 child.fork_from(self._children[ZYGOTE], adopted=self._orphans.adopted)
-                child.move_to(Phase.IMPORTING)
+                child.move_to(Phase.IMPORTING if self._config.forked(process) else Phase.STARTING)
             else:
                 child.spawn()
         except OSError as error:
@@ -176,7 +181,7 @@ class Supervisor:
 
     # -- what children report ---------------------------------------------------------------
 
-    def on_report(self, child: Child, message: ToSupervisor) -> None:
+    def on_report(self, child: Child, message: ToSupervisor, descriptors: Sequence[int]) -> None:
         """Act on a message of a child."""
         match message:
             case PhaseChange(phase, detail):
@@ -197,6 +202,8 @@ class Supervisor:
                 self._watching.answered(child)
             case Drained():
                 self._ending.drained.set()
+            case Listening():
+                self._listening.keep(descriptors)
             case Rescued():
                 self._deaths.rescued(child.process, message)
             case Forked(pid):
@@ -256,7 +263,7 @@ class Supervisor:
             if child.process == FRONTEND:
                 self._ending.drained.set()  # no other process will report it
             if self._has_served or child.failure is None:
-                self._report(child, exit_code)
+                self._deaths.died(child, exit_code)
         elif child.phase is Phase.DRAINING:
             self._forget(child.process)
             self._start_workers()  # it may be wanted again
@@ -264,30 +271,15 @@ class Supervisor:
         elif not self._has_served:
             self._ending.give_up(failure_of(child.process.name, child.failure, how))
             if child.failure is None:
-                self._report(child, exit_code)
-        elif not child.pid and self._start_of(child.process) is not Phase.READY:
+                self._deaths.died(child, exit_code)
+        elif not child.pid and child.failure is None:
             child.move_to(Phase.BACKOFF, WAITS)  # it never ran: the zygote has died meanwhile
+            self._background.start(self._restart(child.process, 0.0))
         else:
             killed = was_killed(exit_code) and child.failure is None
             step = self._restart_later(child, how, child.ready_s, killed=killed)
-            self._report(child, exit_code, *step)
+            self._deaths.died(child, exit_code, self._alive(), *step)
         self._publish()
-
-    def _report(
-        self, child: Child, exit_code: int | None, level: str = "ERROR", then: str = ""
-    ) -> None:
-        """Have the log say that it died, and what follows, which is nothing while a run ends."""
-        living = [(other.process, other.phase) for other in self._alive()] if then else []
-        death = Death(
-            child.process,
-            child.pid,
-            child.failure[1] if child.failure is not None else describe_exit(exit_code),
-            level,
-            then,
-            [] if was_killed(exit_code) else child.last_words,
-            reporters(child.process, living),
-        )
-        self._deaths.add(death)
 
     def _restart_later(
         self, child: Child, how: str, ready_s: float | None = None, *, killed: bool = False
@@ -316,6 +308,13 @@ class Supervisor:
         else:
             child.move_to(Phase.BACKOFF, WAITS)
         self._publish()
+
+    def _is_to_fork(self, process: ProcessId) -> bool:
+        """Whether the zygote forks it: always, or to start a light process again sooner."""
+        again = process in self._children and not ROLES[process.role].engine
+        zygote = self._children.get(ZYGOTE)
+        can = process != ZYGOTE and zygote is not None and zygote.phase is Phase.READY
+        return self._config.forked(process) or (again and can)
 
     def _start_of(self, process: ProcessId) -> Phase:
         """The phase of what starts such a process: READY if it can be started now."""

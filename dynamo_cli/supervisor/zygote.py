@@ -1,5 +1,7 @@
 """Imports vLLM once and forks every process that needs it, without becoming its parent.
 
+It also forks the light processes that are started again, which saves them their imports.
+
 It replaces the forkserver of multiprocessing, which listens on a named socket that a killed parent
 leaves behind, and which blocks whoever starts a child until the imports are done. The zygote has a
 control socket without a name, and reports when it is ready. What it has forked does not depend on
@@ -15,6 +17,7 @@ import os
 import select
 import socket
 import sys
+from dataclasses import replace
 from typing import NoReturn
 
 from dynamo_cli.config import ZygoteConfig
@@ -25,7 +28,7 @@ from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import Fatal, Fork, Phase, PhaseChange, Ping, Pong, Stop
 from dynamo_cli.supervisor import entry
-from dynamo_cli.topology import ROLES, ProcessId
+from dynamo_cli.topology import ROLES, ProcessId, Role
 
 PRELOAD = "dynamo_cli.engines.vllm.core.preload"
 
@@ -51,9 +54,9 @@ def _load() -> None:
     """
     gc.disable()
     importlib.import_module(PRELOAD)
-    for role in ROLES.values():
-        if role.engine:
-            importlib.import_module(role.module)
+    for role, spec in ROLES.items():
+        if role not in (Role.SUPERVISOR, Role.ZYGOTE):
+            importlib.import_module(spec.module)
     gc.freeze()
     gc.enable()
 
@@ -81,41 +84,48 @@ class Zygote:
                 if isinstance(message, Ping):
                     self.control.send(Pong())
                 if isinstance(message, Fork):
-                    self._fork(message, *(socket.socket(fileno=fd) for fd in descriptors))
+                    self._fork(message, [socket.socket(fileno=fd) for fd in descriptors])
 
-    def _fork(self, message: Fork, control: socket.socket, log: socket.socket) -> None:
+    def _fork(self, message: Fork, sockets: list[socket.socket]) -> None:
         if (loaded := sys.modules.get(PRELOAD)) is not None:
             loaded.check_fork()
-        with control, log:
-            try:
-                between = os.fork()
-                if between == 0:
-                    self._fork_again(message, control, log)
-            except OSError as error:
-                _refuse(control, message, error)
-            else:
-                os.waitpid(between, 0)
+        try:
+            between = os.fork()
+            if between == 0:
+                self._fork_again(message, sockets)
+        except OSError as error:
+            _refuse(sockets[0], message, error)
+        else:
+            os.waitpid(between, 0)
+        for one in sockets:
+            one.close()
 
-    def _fork_again(self, message: Fork, control: socket.socket, log: socket.socket) -> NoReturn:
+    def _fork_again(self, message: Fork, sockets: list[socket.socket]) -> NoReturn:
         """Runs in the process between: start the child, and leave it alone."""
         context = multiprocessing.get_context("fork")
-        arguments = (message.config, control, log, os.getpid())
+        arguments = (message.config, os.getpid(), *sockets)
         process = context.Process(target=self._become, name=message.name, args=arguments)
         try:
             process.start()
         except OSError as error:
-            _refuse(control, message, error)
+            _refuse(sockets[0], message, error)
         finally:
             os._exit(0)
 
     def _become(
-        self, birth: bytes, control: socket.socket, log: socket.socket, forked_by: int
+        self,
+        birth: bytes,
+        forked_by: int,
+        control: socket.socket,
+        log: socket.socket,
+        *listening: socket.socket,
     ) -> None:
         """Runs in the child: close the zygote's socket and become the requested process."""
         self.control.close()
         # For multiprocessing it is a first process: no other one of its family is its parent.
         multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
-        entry.run(entry.Birth.load(birth), control, log, forked_by)
+        whole = replace(entry.Birth.load(birth), sockets=listening)
+        entry.run(whole, control, log, forked_by)
 
 
 def _refuse(control: socket.socket, message: Fork, error: OSError) -> None:

@@ -22,7 +22,9 @@ from dynamo_cli.messages.admin import Operate
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import ToProcessor
 from dynamo_cli.messages.lifecycle import (
+    Drain,
     LinkDown,
+    Listening,
     Phase,
     PhaseChange,
     ProcessState,
@@ -111,18 +113,27 @@ class Stage:
     Args:
         config: the configuration of the frontend.
         serving: whether the frontend is told that everything is ready.
+        sockets: what the frontend has listened at that it replaces.
 
     Attributes:
+        listening: what the frontend listens at.
         expected_log, expected_exit_code: what the frontend must have logged and returned at the
             end of a test that has not failed.
     """
 
-    def __init__(self, config: FrontendConfig | None = None, serving: bool = True) -> None:
+    def __init__(
+        self,
+        config: FrontendConfig | None = None,
+        serving: bool = True,
+        sockets: tuple[socket.socket, ...] = (),
+    ) -> None:
+        self._sockets = sockets
         self._config = config or FrontendConfig(port=0)
         self._serving = serving
         self._neighbours: list[Neighbour] = []
         self._connections: list[asyncio.StreamWriter] = []
         self._generation = 0
+        self.listening: tuple[socket.socket, ...] = ()
         self.log = self.expected_log = ""
         self.expected_exit_code = 0
 
@@ -132,7 +143,7 @@ class Stage:
         self.control, control = Control.pair()
         self._log, log = socket.socketpair()
         self._log.setblocking(False)
-        birth = entry.Birth(FRONTEND, self._config, os.getpid(), "WARNING")
+        birth = entry.Birth(FRONTEND, self._config, os.getpid(), "WARNING", self._sockets)
         self.process = multiprocessing.get_context("spawn").Process(
             target=entry.run, args=(birth, control, log)
         )
@@ -179,6 +190,7 @@ class Stage:
             neighbour.close()
         self.control.close()
         self._log.close()
+        self._listen_no_more()
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
@@ -197,7 +209,14 @@ class Stage:
         return neighbour
 
     def tell(self, message: Message) -> None:
+        if isinstance(message, Drain):
+            self._listen_no_more()
         self.control.send(message)
+
+    def _listen_no_more(self) -> None:
+        for one in self.listening:
+            one.close()
+        self.listening = ()
 
     async def report(self, kind: type[T]) -> T:
         """The next message to the supervisor, which must be of this kind."""
@@ -206,8 +225,11 @@ class Stage:
         return message
 
     def _on_report(self) -> None:
-        for message, _ in self.control.receive():
-            self.reports.put_nowait(message)
+        for message, descriptors in self.control.receive():
+            if isinstance(message, Listening):
+                self.listening = tuple(socket.socket(fileno=number) for number in descriptors)
+            else:
+                self.reports.put_nowait(message)
         if self.control.closed:
             self._loop.remove_reader(self.control.fileno())
 
