@@ -63,6 +63,7 @@ class Row:
     Attributes:
         in_flight: requests that ran at the moment.
         ended: requests that ended from then on.
+        failed, refused: those that got no whole answer, and those that nobody was there to take.
         gap_s: the longest pause of a stream.
         ttft_s: the longest time to the first token of a stream.
         back_s: seconds until all processes were ready again, in each round; None if they never
@@ -76,6 +77,7 @@ class Row:
     in_flight: int = 0
     ended: int = 0
     failed: int = 0
+    refused: int = 0
     moved: int = 0
     wrong: int = 0
     gap_s: float = 0.0
@@ -87,11 +89,12 @@ class Row:
     def add(self, answers: list[Answer], right: dict[str, Any], since_s: float) -> None:
         """Count the answers that ended after `since_s`."""
         for answer in answers:
-            self.ended += 1
+            self.ended += not answer.refused
             self.gap_s = max(self.gap_s, answer.gap_s(since_s))
             self.ttft_s = max(self.ttft_s, answer.ttft_s)
             if answer.error:
-                self.failed += 1
+                self.failed += not answer.refused
+                self.refused += answer.refused
                 self.errors[answer.error[:160]] += 1
             elif answer.essence != right[answer.shape.name]:
                 self.wrong += 1
@@ -101,8 +104,8 @@ class Row:
     def misses(self, *, strict_gap: bool) -> list[str]:
         """The targets that were missed, in words."""
         found = []
-        if self.failed and self.role not in MAY_FAIL:
-            found.append(f"{self.failed} requests failed")
+        if self.role not in MAY_FAIL and (lost := self.failed + self.refused):
+            found.append(f"{lost} requests failed")
         if self.wrong:
             found.append(f"{self.wrong} answers are wrong")
         killed = (self.role, self.signal) == ("worker", Signals.SIGKILL.name)
@@ -275,7 +278,7 @@ def _left(server: Server, known: set[int]) -> list[str]:
 
 NONE = "-"
 TITLES = (
-    *("in flight", "ended", "failed", "moved", "wrong"),
+    *("in flight", "ended", "failed", "refused", "moved", "wrong"),
     *("longest gap, s", "longest TTFT, s", "back, s", "left"),
 )
 
@@ -291,6 +294,7 @@ def line(row: Row) -> str:
     moved = NONE if row.role == SUPERVISOR else row.moved
     return (
         f"| {row.role} | {row.signal or NONE} | {row.in_flight} | {row.ended} | {row.failed} | "
+        f"{row.refused} | "
         f"{moved} | {row.wrong} | {row.gap_s:.2f} | {row.ttft_s:.2f} | {back} | {len(row.left)} |"
     )
 

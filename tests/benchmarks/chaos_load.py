@@ -97,6 +97,7 @@ class Answer:
         times_s: when pieces of a stream came, on the clock of `time.monotonic`.
         essence: what must be the same whenever it is asked; None if it failed.
         error: why it failed; empty if it did not.
+        refused: whether nobody was there to take it.
     """
 
     shape: Shape
@@ -104,6 +105,7 @@ class Answer:
     times_s: list[float] = field(default_factory=list)
     essence: Any = None
     error: str = ""
+    refused: bool = False
 
     @property
     def ttft_s(self) -> float:
@@ -133,6 +135,8 @@ async def ask(session: aiohttp.ClientSession, shape: Shape) -> Answer:
             answer.error = f"HTTP {got.status}: {body[:300].decode(errors='replace')}"
         else:
             answer.essence = essence(events(body) if streamed else [json.loads(body)])
+    except aiohttp.ClientConnectorError as error:
+        answer.error, answer.refused = str(error), True
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         answer.error = f"{type(error).__name__}: {error}"
     return answer
