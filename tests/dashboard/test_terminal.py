@@ -144,22 +144,6 @@ def test_a_run_with_its_dashboard_from_start_to_end() -> None:
         wait_until(lambda: not any(map(alive, left)), 2.0, "its processes are gone")
 
 
-def test_quitting_an_idle_one_ends_it_well() -> None:
-    with Embedded() as terminal:
-        terminal.wait_for("● serving", READY_S)
-        terminal.keys("q")
-        assert "exit code 0" in terminal.wait_for("exit code", 20.0)
-
-
-def test_a_start_that_fails_says_why_on_a_clean_terminal() -> None:
-    with Embedded("--max-model-len", "99999999") as terminal:
-        end = terminal.wait_for("exit code", READY_S)
-        assert "exit code 2" in end
-        assert "dynamo-llm: error: " in end
-        assert "Traceback" not in end.split("dynamo-llm: error: ")[1]
-        assert " icanon " in end.replace("\n", " ")
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with Server(*SMALL) as server:

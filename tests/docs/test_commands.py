@@ -148,7 +148,10 @@ def test_it_works(command: Command, folder: Path) -> None:
 @pytest.mark.engine
 @pytest.mark.parametrize("command", CHECKING, ids=where)
 def test_the_check_passes(command: Command, folder: Path) -> None:
-    run(f"{command.text} --http-port {free_port()}", folder)
+    """With a port that is taken: `tests.cli.test_doctor`."""
+    shown = run(f"{command.text} --http-port {free_port()}", folder)
+    for check in ("torch", "transformers", "vllm", "first token", "engine options"):
+        assert re.search(rf"✓ ok +{check} ", shown), shown
 
 
 @pytest.fixture(scope="module")

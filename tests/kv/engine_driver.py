@@ -11,6 +11,7 @@ with those of the events.
 from __future__ import annotations
 
 import copy
+import gc
 import random
 import sys
 import time
@@ -67,7 +68,15 @@ class Driver:
                 requests[1].prompt_token_ids = list(requests[0].prompt_token_ids)
             self.play(requests, alone=together == 1)
         self.reset()
-        return {"wrong": self.wrong, "hits": self.hits, "removed": self.removed}
+        frozen = gc.get_freeze_count()
+        self.engine.close()
+        thawed = frozen - gc.get_freeze_count()
+        return {
+            "wrong": self.wrong,
+            "hits": self.hits,
+            "removed": self.removed,
+            "thawed_by_the_end": thawed,
+        }
 
     def request(self, name: str) -> Any:
         from vllm import SamplingParams
@@ -164,7 +173,6 @@ class Driver:
         self.publish()
         if answer.error or len(self.index):
             self.wrong.append(["reset", answer.error, len(self.index)])
-        self.engine.close()
 
 
 if __name__ == "__main__":

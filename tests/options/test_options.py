@@ -9,6 +9,7 @@ import pytest
 
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import UsageError
+from tests.support import driver
 
 
 @pytest.mark.parametrize(
@@ -112,24 +113,9 @@ def test_devices_depend_on_the_build_and_are_left_to_it(device: str) -> None:
     assert declared.check(typed) == tuple(typed)
 
 
-EVERY_BUILD = """
-from vllm.platforms import current_platform
-from dynamo_cli.engines.vllm.options import declared
-
-for device in ("cpu", "cuda", "xpu"):
-    type(current_platform).device_type = device
-    assert declared.changed() == [], (device, declared.changed())
-    assert declared.generate() == declared.FILE.read_bytes(), device
-declared.known()["--seed"].choices.append("1")
-assert declared.changed() == ["--seed"], declared.changed()
-"""
-
-
 @pytest.mark.engine
 def test_the_list_is_what_vllm_knows_whatever_it_was_built_for() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", EVERY_BUILD], capture_output=True, text=True, check=False
-    )
+    done = driver.run("tests.options.builds_driver")
     assert done.returncode == 0, (
         f"run python -m dynamo_cli.engines.vllm.options.declared; {done.stderr[-2000:]}"
     )

@@ -187,6 +187,7 @@ def become(
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
             os.close(descriptor)
+        _open_streams()
         setproctitle.setproctitle(shlex.join(words))
         os.chdir(folder)
         os.environ.clear()
@@ -202,6 +203,15 @@ def become(
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
+
+
+def _open_streams() -> None:
+    """Those that Python opened were of another kind: a terminal has no place to seek to."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        mode = "w" if number else "r"
+        stream = open(number, mode, buffering=1, closefd=False)  # noqa: SIM115 - for good
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _run(words: list[str]) -> int:

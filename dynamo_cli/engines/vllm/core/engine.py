@@ -20,6 +20,7 @@ from dynamo_cli.engines.vllm.core import (
     build,
     events,
     faults,
+    garbage,
     grammars,
     lora,
     operations,
@@ -265,8 +266,9 @@ class Engine:
         return self._totals.message(self.index, running, waiting, usage, refused_sends, kept)
 
     def close(self) -> None:
-        """Free the device and end the processes of tensor-parallel ranks."""
-        self._core.shutdown()
+        """Free the device and end the processes of tensor-parallel ranks; this one ends next."""
+        with garbage.left():
+            self._core.shutdown()
 
 
 def _bytes(frames: Any) -> Frames:
