@@ -183,7 +183,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def held_for(self, trace: RequestTrace) -> list[str]:
         """Return the engine requests of one API request that are not over."""
-        return [name for name, live in self._names.items() if live.trace is trace]
+        held = trace.replay.held if trace.replay is not None else []
+        return held + [name for name, live in self._names.items() if live.trace is trace]
 
     def outputs_lost(self, worker: int) -> None:
         """Move all requests of this worker, because tokens of some of them are lost.
@@ -235,6 +236,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         """Have a worker chosen for an engine request, and send it there."""
         trace = current_trace.get()
         trace.prepared()
+        if trace.replay is not None and trace.replay.takes(request):
+            return
         prepared_ns = time.monotonic_ns()
         request_id = request.request_id
         tokens = take_tokens(request)
@@ -253,6 +256,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         family = family_of(request)
         prompt = trace.prompts.get(family)
         live = Live(request_id, request, tokens, trace, prompt, family, request.priority)
+        if trace.replay is not None:
+            live.output.extend(trace.replay.output_of(request_id))
         # A client may use an id twice, and workers treat requests with the same external id as the
         # n answers to one prompt. So it is made of the frontend's key, which is unique.
         request.external_req_id = f"{trace.request_id}/{family}"
