@@ -32,6 +32,7 @@ class Deaths:
     _process: str = ""
     _last_ns: int = 0
     _tokens: int = 0
+    _begun: bool = False
 
     @property
     def fatal(self) -> bool:
@@ -48,7 +49,13 @@ class Deaths:
         """
         since_ns = now_ns - self._last_ns
         same = self.count and since_ns < (SAME_DEATH_NS if process == self._process else AT_ONCE_NS)
-        if not same:
-            self.count = 1 if tokens > self._tokens else self.count + 1
-            self._process, self._last_ns = process, now_ns
-        self._tokens = max(self._tokens, tokens)
+        if same:
+            self._tokens = max(self._tokens, tokens)
+            return
+        self.count = 1 if self._begun or tokens > self._tokens else self.count + 1
+        self._process, self._last_ns = process, now_ns
+        self._tokens, self._begun = tokens, False
+
+    def begun(self) -> None:
+        """An engine gives tokens for it, although nobody counts them here."""
+        self._begun = True

@@ -33,3 +33,19 @@ def test_deaths_without_a_token_in_between_add_up(
     for process, tokens, at_ms in deaths:
         seen.add(process, tokens, at_ms * MS_NS)
     assert (seen.count, seen.fatal) == (count, count >= 2)
+
+
+def test_a_token_that_nobody_counted_is_progress_once() -> None:
+    seen = Deaths()
+    for at_ms, begun, count in ((1000, True, 1), (3000, True, 1), (5000, False, 2)):
+        if begun:
+            seen.begun()
+        seen.add(P0, 0, at_ms * MS_NS)
+        assert seen.count == count
+
+
+def test_an_answer_that_begins_again_is_measured_anew() -> None:
+    seen = Deaths()
+    for process, tokens, at_ms in ((W0, 100, 1000), (P0, 0, 3000), (W1, 50, 5000)):
+        seen.add(process, tokens, at_ms * MS_NS)
+    assert seen.count == 1

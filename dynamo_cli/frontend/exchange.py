@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import time
+from collections.abc import Iterable
 
 from dynamo_cli.config import Adapter, MigrationRule
 from dynamo_cli.errors import DynamoError, NotReady, PeerLost, Unavailable
@@ -267,6 +268,12 @@ class Exchange:
             call.deaths.add(f"{move.role} {move.source}", move.output_tokens, move.left_ns)
             if call.deaths.fatal:
                 self._end(call, poison.refusal(message.api_id, call.deaths.count), POISON)
+
+    def begun(self, keys: Iterable[str]) -> None:
+        """Engines give tokens for these requests, whose answers are not streamed."""
+        for key in keys:
+            if (call := self._calls.get(key)) is not None:
+                call.deaths.begun()
 
     def answered(self, message: Reply | Head) -> None:
         """A processor has answered a call, or begins a stream."""

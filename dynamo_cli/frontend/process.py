@@ -212,6 +212,7 @@ class Frontend:
                 self._exchange.moved(message)
             case ProcessorStats() as stats:
                 self._tree.processor_stats(peer.index, stats)
+                self._exchange.begun(stats.begun)
             case Operated() as message:
                 self._engines.answered(message)
 

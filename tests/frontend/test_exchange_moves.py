@@ -205,6 +205,25 @@ async def test_a_request_of_which_two_processors_die_gets_no_third(
     assert not innocent.finish.done()
 
 
+@in_a_loop
+async def test_a_whole_answer_that_has_begun_each_time_is_not_suspected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    later(monkeypatch, clock)
+    scene = Scene()
+    call = scene.submit()
+    for processor in (ONE, TWO):
+        clock[0] += 1
+        scene.exchange.begun(["another", call.key])
+        scene.exchange.processor_down(processor, "SIGKILL")
+        scene.exchange.processor_up(processor)
+    assert not call.answer.done()
+    clock[0] += 1
+    scene.exchange.processor_down(call.processor, "SIGKILL")
+    assert isinstance(call.answer.exception(), PoisonRequest)
+
+
 def moved(key: str, source: int, tokens: int, at_s: float) -> RequestMoved:
     move = Move("worker", source, 1, MoveReason.DIED, tokens, int(at_s * SECOND_NS))
     return RequestMoved(key, "api", move)

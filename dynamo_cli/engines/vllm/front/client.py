@@ -80,6 +80,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         fail: ends a request inside AsyncLLM with an exception; set by the owner of AsyncLLM.
         calls: calls of methods of the engines.
         mover: moves requests to other workers.
+        begun: requests whose answers are not streamed and have their first token; the owner empties
+            it.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self._live: dict[str, Live] = {}  # those on a worker, by the id that it knows
         self._names: dict[str, Live] = {}  # all that AsyncLLM waits for, by its own id
         self.calls = Calls(workers)
+        self.begun: list[str] = []
         self.mover = Mover(rule, workers, self._query, self._send, self._end)
         self._outputs: asyncio.Queue[EngineCoreOutputs] = asyncio.Queue()
         self._encoder = MsgpackEncoder()
@@ -151,6 +154,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         trace, cached = live.trace, output.prefill_stats.num_cached_tokens
         if not live.output:
             trace.cached_tokens += cached
+        if not trace.first_token_ns and not trace.calls:
+            self.begun.append(trace.request_id)
         trace.first_token(*_engine_times(output.events))
         self._workers.first_token(live.wire_id, cached)
         if live.moves:
