@@ -7,6 +7,7 @@ Then the requests go to engines, with the tokens that they have produced.
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -31,6 +32,9 @@ from dynamo_cli.messages.request import Endpoint, Resume
 Outputs = AsyncGenerator[RequestOutput, None]
 Merged = AsyncGenerator[tuple[int, RequestOutput], None]
 Place = Callable[[EngineCoreRequest], Coroutine[Any, Any, None]]
+
+AT_ONCE = 16
+"""Outputs that are given again before others have their turn; it takes 70 us for each."""
 
 _FINISHES = {str(reason): reason for reason in FinishReason} | {"": None}
 
@@ -125,6 +129,8 @@ class Replay:
 
     async def _go_on(self) -> None:
         self._groups.popleft()
+        if len(self._groups) % AT_ONCE == 0:
+            await asyncio.sleep(0)  # other streams go on meanwhile
         if not self._groups:
             await self._release()
         elif (self._groups[0][0].call, 0) in self._names:
