@@ -9,15 +9,16 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from struct import Struct
+from sys import byteorder
 from typing import Any
+
+from dynamo_cli.kv.hashes import TOKEN_BYTES
 
 LAST, STOP, LENGTH, REASON, COUNTS = 1, 2, 4, 8, 16
 """Bits of the first word of a part: it is the last of its group; why its answer ended; whether the
 token that stopped it follows; whether counts of cached tokens follow."""
 
 _SHIFT = 5
-_ONE_TOKEN = Struct("=4i")
 _ONE_HEADER = 1 << _SHIFT | LAST
 _FINISHES = {"stop": STOP, "length": LENGTH, "repetition": STOP | LENGTH}
 _NAMES = {bits: name for name, bits in _FINISHES.items()}
@@ -48,11 +49,13 @@ class Part:
 class Given:
     """Packs what comes, until the next chunk takes it."""
 
-    __slots__ = ("_begun", "_packed")
+    __slots__ = ("_begun", "_call", "_choice", "_packed", "_prefix")
 
     def __init__(self) -> None:
-        self._packed = bytearray()
+        self._packed = b""
         self._begun: set[tuple[int, int]] = set()
+        self._call = self._choice = -1
+        self._prefix = b""
 
     def add(self, call: int, output: Any) -> None:
         """Add one of vLLM's `RequestOutput`; all of it makes one group. This is the hot path.
@@ -63,12 +66,18 @@ class Given:
         parts = output.outputs
         first = parts[0]
         tokens = first.token_ids
-        known = (call, first.index) in self._begun
-        if known and len(parts) == 1 == len(tokens) and first.finish_reason is None:
-            self._packed += _ONE_TOKEN.pack(_ONE_HEADER, call, first.index, tokens[0])
+        if (
+            first.index == self._choice
+            and call == self._call
+            and len(tokens) == 1 == len(parts)
+            and first.finish_reason is None
+        ):
+            self._packed += self._prefix + tokens[0].to_bytes(TOKEN_BYTES, byteorder)
             return
         for part in parts:
             self._add(call, part, output, LAST if part is parts[-1] else 0)
+        self._call, self._choice = call, first.index
+        self._prefix = array("i", [_ONE_HEADER, call, first.index]).tobytes()
 
     def _add(self, call: int, part: Any, output: Any, head: int) -> None:
         words: list[int] = []
@@ -91,8 +100,7 @@ class Given:
 
     def take(self) -> bytes:
         """Return what was added since the last time."""
-        packed = bytes(self._packed)
-        self._packed.clear()
+        packed, self._packed = self._packed, b""
         return packed
 
 
