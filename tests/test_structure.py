@@ -39,6 +39,7 @@ PURE = (
     "origin.py",
     "completion",
     "errors.py",
+    "deaths.py",
     "event_stream.py",
     "host/oserrors.py",
     "config.py",

@@ -164,14 +164,13 @@ EngineThreads = Annotated[
     ),
 ]
 Processors = Annotated[
-    int,
+    str,
     option(
         "--processors",
         panel=WORKERS,
-        min=1,
-        most=limits.MAX_PROCESSES,
-        metavar="N",
-        help="Processes that apply chat templates, tokenize, and parse answers.",
+        metavar="N|auto",
+        help="Processes that apply chat templates, tokenize, and parse answers; [b]auto[/b]: two "
+        "with several engines, so that one can take over from the other, else one.",
     ),
 ]
 RouterPolicy = Annotated[

@@ -6,12 +6,16 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 
-from dynamo_cli.config import Adapter
+from dynamo_cli.config import Adapter, MigrationRule
 from dynamo_cli.errors import DynamoError, NotReady, PeerLost, Unavailable
+from dynamo_cli.frontend.call import Call
+from dynamo_cli.frontend.http import poison
+from dynamo_cli.host import vital
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
+from dynamo_cli.messages.lifecycle import Rescued
 from dynamo_cli.messages.request import (
     Abort,
     Ask,
@@ -21,6 +25,7 @@ from dynamo_cli.messages.request import (
     ForProcessor,
     Head,
     Move,
+    MoveReason,
     Question,
     Reply,
     RequestMoved,
@@ -34,61 +39,11 @@ from dynamo_cli.watch.meter import Meter
 SLOW_READER = "slow_reader"
 CLIENT_LEFT = "client_left"
 SHUTDOWN = "shutdown"
+POISON = "poison"
 """Reasons for which calls are aborted, as counters name them."""
 
 PROBE_RETRY_S = 0.05
-
-
-class Call:
-    """One request that was sent to a processor, and its answer as it arrives.
-
-    Attributes:
-        key: the id under which the processor knows the request; never used twice.
-        processor: the process that has the request.
-        arrival_ns: when the request arrived, on the monotonic clock.
-        answer: the whole `Reply`, or the `Head` of a stream.
-        finish: the end of a stream.
-        write: writes bytes of a stream to the client; False if the client reads too slowly.
-        first_token_ns: when the first tokens of a stream arrived; 0 before that.
-        last_token_ns: when the last tokens arrived; 0 before the first ones.
-        worker: index of the worker that serves the request; None until the answer begins.
-        abort: why the processor was told to stop; empty if it was not.
-        moves: how it went from processor to processor, in the order of time.
-        worker_moves: how it went from worker to worker, as far as that was told while it ran.
-    """
-
-    def __init__(self, key: str, processor: ProcessId, arrival_ns: int) -> None:
-        loop = asyncio.get_running_loop()
-        self.key = key
-        self.processor = processor
-        self.arrival_ns = arrival_ns
-        self.answer: asyncio.Future[Reply | Head] = loop.create_future()
-        self.finish: asyncio.Future[Finish] = loop.create_future()
-        self.first_token_ns = self.last_token_ns = 0
-        self.worker: int | None = None
-        self.abort = ""
-        self.moves: list[Move] = []
-        self.worker_moves: list[Move] = []
-        self._early: list[bytes] = []
-        self.write: Callable[[bytes], bool] = self._keep
-
-    def _keep(self, data: bytes) -> bool:
-        """Keep bytes that arrive before the handler has sent the head of the response."""
-        self._early.append(data)
-        return True
-
-    def write_to(self, sink: Callable[[bytes], bool]) -> None:
-        """Send the stream to `sink` from now on, beginning with the bytes that were kept."""
-        self.write = sink
-        sink(b"".join(self._early))
-        self._early.clear()
-
-    def fail(self, failure: DynamoError) -> None:
-        """Give the failure to whoever waits for the answer or for its end."""
-        for future in (self.answer, self.finish):
-            if not future.done():
-                future.set_exception(failure)
-                future.exception()  # marks it as retrieved, since nobody may be waiting for it
+SEED_BYTES = 16
 
 
 class Exchange:
@@ -97,11 +52,18 @@ class Exchange:
     Args:
         switchboard: links to the processors.
         meter: counts tokens, their latencies, and aborts.
+        migration: what becomes of requests whose processor is lost.
     """
 
-    def __init__(self, switchboard: Switchboard, meter: Meter) -> None:
+    def __init__(
+        self,
+        switchboard: Switchboard,
+        meter: Meter,
+        migration: MigrationRule = MigrationRule(),  # noqa: B008 - frozen
+    ) -> None:
         self._switchboard = switchboard
         self._meter = meter
+        self._migration = migration
         self._calls: dict[str, Call] = {}
         self._loads: dict[ProcessId, int] = {}
         self._any_processor = asyncio.Event()
@@ -125,7 +87,9 @@ class Exchange:
         Raises:
             NotReady: no processor can take the request.
         """
-        return self._send(Submit(self._key(), api_id, endpoint, body, headers), arrival_ns)
+        seed, now_s = os.urandom(SEED_BYTES), time.time()
+        submit = Submit(self._key(), api_id, endpoint, body, headers, seed, now_s)
+        return self._send(submit, arrival_ns)
 
     def ask(self, question: Question, api_id: str) -> Call:
         """Ask the processor with the fewest calls something about the model.
@@ -195,7 +159,7 @@ class Exchange:
         return self._send_to(min(self._loads, key=self._loads.__getitem__), message, arrival_ns)
 
     def _send_to(self, processor: ProcessId, message: ForProcessor, arrival_ns: int) -> Call:
-        call = Call(message.request_id, processor, arrival_ns)
+        call = Call(message, processor, arrival_ns)
         if not self._switchboard.send(processor, message):
             raise NotReady(f"too many requests wait for {processor.name}.", retry_after_s=1)
         self._calls[call.key] = call
@@ -207,7 +171,9 @@ class Exchange:
         """Forget a call; if `abort` gives a reason, tell its processor to stop working on it."""
         if self._calls.pop(call.key, None) is None:
             return
-        if call.processor in self._loads:
+        if call.patience is not None:
+            call.patience.cancel()
+        elif call.processor in self._loads:
             self._loads[call.processor] -= 1
         if abort:
             call.abort = abort
@@ -217,18 +183,19 @@ class Exchange:
     def abort_all(self, reason: str, failure: DynamoError) -> None:
         """Fail every call now, and tell the processors to stop."""
         for call in list(self._calls.values()):
-            self.close(call, reason)
-            call.fail(failure)
+            self._end(call, failure, reason)
 
     # -- called by the process -------------------------------------------------------------
 
     def processor_up(self, processor: ProcessId) -> None:
-        """A processor can take requests."""
+        """A processor can take requests, those first that wait for one."""
         self._loads.setdefault(processor, 0)
         self._any_processor.set()
+        for call in [call for call in self._calls.values() if call.patience is not None]:
+            self._place(call)
 
     def processor_down(self, processor: ProcessId, reason: str) -> None:
-        """A processor is gone: its calls fail."""
+        """A processor is gone: what it had to answer goes on elsewhere, or fails."""
         self._loads.pop(processor, None)
         if not self._loads:
             self._any_processor.clear()
@@ -236,22 +203,90 @@ class Exchange:
             f"{processor.name} stopped while it held this request ({reason}); send it again.",
             retry_after_s=1,
         )
-        for call in [call for call in self._calls.values() if call.processor == processor]:
-            self.close(call)
-            call.fail(failure)
+        left = [call for call in self._calls.values() if call.processor == processor]
+        wanted = [call for call in left if isinstance(call.message, Submit | Ask)]
+        for call in left:
+            if call not in wanted:
+                self._end(call, failure)
+        moved = sum(self._leave(call, failure) for call in wanted if not call.over)
+        self._switchboard.report(Rescued(processor.name, moved, len(wanted) - moved))
+
+    def _leave(self, call: Call, failure: PeerLost) -> bool:
+        """Let a call leave its lost processor; False if it has to fail instead."""
+        if isinstance(call.message, Submit):
+            call.deaths.add(call.processor.name, call.tokens, time.monotonic_ns())
+        if len(call.moves) >= self._migration.limit:
+            self._end(call, failure)
+            return False
+        if call.deaths.fatal:
+            self._end(call, poison.refusal(call.message.api_id, call.deaths.count))
+            return False
+        del self._calls[call.key]
+        call.begin_again(self._key(), failure.message)
+        self._calls[call.key] = call
+        call.left_ns = time.monotonic_ns()
+        call.patience = asyncio.get_running_loop().call_later(
+            self._migration.timeout_s, self._give_up, call, failure
+        )
+        if self._loads:
+            self._place(call)
+        return True
+
+    def _place(self, call: Call) -> None:
+        """Give a call that has left its processor to another one."""
+        assert call.patience is not None
+        call.patience.cancel()
+        call.patience = None
+        source, target = call.processor, min(self._loads, key=self._loads.__getitem__)
+        call.processor = target
+        self._loads[target] += 1
+        self._switchboard.owe(target, call.message)
+        self._note(call, source, target.index)
+
+    @vital.callback
+    def _give_up(self, call: Call, failure: PeerLost) -> None:
+        self._note(call, call.processor, None)
+        self._end(call, failure)
+
+    def _note(self, call: Call, source: ProcessId, target: int | None) -> None:
+        move = Move(source.role, source.index, target, MoveReason.DIED, call.tokens, call.left_ns)
+        call.moves.append(move)
+        self._meter.moves.add(call.message.api_id, move, time.monotonic_ns())
+
+    def _end(self, call: Call, failure: DynamoError, abort: str = "") -> None:
+        self.close(call, abort)
+        call.fail(failure)
 
     def moved(self, message: RequestMoved) -> None:
-        """A request goes on at another worker, or found none."""
-        self._meter.moves.add(message.api_id, message.move, time.monotonic_ns())
-        if (call := self._calls.get(message.request_id)) is not None:
-            call.worker_moves.append(message.move)
+        """A request goes on at another worker, or found none; its worker may have died of it."""
+        move = message.move
+        self._meter.moves.add(message.api_id, move, time.monotonic_ns())
+        if (call := self._calls.get(message.request_id)) is None:
+            return
+        call.worker_moves.append(move)
+        if move.reason is MoveReason.DIED:
+            call.deaths.add(f"{move.role} {move.source}", move.output_tokens, move.left_ns)
+            if call.deaths.fatal:
+                self._end(call, poison.refusal(message.api_id, call.deaths.count), POISON)
+
+    def begun(self, keys: Iterable[str]) -> None:
+        """Engines give tokens for these requests, whose answers are not streamed."""
+        for key in keys:
+            if (call := self._calls.get(key)) is not None:
+                call.deaths.begun()
 
     def answered(self, message: Reply | Head) -> None:
         """A processor has answered a call, or begins a stream."""
         call = self._calls.get(message.request_id)
-        if call is not None and not call.answer.done():
+        if call is None:
+            return
+        if call.left_ns and isinstance(message, Reply):
+            call.resumed(time.monotonic_ns())
+        if not call.answer.done():
             call.worker = message.worker
             call.answer.set_result(message)
+        elif call.left_ns and message.worker is not None:
+            call.worker = message.worker  # the stream goes on there
 
     def chunks(self, message: Chunks) -> None:
         """Write new bytes to their streams; this is the hot path."""
@@ -262,11 +297,17 @@ class Exchange:
                 continue  # closed while the chunk was under way
             if chunk.tokens:
                 self._time_tokens(call, chunk.tokens, now)
+            call.chunks += 1
+            call.size += len(chunk.data)
+            call.output += chunk.output
             if not call.write(chunk.data):
                 self.close(call, SLOW_READER)
 
     def _time_tokens(self, call: Call, tokens: int, now_ns: int) -> None:
         meter = self._meter
+        call.tokens += tokens
+        if call.left_ns:
+            call.resumed(now_ns)
         meter.recent_output.add(tokens, now_ns)
         if call.last_token_ns:
             meter.next_token((now_ns - call.last_token_ns) / SECOND_NS, now_ns, call.worker)

@@ -10,9 +10,11 @@ from aiohttp import web
 
 from dynamo_cli import shapes
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.errors import DynamoError, NotFound, PeerLost
+from dynamo_cli.deaths import FATAL_DEATHS
+from dynamo_cli.errors import DynamoError, NotFound, PeerLost, PoisonRequest
 from dynamo_cli.frontend.after import access
-from dynamo_cli.frontend.exchange import CLIENT_LEFT, Call, Exchange
+from dynamo_cli.frontend.call import Call
+from dynamo_cli.frontend.exchange import CLIENT_LEFT, Exchange
 from dynamo_cli.frontend.http import admission
 from dynamo_cli.frontend.http.body import BodyReader
 from dynamo_cli.frontend.http.poison import Suspects
@@ -25,6 +27,9 @@ from dynamo_cli.watch.state import TreeState
 
 GENERATE_PATHS = frozenset(map(str, Endpoint))
 """Paths of requests that run the model, or its tokenizer."""
+
+_DEATHS = {str(PeerLost.code): 1, str(PoisonRequest.code): FATAL_DEATHS}
+"""How many deaths the end of a request with this error counts."""
 
 MODEL_PREFIX = Question.MODELS + "/"
 
@@ -102,12 +107,12 @@ class ModelRequests:
         try:
             response = await self._forward(visit, body)
             error = visit.error or (visit.outcome.error if visit.outcome is not None else "")
-        except PeerLost:
-            error = PeerLost.code
+        except (PeerLost, PoisonRequest) as failure:
+            error = failure.code or ""
             raise
         finally:
-            if error == PeerLost.code:
-                self._suspects.died(visit.path, body, time.monotonic_ns())
+            if times := _DEATHS.get(error):
+                self._suspects.died(visit.path, body, time.monotonic_ns(), times)
         if not error:
             self._suspects.survived(visit.path, body)
         return response

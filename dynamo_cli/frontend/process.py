@@ -100,7 +100,7 @@ class Frontend:
         self._memory = Memory()
         self._gpus = Gpus(config.gpus)
         self._tree = TreeState(self._meter, config.served_names, time.monotonic_ns())
-        self._exchange = Exchange(self._switchboard, self._meter)
+        self._exchange = Exchange(self._switchboard, self._meter, config.migration)
         self._fanout = FinishedRequestFanout(config, self._meter)
         self._placement = Placement(config.placement, self._announce)
         report = self._switchboard.report
@@ -240,8 +240,11 @@ class Frontend:
             ) as message:
                 self._tree.apply(message, time.monotonic_ns())
                 self._tell_sleep()
+            case RequestMoved() as message:
+                self._exchange.moved(message)
             case ProcessorStats() as stats:
                 self._tree.processor_stats(peer.index, stats)
+                self._exchange.begun(stats.begun)
             case Operated() as message:
                 self._engines.answered(message)
 

@@ -57,6 +57,22 @@ class ForProcessor(Message, frozen=True):
     api_id: str
 
 
+class Resume(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the client of a stream has, whose processor was lost.
+
+    Attributes:
+        chunks: number of chunks; the next processor makes them again, and does not send them.
+        size: their bytes, by which it sees whether they come out the same.
+        output: what engines had given to it, as the chunks carried it; see `Chunk`.
+        failure: what the client is told if the stream cannot go on.
+    """
+
+    chunks: int
+    size: int
+    output: bytes
+    failure: str
+
+
 class Submit(ForProcessor, frozen=True):
     """A client's request to the model.
 
@@ -64,11 +80,17 @@ class Submit(ForProcessor, frozen=True):
         body: what the client sent. The frontend has checked that it is a JSON object (of a large
             one only that it is JSON), and nothing else.
         headers: the few headers that the processor or the engine reads; names in lower case.
+        seed: ids in the answer are made of it, so that another processor makes the same ones.
+        created_s: the time in the answer, seconds since 1970; 0 takes that of the processor.
+        resume: set when a processor was lost that had begun to answer.
     """
 
     endpoint: Endpoint
     body: bytes
     headers: list[tuple[str, str]]
+    seed: bytes = b""
+    created_s: float = 0.0
+    resume: Resume | None = None
 
 
 class SubmitProbe(ForProcessor, frozen=True):
@@ -341,11 +363,14 @@ class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     Attributes:
         tokens: how many new tokens they carry; 0 if they are framing only.
+        output: what engines gave since the last chunk. The frontend keeps it for `Resume`, and only
+            processors can read it.
     """
 
     request_id: str
     data: bytes
     tokens: int
+    output: bytes = b""
 
 
 class Chunks(Message, frozen=True):

@@ -54,6 +54,8 @@ class ProcessorStats(Message, frozen=True):
         placed: engine requests that count as load of a worker.
         queries: queries that the router has not answered.
         calls: utility calls that workers have not answered.
+        begun: requests whose answers are not streamed and have had their first token since the last
+            report, by the frontend's keys.
     """
 
     unrouted: int
@@ -63,3 +65,4 @@ class ProcessorStats(Message, frozen=True):
     placed: int = 0
     queries: int = 0
     calls: int = 0
+    begun: tuple[str, ...] = ()

@@ -35,6 +35,9 @@ from dynamo_cli.supervisor.gpus import groups_of
 SEVERAL_WORKERS_POLICY = "least-loaded"
 """The default policy with several workers."""
 
+SEVERAL_PROCESSORS = 2
+"""The default number of processors with several engines."""
+
 ACCESS_LOG_LEVELS = (None, "info", "debug")
 """Values of ``--log-level`` at which lines of level INFO are shown."""
 
@@ -63,7 +66,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     workers = (
         max(1, len(groups_of(typed.worker_tp * stages_of(typed), gpus)))
         if auto
-        else _count(typed.workers)
+        else _count("--workers", typed.workers)
     )
     if machine.gpus and not gpus:
         raise ResourceError(
@@ -75,7 +78,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     return ServeConfig(
         engine=engine_config(typed, machine, workers, placed, names, kv_transfer, simulation),
         frontend=_frontend(typed, names),
-        processors=typed.processors,
+        processors=_processors(typed, workers),
         router=_router(typed, workers),
         debug_headers=typed.debug_headers,
         engine_devices=tuple(devices),
@@ -191,13 +194,20 @@ def _names(typed: Typed) -> tuple[str, ...]:
     return names
 
 
-def _count(workers: str) -> int:
-    number = int(workers) if workers.isascii() and workers.isdecimal() else 0
+def _count(flag: str, value: str) -> int:
+    number = int(value) if value.isascii() and value.isdecimal() else 0
     if not 1 <= number <= limits.MAX_PROCESSES:
         raise UsageError(
-            f"--workers is a number from 1 to {limits.MAX_PROCESSES}, or {AUTO}; not {workers!r}."
+            f"{flag} is a number from 1 to {limits.MAX_PROCESSES}, or {AUTO}; not {value!r}."
         )
     return number
+
+
+def _processors(typed: Typed, workers: int) -> int:
+    """How many processors; where engines can take over from each other, processors can too."""
+    if typed.processors != AUTO:
+        return _count("--processors", typed.processors)
+    return SEVERAL_PROCESSORS if workers + typed.prefill_workers > 1 else 1
 
 
 def _router(typed: Typed, workers: int) -> RouterConfig | None:

@@ -36,6 +36,7 @@ class Typed:
 
     Attributes:
         workers: a number or ``auto``.
+        processors: a number or ``auto``.
         engine: `VLLM` or `MOCK`; `engine_profile` and `speedup` are for `MOCK` only.
         router: one of `ROUTERS`; None means no router for one worker, else ``least-loaded``.
         log_level: level of the whole log; None means ``info``, and less from the engines
@@ -51,7 +52,7 @@ class Typed:
     max_model_len: str | None = None
     block_size: int | None = None
     workers: str = "1"
-    processors: int = 1
+    processors: str = AUTO
     worker_tp: int = 1
     engine_threads: int | None = None
     engine: str = VLLM

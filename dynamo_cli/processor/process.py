@@ -140,7 +140,9 @@ class Processor:
             placed=dispatch.placed,
             queries=dispatch.queries,
             calls=len(client.calls),
+            begun=tuple(client.begun),
         )
+        client.begun = []
         self._switchboard.send(FRONTEND, stats)
         if stats.requests or stats.engine_requests or stats.placed or stats.queries or stats.calls:
             self._changed()

@@ -52,6 +52,26 @@ def test_the_router_runs_when_asked_for_or_needed(
     assert (ProcessId(Role.ROUTER) in config.tree()) == (gives is not None)
 
 
+@pytest.mark.parametrize(
+    ("processors", "workers", "prefill_workers", "gives"),
+    [
+        ("auto", "1", 0, 1),
+        ("auto", "2", 0, 2),
+        ("auto", "1", 1, 2),
+        ("auto", "8", 2, 2),
+        ("1", "2", 0, 1),
+        ("3", "1", 0, 3),
+    ],
+)
+def test_several_engines_have_two_processors(
+    processors: str, workers: str, prefill_workers: int, gives: int
+) -> None:
+    changes = {"processors": processors, "workers": workers, "prefill_workers": prefill_workers}
+    config = resolve(replace(TYPED, **changes), CPU)  # type: ignore[arg-type]
+    assert config.processors == gives
+    assert ProcessId(Role.PROCESSOR, gives - 1) in config.tree()
+
+
 def test_the_parameters_of_kv_reach_the_router() -> None:
     changes = {"kv_cost": "shares", "kv_overlap_weight": 2.0, "kv_temperature": 0.5}
     typed = replace(TYPED, router="kv", debug_headers=True, **changes)  # type: ignore[arg-type]
@@ -93,6 +113,8 @@ def test_lists_are_words_or_json_as_in_vllm(words: tuple[str, ...], gives: tuple
         ({"allow_credentials": True}, "belong to --allowed-origins"),
         ({"workers": "0"}, "--workers is a number"),
         ({"workers": "two"}, "not 'two'"),
+        ({"processors": "0"}, "--processors is a number from 1 to"),
+        ({"processors": "two"}, "or auto; not 'two'"),
         ({"enable_admin": True}, "--enable-admin needs an --api-key"),
         ({"workers": "2", "router": "none"}, "--router none is for one worker"),
         ({"workers": "2", "kv_temperature": 0.5}, "belong to --router kv"),

@@ -63,7 +63,7 @@ def test_the_command_line_comes_before_the_environment_before_the_file(
     monkeypatch.setenv("DYNAMO_LLM_HTTP_PORT", "3")
     context = read(file, text, "--http-port", "4")
     typed = app.typed_of(context)
-    assert (typed.workers, typed.processors, typed.http_port) == ("2", 3, 4)
+    assert (typed.workers, typed.processors, typed.http_port) == ("2", "3", 4)
     assert context.params["ui"] == "none"
     origins = {
         name: settings.origin_of(context, name)

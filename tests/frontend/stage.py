@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from dynamo_cli.config import FrontendConfig
+from dynamo_cli.config import FrontendConfig, MigrationRule
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.ipc.switchboard import Switchboard, join
@@ -29,6 +29,7 @@ from dynamo_cli.messages.lifecycle import (
     PhaseChange,
     ProcessState,
     ProcessTable,
+    Rescued,
     Stop,
 )
 from dynamo_cli.messages.prefill import SetPlacement
@@ -50,6 +51,8 @@ WORKER = ProcessId(Role.WORKER, 0)
 SSE = "text/event-stream"
 
 PATIENCE_S = 30.0
+UNMOVED = FrontendConfig(port=0, migration=MigrationRule(limit=0))
+"""A frontend whose requests fail with their processor."""
 
 T = TypeVar("T", bound=Message)
 
@@ -219,10 +222,15 @@ class Stage:
         self.listening = ()
 
     async def report(self, kind: type[T]) -> T:
-        """The next message to the supervisor, which must be of this kind."""
-        message = await patiently(self.reports.get())
-        assert isinstance(message, kind), message
-        return message
+        """The next message to the supervisor, which must be of this kind.
+
+        What became of the requests of a processor is skipped, unless it is asked for.
+        """
+        while True:
+            message = await patiently(self.reports.get())
+            if isinstance(message, kind):
+                return message
+            assert isinstance(message, Rescued), message
 
     def _on_report(self) -> None:
         for message, descriptors in self.control.receive():

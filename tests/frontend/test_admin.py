@@ -13,7 +13,7 @@ from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, Operation, UnloadAdapter
 from dynamo_cli.messages.lifecycle import AdaptersChanged, Rescale, Rescaled
 from dynamo_cli.messages.request import Endpoint, Reply, Submit
-from tests.frontend.stage import PROCESSOR, WORKER, Neighbour, Stage, answer, table
+from tests.frontend.stage import PROCESSOR, UNMOVED, WORKER, Neighbour, Stage, answer, table
 
 KEY = "sesame"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -221,7 +221,7 @@ def test_messages_fail_in_anthropics_shape(path: str) -> None:
 
 def test_a_stream_of_messages_breaks_off_in_anthropics_shape() -> None:
     async def scenario() -> None:
-        async with Stage() as stage:
+        async with Stage(UNMOVED) as stage:
             _, client = await stage.stream(Endpoint.MESSAGES)
             stage.processor.die()
             event, data = (await client.chunk()).decode().strip().split("\n")

@@ -17,7 +17,7 @@ from dynamo_cli.messages.lifecycle import Phase, ProcessTable
 from dynamo_cli.messages.request import Abort, Ask, Endpoint, Head, Question, Submit
 from dynamo_cli.topology import ProcessId, Role
 
-from .stage import SSE, Stage, answer, chunks, finish, patiently, table
+from .stage import SSE, UNMOVED, Stage, answer, chunks, finish, patiently, table
 
 LIMITS = FrontendConfig(port=0, max_body_bytes=1000, api_keys=("one", "two"))
 KEY = {"Authorization": "Bearer two"}
@@ -332,7 +332,7 @@ def test_a_client_that_leaves_before_the_answer_aborts_its_request_at_once() -> 
 
 def test_a_processor_that_dies_fails_what_it_held_and_its_next_life_serves() -> None:
     async def scenario() -> None:
-        async with Stage() as stage:
+        async with Stage(UNMOVED) as stage:
             asked = asyncio.create_task(stage.post())
             await stage.processor.take(Submit)
             stage.processor.die("SIGKILL")

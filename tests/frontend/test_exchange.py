@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.config import Adapter
+from dynamo_cli.config import Adapter, MigrationRule
 from dynamo_cli.errors import Draining, NotReady, PeerLost
-from dynamo_cli.frontend.exchange import CLIENT_LEFT, SLOW_READER, Call, Exchange
+from dynamo_cli.frontend.call import Call
+from dynamo_cli.frontend.exchange import CLIENT_LEFT, SLOW_READER, Exchange
 from dynamo_cli.messages.admin import LoadAdapter
 from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.lifecycle import Rescued
 from dynamo_cli.messages.request import (
     Abort,
     Ask,
@@ -43,6 +45,7 @@ class Links:
         self.links: dict[ProcessId, object] = dict.fromkeys(peers, object())
         self.full: set[ProcessId] = set()
         self.sent: list[tuple[ProcessId, Message]] = []
+        self.reports: list[Message] = []
 
     def send(self, peer: ProcessId, message: Message) -> bool:
         if peer in self.full:
@@ -54,6 +57,9 @@ class Links:
         self.sent.append((peer, message))
         return True
 
+    def report(self, message: Message) -> None:
+        self.reports.append(message)
+
     def last(self) -> Any:
         return self.sent[-1][1]
 
@@ -61,11 +67,21 @@ class Links:
 class Scene:
     """An exchange with two processors that take requests; call `submit` inside a loop."""
 
-    def __init__(self, *up: ProcessId) -> None:
+    def __init__(self, *up: ProcessId, limit: int = 3, timeout_s: float = 30.0) -> None:
         self.links, self.meter = Links(ONE, TWO), Meter()
-        self.exchange = Exchange(self.links, self.meter)  # type: ignore[arg-type]
+        self.exchange = Exchange(
+            self.links,  # type: ignore[arg-type]
+            self.meter,
+            MigrationRule(limit, timeout_s),
+        )
         for processor in up or (ONE, TWO):
             self.exchange.processor_up(processor)
+
+    @property
+    def told(self) -> list[tuple[str, str, str | None]]:
+        """Moves that are counted, the last one first: the client's id, from where to where."""
+        view = self.meter.moves.view(0)
+        return [(move.request_id, move.source, move.target) for move in view.recent]
 
     def submit(self, arrival_ns: int = 0) -> Call:
         return self.exchange.submit(Endpoint.CHAT, b"{}", [], "api", arrival_ns)
@@ -128,14 +144,15 @@ async def test_without_a_processor_nothing_is_sent() -> None:
 
 
 @in_a_loop
-async def test_a_processor_that_is_gone_fails_its_calls_alone() -> None:
-    scene = Scene()
+async def test_without_moves_a_processor_that_is_gone_fails_its_calls_alone() -> None:
+    scene = Scene(limit=0)
     lost, kept = scene.submit(), scene.submit()
     scene.exchange.processor_down(ONE, "SIGKILL")
     with pytest.raises(PeerLost, match="SIGKILL"):
         await lost.answer
     assert isinstance(lost.finish.exception(), PeerLost)
     assert not kept.answer.done()
+    assert scene.links.reports == [Rescued("processor 0", 0, 1)]
     assert scene.exchange.processors == [TWO]
     scene.exchange.processor_up(ONE)
     scene.exchange.close(lost)  # the handler comes later, and must not count it down again

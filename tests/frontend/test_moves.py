@@ -15,7 +15,7 @@ from dynamo_cli.messages.request import Move, MoveReason, RequestMoved, Submit
 from dynamo_cli.messages.routing import Decisions
 from dynamo_cli.topology import ROUTER
 from dynamo_cli.units import MS_NS
-from tests.frontend.stage import PROCESSOR, Stage, answer, chunks, finish
+from tests.frontend.stage import PROCESSOR, UNMOVED, Stage, answer, chunks, finish
 from tests.frontend.test_access import told
 from tests.frontend.test_routing import decision
 from tests.frontend.test_timelines import told as timeline_of
@@ -80,7 +80,7 @@ def test_metrics_have_every_reason_and_count_moves_and_gaps() -> None:
 
 def test_a_request_that_found_no_place_is_shown_although_it_failed() -> None:
     async def scenario() -> None:
-        async with Stage() as stage:
+        async with Stage(UNMOVED) as stage:
             submit, client = await stage.stream()
             stage.processor.send(chunks(submit, b"data: x\n\n"))
             await client.chunk()

@@ -7,11 +7,22 @@ from typing import Any
 
 import pytest
 
+from dynamo_cli.deaths import FATAL_DEATHS
 from dynamo_cli.errors import PeerLost, PoisonRequest
-from dynamo_cli.frontend.http.poison import FATAL_DEATHS, MEMORY_NS, MOST_SUSPECTS, Suspects
-from dynamo_cli.messages.request import Finish, Reply, Submit, Usage
+from dynamo_cli.frontend.http.poison import MEMORY_NS, MOST_SUSPECTS, Suspects
+from dynamo_cli.messages.request import (
+    Abort,
+    Finish,
+    Move,
+    MoveReason,
+    Reply,
+    RequestMoved,
+    Submit,
+    Usage,
+)
+from dynamo_cli.units import SECOND_NS
 
-from .stage import PROCESSOR, Stage, answer, table
+from .stage import PROCESSOR, UNMOVED, Stage, answer, chunks, finish, table
 
 PATH, BODY = "/v1/completions", b'{"prompt": "boom"}'
 
@@ -109,7 +120,7 @@ def test_a_poisonous_request_is_answered_and_counted(path: str) -> None:
 
 def test_streams_and_processors_that_die_count_too() -> None:
     async def scenario() -> None:
-        async with Stage() as stage:
+        async with Stage(UNMOVED) as stage:
             submit, client = await stage.stream()
             stage.processor.send(Finish(submit.request_id, Usage(), error=PeerLost.code))
             assert await client.chunk() == b""
@@ -123,5 +134,31 @@ def test_streams_and_processors_that_die_count_too() -> None:
                 status, _, body = await stage.post(PATH, data=b"{}")
             assert status == 500
             assert body["error"]["code"] == "poison_request"
+
+    asyncio.run(scenario())
+
+
+def death(submit: Submit, source: int, tokens: int) -> RequestMoved:
+    move = Move("worker", source, 1, MoveReason.DIED, tokens, source * 10 * SECOND_NS)
+    return RequestMoved(submit.request_id, submit.api_id, move)
+
+
+def test_a_request_that_moved_is_refused_after_its_second_death() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            asked = asyncio.create_task(stage.post(PATH, data=BODY))
+            submit = await stage.processor.take(Submit)
+            other, client = await stage.stream()
+            for source in (1, 2):
+                stage.processor.send(death(submit, source, 0))
+                stage.processor.send(death(other, source, source))
+            status, _, body = await asked
+            assert (status, body["error"]["code"]) == (500, "poison_request")
+            assert (await stage.processor.take(Abort)).request_id == submit.request_id
+            assert (await ask(stage))[1]["error"]["code"] == "poison_request", "it is remembered"
+            stage.processor.send(chunks(other, b"on it goes"))
+            assert await client.chunk() == b"on it goes"
+            stage.processor.send(finish(other))
+            assert await client.chunk() == b""
 
     asyncio.run(scenario())

@@ -10,7 +10,7 @@ import time
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.messages.request import Abort, Chunk, Chunks, Finish, Head, Submit, Usage
 
-from .stage import SSE, Stage, answer, chunks, finish, patiently
+from .stage import SSE, UNMOVED, Stage, answer, chunks, finish, patiently
 
 
 def test_a_stream_is_written_as_it_comes() -> None:
@@ -105,7 +105,7 @@ def test_a_client_that_leaves_a_stream_aborts_it_at_once() -> None:
 
 def test_a_processor_that_dies_ends_its_streams_with_an_error_event() -> None:
     async def scenario() -> None:
-        async with Stage() as stage:
+        async with Stage(UNMOVED) as stage:
             submit, client = await stage.stream()
             stage.processor.send(chunks(submit, b"data: last words\n\n"))
             stage.processor.die("SIGSEGV")
@@ -235,7 +235,7 @@ def test_a_response_whose_processor_dies_ends_with_an_error_event() -> None:
     """The event has the shape of the Responses API, as events of a processor have."""
 
     async def scenario() -> None:
-        async with Stage() as stage:
+        async with Stage(UNMOVED) as stage:
             _, client = await stage.stream("/v1/responses")
             stage.processor.die()
             name, data, *_ = (await client.chunk()).decode().split("\n")

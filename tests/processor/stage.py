@@ -281,7 +281,7 @@ class Stage:
             message = self.frontend.take(Message)
             if not isinstance(message, ProcessorStats):
                 others.append(message)
-            elif not any(msgspec.structs.astuple(message)[2:]):
+            elif not any(msgspec.structs.astuple(msgspec.structs.replace(message, begun=()))[2:]):
                 return others
 
     def end(self) -> None:

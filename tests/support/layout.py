@@ -21,6 +21,7 @@ BEGIN, END = "<!-- packages: begin -->", "<!-- packages: end -->"
 
 FOUNDATION = (
     "config",
+    "deaths",
     "errors",
     "event_stream",
     "host",

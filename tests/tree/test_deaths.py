@@ -22,7 +22,8 @@ TOKENS = 1500
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(*SMALL, "--workers", "2", "--router", "round-robin", fresh=True) as running:
+    shape = ("--workers", "2", "--processors", "1", "--router", "round-robin")
+    with Server(*SMALL, *shape, fresh=True) as running:
         yield running
 
 

@@ -10,15 +10,24 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from dynamo_cli.deaths import FATAL_DEATHS
 from dynamo_cli.errors import PoisonRequest
 from dynamo_cli.units import SECOND_NS
 
-FATAL_DEATHS = 2
 MEMORY_NS = 600 * SECOND_NS
 """After this long without another death a request is no longer suspected."""
 
 MOST_SUSPECTS = 4096
 DIGEST_BYTES = 16
+
+
+def refusal(request_id: str, deaths: int) -> PoisonRequest:
+    """The error of a request that no further process should get."""
+    return PoisonRequest(
+        f"request {request_id} is refused: {deaths} times, a worker died while it ran the same "
+        f"request. Wait {MEMORY_NS // (60 * SECOND_NS)} minutes before you send it again; the log "
+        "says why the workers died."
+    )
 
 
 @dataclass(slots=True)
@@ -47,11 +56,7 @@ class Suspects:
         self._forget_old(now_ns)
         suspect = self._suspects.get(_identity(path, body))
         if suspect is not None and suspect.deaths >= FATAL_DEATHS:
-            raise PoisonRequest(
-                f"request {request_id} is refused: {suspect.deaths} times, a worker died while it "
-                f"ran the same request. Wait {MEMORY_NS // (60 * SECOND_NS)} minutes before you "
-                "send it again; the log says why the workers died."
-            )
+            raise refusal(request_id, suspect.deaths)
 
     def died(self, path: str, body: bytes, now_ns: int, times: int = 1) -> None:
         """A process died while it ran this request; `times` counts if it was retried inside."""

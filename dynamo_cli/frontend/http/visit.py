@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.frontend.exchange import Call
+from dynamo_cli.frontend.call import Call
 from dynamo_cli.frontend.http import admission
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.messages.request import Finish, Reply, Usage

@@ -79,6 +79,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         fail: ends a request inside AsyncLLM with an exception; set by the owner of AsyncLLM.
         calls: calls of methods of the engines.
         mover: moves requests to other workers.
+        begun: requests whose answers are not streamed and have their first token; the owner empties
+            it.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self.calls = Calls(workers)
         self._patience = Patience(rule.first_token_timeout_s, workers, self._hurry, self._give_up)
         self.mover = Mover(rule, workers, self._queries.of_moved, self._send, self._end)
+        self.begun: list[str] = []
         self._outputs: asyncio.Queue[EngineCoreOutputs] = asyncio.Queue()
         self._encoder = MsgpackEncoder()
         self._steps = MsgpackDecoder(EngineCoreOutputs)
@@ -154,6 +157,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         trace, cached = live.trace, output.prefill_stats.num_cached_tokens
         if not live.output:
             trace.cached_tokens += cached
+        if not trace.first_token_ns and not trace.calls:
+            self.begun.append(trace.request_id)
         trace.first_token(*_engine_times(output.events))
         self._workers.first_token(live.wire_id, cached)
         if live.moves:
@@ -186,7 +191,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def held_for(self, trace: RequestTrace) -> list[str]:
         """Return the engine requests of one API request that are not over."""
-        return [name for name, live in self._names.items() if live.trace is trace]
+        held = trace.replay.held if trace.replay is not None else []
+        return held + [name for name, live in self._names.items() if live.trace is trace]
 
     def outputs_lost(self, worker: int) -> None:
         """Move all requests of this worker, because tokens of some of them are lost.
@@ -264,6 +270,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         """Have a worker chosen for an engine request, and send it there."""
         trace = current_trace.get()
         trace.prepared()
+        if trace.replay is not None and trace.replay.takes(request):
+            return
         prepared_ns = time.monotonic_ns()
         request_id = request.request_id
         tokens = take_tokens(request)
@@ -282,6 +290,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         family = family_of(request)
         prompt = trace.prompts.get(family)
         live = Live(request_id, request, tokens, trace, prompt, family, request.priority)
+        if trace.replay is not None:
+            live.output.extend(trace.replay.output_of(request_id))
         # A client may use an id twice, and workers treat requests with the same external id as the
         # n answers to one prompt. So it is made of the frontend's key, which is unique.
         request.external_req_id = f"{trace.request_id}/{family}"

@@ -24,9 +24,11 @@ from dynamo_cli.engines.vllm.front import (
     anthropic,
     discretion,
     gate,
+    identity,
     inline,
     openapi,
     responses,
+    resume,
 )
 from dynamo_cli.engines.vllm.front.bodies import ROUTES, request_of
 from dynamo_cli.engines.vllm.front.client import DEFAULT_RULE, RoutedClient
@@ -43,6 +45,7 @@ from dynamo_cli.engines.vllm.front.replies import (
     reply_in_thread,
     reply_of,
 )
+from dynamo_cli.engines.vllm.front.resume import Replay
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.front.workers import Workers
 from dynamo_cli.engines.vllm.options import arguments
@@ -162,6 +165,9 @@ class Serving:
             worker, request = request.worker, self._smallest(request)
         trace = _trace_of(request, worker)
         current_trace.set(trace)
+        if isinstance(request, Submit) and request.resume is not None:
+            place, processor = self.client.add_request_async, self._llm.output_processor
+            trace.replay = Replay(request.resume, trace, processor, place)
         if trace.in_place and self._text_only and trace.path in ONE_AT_A_TIME:
             await self._one_at_a_time.begin(trace)
         try:
@@ -173,7 +179,8 @@ class Serving:
     async def _handle(
         self, request: ForProcessor, trace: RequestTrace
     ) -> AsyncIterator[Reply | Head | Chunk | Finish]:
-        begun = False
+        replay = trace.replay
+        headed, begun = False, replay is not None
         # Whatever is raised, and whenever, becomes the end of the answer.
         try:
             answer = await self._answer(request, trace)
@@ -182,12 +189,17 @@ class Serving:
                 return
             async for text in answer:
                 raise_error(text)
-                if not begun:
+                if replay is not None and replay.has(text):
+                    continue
+                if not headed:
                     # The head waits for the first text: until then an error can have a status.
                     yield self._head(trace)
-                    begun = True
-                yield Chunk(trace.request_id, text.encode(), trace.take_new_tokens())
-            if not begun:
+                    headed = begun = True
+                given = trace.given.take()
+                yield Chunk(trace.request_id, text.encode(), trace.take_new_tokens(), given)
+            if replay is not None:
+                replay.ended()
+            if not headed:
                 yield self._head(trace)
         except Exception as error:  # noqa: BLE001
             failure = failure_of(error, trace)
@@ -321,6 +333,8 @@ def _trace_of(request: ForProcessor, worker: int | None = None) -> RequestTrace:
         worker=worker,
         in_place=inline.is_short(request.body),
         body_bytes=len(request.body),
+        seed=request.seed,
+        created_s=request.created_s,
     )
 
 
@@ -334,4 +348,6 @@ def _build_llm(vllm_config: Any, client: RoutedClient, lanes: Lanes) -> AsyncLLM
         vllm_config=vllm_config, executor_class=Executor, log_stats=False, log_requests=False
     )
     inline.install(llm, lanes)
+    identity.install()
+    resume.install(llm)
     return llm

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+from vllm.v1.engine import EngineCoreRequest
 
+from dynamo_cli.engines.vllm.front.given import Given
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.prefill import PrefilledElsewhere
@@ -30,6 +32,33 @@ class PromptTrace:
 
     prompt: Prompt
     output_tokens: int = 0
+
+
+class Continued(Protocol):
+    """A stream of a lost processor that goes on here."""
+
+    @property
+    def running(self) -> bool:
+        """Whether outputs of the lost processor are left."""
+
+    @property
+    def held(self) -> list[str]:
+        """The engine requests that wait until nothing is left, by AsyncLLM's ids."""
+
+    def takes(self, request: EngineCoreRequest) -> bool:
+        """Hold back an engine request if outputs of the lost processor are left."""
+
+    def output_of(self, request_id: str) -> Sequence[int]:
+        """Return the tokens that an engine request has produced."""
+
+    def outputs(self, name: str, call: int, stream: Any) -> Any:
+        """Yield the outputs for one prompt: those of the lost processor, then those of engines."""
+
+    def has(self, text: str) -> bool:
+        """Whether the client has this event already; to be asked for each event in order."""
+
+    def ended(self) -> None:
+        """The answer is over, to be called before its end is told."""
 
 
 class RequestTrace:
@@ -58,6 +87,12 @@ class RequestTrace:
         broken: the error that ended a stream of which vLLM makes another stream.
         moves: how its engine requests went from worker to worker, in the order of time.
         prompts: what is recorded of the prompt of each family.
+        seed: ids in the answer are made of it; empty for random ones.
+        ids: number of ids that were made.
+        created_s: the time in the answer, seconds since 1970; 0 takes that of each moment.
+        calls: number of prompts whose answers are streamed.
+        given: what engines gave to a stream since its last chunk.
+        replay: goes on with the stream of a lost processor; None for a new request.
         received_ns, ...: see `Timeline`.
     """
 
@@ -67,6 +102,8 @@ class RequestTrace:
         "body_bytes",
         "broken",
         "cached_tokens",
+        "calls",
+        "created_s",
         "elsewhere",
         "ended_ns",
         "error",
@@ -74,6 +111,8 @@ class RequestTrace:
         "failure",
         "finish_reason",
         "first_token_ns",
+        "given",
+        "ids",
         "in_place",
         "moves",
         "output_tokens",
@@ -87,10 +126,12 @@ class RequestTrace:
         "queued_ns",
         "received_ns",
         "release",
+        "replay",
         "request_id",
         "response",
         "routed_ns",
         "scheduled_ns",
+        "seed",
         "sent_ns",
         "worker",
     )
@@ -104,6 +145,8 @@ class RequestTrace:
         worker: int | None = None,
         in_place: bool = False,
         body_bytes: int = 0,
+        seed: bytes = b"",
+        created_s: float = 0.0,
     ) -> None:
         self.request_id = request_id
         self.api_id = api_id or request_id
@@ -111,6 +154,9 @@ class RequestTrace:
         self.worker = worker
         self.in_place = in_place
         self.body_bytes = body_bytes
+        self.seed, self.ids, self.created_s = seed, 0, created_s
+        self.calls, self.given = 0, Given()
+        self.replay: Continued | None = None
         self.pace = asyncio.Semaphore(AT_ONCE)
         self.placed: dict[str, ChosenWorker] = {}
         self.overlap_blocks = 0

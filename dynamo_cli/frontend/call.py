@@ -1,0 +1,107 @@
+"""One request that was sent to a processor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from dynamo_cli.deaths import Deaths
+from dynamo_cli.errors import DynamoError
+from dynamo_cli.messages.request import Finish, ForProcessor, Head, Move, Reply, Resume, Submit
+from dynamo_cli.topology import ProcessId
+
+
+class Call:
+    """One request that was sent to a processor, and its answer as it arrives.
+
+    Attributes:
+        message: what was sent, or is to be sent.
+        processor: the process that has the request, or had it last.
+        arrival_ns: when the request arrived, on the monotonic clock.
+        answer: the whole `Reply`, or the `Head` of a stream.
+        finish: the end of a stream.
+        write: writes bytes of a stream to the client; False if the client reads too slowly.
+        first_token_ns: when the first tokens of a stream arrived; 0 before that.
+        last_token_ns: when the last tokens arrived; 0 before the first ones.
+        worker: index of the worker that serves the request; None until the answer begins.
+        abort: why the processor was told to stop; empty if it was not.
+        moves: how it went from processor to processor, in the order of time.
+        worker_moves: how it went from worker to worker, as far as that was told while it ran.
+        deaths: the processes that died of it, or beside it.
+        tokens: tokens of its answer that have come.
+        chunks, size: chunks of its answer that have come, and their bytes.
+        output: what engines had given by then, as the chunks carried it.
+        left_ns: when its last processor was lost; 0 once its next token has come.
+        patience: ends its wait for a processor; None while it has one.
+    """
+
+    def __init__(self, message: ForProcessor, processor: ProcessId, arrival_ns: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.message = message
+        self.processor = processor
+        self.arrival_ns = arrival_ns
+        self.answer: asyncio.Future[Reply | Head] = loop.create_future()
+        self.finish: asyncio.Future[Finish] = loop.create_future()
+        self.first_token_ns = self.last_token_ns = 0
+        self.worker: int | None = None
+        self.abort = ""
+        self.moves: list[Move] = []
+        self.worker_moves: list[Move] = []
+        self.deaths = Deaths()
+        self.tokens = self.chunks = self.size = self.left_ns = 0
+        self.output = bytearray()
+        self.patience: asyncio.TimerHandle | None = None
+        self._early: list[bytes] = []
+        self.write: Callable[[bytes], bool] = self._keep
+
+    @property
+    def key(self) -> str:
+        """The id under which the processor knows the request; never used twice."""
+        return self.message.request_id
+
+    @property
+    def over(self) -> bool:
+        """Whether everything of the answer has come."""
+        answer = self.answer
+        whole = answer.done() and not answer.exception() and isinstance(answer.result(), Reply)
+        return whole or self.finish.done()
+
+    def _keep(self, data: bytes) -> bool:
+        """Keep bytes that arrive before the handler has sent the head of the response."""
+        self._early.append(data)
+        return True
+
+    def write_to(self, sink: Callable[[bytes], bool]) -> None:
+        """Send the stream to `sink` from now on, beginning with the bytes that were kept."""
+        self.write = sink
+        sink(b"".join(self._early))
+        self._early.clear()
+
+    def fail(self, failure: DynamoError) -> None:
+        """Give the failure to whoever waits for the answer or for its end."""
+        for future in (self.answer, self.finish):
+            if not future.done():
+                future.set_exception(failure)
+                future.exception()  # marks it as retrieved, since nobody may be waiting for it
+
+    def begin_again(self, key: str, failure: str) -> None:
+        """Make the message for the next processor, which goes on where the client is.
+
+        Args:
+            key: the new key.
+            failure: what the client is told if that cannot be.
+        """
+        message = msgspec.structs.replace(self.message, request_id=key)
+        if isinstance(message, Submit) and self.answer.done():
+            resume = Resume(self.chunks, self.size, bytes(self.output), failure)
+            message = msgspec.structs.replace(message, resume=resume)
+        self.message = message
+
+    def resumed(self, now_ns: int) -> None:
+        """Note that the first token since the last move, or the whole answer, has come."""
+        self.left_ns = 0
+        for place, move in enumerate(self.moves):
+            if not move.resumed_ns:
+                self.moves[place] = msgspec.structs.replace(move, resumed_ns=now_ns)
