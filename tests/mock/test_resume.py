@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from dynamo_cli.config import EngineConfig, SimulationConfig
 from dynamo_cli.engines.mock import wire
@@ -14,6 +16,8 @@ from dynamo_cli.messages.request import AddRequest
 
 PROMPT = list(range(100, 137))
 COUNT = 40
+CROWD = [0, 5, 0, 5, 30, 5]
+"""Places of requests that do not fit into the small cache together."""
 
 
 def engine(*args: str, kv_role: str = "") -> MockEngine:
@@ -69,6 +73,24 @@ def test_the_rest_is_the_same_from_every_place(args: tuple[str, ...], count: int
         assert tokens(rest) == tokens(whole)[place:]
         assert [one.finish_reason for one in rest] == [one.finish_reason for one in whole][place:]
         assert [one.prefill_stats or one.events for one in rest] == [None] * len(rest)
+
+
+@example(CROWD)
+@given(st.lists(st.integers(0, COUNT - 1), min_size=2, max_size=12))
+def test_many_that_push_each_other_out_get_their_rest(places: list[int]) -> None:
+    whole = engine()
+    whole.add(0, message([]))
+    said = tokens(outputs(whole))
+    small = engine("--num-gpu-blocks-override", "16", "--no-enable-prefix-caching")
+    for number, place in enumerate(places):
+        small.add(0, message(said[:place], str(number)))
+    found = outputs(small)
+    for number, place in enumerate(places):
+        assert tokens([one for one in found if one.request_id == str(number)]) == said[place:]
+    stats = small.stats(0)
+    assert stats.preemptions or places != CROWD
+    assert stats.output_tokens == sum(COUNT - place for place in places)
+    assert stats.prompt_tokens == len(PROMPT) * places.count(0)
 
 
 def test_what_is_complete_is_refused() -> None:
