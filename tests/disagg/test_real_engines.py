@@ -80,10 +80,11 @@ def test_the_answers_are_the_same_over_nixl(aggregated: list[Any]) -> None:
     with Server("--prefill-workers", "1", "--kv-transfer", "nixl", *COMMON) as server:
         complete(server)
         server.take_census()  # NIXL connects at the first transfer, and stays connected
-        got = answers(server, ASKED, AT_ONCE)
-        assert not differences(aggregated, got, ASKED)
+        some = ASKED[:100]  # of every kind too, and NIXL takes three times as long
+        got = answers(server, some, AT_ONCE)
+        assert not differences(aggregated[:100], got, some)
         wait_until(lambda: nothing_is_left(server), 10, "everything is released")
-        assert prefill(server)["placements"]["remote:always"] > 60
+        assert prefill(server)["placements"]["remote:always"] > 30
         assert prefill(server)["fallbacks"] == {}
 
 
