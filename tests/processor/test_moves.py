@@ -67,6 +67,13 @@ def started(stage: Stage, tokens: int = 1, **fields: Any) -> tuple[str, AddReque
     return name, added
 
 
+def goes_on(stage: Stage, worker: int, added: AddRequest) -> None:
+    """Let a request that has moved give a token, so that nobody suspects it of killing workers."""
+    stage.workers[worker].give(added, first=True)
+    stage.router.take(FirstToken)
+    stage.frontend.take(Chunks)
+
+
 def output_of(added: AddRequest) -> list[int]:
     return list(array.array("i", added.output_tokens))
 
@@ -153,11 +160,26 @@ def test_the_limit_of_moves(stage: Stage) -> None:
         stage.link(stage.workers[worker])
         added = moved_to(stage, 1 - worker, added)
         stage.moved()
+        goes_on(stage, 1 - worker, added)
     stage.kill(stage.workers[0])
     text, finish = stream_to_its_end(stage, name)
     assert finish.error == "worker_lost"
     assert text.count("worker 0 stopped") == 1
     assert [stage.rescued() for _ in range(3)][-1] == ("worker 0", 0, 1)
+    stage.nothing_is_left()
+
+
+def test_a_request_of_which_two_workers_die_gets_no_third(stage: Stage) -> None:
+    name, added = started(stage)
+    stage.kill(stage.workers[0])
+    stage.link(stage.workers[0])
+    moved_to(stage, 1, added)
+    stage.moved()
+    stage.kill(stage.workers[1])
+    text, finish = stream_to_its_end(stage, name)
+    assert finish.error == "poison_request"
+    assert text.count("is refused: 2 times, a worker died") == 1
+    assert [stage.rescued() for _ in range(2)][-1] == ("worker 1", 0, 1)
     stage.nothing_is_left()
 
 

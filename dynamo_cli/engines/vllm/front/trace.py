@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 from vllm.v1.engine import EngineCoreRequest
 
+from dynamo_cli.deaths import Deaths
 from dynamo_cli.engines.vllm.front.given import Given
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import DynamoError
@@ -85,6 +86,7 @@ class RequestTrace:
         response: for a stream of the Responses API, the response object with which it began.
         events: for such a stream, the number of events sent.
         broken: the error that ended a stream of which vLLM makes another stream.
+        deaths: the workers that died of it, or beside it.
         moves: how its engine requests went from worker to worker, in the order of time.
         prompts: what is recorded of the prompt of each family.
         seed: ids in the answer are made of it; empty for random ones.
@@ -104,6 +106,7 @@ class RequestTrace:
         "cached_tokens",
         "calls",
         "created_s",
+        "deaths",
         "elsewhere",
         "ended_ns",
         "error",
@@ -171,6 +174,7 @@ class RequestTrace:
         self.response: dict[str, Any] | None = None
         self.events = 0
         self.broken: Exception | None = None
+        self.deaths = Deaths()
         self.moves: list[Move] = []
         self.prompts: dict[str, PromptTrace] = {}
         self.received_ns = time.monotonic_ns()
