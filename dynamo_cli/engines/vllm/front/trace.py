@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-from vllm.v1.engine import EngineCoreRequest
 
 from dynamo_cli.deaths import Deaths
 from dynamo_cli.engines.vllm.front.given import Given
@@ -22,6 +21,9 @@ from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.prefill import PrefilledElsewhere
 from dynamo_cli.messages.request import Move, Prompt, Timeline, Usage
+
+if TYPE_CHECKING:
+    from vllm.v1.engine import EngineCoreRequest
 
 AT_ONCE = 16
 """Prompts of one request that may be sent to engines at the same time."""
