@@ -23,7 +23,7 @@ TOKENS = 1500
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     shape = ("--workers", "2", "--processors", "1", "--router", "round-robin")
-    with Server(*SMALL, *shape, fresh=True) as running:
+    with Server(*SMALL, "--dtype", "float32", *shape, fresh=True) as running:
         yield running
 
 
