@@ -8,16 +8,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dynamo_cli.errors import PoisonRequest
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 FATAL_DEATHS = 2
 """A request is not given to a third process after this many deaths without progress in between."""
+
+MEMORY_NS = 600 * SECOND_NS
+"""After this long without another death a request is no longer suspected."""
 
 SAME_DEATH_NS = SECOND_NS
 """A process does not die twice within this time, so it is the same death that is told twice."""
 
 AT_ONCE_NS = 20 * MS_NS
 """A request cannot kill one process, move and kill another one in so short a time."""
+
+
+def refusal(request_id: str, deaths: int) -> PoisonRequest:
+    """The error of a request that no further process should get."""
+    return PoisonRequest(
+        f"request {request_id} is refused: {deaths} times, a worker died while it ran the same "
+        f"request. Wait {MEMORY_NS // (60 * SECOND_NS)} minutes before you send it again; the log "
+        "says why the workers died."
+    )
 
 
 @dataclass(slots=True)

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable
 
 from dynamo_cli.config import Adapter, MigrationRule
+from dynamo_cli.deaths import refusal
 from dynamo_cli.errors import DynamoError, NotReady, PeerLost, Unavailable
 from dynamo_cli.frontend.call import Call
-from dynamo_cli.frontend.http import poison
 from dynamo_cli.host import vital
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
@@ -219,7 +219,7 @@ class Exchange:
             self._end(call, failure)
             return False
         if call.deaths.fatal:
-            self._end(call, poison.refusal(call.message.api_id, call.deaths.count))
+            self._end(call, refusal(call.message.api_id, call.deaths.count))
             return False
         del self._calls[call.key]
         call.begin_again(self._key(), failure.message)
@@ -267,7 +267,7 @@ class Exchange:
         if move.reason is MoveReason.DIED:
             call.deaths.add(f"{move.role} {move.source}", move.output_tokens, move.left_ns)
             if call.deaths.fatal:
-                self._end(call, poison.refusal(message.api_id, call.deaths.count), POISON)
+                self._end(call, refusal(message.api_id, call.deaths.count), POISON)
 
     def begun(self, keys: Iterable[str]) -> None:
         """Engines give tokens for these requests, whose answers are not streamed."""

@@ -109,7 +109,7 @@ class Abort(Message, frozen=True):
     """Stop working on a request: its answer is not wanted any more.
 
     Attributes:
-        reason: client_left, slow_reader or shutdown.
+        reason: client_left, slow_reader, shutdown or poison.
     """
 
     request_id: str

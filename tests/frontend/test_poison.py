@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.deaths import FATAL_DEATHS
+from dynamo_cli.deaths import FATAL_DEATHS, MEMORY_NS
 from dynamo_cli.errors import PeerLost, PoisonRequest
-from dynamo_cli.frontend.http.poison import MEMORY_NS, MOST_SUSPECTS, Suspects
+from dynamo_cli.frontend.http.poison import MOST_SUSPECTS, Suspects
 from dynamo_cli.messages.request import (
     Abort,
     Finish,

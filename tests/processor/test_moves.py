@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import array
+import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 
 from dynamo_cli.config import MigrationRule
+from dynamo_cli.deaths import AT_ONCE_NS
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.lifecycle import Released, Retire
 from dynamo_cli.messages.request import (
     Abort,
     AbortRequests,
     AddRequest,
+    Chunk,
     Chunks,
+    Endpoint,
     Head,
     MoveReason,
     OutputsLost,
     Reply,
+    Resume,
+    Submit,
     SubmitProbe,
 )
 from dynamo_cli.messages.routing import FirstToken, RequestEnd, RouteQuery
 
-from .stage import Stage, body_of, error_of, request_of, stream_to_its_end
+from .stage import Stage, body_of, error_of, patiently, request_of, stream_to_its_end
 
 pytestmark = pytest.mark.engine
 
@@ -65,6 +73,13 @@ def started(stage: Stage, tokens: int = 1, **fields: Any) -> tuple[str, AddReque
             stage.router.take(FirstToken)
         stage.frontend.take(Chunks)
     return name, added
+
+
+def goes_on(stage: Stage, worker: int, added: AddRequest) -> None:
+    """Let a request that has moved give a token, so that nobody suspects it of killing workers."""
+    stage.workers[worker].give(added, first=True)
+    stage.router.take(FirstToken)
+    stage.frontend.take(Chunks)
 
 
 def output_of(added: AddRequest) -> list[int]:
@@ -153,11 +168,28 @@ def test_the_limit_of_moves(stage: Stage) -> None:
         stage.link(stage.workers[worker])
         added = moved_to(stage, 1 - worker, added)
         stage.moved()
+        goes_on(stage, 1 - worker, added)
     stage.kill(stage.workers[0])
     text, finish = stream_to_its_end(stage, name)
     assert finish.error == "worker_lost"
     assert text.count("worker 0 stopped") == 1
     assert [stage.rescued() for _ in range(3)][-1] == ("worker 0", 0, 1)
+    stage.nothing_is_left()
+
+
+def test_a_request_of_which_two_workers_die_gets_no_third(stage: Stage) -> None:
+    name, added = started(stage)
+    stage.kill(stage.workers[0])
+    died_ns = time.monotonic_ns()
+    stage.link(stage.workers[0])
+    moved_to(stage, 1, added)
+    stage.moved()
+    patiently(stage.frontend.poll, lambda: time.monotonic_ns() - died_ns > 2 * AT_ONCE_NS)
+    stage.kill(stage.workers[1])
+    text, finish = stream_to_its_end(stage, name)
+    assert finish.error == "poison_request"
+    assert text.count("is refused: 2 times, a worker died") == 1
+    assert [stage.rescued() for _ in range(2)][-1] == ("worker 1", 0, 1)
     stage.nothing_is_left()
 
 
@@ -307,3 +339,42 @@ def test_a_request_that_has_its_first_token_may_take_its_time(hasty: Stage) -> N
     assert hasty.workers[1].take(AbortRequests)  # a second is over
     hasty.workers[0].give(added, finish=True)
     assert not stream_to_its_end(hasty, name)[1].error
+
+
+def test_a_stream_of_a_lost_processor_goes_on(stage: Stage) -> None:
+    body = {"model": "tiny", "prompt": "hello hello", "max_tokens": 8, "stream": True}
+    name, added = started(stage, tokens=0)
+    had: list[Chunk] = []
+    for number in range(2):
+        stage.workers[0].give(added, first=number == 0)
+        if number == 0:
+            stage.frontend.take(Head)
+            stage.router.take(FirstToken)
+        had += stage.frontend.take(Chunks).chunks
+    stage.submit(Abort(name, "client_left"))  # as if that processor had died
+    assert stage.router.take(RequestEnd).request_id == added.request_id
+    resume = Resume(
+        len(had),
+        sum(len(chunk.data) for chunk in had),
+        b"".join(chunk.output for chunk in had),
+        "it is lost.",
+    )
+    # The id is the client's, so that it is in the events that both make.
+    known = re.search(r'"id":"cmpl-([^"]+)"', had[0].data.decode())
+    assert known is not None
+    headers = [("x-request-id", known[1])]
+    again = stage.name()
+    submit = Submit(again, "api", Endpoint.COMPLETIONS, orjson.dumps(body), headers, resume=resume)
+    stage.submit(submit)
+    query = stage.route(1)
+    assert (query.moved, query.moved_from, query.output_tokens) == ("died", None, 2)
+    goes_on_as = stage.workers[1].take(AddRequest)
+    assert output_of(goes_on_as) == prompt_of(added)[:1] * 2
+    assert goes_on_as.token_ids == added.token_ids
+    stage.workers[1].give(goes_on_as, first=True, finish=True)
+    stage.frontend.take(Head)
+    text, finish = stream_to_its_end(stage, again)
+    assert finish.error == ""
+    assert finish.usage.output_tokens == 3
+    assert text.count("data: ") == 2
+    stage.nothing_is_left()

@@ -10,7 +10,7 @@ from typing import Any
 from tests.support.server import Serving
 
 TIMEOUT_S = 60.0
-BODY = {"model": "tiny", "prompt": "a", "ignore_eos": True}
+BODY = {"model": "tiny", "prompt": "a", "ignore_eos": True, "temperature": 0}
 LONG = 8000
 """Tokens that take many seconds."""
 

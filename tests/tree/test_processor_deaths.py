@@ -139,7 +139,10 @@ def test_no_request_fails_and_streams_say_the_same(simulated: Server) -> None:
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": (CHAT, {"messages": [{"role": "user", "content": "Tell me all."}]}),
-    "two answers": (CHAT, {"messages": [{"role": "user", "content": "Twice."}], "n": 2}),
+    "two answers": (
+        CHAT,
+        {"messages": [{"role": "user", "content": "Twice."}], "n": 2, "temperature": 1, "top_k": 1},
+    ),
     "logprobs": (
         CHAT,
         {"messages": [{"role": "user", "content": "Why?"}], "logprobs": True, "top_logprobs": 2},

@@ -10,24 +10,10 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from dynamo_cli.deaths import FATAL_DEATHS
-from dynamo_cli.errors import PoisonRequest
-from dynamo_cli.units import SECOND_NS
-
-MEMORY_NS = 600 * SECOND_NS
-"""After this long without another death a request is no longer suspected."""
+from dynamo_cli.deaths import FATAL_DEATHS, MEMORY_NS, refusal
 
 MOST_SUSPECTS = 4096
 DIGEST_BYTES = 16
-
-
-def refusal(request_id: str, deaths: int) -> PoisonRequest:
-    """The error of a request that no further process should get."""
-    return PoisonRequest(
-        f"request {request_id} is refused: {deaths} times, a worker died while it ran the same "
-        f"request. Wait {MEMORY_NS // (60 * SECOND_NS)} minutes before you send it again; the log "
-        "says why the workers died."
-    )
 
 
 @dataclass(slots=True)

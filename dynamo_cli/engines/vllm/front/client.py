@@ -292,6 +292,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         live = Live(request_id, request, tokens, trace, prompt, family, request.priority)
         if trace.replay is not None:
             live.output.extend(trace.replay.output_of(request_id))
+            if prompt is not None:
+                prompt.output_tokens += len(live.output)
         # A client may use an id twice, and workers treat requests with the same external id as the
         # n answers to one prompt. So it is made of the frontend's key, which is unique.
         request.external_req_id = f"{trace.request_id}/{family}"

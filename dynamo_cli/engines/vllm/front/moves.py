@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from dynamo_cli.config import MigrationRule
+from dynamo_cli.deaths import refusal
 from dynamo_cli.engines.vllm.front.live import Live, families
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker, Workers
@@ -71,10 +72,11 @@ class Mover:
         moved: set[str] = set()
         failed: set[str] = set()
         for family in families(requests):
-            if any(self.must_stay(live) for live in family):
+            must_stay = any(self.must_stay(live) for live in family)
+            if failure := error if must_stay else _refused(family, reason):
                 failed.add(family[0].trace.request_id)
                 for live in family:
-                    self._end(live, error)
+                    self._end(live, failure)
             else:
                 moved.add(family[0].trace.request_id)
                 self._begin(family, reason, error)
@@ -140,3 +142,12 @@ class Mover:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0 or not await self._workers.another_ready(left_s):
                     raise
+
+
+def _refused(family: Sequence[Live], reason: MoveReason) -> DynamoError | None:
+    """Return why a request gets no other worker, if it may be what its workers died of."""
+    trace = family[0].trace
+    if reason is MoveReason.DIED:
+        tokens = sum(len(live.output) for live in family)
+        trace.deaths.add(f"{Role.WORKER} {family[0].worker}", tokens, time.monotonic_ns())
+    return refusal(trace.api_id, trace.deaths.count) if trace.deaths.fatal else None

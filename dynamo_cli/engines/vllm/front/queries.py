@@ -10,7 +10,7 @@ from dynamo_cli.engines.vllm.core.events import sequence_hashes
 from dynamo_cli.engines.vllm.front.live import Live, family_of
 from dynamo_cli.engines.vllm.front.trace import PromptTrace, RequestTrace
 from dynamo_cli.kv import hashes
-from dynamo_cli.messages.request import Prompt
+from dynamo_cli.messages.request import MoveReason, Prompt
 from dynamo_cli.messages.routing import RouteQuery
 
 
@@ -36,6 +36,7 @@ class Queries:
             size = self._block_size()
             prompt = Prompt(prompt_tokens, 0, size, blocks, session, request.priority)
             trace.prompts[family_of(request)] = PromptTrace(prompt)
+        replay = trace.replay
         return RouteQuery(
             request_id=request.request_id,
             api_id=trace.api_id,
@@ -43,6 +44,8 @@ class Queries:
             hashes=blocks if self._routable(request) else b"",
             session=session,
             priority=request.priority,
+            moved=MoveReason.DIED if replay is not None else "",
+            output_tokens=len(replay.output_of(request.request_id)) if replay is not None else 0,
         )
 
     def of_moved(self, live: Live) -> RouteQuery:

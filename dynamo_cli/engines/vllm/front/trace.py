@@ -11,16 +11,19 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-from vllm.v1.engine import EngineCoreRequest
 
+from dynamo_cli.deaths import Deaths
 from dynamo_cli.engines.vllm.front.given import Given
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.prefill import PrefilledElsewhere
 from dynamo_cli.messages.request import Move, Prompt, Timeline, Usage
+
+if TYPE_CHECKING:
+    from vllm.v1.engine import EngineCoreRequest
 
 AT_ONCE = 16
 """Prompts of one request that may be sent to engines at the same time."""
@@ -85,6 +88,7 @@ class RequestTrace:
         response: for a stream of the Responses API, the response object with which it began.
         events: for such a stream, the number of events sent.
         broken: the error that ended a stream of which vLLM makes another stream.
+        deaths: the workers that died of it, or beside it.
         moves: how its engine requests went from worker to worker, in the order of time.
         prompts: what is recorded of the prompt of each family.
         seed: ids in the answer are made of it; empty for random ones.
@@ -104,6 +108,7 @@ class RequestTrace:
         "cached_tokens",
         "calls",
         "created_s",
+        "deaths",
         "elsewhere",
         "ended_ns",
         "error",
@@ -171,6 +176,7 @@ class RequestTrace:
         self.response: dict[str, Any] | None = None
         self.events = 0
         self.broken: Exception | None = None
+        self.deaths = Deaths()
         self.moves: list[Move] = []
         self.prompts: dict[str, PromptTrace] = {}
         self.received_ns = time.monotonic_ns()
