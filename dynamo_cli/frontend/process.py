@@ -240,8 +240,6 @@ class Frontend:
             ) as message:
                 self._tree.apply(message, time.monotonic_ns())
                 self._tell_sleep()
-            case RequestMoved() as message:
-                self._exchange.moved(message)
             case ProcessorStats() as stats:
                 self._tree.processor_stats(peer.index, stats)
                 self._exchange.begun(stats.begun)

@@ -11,11 +11,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynamo_cli.config import FrontendConfig
+from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.messages.request import Move, MoveReason, RequestMoved, Submit
 from dynamo_cli.messages.routing import Decisions
 from dynamo_cli.topology import ROUTER
 from dynamo_cli.units import MS_NS
-from tests.frontend.stage import PROCESSOR, UNMOVED, Stage, answer, chunks, finish
+from tests.frontend.stage import PROCESSOR, UNMOVED, Stage, answer, chunks, finish, table
 from tests.frontend.test_access import told
 from tests.frontend.test_routing import decision
 from tests.frontend.test_timelines import told as timeline_of
@@ -195,6 +196,36 @@ def test_a_trace_has_an_event_for_each_move() -> None:
 
     with Receiver() as receiver:
         asyncio.run(scenario(receiver))
+
+
+def test_a_stream_whose_processor_dies_has_that_move_beside_those_of_workers() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            submit, client = await stage.stream()
+            stage.processor.send(chunks(submit, b"data: x\n\n"))
+            await client.chunk()
+            move = died()
+            stage.processor.send(RequestMoved(submit.request_id, submit.api_id, move))
+            while (await samples(stage))[MOVED, "died"] != 1:
+                await asyncio.sleep(0.005)
+            stage.processor.die()
+            stage.tell(table(serving=True, processor=Phase.STARTING))
+            again = await stage.neighbour(PROCESSOR)
+            stage.tell(table(serving=True))
+            resumed = await again.take(Submit)
+            again.send(chunks(resumed, b"data: y\n\n"))
+            again.send(finish(resumed))
+            while await client.chunk():
+                pass
+            shown = await timeline_of(stage, submit.api_id)
+            assert [(one["from"], one["to"]) for one in shown["moves"]] == [
+                ("worker 0", "worker 1"),
+                ("processor 0", "processor 0"),
+            ]
+            assert shown["moves"][1]["gap_ms"] is not None
+            assert (await samples(stage))[MOVED, "died"] == 2
+
+    asyncio.run(scenario())
 
 
 def test_what_is_told_of_a_request_that_nobody_waits_for_is_counted_all_the_same() -> None:
