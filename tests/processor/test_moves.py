@@ -116,7 +116,7 @@ def test_a_stream_goes_on_after_its_last_token(stage: Stage) -> None:
     added = moved_to(stage, 1, lost)
     assert output_of(added) == prompt_of(lost)[:1] * 3
     assert stage.moved().output_tokens == 3
-    stage.workers[1].give(added, first=True, cached=2)
+    stage.workers[1].give(added)  # an engine says nothing of the prompt of what it resumes
     assert stage.router.take(FirstToken).request_id == added.request_id
     stage.workers[1].give(added, 2, finish=True)
     text, finish = stream_to_its_end(stage, name)
@@ -125,6 +125,7 @@ def test_a_stream_goes_on_after_its_last_token(stage: Stage) -> None:
     # What the second engine finds in its cache is no gain of the client.
     assert finish.usage.cached_tokens == 0
     assert [(move.source, move.target) for move in finish.moves] == [(0, 1)]
+    assert finish.moves[0].resumed_ns > finish.moves[0].left_ns
     stage.nothing_is_left()
 
 

@@ -136,7 +136,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             if live is None:
                 strays.append(output)
                 continue
-            if output.prefill_stats is not None:
+            if live.unstarted:
                 self._started(live, output)
             live.trace.add_output(len(output.new_token_ids))
             live.output.extend(output.new_token_ids)
@@ -154,12 +154,13 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def _started(self, live: Live, output: EngineCoreOutput) -> None:
         """Note the first output of a request on its worker."""
-        trace, cached = live.trace, output.prefill_stats.num_cached_tokens
-        if not live.output:
-            trace.cached_tokens += cached
-        if not trace.first_token_ns and not trace.calls:
-            self.begun.append(trace.request_id)
-        trace.first_token(*_engine_times(output.events))
+        live.unstarted = False
+        # An engine that resumes a request computes a prompt that was counted already.
+        stats = output.prefill_stats if not live.output else None
+        cached = stats.num_cached_tokens if stats is not None else 0
+        if stats is not None:
+            live.trace.cached_tokens += cached
+            live.trace.first_token(*_engine_times(output.events))
         self._workers.first_token(live.wire_id, cached)
         if live.moves:
             live.resumed(time.monotonic_ns())

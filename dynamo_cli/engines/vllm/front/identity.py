@@ -88,6 +88,9 @@ def install() -> None:
         (CHOOSING, "choices", _choices),
     ):
         for name in names:
-            module = importlib.import_module(name)
+            try:
+                module = importlib.import_module(name)
+            except ImportError:  # an optional package is missing, so that nobody makes ids there
+                continue
             assert hasattr(module, attribute), f"{name} has no {attribute}"
             setattr(module, attribute, stand_in)

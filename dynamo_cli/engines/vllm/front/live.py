@@ -30,6 +30,7 @@ class Live:
         worker: index of the worker that it is on, or that it left last.
         output: tokens that it has produced, on all its workers.
         moves: how often it left a worker.
+        unstarted: whether its worker has given nothing of it yet.
         refused_by: workers that did not take it, although their engines are up.
         overdue: whether its first token took too long once already.
         patience: the timer of `Patience`.
@@ -45,6 +46,7 @@ class Live:
     worker: int = 0
     output: array[int] = field(default_factory=lambda: array("i"))
     moves: int = 0
+    unstarted: bool = True
     refused_by: set[int] = field(default_factory=set)
     overdue: bool = False
     patience: asyncio.TimerHandle | None = None
@@ -64,6 +66,7 @@ class Live:
     def left(self, move: int) -> None:
         """Note that it left its worker; `move` is the position of that move in the trace."""
         self.moves += 1
+        self.unstarted = True
         self._move = move
 
     def resumed(self, now_ns: int) -> None:
