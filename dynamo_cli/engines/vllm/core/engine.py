@@ -24,6 +24,7 @@ from dynamo_cli.engines.vllm.core import (
     grammars,
     lora,
     operations,
+    plans,
     ranks,
     resume,
     warmup,
@@ -77,6 +78,7 @@ class Engine:
             lora.install(vllm_config)
             ranks.install(vllm_config)
             resume.install(vllm_config)
+            plans.install()
             with environment.transfer(config):
                 self._core = build.build(vllm_config)
             if warmup.needed():

@@ -22,7 +22,7 @@ from typing import Any
 
 from vllm.v1.executor.multiproc_executor import WorkerProc
 
-from dynamo_cli.engines.vllm.core import resume
+from dynamo_cli.engines.vllm.core import plans, resume
 from dynamo_cli.host.lifeline import bind_spawned, die_with
 
 _vllm_main = WorkerProc.worker_main
@@ -72,6 +72,7 @@ class _Rank:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         self._log()
         resume.install(kwargs["vllm_config"])
+        plans.install()
         _vllm_main(*args, **kwargs)
 
     def _log(self) -> None:

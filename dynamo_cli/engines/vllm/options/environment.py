@@ -29,6 +29,8 @@ def prepare(config: EngineConfig) -> None:
         # process that forks them has neither threads nor a CUDA context.
         "VLLM_WORKER_MULTIPROC_METHOD": "fork",
         "VLLM_NO_USAGE_STATS": "1",
+        # A GPU engine that is started again takes the measured size of its cache; see plans.py.
+        "VLLM_ENABLE_STARTUP_PLAN": "1",
         # Otherwise CUDA numbers the fastest GPU first, but NVML, which vLLM also asks, by slot.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         # Our handler formats all logs, so that the supervisor can separate level and text.
