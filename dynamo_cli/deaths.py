@@ -1,7 +1,8 @@
-"""Tells a request that kills the processes which get it from one that was only there. Pure.
+"""Finds requests that kill the processes which run them. Pure.
 
-A request that kills goes on at the next process where the last one died of it, and kills that one
-too, before it has given another token. An innocent request gives tokens in between.
+Other requests in a process that dies must not be blamed. A request that kills goes on in the next
+process at the point where the last one died, and kills that process too, before it has given
+another token. An innocent request gives tokens in between.
 """
 
 from __future__ import annotations
@@ -12,24 +13,25 @@ from dynamo_cli.errors import PoisonRequest
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 FATAL_DEATHS = 2
-"""A request is not given to a third process after this many deaths without progress in between."""
+"""After this many deaths without a new token in between, no other process gets the request."""
 
 MEMORY_NS = 600 * SECOND_NS
-"""After this long without another death a request is no longer suspected."""
+"""The frontend forgets a suspected request after this time without another death."""
 
 SAME_DEATH_NS = SECOND_NS
-"""A process does not die twice within this time, so it is the same death that is told twice."""
+"""Two reports of the death of one process within this time are about the same death."""
 
 AT_ONCE_NS = 20 * MS_NS
-"""A request cannot kill one process, move and kill another one in so short a time."""
+"""Two processes that die within this time count as one death: a request cannot kill the first,
+move, and kill the second so fast."""
 
 
 def refusal(request_id: str, deaths: int) -> PoisonRequest:
-    """The error of a request that no further process should get."""
+    """The error of a request that no other process should get."""
     return PoisonRequest(
-        f"request {request_id} is refused: {deaths} times, a worker died while it ran the same "
-        f"request. Wait {MEMORY_NS // (60 * SECOND_NS)} minutes before you send it again; the log "
-        "says why the workers died."
+        f"request {request_id} is refused: {deaths} times in a row, a process died while it had "
+        f"this request. Wait {MEMORY_NS // (60 * SECOND_NS)} minutes before you send it again; "
+        "the log says why the processes died."
     )
 
 
@@ -38,7 +40,7 @@ class Deaths:
     """The deaths of processes that had one request.
 
     Attributes:
-        count: deaths between which the request has given no token.
+        count: number of the last deaths between which the request has given no token.
     """
 
     count: int = 0
@@ -57,8 +59,8 @@ class Deaths:
 
         Args:
             process: its name.
-            tokens: tokens of the answer that were there by then.
-            now_ns: when that was known, on the monotonic clock.
+            tokens: output tokens that the request had when the process died.
+            now_ns: when the death became known, on the monotonic clock.
         """
         since_ns = now_ns - self._last_ns
         same = self.count and since_ns < (SAME_DEATH_NS if process == self._process else AT_ONCE_NS)
@@ -70,5 +72,5 @@ class Deaths:
         self._tokens, self._begun = tokens, False
 
     def begun(self) -> None:
-        """An engine gives tokens for it, although nobody counts them here."""
+        """Note that the request has given tokens since the last death, without their number."""
         self._begun = True

@@ -189,7 +189,7 @@ def test_a_request_of_which_two_workers_die_gets_no_third(stage: Stage) -> None:
     stage.kill(stage.workers[1])
     text, finish = stream_to_its_end(stage, name)
     assert finish.error == "poison_request"
-    assert text.count("is refused: 2 times, a worker died") == 1
+    assert text.count("is refused: 2 times in a row, a process died") == 1
     assert [stage.rescued() for _ in range(2)][-1] == ("worker 1", 0, 1)
     stage.nothing_is_left()
 
