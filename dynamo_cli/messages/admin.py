@@ -1,4 +1,4 @@
-"""What operators change: engines (workers and prefill workers), and adapters (processors)."""
+"""Orders of operators: to engines (in workers and prefill workers), and about LoRA adapters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynamo_cli.messages.request import ForProcessor
 
 
 class Operation(StrEnum):
-    """What an engine is asked to do; the value is the path of the URL."""
+    """What an operator asks of an engine; the value is the path of the URL."""
 
     SLEEP = "/sleep"
     WAKE_UP = "/wake_up"

@@ -1,4 +1,4 @@
-"""For each process all messages that it may receive; the other modules say who sends them."""
+"""All messages that each process may receive; the other modules say who sends them."""
 
 from __future__ import annotations
 

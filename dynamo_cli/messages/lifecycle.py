@@ -11,7 +11,7 @@ from dynamo_cli.messages.base import Message
 from dynamo_cli.topology import Role
 
 STALLED = "stalled"
-"""The first word of the reason for the end of a process that did nothing any more."""
+"""First word of the reason in `LinkDown` if the supervisor ended a process that had stalled."""
 
 # -- the life of a process --------------------------------------------------------------------
 
@@ -46,10 +46,10 @@ class LinkUp(Message, frozen=True):
 
 
 class LinkDown(Message, frozen=True):
-    """The peer is gone: deliver what it had written, fail what waits for it, drop the link.
+    """The peer is gone: deliver what it had written, move or fail what it had, drop the link.
 
     Attributes:
-        reason: how it ended; it begins with `STALLED` if it was ended because it did nothing.
+        reason: how it ended; it begins with `STALLED` if it was ended because it had stalled.
     """
 
     peer: str
@@ -68,11 +68,11 @@ class Stop(Message, frozen=True):
 
 
 class Ping(Message, frozen=True):
-    """Give a sign of life: a `Pong`, from the loop that does the child's work."""
+    """Give a sign of life: the loop that does the child's work answers with `Pong`."""
 
 
 class SetPhase(Message, frozen=True):
-    """What the supervisor found about a child that reported to be ready; its title shows it."""
+    """The phase that the supervisor has set for a child, which shows it in its process title."""
 
     phase: Phase
 
@@ -80,7 +80,8 @@ class SetPhase(Message, frozen=True):
 class Retire(Message, frozen=True):
     """To the router and the processors: this worker will be stopped, send it no more requests.
 
-    A processor answers with `Released` when none of its requests runs there any more.
+    A processor moves its requests to other workers if that is possible. It answers with `Released`
+    when none of them runs on this worker any more.
     """
 
     worker: int
@@ -101,8 +102,10 @@ class Rescaled(Message, frozen=True):
 
 
 class Fork(Message, frozen=True):
-    """To the zygote: fork a child; its control socket, its log pipe and those that it is to listen
-    at come with the message.
+    """To the zygote: fork a child.
+
+    The descriptors of its control socket, of its log pipe and of the sockets that it listens at
+    come with the message.
 
     Attributes:
         config: the pickled arguments of the child's ``main``.
@@ -183,7 +186,7 @@ class Logged(Message, frozen=True):
     Attributes:
         dropped: lines that were never sent because too many came at once.
         unwritten: lines of the supervisor's own output that could not be written, because nobody
-            read them or the disk was full.
+            read that output or the disk was full.
     """
 
     lines: list[LogLine]
@@ -195,14 +198,14 @@ class Logged(Message, frozen=True):
 
 
 class PhaseChange(Message, frozen=True):
-    """A child entered a phase. PROBING means that it is ready as far as it knows itself."""
+    """A child entered a phase. PROBING means that the child believes that it is ready."""
 
     phase: Phase
     detail: str = ""
 
 
 class Forked(Message, frozen=True):
-    """From a child that the zygote has forked, before all else: it runs, and this is its pid."""
+    """From a child that the zygote has forked, as its first message: it runs with this pid."""
 
     pid: int
 
@@ -240,14 +243,14 @@ class Released(Message, frozen=True):
 
 
 class Rescued(Message, frozen=True):
-    """From a processor, or the frontend: what became of what a lost process had.
+    """How many requests of a lost process were moved, and how many failed.
 
-    Sent once for each loss of a worker (by every processor) and of a processor (by the frontend),
-    with zeros if it had nothing there.
+    Every processor sends it once for each lost worker, and the frontend once for each lost
+    processor; both numbers are 0 if the sender had no request there.
 
     Attributes:
         process: name of the process that is lost, such as ``worker 0``.
-        moved: requests that go on elsewhere, or wait for a place.
+        moved: requests that go on in another process, or wait for one that can take them.
         failed: requests that could not be moved, and got an error.
     """
 
@@ -264,7 +267,7 @@ class Listening(Message, frozen=True):
     """From the frontend: it listens; the sockets come with the message.
 
     The supervisor keeps them open and gives them to the frontend that replaces this one.
-    Connections that come in between wait for that.
+    Connections that arrive in between wait for the new frontend.
     """
 
 

@@ -45,7 +45,8 @@ class JobFailed(Message, frozen=True):
     """The job ended without a result: the decode worker must prefill the prompt itself.
 
     Attributes:
-        reason: ``deadline``, ``attempts``, ``no_prefill_worker`` or ``full``.
+        reason: ``deadline``, ``attempts``, ``no_prefill_worker`` or ``full``; or what `JobEnded`
+            said.
     """
 
     job_id: str
@@ -73,8 +74,8 @@ class PullJobs(Message, frozen=True):
     Repeated at an interval, which renews the leases of the jobs that it holds.
 
     Attributes:
-        jobs: most further jobs that it takes.
-        tokens: most prompt tokens of these together.
+        jobs: largest number of further jobs that it takes.
+        tokens: largest number of prompt tokens of these jobs together.
         held: ids of the jobs that it holds.
     """
 
@@ -84,7 +85,7 @@ class PullJobs(Message, frozen=True):
 
 
 class Enlisted(Message, frozen=True):
-    """Decode workers know of this prefill worker: new jobs may be sent to it."""
+    """The decode workers have been told of this prefill worker: it may get jobs from now on."""
 
 
 class RunJob(Message, frozen=True):
@@ -155,8 +156,8 @@ class PrefillQueueStats(Message, frozen=True):
     Attributes:
         depth_jobs, depth_tokens: jobs that wait, and their prompt tokens.
         in_flight_jobs, in_flight_tokens: the same for jobs that prefill workers hold.
-        oldest_age_s: age of the oldest job that waits.
-        alarm: whether that is too long.
+        oldest_age_s: age of the oldest job that waits, seconds.
+        alarm: whether this age is above the limit for an alarm.
         taken: number of jobs that the queue has accepted.
         ended, refused, returned: number of jobs by reason.
         waits_s: times from push to lease, one for each lease since the last report.
@@ -191,8 +192,8 @@ class TransferStats(Message, frozen=True):
         failures: transfers that failed.
         arena_used_bytes, arena_bytes: shared memory in use and in all (prefill workers).
         prefill_s: times of the prefills since the last report (prefill workers).
-        kept: number of further entries that a decode worker keeps (leaders of siblings, siblings
-            that wait, blocks that were not taken); of a prefill worker, the jobs that it has.
+        kept: for a decode worker, number of its other entries (leaders of siblings, siblings that
+            wait, transfers whose blocks were not released); for a prefill worker, of its jobs.
     """
 
     prefill: bool

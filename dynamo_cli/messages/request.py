@@ -11,9 +11,9 @@ from dynamo_cli.messages.base import Message
 Frames = list[bytes]
 """One object in vLLM's own msgpack encoding: first the envelope, then the buffers it refers to.
 
-A message of ours carries them, because token ids travel as raw bytes beside them. To encode and
-decode a request with 2,000 of them takes 15 us so, of which our message is 2 us, and 80 us with the
-token ids in vLLM's frames.
+Token ids travel as raw bytes beside the frames, because that is faster: a request with 2,000 token
+ids is encoded and decoded in 15 us (2 us of that for the message around the frames), compared with
+80 us if the token ids are in the frames.
 """
 
 MAX_SESSION_ID = 256
@@ -50,7 +50,7 @@ class ForProcessor(Message, frozen=True):
 
     Attributes:
         request_id: the frontend's own key; no other request ever has the same.
-        api_id: the id that clients and the log know it by; other requests may have the same.
+        api_id: the id in answers and in the log; other requests may have the same.
     """
 
     request_id: str
@@ -58,13 +58,13 @@ class ForProcessor(Message, frozen=True):
 
 
 class Resume(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What the client of a stream has, whose processor was lost.
+    """How far a stream had come when its processor was lost, for the next processor.
 
     Attributes:
-        chunks: number of chunks; the next processor makes them again, and does not send them.
-        size: their bytes, by which it sees whether they come out the same.
-        output: what engines had given to it, as the chunks carried it; see `Chunk`.
-        failure: what the client is told if the stream cannot go on.
+        chunks: number of chunks that the frontend has; they are made again, but not sent again.
+        size: their total length, bytes; the stream fails if they come out with another one.
+        output: the `Chunk.output` of all of them, joined: what engines have given so far.
+        failure: the error message for the client if the stream cannot go on.
     """
 
     chunks: int
@@ -80,9 +80,10 @@ class Submit(ForProcessor, frozen=True):
         body: what the client sent. The frontend has checked that it is a JSON object (of a large
             one only that it is JSON), and nothing else.
         headers: the few headers that the processor or the engine reads; names in lower case.
-        seed: ids in the answer are made of it, so that another processor makes the same ones.
-        created_s: the time in the answer, seconds since 1970; 0 takes that of the processor.
-        resume: set when a processor was lost that had begun to answer.
+        seed: the ids in the answer are derived from it, so that another processor makes the same
+            ones; empty for random ids.
+        created_s: the creation time in the answer, seconds since 1970; 0 for the processor's clock.
+        resume: set if a processor had begun to stream the answer and was lost; None otherwise.
     """
 
     endpoint: Endpoint
@@ -94,7 +95,7 @@ class Submit(ForProcessor, frozen=True):
 
 
 class SubmitProbe(ForProcessor, frozen=True):
-    """A readiness probe: let this worker answer the smallest request that the model takes."""
+    """A readiness probe: send the smallest request that the model takes to this worker."""
 
     worker: int
 
@@ -128,8 +129,9 @@ class AddRequest(Message, frozen=True):
         prefill_worker: index of the prefill worker that holds most of the prompt's blocks; None:
             none holds any.
         probe: whether it is a readiness probe, which statistics do not count.
-        output_tokens: what earlier workers have answered already, little-endian int32. The engine
-            goes on after them, as with a request that it has preempted.
+        output_tokens: output tokens that earlier workers have produced, little-endian int32; empty
+            for a new request. The engine computes them again and goes on after them, as it does
+            with a request that it has preempted.
     """
 
     request_id: str
@@ -201,7 +203,7 @@ class RequestRefused(Message, frozen=True):
 
 
 class OutputsLost(Message, frozen=True):
-    """Outputs could not be sent, because the processor had not read earlier ones for too long.
+    """Outputs could not be sent, because the link to this processor was full.
 
     The worker has aborted all requests of this processor.
     """
@@ -221,7 +223,7 @@ class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Timeline(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """When a request reached each stage: CLOCK_MONOTONIC, nanoseconds; 0 for one it never reached.
+    """When a request reached each stage, on CLOCK_MONOTONIC, nanoseconds; 0 if it never did.
 
     If there are several engine requests (n > 1, a list of prompts), these are the times of the
     first.
@@ -256,27 +258,27 @@ class Timeline(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class MoveReason(StrEnum):
-    """Why a request went on elsewhere; the value is what counters and logs say."""
+    """Why a request left its process; the value is the name in counters and logs."""
 
     DIED = "died"
-    STALLED = "stalled"
-    DRAINED = "drained"
-    ASLEEP = "asleep"
-    OUTPUTS_LOST = "outputs_lost"
-    FIRST_TOKEN = "first_token_timeout"
+    STALLED = "stalled"  # the supervisor ended the process, because it had stalled
+    DRAINED = "drained"  # the worker is to be stopped
+    ASLEEP = "asleep"  # the worker's engine sleeps
+    OUTPUTS_LOST = "outputs_lost"  # the link from the worker was full
+    FIRST_TOKEN = "first_token_timeout"  # none came within --first-token-timeout
 
 
 class Move(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One time that a request went on elsewhere, because a process could not end it.
+    """One move of a request from a process that cannot finish it to another one.
 
     Attributes:
         role: role of the process that it left: worker or processor.
         source: index of that process.
-        target: index of the process that it went to; None: it found none in time.
-        reason: a `MoveReason`.
-        output_tokens: tokens of its answer that were there by then.
-        left_ns: when it was known that the process would not go on with it.
-        resumed_ns: when its next token came; 0 if none came.
+        target: index of the process that it went to; None if it found none in time.
+        reason: why it left.
+        output_tokens: output tokens that it had when it left.
+        left_ns: when it left, on the monotonic clock.
+        resumed_ns: when its next token came; 0 if none has come.
     """
 
     role: str
@@ -289,7 +291,9 @@ class Move(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class RequestMoved(Message, frozen=True):
-    """To the frontend, at once: a request goes on elsewhere, or found nobody in time.
+    """To the frontend: a request has moved to another worker, or found none in time.
+
+    Sent as soon as that is known, since the answer, which carries all moves, may end much later.
 
     Attributes:
         request_id: the frontend's key of the request.
@@ -327,11 +331,11 @@ class Reply(Message, frozen=True):
     Attributes:
         error: kind of the failure, for the counters; empty when there is none.
         headers: headers to add to the answer.
-        worker: index of the worker that served it, the first of several; None: none did.
+        worker: index of the worker that served it, the first of several; None if none did.
         finish_reason: why its engine ended it, in vLLM's words (stop, length, abort, error, ...);
-            empty when no engine did.
+            empty if no engine did.
         prompts: its prompts, if requests are recorded; else empty.
-        moves: how its engine requests went from worker to worker, in the order of time.
+        moves: the moves of its engine requests between workers, in the order of time.
     """
 
     request_id: str
@@ -363,8 +367,8 @@ class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     Attributes:
         tokens: how many new tokens they carry; 0 if they are framing only.
-        output: what engines gave since the last chunk. The frontend keeps it for `Resume`, and only
-            processors can read it.
+        output: what engines have given since the chunk before, as `front/given.py` packs it. The
+            frontend keeps it for `Resume` and does not read it.
     """
 
     request_id: str

@@ -16,18 +16,21 @@ class RouteQuery(Message, frozen=True):
     """Which worker should serve this request? Answered by a `RouteAnswer` once a worker is free.
 
     Attributes:
-        request_id: the engine's id of the request, which all later messages use.
-        api_id: the client's id of the request, which people look for.
+        request_id: the engine's id of the request, which all later messages about it use. It is
+            another one after each move.
+        api_id: the id of the request in answers and in the log.
         prompt_tokens: length of the prompt.
         hashes: sequence hashes of the prompt's full blocks, packed u64; empty if the request must
             not read the prefix cache or the policy does not use it.
         session: the client's X-Session-ID; empty when there is none.
         priority: requests with a smaller number are placed first.
-        excluded: workers that must not get it, because they are gone or suspected to be.
-        moved: why it has to go on elsewhere, a `MoveReason`; empty for a new request. A request
-            that moves goes before those that wait.
-        moved_from: index of the worker that it leaves; None for a new request.
-        output_tokens: tokens that it has produced; `prompt_tokens` does not count them.
+        excluded: workers that must not get it: they have refused it, or its first token took too
+            long there, or they are gone or retired and the router may not know it yet.
+        moved: why it moves, a `MoveReason`; empty for a new request. A request that moves is
+            placed before all new ones that wait.
+        moved_from: index of the worker that it leaves; None for a new request, and if it moves
+            because its processor was lost.
+        output_tokens: output tokens that it has already; `prompt_tokens` does not count them.
     """
 
     request_id: str
@@ -45,9 +48,9 @@ class RouteQuery(Message, frozen=True):
 class Placed(Message, frozen=True):
     """A request is on this worker; repeated every 20 s while it runs, as a sign of life.
 
-    The router learns of a request from it when it did not choose the worker itself: one of n > 1
-    answers that follows the first, a request that was placed while there was no router, or one
-    that was placed before the router was restarted.
+    From this message the router learns of requests whose worker it did not choose: siblings (n > 1)
+    that go where the first one went, requests that were placed while there was no router, and
+    requests that were placed before the router was restarted.
 
     Attributes:
         prefilled: whether its first token has come.
@@ -60,14 +63,19 @@ class Placed(Message, frozen=True):
 
 
 class FirstToken(Message, frozen=True):
-    """The prefill of a request is over; `cached_tokens` of it were in the engine's cache."""
+    """The prefill of a request is over.
+
+    Attributes:
+        cached_tokens: tokens of the prompt that were in the engine's cache; 0 for a request that
+            its engine resumes.
+    """
 
     request_id: str
     cached_tokens: int
 
 
 class RequestEnd(Message, frozen=True):
-    """The request ended or was aborted, and is no load of its worker any more."""
+    """The request ended, was aborted or has moved, and is no load of this worker any more."""
 
     request_id: str
 
@@ -82,8 +90,9 @@ class RouteAnswer(Message, frozen=True):
         worker: index of the worker; None if no worker can take the request.
         overlap_blocks: leading blocks of the prompt that the worker has cached, as far as the
             router knows.
-        prefill_worker: index of the prefill worker that holds most of them; None: none holds any.
-        engine_order: key by which its engine orders the requests that wait there; the smallest is
+        prefill_worker: index of the prefill worker that holds most blocks of the prompt; None if
+            none holds any.
+        engine_order: key by which the engine orders the requests that wait there; the smallest is
             taken first.
     """
 
@@ -103,7 +112,7 @@ class KvEvents(Message, frozen=True):
     A block is published only while its parent is cached too, since it cannot be found otherwise.
 
     Attributes:
-        sequence: one more than in the message before; a worker that is started again begins anew.
+        sequence: one more than in the message before; it starts from 1 when the worker is started.
         stored: sequence hashes of blocks that are now cached, packed u64.
         removed: sequence hashes of blocks that are not cached any more, packed u64.
         whole: whether `stored` is all that the worker has cached, which replaces what was known.
@@ -164,7 +173,7 @@ class RoutingDecision(Message, frozen=True):
         waited_us: time that the query waited until a worker was free, microseconds.
         decision_us: time that the choice took, microseconds.
         decided_ns: when the choice was made.
-        prefill_worker: the one that holds most of the prompt; None: none holds any.
+        prefill_worker: as in `RouteAnswer`.
         session: the client's X-Session-ID; empty when there is none.
         engine_order: as in `RouteAnswer`.
         moved, moved_from, output_tokens: as in `RouteQuery`.
@@ -223,31 +232,32 @@ class RouterStats(Message, frozen=True):
 
     Attributes:
         decisions: how often each worker was chosen.
-        active_requests: requests of the ledger now.
+        active_requests: requests that are placed there and have not ended.
         refused_sends: messages that full links have refused.
-        prefill_blocks: blocks that the requests of the ledger still have to compute.
-        decode_blocks: blocks that the requests of the ledger occupy.
+        prefill_blocks: blocks of their prompts that are not computed yet.
+        decode_blocks: blocks that they occupy.
         waiting_requests: queries that no worker can take yet.
         index_blocks: blocks that each worker has cached.
-        index_entries: the same over all workers, with shared blocks counted once.
+        index_entries: cached blocks over all workers; a block that several have counts once.
         index_bytes: memory of the index, estimated from its size.
         event_blocks: blocks by what happened to them (stored, removed, unknown ...).
         event_lag_us: age of the newest batch of events when it was applied, microseconds.
         resyncs: complete sets that workers sent, by reason (start, gap).
-        prompt_tokens: length of the prompts whose prefill is over.
+        prompt_tokens: total length of the prompts whose prefill is over.
         predicted_tokens: of these, tokens that the router expected in the cache.
         measured_tokens: of these, tokens that the engine found in its cache.
         over_predicted_requests: requests for which more was predicted than measured.
         released: ledger entries that ended without the end of their request, by reason.
         silent_workers: workers that have sent no event although requests with full blocks finished
             there.
-        decision_us: histogram of the time of a decision: counts per bound of `DECISION_BOUNDS_US`.
+        decision_us: histogram of the time of a decision: a count for each bound in
+            `DECISION_BOUNDS_US`, then the count above the last bound.
         decision_total_us: sum of the times of all decisions, microseconds.
-        asked_tokens: length of all prompts.
-        repeated_tokens: of these, tokens in blocks that an earlier prompt had too: the hits of a
-            cache without bound.
-        forgotten_blocks: blocks of earlier prompts that were forgotten to save memory, and would
-            not count as repeated.
+        asked_tokens: total length of all prompts.
+        repeated_tokens: of these, tokens in leading blocks that an earlier prompt had too: the hits
+            of a cache without bound.
+        forgotten_blocks: blocks of earlier prompts that the router forgot to save memory; they do
+            not count as repeated if they come again.
         entries: requests in the ledger now, including those of workers that take no more.
         promised_blocks: blocks that count as cached because they are being computed.
     """

@@ -15,9 +15,9 @@ class WorkerStats(Message, frozen=True):
     Attributes:
         sent_ns: when these numbers were taken.
         asleep: the engine sleeps and takes no requests until it is woken up.
-        num_away_reqs: requests whose prompts prefill workers compute; the engine has none of them
-            yet.
-        kept_requests: requests that the worker keeps anything of, whether they run or not.
+        num_away_reqs: requests whose prompts prefill workers compute; they are not in the engine
+            yet, and not counted as running or waiting.
+        kept_requests: requests for which the engine holds any state; a leak shows here.
     """
 
     worker: int
@@ -43,19 +43,19 @@ class WorkerStats(Message, frozen=True):
 
 
 class ProcessorStats(Message, frozen=True):
-    """What a processor keeps now, and how often it placed requests without the router.
+    """What a processor has in hand, and how often it placed requests without the router.
 
-    Sent a few times a second at most while anything is kept, and once more when nothing is.
+    Sent a few times a second at most while it has anything in hand, and once more when it has not.
 
     Attributes:
         unrouted: requests that it placed itself since it was started.
         requests: API requests in flight.
-        engine_requests: engine requests that are on a worker; an API request can have several.
+        engine_requests: engine requests that have not ended; an API request can have several.
         placed: engine requests that count as load of a worker.
         queries: queries that the router has not answered.
         calls: utility calls that workers have not answered.
-        begun: requests whose answers are not streamed and have had their first token since the last
-            report, by the frontend's keys.
+        begun: the frontend's keys of requests that got their first token since the last report, and
+            whose answers are not streamed: the frontend cannot see that otherwise.
     """
 
     unrouted: int
