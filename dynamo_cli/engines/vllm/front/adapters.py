@@ -22,12 +22,14 @@ async def change(
     would confuse the adapters of two processors.
 
     Raises:
-        DynamoError: the adapter cannot be loaded.
+        DynamoError: the adapter cannot be loaded or unloaded.
     """
     adapter = wanted.adapter
     known = models.lora_requests.get(adapter.name)
     if known is not None and known.lora_int_id != adapter.number:
-        raise InvalidRequest(f"the adapter {adapter.name!a} is one of --lora-modules.")
+        raise InvalidRequest(
+            f"the adapter {adapter.name!a} is one of --lora-modules, which cannot be changed here."
+        )
     if isinstance(wanted, UnloadAdapter):
         models.lora_requests.pop(adapter.name, None)
     elif known is None:

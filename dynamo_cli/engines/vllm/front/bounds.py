@@ -58,7 +58,7 @@ class Refused:
 
     Attributes:
         why: why not, and what to use instead; the rest of a sentence.
-        unless: the one value that is allowed, because it means the same as none.
+        unless: the one value that is allowed, because it means the same as no value.
     """
 
     why: str
@@ -85,7 +85,7 @@ class Number:
         """Raise `InvalidRequest` if the value breaks the rule."""
         number = as_number(value)
         if number is not None and not self.least <= number <= self.most:
-            raise InvalidRequest(f"{name} is from {self.least} to {self.most}.", param=name)
+            raise InvalidRequest(f"{name} must be from {self.least} to {self.most}.", param=name)
 
     def schema(self) -> dict[str, Any]:
         """Return the bound in JSON Schema."""
@@ -102,7 +102,7 @@ class Text:
         """Raise `InvalidRequest` if the value breaks the rule."""
         if isinstance(value, str) and len(value) > self.most:
             raise InvalidRequest(
-                f"{name} has at most {self.most} characters, not {len(value)}.", param=name
+                f"{name} may have at most {self.most} characters, not {len(value)}.", param=name
             )
 
     def schema(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Entries:
         found = len(value) if self.numbers and isinstance(value, list) else entries(value)
         if found > self.most:
             raise InvalidRequest(
-                f"{name} has at most {self.most} entries, not {found}.", param=name
+                f"{name} may have at most {self.most} entries, not {found}.", param=name
             )
 
     def schema(self) -> dict[str, Any]:
@@ -142,11 +142,11 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A JSON value of at most so many bytes.
+    """A JSON value of bounded size.
 
     Attributes:
-        bytes: most bytes of the value as JSON.
-        entries: most entries of a list or object; 0 for no bound.
+        bytes: largest size of the value as JSON, bytes.
+        entries: largest number of entries of a list or object; 0 for no bound.
         inner: rules for the fields of an object; fields without a rule pass.
     """
 
@@ -157,11 +157,11 @@ class Weight:
     def check(self, name: str, value: Any) -> None:
         """Raise `InvalidRequest` if the value breaks the rule."""
         if self.entries and entries(value) > self.entries:
-            raise InvalidRequest(f"{name} has at most {self.entries} entries.", param=name)
+            raise InvalidRequest(f"{name} may have at most {self.entries} entries.", param=name)
         if self.inner is not None and isinstance(value, dict):
             check_all(self.inner, value, f"{name}.")
         if len(orjson.dumps(value)) > self.bytes:
-            raise InvalidRequest(f"{name} has at most {self.bytes} bytes.", param=name)
+            raise InvalidRequest(f"{name} may have at most {self.bytes} bytes.", param=name)
 
     def schema(self) -> dict[str, Any]:
         """Return the bound in JSON Schema."""
@@ -173,11 +173,12 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A list of strings whose tokens are few too, since no token is shorter than a byte.
+    """A list of strings with few tokens: their bytes are bounded, and a token has at least a byte.
 
     Attributes:
-        most: most strings.
-        bytes: most bytes of all strings, where each counts two more for what a tokenizer may add.
+        most: largest number of strings.
+        bytes: largest number of bytes in total. Each string counts as two bytes more than it has,
+            for what a tokenizer may add.
     """
 
     most: int
@@ -189,8 +190,8 @@ class Words:
         size = sum(len(word.encode()) + 2 for word in words)
         if len(words) > self.most or size > self.bytes:
             raise InvalidRequest(
-                f"{name} has at most {self.most} entries, and {self.bytes} bytes in all of them, "
-                "where each counts two more than it has.",
+                f"{name} may have at most {self.most} entries, and {self.bytes} bytes in total; "
+                "each entry counts as two bytes more than it has.",
                 param=name,
             )
 
@@ -216,7 +217,7 @@ def check_all(rules: Mapping[str, Rule], content: dict[str, Any], prefix: str = 
 
 
 def entries(value: Any) -> int:
-    """How many there are; a list of numbers is one prompt."""
+    """Return the number of entries; a list of numbers is one prompt, and anything else is one."""
     if isinstance(value, list):
         return 1 if value and isinstance(value[0], int) else len(value)
     return len(value) if isinstance(value, dict) else 1

@@ -1,4 +1,4 @@
-"""Calls of methods of the engines by name: vLLM's utility calls, to all workers at once."""
+"""vLLM's utility calls: calls of methods of EngineCore by name, on all workers at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dynamo_cli.messages.request import CallUtility, UtilityAnswer
 
 
 class Calls:
-    """The calls that workers have not answered.
+    """Makes utility calls, and keeps those that workers have not answered.
 
     Args:
-        workers: links to them.
+        workers: links to the workers.
     """
 
     def __init__(self, workers: Workers) -> None:
@@ -32,7 +32,9 @@ class Calls:
         return len(self._open)
 
     async def of_all(self, method: str, *args: Any) -> list[Any]:
-        """Call all workers, and return the results of those that do not die before they answer.
+        """Call a method on all workers that take requests, and return their results.
+
+        The result of a worker that is lost before it answers is left out.
 
         Raises:
             InternalError: the method failed on a worker.
@@ -57,7 +59,7 @@ class Calls:
         return await future
 
     def answered(self, message: UtilityAnswer) -> None:
-        """Give the result of a call to whoever waits for it."""
+        """Give a worker's answer to the task that waits for it."""
         _, future = self._open.pop(message.call_id, (None, None))
         if future is None or future.done():
             return

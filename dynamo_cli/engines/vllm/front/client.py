@@ -1,7 +1,7 @@
 """An engine client for vLLM's AsyncLLM, with shared-memory links and a router instead of sockets.
 
-AsyncLLM talks to it as to a single engine. It sends each request to the worker that `Workers.place`
-names, and gathers the outputs of all workers.
+AsyncLLM talks to it as to a single engine. The client sends each request to the worker that
+`Workers.place` names, moves it if that worker cannot finish it, and gathers the outputs of all.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         fail: ends a request inside AsyncLLM with an exception; set by the owner of AsyncLLM.
         calls: calls of methods of the engines.
         mover: moves requests to other workers.
-        begun: requests whose answers are not streamed and have their first token; the owner empties
-            it.
+        begun: API requests that have their first token and are not streamed, since the owner last
+            emptied this list.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             record=record,
             block_size=lambda: self._ready.result().block_size,
         )
-        self._live: dict[str, Live] = {}  # those on a worker, by the id that it knows
-        self._names: dict[str, Live] = {}  # all that AsyncLLM waits for, by its own id
+        self._live: dict[str, Live] = {}  # requests on a worker, by `Live.wire_id`
+        self._names: dict[str, Live] = {}  # requests that AsyncLLM waits for, by its own id
         self.calls = Calls(workers)
         self._patience = Patience(rule.first_token_timeout_s, workers, self._hurry, self._give_up)
         self.mover = Mover(rule, workers, self._queries.of_moved, self._send, self._end)
@@ -128,7 +128,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         return await asyncio.shield(self._ready)
 
     def step_outputs(self, message: StepOutputs) -> None:
-        """Note what a step gave to each request, and pass it on to AsyncLLM: the hot path."""
+        """Note the outputs of a step, and pass them on to AsyncLLM. This is the hot path."""
         outputs = self._steps.decode(message.frames)
         strays: list[EngineCoreOutput] = []
         for output in outputs.outputs:
@@ -147,7 +147,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             if output.finish_reason is not None:
                 live.trace.ended(str(output.finish_reason))
                 self._forget(live)
-        if strays:  # late outputs of a request that has moved: AsyncLLM must not take them
+        if strays:  # late outputs for requests that have moved or ended: not for AsyncLLM
             late = set(map(id, strays))
             outputs.outputs = [one for one in outputs.outputs if id(one) not in late]
         self._outputs.put_nowait(outputs)
@@ -155,7 +155,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     def _started(self, live: Live, output: EngineCoreOutput) -> None:
         """Note the first output of a request on its worker."""
         live.unstarted = False
-        # An engine that resumes a request computes a prompt that was counted already.
+        # The prompt of a request that is resumed was counted when its answer began.
         stats = output.prefill_stats if not live.output else None
         cached = stats.num_cached_tokens if stats is not None else 0
         if stats is not None:
@@ -175,7 +175,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         """Fail a request that the engine refused or lost, or move it if another may take it."""
         if (live := self._live.get(message.request_id)) is None:
             return
-        # The first class whose status is not below the one that the worker told: 400, 500, 503.
+        # The first class whose HTTP status (400, 500, 503) is at least the one of the worker.
         refused = next(
             kind
             for kind in (InvalidRequest, InternalError, Unavailable)
@@ -191,7 +191,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             self._end(live, refused(told))
 
     def held_for(self, trace: RequestTrace) -> list[str]:
-        """Return the engine requests of one API request that are not over."""
+        """Return AsyncLLM's ids of the engine requests of one API request that have not ended."""
         held = trace.replay.held if trace.replay is not None else []
         return held + [name for name, live in self._names.items() if live.trace is trace]
 
@@ -199,9 +199,9 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         """Move all requests of this worker, because tokens of some of them are lost.
 
         The worker has aborted those that it knew when it lost the outputs. Requests that reached it
-        later still run, so they are aborted here.
+        later still run there, so they are aborted from here.
         """
-        error = LinkFull(f"worker {worker} could not hand over its answers. Send it again.")
+        error = LinkFull(f"worker {worker} could not send its outputs. Send the request again.")
         if lost := self._on(worker):
             self._abort_at(worker, lost)
             self._leave(lost, MoveReason.OUTPUTS_LOST, error)
@@ -216,13 +216,13 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         return self._leave(self._on(worker), kind, error)
 
     def worker_retired(self, worker: int) -> None:
-        """Move the requests of a worker that is to end, unless nobody else can take them.
+        """Move the requests of a worker that is to be stopped, if another worker takes requests.
 
-        Those that must not move any more are left there until they are over.
+        Otherwise they stay there until they end, and so do those that must not move any more.
         """
         leaving = [live for live in self._on(worker) if not self.mover.must_stay(live)]
         if leaving and self._workers.ready_workers():
-            error = Unavailable(f"worker {worker} was retired. Send it again.")
+            error = Unavailable(f"worker {worker} was retired. Send the request again.")
             self._abort_at(worker, leaving)
             self._leave(leaving, MoveReason.DRAINED, error)
 
@@ -241,7 +241,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self._leave([live], MoveReason.FIRST_TOKEN, error)
 
     def _give_up(self, live: Live, error: DynamoError) -> None:
-        """End a request that its worker has too."""
+        """Abort a request at its worker, and end it with an error."""
         self._abort_at(live.worker, [live])
         self._end(live, error)
 
@@ -295,8 +295,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             live.output.extend(trace.replay.output_of(request_id))
             if prompt is not None:
                 prompt.output_tokens += len(live.output)
-        # A client may use an id twice, and workers treat requests with the same external id as the
-        # n answers to one prompt. So it is made of the frontend's key, which is unique.
+        # Workers treat requests with the same external id as the n answers to one prompt, but a
+        # client may use an id twice. So the external id gets the frontend's key, which is unique.
         request.external_req_id = f"{trace.request_id}/{family}"
         trace.sent(prepared_ns, routed_ns)
         self._names[request_id] = live
@@ -320,7 +320,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             live.output.tobytes(),
         )
         if not self._workers.send(chosen.worker, message):
-            error = Unavailable(f"worker {chosen.worker} takes no more. Send it again.")
+            error = Unavailable(f"worker {chosen.worker} cannot take the request. Send it again.")
             self._end(live, error)
         elif self._patience.timeout_s:
             self._patience.begin(live)
@@ -328,7 +328,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     async def _place(
         self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes
     ) -> ChosenWorker:
-        """Return the router's choice for the first of a family, and the same for its siblings."""
+        """Return the router's choice for the first of a family; its siblings go to that worker."""
         request_id, prompt_tokens = request.request_id, len(tokens) // hashes.TOKEN_BYTES
         family = family_of(request)
         first = trace.placed.get(family)
@@ -384,7 +384,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
 
 def _engine_times(events: list[EngineCoreEvent] | None) -> tuple[int, int]:
-    """Return when the engine queued and first scheduled a request, ns; 0 where it is not said."""
+    """Return when the engine queued and first scheduled a request, ns; 0 if there is no event."""
     times: dict[EngineCoreEventType, int] = {}
     for event in events or ():
         times.setdefault(event.type, int(event.timestamp * SECOND_NS))

@@ -43,7 +43,7 @@ class Discretion(logging.Filter):
 
 
 def _may_be_about_a_request() -> bool:
-    """Whether a request is worked on: in its task, or in any thread, which may belong to one."""
+    """Whether the line may be about a request: it comes from a request's task, or from a thread."""
     main = threading.current_thread() is threading.main_thread()
     return not main or current_trace.get(None) is not None
 

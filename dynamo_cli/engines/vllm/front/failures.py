@@ -54,7 +54,7 @@ class Failure:
         status: HTTP status, if the answer has not begun yet.
         kind: name of the failure in the counters.
         error: OpenAI's error object.
-        retry_after_s: after how many seconds a client may try again; None: it is not said.
+        retry_after_s: seconds after which a client may try again; None if that is not known.
     """
 
     status: int
@@ -131,7 +131,7 @@ def _kind(error: DynamoError) -> str:
 
 
 def _internal(api_id: str, error: Exception, kind: str) -> Failure:
-    """Log an unexpected error; the client is only told under which id the log has it."""
+    """Log an unexpected error; the client is told only the request id to look for in the log."""
     logger.error("request %s failed", api_id, exc_info=error)
     where = f"internal error; the log has it under request id {api_id}."
     return _named(InternalError(where), kind)

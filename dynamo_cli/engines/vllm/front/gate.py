@@ -69,7 +69,7 @@ _BETWEEN_ENGINES = Refused(
     "it says where other engines keep the state of a request, which this server arranges itself "
     "with --prefill-workers"
 )
-# The engine would report blocks again that the router knows already, but evict them only once.
+# The engine would report blocks as stored that it has reported before, but as removed only once.
 _REPORTS = Refused("it says what engines tell the router; leave it out")
 
 ALLOWED = Allowed()
@@ -244,10 +244,10 @@ def rules_of(endpoint: Endpoint) -> Mapping[str, Rule]:
 
 
 def check_weight(body: bytes, limits: Limits) -> BodyWeight:
-    """Estimate how much there is in a body, before it is parsed.
+    """Estimate how many values are in a body, before it is parsed.
 
     Raises:
-        InvalidRequest: it has more in it than any useful request has.
+        InvalidRequest: it has more values, or nests them deeper, than any useful request.
     """
     if len(body) <= MAX_VALUES and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return BodyWeight()
@@ -295,8 +295,8 @@ def _check_parts(content: dict[str, Any]) -> None:
             for parts in entry.values() if isinstance(entry, dict) else ():
                 if isinstance(parts, list) and len(parts) > MAX_PARTS:
                     raise InvalidRequest(
-                        f"{name}: one of them has {len(parts)} parts, and at most {MAX_PARTS} "
-                        "are taken.",
+                        f"{name}: an entry has a list of {len(parts)} parts, and may have at most "
+                        f"{MAX_PARTS}.",
                         param=name,
                     )
 
@@ -324,20 +324,20 @@ def _count_ids(name: str, value: Any, most: int) -> int:
         )
     clean = len(lists) == len(prompts) and all(type(one) is int for ids in lists for one in ids)
     if count + len(prompts) > MANY and not clean:
-        raise InvalidRequest(f"{name} has something else between its token ids.", param=name)
+        raise InvalidRequest(f"{name} has values that are not token ids.", param=name)
     return count
 
 
 def check_text(text: str, limits: Limits) -> None:
-    """Check the length of a text to tokenize, which vLLM bounds by nothing.
+    """Check the length of a text to tokenize, which vLLM does not bound.
 
     Raises:
         InvalidRequest: the text is too long.
     """
     if len(text) > limits.characters:
         raise InvalidRequest(
-            f"the text to tokenize has at most {limits.characters} characters, not {len(text)}; "
-            "send it in pieces."
+            f"the text to tokenize may have at most {limits.characters} characters, not "
+            f"{len(text)}; send it in pieces."
         )
 
 

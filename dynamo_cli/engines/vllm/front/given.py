@@ -1,7 +1,11 @@
-"""What engines gave to the answer of a stream, packed for the frontend, which keeps it.
+"""The outputs of engines for one stream, packed for the frontend, which keeps them.
 
-If the processor is lost, the next one makes the same events again of it (`resume.py`). It costs
-16 bytes per token, packed in the one place where vLLM's serving classes receive outputs.
+If the processor is lost, the next one replays them to make the same events again (`resume.py`). A
+token takes 16 bytes. Format, in words of 32 bits in the byte order of the host:
+
+    group:  the parts of one `RequestOutput` of vLLM; the last part has the bit LAST
+    part:   head, call, choice, [stop token], [cached tokens, added tokens], tokens
+    head:   number of tokens << 5 | LAST | STOP | LENGTH | REASON | COUNTS
 """
 
 from __future__ import annotations
@@ -15,8 +19,8 @@ from typing import Any
 from dynamo_cli.kv.hashes import TOKEN_BYTES
 
 LAST, STOP, LENGTH, REASON, COUNTS = 1, 2, 4, 8, 16
-"""Bits of the first word of a part: it is the last of its group; why its answer ended; whether the
-token that stopped it follows; whether counts of cached tokens follow."""
+"""Bits of the head of a part. LAST: it is the last one of its group. STOP, LENGTH or both: why its
+answer ended. REASON: the token that stopped it follows. COUNTS: two counts of tokens follow."""
 
 _SHIFT = 5
 _ONE_HEADER = 1 << _SHIFT | LAST
@@ -29,13 +33,13 @@ class Part:
     """New tokens of one answer.
 
     Attributes:
-        call: which of the request's prompts it belongs to.
-        choice: which of the n answers to that prompt.
-        finish: why the engine ended it, in vLLM's words, else empty. Stop strings are found again
-            in the text.
-        stop_token: the token that stopped it, if that is told.
-        counts: for the first part of an answer, tokens of the prompt that were cached, and those
-            that were added to the cache.
+        call: number of the prompt within the API request.
+        choice: number of the answer among the n answers to that prompt.
+        finish: why the engine ended the answer, in vLLM's words; empty if it did not. An answer
+            that a stop string ended has an empty one: the string is found again in the text.
+        stop_token: the token that stopped the answer; None if vLLM names none.
+        counts: in the first part of an answer, the number of tokens of the prompt that were cached,
+            and of those that were added to the cache; None in other parts.
     """
 
     call: int
@@ -47,7 +51,7 @@ class Part:
 
 
 class Given:
-    """Packs what comes, until the next chunk takes it."""
+    """Packs the outputs of one stream until the next chunk takes them."""
 
     __slots__ = ("_begun", "_call", "_choice", "_packed", "_prefix")
 
@@ -58,10 +62,10 @@ class Given:
         self._prefix = b""
 
     def add(self, call: int, output: Any) -> None:
-        """Add one of vLLM's `RequestOutput`; all of it makes one group. This is the hot path.
+        """Add a `RequestOutput` of vLLM as one group. This is the hot path.
 
         Args:
-            call: which of the request's prompts it belongs to.
+            call: number of the prompt within the API request.
         """
         parts = output.outputs
         first = parts[0]
@@ -95,17 +99,17 @@ class Given:
         self._packed += array("i", [head, call, part.index, *words, *part.token_ids]).tobytes()
 
     def begun(self, part: Part) -> None:
-        """Note a part that another processor has packed."""
+        """Note a part that another processor has packed: its answer has begun, and has counts."""
         self._begun.add((part.call, part.choice))
 
     def take(self) -> bytes:
-        """Return what was added since the last time."""
+        """Return what was added since the last call."""
         packed, self._packed = self._packed, b""
         return packed
 
 
 def groups(packed: bytes) -> Iterator[list[Part]]:
-    """Read what `Given` has packed: the parts of each group."""
+    """Unpack what `Given` has packed; yield the parts of each group."""
     words, at = array("i", packed), 0
     group: list[Part] = []
     while at < len(words):

@@ -1,7 +1,8 @@
-"""Ids and times in answers: another processor that goes on with a stream makes the same ones.
+"""Makes the ids and times in an answer the same in every processor that goes on with its stream.
 
-vLLM's serving classes make them with `random_uuid` and `time.time`. Within a request that has a
-seed, ids are made of it and a counter, and the time is that of the request.
+vLLM's serving classes make them with `random_uuid` and `time.time`. Here these are replaced: within
+a request that has a seed, each id is a hash of the seed and a counter; the time is always that of
+the request.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TIMED = (
 """Modules that put the time into answers."""
 
 NAMING = ("vllm.utils", "vllm.entrypoints.anthropic.serving")
-"""Modules that make ids with `uuid`; all others use `random_uuid` of the first one."""
+"""Modules that make ids with `uuid`; all other modules use `random_uuid` of the first one."""
 
 CHOOSING = ("vllm.parser.mistral",)
 """Modules that make ids with `random.choices`."""
@@ -38,7 +39,7 @@ ID_BYTES = 16
 
 
 class _Clock:
-    """The module `time`, whose time stands still within a request."""
+    """Stands in for the module `time`: within a request, `time` returns its creation time."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
@@ -49,7 +50,7 @@ class _Clock:
 
 
 class _Ids:
-    """The module `uuid`, whose ids are made of the seed of the request."""
+    """Stands in for the module `uuid`: `uuid4` derives an id from the seed of the request."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(uuid, name)
@@ -60,7 +61,7 @@ class _Ids:
 
 
 def _next() -> bytes | None:
-    """Return the next id of the request; None if it has no seed."""
+    """Return the bytes of the next id of the request; None if it has no seed."""
     trace = current_trace.get(None)
     if trace is None or not trace.seed:
         return None
@@ -69,15 +70,15 @@ def _next() -> bytes | None:
 
 
 def _choices(population: Any, *args: Any, **more: Any) -> list[Any]:
-    """Choose as `random.choices` does."""
+    """Stand in for `random.choices`: within a request with a seed, the choice depends on it."""
     made = _next()
     return (random if made is None else random.Random(made)).choices(population, *args, **more)
 
 
 def install() -> None:
-    """Replace what vLLM's serving classes make ids and times with; once per process.
+    """Replace the functions with which vLLM's serving classes make ids and times, once per process.
 
-    Ids of engine requests stay random, since two processors may have the same request.
+    The ids of engine requests stay random, since two processors may have the same API request.
     """
     if isinstance(getattr(utils, "uuid", None), _Ids):
         return
@@ -90,7 +91,7 @@ def install() -> None:
         for name in names:
             try:
                 module = importlib.import_module(name)
-            except ImportError:  # an optional package is missing, so that nobody makes ids there
+            except ImportError:  # it needs an optional package, without which vLLM cannot use it
                 continue
             assert hasattr(module, attribute), f"{name} has no {attribute}"
             setattr(module, attribute, stand_in)

@@ -1,7 +1,7 @@
 """Prepares short requests in the event loop itself, and longer ones in a thread.
 
-vLLM applies the chat template and tokenizes in threads for every request. For a short one the
-threads cost more than the work: two of them and the event loop twice have to be woken up.
+vLLM applies the chat template and tokenizes in threads for every request. For a short one this
+costs more than the work itself, since two threads must be woken up, and the event loop twice.
 """
 
 from __future__ import annotations
@@ -38,12 +38,15 @@ _here: ContextVar[bool] = ContextVar("_here", default=False)
 
 
 def is_short(body: bytes) -> bool:
-    """Whether a request may be prepared in the event loop; its own template could run for ever."""
+    """Whether a request may be prepared in the event loop.
+
+    Not if it has a chat template of its own, which could run for ever.
+    """
     return len(body) <= SHORT_BYTES and body.count(b",") < FEW and OWN_TEMPLATE not in body
 
 
 def install(llm: AsyncLLM, lanes: Lanes) -> None:
-    """Replace the wrappers in vLLM that choose a thread, and its threads by the lanes."""
+    """Replace vLLM's functions that pass work to a thread, and its threads with the lanes."""
     llm.add_request = _paced(llm.add_request)
     renderer = llm.renderer
     renderer._executor.shutdown()

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from dynamo_cli.engines.vllm.front.trace import current_trace
 
 LONG_BYTES = 1 << 18
-"""Size of a body from which a request counts as long. A tokenizer takes a quarter of a second
-for as much."""
+"""Size of a body above which a request counts as long. A tokenizer takes a quarter of a second for
+this size."""
 
 
 class _Job(NamedTuple):
@@ -22,7 +22,10 @@ class _Job(NamedTuple):
 
 
 class Lane:
-    """One thread with round-robin among owners: many jobs of one delay those of another by one."""
+    """One thread that takes a job of each owner in turn (round-robin).
+
+    So a job waits for one job of each other owner, however many jobs these have.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -31,7 +34,7 @@ class Lane:
         self._pool = ThreadPoolExecutor(1, self._name)
 
     def submit(self, owner: Hashable, work: Callable[[], Any]) -> Future[Any]:
-        """Run `work` when it is the turn of `owner`, unless the future is cancelled before."""
+        """Run `work` when it is the turn of `owner`, unless the future is cancelled before that."""
         job = _Job(work, Future())
         with self._lock:
             self._waiting.setdefault(owner, deque()).append(job)

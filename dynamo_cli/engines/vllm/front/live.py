@@ -1,4 +1,4 @@
-"""An engine request from its placement to its end, with all that it takes to move it."""
+"""An engine request from its placement to its end, with everything that moving it needs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ class Live:
         name: the id by which AsyncLLM knows it.
         request: vLLM's request, without the prompt.
         tokens: the prompt, packed int32; empty when it is in the request.
-        trace: of the API request that it belongs to.
+        trace: the trace of the API request that it belongs to.
         prompt: what is recorded of its prompt; None if requests are not recorded.
         family: name that the n requests for one prompt share.
-        priority: the client's; the request itself has its order in the engine.
+        priority: the client's priority; `request.priority` is its order in the engine instead.
         worker: index of the worker that it is on, or that it left last.
         output: tokens that it has produced, on all its workers.
         moves: how often it left a worker.
-        unstarted: whether its worker has given nothing of it yet.
-        refused_by: workers that did not take it, although their engines are up.
+        unstarted: whether its present worker has given no output for it yet.
+        refused_by: workers that it must not go to again, although their engines are up: they
+            refused it, or took too long for its first token.
         overdue: whether its first token took too long once already.
-        patience: the timer of `Patience`.
+        patience: the running timer of `Patience`; None if there is none.
     """
 
     name: str
@@ -54,13 +55,15 @@ class Live:
 
     @property
     def wire_id(self) -> str:
-        """The id by which workers and the router know it: another one after each move, so that
-        late outputs of the former worker match nothing."""
+        """The id by which workers and the router know it.
+
+        It is another one after each move, so that late outputs of the former worker match nothing.
+        """
         return f"{self.name}~{self.moves}" if self.moves else self.name
 
     @property
     def computed_tokens(self) -> int:
-        """Number of tokens that an engine has to compute before the next one."""
+        """Number of tokens that an engine must have computed before it can give the next one."""
         return len(self.tokens) // hashes.TOKEN_BYTES + len(self.output)
 
     def left(self, move: int) -> None:
@@ -77,7 +80,7 @@ class Live:
 
 
 def families(requests: Iterable[Live]) -> list[list[Live]]:
-    """Return the requests in groups: those for one prompt of one API request."""
+    """Group the requests into families: those for one prompt of one API request."""
 
     def key(live: Live) -> tuple[str, str]:
         return live.trace.request_id, live.family
@@ -92,7 +95,10 @@ def family_of(request: EngineCoreRequest) -> str:
 
 
 def take_tokens(request: EngineCoreRequest) -> bytes:
-    """Take the token ids out of the request: as raw bytes they are far cheaper to send."""
+    """Take the token ids out of the request, since raw bytes are far cheaper to send.
+
+    Returns an empty value, and leaves the request as it is, if the prompt has more than token ids.
+    """
     if request.prompt_token_ids is None or request.prompt_embeds is not None:
         return b""
     tokens = hashes.pack_tokens(request.prompt_token_ids)

@@ -1,4 +1,4 @@
-"""Moves engine requests to another worker when theirs cannot end them."""
+"""Moves engine requests to another worker when theirs cannot finish them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from dynamo_cli.topology import Role
 
 
 class Lost(NamedTuple):
-    """What became of the requests that a worker had.
+    """How many requests that left a worker were moved, and how many failed.
 
     Attributes:
-        moved: API requests that go on elsewhere, or wait for a place.
-        failed: API requests that must not move, and failed.
+        moved: API requests that go on at another worker, or wait for one that can take them.
+        failed: API requests that must not move, and got an error.
     """
 
     moved: int
@@ -36,15 +36,18 @@ class Lost(NamedTuple):
 class Mover:
     """Finds another worker for engine requests, and sends them there.
 
+    The requests for one prompt (n > 1) form a family, which moves together, to one worker.
+
     Args:
-        rule: how often and how long.
-        workers: routing.
-        query: the question for the router where a request may go.
+        rule: how often a request may move, and how long it waits for a worker.
+        workers: links and routing.
+        query: makes the query for the router about a request that has left its worker.
         send: sends a request to the worker that was chosen.
         end: ends a request with an error.
 
     Attributes:
-        told: hears of each move as soon as it is known where to; set by the owner of the client.
+        told: is called for each move when its target is known, or when no worker was found in time;
+            set by the owner of the client.
     """
 
     def __init__(
@@ -64,10 +67,10 @@ class Mover:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def leave(self, requests: Iterable[Live], reason: MoveReason, error: DynamoError) -> Lost:
-        """Move these requests away from their workers, or fail those that must not move.
+        """Move these requests, which have left their workers, or fail those that must not move.
 
         Args:
-            error: what a request is told that moves no more, or finds no place in time.
+            error: ends a request that must not move, or that finds no worker in time.
         """
         moved: set[str] = set()
         failed: set[str] = set()
@@ -83,7 +86,7 @@ class Mover:
         return Lost(len(moved - failed), len(failed))
 
     def must_stay(self, live: Live) -> bool:
-        """Whether a request has moved often enough, or is a probe of its worker."""
+        """Whether a request must not move: it is at the limit, or is a probe of its worker."""
         return live.trace.worker is not None or live.moves >= self._rule.limit
 
     def _begin(self, family: Sequence[Live], reason: MoveReason, error: DynamoError) -> None:
@@ -129,10 +132,10 @@ class Mover:
         self._send(first, chosen)
 
     async def place(self, query: RouteQuery) -> ChosenWorker:
-        """Return the worker for a request, which waits for one if there is none.
+        """Return the worker for a request; if none can take it, wait until one can.
 
         Raises:
-            NotReady: there was none in time.
+            NotReady: none could within the time of the rule; at once if requests may not move.
         """
         deadline_s = time.monotonic() + (self._rule.timeout_s if self._rule.limit else 0)
         while True:
@@ -145,7 +148,10 @@ class Mover:
 
 
 def _refused(family: Sequence[Live], reason: MoveReason) -> DynamoError | None:
-    """Return why a request gets no other worker, if it may be what its workers died of."""
+    """Note the death of the family's worker; return an error if the family may cause the deaths.
+
+    Does nothing if the worker did not die.
+    """
     trace = family[0].trace
     if reason is MoveReason.DIED:
         tokens = sum(len(live.output) for live in family)

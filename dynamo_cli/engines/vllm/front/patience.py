@@ -1,4 +1,4 @@
-"""Moves a request that has no first token for too long, once; then it fails."""
+"""Limits the time to the first token: a request that exceeds it is moved once, then it fails."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ logger = logging.getLogger(__name__)
 class Patience:
     """Watches requests from the moment at which they are sent to a worker.
 
+    A request whose time is over is moved if another worker takes requests. If none does, it gets
+    the same time again where it is. When its time is over once more, it fails.
+
     Args:
-        timeout_s: how long a request may take to its first token on each worker; 0 is for ever.
-        workers: tells whether there is another worker.
-        move: moves a request to another worker; the error is told if it finds none.
+        timeout_s: longest time to the first token on a worker, seconds; 0 for no limit.
+        workers: tells which workers take requests.
+        move: moves a request to another worker; ends it with the error if it finds none.
         fail: ends a request with an error.
     """
 
@@ -37,21 +40,21 @@ class Patience:
         self._fail = fail
 
     def begin(self, live: Live) -> None:
-        """Watch a request that is on its worker from now on."""
+        """Start the timer of a request that was just sent to a worker; not if it has a token."""
         self.end(live)
         if self.timeout_s and not live.output:
             loop = asyncio.get_running_loop()
             live.patience = loop.call_later(self.timeout_s, self._is_over, live)
 
     def end(self, live: Live) -> None:
-        """Watch it no more."""
+        """Stop the timer of a request, if it runs."""
         if live.patience is not None:
             live.patience.cancel()
             live.patience = None
 
     @vital.callback
     def _is_over(self, live: Live) -> None:
-        """Act on a request that may still wait for its first token."""
+        """Move or fail a request whose time is over, unless it has its first token."""
         if live.output:
             return
         waited = f"no first token for {self.timeout_s:g} s at worker {live.worker}"
@@ -64,6 +67,8 @@ class Patience:
             live.overdue = True
             self._move(live, error)
         else:
-            logger.warning("request %s: %s, and no other is up", live.trace.api_id, waited)
+            logger.warning(
+                "request %s: %s: it stays, since no other worker is up", live.trace.api_id, waited
+            )
             live.overdue = True
             self.begin(live)

@@ -1,4 +1,4 @@
-"""What the router is asked for an engine request."""
+"""Makes the queries with which the router is asked for a worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Queries:
     Args:
         kv_routing: whether the router needs the block hashes of each prompt.
         record: whether requests are recorded, with the block hashes of their prompts.
-        block_size: tells the tokens of a block, once an engine is up.
+        block_size: returns the number of tokens per block, once an engine is up.
     """
 
     def __init__(self, *, kv_routing: bool, record: bool, block_size: Callable[[], int]) -> None:
@@ -29,7 +29,10 @@ class Queries:
         self._block_size = block_size
 
     def of_new(self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes) -> RouteQuery:
-        """Return the query for a new request; its prompt is recorded."""
+        """Return the query for a request that has had no worker in this process.
+
+        If requests are recorded, the prompt is noted in the trace.
+        """
         blocks = self._blocks(request, tokens)
         prompt_tokens, session = len(tokens) // hashes.TOKEN_BYTES, request.session_id or ""
         if self._record:
@@ -64,7 +67,7 @@ class Queries:
         return self._kv_routing and not request.params.skip_reading_prefix_cache
 
     def _blocks(self, request: EngineCoreRequest, tokens: bytes) -> bytes:
-        """Return the hashes of the prompt's blocks, packed, if anybody wants them."""
+        """Return the packed hashes of the prompt's blocks; nothing if nobody needs them."""
         if not self._routable(request) and not self._record:
             return b""
         return hashes.pack(sequence_hashes(request, tokens, self._block_size()))

@@ -18,7 +18,7 @@ _VLLM_HEADERS = {"x-priority": "x-vllm-priority"}
 
 
 def raw_request(submit: Submit) -> Request:
-    """Return the HTTP request that vLLM's classes read headers of, and write to the `state` of."""
+    """Return the HTTP request whose headers vLLM's classes read and whose `state` they write to."""
     headers = [
         (_VLLM_HEADERS.get(name, name).encode("latin-1"), value.encode("latin-1"))
         for name, value in submit.headers
@@ -56,7 +56,7 @@ def _bytes(part: Any) -> bytes:
 
 
 def finish_of(trace: RequestTrace) -> Finish:
-    """Return the end of a stream, with what its request was and did."""
+    """Return the end of a stream, with usage, times, moves and the like from the trace."""
     return Finish(
         trace.request_id,
         trace.usage(),
@@ -72,7 +72,7 @@ def finish_of(trace: RequestTrace) -> Finish:
 def reply_in_thread(
     method: Callable[..., Awaitable[Any]], request: Any, submit: Submit, trace: RequestTrace
 ) -> Reply:
-    """Answer a request that needs no engine from beginning to end in this thread, one of a lane."""
+    """Answer a request that needs no engine, completely in this thread, which is one of a lane."""
 
     async def answer() -> Reply:
         return await reply_of(trace, await method(request, raw_request(submit)))

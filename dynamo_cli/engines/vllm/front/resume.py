@@ -1,8 +1,9 @@
-"""Goes on with a stream whose processor was lost, from where its client is.
+"""Goes on with a stream whose processor was lost, after the last event that its client has.
 
-vLLM's serving class gets the same request, and the outputs that the lost processor had given to its
-own serving class, one after the other. It makes the same events of them, which are not sent again.
-Then the requests go to engines, with the tokens that they have produced.
+vLLM's serving class gets the same request again. First the outputs that the lost processor had
+received from engines are replayed to it, one after the other. It makes the same events from them as
+before, and these are not sent again. Then the engine requests that have not ended are sent to
+workers, with the tokens that they have produced.
 """
 
 from __future__ import annotations
@@ -34,18 +35,20 @@ Merged = AsyncGenerator[tuple[int, RequestOutput], None]
 Place = Callable[[EngineCoreRequest], Coroutine[Any, Any, None]]
 
 AT_ONCE = 16
-"""Outputs that are given again before others have their turn; it takes 70 us for each."""
+"""Number of outputs, 70 us each, that are replayed before other tasks of the event loop run."""
 
 _FINISHES = {str(reason): reason for reason in FinishReason} | {"": None}
 
 
 class Replay:
-    """One stream that goes on.
+    """Replays the outputs of a lost processor to one stream, then lets it go on.
+
+    Engine requests that vLLM makes during the replay are held back until it is over.
 
     Args:
-        resume: what the client has.
-        trace: of the request.
-        processor: makes vLLM's outputs of those of engines.
+        resume: how far the stream had come.
+        trace: the trace of the request.
+        processor: vLLM's output processor, which gets the outputs as if engines had sent them.
         place: has a worker chosen for an engine request, and sends it there.
     """
 
@@ -62,7 +65,7 @@ class Replay:
         self._calls: dict[str, int] = {}
         self._names: dict[tuple[int, int], str] = {}
         self._held: list[EngineCoreRequest] = []
-        self._over: dict[int, int] = {}  # length of each prompt to which no answer is left
+        self._over: dict[int, int] = {}  # by call: length of a prompt whose answers have all ended
         self._output: dict[str, array[int]] = defaultdict(lambda: array("i"))
         self._groups = deque(groups(resume.output))
         for group in self._groups:
@@ -71,16 +74,16 @@ class Replay:
 
     @property
     def running(self) -> bool:
-        """Whether outputs of the lost processor are left."""
+        """Whether outputs of the lost processor are still to be replayed."""
         return bool(self._groups)
 
     @property
     def held(self) -> list[str]:
-        """The engine requests that wait until nothing is left, by AsyncLLM's ids."""
+        """AsyncLLM's ids of the engine requests that are held back until the replay is over."""
         return [request.request_id for request in self._held]
 
     def output_of(self, request_id: str) -> array[int]:
-        """Return the tokens that an engine request has produced."""
+        """Return the tokens that an engine request had produced before it came here."""
         return self._output[request_id]
 
     # -- outputs ---------------------------------------------------------------------------
@@ -90,7 +93,8 @@ class Replay:
 
         Args:
             name: the id that vLLM gives to the request for this prompt.
-            stream: vLLM's own generator, which puts the engine request into the client's hands.
+            call: number of the prompt within the API request.
+            stream: vLLM's own generator; it gives the engine request to the engine client.
         """
         self._calls[name] = call
         try:
@@ -98,17 +102,17 @@ class Replay:
                 replayed = self._is_next(call)
                 yield output
                 if replayed:
-                    # Whoever asks for the next one has made its events of this one.
+                    # The caller asks for the next output, so it has made the events of this one.
                     await self._go_on()
         finally:
             await stream.aclose()
 
     def takes(self, request: EngineCoreRequest) -> bool:
-        """Hold back an engine request if outputs of the lost processor are left."""
+        """Hold back an engine request if outputs are still to be replayed; return whether it is."""
         if not self._groups:
             return False
         call = self._calls[str(request.external_req_id)]
-        if request.request_id in self._processor.request_states:  # else it has ended already
+        if request.request_id in self._processor.request_states:  # otherwise it has ended already
             self._held.append(request)
         if (call, 0) not in self._names:
             self._begin(call, str(request.external_req_id))
@@ -137,7 +141,7 @@ class Replay:
             self._feed(self._groups[0])
 
     def _feed(self, group: list[Part]) -> None:
-        """Give one group to vLLM, as if an engine had."""
+        """Give one group of outputs to vLLM's output processor, as if an engine had sent it."""
         states = self._processor.request_states
         named = [(part, self._names[part.call, part.choice]) for part in group]
         known = [(part, states[name]) for part, name in named if name in states]
@@ -174,7 +178,11 @@ class Replay:
         return output
 
     def _add_logprobs(self, output: EngineCoreOutput, state: RequestState, *, first: bool) -> None:
-        """Add logprobs that mean nothing, where the serving class expects some."""
+        """Add logprobs of 0 where the serving class expects some: the real ones were not kept.
+
+        The events then differ in their bytes from those that the client has, and `has` does not
+        compare their length.
+        """
         processor = state.logprobs_processor
         assert processor is not None
         if processor.num_logprobs is not None and output.new_token_ids:
@@ -188,7 +196,7 @@ class Replay:
             output.new_prompt_logprobs_tensors = LogprobsTensors(ids, torch.zeros(ids.shape), ones)
 
     async def _release(self) -> None:
-        """Send the requests that have not ended to engines."""
+        """Send the engine requests that have not ended to workers."""
         held, self._held = self._held, []
         for request in held:
             await self._place(request)
@@ -196,10 +204,11 @@ class Replay:
     # -- events ----------------------------------------------------------------------------
 
     def has(self, text: str) -> bool:
-        """Whether the client has this event already; to be asked for each event in order.
+        """Whether the client has this event already; must be called for each event, in order.
 
         Raises:
-            PeerLost: the events are other ones than before, so that the stream cannot go on.
+            PeerLost: the events that it has were made again with another total length, so that the
+                stream cannot go on.
         """
         if not self._unsent:
             return False
@@ -210,10 +219,10 @@ class Replay:
         return True
 
     def ended(self) -> None:
-        """The answer is over, to be called before its end is told.
+        """Check that the answer is complete; must be called after its last event.
 
         Raises:
-            PeerLost: there were fewer events than before.
+            PeerLost: there were fewer events than the client has.
         """
         self._check(same=not self._unsent)
 
@@ -225,11 +234,11 @@ class Replay:
 
 
 NOT_REPRODUCED = "not_reproduced"
-"""Kind of the failure, for counters, of a stream whose events came out otherwise than before."""
+"""Name in the counters of this failure: the events of a stream could not be made again."""
 
 
 def install(llm: AsyncLLM) -> None:
-    """Have what serving classes receive of `llm` packed for the frontend, and given again."""
+    """Wrap `llm`, so that the outputs of streams are packed, and those of a `Replay` come first."""
     llm.generate = _wrapped(llm.generate)
     if not hasattr(completions.merge_async_iterators, "packs"):
         completions.merge_async_iterators = _merging(completions.merge_async_iterators)
@@ -247,7 +256,8 @@ def _wrapped(generate: Callable[..., Outputs]) -> Callable[..., Outputs]:
         trace.calls += 1
         if trace.replay is not None:
             stream = trace.replay.outputs(request_id, call, stream)
-        # Completions merge the streams of several prompts, and receive them in that order.
+        # /v1/completions merges the streams of several prompts and receives the outputs in the
+        # order of the merge, so they are packed there.
         return stream if trace.path == Endpoint.COMPLETIONS else _packed(trace, call, stream)
 
     return wrapped
@@ -263,7 +273,7 @@ async def _packed(trace: RequestTrace, call: int, stream: Outputs) -> Outputs:
 
 
 def pack(trace: RequestTrace, call: int, output: RequestOutput) -> None:
-    """Note what a serving class receives, unless the frontend has it already."""
+    """Pack an output that a serving class receives, unless the frontend has it already."""
     if trace.replay is None or not trace.replay.running:
         trace.given.add(call, output)
 

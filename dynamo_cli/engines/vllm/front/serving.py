@@ -87,7 +87,7 @@ class Serving:
         rule: how requests move to another worker when theirs is lost.
 
     Attributes:
-        client: what vLLM takes for its engine; the owner passes it what workers send.
+        client: the engine client of vLLM; the owner gives it the messages of workers.
 
     Raises:
         ModelError, ResourceError, StartError, UsageError: the model or an option cannot be used.
@@ -122,7 +122,7 @@ class Serving:
         self._one_at_a_time = OneAtATime()
         self._description: asyncio.Future[bytes] | None = None
         self._limits = gate.Limits()
-        # With other inputs, images are downloaded during the preparation, which may take long.
+        # Multimodal inputs are downloaded during the preparation, which may take long.
         self._text_only = not self._llm.model_config.is_multimodal_model
 
     async def start(self) -> None:
@@ -212,7 +212,7 @@ class Serving:
         yield finish_of(trace)
 
     def last_words(self, request: ForProcessor, error: Exception) -> tuple[Reply, Chunks, Finish]:
-        """Return an end for a request whose answer may or may not have begun.
+        """Return the messages that end an answer with an error, whether it has begun or not.
 
         If it has not, the first message is the whole answer, and the frontend ignores the others.
         """
@@ -227,7 +227,7 @@ class Serving:
         )
 
     async def _abandon(self, trace: RequestTrace) -> None:
-        """Abort the engine requests that are left of a request that failed."""
+        """Abort the engine requests of a failed API request that have not ended."""
         if left := self.client.held_for(trace):
             await self._llm.abort(left, internal=True)
 
@@ -235,7 +235,7 @@ class Serving:
         return Head(trace.request_id, 200, SSE, self._headers(trace), trace.served_by)
 
     def _signed(self, reply: Reply, trace: RequestTrace) -> Reply:
-        """Return a whole answer with what is known of its request."""
+        """Return a whole answer, completed with usage, times, moves and the like from the trace."""
         return msgspec.structs.replace(
             reply,
             usage=trace.usage(),
@@ -315,7 +315,7 @@ class Serving:
         return orjson.dumps(openapi.document(served))
 
     def _smallest(self, probe: SubmitProbe) -> Submit:
-        """Return the smallest request that an engine has to run: one token in, one token out."""
+        """Return the smallest request that the engine must run: one token in, one token out."""
         endpoint, body = Endpoint.EMBEDDINGS, orjson.dumps({"input": [1]})
         if getattr(self._state, "openai_serving_completion", None) is not None:
             content = {"prompt": [1], "max_tokens": 1, "min_tokens": 1, "temperature": 0}
@@ -339,7 +339,7 @@ def _trace_of(request: ForProcessor, worker: int | None = None) -> RequestTrace:
 
 
 def _build_llm(vllm_config: Any, client: RoutedClient, lanes: Lanes) -> AsyncLLM:
-    # The only place where vLLM chooses its engine client.
+    # This is the only place where vLLM chooses its engine client.
     EngineCoreClient.make_async_mp_client = staticmethod(lambda **_: client)
     # Each lane needs a tokenizer of its own, as each of vLLM's own threads would.
     model = vllm_config.model_config

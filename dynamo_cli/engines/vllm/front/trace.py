@@ -1,7 +1,7 @@
 """What is known of one API request, gathered while vLLM's serving classes work on it.
 
-vLLM passes nothing of ours from its serving classes to the engine client. A context variable does
-that instead, since both run in the asyncio task of the request.
+vLLM has no way to pass such an object from its serving classes to the engine client. A context
+variable carries it, since both run in the asyncio task of the request.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ class PromptTrace:
 
 
 class Continued(Protocol):
-    """A stream of a lost processor that goes on here."""
+    """A stream of a lost processor that goes on here; see `resume.Replay`."""
 
     @property
     def running(self) -> bool:
-        """Whether outputs of the lost processor are left."""
+        """Whether outputs of the lost processor are still to be replayed."""
 
     @property
     def held(self) -> list[str]:
-        """The engine requests that wait until nothing is left, by AsyncLLM's ids."""
+        """AsyncLLM's ids of the engine requests that are held back until the replay is over."""
 
     def takes(self, request: EngineCoreRequest) -> bool:
-        """Hold back an engine request if outputs of the lost processor are left."""
+        """Hold back an engine request if outputs are still to be replayed; return whether it is."""
 
     def output_of(self, request_id: str) -> Sequence[int]:
-        """Return the tokens that an engine request has produced."""
+        """Return the tokens that an engine request had produced before it came here."""
 
     def outputs(self, name: str, call: int, stream: Any) -> Any:
         """Yield the outputs for one prompt: those of the lost processor, then those of engines."""
 
     def has(self, text: str) -> bool:
-        """Whether the client has this event already; to be asked for each event in order."""
+        """Whether the client has this event already; must be called for each event, in order."""
 
     def ended(self) -> None:
-        """The answer is over, to be called before its end is told."""
+        """Check that the answer is complete; must be called after its last event."""
 
 
 class RequestTrace:
@@ -88,15 +88,15 @@ class RequestTrace:
         response: for a stream of the Responses API, the response object with which it began.
         events: for such a stream, the number of events sent.
         broken: the error that ended a stream of which vLLM makes another stream.
-        deaths: the workers that died of it, or beside it.
-        moves: how its engine requests went from worker to worker, in the order of time.
+        deaths: deaths of workers that had it, whatever killed them.
+        moves: the moves of its engine requests between workers, in the order of time.
         prompts: what is recorded of the prompt of each family.
-        seed: ids in the answer are made of it; empty for random ones.
-        ids: number of ids that were made.
-        created_s: the time in the answer, seconds since 1970; 0 takes that of each moment.
+        seed: the ids in the answer are derived from it; empty for random ids.
+        ids: number of ids that were derived.
+        created_s: the time in the answer, seconds since 1970; 0 for the present time.
         calls: number of prompts whose answers are streamed.
-        given: what engines gave to a stream since its last chunk.
-        replay: goes on with the stream of a lost processor; None for a new request.
+        given: packs what engines have given to a stream since its last chunk.
+        replay: replays the stream of a lost processor; None for a new request.
         received_ns, ...: see `Timeline`.
     """
 

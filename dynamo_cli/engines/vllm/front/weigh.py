@@ -28,7 +28,7 @@ for _kind, _marks in (
 
 @dataclass(slots=True)
 class Weight:
-    """How much there is in a body; if it is no JSON, the numbers mean nothing.
+    """How many values are in a body; if it is not JSON, the numbers mean nothing.
 
     Attributes:
         values: upper bound of the number of values of all kinds, with keys of objects.

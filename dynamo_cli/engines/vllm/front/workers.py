@@ -15,7 +15,8 @@ class ChosenWorker(NamedTuple):
     Attributes:
         worker: its index.
         overlap_blocks: leading blocks of the prompt that it has cached, as far as the router knows.
-        prefill_worker: index of the prefill worker that holds most of them; None: none holds any.
+        prefill_worker: index of the prefill worker that holds most blocks of the prompt; None if
+            none holds any.
         engine_order: the engine takes waiting requests in this order, smallest first.
     """
 
@@ -32,10 +33,10 @@ class Workers(Protocol):
         """Return the worker for a request. Raises `NotReady` when no worker can take it."""
 
     async def another_ready(self, timeout_s: float) -> bool:
-        """Wait until an engine comes up, which may take requests then; False if none did."""
+        """Wait until an engine comes up, for `timeout_s` at most; return whether one did."""
 
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None:
-        """Note a request on a worker for which the router is not asked."""
+        """Note that a request goes to a worker without asking the router."""
 
     def send(self, worker: int, message: ToWorker) -> bool:
         """Send to a worker; False if it is not linked or its link refused the message."""
@@ -44,7 +45,7 @@ class Workers(Protocol):
         """Return the workers that take requests."""
 
     def first_token(self, request_id: str, cached_tokens: int) -> None:
-        """Note that the prefill of a request is over."""
+        """Note that the prefill of a request is over; `cached_tokens` of it were cached."""
 
     def ended(self, request_id: str) -> None:
-        """Note that a request is over, for whatever reason."""
+        """Note that a request has left its worker: it has ended, or it moves."""
