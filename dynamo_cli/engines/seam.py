@@ -1,4 +1,4 @@
-"""What a worker needs of its engine, whether it computes or only simulates: protocols alone.
+"""The protocols that every engine implements, whether it computes or only simulates.
 
 Every engine is an `Engine`. Two more protocols are for disaggregation: a decode worker with prefill
 workers uses its engine's `DecodeSide`, and a prefill worker its engine's `PrefillSide`.
@@ -48,7 +48,7 @@ class Engine(Protocol):
         """Whether the engine sleeps: it runs nothing until it is woken up."""
 
     def ready(self) -> EngineReady:
-        """What the engine settled on while it started."""
+        """The sizes and abilities of the engine, as determined while it started."""
 
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
@@ -78,7 +78,7 @@ class Engine(Protocol):
     def rest(self) -> None:
         """Wait a moment if the last step had nothing to do and the next would have nothing either.
 
-        To be called after all outputs of the step are sent, so that they need not wait for this.
+        Must be called after all outputs of the step are sent, so that they do not wait for this.
         """
 
     def call(self, message: CallUtility) -> UtilityAnswer:
@@ -111,17 +111,17 @@ class DecodeSide(Protocol):
         """Queue a prepared request. Raises as `Engine.add`.
 
         Args:
-            kv_transfer_params: where the KV blocks of its prompt are, when they are elsewhere.
+            kv_transfer_params: where the KV blocks of its prompt are, if another engine has them.
         """
 
     def cached_tokens(self, prepared: Prepared) -> int:
         """How many leading tokens of the prompt are in the prefix cache now."""
 
     def take_started(self) -> list[str]:
-        """Requests that had their first token since the last call."""
+        """Requests that have given their first token in this engine since the last call."""
 
     def take_unneeded(self) -> list[str]:
-        """Transfers that were taken, or will not be, since the last call."""
+        """Transfers whose blocks were taken, or will not be, since the last call."""
 
     def stats(
         self, *, placements: Mapping[str, int], fallbacks: Mapping[str, int], away: int, kept: int
@@ -139,7 +139,7 @@ class PrefillSide(Protocol):
         """Prefills that ended since the last call.
 
         Returns:
-            The job, kv_transfer_params as JSON, and why it failed; empty when it did not.
+            for each the job, kv_transfer_params as JSON, and why it failed; empty if it did not.
         """
 
     def release(self, transfer_ids: list[str]) -> None:

@@ -16,7 +16,7 @@ def build(index: int, config: EngineConfig, *, kv_events: bool) -> Engine:
         kv_events: keep track of what the prefix cache holds.
 
     Raises:
-        ModelError, ResourceError, UsageError: it cannot be built.
+        ModelError, ResourceError, StartError, UsageError: it cannot be built.
     """
     if config.simulation is not None:
         from dynamo_cli.engines.mock.engine import MockEngine  # noqa: PLC0415 - one of the two

@@ -1,4 +1,4 @@
-"""The only folder that imports vLLM, so that a new release of vLLM changes nothing elsewhere.
+"""The only package that imports vLLM, so that a new release of vLLM changes nothing elsewhere.
 
 In come vLLM's options, bodies of requests and the messages of `messages/`. Out go answers and the
 outputs of engine steps. Open `front/serving.py` first for what a processor runs, `core/engine.py`

@@ -41,7 +41,7 @@ CONTEXTS = (16, 256, 1024, 4096)
 DECODE_STEPS = 8
 BURST, BURSTS = 24, 3
 PATIENCE_S = 60.0
-"""Time for the running measurement to end, after the time for all is over."""
+"""How long the running measurement may go on after the time for all measurements is over."""
 
 KV_SHARE = 0.8
 """Fraction of the KV cache that a measurement may fill."""

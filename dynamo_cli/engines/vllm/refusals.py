@@ -1,4 +1,4 @@
-"""Makes an error of ours of whatever vLLM raises while an engine or its front half is built.
+"""Turns what vLLM raises, while an engine or its front half is built, into one of our errors.
 
 vLLM, transformers, safetensors, pydantic and plugins raise all kinds of exceptions, some with a
 hundred lines of text. Here each becomes one sentence; the log has the traceback at level debug
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def named(model: str) -> Iterator[None]:
-    """Turn any exception of the block into an error that says what is wrong with model or options.
+    """Turn any exception in the block into an error that says what is wrong with model or options.
 
     Raises:
         UsageError, ModelError, ResourceError, StartError: in place of that exception.
@@ -62,7 +62,7 @@ def named(model: str) -> Iterator[None]:
 
 
 def refusal(error: BaseException, model: str) -> DynamoError:
-    """The error of ours for an exception of a library."""
+    """One of our errors for an exception of a library."""
     if isinstance(error, OSError) and error.errno is not None:
         return oserrors.named(error)
     text = _ended(reason(error))

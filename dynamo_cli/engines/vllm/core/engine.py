@@ -93,13 +93,13 @@ class Engine:
         self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
         parts = index, self._core, self._intake, self._transfers
         self.decode_side, self.prefill_side = DecodeSide(*parts), PrefillSide(*parts)
-        # A prefill worker keeps no reasons: its failed prompts go back, and are refused there.
+        # A prefill worker keeps no reasons: prompts that fail here are refused by decode workers.
         self._grammars = grammars.Grammars(self._core, {} if self._producer else self._clients)
         self._failed: list[tuple[int, str, DynamoError]] = []
         self._failed_before = self._stood_still = False
 
     def ready(self) -> EngineReady:
-        """What the engine settled on while it started."""
+        """The sizes and abilities of the engine, as vLLM determined them while it started."""
         config = self._core.vllm_config
         return EngineReady(
             worker=self.index,

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def left() -> Iterator[None]:
-    """Within it nothing is collected, and what the zygote has frozen stays frozen.
+    """Within this context nothing is collected, and what the zygote has frozen stays frozen.
 
-    When an engine is shut down, vLLM unfreezes all objects and collects, so that one process can
-    have several engines in turn. Here the process ends, which frees everything. To look at the
-    million objects of the imports would take 2 s of a core, and would give each engine a copy of
-    the memory that all of them share.
+    When an engine is shut down, vLLM unfreezes all objects and collects garbage, so that a process
+    can build another engine. Here the process ends next, which frees everything. To visit the
+    million objects of the imports would take 2 s on a core, and each process would then copy the
+    memory that all of them share.
     """
     collect, unfreeze = gc.collect, gc.unfreeze
     gc.collect, gc.unfreeze = _collect_nothing, _unfreeze_nothing

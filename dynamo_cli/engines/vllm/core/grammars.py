@@ -1,8 +1,8 @@
 """Refuses requests whose grammar the engine cannot compile, and says why.
 
 vLLM checks a schema or grammar in its front half, with one of several backends. But an engine
-compiles all grammars with the backend of its first request, and a request whose grammar this one
-cannot compile would end with an error without any reason.
+compiles all grammars with the backend of the first request that has one. If this backend cannot
+compile the grammar of a later request, that request would end with an error without any reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dynamo_cli.errors import DynamoError, InvalidRequest
 REFUSED = "the grammar or schema cannot be compiled: {}"
 
 _ORIGIN = re.compile(r"(\w+: )?\[[\d:]+\] \S+:\d+: ")
-"""What xgrammar puts before its reason: the time, and a line of its own source."""
+"""What xgrammar writes before its reason: the time, and a line number in its own source."""
 
 
 class Grammars:

@@ -19,7 +19,7 @@ from dynamo_cli.messages.request import AddRequest
 
 
 class Intake:
-    """The way of requests into one engine.
+    """Prepares requests and gives them to one engine.
 
     Args:
         core: the engine.
@@ -55,7 +55,7 @@ class Intake:
         )
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
-        """Queue a prepared request, with the way to its KV blocks when they are elsewhere.
+        """Queue a prepared request, with the location of its KV blocks if another engine has them.
 
         Raises:
             InvalidRequest, InternalError: the engine cannot run it; nothing of it is held.
@@ -95,7 +95,7 @@ class Intake:
         if params is not None and params.prompt_logprobs is not None and not self._scores_prompts:
             raise InvalidRequest(
                 "log probabilities of the prompt (prompt_logprobs, or echo with logprobs) cannot "
-                "be computed on a CPU with --enable-lora; leave out one of the two."
+                "be computed on a CPU with --enable-lora; leave them out."
             )
         self._have_adapter(request)
         try:

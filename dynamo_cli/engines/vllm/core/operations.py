@@ -32,6 +32,6 @@ def _check_sleep(core: EngineCore, level: int) -> None:
     """Refuse a level that would free nothing: vLLM would report sleep all the same."""
     if level and not core.vllm_config.model_config.enable_sleep_mode:
         raise Conflict(
-            f"sleep level {level} frees memory of a GPU: start with --enable-sleep-mode, which is "
-            "not there on a CPU. Level 0, which only pauses, always works."
+            f"sleep level {level} frees memory of a GPU: start with --enable-sleep-mode, which "
+            "does not work on a CPU. Level 0, which only pauses the engine, always works."
         )

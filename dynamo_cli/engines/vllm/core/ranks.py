@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 
 _REMOVE = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
-"""Its standard input ends when the engine's process and all ranks have ended."""
+"""The program of the small process. Its standard input ends when the engine's process and all ranks
+have ended."""
 
 
 _removers: list[subprocess.Popen[bytes]] = []

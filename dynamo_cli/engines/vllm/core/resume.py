@@ -1,11 +1,11 @@
-"""Requests that another engine has begun to answer.
+"""Lets an engine go on with requests that another engine has begun to answer.
 
-vLLM knows the case: a request that it has preempted keeps its output tokens, and everything is
-computed again. A request that moves here differs in one thing: it is new to this engine. So its
-tokens are given to the scheduler's request as its output, not as a longer prompt: limits, penalties
-and block hashes then follow. Three parts of vLLM expect that a new request has none, and are told
-here: the compiler of grammars, the first of the two model runners, and the statistics, in which
-such a request is not a prompt of a client.
+vLLM does the same with a request that it has preempted: the request keeps its output tokens, and
+its KV blocks are computed again. A request that moves here differs only in that it is new to this
+engine. Its tokens are given to the scheduler's request as output tokens, not as a longer prompt, so
+that limits, penalties and block hashes stay right. Three parts of vLLM expect that a new request
+has no output tokens, and are adapted here: the compilation of grammars, the first of vLLM's two
+model runners, and the statistics, which must not count the prompt of the request once more.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from vllm.v1.worker.gpu_input_batch import CachedRequestState
 from dynamo_cli.errors import InternalError
 
 Begin = tuple[Any, int]
-"""vLLM's request, and its wave."""
+"""The scheduler's request, and its data-parallel wave, as vLLM's preprocessing returns them."""
 
 
 def preprocess(core: EngineCore, request: EngineCoreRequest, tokens: list[int]) -> Begin:
-    """Make vLLM's request of one that has these output tokens already.
+    """Make the scheduler's request of a request that has these output tokens already.
 
     Raises:
-        InternalError: it is over, or cannot have output tokens.
+        InternalError: its answer is complete already, or cannot have tokens.
         Exception: whatever vLLM raises.
     """
     _check(core, request, len(tokens))
-    # It was answered with the first token.
+    # The client got the prompt's log probabilities with the first token.
     request.sampling_params.prompt_logprobs = None
     manager = core.structured_output_manager
     begin_grammar = manager.grammar_init
-    # A thread begins with the grammar at once, and needs the tokens.
+    # `grammar_init` starts a thread, which needs the output tokens: call it once they are there.
     manager.grammar_init = _nothing
     try:
         begun, wave = core.preprocess_add_request(request)
@@ -58,7 +58,7 @@ def preprocess(core: EngineCore, request: EngineCoreRequest, tokens: list[int]) 
 
 
 def _nothing(_: Any) -> None:
-    """Stand in for what is done later."""
+    """Stand in for `grammar_init`."""
 
 
 def _check(core: EngineCore, request: EngineCoreRequest, count: int) -> None:
@@ -72,9 +72,10 @@ def _check(core: EngineCore, request: EngineCoreRequest, count: int) -> None:
 
 
 class _NoPrompt(PrefillStats):  # type: ignore[misc]
-    """Says nothing of a prompt, which was counted where the answer began.
+    """Marks a request that is resumed: its prompt was counted where its answer began.
 
-    It is false, so that vLLM does not fill it: more than the prompt may be in the cache.
+    Its truth value is False, so that vLLM's scheduler does not fill it in. The scheduler asserts
+    then that no more tokens are cached than the prompt has, but here output tokens may be too.
     """
 
     def __bool__(self) -> bool:
@@ -82,19 +83,22 @@ class _NoPrompt(PrefillStats):  # type: ignore[misc]
 
 
 def drop_stats(output: EngineCoreOutput) -> None:
-    """Remove what marks the first output here of such a request: it is not the first one."""
+    """Remove the prefill statistics from the first output of a request that is resumed here."""
     if isinstance(output.prefill_stats, _NoPrompt):
         output.prefill_stats = None
 
 
 def queued(request: Any) -> None:
-    """Drop what tells the processor that a request waits, if its answer has begun elsewhere."""
+    """Drop the events of a queued request that is resumed: its times were told where it began."""
     if request.num_output_tokens:
         request.events.clear()
 
 
 def count_hits_of_new(core: EngineCore) -> None:
-    """Leave such requests out of the hits of the prefix cache, as vLLM does with preempted ones."""
+    """Leave requests that are resumed out of the queries and hits of the prefix cache.
+
+    vLLM itself leaves out those that it has preempted.
+    """
     manager = core.scheduler.kv_cache_manager
     record = manager.record_prefix_cache_stats
 
@@ -106,10 +110,10 @@ def count_hits_of_new(core: EngineCore) -> None:
 
 
 def advance_grammar(manager: Any, request: Any, grammar: Any) -> None:
-    """Let a new grammar, and its request's reasoning parser, see the output tokens.
+    """Advance a new grammar, and the reasoning parser of its request, over the output tokens.
 
-    The tokens are given one by one, as if they were generated now: where reasoning ends depends on
-    what came before.
+    The tokens are given one by one, as if they were generated now: whether a token ends the
+    reasoning depends on the tokens before it.
 
     Raises:
         InternalError: the grammar does not allow these tokens.
@@ -135,9 +139,9 @@ def advance_grammar(manager: Any, request: Any, grammar: Any) -> None:
 
 
 def install(vllm_config: VllmConfig) -> None:
-    """Prepare this process, which runs the model; before its engine or rank is built.
+    """Adapt vLLM's first model runner; must be called before the engine or rank is built.
 
-    vLLM's second model runner needs nothing: it takes preempted requests as new ones.
+    The second model runner needs no change: it gets preempted requests as new ones.
     """
     if vllm_config.use_v2_model_runner or gpu_model_runner.CachedRequestState is _RunnerRequest:
         return
@@ -149,7 +153,7 @@ def install(vllm_config: VllmConfig) -> None:
 
 
 def _with_outputs(from_request: Callable[..., Any]) -> Callable[..., Any]:
-    """Send the output tokens of a request along with it, to all ranks."""
+    """Add the output tokens of a request to what is sent to all ranks about it."""
 
     def new_request_data(cls: Any, request: Any, *args: Any, **more: Any) -> Any:
         data = from_request(cls, request, *args, **more)
@@ -178,7 +182,7 @@ def _taking_outputs(update: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _RunnerRequest(CachedRequestState):  # type: ignore[misc]
-    """A request in the model runner, which may begin with output tokens."""
+    """A request in the model runner, which may have output tokens from the start."""
 
     generator: torch.Generator | None
     output_token_ids: list[int]
@@ -195,15 +199,16 @@ class _RunnerRequest(CachedRequestState):  # type: ignore[misc]
         elif (count := len(self.output_token_ids)) and self.drafts:
             self.generator.manual_seed(_seed_at(self.generator.initial_seed(), count))
         elif count:
-            # A draw is 4 steps: the runner counts so too, when it takes one back.
+            # A draw advances the offset by 4; the runner subtracts 4 to take a draw back.
             self.generator.set_offset(4 * count)
 
 
 class _CpuGenerator(torch.Generator):  # type: ignore[misc]
-    """The random numbers of a request with a seed: one for each of its output tokens.
+    """The random numbers of a request with a seed on a CPU: one for each of its output tokens.
 
-    A step that computes only a part of a prompt draws a number too, and vLLM then sets the
-    generator back. It cannot do that with one on the CPU, where the whole step would fail.
+    A step that computes only a part of a prompt also draws a number, and vLLM then sets the
+    offset of the generator back. torch's own CPU generator has no offset, so that the step would
+    fail. Here the position follows from the number of output tokens.
     """
 
     _request: Callable[[], _RunnerRequest | None]
@@ -211,7 +216,7 @@ class _CpuGenerator(torch.Generator):  # type: ignore[misc]
 
     @classmethod
     def of(cls, request: _RunnerRequest, seed: int) -> _CpuGenerator:
-        """The generator of this request, in place of the one that it has."""
+        """Return a generator for this request, which replaces its own."""
         generator = cls()
         generator._request = weakref.ref(request)
         generator._seed = seed
@@ -219,11 +224,11 @@ class _CpuGenerator(torch.Generator):  # type: ignore[misc]
         return generator
 
     def get_offset(self) -> int:
-        """Any number: vLLM only asks in order to take one draw back."""
+        """Return any number: vLLM asks only to take one draw back."""
         return 0
 
     def set_offset(self, offset: int) -> None:
-        """Go to where the output tokens of the request have brought it."""
+        """Go to the position after the output tokens of the request, whatever the offset is."""
         request = self._request()
         assert request is not None
         count = len(request.output_token_ids)
@@ -235,5 +240,8 @@ class _CpuGenerator(torch.Generator):  # type: ignore[misc]
 
 
 def _seed_at(seed: int, count: int) -> int:
-    """Another seed for what comes after `count` tokens, where it is unknown how much was drawn."""
+    """Return another seed for what comes after `count` tokens.
+
+    With speculative decoding it is unknown how many numbers were drawn for these tokens.
+    """
     return int.from_bytes(hashlib.sha256(f"{seed} {count}".encode()).digest()[:7])

@@ -15,7 +15,7 @@ from dynamo_cli.messages.prefill import PushJob, TransferStats
 from dynamo_cli.messages.request import AddRequest
 
 LOST = "lost"
-"""Why a prefill failed that ended without any transfer parameters."""
+"""Reason of a failed prefill that ended without any transfer parameters."""
 
 
 class DecodeSide:
@@ -40,7 +40,7 @@ class DecodeSide:
         return self._intake.prepare(client, message)
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
-        """Queue a prepared request, with the way to its KV blocks. Raises as `Engine.add`."""
+        """Queue a prepared request, with the location of its KV blocks. Raises as `Engine.add`."""
         self._intake.start(prepared, kv_transfer_params)
 
     def cached_tokens(self, prepared: Prepared) -> int:
@@ -53,16 +53,16 @@ class DecodeSide:
         return int(tokens)
 
     def note_started(self, request_id: str) -> None:
-        """For the engine: a request has had its first token."""
+        """For the engine: a request has given its first token in this engine."""
         self._started.append(request_id)
 
     def take_started(self) -> list[str]:
-        """Requests that had their first token since the last call."""
+        """Requests that have given their first token in this engine since the last call."""
         started, self._started = self._started, []
         return started
 
     def take_unneeded(self) -> list[str]:
-        """Transfers that were taken, or will not be, since the last call."""
+        """Transfers whose blocks were taken, or will not be, since the last call."""
         return self._transfers.take_unneeded()
 
     def stats(
@@ -82,8 +82,8 @@ class DecodeSide:
 class PrefillSide:
     """An `engines.seam.PrefillSide`. Arguments as of `DecodeSide`.
 
-    A decode worker can hear of a prefill as soon as it ended: its engine waits itself for blocks
-    that are still being copied.
+    A decode worker can be notified as soon as a prefill has ended, since its engine itself waits
+    for blocks that are still being copied.
     """
 
     def __init__(self, worker: int, core: EngineCore, intake: Intake, transfers: Transfers) -> None:
@@ -103,7 +103,7 @@ class PrefillSide:
         self._ended.append((job_id, b"" if failed else json.dumps(params).encode(), failed))
 
     def take_ended(self) -> list[tuple[str, bytes, str]]:
-        """Prefills that ended since the last call: job, parameters as JSON, and why it failed."""
+        """Prefills that ended since the last call: job, parameters as JSON, reason of failure."""
         ended, self._ended = self._ended, []
         return ended
 

@@ -40,7 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "logprob_token_ids": {"logprob_token_ids": [1, 2]},
     "json": {"structured_outputs": {"json": '{"type": "object"}'}},
 }
-"""Sampling parameters, each of which uses other code of the sampler."""
+"""Sampling parameters by name; each set runs a different part of the sampler."""
 
 GRAMMAR_BACKEND = "xgrammar"
 PROMPT = (1, 2, 3, 4)
@@ -62,7 +62,7 @@ def run(core: EngineCore, config: VllmConfig, *, prefills: bool) -> None:
     Args:
         core: the engine.
         config: its configuration.
-        prefills: it belongs to a prefill worker, which only samples greedily.
+        prefills: whether it belongs to a prefill worker, which only samples greedily.
 
     Raises:
         ResourceError: the sampler cannot be compiled.

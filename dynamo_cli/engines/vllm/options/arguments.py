@@ -1,4 +1,4 @@
-"""Makes vLLM's configuration of ours: first its argument namespace, then its `VllmConfig`."""
+"""Makes vLLM's configuration from ours: first its argument namespace, then its `VllmConfig`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dynamo_cli.engines.vllm.options.transfer_config import transfer_config
 from dynamo_cli.errors import UsageError
 
 _PYDANTIC = re.compile(r"\[type=[^\]]*\]|For further information visit \S+")
-"""What pydantic adds to each of its reasons, and nobody needs to read."""
+"""What pydantic adds to each of its reasons; users do not need it."""
 
 KV_SPACE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"
 """vLLM's variable for the size of the KV cache on a CPU, in GiB."""
@@ -100,8 +100,8 @@ def engine_config(namespace: argparse.Namespace, config: EngineConfig) -> VllmCo
     """The checked configuration of an engine; reads the model's config files.
 
     Raises:
-        Exception: the model cannot be found, or does not fit the options; `refusals` makes an error
-            of ours of it.
+        Exception: the model cannot be found, or does not fit the options; `refusals` turns it into
+            one of our errors.
     """
     vllm_config = AsyncEngineArgs.from_cli_args(namespace).create_engine_config(
         UsageContext.OPENAI_API_SERVER
@@ -128,6 +128,6 @@ def _bytes_per_token(vllm_config: VllmConfig) -> int:
 def scores_prompts(vllm_config: VllmConfig) -> bool:
     """Whether the engine can compute log probabilities of prompts.
 
-    On a CPU, vLLM's LoRA layers expect one row of logits per request, and would end the engine.
+    On a CPU, vLLM's LoRA layers expect one row of logits per request; more would end the engine.
     """
     return vllm_config.lora_config is None or not current_platform.is_cpu()

@@ -24,8 +24,8 @@ FILE = Path(__file__).with_name("engine_options.json")
 
 _SWITCH, _ONE, _OPTIONAL, _MANY = "0", "1", "?", "+"
 _CPU = "cpu"
-"""If this is among the choices, they are devices. Which devices there are depends on the build of
-vLLM, and the file is the same for all builds, so these choices are left to vLLM."""
+"""If this is among the choices, they are devices. These depend on the build of vLLM, but the file
+is the same for all builds. So vLLM itself checks such values."""
 
 _BOUNDS = {"ge": "at_least", "gt": "above", "le": "at_most", "lt": "below"}
 
@@ -305,7 +305,7 @@ def _option(action: argparse.Action, group: str, parsers: Mapping[str, list[str]
 
 
 def _kind(action: argparse.Action) -> Kind:
-    """Find out by trying what the reader of an option takes, because most readers are closures."""
+    """Find out by trial which values the reader of an option takes: most readers are closures."""
     if not callable(action.type):
         return Kind.WORD
     word, object_, thousands, auto, real, whole = (

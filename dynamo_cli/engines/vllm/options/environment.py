@@ -20,7 +20,7 @@ def prepare(config: EngineConfig) -> None:
     """Set the variables that the user has not set.
 
     Args:
-        config: of any engine of the tree: they differ in their devices only.
+        config: the configuration of any engine; all engines differ only in their devices.
     """
     values = {
         # EngineCore runs in our own loop, not in a process of its own behind sockets.
@@ -56,7 +56,7 @@ def prepare(config: EngineConfig) -> None:
 
 
 def _forget_services() -> None:
-    """Drop what Kubernetes sets for a Service named ``vllm``, and vLLM would take for a port."""
+    """Drop the variable that Kubernetes sets for a Service ``vllm``: vLLM reads it as its port."""
     if "://" in os.environ.get("VLLM_PORT", ""):
         del os.environ["VLLM_PORT"]
 
@@ -74,7 +74,7 @@ def compiles() -> bool:
 
 @contextmanager
 def transfer(config: EngineConfig) -> Iterator[None]:
-    """While an engine is built, set what NIXL reads, and afterwards undo what it changes."""
+    """While an engine is built, set the variables that NIXL reads; then undo NIXL's CPU pinning."""
     if not config.kv_role or config.kv_transfer != "nixl":
         yield
         return
