@@ -1,4 +1,4 @@
-"""In which step something happens to the requests that decode. Pure."""
+"""Keeps the steps in which something happens to the requests that decode. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ NEVER = 1 << 62
 class Agenda:
     """A heap of requests by step.
 
-    An entry holds as long as its request decodes without a break: what has begun to decode anew
-    since then, or has left, is skipped when its step comes.
+    An entry is valid as long as its request decodes without a break. The entry of a request that
+    has left, or has begun to decode anew, is skipped when its step comes.
 
     Args:
         running: the running requests by rank, kept current by the engine.
@@ -25,7 +25,7 @@ class Agenda:
         self._heap: list[tuple[int, int, int]] = []  # step, rank, since when it decodes
 
     def add(self, step: int, request: SimRequest) -> None:
-        """Something happens to this request in this step."""
+        """Note that something happens to this request in this step."""
         heapq.heappush(self._heap, (step, request.rank, request.since))
 
     def next(self) -> int:

@@ -26,7 +26,7 @@ class Blocks:
     """The blocks of one engine, and the prefix cache in them.
 
     Args:
-        count: number of blocks, one more than can be used: vLLM keeps one that is never written.
+        count: number of blocks. One of them is never used, as in vLLM.
 
     Attributes:
         usable: number of blocks that requests can hold.
@@ -99,9 +99,10 @@ class Blocks:
                 self.observer(STORED, name)
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Let a request hold these blocks, in order of its tokens, no longer.
+        """Release these blocks of a request, given in the order of its tokens.
 
-        Blocks without a hash will be allocated first, then the end of the prompt before its start.
+        Of the free blocks, those without a hash will be allocated first; of the others, the end of
+        the prompt before its start.
         """
         nameless = []
         for block in reversed(blocks):
@@ -138,7 +139,7 @@ class Blocks:
 
     @staticmethod
     def _note(undone: dict[int, None], done: dict[int, None], name: int) -> None:
-        """Note a change; one that undoes another between two reports cancels it."""
+        """Note a change; if it undoes another change since the last report, drop both."""
         if name in undone:
             del undone[name]
         else:

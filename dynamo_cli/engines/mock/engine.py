@@ -32,7 +32,7 @@ from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.units import SECOND_NS
 
 MOST_LATE_NS = SECOND_NS // 100
-"""A step makes up for at most so much time that the process has lost before it."""
+"""Most time that a step makes up for, if the process was late with it."""
 
 WAIT_S = 0.001
 """Poll interval while all requests wait for their KV blocks."""
@@ -44,7 +44,7 @@ class MockEngine:
     Args:
         index: index of the worker that runs it.
         config: the profile, the speedup, and vLLM's options for sizes.
-        kv_events: the router wants to know what the prefix cache holds.
+        kv_events: whether the router needs to know what the prefix cache holds.
 
     Raises:
         UsageError: the profile or an option cannot be used.
@@ -96,7 +96,7 @@ class MockEngine:
 
         Raises:
             InvalidRequest: it needs a model, or does not fit.
-            InternalError: it is over already.
+            InternalError: its answer is complete already.
         """
         self._intake.start(self._intake.prepare(client, message))
 
@@ -138,7 +138,7 @@ class MockEngine:
             yield client, StepOutputs([msgspec.msgpack.encode(wire.Outputs(outputs=outputs))])
 
     def take_failed(self) -> list[tuple[int, str, DynamoError]]:
-        """None: a simulation does not fail."""
+        """Nothing: simulated requests do not fail."""
         return []
 
     def rest(self) -> None:

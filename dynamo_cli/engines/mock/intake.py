@@ -24,15 +24,15 @@ NATURAL_TOKENS = 256
 
 @dataclass(slots=True)
 class Running:
-    """A request that is not over.
+    """A request in the engine.
 
     Attributes:
-        client: the processor that it belongs to, or the decode worker if it is a prefill.
+        client: index of the processor that it belongs to; of a prefill, of the decode worker.
         tokens: its prompt, little-endian int32.
-        natural: the engine itself ends it, not the limit that the request has set.
+        natural: whether the engine itself ends the answer, before the limit of the request.
         queued_s: when it came, in seconds on the monotonic clock.
-        begun_s: when the first step with a part of it began; 0 before.
-        job: it is a prefill for another engine.
+        begun_s: when the first step that computed a part of it began; 0 before that.
+        job: whether it is a prefill for another engine.
     """
 
     client: int
@@ -43,13 +43,13 @@ class Running:
     job: bool = False
 
     def token(self, place: int) -> int:
-        """The token id at this place of prompt and answer: the answer repeats the prompt."""
+        """The token id at this place in prompt and answer; the answer repeats the prompt."""
         start = hashes.TOKEN_BYTES * (place % (len(self.tokens) // hashes.TOKEN_BYTES))
         return int.from_bytes(self.tokens[start : start + hashes.TOKEN_BYTES], "little")
 
 
 class Intake:
-    """The way of requests into one engine.
+    """Prepares requests and gives them to one engine.
 
     Args:
         profile: sizes of the engine.
@@ -70,7 +70,7 @@ class Intake:
 
         Raises:
             InvalidRequest: the engine cannot run it.
-            InternalError: it is over already.
+            InternalError: its answer is complete already.
         """
         request = self._decoder.decode(message.frames[0])
         _refuse_what_needs_a_model(request, message.token_ids)
@@ -103,7 +103,7 @@ class Intake:
         )
 
     def enter(self, prepared: Prepared) -> SimRequest:
-        """Count a prepared request among the running ones; the caller hands it to the engine."""
+        """Add a prepared request to `running`; the caller gives it to the engine."""
         request: SimRequest
         request, natural = prepared.begin
         self.running[request.request_id] = Running(
@@ -142,7 +142,7 @@ class Intake:
         )
 
     def _name_block(self, request: SimRequest, block: int) -> int:
-        """The hash of a block that holds output: of its tokens, as of any other."""
+        """The hash of a block with output tokens, made from its tokens like that of any block."""
         size, running = self._profile.block_size, self.running[request.request_id]
         tokens = [running.token(place) for place in range(block * size, (block + 1) * size)]
         parent = request.hashes[block - 1] if block else hashes.ROOT

@@ -15,7 +15,7 @@ PLANE = "simulated"
 
 
 def ready(worker: int, profile: Profile) -> EngineReady:
-    """The message that the engine can take requests."""
+    """The message which says that the engine can take requests."""
     return EngineReady(
         worker=worker,
         tasks=["generate"],

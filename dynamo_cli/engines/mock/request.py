@@ -13,15 +13,16 @@ class SimRequest:
     Attributes:
         prompt_tokens: length of the prompt.
         output_tokens: length of the answer.
-        hashes: sequence hashes of its full blocks; at first of the prompt alone.
-        name_block: computes the hash of the block with this index, which holds output.
+        hashes: sequence hashes of its full blocks; at first only of those of the prompt.
+        name_block: computes the hash of the block with this index, which has output tokens.
         priority: requests with a smaller one come first.
         remote_tokens: tokens of the prompt that another engine has prefilled.
-        cached_tokens: tokens of the prompt found in the cache when it first ran; None before that.
-        produced, computed: output tokens, and tokens in the cache. While it decodes, these are the
-            numbers from when it began to; `SimEngine.output_of` gives the present one.
+        cached_tokens: tokens of the prompt found in the cache when it first ran; None before that,
+            and if it is resumed.
+        produced, computed: number of output tokens, and of tokens in the cache. While it decodes,
+            these are the numbers at the step `since`; `SimEngine.output_of` gives the present one.
         preemptions: how often it was preempted.
-        resumed: output tokens that another engine has produced, before it came here.
+        resumed: number of output tokens that another engine had produced before it came here.
     """
 
     request_id: str
@@ -49,7 +50,7 @@ class SimRequest:
 
     @property
     def fresh(self) -> bool:
-        """Whether the token of the step in which it joined was its first one."""
+        """Whether it got its first token in the step in which its prompt was completed."""
         return self.produced == 1
 
 
@@ -61,11 +62,11 @@ class StepResult:
         duration_ps: how long it takes, in picoseconds.
         decoded: number of requests that decoded a token.
         begun: requests whose first part it computed.
-        joined: requests whose prompt is complete; they got their first token, unless they had been
-            preempted before.
+        joined: requests whose prompt it completed, and that decode from the next step on. They got
+            a token: their first one, unless they had been preempted or are resumed.
         finished: requests that got their last token, and have left.
         preempted: requests that were preempted.
-        stalled: requests that decode, but got no token.
+        stalled: requests that decode, but got no token, because a preemption ended the step early.
     """
 
     duration_ps: int = 0

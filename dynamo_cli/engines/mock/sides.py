@@ -50,13 +50,13 @@ class DecodeSide:
         return self._intake.prepare(client, message)
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
-        """Queue a prepared request, at once or when its KV blocks have arrived."""
+        """Queue a prepared request: at once, or once its KV blocks have arrived."""
         if kv_transfer_params is None:
             self._intake.start(prepared)
             return
         request = self._intake.enter(prepared)
         duration_s = self._transfer_s(request.prompt_tokens - self._sim.cached_tokens(request))
-        # The last token is computed here: of the prompt, or of what was answered elsewhere.
+        # This engine computes the last token itself: that of the prompt, or of earlier output.
         request.remote_tokens = request.prompt_tokens - (not request.resumed)
         due_ns = time.monotonic_ns() + round(duration_s * SECOND_NS)
         self._moving[request.request_id] = due_ns, request
@@ -76,21 +76,21 @@ class DecodeSide:
             self._taken.append(request_id)
 
     def forget(self, request_id: str) -> None:
-        """For the engine: nobody wants a request any more whose blocks may be on their way."""
+        """For the engine: forget an aborted request; its blocks may still be on their way."""
         if self._moving.pop(request_id, None) is not None:
             self._taken.append(request_id)
 
     def note_started(self, request_id: str) -> None:
-        """For the engine: a request has had its first token."""
+        """For the engine: a request has given its first token in this engine."""
         self._started.append(request_id)
 
     def take_started(self) -> list[str]:
-        """Requests that had their first token since the last call."""
+        """Requests that have given their first token in this engine since the last call."""
         started, self._started = self._started, []
         return started
 
     def take_unneeded(self) -> list[str]:
-        """Transfers that were taken, or will not be, since the last call."""
+        """Transfers whose blocks were taken, or will not be, since the last call."""
         taken, self._taken = self._taken, []
         return taken
 
@@ -111,7 +111,7 @@ class DecodeSide:
 
 
 class PrefillSide:
-    """An `engines.seam.PrefillSide`; blocks are free from the end of the prefill on.
+    """An `engines.seam.PrefillSide`; it keeps no blocks after the end of a prefill.
 
     Args:
         worker: index of the worker that runs the engine.
@@ -132,18 +132,18 @@ class PrefillSide:
         self._ended.append((job_id, json.dumps({"transfer_id": job_id}).encode(), ""))
 
     def take_ended(self) -> list[tuple[str, bytes, str]]:
-        """Prefills that ended since the last call: job, parameters as JSON, and why it failed."""
+        """Prefills that ended since the last call: job, parameters as JSON, reason of failure."""
         ended, self._ended = self._ended, []
         return ended
 
     def release(self, transfer_ids: list[str]) -> None:
-        """Nothing is kept for the decode side."""
+        """Do nothing: no blocks are kept."""
 
     def owner_gone(self, worker: int) -> None:
-        """Nothing is kept for a decode worker."""
+        """Do nothing: no blocks are kept."""
 
     def expire(self, before_ns: int) -> None:
-        """Nothing is kept."""
+        """Do nothing: no blocks are kept."""
 
     def stats(self, *, prefill_s: Sequence[float], kept: int) -> TransferStats:
         """Counters of transfers; the arguments are what the worker itself counts."""

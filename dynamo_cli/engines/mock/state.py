@@ -12,8 +12,8 @@ least urgent and came last is preempted: it returns to the queue and is computed
 
 A step does not touch the requests that decode unless something happens to them: their numbers of
 tokens follow from the number of steps, and an `Agenda` says in which step the next block of each
-begins or becomes full. So the cost of a step depends on what changes in it, and `coast` makes any
-number of steps at once in which nothing changes.
+begins or becomes full. So the work for a step depends only on what changes in it, and `coast`
+simulates any number of steps at once in which nothing changes.
 
 The rules are those of vLLM's ``Scheduler`` (v1/core/sched/scheduler.py) with the scheduling policy
 ``priority``, which workers use.
@@ -36,7 +36,7 @@ class SimEngine:
     Args:
         profile: how fast and how large it is.
         observer: is called with every single event of its cache.
-        caching: prefix caching is on.
+        caching: whether prefix caching is on.
 
     Attributes:
         blocks: its KV cache.
@@ -286,7 +286,7 @@ class SimEngine:
         request.running, request.rank = True, next(self._ranks)
         self._running[request.rank] = request
         if not request.preemptions:
-            if not request.resumed:  # it is not counted where it goes on
+            if not request.resumed:  # the prompt of a resumed request was counted where it began
                 request.cached_tokens = request.computed
                 self.totals.queries += self._tokens(request)
                 self.totals.hits += request.computed
@@ -312,7 +312,7 @@ class SimEngine:
         self._name(request, full, request.computed // self._block_size)
 
     def _end_step(self, result: StepResult) -> None:
-        """Give each request its token, and let those go that got their last one."""
+        """Give each request its token, and remove those that got their last one."""
         now = self.totals.steps
         self.totals.steps += 1
         self.totals.output_tokens += result.decoded + len(result.joined)
@@ -328,7 +328,7 @@ class SimEngine:
             self._leave(request)
 
     def _join(self, request: SimRequest) -> None:
-        """Let a request decode from the next step on; its prompt has given a token already."""
+        """Let a request decode from the next step on; the end of its prefill gave it a token."""
         if not request.produced:
             self.totals.prompt_tokens += request.prompt_tokens
         self._context += request.computed
@@ -342,7 +342,7 @@ class SimEngine:
         self._push_edge(request, step, computed)
 
     def _leave(self, request: SimRequest) -> None:
-        """Take a request off the running ones, and release its blocks."""
+        """Remove a request from the running ones, and release its blocks."""
         if request is self._prefilling:
             self._prefilling = None
         else:
