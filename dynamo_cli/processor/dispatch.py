@@ -1,4 +1,4 @@
-"""Which worker gets a request: the one that the router names, else the least loaded one."""
+"""Chooses the worker for a request: the one that the router names, else the least loaded one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class _Running:
 
 
 class Dispatch:
-    """Asks the router for workers, and follows the requests on them until they end.
+    """Asks the router for workers, and keeps track of the requests on them until they leave.
 
-    It is what vLLM's client needs of this process (`Workers` in engines/vllm/front/workers.py).
+    It implements `Workers` (engines/vllm/front/workers.py) for vLLM's engine client.
 
     Args:
         switchboard: links to the router and the workers.
@@ -69,9 +69,8 @@ class Dispatch:
         """
         answer = await self._ask_router(query)
         while answer.worker in self._retired:
-            answer = await self._ask_router(
-                query
-            )  # it has not heard yet that the worker is retired
+            # The router had not heard yet that the worker is retired: ask again without it.
+            answer = await self._ask_router(query)
         if answer.worker in self._ready and answer.worker not in query.excluded:
             self._running[query.request_id] = _Running(answer.worker, query.prompt_tokens)
             return ChosenWorker(
@@ -85,7 +84,7 @@ class Dispatch:
 
     async def _ask_router(self, query: RouteQuery) -> RouteAnswer:
         """Return the router's answer, which names no worker when there is no router."""
-        if self._unusable:  # the router may hear of it later
+        if self._unusable:  # the router may not know yet that these workers are gone or retired
             excluded = tuple(self._unusable.union(query.excluded))
             query = msgspec.structs.replace(query, excluded=excluded)
         future: asyncio.Future[RouteAnswer] = asyncio.get_running_loop().create_future()
@@ -134,7 +133,7 @@ class Dispatch:
         return self._ready
 
     async def another_ready(self, timeout_s: float) -> bool:
-        """Wait until an engine comes up, which may take requests then; False if none did."""
+        """Wait until an engine comes up, for `timeout_s` at most; return whether one did."""
         if self._came_up is None or self._came_up.done():
             self._came_up = asyncio.get_running_loop().create_future()
         came_up = self._came_up
@@ -148,7 +147,10 @@ class Dispatch:
             self._tell_router(FirstToken(request_id, cached_tokens))
 
     def ended(self, request_id: str) -> None:
-        """Tell the router that a request is over, and the supervisor if its worker may stop."""
+        """Tell the router that a request has left its worker: it has ended, or it moves.
+
+        Tell the supervisor if that was the last one on a retired worker.
+        """
         running = self._running.pop(request_id, None)
         if running is not None:
             self._tell_router(RequestEnd(request_id))
@@ -166,13 +168,13 @@ class Dispatch:
             self._came_up.set_result(None)
 
     def worker_gone(self, worker: int) -> None:
-        """Note that the link to a worker is gone."""
+        """Note that a worker is lost."""
         self._ready.discard(worker)
         self._retired.discard(worker)
         self._unusable.add(worker)
 
     def worker_retired(self, worker: int) -> None:
-        """Send no more requests to a worker; those that run there go on."""
+        """Choose a worker no more; the requests that it has stay until the client moves them."""
         self._ready.discard(worker)
         self._retired.add(worker)
         self._unusable.add(worker)
@@ -192,12 +194,15 @@ class Dispatch:
             future.set_result(answer)
 
     def announce_running(self) -> None:
-        """Tell the router which requests run: a restarted one knows none, others expire them."""
+        """Tell the router which requests run.
+
+        A new router knows none of them, and each router forgets those it has not heard of for long.
+        """
         for request_id, running in self._running.items():
             self._announce(request_id, running)
 
     def router_gone(self) -> None:
-        """Let requests that wait for the router go to the least loaded worker instead."""
+        """Let the requests that wait for the router go to the least loaded worker instead."""
         for request_id, future in self._queries.items():
             if not future.done():
                 future.set_result(RouteAnswer(request_id, None, 0))

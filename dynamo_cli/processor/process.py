@@ -49,8 +49,8 @@ REPORT_INTERVAL_S = 0.25
 """Shortest time between two `ProcessorStats`."""
 
 ANNOUNCE_INTERVAL_S = 20.0
-"""Interval at which running requests are announced to the router, which forgets a request that it
-hears nothing of for several such intervals."""
+"""Interval at which running requests are announced to the router. It forgets a request that it has
+not heard of for several of these intervals."""
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Processor:
 
     async def _start(self) -> None:
         await self._serving.start()
-        # All objects so far live on: a garbage collection during a stream need not visit them.
+        # The objects made so far stay, so that garbage collections during streams skip them.
         gc.collect()
         gc.freeze()
         self._switchboard.report(PhaseChange(Phase.READY))
@@ -123,7 +123,7 @@ class Processor:
         self._changed()
 
     def _changed(self) -> None:
-        """Schedule one report to the frontend for all changes until then."""
+        """Schedule one report to the frontend, for all changes until it is sent."""
         if not self._report_is_due:
             self._report_is_due = True
             self._loop.call_later(REPORT_INTERVAL_S, self._report)
@@ -181,14 +181,14 @@ class Processor:
                 self._give_up({chunk.request_id for chunk in chunks})
 
     def _give_up(self, request_ids: set[str]) -> None:
-        """Fail these requests: a part of their answers is lost, so that the rest is worthless."""
+        """Fail these requests, because a part of their answers could not be sent."""
         if FRONTEND not in self._switchboard.links:
-            return  # it is gone, and nobody waits for them
-        logger.error("the frontend does not read: %d answers are given up", len(request_ids))
+            return  # the frontend is gone, and nobody waits for the answers
+        logger.error("the link to the frontend is full: %d answers fail", len(request_ids))
         for request_id in request_ids & self._requests.keys():
             request, task = self._requests[request_id]
             task.cancel()
-            self._end(request, LinkFull("a part of the answer is lost. Send it again."))
+            self._end(request, LinkFull("a part of the answer was lost. Send the request again."))
 
     def _end(self, request: ForProcessor, error: Exception) -> None:
         """End an answer with an error, whether it has begun or not."""
@@ -200,7 +200,7 @@ class Processor:
             request[1].cancel()
 
     def _moved(self, trace: RequestTrace, move: Move) -> None:
-        """Tell the frontend that a request moves."""
+        """Tell the frontend that a request has moved, or found no worker in time."""
         message = RequestMoved(trace.request_id, trace.api_id, move)
         self._switchboard.owe(FRONTEND, message)
 
@@ -250,7 +250,7 @@ class Processor:
             self._dispatch.announce_running()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """Fail or cancel what depends on a process that is gone."""
+        """Move, fail or cancel the requests that depend on a process that is gone."""
         match peer.role:
             case Role.WORKER:
                 self._dispatch.worker_gone(peer.index)
