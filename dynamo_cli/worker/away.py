@@ -18,7 +18,7 @@ DEADLINE_NS = 30 * SECOND_NS
 """A prefill that takes longer than this is done locally after all."""
 
 LATE_NS = 2 * SECOND_NS
-"""Grace period after the deadline, which the prefill queue should have reported by then."""
+"""Grace period after the deadline, within which the prefill queue should report the failure."""
 
 LATE = "late"
 """Why a prefill is done locally: neither queue nor prefill worker answered in time."""

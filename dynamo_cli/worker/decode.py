@@ -1,4 +1,4 @@
-"""The worker that answers requests: it runs them whole, or decodes what others have prefilled."""
+"""The worker that answers requests: it runs all of them, or decodes what others have prefilled."""
 
 from __future__ import annotations
 
@@ -89,18 +89,18 @@ class DecodeWorker:
         self._stats_current = False
 
     def _lose(self, processor: ProcessId) -> None:
-        """Abort all requests of a processor: it lacks tokens now, and must not wait for ever."""
+        """Abort all requests of a processor, which has missed outputs, and tell it so."""
         if not self._switchboard.owe(processor, OutputsLost(self._process.index)):
             return  # the processor is gone
         lost = len(self._abort_client(processor.index))
         logger.error(
-            "%s does not read what it is sent: outputs are lost, %d more of its requests given up",
+            "the link to %s is full: outputs are lost, and %d more of its requests are aborted",
             processor.name,
             lost,
         )
 
     def tick(self) -> None:
-        """Take back prompts that nobody has answered for, and report the load when that is due."""
+        """Take back prompts whose prefill is late, and report the load when that is due."""
         if self._handover is not None:
             self._handover.tick(time.monotonic_ns())
         self._report_stats()
@@ -112,7 +112,7 @@ class DecodeWorker:
         return AWAY_TICK_S if self._away else None
 
     def _report_stats(self) -> None:
-        """Report at most every interval while busy, and once when the engine becomes idle."""
+        """Report once per interval at most while busy, and once when the engine becomes idle."""
         now = time.monotonic()
         idle = not self._engine.has_work()
         if self._stats_current or (now < self._stats_due_s and not idle):
@@ -170,12 +170,12 @@ class DecodeWorker:
             self._fail(peer, message.request_id, error)
 
     def _fail(self, processor: ProcessId, request_id: str, error: DynamoError) -> None:
-        """Tell a processor that this request ends, and why."""
+        """Tell a processor that this request has ended here, and why; it may move it."""
         refusal = RequestRefused(request_id, error.message, error.http_status)
         self._switchboard.owe(processor, refusal)
 
     def _abort_all(self, why: str) -> None:
-        """Abort all requests; their clients may send them again later."""
+        """Abort all requests; the processors move them to other workers if there are any."""
         for peer in list(self._switchboard.links):
             if peer.role is Role.PROCESSOR:
                 for request_id in self._abort_client(peer.index):

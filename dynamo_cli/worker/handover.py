@@ -70,14 +70,14 @@ class Handover:
     def add(self, client: int, message: AddRequest) -> None:
         """Take a request of processor `client`: start it, send its prompt away, or let it wait.
 
-        It waits for a sibling whose prompt is away.
+        It waits if a sibling's prompt is away, until that one has its first token.
 
         Raises:
             InvalidRequest, InternalError: the engine cannot run it.
         """
         prepared = self._engine.prepare(client, message)
         if message.probe:
-            # A probe asks about this engine alone; prefill workers may not be there yet.
+            # A probe tests this engine alone; prefill workers may not be up yet.
             self._engine.start(prepared)
             return
         if self._remote.join(message.request_id, prepared.family, prepared):
@@ -179,7 +179,7 @@ class Handover:
     def _prefilled(self, done: PrefillDone) -> None:
         """Start a request with the blocks of a prefill worker, if it is still wanted."""
         params = json.loads(done.params)
-        if "transfer_id" in params:  # other connectors release by themselves
+        if "transfer_id" in params:  # other connectors than ours release blocks by themselves
             self._sources[done.job_id] = done.prefill_worker
         prepared = self._remote.done(done.job_id)
         if prepared is None:
@@ -192,7 +192,7 @@ class Handover:
         self._start(prepared, params)
 
     def queue_gone(self) -> None:
-        """Prefill its jobs locally. Blocks that arrive nevertheless will be released."""
+        """Prefill locally what the lost queue had. Blocks that still arrive are released."""
         self._queue = QueueState(0, 0)
         for prepared in self._remote.all_failed(QUEUE_GONE):
             self._start(prepared)

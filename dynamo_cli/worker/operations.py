@@ -9,18 +9,18 @@ from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.admin import Operate, Operated, Operation
 
 ASLEEP = "the engine sleeps; POST /wake_up ends that."
-"""What the client of a request hears that comes while the engine sleeps."""
+"""Error of a request that arrives while the engine sleeps, if no other worker can take it."""
 
 ABORTED = "the engine was put to sleep while it ran this request; send it again later."
-"""What the client of a request hears that the engine was running when it was put to sleep."""
+"""Error of a request that ran when the engine was put to sleep, if no other worker can take it."""
 
 
 class Operations:
-    """The orders that an engine has got from the frontend.
+    """Carries out the orders that an engine gets from the frontend.
 
     Args:
         engine: the engine of this process.
-        abort_all: aborts all requests, and tells their clients this reason.
+        abort_all: aborts all requests, and tells their senders this reason.
         idle: whether nothing runs, neither here nor elsewhere on behalf of this process.
         answer: sends an answer to the frontend.
     """
@@ -41,11 +41,11 @@ class Operations:
 
     @property
     def asleep(self) -> bool:
-        """Whether no requests are taken: the engine sleeps, or will when those that run finish."""
+        """Whether no requests are taken: the engine sleeps, or will once the running ones end."""
         return bool(self._falling_asleep) or self._engine.asleep
 
     def apply(self, order: Operate) -> None:
-        """Carry out an order now, or, if it is to sleep, when nothing runs any more."""
+        """Carry out an order: to sleep as soon as nothing runs any more, any other one now."""
         match order.operation:
             case Operation.SLEEP:
                 self._falling_asleep.append(order)
@@ -65,7 +65,7 @@ class Operations:
                 self._do(order)
 
     def _drop_waiting(self) -> None:
-        """Cancel sleep that has not begun: an order to wake up came first."""
+        """Cancel orders to sleep that still wait, because an order to wake up has come."""
         waiting, self._falling_asleep = self._falling_asleep, []
         for order in waiting:
             self._answer(Operated(order.call_id, result=False))

@@ -30,13 +30,13 @@ from dynamo_cli.worker.process import REPORT_INTERVAL_S, Equipment, run
 from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD
 
 PULL_INTERVAL_S = 2.0
-"""Longest time between two pulls, which are signs of life: they renew the leases of its jobs."""
+"""Longest time between two pulls. A pull also renews the leases of the jobs of this worker."""
 
 TRANSFER_TTL_NS = 300 * SECOND_NS
-"""A decode worker that has not taken or released blocks after this time never will."""
+"""Blocks that no decode worker has taken or released after this time are freed."""
 
 REFUSED = "refused"
-"""Why a job ended: this prefill worker does not take it."""
+"""Reason of a failed job: this prefill worker cannot run it, or sleeps."""
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class PrefillWorker:
         return max(min(self._pull_due_s, self._report_due_s) - time.monotonic(), 0.0)
 
     def _pull(self, now_s: float) -> None:
-        """Tell the queue how much room there is; due when that grows, and after each interval."""
+        """Tell the queue how much room there is: when there is more, and after each interval."""
         jobs, tokens = self._engine.batch_limits
         jobs -= len(self._running)
         tokens = BATCHES_AHEAD * tokens - sum(one.tokens for one in self._running.values())
@@ -171,7 +171,7 @@ class PrefillWorker:
             self._pull_due_s = 0.0
 
     def _abort_all(self, _: str) -> None:
-        """Give all jobs back to the queue; the decode workers prefill these prompts themselves."""
+        """End all jobs as refused, so that the decode workers prefill these prompts themselves."""
         for job_id in list(self._running):
             self._drop(job_id)
             self._switchboard.owe(QUEUE, JobEnded(job_id, REFUSED))

@@ -1,4 +1,4 @@
-"""The loop of every process that has an engine: take what came, run one step, send what it gave."""
+"""The loop of every process with an engine: receive messages, run one step, send its outputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Equipment:
 
     Attributes:
         process: the process that it runs in.
-        config: what this process was told when it was started.
+        config: the configuration that this process was started with.
         engine: its engine, loaded.
         switchboard: its links.
         publisher: tells the router what the prefix cache holds.
@@ -48,7 +48,7 @@ class Equipment:
 
 
 class Duty(Protocol):
-    """What an engine is there for: requests of processors, or prefill jobs.
+    """What a process does with its engine: answer requests of processors, or run prefill jobs.
 
     Attributes:
         operations: carries out what the frontend asks of the engine.
@@ -62,7 +62,7 @@ class Duty(Protocol):
         """Act on a message; the loop itself handles `Resync` and `Operate` before this."""
 
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
-        """Send what an engine step gave. The router has heard of the step's KV events."""
+        """Send what an engine step gave; its KV events were sent to the router before."""
 
     def tick(self) -> None:
         """Do what is due by now; called once in each round of the loop."""
@@ -87,7 +87,7 @@ def run(
     """Load the engine of `process`, and run it until the supervisor says stop.
 
     Args:
-        duty: makes what the engine is there for.
+        duty: makes the duty of this process.
         messages: the union of all messages that may come.
     """
     select_devices(config.engine.devices)
@@ -98,7 +98,7 @@ class EngineProcess:
     """One engine, its links and its loop. The constructor loads the engine.
 
     Raises:
-        ModelError, ResourceError, UsageError: the engine cannot be built.
+        ModelError, ResourceError, StartError, UsageError: the engine cannot be built.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class EngineProcess:
 
     def _step(self) -> None:
         outputs = list(self._engine.step())
-        # First what the cache holds now, then what lets a client send the next request.
+        # KV events go first: once a client has its answer, it may send the next request.
         self._publisher.publish()
         self._duty.stepped(outputs)
         self._engine.rest()
@@ -157,7 +157,7 @@ class EngineProcess:
         self._duty.apply(peer, message)
 
     def on_link(self, peer: ProcessId) -> None:
-        """A peer is there, for the first time or again; the router learns what the cache holds."""
+        """There is a new link to a peer; a new router is told what the cache holds."""
         self._duty.on_link(peer)
         if peer == ROUTER:
             self._publisher.resync()
@@ -167,7 +167,7 @@ class EngineProcess:
         self._duty.on_unlink(peer, reason)
 
     def on_control(self, message: ToChild) -> None:
-        """The supervisor tells of something other than links."""
+        """Handle a message of the supervisor that is not about links."""
         match message:
             case Stop():
                 self._stopping = True

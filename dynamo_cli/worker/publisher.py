@@ -11,7 +11,7 @@ from dynamo_cli.worker.cache_announcer import CacheAnnouncer
 
 
 class Publisher:
-    """Sends changes of the cache; everything to a router that is new or has missed a change.
+    """Sends changes of the cache, and all of it to a router that is new or has missed a change.
 
     Args:
         worker: index of this worker among those of its kind.

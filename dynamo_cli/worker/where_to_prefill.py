@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dynamo_cli.config import PlacementRule
 
 JOBS_PER_PREFILL_WORKER = 2
-"""Default limit of the queue, for each prefill worker."""
+"""Default limit of the queue: this many jobs for each prefill worker."""
 
 BATCHES_AHEAD = 4
 """A prefill worker pulls jobs for this many full steps, so that it never waits for the queue."""
@@ -48,7 +48,7 @@ def decide(
         prompt_tokens: length of the prompt.
         cached_tokens: how much of it is in the prefix cache of the decode worker.
         queue_depth: jobs in the queue, with those that were just pushed.
-        prefill_workers: prefill workers that are there now.
+        prefill_workers: number of prefill workers that take jobs now.
     """
     if not prefill_workers:
         return Where(False, Reason.NO_PREFILL_WORKER)
