@@ -1,4 +1,4 @@
-"""What the prefix caches of all workers of one kind hold, as told by their KV events. Pure."""
+"""Keeps what the prefix caches of all workers of one kind hold, from their KV events. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SILENT_AFTER = 3
 
 @dataclass(slots=True)
 class FeedStatus:
-    """How the event stream of a worker is doing, since the worker started.
+    """The state of the event stream of a worker, since the worker started.
 
     Attributes:
         expected: number of the next batch; 0 before the first, and while a resync is awaited.

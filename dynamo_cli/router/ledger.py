@@ -1,8 +1,8 @@
-"""The load that was promised to each worker. Pure: the clock is an argument, nanoseconds.
+"""Keeps the load that was given to each worker. Pure: the clock is an argument, nanoseconds.
 
-The blocks of a request are reserved when it is placed, not when its worker reports them, so that a
-burst sees its own load. The worker's reports correct the sum, since answers grow and prefixes are
-shared.
+The blocks of a request are reserved when it is placed, not when its worker reports them, so that
+each request of a burst is placed by the load of those before it. The worker's reports correct the
+sum, since answers grow and prefixes are shared.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dynamo_cli.router.promised import Promised
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 SETTLE_NS = 20 * MS_NS
-"""Time that a request may need to reach its engine. Younger ones are not in any report yet."""
+"""Time that a request may need to reach its engine. Reports do not include younger requests yet."""
 
 IDLE_GRACE_NS = 2 * SECOND_NS
 """If an engine reports that it is idle, all requests placed longer ago than this have ended."""
@@ -45,7 +45,7 @@ class Entry:
         prefill_tokens, prefill_pairs: prompt tokens that its worker has to compute, and pairs of
             such a token and one before it, which is what attention costs; see `pace`.
         prefill_ns: duration of the prefill, once the first token has come.
-        marks: hashes that stand for its prompt, see `promised`.
+        marks: some of the hashes of its prompt, see `promised.marks`.
         waiting: whether its first token has not come yet.
     """
 
@@ -190,9 +190,8 @@ class Ledger:
         """Close the book of a worker that takes no more requests; its entries stay until they
         end."""
         for request_id, entry in self._placed[worker].items():
-            self._count(
-                request_id, entry, -1
-            )  # `promised` must forget what the next process does not hold
+            # This also takes their prefixes out of `promised`: no request can use them there.
+            self._count(request_id, entry, -1)
         self.books.pop(worker, None)
 
     def processor_down(self, processor: int) -> None:
@@ -287,9 +286,9 @@ class Ledger:
         return sum(entry.decode_blocks for entry in young)
 
     def _measure_steps(self, book: WorkerBook, stats: WorkerStats) -> None:
-        """Learn from two reports how fast tokens come, and how long a step takes that only decodes.
+        """Measure by the last two reports how fast tokens come, and how long a decode step takes.
 
-        The latter needs that no prompt was in progress between the two.
+        The time of a step is measured only if no prompt was in progress between the reports.
         """
         last, book.report = book.report, stats
         if last is None:

@@ -1,4 +1,4 @@
-"""How long the work of workers takes, measured while they serve. Pure: the clock is an argument.
+"""Measures how long workers need for their work. Pure: the clock is an argument.
 
 Nothing here is configured: all times are estimated from the first tokens of requests and from the
 reports of workers. Before there are any, the estimates are those of a model of eight billion
@@ -152,10 +152,11 @@ class Pace:
     _busy_ns: int = 0
 
     def prefilled(self, tokens: int, cached_tokens: int, seconds: float) -> None:
-        """Note a prefill of `tokens` prompt tokens that took so many seconds.
+        """Note a prefill of `tokens` prompt tokens, of which `cached_tokens` were not computed.
 
-        It is the time since the worker's first token before this one, or since the request was
-        placed if that is later.
+        Args:
+            seconds: time since the previous first token of the worker, or since the request was
+                placed, whichever is shorter.
         """
         self.prompt_tokens = FORGET * self.prompt_tokens + tokens
         self.cached_tokens = FORGET * self.cached_tokens + cached_tokens

@@ -77,7 +77,7 @@ class Router:
         return EXPIRY_INTERVAL_S if self._state.ledger.entries else None
 
     def _decide(self) -> None:
-        """Answer the queries, after all other messages of this poll, so that events count first."""
+        """Answer the queries after all other messages of this poll, so that KV events count."""
         queries, self._queries = self._queries, []
         for peer, query in queries:
             started = time.monotonic_ns()

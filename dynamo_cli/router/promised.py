@@ -1,4 +1,4 @@
-"""Prefixes that a worker will hold once it has computed the prompts that it was given. Pure.
+"""Keeps the prefixes that workers will hold once they have computed their prompts. Pure.
 
 A request that follows another one with the same prefix to the same worker waits behind it and will
 find the prefix computed, although no KV event says so yet. Of each such prompt only some depths are

@@ -1,4 +1,4 @@
-"""How much of the prompts came before: what a cache without bound would find. Pure."""
+"""Measures how much of each prompt came before, as a cache without bound would find it. Pure."""
 
 from __future__ import annotations
 

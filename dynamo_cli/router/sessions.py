@@ -1,4 +1,4 @@
-"""Which worker served a session last, so that it stays where its conversation is cached. Pure."""
+"""Keeps each session on the worker that has its conversation cached. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Sessions:
         self._last: OrderedDict[str, _Session] = OrderedDict()
 
     def kept_together(self, query: RouteQuery, choice: Choice) -> Choice:
-        """Keep a session on its worker as long as that holds the blocks of its last prompt."""
+        """Return the session's last worker if it can take the request and still has the session's
+        last prompt cached; otherwise `choice`."""
         last = self._last.get(query.session) if query.session else None
         if last is None or not self._index.holds(last.worker, last.block):
             return choice

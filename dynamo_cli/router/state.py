@@ -32,17 +32,18 @@ from dynamo_cli.router.sessions import Sessions
 from dynamo_cli.units import SECOND_NS
 
 HEAD_START_NS = 3600 * SECOND_NS
-"""A request that has lost its worker is due as if it had come so much earlier: its client has
-waited already, and a stream stands still."""
+"""A request that moves is due as if it had arrived this much earlier: its client has waited
+already, and its stream stands still."""
 
 RESERVE_SHARE = 4
-"""A worker takes its largest batch and a quarter of it (1 / this) more, so that its engine never
-runs dry. Further requests wait in the router, where the next free worker can still be chosen."""
+"""A worker takes as many requests as its largest batch has, and a quarter (1 / this) more, so that
+its engine never runs dry. Further requests wait in the router, which can still choose the next free
+worker for them."""
 
 
 class _Waiting(NamedTuple):
-    """A query that no worker can take yet. Its sort order is the order of the answers: requests
-    that have lost their worker go first."""
+    """A query that no worker can take yet. They are answered in the order of their fields:
+    requests that move come first, then those with the smaller priority, then the older ones."""
 
     is_new: bool
     priority: int
@@ -97,8 +98,8 @@ class RouterState:
         """Choose a worker and reserve the request's load there.
 
         Returns:
-            the decision, with worker -1 if there is no worker at all; None if all workers are
-            full: then `released` returns it later, in order.
+            the decision, which names no worker if no worker may ever take the request; None if
+            those that may are full: then `released` returns the decision later, in order.
         """
         if not self._anybody(query):
             return self._nobody(query, now_ns)
@@ -111,8 +112,11 @@ class RouterState:
         return None
 
     def released(self, now_ns: int) -> list[tuple[int, RoutingDecision]]:
-        """Decide the waiting queries that a worker can take now; pairs of processor and
-        decision."""
+        """Decide the waiting queries that a worker can take now; stop at the first that none can.
+
+        Returns:
+            pairs of processor and decision.
+        """
         decided = []
         while self._waiting:
             first = self._waiting[0]
@@ -355,7 +359,7 @@ class RouterState:
         self.caches.worker_up(ready.worker)
 
     def worker_retired(self, worker: int) -> None:
-        """Send no more requests to a worker; it stays until the requests that it has are over."""
+        """Choose a worker no more; its load counts until its requests have ended or moved."""
         self._retired.add(worker)
         self.ledger.close(worker)
 

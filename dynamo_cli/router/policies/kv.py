@@ -41,12 +41,12 @@ def blocks_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) ->
 
 
 def shares_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) -> list[Terms]:
-    """Shares: cached part of the prompt, minus use of the cache, minus part of the queue.
+    """Three shares: of the prompt that is cached, of the cache that is used, and of the queue.
 
     ``2 * matched tokens / prompt tokens - KV usage - waiting / max(waiting)``, highest wins: the
     KV router of the first NVIDIA Dynamo (March 2025, ``examples/llm/components/kv_router.py``).
-    There, load figures were out of date in a burst; here they come from the ledger, and all workers
-    count.
+    Here the sign is reversed, so that the lowest wins. There, load figures were out of date in a
+    burst; here they come from the ledger, and all workers count.
     """
     most_waiting = max(load.waiting_requests for load in loads) or 1
     return [
@@ -69,7 +69,8 @@ class KvPolicy:
     Attributes:
         cost: a key of `COSTS`.
         overlap_weight: weight of cached blocks relative to load; 1 is as published.
-        temperature: 0 takes the lowest cost; above 0, lower costs are only more likely.
+        temperature: 0 chooses the lowest cost; above 0 the choice is random, and a lower cost is
+            more likely.
         dice: returns random numbers in 0..1.
     """
 
