@@ -67,7 +67,7 @@ class Limits:
 
     Attributes:
         max_jobs: number of jobs that may wait; more are refused, but returned jobs never are.
-        max_attempts: number of leases of one job that may end without a result.
+        max_attempts: a job fails after this many leases that ended without a result.
         lease_ns: time after which a lease expires unless it is renewed.
         affinity_ns: time that a job is reserved for the prefill worker with its prefix.
     """

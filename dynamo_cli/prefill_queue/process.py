@@ -54,10 +54,10 @@ class _Room:
 
 
 class Queue:
-    """Connects a `PrefillQueue` with its links.
+    """The process of the prefill queue: a `PrefillQueue` and its links.
 
     Args:
-        config: when the age of the oldest job raises the alarm.
+        config: the age of the oldest job from which on there is an alarm.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Queue:
         self._switchboard.close()
 
     def advance(self, timeout_s: float | None) -> None:
-        """Wait for messages, for `timeout_s` at most, and do what they and the time demand."""
+        """Handle the messages that come within `timeout_s`, and do what is due by now."""
         self._switchboard.poll(timeout_s)
         now = time.monotonic_ns()
         self._tell(self._queue.expire(now))
@@ -126,7 +126,7 @@ class Queue:
             self._told = state if all(told) else NOTHING_TOLD
 
     def _enlist(self) -> None:
-        """Tell new prefill workers that every decode worker knows that they are there."""
+        """Tell new prefill workers that every decode worker knows of them."""
         if self._told is NOTHING_TOLD:
             return  # a link was full; the next pull of a prefill worker causes another attempt
         for newcomer in list(self._newcomers):
@@ -158,7 +158,7 @@ class Queue:
         self._changed = bool(view.depth_jobs)
 
     def _warn(self, oldest_age_ns: int) -> None:
-        """Log a warning when the oldest job exceeds the alarm age; once until that is over."""
+        """Warn once when the oldest job exceeds the alarm age, until it is below again."""
         late = oldest_age_ns > self._alarm_ns
         if late and not self._alarmed:
             logger.warning(

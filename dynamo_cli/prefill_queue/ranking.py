@@ -15,8 +15,8 @@ Item = tuple[int, int, str]
 class Ranking:
     """Names by (rank, number), smallest first. Each change takes O(log n), amortized.
 
-    A heap in which a removed item stays until it comes to the top. Since it may never come there,
-    the heap is rebuilt when most of its items are removed ones.
+    It is a heap in which a removed item stays until it comes to the top. Since it may never come
+    there, the heap is rebuilt when most of its items are removed ones.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Ranking:
             self._tidy()
 
     def first(self) -> Item | None:
-        """The smallest item, which is not removed; None if there is none."""
+        """Return the smallest item without removing it; None if there is none."""
         heap = self._heap
         while heap and self._live.get(heap[0][2]) != heap[0]:
             heapq.heappop(heap)

@@ -41,8 +41,8 @@ class _Entry(Generic[T]):
     """A job that has not ended.
 
     Attributes:
-        number: running number of the put; a job that is returned keeps its place by it.
-        line: index of the only prefill worker that may take it; None: any may.
+        number: sequence number of the put; it keeps the place of a job that is returned.
+        line: index of the only prefill worker that may take it; None if any may.
         attempts: number of leases that ended without a result.
         holder: index of the prefill worker that has leased it; None while it waits.
     """
@@ -66,7 +66,8 @@ class PrefillQueue(Generic[T]):
         taken: number of jobs that were put and accepted.
         refused: number of jobs that were put and refused, by reason.
         returned: number of leases after which the job waits again, by reason.
-        ended: number of jobs that ended, by reason; their sum and the jobs still there are `taken`.
+        ended: number of jobs that ended, by reason; with those that have not ended they add up to
+            `taken`.
         ignored: number of messages about jobs that are unknown or held by another, by reason.
         waits_dropped: number of wait times that were dropped before a report took them.
     """
@@ -108,7 +109,7 @@ class PrefillQueue(Generic[T]):
         return None
 
     def moved(self, job_id: str, worker: int) -> list[Outcome]:
-        """Drop the job that another decode worker wanted: this one has that request now."""
+        """Drop the job with this id if another decode worker put it, which has lost the request."""
         entry = self._entries.get(job_id)
         if entry is None or entry.job.worker == worker:
             return []
@@ -130,7 +131,7 @@ class PrefillQueue(Generic[T]):
     # -- prefill workers -----------------------------------------------------------------------
 
     def lease(self, holder: int, jobs: int, tokens: int, now_ns: int) -> list[Job[T]]:
-        """Lease the next jobs to a prefill worker. Call `expire` before, which checks deadlines.
+        """Lease the next jobs to a prefill worker. Call `expire` first, which checks deadlines.
 
         A job with more tokens than there is room for waits, and no other job overtakes it. A
         prefill worker that holds no job gets the next one whatever its size, since that one would
@@ -170,7 +171,7 @@ class PrefillQueue(Generic[T]):
         return True
 
     def refuse(self, job_id: str, holder: int, reason: str) -> list[Outcome]:
-        """A prefill worker cannot do a job that it holds, and no other could: the job fails.
+        """A prefill worker cannot run a job that it holds: the job fails, without another attempt.
 
         Args:
             reason: a short name under which the failure is counted.
@@ -182,9 +183,9 @@ class PrefillQueue(Generic[T]):
         return [_failed(entry.job, reason)]
 
     def holder_gone(self, holder: int) -> list[Outcome]:
-        """A prefill worker is gone: any other may take what it held or was to get.
+        """A prefill worker is gone: any other may take the jobs that it held or was to get.
 
-        A job whose last attempt this was fails.
+        A job that has had its last attempt fails.
         """
         held = list(self._held.get(holder, {}).values())
         outcomes: list[Outcome] = [self._break_off(entry, Reason.HOLDER_GONE) for entry in held]
