@@ -37,7 +37,7 @@ class Handler(Protocol):
     """Receives what arrives on the links and the control socket of a process."""
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
-        """An encoded message of a peer."""
+        """Handle an encoded message of a peer."""
 
     def on_link(self, peer: ProcessId) -> None:
         """There is a new link to a peer, which was started for the first time or again."""
@@ -46,7 +46,7 @@ class Handler(Protocol):
         """A link is gone. What the peer had written to it was delivered, unless it was corrupt."""
 
     def on_control(self, message: Any) -> None:
-        """A message of the supervisor; those about links are handled by the switchboard."""
+        """Handle a message of the supervisor; the switchboard itself handles those about links."""
 
 
 class Switchboard:

@@ -88,9 +88,8 @@ class Holdings:
     _names: dict[Hashable, int] = field(default_factory=dict)
     _stored: dict[int, None] = field(default_factory=dict)
     _removed: dict[int, None] = field(default_factory=dict)
-    _orphans: dict[int, list[int]] = field(
-        default_factory=dict
-    )  # parent that is missing or not published
+    # parent that is missing or not published -> its blocks
+    _orphans: dict[int, list[int]] = field(default_factory=dict)
 
     def store(
         self,

@@ -146,7 +146,7 @@ class EngineProcess:
     # -- switchboard handler ---------------------------------------------------------------
 
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
-        """A message of a peer."""
+        """Handle a message of a peer."""
         message = self._decoder(payload)
         match message:
             case Resync():
