@@ -15,10 +15,10 @@ class PushJob(Message, frozen=True):
         job_id: unique; also the id of the transfer of its KV blocks.
         prompt_tokens: length of the prompt.
         skip_tokens: leading tokens that the decode worker has in its own cache.
-        holder: index of the prefill worker that holds most of the prompt's blocks, which alone may
-            take the job at first; None: any may.
+        holder: index of the prefill worker that holds most of the prompt's blocks; at first, only
+            this one may take the job. None if any may.
         priority: jobs with a smaller one come first.
-        deadline_ns: time on the monotonic clock after which nobody wants it any more.
+        deadline_ns: time on the monotonic clock after which the job is not wanted any more.
         token_ids, frames: as in `AddRequest`.
     """
 

@@ -126,7 +126,7 @@ class AddRequest(Message, frozen=True):
     Attributes:
         token_ids: the prompt, little-endian int32; empty when the prompt is in the frames.
         frames: vLLM's request object, without the prompt.
-        prefill_worker: index of the prefill worker that holds most of the prompt's blocks; None:
+        prefill_worker: index of the prefill worker that holds most of the prompt's blocks; None if
             none holds any.
         probe: whether it is a readiness probe, which statistics do not count.
         output_tokens: output tokens that earlier workers have produced, little-endian int32; empty
@@ -240,7 +240,7 @@ class Timeline(msgspec.Struct, array_like=True, frozen=True, gc=False):
         scheduled_ns: the decoding engine began with it.
         first_token_ns: the processor received its first token.
         ended_ns: the processor received its last token, over all its engine requests.
-        prefill_worker: index of the prefill worker that computed the prompt; None: none did.
+        prefill_worker: index of the prefill worker that computed the prompt; None if none did.
     """
 
     received_ns: int = 0

@@ -178,7 +178,7 @@ class Pace:
         return min(max(lost, 0.0) / max(1 - cached, 1e-3), MOST_LOST)
 
     def stepped(self, running: float, seconds: float) -> None:
-        """Note how long a step takes that only decodes, with so many running requests."""
+        """Note how long a step that only decodes takes, with this number of running requests."""
         self._step.add((1.0, running), seconds, 1.0)
 
     def ran(self, output_tokens: int, running_s: float) -> None:

@@ -68,7 +68,7 @@ class MockEngine:
         self._asleep = False
 
     def _transfer_s(self, tokens: int) -> float:
-        """How long so many tokens take from one engine to another."""
+        """Time to transfer this number of tokens from one engine to another, seconds."""
         return self._speed.transfer_ps(tokens) / PS / self._speedup
 
     def ready(self) -> EngineReady:

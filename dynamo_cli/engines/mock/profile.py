@@ -105,7 +105,7 @@ class Speed:
         return self.prefill_request + self.prefill_token * tokens + self.prefill_context * pairs
 
     def transfer_ps(self, tokens: int) -> int:
-        """The time to move so many tokens of a prompt to another engine."""
+        """The time to transfer this number of tokens of a prompt to another engine."""
         return self.transfer + self.transfer_token * tokens if tokens else 0
 
 

@@ -24,7 +24,7 @@ class DecodeSide:
         worker: index of the worker that runs the engine.
         sim: the engine.
         intake: takes its requests.
-        transfer_s: how long so many tokens take from one engine to another, in seconds.
+        transfer_s: returns the time to transfer a number of tokens between engines, seconds.
     """
 
     def __init__(

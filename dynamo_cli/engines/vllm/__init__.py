@@ -1,6 +1,6 @@
 """The only package that imports vLLM, so that a new release of vLLM changes nothing elsewhere.
 
-In come vLLM's options, bodies of requests and the messages of `messages/`. Out go answers and the
-outputs of engine steps. Open `front/serving.py` first for what a processor runs, `core/engine.py`
+vLLM's options, bodies of requests and the messages of `messages/` come in; answers and the outputs
+of engine steps go out. Open `front/serving.py` first for what a processor runs, `core/engine.py`
 for what a worker runs; `options/` reads options, `transfer/` moves KV blocks between engines.
 """

@@ -182,7 +182,7 @@ class Meter:
                     yield self._prefill(1, new, prefix)
 
     def _prefill(self, count: int, length: int, prefix: Sequence[int] = ()) -> Run:
-        """The fastest of several runs with so many prompts, each with one token of output."""
+        """The fastest of several runs of `count` prompts, each with one token of output."""
         _, most_tokens = self._engine.batch_limits
         steps = -(-count * length // most_tokens)
         return Run(
@@ -280,7 +280,7 @@ class Meter:
     # -- the engine --------------------------------------------------------------------------
 
     def _has_room(self, count: int, length: int, what: str) -> bool:
-        """Whether there is room and time for so many requests of that length, with output."""
+        """Whether there is room and time for `count` requests of this length, with output."""
         if length > self._longest:
             return False
         if count * length > self._room or time.monotonic() > self._deadline_s:

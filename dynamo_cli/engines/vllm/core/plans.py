@@ -23,7 +23,7 @@ def install() -> None:
 
 
 def fingerprint(vllm_config: Any, *args: Any, **kwargs: Any) -> str:
-    """Return a name for all engines that need the same memory beside the KV cache."""
+    """Return a name that engines share if they need the same memory besides the KV cache."""
     scheduler, transfer = vllm_config.scheduler_config, vllm_config.kv_transfer_config
     sizes = (
         _of_vllm(vllm_config, *args, **kwargs),

@@ -141,7 +141,7 @@ _BOUNDED: dict[str, Rule] = {
     "messages": _MESSAGES,
     "input": _MESSAGES,
     "previous_input_messages": _MESSAGES,
-    # sampling: vLLM's newer model runner has buffers for so many entries, and dies of more
+    # sampling: vLLM's newer model runner has buffers of these sizes, and dies of more entries
     "top_k": Number(-1, _INT32),
     "length_penalty": Number(-10, 10),
     "repetition_penalty": Number(0.01, 100),

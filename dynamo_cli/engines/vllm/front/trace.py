@@ -186,7 +186,7 @@ class RequestTrace:
 
     @property
     def served_by(self) -> int | None:
-        """Index of the worker that has it, the first of several; None: none has."""
+        """Index of the worker that has it, the first of several; None if none has it."""
         return next((answer.worker for answer in self.placed.values()), None)
 
     def prepared(self) -> None:

@@ -64,7 +64,7 @@ class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def get_num_new_matched_tokens(
         self, request: Request, num_computed_tokens: int
     ) -> tuple[int, bool]:
-        """How many tokens can be loaded beyond the cached ones, and whether that takes a while."""
+        """How many tokens can be loaded beyond the cached ones, and whether asynchronously."""
         params = request.kv_transfer_params or {}
         if not params.get("do_remote_prefill"):
             return 0, False
@@ -73,7 +73,7 @@ class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
             self._shared.failures[GAP] += 1
             self._give_up(params)
             return 0, False
-        # More than the prompt may be cached of a request that another engine has begun to answer.
+        # If the request is resumed, more tokens than those of its prompt may be cached.
         missing = max(request.num_prompt_tokens - num_computed_tokens, 0)
         return missing, missing > 0
 
@@ -114,7 +114,11 @@ class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def request_finished(
         self, request: Request, block_ids: list[int]
     ) -> tuple[bool, dict[str, Any] | None]:
-        """A request is over; the blocks of a prefill are kept until they are copied."""
+        """Begin to save the blocks of a prefill that is over; vLLM keeps them until that is done.
+
+        Returns:
+            whether vLLM must keep the blocks, and kv_transfer_params for the decode side.
+        """
         params = request.kv_transfer_params or {}
         if params.get("do_remote_prefill"):  # it ended before anything was loaded
             self._give_up(params)
@@ -155,18 +159,18 @@ class ShmConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._shared.open(planes, num_slots)
 
     def start_load_kv(self, forward_context: Any, **_: Any) -> None:
-        """Loads have begun when their blocks were allocated."""
+        """Do nothing: loads have begun when their blocks were allocated."""
 
     def wait_for_layer_load(self, layer_name: str) -> None:
-        """Loads are complete before their request is scheduled."""
+        """Do nothing: loads are complete before their request is scheduled."""
 
     def save_kv_layer(
         self, layer_name: str, kv_layer: torch.Tensor, attn_metadata: Any, **_: Any
     ) -> None:
-        """Blocks are copied when the prompt is complete."""
+        """Do nothing: blocks are copied when the prompt is complete."""
 
     def wait_for_save(self) -> None:
-        """Blocks are kept until they are copied; the step need not wait."""
+        """Do nothing: vLLM keeps the blocks until they are copied."""
 
     def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
         """The copies that have ended since the last step."""

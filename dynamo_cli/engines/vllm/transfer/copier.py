@@ -42,7 +42,7 @@ WAIT_S = 0.0002
 """Poll interval for blocks that are not written yet."""
 
 WAIT_LIMIT_NS = 5 * SECOND_NS
-"""How long to wait for blocks to be written. A save takes milliseconds, but may be queued."""
+"""Longest wait for blocks to be written. A save takes milliseconds, but may be queued."""
 
 TIDY_S = 10.0
 """After this time without a copy, arenas of processes that are gone are unmapped."""
@@ -56,7 +56,7 @@ class Copy(NamedTuple):
 
     Attributes:
         blocks, slots: block numbers and slot numbers, in the same order.
-        base: what the transfer's stamps are added to.
+        base: the base of the transfer's stamps; see `arena`.
         arena: the arena to load from; None saves into this engine's own.
         since_ns: when the copy was asked for, on the monotonic clock.
     """

@@ -19,7 +19,8 @@ class Planes:
     """Views of the cache of every layer; nothing is copied.
 
     Attributes:
-        tensors: int64 [blocks, words] each; equal rows of all of them are one block.
+        tensors: int64 [blocks, words] each; the rows with the same number in all of them are one
+            block.
         layout: digest of layer names, shapes, strides and types; two engines with equal digests
             can exchange blocks byte for byte.
     """
