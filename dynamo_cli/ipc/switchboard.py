@@ -153,9 +153,8 @@ class Switchboard:
         delivered = self._on_control() | self._sweep()
         if delivered or timeout_s == 0:
             return delivered
-        quiet = [
-            link.arm() for link in self.links.values()
-        ]  # arms every link, unlike all() of a generator
+        # A list, because all() of a generator would not arm the links after the first busy one.
+        quiet = [link.arm() for link in self.links.values()]
         if all(quiet):
             for descriptor, _ in self._poller.poll(None if timeout_s is None else timeout_s * 1000):
                 if descriptor != self._control.fileno():

@@ -50,7 +50,8 @@ class ProcessorStats(Message, frozen=True):
     Attributes:
         unrouted: requests that it placed itself since it was started.
         requests: API requests in flight.
-        engine_requests: engine requests that have not ended; an API request can have several.
+        engine_requests: engine requests that were placed and have not ended; an API request can
+            have several.
         placed: engine requests that count as load of a worker.
         queries: queries that the router has not answered.
         calls: utility calls that workers have not answered.

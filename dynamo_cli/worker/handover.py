@@ -128,7 +128,7 @@ class Handover:
     def abort(self, request_ids: list[str]) -> None:
         """Forget requests that are away or wait for a sibling, and cancel their jobs.
 
-        Siblings that waited for them are started. The caller aborts them in the engine.
+        Siblings that waited for them are started. The caller aborts the requests in the engine.
         """
         for request_id in request_ids:
             if self._remote.abort(request_id):

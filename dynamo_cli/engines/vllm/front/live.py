@@ -97,7 +97,8 @@ def family_of(request: EngineCoreRequest) -> str:
 def take_tokens(request: EngineCoreRequest) -> bytes:
     """Take the token ids out of the request, since raw bytes are far cheaper to send.
 
-    Returns an empty value, and leaves the request as it is, if the prompt has more than token ids.
+    If the prompt has no token ids, or embeddings too, the request stays as it is and the result is
+    empty.
     """
     if request.prompt_token_ids is None or request.prompt_embeds is not None:
         return b""

@@ -36,7 +36,7 @@ class Lost(NamedTuple):
 class Mover:
     """Finds another worker for engine requests, and sends them there.
 
-    The requests for one prompt (n > 1) form a family, which moves together, to one worker.
+    Requests for one prompt (n > 1), a family, that leave a worker together go to one new worker.
 
     Args:
         rule: how often a request may move, and how long it waits for a worker.
@@ -148,10 +148,7 @@ class Mover:
 
 
 def _refused(family: Sequence[Live], reason: MoveReason) -> DynamoError | None:
-    """Note the death of the family's worker; return an error if the family may cause the deaths.
-
-    Does nothing if the worker did not die.
-    """
+    """Count the death of the worker, if it died; return an error if the request is to blame."""
     trace = family[0].trace
     if reason is MoveReason.DIED:
         tokens = sum(len(live.output) for live in family)
