@@ -46,7 +46,8 @@ class Deaths:
     count: int = 0
     _process: str = ""
     _last_ns: int = 0
-    _tokens: int = 0
+    _tokens: int | None = None
+    _delivered: int = 0
     _begun: bool = False
 
     @property
@@ -54,22 +55,36 @@ class Deaths:
         """Whether no other process should get the request."""
         return self.count >= FATAL_DEATHS
 
-    def add(self, process: str, tokens: int, now_ns: int) -> None:
+    def add(self, process: str, tokens: int | None, now_ns: int, delivered: int = 0) -> None:
         """Note that a process died that had the request.
 
         Args:
             process: its name.
-            tokens: output tokens that the request had when the process died.
+            tokens: output tokens that engines had made by then; None if that is not known.
             now_ns: when the death became known, on the monotonic clock.
+            delivered: output tokens that the client had by then: fewer, where a parser holds back
+                text.
         """
         since_ns = now_ns - self._last_ns
         same = self.count and since_ns < (SAME_DEATH_NS if process == self._process else AT_ONCE_NS)
         if same:
-            self._tokens = max(self._tokens, tokens)
+            self._note(tokens, delivered)
             return
-        self.count = 1 if self._begun or tokens > self._tokens else self.count + 1
+        self.count = 1 if self._went_on(tokens, delivered) else self.count + 1
         self._process, self._last_ns = process, now_ns
-        self._tokens, self._begun = tokens, False
+        self._begun, self._tokens = False, None
+        self._note(tokens, delivered)
+
+    def _went_on(self, tokens: int | None, delivered: int) -> bool:
+        """Whether the request has given a token since the last death."""
+        if tokens is not None and (self._tokens is not None or not self.count):
+            return self._begun or tokens > (self._tokens or 0)
+        return self._begun or delivered > self._delivered
+
+    def _note(self, tokens: int | None, delivered: int) -> None:
+        self._delivered = max(self._delivered, delivered)
+        if tokens is not None:
+            self._tokens = max(self._tokens or 0, tokens)
 
     def begun(self) -> None:
         """Note that the request has given tokens since the last death, without their number."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dynamo_cli.deaths import Deaths
-from dynamo_cli.units import MS_NS
+from dynamo_cli.units import MS_NS, SECOND_NS
 
 W0, W1, P0 = "worker 0", "worker 1", "processor 0"
 
@@ -49,3 +49,12 @@ def test_an_answer_that_begins_again_is_measured_anew() -> None:
     for process, tokens, at_ms in ((W0, 100, 1000), (P0, 0, 3000), (W1, 50, 5000)):
         seen.add(process, tokens, at_ms * MS_NS)
     assert seen.count == 1
+
+
+def test_what_engines_made_is_not_compared_with_what_clients_have() -> None:
+    seen = Deaths()
+    seen.add("worker 0", 12, SECOND_NS, 1)  # a parser holds back eleven tokens
+    seen.add("processor 0", None, 3 * SECOND_NS, 4)
+    assert seen.count == 1, "the client got three more in between"
+    seen.add("processor 1", None, 5 * SECOND_NS, 4)
+    assert seen.fatal

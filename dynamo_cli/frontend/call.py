@@ -9,7 +9,16 @@ import msgspec
 
 from dynamo_cli.deaths import Deaths
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.messages.request import Finish, ForProcessor, Head, Move, Reply, Resume, Submit
+from dynamo_cli.messages.request import (
+    Finish,
+    ForProcessor,
+    Head,
+    Move,
+    MoveReason,
+    Reply,
+    Resume,
+    Submit,
+)
 from dynamo_cli.topology import ProcessId
 
 
@@ -33,6 +42,7 @@ class Call:
         tokens: tokens of its answer that have come.
         chunks, size: chunks of its answer that have come, and their bytes.
         output: what engines had given by then, as the chunks carried it.
+        reason: why it left its last processor.
         left_ns: when its last processor was lost; 0 once its next token has come.
         patience: ends its wait for a processor; None while it has one.
     """
@@ -52,6 +62,7 @@ class Call:
         self.deaths = Deaths()
         self.tokens = self.chunks = self.size = self.left_ns = 0
         self.output = bytearray()
+        self.reason = MoveReason.DIED
         self.patience: asyncio.TimerHandle | None = None
         self._early: list[bytes] = []
         self.write: Callable[[bytes], bool] = self._keep

@@ -15,7 +15,7 @@ from dynamo_cli.frontend.call import Call
 from dynamo_cli.host import vital
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
-from dynamo_cli.messages.lifecycle import Rescued
+from dynamo_cli.messages.lifecycle import STALLED, Rescued
 from dynamo_cli.messages.request import (
     Abort,
     Ask,
@@ -203,18 +203,27 @@ class Exchange:
             f"{processor.name} stopped while it held this request ({reason}); send it again.",
             retry_after_s=1,
         )
-        left = [call for call in self._calls.values() if call.processor == processor]
+        # A call that waits for a processor left this one at an earlier death.
+        left = [
+            call
+            for call in self._calls.values()
+            if call.processor == processor and call.patience is None
+        ]
         wanted = [call for call in left if isinstance(call.message, Submit | Ask)]
         for call in left:
             if call not in wanted:
                 self._end(call, failure)
-        moved = sum(self._leave(call, failure) for call in wanted if not call.over)
-        self._switchboard.report(Rescued(processor.name, moved, len(wanted) - moved))
+        unfinished = [call for call in wanted if not call.over]
+        kind = MoveReason.STALLED if reason.startswith(STALLED) else MoveReason.DIED
+        moved = sum(self._leave(call, kind, failure) for call in unfinished)
+        self._switchboard.report(Rescued(processor.name, moved, len(unfinished) - moved))
 
-    def _leave(self, call: Call, failure: PeerLost) -> bool:
+    def _leave(self, call: Call, reason: MoveReason, failure: PeerLost) -> bool:
         """Let a call leave its lost processor; False if it has to fail instead."""
-        if isinstance(call.message, Submit):
-            call.deaths.add(call.processor.name, call.tokens, time.monotonic_ns())
+        call.reason = reason
+        if isinstance(call.message, Submit) and reason is MoveReason.DIED:
+            now_ns = time.monotonic_ns()
+            call.deaths.add(call.processor.name, None, now_ns, call.tokens)
         if len(call.moves) >= self._migration.limit:
             self._end(call, failure)
             return False
@@ -249,7 +258,7 @@ class Exchange:
         self._end(call, failure)
 
     def _note(self, call: Call, source: ProcessId, target: int | None) -> None:
-        move = Move(source.role, source.index, target, MoveReason.DIED, call.tokens, call.left_ns)
+        move = Move(source.role, source.index, target, call.reason, call.tokens, call.left_ns)
         call.moves.append(move)
         self._meter.moves.add(call.message.api_id, move, time.monotonic_ns())
 
@@ -265,7 +274,8 @@ class Exchange:
             return
         call.worker_moves.append(move)
         if move.reason is MoveReason.DIED:
-            call.deaths.add(f"{move.role} {move.source}", move.output_tokens, move.left_ns)
+            process, made = f"{move.role} {move.source}", move.output_tokens
+            call.deaths.add(process, made, move.left_ns, call.tokens)
             if call.deaths.fatal:
                 self._end(call, refusal(message.api_id, call.deaths.count), POISON)
 

@@ -106,7 +106,8 @@ class RouterState:
         asked = _Waiting(
             not query.moved, query.priority, next(self._numbers), now_ns, processor, query
         )
-        if not self._waiting and (decision := self._try(asked, now_ns)):
+        held_up = any(not self._excludes(waiting.query) for waiting in self._waiting)
+        if not held_up and (decision := self._try(asked, now_ns)):
             return decision
         heapq.heappush(self._waiting, asked)
         return None
@@ -114,21 +115,32 @@ class RouterState:
     def released(self, now_ns: int) -> list[tuple[int, RoutingDecision]]:
         """Decide the waiting queries that a worker can take now; stop at the first that none can.
 
+        A query that waits only because it excludes a worker holds up nobody.
+
         Returns:
             pairs of processor and decision.
         """
-        decided = []
+        decided, kept = [], []
         while self._waiting:
             first = self._waiting[0]
             if not self._anybody(first.query):
                 decision: RoutingDecision | None = self._nobody(first.query, now_ns)
             else:
                 decision = self._try(first, now_ns)
-            if decision is None:
+            if decision is not None:
+                decided.append((first.processor, decision))
+            elif self._excludes(first.query):
+                kept.append(first)
+            else:
                 break
             heapq.heappop(self._waiting)
-            decided.append((first.processor, decision))
+        for waiting in kept:
+            heapq.heappush(self._waiting, waiting)
         return decided
+
+    def _excludes(self, query: RouteQuery) -> bool:
+        """Whether a worker is up that this query must not get."""
+        return not self.ledger.books.keys().isdisjoint(query.excluded)
 
     @property
     def waiting_requests(self) -> int:

@@ -45,11 +45,13 @@ class _Asked:
     Attributes:
         pid: of the child that was asked.
         since_s: when it was asked.
-        cpu_s: processor time that it had used when half of its time was up; None before.
+        looked_s: when its processor time was read last; at first the same.
+        cpu_s: the processor time that it had used then; None if it was not read yet.
     """
 
     pid: int
     since_s: float
+    looked_s: float
     cpu_s: float | None = None
 
 
@@ -93,7 +95,7 @@ class Liveness:
         for process, pid in children:
             asked = self._asked.get(process)
             if asked is None or asked.pid != pid:
-                self._asked[process] = _Asked(pid, now_s)
+                self._asked[process] = _Asked(pid, now_s, now_s)
                 ask.append(process)
             elif (why := self._judge(process, asked, now_s)) is not None:
                 del self._asked[process]
@@ -104,12 +106,17 @@ class Liveness:
         """Return why a child counts as stalled; None while it does not."""
         silent_s = now_s - asked.since_s
         timeout_s = self._timeout_of(process)
-        if asked.cpu_s is None and silent_s >= timeout_s / 2:
-            asked.cpu_s = self._activity(asked.pid).cpu_s
-        if asked.cpu_s is None or silent_s < timeout_s:
+        window_s = now_s - asked.looked_s
+        if asked.cpu_s is None:
+            if silent_s >= timeout_s / 2:
+                asked.looked_s, asked.cpu_s = now_s, self._activity(asked.pid).cpu_s
+            return None
+        was_busy = asked.looked_s - asked.since_s >= timeout_s
+        if silent_s < timeout_s or (was_busy and window_s < timeout_s / 2):
             return None
         does = self._activity(asked.pid)
-        busy = does.cpu_s - asked.cpu_s > BUSY_SHARE * timeout_s / 2
+        busy = does.cpu_s - asked.cpu_s > BUSY_SHARE * window_s
+        asked.looked_s, asked.cpu_s = now_s, does.cpu_s
         if busy and not does.stopped and silent_s < BUSY_FACTOR * timeout_s:
             return None
         state = "a signal has stopped it" if does.stopped else "it hangs" if not busy else "busy"

@@ -250,3 +250,39 @@ async def test_workers_that_are_drained_are_no_deaths() -> None:
         scene.exchange.moved(RequestMoved(call.key, "api", move))
     await asyncio.sleep(0)
     assert not call.answer.done()
+
+
+@in_a_loop
+async def test_a_processor_that_dies_while_calls_wait_for_it_has_not_had_them() -> None:
+    scene = Scene(ONE)
+    call = scene.submit()
+    scene.exchange.processor_down(ONE, "SIGKILL")
+    before = call.patience
+    for _ in range(3):  # each life ends before it can take requests
+        scene.exchange.processor_down(ONE, "SIGKILL")
+    assert call.patience is before, "its time goes on"
+    assert call.deaths.count == 1
+    assert scene.links.reports[1:] == [Rescued("processor 0", 0, 0)] * 3
+    scene.exchange.processor_up(ONE)
+    assert before is not None
+    assert before.cancelled()
+    scene.exchange.answered(reply(call, worker=4))
+    assert (await call.answer).worker == 4
+
+
+@in_a_loop
+async def test_a_processor_that_is_stalled_has_not_died_of_its_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    later(monkeypatch, clock)
+    scene = Scene()
+    call = scene.submit()
+    for _ in range(2):
+        source = call.processor
+        scene.exchange.processor_down(source, "stalled: no sign of life for 30 s")
+        scene.exchange.processor_up(source)
+        clock[0] += 10
+    assert [move.reason for move in call.moves] == [MoveReason.STALLED] * 2
+    assert call.deaths.count == 0
+    assert not call.answer.done()

@@ -31,6 +31,7 @@ from dynamo_cli.messages.request import (
     SubmitProbe,
 )
 from dynamo_cli.messages.routing import FirstToken, RequestEnd, RouteQuery
+from dynamo_cli.messages.telemetry import ProcessorStats
 
 from .stage import Stage, body_of, error_of, patiently, request_of, stream_to_its_end
 
@@ -38,13 +39,20 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def hasty_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A processor that waits a second for first tokens."""
     rule = MigrationRule(limit=2, timeout_s=5, first_token_timeout_s=1)
     stage = Stage(tmp_path_factory.mktemp("tiny"), rule)
-    yield stage
     stage.close()
+    yield stage
     stage.end()
+
+
+@pytest.fixture
+def hasty(hasty_process: Stage) -> Iterator[Stage]:
+    hasty_process.open()
+    yield hasty_process
+    hasty_process.close()
 
 
 def prompt_of(added: AddRequest) -> list[int]:
@@ -379,3 +387,12 @@ def test_a_stream_of_a_lost_processor_goes_on(stage: Stage) -> None:
     assert finish.usage.output_tokens == 3
     assert text.count("data: ") == 2
     stage.nothing_is_left()
+
+
+def test_the_frontend_hears_of_the_first_token_of_a_whole_answer(stage: Stage) -> None:
+    name, added = stage.place()
+    stage.workers[0].give(added, first=True)
+    while name not in stage.frontend.take(ProcessorStats).begun:
+        pass
+    stage.workers[0].give(added, finish=True)
+    assert stage.frontend.take(Reply).request_id == name

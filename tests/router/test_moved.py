@@ -67,3 +67,20 @@ def test_it_is_no_measure_of_predictions() -> None:
     router.decide(0, query("moved", 1, **DIED), 0)
     assert router.first_token("moved", 8, 0) is None
     assert router.measured_tokens == 0
+
+
+def test_one_that_waits_for_another_worker_holds_up_nobody() -> None:
+    router = state(workers=2, seqs=1)
+    for name in "abcd":
+        place(router, query(name))
+    books = router.ledger.books
+    full = next(worker for worker, book in books.items() if book.full)
+    assert router.decide(0, query("moved", excluded=(1 - full,), **DIED), 0) is None
+    assert router.decide(0, query("new"), 0) is None
+    ended = next(name for name, entry in router.ledger.entries.items() if entry.worker != full)
+    router.end(ended)
+    ((_, decision),) = router.released(0)
+    assert (decision.request_id, decision.worker) == ("new", 1 - full)
+    router.end("new")
+    assert place(router, query("newer")) == 1 - full
+    assert router.waiting_requests == 1

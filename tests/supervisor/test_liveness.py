@@ -9,7 +9,7 @@ from dynamo_cli.supervisor.liveness import Liveness
 from dynamo_cli.topology import ROUTER, ProcessId, Role
 
 WORKER = ProcessId(Role.WORKER, 0)
-TIMEOUT_S = 20.0
+TIMEOUT_S = 20
 
 
 class Clock:
@@ -82,3 +82,11 @@ def test_when_the_supervisor_stood_still_itself_nobody_is_to_blame() -> None:
 
 def test_a_timeout_of_zero_watches_nobody() -> None:
     assert Liveness(0.0, lambda pid: Activity(False, 0.0)).interval_s == 0
+
+
+def test_one_that_computes_and_then_hangs_is_found_soon() -> None:
+    clock = Clock(cores=1.0)
+    assert clock.stalls_after_s(45) is None
+    used_s = clock.cores * clock.now_s
+    clock.liveness._activity = lambda pid: Activity(False, used_s)  # it computes no more
+    assert clock.stalls_after_s(1000) in range(TIMEOUT_S // 2, TIMEOUT_S + 1)

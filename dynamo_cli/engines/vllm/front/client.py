@@ -155,12 +155,14 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
     def _started(self, live: Live, output: EngineCoreOutput) -> None:
         """Note the first output of a request on its worker."""
         live.unstarted = False
-        # The prompt of a request that is resumed was counted when its answer began.
+        trace = live.trace
+        # An engine that resumes a request computes a prompt that was counted already.
         stats = output.prefill_stats if not live.output else None
         cached = stats.num_cached_tokens if stats is not None else 0
-        if stats is not None:
-            live.trace.cached_tokens += cached
-            live.trace.first_token(*_engine_times(output.events))
+        trace.cached_tokens += cached
+        if not trace.first_token_ns and not trace.calls:
+            self.begun.append(trace.request_id)
+        trace.first_token(*_engine_times(output.events))
         self._workers.first_token(live.wire_id, cached)
         if live.moves:
             live.resumed(time.monotonic_ns())
@@ -212,6 +214,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             f"worker {worker} stopped while it held this request ({reason}). Send it again."
         )
         self.calls.lost(worker, error)
+        for live in self._names.values():
+            live.refused_by.discard(worker)  # what it has refused, its next life may take
         kind = MoveReason.STALLED if reason.startswith(STALLED) else MoveReason.DIED
         return self._leave(self._on(worker), kind, error)
 
@@ -249,6 +253,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self._workers.send(worker, AbortRequests([live.wire_id for live in requests]))
 
     def _leave_worker(self, live: Live) -> None:
+        self._patience.end(live)
         if self._live.pop(live.wire_id, None) is not None:
             self._workers.ended(live.wire_id)
 
@@ -262,8 +267,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def _forget(self, live: Live) -> None:
         self._leave_worker(live)
-        self._patience.end(live)
         self._names.pop(live.name, None)
+        self.mover.ended(live)
 
     # -- called by AsyncLLM ----------------------------------------------------------------
 

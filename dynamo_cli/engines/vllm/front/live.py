@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -34,6 +34,9 @@ class Live:
         refused_by: workers that it must not go to again, although their engines are up: they
             refused it, or took too long for its first token.
         overdue: whether its first token took too long once already.
+        over: whether AsyncLLM waits for it no more.
+        moving: the task that finds another worker, and the requests for which it does; None if it
+            never moved.
         patience: the running timer of `Patience`; None if there is none.
     """
 
@@ -50,6 +53,8 @@ class Live:
     unstarted: bool = True
     refused_by: set[int] = field(default_factory=set)
     overdue: bool = False
+    over: bool = False
+    moving: tuple[asyncio.Task[None], Sequence[Live]] | None = None
     patience: asyncio.TimerHandle | None = None
     _move: int = 0
 

@@ -97,6 +97,8 @@ class Mover:
         for live in family:
             live.left(len(trace.moves) - 1)
         task = asyncio.get_running_loop().create_task(self._move(family, move, error))
+        for live in family:
+            live.moving = task, family
         vital.watch(task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -130,6 +132,12 @@ class Mover:
             self._workers.follow(live.wire_id, chosen.worker, live.computed_tokens)
             self._send(live, chosen)
         self._send(first, chosen)
+
+    def ended(self, live: Live) -> None:
+        """A request is over; if all of its family are, nobody needs another worker any more."""
+        live.over = True
+        if live.moving is not None and all(one.over for one in live.moving[1]):
+            live.moving[0].cancel()
 
     async def place(self, query: RouteQuery) -> ChosenWorker:
         """Return the worker for a request; if none can take it, wait until one can.
