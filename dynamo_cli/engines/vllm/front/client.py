@@ -185,7 +185,10 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         if refused is InternalError:
             told += f" (request id {live.trace.api_id})"
         live.refused_by.add(live.worker)
-        if refused is Unavailable and set(self._workers.ready_workers()) - live.refused_by:
+        if (
+            refused is Unavailable
+            and (live.lost_by | self._workers.ready_workers()) - live.refused_by
+        ):
             self._leave([live], MoveReason.ASLEEP, refused(told))
         else:
             self._end(live, refused(told))
@@ -212,6 +215,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             f"worker {worker} stopped while it held this request ({reason}). Send it again."
         )
         self.calls.lost(worker, error)
+        for live in self._names.values():
+            live.refused_by.discard(worker)  # its next life may take them
         kind = MoveReason.STALLED if reason.startswith(STALLED) else MoveReason.DIED
         return self._leave(self._on(worker), kind, error)
 
@@ -249,6 +254,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self._workers.send(worker, AbortRequests([live.wire_id for live in requests]))
 
     def _leave_worker(self, live: Live) -> None:
+        self._patience.end(live)  # it is on no worker
         if self._live.pop(live.wire_id, None) is not None:
             self._workers.ended(live.wire_id)
 
@@ -262,7 +268,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def _forget(self, live: Live) -> None:
         self._leave_worker(live)
-        self._patience.end(live)
+        live.over = True
         self._names.pop(live.name, None)
 
     # -- called by AsyncLLM ----------------------------------------------------------------

@@ -13,6 +13,7 @@ from vllm.v1.engine import EngineCoreRequest
 
 from dynamo_cli.engines.vllm.front.trace import PromptTrace, RequestTrace
 from dynamo_cli.kv import hashes
+from dynamo_cli.messages.request import MoveReason
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +34,7 @@ class Live:
         unstarted: whether its present worker has given no output for it yet.
         refused_by: workers that it must not go to again, although their engines are up: they
             refused it, or took too long for its first token.
+        over: whether AsyncLLM does not wait for it any more.
         overdue: whether its first token took too long once already.
         patience: the running timer of `Patience`; None if there is none.
     """
@@ -49,6 +51,7 @@ class Live:
     moves: int = 0
     unstarted: bool = True
     refused_by: set[int] = field(default_factory=set)
+    over: bool = False
     overdue: bool = False
     patience: asyncio.TimerHandle | None = None
     _move: int = 0
@@ -65,6 +68,12 @@ class Live:
     def computed_tokens(self) -> int:
         """Number of tokens that an engine must have computed before it can give the next one."""
         return len(self.tokens) // hashes.TOKEN_BYTES + len(self.output)
+
+    @property
+    def lost_by(self) -> set[int]:
+        """The workers that died or stalled while they had it: they are started again."""
+        ends = (MoveReason.DIED, MoveReason.STALLED)
+        return {move.source for move in self.trace.moves if move.reason in ends}
 
     def left(self, move: int) -> None:
         """Note that it left its worker; `move` is the position of that move in the trace."""
