@@ -120,3 +120,12 @@ def test_the_zygote_dies_under_load_and_nobody_notices(server: Server) -> None:
     restarts = kill(server, "worker 1")
     wait_back(server, "worker 1", restarts)
     assert [complete(server)[0] for _ in range(4)] == [200] * 4
+
+
+def test_requests_that_must_not_move_leave_no_traceback_in_the_log() -> None:
+    with Server("--engine", "mock", "--migration-limit", "0") as server:
+        with Stream(server) as stream:
+            kill(server, "worker 0")
+            assert b"worker 0 stopped" in stream.rest()
+        wait_until(lambda: "error=worker_lost" in server.log, 30, "the line of the request")
+        assert "RequestFailed" not in server.log

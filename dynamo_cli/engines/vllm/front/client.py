@@ -13,8 +13,6 @@ from collections.abc import Callable
 
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine import (
-    EngineCoreEvent,
-    EngineCoreEventType,
     EngineCoreOutput,
     EngineCoreOutputs,
     EngineCoreRequest,
@@ -26,7 +24,7 @@ from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 from dynamo_cli.config import MigrationRule
 from dynamo_cli.engines.vllm.front.calls import Calls
 from dynamo_cli.engines.vllm.front.failures import RequestFailed
-from dynamo_cli.engines.vllm.front.live import Live, family_of, take_tokens
+from dynamo_cli.engines.vllm.front.live import Live, engine_times, family_of, take_tokens
 from dynamo_cli.engines.vllm.front.moves import Lost, Mover
 from dynamo_cli.engines.vllm.front.patience import Patience
 from dynamo_cli.engines.vllm.front.queries import Queries
@@ -52,7 +50,6 @@ from dynamo_cli.messages.request import (
     RequestRefused,
     StepOutputs,
 )
-from dynamo_cli.units import SECOND_NS
 
 DEFAULT_RULE = MigrationRule()
 STOPPED = str(FinishReason.STOP)
@@ -162,7 +159,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         trace.cached_tokens += cached
         if not trace.first_token_ns and not trace.calls:
             self.begun.append(trace.request_id)
-        trace.first_token(*_engine_times(output.events))
+        trace.first_token(*engine_times(output.events))
         self._workers.first_token(live.wire_id, cached)
         if live.moves:
             live.resumed(time.monotonic_ns())
@@ -187,7 +184,10 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         if refused is InternalError:
             told += f" (request id {live.trace.api_id})"
         live.refused_by.add(live.worker)
-        if refused is Unavailable and set(self._workers.ready_workers()) - live.refused_by:
+        if (
+            refused is Unavailable
+            and (live.lost_by | self._workers.ready_workers()) - live.refused_by
+        ):
             self._leave([live], MoveReason.ASLEEP, refused(told))
         else:
             self._end(live, refused(told))
@@ -386,14 +386,3 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Do nothing: the supervisor owns the workers."""
-
-
-def _engine_times(events: list[EngineCoreEvent] | None) -> tuple[int, int]:
-    """Return when the engine queued and first scheduled a request, ns; 0 if there is no event."""
-    times: dict[EngineCoreEventType, int] = {}
-    for event in events or ():
-        times.setdefault(event.type, int(event.timestamp * SECOND_NS))
-    return (
-        times.get(EngineCoreEventType.QUEUED, 0),
-        times.get(EngineCoreEventType.SCHEDULED, 0),
-    )

@@ -46,6 +46,18 @@ class EventError(Exception):
         self.error = error
 
 
+class Told(logging.Filter):
+    """Drops what vLLM's classes log, with a traceback, of each request that ended with our error.
+
+    The client is told, the error is counted, and the line of the request has it.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for such a line."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, RequestFailed)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a request failed.
@@ -75,6 +87,12 @@ class Failure:
             trace.path, self.status, self.error, trace.response, trace.events
         )
         return Chunk(trace.request_id, data, trace.take_new_tokens())
+
+
+def install() -> None:
+    """Add the filter to the root handlers, which all lines of this process pass."""
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Told())
 
 
 def raise_error(text: str) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine import EngineCoreEvent, EngineCoreEventType, EngineCoreRequest
 
 from dynamo_cli.engines.vllm.front.trace import PromptTrace, RequestTrace
 from dynamo_cli.kv import hashes
+from dynamo_cli.messages.request import MoveReason
+from dynamo_cli.units import SECOND_NS
 
 
 @dataclass(slots=True, eq=False)
@@ -33,8 +35,8 @@ class Live:
         unstarted: whether its present worker has given no output for it yet.
         refused_by: workers that it must not go to again, although their engines are up: they
             refused it, or took too long for its first token.
+        over: whether AsyncLLM does not wait for it any more.
         overdue: whether its first token took too long once already.
-        over: whether AsyncLLM waits for it no more.
         moving: the task that finds another worker, and the requests for which it does; None if it
             never moved.
         patience: the running timer of `Patience`; None if there is none.
@@ -52,8 +54,8 @@ class Live:
     moves: int = 0
     unstarted: bool = True
     refused_by: set[int] = field(default_factory=set)
-    overdue: bool = False
     over: bool = False
+    overdue: bool = False
     moving: tuple[asyncio.Task[None], Sequence[Live]] | None = None
     patience: asyncio.TimerHandle | None = None
     _move: int = 0
@@ -70,6 +72,12 @@ class Live:
     def computed_tokens(self) -> int:
         """Number of tokens that an engine must have computed before it can give the next one."""
         return len(self.tokens) // hashes.TOKEN_BYTES + len(self.output)
+
+    @property
+    def lost_by(self) -> set[int]:
+        """The workers that died or stalled while they had it: they are started again."""
+        ends = (MoveReason.DIED, MoveReason.STALLED)
+        return {move.source for move in self.trace.moves if move.reason in ends}
 
     def left(self, move: int) -> None:
         """Note that it left its worker; `move` is the position of that move in the trace."""
@@ -110,3 +118,14 @@ def take_tokens(request: EngineCoreRequest) -> bytes:
     tokens = hashes.pack_tokens(request.prompt_token_ids)
     request.prompt_token_ids = None
     return tokens
+
+
+def engine_times(events: list[EngineCoreEvent] | None) -> tuple[int, int]:
+    """Return when the engine queued and first scheduled a request, ns; 0 if there is no event."""
+    times: dict[EngineCoreEventType, int] = {}
+    for event in events or ():
+        times.setdefault(event.type, int(event.timestamp * SECOND_NS))
+    return (
+        times.get(EngineCoreEventType.QUEUED, 0),
+        times.get(EngineCoreEventType.SCHEDULED, 0),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import NamedTuple
 
 import msgspec
@@ -107,17 +107,20 @@ class Mover:
         trace = family[0].trace
         query = msgspec.structs.replace(
             self._query(family[0]),
-            excluded=tuple(family[0].refused_by),
             moved=move.reason,
             moved_from=move.source,
             output_tokens=move.output_tokens,
         )
         try:
-            chosen = await self.place(query)
+            chosen = await self.place(query, family[0].refused_by)
         except DynamoError:
-            self.told(trace, move)
+            if not all(live.over for live in family):
+                self.told(trace, move)
             for live in family:
                 self._end(live, error)
+            return
+        if all(live.over for live in family):  # their client has left: they go nowhere
+            self._workers.ended(family[0].wire_id)
             return
         trace.placed[family[0].family] = chosen
         position = trace.moves.index(move)
@@ -139,14 +142,19 @@ class Mover:
         if live.moving is not None and all(one.over for one in live.moving[1]):
             live.moving[0].cancel()
 
-    async def place(self, query: RouteQuery) -> ChosenWorker:
+    async def place(self, query: RouteQuery, refused_by: Set[int] = frozenset()) -> ChosenWorker:
         """Return the worker for a request; if none can take it, wait until one can.
+
+        Args:
+            refused_by: workers that do not take it; one that is started again leaves this set.
 
         Raises:
             NotReady: none could within the time of the rule; at once if requests may not move.
         """
         deadline_s = time.monotonic() + (self._rule.timeout_s if self._rule.limit else 0)
         while True:
+            if refused_by or query.excluded:
+                query = msgspec.structs.replace(query, excluded=tuple(refused_by))
             try:
                 return await self._workers.place(query)
             except NotReady:

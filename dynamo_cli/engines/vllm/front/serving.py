@@ -23,6 +23,7 @@ from dynamo_cli.engines.vllm.front import (
     adapters,
     anthropic,
     discretion,
+    failures,
     gate,
     identity,
     inline,
@@ -104,6 +105,7 @@ class Serving:
         record: bool = False,
         rule: MigrationRule = DEFAULT_RULE,
     ) -> None:
+        failures.install()  # first: it looks at the exception, which the next one removes
         if not log_prompts:
             discretion.install()
         self._debug_headers = debug_headers
