@@ -1,4 +1,4 @@
-"""What each process is told at its start: a frozen dataclass per process, with the defaults."""
+"""The configuration of each process: a frozen dataclass per process, with the defaults."""
 
 from __future__ import annotations
 
@@ -184,13 +184,14 @@ class OriginRules:
 
 @dataclass(frozen=True, slots=True)
 class MigrationRule:
-    """How requests go on elsewhere when the process that has them dies or stops.
+    """How requests move to another process when the process that has them dies or stops.
 
     Attributes:
-        limit: how often one request may move; 0 lets it fail at once.
-        timeout_s: seconds that it waits for a process that can take it.
-        first_token_timeout_s: seconds after which a request without its first token is moved, once;
-            0 is never.
+        limit: how often a processor may move a request from worker to worker, and how often the
+            frontend may move it from processor to processor; with 0 it fails at once.
+        timeout_s: how long a request waits for a process that can take it, seconds.
+        first_token_timeout_s: a request without a first token for this many seconds is moved to
+            another worker, once; 0: never.
     """
 
     limit: int = DEFAULT_MIGRATION_LIMIT
@@ -223,7 +224,7 @@ class FrontendConfig:
         admin: whether the endpoints that change the running server exist.
         adapters: LoRA adapters that were loaded before the frontend was restarted.
         gpus: devices whose use and health it watches; empty on the CPU.
-        migration: how requests go on when their processor dies.
+        migration: how requests move when their processor dies.
     """
 
     host: str = DEFAULT_HOST
@@ -260,7 +261,7 @@ class ProcessorConfig:
         debug_headers: whether answers name the worker that computed them.
         log_prompts: whether the log may contain text of requests.
         record: whether it reports lengths and block hashes of prompts for ``--record``.
-        migration: how requests go on when their worker dies.
+        migration: how requests move when their worker dies.
     """
 
     engine: EngineConfig

@@ -1,4 +1,4 @@
-"""How a run ends: who asks for it, what is waited for, and how the children are stopped."""
+"""The end of a run: how it is requested, what it waits for, and how the children are stopped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Ending:
 
     Attributes:
         stopping: the children are being stopped.
-        forced: set when somebody insists: nothing is waited for any more.
+        forced: set by a second signal: the end waits for nothing any more.
         drained: set when the frontend has no request in flight any more, or has ended.
     """
 
@@ -61,7 +61,7 @@ class Ending:
         return self.stopping or self._asked.done()
 
     async def asked(self) -> DynamoError | None:
-        """Wait until the run is to end; gives the failure that ends it, or None for a signal."""
+        """Wait until the run is to end; return the failure that ends it, or None for a signal."""
         return await self._asked
 
     def on_signal(self, number: signal.Signals) -> None:
@@ -80,7 +80,7 @@ class Ending:
             self._asked.set_result(failure)
 
     async def drain(self, frontend: Child, timeout_s: float) -> None:
-        """Let requests in flight finish within `timeout_s` seconds, unless somebody insists."""
+        """Let requests in flight finish within `timeout_s` seconds, unless the end is forced."""
         await _until_forced(self._drain(frontend, timeout_s), self.forced)
 
     async def _drain(self, frontend: Child, timeout_s: float) -> None:
@@ -108,7 +108,7 @@ class Ending:
 
 
 async def _until_forced(work: Work, forced: asyncio.Event) -> None:
-    """Do the work, unless somebody insists on the end."""
+    """Do the work, but do not wait for it once the end is forced."""
     loop = asyncio.get_running_loop()
     orderly, insisted = loop.create_task(work), loop.create_task(forced.wait())
     await asyncio.wait({orderly, insisted}, return_when=asyncio.FIRST_COMPLETED)
