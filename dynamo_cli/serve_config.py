@@ -1,4 +1,4 @@
-"""The whole tree that serves: what the supervisor starts, and what it tells each process."""
+"""The plan of a whole process tree: what the supervisor starts, and the configuration of each."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class ServeConfig:
 
     @property
     def processor_config(self) -> ProcessorConfig:
-        """What each processor is told."""
+        """The configuration of each processor."""
         return ProcessorConfig(
             self.engine,
             self.router is not None,
@@ -100,7 +100,7 @@ class ServeConfig:
         )
 
     def worker_config(self, index: int) -> WorkerConfig:
-        """What a worker is told. With prefill workers it is the consumer of their KV blocks."""
+        """The configuration of a worker. With prefill workers, it consumes their KV blocks."""
         engine = replace(
             self.engine,
             devices=self.engine_devices[index],
@@ -112,7 +112,7 @@ class ServeConfig:
         return WorkerConfig(engine, self.kv_routing, self.placement)
 
     def prefill_worker_config(self, index: int) -> WorkerConfig:
-        """What a prefill worker is told."""
+        """The configuration of a prefill worker."""
         engine = replace(
             self.engine,
             devices=self.prefill_devices[index],
@@ -122,7 +122,7 @@ class ServeConfig:
         return WorkerConfig(engine, self.kv_routing)
 
     def config_of(self, process: ProcessId) -> ChildConfig:
-        """What a child process is told at its start."""
+        """The configuration that a child process gets at its start."""
         chosen: ChildConfig | None
         match process.role:
             case Role.FRONTEND:

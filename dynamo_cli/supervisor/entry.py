@@ -77,7 +77,7 @@ def run(birth: Birth, control: socket.socket, log: socket.socket, forked_by: int
         report(control, Fatal(type(error).__name__, error.message))
         sys.exit(error.exit_code)
     except Exception:  # the entry of a process: an unexpected error ends it, and is logged
-        logging.getLogger(__name__).exception("an error that nobody expected")
+        logging.getLogger(__name__).exception("an unexpected error")
         sys.exit(70)
 
 

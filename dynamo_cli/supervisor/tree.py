@@ -323,7 +323,7 @@ class Supervisor:
 
     def _on_bug(self, what: str, trace: list[str]) -> None:
         """Report an unexpected error. It ends a start, but not a server, which can work without."""
-        text = f"an error that nobody expected: {what}"
+        text = f"an unexpected error: {what}"
         if not self._has_served:
             self._ending.give_up(InternalError(text))
         self._log_fanout.notice("ERROR", "\n".join([text, *trace]))

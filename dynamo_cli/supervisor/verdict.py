@@ -82,7 +82,7 @@ _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 def describe_exit(exit_code: int | None) -> str:
     """Describe an exit code, which is negative after a signal, and None if nobody saw it."""
     if exit_code is None:
-        return "nobody saw how"
+        return "it is not known how"
     if exit_code >= 0:
         return f"exit code {exit_code}"
     number = -exit_code
