@@ -18,11 +18,11 @@ DRAIN_GRACE_S = 2.0
 """How much longer than the drain timeout the frontend may take to report that it has drained."""
 
 ECHO_S = 0.5
-"""Within this time a second SIGTERM is taken for an echo of the first."""
+"""A second SIGTERM within this time, seconds, is taken for an echo of the first."""
 
 
 class Signals:
-    """Tells a signal from its own echo: `timeout` sends SIGTERM to a process and to its group."""
+    """Recognizes echoes of SIGTERM: `timeout` sends it to a process and again to its group."""
 
     def __init__(self) -> None:
         self._term_s = -ECHO_S
@@ -42,7 +42,7 @@ class Ending:
         notice: shows a line to people; takes a level and a text.
 
     Attributes:
-        stopping: the children are being stopped.
+        stopping: whether the children are being stopped.
         forced: set by a second signal: the end waits for nothing any more.
         drained: set when the frontend has no request in flight any more, or has ended.
     """
