@@ -1,4 +1,4 @@
-"""What each process is told at its start: a frozen dataclass per process, with the defaults."""
+"""The configuration of each process: a frozen dataclass per process, with the defaults."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class SimulationConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """What one engine is told, and also the processors that prepare its requests.
+    """Configuration of one engine; the processors, which prepare its requests, get it too.
 
     Attributes:
         model: what was asked for: ``demo``, ``tiny``, a Hugging Face id or a folder.
@@ -184,13 +184,14 @@ class OriginRules:
 
 @dataclass(frozen=True, slots=True)
 class MigrationRule:
-    """How requests go on elsewhere when the process that has them dies or stops.
+    """How requests move to another process when the process that has them dies or stops.
 
     Attributes:
-        limit: how often one request may move; 0 lets it fail at once.
-        timeout_s: seconds that it waits for a process that can take it.
-        first_token_timeout_s: seconds after which a request without its first token is moved, once;
-            0 is never.
+        limit: how often a processor may move a request from worker to worker, and how often the
+            frontend may move it from processor to processor; with 0 it fails at once.
+        timeout_s: how long a request waits for a process that can take it, seconds.
+        first_token_timeout_s: a request without a first token for this many seconds is moved to
+            another worker, once; 0: never.
     """
 
     limit: int = DEFAULT_MIGRATION_LIMIT
@@ -200,17 +201,17 @@ class MigrationRule:
 
 @dataclass(frozen=True, slots=True)
 class FrontendConfig:
-    """What the frontend, the HTTP side, is told.
+    """Configuration of the frontend, the HTTP process.
 
     Attributes:
-        api_keys: keys of which clients must send one; empty lets everybody in.
+        api_keys: keys of which clients must send one; if empty, no key is needed.
         max_body_bytes: a larger request is answered with 413.
         max_inflight: requests in flight beyond this many are answered with 429; 0 is no limit.
         max_connections: connections beyond this many are answered with 503; 0 means as many as
             there may be open files.
         max_pending_bytes: an answer is aborted when its client leaves more than this unread.
         keepalive_s: seconds after which a connection without a request is closed.
-        head_timeout_s: seconds from the first byte of a request to the end of its headers.
+        head_timeout_s: longest time from the first byte of a request to the end of its headers.
         body_timeout_s: seconds for the body; a body that keeps arriving gets more.
         origins: which web pages may use it.
         served_names: names of the model in the API.
@@ -223,7 +224,7 @@ class FrontendConfig:
         admin: whether the endpoints that change the running server exist.
         adapters: LoRA adapters that were loaded before the frontend was restarted.
         gpus: devices whose use and health it watches; empty on the CPU.
-        migration: how requests go on when their processor dies.
+        migration: how requests move when their processor dies.
     """
 
     host: str = DEFAULT_HOST
@@ -252,7 +253,7 @@ class FrontendConfig:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorConfig:
-    """What a processor is told.
+    """Configuration of a processor.
 
     Attributes:
         routed: whether there is a router to ask.
@@ -260,7 +261,7 @@ class ProcessorConfig:
         debug_headers: whether answers name the worker that computed them.
         log_prompts: whether the log may contain text of requests.
         record: whether it reports lengths and block hashes of prompts for ``--record``.
-        migration: how requests go on when their worker dies.
+        migration: how requests move when their worker dies.
     """
 
     engine: EngineConfig
@@ -274,7 +275,7 @@ class ProcessorConfig:
 
 @dataclass(frozen=True, slots=True)
 class RouterConfig:
-    """What the router is told. All but `policy` is for the policy ``kv`` alone.
+    """Configuration of the router. All fields but `policy` are for the policy ``kv`` only.
 
     Attributes:
         policy: one of `ROUTER_POLICIES`.
@@ -291,7 +292,7 @@ class RouterConfig:
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What a worker or a prefill worker is told.
+    """Configuration of a worker or a prefill worker.
 
     Attributes:
         kv_events: whether it tells the router which blocks its prefix cache holds.
@@ -305,7 +306,7 @@ class WorkerConfig:
 
 @dataclass(frozen=True, slots=True)
 class PrefillQueueConfig:
-    """What the prefill queue is told.
+    """Configuration of the prefill queue.
 
     Attributes:
         alarm_s: the queue counts as stuck when its oldest job is older than this.
@@ -316,7 +317,7 @@ class PrefillQueueConfig:
 
 @dataclass(frozen=True, slots=True)
 class ZygoteConfig:
-    """What the zygote is told."""
+    """Configuration of the zygote."""
 
     engine: EngineConfig
 

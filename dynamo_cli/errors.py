@@ -19,7 +19,7 @@ DynamoError                     base
 |   |-- Draining                shutting down
 |   |-- FirstTokenTimeout       no worker has begun to answer the request in time
 |   |-- Overloaded              as many connections or bodies are open as may be
-|   |-- PeerLost                the process that held the request died
+|   |-- PeerLost                the process that held the request died or stalled
 |   `-- LinkFull                a process did not read what it was sent, and lacks a part
 |-- StartError                  the tool cannot start (exit code 1)
 |   |-- PortInUse
@@ -32,8 +32,8 @@ DynamoError                     base
 |-- LinkError                   a shared-memory link
 |   |-- Corrupt                 a header or length that cannot be
 |   `-- TooLarge                a message over the limit of its link
-|-- PoisonRequest               500: workers died too often while they ran it
-`-- InternalError               500: a bug of ours
+|-- PoisonRequest               500: processes died too often while they ran it
+`-- InternalError               500: a bug of this program
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DynamoError(Exception):
     Attributes:
         message: what happened and what to do, in one sentence or two.
         param: name of the field that is wrong; None when there is none.
-        retry_after_s: after how many seconds a client may try again; None: it is not said.
+        retry_after_s: after how many seconds a client may try again; None: the answer does not say.
         http_status: status of an HTTP answer.
         openai_type: ``type`` of OpenAI's error object.
         code: ``code`` of OpenAI's error object.
@@ -212,7 +212,7 @@ class Overloaded(Unavailable):
 
 
 class PeerLost(Unavailable):
-    """The process that held the request died."""
+    """The process that held the request died or stalled, and no other one could take it."""
 
     code = "worker_lost"
 
@@ -278,7 +278,7 @@ class TooLarge(LinkError):
 
 
 class PoisonRequest(DynamoError):
-    """Workers died too often while they ran this request."""
+    """Workers or processors died too often while they ran this request."""
 
     code = "poison_request"
 

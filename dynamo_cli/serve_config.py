@@ -1,4 +1,4 @@
-"""The whole tree that serves: what the supervisor starts, and what it tells each process."""
+"""The plan of a whole process tree: what the supervisor starts, and the configuration of each."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from dynamo_cli.topology import ROLES, ProcessId, Role, tree
 class RestartPolicy:
     """How children that die are restarted.
 
-    A life counts as a failed one when its process ends by itself before it has been ready for
-    `settled_s` seconds, or, whatever ended it, before it was ready at all.
+    A life (from a start to an exit) counts as failed when the process ends by itself before it has
+    been ready for `settled_s` seconds, or for any reason before it was ready at all.
 
     Attributes:
-        limit: after one more failed life than this in a row the child is given up.
-        first_delay_s: before the restart after the first failed life; twice as long after each
-            further one. After any other life the restart is at once.
+        limit: after one more failed life than this in a row, the child is given up.
+        first_delay_s: delay of the restart after the first failed life, seconds; it doubles with
+            each further one. After a life that has not failed, the restart is at once.
+        settled_s: a child that has been ready for this long, seconds, has not failed.
     """
 
     limit: int = 5
@@ -54,8 +55,8 @@ class ServeConfig:
         processors: how many there are.
         router: None when a single worker needs no router.
         debug_headers: whether answers name the worker that computed them.
-        worker_timeout_s: an engine that makes no step for so long although it has work is
-            replaced; 0 is never.
+        worker_timeout_s: a process that gives no sign of life for so long is killed and started
+            again, seconds; 0: never. See `supervisor.liveness`.
         drain_timeout_s: how long requests in flight may take once the server is to end.
     """
 
@@ -87,7 +88,7 @@ class ServeConfig:
 
     @property
     def processor_config(self) -> ProcessorConfig:
-        """What each processor is told."""
+        """The configuration of each processor."""
         return ProcessorConfig(
             self.engine,
             self.router is not None,
@@ -99,7 +100,7 @@ class ServeConfig:
         )
 
     def worker_config(self, index: int) -> WorkerConfig:
-        """What a worker is told. With prefill workers it is the consumer of their KV blocks."""
+        """The configuration of a worker. With prefill workers, it consumes their KV blocks."""
         engine = replace(
             self.engine,
             devices=self.engine_devices[index],
@@ -111,7 +112,7 @@ class ServeConfig:
         return WorkerConfig(engine, self.kv_routing, self.placement)
 
     def prefill_worker_config(self, index: int) -> WorkerConfig:
-        """What a prefill worker is told."""
+        """The configuration of a prefill worker."""
         engine = replace(
             self.engine,
             devices=self.prefill_devices[index],
@@ -121,7 +122,7 @@ class ServeConfig:
         return WorkerConfig(engine, self.kv_routing)
 
     def config_of(self, process: ProcessId) -> ChildConfig:
-        """What a child process is told at its start."""
+        """The configuration that a child process gets at its start."""
         chosen: ChildConfig | None
         match process.role:
             case Role.FRONTEND:

@@ -20,7 +20,7 @@ DISAGGREGATION, INTERFACE = "Disaggregation", "Interface"
 
 
 class Ui(StrEnum):
-    """How a run is shown."""
+    """How a run is shown in the terminal."""
 
     AUTO = "auto"
     DASHBOARD = "dashboard"

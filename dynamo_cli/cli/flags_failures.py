@@ -1,4 +1,4 @@
-"""Options of serving for when a process dies or stops: type, names and help of each."""
+"""Options for what happens when a process dies or stalls: type, names and help of each."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MigrationLimit = Annotated[
         min=0,
         most=limits.MAX_COUNT,
         metavar="N",
-        help="How often a request may go on elsewhere when the process that has it dies; "
-        "0 lets it fail.",
+        help="How often a request may move to another process when the one that has it dies; "
+        "0: it fails.",
     ),
 ]
 MigrationTimeout = Annotated[
@@ -29,7 +29,7 @@ MigrationTimeout = Annotated[
         min=0,
         most=limits.MAX_SECONDS,
         metavar="SECONDS",
-        help="How long such a request waits for a process that can take it.",
+        help="How long a request that has to move waits for a process that can take it.",
     ),
 ]
 WorkerTimeout = Annotated[
@@ -40,8 +40,8 @@ WorkerTimeout = Annotated[
         min=0,
         most=limits.MAX_SECONDS,
         metavar="SECONDS",
-        help="A process that does nothing for so long although it has work is replaced; "
-        "0 waits for ever.",
+        help="Kill and restart a process that gives no sign of life for so long, or for ten times "
+        "as long while it uses CPU time; 0: never.",
     ),
 ]
 FirstTokenTimeout = Annotated[
@@ -52,6 +52,7 @@ FirstTokenTimeout = Annotated[
         min=0,
         most=limits.MAX_SECONDS,
         metavar="SECONDS",
-        help="A request without its first token after so long is moved once, then fails; 0 is off.",
+        help="Move a request that has no first token after so long to another worker, once; the "
+        "next time it fails. 0: off.",
     ),
 ]

@@ -116,7 +116,7 @@ def wants_dashboard(ui: str, terminal: bool, *, as_json: bool) -> bool:
 
 def _serve_below_dashboard(config: ServeConfig, plain: View) -> int:
     from dynamo_cli import supervisor  # noqa: PLC0415
-    from dynamo_cli.dashboard.embedded import Embedded  # noqa: PLC0415 - only who sees it loads it
+    from dynamo_cli.dashboard.embedded import Embedded  # noqa: PLC0415 - only runs that show it load it
 
     key = next(iter(config.frontend.api_keys), "")
     view = Embedded(plain, api_key=key)

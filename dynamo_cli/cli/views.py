@@ -148,8 +148,11 @@ def _word(value: Any) -> str:
 
 
 def _move(move: dict[str, Any]) -> str:
-    """A move as ``worker0>worker1(died,12tokens,35ms)``: where it went, or ``none``; why, what it
-    had, and how long nobody computed for it, if a token came afterwards."""
+    """Write a move as ``worker0>worker1(died,12tokens,35ms)``.
+
+    The parts are: the process that it left and the one that it went to (``none`` if no process
+    could take it), the reason, the number of tokens of its answer, and the gap if a token followed.
+    """
     source, target = (str(move[end] or "none").replace(" ", "") for end in ("from", "to"))
     gap = "" if move["gap_ms"] is None else f",{move['gap_ms']:.0f}ms"
     return f"{source}>{target}({move['reason']},{move['output_tokens']}tokens{gap})"

@@ -41,7 +41,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A process of ours whose supervisor has ended."""
+    """A process of this program whose supervisor has ended."""
 
     pid: int
     title: str
@@ -79,7 +79,7 @@ class Facts:
     Attributes:
         python: major and minor version.
         packages: versions of the relevant packages that are installed, by name.
-        trial: what came of trying vLLM.
+        trial: the result of trying vLLM.
         machine: None when it could not be read; `machine_problem` then says why.
         gpus: every GPU that the driver lists, whatever build of vLLM is installed.
         cpu_flags: features of the first core.
@@ -90,8 +90,8 @@ class Facts:
         environment: the variables that engines read and that are set.
         compiler: whether a C++ compiler is installed.
         port_problem: why nothing can listen on the port; empty when something can.
-        orphans: processes of ours without a supervisor.
-        leftovers: folders that killed processes of ours have left behind.
+        orphans: processes of this program without a supervisor.
+        leftovers: folders that killed processes of this program have left behind.
         plan: what would be started; None when the options cannot work: `plan_problem` says why.
         engine_options: options for vLLM by flag, values joined by spaces.
         model: None when no model was named.

@@ -195,7 +195,7 @@ def _free_bytes(folder: str) -> int | None:
 
 
 def _orphans() -> Iterator[Orphan]:
-    """Processes with one of our titles whose parent is not a process of ours."""
+    """Processes of this program, by their titles, whose parent is not such a process."""
     for folder in Path("/proc").glob("[0-9]*"):
         title = " ".join(_words(folder))
         if not title.startswith(TITLE):
@@ -209,7 +209,7 @@ def _orphans() -> Iterator[Orphan]:
 
 
 def _is_ours(words: list[str]) -> bool:
-    """Whether this is a command line of ours. The supervisor keeps the one it was started with."""
+    """Whether a command line is one of this program. The supervisor keeps the one of its start."""
     return any(word.startswith(TITLE) or Path(word).name == PROGRAM for word in words[:3])
 
 

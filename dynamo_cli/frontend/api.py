@@ -44,7 +44,7 @@ class Api:
         config: API keys and allowed origins.
         bodies: reads the bodies of requests that change the running server.
         meter: counts requests and failures.
-        fanout: told of each request for the model when it has ended.
+        fanout: gets each request for the model when it has ended.
         models: answers requests for the model.
         status: answers requests about the tree.
         admin: answers requests that change the running server.

@@ -26,7 +26,7 @@ class Call:
     """One request that was sent to a processor, and its answer as it arrives.
 
     Attributes:
-        message: what was sent, or is to be sent.
+        message: the message that was sent, or that the next processor is to get.
         processor: the process that has the request, or had it last.
         arrival_ns: when the request arrived, on the monotonic clock.
         answer: the whole `Reply`, or the `Head` of a stream.
@@ -36,15 +36,16 @@ class Call:
         last_token_ns: when the last tokens arrived; 0 before the first ones.
         worker: index of the worker that serves the request; None until the answer begins.
         abort: why the processor was told to stop; empty if it was not.
-        moves: how it went from processor to processor, in the order of time.
-        worker_moves: how it went from worker to worker, as far as that was told while it ran.
-        deaths: the processes that died of it, or beside it.
-        tokens: tokens of its answer that have come.
-        chunks, size: chunks of its answer that have come, and their bytes.
-        output: what engines had given by then, as the chunks carried it.
+        moves: its moves from processor to processor, oldest first.
+        worker_moves: its moves from worker to worker that were reported while it ran, oldest first.
+        deaths: the deaths of processes that had it.
+        tokens: number of tokens of its answer that have come.
+        chunks, size: number of chunks of its answer that have come, and of their bytes.
+        output: the engine outputs from which these chunks were made, packed by the processor.
         reason: why it left its last processor.
-        left_ns: when its last processor was lost; 0 once its next token has come.
-        patience: ends its wait for a processor; None while it has one.
+        left_ns: when its last processor was lost, on the monotonic clock; 0 before any was lost,
+            and again once the next token has come.
+        patience: timer that ends its wait for a processor; None while it has one.
     """
 
     def __init__(self, message: ForProcessor, processor: ProcessId, arrival_ns: int) -> None:
@@ -74,7 +75,7 @@ class Call:
 
     @property
     def over(self) -> bool:
-        """Whether everything of the answer has come."""
+        """Whether the whole answer has come."""
         answer = self.answer
         whole = answer.done() and not answer.exception() and isinstance(answer.result(), Reply)
         return whole or self.finish.done()
@@ -98,11 +99,11 @@ class Call:
                 future.exception()  # marks it as retrieved, since nobody may be waiting for it
 
     def begin_again(self, key: str, failure: str) -> None:
-        """Make the message for the next processor, which goes on where the client is.
+        """Make the message for the next processor, which resumes a stream after the last chunk.
 
         Args:
             key: the new key.
-            failure: what the client is told if that cannot be.
+            failure: message of the error that the client gets if the stream cannot be resumed.
         """
         message = msgspec.structs.replace(self.message, request_id=key)
         if isinstance(message, Submit) and self.answer.done():
@@ -111,7 +112,7 @@ class Call:
         self.message = message
 
     def resumed(self, now_ns: int) -> None:
-        """Note that the first token since the last move, or the whole answer, has come."""
+        """Note that the first token after the last move, or the whole answer, has come."""
         self.left_ns = 0
         for place, move in enumerate(self.moves):
             if not move.resumed_ns:

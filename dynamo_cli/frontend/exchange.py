@@ -1,4 +1,4 @@
-"""Matches requests that were sent to processors with the answers that come back."""
+"""Sends requests to processors, matches the answers, and moves requests of lost processors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ POISON = "poison"
 """Reasons for which calls are aborted, as counters name them."""
 
 PROBE_RETRY_S = 0.05
+"""Pause before a probe whose processor was lost is sent again, seconds."""
+
 SEED_BYTES = 16
+"""Size of the random seed of a request, from which its ids are made; see `Submit`."""
 
 
 class Exchange:
@@ -52,7 +55,7 @@ class Exchange:
     Args:
         switchboard: links to the processors.
         meter: counts tokens, their latencies, and aborts.
-        migration: what becomes of requests whose processor is lost.
+        migration: how requests move when their processor is lost.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Exchange:
         """Send a client's request to the processor with the fewest calls.
 
         Args:
-            headers: those that the processor needs.
+            headers: the headers that the processor needs.
             api_id: the id of the request that the client knows.
             arrival_ns: when the request arrived, on the monotonic clock.
 
@@ -188,14 +191,20 @@ class Exchange:
     # -- called by the process -------------------------------------------------------------
 
     def processor_up(self, processor: ProcessId) -> None:
-        """A processor can take requests, those first that wait for one."""
+        """Note that a processor can take requests, and send it those that wait for one."""
         self._loads.setdefault(processor, 0)
         self._any_processor.set()
         for call in [call for call in self._calls.values() if call.patience is not None]:
             self._place(call)
 
     def processor_down(self, processor: ProcessId, reason: str) -> None:
-        """A processor is gone: what it had to answer goes on elsewhere, or fails."""
+        """Move the requests of a lost processor; fail those that must not move.
+
+        Probes and changes of adapters always fail: they concern that processor or are repeated.
+
+        Args:
+            reason: how the processor ended, for the errors.
+        """
         self._loads.pop(processor, None)
         if not self._loads:
             self._any_processor.clear()
@@ -219,7 +228,10 @@ class Exchange:
         self._switchboard.report(Rescued(processor.name, moved, len(unfinished) - moved))
 
     def _leave(self, call: Call, reason: MoveReason, failure: PeerLost) -> bool:
-        """Let a call leave its lost processor; False if it has to fail instead."""
+        """Take a call away from its lost processor; False if it fails instead.
+
+        It gets a new key, so that late messages of the lost processor match no call.
+        """
         call.reason = reason
         if isinstance(call.message, Submit) and reason is MoveReason.DIED:
             now_ns = time.monotonic_ns()
@@ -242,7 +254,7 @@ class Exchange:
         return True
 
     def _place(self, call: Call) -> None:
-        """Give a call that has left its processor to another one."""
+        """Send a call that waits for a processor to the one with the fewest calls."""
         assert call.patience is not None
         call.patience.cancel()
         call.patience = None
@@ -267,7 +279,10 @@ class Exchange:
         call.fail(failure)
 
     def moved(self, message: RequestMoved) -> None:
-        """A request goes on at another worker, or found none; its worker may have died of it."""
+        """Note that a request moved to another worker, or found none in time.
+
+        If two processes have died while they ran it, it is refused as a poison request.
+        """
         move = message.move
         self._meter.moves.add(message.api_id, move, time.monotonic_ns())
         if (call := self._calls.get(message.request_id)) is None:
@@ -280,13 +295,13 @@ class Exchange:
                 self._end(call, refusal(message.api_id, call.deaths.count), POISON)
 
     def begun(self, keys: Iterable[str]) -> None:
-        """Engines give tokens for these requests, whose answers are not streamed."""
+        """Note that engines have begun to generate for these requests, which are not streamed."""
         for key in keys:
             if (call := self._calls.get(key)) is not None:
                 call.deaths.begun()
 
     def answered(self, message: Reply | Head) -> None:
-        """A processor has answered a call, or begins a stream."""
+        """Take a whole answer, or the head of a stream."""
         call = self._calls.get(message.request_id)
         if call is None:
             return
@@ -296,7 +311,7 @@ class Exchange:
             call.worker = message.worker
             call.answer.set_result(message)
         elif call.left_ns and message.worker is not None:
-            call.worker = message.worker  # the stream goes on there
+            call.worker = message.worker  # the stream is resumed there
 
     def chunks(self, message: Chunks) -> None:
         """Write new bytes to their streams; this is the hot path."""
@@ -327,7 +342,7 @@ class Exchange:
         call.last_token_ns = now_ns
 
     def finished(self, message: Finish) -> None:
-        """A stream is complete."""
+        """Note that a stream is complete."""
         call = self._calls.get(message.request_id)
         if call is not None and not call.finish.done():
             call.finish.set_result(message)

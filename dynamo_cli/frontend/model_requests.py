@@ -1,4 +1,4 @@
-"""Requests for the model: they wait for a processor's answer and write it to the client."""
+"""Answers requests for the model: forwards them to a processor and writes its answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GENERATE_PATHS = frozenset(map(str, Endpoint))
 """Paths of requests that run the model, or its tokenizer."""
 
 _DEATHS = {str(PeerLost.code): 1, str(PoisonRequest.code): FATAL_DEATHS}
-"""How many deaths the end of a request with this error counts."""
+"""By error code: how many deaths of processes a request that ends with this error stands for."""
 
 MODEL_PREFIX = Question.MODELS + "/"
 
@@ -83,7 +83,7 @@ class ModelRequests:
         admission.check_load(self._meter.in_flight, self._config.max_inflight)
         body = await self._bodies.read_json(visit)
         self._note_content(visit, body)
-        # A request counts as in flight from here on, so that a slow body takes nobody's place.
+        # A request counts as in flight from here on, so that slow bodies do not use up the limit.
         self._check_serving()
         admission.check_load(self._meter.in_flight, self._config.max_inflight)
         self._meter.in_flight += 1
@@ -101,7 +101,7 @@ class ModelRequests:
             visit.prompt = access.prompt_of(content)
 
     async def _guarded(self, visit: Visit, body: bytes) -> web.StreamResponse:
-        """Forward a request unless workers died of it before, and note whether one dies now."""
+        """Forward a request unless it is refused as poison, and note deaths while it runs."""
         self._suspects.check(visit.path, body, visit.id, time.monotonic_ns())
         error = ""
         try:

@@ -61,14 +61,14 @@ from dynamo_cli.watch.state import ASLEEP, TreeState
 
 BACKLOG = 1024
 SERVING_S = 1.0
-"""How long connections to the previous frontend wait at most until requests can be served; then
-they are told why not."""
+"""Longest time that connections which wait since the previous frontend are not accepted, because
+requests cannot be served yet, seconds. Afterwards their requests get an error that says why."""
 
 LAST_WORDS_S = 1.0
-"""How long the end waits until clients have the errors of requests that were cut off."""
+"""How long the end waits for clients to receive the errors of aborted requests, seconds."""
 
 FLUSH_POLL_S = 0.01
-"""Poll interval of that wait: the kernel has no event for it."""
+"""Poll interval of that wait, seconds: the kernel has no event for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def main(
     """Run the frontend until it is told to stop.
 
     Args:
-        inherited: what the frontend has listened at that this one replaces.
+        inherited: the sockets on which the previous frontend listened; none for the first one.
 
     Raises:
         PortInUse: it cannot listen at the address.
@@ -89,7 +89,7 @@ def main(
 
 
 class Frontend:
-    """Sockets, exchange and the `TreeState` made of everybody's reports."""
+    """Sockets, exchange, and the `TreeState` that is made from the reports of all processes."""
 
     def __init__(self, process: ProcessId, config: FrontendConfig, control: socket.socket) -> None:
         self._process = process
@@ -144,7 +144,7 @@ class Frontend:
         self._gpus.close()
 
     async def _listen(self, inherited: Sequence[socket.socket]) -> None:
-        """Listen at the inherited sockets, or else at the configured address.
+        """Listen on the inherited sockets, or else on the configured address.
 
         Raises:
             PortInUse: that is not possible.
@@ -171,7 +171,7 @@ class Frontend:
         self._tree.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def _accept(self) -> None:
-        """Take the connections that wait, once it is known that they can be served."""
+        """Accept connections once requests can be served, or after `SERVING_S`."""
         await _at_most(SERVING_S, self._serving.wait())
         for listener in self._listeners if not self._tree.draining else ():
             await listener.start_serving()
@@ -247,11 +247,11 @@ class Frontend:
                 self._engines.answered(message)
 
     def on_link(self, peer: ProcessId) -> None:
-        """There is a new link; a processor gets requests only once the table says it is ready."""
+        """Take a new link. A processor gets requests once the process table says it is ready."""
         self._tell_rule(peer)
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """A process is gone: fail what it was asked, and forget what it reported."""
+        """Move or fail what a lost process was asked, and forget its reports."""
         self._engines.engine_gone(peer, reason)
         match peer.role:
             case Role.PROCESSOR:

@@ -1,4 +1,4 @@
-"""What the kernel says about a process that does not answer: stopped, computing, or idle."""
+"""Reads from the kernel whether a process that does not answer is stopped, computing, or idle."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Activity(NamedTuple):
     """What a process does.
 
     Attributes:
-        stopped: a signal or a debugger has stopped it.
-        cpu_s: processor time that it and its descendants have used, seconds.
+        stopped: whether a signal or a debugger has stopped it.
+        cpu_s: CPU time that it and its descendants have used, seconds.
     """
 
     stopped: bool
@@ -22,13 +22,13 @@ class Activity(NamedTuple):
 
 
 def activity(pid: int) -> Activity:
-    """Read it from /proc; a process that is gone has used nothing."""
+    """Read the activity of a process from /proc; one that has ended is not stopped and has 0 s."""
     state, cpu_s = _stat(pid)
     return Activity(state in STOPPED_STATES, cpu_s + sum(_stat(child)[1] for child in _below(pid)))
 
 
 def _stat(pid: int) -> tuple[str, float]:
-    """State and processor time of one process; see proc_pid_stat(5)."""
+    """Return state and CPU time in seconds of one process; see proc_pid_stat(5)."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -39,7 +39,7 @@ def _stat(pid: int) -> tuple[str, float]:
 
 
 def _below(pid: int) -> list[int]:
-    """All descendants of a process."""
+    """Return the pids of all descendants of a process."""
     found: list[int] = []
     try:
         for file in Path(f"/proc/{pid}/task").glob("*/children"):

@@ -25,7 +25,7 @@ from dynamo_cli.host.optional import may_fail
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 ADOPTION_S = 10.0
-"""A process that is about to exit does so within this time."""
+"""How long `wait_for_adoption` waits for the exit of the parent, seconds."""
 
 # -P keeps the current directory, and whatever modules lie there, off the import path.
 PYTHON = (sys.executable, "-P")
@@ -36,8 +36,8 @@ Found = TypeVar("Found")
 def die_with(parent_pid: int, sent: signal.Signals = signal.SIGKILL) -> None:
     """Have the kernel send `sent` to this process when its parent ends.
 
-    More exactly, when the thread of the parent ends that has started this process; of a process
-    that was adopted, it is the main thread.
+    More exactly, the kernel sends it when that thread of the parent ends which has started this
+    process. For a process that was adopted, this is the main thread of the new parent.
 
     Args:
         parent_pid: the parent; if it has ended already, this process ends at once.
@@ -70,7 +70,7 @@ def adopt() -> bool:
     Returns:
         whether the system allows it.
     """
-    without = "deaths of engines and processors are seen without how, and they may outlive a kill"
+    without = "it is not seen how engines and processors die, and they may outlive a killed parent"
     with may_fail("prctl(PR_SET_CHILD_SUBREAPER)", without):
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         return True
@@ -78,7 +78,7 @@ def adopt() -> bool:
 
 
 def wait_for_adoption(from_pid: int) -> None:
-    """Wait until this process is not a child of `from_pid` any more, which is about to exit.
+    """Wait until `from_pid`, which is about to exit, is not the parent of this process any more.
 
     The kernel tells nobody when that has happened. It takes microseconds on an idle core.
     """

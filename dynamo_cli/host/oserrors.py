@@ -29,7 +29,9 @@ _RESOURCES = (
 
 
 def explain(error: OSError) -> str:
-    """Such as ``/data/x: Permission denied; let this user read it, or run as a user who may.``
+    """Explain an error in one sentence that says what to do.
+
+    For example: ``/data/x: Permission denied; let this user read it, or run as a user who may.``
 
     Only for errors with an errno: libraries also raise OSError with a text alone.
     """

@@ -74,7 +74,7 @@ class Outlet:
                 self._thread.start()
 
     def flush(self) -> None:
-        """Does nothing; there for code that expects a stream."""
+        """Do nothing; it exists for code that expects a stream."""
 
     def isatty(self) -> bool:
         """Whether the stream is a terminal."""

@@ -199,7 +199,7 @@ def _duration_s(done: Sequence[Outcome]) -> float:
 
 
 def hit_ratio(done: Sequence[Outcome]) -> float | None:
-    """Return cached tokens / prompt tokens of successful requests; None if no server told it."""
+    """Return cached tokens / prompt tokens of successful requests; None if no server reports it."""
     known = [
         (outcome.cached_tokens, outcome.prompt_tokens)
         for outcome in done

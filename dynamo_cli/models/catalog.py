@@ -125,7 +125,7 @@ def _check_path(path: Path) -> None:
 
 
 def is_path(model: str) -> bool:
-    """Whether it can only be a path: names on a hub are ``name`` or ``owner/name``."""
+    """Whether a name can only be a path: names on a hub are ``name`` or ``owner/name``."""
     if "://" in model:
         return False
     deep = model.count("/") > 1

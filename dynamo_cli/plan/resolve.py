@@ -204,7 +204,8 @@ def _count(flag: str, value: str) -> int:
 
 
 def _processors(typed: Typed, workers: int) -> int:
-    """How many processors; where engines can take over from each other, processors can too."""
+    """The number of processors. With several engines there are two by default, so that requests
+    survive the death of a processor as they survive that of an engine."""
     if typed.processors != AUTO:
         return _count("--processors", typed.processors)
     return SEVERAL_PROCESSORS if workers + typed.prefill_workers > 1 else 1

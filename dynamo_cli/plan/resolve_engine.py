@@ -1,4 +1,4 @@
-"""Resolves what engines are told, and which GPUs they get. Pure."""
+"""Resolves the configuration of engines, and which GPUs they get. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dynamo_cli.units import MIB
 DEFAULT_PROFILE = "gpu-8b"
 """Profile of simulated engines."""
 ENGINE_LOG_LEVEL = "error"
-"""Log level of engines unless one is given: their other lines help only those who debug them."""
+"""Log level of engines unless one is given: their other lines only help to debug engines."""
 
 KV_SHARE = 0.4
 """Share of the available memory that the KV caches of all CPU engines get together."""
@@ -66,7 +66,7 @@ def engine_config(
     kv_transfer: str,
     simulation: SimulationConfig | None,
 ) -> EngineConfig:
-    """What every engine and every processor is told.
+    """The configuration of every engine, which processors get too.
 
     Args:
         machine: without GPUs when engines are simulated.

@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits, with a report of every error that nobody expected."""
+"""Tasks that nobody awaits, with a report of every unexpected error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from dynamo_cli.supervisor.retirement import Work
 
 OnBug = Callable[[str, list[str]], None]
-"""Takes what happened in one sentence, and the lines of the traceback."""
+"""Called with one sentence that says what happened, and with the lines of the traceback."""
 
 
 class Background:

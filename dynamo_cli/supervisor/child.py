@@ -26,34 +26,36 @@ from dynamo_cli.topology import ProcessId
 
 READ_BYTES = 1 << 16
 LAST_READS = 256
-"""How often the log pipe of a child that has ended is read: its descendants may go on writing."""
+"""The log pipe of a child that has ended is read at most this often, because its descendants may
+go on writing."""
 
 HUNG_UP_S = 0.2
-"""Within this time of the end of its control socket a child of this process is seen to have ended,
-and so is a zygote, before the children that it has not forked."""
+"""Seconds from the end of a child's control socket until it counts as ended although its exit was
+not seen. Within this time the exit of a child of this process is seen, and that of a zygote before
+the end of the children that it has not forked."""
 
 
 class Parent(Protocol):
     """What a `Child` calls to report to its supervisor."""
 
     def on_report(self, child: Child, message: ToSupervisor, descriptors: Sequence[int]) -> None:
-        """A message has arrived on the control socket; its descriptors belong to the parent."""
+        """A message has arrived on the control socket. The parent owns its descriptors."""
 
     def on_log(self, child: Child, line: Line) -> None:
         """The child has written a line."""
 
     def on_exit(self, child: Child, exit_code: int | None) -> None:
-        """The child has ended; the code is negative after a signal, None if nobody saw it."""
+        """The child has ended. `exit_code` is negative after a signal; None: nobody saw it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What it takes to start a child.
+    """What is needed to start a child.
 
     Attributes:
         device: where its engine runs, for people; empty when it has none.
         gpus: names of the GPUs of its engine.
-        sockets: what it is to listen at, of the frontend that it replaces.
+        sockets: for a frontend, the sockets on which the previous one listened; else empty.
     """
 
     process: ProcessId
@@ -74,7 +76,7 @@ class Child:
         started_ns, since_ns: monotonic time of its start and of its last change of phase.
         ready_ns: monotonic time when it became ready; 0 if it never was.
         failure: set when it has named the reason for its exit: (class of errors.py, message).
-        stalled: why it was ended although it ran; empty if it was not.
+        stalled: why it was killed for giving no sign of life; empty if it was not.
         gone: set when it has ended.
     """
 
@@ -139,7 +141,7 @@ class Child:
         self._let_go()
 
     def forked(self, pid: int) -> None:
-        """It runs and has told its pid."""
+        """Note that a forked child runs and has reported its pid."""
         self.pid = pid
         if self._to_kill is not None:
             self.kill(self._to_kill)
@@ -180,17 +182,21 @@ class Child:
 
     @property
     def is_ready(self) -> bool:
-        """Whether its loop runs, as far as is known."""
+        """Whether its loop should be running, so that it can be asked for a sign of life."""
         return bool(self.pid) and self.phase in (Phase.READY, Phase.DRAINING)
 
     def give_up(self, why: str) -> None:
-        """End it because it does nothing any more."""
+        """Kill it because it gives no sign of life.
+
+        Args:
+            why: how long it has been silent, for the log.
+        """
         self.stalled = f"{STALLED}: {why}"
         self.failure = (ChildFailed.__name__, self.stalled)
         self.kill()
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send it a signal, if it still runs; as soon as its pid is known."""
+        """Send it a signal if it still runs, or as soon as its pid is known."""
         if not self.pid:
             self._to_kill = number
         elif self.alive:
@@ -247,7 +253,7 @@ class Child:
             self._loop.call_later(HUNG_UP_S, self._hung_up)
 
     def _hung_up(self) -> None:
-        """It has ended if nobody will see its exit: it never ran, or has another parent."""
+        """Take it for ended if its exit cannot be seen: it never ran, or has another parent."""
         if self.alive and self._spawned is None and not is_child(self.pid):
             self.kill()
             self.ended(None)
@@ -273,7 +279,7 @@ class Child:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block SIGINT and SIGTERM. A child inherits that, so neither ends it before it is set up."""
+    """Block SIGINT and SIGTERM. A child inherits this, so neither ends it while it starts."""
     signals = {signal.SIGINT, signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:

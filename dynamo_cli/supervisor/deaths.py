@@ -1,7 +1,7 @@
-"""One line of the log for each death: who, how, what became of its requests, and what follows.
+"""Writes one log line for each death of a child: which, how, its requests, and what follows.
 
-The processors say what became of the requests of a worker, the frontend of those of a processor.
-Their numbers are awaited for a moment.
+The processors report what became of the requests of a lost worker, and the frontend of those of a
+lost processor. The line waits up to `PATIENCE_S` for these reports.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dynamo_cli.supervisor.verdict import describe_exit
 from dynamo_cli.topology import ProcessId, Role
 
 PATIENCE_S = 1.0
-"""How long the line waits for the numbers."""
+"""How long the line of a death waits for reports about its requests, seconds."""
 
 REPORTERS = {Role.WORKER: Role.PROCESSOR, Role.PROCESSOR: Role.FRONTEND}
-"""Who sends `Rescued` when a process of this role is lost."""
+"""The role of the processes that send `Rescued` when a process of the first role is lost."""
 
 
 def reporters(lost: ProcessId, living: Iterable[tuple[ProcessId, Phase]]) -> set[ProcessId]:
-    """Those of the living processes that will say what became of the requests of `lost`."""
+    """Return the living processes that will report what became of the requests of `lost`."""
     role = REPORTERS.get(lost.role)
     return {process for process, phase in living if process.role is role and phase is Phase.READY}
 
@@ -34,10 +34,12 @@ class Death:
 
     Attributes:
         why: how it ended, or the reason that it gave.
-        then: what follows; may be empty.
-        last_words: the log lines that may explain it.
-        awaited: who has not said yet what became of its requests.
-        moved, failed: what the others have said; None if nobody has.
+        level: level of the log line.
+        then: what follows, for the log line; may be empty.
+        last_words: its last log lines that may explain the death.
+        awaited: the processes that have not reported yet what became of its requests.
+        moved, failed: number of its requests that moved and that failed, over all reports so far;
+            `moved` is None if there was no report.
     """
 
     process: ProcessId
@@ -51,14 +53,14 @@ class Death:
     failed: int = 0
 
     def add(self, reporter: ProcessId, rescued: Rescued) -> None:
-        """Count what one of the awaited has said."""
+        """Add the report of one of the awaited processes."""
         self.awaited.discard(reporter)
         self.moved = (self.moved or 0) + rescued.moved
         self.failed += rescued.failed
 
     @property
     def text(self) -> str:
-        """The line; last words follow as lines of their own."""
+        """The log line; the last words follow as separate lines."""
         requests = ""
         if self.moved is not None:
             moved = "1 request" if self.moved == 1 else f"{self.moved} requests"
@@ -70,10 +72,10 @@ class Death:
 
 
 class Deaths:
-    """The deaths whose lines are not written yet.
+    """The deaths whose log lines are not written yet.
 
     Args:
-        notice: writes a line of this level and text.
+        notice: writes a log line with this level and text.
         later: calls a function after a number of seconds.
     """
 
@@ -97,8 +99,9 @@ class Deaths:
         """Report the unwanted exit of a child.
 
         Args:
-            living: the other children; none while a run ends, when nobody can say more.
-            then: what follows.
+            exit_code: negative after a signal; None if nobody saw how it ended.
+            living: the other children; none while the run ends, because then no report will come.
+            then: what follows, for the log line.
         """
         why = child.failure[1] if child.failure is not None else describe_exit(exit_code)
         words = [] if was_killed(exit_code) else child.last_words
@@ -106,13 +109,13 @@ class Deaths:
         self.add(Death(child.process, child.pid, why, level, then, words, awaited))
 
     def add(self, death: Death) -> None:
-        """Write the line of a death, as soon as everybody awaited has spoken."""
+        """Write the line of a death, as soon as all awaited processes have reported."""
         self._open.append(death)
         self._write_complete()
         self._later(PATIENCE_S, lambda: self._write(death))
 
     def rescued(self, reporter: ProcessId, rescued: Rescued) -> None:
-        """Count what a living process says about one that is lost."""
+        """Add the report of a living process about a lost one."""
         for death in self._open:
             if death.process.name == rescued.process and reporter in death.awaited:
                 death.add(reporter, rescued)
@@ -120,7 +123,7 @@ class Deaths:
         self._write_complete()
 
     def ended(self, process: ProcessId) -> None:
-        """A process says nothing any more."""
+        """Stop waiting for the reports of a process that has ended."""
         for death in self._open:
             death.awaited.discard(process)
         self._write_complete()

@@ -1,4 +1,4 @@
-"""How a run ends: who asks for it, what is waited for, and how the children are stopped."""
+"""The end of a run: how it is requested, what it waits for, and how the children are stopped."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DRAIN_GRACE_S = 2.0
 """How much longer than the drain timeout the frontend may take to report that it has drained."""
 
 ECHO_S = 0.5
-"""Within this time a second SIGTERM is taken for an echo of the first."""
+"""A second SIGTERM within this time, seconds, is taken for an echo of the first."""
 
 
 class Signals:
-    """Tells a signal from its own echo: `timeout` sends SIGTERM to a process and to its group."""
+    """Recognizes echoes of SIGTERM: `timeout` sends it to a process and again to its group."""
 
     def __init__(self) -> None:
         self._term_s = -ECHO_S
@@ -42,8 +42,8 @@ class Ending:
         notice: shows a line to people; takes a level and a text.
 
     Attributes:
-        stopping: the children are being stopped.
-        forced: set when somebody insists: nothing is waited for any more.
+        stopping: whether the children are being stopped.
+        forced: set by a second signal: the end waits for nothing any more.
         drained: set when the frontend has no request in flight any more, or has ended.
     """
 
@@ -61,7 +61,7 @@ class Ending:
         return self.stopping or self._asked.done()
 
     async def asked(self) -> DynamoError | None:
-        """Wait until the run is to end; gives the failure that ends it, or None for a signal."""
+        """Wait until the run is to end; return the failure that ends it, or None for a signal."""
         return await self._asked
 
     def on_signal(self, number: signal.Signals) -> None:
@@ -80,7 +80,7 @@ class Ending:
             self._asked.set_result(failure)
 
     async def drain(self, frontend: Child, timeout_s: float) -> None:
-        """Let requests in flight finish within `timeout_s` seconds, unless somebody insists."""
+        """Let requests in flight finish within `timeout_s` seconds, unless the end is forced."""
         await _until_forced(self._drain(frontend, timeout_s), self.forced)
 
     async def _drain(self, frontend: Child, timeout_s: float) -> None:
@@ -108,7 +108,7 @@ class Ending:
 
 
 async def _until_forced(work: Work, forced: asyncio.Event) -> None:
-    """Do the work, unless somebody insists on the end."""
+    """Do the work, but do not wait for it once the end is forced."""
     loop = asyncio.get_running_loop()
     orderly, insisted = loop.create_task(work), loop.create_task(forced.wait())
     await asyncio.wait({orderly, insisted}, return_when=asyncio.FIRST_COMPLETED)

@@ -28,9 +28,10 @@ class Birth:
     """What a child process gets at its start.
 
     Attributes:
-        parent_pid: the supervisor, which it must not outlive; 0 where it cannot be its child.
+        parent_pid: pid of the supervisor, which it must not outlive; 0 if it cannot become a child
+            of the supervisor.
         log_level: name of the lowest level that it logs.
-        sockets: what it listens at, of the frontend that it replaces; none if it is the first.
+        sockets: for a frontend, the sockets on which the previous one listened; else empty.
     """
 
     process: ProcessId
@@ -40,12 +41,12 @@ class Birth:
     sockets: tuple[socket.socket, ...] = ()
 
     def dump(self) -> bytes:
-        """As bytes, for the zygote to hand on; the sockets go beside them."""
+        """Return it as bytes that the zygote passes on; the sockets are sent beside them."""
         return pickle.dumps(replace(self, sockets=()))
 
     @staticmethod
     def load(data: bytes) -> Birth:
-        """Read what `dump` has written."""
+        """Read the bytes that `dump` has made."""
         birth = pickle.loads(data)
         assert isinstance(birth, Birth)
         return birth
@@ -76,7 +77,7 @@ def run(birth: Birth, control: socket.socket, log: socket.socket, forked_by: int
         report(control, Fatal(type(error).__name__, error.message))
         sys.exit(error.exit_code)
     except Exception:  # the entry of a process: an unexpected error ends it, and is logged
-        logging.getLogger(__name__).exception("an error that nobody expected")
+        logging.getLogger(__name__).exception("an unexpected error")
         sys.exit(70)
 
 
@@ -104,7 +105,7 @@ def _leave_signals_to_the_supervisor() -> None:
 
 
 def _log_to(log: socket.socket, level: str) -> None:
-    """Send all output of this process to the supervisor, that of C libraries included."""
+    """Send all output of this process to the supervisor, including that of C libraries."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os.dup2(log.fileno(), 1)
@@ -119,7 +120,7 @@ def _log_to(log: socket.socket, level: str) -> None:
 
 
 def report(control: socket.socket, message: Message) -> None:
-    """Tell the supervisor something; if it is gone or busy, the log tells it."""
+    """Send a message to the supervisor; if the supervisor is gone or busy, log it instead."""
     try:
         control.send(encode(message))
     except OSError:

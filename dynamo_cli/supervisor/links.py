@@ -12,7 +12,7 @@ from dynamo_cli.topology import ProcessId, links_of
 
 
 class Links:
-    """All links, by their two ends, each with its generation: a number that no other link has."""
+    """All links by their two ends, each with a generation: a number that is used only once."""
 
     def __init__(self) -> None:
         self._generation_of: dict[frozenset[ProcessId], int] = {}

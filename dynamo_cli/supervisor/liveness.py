@@ -1,7 +1,8 @@
-"""Finds children that do not answer any more, although they run. Pure but for what it is given.
+"""Finds stalled children: they have not ended, but do not answer. Pure but for `activity`.
 
-The supervisor asks every ready child for a sign of life (`Ping`), and its loop answers (`Pong`): an
-engine's between two steps. A child that is stopped, or hangs in a step, does not answer.
+The supervisor asks every ready child for a sign of life (`Ping`), and the loop of the child answers
+(`Pong`); the loop of an engine does so between two steps. A child that a signal has stopped, or
+that hangs in a step, does not answer.
 """
 
 from __future__ import annotations
@@ -14,24 +15,27 @@ from dynamo_cli.host.activity import Activity
 from dynamo_cli.topology import ProcessId, Role
 
 LOOK_INTERVAL_S = 1.0
+"""Longest time between two calls of `Liveness.look`, seconds."""
+
 BUSY_FACTOR = 10
-"""A child that uses the processor gets so many times the timeout: kernels may be compiled during a
-step."""
+"""A child that uses CPU time gets this many times the timeout, because an engine may compile
+kernels during a step."""
 
 BUSY_SHARE = 0.05
-"""Share of one core from which on a child counts as busy."""
+"""A child that uses at least this share of one core counts as busy."""
 
 QUICK_TIMEOUT_S = 5.0
-"""Longest timeout for what has no long steps, and whose new start loses nothing."""
+"""Longest timeout for processes in `QUICK`, seconds."""
 
 QUICK = (Role.ROUTER, Role.PREFILL_QUEUE)
+"""Roles that have no long steps, and whose restart loses no request."""
 
 
 class Stalled(NamedTuple):
-    """A child that does not answer.
+    """A child that has not answered in time.
 
     Attributes:
-        why: since when, and what the kernel says of it.
+        why: how long it has been silent, and whether it is stopped, hangs or is busy.
     """
 
     process: ProcessId
@@ -43,10 +47,10 @@ class _Asked:
     """A child that has not answered yet.
 
     Attributes:
-        pid: of the child that was asked.
-        since_s: when it was asked.
-        looked_s: when its processor time was read last; at first the same.
-        cpu_s: the processor time that it had used then; None if it was not read yet.
+        pid: its process id, which changes with a restart.
+        since_s: when it was asked, monotonic time in seconds.
+        looked_s: when its CPU time was read last; before the first time, when it was asked.
+        cpu_s: CPU time in seconds that it had used then; None before the first time.
     """
 
     pid: int
@@ -56,11 +60,11 @@ class _Asked:
 
 
 class Liveness:
-    """Who was asked, and has not answered.
+    """Remembers which children were asked, and finds those that do not answer in time.
 
     Args:
-        timeout_s: how long a child may take to answer; 0 is for ever.
-        activity: what the process with this pid does.
+        timeout_s: how long a child may take to answer, seconds; 0: nobody is asked.
+        activity: tells whether the process with a pid is stopped, and its CPU time.
     """
 
     def __init__(self, timeout_s: float, activity: Callable[[int], Activity]) -> None:
@@ -71,24 +75,24 @@ class Liveness:
 
     @property
     def interval_s(self) -> float:
-        """How often `look` is to be called; 0 is never."""
+        """Seconds between two calls of `look`; 0: it is never called."""
         return min(LOOK_INTERVAL_S, self._timeout_s / 4)
 
     def answered(self, process: ProcessId) -> None:
-        """A child has given a sign of life."""
+        """Note that a child has given a sign of life."""
         self._asked.pop(process, None)
 
     def look(
         self, children: Iterable[tuple[ProcessId, int]], now_s: float
     ) -> tuple[list[ProcessId], list[Stalled]]:
-        """Return those to ask now, and those that have not answered for too long.
+        """Return the children to ask now, and those that have not answered in time.
 
         Args:
             children: the children that are ready, with their pids.
             now_s: monotonic time, seconds.
         """
         if self._looked_s is not None and now_s - self._looked_s > 3 * self.interval_s + 1:
-            self._asked.clear()  # this process stood still itself, and perhaps the whole machine
+            self._asked.clear()  # this process was stopped itself, and perhaps the whole machine
         self._looked_s = now_s
         ask: list[ProcessId] = []
         stalled: list[Stalled] = []
@@ -103,7 +107,7 @@ class Liveness:
         return ask, stalled
 
     def _judge(self, process: ProcessId, asked: _Asked, now_s: float) -> str | None:
-        """Return why a child counts as stalled; None while it does not."""
+        """Return why a child counts as stalled; None if it does not."""
         silent_s = now_s - asked.since_s
         timeout_s = self._timeout_of(process)
         window_s = now_s - asked.looked_s

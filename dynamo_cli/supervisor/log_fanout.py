@@ -13,7 +13,7 @@ from dynamo_cli.supervisor.logs import Line, LogFeed
 from dynamo_cli.supervisor.view import OWN_NAME, View
 
 INTERVAL_S = 0.1
-"""Between two batches of lines for the frontend."""
+"""Seconds between two batches of lines for the frontend."""
 
 
 class _Notices(logging.Handler):
@@ -33,7 +33,8 @@ class LogFanout:
 
     Args:
         view: shows them to the people who started this run.
-        frontend: gives the current frontend; None, or one that has ended, while there is none.
+        frontend: returns the current frontend. While there is none, it returns None or one that has
+            ended.
     """
 
     def __init__(self, view: View, frontend: Callable[[], Child | None]) -> None:

@@ -14,7 +14,7 @@ from dynamo_cli.messages.lifecycle import Logged, LogLine
 from dynamo_cli.messages.logs import LEVEL_END
 
 UNMARKED = "INFO"
-"""Level of lines that name none: they come from libraries that print."""
+"""Level of lines without a level: they come from libraries that print."""
 
 UNSEEN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 """Escape sequences and control characters, which are meant for a terminal."""
@@ -25,7 +25,8 @@ LAST_WORDS = re.compile(
     r"Traceback \(most recent call last\)|Fatal Python error|terminate called|double free"
     r"|(free|malloc|realloc|munmap_chunk)\(\): |corrupted |\*\*\* |.*: Assertion .* failed"
 )
-"""Begins what Python, C++ or the C library says without a level before it ends the process."""
+"""Beginnings of messages that Python, C++ or the C library prints, without a level, before the
+process ends."""
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -38,7 +39,7 @@ class Line(NamedTuple):
     """A line of a log.
 
     Attributes:
-        access: it reports a request that has ended, and `text` is a JSON object.
+        access: whether it is a line of the access log; then `text` is a JSON object.
     """
 
     level: str
@@ -80,7 +81,10 @@ class LogLines:
         return line
 
     def _explains(self, line: Line, *, marked: bool) -> bool:
-        """Whether it may say why the process ends; what follows a traceback belongs to it."""
+        """Whether a line may say why the process ends.
+
+        Lines without a level that follow the beginning of a traceback belong to it.
+        """
         if marked:
             self._in_last_words = False
             return logging.getLevelNamesMapping().get(line.level, 0) >= logging.WARNING
@@ -89,7 +93,7 @@ class LogLines:
 
 
 def _is_object(text: str) -> bool:
-    """Whether it is intact: other code of the process may have written into the middle of it."""
+    """Whether a line of the access log is intact: other output may have got into the middle."""
     try:
         return isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError:
@@ -97,7 +101,7 @@ def _is_object(text: str) -> bool:
 
 
 def _seen(text: str) -> str:
-    """What a terminal would show of it: the last state of a progress bar, without escapes."""
+    """What a terminal would show of a line: the last state of a progress bar, without escapes."""
     return UNSEEN.sub("", text.rstrip("\r").rpartition("\r")[2]).rstrip()
 
 

@@ -1,8 +1,9 @@
-"""The processes below the supervisor that end: its children, and orphans that it adopts.
+"""Notices that processes below the supervisor have ended, and reaps them.
 
-A process whose parent has ended becomes a child of the supervisor, and stays a zombie until that
-one waits for it. So do engines and processors, whose parent ends as soon as it has forked them, and
-what others leave behind: ranks of an engine that was killed, and in a container everything.
+A process whose parent has ended becomes a child of the supervisor (the supervisor adopts it), and
+when it ends it stays a zombie until the supervisor waits for it. These are engines and processors,
+whose parent ends as soon as it has forked them, and orphans: ranks of an engine that was killed,
+and in a container any process whose parent has ended.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Protocol
 from dynamo_cli.host import lifeline
 
 GRACE_S = 0.5
-"""How long other code of this process has to wait for a child of its own."""
+"""Seconds before orphans are reaped, in which other code of this process can wait for a child that
+it has started itself."""
 
 LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
-"""For `os.waitid`: neither wait nor reap."""
+"""Options of `os.waitid` to look for an ended child without waiting for it or reaping it."""
 
 
 class Mortal(Protocol):
@@ -32,13 +34,13 @@ class Mortal(Protocol):
 
 
 class Orphans:
-    """Sees children end, and reaps orphans.
+    """Polls the children when one of them may have ended, and reaps orphans.
 
     Args:
-        children: gives the children that have not ended, as far as it is known.
+        children: returns the children whose exit has not been seen yet.
 
     Attributes:
-        adopted: whether orphans become children of this process.
+        adopted: whether processes whose parent ends become children of this process.
     """
 
     def __init__(self, children: Callable[[], Iterable[Mortal]]) -> None:
@@ -46,7 +48,7 @@ class Orphans:
         self.adopted = False
 
     def adopt(self, loop: AbstractEventLoop) -> None:
-        """Begin, before the first child is started."""
+        """Begin to adopt processes and to watch for exits; call it before the first start."""
         self.adopted = lifeline.adopt()
         self._loop = loop
         loop.add_signal_handler(signal.SIGCHLD, self._on_signal)
@@ -59,20 +61,20 @@ class Orphans:
 
     def _reap(self) -> None:
         own = {child.pid for child in self._children()}
-        if 0 in own:  # it may be one that has not told its pid yet
+        if 0 in own:  # a child has not reported its pid yet, so an ended process may be that child
             self._loop.call_later(GRACE_S, self._reap)
         else:
             reap(own)
 
 
 def reap(own: Container[int]) -> None:
-    """Reap children that have ended, up to the first of `own`: others wait for that one."""
+    """Reap children that have ended, until the next one is in `own`: its `poll` reaps that one."""
     while (ended := _first_ended()) and ended not in own:
         os.waitpid(ended, 0)
 
 
 def _first_ended() -> int:
-    """The pid of a child that has ended, which is not reaped yet; 0 if there is none."""
+    """Return the pid of a child that has ended but is not reaped yet; 0 if there is none."""
     try:
         ended = os.waitid(os.P_ALL, 0, LOOK)
     except ChildProcessError:  # there are no children at all
@@ -81,7 +83,7 @@ def _first_ended() -> int:
 
 
 def is_child(pid: int) -> bool:
-    """Whether `pid` is a child of this process, which is not reaped yet; 0 is none."""
+    """Whether `pid` is a child of this process that is not reaped yet; False for 0."""
     if not pid:
         return False
     try:
@@ -92,7 +94,10 @@ def is_child(pid: int) -> bool:
 
 
 def exit_code_of(pid: int) -> int | None:
-    """Reap a child if it has ended: its exit code, negative after a signal; None if it runs.
+    """Reap a child if it has ended, and return its exit code, negative after a signal.
+
+    Returns:
+        None if the child still runs.
 
     Raises:
         ChildProcessError: it is not a child of this process.

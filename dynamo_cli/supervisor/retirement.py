@@ -1,4 +1,4 @@
-"""Retires workers while the tree goes on serving: no new requests, drain, stop."""
+"""Retires workers while the tree goes on serving: no new requests, then drain, then stop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Retirement:
 
     Attributes:
         users: processors that may still have requests in flight on it.
-        unused: set when there are none left.
+        unused: set when no such processor is left.
     """
 
     users: set[ProcessId]
@@ -58,7 +58,7 @@ class Retirements:
             others: the children that could send requests to it, or have them sent.
 
         Returns:
-            the rest of the work, which waits for its requests.
+            the rest of the work, which waits until no request runs on the worker and stops it.
         """
         listens = worker.phase not in NOT_LISTENING
         retirement = self._retiring[worker.process] = _Retirement(set())
@@ -81,12 +81,12 @@ class Retirements:
         worker.kill()
 
     def released(self, user: ProcessId, worker: ProcessId) -> None:
-        """A processor has no request in flight on this worker any more."""
+        """Note that a processor has no request in flight on this worker any more."""
         if (retirement := self._retiring.get(worker)) is not None:
             retirement.without(user)
 
     def ended(self, process: ProcessId) -> None:
-        """A child has ended: a worker has retired, or a processor uses no worker any more."""
+        """Note that a child has ended: it retires no more, and it uses no worker any more."""
         self._retiring.pop(process, None)
         for retirement in self._retiring.values():
             retirement.without(process)

@@ -1,4 +1,4 @@
-"""What follows the death of a child while the tree serves: when it is started again. Pure."""
+"""Decides what follows the death of a child while the tree serves: when it restarts. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Restarts:
     """Decides when a child that died is started again.
 
     Attributes:
-        count: how often it was started again so far.
+        policy: the delays, and how many failed lives in a row are too many.
+        count: number of restarts so far.
     """
 
     policy: RestartPolicy
@@ -26,11 +27,11 @@ class Restarts:
     _failed_lives: int = 0
 
     def next_delay_s(self, ready_s: float | None, *, killed: bool) -> float | None:
-        """Seconds to wait before the next start; None: give it up.
+        """Return how many seconds to wait before the next start; None: give the child up.
 
         Args:
             ready_s: for how long it was ready; None if it never was.
-            killed: whether it was ended from outside, which says nothing about the child.
+            killed: whether a signal from outside ended it, so that the child is not at fault.
         """
         if ready_s is not None and (killed or ready_s >= self.policy.settled_s):
             self._failed_lives = 0
@@ -53,11 +54,15 @@ _CRASHES = (
     signal.SIGSEGV,
     signal.SIGSYS,
 )
-"""Signals that a process gets for what it does itself."""
+"""Signals that a process gets because of its own faults, such as an invalid memory access."""
 
 
 def was_killed(exit_code: int | None) -> bool:
-    """Whether a signal from outside ended a process; None means that nobody saw how it ended."""
+    """Whether a signal from outside ended a process.
+
+    Args:
+        exit_code: negative after a signal; None if nobody saw how it ended.
+    """
     return exit_code is not None and exit_code < 0 and -exit_code not in _CRASHES
 
 
@@ -65,9 +70,9 @@ class Step(NamedTuple):
     """What follows a death.
 
     Attributes:
-        phase, reason: those of the child from now on.
-        then: the same in words for the log.
-        delay_s: when it is started again; None if that is not settled by time.
+        phase, reason: phase of the child from now on, and why it is in that phase.
+        then: what follows, in words for the log.
+        delay_s: seconds until it is started again; None if it is given up, or waits for the zygote.
     """
 
     phase: Phase
@@ -77,17 +82,18 @@ class Step(NamedTuple):
 
     @property
     def level(self) -> str:
-        """The level of the death in the log."""
+        """The level of the log line about the death."""
         return "ERROR" if self.phase is Phase.FAILED else "WARNING"
 
 
 def next_step(how: str, delay_s: float | None, limit: int, zygote: Phase = Phase.READY) -> Step:
-    """What follows the death of a child that ended in this way (`how`).
+    """Return what follows the death of a child.
 
     Args:
-        delay_s: what `Restarts` says.
-        limit: that of its policy.
-        zygote: the phase of the zygote, for a child that is forked from it.
+        how: how it ended, in words.
+        delay_s: the result of `Restarts.next_delay_s`.
+        limit: `RestartPolicy.limit`.
+        zygote: the phase of the zygote if the child is forked from it, else `Phase.READY`.
     """
     if delay_s is None or zygote is Phase.FAILED:
         why = NO_ZYGOTE if delay_s is not None else f"{limit} restarts in a row did not help"

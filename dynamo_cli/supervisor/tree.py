@@ -1,4 +1,4 @@
-"""The supervisor itself: starts, joins, watches, restarts, drains and ends the children."""
+"""The supervisor itself: starts, links, watches, restarts, drains and ends the children."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from dynamo_cli.supervisor.watching import Watching
 from dynamo_cli.topology import FRONTEND, ROLES, ZYGOTE, ProcessId, Role
 
 SENDERS = (Role.ROUTER, Role.PROCESSOR)
-"""The roles that send requests to a worker, or decide that they are sent there."""
+"""The roles that send requests to workers, or choose the worker of a request."""
 
 
 class Supervisor:
@@ -86,7 +86,7 @@ class Supervisor:
             the exit code: 0 after a signal and an orderly end, 130 after a forced one.
 
         Raises:
-            DynamoError: it cannot serve, or not any more. All children have ended.
+            DynamoError: it cannot start, or cannot go on serving. All children have ended.
         """
         loop = asyncio.get_running_loop()
         self._background.watch(loop)
@@ -123,7 +123,7 @@ class Supervisor:
     # -- starting --------------------------------------------------------------------------
 
     def _start_missing(self, *, forked: bool) -> None:
-        """Start what does not run: processes that the zygote forks (`forked`), or all others."""
+        """Start what does not run: processes that need the zygote if `forked`, else all others."""
         if self._ending.begun:
             return
         for process in self._config.tree():
@@ -164,9 +164,10 @@ class Supervisor:
             self._log_fanout.on_new_frontend()
 
     def _cannot_start(self, process: ProcessId, error: OSError) -> None:
-        """The system lacks descriptors, processes or memory for it.
+        """Handle that the system lacks descriptors, processes or memory for a process.
 
-        During the start that ends the run; later it is tried again.
+        Before the server is ready for the first time this ends the run. Later the start is tried
+        again, as after a death during the start.
         """
         why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
         if not self._has_served:
@@ -212,7 +213,7 @@ class Supervisor:
 
     def _on_phase(self, child: Child, phase: Phase, detail: str) -> None:
         if child.process in self._retirements:
-            return  # a worker that retires is not made ready any more
+            return  # a worker that retires must not become ready any more
         child.move_to(phase, detail)
         if phase is Phase.READY:
             child.control.send(SetPhase(phase))
@@ -227,7 +228,7 @@ class Supervisor:
         self._publish()
 
     def _probe(self, worker: Child) -> None:
-        """Have the frontend get one token of the worker, if frontend and a processor are ready."""
+        """Have the frontend get one token of the worker, once it and a processor are ready."""
         frontend = self._children[FRONTEND]
         ready = {child.process.role for child in self._alive() if child.phase is Phase.READY}
         if {Role.FRONTEND, Role.PROCESSOR} <= ready:
@@ -261,19 +262,19 @@ class Supervisor:
         elif self._ending.begun:
             child.move_to(Phase.STOPPED, how)
             if child.process == FRONTEND:
-                self._ending.drained.set()  # no other process will report it
+                self._ending.drained.set()  # no other process can report that it has drained
             if self._has_served or child.failure is None:
                 self._deaths.died(child, exit_code)
         elif child.phase is Phase.DRAINING:
             self._forget(child.process)
-            self._start_workers()  # it may be wanted again
+            self._start_workers()  # the number of workers may have been raised again meanwhile
             self._log_fanout.notice("INFO", f"{child.process.name} has ended ({how})")
         elif not self._has_served:
             self._ending.give_up(failure_of(child.process.name, child.failure, how))
             if child.failure is None:
                 self._deaths.died(child, exit_code)
         elif not child.pid and child.failure is None:
-            child.move_to(Phase.BACKOFF, WAITS)  # it never ran: the zygote has died meanwhile
+            child.move_to(Phase.BACKOFF, WAITS)  # it never ran: the zygote died before the fork
             self._background.start(self._restart(child.process, 0.0))
         else:
             killed = was_killed(exit_code) and child.failure is None
@@ -284,7 +285,7 @@ class Supervisor:
     def _restart_later(
         self, child: Child, how: str, ready_s: float | None = None, *, killed: bool = False
     ) -> tuple[str, str]:
-        """Schedule its restart, or give it up; returns level and text of a report about that."""
+        """Schedule the restart of a child, or give it up; return level and text for the log."""
         delay_s = self._restarts[child.process].next_delay_s(ready_s, killed=killed)
         start = self._start_of(child.process)
         step = next_step(how, delay_s, self._config.restart.limit, start)
@@ -310,19 +311,19 @@ class Supervisor:
         self._publish()
 
     def _is_to_fork(self, process: ProcessId) -> bool:
-        """Whether the zygote forks it: always, or to start a light process again sooner."""
+        """Whether the zygote forks it: because it needs vLLM, or to restart a light one sooner."""
         again = process in self._children and not ROLES[process.role].engine
         zygote = self._children.get(ZYGOTE)
         can = process != ZYGOTE and zygote is not None and zygote.phase is Phase.READY
         return self._config.forked(process) or (again and can)
 
     def _start_of(self, process: ProcessId) -> Phase:
-        """The phase of what starts such a process: READY if it can be started now."""
+        """The phase of the zygote if the process needs it; READY: it can be started now."""
         return self._children[ZYGOTE].phase if self._config.forked(process) else Phase.READY
 
     def _on_bug(self, what: str, trace: list[str]) -> None:
-        """An unexpected error ends a start. A server goes on: its other callbacks still work."""
-        text = f"an error that nobody expected: {what}"
+        """Report an unexpected error. It ends a start, but not a server, which can work without."""
+        text = f"an unexpected error: {what}"
         if not self._has_served:
             self._ending.give_up(InternalError(text))
         self._log_fanout.notice("ERROR", "\n".join([text, *trace]))

@@ -12,7 +12,7 @@ from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.topology import Role
 
 NEEDED = (Role.FRONTEND, Role.PROCESSOR, Role.WORKER)
-"""Serving takes one ready process of each of these roles. It does not depend on the router."""
+"""Serving needs one ready process of each of these roles. It does not need the router."""
 
 
 class Verdict(NamedTuple):
@@ -20,7 +20,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         reason: why not, in one sentence.
-        hopeless: nothing will change that.
+        hopeless: whether this will stay so, because all processes of a needed role are given up.
     """
 
     serving: bool
@@ -57,7 +57,13 @@ _HINTS = {
 
 
 def failure_of(name: str, failure: tuple[str, str] | None, how: str) -> DynamoError:
-    """The error that ends a start; `failure` is `Child.failure`, `how` describes the exit."""
+    """The error that ends a start when a child ends.
+
+    Args:
+        name: name of the child.
+        failure: `Child.failure`.
+        how: how it ended, in words.
+    """
     if failure is not None:
         return error_class(failure[0])(failure[1])
     return ChildFailed(f"{name} ended while it started ({how}); its log is above.")
@@ -74,9 +80,9 @@ _LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
 def describe_exit(exit_code: int | None) -> str:
-    """An exit code in words: negative after a signal, None if nobody saw it."""
+    """Describe an exit code, which is negative after a signal, and None if nobody saw it."""
     if exit_code is None:
-        return "nobody saw how"
+        return "it is not known how"
     if exit_code >= 0:
         return f"exit code {exit_code}"
     number = -exit_code

@@ -1,4 +1,4 @@
-"""Asks ready children for a sign of life, and ends those that give none."""
+"""Asks ready children for a sign of life, and kills those that give none in time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dynamo_cli.supervisor.liveness import Liveness
 
 
 class Watching:
-    """Carries out what `Liveness` says.
+    """Asks and kills the children that `Liveness` names.
 
     Args:
-        timeout_s: how long a child may take to answer; 0 is for ever.
-        alive: the children that have not ended.
+        timeout_s: how long a child may take to answer, seconds; 0: nobody is asked.
+        alive: returns the children that have not ended.
     """
 
     def __init__(self, timeout_s: float, alive: Callable[[], Iterable[Child]]) -> None:
@@ -25,11 +25,11 @@ class Watching:
         self._alive = alive
 
     def answered(self, child: Child) -> None:
-        """A child has given a sign of life."""
+        """Note that a child has given a sign of life."""
         self._liveness.answered(child.process)
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Watch until cancelled; return at once if nobody is to be asked."""
         while interval_s := self._liveness.interval_s:
             await asyncio.sleep(interval_s)
             self._look()

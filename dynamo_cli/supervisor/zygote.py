@@ -4,8 +4,8 @@ It also forks the light processes that are started again, which saves them their
 
 It replaces the forkserver of multiprocessing, which listens on a named socket that a killed parent
 leaves behind, and which blocks whoever starts a child until the imports are done. The zygote has a
-control socket without a name, and reports when it is ready. What it has forked does not depend on
-it: it is there for speed alone, and a new one takes the place of one that dies.
+control socket without a name, and reports when it is ready. The processes that it has forked do not
+depend on it: it only saves time, and when it dies it is started again.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def _load() -> None:
 class Zygote:
     """Forks children on request.
 
-    It is not their parent: it forks a process that forks the child and exits. The kernel then hands
-    the child to the supervisor, which sees its exit. So a zygote that dies takes nobody with it.
+    It is not their parent: it forks a process that forks the child and exits. The kernel then makes
+    the child a child of the supervisor, which sees its exit. So the death of the zygote ends no
+    other process.
 
     Attributes:
         control: the socket of the supervisor, which asks for children.
@@ -101,7 +102,7 @@ class Zygote:
             one.close()
 
     def _fork_again(self, message: Fork, sockets: list[socket.socket]) -> NoReturn:
-        """Runs in the process between: start the child, and leave it alone."""
+        """Start the child and exit. Runs in the process between the zygote and the child."""
         context = multiprocessing.get_context("fork")
         arguments = (message.config, os.getpid(), *sockets)
         process = context.Process(target=self._become, name=message.name, args=arguments)
@@ -120,15 +121,15 @@ class Zygote:
         log: socket.socket,
         *listening: socket.socket,
     ) -> None:
-        """Runs in the child: close the zygote's socket and become the requested process."""
+        """Close the zygote's socket and become the requested process. Runs in the child."""
         self.control.close()
-        # For multiprocessing it is a first process: no other one of its family is its parent.
+        # For multiprocessing this is a main process, whose parent is not one of its own.
         multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
         whole = replace(entry.Birth.load(birth), sockets=listening)
         entry.run(whole, control, log, forked_by)
 
 
 def _refuse(control: socket.socket, message: Fork, error: OSError) -> None:
-    """Say on the child's own socket why there is no child."""
+    """Report, on the child's own control socket, why the child could not be forked."""
     why = f"{message.name} cannot be forked: {(error.strerror or str(error)).lower()}."
     entry.report(control, Fatal(ResourceError.__name__, why))

@@ -156,18 +156,17 @@ def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
 
 
 def no_place(count: int) -> AlarmView:
-    """Make the alarm for requests that found no place after their process had died or stopped.
+    """Make the alarm for requests that no process could take after theirs had died or stopped.
 
     Args:
-        count: how many there were in the last minutes.
+        count: number of these in the last `NOT_MOVED_MEMORY_S`.
     """
     some = "a request" if count == 1 else f"{count} requests"
     return AlarmView(
         "not moved",
-        f"{some} failed in the last {NOT_MOVED_MEMORY_S // 60} minutes, because no process could "
-        "take over after the death or stop of another",
-        "the log says why the process ended; more --workers, a longer --migration-timeout or a "
-        "higher --migration-limit let requests go on.",
+        f"{some} failed in the last {NOT_MOVED_MEMORY_S // 60} minutes, because no other process "
+        "could take over in time after a death or stop",
+        "the log says why the process ended; more --workers or a longer --migration-timeout help.",
     )
 
 

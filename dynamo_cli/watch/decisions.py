@@ -43,7 +43,7 @@ class DecisionView(msgspec.Struct, frozen=True):
         session: the client's X-Session-ID; empty if it has none.
         moved: why the request had to leave another worker, a `MoveReason`; empty for a new one.
         moved_from: index of the worker that it left; None for a new one.
-        output_tokens: tokens of its answer that were there by then.
+        output_tokens: number of tokens that its answer had at that time.
     """
 
     number: int
@@ -167,7 +167,7 @@ class DecisionLog:
             worker: only decisions for this worker.
             unplaced: only decisions that no worker could take the request.
             request_id: only decisions for this request, by the client's id or the engine's.
-            moved: only decisions for requests that had to leave another worker, or only others.
+            moved: True: only decisions for requests that left a worker; False: only others.
             after: only decisions with a higher number.
         """
         chosen = (

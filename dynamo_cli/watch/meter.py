@@ -46,7 +46,7 @@ class Meter:
         workers: latencies by worker index.
         traces: traces of requests by outcome: exported, failed, dropped.
         lost_access_lines: access lines that were dropped because the log was too slow.
-        moves: requests that went on elsewhere because a process could not end them.
+        moves: requests that moved to another process because theirs could not end them.
     """
 
     def __init__(self) -> None:

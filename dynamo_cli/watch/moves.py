@@ -1,4 +1,4 @@
-"""Requests that went on elsewhere: how many, why, the last ones, and how long they waited. Pure."""
+"""Counts requests that moved to another process, with reasons, gaps and the last moves. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECENT = 32
 """Number of moves that the snapshot has in full."""
 
 NOT_MOVED_MEMORY_S = 600
-"""How long a request that found no place raises an alarm."""
+"""How long a request that no process could take raises an alarm, seconds."""
 
 # Upper bounds in seconds, from one step of an engine to the default of --migration-timeout.
 GAP_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0)
@@ -28,12 +28,12 @@ class MoveStep(msgspec.Struct, frozen=True, rename={"source": "from", "target": 
     """One move of a request, as timelines and the access log have it.
 
     Attributes:
-        source, target: names of the process that it left, and of the one that it went to; None: it
-            found no place. They are called ``from`` and ``to`` in JSON.
+        source, target: names of the process that it left, and of the one that it went to; None: no
+            process could take it. They are called ``from`` and ``to`` in JSON.
         reason: why it left, a `MoveReason`.
-        output_tokens: tokens of its answer that were there by then.
+        output_tokens: number of tokens that its answer had at that time.
         at_ms: when it left, milliseconds after its arrival.
-        gap_ms: how long nobody computed for it, until its next token; None if none came.
+        gap_ms: time from then to its next token, milliseconds; None if no token came.
     """
 
     source: str
@@ -45,12 +45,12 @@ class MoveStep(msgspec.Struct, frozen=True, rename={"source": "from", "target": 
 
 
 class MoveLog:
-    """What became of requests whose process died or stopped.
+    """Totals of moves, and the last ones.
 
     Attributes:
-        moved: moves by reason; every reason is there.
-        not_moved: requests that found no place, by reason.
-        gaps: seconds from the end of a process to the next token, of moves that had one.
+        moved: number of moves by reason; every reason is a key.
+        not_moved: number of requests that no process could take in time, by reason.
+        gaps: histogram of the gaps of moves, in seconds; see `gap_of`.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class MoveLog:
         self._recently_lost = WindowSum(NOT_MOVED_MEMORY_S)
 
     def add(self, api_id: str, move: Move, now_ns: int) -> None:
-        """Count a request that goes on elsewhere, or that found no place.
+        """Count a move, or a request that no process could take.
 
         Args:
             api_id: the id that clients know it by.
@@ -75,7 +75,7 @@ class MoveLog:
         self._recent.append((api_id, move, now_ns))
 
     def ended(self, moves: Iterable[Move]) -> None:
-        """Take the moves of a request that has ended: now it is known how long each gap was."""
+        """Count the gaps of the moves of a request that has ended."""
         for move in moves:
             if (gap_ns := gap_of(move)) is not None:
                 gap_s = gap_ns / SECOND_NS
@@ -83,22 +83,26 @@ class MoveLog:
                 self._longest_gap_s = max(gap_s, self._longest_gap_s or 0.0)
 
     def recently_lost(self, now_ns: int) -> int:
-        """How many requests found no place in the last `NOT_MOVED_MEMORY_S`."""
+        """Return how many requests no process could take in the last `NOT_MOVED_MEMORY_S`."""
         return int(self._recently_lost.total(now_ns))
 
     def view(self, now_ns: int) -> MovesView:
-        """Return totals, and the last moves, the newest first."""
+        """Return the totals, and the last moves, newest first."""
         recent = [_recent(*one, now_ns) for one in reversed(self._recent)]
         return MovesView(dict(self.moved), dict(self.not_moved), self._longest_gap_s, recent)
 
 
 def gap_of(move: Move) -> int | None:
-    """How long nobody computed for the request, nanoseconds; None if no token came afterwards."""
+    """Return the gap of a move, nanoseconds; None if no token came afterwards.
+
+    It lasts from the moment when it was known that the process would not go on with the request, to
+    the next token. So it contains the time to compute the KV cache again.
+    """
     return max(move.resumed_ns - move.left_ns, 0) if move.resumed_ns else None
 
 
 def step(move: Move, arrival_ns: int) -> MoveStep:
-    """The move as a step of a request that arrived then."""
+    """Return a move as a step of a request that arrived at `arrival_ns`."""
     gap_ns = gap_of(move)
     return MoveStep(
         source=_name(move.role, move.source),
@@ -111,12 +115,12 @@ def step(move: Move, arrival_ns: int) -> MoveStep:
 
 
 def merged(heard: Sequence[Move], told: Sequence[Move]) -> tuple[Move, ...]:
-    """All moves of a request, in the order of time.
+    """Return all moves of a request, oldest first, each once.
 
     Args:
-        heard: those that were reported as they happened.
-        told: those that came with its end, which know when it went on. What a processor knew that
-            died is not among them.
+        heard: the moves that were reported when they happened.
+        told: the moves that came with the end of the request; only these have `resumed_ns`. Moves
+            that were known to a processor which died are missing here.
     """
     known = Counter((move.role, move.source, move.left_ns) for move in told)
     missing = []

@@ -88,7 +88,7 @@ class HitRatios(msgspec.Struct, frozen=True):
     Attributes:
         estimated: as the router expects it before the prefill.
         measured: as the engines report it after the prefill.
-        limit: what a cache without bound would hold: tokens that an earlier prompt had too.
+        limit: as an unbounded cache would hold them: tokens that an earlier prompt had too.
     """
 
     estimated: float | None
@@ -263,10 +263,10 @@ class RecentMove(msgspec.Struct, frozen=True, rename={"source": "from", "target"
     Attributes:
         request_id: the client's id.
         role: role of the processes: worker or processor.
-        source, target: names of the process that it left, and of the one that it went to; None: it
-            found no place. They are called ``from`` and ``to`` in JSON.
+        source, target: names of the process that it left, and of the one that it went to; None: no
+            process could take it. They are called ``from`` and ``to`` in JSON.
         reason: why it left, such as ``died``.
-        output_tokens: tokens of its answer that were there by then.
+        output_tokens: number of tokens that its answer had at that time.
         age_s: time since then, seconds.
     """
 
@@ -280,16 +280,17 @@ class RecentMove(msgspec.Struct, frozen=True, rename={"source": "from", "target"
 
 
 class MovesView(msgspec.Struct, frozen=True):
-    """Requests that went on elsewhere because a process could not end them, since the start.
+    """Moves of requests to another process because theirs could not end them, since the start.
 
-    Each time that a request moves counts, and each of its prompts if it has several.
+    Each move of a request counts, and each of its prompts if it has several.
 
     Attributes:
-        moved: moves by reason.
-        not_moved: requests that found no place, by reason; they got an error.
-        longest_gap_s: the longest time until the next token, of requests that have ended; None
-            before any.
-        recent: the last of both kinds, the newest first.
+        moved: number of moves by reason.
+        not_moved: number of requests that no process could take in time, by reason; they got an
+            error.
+        longest_gap_s: the longest time from the loss of a process to the next token, of requests
+            that have ended; None before any.
+        recent: the last of both kinds, newest first.
     """
 
     moved: dict[str, int] = {}
@@ -330,7 +331,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         processors: current load of each processor.
         calls: answers that the frontend waits for.
         gpus: GPUs that engines run on.
-        moves: requests that went on elsewhere because a process could not end them.
+        moves: requests that moved to another process because theirs could not end them.
     """
 
     version: str

@@ -31,8 +31,7 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         arrival_ns: when the frontend had read its head, CLOCK_MONOTONIC.
         first_byte_ns: when the frontend had the first tokens of a streamed answer; 0 if none came.
         ended_ns: when its answer was written.
-        moves: how it went from process to process because one could not end it, in the order of
-            time.
+        moves: its moves to other processes, oldest first.
     """
 
     request_id: str
@@ -88,7 +87,7 @@ class TimelineView(msgspec.Struct, frozen=True):
         stages_ms: times of its stages in order, milliseconds after its arrival. Of a request that
             moved, "sent" is for its first worker, "queued" and "scheduled" are in the engine that
             gave its first token.
-        moves: how it went from process to process because one could not end it.
+        moves: its moves to other processes, oldest first.
     """
 
     request_id: str
@@ -138,7 +137,7 @@ class TimelineLog:
             now_ns: current time, for ages.
             limit: most requests.
             request_id: only requests with this id; a client can use an id again.
-            moved: only requests that went on elsewhere, or only others.
+            moved: True: only requests that moved; False: only those that did not.
         """
         found = list(islice(self._newest(request_id, moved), limit))
         return (_view(_decode(packed), now_ns) for packed in found)

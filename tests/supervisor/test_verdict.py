@@ -57,7 +57,7 @@ def test_what_was_never_started_is_named() -> None:
         (-signal.SIGSEGV, "SIGSEGV: a crash in native code"),
         (-signal.SIGUSR1, "SIGUSR1"),
         (-99, "signal 99"),
-        (None, "nobody saw how"),
+        (None, "it is not known how"),
     ],
 )
 def test_exit_codes_in_words(exit_code: int | None, says: str) -> None:

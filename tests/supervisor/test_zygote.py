@@ -198,7 +198,7 @@ def test_without_a_subreaper_it_works_and_exits_are_seen_by_sockets(tmp_path: Pa
         assert ours(group)["worker 1 [ready]"] == before["worker 1 [ready]"]
         said = path.read_text()
         assert TOLD["PR_SET_CHILD_SUBREAPER"] in said
-        assert "died: nobody saw how" in said
+        assert "died: it is not known how" in said
         running.process.kill()
         running.process.wait()
         wait_until(lambda: not ours(group), GONE_S, "everything is gone")

@@ -108,7 +108,7 @@ def attention(board: Board) -> Text:
 
 
 def moved(moves: MovesView) -> str:
-    """Say how many requests went on elsewhere and why; empty if none had to."""
+    """Say how often requests moved to another process and why; empty if none did."""
     gap = moves.longest_gap_s
     parts = [
         _counted("moved", moves.moved),

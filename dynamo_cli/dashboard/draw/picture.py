@@ -42,7 +42,7 @@ class _Layout:
         return place * (self.box + self.arrow)
 
     def across(self, boxes: int) -> int:
-        """Return the width of a box that spans so many boxes of the middle row."""
+        """Return the width of a box that spans `boxes` boxes of the middle row."""
         return boxes * self.box + (boxes - 1) * self.arrow
 
 

@@ -21,7 +21,7 @@ GLYPHS = {
 }
 BUSY_GLYPH = "○"
 MOVED_GLYPH = "⇄"
-"""Marks what tells of a request that went on elsewhere."""
+"""Marks moves: the worker to which a request moved, and each move in a timeline."""
 
 LEVELS = {"DEBUG": FAINT, "INFO": "", "WARNING": WARN, "ERROR": BAD, "CRITICAL": BAD}
 

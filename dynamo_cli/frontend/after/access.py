@@ -64,7 +64,7 @@ def fields(
 
 
 def _move(step: moves.MoveStep) -> dict[str, Any]:
-    """A move as a line has it: the time of day is that of the line."""
+    """A move as the line shows it, without its time: the line has a time of its own."""
     return {
         "from": step.source,
         "to": step.target,

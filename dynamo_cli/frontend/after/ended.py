@@ -49,7 +49,7 @@ class FinishedRequestFanout:
         return traceparent.begin(header)
 
     def finished(self, visit: Visit) -> None:
-        """Tell of a request that has ended; its timeline is kept if it reached a processor."""
+        """Fan out a request that has ended; its timeline is kept if it reached a processor."""
         record = visit.record(time.monotonic_ns())
         elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
         self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
@@ -64,7 +64,7 @@ class FinishedRequestFanout:
             self._tracer.add(record, visit.trace)
 
     def close(self) -> None:
-        """Write what waits, for a few seconds at most."""
+        """Write what is still queued, for a few seconds at most."""
         if self.recorder is not None:
             self.recorder.close()
         if self._access is not None:

@@ -1,8 +1,8 @@
 """The lines that ``--record`` writes: times, lengths and hashes of a request, never text. Pure.
 
 There is one line of JSON per prompt. Most fields have the names of Mooncake's traces. A request
-that went on elsewhere because a process died has one line too: its lengths are those of the whole
-answer, and its times include the time in which nobody computed for it.
+that moved to another process also has one line per prompt: its lengths are those of the whole
+answer, and its times include the gaps of its moves.
 """
 
 from __future__ import annotations

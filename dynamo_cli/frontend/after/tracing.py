@@ -14,7 +14,7 @@ makes an id for it.
       prefill     worker              scheduled, first token
       decode      worker              first token, last token
 
-A request that went on elsewhere has an event in the first of them for each time that it moved.
+A request that moved to another process has an event in the first of these spans for each move.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def attributes(record: RequestRecord) -> Attributes:
 
 
 def move_attributes(step: moves.MoveStep) -> Attributes:
-    """Attributes of the event of a move; what is not known is left out."""
+    """Attributes of the event of a move; an unknown one is left out."""
     known: dict[str, AttributeValue | None] = {
         "from": step.source,
         "to": step.target,

@@ -1,7 +1,7 @@
-"""Remembers requests that ran on a worker when it died, and refuses one after two deaths. Pure.
+"""Remembers requests that were running when a process died, and refuses one after two deaths. Pure.
 
-Nothing tells which of its requests killed a worker. Clients are told to retry, so without a limit
-one faulty request could kill one worker after another.
+It is not known which of its requests killed a process. Clients are told to retry, so without a
+limit one faulty request could kill one process after another.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Suspects:
         """Check that a request may run.
 
         Raises:
-            PoisonRequest: workers died `FATAL_DEATHS` times while it ran.
+            PoisonRequest: at least `FATAL_DEATHS` processes died while it ran.
         """
         if not self._suspects:
             return
@@ -45,7 +45,11 @@ class Suspects:
             raise refusal(request_id, suspect.deaths)
 
     def died(self, path: str, body: bytes, now_ns: int, times: int = 1) -> None:
-        """A process died while it ran this request; `times` counts if it was retried inside."""
+        """Note that processes died while this request ran.
+
+        Args:
+            times: number of deaths; more than one if the request was moved in between.
+        """
         identity = _identity(path, body)
         suspect = self._suspects.setdefault(identity, _Suspect(0, now_ns))
         suspect.deaths += times
@@ -55,7 +59,7 @@ class Suspects:
             self._suspects.popitem(last=False)
 
     def survived(self, path: str, body: bytes) -> None:
-        """The request was answered, so it is no longer suspected."""
+        """Note that the request was answered, so that it is no longer suspected."""
         if self._suspects:
             self._suspects.pop(_identity(path, body), None)
 

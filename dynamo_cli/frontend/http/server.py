@@ -33,7 +33,8 @@ MAX_HEAD_BYTES = 256 * 1024
 """Bound on the request line and all headers together."""
 
 GOODBYE_S, GOODBYES = 0.5, 64
-"""How long a refused connection stays open so that the client can read why; how many may."""
+"""A refused connection stays open for so long, seconds, so that the client can read the error; and
+so many such connections may be open at the same time."""
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Metrics of requests that went on elsewhere because a process could not end them."""
+"""Metrics of requests that moved to another process because theirs could not end them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dynamo_cli.watch.moves import MoveLog
 def of(moves: MoveLog) -> Iterator[Metric]:
     """All metric families of moves; every reason has a value from the start."""
     for name, text, values in (
-        ("requests_moved", "Times that a request went on elsewhere.", moves.moved),
-        ("requests_not_moved", "Requests that found no place elsewhere.", moves.not_moved),
+        ("requests_moved", "Moves of requests to another process.", moves.moved),
+        ("requests_not_moved", "Requests that no other process could take.", moves.not_moved),
     ):
         yield counter(name, text, "reason", values.items())
     yield HistogramMetricFamily(

@@ -1,4 +1,4 @@
-"""`/health`, `/metrics`, `/version` and `/dynamo/*`: what the tree tells of itself."""
+"""`/health`, `/metrics`, `/version` and `/dynamo/*`: the state of the tree."""
 
 from __future__ import annotations
 

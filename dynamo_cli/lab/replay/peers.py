@@ -207,8 +207,8 @@ def decided(message: RouteQuery, worker: int, block_size: int, now_ns: int) -> R
 
 
 def _peer(policy: Callable[[], Policy]) -> Factory:
-    """Make a router that decides by this rule. It knows what ours knows, and engines take requests
-    in the order of their arrival."""
+    """Make a router that decides by this rule. It has the same data as the router that serves, and
+    engines take requests in the order of their arrival."""
     config = RouterConfig(KV_POLICY, kv_cost=BLOCKS)
     return lambda engines, seed: Live(RouterState(config, policy()))
 

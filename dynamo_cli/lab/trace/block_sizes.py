@@ -5,7 +5,8 @@ hashes for `tokens` tokens, a block size fits if their quotient, rounded down or
 
     tokens / (blocks + 1)  <  size  <  tokens / (blocks - 1)
 
-So one long prompt tells more than many short ones, and a prompt without hashes tells nothing.
+So one long prompt narrows the sizes down more than many short ones, and a prompt without hashes
+does not narrow them down at all.
 """
 
 from __future__ import annotations

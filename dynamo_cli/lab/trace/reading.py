@@ -1,8 +1,8 @@
 """Reads a file into a trace: finds its format, its block size and the unit of its timestamps.
 
-Nothing uncertain is assumed. A format that can be told by its fields is taken as such. Lines with
-lengths and hashes alone must fit Mooncake's format, with milliseconds and blocks of 512 tokens;
-otherwise the user must say what they are.
+Nothing is guessed. A format is recognized by its fields. Lines with only lengths and hashes must
+fit Mooncake's format, with milliseconds and blocks of 512 tokens; otherwise the user must say what
+they are.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class _Rows:
         Args:
             named: the user's ``--block-size``, which may be that of the trace or, if the trace has
                 larger blocks, that of the engines.
-            engine: used if nothing else tells it.
+            engine: block size of the engines, used if neither the trace nor the user gives one.
         """
         if size := self.rows[0].block_size:
             return size

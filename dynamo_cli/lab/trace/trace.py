@@ -39,7 +39,7 @@ class Trace(msgspec.Struct, frozen=True):
         name: name for tables.
         block_size: tokens per hash.
         requests: the requests.
-        note: tells people how the file was understood.
+        note: says, for people, how the file was understood.
     """
 
     name: str
