@@ -10,7 +10,7 @@ from typing import Any, Protocol, TextIO
 import orjson
 
 from dynamo_cli.host.outlet import Outlet
-from dynamo_cli.messages.lifecycle import ProcessState
+from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.messages.logs import MOVED
 from dynamo_cli.supervisor.view import OWN_NAME
 
@@ -87,11 +87,13 @@ class PlainView:
         self._phases: dict[str, str] = {}
 
     def processes(self, table: Sequence[ProcessState]) -> None:
-        """Write a line for each process that has changed its phase."""
+        """Write a line for each process that has changed its phase, but for one that has died: the
+        supervisor writes a line about that itself."""
         for state in table:
             if self._phases.get(state.name) != state.phase:
                 self._phases[state.name] = state.phase
-                self._say(state.name, "INFO", _phase_and_reason(state))
+                if state.phase != Phase.BACKOFF:
+                    self._say(state.name, "INFO", _phase_and_reason(state))
 
     def log(self, name: str, level: str, text: str) -> None:
         """Write a line of a child's log, if its level is high enough."""

@@ -27,7 +27,6 @@ class Reason(StrEnum):
     NO_PREFILL_WORKER = "no_prefill_worker"
     CANCELLED = "cancelled"
     WORKER_GONE = "worker_gone"
-    MOVED = "moved"
     # A message about a job was ignored.
     UNKNOWN = "unknown"
     NOT_HOLDER = "not_holder"

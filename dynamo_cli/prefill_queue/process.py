@@ -176,7 +176,7 @@ class Queue:
             case PushJob() as push:
                 self._put(peer.index, push)
             case CancelJob(job_id):
-                self._tell(self._queue.cancel(job_id, peer.index))
+                self._tell(self._queue.cancel(job_id))
             case PullJobs() as room:
                 if peer.index not in self._rooms:
                     self._newcomers.add(peer.index)
@@ -199,7 +199,6 @@ class Queue:
             payload=push,
             holder=push.holder,
         )
-        self._tell(self._queue.moved(push.job_id, worker))
         refusal = self._queue.put(job)
         self._told = NOTHING_TOLD  # workers add what they push to the last depth that they heard
         if refusal is not None and refusal is not Reason.DUPLICATE:

@@ -108,17 +108,10 @@ class PrefillQueue(Generic[T]):
         self.taken += 1
         return None
 
-    def moved(self, job_id: str, worker: int) -> list[Outcome]:
-        """Drop the job with this id if another decode worker put it, which has lost the request."""
-        entry = self._entries.get(job_id)
-        if entry is None or entry.job.worker == worker:
-            return []
-        return self._drop(entry, Reason.MOVED)
-
-    def cancel(self, job_id: str, worker: int) -> list[Outcome]:
+    def cancel(self, job_id: str) -> list[Outcome]:
         """Drop a job that its decode worker does not want any more."""
         entry = self._entries.get(job_id)
-        if entry is None or entry.job.worker != worker:
+        if entry is None:
             self.ignored[Reason.UNKNOWN] += 1
             return []
         return self._drop(entry, Reason.CANCELLED)

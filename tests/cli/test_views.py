@@ -31,11 +31,11 @@ def state(role: Role, phase: Phase, reason: str = "") -> ProcessState:
 def test_plain_lines_have_time_level_and_role_and_tell_each_phase_once() -> None:
     out = io.StringIO()
     view = PlainView(out)
-    for phase in (Phase.STARTING, Phase.STARTING, Phase.READY):
+    for phase in (Phase.STARTING, Phase.STARTING, Phase.READY, Phase.BACKOFF):
         view.processes([state(Role.ROUTER, phase)])
     view.notice("WARNING", "mind the gap")
     lines = out.getvalue().splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 3, "a death has a line of the supervisor's own"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO     router       starting", lines[0])
     assert lines[1].endswith("router       ready")
     assert lines[2].endswith("WARNING  dynamo-llm   mind the gap")

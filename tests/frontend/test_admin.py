@@ -136,6 +136,19 @@ def test_a_processor_that_cannot_load_an_adapter_serves_all_else(error: str) -> 
     asyncio.run(scenario())
 
 
+def test_an_adapter_that_a_living_processor_has_not_loaded_is_not_there() -> None:
+    async def scenario() -> None:
+        async with Stage(ADMIN) as stage:
+            load = {"lora_name": "one", "lora_path": "/one"}
+            asked = asyncio.create_task(post(stage, LOAD, load))
+            await change(stage.processor, LOAD, "Unavailable")
+            await change(stage.processor, UNLOAD)
+            assert (await asked)[0] == 503
+            assert (await stage.report(AdaptersChanged)).table.adapters == ()
+
+    asyncio.run(scenario())
+
+
 def test_a_number_is_never_given_twice() -> None:
     """With a used number, engines would take the new adapter for the old one."""
 

@@ -92,7 +92,7 @@ def test_workers_come_and_go_and_no_request_fails(client: Client) -> None:
     assert snapshot["target_workers"] == 1
 
 
-def test_who_retires_finishes_what_it_has(client: Client) -> None:
+def test_the_requests_of_one_that_retires_go_on_elsewhere(client: Client) -> None:
     scale(client, 2)
     answers = []
     threads = [

@@ -137,17 +137,10 @@ class QueueMachine(RuleBasedStateMachine):
                 one.expires = self.now + LIMITS.lease_ns
         assert self.queue.renew(holder, job_ids, self.now) == lost
 
-    @rule(job_id=JOB_IDS, worker=WORKERS)
-    def cancel(self, job_id: str, worker: int) -> None:
+    @rule(job_id=JOB_IDS)
+    def cancel(self, job_id: str) -> None:
         one = self.find(job_id)
-        mine = one is not None and one.job.worker == worker
-        assert self.queue.cancel(job_id, worker) == (self.end(one) if one and mine else [])
-
-    @rule(job_id=JOB_IDS, worker=WORKERS)
-    def moved(self, job_id: str, worker: int) -> None:
-        one = self.find(job_id)
-        others = one is not None and one.job.worker != worker
-        assert self.queue.moved(job_id, worker) == (self.end(one) if one and others else [])
+        assert self.queue.cancel(job_id) == ([] if one is None else self.end(one))
 
     @rule(worker=WORKERS)
     def worker_gone(self, worker: int) -> None:

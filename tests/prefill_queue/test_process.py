@@ -30,7 +30,7 @@ from dynamo_cli.topology import FRONTEND, QUEUE, ProcessId, Role, links_of
 from dynamo_cli.units import SECOND_NS
 from tests.ipc.support import Party
 
-WORKER, OTHER_WORKER = ProcessId(Role.WORKER, 0), ProcessId(Role.WORKER, 1)
+WORKER = ProcessId(Role.WORKER, 0)
 ONE, TWO = ProcessId(Role.PREFILL_WORKER, 0), ProcessId(Role.PREFILL_WORKER, 1)
 ROOM = 10_000
 """Tokens: more than all jobs of a test have."""
@@ -175,19 +175,6 @@ def test_a_job_that_is_put_twice_is_done_once_and_its_worker_not_told_of_a_failu
     scene.turn()
     assert len(of(RunJob, one.take())) == 1
     assert of(JobFailed, worker.take()) == []
-
-
-def test_a_request_that_has_moved_is_prefilled_for_its_new_worker(scene: Scene) -> None:
-    old, new, one = scene.peer(WORKER), scene.peer(OTHER_WORKER), scene.peer(ONE)
-    one.send(PullJobs(9, ROOM, []))
-    old.send(push("a"))
-    scene.turn()
-    one.take()
-    new.send(push("a"))
-    old.send(CancelJob("a"))
-    scene.turn()
-    assert [type(told).__name__ for told in one.take()] == ["DropJob", "RunJob"]
-    assert of(JobFailed, new.take()) == []
 
 
 def test_a_job_of_a_dead_prefill_worker_goes_to_another(scene: Scene) -> None:

@@ -97,7 +97,7 @@ def test_a_job_that_is_not_taken_has_a_reason() -> None:
     assert state.refused == {"duplicate": 2, "full": 1}
     assert state.taken == 5
     assert state.acknowledge("a", 0)
-    assert state.cancel("b", 0) == []
+    assert state.cancel("b") == []
     assert state.put(job("a")) is None
 
 
@@ -133,7 +133,7 @@ def test_what_is_said_of_jobs_of_others_is_counted() -> None:
     assert not state.acknowledge("a", 0)
     assert state.refuse("a", 0, "engine") == []
     assert not state.acknowledge("z", 0)
-    assert state.cancel("z", 0) == []
+    assert state.cancel("z") == []
     assert state.renew(0, ["a", "z"], 0) == [Abandoned("a", 0), Abandoned("z", 0)]
     assert state.ignored == {"not_holder": 4, "unknown": 3}
     assert state.acknowledge("a", 1)
@@ -211,22 +211,10 @@ def test_a_deadline_goes_before_the_end_of_a_lease() -> None:
 def test_a_cancelled_job_is_dropped_and_its_holder_told() -> None:
     state = queue(job("a"), job("b"))
     lease(state, holder=3, jobs=1)
-    assert state.cancel("a", 0) == [Abandoned("a", 3)]
-    assert state.cancel("b", 0) == []
+    assert state.cancel("a") == [Abandoned("a", 3)]
+    assert state.cancel("b") == []
     assert state.ended == {"cancelled": 2}
     assert state.view(0) == View(0, 0, 0, 0, 0)
-
-
-def test_a_request_that_moves_takes_its_job_from_its_old_worker() -> None:
-    state = queue(job("a", worker=1), job("b", worker=1))
-    lease(state, holder=3, jobs=1)
-    assert state.moved("a", 2) == [Abandoned("a", 3)]
-    assert state.put(job("a", worker=2)) is None
-    assert state.moved("a", 2) == []
-    assert state.cancel("a", 1) == []  # of the old one, late
-    assert state.moved("b", 2) == []
-    assert (state.ended, state.ignored) == ({"moved": 2}, {"unknown": 1})
-    assert lease(state) == "a"
 
 
 def test_jobs_of_a_dead_decode_worker_are_dropped() -> None:
@@ -250,7 +238,7 @@ def test_the_oldest_job_is_the_oldest_that_waits() -> None:
     state = queue(job("a", 1, put_ns=10), job("b", put_ns=20), job("c", put_ns=15))
     assert state.view(30).oldest_age_ns == 20
     lease(state, jobs=3)
-    state.cancel("a", 0)
+    state.cancel("a")
     assert state.view(30).oldest_age_ns == 0
     state.holder_gone(0)
     assert state.view(30).oldest_age_ns == 15

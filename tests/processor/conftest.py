@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from dynamo_cli.config import MigrationRule
+
 from .stage import Stage
 
 
@@ -22,3 +24,20 @@ def stage(process: Stage) -> Iterator[Stage]:
     process.open()
     yield process
     process.close()
+
+
+@pytest.fixture(scope="package")
+def hasty_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    rule = MigrationRule(limit=2, timeout_s=60, first_token_timeout_s=1)
+    stage = Stage(tmp_path_factory.mktemp("tiny"), rule)
+    stage.close()
+    yield stage
+    stage.end()
+
+
+@pytest.fixture
+def hasty(hasty_process: Stage) -> Iterator[Stage]:
+    """A processor that waits a second for first tokens."""
+    hasty_process.open()
+    yield hasty_process
+    hasty_process.close()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import array
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 
-from dynamo_cli.config import MigrationRule
 from dynamo_cli.deaths import AT_ONCE_NS
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.lifecycle import Released, Retire
@@ -36,23 +34,6 @@ from dynamo_cli.messages.telemetry import ProcessorStats
 from .stage import Stage, body_of, error_of, patiently, request_of, stream_to_its_end
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture(scope="module")
-def hasty_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A processor that waits a second for first tokens."""
-    rule = MigrationRule(limit=2, timeout_s=5, first_token_timeout_s=1)
-    stage = Stage(tmp_path_factory.mktemp("tiny"), rule)
-    stage.close()
-    yield stage
-    stage.end()
-
-
-@pytest.fixture
-def hasty(hasty_process: Stage) -> Iterator[Stage]:
-    hasty_process.open()
-    yield hasty_process
-    hasty_process.close()
 
 
 def prompt_of(added: AddRequest) -> list[int]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from dynamo_cli.config import MigrationRule
 from dynamo_cli.messages.request import (
     Abort,
     AbortRequests,
@@ -21,16 +18,6 @@ from .stage import Stage, stream_to_its_end
 from .test_moves import moved_to, output_of, started
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture(scope="module")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A processor that waits a second for first tokens."""
-    rule = MigrationRule(limit=2, timeout_s=60, first_token_timeout_s=1)
-    stage = Stage(tmp_path_factory.mktemp("tiny"), rule)
-    yield stage
-    stage.close()
-    stage.end()
 
 
 @pytest.mark.parametrize("back", [True, False])

@@ -21,6 +21,7 @@ from dynamo_cli.errors import (
     InvalidRequest,
     NotFound,
     NotReady,
+    PeerLost,
     Unavailable,
     error_class,
 )
@@ -156,12 +157,15 @@ class Adapters:
 
 
 async def _failures(calls: Iterable[Awaitable[None]]) -> list[BaseException]:
-    """The errors of all calls, except those of processors that are gone."""
+    """The errors of all calls, except those of processors that are gone.
+
+    A processor that is there and does not answer is a failure: it would refuse the adapter later.
+    """
     results = await asyncio.gather(*calls, return_exceptions=True)
     return [
         result
         for result in results
-        if isinstance(result, BaseException) and not isinstance(result, Unavailable)
+        if isinstance(result, BaseException) and not isinstance(result, PeerLost | NotReady)
     ]
 
 
