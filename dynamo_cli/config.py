@@ -78,6 +78,21 @@ class SimulationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HostCacheConfig:
+    """KV blocks in the memory of the host, shared by all engines; also the host cache's own plan.
+
+    Attributes:
+        size_bytes: size of the memory.
+        path: file under which every process of this run can open it; the supervisor makes it.
+        min_tokens: prompts with fewer tokens are not stored.
+    """
+
+    size_bytes: int
+    path: str = ""
+    min_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineConfig:
     """Configuration of one engine; the processors, which prepare its requests, get it too.
 
@@ -97,6 +112,7 @@ class EngineConfig:
         kv_transfer: one of `KV_TRANSFERS`: how KV blocks get from prefill to decode workers.
         kv_arena_bytes: shared memory of each prefill worker for blocks in transfer.
         simulation: how workers simulate their engines; None when they run vLLM.
+        host_cache: memory that it shares with all engines of the host; None if there is none.
     """
 
     model: str
@@ -112,6 +128,7 @@ class EngineConfig:
     kv_transfer: str = "shm"
     kv_arena_bytes: int = DEFAULT_KV_ARENA_BYTES
     simulation: SimulationConfig | None = None
+    host_cache: HostCacheConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +340,8 @@ class ZygoteConfig:
 
 
 ChildConfig = (
-    FrontendConfig
+    HostCacheConfig
+    | FrontendConfig
     | ProcessorConfig
     | RouterConfig
     | WorkerConfig

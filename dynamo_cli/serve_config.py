@@ -13,6 +13,7 @@ from dynamo_cli.config import (
     Devices,
     EngineConfig,
     FrontendConfig,
+    HostCacheConfig,
     PlacementRule,
     PrefillQueueConfig,
     ProcessorConfig,
@@ -54,6 +55,7 @@ class ServeConfig:
         placement: where prompts are prefilled, if there are prefill workers.
         processors: how many there are.
         router: None when a single worker needs no router.
+        host_cache: memory for KV blocks that all engines share; None if there is none.
         debug_headers: whether answers name the worker that computed them.
         worker_timeout_s: a process that gives no sign of life for so long is killed and started
             again, seconds; 0: never. See `supervisor.liveness`.
@@ -71,6 +73,7 @@ class ServeConfig:
     prefill_queue: PrefillQueueConfig = field(default_factory=PrefillQueueConfig)
     processors: int = 1
     router: RouterConfig | None = None
+    host_cache: HostCacheConfig | None = None
     debug_headers: bool = False
     worker_timeout_s: float = DEFAULT_WORKER_TIMEOUT_S
     drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S
@@ -129,6 +132,8 @@ class ServeConfig:
                 chosen = replace(self.frontend, gpus=self.watched_gpus)
             case Role.ROUTER:
                 chosen = self.router
+            case Role.HOST_CACHE:
+                chosen = self.host_cache
             case Role.PROCESSOR:
                 chosen = self.processor_config
             case Role.WORKER:

@@ -23,6 +23,7 @@ class Role(StrEnum):
     FRONTEND = "frontend"
     PROCESSOR = "processor"
     ROUTER = "router"
+    HOST_CACHE = "host cache"
     WORKER = "worker"
     PREFILL_QUEUE = "prefill queue"
     PREFILL_WORKER = "prefill worker"
@@ -50,6 +51,7 @@ ZYGOTE = ProcessId(Role.ZYGOTE)
 FRONTEND = ProcessId(Role.FRONTEND)
 ROUTER = ProcessId(Role.ROUTER)
 QUEUE = ProcessId(Role.PREFILL_QUEUE)
+HOST_CACHE = ProcessId(Role.HOST_CACHE)
 """The processes of which there is only one."""
 
 
@@ -74,6 +76,7 @@ ROLES: dict[Role, RoleSpec] = {
     Role.FRONTEND: RoleSpec("dynamo_cli.frontend.process"),
     Role.PROCESSOR: RoleSpec("dynamo_cli.processor.process", engine=True, many=True),
     Role.ROUTER: RoleSpec("dynamo_cli.router.process"),
+    Role.HOST_CACHE: RoleSpec("dynamo_cli.host_cache.process"),
     Role.WORKER: RoleSpec("dynamo_cli.worker.decode", engine=True, many=True),
     Role.PREFILL_QUEUE: RoleSpec("dynamo_cli.prefill_queue.process"),
     Role.PREFILL_WORKER: RoleSpec("dynamo_cli.worker.prefill", engine=True, many=True),
@@ -112,13 +115,24 @@ LINKS: tuple[LinkSpec, ...] = (
         Role.PREFILL_WORKER, Role.WORKER, 256 * KIB, 64 * KIB, "notify finished -> / <- release"
     ),
     LinkSpec(Role.PREFILL_WORKER, Role.ROUTER, 2 * MIB, 64 * KIB, "KV events ->"),
+    LinkSpec(Role.WORKER, Role.HOST_CACHE, 1 * MIB, 256 * KIB, "find, written -> / <- slots"),
+    LinkSpec(
+        Role.PREFILL_WORKER, Role.HOST_CACHE, 1 * MIB, 256 * KIB, "find, written -> / <- slots"
+    ),
+    LinkSpec(Role.HOST_CACHE, Role.ROUTER, 2 * MIB, 64 * KIB, "KV events ->"),
+    LinkSpec(Role.HOST_CACHE, Role.FRONTEND, 64 * KIB, 64 * KIB, "telemetry ->"),
     LinkSpec(Role.PREFILL_QUEUE, Role.FRONTEND, 64 * KIB, 64 * KIB, "telemetry ->"),
     LinkSpec(Role.PREFILL_WORKER, Role.FRONTEND, 64 * KIB, 64 * KIB, "telemetry ->"),
 )
 
 
 def tree(
-    workers: int, processors: int, *, routed: bool, prefill_workers: int = 0
+    workers: int,
+    processors: int,
+    *,
+    routed: bool,
+    prefill_workers: int = 0,
+    host_cache: bool = False,
 ) -> list[ProcessId]:
     """Return all children of the supervisor, in the order in which they are started."""
     return [
@@ -126,6 +140,7 @@ def tree(
         ZYGOTE,
         FRONTEND,
         *([ROUTER] if routed else []),
+        *([HOST_CACHE] if host_cache else []),
         *([QUEUE] if prefill_workers else []),
         *(ProcessId(Role.PREFILL_WORKER, index) for index in range(prefill_workers)),
         *(ProcessId(Role.WORKER, index) for index in range(workers)),

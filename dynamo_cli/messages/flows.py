@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, UnloadAdapter
+from dynamo_cli.messages.host_cache import (
+    BlocksFound,
+    BlocksRead,
+    BlocksWritten,
+    CacheRefused,
+    FindBlocks,
+    HostCacheStats,
+    HostCopies,
+    OpenCache,
+    SlotsLent,
+    SlotsReturned,
+)
 from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
     Drain,
@@ -92,8 +104,19 @@ ToFrontend = (
     | TransferStats
     | Operated
     | RequestMoved
+    | HostCacheStats
+    | HostCopies
 )
-ToRouter = RouteQuery | Placed | FirstToken | RequestEnd | EngineReady | WorkerStats | KvEvents
+ToRouter = (
+    RouteQuery
+    | Placed
+    | FirstToken
+    | RequestEnd
+    | EngineReady
+    | WorkerStats
+    | KvEvents
+    | HostCopies
+)
 FromRouter = RouteAnswer
 ToWorker = (
     AddRequest
@@ -105,9 +128,23 @@ ToWorker = (
     | PrefillDone
     | SetPlacement
     | Operate
+    | SlotsLent
+    | BlocksFound
+    | CacheRefused
 )
 ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
-ToPrefillWorker = Enlisted | RunJob | DropJob | ReleaseTransfers | Resync | Operate
+ToHostCache = OpenCache | FindBlocks | BlocksRead | BlocksWritten | SlotsReturned | Resync
+ToPrefillWorker = (
+    Enlisted
+    | RunJob
+    | DropJob
+    | ReleaseTransfers
+    | Resync
+    | Operate
+    | SlotsLent
+    | BlocksFound
+    | CacheRefused
+)
 FromWorker = (
     EngineReady | StepOutputs | OutputsLost | UtilityAnswer | RequestRefused | PrefilledElsewhere
 )

@@ -1,0 +1,171 @@
+"""The host cache: what engines ask it and tell it about KV blocks in the memory of the host.
+
+The memory is divided into slots of one size; a slot holds one KV block of all layers and all ranks.
+Engines copy blocks in and out themselves. The host cache only decides which slot holds what.
+"""
+
+from __future__ import annotations
+
+from dynamo_cli.messages.base import Message
+
+MISSING = -1
+"""Stands for a slot in `BlocksFound` where the host cache does not have the block."""
+
+# -- worker and prefill worker -> host cache -------------------------------------------------
+
+
+class OpenCache(Message, frozen=True):
+    """An engine wants to use the memory; the first message on every new link.
+
+    Attributes:
+        slot_bytes: size of one KV block over all layers and ranks, rounded up to whole pages.
+        layout: what else engines must have in common to read each other's blocks, as text.
+        busy: slots that the engine still reads or writes by orders of an earlier host cache, packed
+            u32. They stay out of use until `SlotsReturned` names them.
+    """
+
+    slot_bytes: int
+    layout: str
+    busy: bytes = b""
+
+
+class FindBlocks(Message, frozen=True):
+    """Which slots hold these blocks? Answered by `BlocksFound`.
+
+    Slots that are found stay as they are until `BlocksRead` with the same request id.
+
+    Attributes:
+        request_id: the engine's id of the request.
+        keys: the engines' keys of the prompt's blocks, in their order.
+    """
+
+    request_id: str
+    keys: list[bytes]
+
+
+class BlocksRead(Message, frozen=True):
+    """The slots that were found for this request are not read any more."""
+
+    request_id: str
+
+
+class BlocksWritten(Message, frozen=True):
+    """Blocks are complete in slots that were lent to this engine. Others can read them now.
+
+    If another engine has written the same block before, the slot is empty again.
+
+    Attributes:
+        keys: the engines' keys of the blocks.
+        slots: where each is, packed u32.
+        blocks: sequence hash of each, packed u64; 0 where the engine does not know it. Empty if
+            the router does not use sequence hashes.
+        parents: sequence hash of the block before each, packed u64; as `blocks`.
+    """
+
+    keys: list[bytes]
+    slots: bytes
+    blocks: bytes = b""
+    parents: bytes = b""
+
+
+class SlotsReturned(Message, frozen=True):
+    """Slots that this engine was lent, or named as busy, and does not use: packed u32."""
+
+    slots: bytes
+
+
+# -- host cache -> worker and prefill worker -------------------------------------------------
+
+
+class SlotsLent(Message, frozen=True):
+    """Empty slots that this engine may write to, packed u32. They add to those that it has."""
+
+    slots: bytes
+
+
+class BlocksFound(Message, frozen=True):
+    """Answer to `FindBlocks`.
+
+    Attributes:
+        slots: the slot of each block, packed i32; `MISSING` where there is none.
+    """
+
+    request_id: str
+    slots: bytes
+
+
+class CacheRefused(Message, frozen=True):
+    """Answer to `OpenCache`: this engine cannot use the cache; it goes on without.
+
+    Attributes:
+        reason: one sentence for the log.
+    """
+
+    reason: str
+
+
+# -- telemetry -------------------------------------------------------------------------------
+
+
+class HostCacheStats(Message, frozen=True):
+    """What the host cache holds and has done, host cache -> frontend; a few times a second at most.
+
+    Counters are totals since it was started.
+
+    Attributes:
+        slots: number of slots; 0 until an engine has said how large they are.
+        slot_bytes: size of each.
+        used: slots that hold a block.
+        pinned: slots that an engine reads.
+        lent: empty slots that engines may write to.
+        wanted: blocks that engines have asked for.
+        found: of these, blocks that it had.
+        written: blocks that have come.
+        duplicates: of these, blocks that it had already.
+        evicted: blocks that have made room.
+        short: times that an engine could not be lent as many slots as it should have.
+        refused: engines that cannot use it.
+    """
+
+    slots: int
+    slot_bytes: int
+    used: int
+    pinned: int
+    lent: int
+    wanted: int
+    found: int
+    written: int
+    duplicates: int
+    evicted: int
+    short: int
+    refused: int
+    refused_sends: int = 0
+    sent_ns: int = 0
+
+
+class HostCopies(Message, frozen=True):
+    """What an engine has copied, engine -> frontend and router; sent with its other reports.
+
+    Counters are totals since the engine was started.
+
+    Attributes:
+        prefill: whether it is a prefill worker.
+        worker: index among its kind.
+        loaded_blocks, loaded_bytes, load_s: blocks copied from the host's memory to the engine.
+        stored_blocks, stored_bytes, store_s: blocks copied to the host's memory.
+        block_tokens: tokens of one block.
+        dropped: blocks that were not stored, by reason.
+        waited_s: time that requests have waited for `BlocksFound`.
+    """
+
+    prefill: bool
+    worker: int
+    loaded_blocks: int
+    loaded_bytes: int
+    load_s: float
+    stored_blocks: int
+    stored_bytes: int
+    store_s: float
+    block_tokens: int
+    dropped: dict[str, int]
+    waited_s: float = 0.0
