@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.kv.holdings import Held
@@ -34,6 +35,10 @@ class Engine(Protocol):
     @property
     def prefill_side(self) -> PrefillSide:
         """What a prefill worker uses beside all this."""
+
+    @property
+    def cache_client(self) -> CacheClient | None:
+        """Its side of the host cache; None if there is none."""
 
     @property
     def batch_limits(self) -> tuple[int, int]:

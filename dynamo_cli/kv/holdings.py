@@ -120,6 +120,11 @@ class Holdings:
             self._add(block, before)
             before = block
 
+    def name_of(self, engine_name: Hashable) -> tuple[int, int]:
+        """The sequence hashes of a block of the engine and of its parent; (0, 0) if not here."""
+        block = self._blocks.get(known := self._names.get(engine_name, 0))
+        return (known, block.parent) if block is not None else (0, 0)
+
     def _add(self, name: int, parent: int) -> None:
         block = self._blocks.get(name)
         if block is None:

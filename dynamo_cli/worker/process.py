@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,15 +18,21 @@ from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import Operate
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import ToChild
+from dynamo_cli.messages.host_cache import BlocksFound, CacheRefused, SlotsLent
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.request import StepOutputs
 from dynamo_cli.messages.routing import Resync
-from dynamo_cli.topology import ROUTER, ProcessId
+from dynamo_cli.topology import HOST_CACHE, ROUTER, ProcessId
 from dynamo_cli.worker.operations import Operations
 from dynamo_cli.worker.publisher import Publisher
 
+ANSWER_WAIT_S = 0.001
+"""Longest wait for messages while the engine can do nothing before the host cache answers."""
+
 REPORT_INTERVAL_S = 0.25
 """Shortest time between two reports of load or counters to the frontend."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,13 @@ class EngineProcess:
         self._switchboard.report(PhaseChange(Phase.LOADING))
         self._engine = start.build(process.index, config.engine, kv_events=config.kv_events)
         self._publisher = Publisher(process.index, self._engine.holdings, self._switchboard)
+        self._stood_still = False
+        self._cache = self._engine.cache_client
+        if self._cache is not None:
+            self._cache.connect(
+                lambda message: self._switchboard.send(HOST_CACHE, message),
+                lambda message: self._switchboard.owe(HOST_CACHE, message),
+            )
         self._duty = duty(
             Equipment(process, config, self._engine, self._switchboard, self._publisher)
         )
@@ -124,9 +138,17 @@ class EngineProcess:
     def run(self) -> None:
         """Serve until the supervisor says stop."""
         while not self._stopping:
-            self.advance(0 if self._engine.has_work() else self._duty.idle_timeout_s())
+            self.advance(self._timeout_s())
         self._engine.close()
         self._switchboard.close()
+
+    def _timeout_s(self) -> float | None:
+        """How long the next round may wait for a message; None is for ever."""
+        if not self._engine.has_work():
+            return self._duty.idle_timeout_s()
+        if self._stood_still and self._cache is not None and self._cache.waits():
+            return ANSWER_WAIT_S
+        return 0
 
     def advance(self, timeout_s: float | None) -> None:
         """One round of the loop, which waits up to `timeout_s` for a message; None is for ever."""
@@ -141,6 +163,7 @@ class EngineProcess:
         # KV events go first: once a client has its answer, it may send the next request.
         self._publisher.publish()
         self._duty.stepped(outputs)
+        self._stood_still = not outputs
         self._engine.rest()
 
     # -- switchboard handler ---------------------------------------------------------------
@@ -154,16 +177,31 @@ class EngineProcess:
             case Operate():
                 self._duty.operations.apply(message)
                 self._publisher.publish()
+            case SlotsLent() | BlocksFound() | CacheRefused():
+                self._apply_cache(message)
+                return
         self._duty.apply(peer, message)
+
+    def _apply_cache(self, message: SlotsLent | BlocksFound | CacheRefused) -> None:
+        assert self._cache is not None
+        self._cache.apply(message)
+        if isinstance(message, CacheRefused):
+            logger.error(
+                "%s goes on without the host cache: %s", self._process.name, message.reason
+            )
 
     def on_link(self, peer: ProcessId) -> None:
         """There is a new link to a peer; a new router is told what the cache holds."""
         self._duty.on_link(peer)
         if peer == ROUTER:
             self._publisher.resync()
+        if peer == HOST_CACHE and self._cache is not None:
+            self._cache.opened()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         """A peer is gone."""
+        if peer == HOST_CACHE and self._cache is not None:
+            self._cache.lost()
         self._duty.on_unlink(peer, reason)
 
     def on_control(self, message: ToChild) -> None:

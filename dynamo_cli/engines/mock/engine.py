@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.mock import report, wire
 from dynamo_cli.engines.mock.intake import Intake, Running
 from dynamo_cli.engines.mock.options import NO_CACHE, sized
@@ -53,6 +54,7 @@ class MockEngine:
     def __init__(self, index: int, config: EngineConfig, *, kv_events: bool = False) -> None:
         assert config.simulation is not None
         self.index = index
+        self.cache_client: CacheClient | None = None
         self._profile = sized(load(config.simulation.profile), config.args)
         self._speedup = config.simulation.speedup
         self._speed = Speed.of(self._profile)

@@ -15,6 +15,7 @@ from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder, UtilityResult
 
 from dynamo_cli.config import EngineConfig
+from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.core import (
     build,
@@ -32,6 +33,7 @@ from dynamo_cli.engines.vllm.core import (
 from dynamo_cli.engines.vllm.core.intake import Intake
 from dynamo_cli.engines.vllm.core.sides import DecodeSide, PrefillSide
 from dynamo_cli.engines.vllm.core.totals import Totals
+from dynamo_cli.engines.vllm.host_cache import naming
 from dynamo_cli.engines.vllm.options import arguments, environment
 from dynamo_cli.engines.vllm.transfer import connector
 from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
@@ -84,6 +86,9 @@ class Engine:
             if warmup.needed():
                 warmup.run(self._core, vllm_config, prefills=self._producer)
         self._cache_events = events.CacheEvents(self._core) if kv_events else None
+        self.cache_client: CacheClient | None = None
+        if config.host_cache is not None and not config.kv_role:
+            self.cache_client = naming.connect(vllm_config, self.holdings)
         self._encoder = MsgpackEncoder()
         self._arguments = MsgpackDecoder()
         self._totals = Totals()

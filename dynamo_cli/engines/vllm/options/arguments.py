@@ -50,8 +50,8 @@ def parse(config: EngineConfig) -> argparse.Namespace:
     arguments = ["--model", config.path, "--served-model-name", *config.served_names, *config.args]
     if config.tensor_parallel > 1:
         arguments += ["--tensor-parallel-size", str(config.tensor_parallel)]
-    if config.kv_role:
-        arguments += ["--kv-transfer-config", json.dumps(transfer_config(config))]
+    if (transfer := transfer_config(config)) is not None:
+        arguments += ["--kv-transfer-config", json.dumps(transfer)]
     try:
         namespace = make_arg_parser(_Parser()).parse_args(arguments)
         validate_parsed_serve_args(namespace)

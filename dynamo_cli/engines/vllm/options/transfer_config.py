@@ -1,4 +1,4 @@
-"""vLLM's KV transfer configuration, for disaggregation. Pure."""
+"""vLLM's KV transfer configuration, for disaggregation and for the host cache. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,26 @@ from typing import Any
 from dynamo_cli.config import EngineConfig
 
 CONNECTOR_MODULE = "dynamo_cli.engines.vllm.transfer.connector"
+HOST_CACHE_MODULE = "dynamo_cli.engines.vllm.host_cache.connector"
 
 
-def transfer_config(config: EngineConfig) -> dict[str, Any]:
-    """vLLM's ``--kv-transfer-config`` for the engine of a prefill worker or a decode worker."""
+def transfer_config(config: EngineConfig) -> dict[str, Any] | None:
+    """vLLM's ``--kv-transfer-config`` for this engine; None if its KV blocks stay where they are.
+
+    That is the case without disaggregation and without a host cache.
+    """
+    if config.host_cache is not None and not config.kv_role:
+        return {
+            "kv_connector": "HostCacheConnector",
+            "kv_connector_module_path": HOST_CACHE_MODULE,
+            "kv_role": "kv_both",
+            "kv_connector_extra_config": {
+                "path": config.host_cache.path,
+                "min_tokens": config.host_cache.min_tokens,
+            },
+        }
+    if not config.kv_role:
+        return None
     common = {"kv_role": config.kv_role, "kv_load_failure_policy": "recompute"}
     if config.kv_transfer == "nixl":
         device = "cuda" if config.devices else "cpu"

@@ -1,0 +1,260 @@
+"""An engine's side of the host cache: slots that it may write to, and blocks that were found. Pure.
+
+Every kind of engine uses it. The process that owns the engine connects it with the link to the host
+cache, and passes on what comes. See `messages.host_cache` for the words used here.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.host_cache import (
+    MISSING,
+    BlocksFound,
+    BlocksRead,
+    BlocksWritten,
+    CacheRefused,
+    FindBlocks,
+    HostCopies,
+    OpenCache,
+    SlotsLent,
+    SlotsReturned,
+)
+from dynamo_cli.units import SECOND_NS
+
+FIND_TIMEOUT_NS = SECOND_NS // 2
+"""After this time without an answer, a request goes on without the host cache."""
+
+NO_SLOT, NO_CACHE, LATE = "no_slot", "no_cache", "late"
+"""Why blocks were not stored: no empty slot, no host cache; or not looked up: a late answer."""
+
+FromHostCache = SlotsLent | BlocksFound | CacheRefused
+
+
+@dataclass(slots=True)
+class Copied:
+    """Totals of the copies in one direction.
+
+    Attributes:
+        blocks, nbytes: what was copied.
+        nanoseconds: how long the copies took.
+    """
+
+    blocks: int = 0
+    nbytes: int = 0
+    nanoseconds: int = 0
+
+
+@dataclass(slots=True)
+class _Search:
+    """A request's question.
+
+    Attributes:
+        keys: blocks that were asked for.
+        asked_ns: when.
+        slots: where each key is, without those that are missing; None until the answer comes.
+        pinned: whether the host cache keeps the slots for this request.
+        busy: whether the slots count as busy, because the host cache that pinned them is gone.
+    """
+
+    keys: list[bytes]
+    asked_ns: int
+    slots: dict[bytes, int] | None = None
+    pinned: bool = False
+    busy: bool = False
+
+
+def _nothing(_: Message) -> bool:
+    return False
+
+
+@dataclass(slots=True)
+class CacheClient:
+    """What one engine knows of the host cache.
+
+    Args:
+        slot_bytes, layout: see `OpenCache`.
+        block_tokens: tokens of one block.
+        clock: gives nanoseconds; only differences count.
+
+    Attributes:
+        loaded, stored: totals of the engine's copies, which the engine counts itself.
+        dropped: number of blocks that were not stored or looked up, by reason.
+        refused: why the host cache does not take this engine; empty if it does.
+    """
+
+    slot_bytes: int
+    layout: str
+    block_tokens: int
+    clock: Callable[[], int] = time.monotonic_ns
+    loaded: Copied = field(default_factory=Copied)
+    stored: Copied = field(default_factory=Copied)
+    dropped: Counter[str] = field(default_factory=Counter)
+    refused: str = ""
+    _send: Callable[[Message], bool] = _nothing
+    _owe: Callable[[Message], bool] = _nothing
+    _open: bool = False
+    _prompt: bool = True  # whether the host cache has answered lately
+    _lent: deque[int] = field(default_factory=deque)
+    # How many readers and writers each slot of an earlier life of the host cache still has.
+    _busy: Counter[int] = field(default_factory=Counter)
+    _writing: set[int] = field(default_factory=set)
+    _searches: dict[str, _Search] = field(default_factory=dict)
+    _waited_ns: int = 0
+
+    # -- for the process -------------------------------------------------------------------
+
+    def connect(self, send: Callable[[Message], bool], owe: Callable[[Message], bool]) -> None:
+        """Set how messages get to the host cache: `send` may be refused, `owe` is not."""
+        self._send, self._owe = send, owe
+
+    def opened(self) -> None:
+        """There is a new link: introduce this engine. The host cache may be a new one."""
+        self._open, self._prompt, self.refused = True, True, ""
+        self._owe(OpenCache(self.slot_bytes, self.layout, array("I", self._busy).tobytes()))
+
+    def lost(self) -> None:
+        """The link is gone, with all that was promised; copies that run go on."""
+        self._open = False
+        self._lent.clear()
+        self._busy.update(self._writing)
+        self._writing.clear()
+        for search in self._searches.values():
+            if search.slots is None:
+                search.slots = {}
+            elif search.pinned:
+                self._busy.update(search.slots.values())
+                search.busy = True
+            search.pinned = False
+
+    def apply(self, message: FromHostCache) -> None:
+        """Act on a message of the host cache."""
+        self._prompt = True
+        match message:
+            case SlotsLent(slots):
+                self._lent.extend(memoryview(slots).cast("I"))
+            case BlocksFound(request_id, slots):
+                self._found(request_id, slots)
+            case CacheRefused(reason):
+                self.refused, self._open = reason, False
+
+    def _found(self, request_id: str, packed: bytes) -> None:
+        search = self._searches.get(request_id)
+        if search is None or search.slots is not None:
+            self._owe(BlocksRead(request_id))  # the request has ended or did not wait so long
+            return
+        slots = memoryview(packed).cast("i")
+        found = zip(search.keys, slots, strict=True)
+        search.slots = {key: slot for key, slot in found if slot != MISSING}
+        search.pinned = True
+        self._waited_ns += self.clock() - search.asked_ns
+
+    def waits(self) -> bool:
+        """Whether any request waits for an answer."""
+        return any(search.slots is None for search in self._searches.values())
+
+    def copies(self, worker: int, *, prefill: bool) -> HostCopies:
+        """The report on copies."""
+        return HostCopies(
+            prefill=prefill,
+            worker=worker,
+            loaded_blocks=self.loaded.blocks,
+            loaded_bytes=self.loaded.nbytes,
+            load_s=self.loaded.nanoseconds / SECOND_NS,
+            stored_blocks=self.stored.blocks,
+            stored_bytes=self.stored.nbytes,
+            store_s=self.stored.nanoseconds / SECOND_NS,
+            block_tokens=self.block_tokens,
+            dropped=dict(self.dropped),
+            waited_s=self._waited_ns / SECOND_NS,
+        )
+
+    # -- for the engine: loading ------------------------------------------------------------
+
+    def find(self, request_id: str, keys: Sequence[bytes]) -> dict[bytes, int] | None:
+        """Ask which of these blocks the host cache has; call it again until there is an answer.
+
+        Returns:
+            the slot of each block that it has; None as long as the answer is awaited.
+        """
+        search = self._searches.get(request_id)
+        if search is None:
+            if not self._open or not self._prompt or not keys:
+                return {}
+            search = self._searches[request_id] = _Search(list(keys), self.clock())
+            if not self._send(FindBlocks(request_id, search.keys)):
+                self.dropped[LATE] += len(keys)
+                search.slots = {}
+        elif search.slots is None and self.clock() - search.asked_ns > FIND_TIMEOUT_NS:
+            self._prompt = False
+            self.dropped[LATE] += len(search.keys)
+            search.slots = {}
+        return search.slots
+
+    def slots_of(self, request_id: str) -> dict[bytes, int]:
+        """The blocks that were found for a request; empty if it has not asked."""
+        search = self._searches.get(request_id)
+        return (search.slots if search is not None else None) or {}
+
+    def end(self, request_id: str) -> None:
+        """The blocks found for this request are not read any more, or its answer is not needed."""
+        search = self._searches.pop(request_id, None)
+        if search is None:
+            return
+        if search.pinned:
+            self._owe(BlocksRead(request_id))
+        elif search.busy and search.slots is not None:
+            self._unbusy(search.slots.values())
+
+    # -- for the engine: storing ------------------------------------------------------------
+
+    def take(self, count: int) -> list[int]:
+        """Take empty slots to write to, at most `count`; what is missing counts as dropped."""
+        if not self._open:
+            self.dropped[NO_CACHE] += count
+            return []
+        taken = [self._lent.popleft() for _ in range(min(count, len(self._lent)))]
+        self._writing.update(taken)
+        if len(taken) < count:
+            self.dropped[NO_SLOT] += count - len(taken)
+        return taken
+
+    def written(
+        self, keys: list[bytes], slots: list[int], blocks: bytes = b"", parents: bytes = b""
+    ) -> None:
+        """Blocks are complete in slots that were taken; the host cache owns the slots now."""
+        mine = [index for index, slot in enumerate(slots) if slot not in self._busy]
+        if len(mine) < len(slots):  # the host cache has died meanwhile
+            self.unused([slot for slot in slots if slot in self._busy])
+            blocks, parents = _chosen(blocks, mine), _chosen(parents, mine)
+            keys, slots = [keys[index] for index in mine], [slots[index] for index in mine]
+        self._writing.difference_update(slots)
+        if slots:
+            self._owe(BlocksWritten(keys, array("I", slots).tobytes(), blocks, parents))
+
+    def unused(self, slots: list[int]) -> None:
+        """Give slots back that were taken, and that nothing writes to any more."""
+        self._writing.difference_update(slots)
+        if rest := [slot for slot in slots if slot not in self._busy]:
+            self._owe(SlotsReturned(array("I", rest).tobytes()))
+        self._unbusy(slot for slot in slots if slot in self._busy)
+
+    def _unbusy(self, slots: Iterable[int]) -> None:
+        slots = list(slots)
+        self._busy.subtract(slots)
+        if done := [slot for slot in set(slots) if self._busy[slot] <= 0]:
+            for slot in done:
+                del self._busy[slot]
+            self._owe(SlotsReturned(array("I", done).tobytes()))
+
+
+def _chosen(packed: bytes, indices: list[int]) -> bytes:
+    if not packed:
+        return b""
+    words = memoryview(packed).cast("Q")
+    return array("Q", [words[index] for index in indices]).tobytes()

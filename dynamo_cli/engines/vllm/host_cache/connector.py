@@ -1,0 +1,80 @@
+"""vLLM's offloading connector with our host cache behind it.
+
+vLLM's own classes decide which blocks of a request are loaded and stored, for every kind of cache
+group. Here they get a manager that asks the host cache once per prompt, for all of its blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorRole
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import OffloadingWorkerMetadata
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.config import build_offloading_config
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.scheduler import (
+    GroupOffloadConfig,
+    OffloadingConnectorScheduler,
+    RequestOffloadState,
+)
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.worker import OffloadingConnectorWorker
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading_connector import OffloadingConnector
+from vllm.v1.kv_cache_interface import KVCacheConfig
+from vllm.v1.kv_offload.base import OffloadKey, ReqContext
+from vllm.v1.outputs import KVConnectorOutput
+from vllm.v1.request import Request
+
+from dynamo_cli.engines.vllm.host_cache.manager import Manager
+from dynamo_cli.engines.vllm.host_cache.spec import HostCacheSpec
+
+
+class _Scheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
+    """vLLM's scheduler side; it asks for all blocks of a prompt at once."""
+
+    manager: Manager
+
+    def _lookup(
+        self, req_status: RequestOffloadState, max_num_new_tokens: Any = None
+    ) -> int | None:
+        keys = list(chain.from_iterable(group.offload_keys for group in req_status.group_states))
+        if not self.manager.find(req_status.req_context, keys):
+            return None
+        found: int | None = super()._lookup(req_status, max_num_new_tokens)
+        return found
+
+    def _maximal_prefix_lookup(
+        self,
+        keys: Iterable[OffloadKey],
+        req_context: ReqContext,
+        req: Request,
+        group_config: GroupOffloadConfig,
+        start_chunk_idx: int,
+    ) -> int | None:
+        """As vLLM's, without a call per block."""
+        return self.manager.leading(req_context, list(keys))
+
+    def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
+        """Count the copies that have ended; then as vLLM's."""
+        meta = connector_output.kv_connector_worker_meta
+        if isinstance(meta, OffloadingWorkerMetadata):
+            self.manager.count(meta.transfer_stats)
+        super().update_connector_output(connector_output)
+
+
+class HostCacheConnector(OffloadingConnector):  # type: ignore[misc]
+    """vLLM's connector; it makes one of its two halves, as `role` says."""
+
+    def __init__(
+        self, vllm_config: VllmConfig, role: KVConnectorRole, kv_cache_config: KVCacheConfig
+    ) -> None:
+        KVConnectorBase_V1.__init__(self, vllm_config, role, kv_cache_config)
+        config = build_offloading_config(vllm_config, kv_cache_config)
+        self._canonical_layout = config.canonical_layout
+        spec = HostCacheSpec(config)
+        self.connector_scheduler = self.connector_worker = None
+        if role == KVConnectorRole.SCHEDULER:
+            self.connector_scheduler = _Scheduler(spec, vllm_config, kv_cache_config)
+        elif role == KVConnectorRole.WORKER:
+            self.connector_worker = OffloadingConnectorWorker(spec, vllm_config, kv_cache_config)

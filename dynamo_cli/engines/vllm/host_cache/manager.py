@@ -1,0 +1,163 @@
+"""Answers vLLM's scheduler: which blocks the host cache has, and where computed blocks go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from weakref import WeakValueDictionary
+
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import TransferStats
+from vllm.v1.kv_offload.base import (
+    LookupResult,
+    OffloadingManager,
+    OffloadKey,
+    PrepareStoreOutput,
+    ReqContext,
+    RequestOffloadingContext,
+    ScheduleEndContext,
+)
+from vllm.v1.kv_offload.cpu.common import CPULoadStoreSpec
+from vllm.v1.metrics.cache_hit_source import CacheHitSource
+
+from dynamo_cli.engines.cache_client import CacheClient
+from dynamo_cli.units import SECOND_NS
+
+Names = Callable[[Sequence[bytes]], tuple[bytes, bytes]]
+"""Gives the sequence hashes of blocks and of their parents, packed; see `BlocksWritten`."""
+
+
+def _no_names(keys: Sequence[bytes]) -> tuple[bytes, bytes]:
+    return b"", b""
+
+
+class Manager(OffloadingManager):  # type: ignore[misc]
+    """vLLM's view of the host cache in the scheduler of one engine.
+
+    Args:
+        client: the engine's side of the host cache.
+        min_blocks: prompts with fewer blocks are neither looked up nor stored.
+        block_bytes: size of one block over all layers and ranks.
+
+    Attributes:
+        names: gives the router's names of blocks; the engine sets it.
+    """
+
+    def __init__(self, client: CacheClient, min_blocks: int, block_bytes: int) -> None:
+        self.client = client
+        self._block_bytes = block_bytes
+        self.names: Names = _no_names
+        self._min_blocks = min_blocks
+        self._small: set[str] = set()
+        self._storing: dict[OffloadKey, int] = {}
+        # Blocks of each request that the host cache had when it was asked, or got since.
+        self._held: dict[str, set[OffloadKey]] = {}
+
+    def find(self, context: ReqContext, keys: Sequence[OffloadKey]) -> bool:
+        """Ask for all blocks of a prompt; call it again until it returns True."""
+        if len(keys) < self._min_blocks:
+            self._small.add(context.req_id)
+            return True
+        return self.client.find(context.req_id, keys) is not None
+
+    def leading(self, context: ReqContext, keys: Sequence[OffloadKey]) -> int:
+        """How many of these blocks, from the first on, the host cache has for this request."""
+        found = self.client.slots_of(context.req_id)
+        for count, key in enumerate(keys):
+            if key not in found:
+                return count
+        return len(keys)
+
+    def count(self, stats: TransferStats) -> None:
+        """Count copies that have ended, of all ranks together."""
+        for copied, ended in ((self.client.loaded, stats.load), (self.client.stored, stats.store)):
+            copied.nbytes += ended.bytes
+            copied.blocks = copied.nbytes // self._block_bytes
+            copied.nanoseconds += round(ended.time * SECOND_NS)
+
+    # -- vLLM's interface --------------------------------------------------------------------
+
+    def on_new_request(self, req_context: ReqContext) -> RequestOffloadingContext:
+        """Blocks are stored as they are computed."""
+        return RequestOffloadingContext()
+
+    def lookup(self, key: OffloadKey, req_context: ReqContext) -> LookupResult:
+        """Whether the host cache has a block; it was asked for before, see `find`."""
+        known = key in self.client.slots_of(req_context.req_id)
+        return LookupResult.HIT if known else LookupResult.MISS
+
+    def get_load_source(self, key: OffloadKey, req_context: ReqContext) -> CacheHitSource:
+        """All blocks come from the memory of this host."""
+        return CacheHitSource.HOST
+
+    def prepare_load(
+        self, keys: Collection[OffloadKey], req_context: ReqContext
+    ) -> CPULoadStoreSpec:
+        """Where these blocks are; the host cache keeps them there until `complete_load`."""
+        slots = self.client.slots_of(req_context.req_id)
+        return CPULoadStoreSpec([slots[key] for key in keys])
+
+    def complete_load(self, keys: Collection[OffloadKey], req_context: ReqContext) -> None:
+        """The blocks are in the engine's cache."""
+        self._release(req_context.req_id)
+
+    def _release(self, request_id: str) -> None:
+        """Nothing that was found for this request is read any more; remember that it was there."""
+        if found := self.client.slots_of(request_id):
+            self._held.setdefault(request_id, set()).update(map(OffloadKey, found))
+        self.client.end(request_id)
+
+    def on_schedule_end(self, context: ScheduleEndContext) -> None:
+        """Release what was found for requests that run now and have loaded, or need, nothing."""
+        for request_id in context.new_req_ids:
+            self._release(request_id)
+
+    def prepare_store(
+        self, keys: Collection[OffloadKey], req_context: ReqContext
+    ) -> PrepareStoreOutput:
+        """Take slots for the blocks that the host cache does not have, as far as there are any."""
+        request_id = req_context.req_id
+        wanted: list[OffloadKey] = []
+        if request_id not in self._small:
+            held = self._held.setdefault(request_id, set())
+            wanted = [
+                key for key in dict.fromkeys(keys) if key not in held and key not in self._storing
+            ]
+        slots = self.client.take(len(wanted)) if wanted else []
+        chosen = wanted[: len(slots)]
+        self._storing.update(zip(chosen, slots, strict=True))
+        return PrepareStoreOutput(chosen, CPULoadStoreSpec(slots), [])
+
+    def complete_store(
+        self, keys: Collection[OffloadKey], req_context: ReqContext, success: bool = True
+    ) -> None:
+        """The blocks are in the host's memory: everybody may read them now."""
+        complete = [key for key in keys if key in self._storing]
+        slots = [self._storing.pop(key) for key in complete]
+        if not success:
+            self.client.unused(slots)
+            return
+        if (held := self._held.get(req_context.req_id)) is not None:
+            held.update(complete)
+        self.client.written([bytes(key) for key in complete], slots, *self.names(complete))
+
+    def on_request_finished(self, req_context: ReqContext) -> None:
+        """Forget what was found for a request."""
+        self._small.discard(req_context.req_id)
+        self._held.pop(req_context.req_id, None)
+        self.client.end(req_context.req_id)
+
+    def has_pending_work(self) -> bool:
+        """Nothing needs a step beside the copies, which vLLM itself counts."""
+        return False
+
+
+_clients: WeakValueDictionary[str, Manager] = WeakValueDictionary()
+
+
+def keep(engine_id: str, manager: Manager) -> None:
+    """Note the manager of an engine of this process, for `manager_of`."""
+    _clients[engine_id] = manager
+
+
+def manager_of(engine_id: str) -> Manager:
+    """The manager that the scheduler of this engine has."""
+    return _clients[engine_id]
