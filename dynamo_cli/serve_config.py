@@ -108,6 +108,7 @@ class ServeConfig:
             self.engine,
             devices=self.engine_devices[index],
             tensor_parallel=self.worker_tp,
+            host_cache=self.host_cache,
         )
         if not self.prefill_devices:
             return WorkerConfig(engine, self.kv_routing)
@@ -121,6 +122,7 @@ class ServeConfig:
             devices=self.prefill_devices[index],
             tensor_parallel=self.prefill_tp,
             kv_role="kv_producer",
+            host_cache=self.host_cache,
         )
         return WorkerConfig(engine, self.kv_routing)
 
@@ -154,6 +156,7 @@ class ServeConfig:
             self.processors,
             routed=self.router is not None,
             prefill_workers=len(self.prefill_devices),
+            host_cache=self.host_cache is not None,
         )
 
     def forked(self, process: ProcessId) -> bool:

@@ -14,7 +14,7 @@ from tests.support import layout
 from tests.support.layout import imported
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 50, 9
-PROCESSES = ("frontend", "processor", "router", "worker", "prefill_queue")
+PROCESSES = ("frontend", "processor", "router", "worker", "prefill_queue", "host_cache")
 ONLY_IN = {
     "vllm": ("engines/vllm",),
     "torch": ("engines/vllm",),
@@ -65,7 +65,8 @@ PURE = (
     "router/state.py",
     "serve_config.py",
     "shapes.py",
-    "worker/cache_announcer.py",
+    "host_cache/blocks.py",
+    "host_cache/state.py",
     "worker/where_to_prefill.py",
     "worker/away.py",
     "prefill_queue/jobs.py",

@@ -1,4 +1,4 @@
-"""What one engine's prefix cache holds, translated from its events into sequence hashes. Pure.
+"""What a cache of KV blocks holds, translated from its events into sequence hashes. Pure.
 
 Engines name blocks by hashes of their own, store a block twice if two requests compute it at the
 same time, and refer to parents of earlier events. Here that becomes a set of sequence hashes and
@@ -116,9 +116,19 @@ class Holdings:
         tokens = hashes.pack_tokens(token_ids)
         sequence = hashes.chain(tokens, self.block_size, extra_keys, before)
         for name, block in zip(names, sequence, strict=True):
-            self._names[name] = block
-            self._add(block, before)
+            self.add(name, block, before)
             before = block
+
+    def add(self, name: Hashable, block: int, parent: int) -> None:
+        """Store one block whose sequence hash is known.
+
+        Args:
+            name: the owner's name of the block.
+            block: its sequence hash.
+            parent: sequence hash of the block before it; ROOT for a first block.
+        """
+        self._names[name] = block
+        self._add(block, parent)
 
     def name_of(self, engine_name: Hashable) -> tuple[int, int]:
         """The sequence hashes of a block of the engine and of its parent; (0, 0) if not here."""

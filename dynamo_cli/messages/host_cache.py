@@ -125,6 +125,7 @@ class HostCacheStats(Message, frozen=True):
         evicted: blocks that have made room.
         short: times that an engine could not be lent as many slots as it should have.
         refused: engines that cannot use it.
+        invalid: slots and messages of engines that made no sense, and were ignored.
     """
 
     slots: int
@@ -141,6 +142,7 @@ class HostCacheStats(Message, frozen=True):
     refused: int
     refused_sends: int = 0
     sent_ns: int = 0
+    invalid: int = 0
 
 
 class HostCopies(Message, frozen=True):

@@ -19,6 +19,9 @@ def run(config: ServeConfig, view: View) -> int:
 
 async def serve(config: ServeConfig, view: View) -> int:
     """The same as `run`, in an event loop that may do other work too."""
-    from dynamo_cli.supervisor.tree import Supervisor  # noqa: PLC0415 - children import this package
+    # Children import this package.
+    from dynamo_cli.supervisor.host_memory import host_memory  # noqa: PLC0415
+    from dynamo_cli.supervisor.tree import Supervisor  # noqa: PLC0415
 
-    return await Supervisor(config, view).run()
+    with host_memory(config) as plan:
+        return await Supervisor(plan, view).run()

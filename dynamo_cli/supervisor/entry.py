@@ -67,7 +67,7 @@ def run(birth: Birth, control: socket.socket, log: socket.socket, forked_by: int
         die_with(birth.parent_pid)
     if forked_by:
         report(control, Forked(os.getpid()))
-    if birth.process.role in (Role.FRONTEND, Role.PROCESSOR, Role.ROUTER):
+    if birth.process.role in (Role.FRONTEND, Role.PROCESSOR, Role.ROUTER, Role.HOST_CACHE):
         _leave_the_core_to_engines()
     try:
         module = importlib.import_module(ROLES[birth.process.role].module)

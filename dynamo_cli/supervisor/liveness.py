@@ -27,7 +27,7 @@ BUSY_SHARE = 0.05
 QUICK_TIMEOUT_S = 5.0
 """Longest timeout for processes in `QUICK`, seconds."""
 
-QUICK = (Role.ROUTER, Role.PREFILL_QUEUE)
+QUICK = (Role.ROUTER, Role.HOST_CACHE, Role.PREFILL_QUEUE)
 """Roles that have no long steps, and whose restart loses no request."""
 
 

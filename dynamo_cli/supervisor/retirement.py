@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from dynamo_cli.messages.lifecycle import Phase, Retire, SetPhase, Stop
 from dynamo_cli.supervisor.child import Child
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import HOST_CACHE, ProcessId, Role
 
 NOT_LISTENING = (Phase.STARTING, Phase.IMPORTING, Phase.LOADING)
 """In these phases a child does not read its control socket."""
@@ -50,6 +50,16 @@ class Retirements:
 
     def __contains__(self, process: ProcessId) -> bool:
         return process in self._retiring
+
+    def staying(self, children: Iterable[Child], newcomer: ProcessId) -> list[Child]:
+        """Those that a new process gets links to.
+
+        A host cache gets links to workers that retire too: until they end they use slots of the
+        memory, and it must not give these to others.
+        """
+        if newcomer == HOST_CACHE:
+            return list(children)
+        return [child for child in children if child.process not in self._retiring]
 
     def retire(self, worker: Child, others: Iterable[Child]) -> Work:
         """Begin to retire a worker.

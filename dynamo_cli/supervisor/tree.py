@@ -142,7 +142,7 @@ class Supervisor:
             tuple(device.name for device in self._config.devices_of(process)),
             self._listening.sockets if process == FRONTEND else (),
         )
-        staying = [other for other in self._alive() if other.process not in self._retirements]
+        staying = self._retirements.staying(self._alive(), process)
         child: Child | None = None
         try:
             child = Child(start, self)

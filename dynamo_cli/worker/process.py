@@ -14,6 +14,7 @@ from dynamo_cli.engines.seam import Engine
 from dynamo_cli.engines.vllm.options.environment import select_devices
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.publisher import Publisher
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import Operate
 from dynamo_cli.messages.base import Message
@@ -24,7 +25,6 @@ from dynamo_cli.messages.request import StepOutputs
 from dynamo_cli.messages.routing import Resync
 from dynamo_cli.topology import HOST_CACHE, ROUTER, ProcessId
 from dynamo_cli.worker.operations import Operations
-from dynamo_cli.worker.publisher import Publisher
 
 ANSWER_WAIT_S = 0.001
 """Longest wait for messages while the engine can do nothing before the host cache answers."""

@@ -20,9 +20,9 @@ from typing import Any
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.kv import hashes
+from dynamo_cli.kv.announcer import CacheAnnouncer
 from dynamo_cli.kv.index import PrefixIndex
 from dynamo_cli.messages.request import AddRequest
-from dynamo_cli.worker.cache_announcer import CacheAnnouncer
 from tests.support.driver import BLOCK, config_of, tell
 
 ROUNDS = 150

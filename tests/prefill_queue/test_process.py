@@ -9,10 +9,8 @@ import msgspec
 import pytest
 
 from dynamo_cli.config import PrefillQueueConfig
-from dynamo_cli.ipc.codec import Decoder, encode
-from dynamo_cli.ipc.switchboard import join
-from dynamo_cli.messages.base import Message
-from dynamo_cli.messages.lifecycle import LinkDown, Phase, PhaseChange, Stop
+from dynamo_cli.ipc.codec import encode
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Stop
 from dynamo_cli.messages.prefill import (
     CancelJob,
     DropJob,
@@ -26,8 +24,9 @@ from dynamo_cli.messages.prefill import (
     RunJob,
 )
 from dynamo_cli.prefill_queue.process import Queue
-from dynamo_cli.topology import FRONTEND, QUEUE, ProcessId, Role, links_of
+from dynamo_cli.topology import FRONTEND, QUEUE, ProcessId, Role
 from dynamo_cli.units import SECOND_NS
+from tests.ipc.peer import Peer, of
 from tests.ipc.support import Party
 
 WORKER = ProcessId(Role.WORKER, 0)
@@ -35,36 +34,7 @@ ONE, TWO = ProcessId(Role.PREFILL_WORKER, 0), ProcessId(Role.PREFILL_WORKER, 1)
 ROOM = 10_000
 """Tokens: more than all jobs of a test have."""
 
-decode = Decoder(
-    DropJob | Enlisted | JobFailed | PrefillQueueStats | QueueState | RunJob,
-)
-
-
-class Peer:
-    """A process with a link to the queue."""
-
-    def __init__(self, process: ProcessId, queue: Party, generation: int) -> None:
-        self.process = process
-        self.party = Party(process)
-        self.board, self.heard = self.party.board()
-        a, b, spec = links_of(process, [QUEUE])[0]
-        ends = {process: self.party.control, QUEUE: queue.control}
-        join(ends[a], ends[b], a, b, spec=spec, generation=generation)
-        self.board.poll(0)
-
-    def send(self, message: Message) -> None:
-        assert self.board.send(QUEUE, message)
-
-    def take(self) -> list[Message]:
-        """The messages that have come since the last call."""
-        self.board.poll(0)
-        payloads = self.heard.payloads()
-        self.heard.events.clear()
-        return [decode(payload) for payload in payloads]
-
-    def close(self) -> None:
-        self.board.close()
-        self.party.close()
+HEARD = DropJob | Enlisted | JobFailed | PrefillQueueStats | QueueState | RunJob
 
 
 class Scene:
@@ -78,7 +48,7 @@ class Scene:
 
     def peer(self, process: ProcessId) -> Peer:
         """Link a process with the queue."""
-        peer = Peer(process, self._supervised, len(self._peers) + 1)
+        peer = Peer(process, self._supervised, len(self._peers) + 1, HEARD)
         self._peers.append(peer)
         self.turn()
         return peer
@@ -89,8 +59,7 @@ class Scene:
 
     def die(self, peer: Peer) -> None:
         """Tell the queue, as the supervisor would, that a process is gone."""
-        generation = self._peers.index(peer) + 1
-        self.control.send(LinkDown(peer.process.name, generation, "SIGKILL"))
+        peer.die()
         self.turn()
 
     def close(self) -> None:
@@ -112,10 +81,6 @@ def push(job_id: str) -> PushJob:
     return PushJob(job_id, 100, 20, None, 0, time.monotonic_ns() + 60 * SECOND_NS, b"", [])
 
 
-def of(kind: type[Message], messages: list[Message]) -> list[Message]:
-    return [message for message in messages if isinstance(message, kind)]
-
-
 def test_a_job_goes_to_a_prefill_worker_and_is_counted_when_it_has_ended(scene: Scene) -> None:
     frontend, worker, one = (scene.peer(process) for process in (FRONTEND, WORKER, ONE))
     one.send(PullJobs(1, ROOM, []))
@@ -131,7 +96,6 @@ def test_a_job_goes_to_a_prefill_worker_and_is_counted_when_it_has_ended(scene: 
     scene.queue._report_due_s = 0.0
     scene.turn()
     stats = of(PrefillQueueStats, frontend.take())[-1]
-    assert isinstance(stats, PrefillQueueStats)
     assert (stats.taken, stats.ended, stats.depth_jobs, len(stats.waits_s)) == (
         1,
         {"done": 1},
@@ -258,7 +222,6 @@ def test_a_queue_that_is_stuck_warns_once_each_time(caplog: pytest.LogCaptureFix
         scene.queue._changed = True
         scene.turn()
         stats = of(PrefillQueueStats, frontend.take())[-1]
-        assert isinstance(stats, PrefillQueueStats)
         return stats.alarm
 
     one.send(PullJobs(0, 0, []))

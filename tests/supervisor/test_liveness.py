@@ -6,7 +6,7 @@ import pytest
 
 from dynamo_cli.host.activity import Activity
 from dynamo_cli.supervisor.liveness import Liveness
-from dynamo_cli.topology import ROUTER, ProcessId, Role
+from dynamo_cli.topology import HOST_CACHE, QUEUE, ROUTER, ProcessId, Role
 
 WORKER = ProcessId(Role.WORKER, 0)
 TIMEOUT_S = 20
@@ -60,9 +60,10 @@ def test_one_that_does_not_answer(cores: float, stopped: bool, after_s: float) -
     assert Clock(cores=cores, stopped=stopped).stalls_after_s(1000) == after_s
 
 
-def test_what_has_no_long_steps_gets_less_time() -> None:
+@pytest.mark.parametrize("process", [ROUTER, HOST_CACHE, QUEUE])
+def test_what_has_no_long_steps_gets_less_time(process: ProcessId) -> None:
     clock = Clock()
-    clock.process = ROUTER
+    clock.process = process
     assert clock.stalls_after_s(1000) == 5
 
 

@@ -14,7 +14,7 @@ from dynamo_cli.messages.lifecycle import Phase, Retire, SetPhase, Stop
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.scaling import MOST_WORKERS, rescaled
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import HOST_CACHE, ProcessId, Role
 
 WORKER, PROCESSOR = ProcessId(Role.WORKER, 1), ProcessId(Role.PROCESSOR, 0)
 OTHER_PROCESSOR, ROUTER = ProcessId(Role.PROCESSOR, 1), ProcessId(Role.ROUTER)
@@ -150,5 +150,19 @@ def test_who_does_not_listen_yet_is_killed_at_once() -> None:
         worker = FakeChild(WORKER, Phase.LOADING)
         await retire(Retirements(60, 60), worker)
         assert worker.killed
+
+    asyncio.run(scenario())
+
+
+def test_a_new_host_cache_gets_links_to_workers_that_retire_too() -> None:
+    async def scenario() -> None:
+        retirements = Retirements(60, 60)
+        worker, router = FakeChild(WORKER), FakeChild(ROUTER)
+        task = retire(retirements, worker, router)
+        children: Any = [worker, router]
+        assert retirements.staying(children, PROCESSOR) == [router]
+        assert retirements.staying(children, HOST_CACHE) == [worker, router]
+        worker.gone.set()
+        await task
 
     asyncio.run(scenario())

@@ -21,7 +21,7 @@ from typing import Any
 from dynamo_cli import topology
 from dynamo_cli.cli import terminal
 from dynamo_cli.cli.views import PlainView, outlet
-from dynamo_cli.config import EngineConfig, FrontendConfig, RouterConfig
+from dynamo_cli.config import EngineConfig, FrontendConfig, HostCacheConfig, RouterConfig
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
@@ -116,6 +116,7 @@ def plan() -> ServeConfig:
         EngineConfig("tiny", "tiny", ("tiny",)),
         FrontendConfig(),
         router=RouterConfig("least-loaded"),
+        host_cache=HostCacheConfig(1 << 20),
         engine_devices=((), ()),
         restart=RestartPolicy(limit=LIMIT, first_delay_s=0.05),
     )

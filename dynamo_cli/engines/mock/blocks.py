@@ -153,7 +153,7 @@ class Blocks:
             self._forget(block)
         return True
 
-    # -- what the router is told (see `worker.cache_announcer`) ------------------------------
+    # -- what the router is told (see `kv.announcer`) ------------------------------
 
     def take(self) -> Change:
         """What was stored and removed since the last call.

@@ -6,11 +6,11 @@ from dynamo_cli.engines.mock import report
 from dynamo_cli.engines.mock.profile import PS, Profile
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.engines.mock.state import SimEngine
+from dynamo_cli.kv.announcer import CacheAnnouncer
 from dynamo_cli.lab.report import Gaps
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import KvEvents
 from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.worker.cache_announcer import CacheAnnouncer
 
 NS_PS = 1000
 STATS_INTERVAL_PS = PS // 4

@@ -1,22 +1,22 @@
-"""Keeps the router informed of an engine's prefix cache."""
+"""Keeps the router informed of the cache of this process."""
 
 from __future__ import annotations
 
 import time
 
 from dynamo_cli.ipc.switchboard import Switchboard
+from dynamo_cli.kv.announcer import CacheAnnouncer
 from dynamo_cli.kv.holdings import Held
 from dynamo_cli.topology import ROUTER
-from dynamo_cli.worker.cache_announcer import CacheAnnouncer
 
 
 class Publisher:
     """Sends changes of the cache, and all of it to a router that is new or has missed a change.
 
     Args:
-        worker: index of this worker among those of its kind.
-        holdings: what its engine's prefix cache holds; None if the router needs no KV events.
-        switchboard: links of this worker.
+        worker: index of this process among those of its kind.
+        holdings: what the cache holds; None if the router needs no KV events.
+        switchboard: links of this process.
     """
 
     def __init__(self, worker: int, holdings: Held | None, switchboard: Switchboard) -> None:

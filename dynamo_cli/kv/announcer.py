@@ -1,4 +1,4 @@
-"""What a worker tells the router of its prefix cache: numbered changes, or everything. Pure."""
+"""What the router is told of a cache: numbered changes, or everything. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dynamo_cli.messages.routing import KvEvents
 
 
 class CacheAnnouncer:
-    """Makes the messages of one worker to one router.
+    """Makes the messages of one worker, or of the host cache, to one router.
 
     Args:
-        worker: index of the worker.
-        holdings: what its engine's prefix cache holds, kept current by the engine.
+        worker: index of the process among those of its kind.
+        holdings: what the cache holds, kept current by its owner.
     """
 
     def __init__(self, worker: int, holdings: Held) -> None:

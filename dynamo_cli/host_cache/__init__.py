@@ -1,0 +1,8 @@
+"""The host cache, a process of its own: which KV block is where in the memory of the host.
+
+Engines open it (`OpenCache`), ask for blocks (`FindBlocks`) and tell what they have written
+(`BlocksWritten`). It tells them where blocks are (`BlocksFound`) and where they may write
+(`SlotsLent`), and the router which blocks it holds (`KvEvents`). The engines copy the blocks.
+Open `state.py` first, the pure state; `blocks.py` has the order of eviction, and `process.py` is
+the loop around both.
+"""

@@ -1,0 +1,313 @@
+"""Which slot of the memory holds which block, and who may write to which slot. Pure.
+
+The state of a slot, and what changes it:
+
+    free ---- lend ----> lent to one engine ---- written ----> holds a block
+     ^                       |       |                              |
+     +--- returned, gone ----+       +--- written by another --> free (a duplicate)
+     +-------------------------- evicted, unless pinned ------------+
+
+    busy: an engine still uses it by orders of an earlier host cache ---- returned, gone ----> free
+
+A host cache that was started again knows nothing. It lends no slot before every engine that was
+there before it has said which slots it still uses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dynamo_cli.host_cache.blocks import Block, Blocks
+from dynamo_cli.kv.hashes import ROOT
+from dynamo_cli.messages.host_cache import MISSING
+from dynamo_cli.topology import ProcessId
+from dynamo_cli.units import MIB
+
+LENT_SHARE = 8
+"""One of so many slots is lent, empty, to all engines together."""
+
+MAX_LENT = 4096
+"""Most slots that are lent to one engine."""
+
+
+@dataclass(slots=True)
+class _Engine:
+    """What an engine has of the cache.
+
+    Attributes:
+        lent: empty slots that it may write to.
+        busy: slots that it uses by orders of an earlier host cache.
+        pinned: blocks that it reads, by request id.
+        short: whether it has fewer slots than it should have, because none could be evicted.
+    """
+
+    lent: set[int] = field(default_factory=set)
+    busy: set[int] = field(default_factory=set)
+    pinned: dict[str, list[Block]] = field(default_factory=dict)
+    short: bool = False
+
+
+class HostCache:
+    """The slots of the memory.
+
+    Args:
+        size_bytes: size of the memory.
+
+    Attributes:
+        slots: number of slots; 0 until the first engine has said how large they are.
+        slot_bytes: size of each.
+        blocks: the blocks in the slots.
+        wanted, found, written, duplicates, evicted, short, refused: see `HostCacheStats`.
+        invalid: slots that an engine named although they were not lent to it, and messages of
+            engines that have not opened the cache.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self.blocks = Blocks()
+        self.slots = self.slot_bytes = 0
+        self.wanted = self.found = self.written = self.duplicates = 0
+        self.evicted = self.short = self.refused = self.invalid = 0
+        self._size_bytes = size_bytes
+        self._layout = ""
+        self._first = ""
+        self._engines: dict[ProcessId, _Engine] = {}
+        # engines that must tell before any slot is lent -> slots that a refused one still uses
+        self._awaited: dict[ProcessId, set[int]] = {}
+        self._all_linked = False
+        self._free: list[int] = []
+        self._busy: Counter[int] = Counter()
+
+    # -- engines come and go -------------------------------------------------------------------
+
+    def linked(self, engine: ProcessId) -> None:
+        """There is a link to an engine. If it was there before this process, it is awaited."""
+        if not self._all_linked:
+            self._awaited[engine] = set()
+
+    def all_linked(self) -> None:
+        """All engines that were there before this process have a link."""
+        self._all_linked = True
+
+    @property
+    def awaited(self) -> list[str]:
+        """Names of the engines without whose word no slot is lent."""
+        return [engine.name for engine in self._awaited]
+
+    def open(
+        self, engine: ProcessId, slot_bytes: int, layout: str, busy: Sequence[int] = ()
+    ) -> str:
+        """Let an engine use the cache; the first one says how large slots are.
+
+        Args:
+            slot_bytes, layout, busy: see `OpenCache`.
+
+        Returns:
+            why it cannot use the cache, as one sentence; empty if it can.
+        """
+        if engine in self._engines:
+            self.invalid += 1
+            return ""
+        if refusal := self._refusal(slot_bytes, layout):
+            self.refused += 1
+            if busy and engine in self._awaited:
+                self._awaited[engine] = set(busy)  # its slots have another size than ours
+            else:
+                self._awaited.pop(engine, None)
+            return refusal
+        if not self.slots:
+            self.slot_bytes, self._layout, self._first = slot_bytes, layout, engine.name
+            self.slots = self._size_bytes // slot_bytes
+            self._free = list(range(self.slots - 1, -1, -1))
+        self._awaited.pop(engine, None)
+        self._engines[engine] = _Engine()
+        self._set_busy(engine, busy)
+        return ""
+
+    def _refusal(self, slot_bytes: int, layout: str) -> str:
+        if not 0 < slot_bytes <= self._size_bytes:
+            return (
+                f"one KV block takes {slot_bytes / MIB:.3g} MiB, and the host cache has "
+                f"{self._size_bytes / MIB:.3g} MiB; give it more with --host-cache."
+            )
+        if self.slots and slot_bytes != self.slot_bytes:
+            return (
+                f"its KV blocks take {slot_bytes} bytes, and those of {self._first} "
+                f"{self.slot_bytes}; engines share a host cache only if they are configured alike."
+            )
+        if self.slots and layout != self._layout:
+            return (
+                f"its KV blocks are laid out as {layout}, and those of {self._first} as "
+                f"{self._layout}; engines share a host cache only if they are configured alike."
+            )
+        return ""
+
+    def _set_busy(self, engine: ProcessId, busy: Sequence[int]) -> None:
+        """Take slots out of use that an engine uses by orders of an earlier host cache."""
+        able = set(self._free) | set(self._busy) if busy else set()
+        taken = {slot for slot in busy if slot in able}
+        self.invalid += len(busy) - len(taken)
+        self._engines[engine].busy = taken
+        self._busy.update(taken)
+        if taken:
+            self._free = [slot for slot in self._free if slot not in taken]
+
+    def gone(self, engine: ProcessId) -> None:
+        """The process of an engine has ended: all that it was lent and all it reads is free."""
+        self._awaited.pop(engine, None)
+        had = self._engines.pop(engine, None)
+        if had is None:
+            return
+        self._free += had.lent
+        for slot in had.busy:
+            self._not_busy(slot)
+        for pinned in had.pinned.values():
+            self.blocks.unpin(pinned)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def find(self, engine: ProcessId, request_id: str, keys: Sequence[bytes]) -> list[int] | None:
+        """Return the slot of each block, or `MISSING`, and pin those that were found.
+
+        Args:
+            keys: of blocks of one prompt, in their order.
+
+        Returns:
+            None if the engine has not opened the cache.
+        """
+        reader = self._opened(engine)
+        if reader is None:
+            return None
+        blocks = [self.blocks.get(key) for key in keys]
+        found = [block for block in blocks if block is not None]
+        self.wanted += len(keys)
+        self.found += len(found)
+        if found:
+            self.blocks.pin(found)
+            self.blocks.use(found)
+            reader.pinned.setdefault(request_id, []).extend(found)
+        return [MISSING if block is None else block.slot for block in blocks]
+
+    def read(self, engine: ProcessId, request_id: str) -> None:
+        """Unpin the blocks that were found for a request; nothing if there are none."""
+        reader = self._opened(engine)
+        if reader is not None:
+            self.blocks.unpin(reader.pinned.pop(request_id, ()))
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def wrote(
+        self,
+        engine: ProcessId,
+        keys: Sequence[bytes],
+        slots: Sequence[int],
+        hashes: Sequence[int] = (),
+        parents: Sequence[int] = (),
+    ) -> None:
+        """Blocks are complete in slots that were lent to an engine; see `BlocksWritten`."""
+        writer = self._opened(engine)
+        hashes = hashes or [ROOT] * len(keys)
+        parents = parents or [ROOT] * len(keys)
+        if writer is None or not len(keys) == len(slots) == len(hashes) == len(parents):
+            self.invalid += writer is not None
+            return
+        blocks = []
+        for key, slot, sequence_hash, parent in zip(keys, slots, hashes, parents, strict=True):
+            if slot not in writer.lent:
+                self.invalid += 1
+                continue
+            writer.lent.remove(slot)
+            self.written += 1
+            block = self.blocks.get(key)
+            if block is None:
+                block = self.blocks.add(key, slot, sequence_hash, parent)
+            else:
+                self.duplicates += 1
+                self._free.append(slot)
+            blocks.append(block)
+        self.blocks.use(blocks)
+
+    def returned(self, engine: ProcessId, slots: Sequence[int]) -> None:
+        """An engine does not use slots that it was lent, or that it named as busy."""
+        if (refused := self._awaited.get(engine)) is not None:
+            refused.difference_update(slots)
+            if not refused:
+                del self._awaited[engine]
+            return
+        had = self._opened(engine)
+        for slot in slots if had is not None else ():
+            assert had is not None
+            if slot in had.lent:
+                had.lent.remove(slot)
+                self._free.append(slot)
+            elif slot in had.busy:
+                had.busy.remove(slot)
+                self._not_busy(slot)
+            else:
+                self.invalid += 1
+
+    def _not_busy(self, slot: int) -> None:
+        """One engine less uses a slot; it is free if none does."""
+        self._busy[slot] -= 1
+        if not self._busy[slot]:
+            del self._busy[slot]
+            self._free.append(slot)
+
+    def _opened(self, engine: ProcessId) -> _Engine | None:
+        opened = self._engines.get(engine)
+        self.invalid += opened is None
+        return opened
+
+    # -- lending -----------------------------------------------------------------------------
+
+    @property
+    def lent(self) -> int:
+        """Number of empty slots that engines may write to."""
+        return sum(len(engine.lent) for engine in self._engines.values())
+
+    @property
+    def free(self) -> int:
+        """Number of empty slots that nobody may write to."""
+        return len(self._free)
+
+    @property
+    def busy(self) -> int:
+        """Number of slots that engines use by orders of an earlier host cache."""
+        return len(self._busy)
+
+    def lend(self) -> dict[ProcessId, list[int]]:
+        """Lend slots to the engines that have used up theirs; blocks are evicted for them.
+
+        Returns:
+            the slots that each engine gets in addition to those that it has.
+        """
+        if not self._all_linked or self._awaited or not self._engines:
+            return {}
+        enough = self.slots // (LENT_SHARE * len(self._engines))
+        enough = max(1, min(MAX_LENT, enough))
+        return {
+            name: slots
+            for name, engine in self._engines.items()
+            # Not for every slot a message: only when a quarter of them is used up.
+            if enough - len(engine.lent) > enough // 4 and (slots := self._take(engine, enough))
+        }
+
+    def _take(self, engine: _Engine, enough: int) -> list[int]:
+        """Lend an engine as many slots as it lacks, if there are so many."""
+        slots = []
+        while len(engine.lent) < enough and (slot := self._empty()) is not None:
+            engine.lent.add(slot)
+            slots.append(slot)
+        short = len(engine.lent) < enough
+        self.short += short and not engine.short
+        engine.short = short
+        return slots
+
+    def _empty(self) -> int | None:
+        """An empty slot; for it a block is evicted if there is none."""
+        if self._free:
+            return self._free.pop()
+        slot = self.blocks.evict()
+        self.evicted += slot is not None
+        return slot

@@ -1,0 +1,222 @@
+"""The loop of the host cache over real links, whose other ends the test plays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dynamo_cli.config import HostCacheConfig
+from dynamo_cli.host_cache.process import HostCacheProcess
+from dynamo_cli.kv import hashes, slots
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.host_cache import (
+    MISSING,
+    BlocksFound,
+    BlocksRead,
+    BlocksWritten,
+    CacheRefused,
+    FindBlocks,
+    HostCacheStats,
+    OpenCache,
+    SlotsLent,
+    SlotsReturned,
+)
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
+from dynamo_cli.messages.routing import KvEvents, Resync
+from dynamo_cli.topology import FRONTEND, HOST_CACHE, ROUTER, ProcessId, Role
+from tests.ipc.peer import Peer, of
+from tests.ipc.support import Party
+
+ONE, TWO = ProcessId(Role.WORKER, 0), ProcessId(Role.PREFILL_WORKER, 0)
+HEARD = BlocksFound | CacheRefused | HostCacheStats | KvEvents | SlotsLent
+SLOTS, SLOT_BYTES = 64, 4096
+OPEN = OpenCache(SLOT_BYTES, "flat")
+
+
+class Scene:
+    """The host cache, and the processes around it."""
+
+    def __init__(self) -> None:
+        self._supervised = Party(HOST_CACHE)
+        self.control = self._supervised.control
+        config = HostCacheConfig(SLOTS * SLOT_BYTES)
+        self.process = HostCacheProcess(HOST_CACHE, config, self._supervised.theirs)
+        self._peers: list[Peer] = []
+
+    def peer(self, process: ProcessId) -> Peer:
+        """Link a process with the host cache."""
+        peer = Peer(process, self._supervised, len(self._peers) + 1, HEARD)
+        self._peers.append(peer)
+        self.turn()
+        return peer
+
+    def ready(self) -> None:
+        """Say, as the supervisor does, that the links to all earlier processes are there."""
+        self.control.send(SetPhase(Phase.READY))
+        self.turn()
+
+    def turn(self) -> None:
+        """Let it handle all that has come."""
+        self.process.advance(0)
+
+    def answers(self, peer: Peer, *messages: Message) -> list[Message]:
+        """Send messages; what comes back."""
+        for message in messages:
+            peer.send(message)
+        self.turn()
+        return peer.take()
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+        self.process._switchboard.close()
+        self._supervised.close()
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    scene = Scene()
+    yield scene
+    scene.close()
+
+
+def lent(messages: list[Message]) -> list[int]:
+    return [slot for message in of(SlotsLent, messages) for slot in slots.unpack(message.slots)]
+
+
+def found(*numbers: int) -> BlocksFound:
+    return BlocksFound("r", slots.pack(numbers))
+
+
+def written(numbers: list[int], *names: int) -> BlocksWritten:
+    """Blocks of one prompt with these sequence hashes, from its beginning."""
+    return BlocksWritten(
+        [name.to_bytes(8) for name in names],
+        slots.pack(numbers),
+        hashes.pack(names),
+        hashes.pack([hashes.ROOT, *names[:-1]]),
+    )
+
+
+KEYS = [name.to_bytes(8) for name in (7, 8, 9)]
+
+
+def test_what_one_engine_has_written_another_finds(scene: Scene) -> None:
+    one, two, router = scene.peer(ONE), scene.peer(TWO), scene.peer(ROUTER)
+    scene.ready()
+    assert scene.answers(one, OPEN) == [], "the other one was there before the host cache"
+    assert len(lent(scene.answers(two, OPEN))) == SLOTS // 16
+    mine = lent(one.take())
+    assert len(mine) == SLOTS // 16
+    scene.answers(one, written(mine[:2], 7, 8))
+    assert scene.answers(two, FindBlocks("r", KEYS)) == [found(*mine[:2], MISSING)]
+    whole, change = of(KvEvents, router.take())
+    assert (whole.worker, whole.whole, whole.stored) == (0, True, b"")
+    assert (list(hashes.unpack(change.stored)), change.whole) == ([7, 8], False)
+
+
+def test_a_new_router_and_one_that_asks_get_everything(scene: Scene) -> None:
+    one = scene.peer(ONE)
+    scene.ready()
+    mine = lent(scene.answers(one, OPEN))
+    scene.answers(one, written(mine[:2], 7, 8))
+    router = scene.peer(ROUTER)
+    assert [list(hashes.unpack(m.stored)) for m in of(KvEvents, router.take())] == [[7, 8]]
+    again = of(KvEvents, scene.answers(router, Resync()))
+    assert [(list(hashes.unpack(m.stored)), m.whole) for m in again] == [([7, 8], True)]
+
+
+def test_engines_without_sequence_hashes_share_blocks_too(scene: Scene) -> None:
+    one = scene.peer(ONE)
+    scene.ready()
+    mine = lent(scene.answers(one, OPEN))
+    scene.answers(one, BlocksWritten(KEYS[:1], slots.pack(mine[:1])))
+    assert scene.answers(one, FindBlocks("r", KEYS[:2])) == [found(mine[0], MISSING)]
+
+
+def test_an_engine_that_differs_is_refused_and_an_unknown_one_not_answered(scene: Scene) -> None:
+    one, two = scene.peer(ONE), scene.peer(TWO)
+    scene.ready()
+    scene.answers(one, OPEN)
+    (refusal,) = of(CacheRefused, scene.answers(two, OpenCache(SLOT_BYTES, "deep")))
+    assert "laid out as deep" in refusal.reason
+    assert lent(one.take()), "a refused engine keeps nobody waiting"
+    assert scene.answers(two, FindBlocks("r", KEYS)) == []
+
+
+def test_what_a_dead_engine_had_is_free_and_is_lent_again(scene: Scene) -> None:
+    one, frontend = scene.peer(ONE), scene.peer(FRONTEND)
+    scene.ready()
+    scene.answers(one, OPEN)
+    stats = report(scene, frontend)
+    assert (stats.slots, stats.slot_bytes, stats.lent) == (SLOTS, SLOT_BYTES, SLOTS // 8)
+    one.die()
+    scene.turn()
+    assert report(scene, frontend).lent == 0
+    two = scene.peer(TWO)
+    assert len(lent(scene.answers(two, OPEN))) == SLOTS // 8
+
+
+def test_a_new_host_cache_keeps_off_the_slots_that_engines_still_use(scene: Scene) -> None:
+    one = scene.peer(ONE)
+    busy = list(range(4))
+    opened = scene.answers(one, OpenCache(SLOT_BYTES, "flat", slots.pack(busy)))
+    assert opened == [], "there may be links that it has not heard of yet"
+    scene.ready()
+    mine = lent(one.take())
+    assert len(mine) == SLOTS // 8
+    assert not set(mine) & set(busy)
+    scene.answers(one, SlotsReturned(slots.pack(busy)))
+    assert scene.process._cache.busy == 0
+
+
+def test_slots_are_pinned_until_they_were_read(scene: Scene) -> None:
+    one, frontend = scene.peer(ONE), scene.peer(FRONTEND)
+    scene.ready()
+    mine = lent(scene.answers(one, OPEN))
+    scene.answers(one, written(mine[:2], 7, 8), FindBlocks("r", KEYS))
+    stats = report(scene, frontend)
+    assert (stats.used, stats.pinned, stats.wanted, stats.found) == (2, 2, 3, 2)
+    scene.answers(one, BlocksRead("r"))
+    assert report(scene, frontend).pinned == 0
+
+
+def report(scene: Scene, frontend: Peer) -> HostCacheStats:
+    """The next report to the frontend."""
+    scene.process._report_due_s, scene.process._changed = 0.0, True
+    scene.turn()
+    return of(HostCacheStats, frontend.take())[-1]
+
+
+def test_reports_come_at_most_four_times_a_second(scene: Scene) -> None:
+    frontend, one = scene.peer(FRONTEND), scene.peer(ONE)
+    scene.ready()
+    scene.answers(one, OPEN)
+    frontend.take()
+    scene.process._report_due_s = time.monotonic() + 1_000
+    scene.answers(one, FindBlocks("r", KEYS))
+    assert frontend.take() == []
+    assert report(scene, frontend).wanted == 3
+
+
+def test_the_log_names_the_engine_without_whose_word_nothing_is_stored(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = scene.peer(ONE)
+    scene.peer(TWO)
+    scene.ready()
+    scene.answers(one, OPEN)
+    assert not caplog.records
+    scene.process._warning_due_s = 0.0
+    scene.turn()
+    scene.turn()
+    (record,) = caplog.records
+    assert "before prefill worker 0 has said" in record.getMessage()
+
+
+def test_it_reports_that_it_is_ready_and_ends_when_it_is_told_to(scene: Scene) -> None:
+    scene.control.send(Stop())
+    scene.process.run()
+    assert scene.control.receive() == [(PhaseChange(Phase.READY), [])]

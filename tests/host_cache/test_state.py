@@ -1,0 +1,187 @@
+"""Who may use the host cache, and how many slots each engine is lent."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynamo_cli.host_cache.state import MAX_LENT, HostCache
+from dynamo_cli.messages.host_cache import MISSING
+from dynamo_cli.topology import ProcessId, Role
+
+ONE, TWO = ProcessId(Role.WORKER, 0), ProcessId(Role.WORKER, 1)
+SLOT_BYTES = 100
+
+
+def cache(slots: int, *engines: ProcessId) -> HostCache:
+    made = HostCache(slots * SLOT_BYTES + 99)
+    made.all_linked()
+    for engine in engines:
+        made.linked(engine)
+        assert made.open(engine, SLOT_BYTES, "flat") == ""
+    return made
+
+
+def write(made: HostCache, engine: ProcessId, *keys: bytes) -> list[int]:
+    """Write blocks to slots that the engine was lent; returns the slots."""
+    slots = sorted(made._engines[engine].lent)[: len(keys)]
+    made.wrote(engine, keys, slots)
+    return slots
+
+
+@pytest.mark.parametrize(
+    ("slots", "engines", "each"),
+    [
+        (80, [ONE], 10),
+        (80, [ONE, TWO], 5),
+        (7, [ONE, TWO], 1),
+        (1, [ONE, TWO], 1),
+        (100 * MAX_LENT, [ONE], MAX_LENT),
+    ],
+)
+def test_an_eighth_of_the_slots_is_lent(slots: int, engines: list[ProcessId], each: int) -> None:
+    made = cache(slots, *engines)
+    lent = made.lend()
+    assert [len(lent.get(engine, ())) for engine in engines] == [each] * min(
+        slots, len(engines)
+    ) + [0] * max(0, len(engines) - slots)
+    assert made.short == max(0, len(engines) - slots)
+    assert made.lent + made.free == slots
+
+
+def test_an_engine_gets_new_slots_when_a_quarter_of_its_own_is_used_up() -> None:
+    made = cache(80, ONE)
+    made.lend()
+    write(made, ONE, b"a", b"b")
+    assert made.lend() == {}
+    write(made, ONE, b"c")
+    assert len(made.lend()[ONE]) == 3
+    assert made.lend() == {}
+
+
+def test_blocks_make_room_for_new_ones_but_not_while_they_are_read() -> None:
+    made = cache(2, ONE)
+    for key in (b"a", b"b"):
+        made.lend()
+        write(made, ONE, key)
+    found = made.find(ONE, "r", [b"a", b"b", b"c"])
+    assert found is not None
+    assert (set(found[:2]), found[2]) == ({0, 1}, MISSING)
+    assert (made.lend(), made.short) == ({}, 1)
+    assert (made.lend(), made.short) == ({}, 1), "it is counted once"
+    made.read(ONE, "r")
+    assert len(made.lend()[ONE]) == 1
+    assert (made.evicted, made.wanted, made.found) == (1, 3, 2)
+    assert made.blocks.get(b"b") is None, "the end of the prompt goes first"
+
+
+def test_a_block_that_is_there_already_leaves_its_slot_empty() -> None:
+    made = cache(16, ONE, TWO)
+    made.lend()
+    write(made, ONE, b"a")
+    kept = made.find(TWO, "r", [b"a"])
+    write(made, TWO, b"a")
+    assert made.find(TWO, "s", [b"a"]) == kept
+    assert (made.written, made.duplicates, made.free + made.lent) == (2, 1, 15)
+
+
+@pytest.mark.parametrize(
+    ("slot_bytes", "layout", "said"),
+    [
+        (200, "flat", "its KV blocks take 200 bytes, and those of worker 0 100;"),
+        (100, "deep", "its KV blocks are laid out as deep, and those of worker 0 as flat;"),
+        (10_000_000, "flat", "one KV block takes 9.54 MiB, and the host cache has"),
+        (0, "flat", "one KV block takes 0 MiB"),
+    ],
+)
+def test_an_engine_that_differs_is_refused(slot_bytes: int, layout: str, said: str) -> None:
+    made = cache(80, ONE)
+    made.linked(TWO)
+    assert said in made.open(TWO, slot_bytes, layout)
+    assert made.refused == 1
+    assert made.find(TWO, "r", [b"a"]) is None
+    assert list(made.lend()) == [ONE]
+
+
+def test_an_engine_that_ends_leaves_nothing_behind() -> None:
+    made = cache(80, ONE, TWO)
+    made.lend()
+    write(made, ONE, b"a")
+    made.find(ONE, "r", [b"a"])
+    made.gone(ONE)
+    assert (made.lent, made.free, made.blocks.pinned, len(made.blocks)) == (5, 74, 0, 1)
+
+
+def restarted(*engines: ProcessId) -> HostCache:
+    made = HostCache(80 * SLOT_BYTES)
+    for engine in engines:
+        made.linked(engine)
+    return made
+
+
+def test_a_new_host_cache_lends_nothing_before_all_engines_have_opened_it() -> None:
+    made = restarted(ONE)
+    made.open(ONE, SLOT_BYTES, "flat", [3, 4])
+    assert made.lend() == {}, "there may be links that it has not heard of yet"
+    made.linked(TWO)
+    made.all_linked()
+    assert (made.lend(), made.awaited) == ({}, ["worker 1"])
+    made.open(TWO, SLOT_BYTES, "flat", [4, 5])
+    lent = made.lend()
+    assert set(lent) == {ONE, TWO}
+    assert not {3, 4, 5} & {slot for slots in lent.values() for slot in slots}
+    assert made.busy == 3
+    made.returned(ONE, [3, 4])
+    assert made.busy == 2, "the other one still uses slot 4"
+    made.gone(TWO)
+    assert made.busy == 0
+    assert made.lent + made.free == 80
+
+
+def test_an_engine_that_died_or_was_refused_is_not_awaited() -> None:
+    made = restarted(ONE, TWO)
+    made.all_linked()
+    made.open(ONE, SLOT_BYTES, "flat")
+    made.gone(TWO)
+    assert list(made.lend()) == [ONE]
+    made = restarted(ONE, TWO)
+    made.all_linked()
+    made.open(ONE, SLOT_BYTES, "flat")
+    made.open(TWO, SLOT_BYTES, "deep")
+    assert list(made.lend()) == [ONE]
+
+
+def test_a_refused_engine_is_awaited_until_it_uses_no_slot_of_the_earlier_host_cache() -> None:
+    made = restarted(ONE, TWO)
+    made.all_linked()
+    made.open(ONE, SLOT_BYTES, "flat")
+    made.open(TWO, 2 * SLOT_BYTES, "flat", [1, 2])
+    assert made.lend() == {}
+    made.returned(TWO, [1])
+    assert made.lend() == {}
+    made.returned(TWO, [2])
+    assert list(made.lend()) == [ONE]
+
+
+def test_an_engine_that_starts_later_keeps_nobody_waiting() -> None:
+    made = cache(80, ONE)
+    made.linked(TWO)
+    assert list(made.lend()) == [ONE]
+
+
+def test_what_makes_no_sense_is_counted_and_ignored() -> None:
+    made = cache(80, ONE)
+    made.linked(TWO)
+    made.lend()
+    assert made.find(TWO, "r", [b"a"]) is None
+    made.wrote(TWO, [b"a"], [0])
+    made.read(TWO, "r")
+    made.returned(TWO, [0])
+    assert made.invalid == 4
+    made.open(ONE, SLOT_BYTES, "flat")
+    made.wrote(ONE, [b"a"], [50])
+    made.wrote(ONE, [b"a", b"b"], [0])
+    made.returned(ONE, [50, -1])
+    assert made.invalid == 9
+    assert (len(made.blocks), made.lent, made.free) == (0, 10, 70)
+    made.open(TWO, SLOT_BYTES, "flat", [0, 1_000, 60])
+    assert (made.busy, made.invalid) == (1, 11)

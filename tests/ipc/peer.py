@@ -1,0 +1,57 @@
+"""Processes that the test plays, around one whose loop runs in the test."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from dynamo_cli.ipc.codec import Decoder
+from dynamo_cli.ipc.switchboard import join
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.lifecycle import LinkDown
+from dynamo_cli.topology import ProcessId, links_of
+from tests.ipc.support import Party
+
+M = TypeVar("M", bound=Message)
+
+
+class Peer:
+    """A process with a link to the one in the middle.
+
+    Args:
+        middle: the supervisor's side of that one.
+        hears: union of the messages that it gets from there.
+    """
+
+    def __init__(self, process: ProcessId, middle: Party, generation: int, hears: Any) -> None:
+        self.process = process
+        self.generation = generation
+        self._middle = middle
+        self._decode = Decoder(hears)
+        self._party = Party(process)
+        self._board, self._heard = self._party.board()
+        a, b, spec = links_of(process, [middle.process])[0]
+        ends = {process: self._party.control, middle.process: middle.control}
+        join(ends[a], ends[b], a, b, spec=spec, generation=generation)
+        self._board.poll(0)
+
+    def send(self, message: Message) -> None:
+        assert self._board.send(self._middle.process, message)
+
+    def take(self) -> list[Message]:
+        """The messages that have come since the last call."""
+        self._board.poll(0)
+        payloads = self._heard.payloads()
+        self._heard.events.clear()
+        return [self._decode(payload) for payload in payloads]
+
+    def die(self) -> None:
+        """Tell the one in the middle, as the supervisor would, that this process is gone."""
+        self._middle.control.send(LinkDown(self.process.name, self.generation, "SIGKILL"))
+
+    def close(self) -> None:
+        self._board.close()
+        self._party.close()
+
+
+def of(kind: type[M], messages: list[Message]) -> list[M]:
+    return [message for message in messages if isinstance(message, kind)]
