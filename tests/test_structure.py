@@ -34,6 +34,8 @@ PURE = (
     "plan/limits.py",
     "plan/resolve.py",
     "plan/resolve_engine.py",
+    "plan/resolve_host_cache.py",
+    "plan/sizes.py",
     "plan/typed.py",
     "plan/resolve_http.py",
     "origin.py",

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dynamo_cli.config import ENGINE_ROLES, FrontendConfig
+from dynamo_cli.plan.sizes import sized
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.topology import LinkSpec, ProcessId, Role, links_of
 from dynamo_cli.units import KIB
@@ -36,6 +37,7 @@ def plan_of(config: ServeConfig) -> Plan:
             for a, b, spec in _links(config)
         ],
         "engine_args": list(config.engine.args),
+        "host_cache_bytes": config.host_cache.size_bytes if config.host_cache else None,
         "kv_cache_limit_bytes": config.engine.kv_cache_limit_bytes or None,
     }
 
@@ -59,6 +61,8 @@ def show(config: ServeConfig, console: Console) -> None:
         f"router {config.router.policy if config.router else 'none'}",
         highlight=False,
     )
+    if config.host_cache is not None:
+        console.print(f"host cache: {sized(config.host_cache.size_bytes)}", highlight=False)
     processes = _table("process", "started", "device", "threads")
     for process in config.tree():
         row = _process(config, process)

@@ -17,10 +17,12 @@ from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.cli.views import FORMS, NullView, Out, PlainView, outlet
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.host import cache
-from dynamo_cli.models import catalog
-from dynamo_cli.plan import ports, preflight
-from dynamo_cli.plan.machine import read_machine
+from dynamo_cli.models import catalog, weights
+from dynamo_cli.plan import ports, preflight, resolve_host_cache
+from dynamo_cli.plan.machine import Machine, read_machine
 from dynamo_cli.plan.resolve import resolve, warnings
+from dynamo_cli.plan.resolve_host_cache import sized_by_model
+from dynamo_cli.plan.sizes import sized
 from dynamo_cli.plan.typed import Typed
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def show_plan(typed: Typed, *, as_json: bool) -> None:
     """Check the options and print what would be started."""
     config = resolve(typed, read_machine())
     preflight.check(typed, ask_hub=False)
+    config = sized_by_model(config, typed, _weights_bytes(config))
     if as_json:
         sys.stdout.write(dry_run.to_json(config) + "\n")
     else:
@@ -56,7 +59,8 @@ def serve(typed: Typed, ui: str) -> int:
 def _serve(typed: Typed, ui: str, moved: str) -> int:
     from dynamo_cli import supervisor  # noqa: PLC0415 - a dry run needs none of it
 
-    config = resolve(typed, read_machine())
+    machine = read_machine()
+    config = resolve(typed, machine)
     dashboard = wants_dashboard(ui, is_interactive(), as_json=typed.log_format == JSON)
     if dashboard or ui == NONE:
         config = replace(config, frontend=replace(config.frontend, access_log=False))
@@ -68,6 +72,8 @@ def _serve(typed: Typed, ui: str, moved: str) -> int:
         preflight.check(typed, ask_hub=True)
         ports.check(config.frontend.host, config.frontend.port, OTHER_PORT)
         config = _with_model(config, plain, as_bars=dashboard)
+        config = sized_by_model(config, typed, _weights_bytes(config))
+        _tell_host_cache(config, machine, plain)
         return _serve_below_dashboard(config, plain) if dashboard else supervisor.run(config, plain)
     except DynamoError as error:
         if typed.log_format != JSON:
@@ -78,6 +84,22 @@ def _serve(typed: Typed, ui: str, moved: str) -> int:
         return error.exit_code
     finally:
         out.close()
+
+
+def _weights_bytes(config: ServeConfig) -> int:
+    """Size of the model's weight files; 0 if they are not here."""
+    model = config.engine.model
+    folder = catalog.folder_of(model, ask_hub=False) if model else None
+    return weights.size_bytes(folder) if folder is not None else 0
+
+
+def _tell_host_cache(config: ServeConfig, machine: Machine, plain: PlainView) -> None:
+    """Say how much memory the host cache will take, and warn if there is less."""
+    if config.host_cache is not None:
+        size = sized(config.host_cache.size_bytes)
+        plain.notice("INFO", f"host cache: up to {size} of memory for KV blocks of all engines")
+    for warning in resolve_host_cache.warnings(config, machine):
+        plain.notice("WARNING", warning)
 
 
 def plan_with_model(typed: Typed) -> ServeConfig:

@@ -87,6 +87,7 @@ class Facts:
         shm_free_bytes: free space in ``/dev/shm``; None without that folder.
         caches: the cache folder; `cache_problem` says why it is not the usual one.
         open_files: how many files this process may have open.
+        locked_bytes: how much memory it may lock; None without a limit.
         environment: the variables that engines read and that are set.
         compiler: whether a C++ compiler is installed.
         port_problem: why nothing can listen on the port; empty when something can.
@@ -109,6 +110,7 @@ class Facts:
     caches: str = ""
     cache_problem: str = ""
     open_files: int = 0
+    locked_bytes: int | None = None
     environment: dict[str, str] = field(default_factory=dict)
     compiler: bool = True
     host: str = ""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dynamo_cli.doctor.facts import Facts
-from dynamo_cli.units import GIB, MIB
 
 
 class Level(StrEnum):
@@ -50,8 +49,3 @@ def warn(check: str, message: str, remedy: str) -> Finding:
 def fail(check: str, message: str, remedy: str) -> Finding:
     """A finding that serving cannot work."""
     return Finding(check, Level.FAIL, message, remedy)
-
-
-def sized(size: int) -> str:
-    """A size in bytes as ``1.2 GiB`` or ``340 MiB``."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.0f} MiB"

@@ -33,11 +33,12 @@ from dynamo_cli.errors import DynamoError, ModelError, ModelUnreachable, Resourc
 from dynamo_cli.host import cache, lifeline
 from dynamo_cli.host.gpus import Gpu, read_gpus
 from dynamo_cli.host.proctitle import TITLE
-from dynamo_cli.models import catalog, demo
+from dynamo_cli.models import catalog, weights
 from dynamo_cli.models.folder import models_root
 from dynamo_cli.plan import ports, preflight
 from dynamo_cli.plan.machine import Machine, read_machine
 from dynamo_cli.plan.resolve import resolve
+from dynamo_cli.plan.resolve_host_cache import sized_by_model
 from dynamo_cli.plan.typed import Typed
 from dynamo_cli.serve_config import ServeConfig
 
@@ -50,7 +51,6 @@ PACKAGES = (
     *("torchvision", "torchaudio", "torchcodec"),
 )
 VARIABLES = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_CPU_KVCACHE_SPACE")
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 
 
 def gather(typed: Typed) -> Facts:
@@ -82,6 +82,7 @@ def _gather(typed: Typed, moved: str) -> Facts:
         caches=str(cache.cache_root()),
         cache_problem=moved,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        locked_bytes=_limit(resource.RLIMIT_MEMLOCK),
         environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         compiler=any(shutil.which(name) for name in ("g++", "clang++", "c++")),
         host=host,
@@ -113,9 +114,17 @@ def _plan(typed: Typed, machine: Machine | None) -> tuple[ServeConfig | None, st
     if machine is None:
         return None, ""
     try:
-        return resolve(typed, machine), ""
+        return _sized(resolve(typed, machine), typed), ""
     except ResourceError as error:
         return None, error.message
+
+
+def _sized(plan: ServeConfig, typed: Typed) -> ServeConfig:
+    """The plan with the final size of the host cache, if the model is here."""
+    folder = None
+    with contextlib.suppress(ModelError):  # `_model` reports it as a finding
+        folder = catalog.folder_of(typed.model, ask_hub=False) if typed.model else None
+    return sized_by_model(plan, typed, weights.size_bytes(folder) if folder else 0)
 
 
 def _engine_options(engine_args: tuple[str, ...]) -> dict[str, str]:
@@ -187,6 +196,12 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
+def _limit(number: int) -> int | None:
+    """A limit of this process; None if there is none."""
+    limit = resource.getrlimit(number)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def _free_bytes(folder: str) -> int | None:
     try:
         return shutil.disk_usage(folder).free
@@ -235,7 +250,7 @@ def _leftovers() -> Iterator[str]:
 
 def _model(name: str) -> ModelFiles:
     try:
-        folder = _folder_of(name)
+        folder = catalog.folder_of(name, ask_hub=True)
     except ModelError as error:
         return ModelFiles(name, Place.NOWHERE, problem=error.message)
     if folder is None:
@@ -248,22 +263,4 @@ def _model(name: str) -> ModelFiles:
     if not isinstance(config, dict):
         problem = f"{folder / 'config.json'} holds no object"
         return ModelFiles(name, Place.NOWHERE, problem=problem)
-    return ModelFiles(name, Place.HERE, config=config, weights_bytes=_weights_bytes(folder))
-
-
-def _folder_of(name: str) -> Path | None:
-    """The folder of the model's files; None when serving has to fetch them."""
-    if name in BUILT_IN_MODELS:
-        return catalog.ready(name)
-    path = Path(catalog.resolve(name, lambda _: None).path)
-    if path.is_dir():
-        return path
-    snapshots = demo.cache_of(name) / "snapshots"
-    folders = sorted(snapshots.glob("*/config.json"), key=lambda file: file.stat().st_mtime)
-    return folders[-1].parent if folders else None
-
-
-def _weights_bytes(folder: Path) -> int:
-    """Size of all files of the first format found: some models come in several formats."""
-    sizes = (sum(file.stat().st_size for file in folder.glob(pattern)) for pattern in WEIGHTS)
-    return next((size for size in sizes if size), 0)
+    return ModelFiles(name, Place.HERE, config=config, weights_bytes=weights.size_bytes(folder))

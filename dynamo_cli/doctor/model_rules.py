@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dynamo_cli.doctor.facts import Facts, Place
-from dynamo_cli.doctor.finding import Finding, fail, ok, sized, warn
+from dynamo_cli.doctor.finding import Finding, fail, ok, warn
 from dynamo_cli.doctor.needs import Needs, needs_of, shape_of
+from dynamo_cli.plan.sizes import sized
 
 DUMMY = "dummy"
 """The ``--load-format`` that makes random weights instead of reading files."""

@@ -11,6 +11,7 @@ from dynamo_cli.doctor.facts import Facts, ModelFiles
 from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve_engine import GPU_SHARE
+from dynamo_cli.plan.resolve_host_cache import available_beside
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.units import GIB, MIB
 
@@ -140,7 +141,7 @@ def _on_cpu(facts: Facts, machine: Machine, weights: int, per_token: int, contex
     kv = _number(options.get("--kv-cache-memory-bytes", "")) or (space * GIB) or kv
     each = weights + kv + PROCESS_BYTES
     engines = len(plan.engine_devices) + len(plan.prefill_devices)
-    available = max(0, machine.available_bytes - TREE_BYTES)
+    available = max(0, available_beside(plan.host_cache, machine) - TREE_BYTES)
     return Needs(weights, per_token, context, kv, each, available, engines, available // each)
 
 

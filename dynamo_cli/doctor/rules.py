@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dynamo_cli.doctor.facts import Facts, Step
-from dynamo_cli.doctor.finding import Finding, Level, Rule, fail, ok, sized, warn
+from dynamo_cli.doctor.finding import Finding, Level, Rule, fail, ok, warn
 from dynamo_cli.doctor.model_rules import model, plan
+from dynamo_cli.plan.sizes import sized
 from dynamo_cli.units import GIB, MIB
 
 PYTHONS = ((3, 11), (3, 13))
@@ -211,6 +212,27 @@ def memory(facts: Facts) -> Iterator[Finding]:
         yield ok("memory", text)
 
 
+def host_cache(facts: Facts) -> Iterator[Finding]:
+    """Whether the memory of ``--host-cache`` is there, and whether GPUs can copy to it directly."""
+    cache = facts.plan.host_cache if facts.plan is not None else None
+    if cache is None or facts.machine is None:
+        return
+    free = facts.machine.available_bytes
+    text = f"{sized(cache.size_bytes)} of the {sized(free)} of memory that are available"
+    if cache.size_bytes > free:
+        yield warn("host cache", text, f"--host-cache auto, which takes half of the {sized(free)}")
+    else:
+        yield ok("host cache", text)
+    if facts.machine.gpus and facts.locked_bytes is not None:
+        limit = sized(facts.locked_bytes)
+        yield ok(
+            "host cache",
+            f"ulimit -l is {limit}; CUDA's driver usually pins memory whatever that is. If a "
+            "worker logs that it could not: ulimit -l unlimited, docker run --ulimit memlock=-1, "
+            "or LimitMEMLOCK=infinity",
+        )
+
+
 def shared_memory(facts: Facts) -> Iterator[Finding]:
     """Whether ``/dev/shm`` is large enough for engines of several GPUs, which use it."""
     wide = facts.plan is not None and any(
@@ -279,6 +301,6 @@ def stale(facts: Facts) -> Iterator[Finding]:
 
 RULES: tuple[Rule, ...] = (
     *(python, builds, trial, variables, compiler),
-    *(gpus, cpu, memory, shared_memory, files, caches, port, stale),
+    *(gpus, cpu, memory, host_cache, shared_memory, files, caches, port, stale),
     *(plan, model),
 )

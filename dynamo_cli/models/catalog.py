@@ -66,6 +66,26 @@ def ready(model: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def folder_of(model: str, *, ask_hub: bool) -> Path | None:
+    """The folder of the model's files; None when serving has to fetch them.
+
+    Args:
+        ask_hub: whether to check that the hub answers for a model that is not here.
+
+    Raises:
+        ModelError: the path is not a model.
+        ModelUnreachable: a model of the hub that is not here, and the hub does not answer.
+    """
+    if model in BUILT_IN_MODELS:
+        return ready(model)
+    path = Path(locate(model, ask_hub=ask_hub))
+    if path.is_dir():
+        return path
+    snapshots = demo.cache_of(model) / "snapshots"
+    folders = sorted(snapshots.glob("*/config.json"), key=lambda file: file.stat().st_mtime)
+    return folders[-1].parent if folders else None
+
+
 def locate(model: str, *, ask_hub: bool) -> str:
     """Find `model` without fetching anything: a folder, or a name that vLLM resolves.
 

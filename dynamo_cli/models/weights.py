@@ -49,6 +49,11 @@ def check(folder: Path) -> None:
             raise ModelError(f"{file} is not a PyTorch weight file: {AGAIN}.")
 
 
+def size_bytes(folder: Path) -> int:
+    """Size of all weight files that would be loaded from this folder; 0 if there are none."""
+    return sum(file.stat().st_size for file in _found(folder))
+
+
 def _found(folder: Path) -> list[Path]:
     """The files that vLLM would load: safetensors, or else pickles."""
     for pattern in (_SAFETENSORS, *_PICKLES):

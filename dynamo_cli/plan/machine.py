@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.host.gpus import Gpu, read_gpus, visible
+from dynamo_cli.host.memory import read_memory
 from dynamo_cli.host.optional import cores_of_this_process
 
 
@@ -20,15 +20,17 @@ class Machine:
 
     Attributes:
         cores: how many cores this process may run on.
-        available_bytes: available main memory.
+        available_bytes: available main memory, as far as control groups allow.
         gpus: GPUs that may be used; none when the installed build of vLLM is for CPUs.
         nixl: whether the package ``nixl`` is installed.
+        total_bytes: all main memory, as far as control groups allow; 0 if that is not known.
     """
 
     cores: int
     available_bytes: int
     gpus: tuple[Gpu, ...] = ()
     nixl: bool = False
+    total_bytes: int = 0
 
 
 def read_machine() -> Machine:
@@ -44,7 +46,9 @@ def read_machine() -> Machine:
         )
     gpus = () if _has_cpu_build() else visible(read_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     nixl = find_spec("nixl") is not None
-    return Machine(len(cores_of_this_process()), _available_bytes(), gpus, nixl)
+    memory = read_memory()
+    cores = len(cores_of_this_process())
+    return Machine(cores, memory.available_bytes, gpus, nixl, memory.total_bytes)
 
 
 def _has_cpu_build() -> bool:
@@ -53,21 +57,3 @@ def _has_cpu_build() -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _available_bytes() -> int:
-    """Available main memory: the kernel's estimate, or what the limit of a container leaves."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    limit, used = (_read_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit is None or used is None:
-        return kib * 1024
-    return min(kib * 1024, limit - used)
-
-
-def _read_number(path: str) -> int | None:
-    try:
-        text = Path(path).read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None

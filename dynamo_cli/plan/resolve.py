@@ -27,6 +27,7 @@ from dynamo_cli.plan.resolve_engine import (
     simulation_of,
     stages_of,
 )
+from dynamo_cli.plan.resolve_host_cache import available_beside, host_cache
 from dynamo_cli.plan.resolve_http import api_keys, listen_host, origin_rules, otlp_endpoint
 from dynamo_cli.plan.typed import AUTO, NO_ROUTER, Typed
 from dynamo_cli.serve_config import ServeConfig
@@ -60,6 +61,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     elif not machine.gpus:
         refuse_what_a_cpu_cannot(typed)
     kv_transfer = _kv_transfer(typed, machine)
+    cache = host_cache(typed, machine, kv_transfer)
     # A given number of workers takes the GPUs in order, even busy ones; `auto` only free ones.
     auto = typed.workers == AUTO
     gpus = [gpu.device for gpu in machine.gpus if gpu.free or not auto]
@@ -75,11 +77,13 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     prefill_devices, devices, worker_gpus = devices_of(typed, workers, gpus)
     names = _names(typed)
     placed = [*prefill_devices, *devices]
+    left = replace(machine, available_bytes=available_beside(cache, machine))
     return ServeConfig(
-        engine=engine_config(typed, machine, workers, placed, names, kv_transfer, simulation),
+        engine=engine_config(typed, left, workers, placed, names, kv_transfer, simulation),
         frontend=_frontend(typed, names),
         processors=_processors(typed, workers),
         router=_router(typed, workers),
+        host_cache=cache,
         debug_headers=typed.debug_headers,
         engine_devices=tuple(devices),
         worker_tp=typed.worker_tp,

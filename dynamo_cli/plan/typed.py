@@ -24,6 +24,7 @@ from dynamo_cli.config import (
 )
 
 AUTO = "auto"
+NO_HOST_CACHE = "0"
 NO_ROUTER = "none"
 ROUTERS = (NO_ROUTER, *ROUTER_POLICIES)
 LOG_FORMATS = ("text", "json")
@@ -39,6 +40,7 @@ class Typed:
         processors: a number or ``auto``.
         engine: `VLLM` or `MOCK`; `engine_profile` and `speedup` are for `MOCK` only.
         router: one of `ROUTERS`; None means no router for one worker, else ``least-loaded``.
+        host_cache: a size such as ``64GiB``, ``auto``, or `NO_HOST_CACHE`.
         log_level: level of the whole log; None means ``info``, and less from the engines
             (`resolve_engine.ENGINE_LOG_LEVEL`).
         log_format: one of `LOG_FORMATS`.
@@ -72,6 +74,8 @@ class Typed:
     kv_transfer: str | None = None
     kv_arena_bytes: int = DEFAULT_KV_ARENA_BYTES
     prefill_alarm_s: float = DEFAULT_PREFILL_ALARM_S
+    host_cache: str = NO_HOST_CACHE
+    host_cache_min_tokens: int = 0
     migration_limit: int = DEFAULT_MIGRATION_LIMIT
     migration_timeout_s: float = DEFAULT_MIGRATION_TIMEOUT_S
     worker_timeout_s: float = DEFAULT_WORKER_TIMEOUT_S

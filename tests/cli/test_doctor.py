@@ -89,6 +89,27 @@ def test_a_good_machine_can_serve(facts: Facts) -> None:
     assert can_serve(judge(facts))
 
 
+@pytest.mark.parametrize(
+    ("size", "level", "says"),
+    [("4GiB", Level.OK, "4.0 GiB of the 16.0 GiB"), ("20GiB", Level.WARN, "20.0 GiB of the 16.0")],
+)
+def test_the_memory_of_the_host_cache_is_checked(size: str, level: Level, says: str) -> None:
+    facts = replace(ON_GPU, plan=plan(ONE_GPU, host_cache=size), locked_bytes=8 * MIB)
+    memory, locked = [one for one in judge(facts) if one.check == "host cache"]
+    assert (memory.level, says in memory.message) == (level, True)
+    assert (locked.level, "ulimit -l is 8 MiB" in locked.message) == (Level.OK, True)
+
+
+def test_the_memory_of_the_host_cache_is_not_for_engines() -> None:
+    """On a CPU, where both are main memory."""
+    facts = replace(WELL, plan=plan(workers="2", host_cache="12GiB"))
+    without, beside = needs_of(replace(WELL, plan=plan(workers="2"))), needs_of(facts)
+    assert without is not None
+    assert beside is not None
+    assert without.available_bytes - beside.available_bytes == 12 * GIB
+    assert [one for one in judge(WELL) if one.check == "host cache"] == []
+
+
 @pytest.mark.parametrize("weights_bytes", [0, GIB])
 def test_random_weights_need_no_files(weights_bytes: int) -> None:
     model = replace(HERE, weights_bytes=weights_bytes)

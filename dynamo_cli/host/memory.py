@@ -1,0 +1,70 @@
+"""Main memory: of the machine, or what the limits of the control groups of this process leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Memory(NamedTuple):
+    """Main memory that this process and its children may use.
+
+    Attributes:
+        total_bytes: all of it.
+        available_bytes: what is free, or becomes free when the kernel needs it.
+    """
+
+    total_bytes: int
+    available_bytes: int
+
+
+def read_memory(root: Path = Path("/")) -> Memory:
+    """Read the kernel's figures.
+
+    Args:
+        root: where ``proc`` and ``sys`` are.
+    """
+    found = Memory(*(_of_machine(root, name) for name in ("MemTotal:", "MemAvailable:")))
+    for folder in _groups(root):
+        limit, used = _number(folder / "memory.max"), _number(folder / "memory.current")
+        if limit is not None and used is not None:
+            # Files that were read count as used, but make room when it is needed.
+            free = limit - used + _reclaimable(folder / "memory.stat")
+            found = Memory(min(found.total_bytes, limit), min(found.available_bytes, max(0, free)))
+    return found
+
+
+def _of_machine(root: Path, name: str) -> int:
+    lines = (root / "proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """The control group of this process and all above it, each of which may have a limit."""
+    top = root / "sys/fs/cgroup"
+    own = top
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        if line.startswith("0::/"):
+            own = top / line.removeprefix("0::/")
+    while own.is_relative_to(top) and own != top:
+        yield own
+        own = own.parent
+    yield top
+
+
+def _reclaimable(file: Path) -> int:
+    values = dict(line.split(" ", 1) for line in _text(file).splitlines())
+    return int(values.get("inactive_file", 0))
+
+
+def _number(file: Path) -> int | None:
+    text = _text(file).strip()
+    return int(text) if text.isdigit() else None  # "max" means that there is no limit
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,126 @@
+"""Resolves the options of the host cache: how large it is, and what it does not go with. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from dynamo_cli.config import HostCacheConfig
+from dynamo_cli.engines.vllm.options import declared
+from dynamo_cli.errors import ResourceError, UsageError
+from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.sizes import size_of, sized
+from dynamo_cli.plan.typed import AUTO, NO_HOST_CACHE, Typed
+from dynamo_cli.serve_config import ServeConfig
+from dynamo_cli.units import MIB
+
+FLAG = "--host-cache"
+AUTO_SHARE = 0.5
+"""Share of the available memory that ``auto`` takes, less the weights of the model."""
+
+LEAST_BYTES = 64 * MIB
+"""With less than this, ``auto`` gives up: hardly a prompt of a usual model would fit."""
+
+PREFIX_CACHING = ("--enable-prefix-caching", "--no-enable-prefix-caching")
+HASHES = "--prefix-caching-hash-algo"
+HASHES_ALIKE = ("sha256", "sha256_cbor")
+"""Values of `HASHES` with which all engines of a run name a block alike."""
+
+OFFLOADING = "--kv-offloading-size"
+
+
+def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheConfig | None:
+    """The plan of the host cache; None if there is to be none.
+
+    With ``auto`` the weights of the model still have to be taken off (`sized_by_model`).
+
+    Args:
+        kv_transfer: how KV blocks get from prefill to decode workers.
+
+    Raises:
+        UsageError: it does not go with other options.
+        ResourceError: there is not so much memory.
+    """
+    auto = typed.host_cache == AUTO
+    size_bytes = (
+        int(machine.available_bytes * AUTO_SHARE) if auto else size_of(FLAG, typed.host_cache)
+    )
+    if typed.host_cache == NO_HOST_CACHE or not size_bytes:
+        if typed.host_cache_min_tokens:
+            raise UsageError(f"--host-cache-min-tokens belongs to {FLAG}, and there is none.")
+        return None
+    for reason in _obstacles(typed, kv_transfer):
+        raise UsageError(f"{FLAG} {reason}")
+    if machine.total_bytes and size_bytes > machine.total_bytes:
+        raise ResourceError(
+            f"{FLAG} {typed.host_cache} is more than the {sized(machine.total_bytes)} of memory "
+            f"that this machine or its control group has; {FLAG} {AUTO} takes half of what is "
+            "available."
+        )
+    return HostCacheConfig(size_bytes, min_tokens=typed.host_cache_min_tokens)
+
+
+def _obstacles(typed: Typed, kv_transfer: str) -> Iterator[str]:
+    """Why there can be no host cache, as the rest of a sentence."""
+    if typed.prefill_workers:
+        if kv_transfer == "nixl":
+            yield "does not go with --kv-transfer nixl, which moves blocks past it; use shm."
+        if typed.prefill_tp != typed.worker_tp:
+            yield (
+                f"needs engines of one width: --prefill-tp {typed.prefill_tp} cuts KV blocks "
+                f"otherwise than --worker-tp {typed.worker_tp}."
+            )
+        yield "does not go with --prefill-workers yet; leave one of them out."
+    given = declared.parse(typed.engine_args)
+    switches = [one.words[0] for one in given if one.name in PREFIX_CACHING]
+    if switches and switches[-1] == PREFIX_CACHING[1]:
+        yield f"extends prefix caches, which {PREFIX_CACHING[1]} turns off; leave one of them out."
+    algorithms = [one.values[0] for one in given if one.name == HASHES]
+    if algorithms and algorithms[-1] not in HASHES_ALIKE:
+        yield (
+            f"needs hashes that are equal in all engines: {HASHES} {' or '.join(HASHES_ALIKE)}, "
+            f"not {algorithms[-1]}."
+        )
+    if any(one.name == OFFLOADING for one in given):
+        yield f"takes the place of {OFFLOADING}, which each engine has for itself; leave that out."
+
+
+def available_beside(cache: HostCacheConfig | None, machine: Machine) -> int:
+    """Available memory in bytes that the host cache leaves to the engines."""
+    taken = cache.size_bytes if cache is not None else 0
+    return max(0, machine.available_bytes - taken)
+
+
+def sized_by_model(config: ServeConfig, typed: Typed, weights_bytes: int) -> ServeConfig:
+    """The plan with the final size of the host cache: ``auto`` leaves room for the weights.
+
+    Args:
+        weights_bytes: size of the files of the weights; 0 if they are not here yet.
+
+    Raises:
+        ResourceError: ``auto`` finds too little memory.
+    """
+    if config.host_cache is None or typed.host_cache != AUTO:
+        return config
+    on_cpu = not any((*config.engine_devices, *config.prefill_devices))
+    engines = len(config.engine_devices) + len(config.prefill_devices)
+    # Engines on GPUs read the same files; those on a CPU each keep the weights in memory.
+    size_bytes = config.host_cache.size_bytes - weights_bytes * (engines if on_cpu else 1)
+    if size_bytes < LEAST_BYTES:
+        raise ResourceError(
+            f"{FLAG} {AUTO} finds no memory for KV blocks: half of what is available is "
+            f"{sized(config.host_cache.size_bytes)}, and the model needs "
+            f"{sized(weights_bytes)} for each engine. Free some memory, or give a size."
+        )
+    return replace(config, host_cache=replace(config.host_cache, size_bytes=size_bytes))
+
+
+def warnings(config: ServeConfig, machine: Machine) -> list[str]:
+    """Warnings about a host cache that can be made, but may not fit."""
+    cache = config.host_cache
+    if cache is None or cache.size_bytes <= machine.available_bytes:
+        return []
+    return [
+        f"{FLAG} takes {sized(cache.size_bytes)} as it fills, and {sized(machine.available_bytes)} "
+        f"of memory are available now; {FLAG} {AUTO} takes half of that."
+    ]

@@ -1,0 +1,195 @@
+"""``--host-cache``: sizes, what it does not go with, and how much memory there is for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dynamo_cli.config import Device, HostCacheConfig
+from dynamo_cli.errors import ResourceError, UsageError
+from dynamo_cli.host.gpus import Gpu
+from dynamo_cli.host.memory import Memory, read_memory
+from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.resolve import resolve
+from dynamo_cli.plan.resolve_host_cache import sized_by_model, warnings
+from dynamo_cli.plan.sizes import size_of, sized
+from dynamo_cli.plan.typed import Typed
+from dynamo_cli.topology import HOST_CACHE
+from dynamo_cli.units import GIB, KIB, MIB
+
+CPU = Machine(cores=8, available_bytes=20 * GIB, nixl=True, total_bytes=32 * GIB)
+TYPED = Typed(model="tiny", host_cache="4GiB")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("64GiB", 64 * GIB),
+        ("500MiB", 500 * MIB),
+        ("500 mib", 500 * MIB),
+        ("1.5GiB", 3 * GIB // 2),
+        ("4096", 4096),
+        ("2KiB", 2 * KIB),
+        ("1TB", 10**12),
+        ("0", 0),
+    ],
+)
+def test_sizes_have_units(text: str, size: int) -> None:
+    assert size_of("--x", text) == size
+
+
+@pytest.mark.parametrize("text", ["64G", "GiB", "-1", "1e3", "a lot", "", "1,5GiB", "AUTO"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--host-cache takes a size like 64GiB"):
+        resolve(replace(TYPED, host_cache=text), CPU)
+
+
+def test_sizes_are_shown_as_people_read_them() -> None:
+    assert [sized(3 * GIB // 2), sized(340 * MIB)] == ["1.5 GiB", "340 MiB"]
+
+
+def test_there_is_none_by_default_or_with_0() -> None:
+    for text in (Typed.host_cache, "0", "0GiB"):
+        config = resolve(replace(TYPED, host_cache=text), CPU)
+        assert config.host_cache is None
+        assert HOST_CACHE not in config.tree()
+
+
+def test_it_is_made_for_one_worker_and_for_several() -> None:
+    for workers in ("1", "3"):
+        typed = replace(TYPED, workers=workers, host_cache_min_tokens=100)
+        config = resolve(typed, CPU)
+        assert config.host_cache == HostCacheConfig(4 * GIB, min_tokens=100)
+        assert config.worker_config(0).engine.host_cache == config.host_cache
+        assert HOST_CACHE in config.tree()
+
+
+def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
+    typed = replace(TYPED, workers="4")
+    limits = {
+        size: resolve(replace(typed, host_cache=size), CPU).engine.kv_cache_limit_bytes
+        for size in ("0", "10GiB", "30GiB")
+    }
+    assert limits == {"0": 2 * GIB, "10GiB": GIB, "30GiB": 64 * MIB}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"prefill_workers": 1, "kv_transfer": "nixl"}, "does not go with --kv-transfer nixl"),
+        ({"prefill_workers": 1}, "does not go with --prefill-workers yet"),
+        (
+            {"engine_args": ("--no-enable-prefix-caching",)},
+            "which --no-enable-prefix-caching turns off",
+        ),
+        ({"engine_args": ("--prefix-caching-hash-algo", "xxhash")}, "sha256_cbor, not xxhash"),
+        ({"engine_args": ("--prefix-caching-hash-algo=xxhash_cbor",)}, "not xxhash_cbor"),
+        ({"host_cache": "33GiB"}, "is more than the 32.0 GiB of memory"),
+        ({"host_cache": "0", "host_cache_min_tokens": 5}, "min-tokens belongs to --host-cache"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(changes: dict[str, object], says: str) -> None:
+    with pytest.raises((UsageError, ResourceError)) as refused:
+        resolve(replace(TYPED, **changes), CPU)  # type: ignore[arg-type]
+    assert says in refused.value.message
+    assert "--host-cache" in refused.value.message
+
+
+def test_engines_that_cut_blocks_otherwise_are_refused() -> None:
+    gpus = tuple(Gpu(Device(str(i), f"GPU-{i}"), "H100", 80 * GIB, 0) for i in range(4))
+    typed = replace(TYPED, prefill_workers=1, prefill_tp=2, kv_transfer="shm")
+    with pytest.raises(UsageError, match="engines of one GPU"):
+        resolve(typed, replace(CPU, gpus=gpus))
+
+
+def test_vllms_own_offloading_is_refused() -> None:
+    gpu = Gpu(Device("0", "GPU-0"), "H100", 80 * GIB, 0)
+    typed = replace(TYPED, engine_args=("--kv-offloading-size", "4"))
+    with pytest.raises(UsageError, match="takes the place of --kv-offloading-size"):
+        resolve(typed, replace(CPU, gpus=(gpu,)))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--no-enable-prefix-caching", "--enable-prefix-caching"),
+        ("--prefix-caching-hash-algo", "sha256_cbor"),
+        ("--prefix-caching-hash-algo", "sha256"),
+    ],
+)
+def test_what_works_is_taken(words: tuple[str, ...]) -> None:
+    assert resolve(replace(TYPED, engine_args=words), CPU).host_cache is not None
+
+
+def test_auto_takes_half_of_what_is_available_less_the_weights() -> None:
+    typed = replace(TYPED, host_cache="auto", workers="2")
+    config = resolve(typed, CPU)
+    assert config.host_cache == HostCacheConfig(10 * GIB)
+    on_cpu = sized_by_model(config, typed, 3 * GIB)
+    assert on_cpu.host_cache == HostCacheConfig(4 * GIB), "each engine has weights of its own"
+    gpus = tuple(Gpu(Device(str(i), f"GPU-{i}"), "H100", 80 * GIB, 0) for i in range(2))
+    on_gpus = sized_by_model(resolve(typed, replace(CPU, gpus=gpus)), typed, 3 * GIB)
+    assert on_gpus.host_cache == HostCacheConfig(7 * GIB), "they read the same files"
+    assert sized_by_model(resolve(TYPED, CPU), TYPED, 3 * GIB) == resolve(TYPED, CPU)
+    with pytest.raises(ResourceError, match="auto finds no memory for KV blocks"):
+        sized_by_model(config, typed, 5 * GIB)
+
+
+def test_more_than_is_available_is_worth_a_warning() -> None:
+    assert warnings(resolve(TYPED, CPU), CPU) == []
+    assert warnings(resolve(replace(TYPED, host_cache="0"), CPU), CPU) == []
+    (warning,) = warnings(resolve(replace(TYPED, host_cache="21GiB"), CPU), CPU)
+    assert "takes 21.0 GiB as it fills, and 20.0 GiB" in warning
+
+
+# -- how much memory there is ------------------------------------------------------------------
+
+
+def machine(root: Path, group: str = "0::/\n", **groups: dict[str, object]) -> Memory:
+    """What is read from a machine of 32 GiB, 20 of them available, with these control groups."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(
+        f"MemTotal: {32 * GIB // KIB} kB\nMemFree: 1 kB\nMemAvailable: {20 * GIB // KIB} kB\n"
+    )
+    (root / "proc/self/cgroup").write_text(group)
+    for path, files in groups.items():
+        folder = root / "sys/fs/cgroup" / path.replace("top", "").strip("_").replace("__", "/")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in files.items():
+            (folder / f"memory.{name}").write_text(f"{value}\n")
+    return read_memory(root)
+
+
+def test_without_control_groups_the_machine_counts(tmp_path: Path) -> None:
+    assert machine(tmp_path) == (32 * GIB, 20 * GIB)
+
+
+def test_a_container_has_what_its_limit_leaves_and_what_files_give_back(tmp_path: Path) -> None:
+    stat = f"anon 5\ninactive_file {2 * GIB}"
+    limited = {"max": 8 * GIB, "current": 5 * GIB, "stat": stat}
+    assert machine(tmp_path, top=limited) == (8 * GIB, 5 * GIB)
+
+
+def test_a_group_without_a_limit_is_no_limit(tmp_path: Path) -> None:
+    assert machine(tmp_path, top={"max": "max", "current": GIB}) == (32 * GIB, 20 * GIB)
+
+
+def test_the_limit_of_a_service_counts_and_those_of_the_slices_above_it(tmp_path: Path) -> None:
+    found = machine(
+        tmp_path,
+        "1:name=systemd:/x\n0::/slice/llm.service\n",
+        slice={"max": 6 * GIB, "current": 5 * GIB},
+        slice__llm_service={"max": 1 * GIB, "current": GIB},  # another one
+    )
+    assert found == (6 * GIB, GIB)
+
+
+def test_a_group_that_uses_more_than_its_limit_leaves_nothing(tmp_path: Path) -> None:
+    assert machine(tmp_path, top={"max": GIB, "current": 2 * GIB}) == (GIB, 0)
+
+
+def test_this_machine_has_memory() -> None:
+    found = read_memory()
+    assert 0 < found.available_bytes <= found.total_bytes
