@@ -59,6 +59,8 @@ PURE = (
     "router/engine_order.py",
     "router/policies",
     "router/caches.py",
+    "router/decided.py",
+    "router/loading.py",
     "router/ledger.py",
     "router/pace.py",
     "router/promised.py",

@@ -66,8 +66,8 @@ class FirstToken(Message, frozen=True):
     """The prefill of a request is over.
 
     Attributes:
-        cached_tokens: tokens of the prompt that were in the engine's cache; 0 for a request that
-            its engine resumes.
+        cached_tokens: tokens of the prompt that were in the engine's cache or were loaded from the
+            host cache; 0 for a request that its engine resumes.
     """
 
     request_id: str
@@ -88,8 +88,8 @@ class RouteAnswer(Message, frozen=True):
 
     Attributes:
         worker: index of the worker; None if no worker can take the request.
-        overlap_blocks: leading blocks of the prompt that the worker has cached, as far as the
-            router knows.
+        overlap_blocks: leading blocks of the prompt that the worker has cached or can load from the
+            host cache, as far as the router knows.
         prefill_worker: index of the prefill worker that holds most blocks of the prompt; None if
             none holds any.
         engine_order: key by which the engine orders the requests that wait there; the smallest is
@@ -108,6 +108,8 @@ class RouteAnswer(Message, frozen=True):
 
 class KvEvents(Message, frozen=True):
     """What one engine step changed in the worker's prefix cache; applied as a whole.
+
+    The host cache sends the same of its own blocks, as worker 0.
 
     A block is published only while its parent is cached too, since it cannot be found otherwise.
 
@@ -177,6 +179,8 @@ class RoutingDecision(Message, frozen=True):
         session: the client's X-Session-ID; empty when there is none.
         engine_order: as in `RouteAnswer`.
         moved, moved_from, output_tokens: as in `RouteQuery`.
+        host_blocks: leading blocks of the prompt that the host cache holds; every worker can load
+            those of them that it has not cached.
     """
 
     request_id: str
@@ -199,6 +203,12 @@ class RoutingDecision(Message, frozen=True):
     moved: str = ""
     moved_from: int | None = None
     output_tokens: int = 0
+    host_blocks: int = 0
+
+    @property
+    def predicted_tokens(self) -> int:
+        """Prompt tokens that the winner is expected to have cached or to load."""
+        return max(self.overlap_blocks, self.host_blocks) * self.block_size
 
     def timed(self, elapsed_ns: int) -> RoutingDecision:
         """Return the same decision with the time that it took."""
@@ -206,7 +216,7 @@ class RoutingDecision(Message, frozen=True):
 
 
 class Measured(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """How many tokens of a routed request the engine found in its cache."""
+    """How many tokens of a routed request the engine found in its cache or loaded."""
 
     request_id: str
     cached_tokens: int
@@ -239,13 +249,14 @@ class RouterStats(Message, frozen=True):
         waiting_requests: queries that no worker can take yet.
         index_blocks: blocks that each worker has cached.
         index_entries: cached blocks over all workers; a block that several have counts once.
-        index_bytes: memory of the index, estimated from its size.
+        index_bytes: memory of the index, with that of the host cache, estimated from its size.
         event_blocks: blocks by what happened to them (stored, removed, unknown ...).
         event_lag_us: age of the newest batch of events when it was applied, microseconds.
         resyncs: complete sets that workers sent, by reason (start, gap).
         prompt_tokens: total length of the prompts whose prefill is over.
-        predicted_tokens: of these, tokens that the router expected in the cache.
-        measured_tokens: of these, tokens that the engine found in its cache.
+        predicted_tokens: of these, tokens that the router expected in the worker's cache or the
+            host cache.
+        measured_tokens: of these, tokens that the engine found in its cache or loaded.
         over_predicted_requests: requests for which more was predicted than measured.
         released: ledger entries that ended without the end of their request, by reason.
         silent_workers: workers that have sent no event although requests with full blocks finished

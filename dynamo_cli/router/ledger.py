@@ -35,15 +35,17 @@ class Entry:
     """A placed request.
 
     Attributes:
-        prefill_blocks: blocks of its prompt that are not in the worker's cache.
+        prefill_blocks: blocks of its prompt that its worker has to compute.
         decode_blocks: blocks that its prompt occupies.
         full_blocks: full blocks of its prompt, which the worker's events should show.
         prompt_tokens: length of the prompt.
-        predicted_tokens: prompt tokens expected in the cache; None if there is no estimate.
+        predicted_tokens: prompt tokens expected in the worker's cache or the host cache; None if
+            there is no estimate.
         placed_ns: when it was placed.
         alive_ns: last sign of life.
         prefill_tokens, prefill_pairs: prompt tokens that its worker has to compute, and pairs of
             such a token and one before it, which is what attention costs; see `pace`.
+        load_ns: estimated time to load what the host cache has of it, nanoseconds.
         prefill_ns: duration of the prefill, once the first token has come.
         marks: some of the hashes of its prompt, see `promised.marks`.
         waiting: whether its first token has not come yet.
@@ -60,6 +62,7 @@ class Entry:
     alive_ns: int
     prefill_tokens: int = 0
     prefill_pairs: float = 0.0
+    load_ns: int = 0
     prefill_ns: int = 0
     marks: Sequence[int] = ()
     waiting: bool = True
@@ -116,10 +119,10 @@ class WorkerBook:
     def prefill_began_ns(self, entry: Entry) -> int:
         """When the prefill of this entry began, if it is the next to finish.
 
-        Prompts run one by one: it began when it was placed or at the worker's last first token,
-        whichever is later.
+        Prompts run one by one, and are loaded meanwhile: it began when its blocks were loaded or at
+        the worker's last first token, whichever is later. This may be in the future.
         """
-        return max(entry.placed_ns, self.first_token_ns)
+        return max(entry.placed_ns + entry.load_ns, self.first_token_ns)
 
     def wait_s(self, blocks: int, prices: Prices, now_ns: int) -> float:
         """Estimate how long the prefill of a new request must wait, seconds.
@@ -243,7 +246,7 @@ class Ledger:
         self._count(request_id, entry, -1)
         entry.waiting, entry.alive_ns = False, now_ns
         if (book := self.books.get(entry.worker)) is not None:
-            entry.prefill_ns = now_ns - book.prefill_began_ns(entry)
+            entry.prefill_ns = max(now_ns - book.prefill_began_ns(entry), 0)
             book.first_token_ns = now_ns
         self._count(request_id, entry, 1)
         return entry

@@ -11,6 +11,7 @@ from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.flows import ToChild, ToRouter
+from dynamo_cli.messages.host_cache import HostCopies
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Retire, SetPhase, Stop
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
@@ -26,6 +27,7 @@ from dynamo_cli.messages.routing import (
     RoutingDecision,
 )
 from dynamo_cli.messages.telemetry import WorkerStats
+from dynamo_cli.router.caches import Caches
 from dynamo_cli.router.report import router_stats
 from dynamo_cli.router.state import RouterState
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
@@ -96,7 +98,7 @@ class Router:
         answer = RouteAnswer(
             decision.request_id,
             decision.worker,
-            decision.overlap_blocks,
+            max(decision.overlap_blocks, decision.host_blocks),
             decision.prefill_worker,
             decision.engine_order,
         )
@@ -153,10 +155,10 @@ class Router:
             case RequestEnd(request_id):
                 self._end(request_id)
             case KvEvents() as message:
-                prefill = peer.role is Role.PREFILL_WORKER
-                caches = self._state.prefill_caches if prefill else self._state.caches
-                if not caches.apply(message, time.monotonic_ns()):
+                if not self._caches_of(peer).apply(message, time.monotonic_ns()):
                     self._switchboard.owe(peer, Resync())
+            case HostCopies() as copies:
+                self._state.loading.copied(copies)
             case WorkerStats() as stats:
                 self._state.ledger.report(stats)
             case Placed() as message:
@@ -164,6 +166,15 @@ class Router:
             case EngineReady() as ready:
                 self._state.worker_up(ready)
         self._changed = True
+
+    def _caches_of(self, peer: ProcessId) -> Caches:
+        """The caches of which this peer sends events."""
+        match peer.role:
+            case Role.PREFILL_WORKER:
+                return self._state.prefill_caches
+            case Role.HOST_CACHE:
+                return self._state.host_cache
+        return self._state.caches
 
     def _end(self, request_id: str) -> None:
         self._queries = [pair for pair in self._queries if pair[1].request_id != request_id]
@@ -181,6 +192,8 @@ class Router:
                 self._warned.discard(peer.index)
             case Role.PREFILL_WORKER:
                 self._state.prefill_caches.worker_down(peer.index)
+            case Role.HOST_CACHE:
+                self._state.host_cache.worker_down(peer.index)
             case Role.PROCESSOR:
                 self._queries = [pair for pair in self._queries if pair[0] != peer]
                 self._state.processor_down(peer.index)

@@ -19,7 +19,7 @@ def router_stats(state: RouterState, refused_sends: int) -> RouterStats:
         waiting_requests=state.waiting_requests,
         index_blocks={worker: state.caches.index.blocks[worker] for worker in books},
         index_entries=len(state.caches.index),
-        index_bytes=state.caches.index.memory_bytes(),
+        index_bytes=state.caches.index.memory_bytes() + state.host_cache.index.memory_bytes(),
         event_blocks=dict(state.caches.events + state.caches.unknown_events()),
         event_lag_us=state.caches.lag_ns / 1000,
         resyncs=dict(state.caches.resyncs),

@@ -14,16 +14,16 @@ from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
     DECISION_BOUNDS_US,
-    REASON_NO_WORKER,
-    Candidate,
     Measured,
     Placed,
     RouteQuery,
     RoutingDecision,
 )
 from dynamo_cli.router.caches import Caches
+from dynamo_cli.router.decided import blocks_of, decided
 from dynamo_cli.router.engine_order import EngineOrder
 from dynamo_cli.router.ledger import Entry, Ledger
+from dynamo_cli.router.loading import Loading
 from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
@@ -63,12 +63,14 @@ class RouterState:
     Attributes:
         caches: what workers hold.
         prefill_caches: what prefill workers hold.
+        host_cache: what the host cache holds, as worker 0; empty if there is none.
+        loading: how long workers take to load blocks from it.
         ledger: the load that was promised to each worker.
         repeats: how much of the prompts came before.
         decisions: how often each worker was chosen.
         prompt_tokens: prompt tokens of the requests whose prefill is over.
-        predicted_tokens, measured_tokens: those of them that the router expected in the cache, and
-            that the engine found there.
+        predicted_tokens, measured_tokens: those of them that the router expected in the worker's
+            cache or the host cache, and that the engine found there.
     """
 
     def __init__(self, config: RouterConfig, policy: Policy | None = None) -> None:
@@ -76,7 +78,8 @@ class RouterState:
         self._policy: Policy = policy or policy_of(config)
         self._predicts = config.policy == KV_POLICY
         self._times = self._predicts and config.kv_cost == TIME
-        self.caches, self.prefill_caches = Caches(), Caches()
+        self.caches, self.prefill_caches, self.host_cache = Caches(), Caches(), Caches()
+        self.loading = Loading()
         self.ledger = Ledger()
         self.repeats = Repeats()
         self.decisions: Counter[int] = Counter()
@@ -101,11 +104,11 @@ class RouterState:
             the decision, which names no worker if no worker may ever take the request; None if
             those that may are full: then `released` returns the decision later, in order.
         """
-        if not self._anybody(query):
-            return self._nobody(query, now_ns)
         asked = _Waiting(
             not query.moved, query.priority, next(self._numbers), now_ns, processor, query
         )
+        if not self._anybody(query):
+            return self._nobody(asked, now_ns)
         held_up = any(not self._excludes(waiting.query) for waiting in self._waiting)
         if not held_up and (decision := self._try(asked, now_ns)):
             return decision
@@ -124,7 +127,7 @@ class RouterState:
         while self._waiting:
             first = self._waiting[0]
             if not self._anybody(first.query):
-                decision: RoutingDecision | None = self._nobody(first.query, now_ns)
+                decision: RoutingDecision | None = self._nobody(first, now_ns)
             else:
                 decision = self._try(first, now_ns)
             if decision is not None:
@@ -151,8 +154,8 @@ class RouterState:
         """Whether there is a worker that may take this request, now or later."""
         return not self.ledger.books.keys() <= set(query.excluded)
 
-    def _nobody(self, query: RouteQuery, now_ns: int) -> RoutingDecision:
-        return self._decision(query, None, now_ns, now_ns, query.priority)
+    def _nobody(self, asked: _Waiting, now_ns: int) -> RoutingDecision:
+        return self._decision(asked, None, now_ns, asked.query.priority)
 
     def _try(self, asked: _Waiting, now_ns: int) -> RoutingDecision | None:
         """Choose and reserve; None if no worker can take the request."""
@@ -164,7 +167,7 @@ class RouterState:
         tokens = query.prompt_tokens + query.output_tokens  # an engine computes both
         return Request(
             tokens,
-            self._blocks(tokens),
+            blocks_of(tokens, self._block_size),
             self._block_size,
             hashes.unpack(query.hashes) if query.hashes else (),
             self.ledger.pace.prices,
@@ -175,6 +178,7 @@ class RouterState:
         usable = self._usable(request)
         held = self.caches.index.leading(usable)
         promised = self.ledger.promised.leading(marks(usable))
+        in_host = self._host_blocks(usable)
         loads = []
         for worker, book in self.ledger.books.items():
             if book.full or worker in excluded:
@@ -193,9 +197,22 @@ class RouterState:
                 expected_blocks=expected,
                 cached_blocks=self.caches.index.blocks[worker],
                 wait_s=book.wait_s(request.prompt_blocks - expected, request.prices, now_ns),
+                host_blocks=in_host,
+                load_s=self._load_s(worker, in_host - expected, request) if in_host else 0.0,
             )
             loads.append(load)
         return loads
+
+    def _host_blocks(self, usable: Sequence[int]) -> int:
+        """Leading blocks of a prompt that the host cache holds."""
+        if not self.host_cache.feeds:
+            return 0
+        return self.host_cache.index.leading(usable).get(0, 0)
+
+    def _load_s(self, worker: int, blocks: int, request: Request) -> float:
+        """Time in which a worker loads this number of blocks from the host cache, seconds."""
+        tokens = max(blocks, 0) * self._block_size
+        return tokens * self.loading.token_s(worker, request.prices)
 
     def _usable(self, request: Request) -> Sequence[int]:
         """Hashes of the blocks that can be found in a cache. An engine always computes the last
@@ -219,7 +236,7 @@ class RouterState:
         winner = next(load for load in loads if load.worker == choice.worker)
         entry = self._entry(asked, request, winner, now_ns)
         engine_order = self._place_in_order(asked, request, entry)
-        decision = self._decision(query, choice, asked.since_ns, now_ns, engine_order)
+        decision = self._decision(asked, choice, now_ns, engine_order, winner.host_blocks)
         self.ledger.reserve(query.request_id, entry)
         self.ledger.books[choice.worker].last_used = next(self._order)
         self.decisions[choice.worker] += 1
@@ -238,61 +255,44 @@ class RouterState:
 
     def _entry(self, asked: _Waiting, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
         size, tokens = self._block_size, request.prompt_tokens
-        cached = load.expected_blocks * size
+        cached = load.reached_blocks * size
         computed = max(tokens - cached, 0)
+        found = max(load.overlap_blocks, load.host_blocks)
         return Entry(
             processor=asked.processor,
             worker=load.worker,
-            prefill_blocks=max(request.prompt_blocks - load.overlap_blocks, 0),
+            prefill_blocks=max(request.prompt_blocks - found, 0),
             decode_blocks=request.prompt_blocks,
             full_blocks=tokens // size if size else 0,
             prompt_tokens=tokens,
             # A request that moves may find blocks of its answer too, which nobody predicted.
-            predicted_tokens=load.overlap_blocks * size
-            if self._predicts and not asked.query.moved
-            else None,
+            predicted_tokens=found * size if self._predicts and not asked.query.moved else None,
             placed_ns=now_ns,
             alive_ns=now_ns,
             prefill_tokens=computed,
             prefill_pairs=pairs(computed, cached),
+            load_ns=round(load.load_s * SECOND_NS),
             marks=marks(request.blocks),
         )
 
-    def _blocks(self, prompt_tokens: int) -> int:
-        return -(-prompt_tokens // self._block_size) if self._block_size else 0
-
     def _decision(
         self,
-        query: RouteQuery,
+        asked: _Waiting,
         choice: Choice | None,
-        since_ns: int,
         now_ns: int,
         engine_order: int,
+        host_blocks: int = 0,
     ) -> RoutingDecision:
-        worker = choice.worker if choice else None
-        candidates = choice.candidates if choice else []
-        winner = next((one for one in candidates if one.worker == worker), None)
-        return RoutingDecision(
-            request_id=query.request_id,
-            api_id=query.api_id,
-            worker=worker,
+        return decided(
+            asked.query,
+            choice,
             policy=self.config.policy,
-            reason=choice.reason if choice else REASON_NO_WORKER,
-            prompt_tokens=query.prompt_tokens,
-            required_blocks=self._blocks(query.prompt_tokens),
-            overlap_blocks=winner.overlap_blocks if winner else 0,
             block_size=self._block_size,
-            candidates=candidates,
-            margin=_margin(candidates, winner),
-            waited_us=(now_ns - since_ns) / 1000,
-            decision_us=0.0,
-            decided_ns=now_ns,
-            prefill_worker=self._prefill_worker(query),
-            session=query.session,
+            host_blocks=host_blocks,
+            since_ns=asked.since_ns,
+            now_ns=now_ns,
+            prefill_worker=self._prefill_worker(asked.query),
             engine_order=engine_order,
-            moved=query.moved,
-            moved_from=query.moved_from,
-            output_tokens=query.output_tokens,
         )
 
     def remember(self, query: RouteQuery) -> None:
@@ -317,7 +317,7 @@ class RouterState:
         if known is not None and known.worker == message.worker:
             known.alive_ns = now_ns
             return
-        blocks = self._blocks(message.prompt_tokens)
+        blocks = blocks_of(message.prompt_tokens, self._block_size)
         entry = Entry(
             processor=processor,
             worker=message.worker,
@@ -380,6 +380,7 @@ class RouterState:
         self._retired.discard(worker)
         self.ledger.worker_down(worker)
         self.caches.worker_down(worker)
+        self.loading.worker_down(worker)
 
     def processor_down(self, processor: int) -> None:
         """Forget the requests and queries of a processor that ended."""
@@ -391,8 +392,3 @@ class RouterState:
         if not self._predicts:
             return []
         return sorted(worker for worker, feed in self.caches.feeds.items() if feed.silent)
-
-
-def _margin(candidates: list[Candidate], winner: Candidate | None) -> float:
-    others = [one.cost for one in candidates if one is not winner]
-    return min(others) - winner.cost if winner and others else 0.0

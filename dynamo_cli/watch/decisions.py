@@ -35,7 +35,8 @@ class DecisionView(msgspec.Struct, frozen=True):
         number: number of the decision; it grows by one.
         request_id: the client's id; several engine requests can share it.
         engine_request_id: the engine's id.
-        predicted_tokens: prompt tokens that the router expected in the winner's cache.
+        predicted_tokens: prompt tokens that the router expected in the winner's cache or the host
+            cache.
         measured_tokens: prompt tokens that the engine found there; None until it has reported.
         waited_us, decision_us: time until a worker was free, and of the choice, microseconds.
         age_s: time since the decision.
@@ -44,6 +45,8 @@ class DecisionView(msgspec.Struct, frozen=True):
         moved: why the request had to leave another worker, a `MoveReason`; empty for a new one.
         moved_from: index of the worker that it left; None for a new one.
         output_tokens: number of tokens that its answer had at that time.
+        overlap_blocks: leading blocks of the prompt in the winner's cache.
+        host_blocks: leading blocks of the prompt in the host cache.
     """
 
     number: int
@@ -67,10 +70,11 @@ class DecisionView(msgspec.Struct, frozen=True):
     moved: str = ""
     moved_from: int | None = None
     output_tokens: int = 0
+    host_blocks: int = 0
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """Cached tokens that an engine found, for a request whose decision was sent before.
+    """Tokens that an engine had cached or loaded, for a request whose decision was sent before.
 
     Attributes:
         number: number of the measurement; it grows by one.
@@ -202,7 +206,7 @@ def _view(kept: _Kept, now_ns: int) -> DecisionView:
         prompt_tokens=decision.prompt_tokens,
         required_blocks=decision.required_blocks,
         overlap_blocks=decision.overlap_blocks,
-        predicted_tokens=decision.overlap_blocks * decision.block_size,
+        predicted_tokens=decision.predicted_tokens,
         measured_tokens=kept.measured_tokens,
         margin=decision.margin,
         waited_us=decision.waited_us,
@@ -214,6 +218,7 @@ def _view(kept: _Kept, now_ns: int) -> DecisionView:
         moved=decision.moved,
         moved_from=decision.moved_from,
         output_tokens=decision.output_tokens,
+        host_blocks=decision.host_blocks,
     )
 
 

@@ -141,6 +141,23 @@ def test_the_costs_of_candidates_fit_the_narrowest_terminal() -> None:
     ]
 
 
+def test_a_decision_says_what_comes_from_the_host_cache() -> None:
+    load = WorkerLoad(0, overlap_blocks=2, expected_blocks=2, host_blocks=4, load_s=0.25)
+    terms = time_cost(Request(100, 4, 32), [load], 1.0)[0]
+    candidates = [CandidateView(0, 2, sum(terms.values()), terms)]
+    made = decision(1, overlap_blocks=2, host_blocks=4, predicted_tokens=128, candidates=candidates)
+    lines = details.decision(Row(0.0, made), [], Text("")).plain.splitlines()
+    (place,) = (place for place, line in enumerate(lines) if line.startswith("cached"))
+    assert "128 tokens predicted" in lines[place]
+    assert "2 blocks in its cache, 2 more in the host cache" in lines[place + 1]
+    head = lines.index("candidates, cost and its terms")
+    assert lines[head + 3].split()[3:5] == ["wait_ms", "load_ms"]
+    assert lines[head + 4].split()[5] == "250"
+    assert max(map(len, lines)) <= 75
+    deep = details.decision(Row(0.0, decision(1, overlap_blocks=6, host_blocks=4)), [], Text(""))
+    assert "host cache" not in deep.plain
+
+
 def test_a_request_that_moved_is_marked_and_found_by_that_word() -> None:
     row = Row(0.0, decision(2, worker=1, moved="died", moved_from=0, output_tokens=12))
     assert "⇄ 1" in fit(DECISIONS.columns, 78).line(row).plain

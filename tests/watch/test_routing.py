@@ -158,6 +158,15 @@ def test_predictions_stand_beside_measurements() -> None:
     assert log.measurements(measurement.number) == []
 
 
+def test_what_the_host_cache_holds_is_predicted_too() -> None:
+    log = DecisionLog()
+    deeper = msgspec.structs.replace(decision("a"), host_blocks=4)
+    log.add(Decisions([deeper, msgspec.structs.replace(decision("b"), host_blocks=1)], [], 0))
+    b, a = log.views(0)
+    assert (a.overlap_blocks, a.host_blocks, a.predicted_tokens) == (3, 4, 128)
+    assert (b.overlap_blocks, b.host_blocks, b.predicted_tokens) == (3, 1, 96)
+
+
 def test_decisions_can_be_chosen() -> None:
     log = DecisionLog()
     log.add(

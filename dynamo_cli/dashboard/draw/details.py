@@ -20,6 +20,7 @@ from dynamo_cli.dashboard.draw.style import (
 )
 from dynamo_cli.dashboard.draw.tables import Worker, cost, winner
 from dynamo_cli.dashboard.model import Row
+from dynamo_cli.watch.decisions import DecisionView
 from dynamo_cli.watch.logs import LogView
 from dynamo_cli.watch.schema import GpuView, ProcessView
 from dynamo_cli.watch.timelines import TimelineView
@@ -28,6 +29,9 @@ EARLIER = 8
 LABEL, WIDE_LABEL = 10, 30
 TERM, LONG_TERM = 7, 8
 """Least width of the column of a term, and most characters in a line of its title."""
+
+MANY_TERMS, WIDE_GAP, NARROW_GAP = 5, 2, 1
+"""With more terms than this, columns have one cell between them instead of two."""
 
 BAR = 20
 MOVED_PLACE = 3
@@ -72,6 +76,7 @@ def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
         ),
         _line("prompt", f"{one.prompt_tokens} tokens, {one.required_blocks} blocks"),
         _line("cached", _cached(row)),
+        *_from_where(one),
         _line(
             "took",
             f"{show.micros(one.decision_us)}, waited {show.micros(one.waited_us)} for a worker",
@@ -108,6 +113,12 @@ def _cached(row: Row) -> str:
     return f"{one.predicted_tokens} tokens predicted, {measured}"
 
 
+def _from_where(one: DecisionView) -> list[Text]:
+    loaded = max(one.host_blocks - one.overlap_blocks, 0)
+    where = f"{one.overlap_blocks} blocks in its cache, {loaded} more in the host cache"
+    return [_line("", where)] if loaded else []
+
+
 def _section(title: str) -> list[Text]:
     return [Text(""), Text(title, f"{STRONG} {ACCENT}")]
 
@@ -123,18 +134,22 @@ def _candidates(row: Row) -> list[Text]:
     terms = list(dict.fromkeys(name for candidate in candidates for name in candidate.terms))
     heads = [_stacked(name) for name in terms]
     wide = [max(map(len, (*head, TERM * " "))) for head in heads]
-    lines = _term_heads(heads, wide)
+    gap = WIDE_GAP if len(terms) <= MANY_TERMS else NARROW_GAP
+    lines = _term_heads(heads, wide, gap)
     for candidate in candidates:
         won = candidate.worker == one.worker
+        costs = (
+            cost(value) if (value := candidate.terms.get(name)) is not None else show.NONE
+            for name in terms
+        )
         values = "".join(
-            f"  {cost(candidate.terms[name]) if name in candidate.terms else show.NONE:>{width}}"
-            for name, width in zip(terms, wide, strict=True)
+            f"{value:>{width + gap}}" for value, width in zip(costs, wide, strict=True)
         )
         mark = "→" if won else " "
         lines.append(
             Text(
-                f"{mark} {candidate.worker:<6}{candidate.overlap_blocks:>9}"
-                f"{cost(candidate.cost):>10}{values}",
+                f"{mark} {candidate.worker:<{4 + gap}}{candidate.overlap_blocks:>{7 + gap}}"
+                f"{cost(candidate.cost):>{8 + gap}}{values}",
                 GOOD if won else "",
             )
         )
@@ -152,14 +167,17 @@ def _stacked(name: str) -> list[str]:
     return lines
 
 
-def _term_heads(heads: list[list[str]], wide: list[int]) -> list[Text]:
+def _term_heads(heads: list[list[str]], wide: list[int], gap: int) -> list[Text]:
     """Draw the titles of the columns, aligned at their last lines."""
     tall = max(map(len, heads), default=1)
     lines = []
     for number in range(tall):
-        left = f"{'worker':<8}{'overlap':>9}{'cost':>10}" if number == tall - 1 else " " * 27
+        titles = ("worker", "overlap", "cost") if number == tall - 1 else ("", "", "")
+        left = "{:<{}}{:>{}}{:>{}}".format(
+            titles[0], 6 + gap, titles[1], 7 + gap, titles[2], 8 + gap
+        )
         padded = ([""] * (tall - len(head)) + head for head in heads)
-        cells = (f"  {head[number]:>{width}}" for head, width in zip(padded, wide, strict=True))
+        cells = (f"{head[number]:>{width + gap}}" for head, width in zip(padded, wide, strict=True))
         lines.append(Text(left + "".join(cells), FAINT))
     return lines
 

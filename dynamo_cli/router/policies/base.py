@@ -45,6 +45,9 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
             takes the request: those that are there now, or those of a prompt before it.
         cached_blocks: blocks of any prompt in its cache.
         wait_s: estimated time until the prefill could begin, seconds.
+        host_blocks: leading blocks of the prompt that are in the host cache. The worker loads those
+            of them that it has not cached.
+        load_s: estimated time to load them beyond `expected_blocks`, seconds.
     """
 
     worker: int
@@ -58,6 +61,13 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
     expected_blocks: int = 0
     cached_blocks: int = 0
     wait_s: float = 0.0
+    host_blocks: int = 0
+    load_s: float = 0.0
+
+    @property
+    def reached_blocks(self) -> int:
+        """Leading blocks of the prompt that the worker need not compute."""
+        return max(self.expected_blocks, self.host_blocks)
 
 
 @dataclass(frozen=True, slots=True)

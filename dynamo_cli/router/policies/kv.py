@@ -15,6 +15,10 @@ from dynamo_cli.router.policies.timed import time_cost
 
 NO_OVERLAP = "no_overlap"
 
+LOADED_COST = 0.1
+"""In the costs that count blocks, what a block counts that is loaded from the host cache, relative
+to one that is computed."""
+
 Terms = dict[str, float]
 Cost = Callable[[Request, Sequence[WorkerLoad], float], list[Terms]]
 """Returns the terms of each worker's cost by name; their sum is the cost. The last argument is the
@@ -31,8 +35,7 @@ def blocks_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) ->
     """
     return [
         {
-            "prefill": weight
-            * max(load.prefill_blocks + request.prompt_blocks - load.overlap_blocks, 0),
+            "prefill": weight * max(load.prefill_blocks + request.prompt_blocks - _spared(load), 0),
             "decode": load.decode_blocks,
             "incoming": request.prompt_blocks,
         }
@@ -51,7 +54,7 @@ def shares_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) ->
     most_waiting = max(load.waiting_requests for load in loads) or 1
     return [
         {
-            "overlap": -2 * weight * load.overlap_blocks / max(request.prompt_blocks, 1),
+            "overlap": -2 * weight * _spared(load) / max(request.prompt_blocks, 1),
             "kv_usage": min(load.decode_blocks / load.num_blocks, 1.0) if load.num_blocks else 0.0,
             "waiting": load.waiting_requests / most_waiting,
         }
@@ -59,12 +62,18 @@ def shares_cost(request: Request, loads: Sequence[WorkerLoad], weight: float) ->
     ]
 
 
+def _spared(load: WorkerLoad) -> float:
+    """Blocks of the prompt that the worker need not compute; loaded ones count a little less."""
+    loaded = max(load.host_blocks - load.overlap_blocks, 0)
+    return load.overlap_blocks + (1 - LOADED_COST) * loaded
+
+
 COSTS: dict[str, Cost] = {TIME: time_cost, BLOCKS: blocks_cost, SHARES: shares_cost}
 
 
 @dataclass(frozen=True, slots=True)
 class KvPolicy:
-    """Chooses the lowest cost, or the least loaded worker if none holds any of the prompt.
+    """Chooses the lowest cost, or the least loaded worker if nobody holds any of the prompt.
 
     Attributes:
         cost: a key of `COSTS`.
@@ -81,7 +90,7 @@ class KvPolicy:
 
     def __call__(self, request: Request, loads: Sequence[WorkerLoad]) -> Choice:
         known = [self._known_blocks(load) for load in loads]
-        if not any(known):
+        if not any(known) and not loads[0].host_blocks:
             blind = choose_least_loaded(request, loads)
             return Choice(blind.worker, blind.candidates, NO_OVERLAP)
         terms = COSTS[self.cost](request, loads, self.overlap_weight)

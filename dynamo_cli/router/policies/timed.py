@@ -1,19 +1,20 @@
 """Routing by the time that a choice costs, for this request and for all others.
 
-The cost of a worker is the sum of five times:
+The cost of a worker is the sum of these times:
 
 wait             until the prefills that the worker was given before are done and enough blocks of
                  its cache are free, whichever takes longer
-prefill          computing the part of this prompt that the worker has not cached
+load             loading the part of this prompt that only the host cache has, if there is one
+prefill          computing the rest of this prompt that the worker has not cached
 queueing delay   by which this prefill delays other requests
 eviction cost    computing again what this prefill evicts from the cache, with the delays of that
 decode slowdown  by which answers take longer because the worker runs other requests too
 
-*wait + prefill* is the time to the first token, which Mooncake's conductor minimises (Qin et al.,
-FAST'25, algorithm 1). Alone it is short-sighted: it computes a prefix again wherever that is a
-little faster for this request, and the worker has no time for that work later. In a queue that is
-busy for a share ``r`` of its time, added work delays the requests that arrive before the queue is
-idle again by ``r / (1 - r)`` times itself in sum (mean queue with Poisson arrivals, served in
+*wait + load + prefill* is the time to the first token, which Mooncake's conductor minimises (Qin
+et al., FAST'25, algorithm 1). Alone it is short-sighted: it computes a prefix again wherever that
+is a little faster for this request, and the worker has no time for that work later. In a queue that
+is busy for a share ``r`` of its time, added work delays the requests that arrive before the queue
+is idle again by ``r / (1 - r)`` times itself in sum (mean queue with Poisson arrivals, served in
 order). Besides, each stream on the worker stalls during the prefill. So a prefill also costs
 
     queueing delay = prefill * (r / (1 - r) + STALL_WEIGHT * mean number of streams of a worker)
@@ -31,6 +32,11 @@ sum. A worker whose cache has free room evicts nothing, so that the caches of al
 A block counts as cached if the worker holds it now, or will have computed it when the engine takes
 this request (`router.promised`). So a burst of requests with the same prefix stays together.
 
+With a host cache, what it holds can be loaded by every worker beyond what that worker has cached.
+Copies run beside the steps of the engine, so they delay no other request; but what they bring needs
+room in the cache as computed blocks do, and is loaded again after it was evicted. Where everything
+is in the host cache, all workers cost nearly the same, and the load decides.
+
 All figures are measured while the router runs (`router.pace`).
 """
 
@@ -47,6 +53,8 @@ STALL_WEIGHT = 0.1
 hundreds of streams."""
 
 MS = 1000
+LOAD_MS = "load_ms"
+"""Name of the term that only prompts have of which the host cache holds something."""
 
 
 def time_cost(
@@ -57,7 +65,7 @@ def time_cost(
     Args:
         request: the request to be placed.
         loads: the workers that can take it.
-        weight: multiplies the time of computing the prompt.
+        weight: multiplies the time of computing the prompt, and of loading it.
     """
     prices = request.prices
     streams = sum(load.active_requests - load.waiting_requests for load in loads) / len(loads)
@@ -65,15 +73,18 @@ def time_cost(
     delayed = prices.busy_share / (1 - prices.busy_share) + STALL_WEIGHT * streams
     terms = []
     for load in loads:
-        cached = load.expected_blocks * request.block_size
+        cached = load.reached_blocks * request.block_size
         computed = max(request.prompt_tokens - cached, 0)
+        loading = MS * weight * load.load_s
         prefill = MS * weight * prices.prefill_s(1, computed, pairs(computed, cached))
+        again = (loading + prefill * (1 + delayed)) * lost
         terms.append(
             {
                 "wait_ms": MS * load.wait_s,
+                **({LOAD_MS: loading} if load.host_blocks else {}),
                 "prefill_ms": prefill,
                 "queueing_delay_ms": prefill * delayed,
-                "eviction_cost_ms": prefill * (1 + delayed) * lost * _pushed_out(request, load),
+                "eviction_cost_ms": again * _pushed_out(request, load),
                 "decode_slowdown_ms": MS * prices.decode_slowdown_s * load.active_requests,
             }
         )
@@ -81,7 +92,7 @@ def time_cost(
 
 
 def _pushed_out(request: Request, load: WorkerLoad) -> float:
-    """Share of the blocks to compute for which other blocks must be evicted."""
+    """Share of the blocks to compute and to load for which other blocks must be evicted."""
     blocks = request.prompt_blocks - load.expected_blocks
     room = load.num_blocks - load.cached_blocks
     return min(max(blocks - room, 0) / blocks, 1.0) if blocks > 0 else 0.0

@@ -1,0 +1,72 @@
+"""Measures what workers need to load blocks from the host cache. Pure.
+
+The totals come from the reports of the engines' copies (`HostCopies`). Before the first of them,
+loading is assumed to take a tenth of the time of computing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from dynamo_cli.messages.host_cache import HostCopies
+from dynamo_cli.router.pace import Prices
+
+FIRST_GUESS = 0.1
+"""Time to load a token relative to the time to compute it, until it is measured."""
+
+GUESS_TOKENS = 1000.0
+"""The first guess counts as a measurement of this many tokens."""
+
+FORGET = 0.95
+"""Factor by which each report with new copies reduces the weight of all older ones, so that the
+last twenty or so count."""
+
+
+@dataclass(slots=True)
+class _Measured:
+    """Sums over the recent loads: tokens, and the time that they took in seconds."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, tokens: float, seconds: float) -> None:
+        self.tokens = FORGET * self.tokens + tokens
+        self.seconds = FORGET * self.seconds + seconds
+
+
+@dataclass(slots=True)
+class Loading:
+    """The recent loads of all workers. A worker without loads is taken to be like the others."""
+
+    _reports: dict[int, HostCopies] = field(default_factory=dict)
+    _measured: defaultdict[int, _Measured] = field(default_factory=lambda: defaultdict(_Measured))
+    _everybody: _Measured = field(default_factory=_Measured)
+
+    def copied(self, report: HostCopies) -> None:
+        """Take the report of a worker; those of prefill workers are ignored.
+
+        The totals of an engine that was started again are smaller than those before: then all of
+        them are new.
+        """
+        if report.prefill:
+            return
+        last = self._reports.get(report.worker)
+        self._reports[report.worker] = report
+        blocks, seconds = report.loaded_blocks, report.load_s
+        if last is not None and last.loaded_blocks <= blocks:
+            blocks, seconds = blocks - last.loaded_blocks, seconds - last.load_s
+        if blocks:
+            for sums in (self._measured[report.worker], self._everybody):
+                sums.add(blocks * report.block_tokens, max(seconds, 0.0))
+
+    def worker_down(self, worker: int) -> None:
+        """Forget a worker whose process ended."""
+        self._reports.pop(worker, None)
+        self._measured.pop(worker, None)
+
+    def token_s(self, worker: int, prices: Prices) -> float:
+        """Return the time in which this worker loads the KV of one token, seconds."""
+        known = self._measured.get(worker, self._everybody)
+        guessed_s = GUESS_TOKENS * FIRST_GUESS * prices.token_s
+        return (guessed_s + known.seconds) / (GUESS_TOKENS + known.tokens)
