@@ -9,6 +9,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from dynamo_cli.engines.vllm import versions
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.host.gpus import Gpu, read_gpus, visible
 from dynamo_cli.host.optional import cores_of_this_process
@@ -35,16 +36,23 @@ def read_machine() -> Machine:
     """Read the resources of this machine.
 
     Raises:
-        ResourceError: vLLM is not installed, ``CUDA_VISIBLE_DEVICES`` names a GPU that is not here,
-            or the driver does not answer.
+        ResourceError: vLLM is not installed or not of a supported release,
+            ``CUDA_VISIBLE_DEVICES`` names a GPU that is not here, or the driver does not answer.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise ResourceError(
-            "vLLM is not installed: pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]'."
-        )
+    _check_vllm()
     gpus = () if _has_cpu_build() else visible(read_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     nixl = find_spec("nixl") is not None
     return Machine(len(cores_of_this_process()), _available_bytes(), gpus, nixl)
+
+
+def _check_vllm() -> None:
+    install = "pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]'."
+    if importlib.util.find_spec("vllm") is None:
+        raise ResourceError(f"vLLM is not installed: {install}")
+    version = versions.installed()
+    # A copy of its sources on the path has no version.
+    if version and not versions.release_of(version):
+        raise ResourceError(f"vLLM {version} is not {versions.supported()}: {install}")
 
 
 def _has_cpu_build() -> bool:

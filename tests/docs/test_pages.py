@@ -20,6 +20,7 @@ LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 OF_OTHERS = {
     "--aa": "tests.benchmarks.serve",
     "--half": "tests.benchmarks.policies",
+    "--no-deps": "pip",
 }
 """Options of programs that are neither ours nor vLLM's."""
 
