@@ -161,9 +161,9 @@ class Driver:
 
     def _check(self) -> None:
         if self._gone:
-            count, reason = self._refusals.count, self._refusals.reason
+            count, why = self._refusals.count, self._refusals.reason
             raise ServerFailed(
-                f"{self._client.name} is gone: it has refused {count} connections in a row ({reason})."
+                f"{self._client.name} is gone: it has refused {count} connections in a row ({why})."
             )
 
     async def _client_loop(self, round_: Round) -> None:
