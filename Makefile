@@ -12,7 +12,8 @@ help:
 	@echo 'make completions   write completions/ anew, after a change of the command line'
 	@echo
 	@echo 'The first run makes .venv and takes minutes. ENGINE=cpu|cuda chooses the engine,'
-	@echo 'PYTHON=/path/to/python the Python; without them both are found.'
+	@echo 'PYTHON=/path/to/python the Python; without them both are found. VLLM=0.33.0 chooses the'
+	@echo 'release of vLLM for GPUs.'
 
 # Ctrl-C reaches the server itself; the shell waits for it, and its exit 130 is a normal end.
 serve:

@@ -37,7 +37,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 if [ -z "$target" ]; then
-    if nvidia-smi -L >/dev/null 2>&1; then target=cuda; else target=cpu; fi
+    chosen=$("$here/../.ci/engine")
+    target=${chosen%%:*}
 fi
 case $target in cpu | cuda) ;; *) fail "--target is cpu or cuda, not '$target'." ;; esac
 choose_engine

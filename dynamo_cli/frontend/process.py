@@ -320,10 +320,11 @@ class Frontend:
 
     async def _drain(self, timeout_s: float) -> None:
         """Refuse new requests, wait for those in flight, then abort what is left."""
-        set_title(self._process, Phase.DRAINING)
-        self._tree.draining = True
-        self._listen_no_more()
-        self._status.close()
+        if not self._tree.draining:
+            set_title(self._process, Phase.DRAINING)
+            self._tree.draining = True
+            self._listen_no_more()
+            self._status.close()
         await _at_most(timeout_s, self._models.idle())
         remaining = self._meter.in_flight
         if remaining:

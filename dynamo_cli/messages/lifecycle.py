@@ -58,7 +58,10 @@ class LinkDown(Message, frozen=True):
 
 
 class Drain(Message, frozen=True):
-    """Take no new requests and finish those in flight; the frontend answers with `Drained`."""
+    """Take no new requests and finish those in flight; the frontend answers with `Drained`.
+
+    A second one may end this earlier.
+    """
 
     timeout_s: float
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 
+from dynamo_cli.engines.vllm import versions
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.host.gpus import Gpu, read_gpus, visible
 from dynamo_cli.host.memory import read_memory
@@ -37,18 +38,25 @@ def read_machine() -> Machine:
     """Read the resources of this machine.
 
     Raises:
-        ResourceError: vLLM is not installed, ``CUDA_VISIBLE_DEVICES`` names a GPU that is not here,
-            or the driver does not answer.
+        ResourceError: vLLM is not installed or not of a supported release,
+            ``CUDA_VISIBLE_DEVICES`` names a GPU that is not here, or the driver does not answer.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise ResourceError(
-            "vLLM is not installed: pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]'."
-        )
+    _check_vllm()
     gpus = () if _has_cpu_build() else visible(read_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     nixl = find_spec("nixl") is not None
     memory = read_memory()
     cores = len(cores_of_this_process())
     return Machine(cores, memory.available_bytes, gpus, nixl, memory.total_bytes)
+
+
+def _check_vllm() -> None:
+    install = "pip install 'dynamo-llm[cuda]' or 'dynamo-llm[cpu]'."
+    if importlib.util.find_spec("vllm") is None:
+        raise ResourceError(f"vLLM is not installed: {install}")
+    version = versions.installed()
+    # A copy of its sources on the path has no version.
+    if version and not versions.release_of(version):
+        raise ResourceError(f"vLLM {version} is not {versions.supported()}: {install}")
 
 
 def _has_cpu_build() -> bool:

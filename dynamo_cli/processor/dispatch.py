@@ -170,8 +170,11 @@ class Dispatch:
     def worker_gone(self, worker: int) -> None:
         """Note that a worker is lost."""
         self._ready.discard(worker)
-        self._retired.discard(worker)
-        self._unusable.add(worker)
+        if worker in self._retired:  # it does not come back, and the router has known it for long
+            self._retired.discard(worker)
+            self._unusable.discard(worker)
+        else:
+            self._unusable.add(worker)
 
     def worker_retired(self, worker: int) -> None:
         """Choose a worker no more; the requests that it has stay until the client moves them."""

@@ -12,13 +12,19 @@ from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.lifecycle import Drain, Stop
 from dynamo_cli.supervisor.child import Child
 from dynamo_cli.supervisor.retirement import NOT_LISTENING, Work
+from dynamo_cli.topology import Role
 
 STOP_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 2.0
 """How much longer than the drain timeout the frontend may take to report that it has drained."""
 
+ANSWERING = (Role.WORKER, Role.PROCESSOR)
+"""Roles without which no request can be answered."""
+
 ECHO_S = 0.5
 """A second SIGTERM within this time, seconds, is taken for an echo of the first."""
+
+Alive = Callable[[], Iterable[Child]]
 
 
 class Signals:
@@ -79,9 +85,31 @@ class Ending:
         if not self._asked.done():
             self._asked.set_result(failure)
 
-    async def drain(self, frontend: Child, timeout_s: float) -> None:
-        """Let requests in flight finish within `timeout_s` seconds, unless the end is forced."""
+    async def drain(self, frontend: Child, timeout_s: float, alive: Alive) -> None:
+        """Let requests in flight finish within `timeout_s` seconds.
+
+        They are waited for no longer when the end is forced, or when nobody is left to answer them:
+        nothing is started again any more.
+
+        Args:
+            alive: returns the children that run.
+        """
+        cut = asyncio.get_running_loop().create_task(self._cut(frontend, alive))
         await _until_forced(self._drain(frontend, timeout_s), self.forced)
+        cut.cancel()
+
+    async def _cut(self, frontend: Child, alive: Alive) -> None:
+        """Have the frontend end what runs as soon as no worker or no processor is left."""
+        loop = asyncio.get_running_loop()
+        waits = {loop.create_task(_none_left(role, alive)): role for role in ANSWERING}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+        if not self.drained.is_set():
+            self._notice("WARNING", f"no {waits[done.pop()]} is left: what runs cannot be finished")
+            frontend.control.send(Drain(0.0))
 
     async def _drain(self, frontend: Child, timeout_s: float) -> None:
         frontend.control.send(Drain(timeout_s))
@@ -93,7 +121,7 @@ class Ending:
         except TimeoutError:
             self._notice("WARNING", "the frontend did not finish in time")
 
-    async def stop(self, alive: Callable[[], Iterable[Child]]) -> None:
+    async def stop(self, alive: Alive) -> None:
         """Stop every child: ask, wait, kill."""
         self.stopping = True
         children = list(alive())
@@ -114,6 +142,12 @@ async def _until_forced(work: Work, forced: asyncio.Event) -> None:
     await asyncio.wait({orderly, insisted}, return_when=asyncio.FIRST_COMPLETED)
     orderly.cancel()
     insisted.cancel()
+
+
+async def _none_left(role: Role, alive: Alive) -> None:
+    """Wait until no child of this role runs."""
+    while left := [child for child in alive() if child.process.role is role]:
+        await left[0].gone.wait()
 
 
 async def _all_gone(children: Iterable[Child]) -> None:

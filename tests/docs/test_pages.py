@@ -21,6 +21,7 @@ OF_OTHERS = {
     "--aa": "tests.benchmarks.serve",
     "--half": "tests.benchmarks.policies",
     "--ulimit": "docker run",
+    "--no-deps": "pip",
 }
 """Options of programs that are neither ours nor vLLM's."""
 

@@ -158,6 +158,21 @@ def test_drain_ends_what_is_left_when_time_is_over() -> None:
     asyncio.run(scenario())
 
 
+def test_a_drain_can_be_cut_short() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            submit, client = await stage.stream()
+            stage.tell(Drain(600.0))
+            await nobody_listens(stage)
+            stage.tell(Drain(0.0))  # nobody is left to answer it
+            assert await stage.processor.take(Abort) == Abort(submit.request_id, "shutdown")
+            assert b'"draining"' in await client.chunk()
+            assert await client.chunk() == b""
+            await stage.report(Drained)
+
+    asyncio.run(scenario())
+
+
 def test_drain_waits_until_the_last_bytes_are_out() -> None:
     size = 32_000_000  # far more than the kernel keeps for a connection
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import time
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from dynamo_cli.lab.load.client import UNREACHABLE, Heard
+from dynamo_cli.lab.load.drive import GONE_REQUESTS, GONE_S, Refusals
 from tests.load.fake import FakeServer, Manner
-from tests.support.server import COMMAND, free_port
+from tests.support.server import COMMAND, free_port, wait_until
 
 SMALL = ("--systems", "2", "--sessions", "2", "--turns", "3", "--warmup", "2")
 
@@ -86,6 +89,55 @@ def test_two_servers_in_turns() -> None:
         assert lengths[0] == lengths[1]  # the same load in other words
         texts = [{body["messages"][0]["content"] for body in side.bodies} for side in (one, two)]
         assert not texts[0] & texts[1]
+
+
+@pytest.mark.parametrize("pace", [("--concurrency", "4"), ("--rate", "40")])
+def test_a_server_that_is_gone_ends_the_measurement(pace: tuple[str, ...]) -> None:
+    with FakeServer() as server:
+        words = ("bench", server.url, *SMALL, *pace, "--requests", "1000000", "--json")
+        running = subprocess.Popen(
+            [COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait_until(lambda: len(server.bodies) > 12, 30, "requests")
+        server.manner.break_off = True  # so that no connection goes on
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 1, err
+    data = json.loads(out)
+    (run,) = data["runs"].values()  # what was measured before is shown
+    assert run["requests"] >= 1
+    assert run["errors"]["connection failed"] >= GONE_REQUESTS
+    (said,) = [remark for remark in data["remarks"] if "is gone" in remark]
+    address = server.url.removeprefix("http://")
+    assert re.search(rf"^{address} is gone: it has refused \d+ connections in a row \(", said)
+
+
+def test_a_server_that_is_gone_before_anything_succeeded_is_an_error() -> None:
+    with FakeServer(Manner(fail=503)) as server:
+        words = ("bench", server.url, *SMALL, "--requests", "1000000", "--warmup", "0")
+        running = subprocess.Popen(
+            [COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait_until(lambda: len(server.bodies) > 3, 30, "requests")
+        server.manner.break_off, server.manner.fail = True, 0
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (1, "")
+    assert re.search(r"is gone: it has refused \d+ connections in a row", err)
+    assert "Traceback" not in err
+
+
+def test_only_refusals_in_a_row_and_for_a_while_count() -> None:
+    refusals = Refusals()
+    refused, answered = Heard(0.0, error=UNREACHABLE, message="refused"), Heard(0.0)
+    for _ in range(GONE_REQUESTS):
+        refusals.note(refused, 10.0)
+    assert not refusals.last(10.0)  # all clients at once
+    assert refusals.last(10.0 + GONE_S)
+    refusals.note(answered, 12.0)
+    for _ in range(GONE_REQUESTS - 1):
+        refusals.note(refused, 12.0)
+    assert not refusals.last(100.0)
+    refusals.note(Heard(0.0, error="HTTP 503"), 12.0)  # it is there
+    assert refusals.count == 0
 
 
 def write_trace(path: Path) -> Path:

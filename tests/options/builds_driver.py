@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from vllm.platforms import current_platform
 
-from dynamo_cli.engines.vllm.options import declared
+from dynamo_cli.engines.vllm import versions
+from dynamo_cli.engines.vllm.options import declared, generate
 
 
 def main() -> None:
+    file = declared.file_of(versions.release())
     for device in ("cpu", "cuda", "xpu"):
         type(current_platform).device_type = device
-        assert declared.changed() == [], (device, declared.changed())
-        assert declared.generate() == declared.FILE.read_bytes(), device
+        assert generate.changed() == [], (device, generate.changed())
+        assert generate.generate() == file.read_bytes(), device
     declared.known()["--seed"].choices.append("1")
-    assert declared.changed() == ["--seed"], declared.changed()
+    assert generate.changed() == ["--seed"], generate.changed()
 
 
 if __name__ == "__main__":

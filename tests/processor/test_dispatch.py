@@ -17,12 +17,14 @@ class FakeSwitchboard:
     def __init__(self, *answers: int | None) -> None:
         self.answers = list(answers)
         self.asked = 0
+        self.excluded: tuple[int, ...] = ()  # by the last query
         self.reports: list[Any] = []
         self.dispatch: Dispatch
 
     def send(self, peer: ProcessId, message: Any) -> bool:
         if peer == ROUTER and isinstance(message, RouteQuery):
             self.asked += 1
+            self.excluded = message.excluded
             answer = RouteAnswer(message.request_id, self.answers.pop(0), 0)
             asyncio.get_running_loop().call_soon(self.dispatch.answered, answer)
         return True
@@ -77,6 +79,21 @@ def test_a_router_that_has_not_heard_of_it_is_asked_again() -> None:
     assert place(where, "a") == 0
     assert board.asked == 3
     assert where.unrouted == 0
+
+
+def test_one_that_is_retired_is_named_to_the_router_only_until_it_has_ended() -> None:
+    board = FakeSwitchboard(0, 0, 0)
+    where = dispatch(board, workers=3)
+    where.worker_retired(2)
+    where.worker_gone(1)
+    assert place(where, "a") == 0
+    assert board.excluded == (1, 2)
+    where.worker_gone(2)
+    assert place(where, "b") == 0
+    assert board.excluded == (1,)  # this one comes back
+    where.worker_ready(1)
+    assert place(where, "c") == 0
+    assert board.excluded == ()
 
 
 def test_an_engine_that_comes_up_too_late_gets_nothing_until_its_next_life() -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from dynamo_cli.config import Device, Devices, EngineConfig, FrontendConfig, RouterConfig
 from dynamo_cli.errors import Conflict, InvalidRequest
-from dynamo_cli.messages.lifecycle import Phase, Retire, SetPhase, Stop
+from dynamo_cli.messages.lifecycle import Phase, Rescaled, Retire, SetPhase, Stop
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.scaling import MOST_WORKERS, rescaled
+from dynamo_cli.supervisor.tree import Supervisor
 from dynamo_cli.topology import HOST_CACHE, ProcessId, Role
 
 WORKER, PROCESSOR = ProcessId(Role.WORKER, 1), ProcessId(Role.PROCESSOR, 0)
@@ -69,6 +70,24 @@ def test_what_cannot_be_says_why(
 ) -> None:
     with pytest.raises(error, match=says):
         rescaled(config, count)
+
+
+@pytest.mark.parametrize(("count", "said"), [(2, []), (3, ["there are to be 3 workers, not 2"])])
+def test_a_number_that_is_there_already_is_no_news(
+    monkeypatch: pytest.MonkeyPatch, count: int, said: list[str]
+) -> None:
+    told: list[str] = []
+    view: Any = SimpleNamespace(notice=lambda _, text: told.append(text))
+    monkeypatch.setattr(Supervisor, "_start_workers", lambda self: None)
+    monkeypatch.setattr(Supervisor, "_start_of", lambda self, process: Phase.READY)
+
+    async def scenario() -> Rescaled:
+        supervisor = Supervisor(plan(((), ())), view)
+        supervisor._has_served = True
+        return supervisor._rescale(count)
+
+    assert asyncio.run(scenario()) == Rescaled(count)
+    assert told == said
 
 
 class FakeChild:

@@ -98,9 +98,9 @@ def _first_token() -> str:
 
 
 def _engine_options() -> str:
-    from dynamo_cli.engines.vllm.options import declared  # noqa: PLC0415
+    from dynamo_cli.engines.vllm.options import declared, generate  # noqa: PLC0415
 
-    if changed := declared.changed():
+    if changed := generate.changed():
         raise UsageError(f"vLLM's options differ from the known ones: {', '.join(changed)}")
     return f"{len(declared.known())} flags"
 

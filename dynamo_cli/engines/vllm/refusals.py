@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from vllm.exceptions import VLLMError
+from vllm.exceptions import VLLMClientError, VLLMError
 
 from dynamo_cli.errors import (
     DynamoError,
@@ -85,7 +85,7 @@ def refusal(error: BaseException, model: str) -> DynamoError:
 
 def of_request(error: Exception) -> InvalidRequest | InternalError:
     """The error for a request that an engine does not take: the client's mistake, or a bug."""
-    if isinstance(error, ValueError | TypeError):
+    if isinstance(error, ValueError | TypeError | VLLMClientError):
         return InvalidRequest(reason(error))
     logger.error("an engine did not take a request", exc_info=error)
     return InternalError(f"the engine did not take this request: {reason(error)}.")

@@ -21,6 +21,9 @@ API = "/v1"
 PORTS = {"http": 80, "https": 443}
 TIMEOUT_S = 600.0
 
+UNREACHABLE = "connection failed"
+"""Kind of failure of requests for which there is no connection."""
+
 Sink = Callable[[bytes, float], None]
 """Takes a piece of a body, and the time at which it came on the clock of `time.perf_counter`."""
 
@@ -126,6 +129,11 @@ class Client:
         self._keep = keep
         self._idle: list[_Connection] = []
 
+    @property
+    def name(self) -> str:
+        """Host and port of the server."""
+        return f"{self._server.host}:{self._server.port}"
+
     async def whole(self, method: str, path: str, body: bytes = b"") -> bytes:
         """Return the whole body of an answer.
 
@@ -171,7 +179,7 @@ class Client:
         except OSError as error:
             # The text of asyncio's errors is longer than the system's own message.
             text = error.strerror or str(error)
-            raise Failed("connection failed", text) from error
+            raise Failed(UNREACHABLE, text) from error
         except Malformed as error:
             raise Failed("malformed answer", str(error)) from error
 

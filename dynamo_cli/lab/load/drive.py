@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from dynamo_cli.errors import ServerFailed
 from dynamo_cli.lab.load import pace
-from dynamo_cli.lab.load.client import Client, Heard
+from dynamo_cli.lab.load.client import UNREACHABLE, Client, Heard
 from dynamo_cli.lab.load.form import Form
 from dynamo_cli.lab.load.pace import AsRecorded, Bounds, Closed, Pace, Poisson
 from dynamo_cli.lab.load.workload import Ask, Workload
@@ -19,6 +20,38 @@ from dynamo_cli.lab.report import NO_SLO, Gaps, Outcome, Slo, Summary, summarize
 WARM_CLIENTS = 4
 REFUSED_PAUSE_S = 0.1
 """Pause of a client after a failed request."""
+
+GONE_REQUESTS, GONE_S = 20, 2.0
+"""A server is gone after so many refused connections in a row, over so many seconds: one that only
+starts again is back sooner."""
+
+
+@dataclass
+class Refusals:
+    """Connections that a server has refused in a row.
+
+    Attributes:
+        count: number of them.
+        since_s: when the first one was, on the clock of `time.perf_counter`.
+        reason: why the last one failed, in the words of the system.
+    """
+
+    count: int = 0
+    since_s: float = 0.0
+    reason: str = ""
+
+    def note(self, heard: Heard, now_s: float) -> None:
+        """Note how a request has ended."""
+        if heard.error != UNREACHABLE:
+            self.count = 0
+            return
+        self.since_s = self.since_s if self.count else now_s
+        self.count += 1
+        self.reason = heard.message
+
+    def last(self, now_s: float) -> bool:
+        """Whether the server is gone."""
+        return self.count >= GONE_REQUESTS and now_s - self.since_s >= GONE_S
 
 
 @dataclass
@@ -94,18 +127,25 @@ class Driver:
         self._seed = seed
         self._on_end = on_end
         self._held: Ask | None = None
+        self._refusals = Refusals()
+        self._gone = False
         self.rounds: list[Round] = []
         self.examples: dict[str, str] = {}
 
     async def warm(self, requests: int) -> None:
-        """Send the first requests of the workload, which are not counted."""
+        """Send the first requests of the workload, which are not counted. Raises as `run`."""
         round_ = Round(Bounds(requests))
         async with asyncio.TaskGroup() as group:
             for _ in range(min(requests, WARM_CLIENTS)):
                 group.create_task(self._client_loop(round_))
+        self._check()
 
     async def run(self, bounds: Bounds) -> None:
-        """Run one round, until all its requests have ended."""
+        """Run one round, until all its requests have ended.
+
+        Raises:
+            ServerFailed: the server is gone; requests that had been sent have ended.
+        """
         round_ = Round(bounds)
         self.rounds.append(round_)
         async with asyncio.TaskGroup() as group:
@@ -117,6 +157,14 @@ class Driver:
                     await self._arrivals(round_, per_s, group)
                 case AsRecorded(speed):
                     await self._recorded(round_, speed, group)
+        self._check()
+
+    def _check(self) -> None:
+        if self._gone:
+            count, why = self._refusals.count, self._refusals.reason
+            raise ServerFailed(
+                f"{self._client.name} is gone: it has refused {count} connections in a row ({why})."
+            )
 
     async def _client_loop(self, round_: Round) -> None:
         while (ask := self._take(round_)) is not None:
@@ -144,7 +192,7 @@ class Driver:
             group.create_task(self._one(round_, ask))
 
     def _take(self, round_: Round) -> Ask | None:
-        if round_.full:
+        if round_.full or self._gone:
             return None
         ask, self._held = self._held or self._workload.next(), None
         round_.sent += ask is not None
@@ -160,6 +208,9 @@ class Driver:
 
     def _note(self, round_: Round, heard: Heard) -> None:
         round_.outcomes.append(heard.outcome(round_.began_s))
+        now_s = time.perf_counter()
+        self._refusals.note(heard, now_s)
+        self._gone = self._gone or self._refusals.last(now_s)
         if heard.error:
             self.examples.setdefault(heard.error, heard.message)
             return

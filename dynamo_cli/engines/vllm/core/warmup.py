@@ -82,7 +82,9 @@ def run(core: EngineCore, config: VllmConfig, *, prefills: bool) -> None:
         ) from error
     if (manager := core.structured_output_manager).backend is not None:
         manager.backend.destroy()
-        manager.backend = None  # the first request with a grammar chooses the backend
+        # The first request with a grammar chooses the backend. vLLM 0.33 also keeps its name, and
+        # refuses requests that need another one.
+        manager.backend = manager.backend_name = None
 
 
 def _can(config: VllmConfig, name: str) -> bool:

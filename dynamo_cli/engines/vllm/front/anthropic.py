@@ -11,7 +11,7 @@ from vllm.entrypoints.anthropic.protocol import (
     AnthropicMessagesRequest,
 )
 
-from dynamo_cli.engines.vllm.front.failures import EventError, raise_error
+from dynamo_cli.engines.vllm.front.failures import EventError, raise_error, raise_response
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 
 HANDLER = "anthropic_serving_messages"
@@ -23,20 +23,25 @@ COUNT_TOKENS: TypeAdapter[Any] = TypeAdapter(AnthropicCountTokensRequest)
 def install(handler: Any) -> None:
     """Stop the chat stream at an error, before vLLM translates it.
 
-    The translation would take the error for a chunk, and fail because of its shape.
+    vLLM 0.32 would take the error for a chunk, and fail because of its shape. Later releases
+    translate it, but then only its text is left.
     """
     convert = handler.message_stream_converter
     handler.message_stream_converter = lambda chunks: convert(_up_to_an_error(chunks))
 
 
-async def _up_to_an_error(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
-    async for text in chunks:
+async def _up_to_an_error(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Yield the chunks as they are: events as text in vLLM 0.32, objects in later releases."""
+    async for chunk in chunks:
         try:
-            raise_error(text)
+            if isinstance(chunk, str):
+                raise_error(chunk)
+            else:
+                raise_response(chunk)
         except EventError as error:
             current_trace.get().broken = error
             return
-        yield text
+        yield chunk
 
 
 async def events(answer: AsyncIterator[str], trace: RequestTrace) -> AsyncIterator[str]:

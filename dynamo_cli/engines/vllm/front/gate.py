@@ -119,6 +119,9 @@ _REFUSED: dict[str, Rule] = {
     ),
     "previous_response_id": Refused("answers are not kept here; send the conversation as input"),
     "logits_processors": Refused("it names code to run; start the server with --logits-processors"),
+    "return_weight_versions": Refused(
+        "the weights never change while this server runs; leave it out", unless=False
+    ),
     "extra_args": Weight(_KIB * _KIB, inner=ENGINE_ARGUMENTS),
 }
 
@@ -159,6 +162,9 @@ _BOUNDED: dict[str, Rule] = {
     "tools": Weight(_KIB * _KIB, entries=1024),
     "chat_template_kwargs": Weight(64 * _KIB, inner=_TEMPLATE_ARGUMENTS),
     "vllm_xargs": Weight(64 * _KIB, inner=_XARGS),
+    # only repeated in the answer
+    "prompt_cache_options": Weight(_KIB),
+    "safety_identifier": Text(512),
 }
 
 _ALLOWED = (
@@ -174,6 +180,7 @@ _ALLOWED = (
     # switches and names
     *("ignore_eos", "include", "include_reasoning", "include_stop_str_in_output"),
     *("enable_response_messages", "metadata", "model", "parallel_tool_calls", "prompt_cache_key"),
+    "prompt_cache_retention",
     *("reasoning", "reasoning_effort", "service_tier", "skip_special_tokens"),
     *("spaces_between_special_tokens", "store", "stream", "stream_options", "tool_choice"),
     *("truncation", "truncation_side", "use_beam_search", "user", "watermarking"),
@@ -190,6 +197,16 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 
 UNDECLARED = frozenset({"extra_args", "kv_cache_report_mode", "logits_processors"})
 """Fields that have a rule here although no class of vLLM declares them; a test compares."""
+
+NEW: Mapping[str, frozenset[str]] = {
+    "0.33": frozenset(
+        {
+            *("prompt_cache_options", "prompt_cache_retention", "return_weight_versions"),
+            "safety_identifier",
+        }
+    ),
+}
+"""Fields that a release of vLLM declares, and those before it do not; a test compares."""
 
 _ACTIVE = {name: rule for name, rule in RULES.items() if rule is not ALLOWED}
 

@@ -12,7 +12,6 @@ from typing import NoReturn
 
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.exceptions import VLLMError
 from vllm.platforms import current_platform
 from vllm.reasoning import ReasoningParserManager
@@ -22,9 +21,11 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.utils.import_utils import import_from_path
 
 from dynamo_cli.config import FULL_CONTEXTS, LEAST_KV_BYTES, EngineConfig
-from dynamo_cli.engines.vllm import refusals
+from dynamo_cli.engines.vllm import refusals, versions
 from dynamo_cli.engines.vllm.options.transfer_config import transfer_config
 from dynamo_cli.errors import UsageError
+
+_cli_args = versions.module("cli_args")
 
 _PYDANTIC = re.compile(r"\[type=[^\]]*\]|For further information visit \S+")
 """What pydantic adds to each of its reasons; users do not need it."""
@@ -53,8 +54,8 @@ def parse(config: EngineConfig) -> argparse.Namespace:
     if (transfer := transfer_config(config)) is not None:
         arguments += ["--kv-transfer-config", json.dumps(transfer)]
     try:
-        namespace = make_arg_parser(_Parser()).parse_args(arguments)
-        validate_parsed_serve_args(namespace)
+        namespace = _cli_args.make_arg_parser(_Parser()).parse_args(arguments)
+        _cli_args.validate_parsed_serve_args(namespace)
     except (ValueError, TypeError, VLLMError) as error:
         text = refusals.reason(error).removeprefix("Error: ").rstrip(".")
         raise UsageError(f"vLLM does not take these engine options: {text}.") from error

@@ -1,37 +1,31 @@
 """vLLM's engine options, known without importing vLLM, so that mistakes are reported at once.
 
-`engine_options.json` holds what vLLM's own parser and its configuration classes know;
-``python -m dynamo_cli.engines.vllm.options.declared`` generates it. Names and numbers of values are
-checked here, and single values in `values.py`. What depends on the model or on other options is
-checked by vLLM itself, in the engine's process.
+`engine_options-RELEASE.json` holds what the parser and the configuration classes of a release know;
+`generate.py` makes it. Names and numbers of values are checked here, and single values in
+`values.py`. What depends on the model or on other options is checked by vLLM itself, in the
+engine's process.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from dynamo_cli.engines.vllm import versions
 from dynamo_cli.engines.vllm.options import hints, values
 from dynamo_cli.engines.vllm.options.values import Kind
 from dynamo_cli.errors import UsageError
 
-FILE = Path(__file__).with_name("engine_options.json")
-
-_SWITCH, _ONE, _OPTIONAL, _MANY = "0", "1", "?", "+"
-_CPU = "cpu"
-"""If this is among the choices, they are devices. These depend on the build of vLLM, but the file
-is the same for all builds. So vLLM itself checks such values."""
-
-_BOUNDS = {"ge": "at_least", "gt": "above", "le": "at_most", "lt": "below"}
+SWITCH, ONE, MANY = "0", "1", "+"
+"""Numbers of values, as `Option.values` has them."""
 
 
 class Option(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An option of vLLM's server, as `engine_options.json` has it.
+    """An option of vLLM's server, as the file has it.
 
     Attributes:
         flags: all its spellings, the usual one first.
@@ -137,10 +131,16 @@ _HTTP_SERVER = (
 """Prefixes of options for vLLM's own HTTP server, which does not run here."""
 
 
+def file_of(release: str) -> Path:
+    """The file with the options of a release of vLLM, such as ``0.32``."""
+    return Path(__file__).with_name(f"engine_options-{release}.json")
+
+
 @cache
 def known() -> dict[str, Option]:
-    """All options, by each of their flags."""
-    options = msgspec.json.decode(FILE.read_bytes(), type=list[Option])
+    """All options of the installed release of vLLM, by each of their flags."""
+    file = file_of(versions.release())
+    options = msgspec.json.decode(file.read_bytes(), type=list[Option])
     return {flag: option for option in options for flag in option.flags}
 
 
@@ -224,19 +224,19 @@ def instead(name: str) -> str:
 
 def _take_values(flag: str, option: Option, left: list[str]) -> list[str]:
     """Take the values of an option off the words that are left."""
-    limit = {_SWITCH: 0, _MANY: len(left)}.get(option.values, 1)
+    limit = {SWITCH: 0, MANY: len(left)}.get(option.values, 1)
     if "." in flag:
         limit = 1
     taken: list[str] = []
     while left and len(taken) < limit and not _is_flag(left[0]):
         taken.append(left.pop(0))
-    if not taken and (option.values in (_ONE, _MANY) or "." in flag):
+    if not taken and (option.values in (ONE, MANY) or "." in flag):
         raise UsageError(f"{flag} needs a value.")
     return taken
 
 
 def _check_values(flag: str, option: Option, given: list[str], *, attached: bool) -> None:
-    if attached and option.values == _SWITCH:
+    if attached and option.values == SWITCH:
         raise UsageError(f"{flag} is a switch and takes no value.")
     for value in given:
         values.check(flag, value, option)
@@ -245,99 +245,3 @@ def _check_values(flag: str, option: Option, given: list[str], *, attached: bool
 def _is_flag(word: str) -> bool:
     """Whether a word is a flag; negative numbers and a single dash are values."""
     return word.startswith("-") and word != "-" and not word[1].isdigit()
-
-
-def generate() -> bytes:
-    """The content that `FILE` should have for the installed vLLM."""
-    return msgspec.json.format(msgspec.json.encode(_read_parser()), indent=1) + b"\n"
-
-
-def changed() -> list[str]:
-    """Names of options in which the installed vLLM differs from `FILE`."""
-    here = {option.flags[0]: option for option in _read_parser()}
-    there = {option.flags[0]: option for option in known().values()}
-    return sorted(name for name in here | there if here.get(name) != there.get(name))
-
-
-def _read_parser() -> list[Option]:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser  # noqa: PLC0415 -- seconds
-    from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
-
-    parser = make_arg_parser(FlexibleArgumentParser())
-    parsers = _parsers()
-    return [
-        _option(action, group.title or "", parsers)
-        for group in parser._action_groups
-        for action in group._group_actions
-        if action.option_strings and action.dest != "help"
-    ]
-
-
-def _parsers() -> dict[str, list[str]]:
-    """Names of the parsers of tool calls and reasoning, by the option that chooses one."""
-    from vllm.reasoning import ReasoningParserManager  # noqa: PLC0415 -- seconds
-    from vllm.tool_parsers import ToolParserManager  # noqa: PLC0415
-
-    return {
-        "tool_call_parser": sorted(ToolParserManager.list_registered()),
-        "reasoning_parser": sorted(ReasoningParserManager.list_registered()),
-    }
-
-
-def _option(action: argparse.Action, group: str, parsers: Mapping[str, list[str]]) -> Option:
-    """An `argparse.Action` as an `Option`."""
-    # Where any word is allowed, vLLM shows the known ones as a metavar, not as choices.
-    shown: list[str] = action.metavar if isinstance(action.metavar, list) else []
-    choices = [str(choice) for choice in action.choices or ()]
-    # argparse accepts an empty list for "*", but no option of vLLM has a use for one.
-    values = {"None": _ONE, "*": _MANY}.get(str(action.nargs), str(action.nargs))
-    return Option(
-        flags=sorted(action.option_strings, key=lambda flag: not flag.startswith("--")),
-        values=values,
-        group=group,
-        choices=[] if _CPU in choices else choices,
-        names=parsers.get(action.dest, [str(name) for name in shown]),
-        kind=Kind.WORD if action.choices else _kind(action),
-        default=str(action.default) if isinstance(action.default, str | int | float) else "",
-        help=" ".join((action.help or "").split()).split(". ")[0].rstrip("."),
-        **dict(_bounds(group, action.dest)),
-    )
-
-
-def _kind(action: argparse.Action) -> Kind:
-    """Find out by trial which values the reader of an option takes: most readers are closures."""
-    if not callable(action.type):
-        return Kind.WORD
-    word, object_, thousands, auto, real, whole = (
-        _reads(action.type, text) for text in ("word", "{bad}", "4k", "auto", "1.5", "1")
-    )
-    if word:
-        return Kind.WORD if object_ else Kind.WORD_OR_OBJECT
-    if thousands:
-        return Kind.LENGTH if auto else Kind.SIZE
-    if _reads(action.type, "{}") or not whole:
-        return Kind.OBJECT
-    return Kind.REAL if real else Kind.WHOLE
-
-
-def _reads(reader: Callable[[str], object], text: str) -> bool:
-    try:
-        reader(text)
-    except (ValueError, TypeError, argparse.ArgumentTypeError):
-        return False
-    return True
-
-
-def _bounds(group: str, name: str) -> Iterator[tuple[str, float]]:
-    """The bounds of a number that vLLM's configuration classes declare for pydantic."""
-    import vllm.config  # noqa: PLC0415 -- seconds
-
-    fields = getattr(getattr(vllm.config, group, None), "__pydantic_fields__", {})
-    for rule in fields[name].metadata if name in fields else ():
-        for attribute, ours in _BOUNDS.items():
-            if (bound := getattr(rule, attribute, None)) is not None:
-                yield ours, float(bound)
-
-
-if __name__ == "__main__":
-    FILE.write_bytes(generate())
