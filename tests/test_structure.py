@@ -67,6 +67,7 @@ PURE = (
     "shapes.py",
     "worker/cache_announcer.py",
     "worker/where_to_prefill.py",
+    "worker/admission.py",
     "worker/away.py",
     "prefill_queue/jobs.py",
     "prefill_queue/ranking.py",
