@@ -72,6 +72,7 @@ PURE = (
     "host_cache/blocks.py",
     "host_cache/state.py",
     "worker/where_to_prefill.py",
+    "worker/admission.py",
     "worker/away.py",
     "prefill_queue/jobs.py",
     "prefill_queue/ranking.py",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from dynamo_cli.messages.request import AddRequest
@@ -20,6 +21,8 @@ class Prepared:
         priority: requests with a smaller one come first.
         suitable: its prompt can be prefilled by another engine.
         begin: the engine's own form of it.
+        unfinished: what is left to do before it is started; each step of it takes a millisecond at
+            most. Whoever starts it without having gone through this does all of it then.
         pushed_ns: when its prompt was given to the prefill queue, on the monotonic clock; 0 if it
             was not.
     """
@@ -31,4 +34,5 @@ class Prepared:
     priority: int
     suitable: bool
     begin: Any
+    unfinished: Iterator[None] = field(default_factory=lambda: iter(()))
     pushed_ns: int = 0

@@ -1,7 +1,7 @@
 """The protocols that every engine implements, whether it computes or only simulates.
 
-Every engine is an `Engine`. Two more protocols are for disaggregation: a decode worker with prefill
-workers uses its engine's `DecodeSide`, and a prefill worker its engine's `PrefillSide`.
+Every engine is an `Engine`. A worker gives it requests by its `DecodeSide`, which also has what is
+needed with prefill workers; a prefill worker uses its engine's `PrefillSide`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Engine(Protocol):
 
     @property
     def decode_side(self) -> DecodeSide:
-        """What a decode worker with prefill workers uses beside all this."""
+        """What a worker uses to give requests to the engine."""
 
     @property
     def prefill_side(self) -> PrefillSide:
@@ -59,7 +59,7 @@ class Engine(Protocol):
         """Whether `step` has anything to do."""
 
     def add(self, client: int, message: AddRequest) -> None:
-        """Queue a request of processor `client`.
+        """Queue a request of processor `client` at once: `prepare` and `start` of `decode_side`.
 
         Raises:
             InvalidRequest, InternalError: the engine cannot run it; nothing of it is held.
@@ -107,10 +107,13 @@ class Engine(Protocol):
 
 
 class DecodeSide(Protocol):
-    """An engine whose prompts may be prefilled by another one."""
+    """Takes requests, whose prompts may be prefilled by another engine."""
 
     def prepare(self, client: int, message: AddRequest) -> Prepared:
-        """Read and check a request without starting it. Raises as `Engine.add`."""
+        """Read and check a request without starting it. Raises as `Engine.add`.
+
+        Nothing of it is held; what takes long is left to `Prepared.unfinished`.
+        """
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
         """Queue a prepared request. Raises as `Engine.add`.

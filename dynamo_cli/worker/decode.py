@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from dynamo_cli.messages.request import (
     StepOutputs,
 )
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
+from dynamo_cli.worker.admission import Admission
 from dynamo_cli.worker.handover import Handover
 from dynamo_cli.worker.operations import ASLEEP, Operations
 from dynamo_cli.worker.process import REPORT_INTERVAL_S, Equipment, run
@@ -55,6 +56,7 @@ class DecodeWorker:
         if (rule := equipment.config.placement) is not None:
             side = self._engine.decode_side
             self._handover = Handover(side, self._switchboard, rule, self._fail)
+        self._admission = Admission(self._begin, time.monotonic_ns, self._engine.batch_limits)
         self._stats_due_s = 0.0
         self._stats_current = False
         self.phase = PhaseChange(Phase.PROBING)
@@ -71,9 +73,19 @@ class DecodeWorker:
         return self._handover.away if self._handover is not None else 0
 
     def _idle(self) -> bool:
-        return not self._away and not self._engine.has_work()
+        return not self._away and not self._busy
+
+    @property
+    def _busy(self) -> bool:
+        """Whether the engine has work, or gets some in the next round."""
+        return self._engine.has_work() or bool(self._admission)
 
     # -- the loop --------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """Give requests that have come to the engine: see `Admission`."""
+        if self._admission:
+            self._admission.admit(busy=self._engine.has_work())
 
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
         """Send each processor its outputs, and refuse the requests that failed alone."""
@@ -106,15 +118,15 @@ class DecodeWorker:
         self._report_stats()
 
     def idle_timeout_s(self) -> float | None:
-        """See `Duty`: no wait while the last report is out of date."""
-        if not self._stats_current:
+        """See `Duty`: no wait for messages while requests or a report are due."""
+        if self._admission or not self._stats_current:
             return 0.0
         return AWAY_TICK_S if self._away else None
 
     def _report_stats(self) -> None:
         """Report once per interval at most while busy, and once when the engine becomes idle."""
         now = time.monotonic()
-        idle = not self._engine.has_work()
+        idle = not self._busy
         if self._stats_current or (now < self._stats_due_s and not idle):
             return
         self._send_stats()
@@ -125,9 +137,13 @@ class DecodeWorker:
 
     def _send_stats(self) -> None:
         stats = self._engine.stats(self._switchboard.refused_sends())
-        if self._away or self.operations.asleep:
+        if self._away or self._admission or self.operations.asleep:
             stats = msgspec.structs.replace(
-                stats, asleep=self.operations.asleep, num_away_reqs=self._away
+                stats,
+                asleep=self.operations.asleep,
+                num_away_reqs=self._away,
+                num_waiting_reqs=stats.num_waiting_reqs + len(self._admission),
+                kept_requests=stats.kept_requests + len(self._admission),
             )
         for peer in self._switchboard.links:
             if peer.role in (Role.FRONTEND, Role.ROUTER):
@@ -146,6 +162,7 @@ class DecodeWorker:
             case AddRequest():
                 self._add(peer, message)
             case AbortRequests(request_ids):
+                self._admission.abort(request_ids)
                 if self._handover is not None:
                     self._handover.abort(request_ids)
                 self._engine.abort(request_ids)
@@ -160,14 +177,20 @@ class DecodeWorker:
     def _add(self, peer: ProcessId, message: AddRequest) -> None:
         if self.operations.asleep:
             self._fail(peer, message.request_id, Unavailable(ASLEEP))
-            return
+        else:
+            self._admission.put(peer.index, message)
+
+    def _begin(self, client: int, message: AddRequest) -> Generator[None]:
+        """Give a request to the engine, or refuse it; stops after each part of the work."""
         try:
+            prepared = self._engine.decode_side.prepare(client, message)
+            yield from prepared.unfinished
             if self._handover is not None:
-                self._handover.add(peer.index, message)
+                self._handover.add(prepared)
             else:
-                self._engine.add(peer.index, message)
+                self._engine.decode_side.start(prepared)
         except (InvalidRequest, InternalError) as error:
-            self._fail(peer, message.request_id, error)
+            self._fail(ProcessId(Role.PROCESSOR, client), message.request_id, error)
 
     def _fail(self, processor: ProcessId, request_id: str, error: DynamoError) -> None:
         """Tell a processor that this request has ended here, and why; it may move it."""
@@ -184,7 +207,7 @@ class DecodeWorker:
     def _abort_client(self, client: int) -> list[str]:
         """Forget every request of a processor, and return their ids."""
         away = self._handover.client_gone(client) if self._handover is not None else []
-        return away + self._engine.abort_client(client)
+        return self._admission.abort_client(client) + away + self._engine.abort_client(client)
 
     # -- links -----------------------------------------------------------------------------
 

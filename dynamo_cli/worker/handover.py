@@ -25,7 +25,6 @@ from dynamo_cli.messages.prefill import (
     SetPlacement,
     TransferStats,
 )
-from dynamo_cli.messages.request import AddRequest
 from dynamo_cli.topology import QUEUE, ProcessId, Role
 from dynamo_cli.worker.away import DEADLINE_NS, RemotePrefills
 from dynamo_cli.worker.where_to_prefill import Reason, Where, decide
@@ -67,15 +66,15 @@ class Handover:
 
     # -- requests --------------------------------------------------------------------------
 
-    def add(self, client: int, message: AddRequest) -> None:
-        """Take a request of processor `client`: start it, send its prompt away, or let it wait.
+    def add(self, prepared: Prepared) -> None:
+        """Take a request: start it, send its prompt away, or let it wait.
 
         It waits if a sibling's prompt is away, until that one has its first token.
 
         Raises:
             InvalidRequest, InternalError: the engine cannot run it.
         """
-        prepared = self._engine.prepare(client, message)
+        message = prepared.message
         if message.probe:
             # A probe tests this engine alone; prefill workers may not be up yet.
             self._engine.start(prepared)

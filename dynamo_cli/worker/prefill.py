@@ -83,6 +83,9 @@ class PrefillWorker:
 
     # -- the loop --------------------------------------------------------------------------
 
+    def admit(self) -> None:
+        """See `Duty`: jobs go to the engine as they come, because no stream waits here."""
+
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
         """Notify decode workers of prompts whose blocks they can take now.
 

@@ -68,6 +68,9 @@ class Duty(Protocol):
     def apply(self, peer: ProcessId, message: Any) -> None:
         """Act on a message; the loop itself handles `Resync` and `Operate` before this."""
 
+    def admit(self) -> None:
+        """Give requests that have come to the engine, before its next step."""
+
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
         """Send what an engine step gave; its KV events were sent to the router before."""
 
@@ -153,6 +156,7 @@ class EngineProcess:
     def advance(self, timeout_s: float | None) -> None:
         """One round of the loop, which waits up to `timeout_s` for a message; None is for ever."""
         self._switchboard.poll(timeout_s)
+        self._duty.admit()
         if self._engine.has_work():
             self._step()
         self._duty.operations.tick()

@@ -3,7 +3,7 @@
 It sends random prompts, with and without LoRA adapter and cache salt, some of them at the same
 time, to an engine whose cache is too small for all of them. For each prompt it compares the cached
 tokens by the index with those that the engine finds, and at the end the hashes of the processor
-with those of the events.
+with those of the events. Prompts are hashed in parts of 100 tokens.
 
     python -m tests.kv.engine_driver MODEL_FOLDER ADAPTER_FOLDER SEED
 """
@@ -45,8 +45,10 @@ class Driver:
         from vllm.lora.request import LoRARequest
         from vllm.v1.serial_utils import MsgpackEncoder
 
+        from dynamo_cli.engines.vllm.core import hashing
         from dynamo_cli.engines.vllm.core.engine import Engine
 
+        hashing.PART_TOKENS = 100  # so that most prompts are hashed in several parts
         self.engine = Engine(0, config, kv_events=True)
         assert self.engine.holdings is not None
         self.announcer = CacheAnnouncer(0, self.engine.holdings)
@@ -56,7 +58,7 @@ class Driver:
         self.adapters = [None, LoRARequest("one", 1, adapter), LoRARequest("two", 2, adapter)]
         self.families: list[tuple[list[int], Any, str | None]] = []
         self.wrong: list[Any] = []
-        self.hits = self.removed = 0
+        self.hits = self.removed = self.parts = 0
 
     def run(self) -> dict[str, Any]:
         for number in range(ROUNDS):
@@ -75,6 +77,7 @@ class Driver:
             "wrong": self.wrong,
             "hits": self.hits,
             "removed": self.removed,
+            "parts": self.parts,
             "thawed_by_the_end": thawed,
         }
 
@@ -129,7 +132,10 @@ class Driver:
             asked.append((request, blocks, self.index.leading(usable).get(0, 0) * BLOCK))
             request.prompt_token_ids = None
             frames = [bytes(frame) for frame in self.encoder.encode(request)]
-            self.engine.add(0, AddRequest(request.request_id, tokens, frames))
+            side = self.engine.decode_side
+            prepared = side.prepare(0, AddRequest(request.request_id, tokens, frames))
+            self.parts += sum(1 for _ in prepared.unfinished)
+            side.start(prepared)
         cached = self.finish()
         for request, blocks, predicted in asked:
             measured = cached[request.request_id]

@@ -73,11 +73,12 @@ class Clock:
 
 
 class FakeDecodeSide:
-    """Keeps what is started; `ABC#2` is a sibling of `ABC`."""
+    """Keeps what is started; `ABC#2` is a sibling of `ABC`. To prepare it takes `prepare_s`."""
 
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
         self.cached: dict[str, int] = {}
+        self.prepare_s = 0.0
         self.unsuitable: set[str] = set()
         self.params: dict[str, Any] = {}
         self.started: list[str] = []
@@ -85,6 +86,7 @@ class FakeDecodeSide:
 
     def prepare(self, client: int, message: AddRequest) -> Prepared:
         self._engine.check(message.request_id)
+        self._engine.clock.now_s += self.prepare_s
         return Prepared(
             client=client,
             message=message,
@@ -171,7 +173,8 @@ class FakeEngine:
 
     batch_limits = (4, 100)
 
-    def __init__(self, holdings: Blocks | None = None) -> None:
+    def __init__(self, holdings: Blocks | None = None, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
         self.decode_side = FakeDecodeSide(self)
         self.prefill_side = FakePrefillSide(self)
         self.holdings = holdings
@@ -320,8 +323,8 @@ class Around:
         holdings: Blocks | None = None,
     ) -> None:
         self.id = PREFILL_WORKER if prefill_worker else WORKER
-        self.engine = FakeEngine(holdings)
         self.clock = Clock()
+        self.engine = FakeEngine(holdings, self.clock)
         monkeypatch.setattr(start, "build", lambda *_, **__: self.engine)
         for module in (decode, handover, prefill, publisher):
             monkeypatch.setattr(module, "time", self.clock)

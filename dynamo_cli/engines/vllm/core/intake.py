@@ -10,7 +10,7 @@ from vllm.v1.serial_utils import MsgpackDecoder
 
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.engines.vllm import refusals
-from dynamo_cli.engines.vllm.core import prefill, resume
+from dynamo_cli.engines.vllm.core import hashing, prefill, resume
 from dynamo_cli.engines.vllm.options import arguments
 from dynamo_cli.errors import InternalError, InvalidRequest
 from dynamo_cli.kv import hashes
@@ -34,6 +34,7 @@ class Intake:
         self._core = core
         self._decoder = MsgpackDecoder(EngineCoreRequest)
         resume.count_hits_of_new(core)
+        self._hasher = hashing.PartHasher(core)
         self._scores_prompts = arguments.scores_prompts(core.vllm_config)
 
     def prepare(self, client: int, message: AddRequest) -> Prepared:
@@ -44,6 +45,7 @@ class Intake:
         """
         request = self._read(message)
         request.client_index = client
+        begin = self._preprocessed(request, message.output_tokens)
         return Prepared(
             client=client,
             message=message,
@@ -51,7 +53,8 @@ class Intake:
             prompt_tokens=len(request.prompt_token_ids or ()),
             priority=request.priority,
             suitable=prefill.is_suitable(request),
-            begin=self._preprocessed(request, message.output_tokens),
+            begin=begin,
+            unfinished=self._hasher.rest(begin[0]),
         )
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
@@ -60,6 +63,8 @@ class Intake:
         Raises:
             InvalidRequest, InternalError: the engine cannot run it; nothing of it is held.
         """
+        for _ in prepared.unfinished:
+            pass
         request, wave = prepared.begin
         request_id = prepared.message.request_id
         if request_id in self.clients:
@@ -72,7 +77,10 @@ class Intake:
         """Queue the prefill of a prompt for decode worker `owner`. Raises as `start`."""
         request = self._read(job)
         prefill.as_prefill(request, job.job_id, owner, job.skip_tokens)
-        self._queue(*self._preprocessed(request), owner)
+        begun, wave = self._preprocessed(request)
+        for _ in self._hasher.rest(begun):
+            pass
+        self._queue(begun, wave, owner)
 
     def _queue(self, request: Any, wave: int, client: int) -> None:
         try:
