@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 from vllm.config import VllmConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorRole
-from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import OffloadingWorkerMetadata
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
+    OffloadingWorkerMetadata,
+    TransferJob,
+)
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.config import build_offloading_config
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.scheduler import (
     GroupOffloadConfig,
@@ -21,6 +25,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.offloading.scheduler import (
 )
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.worker import OffloadingConnectorWorker
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading_connector import OffloadingConnector
+from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.kv_offload.base import OffloadKey, ReqContext
 from vllm.v1.outputs import KVConnectorOutput
@@ -30,10 +35,59 @@ from dynamo_cli.engines.vllm.host_cache.manager import Manager
 from dynamo_cli.engines.vllm.host_cache.spec import HostCacheSpec
 
 
+class _Request(RequestOffloadState):  # type: ignore[misc]
+    """A request of which vLLM's scheduler side takes new blocks at every step."""
+
+    __slots__ = ()
+
+    def update_offload_keys(self) -> None:
+        """As vLLM's, which reads all blocks at every step, even if there is no new one."""
+        known = len(self.req.block_hashes)
+        for config, group in zip(self.config.kv_group_configs, self.group_states, strict=True):
+            if known >= config.hashes_per_chunk * (len(group.offload_keys) + 1):
+                super().update_offload_keys()
+                return
+
+
 class _Scheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
     """vLLM's scheduler side; it asks for all blocks of a prompt at once."""
 
     manager: Manager
+
+    def on_new_request(self, request: Request) -> None:
+        """As vLLM's, with our kind of request."""
+        super().on_new_request(request)
+        begun = self._req_status[request.request_id]
+        self._req_status[request.request_id] = _Request(
+            config=begun.config,
+            req=request,
+            req_context=begun.req_context,
+            offloading_context=begun.offloading_context,
+        )
+
+    def _build_store_jobs(self, scheduler_output: SchedulerOutput) -> dict[int, TransferJob]:
+        """As vLLM's, without a look at the requests that complete no block in this step."""
+        jobs: dict[int, TransferJob] = super()._build_store_jobs(
+            SimpleNamespace(
+                num_scheduled_tokens={
+                    request_id: tokens
+                    for request_id, tokens in scheduler_output.num_scheduled_tokens.items()
+                    if self._completes_block(request_id, tokens)
+                },
+                finished_req_ids=scheduler_output.finished_req_ids,
+            )
+        )
+        return jobs
+
+    def _completes_block(self, request_id: str, tokens: int) -> bool:
+        status = self._req_status.get(request_id)
+        if status is None:
+            return False
+        computed = status.req.num_computed_tokens + tokens
+        return any(
+            computed >= config.tokens_per_chunk * (group.next_stored_chunk_idx + 1)
+            for config, group in zip(self.config.kv_group_configs, status.group_states, strict=True)
+        )
 
     def _lookup(
         self, req_status: RequestOffloadState, max_num_new_tokens: Any = None
