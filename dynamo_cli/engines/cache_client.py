@@ -154,6 +154,11 @@ class CacheClient:
         search.pinned = True
         self._waited_ns += self.clock() - search.asked_ns
 
+    @property
+    def searches(self) -> int:
+        """Number of requests for which blocks were found, or are being searched."""
+        return len(self._searches)
+
     def waits(self) -> bool:
         """Whether any request waits for an answer."""
         return any(search.slots is None for search in self._searches.values())

@@ -34,6 +34,19 @@ from vllm.v1.request import Request
 from dynamo_cli.engines.vllm.host_cache.manager import Manager
 from dynamo_cli.engines.vllm.host_cache.spec import HostCacheSpec
 
+ANSWER_BLOCKS = 16
+"""Blocks of an answer that are stored at once; fewer at its end.
+
+Each store costs the engine's loop about 0.1 ms, however many blocks it has. With a store for each
+block, 256 streams of an 8B model gave 10 % fewer tokens per second on two H200.
+"""
+
+EARLY_SEARCHES = 16
+"""As long as blocks wait for fewer requests than this, a new request asks as it arrives.
+
+Otherwise it asks when the scheduler comes to it, since what was found for it cannot be evicted.
+"""
+
 
 class _Request(RequestOffloadState):  # type: ignore[misc]
     """A request of which vLLM's scheduler side takes new blocks at every step."""
@@ -64,36 +77,45 @@ class _Scheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
             req_context=begun.req_context,
             offloading_context=begun.offloading_context,
         )
+        if self.manager.client.searches < EARLY_SEARCHES:
+            self._ask(self._req_status[request.request_id])
+
+    def _ask(self, status: RequestOffloadState) -> bool:
+        """Ask for all blocks of a prompt; whether there is an answer."""
+        status.update_offload_keys()
+        keys = list(chain.from_iterable(group.offload_keys for group in status.group_states))
+        return self.manager.find(status.req_context, keys)
 
     def _build_store_jobs(self, scheduler_output: SchedulerOutput) -> dict[int, TransferJob]:
-        """As vLLM's, without a look at the requests that complete no block in this step."""
+        """As vLLM's, without a look at the requests that have nothing to store in this step."""
         jobs: dict[int, TransferJob] = super()._build_store_jobs(
             SimpleNamespace(
                 num_scheduled_tokens={
                     request_id: tokens
                     for request_id, tokens in scheduler_output.num_scheduled_tokens.items()
-                    if self._completes_block(request_id, tokens)
+                    if self._stores(request_id, tokens)
                 },
                 finished_req_ids=scheduler_output.finished_req_ids,
             )
         )
         return jobs
 
-    def _completes_block(self, request_id: str, tokens: int) -> bool:
+    def _stores(self, request_id: str, tokens: int) -> bool:
+        """Whether a step completes a block of a prompt, or enough blocks of an answer."""
         status = self._req_status.get(request_id)
         if status is None:
             return False
         computed = status.req.num_computed_tokens + tokens
+        least = 1 if computed <= status.req.num_prompt_tokens else ANSWER_BLOCKS
         return any(
-            computed >= config.tokens_per_chunk * (group.next_stored_chunk_idx + 1)
+            computed >= config.tokens_per_chunk * (group.next_stored_chunk_idx + least)
             for config, group in zip(self.config.kv_group_configs, status.group_states, strict=True)
         )
 
     def _lookup(
         self, req_status: RequestOffloadState, max_num_new_tokens: Any = None
     ) -> int | None:
-        keys = list(chain.from_iterable(group.offload_keys for group in req_status.group_states))
-        if not self.manager.find(req_status.req_context, keys):
+        if not self._ask(req_status):
             return None
         found: int | None = super()._lookup(req_status, max_num_new_tokens)
         return found
