@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import time
@@ -138,6 +139,19 @@ def test_a_drain_that_takes_too_long_is_cut() -> None:
         server.signal(signal.SIGINT)
         assert b'"draining"' in stream.rest()
         assert server.wait() == 0
+        server.assert_nothing_left(below)
+
+
+def test_it_does_not_wait_for_what_nobody_can_finish() -> None:
+    """Nothing is started again at the end, so that a request whose worker dies ends then."""
+    with Server("--engine", "mock", "--drain-timeout", "600") as server, Stream(server) as stream:
+        below, worker = children_of(server.process.pid), server.pid_of("worker 0")
+        server.signal(signal.SIGINT)
+        wait_until(lambda: "finishing what runs" in server.log, 5, "it drains")
+        os.kill(worker, signal.SIGKILL)
+        assert b'"draining"' in stream.rest()
+        assert server.wait() == 0
+        assert "no worker is left: what runs cannot be finished" in server.log
         server.assert_nothing_left(below)
 
 

@@ -56,7 +56,13 @@ class CpuCopies(OffloadingWorker):  # type: ignore[misc]
         assert isinstance(dst_spec, BlockIDsLoadStoreSpec)
         return self._copy(job_id, src_spec, dst_spec, store=True)
 
-    def submit_load(self, job_id: int, src_spec: LoadStoreSpec, dst_spec: GPULoadStoreSpec) -> bool:
+    def submit_load(
+        self,
+        job_id: int,
+        src_spec: LoadStoreSpec,
+        dst_spec: GPULoadStoreSpec,
+        expedited: bool = False,  # vLLM 0.33 tells it; no copy waits for another one here
+    ) -> bool:
         """Copy blocks to the engine's cache."""
         assert isinstance(src_spec, BlockIDsLoadStoreSpec)
         return self._copy(job_id, dst_spec, src_spec, store=False)
