@@ -29,7 +29,9 @@ needed again. Computing it again evicts as much again, and so on: ``1 / (1 - l)`
 sum. A worker whose cache has free room evicts nothing, so that the caches of all workers are used.
 
 A block counts as cached if the worker holds it now, or will have computed it when the engine takes
-this request (`router.promised`). So a burst of requests with the same prefix stays together.
+this request (`router.promised`). So a burst of requests with the same prefix stays together. It
+does not count if it will be evicted before: if requests wait for memory in an engine, they take
+every block that no request uses (`router.ledger.Ledger.remaining`).
 
 All figures are measured while the router runs (`router.pace`).
 """
