@@ -88,8 +88,8 @@ class RouteAnswer(Message, frozen=True):
 
     Attributes:
         worker: index of the worker; None if no worker can take the request.
-        overlap_blocks: leading blocks of the prompt that the worker has cached or can load from the
-            host cache, as far as the router knows.
+        overlap_blocks: leading blocks of the prompt that the worker has cached, and will still have
+            when the request begins, or can load from the host cache, as far as the router knows.
         prefill_worker: index of the prefill worker that holds most blocks of the prompt; None if
             none holds any.
         engine_order: key by which the engine orders the requests that wait there; the smallest is
@@ -147,7 +147,8 @@ class Candidate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     Attributes:
         cost: what this request would cost on this worker, in the unit of the policy; lower is
             better.
-        overlap_blocks: leading blocks of the prompt that the worker has cached.
+        overlap_blocks: leading blocks of the prompt that the worker has cached and will still have
+            when the request begins.
         terms: the summands of the cost, by name.
     """
 
@@ -168,7 +169,7 @@ class RoutingDecision(Message, frozen=True):
         reason: what decided: cost, session, no_overlap, or `REASON_NO_WORKER`.
         prompt_tokens: length of the prompt.
         required_blocks: blocks of the prompt, of which the last need not be full.
-        overlap_blocks: leading blocks of the prompt that the winner has cached.
+        overlap_blocks: those of the winner.
         block_size: tokens per block.
         candidates: every worker that could have taken the request.
         margin: how much more the second best would have cost; 0 without a second.

@@ -23,6 +23,10 @@ SETTLE_NS = 20 * MS_NS
 IDLE_GRACE_NS = 2 * SECOND_NS
 """If an engine reports that it is idle, all requests placed longer ago than this have ended."""
 
+TIGHT_USAGE = 0.8
+"""Only if requests hold more than this share of a cache can its engine lack room for others. It may
+also let them wait because its batch is full, and then nothing is evicted."""
+
 EXPIRY_NS = 90 * SECOND_NS
 """A request without a sign of life for this long is released; processors send one every 20 s."""
 
@@ -101,6 +105,21 @@ class WorkerBook:
     report: WorkerStats | None = None
     queued_blocks: int = 0
 
+    def evicts_before(self, blocks: int) -> bool:
+        """Whether a new request begins here only once all is evicted that no request holds.
+
+        This is so when the engine lacks room for it: requests before it then take every free block.
+
+        Args:
+            blocks: blocks that the new request needs besides those that it finds in the cache.
+        """
+        tight = self.report is not None and self.report.kv_cache_usage > TIGHT_USAGE
+        return tight and self._lacking(blocks) > 0
+
+    def _lacking(self, blocks: int) -> int:
+        """How many of `blocks` blocks would not be free, besides those others wait for."""
+        return self.occupied_blocks + self.queued_blocks + blocks - self.num_blocks
+
     @property
     def full(self) -> bool:
         """Whether the worker takes no more requests now."""
@@ -146,7 +165,7 @@ class WorkerBook:
 
     def _room_s(self, blocks: int, prices: Prices) -> float:
         """Time until `blocks` blocks are free, besides those that other requests wait for."""
-        lacking = self.occupied_blocks + self.queued_blocks + blocks - self.num_blocks
+        lacking = self._lacking(blocks)
         if lacking <= 0 or not self.num_blocks:
             return 0.0
         return lacking / self.num_blocks * prices.held_s
@@ -161,6 +180,7 @@ class Ledger:
         books: by worker index, for the workers that can take requests.
         released: number of entries that were removed without the end of their request, by reason.
         promised: prefixes that workers will have computed.
+        held: prefixes that workers keep because requests that have their first token use them.
         pace: measured times.
     """
 
@@ -168,6 +188,7 @@ class Ledger:
     books: dict[int, WorkerBook] = field(default_factory=dict)
     released: Counter[str] = field(default_factory=Counter)
     promised: Promised = field(default_factory=Promised)
+    held: Promised = field(default_factory=Promised)
     pace: Pace = field(default_factory=Pace)
     _placed: defaultdict[int, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
     """Entries by worker, in the order in which they were placed; also of workers without a book."""
@@ -193,7 +214,7 @@ class Ledger:
         """Close the book of a worker that takes no more requests; its entries stay until they
         end."""
         for request_id, entry in self._placed[worker].items():
-            # This also takes their prefixes out of `promised`: no request can use them there.
+            # This also takes their prefixes out of `promised` and `held`: nobody can use them now.
             self._count(request_id, entry, -1)
         self.books.pop(worker, None)
 
@@ -221,6 +242,8 @@ class Ledger:
             return
         book.active_requests += sign
         book.decode_blocks += sign * entry.decode_blocks
+        prefixes = self.promised if entry.waiting else self.held
+        (prefixes.add if sign > 0 else prefixes.remove)(entry.worker, entry.marks)
         if not entry.waiting:
             return
         book.prefill_blocks += sign * entry.prefill_blocks
@@ -228,10 +251,29 @@ class Ledger:
         book.prefill_pairs += sign * entry.prefill_pairs
         if sign > 0:
             book.waiting[request_id] = entry
-            self.promised.add(entry.worker, entry.marks)
         else:
             del book.waiting[request_id]
-            self.promised.remove(entry.worker, entry.marks)
+
+    def remaining(
+        self, cached: dict[int, int], prompt_blocks: int, prompt: Sequence[int]
+    ) -> dict[int, int]:
+        """Estimate what of a prompt will still be cached when a worker begins to compute it.
+
+        Args:
+            cached: by worker, the leading blocks that are in its cache now.
+            prompt_blocks: blocks of the prompt.
+            prompt: marks of the prompt.
+        """
+        tight = [
+            worker
+            for worker, blocks in cached.items()
+            if (book := self.books.get(worker)) and book.evicts_before(prompt_blocks - blocks)
+        ]
+        if not tight:
+            return cached
+        promised, held = self.promised.leading(prompt), self.held.leading(prompt)
+        used = {worker: max(promised.get(worker, 0), held.get(worker, 0)) for worker in tight}
+        return cached | {worker: min(cached[worker], used[worker]) for worker in tight}
 
     def first_token(self, request_id: str, now_ns: int) -> Entry | None:
         """Note a request's first token, which ends its prefill load.

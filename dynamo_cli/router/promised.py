@@ -1,9 +1,9 @@
-"""Keeps the prefixes that workers will hold once they have computed their prompts. Pure.
+"""Keeps the prefixes that workers hold for their requests, or will have computed. Pure.
 
 A request that follows another one with the same prefix to the same worker waits behind it and will
-find the prefix computed, although no KV event says so yet. Of each such prompt only some depths are
-remembered, eight for each doubling, so that long prompts cost little; a promised depth is exact to
-within an eighth.
+find the prefix computed, although no KV event says so yet. And what a running request uses is not
+evicted, however short of memory its engine is. Of each prompt only some depths are remembered,
+eight for each doubling, so that long prompts cost little; a depth is exact to within an eighth.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def marks(hashes: Sequence[int]) -> list[int]:
 
 @dataclass(slots=True)
 class Promised:
-    """The prompts that workers have yet to compute, by their marks."""
+    """Prompts of requests that workers have, by their marks."""
 
     _index: PrefixIndex = field(default_factory=PrefixIndex)
     _counts: defaultdict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
@@ -55,7 +55,7 @@ class Promised:
         self._index.store(worker, new)
 
     def remove(self, worker: int, prompt: Sequence[int]) -> None:
-        """Remove a prompt that has been computed or never will be."""
+        """Remove a prompt that was added before."""
         counts, last = self._counts[worker], []
         for mark in prompt:
             if (count := counts[mark]) == 1:
@@ -66,7 +66,7 @@ class Promised:
         self._index.remove(worker, last)
 
     def leading(self, prompt: Sequence[int]) -> dict[int, int]:
-        """For each worker, the number of leading blocks of this prompt that it will have computed.
+        """For each worker, the number of leading blocks of this prompt that its prompts share.
 
         Args:
             prompt: marks of the prompt.

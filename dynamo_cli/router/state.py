@@ -176,14 +176,15 @@ class RouterState:
     def _loads(self, request: Request, excluded: Collection[int], now_ns: int) -> list[WorkerLoad]:
         """The workers that can take the request."""
         usable = self._usable(request)
-        held = self.caches.index.leading(usable)
-        promised = self.ledger.promised.leading(marks(usable))
+        prompt, cached = marks(usable), self.caches.index.leading(usable)
+        cached = self.ledger.remaining(cached, request.prompt_blocks, prompt)
+        promised = self.ledger.promised.leading(prompt)
         in_host = self._host_blocks(usable)
         loads = []
         for worker, book in self.ledger.books.items():
             if book.full or worker in excluded:
                 continue
-            overlap = held.get(worker, 0)
+            overlap = cached.get(worker, 0)
             expected = max(overlap, promised.get(worker, 0))
             load = WorkerLoad(
                 worker=worker,

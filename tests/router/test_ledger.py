@@ -349,6 +349,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert set(self.ledger.books) == self.up
         for worker in {0, 1, 2} - self.up:
             assert worker not in self.ledger.promised.leading((10,))
+            assert worker not in self.ledger.held.leading((10,))
         for worker in self.up:
             here = [one for one in self.model.values() if one["worker"] == worker]
             assert sums(self.ledger, worker) == (
@@ -364,6 +365,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert set(book.waiting) == waiting
             assert book.prefill_tokens == sum(one["prefill"] for one in here)
             assert (worker in self.ledger.promised.leading((10,))) == bool(waiting)
+            assert (worker in self.ledger.held.leading((10,))) == (len(here) > len(waiting))
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30)

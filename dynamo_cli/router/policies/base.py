@@ -34,7 +34,8 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         worker: its index.
-        overlap_blocks: leading blocks of the request's prompt that are in its cache.
+        overlap_blocks: leading blocks of the request's prompt that are in its cache, without those
+            that will be evicted before the engine takes the request.
         active_requests: requests that were placed there and have not ended.
         waiting_requests: those of them without a first token.
         prefill_blocks: blocks that it has yet to compute for the waiting requests.
@@ -42,7 +43,7 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
         num_blocks: size of its KV cache in blocks; 0 if it has none.
         last_used: number of the decision that chose it last; smaller is longer ago.
         expected_blocks: leading blocks of the prompt that will be in its cache when the engine
-            takes the request: those that are there now, or those of a prompt before it.
+            takes the request: those of `overlap_blocks`, or those of a prompt before it.
         cached_blocks: blocks of any prompt in its cache.
         wait_s: estimated time until the prefill could begin, seconds.
         host_blocks: leading blocks of the prompt that are in the host cache. The worker loads those

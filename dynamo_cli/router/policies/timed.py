@@ -30,7 +30,9 @@ needed again. Computing it again evicts as much again, and so on: ``1 / (1 - l)`
 sum. A worker whose cache has free room evicts nothing, so that the caches of all workers are used.
 
 A block counts as cached if the worker holds it now, or will have computed it when the engine takes
-this request (`router.promised`). So a burst of requests with the same prefix stays together.
+this request (`router.promised`). So a burst of requests with the same prefix stays together. It
+does not count if it will be evicted before: if requests wait for memory in an engine, they take
+every block that no request uses (`router.ledger.Ledger.remaining`).
 
 With a host cache, what it holds can be loaded by every worker beyond what that worker has cached.
 Copies run beside the steps of the engine, so they delay no other request; but what they bring needs
