@@ -173,6 +173,7 @@ class FakeEngine:
     """
 
     batch_limits = (4, 100)
+    cache_client = None
 
     def __init__(self, holdings: Blocks | None = None, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
