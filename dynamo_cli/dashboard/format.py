@@ -90,6 +90,11 @@ def size(value: float) -> str:
     return f"{value:.1f} {unit}" if value < 9.95 and unit != "B" else f"{value:.0f} {unit}"
 
 
+def size_rate(value: float) -> str:
+    """Format bytes per second: ``0/s``, ``12 MiB/s``."""
+    return f"{size(value)}/s" if value >= 1 else "0/s"
+
+
 def percent(value: float | None) -> str:
     """Format a ratio as percent: ``63 %``."""
     return NONE if value is None else f"{value * 100:.0f} %"

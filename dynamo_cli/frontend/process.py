@@ -35,6 +35,7 @@ from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import Operated
 from dynamo_cli.messages.flows import ToChild, ToFrontend
+from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
     Drain,
@@ -237,6 +238,8 @@ class Frontend:
                 | Decisions()
                 | PrefillQueueStats()
                 | TransferStats()
+                | HostCacheStats()
+                | HostCopies()
             ) as message:
                 self._tree.apply(message, time.monotonic_ns())
                 self._tell_sleep()
@@ -265,7 +268,9 @@ class Frontend:
             case Role.PREFILL_QUEUE:
                 self._tree.prefill.queue_gone()
             case Role.PREFILL_WORKER:
-                self._tree.prefill.worker_gone(peer.index, prefill=True)
+                self._tree.prefill_worker_gone(peer.index)
+            case Role.HOST_CACHE:
+                self._tree.host_cache.gone()
 
     def on_control(self, message: ToChild) -> None:
         """Handle a message of the supervisor."""

@@ -10,6 +10,7 @@ from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.gpus import GpuReport, Xids
+from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.moves import NOT_MOVED_MEMORY_S
 from dynamo_cli.watch.schema import AlarmView, GpuView, PrefillView
 from dynamo_cli.watch.window import WindowSum
@@ -168,6 +169,14 @@ def no_place(count: int) -> AlarmView:
         "could take over in time after a death or stop",
         "the log says why the process ended; more --workers or a longer --migration-timeout help.",
     )
+
+
+def of_host_cache(view: HostCacheView | None) -> Iterator[AlarmView]:
+    """Make the alarm for engines that cannot use the host cache."""
+    if view is not None and view.refused:
+        text = f"the host cache has refused engines, {view.refused} times so far"
+        advice = "they compute what others have stored. The log says how they differ."
+        yield AlarmView("host cache", text, advice)
 
 
 def of_gpus(report: GpuReport | None, views: Sequence[GpuView], now_ns: int) -> Iterator[AlarmView]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from dynamo_cli.watch.host_cache_schema import HostCacheView
+
 
 class ProcessView(msgspec.Struct, frozen=True):
     """A process.
@@ -332,6 +334,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         calls: answers that the frontend waits for.
         gpus: GPUs that engines run on.
         moves: requests that moved to another process because theirs could not end them.
+        host_cache: the cache in the host's memory; None if there is none.
     """
 
     version: str
@@ -357,6 +360,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     calls: int = 0
     gpus: list[GpuView] = []
     moves: MovesView = MovesView()
+    host_cache: HostCacheView | None = None
 
     @property
     def warnings(self) -> list[str]:

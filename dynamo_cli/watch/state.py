@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from dynamo_cli import __version__
+from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import Logged, Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
 from dynamo_cli.messages.request import EngineReady
@@ -14,9 +15,19 @@ from dynamo_cli.messages.routing import Decisions, RouterStats
 from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
-from dynamo_cli.watch.alarms import Watch, no_place, no_router, of_gpus, old_jobs, silence
+from dynamo_cli.watch.alarms import (
+    Watch,
+    no_place,
+    no_router,
+    of_gpus,
+    of_host_cache,
+    old_jobs,
+    silence,
+)
 from dynamo_cli.watch.decisions import DecisionLog
 from dynamo_cli.watch.gpus import GpuReport, views
+from dynamo_cli.watch.host_cache import HostCacheState
+from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.meter import Latency, Meter
 from dynamo_cli.watch.prefill import PrefillState
@@ -59,6 +70,7 @@ class TreeState:
         decisions: the last decisions of the router.
         logs: the last log lines of all processes.
         prefill: what is known of disaggregated prefill.
+        host_cache: what is known of the host cache.
         url: where the frontend listens; empty before it does.
         draining: whether the frontend takes no new requests, whatever the table says.
         asleep: whether every ready worker sleeps.
@@ -76,6 +88,7 @@ class TreeState:
         self._watch = Watch()
         self._routing = RoutingState()
         self.prefill = PrefillState()
+        self.host_cache = HostCacheState()
         self.decisions = DecisionLog()
         self.logs = LogRing()
         self.url = ""
@@ -117,6 +130,8 @@ class TreeState:
         | Decisions
         | PrefillQueueStats
         | TransferStats
+        | HostCacheStats
+        | HostCopies
         | Logged,
         now_ns: int,
     ) -> None:
@@ -142,6 +157,10 @@ class TreeState:
                 self.prefill.queue(message, now_ns)
             case TransferStats():
                 self.prefill.worker(message, now_ns)
+            case HostCacheStats():
+                self.host_cache.report(message, now_ns)
+            case HostCopies():
+                self.host_cache.copied(message, now_ns)
             case Logged():
                 self.logs.add(message)
 
@@ -172,6 +191,7 @@ class TreeState:
         """Keep the totals of a worker whose process ended; its load is gone."""
         self._ended_lives[worker] = self._totals(worker)
         self.prefill.worker_gone(worker, prefill=False)
+        self.host_cache.engine_gone(worker, prefill=False)
         self._loads.pop(worker, None)
         self._see_who_sleeps()
         self._rates[worker].gone()
@@ -179,6 +199,11 @@ class TreeState:
     def router_gone(self) -> None:
         """Keep the totals of a router whose process ended."""
         self._routing.router_gone()
+
+    def prefill_worker_gone(self, index: int) -> None:
+        """Keep the totals of a prefill worker whose process ended."""
+        self.prefill.worker_gone(index, prefill=True)
+        self.host_cache.engine_gone(index, prefill=True)
 
     def _totals(self, worker: int) -> dict[str, int]:
         """A worker's counters over all its restarts."""
@@ -207,8 +232,8 @@ class TreeState:
         """
         router, prefill = self._routing.view(now_ns), self.prefill.view(now_ns)
         workers = [self._worker(index, now_ns) for index in self._worker_indices()]
-        refused = sum(worker.refused_sends for worker in workers) + refused_sends
-        self._watch.refused(refused + (router.refused_sends if router else 0), now_ns)
+        host_cache = self.host_cache.view(now_ns)
+        self._watch.refused(refused_sends + _refused(workers, router, host_cache), now_ns)
         seen = views(gpus, self._table.processes, now_ns) if gpus else []
         return Snapshot(
             version=__version__,
@@ -234,6 +259,7 @@ class TreeState:
             calls=calls,
             gpus=seen,
             moves=self._meter.moves.view(now_ns),
+            host_cache=host_cache,
         )
 
     def _processes(self, memory: Mapping[int, int], now_ns: int) -> list[ProcessView]:
@@ -277,7 +303,17 @@ class TreeState:
             found.append(old_jobs(prefill))
         if lost := self._meter.moves.recently_lost(now_ns):
             found.append(no_place(lost))
+        found += of_host_cache(self.host_cache.view(now_ns))
         return found + self._watch.alarms(now_ns)
+
+
+def _refused(
+    workers: list[WorkerView], router: RouterView | None, host_cache: HostCacheView | None
+) -> int:
+    """Messages that full links of these processes refused."""
+    refused = sum(worker.refused_sends for worker in workers)
+    refused += router.refused_sends if router else 0
+    return refused + (host_cache.refused_sends if host_cache else 0)
 
 
 def _added(before: dict[K, int], now: dict[K, int]) -> dict[K, int]:

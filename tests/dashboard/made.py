@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.prefill import PrefillQueueStats
 from dynamo_cli.messages.request import EngineReady
@@ -20,11 +21,22 @@ from dynamo_cli.watch.state import TreeState
 
 
 def snapshot(
-    workers: int = 2, at_s: float = 10.0, *, prefill_workers: int = 0, **fields: Any
+    workers: int = 2,
+    at_s: float = 10.0,
+    *,
+    prefill_workers: int = 0,
+    host_cache: bool = False,
+    **fields: Any,
 ) -> Snapshot:
     """Make a snapshot of a tree in which all processes are ready; `fields` replace its fields."""
     known = TreeState(Meter(), ("tiny",), 0)
-    processes = tree(workers, 1, routed=workers > 1, prefill_workers=prefill_workers)
+    processes = tree(
+        workers,
+        1,
+        routed=workers > 1,
+        prefill_workers=prefill_workers,
+        host_cache=host_cache,
+    )
     table = [state(process) for process in processes]
     known.apply(ProcessTable(table, serving=True, reason=""), 0)
     for worker in range(workers):
@@ -35,6 +47,12 @@ def snapshot(
         known.apply(RouterStats("kv", dict.fromkeys(range(workers), 5), active, 0), 0)
     if prefill_workers:
         known.apply(PrefillQueueStats(2, 900, 1, 400, 0.5, False, 7, {"done": 4}, {}, {}, [], 0), 0)
+    if host_cache:
+        now_ns = int(at_s * SECOND_NS)
+        known.apply(HostCacheStats(1000, 1 << 20, 400, 3, 125, 200, 150, 60, 5, 15, 0, 0), now_ns)
+        gib = 1 << 30
+        copies = HostCopies(False, 0, 900, gib, 0.5, 400, gib // 2, 0.25, 32, {"no_slot": 2}, 0.1)
+        known.apply(copies, now_ns)
     known.url = "http://127.0.0.1:8181"
     made = known.snapshot(int(at_s * SECOND_NS), {}, 0)
     return msgspec.structs.replace(made, **fields)

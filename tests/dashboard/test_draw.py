@@ -84,6 +84,55 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
     assert corners == [boxes] * 4
 
 
+def with_host_cache(**fields: Any) -> Board:
+    state = BoardState()
+    state.apply(Link(State.LIVE), 0)
+    state.apply(snapshot(host_cache=True, **fields), 0)
+    return state.board(0)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("prefill_workers", "boxes"), [(0, 5), (1, 7)])
+def test_the_host_cache_has_a_box_and_arrows(prefill_workers: int, boxes: int, width: int) -> None:
+    board = with_host_cache(prefill_workers=prefill_workers)
+    drawn = lines(picture.draw(board, width))
+    assert len(drawn) == picture.height(board)
+    assert max(map(len, drawn)) <= width
+    assert [sum(line.count(corner) for line in drawn) for corner in "╭╮╰╯"] == [boxes] * 4
+    inside = next(line for line in drawn if "used" in line)
+    assert "● ready  used 40 %  found 75 %" in inside
+    if prefill_workers:
+        assert "◄──" in drawn[1], "to the prefill workers beside it"
+    else:
+        assert "load 102 MiB/s" in drawn[3]
+        assert "store 51 MiB/s" in drawn[4]
+
+
+def test_the_cache_tab_shows_the_tiers() -> None:
+    drawn = cache.draw(with_host_cache(), 100).plain
+    for words in (
+        "40 %  of 1.0 GiB",
+        "75 %  of what was asked for in the last minute",
+        "50 %  of prompt tokens since the start",
+        "900 blocks, 1.0 GiB at 2.0 GiB/s; now 102 MiB/s",
+        "3.0 MiB read, 125 MiB lent to write, 15 blocks evicted",
+        "no_slot 2 blocks",
+    ):
+        assert words in drawn, words
+    assert max(map(len, lines(cache.draw(with_host_cache(), 78)))) <= 78
+
+
+def test_a_host_cache_that_nobody_has_opened_says_so() -> None:
+    seen = snapshot(host_cache=True)
+    assert seen.host_cache is not None
+    unopened = msgspec.structs.replace(seen.host_cache, slots=0, slot_bytes=0)
+    state = BoardState()
+    state.apply(msgspec.structs.replace(seen, host_cache=unopened), 0)
+    board = state.board(0)
+    assert "no engine has opened it yet" in cache.draw(board, 100).plain
+    assert "used –" in picture.draw(board, 100).plain
+
+
 @pytest.mark.parametrize(
     ("link", "seen", "says"),
     [

@@ -14,6 +14,7 @@ from dynamo_cli.engines import start
 from dynamo_cli.engines.mock.blocks import Blocks
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.errors import DynamoError
+from dynamo_cli.ipc import publisher
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages.admin import Operate, Operation
@@ -37,7 +38,7 @@ from dynamo_cli.messages.request import (
 )
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import ProcessId, Role, links_of
-from dynamo_cli.worker import decode, handover, prefill, publisher
+from dynamo_cli.worker import decode, handover, prefill
 from dynamo_cli.worker.process import EngineProcess
 from tests.ipc.support import Party
 
@@ -172,6 +173,7 @@ class FakeEngine:
     """
 
     batch_limits = (4, 100)
+    cache_client = None
 
     def __init__(self, holdings: Blocks | None = None, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()

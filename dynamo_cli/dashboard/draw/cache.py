@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw import host_cache
 from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG, clipped
 from dynamo_cli.dashboard.draw.trends import Curve
 from dynamo_cli.dashboard.model import Board
@@ -31,6 +32,8 @@ def draw(board: Board, width: int) -> Text:
         lines = _not_routed_by_kv(snapshot, router)
     else:
         lines = [*_ratios(router.recent, router.overall), Text(""), *_index(router)]
+    if snapshot.host_cache is not None:
+        lines += [Text(""), *host_cache.lines(snapshot.host_cache, snapshot.workers)]
     return Text("\n").join([clipped(line, width) for line in lines])
 
 

@@ -14,6 +14,7 @@ from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, joined, phase_style, 
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.topology import Role
+from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.schema import PrefillView, ProcessView, RouterView, Snapshot
 
 BOX_LEAST, BOX_MOST, ARROW_LEAST, ARROW_MOST = 15, 20, 6, 18
@@ -48,19 +49,29 @@ class _Layout:
 
 def height(board: Board) -> int:
     """Return the number of lines that the picture needs."""
-    prefill = FLAT + GAP if _of(board, Role.PREFILL_QUEUE) else 0
     router = FLAT + GAP if _of(board, Role.ROUTER) else 0
-    return prefill + HIGH + router
+    return _top(board) + HIGH + router
+
+
+def _top(board: Board) -> int:
+    """Return the number of lines above the middle row."""
+    above = _of(board, Role.PREFILL_QUEUE) or _of(board, Role.HOST_CACHE)
+    return FLAT + GAP if above else 0
 
 
 def draw(board: Board, width: int) -> Text:
     """Draw the picture in `height(board)` lines."""
     canvas = Canvas(width, height(board))
     disaggregated = bool(_of(board, Role.PREFILL_QUEUE))
-    layout = _layout(width, 4 if disaggregated else 3, FLAT + GAP if disaggregated else 0)
+    layout = _layout(width, 4 if disaggregated else 3, _top(board))
     _draw_middle(canvas, layout, board)
     if disaggregated:
         _draw_prefill(canvas, layout, board)
+    if cache := _of(board, Role.HOST_CACHE):
+        host_cache = board.snapshot.host_cache if board.snapshot else None
+        line = joined([phase_text(cache), *_host_cache_numbers(host_cache)])
+        _draw_host_cache(canvas, layout, line, _frame(cache), beside=disaggregated)
+        _draw_copies(canvas, layout, host_cache, beside=disaggregated)
     if _of(board, Role.ROUTER):
         _draw_router(canvas, layout, board)
     return canvas.text()
@@ -197,6 +208,37 @@ def _prefill_numbers(prefill: PrefillView | None) -> list[Text]:
     return [
         Text.assemble(("busy ", FAINT), show.number(prefill.in_flight_jobs)),
         Text.assemble(("arena ", FAINT), show.percent(used / arena if arena else None)),
+    ]
+
+
+def _draw_host_cache(canvas: Canvas, at: _Layout, line: Text, frame: str, *, beside: bool) -> None:
+    """Draw the host cache above the workers, or to the left of the prefill workers."""
+    canvas.box(at.x(0 if beside else 1), 0, at.across(2), "host cache", [line], frame)
+
+
+def _draw_copies(canvas: Canvas, at: _Layout, cache: HostCacheView | None, *, beside: bool) -> None:
+    """Draw the arrows between the host cache and the engines: loads, and stores."""
+    if beside:
+        x = at.x(1) + at.box
+        canvas.put(x, 1, "◄" + "─" * (at.arrow - 2) + "►", ACCENT)
+        return
+    x = at.x(2)
+    load, store = (
+        (cache.loaded_bytes_per_s, cache.stored_bytes_per_s) if cache is not None else (0.0, 0.0)
+    )
+    canvas.put(x, FLAT, "▲ │", ACCENT)
+    canvas.put(x, FLAT + 1, "│ ▼", ACCENT)
+    canvas.put(x + 4, FLAT, f"load {show.size_rate(load)}")
+    canvas.put(x + 4, FLAT + 1, f"store {show.size_rate(store)}")
+
+
+def _host_cache_numbers(cache: HostCacheView | None) -> list[Text | str]:
+    if cache is None:
+        return []
+    used = cache.used / cache.slots if cache.slots else None
+    return [
+        Text.assemble(("used ", FAINT), show.percent(used)),
+        Text.assemble(("found ", FAINT), show.percent(cache.recent_found_ratio)),
     ]
 
 

@@ -15,7 +15,13 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dynamo_cli.frontend.after.recorder import Recorder
-from dynamo_cli.frontend.metrics import gpu_metrics, move_metrics, prefill_metrics, routing_metrics
+from dynamo_cli.frontend.metrics import (
+    gpu_metrics,
+    host_cache_metrics,
+    move_metrics,
+    prefill_metrics,
+    routing_metrics,
+)
 from dynamo_cli.frontend.metrics.routing_metrics import counter as _counter
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.watch.meter import Meter
@@ -88,6 +94,8 @@ class _Page(Collector):
             yield from routing_metrics.of(self._snapshot.router)
         if self._snapshot.prefill is not None:
             yield from prefill_metrics.of(self._snapshot.prefill, self._prefill)
+        if self._snapshot.host_cache is not None:
+            yield from host_cache_metrics.of(self._snapshot.host_cache, self._snapshot.workers)
         if self._snapshot.gpus:
             yield from gpu_metrics.of(self._snapshot.gpus)
         if self._recorder is not None:
@@ -191,5 +199,7 @@ def _refused(snapshot: Snapshot) -> Iterator[tuple[str, int]]:
     yield Role.FRONTEND, snapshot.refused_sends
     if snapshot.router is not None:
         yield Role.ROUTER, snapshot.router.refused_sends
+    if snapshot.host_cache is not None:
+        yield Role.HOST_CACHE, snapshot.host_cache.refused_sends
     for worker in snapshot.workers:
         yield ProcessId(Role.WORKER, worker.worker).name, worker.refused_sends

@@ -1,0 +1,76 @@
+"""Draws the host cache's part of the cache tab. Pure."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw.style import ACCENT, FAINT
+from dynamo_cli.watch.host_cache_schema import HostCacheView
+from dynamo_cli.watch.schema import WorkerView
+
+LABEL, BAR = 12, 20
+
+
+def lines(cache: HostCacheView, workers: list[WorkerView]) -> list[Text]:
+    """Draw how full it is, what was found in which tier, and copies."""
+    if not cache.slots:
+        return [_line("host cache", "no engine has opened it yet")]
+    drawn = [
+        Text(f"{'host cache':<{LABEL}}{'share':<{BAR + 8}}", FAINT),
+        _bar("used", cache.used / cache.slots, f"of {_size(cache, cache.slots)}"),
+        _bar("found", cache.recent_found_ratio, "of what was asked for in the last minute"),
+        *_tiers(cache, workers),
+        _line("loads", _copies(cache, "load")),
+        _line("stores", _copies(cache, "store")),
+        _line(
+            "slots",
+            f"{_size(cache, cache.pinned)} read, {_size(cache, cache.lent)} lent to write, "
+            f"{show.number(cache.evicted)} blocks evicted",
+        ),
+    ]
+    if cache.dropped:
+        reasons = ", ".join(f"{name} {show.number(n)}" for name, n in sorted(cache.dropped.items()))
+        drawn.append(_line("not stored", f"{reasons} blocks"))
+    if cache.refused:
+        drawn.append(_line("refused", f"engines, {show.number(cache.refused)} times: see the log"))
+    return drawn
+
+
+def _tiers(cache: HostCacheView, workers: list[WorkerView]) -> list[Text]:
+    """Draw the share of prompt tokens that each tier had, since the start."""
+    queries = sum(worker.prefix_cache_queries_tokens for worker in workers)
+    hits = sum(worker.prefix_cache_hits_tokens for worker in workers)
+    engine, host = (tokens / queries if queries else None for tokens in (hits, cache.loaded_tokens))
+    return [
+        _bar("in engines", engine, "of prompt tokens since the start"),
+        _bar("in host", host, "more, loaded instead of computed"),
+    ]
+
+
+def _copies(cache: HostCacheView, direction: str) -> str:
+    """Blocks and bytes since the start, the speed of copies, and the recent rate."""
+    load = direction == "load"
+    blocks = sum(one.loaded_blocks if load else one.stored_blocks for one in cache.engines)
+    nbytes = sum(one.loaded_bytes if load else one.stored_bytes for one in cache.engines)
+    spent_s = sum(one.load_s if load else one.store_s for one in cache.engines)
+    recent = cache.loaded_bytes_per_s if load else cache.stored_bytes_per_s
+    speed = f" at {show.size_rate(nbytes / spent_s)}" if spent_s else ""
+    return f"{show.number(blocks)} blocks, {show.size(nbytes)}{speed}; now {show.size_rate(recent)}"
+
+
+def _size(cache: HostCacheView, slots: int) -> str:
+    return show.size(slots * cache.slot_bytes)
+
+
+def _bar(name: str, ratio: float | None, means: str) -> Text:
+    return Text.assemble(
+        name.ljust(LABEL),
+        (show.bar(ratio or 0.0, BAR), ACCENT),
+        f" {show.percent(ratio):>6}",
+        (f"  {means}", FAINT),
+    )
+
+
+def _line(name: str, value: str) -> Text:
+    return Text.assemble((name.ljust(LABEL), FAINT), value)

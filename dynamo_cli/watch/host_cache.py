@@ -1,0 +1,140 @@
+"""What is known of the host cache, from its reports and those of the engines. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
+from dynamo_cli.watch.host_cache_schema import HostCacheView, HostCopiesView
+from dynamo_cli.watch.rates import HIT_WINDOW_S, ratio
+from dynamo_cli.watch.window import WindowSum
+
+_EMPTY = HostCacheStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+_COUNTERS = (
+    *("wanted", "found", "written", "duplicates", "evicted"),
+    *("short", "refused", "invalid", "refused_sends"),
+)
+_COPY_COUNTERS = (
+    *("loaded_blocks", "loaded_bytes", "load_s"),
+    *("stored_blocks", "stored_bytes", "store_s", "waited_s"),
+)
+
+Engine = tuple[bool, int]
+"""Whether it is a prefill worker, and its index among its kind."""
+
+
+class _Growth:
+    """Recent growth of counters that begin at 0 with each new process."""
+
+    def __init__(self, window_s: int) -> None:
+        self._window = WindowSum(window_s)
+        self._last: defaultdict[Any, float] = defaultdict(float)
+
+    def report(self, who: Any, value: float, now_ns: int) -> None:
+        """Take the counter of a process."""
+        if (new := value - self._last[who]) > 0:
+            self._window.add(new, now_ns)
+        self._last[who] = value
+
+    def gone(self, who: Any) -> None:
+        """The process has ended."""
+        self._last.pop(who, None)
+
+    def total(self, now_ns: int) -> float:
+        return self._window.total(now_ns)
+
+    def rate(self, now_ns: int) -> float:
+        return self._window.rate(now_ns)
+
+
+class HostCacheState:
+    """Totals of the host cache over all restarts of it and of the engines, and what it holds."""
+
+    def __init__(self) -> None:
+        self._seen = False
+        self._stats = _EMPTY
+        self._ended: Counter[str] = Counter()
+        self._copies: dict[Engine, HostCopies] = {}
+        self._ended_copies: defaultdict[Engine, Counter[str]] = defaultdict(Counter)
+        self._dropped: Counter[str] = Counter()
+        self._wanted, self._found = _Growth(HIT_WINDOW_S), _Growth(HIT_WINDOW_S)
+        self._loaded, self._stored = _Growth(10), _Growth(10)
+        self._loaded_tokens = 0
+
+    def report(self, stats: HostCacheStats, now_ns: int) -> None:
+        """Take a report of the host cache; its counters begin with its process."""
+        self._seen = True
+        self._stats = stats
+        self._wanted.report(None, stats.wanted, now_ns)
+        self._found.report(None, stats.found, now_ns)
+
+    def gone(self) -> None:
+        """Keep the totals of a host cache whose process ended; it holds nothing any more."""
+        self._ended.update({name: getattr(self._stats, name) for name in _COUNTERS})
+        self._stats = _EMPTY
+        self._wanted.gone(None)
+        self._found.gone(None)
+
+    def copied(self, copies: HostCopies, now_ns: int) -> None:
+        """Take a report of an engine; its counters begin with its process."""
+        engine = (copies.prefill, copies.worker)
+        before = self._copies.get(engine)
+        blocks = copies.loaded_blocks - (before.loaded_blocks if before is not None else 0)
+        self._loaded_tokens += max(0, blocks) * copies.block_tokens
+        self._copies[engine] = copies
+        self._loaded.report(engine, copies.loaded_bytes, now_ns)
+        self._stored.report(engine, copies.stored_bytes, now_ns)
+
+    def engine_gone(self, index: int, *, prefill: bool) -> None:
+        """Keep the totals of an engine whose process ended."""
+        engine = (prefill, index)
+        copies = self._copies.pop(engine, None)
+        if copies is not None:
+            self._ended_copies[engine].update(_counters(copies))
+            self._dropped.update(copies.dropped)
+            self._loaded.gone(engine)
+            self._stored.gone(engine)
+
+    def view(self, now_ns: int) -> HostCacheView | None:
+        """Return the current view; None without a host cache."""
+        if not self._seen:
+            return None
+        stats, totals = self._stats, self._totals()
+        dropped = self._dropped + sum(
+            (Counter(copies.dropped) for copies in self._copies.values()), Counter[str]()
+        )
+        return HostCacheView(
+            slots=stats.slots,
+            slot_bytes=stats.slot_bytes,
+            used=stats.used,
+            pinned=stats.pinned,
+            lent=stats.lent,
+            **totals,
+            found_ratio=ratio(totals["found"], totals["wanted"]),
+            recent_found_ratio=ratio(self._found.total(now_ns), self._wanted.total(now_ns)),
+            loaded_tokens=self._loaded_tokens,
+            loaded_bytes_per_s=self._loaded.rate(now_ns),
+            stored_bytes_per_s=self._stored.rate(now_ns),
+            dropped=dict(dropped),
+            engines=[
+                self._engine(engine)
+                for engine in sorted(self._copies.keys() | self._ended_copies.keys())
+            ],
+        )
+
+    def _totals(self) -> dict[str, int]:
+        return {name: self._ended[name] + getattr(self._stats, name) for name in _COUNTERS}
+
+    def _engine(self, engine: Engine) -> HostCopiesView:
+        """An engine's copies over all its restarts."""
+        totals: dict[str, Any] = dict.fromkeys(_COPY_COUNTERS, 0) | self._ended_copies[engine]
+        if (copies := self._copies.get(engine)) is not None:
+            now = _counters(copies)
+            totals = {name: totals[name] + now[name] for name in _COPY_COUNTERS}
+        prefill, index = engine
+        return HostCopiesView(prefill=prefill, worker=index, **totals)
+
+
+def _counters(copies: HostCopies) -> dict[str, Any]:
+    return {name: getattr(copies, name) for name in _COPY_COUNTERS}

@@ -1,0 +1,128 @@
+"""The host cache in the snapshot and in the metrics: totals across restarts, current figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dynamo_cli.frontend.metrics import exposition
+from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
+from dynamo_cli.messages.telemetry import WorkerStats
+from dynamo_cli.units import SECOND_NS
+from dynamo_cli.watch.host_cache_schema import HostCacheView
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.state import TreeState
+
+
+def stats(**fields: Any) -> HostCacheStats:
+    plain = HostCacheStats(100, 4096, 40, 3, 12, 200, 150, 60, 5, 15, 0, 0)
+    return msgspec.structs.replace(plain, **fields)
+
+
+def copies(worker: int = 0, *, prefill: bool = False, **fields: Any) -> HostCopies:
+    plain = HostCopies(prefill, worker, 10, 1_000, 0.5, 4, 400, 0.25, 32, {"no_slot": 2}, 0.125)
+    return msgspec.structs.replace(plain, **fields)
+
+
+def tree_of(*messages: Any) -> TreeState:
+    tree = TreeState(Meter(), ("tiny",), 0)
+    for message in messages:
+        tree.apply(message, 0)
+    return tree
+
+
+def view(tree: TreeState, at_s: float = 0) -> HostCacheView:
+    found = tree.snapshot(int(at_s * SECOND_NS), {}, 0).host_cache
+    assert found is not None
+    return found
+
+
+def test_without_a_host_cache_there_is_no_view() -> None:
+    assert tree_of().snapshot(0, {}, 0).host_cache is None
+
+
+def test_its_totals_survive_it_and_what_it_holds_does_not() -> None:
+    tree = tree_of(stats())
+    seen = view(tree)
+    assert (seen.slots, seen.used, seen.pinned, seen.lent, seen.found_ratio) == (
+        *(100, 40, 3, 12),
+        0.75,
+    )
+    tree.host_cache.gone()
+    seen = view(tree)
+    assert (seen.slots, seen.used, seen.wanted, seen.evicted) == (0, 0, 200, 15)
+    tree.apply(stats(wanted=100, found=0, evicted=1, used=1), 0)
+    seen = view(tree)
+    assert (seen.used, seen.wanted, seen.found, seen.evicted) == (1, 300, 150, 16)
+    assert (seen.found_ratio, seen.recent_found_ratio) == (0.5, 0.5)
+    tree.apply(stats(wanted=110, found=10), 100 * SECOND_NS)
+    assert view(tree, 100).recent_found_ratio == 1.0, "of the last minute only"
+
+
+def test_copies_of_engines_add_up_over_lives() -> None:
+    tree = tree_of(stats(), copies(), copies(1), copies(prefill=True, loaded_blocks=0))
+    names = [(one.prefill, one.worker) for one in view(tree).engines]
+    assert names == [(False, 0), (False, 1), (True, 0)]
+    assert (view(tree).loaded_tokens, view(tree).dropped) == (640, {"no_slot": 6})
+    assert view(tree).loaded_bytes_per_s == 300, "over ten seconds"
+    tree.worker_gone(0)
+    tree.prefill_worker_gone(0)
+    seen = view(tree)
+    assert (seen.engines[0].loaded_bytes, seen.engines[0].load_s) == (1_000, 0.5)
+    tree.apply(copies(loaded_blocks=1, loaded_bytes=100, dropped={"late": 1}), SECOND_NS)
+    seen = view(tree, 1)
+    assert (seen.engines[0].loaded_blocks, seen.engines[0].waited_s) == (11, 0.25)
+    assert (seen.loaded_tokens, seen.dropped) == (672, {"no_slot": 6, "late": 1})
+    assert seen.loaded_bytes_per_s == 310
+
+
+def test_engines_that_are_refused_are_an_alarm() -> None:
+    assert tree_of(stats()).snapshot(0, {}, 0).alarms == []
+    (alarm,) = tree_of(stats(refused=2)).snapshot(0, {}, 0).alarms
+    assert (alarm.kind, "2 times" in alarm.text) == ("host cache", True)
+
+
+def test_the_page_of_metrics_has_all_of_it() -> None:
+    tree = tree_of(
+        stats(refused_sends=3),
+        copies(),
+        copies(prefill=True),
+        WorkerStats(0, 1, 0, 0.25, 1000, 500, 1000, 100, 0, 10, 0),
+    )
+    page = exposition.render(Meter(), tree.snapshot(0, {}, 0), tree.prefill, None).decode()
+    for line in (
+        "dynamo_llm_host_cache_size_bytes 409600.0",
+        "dynamo_llm_host_cache_used_bytes 163840.0",
+        "dynamo_llm_host_cache_pinned_bytes 12288.0",
+        "dynamo_llm_host_cache_lent_bytes 49152.0",
+        "dynamo_llm_host_cache_wanted_blocks_total 200.0",
+        "dynamo_llm_host_cache_found_blocks_total 150.0",
+        "dynamo_llm_host_cache_written_blocks_total 60.0",
+        "dynamo_llm_host_cache_duplicate_blocks_total 5.0",
+        "dynamo_llm_host_cache_evicted_blocks_total 15.0",
+        "dynamo_llm_host_cache_short_total 0.0",
+        "dynamo_llm_host_cache_refused_engines_total 0.0",
+        "dynamo_llm_host_cache_invalid_total 0.0",
+        'dynamo_llm_host_cache_dropped_blocks_total{reason="no_slot"} 4.0',
+        'dynamo_llm_host_cache_copied_blocks_total{direction="load",process="worker 0"} 10.0',
+        'dynamo_llm_host_cache_copied_bytes_total{direction="store",process="worker 0"} 400.0',
+        'dynamo_llm_host_cache_copied_seconds_total{direction="load",process="prefill worker 0"} '
+        "0.5",
+        'dynamo_llm_host_cache_wait_seconds_total{process="worker 0"} 0.125',
+        f'dynamo_llm_prefix_hits_tokens_total{{tier="engine"}} {hits(tree)}',
+        'dynamo_llm_prefix_hits_tokens_total{tier="host"} 640.0',
+        'dynamo_llm_refused_sends_total{process="host cache"} 3.0',
+    ):
+        assert line in page.splitlines(), line
+
+
+def hits(tree: TreeState) -> float:
+    return float(tree.snapshot(0, {}, 0).workers[0].prefix_cache_hits_tokens)
+
+
+def test_without_a_host_cache_the_page_has_none_of_it() -> None:
+    tree = tree_of()
+    page = exposition.render(Meter(), tree.snapshot(0, {}, 0), tree.prefill, None)
+    assert b"host_cache" not in page
+    assert b"prefix_hits_tokens" not in page
