@@ -157,7 +157,7 @@ def _profile(
         max_num_seqs=measured.max_num_seqs,
         max_num_batched_tokens=measured.max_num_batched_tokens,
         max_model_len=measured.max_model_len,
-        **times,  # type: ignore[arg-type] - all of these are times
+        **times,  # type: ignore[arg-type]
     )
 
 

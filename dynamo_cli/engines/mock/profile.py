@@ -66,6 +66,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_model_len: int = 131_072
     kv_token_bytes: int = 131_072
 
+    @property
+    def kv_bytes(self) -> int:
+        """Size of the KV cache of one engine."""
+        return self.num_blocks * self.block_size * self.kv_token_bytes
+
     def __post_init__(self) -> None:
         times = [name for name in self.__struct_fields__ if name.endswith("_s")]
         if any(getattr(self, name) < 0 for name in times) or not self.step_s > 0:

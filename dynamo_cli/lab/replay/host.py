@@ -79,6 +79,11 @@ class Host:
         for process, lent in self.cache.lend().items():
             self._clients[process].apply(SlotsLent(slots.pack(lent)))
 
+    @property
+    def dropped_blocks(self) -> int:
+        """Computed blocks for which there was no slot."""
+        return sum(tier.client.dropped.total() for tier in self.tiers)
+
     def holds(self) -> KvEvents:
         """Return all that the host cache holds, which is the first message to a router."""
         return self._announcer.whole(0)

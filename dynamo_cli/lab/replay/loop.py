@@ -56,6 +56,7 @@ class Result:
         preemptions: number of preemptions on all workers.
         fallbacks: number of prompts that no prefill worker computed in time.
         loaded_tokens: prompt tokens that were loaded from the host cache.
+        dropped_blocks: computed blocks for which the host cache had no slot.
         host: the host cache; None if there was none.
     """
 
@@ -66,6 +67,7 @@ class Result:
     preemptions: int
     fallbacks: int
     loaded_tokens: int = 0
+    dropped_blocks: int = 0
     host: HostCache | None = None
 
     @property
@@ -333,6 +335,7 @@ class Replay:
             sum(worker.engine.totals.preemptions for worker in self._workers),
             self._fallbacks,
             self._loaded_tokens,
+            self._host.dropped_blocks if self._host else 0,
             self._host.cache if self._host else None,
         )
 
