@@ -157,6 +157,11 @@ class SimEngine:
         return len(self._running)
 
     @property
+    def num_waiting(self) -> int:
+        """Number of requests that have not begun, or were preempted, or are being loaded."""
+        return len(self._requests) - len(self._running)
+
+    @property
     def num_decoding(self) -> int:
         """Number of requests that decode."""
         return len(self._running) - (self._prefilling is not None)

@@ -33,6 +33,7 @@ class Tier:
         client: the engine's side of the host cache.
         profile: times of a load.
         min_tokens: shorter prompts are neither looked up nor stored.
+        speedup: factor by which the engine is faster than its profile, for reports.
 
     Attributes:
         loading: by request id: when its blocks are there, in picoseconds, and how many these are.
@@ -41,6 +42,7 @@ class Tier:
     client: CacheClient
     profile: Profile
     min_tokens: int = 0
+    speedup: float = 1.0
     loading: dict[str, tuple[int, SimRequest, int]] = field(default_factory=dict)
     _computed: dict[int, int] = field(default_factory=dict)  # block -> the one before it
     _speed: Speed = field(init=False)
@@ -77,7 +79,7 @@ class Tier:
         ps = self._speed.load_ps(blocks * self.profile.block_size)
         self.client.loaded.blocks += blocks
         self.client.loaded.nbytes += blocks * self.client.slot_bytes
-        self.client.loaded.nanoseconds += ps // PS_PER_NS
+        self.client.loaded.nanoseconds += round(ps / PS_PER_NS / self.speedup)
         self.loading[request.request_id] = now_ps + ps, request, blocks
 
     def take_loaded(self, now_ps: int) -> list[tuple[SimRequest, int]]:

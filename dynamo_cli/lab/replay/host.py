@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dynamo_cli.engines.cache_client import CacheClient
+from collections.abc import Callable
+
+from dynamo_cli.engines.cache_client import CacheClient, FromHostCache
 from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.engines.mock.tier import Tier, client_of
 from dynamo_cli.host_cache.state import HostCache
@@ -48,31 +50,12 @@ class Host:
         client = self._clients[process] = client_of(profile)
 
         def deliver(message: Message) -> bool:
-            self._apply(process, message)
+            handle(self.cache, process, message, client.apply)
             return True
 
         client.connect(deliver, deliver)
         client.opened()
         return Tier(client, profile)
-
-    def _apply(self, process: ProcessId, message: Message) -> None:
-        """Handle a message of an engine, as `host_cache.process` does."""
-        cache, client = self.cache, self._clients[process]
-        match message:
-            case OpenCache(slot_bytes, layout):
-                if refusal := cache.open(process, slot_bytes, layout):
-                    client.apply(CacheRefused(refusal))
-            case FindBlocks(request_id, keys):
-                found = cache.find(process, request_id, keys)
-                if found is not None:
-                    client.apply(BlocksFound(request_id, slots.pack(found)))
-            case BlocksRead(request_id):
-                cache.read(process, request_id)
-            case BlocksWritten(keys, written, blocks, parents):
-                names = hashes.unpack(blocks), hashes.unpack(parents)
-                cache.wrote(process, keys, slots.unpack(written), *names)
-            case SlotsReturned(returned):
-                cache.returned(process, slots.unpack(returned))
 
     def lend(self) -> None:
         """Lend slots to the engines that have used up theirs."""
@@ -91,3 +74,27 @@ class Host:
     def events(self, now_ns: int) -> KvEvents | None:
         """Return what changed in the host cache; None if nothing."""
         return self._announcer.changes(now_ns)
+
+
+def handle(
+    cache: HostCache,
+    engine: ProcessId,
+    message: Message,
+    answer: Callable[[FromHostCache], None],
+) -> None:
+    """Handle a message of an engine, and answer it, as `host_cache.process` does."""
+    match message:
+        case OpenCache() as opened:
+            if refusal := cache.open(engine, opened.slot_bytes, opened.layout):
+                answer(CacheRefused(refusal))
+        case FindBlocks(request_id, keys):
+            found = cache.find(engine, request_id, keys)
+            if found is not None:
+                answer(BlocksFound(request_id, slots.pack(found)))
+        case BlocksRead(request_id):
+            cache.read(engine, request_id)
+        case BlocksWritten(keys, written, blocks, parents):
+            names = hashes.unpack(blocks), hashes.unpack(parents)
+            cache.wrote(engine, keys, slots.unpack(written), *names)
+        case SlotsReturned(returned):
+            cache.returned(engine, slots.unpack(returned))
