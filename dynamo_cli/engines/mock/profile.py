@@ -67,9 +67,14 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kv_token_bytes: int = 131_072
 
     @property
+    def slot_bytes(self) -> int:
+        """Size of one KV block."""
+        return self.block_size * self.kv_token_bytes
+
+    @property
     def kv_bytes(self) -> int:
         """Size of the KV cache of one engine."""
-        return self.num_blocks * self.block_size * self.kv_token_bytes
+        return self.num_blocks * self.slot_bytes
 
     def __post_init__(self) -> None:
         times = [name for name in self.__struct_fields__ if name.endswith("_s")]

@@ -17,12 +17,14 @@ from dynamo_cli.kv import hashes
 from dynamo_cli.units import SECOND_NS
 
 PS_PER_NS = PS // SECOND_NS
+MAX_SLOTS = 20_000_000
+"""Most slots of a simulated host cache: its memory is not real, but each slot takes some hundred
+bytes."""
 
 
 def client_of(profile: Profile) -> CacheClient:
     """The host cache's client of an engine with this profile."""
-    slot_bytes = profile.block_size * profile.kv_token_bytes
-    return CacheClient(slot_bytes, f"simulated {profile.name}", profile.block_size)
+    return CacheClient(profile.slot_bytes, f"simulated {profile.name}", profile.block_size)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import msgspec
 
 from dynamo_cli.config import FORMER_KV_COSTS, KV_POLICY, PlacementRule
 from dynamo_cli.engines.mock.profile import Profile
+from dynamo_cli.engines.mock.tier import MAX_SLOTS
 from dynamo_cli.errors import UsageError
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.lab.replay.loop import ALWAYS, Replay, Result
@@ -26,8 +27,6 @@ ON_ENGINE, IN_HOST = "found on the engine, %", "loaded from the host cache, %"
 COMPUTED, DROPPED = "computed, %", "blocks not stored, %"
 HOST_CACHE = "--host-cache"
 MULTIPLE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*x")
-MAX_SLOTS = 20_000_000
-"""Most slots of the host cache: each takes some hundred bytes."""
 
 FACTORIES: dict[str, Factory] = {**SERVED, **PEERS}
 FORMER_POLICIES = {
@@ -91,15 +90,14 @@ def host_cache_bytes(text: str, profile: Profile, workers: int, prefill_workers:
     size = int(float(times[1]) * workers * profile.kv_bytes) if times else size_of(HOST_CACHE, text)
     if not size:
         return 0
-    slot_bytes = profile.block_size * profile.kv_token_bytes
-    if size < slot_bytes:
+    if size < profile.slot_bytes:
         raise UsageError(
             f"{HOST_CACHE} {text} has no room for a block of {profile.block_size} tokens, which "
-            f"takes {sized_bytes(slot_bytes)}."
+            f"takes {sized_bytes(profile.slot_bytes)}."
         )
-    if size // slot_bytes > MAX_SLOTS:
+    if (slots := size // profile.slot_bytes) > MAX_SLOTS:
         raise UsageError(
-            f"{HOST_CACHE} {text} has room for {size // slot_bytes:,} blocks; a replay has at most "
+            f"{HOST_CACHE} {text} has room for {slots:,} blocks; a replay has at most "
             f"{MAX_SLOTS:,}: give less, or a larger --block-size."
         )
     if prefill_workers:
