@@ -115,11 +115,11 @@ _dynamo_llm() {
         arguments='word '
         ;;
     ' replay')
-        options='--format --time-unit --policy --speed --workers --prefill-workers --conditional-disagg --max-local-prefill-length --profile --kv-blocks --block-size --tokenizer --rate --output-tokens --seed --slo-ttft --slo-itl --json --csv --plot --help'
+        options='--format --time-unit --policy --speed --workers --prefill-workers --conditional-disagg --max-local-prefill-length --profile --kv-blocks --host-cache --block-size --tokenizer --rate --output-tokens --seed --slo-ttft --slo-itl --json --csv --plot --help'
         case $flag in
     --format) kind='choice' words='auto mooncake qwen record prompts azure burstgpt' ;;
     --time-unit) kind='choice' words='s ms us ns' ;;
-    --policy | --speed | --workers | --prefill-workers | --max-local-prefill-length | --kv-blocks | --block-size | --rate | --output-tokens | --seed | --slo-ttft | --slo-itl) kind='word' ;;
+    --policy | --speed | --workers | --prefill-workers | --max-local-prefill-length | --kv-blocks | --host-cache | --block-size | --rate | --output-tokens | --seed | --slo-ttft | --slo-itl) kind='word' ;;
     --profile) kind='file' words='cpu-tiny gpu-70b gpu-8b' ;;
     --tokenizer) kind='model' ;;
     --plot) kind='file' ;;

@@ -101,6 +101,7 @@ complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l conditional-disagg -d
 complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l max-local-prefill-length -r -f -d 'Longer prompts are sent to prefill workers (implies --conditional-dis...'
 complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l profile -r -F -a 'cpu-tiny gpu-70b gpu-8b' -d 'Speed and size of an engine: cpu-tiny, gpu-8b, gpu-70b, or a file'
 complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l kv-blocks -r -f -d 'KV blocks of each engine'
+complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l host-cache -r -f -d 'Memory of the host for KV blocks, which all engines share: a size suc...'
 complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l block-size -r -f -d 'Tokens per block'
 complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l tokenizer -r -f -a '(__dynamo_llm_models; __fish_complete_directories (commandline -ct))' -d 'Tokenizer for traces with prompts'
 complete -c dynamo-llm -n '__dynamo_llm_at \' replay\'' -l rate -r -f -d 'Requests per second for prompts without timestamps'

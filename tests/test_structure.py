@@ -85,6 +85,7 @@ PURE = (
     "engines/mock/profile.py",
     "engines/mock/report.py",
     "engines/mock/request.py",
+    "engines/mock/memory.py",
     "engines/mock/state.py",
     "engines/vllm/front/bounds.py",
     "engines/vllm/front/gate.py",

@@ -151,13 +151,13 @@ def _profile(
     return Profile(
         name=Path(config.model).name,
         source=f"{len(measured.runs)} runs of {config.model} on {place}; {fits} in the median. "
-        "Moving blocks between engines was not measured.",
+        "Moving blocks between engines and from a host cache was not measured.",
         block_size=measured.block_size,
         num_blocks=measured.num_blocks,
         max_num_seqs=measured.max_num_seqs,
         max_num_batched_tokens=measured.max_num_batched_tokens,
         max_model_len=measured.max_model_len,
-        **times,
+        **times,  # type: ignore[arg-type]
     )
 
 

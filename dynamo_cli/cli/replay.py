@@ -9,6 +9,7 @@ from dynamo_cli.cli import reports, traces
 from dynamo_cli.cli.declare import application, takes
 from dynamo_cli.cli.replay_options import ReplayOptions
 from dynamo_cli.errors import UsageError
+from dynamo_cli.plan import sizes
 
 if TYPE_CHECKING:
     from dynamo_cli.lab.replay.loop import Result
@@ -58,14 +59,18 @@ def _plan(options: ReplayOptions) -> Plan:
     trace = _trace(options, engine.block_size)
     bound = options.max_local
     length = DEFAULT_MAX_LOCAL_PREFILL_LENGTH if bound is None else bound
+    sized = plans.sized(engine, trace.block_size, options.kv_blocks)
     return plans.Plan(
         trace=trace,
-        profile=plans.sized(engine, trace.block_size, options.kv_blocks),
+        profile=sized,
         policies=policies,
         speeds=speeds,
         workers=options.workers,
         prefill_workers=options.prefill_workers,
         rule=PlacementRule(options.conditional or bound is not None, length),
+        host_cache_bytes=plans.host_cache_bytes(
+            options.host_cache, sized, options.workers, options.prefill_workers
+        ),
         seed=options.seed,
     )
 
@@ -146,7 +151,10 @@ def _run(plan: Plan) -> list[dict[str, Result]]:
 
 def _title(plan: Plan) -> str:
     side = f" and {plan.prefill_workers} prefill workers" if plan.prefill_workers else ""
-    return f"{plan.trace.name}, {plan.workers} workers{side} like {plan.profile.name}"
+    memory = (
+        f", host cache of {sizes.sized(plan.host_cache_bytes)}" if plan.host_cache_bytes else ""
+    )
+    return f"{plan.trace.name}, {plan.workers} workers{side} like {plan.profile.name}{memory}"
 
 
 def _show(plan: Plan, loads: list[dict[str, Summary]], *, as_json: bool, as_csv: bool) -> None:

@@ -108,6 +108,16 @@ class ReplayOptions:
             help="KV blocks of each engine. Default: as in the profile.",
         ),
     ] = None
+    host_cache: Annotated[
+        str,
+        option(
+            "--host-cache",
+            panel=ENGINES,
+            metavar="SIZE|Nx",
+            help="Memory of the host for KV blocks, which all engines share: a size such as 64GiB, "
+            "or 4x, which is four times the caches of all engines together; 0: none.",
+        ),
+    ] = "0"
     block_size: Annotated[
         int | None,
         option(

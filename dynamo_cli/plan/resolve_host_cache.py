@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from dynamo_cli.config import HostCacheConfig
+from dynamo_cli.engines.mock.options import sized as simulated_size
+from dynamo_cli.engines.mock.profile import load
+from dynamo_cli.engines.mock.tier import MAX_SLOTS
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.resolve_engine import DEFAULT_PROFILE
 from dynamo_cli.plan.sizes import size_of, sized
-from dynamo_cli.plan.typed import AUTO, NO_HOST_CACHE, Typed
+from dynamo_cli.plan.typed import AUTO, MOCK, NO_HOST_CACHE, Typed
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.units import MIB
 
@@ -51,13 +55,25 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
         return None
     for reason in _obstacles(typed, kv_transfer):
         raise UsageError(f"{FLAG} {reason}")
-    if machine.total_bytes and size_bytes > machine.total_bytes:
+    if typed.engine == MOCK:
+        _check_simulated(typed, size_bytes)
+    elif machine.total_bytes and size_bytes > machine.total_bytes:
         raise ResourceError(
             f"{FLAG} {typed.host_cache} is more than the {sized(machine.total_bytes)} of memory "
             f"that this machine or its control group has; {FLAG} {AUTO} takes half of what is "
             "available."
         )
     return HostCacheConfig(size_bytes, min_tokens=typed.host_cache_min_tokens)
+
+
+def _check_simulated(typed: Typed, size_bytes: int) -> None:
+    """Simulated engines keep nothing in the memory, so only the number of slots is limited."""
+    profile = simulated_size(load(typed.engine_profile or DEFAULT_PROFILE), typed.engine_args)
+    if (slots := size_bytes // profile.slot_bytes) > MAX_SLOTS:
+        raise UsageError(
+            f"{FLAG} {typed.host_cache} has room for {slots:,} blocks of simulated engines; at "
+            f"most {MAX_SLOTS:,} are possible."
+        )
 
 
 def _obstacles(typed: Typed, kv_transfer: str) -> Iterator[str]:
@@ -118,7 +134,8 @@ def sized_by_model(config: ServeConfig, typed: Typed, weights_bytes: int) -> Ser
 def warnings(config: ServeConfig, machine: Machine) -> list[str]:
     """Warnings about a host cache that can be made, but may not fit."""
     cache = config.host_cache
-    if cache is None or cache.size_bytes <= machine.available_bytes:
+    simulated = config.engine.simulation is not None
+    if cache is None or simulated or cache.size_bytes <= machine.available_bytes:
         return []
     return [
         f"{FLAG} takes {sized(cache.size_bytes)} as it fills, and {sized(machine.available_bytes)} "

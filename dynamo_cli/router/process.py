@@ -27,7 +27,6 @@ from dynamo_cli.messages.routing import (
     RoutingDecision,
 )
 from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.router.caches import Caches
 from dynamo_cli.router.report import router_stats
 from dynamo_cli.router.state import RouterState
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
@@ -155,7 +154,7 @@ class Router:
             case RequestEnd(request_id):
                 self._end(request_id)
             case KvEvents() as message:
-                if not self._caches_of(peer).apply(message, time.monotonic_ns()):
+                if not self._state.caches_of(peer.role).apply(message, time.monotonic_ns()):
                     self._switchboard.owe(peer, Resync())
             case HostCopies() as copies:
                 self._state.loading.copied(copies)
@@ -166,15 +165,6 @@ class Router:
             case EngineReady() as ready:
                 self._state.worker_up(ready)
         self._changed = True
-
-    def _caches_of(self, peer: ProcessId) -> Caches:
-        """The caches of which this peer sends events."""
-        match peer.role:
-            case Role.PREFILL_WORKER:
-                return self._state.prefill_caches
-            case Role.HOST_CACHE:
-                return self._state.host_cache
-        return self._state.caches
 
     def _end(self, request_id: str) -> None:
         self._queries = [pair for pair in self._queries if pair[1].request_id != request_id]
@@ -190,10 +180,8 @@ class Router:
             case Role.WORKER:
                 self._state.worker_down(peer.index)
                 self._warned.discard(peer.index)
-            case Role.PREFILL_WORKER:
-                self._state.prefill_caches.worker_down(peer.index)
-            case Role.HOST_CACHE:
-                self._state.host_cache.worker_down(peer.index)
+            case Role.PREFILL_WORKER | Role.HOST_CACHE:
+                self._state.caches_of(peer.role).worker_down(peer.index)
             case Role.PROCESSOR:
                 self._queries = [pair for pair in self._queries if pair[0] != peer]
                 self._state.processor_down(peer.index)

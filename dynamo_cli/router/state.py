@@ -29,6 +29,7 @@ from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, poli
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
 from dynamo_cli.router.sessions import Sessions
+from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
 
 HEAD_START_NS = 3600 * SECOND_NS
@@ -358,6 +359,11 @@ class RouterState:
         if any(map(unwanted, self._waiting)):
             self._waiting = [waiting for waiting in self._waiting if not unwanted(waiting)]
             heapq.heapify(self._waiting)
+
+    def caches_of(self, role: Role) -> Caches:
+        """The caches of which a process with this role sends events."""
+        others = {Role.PREFILL_WORKER: self.prefill_caches, Role.HOST_CACHE: self.host_cache}
+        return others.get(role, self.caches)
 
     # -- workers ---------------------------------------------------------------------------
 

@@ -97,6 +97,16 @@ def test_what_cannot_work_is_refused_by_name(changes: dict[str, object], says: s
     assert "--host-cache" in refused.value.message
 
 
+def test_simulated_engines_may_have_more_memory_than_there_is() -> None:
+    typed = replace(TYPED, engine="mock", host_cache="4TiB")
+    config = resolve(typed, CPU)
+    assert config.host_cache is not None
+    assert config.host_cache.size_bytes == 4 << 40
+    assert warnings(config, CPU) == []
+    with pytest.raises(UsageError, match="most 20,000,000 are possible"):
+        resolve(replace(typed, host_cache="100000TiB"), CPU)
+
+
 def test_engines_that_cut_blocks_otherwise_are_refused() -> None:
     gpus = tuple(Gpu(Device(str(i), f"GPU-{i}"), "H100", 80 * GIB, 0) for i in range(4))
     typed = replace(TYPED, prefill_workers=1, prefill_tp=2, kv_transfer="shm")

@@ -59,6 +59,15 @@ def server(profile: Path, record: Path) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def sharing(profile: Path) -> Iterator[Server]:
+    """Two workers in turn, and more memory than this machine has: nothing is kept in it."""
+    engine = ("--engine", "mock", "--engine-profile", str(profile), "--speedup", str(SPEEDUP))
+    options = ("--workers", "2", "--router", "round-robin", "--host-cache", "1TiB")
+    with Server(*engine, *options) as running:
+        yield running
+
+
 def ask(server: Server, prompt: str, tokens: int = 8, **more: Any) -> Any:
     body = {"model": "tiny", "prompt": prompt, "max_tokens": tokens, **more}
     status, answer = post(server, "/v1/completions", body)
@@ -69,6 +78,13 @@ def ask(server: Server, prompt: str, tokens: int = 8, **more: Any) -> Any:
 def cached(answer: Any) -> int:
     found: int = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
     return found
+
+
+def test_what_one_worker_has_computed_the_next_one_loads(sharing: Server) -> None:
+    answers = [ask(sharing, WORDS * 20, 12) for _ in range(4)]
+    tokens = answers[0]["usage"]["prompt_tokens"]
+    assert [cached(answer) for answer in answers] == [0, *[(tokens - 1) // 32 * 32] * 3]
+    assert len({answer["choices"][0]["text"] for answer in answers}) == 1
 
 
 def test_answers_are_the_words_of_the_prompt_and_prefixes_are_found(server: Server) -> None:

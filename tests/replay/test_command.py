@@ -79,6 +79,25 @@ def test_prefill_workers_take_long_prompts(chats: Path) -> None:
     assert aside["itl_p99_ms"] < plain["itl_p99_ms"] / 2
 
 
+def test_a_host_cache_says_what_was_found_where(chats: Path) -> None:
+    common = (chats, "--workers", 3, "--policy", "round-robin", "--kv-blocks", 40)
+    plain, beside = (
+        json.loads(replay(*common, "--json", "--host-cache", size).stdout)["runs"][
+            "round-robin at 1"
+        ]
+        for size in ("0", "4x")
+    )
+    assert not any("host cache" in name for name in plain["more"])
+    found = beside["more"]
+    names = ("found on the engine, %", "loaded from the host cache, %", "computed, %")
+    assert sum(found[name] for name in names) == pytest.approx(100)
+    assert found["loaded from the host cache, %"] > 10
+    assert beside["hit_ratio"] > 1.2 * plain["hit_ratio"]
+    table = replay(*common, "--host-cache", "1.5 GiB").stdout
+    assert "host cache of 1.5 GiB" in " ".join(table.split())
+    assert "loaded from the host cache, %" in table
+
+
 def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": "the same words " * 20}) for _ in range(6)))
@@ -108,6 +127,11 @@ def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:
         (["--rate", "inf"], "less than or equal to 1000000"),
         (["--profile", "abacus"], "no engine profile 'abacus'"),
         (["--block-size", "100"], "does not divide"),
+        (["--host-cache", "some"], "--host-cache takes a size like 64GiB, 500MiB"),
+        (["--host-cache", "-1x"], "--host-cache takes a size like 64GiB, 500MiB"),
+        (["--host-cache", "1MiB"], "has no room for a block of 512 tokens, which takes 64 MiB"),
+        (["--host-cache", "900000000TiB"], "a replay has at most 20,000,000"),
+        (["--host-cache", "1x", "--prefill-workers", "1"], "cannot be replayed together yet"),
         (["--json", "--csv"], "choose one"),
         (["--plot", "picture.pdf"], "writes .svg or .png"),
     ],

@@ -82,7 +82,7 @@ def chats(count: int, turns: int) -> Trace:
     requests = []
     for turn in range(1, turns + 1):
         for chat in range(count):
-            hashes = tuple(1000 * chat + block for block in range(2 * turn))
+            hashes = tuple(1000 * chat + block + 1 for block in range(2 * turn))
             requests.append(TraceRequest(len(requests) * 10**9, 32 * turn, 4, hashes))
     return Trace("chats", 16, tuple(requests))
 

@@ -12,7 +12,7 @@ import pytest
 from dynamo_cli.errors import UsageError
 from dynamo_cli.kv import hashes
 from dynamo_cli.lab.trace import prompts, trace
-from dynamo_cli.lab.trace.formats import Parser
+from dynamo_cli.lab.trace.formats import ZERO, Parser
 from dynamo_cli.lab.trace.reading import read as read_trace
 
 
@@ -33,7 +33,7 @@ def test_mooncake_traces_keep_hashes_of_full_blocks_only(tmp_path: Path) -> None
     read = read_trace(path)
     assert read.block_size == 512
     assert [one.arrival_ns for one in read.requests] == [0, 1_500_000_000]
-    assert [one.hashes for one in read.requests] == [(0,), (0, 1)]
+    assert [one.hashes for one in read.requests] == [(ZERO,), (ZERO, 1)]
     assert trace.infinite_hit_ratio(read) == pytest.approx(512 / 1538)
 
 

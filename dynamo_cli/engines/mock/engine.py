@@ -19,6 +19,7 @@ from dynamo_cli.engines.mock.profile import PS, Speed, load
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.engines.mock.sides import DecodeSide, PrefillSide
 from dynamo_cli.engines.mock.state import SimEngine
+from dynamo_cli.engines.mock.tier import PS_PER_NS, Tier, client_of
 from dynamo_cli.errors import Conflict, DynamoError
 from dynamo_cli.kv.holdings import Held
 from dynamo_cli.messages.admin import Operate, Operation
@@ -54,11 +55,13 @@ class MockEngine:
     def __init__(self, index: int, config: EngineConfig, *, kv_events: bool = False) -> None:
         assert config.simulation is not None
         self.index = index
-        self.cache_client: CacheClient | None = None
         self._profile = sized(load(config.simulation.profile), config.args)
         self._speedup = config.simulation.speedup
         self._speed = Speed.of(self._profile)
-        self._sim = SimEngine(self._profile, caching=NO_CACHE not in config.args)
+        self._tier = self._tier_of(config)
+        self.cache_client: CacheClient | None = self._tier.client if self._tier else None
+        caching = NO_CACHE not in config.args
+        self._sim = SimEngine(self._profile, caching=caching, tier=self._tier)
         self._kv_events = kv_events
         self._consumer = config.kv_role == "kv_consumer"
         self._intake = Intake(self._profile, self._sim)
@@ -67,7 +70,19 @@ class MockEngine:
         self.prefill_side = PrefillSide(index, self._intake)
         self._due_ns = 0  # when the last step was due to end
         self._follows = False
+        self._idle = False  # the last step had nothing to compute
         self._asleep = False
+
+    def _tier_of(self, config: EngineConfig) -> Tier | None:
+        """The host cache; engines that hand prompts over do not simulate it."""
+        if config.host_cache is None or config.kv_role:
+            return None
+        client = client_of(self._profile)
+        return Tier(client, self._profile, config.host_cache.min_tokens, self._speedup)
+
+    def _now_ps(self, now_ns: int) -> int:
+        """The time of the simulation, in picoseconds."""
+        return round(now_ns * self._speedup) * PS_PER_NS
 
     def _transfer_s(self, tokens: int) -> float:
         """Time to transfer this number of tokens from one engine to another, seconds."""
@@ -124,8 +139,11 @@ class MockEngine:
         if not self._sim.has_work():
             return
         began_ns = time.monotonic_ns()
-        result = self._sim.step()
+        result = self._sim.step(self._now_ps(began_ns))
+        self._idle = result.idle
         self._let_pass(began_ns, result.duration_ps)
+        if self._tier is not None:
+            self._tier.store()
         for request in result.begun:
             self._running[request.request_id].begun_s = began_ns / SECOND_NS
         by_client: dict[int, list[wire.Output]] = {}
@@ -144,9 +162,22 @@ class MockEngine:
         return []
 
     def rest(self) -> None:
-        """Wait a moment when all requests wait for their KV blocks."""
-        if self.decode_side.moving and not self._sim.has_work():
-            time.sleep(WAIT_S)
+        """Wait a moment when all requests wait for their KV blocks.
+
+        The process itself waits for what the host cache answers.
+        """
+        asks = self.cache_client is not None and self.cache_client.waits()
+        loads = self._idle and self._sim.has_work() and not asks
+        if loads or (self.decode_side.moving and not self._sim.has_work()):
+            time.sleep(min(WAIT_S, self._until_loaded_s()))
+
+    def _until_loaded_s(self) -> float:
+        """Time until the next load ends, seconds; `WAIT_S` if none runs."""
+        due_ps = self._tier.next_ps if self._tier is not None else None
+        if due_ps is None:
+            return WAIT_S
+        left_ps = due_ps - self._now_ps(time.monotonic_ns())
+        return max(left_ps, 0) / PS / self._speedup
 
     def _let_pass(self, began_ns: int, duration_ps: int) -> None:
         """Sleep for as long as a real engine would compute.
@@ -173,10 +204,11 @@ class MockEngine:
         if produced == 1:
             cached = request.cached_tokens
             assert cached is not None
+            local = cached - request.loaded_tokens
             external = max(request.remote_tokens - cached, 0)
             computed = request.prompt_tokens - cached - external
             output.prefill_stats = wire.PrefillStats(
-                request.prompt_tokens, computed, cached, cached, external
+                request.prompt_tokens, computed, cached, local, external + request.loaded_tokens
             )
             output.events = [
                 wire.Event(wire.QUEUED, running.queued_s),

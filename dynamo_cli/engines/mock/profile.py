@@ -9,8 +9,9 @@ The time of a step is the sum of
     decode_request_s  x requests that get one more token
     decode_context_s  x tokens that these requests have in the cache
 
-and moving a prompt to another engine takes ``transfer_s + transfer_token_s x tokens``. Times are
-kept in whole picoseconds, so that many steps at once take exactly as long as one by one.
+and moving a prompt to another engine takes ``transfer_s + transfer_token_s x tokens``. Loading from
+the host cache takes ``load_s + load_token_s x tokens``, beside the steps. Times are kept in whole
+picoseconds, so that many steps at once take exactly as long as one by one.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_num_seqs: most requests in a step.
         max_num_batched_tokens: most tokens in a step.
         max_model_len: most tokens of a prompt and its answer together.
+        kv_token_bytes: KV of one token; the host cache holds as many as its memory has room for.
     """
 
     name: str
@@ -55,11 +57,24 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decode_context_s: float = 0.0
     transfer_s: float = 0.0
     transfer_token_s: float = 0.0
+    load_s: float = 0.0002
+    load_token_s: float = 3e-6
     block_size: int = 16
     num_blocks: int = 10_000
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
     max_model_len: int = 131_072
+    kv_token_bytes: int = 131_072
+
+    @property
+    def slot_bytes(self) -> int:
+        """Size of one KV block."""
+        return self.block_size * self.kv_token_bytes
+
+    @property
+    def kv_bytes(self) -> int:
+        """Size of the KV cache of one engine."""
+        return self.num_blocks * self.slot_bytes
 
     def __post_init__(self) -> None:
         times = [name for name in self.__struct_fields__ if name.endswith("_s")]
@@ -67,6 +82,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("no time may be negative, and step_s must be above 0")
         if self.block_size < 1 or self.num_blocks < 2 or self.max_num_seqs < 1:
             raise ValueError("block_size and max_num_seqs are at least 1, num_blocks at least 2")
+        if self.kv_token_bytes < 1:
+            raise ValueError("kv_token_bytes is at least 1")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError("max_num_batched_tokens is at least max_num_seqs")
 
@@ -83,6 +100,8 @@ class Speed:
     decode_context: int
     transfer: int
     transfer_token: int
+    load: int
+    load_token: int
 
     @classmethod
     def of(cls, profile: Profile) -> Speed:
@@ -107,6 +126,10 @@ class Speed:
     def transfer_ps(self, tokens: int) -> int:
         """The time to transfer this number of tokens of a prompt to another engine."""
         return self.transfer + self.transfer_token * tokens if tokens else 0
+
+    def load_ps(self, tokens: int) -> int:
+        """The time to load this number of tokens of a prompt from the host cache."""
+        return self.load + self.load_token * tokens
 
 
 def built_in() -> list[str]:

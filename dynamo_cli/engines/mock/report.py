@@ -40,7 +40,7 @@ def stats(
     return WorkerStats(
         worker=worker,
         num_running_reqs=engine.num_running,
-        num_waiting_reqs=len(engine.waiting) + moving,
+        num_waiting_reqs=engine.num_waiting + moving,
         kv_cache_usage=engine.blocks.usage,
         prefix_cache_queries_tokens=totals.queries,
         prefix_cache_hits_tokens=totals.hits,

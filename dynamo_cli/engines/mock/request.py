@@ -17,8 +17,10 @@ class SimRequest:
         name_block: computes the hash of the block with this index, which has output tokens.
         priority: requests with a smaller one come first.
         remote_tokens: tokens of the prompt that another engine has prefilled.
-        cached_tokens: tokens of the prompt found in the cache when it first ran; None before that,
-            and if it is resumed.
+        cached_tokens: tokens of the prompt found in the cache or loaded when it first ran; None
+            before that, and if it is resumed.
+        loaded_tokens: those of them that were loaded from the host cache.
+        in_host: leading blocks that the host cache had when it was asked; None if it was not.
         produced, computed: number of output tokens, and of tokens in the cache. While it decodes,
             these are the numbers at the step `since`; `SimEngine.output_of` gives the present one.
         preemptions: how often it was preempted.
@@ -33,6 +35,8 @@ class SimRequest:
     priority: int = 0
     remote_tokens: int = 0
     cached_tokens: int | None = None
+    loaded_tokens: int = 0
+    in_host: int | None = None
     produced: int = 0
     computed: int = 0
     preemptions: int = 0
@@ -42,6 +46,16 @@ class SimRequest:
     rank: int = 0  # place among the running ones; later ones are larger
     arrival: int = 0  # number of its arrival at the engine
     since: int = 0  # the step in which it began to decode
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to compute before the next output token, while it does not decode."""
+        return self.prompt_tokens + self.produced
+
+    @property
+    def counts(self) -> bool:
+        """Whether what is found of it now counts: it does once, where its prompt is computed."""
+        return not self.preemptions and not self.resumed
 
     @property
     def order(self) -> tuple[int, int]:
@@ -67,6 +81,7 @@ class StepResult:
         finished: requests that got their last token, and have left.
         preempted: requests that were preempted.
         stalled: requests that decode, but got no token, because a preemption ended the step early.
+        idle: whether it computed nothing, because all requests wait for the host cache.
     """
 
     duration_ps: int = 0
@@ -76,15 +91,18 @@ class StepResult:
     finished: list[SimRequest] = field(default_factory=list)
     preempted: list[SimRequest] = field(default_factory=list)
     stalled: list[SimRequest] = field(default_factory=list)
+    idle: bool = False
 
 
 @dataclass(slots=True)
 class Totals:
-    """Counters since the start of an engine; queries and hits of the prefix cache are in tokens."""
+    """Counters since the start of an engine; queries and hits of the prefix cache,
+    and what was loaded from the host cache, are in tokens."""
 
     steps: int = 0
     queries: int = 0
     hits: int = 0
+    loaded: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
     preemptions: int = 0

@@ -7,8 +7,12 @@ once it is full. When a running request needs a block and none is free, the runn
 least urgent and came last is preempted: it returns to the queue and is computed again later.
 
     waiting --begin--> prefilling (at most one, the youngest) --> decoding --> finished
-       ^                    |                                        |
-       +----- preempted ----+----------------------------------------+
+    ^ ^   |                 |                                        |
+    | +---+--- loading      |                                        |
+    +-------- preempted ----+----------------------------------------+
+
+With a host cache (see `tier`) a request that finds more there than in the engine's own cache is
+loading for a while, and then waits again, with its blocks.
 
 A step does not touch the requests that decode unless something happens to them: their numbers of
 tokens follow from the number of steps, and an `Agenda` says in which step the next block of each
@@ -26,8 +30,10 @@ from collections import deque
 
 from dynamo_cli.engines.mock.agenda import Agenda
 from dynamo_cli.engines.mock.blocks import Blocks, Observer
+from dynamo_cli.engines.mock.memory import Entered, Memory
 from dynamo_cli.engines.mock.profile import Profile, Speed
 from dynamo_cli.engines.mock.request import SimRequest, StepResult, Totals
+from dynamo_cli.engines.mock.tier import Tier
 
 
 class SimEngine:
@@ -37,21 +43,31 @@ class SimEngine:
         profile: how fast and how large it is.
         observer: is called with every single event of its cache.
         caching: whether prefix caching is on.
+        tier: the host cache; None if there is none. It is not used without prefix caching.
 
     Attributes:
-        blocks: its KV cache.
         totals: its counters.
         waiting: requests that have not begun, or were preempted.
     """
 
     def __init__(
-        self, profile: Profile, observer: Observer | None = None, *, caching: bool = True
+        self,
+        profile: Profile,
+        observer: Observer | None = None,
+        *,
+        caching: bool = True,
+        tier: Tier | None = None,
     ) -> None:
         self.profile = profile
-        self.blocks = Blocks(profile.num_blocks, observer)
         self.totals = Totals()
+        self._memory = Memory(
+            Blocks(profile.num_blocks, observer),
+            profile.block_size,
+            self.totals,
+            caching=caching,
+            tier=tier if caching else None,
+        )
         self.waiting: deque[SimRequest] = deque()
-        self._caching = caching
         self._speed = Speed.of(profile)
         self._block_size = profile.block_size
         self._running: dict[int, SimRequest] = {}  # by rank, so in order
@@ -64,6 +80,20 @@ class SimEngine:
         self._ends = Agenda(self._running)  # the last token comes
         self._settled = True  # the next step can begin nothing that the last one could not
 
+    @property
+    def blocks(self) -> Blocks:
+        """Its KV cache."""
+        return self._memory.blocks
+
+    def share(self, blocks: Blocks) -> None:
+        """Use a KV cache that other engines use too, from the start."""
+        self._memory.blocks = blocks
+
+    @property
+    def tier(self) -> Tier | None:
+        """The host cache as it uses it; None if there is none."""
+        return self._memory.tier
+
     # -- requests --------------------------------------------------------------------------
 
     def fits(self, request: SimRequest) -> bool:
@@ -71,7 +101,7 @@ class SimEngine:
         tokens = request.prompt_tokens + request.output_tokens
         return (
             tokens <= self.profile.max_model_len
-            and self._blocks_of(tokens - 1) <= self.blocks.usable
+            and self._memory.blocks_of(tokens - 1) <= self.blocks.usable
         )
 
     def add(self, request: SimRequest) -> None:
@@ -95,7 +125,7 @@ class SimEngine:
             return None
         if request.running:
             self._leave(request)
-        else:
+        elif not self._memory.forget(request):
             self.waiting.remove(request)
         self._settled = False
         return request
@@ -127,6 +157,11 @@ class SimEngine:
         return len(self._running)
 
     @property
+    def num_waiting(self) -> int:
+        """Number of requests that have not begun, or were preempted, or are being loaded."""
+        return len(self._requests) - len(self._running)
+
+    @property
     def num_decoding(self) -> int:
         """Number of requests that decode."""
         return len(self._running) - (self._prefilling is not None)
@@ -137,8 +172,7 @@ class SimEngine:
 
     def cached_tokens(self, request: SimRequest) -> int:
         """How many leading tokens of a request's prompt are in the cache now."""
-        most = (request.prompt_tokens - 1) // self._block_size
-        return self._block_size * len(self.blocks.find(request.hashes, most))
+        return self._block_size * len(self._memory.find(request))
 
     # -- steps -----------------------------------------------------------------------------
 
@@ -173,16 +207,25 @@ class SimEngine:
         self.totals.output_tokens += tokens
         self._context += tokens
 
-    def step(self) -> StepResult:
-        """Make one step; everything in it is decided as it begins."""
+    def step(self, now_ps: int = 0) -> StepResult:
+        """Make one step; everything in it is decided as it begins.
+
+        Args:
+            now_ps: when it begins, in picoseconds; needed with a host cache.
+        """
         result = StepResult(self._speed.step)
+        # They hold blocks, so they begin before those that may have to wait for room.
+        self.waiting.extendleft(reversed(self._memory.arrived(now_ps)))
         stopped = self._grow(result)
         budget = self.profile.max_num_batched_tokens - self.num_decoding
         if not stopped:
             budget -= self._go_on(result, budget)
         result.decoded = self.num_decoding - len(result.joined) - len(result.stalled)
         result.duration_ps += self._speed.decode_ps(result.decoded, self._context)
-        refused = not result.preempted and self._begin_waiting(result, budget)
+        refused = not result.preempted and self._begin_waiting(result, budget, now_ps)
+        result.idle = self.tier is not None and not (self._running or result.preempted)
+        if result.idle:
+            result.duration_ps = 0
         self._end_step(result)
         changed = result.finished or result.preempted or self._prefilling is not None
         self._settled = not changed and (refused or not self.waiting)
@@ -204,7 +247,7 @@ class SimEngine:
                     return True
                 request.blocks += self.blocks.allot(1)
             if (computed + 1) % size == 0:
-                self._name(request, computed // size, computed // size + 1)
+                self._memory.name(request, computed // size, computed // size + 1)
             self._push_edge(request, now + 1, computed + 1)
         return False
 
@@ -252,64 +295,51 @@ class SimEngine:
         request = self._prefilling
         if request is None:
             return 0
-        tokens = min(self._tokens(request) - request.computed, budget)
-        missing = self._blocks_of(request.computed + tokens) - len(request.blocks)
+        tokens = min(request.tokens - request.computed, budget)
+        missing = self._memory.missing(request, tokens)
         if not self._make_room(request, missing, result):
             return 0
         self._prefill(request, tokens, result)
         return tokens
 
-    def _begin_waiting(self, result: StepResult, budget: int) -> bool:
+    def _begin_waiting(self, result: StepResult, budget: int, now_ps: int) -> bool:
         """Begin waiting requests; returns whether the next one was refused for lack of room."""
-        while self.waiting and budget:
-            request = self.waiting[0]
-            if len(self._running) >= self.profile.max_num_seqs or not self._begin(request):
-                return True
-            self.waiting.popleft()
-            if not request.preemptions:
-                result.begun.append(request)
-            tokens = min(self._tokens(request) - request.computed, budget)
-            self._prefill(request, tokens, result)
-            budget -= tokens
-        return False
+        asking: list[SimRequest] = []  # the host cache has not answered; others go first
+        refused = False
+        while self.waiting and budget and not refused:
+            request = self.waiting.popleft()
+            full = len(self._running) >= self.profile.max_num_seqs
+            match Entered.NO_ROOM if full else self._memory.enter(request, now_ps):
+                case Entered.NO_ROOM:
+                    self.waiting.appendleft(request)
+                    refused = True
+                case Entered.ASKS:
+                    asking.append(request)
+                case Entered.RUNS:
+                    budget -= self._begin(request, result, budget)
+        self.waiting.extendleft(reversed(asking))
+        return refused and not asking
 
-    def _begin(self, request: SimRequest) -> bool:
-        """Let a request run with its cached prefix, if there is room for all of it."""
-        self._name_all(request)
-        found = self.blocks.find(request.hashes, self._usable(request))
-        missing = self._blocks_of(self._tokens(request)) - len(found)
-        if missing + self.blocks.idle(found) > self.blocks.free:
-            return False
-        self.blocks.hold(found)
-        request.blocks = found
-        request.computed = len(found) * self._block_size
+    def _begin(self, request: SimRequest, result: StepResult, budget: int) -> int:
+        """Compute the first part of a prompt; returns its number of tokens."""
         request.running, request.rank = True, next(self._ranks)
         self._running[request.rank] = request
         if not request.preemptions:
-            if not request.resumed:  # the prompt of a resumed request was counted where it began
-                request.cached_tokens = request.computed
-                self.totals.queries += self._tokens(request)
-                self.totals.hits += request.computed
-            self._store(request, max(request.remote_tokens - request.computed, 0))
-        return True
+            result.begun.append(request)
+            self._memory.fill(request, max(request.remote_tokens - request.computed, 0))
+        tokens = min(request.tokens - request.computed, budget)
+        self._prefill(request, tokens, result)
+        return tokens
 
     def _prefill(self, request: SimRequest, tokens: int, result: StepResult) -> None:
         """Compute this number of further tokens of a prompt."""
         result.duration_ps += self._speed.prefill_ps(tokens, request.computed)
-        self._store(request, tokens)
-        if request.computed == self._tokens(request):
+        self._memory.fill(request, tokens)
+        if request.computed == request.tokens:
             self._prefilling = None
             result.joined.append(request)
         else:
             self._prefilling = request
-
-    def _store(self, request: SimRequest, tokens: int) -> None:
-        """Put further tokens of a prompt into the cache; there must be room for them."""
-        full = request.computed // self._block_size
-        request.computed += tokens
-        missing = self._blocks_of(request.computed) - len(request.blocks)
-        request.blocks += self.blocks.allot(missing)
-        self._name(request, full, request.computed // self._block_size)
 
     def _end_step(self, result: StepResult) -> None:
         """Give each request its token, and remove those that got their last one."""
@@ -352,36 +382,4 @@ class SimEngine:
             self._context -= request.computed
         del self._running[request.rank]
         request.running = False
-        self.blocks.release(request.blocks)
-        request.blocks = []
-
-    # -- tokens and blocks -----------------------------------------------------------------
-
-    def _tokens(self, request: SimRequest) -> int:
-        """Tokens to compute before the next output token, for a request that does not decode."""
-        return request.prompt_tokens + request.produced
-
-    def _usable(self, request: SimRequest) -> int:
-        """Most blocks that may come from the cache: the last token is always computed."""
-        return (self._tokens(request) - 1) // self._block_size
-
-    def _blocks_of(self, tokens: int) -> int:
-        return -(-tokens // self._block_size)
-
-    def _name_all(self, request: SimRequest) -> None:
-        """Compute the hashes of all full blocks of a request, output included."""
-        if not self._caching:
-            request.hashes = []
-            return
-        full = self._tokens(request) // self._block_size
-        while len(request.hashes) < full:
-            request.hashes.append(request.name_block(request, len(request.hashes)))
-
-    def _name(self, request: SimRequest, start: int, end: int) -> None:
-        """Give hashes to blocks start..end-1 of a request, which are full."""
-        if not self._caching:
-            return
-        while len(request.hashes) < end:
-            request.hashes.append(request.name_block(request, len(request.hashes)))
-        if start < end:
-            self.blocks.name(request.blocks[start:end], request.hashes[start:end])
+        self._memory.release(request)

@@ -18,7 +18,9 @@ from xxhash import xxh3_64_intdigest
 from dynamo_cli.config import PlacementRule
 from dynamo_cli.engines.mock.profile import PS, Profile, Speed
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
+from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes
+from dynamo_cli.lab.replay.host import Host
 from dynamo_cli.lab.replay.prefill import PrefillSide
 from dynamo_cli.lab.replay.routers import Factory
 from dynamo_cli.lab.replay.worker import NS_PS, SimWorker
@@ -31,6 +33,7 @@ from dynamo_cli.messages.routing import (
     RouteQuery,
     RoutingDecision,
 )
+from dynamo_cli.topology import Role
 
 STEP_ENDS, MOVED, ARRIVES, BEGINS = range(4)
 """Kinds of events, in the order in which they happen at one time."""
@@ -52,6 +55,9 @@ class Result:
         requests: number of requests that each worker was given.
         preemptions: number of preemptions on all workers.
         fallbacks: number of prompts that no prefill worker computed in time.
+        loaded_tokens: prompt tokens that were loaded from the host cache.
+        dropped_blocks: computed blocks for which the host cache had no slot.
+        host: the host cache; None if there was none.
     """
 
     outcomes: list[Outcome]
@@ -60,6 +66,9 @@ class Result:
     requests: list[int]
     preemptions: int
     fallbacks: int
+    loaded_tokens: int = 0
+    dropped_blocks: int = 0
+    host: HostCache | None = None
 
     @property
     def skew(self) -> float:
@@ -92,6 +101,7 @@ class Replay:
         seed: seed of the router's random choices.
         prefill_workers: number of prefill workers.
         rule: which prompts are sent to prefill workers.
+        host_cache_bytes: size of the host cache that all workers share; 0 is none.
         leaps: whether steps in which nothing changes are simulated at once. This changes the
             duration of the replay, but not its results.
         progress: called after the end of each request.
@@ -108,13 +118,18 @@ class Replay:
         seed: int = 0,
         prefill_workers: int = 0,
         rule: PlacementRule = ALWAYS,
+        host_cache_bytes: int = 0,
         leaps: bool = True,
         progress: Progress = lambda done: None,
     ) -> None:
         self._trace = trace
         self._speed = speed
         self._progress = progress
-        self._workers = [SimWorker(index, profile, leaps=leaps) for index in range(workers)]
+        self._host = Host(host_cache_bytes, profile, workers) if host_cache_bytes else None
+        tiers = self._host.tiers if self._host else [None] * workers
+        self._workers = [
+            SimWorker(index, profile, leaps=leaps, tier=tier) for index, tier in enumerate(tiers)
+        ]
         self._prefill = PrefillSide(rule, profile, prefill_workers, leaps=leaps)
         self._all = [*self._workers, *self._prefill.workers]
         self._speeds = Speed.of(profile)
@@ -124,7 +139,7 @@ class Replay:
         # Of a worker's entries in the heap only that with the newest version counts.
         self._versions = [0] * len(self._all)
         self._given = [0] * workers
-        self._fallbacks = 0
+        self._fallbacks = self._loaded_tokens = 0
         self._flights: dict[str, _Flight] = {}
         self._outcomes: dict[int, Outcome] = {}
 
@@ -134,7 +149,10 @@ class Replay:
             self._router.ready(worker.ready())
             self._router.events(worker.holds(), 0)
         for worker in self._prefill.workers:
-            self._router.events(worker.holds(), 0, prefill=True)
+            self._router.events(worker.holds(), 0, Role.PREFILL_WORKER)
+        if self._host is not None:
+            self._host.lend()
+            self._router.events(self._host.holds(), 0, Role.HOST_CACHE)
         arrivals = self._arrivals()
         following = next(arrivals, None)
         while self._heap or following is not None:
@@ -262,18 +280,29 @@ class Replay:
         if result is not None:
             if (message := worker.events()) is not None:
                 self._router.events(message, now_ns)
+            self._tell_host(now_ns)
             self._tell_tokens(result, now_ps)
         if (stats := worker.stats(now_ps)) is not None:
             self._router.stats(stats)
+            if (copies := worker.copies()) is not None:
+                self._router.copied(copies)
         if result is not None and result.finished:
             for decision in self._router.released(now_ns):
                 self._place(decision, now_ps)
+
+    def _tell_host(self, now_ns: int) -> None:
+        """Let the host cache lend slots for those that were written, and tell the router."""
+        if self._host is None:
+            return
+        self._host.lend()
+        if (message := self._host.events(now_ns)) is not None:
+            self._router.events(message, now_ns, Role.HOST_CACHE)
 
     def _end_prefill(self, worker: SimWorker, now_ps: int) -> None:
         """Transfer the blocks of computed prompts to their decode workers."""
         result = worker.end()
         if (message := worker.events()) is not None:
-            self._router.events(message, now_ps // NS_PS, prefill=True)
+            self._router.events(message, now_ps // NS_PS, Role.PREFILL_WORKER)
         for sim in result.finished if result is not None else ():
             tokens = self._prefill.ended(worker.index, sim.request_id)
             if tokens is not None:
@@ -287,6 +316,7 @@ class Replay:
             if sim.fresh:
                 flight.first_ps = now_ps
                 assert sim.cached_tokens is not None
+                self._loaded_tokens += sim.loaded_tokens
                 message = FirstToken(sim.request_id, sim.cached_tokens)
                 self._router.first_token(message, now_ps // NS_PS)
         for sim in result.finished:
@@ -304,6 +334,9 @@ class Replay:
             self._given,
             sum(worker.engine.totals.preemptions for worker in self._workers),
             self._fallbacks,
+            self._loaded_tokens,
+            self._host.dropped_blocks if self._host else 0,
+            self._host.cache if self._host else None,
         )
 
 

@@ -18,6 +18,7 @@ from dynamo_cli.engines.mock.blocks import Blocks
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.kv import hashes
 from dynamo_cli.lab.replay.routers import PROCESSOR, Factory, Live
+from dynamo_cli.messages.host_cache import HostCopies
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
     Candidate,
@@ -31,8 +32,9 @@ from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.router.ledger import Entry, Ledger
 from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad
-from dynamo_cli.router.policies.timed import time_cost
+from dynamo_cli.router.policies.timed import LOAD_MS, time_cost
 from dynamo_cli.router.state import RouterState
+from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
 
 
@@ -66,7 +68,8 @@ def first_token_only(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
     cost this is a part.
     """
     terms = time_cost(request, loads, 1.0)
-    return choose_lowest(loads, [each["wait_ms"] + each["prefill_ms"] for each in terms])
+    parts = ("wait_ms", LOAD_MS, "prefill_ms")
+    return choose_lowest(loads, [sum(each.get(part, 0.0) for part in parts) for each in terms])
 
 
 @dataclass(slots=True)
@@ -121,7 +124,7 @@ class Pooled:
     def __init__(self, engines: Sequence[SimEngine]) -> None:
         self._cache = Blocks(sum(engine.blocks.usable for engine in engines) + 1)
         for engine in engines:
-            engine.blocks = self._cache
+            engine.share(self._cache)
         self._ledger = Ledger()
         self._used = itertools.count(1)
 
@@ -166,8 +169,11 @@ class Pooled:
         """As in `routers.Router`; no query ever waits."""
         return []
 
-    def events(self, message: KvEvents, now_ns: int, *, prefill: bool = False) -> None:
+    def events(self, message: KvEvents, now_ns: int, role: Role = Role.WORKER) -> None:
         """Ignore the events, because the shared cache can be looked into."""
+
+    def copied(self, message: HostCopies) -> None:
+        """Ignore the copies, which the shared cache makes few."""
 
     def stats(self, message: WorkerStats) -> None:
         """As in `routers.Router`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,15 +10,24 @@ import msgspec
 
 from dynamo_cli.config import FORMER_KV_COSTS, KV_POLICY, PlacementRule
 from dynamo_cli.engines.mock.profile import Profile
+from dynamo_cli.engines.mock.tier import MAX_SLOTS
 from dynamo_cli.errors import UsageError
+from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.lab.replay.loop import ALWAYS, Replay, Result
 from dynamo_cli.lab.replay.peers import PEERS
 from dynamo_cli.lab.replay.routers import SERVED, Factory
 from dynamo_cli.lab.report import Slo, Summary, summarize
 from dynamo_cli.lab.trace.trace import Trace, infinite_hit_ratio
+from dynamo_cli.plan.sizes import size_of
+from dynamo_cli.plan.sizes import sized as sized_bytes
 
 LIMIT, SKEW, PREEMPTIONS = "hit rate without bound, %", "load skew", "preemptions"
 TO_PREFILL_LATE = "prefilled locally after all"
+ON_ENGINE, IN_HOST = "found on the engine, %", "loaded from the host cache, %"
+COMPUTED, DROPPED = "computed, %", "blocks not stored, %"
+HOST_CACHE = "--host-cache"
+MULTIPLE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*x")
+
 FACTORIES: dict[str, Factory] = {**SERVED, **PEERS}
 FORMER_POLICIES = {
     f"{KV_POLICY}:{old}": f"{KV_POLICY}:{cost}" for old, cost in FORMER_KV_COSTS.items()
@@ -38,6 +48,7 @@ class Plan:
         speeds: factors for the rate of arrivals; each is one load.
         workers, prefill_workers: numbers of them.
         rule: which prompts are sent to prefill workers.
+        host_cache_bytes: size of the host cache that all workers share; 0 is none.
         seed: seed of random choices.
     """
 
@@ -48,6 +59,7 @@ class Plan:
     workers: int = 8
     prefill_workers: int = 0
     rule: PlacementRule = ALWAYS
+    host_cache_bytes: int = 0
     seed: int = 0
 
 
@@ -66,6 +78,31 @@ def sized(profile: Profile, block_size: int, num_blocks: int | None) -> Profile:
     if count < 2:
         raise UsageError(f"--kv-blocks is at least 2, not {count}.")
     return msgspec.structs.replace(profile, block_size=block_size, num_blocks=count)
+
+
+def host_cache_bytes(text: str, profile: Profile, workers: int, prefill_workers: int) -> int:
+    """Read the size of the host cache: bytes, or a multiple of the caches of all engines.
+
+    Raises:
+        UsageError: it is no size, it has no room for a block, or prefill workers cannot use it.
+    """
+    times = MULTIPLE.fullmatch(text.strip())
+    size = int(float(times[1]) * workers * profile.kv_bytes) if times else size_of(HOST_CACHE, text)
+    if not size:
+        return 0
+    if size < profile.slot_bytes:
+        raise UsageError(
+            f"{HOST_CACHE} {text} has no room for a block of {profile.block_size} tokens, which "
+            f"takes {sized_bytes(profile.slot_bytes)}."
+        )
+    if (slots := size // profile.slot_bytes) > MAX_SLOTS:
+        raise UsageError(
+            f"{HOST_CACHE} {text} has room for {slots:,} blocks; a replay has at most "
+            f"{MAX_SLOTS:,}: give less, or a larger --block-size."
+        )
+    if prefill_workers:
+        raise UsageError(f"{HOST_CACHE} and --prefill-workers cannot be replayed together yet.")
+    return size
 
 
 def named(name: str) -> str:
@@ -97,6 +134,7 @@ def _one(plan: Plan, name: str, speed: float, progress: Progress) -> Result:
         seed=plan.seed,
         prefill_workers=plan.prefill_workers,
         rule=plan.rule,
+        host_cache_bytes=plan.host_cache_bytes,
         progress=lambda done: progress(name, speed, done),
     ).run()
 
@@ -111,6 +149,22 @@ def summaries(
         more = {LIMIT: limit, SKEW: result.skew, PREEMPTIONS: result.preemptions}
         if plan.prefill_workers:
             more[TO_PREFILL_LATE] = result.fallbacks
+        if result.host is not None:
+            more |= _tiers(result, result.host)
         return summarize(result.outcomes, result.gaps, slo, more=more)
 
     return [{name: summary(result) for name, result in load.items()} for load in results]
+
+
+def _tiers(result: Result, host: HostCache) -> dict[str, float]:
+    """Where the prompt tokens came from, and how many blocks found no slot."""
+    done = [outcome for outcome in result.outcomes if not outcome.error]
+    prompt = sum(outcome.prompt_tokens for outcome in done) or 1
+    cached = sum(outcome.cached_tokens or 0 for outcome in done)
+    stored = host.written + result.dropped_blocks
+    return {
+        ON_ENGINE: 100 * (cached - result.loaded_tokens) / prompt,
+        IN_HOST: 100 * result.loaded_tokens / prompt,
+        COMPUTED: 100 * (prompt - cached) / prompt,
+        DROPPED: 100 * result.dropped_blocks / stored if stored else 0.0,
+    }

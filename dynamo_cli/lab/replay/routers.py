@@ -9,6 +9,7 @@ from typing import Protocol
 
 from dynamo_cli.config import KV_COSTS, KV_POLICY, ROUTER_POLICIES, RouterConfig
 from dynamo_cli.engines.mock.state import SimEngine
+from dynamo_cli.messages.host_cache import HostCopies
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
     FirstToken,
@@ -20,6 +21,7 @@ from dynamo_cli.messages.routing import (
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.router.policies import policy_of
 from dynamo_cli.router.state import RouterState
+from dynamo_cli.topology import Role
 
 PROCESSOR = 0
 """Index of the only processor."""
@@ -37,8 +39,11 @@ class Router(Protocol):
     def released(self, now_ns: int) -> list[RoutingDecision]:
         """Return decisions on queries that had to wait."""
 
-    def events(self, message: KvEvents, now_ns: int, *, prefill: bool = False) -> None:
-        """Take the changes of the cache of a worker, or of a prefill worker."""
+    def events(self, message: KvEvents, now_ns: int, role: Role = Role.WORKER) -> None:
+        """Take the changes of the cache of a worker, a prefill worker or the host cache."""
+
+    def copied(self, message: HostCopies) -> None:
+        """Take the report of a worker on its copies from and to the host cache."""
 
     def stats(self, message: WorkerStats) -> None:
         """Take the load report of a worker."""
@@ -77,10 +82,13 @@ class Live:
             return []
         return [decision for _, decision in self.state.released(now_ns)]
 
-    def events(self, message: KvEvents, now_ns: int, *, prefill: bool = False) -> None:
+    def events(self, message: KvEvents, now_ns: int, role: Role = Role.WORKER) -> None:
         """As in `Router`."""
-        caches = self.state.prefill_caches if prefill else self.state.caches
-        caches.apply(message, now_ns)
+        self.state.caches_of(role).apply(message, now_ns)
+
+    def copied(self, message: HostCopies) -> None:
+        """As in `Router`."""
+        self.state.loading.copied(message)
 
     def stats(self, message: WorkerStats) -> None:
         """As in `Router`."""

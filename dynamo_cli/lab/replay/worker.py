@@ -6,8 +6,10 @@ from dynamo_cli.engines.mock import report
 from dynamo_cli.engines.mock.profile import PS, Profile
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.engines.mock.state import SimEngine
+from dynamo_cli.engines.mock.tier import Tier
 from dynamo_cli.kv.announcer import CacheAnnouncer
 from dynamo_cli.lab.report import Gaps
+from dynamo_cli.messages.host_cache import HostCopies
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import KvEvents
 from dynamo_cli.messages.telemetry import WorkerStats
@@ -28,11 +30,15 @@ class SimWorker:
         until_ps: when its current step, or the last of several quiet steps, ends.
         busy_ps: time that it has computed.
         gaps: times between the tokens of its requests.
+        tier: the host cache as its engine uses it; None if there is none.
     """
 
-    def __init__(self, index: int, profile: Profile, *, leaps: bool = True) -> None:
+    def __init__(
+        self, index: int, profile: Profile, *, leaps: bool = True, tier: Tier | None = None
+    ) -> None:
         self.index = index
-        self.engine = SimEngine(profile)
+        self.tier = tier
+        self.engine = SimEngine(profile, tier=tier)
         self.until_ps = 0
         self.busy_ps = 0
         self.gaps = Gaps()
@@ -110,14 +116,35 @@ class SimWorker:
         if not self._busy:
             return False
         self._since_ps = now_ps
-        self._quiet = self.engine.quiet_steps(self._stats_due_ps - now_ps) if self._leaps else 0
+        self._quiet = self._quiet_steps(now_ps)
         if self._quiet:
             self.until_ps = now_ps + self.engine.steps_ps(self._quiet)
             return True
-        self._result = result = self.engine.step()
+        result = self.engine.step(now_ps)
+        if result.idle:
+            return self._await_loads()
+        self._result = result
         self.until_ps = now_ps + result.duration_ps
         self.busy_ps += result.duration_ps
         self._note_step(result)
+        return True
+
+    def _quiet_steps(self, now_ps: int) -> int:
+        """How many quiet steps to simulate at once: none must end a load or a report late."""
+        due_ps = self._stats_due_ps
+        if self.tier is not None and (load_ps := self.tier.next_ps) is not None:
+            if load_ps <= now_ps:
+                return 0
+            due_ps = min(due_ps, load_ps)
+        return self.engine.quiet_steps(due_ps - now_ps) if self._leaps else 0
+
+    def _await_loads(self) -> bool:
+        """Do nothing until the next load ends, or a request comes; returns whether one runs."""
+        assert self.tier is not None
+        self._busy = False
+        if self.tier.next_ps is None:
+            return False
+        self.until_ps = self.tier.next_ps
         return True
 
     def _note_step(self, result: StepResult) -> None:
@@ -136,6 +163,8 @@ class SimWorker:
         self._coast()
         result, self._result = self._result, None
         self._stats_current = False
+        if self.tier is not None:
+            self.tier.store()
         return result
 
     def holds(self) -> KvEvents:
@@ -145,6 +174,10 @@ class SimWorker:
     def events(self) -> KvEvents | None:
         """Return what the step changed in the cache; None if nothing."""
         return self._announcer.changes(self.until_ps // NS_PS)
+
+    def copies(self) -> HostCopies | None:
+        """Return the report on copies, which goes with that on load; None without host cache."""
+        return self.tier.client.copies(self.index, prefill=False) if self.tier else None
 
     def stats(self, now_ps: int) -> WorkerStats | None:
         """Return the load report if it is due: once per interval while busy, and once when idle."""

@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 MAX_TOKENS = 10_000_000
@@ -28,6 +29,8 @@ MAX_BLOCK_SIZE = 1 << 20
 MAX_TIME = 1e19
 """Bound for timestamps; nanoseconds since 1970 are below it."""
 MASK = (1 << 64) - 1
+ZERO = 0x9E3779B97F4A7C15
+"""Stands for a block hash of 0 in a trace: as a sequence hash, 0 is the root of all prompts."""
 MAX_PRIORITY = (1 << 62) - 1
 
 
@@ -195,9 +198,9 @@ def _qwen(line: bytes) -> Row | None:
 
 
 def _named(hashes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return hashes of 64 bits; longer ones are truncated."""
-    if hashes and (min(hashes) < 0 or max(hashes) > MASK):
-        return tuple(block & MASK for block in hashes)
+    """Return hashes of 64 bits; longer ones are truncated, and 0, which is no block, replaced."""
+    if hashes and (min(hashes) <= ROOT or max(hashes) > MASK):
+        return tuple((block & MASK) or ZERO for block in hashes)
     return hashes
 
 

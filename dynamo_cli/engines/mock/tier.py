@@ -1,0 +1,133 @@
+"""A simulated engine's use of the host cache: loads that run beside its steps, and stores. Pure.
+
+A request of whose prompt the host cache has more than the engine gets room for all of its prompt,
+and then waits until the blocks are loaded; other requests go on meanwhile. What an engine computes
+is stored at the end of the step. The copies exist in name only: they take time, but move nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dynamo_cli.engines.cache_client import CacheClient
+from dynamo_cli.engines.mock.profile import PS, Profile, Speed
+from dynamo_cli.engines.mock.request import SimRequest
+from dynamo_cli.kv import hashes
+from dynamo_cli.units import SECOND_NS
+
+PS_PER_NS = PS // SECOND_NS
+MAX_SLOTS = 20_000_000
+"""Most slots of a simulated host cache: its memory is not real, but each slot takes some hundred
+bytes."""
+
+
+def client_of(profile: Profile) -> CacheClient:
+    """The host cache's client of an engine with this profile."""
+    return CacheClient(profile.slot_bytes, f"simulated {profile.name}", profile.block_size)
+
+
+@dataclass(slots=True)
+class Tier:
+    """The host cache as one engine uses it.
+
+    Args:
+        client: the engine's side of the host cache.
+        profile: times of a load.
+        min_tokens: shorter prompts are neither looked up nor stored.
+        speedup: factor by which the engine is faster than its profile, for reports.
+
+    Attributes:
+        loading: by request id: when its blocks are there, in picoseconds, and how many these are.
+    """
+
+    client: CacheClient
+    profile: Profile
+    min_tokens: int = 0
+    speedup: float = 1.0
+    loading: dict[str, tuple[int, SimRequest, int]] = field(default_factory=dict)
+    _computed: dict[int, int] = field(default_factory=dict)  # block -> the one before it
+    _speed: Speed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._speed = Speed.of(self.profile)
+
+    def find(self, request: SimRequest, cached: int, usable: int) -> int | None:
+        """Leading blocks of a request that need not be computed, at least `cached`.
+
+        Args:
+            cached: leading blocks that the engine has itself.
+            usable: most blocks that count.
+
+        Returns:
+            None if the host cache has not answered yet.
+        """
+        if request.prompt_tokens < self.min_tokens:
+            request.in_host = None
+            return cached
+        keys = [hashes.pack([name]) for name in request.hashes]
+        slots = self.client.find(request.request_id, keys)
+        if slots is None:
+            return None
+        request.in_host = _leading(keys, slots)
+        depth = min(request.in_host, usable)
+        if depth > cached:
+            return depth
+        self.client.end(request.request_id)
+        return cached
+
+    def load(self, request: SimRequest, blocks: int, now_ps: int) -> None:
+        """Begin to load the last `blocks` of a request that were found."""
+        ps = self._speed.load_ps(blocks * self.profile.block_size)
+        self.client.loaded.blocks += blocks
+        self.client.loaded.nbytes += blocks * self.client.slot_bytes
+        self.client.loaded.nanoseconds += round(ps / PS_PER_NS / self.speedup)
+        self.loading[request.request_id] = now_ps + ps, request, blocks
+
+    def take_loaded(self, now_ps: int) -> list[tuple[SimRequest, int]]:
+        """Requests whose blocks have arrived, and how many."""
+        there = [
+            (request, blocks)
+            for due_ps, request, blocks in self.loading.values()
+            if due_ps <= now_ps
+        ]
+        for request, _ in there:
+            self.forget(request.request_id)
+        return there
+
+    def forget(self, request_id: str) -> bool:
+        """The request reads nothing any more; returns whether it was loading."""
+        self.client.end(request_id)
+        return self.loading.pop(request_id, None) is not None
+
+    @property
+    def next_ps(self) -> int | None:
+        """When the next load ends, in picoseconds; None if none runs."""
+        return min((due_ps for due_ps, _, _ in self.loading.values()), default=None)
+
+    def computed(self, request: SimRequest, start: int, end: int) -> None:
+        """Blocks start..end-1 of a request are full; those that the host cache lacks are stored."""
+        if request.in_host is None:
+            return
+        for place in range(max(start, request.in_host), end):
+            parent = request.hashes[place - 1] if place else hashes.ROOT
+            self._computed[request.hashes[place]] = parent
+
+    def store(self) -> None:
+        """Store what was computed, at the end of a step."""
+        if not self._computed:
+            return
+        slots = self.client.take(len(self._computed))
+        blocks = list(self._computed)[: len(slots)]
+        parents = [self._computed[block] for block in blocks]
+        self._computed.clear()
+        if blocks:
+            self.client.stored.blocks += len(blocks)
+            self.client.stored.nbytes += len(blocks) * self.client.slot_bytes
+            keys = [hashes.pack([block]) for block in blocks]
+            self.client.written(keys, slots, hashes.pack(blocks), hashes.pack(parents))
+
+
+def _leading(keys: Sequence[bytes], found: dict[bytes, int]) -> int:
+    """How many keys, from the first on, were found."""
+    return next((place for place, key in enumerate(keys) if key not in found), len(keys))
