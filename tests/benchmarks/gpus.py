@@ -1,0 +1,353 @@
+"""How several GPUs of one host serve one model: ways to serve it, compared in turns.
+
+    python -m tests.benchmarks.gpus COUNT --model FOLDER [--servers kv,vllm] [--loads talks,streams]
+        [--rounds 3] [--cache-gb 8] [--host-cache 40GiB] [--rate 8] [--seconds 10]
+
+All servers run at the same time on the same GPUs, each with a KV cache of a fixed size, and are
+loaded one after the other; the order turns around from round to round. Weights are random: only
+shapes matter. Prints Markdown: for each load the figures of each server, and the ratio of each to
+the first one within each round, as median and range.
+
+Servers: `one` (one worker), `kv` (a worker per GPU), `host` (the same with a host cache), `blind`
+(round-robin), `disagg` (half of the GPUs prefill), `vllm` (vLLM's own data parallel).
+Loads: `talks` (conversations over system prompts at a fixed rate), `closed` (the same from clients
+that wait for their answers), `apart` (prompts that share nothing), `streams` (as many streams as
+asked for per GPU), `mixed` (short chats beside long prompts), `kill` (kill -9 of a worker
+meanwhile).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import statistics
+import time
+import urllib.request
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from dynamo_cli.host.gpus import read_gpus
+from dynamo_cli.lab.load.bench import Bench, Plan
+from dynamo_cli.lab.load.client import target
+from dynamo_cli.lab.load.form import Api
+from dynamo_cli.lab.load.pace import Bounds, Closed, Pace, Poisson
+from dynamo_cli.lab.load.workload import Shape
+from dynamo_cli.lab.report import NO_SLO, Summary
+from tests.benchmarks.load import Sample, chat, client_of, streams
+from tests.benchmarks.servers import OURS, THEIRS, Running
+
+Figures = dict[str, float]
+TALKS = Shape(12, 4, 6, (3000, 3000), (150, 250), (64, 128))
+APART = Shape(4000, 1, 1, (500, 1500), (20, 40), (64, 128))
+TALKS_PER_GPU, STREAMS_PER_GPU = 24, (1, 64, 128)
+CHATS, CHAT_WORDS, CHAT_TOKENS = 8, 100, 128
+LONG_WORDS, LONG_TOKENS, LONG_EVERY_S = 5000, 16, 0.8
+START_S = 240.0
+
+
+def options_of(name: str, count: int, options: argparse.Namespace) -> tuple[str, list[str]]:
+    """Kind of a server, and its options."""
+    kv = ["--workers", str(count), "--router", "kv", "--reuse-gpus"]
+    half = max(1, count // 2)
+    match name:
+        case "one":
+            return OURS, ["--workers", "1", "--reuse-gpus"]
+        case "kv":
+            return OURS, kv
+        case "host":
+            return OURS, [*kv, "--host-cache", options.host_cache]
+        case "blind":
+            return OURS, ["--workers", str(count), "--router", "round-robin", "--reuse-gpus"]
+        case "disagg":
+            roles = ["--workers", str(count - half), "--prefill-workers", str(half)]
+            return OURS, [*roles, "--conditional-disagg", "--host-cache", options.host_cache]
+        case "vllm":
+            return THEIRS, ["--data-parallel-size", str(count), "--enable-prompt-tokens-details"]
+    raise SystemExit(f"there is no server {name!r}")
+
+
+class GpuServer(Running):
+    """A server with engines on GPUs."""
+
+    def __init__(self, name: str, count: int, options: argparse.Namespace) -> None:
+        kind, more = options_of(name, count, options)
+        self.engine = ["--load-format", "dummy", "--max-model-len", "16384"]
+        self.engine += ["--gpu-memory-utilization", "0.42"]
+        self.engine += ["--kv-cache-memory-bytes", str(int(options.cache_gb * 1e9))]
+        self.more = more
+        super().__init__(kind, options.model, *more)
+
+    def _words(self) -> list[str]:
+        # The options of a CPU engine, which `Running` gives, are replaced.
+        if self.kind == THEIRS:
+            command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", self._model]
+            address = ["--host", "127.0.0.1", "--port", str(self.port)]
+            return [*command, "--served-model-name", "bench", *address, *self.engine, *self.more]
+        words = super()._words()
+        for flag, values in (("--enforce-eager", 0), ("--max-num-seqs", 1)):
+            at = words.index(flag)
+            del words[at : at + 1 + values]
+        at = words.index("--kv-cache-memory-bytes")
+        return [*words[:at], *self.engine, *words[at + 2 :]]
+
+
+@dataclass
+class Load:
+    """One kind of load.
+
+    Attributes:
+        run: loads all servers once, in this order; gives the figures of each.
+    """
+
+    run: Callable[[dict[str, GpuServer], list[str], int], Coroutine[Any, Any, dict[str, Figures]]]
+
+
+async def bench(
+    servers: dict[str, GpuServer], order: list[str], seed: int, shape: Shape, pace: Pace, count: int
+) -> dict[str, Figures]:
+    plan = Plan(
+        shape, pace, Bounds(requests=count), seed=str(seed), model="bench", warmup=count // 8
+    )
+    found = {}
+    for name in order:
+        before = servers[name].cpu_s()
+        run = Bench(plan, {name: target(f"127.0.0.1:{servers[name].port}")})
+        await run.run()
+        found[name] = figures(run.summaries(NO_SLO)[name], servers[name].cpu_s() - before)
+    return found
+
+
+def figures(summary: Summary, cpu_s: float) -> Figures:
+    assert summary.ttft_ms is not None
+    return {
+        "found, %": 100 * (summary.hit_ratio or 0),
+        "TTFT mean, ms": summary.ttft_ms.mean,
+        "TTFT p50, ms": summary.ttft_ms.p50,
+        "TTFT p99, ms": summary.ttft_ms.p99,
+        "ITL p99, ms": summary.itl_p99_ms or 0.0,
+        "requests/s": summary.requests_per_s,
+        "tok/s": summary.output_tokens_per_s,
+        "CPU ms/token": 1000 * cpu_s / max(1, summary.output_tokens),
+        "failed": float(sum(summary.errors.values())),
+    }
+
+
+def sampled(sample: Sample, cpu_s: float) -> Figures:
+    ttft, gaps = sorted(sample.ttft), sorted(sample.itl)
+    return {
+        "TTFT p50, ms": 1000 * ttft[len(ttft) // 2],
+        "TTFT p99, ms": 1000 * ttft[int(len(ttft) * 0.99)],
+        "ITL p50, ms": 1000 * gaps[len(gaps) // 2],
+        "ITL p99, ms": 1000 * gaps[int(len(gaps) * 0.99)],
+        "tok/s": sample.tokens / sample.wall_s,
+        "CPU ms/token": 1000 * cpu_s / sample.tokens,
+    }
+
+
+def at_once(number: int) -> Load:
+    async def run(servers: dict[str, GpuServer], order: list[str], seed: int) -> dict[str, Figures]:
+        found = {}
+        for name in order:
+            before = servers[name].cpu_s()
+            each = 6 if number == 1 else 2
+            sample = await streams(
+                servers[name].port, "bench", at_once=number, each=each, tokens=128
+            )
+            found[name] = sampled(sample, servers[name].cpu_s() - before)
+        return found
+
+    return Load(run)
+
+
+def talking(shape: Shape, pace: Pace, count: int) -> Load:
+    async def run(servers: dict[str, GpuServer], order: list[str], seed: int) -> dict[str, Figures]:
+        return await bench(servers, order, seed, shape, pace, count)
+
+    return Load(run)
+
+
+async def beside(port: int, seconds: float) -> Figures:
+    """Short chats that stream one after the other, and long prompts at fixed times."""
+    short, long, client = Sample(), Sample(), client_of(port)
+    end = time.perf_counter() + seconds
+
+    async def talk() -> None:
+        while time.perf_counter() < end:
+            short.add(await client.stream(Api.CHAT, chat("bench", CHAT_TOKENS, count=CHAT_WORDS)))
+
+    async def one_long() -> None:
+        long.add(await client.stream(Api.CHAT, chat("bench", LONG_TOKENS, count=LONG_WORDS)))
+
+    async def longs() -> None:
+        running = []
+        while time.perf_counter() < end:
+            running.append(asyncio.create_task(one_long()))
+            await asyncio.sleep(LONG_EVERY_S)
+        await asyncio.gather(*running)
+
+    await asyncio.gather(*(talk() for _ in range(CHATS)), longs())
+    client.close()
+    gaps, waits, first = sorted(short.itl), sorted(short.ttft), sorted(long.ttft)
+    return {
+        "chats: ITL p50, ms": 1000 * gaps[len(gaps) // 2],
+        "chats: ITL p99, ms": 1000 * gaps[int(len(gaps) * 0.99)],
+        "chats: TTFT p50, ms": 1000 * waits[len(waits) // 2],
+        "chats: TTFT p99, ms": 1000 * waits[int(len(waits) * 0.99)],
+        "long: TTFT p50, ms": 1000 * first[len(first) // 2],
+        "long: TTFT p99, ms": 1000 * first[int(len(first) * 0.99)],
+        "chats: tok/s": short.tokens / seconds,
+    }
+
+
+def mixed(seconds: float) -> Load:
+    async def run(servers: dict[str, GpuServer], order: list[str], seed: int) -> dict[str, Figures]:
+        return {name: await beside(servers[name].port, seconds) for name in order}
+
+    return Load(run)
+
+
+async def bereft(server: GpuServer, clients: int) -> Figures:
+    """Kill a worker under load, and wait until it is back."""
+    client, failed = client_of(server.port), []
+
+    async def talk() -> None:
+        for _ in range(2):
+            heard = await client.stream(Api.CHAT, chat("bench", 256))
+            failed.append(bool(heard.error))
+
+    talks = [asyncio.create_task(talk()) for _ in range(clients)]
+    await asyncio.sleep(2.0)
+    os.kill(worker_pid(server), signal.SIGKILL)
+    killed = time.perf_counter()
+    await asyncio.gather(*talks)
+    client.close()
+    while not await asyncio.to_thread(all_ready, server):
+        await asyncio.sleep(0.1)
+    back_s = time.perf_counter() - killed
+    return {"requests": len(failed), "failed": sum(failed), "back after, s": back_s}
+
+
+def kill(count: int) -> Load:
+    """Kill a worker of ours; nothing of vLLM's comes back, so it is left out."""
+
+    async def run(servers: dict[str, GpuServer], order: list[str], seed: int) -> dict[str, Figures]:
+        ours = [name for name in order if servers[name].kind == OURS]
+        return {name: await bereft(servers[name], 16 * count) for name in ours}
+
+    return Load(run)
+
+
+def snapshot(server: GpuServer) -> dict[str, list[dict[str, object]]]:
+    with urllib.request.urlopen(f"{server.url}/dynamo/snapshot", timeout=30) as answer:
+        found: dict[str, list[dict[str, object]]] = json.loads(answer.read())
+        return found
+
+
+def worker_pid(server: GpuServer) -> int:
+    pids = {one["name"]: one["pid"] for one in snapshot(server)["processes"]}
+    return int(str(pids["worker 0"]))
+
+
+def all_ready(server: GpuServer) -> bool:
+    return all(one["phase"] == "ready" for one in snapshot(server)["processes"])
+
+
+def loads_of(options: argparse.Namespace) -> dict[str, Load]:
+    count = options.count
+    talks = round(options.rate * count * options.seconds)
+    many = TALKS_PER_GPU * count
+    found = {
+        "talks": talking(TALKS, Poisson(options.rate * count), talks),
+        "closed": talking(TALKS, Closed(many), many * 6),
+        "apart": talking(APART, Closed(32 * count), 150 * count),
+        "mixed": mixed(options.seconds),
+        "kill": kill(count),
+    }
+    for each in STREAMS_PER_GPU:
+        number = each * count if each > 1 else 1
+        found[f"streams {number}"] = at_once(number)
+    return found
+
+
+def show(name: str, rounds: list[dict[str, Figures]], seconds: float) -> None:
+    servers = list(rounds[0])
+    print(f"\n### {name}: {len(rounds)} rounds, {seconds:.0f} s\n")
+    columns = [*servers, *(f"{other} / {servers[0]}" for other in servers[1:])]
+    print("| | " + " | ".join(columns) + " |")
+    print("|---|" + "--:|" * (2 * len(servers) - 1))
+    for figure in rounds[0][servers[0]]:
+        cells = [f"{statistics.median(one[s][figure] for one in rounds):.4g}" for s in servers]
+        for other in servers[1:]:
+            ratios = [
+                one[other][figure] / one[servers[0]][figure]
+                for one in rounds
+                if one[servers[0]][figure]
+            ]
+            cells.append(
+                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+                if ratios
+                else "-"
+            )
+        print(f"| {figure} | " + " | ".join(cells) + " |", flush=True)
+
+
+def measure(options: argparse.Namespace) -> None:
+    began, loads = time.monotonic(), loads_of(options)
+    wanted = [
+        name
+        for asked in options.loads.split(",")
+        for name in loads
+        if name == asked or (asked == "streams" and name.startswith("streams "))
+    ]
+    servers: dict[str, GpuServer] = {}
+    try:
+        for name in options.servers.split(","):
+            servers[name] = GpuServer(name, options.count, options)
+            print(f"{name}: first answer after {servers[name].wait_answer():.1f} s", flush=True)
+            if servers[name].kind == OURS:
+                print(f"{name}: all ready after {servers[name].wait_serving():.1f} s", flush=True)
+        for server in servers.values():  # warm up what is compiled at the first use
+            many = 32 * options.count
+            asyncio.run(streams(server.port, "bench", at_once=many, each=1, tokens=16))
+        for load in wanted:
+            rounds: list[dict[str, Figures]] = []
+            order, since = list(servers), time.monotonic()
+            for number in range(options.rounds):
+                if time.monotonic() - began > options.within:
+                    break
+                seed = random.Random(f"{load} {number}").randrange(1 << 30)
+                result = asyncio.run(loads[load].run(servers, order, seed))
+                rounds.append({name: result[name] for name in servers if name in result})
+                order.reverse()
+            if rounds:
+                show(load, rounds, time.monotonic() - since)
+    finally:
+        for name, server in servers.items():
+            print(f"{name}: ended with {server.stop()}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How several GPUs serve one model.")
+    parser.add_argument("count", type=int, help="number of GPUs")
+    parser.add_argument("--model", required=True, help="folder of the model")
+    parser.add_argument("--servers", default="kv,vllm", help="the first one is the base of ratios")
+    parser.add_argument("--loads", default="talks,closed,apart,streams")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cache-gb", type=float, default=8.0, help="KV cache of each engine")
+    parser.add_argument("--host-cache", default="40GiB")
+    parser.add_argument("--rate", type=float, default=8.0, help="requests per second and GPU")
+    parser.add_argument("--seconds", type=float, default=12.0, help="length of open loads")
+    parser.add_argument("--within", type=float, default=3600.0, help="begin no round after this")
+    options = parser.parse_args()
+    names = [gpu.product for gpu in read_gpus()][: options.count]
+    print(f"{names}, {os.cpu_count()} cores, {options.model}")
+    measure(options)
+
+
+if __name__ == "__main__":
+    main()
