@@ -25,6 +25,7 @@ import os
 import random
 import signal
 import statistics
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Coroutine
