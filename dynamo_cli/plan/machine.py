@@ -25,6 +25,7 @@ class Machine:
         gpus: GPUs that may be used; none when the installed build of vLLM is for CPUs.
         nixl: whether the package ``nixl`` is installed.
         total_bytes: all main memory, as far as control groups allow; 0 if that is not known.
+        needs_gpu: whether the installed build of vLLM is for CUDA.
     """
 
     cores: int
@@ -32,6 +33,7 @@ class Machine:
     gpus: tuple[Gpu, ...] = ()
     nixl: bool = False
     total_bytes: int = 0
+    needs_gpu: bool = False
 
 
 def read_machine() -> Machine:
@@ -46,7 +48,8 @@ def read_machine() -> Machine:
     nixl = find_spec("nixl") is not None
     memory = read_memory()
     cores = len(cores_of_this_process())
-    return Machine(cores, memory.available_bytes, gpus, nixl, memory.total_bytes)
+    available, total = memory.available_bytes, memory.total_bytes
+    return Machine(cores, available, gpus, nixl, total, versions.is_for_cuda())
 
 
 def _check_vllm() -> None:

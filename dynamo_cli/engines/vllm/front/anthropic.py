@@ -51,6 +51,8 @@ async def events(answer: AsyncIterator[str], trace: RequestTrace) -> AsyncIterat
         EventError: the chat stream ended with an error.
     """
     async for event in answer:
+        if trace.broken is not None:
+            break  # vLLM 0.33 ends a stream that has stopped as if it was complete
         yield event
     if trace.broken is not None:
         raise trace.broken
