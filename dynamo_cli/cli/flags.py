@@ -169,8 +169,9 @@ Processors = Annotated[
         "--processors",
         panel=WORKERS,
         metavar="N|auto",
-        help="Processes that apply chat templates, tokenize, and parse answers; [b]auto[/b]: two "
-        "with several engines, so that one can take over from the other, else one.",
+        help="Processes that apply chat templates, tokenize, and parse answers; [b]auto[/b]: one "
+        "with one engine, else two, so that one can take over from the other; one per engine on "
+        "GPUs, if there are four cores for each.",
     ),
 ]
 RouterPolicy = Annotated[

@@ -16,6 +16,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.hashes import ROOT, ExtraKeys
 
@@ -25,9 +27,9 @@ PARTIAL_BLOCK = "partial_block"
 """Why blocks of an event could not be applied."""
 
 
-@dataclass(slots=True)
-class _Block:
-    """A block in the cache.
+class _Block(msgspec.Struct, gc=False):
+    """A block in the cache. There are ten thousands of them: without `gc=False` each full garbage
+    collection would look at all of them, in the middle of the engine's loop.
 
     Attributes:
         parent: sequence hash of the block before; ROOT for a first block.

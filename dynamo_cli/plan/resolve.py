@@ -37,7 +37,11 @@ SEVERAL_WORKERS_POLICY = "least-loaded"
 """The default policy with several workers."""
 
 SEVERAL_PROCESSORS = 2
-"""The default number of processors with several engines."""
+"""The smallest default number of processors with several engines."""
+
+CORES_PER_PROCESSOR = 4
+"""With GPUs there is a processor per engine, but by default not more than one for so many cores: an
+engine on a GPU uses one core, and a processor that is busy another one."""
 
 ACCESS_LOG_LEVELS = (None, "info", "debug")
 """Values of ``--log-level`` at which lines of level INFO are shown."""
@@ -82,7 +86,7 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     return ServeConfig(
         engine=engine_config(typed, left, workers, placed, names, kv_transfer, simulation),
         frontend=_frontend(typed, names),
-        processors=_processors(typed, workers),
+        processors=_processors(typed, workers, machine),
         router=_router(typed, workers),
         host_cache=cache,
         debug_headers=typed.debug_headers,
@@ -217,12 +221,16 @@ def _count(flag: str, value: str) -> int:
     return number
 
 
-def _processors(typed: Typed, workers: int) -> int:
+def _processors(typed: Typed, workers: int, machine: Machine) -> int:
     """The number of processors. With several engines there are two by default, so that requests
-    survive the death of a processor as they survive that of an engine."""
+    survive the death of a processor as they survive that of an engine, and on GPUs one for each
+    engine, because one is nearly busy with the tokens of two."""
     if typed.processors != AUTO:
         return _count("--processors", typed.processors)
-    return SEVERAL_PROCESSORS if workers + typed.prefill_workers > 1 else 1
+    if workers + typed.prefill_workers == 1:
+        return 1
+    on_gpus = min(workers, len(machine.gpus), machine.cores // CORES_PER_PROCESSOR)
+    return max(SEVERAL_PROCESSORS, on_gpus)
 
 
 def _router(typed: Typed, workers: int) -> RouterConfig | None:

@@ -15,9 +15,11 @@ from dynamo_cli.kv.hashes import TOKEN_BYTES
 from dynamo_cli.messages.request import AddRequest
 from dynamo_cli.units import MS_NS
 
-ADMISSION_NS = 2 * MS_NS
-"""Time between two steps after which no further request, or part of one, is begun. A part takes a
-millisecond at most, and steps of a model that is large enough for its GPU take 5 ms or more."""
+LEAST_NS, MOST_NS, SHARE = 2 * MS_NS, 8 * MS_NS, 3
+"""After a third (1 / `SHARE`) of the time of the last step, within these limits, no further request
+or part of one is begun before the next step. A part takes a millisecond at most. Where steps are
+scheduled ahead, the GPU is busy meanwhile, and the loop needs the rest of the time for the step
+after that; elsewhere a burst makes steps half as long again at most."""
 
 Begin = Callable[[int, AddRequest], Generator[None]]
 """Gives a request of this processor to the engine; stops after each part of the work."""
@@ -46,6 +48,8 @@ class Admission:
         self._clock = clock
         self._most_requests, self._most_tokens = batch_limits
         self._waiting: deque[_Waiting] = deque()
+        self._called_ns = 0
+        self._was_busy = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -55,20 +59,22 @@ class Admission:
         self._waiting.append(_Waiting(client, message))
 
     def admit(self, *, busy: bool) -> None:
-        """Give requests to the engine.
+        """Give requests to the engine; called before each step.
 
         Args:
-            busy: whether the engine has work. If so, this ends after about `ADMISSION_NS`.
+            busy: whether the engine has work. If so, this ends after a part of the time of a step.
                 Otherwise nobody waits for the next step but these requests, and it takes as many
                 as the step can run.
         """
+        now_ns = self._clock()
+        last_ns = now_ns - self._called_ns if busy and self._was_busy else 0
+        self._called_ns, self._was_busy = now_ns, busy
         if busy:
-            self._admit_for(ADMISSION_NS)
+            self._admit_until(now_ns + min(max(last_ns // SHARE, LEAST_NS), MOST_NS))
         else:
             self._admit_batch()
 
-    def _admit_for(self, budget_ns: int) -> None:
-        end_ns = self._clock() + budget_ns
+    def _admit_until(self, end_ns: int) -> None:
         while self._waiting:
             self._go_on()
             if self._clock() >= end_ns:

@@ -84,8 +84,7 @@ class DecodeWorker:
 
     def admit(self) -> None:
         """Give requests that have come to the engine: see `Admission`."""
-        if self._admission:
-            self._admission.admit(busy=self._engine.has_work())
+        self._admission.admit(busy=self._engine.has_work())
 
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
         """Send each processor its outputs, and refuse the requests that failed alone."""

@@ -81,6 +81,27 @@ def test_several_engines_have_two_processors(
     assert ProcessId(Role.PROCESSOR, gives - 1) in config.tree()
 
 
+@pytest.mark.parametrize(
+    ("workers", "prefill_workers", "gpus", "cores", "gives"),
+    [
+        ("1", 0, 1, 16, 1),
+        ("2", 0, 2, 32, 2),
+        ("auto", 0, 8, 128, 8),
+        ("auto", 0, 8, 16, 4),  # not more than one for four cores
+        ("auto", 0, 8, 4, 2),  # but two, so that one can take over from the other
+        ("1", 3, 4, 64, 2),  # tokens come from workers alone
+        ("4", 4, 8, 64, 4),
+        ("4", 0, 1, 64, 2),  # four engines on one GPU are not faster than one
+    ],
+)
+def test_on_gpus_there_is_a_processor_for_each_engine(
+    workers: str, prefill_workers: int, gpus: int, cores: int, gives: int
+) -> None:
+    typed = replace(TYPED, workers=workers, prefill_workers=prefill_workers, reuse_gpus=gpus == 1)
+    machine = replace(with_gpus(gpus), cores=cores)
+    assert resolve(typed, machine).processors == gives
+
+
 def test_the_parameters_of_kv_reach_the_router() -> None:
     changes = {"kv_cost": "shares", "kv_overlap_weight": 2.0, "kv_temperature": 0.5}
     typed = replace(TYPED, router="kv", debug_headers=True, **changes)  # type: ignore[arg-type]

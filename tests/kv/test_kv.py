@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 from collections import Counter
@@ -254,3 +255,13 @@ def test_long_prompts_and_many_workers() -> None:
     for worker, depth in depths.items():
         index.store(worker, prompt_blocks[:depth])
     assert index.leading(prompt_blocks) == depths
+
+
+def test_garbage_collection_does_not_look_at_blocks() -> None:
+    """Ten thousands of them would make it stop an engine for milliseconds."""
+    cache = Holdings(4)
+    before = len(gc.get_objects())
+    for start in range(0, 4000, 8):
+        cache.store([f"{start}a", f"{start}b"], None, list(range(start, start + 8)))
+    assert len(cache.all()) == 1000
+    assert len(gc.get_objects()) - before < 100

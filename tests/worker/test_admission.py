@@ -13,7 +13,7 @@ from dynamo_cli.messages.prefill import PushJob, QueueState
 from dynamo_cli.messages.request import AbortRequests, AddRequest, RequestRefused
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.units import MS_NS
-from dynamo_cli.worker.admission import ADMISSION_NS, Admission
+from dynamo_cli.worker.admission import LEAST_NS, MOST_NS, SHARE, Admission
 from dynamo_cli.worker.operations import ABORTED
 from tests.worker.support import (
     FRONTEND,
@@ -52,15 +52,36 @@ class Bench:
 def test_while_the_engine_works_a_burst_goes_in_bit_by_bit() -> None:
     bench = Bench()
     bench.put(*"abcde")
-    per_step = ADMISSION_NS // MS_NS
+    per_step = LEAST_NS // MS_NS
     for step in range(1, 3):
         before_ns = bench.now_ns
         bench.admission.admit(busy=True)
-        assert bench.now_ns - before_ns == ADMISSION_NS
+        assert bench.now_ns - before_ns == LEAST_NS
         assert bench.in_engine == list("abcde")[: step * per_step]
     bench.admission.admit(busy=True)
     assert bench.in_engine == list("abcde")
     assert not bench.admission
+
+
+@pytest.mark.parametrize(("step_ms", "taken_ms"), [(1, 2), (12, 4), (24, 8), (500, 8)])
+def test_a_burst_takes_a_share_of_a_step(step_ms: int, taken_ms: int) -> None:
+    assert (LEAST_NS, MOST_NS, SHARE) == (2 * MS_NS, 8 * MS_NS, 3)
+    bench = Bench()
+    bench.put("first")
+    bench.admission.admit(busy=True)
+    bench.put(*"abcdefghijkl")
+    bench.now_ns += (step_ms - 1) * MS_NS  # "first" took one
+    bench.admission.admit(busy=True)
+    assert len(bench.in_engine) == 1 + taken_ms
+
+
+def test_the_time_before_the_engine_had_work_is_no_step() -> None:
+    bench = Bench()
+    bench.admission.admit(busy=False)
+    bench.now_ns += 1000 * MS_NS
+    bench.put(*"abcdef")
+    bench.admission.admit(busy=True)
+    assert bench.in_engine == ["a", "b"]
 
 
 def test_a_long_prompt_goes_in_over_several_steps() -> None:
@@ -70,7 +91,7 @@ def test_a_long_prompt_goes_in_over_several_steps() -> None:
     for _ in range(5):
         before_ns = bench.now_ns
         bench.admission.admit(busy=True)
-        assert bench.now_ns - before_ns == ADMISSION_NS
+        assert bench.now_ns - before_ns == LEAST_NS
         there.append(len(bench.in_engine))
     assert there == [0, 0, 1, 1, 2]
     assert bench.in_engine == ["long", "next"]
