@@ -133,12 +133,16 @@ class Engine:
 
     def step(self) -> None:
         """Give the next tokens of all requests."""
+        self.serving.client.step_outputs(self.outputs())
+
+    def outputs(self) -> StepOutputs:
+        """Return the next tokens of all requests."""
         outputs = [self._next(name, running) for name, running in self.live.items()]
         for output in outputs:
             if output.finish_reason is not None:
                 del self.live[output.request_id]
         frames = self._encoder.encode(EngineCoreOutputs(outputs=outputs))
-        self.serving.client.step_outputs(StepOutputs([bytes(frame) for frame in frames]))
+        return StepOutputs([bytes(frame) for frame in frames])
 
     def _next(self, name: str, running: Running) -> EngineCoreOutput:
         params = running.request.sampling_params

@@ -17,7 +17,7 @@ from vllm.renderers.hf import HfRenderer, safe_apply_chat_template
 from vllm.utils.async_utils import make_async
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from dynamo_cli.engines.vllm.front import gate
+from dynamo_cli.engines.vllm.front import gate, tokenizing
 from dynamo_cli.engines.vllm.front.lanes import Lanes
 from dynamo_cli.engines.vllm.front.trace import current_trace
 
@@ -52,7 +52,8 @@ def install(llm: AsyncLLM, lanes: Lanes) -> None:
     renderer._executor.shutdown()
     renderer._executor._inner = lanes
     renderer._executor.replace_inner = lanes.renew
-    tokenize = _bounded(renderer._tokenize_prompt, llm.model_config)
+    tokenize = _bounded(tokenizing.remembering(renderer), llm.model_config)
+    tokenizing.install()
     renderer._tokenize_prompt_async = _either(tokenize, make_async(tokenize, renderer._executor))
     renderer._async_tokenizer_decode = _either(renderer._decode, renderer._async_tokenizer_decode)
     if isinstance(renderer, HfRenderer):
