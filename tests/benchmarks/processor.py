@@ -170,8 +170,7 @@ class Bench:
             name = f"r{next(self._numbers)}"
             seed = name.encode().ljust(16)
             submit = Submit(name, name, Endpoint.CHAT, body, [], seed, 1_700_000_000.5)
-            async for _ in self._serving.handle(submit):
-                pass
+            await self._serving.handle(submit, lambda message: None)
 
 
 async def _serve(model: str) -> None:

@@ -238,7 +238,8 @@ class Trial:
         name = f"r{self._number}"
         submit = Submit(name, "mine", asked.endpoint, body, headers, SEED, CREATED_S, resume)
         told = Told()
-        task = asyncio.ensure_future(self._collect(submit, told))
+        answering = self.serving.handle(submit, told.messages.append)
+        task = asyncio.ensure_future(answering)
         async with asyncio.timeout(PATIENCE_S):
             while not task.done():
                 before = -1
@@ -253,10 +254,6 @@ class Trial:
             while self.engine.live:  # a stop string was found, and the engine is told of it
                 await asyncio.sleep(0)
         return told
-
-    async def _collect(self, submit: Submit, told: Told) -> None:
-        async for message in self.serving.handle(submit):
-            told.messages.append(message)
 
 
 def _can_end(whole: Told, place: int) -> bool:
