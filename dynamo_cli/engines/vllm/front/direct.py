@@ -183,12 +183,14 @@ class Direct:
         return self._begin + b'"role":' + role + _AFTER_ROLE
 
     def _last_event(self, text: bytes, finish: str, stop: int | str | None) -> bytes:
-        parts = (self._before, text, b'},"logprobs":null,"finish_reason":', orjson.dumps(finish))
-        parts += (b',"stop_reason":', orjson.dumps(stop), b',"token_ids":null}]')
         fingerprint = self._serving.system_fingerprint
+        more = b""
         if fingerprint is not None and not _wants_usage(self._serving, self._request):
-            parts += (b',"system_fingerprint":', orjson.dumps(fingerprint))
-        return b"".join((*parts, b"}\n\n"))
+            more = b',"system_fingerprint":' + orjson.dumps(fingerprint)
+        return b"%b%b%b%b%b%b%b%b}\n\n" % (
+            *(self._before, text, b'},"logprobs":null,"finish_reason":', orjson.dumps(finish)),
+            *(b',"stop_reason":', orjson.dumps(stop), b',"token_ids":null}]', more),
+        )
 
     def _end(self, output: RequestOutput) -> None:
         if _wants_usage(self._serving, self._request):
@@ -236,7 +238,7 @@ def install(llm: AsyncLLM, serving: Any) -> None:
         return
     processor = llm.output_processor
     processor.process_outputs = _taking(processor, processor.process_outputs)
-    stream = serving.chat_completion_stream_generator
+    stream: Callable[..., AsyncIterator[str]] = serving.chat_completion_stream_generator
 
     def begin(
         request: Any, outputs: Any, answer_id: str, model: str, *args: Any, **more: Any
@@ -244,7 +246,7 @@ def install(llm: AsyncLLM, serving: Any) -> None:
         def fail(raising: AsyncIterator[RequestOutput]) -> AsyncIterator[str]:
             return stream(request, raising, answer_id, model, *args, **more)
 
-        if not isinstance(outputs, Generation) or not _is_common(serving, request):
+        if not isinstance(outputs, Generation) or not is_common(serving, request):
             return fail(outputs)
         words = (answer_id, int(chats.time.time()), model)
         mm_tokens = more.get("mm_token_counts")
@@ -253,7 +255,7 @@ def install(llm: AsyncLLM, serving: Any) -> None:
     serving.chat_completion_stream_generator = begin
 
 
-def _is_common(serving: Any, request: Any) -> bool:
+def is_common(serving: Any, request: Any) -> bool:
     """Whether the events of a stream have nothing but text, and its last ones usage."""
     _, continuous = chats.should_include_usage(
         request.stream_options, serving.enable_force_include_usage

@@ -12,6 +12,7 @@ import msgspec
 import orjson
 from starlette.datastructures import State
 from starlette.responses import Response
+from vllm import envs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
@@ -29,8 +30,11 @@ from dynamo_cli.engines.vllm.front import (
     identity,
     inline,
     openapi,
+    rendering,
     responses,
     resume,
+    tokenizing,
+    whole,
 )
 from dynamo_cli.engines.vllm.front.bodies import ROUTES, request_of
 from dynamo_cli.engines.vllm.front.client import DEFAULT_RULE, RoutedClient
@@ -119,7 +123,9 @@ class Serving:
             self._args: argparse.Namespace = arguments.parse(config)
             arguments.check_parsers(self._args)
             vllm_config = arguments.engine_config(self._args, config)
-            self._llm = _build_llm(vllm_config, self.client, self._lanes)
+            self._llm = _build_llm(vllm_config, self.client)
+        self._memory = tokenizing.memory_of(self._llm.renderer.tokenizer)
+        inline.install(self._llm, self._lanes, self._memory)
         assert self._llm.output_handler is not None
         vital.watch(self._llm.output_handler, endless=True)
         self._state = State()
@@ -146,7 +152,11 @@ class Serving:
             )
         with refusals.named(self._model):
             await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
-        direct.install(self._llm, getattr(self._state, "openai_serving_chat", None))
+        if (chats := getattr(self._state, "openai_serving_chat", None)) is not None:
+            rendering.install(self._llm, chats, self._memory)
+            direct.install(self._llm, chats)
+            whole.install(chats)
+        envs.enable_envs_cache()
         if (messages := getattr(self._state, anthropic.HANDLER, None)) is not None:
             anthropic.install(messages)
 
@@ -344,7 +354,7 @@ def _trace_of(request: ForProcessor, worker: int | None = None) -> RequestTrace:
     )
 
 
-def _build_llm(vllm_config: Any, client: RoutedClient, lanes: Lanes) -> AsyncLLM:
+def _build_llm(vllm_config: Any, client: RoutedClient) -> AsyncLLM:
     # This is the only place where vLLM chooses its engine client.
     EngineCoreClient.make_async_mp_client = staticmethod(lambda **_: client)
     # Each lane needs a tokenizer of its own, as each of vLLM's own threads would.
@@ -353,7 +363,6 @@ def _build_llm(vllm_config: Any, client: RoutedClient, lanes: Lanes) -> AsyncLLM
     llm = AsyncLLM(
         vllm_config=vllm_config, executor_class=Executor, log_stats=False, log_requests=False
     )
-    inline.install(llm, lanes)
     identity.install()
     resume.install(llm)
     return llm

@@ -22,22 +22,27 @@ logger = logging.getLogger(__name__)
 Tokenize = Callable[[Any, Any], Any]
 
 
-def remembering(renderer: BaseRenderer) -> Tokenize:
+def memory_of(tokenizer: Any) -> TokenMemory | None:
+    """Return a memory that gives the tokens of a tokenizer; None if none can."""
+    backend = _backend(tokenizer)
+    if backend is None:
+        return None
+    memory = TokenMemory(backend)
+    if not _agrees(memory, tokenizer):
+        logger.warning("tokens of texts are not remembered: this tokenizer has rules of its own")
+        return None
+    return memory
+
+
+def remembering(renderer: BaseRenderer, memory: TokenMemory | None) -> Tokenize:
     """Return the renderer's function that tokenizes a prompt, with a memory.
 
     Where the memory could give other tokens than the function, the function does it.
     """
     tokenize: Tokenize = renderer._tokenize_prompt
-    backend = _backend(renderer.tokenizer)
-    if backend is None:
+    if memory is None:
         return tokenize
-    memory = TokenMemory(backend)
-    if not _agrees(memory, renderer.tokenizer):
-        logger.warning(
-            "the tokens of texts are not remembered: this tokenizer has rules of its own"
-        )
-        return tokenize
-    adds = backend.num_special_tokens_to_add(False) > 0
+    adds = renderer.tokenizer.num_special_tokens_to_add(False) > 0
 
     def run(prompt: Any, params: Any) -> Any:
         wanted = params.get_encode_kwargs()
