@@ -149,8 +149,7 @@ class Processor:
 
     async def _answer(self, request: ForProcessor) -> None:
         try:
-            async for message in self._serving.handle(request):
-                self._tell(message)
+            await self._serving.handle(request, self._tell)
         except Exception as error:  # the entry of a request: any failure must become an answer
             logger.exception("request %s could not be answered", request.api_id)
             self._end(request, error)

@@ -14,6 +14,9 @@ from dynamo_cli.lab.load.workload import Ask, words
 
 PROMPT_WORDS = 60  # about 100 tokens with the tiny model's tokenizer
 
+PROMPT_TOKENS = 137  # of so many words
+LONG_PROMPTS = 8
+
 _seeds = itertools.count(1)
 
 
@@ -83,6 +86,31 @@ async def first_tokens(port: int, model: str, *, count: int, kept: bool) -> list
     sample, client = Sample(), client_of(port, keep=kept)
     for _ in range(count):
         sample.add(await client.stream(Api.CHAT, chat(model, 4)))
+    client.close()
+    return sample.ttft
+
+
+async def long_prompts(
+    port: int, model: str, tokens: int, shared: float, number: int
+) -> list[float]:
+    """Return times to the first token, seconds, of long prompts that are sent one by one.
+
+    Args:
+        tokens: length of each prompt with the tiny model's tokenizer.
+        shared: part of it that all prompts of this number have in common: their system prompt.
+        number: prompts of different numbers have nothing in common.
+    """
+    sample, client = Sample(), client_of(port)
+    count = tokens * PROMPT_WORDS / PROMPT_TOKENS
+    system = words(random.Random(f"{tokens} {number}"), round(count * shared))
+    for place in range(LONG_PROMPTS + 1):
+        dice = random.Random(next(_seeds))
+        content = f"{dice.randrange(1 << 30)} {words(dice, round(count * (1 - shared)))}"
+        messages = [{"role": "system", "content": system}] if shared else []
+        ask = Ask([*messages, {"role": "user", "content": content}], 4)
+        heard = await client.stream(Api.CHAT, Form(model).body(ask, stream=True))
+        if place:  # the first one does not find what it shares
+            sample.add(heard)
     client.close()
     return sample.ttft
 

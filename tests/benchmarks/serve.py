@@ -1,9 +1,11 @@
 """Compares vLLM's own server with ours: same model and engine options, measured alternately.
 
     python -m tests.benchmarks.serve [--model tiny] [--rounds 5] [--only start,load,...] [--aa]
+                                     [--rust]
 
 Prints one Markdown row per figure: vLLM's and ours (medians over the rounds), and the ratio ours /
 vLLM's of each round as median and range. ``--aa`` compares vLLM's with itself, to show the noise.
+``--rust`` compares ours with vLLM's engine behind its frontend in Rust, which pip fetches.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ import uvloop
 
 from dynamo_cli.models import catalog
 from tests.benchmarks import load
-from tests.benchmarks.servers import OURS, THEIRS, Running
+from tests.benchmarks.servers import OURS, RUST, THEIRS, Running
 
 REQUESTS_EACH = {1: 20, 16: 6, 64: 3}
 """Number of concurrent streams -> number of requests of each, one after the other."""
 
-SECTIONS = ("start", "workers", "load", "requests", "connections", "memory")
+SECTIONS = ("start", "workers", "load", "requests", "prompts", "connections", "memory")
+PROMPTS = (2000, 16_000)
+"""Lengths of long prompts, tokens."""
 TOKENS = 128
 ONE_TOKEN_CLIENTS = 16
 
@@ -37,13 +41,13 @@ class Comparison:
     Args:
         model: folder of the model.
         rounds: number of rounds.
-        second: kind of the server that is compared with vLLM's.
+        kinds: the kinds of the servers: vLLM's, and the one that is compared with it.
     """
 
-    def __init__(self, model: str, rounds: int, second: str) -> None:
+    def __init__(self, model: str, rounds: int, kinds: tuple[str, str]) -> None:
         self._model = model
         self._rounds = rounds
-        self._kinds = (THEIRS, second)
+        self._kinds = kinds
         self.figures: Figures = defaultdict(list)
 
     def start(self) -> None:
@@ -80,6 +84,7 @@ class Comparison:
             measures: dict[str, Callable[[list[Running]], None]] = {
                 "load": self._load,
                 "requests": self._requests,
+                "prompts": self._prompts,
                 "connections": self._connections,
                 "memory": self._memory,
             }
@@ -126,6 +131,19 @@ class Comparison:
                 rates.append(sample.requests / sample.wall_s)
             self._add(f"1-token requests/s, {ONE_TOKEN_CLIENTS} connections", *rates)
 
+    def _prompts(self, servers: list[Running]) -> None:
+        for tokens in PROMPTS:
+            for shared in (0.0, 0.8):
+                for number in range(self._rounds + 1):
+                    times = [
+                        uvloop.run(load.long_prompts(server.port, "bench", tokens, shared, number))
+                        for server in servers
+                    ]
+                    if number == 0:
+                        continue  # warms up both servers
+                    name = f"TTFT p50, ms, prompts of {tokens:,} tokens, {shared:.0%} shared"
+                    self._add(name, *(1000 * _quantile(one, 0.5) for one in times))
+
     def _connections(self, servers: list[Running]) -> None:
         for _ in range(self._rounds):
             for server in servers:
@@ -168,10 +186,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)}")
     parser.add_argument("--aa", action="store_true", help="theirs against theirs")
+    parser.add_argument("--rust", action="store_true", help="vLLM's with its frontend in Rust")
     given = parser.parse_args()
     model = catalog.resolve(given.model, lambda progress: None).path
     sections = given.only.split(",")
-    comparison = Comparison(model, given.rounds, THEIRS if given.aa else OURS)
+    kinds = (RUST if given.rust else THEIRS, THEIRS if given.aa else OURS)
+    comparison = Comparison(model, given.rounds, kinds)
     for name in ("start", "workers"):
         if name in sections:
             getattr(comparison, name)()

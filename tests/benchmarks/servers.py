@@ -1,4 +1,4 @@
-"""The two servers that are compared, started with the same engine options."""
+"""The servers that are compared, started with the same engine options."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tests.benchmarks import rust
 from tests.support.server import Server, alive, children_of, wait_until
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -21,14 +22,18 @@ ENGINE = (
     "268435456",
     "--max-num-seqs",
     "64",
+    "--max-model-len",
+    "32768",
 )
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # of the tiny model, for long prompts
 }
 THEIRS = "vllm"
+RUST = "vllm-rs"
 OURS = "dynamo-llm"
 VLLM = "vllm.entrypoints.launchers.api_server.entry"
 
@@ -37,7 +42,7 @@ class Running(Server):
     """A server from the start of its command to its end.
 
     Args:
-        kind: `THEIRS` or `OURS`.
+        kind: `THEIRS`, `RUST` (the same engine behind vLLM's frontend in Rust) or `OURS`.
         model: a folder.
         more: options for ours.
     """
@@ -45,13 +50,17 @@ class Running(Server):
     def __init__(self, kind: str, model: str, *more: str) -> None:
         self.kind = kind
         options = ("--served-model-name", "bench", *ENGINE, *more)
-        super().__init__(*options, model=model, ready=False, environment=ENVIRONMENT)
+        environment = ENVIRONMENT | (rust.environment() if kind == RUST else {})
+        super().__init__(*options, model=model, ready=False, environment=environment)
         self.__enter__()
 
     def _words(self) -> list[str]:
         if self.kind == OURS:
             return [*super()._words(), "--ui", "plain"]
         address = ("--host", "127.0.0.1", "--port", str(self.port))
+        if self.kind == RUST:
+            name, model, *engine = self._args
+            return [str(rust.program()), "serve", self._model, *address, name, model, "--", *engine]
         # Ours writes no log of accesses.
         options = (*address, *self._args, "--disable-uvicorn-access-log")
         return [sys.executable, "-m", VLLM, "--model", self._model, *options]

@@ -8,10 +8,9 @@ prints what its frontend gets once it reads again, a line for each message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
 
 from dynamo_cli.config import EngineConfig, ProcessorConfig
+from dynamo_cli.engines.vllm.front.outgoing import Tell
 from dynamo_cli.engines.vllm.front.serving import Serving
 from dynamo_cli.ipc import link
 from dynamo_cli.ipc.codec import Decoder
@@ -31,12 +30,12 @@ class Talker(Serving):
 
     def __init__(self) -> None: ...
 
-    async def handle(self, submit: Submit) -> AsyncIterator[Any]:
+    async def handle(self, submit: Submit, tell: Tell) -> None:
         if submit.request_id == "bug":
             raise KeyError("nobody expects this")
-        yield Head(submit.request_id, 200, "text/event-stream")
+        tell(Head(submit.request_id, 200, "text/event-stream"))
         while True:
-            yield Chunk(submit.request_id, bytes(KIB), 1)
+            tell(Chunk(submit.request_id, bytes(KIB), 1))
             await asyncio.sleep(0)
 
 

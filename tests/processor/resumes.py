@@ -133,12 +133,16 @@ class Engine:
 
     def step(self) -> None:
         """Give the next tokens of all requests."""
+        self.serving.client.step_outputs(self.outputs())
+
+    def outputs(self) -> StepOutputs:
+        """Return the next tokens of all requests."""
         outputs = [self._next(name, running) for name, running in self.live.items()]
         for output in outputs:
             if output.finish_reason is not None:
                 del self.live[output.request_id]
         frames = self._encoder.encode(EngineCoreOutputs(outputs=outputs))
-        self.serving.client.step_outputs(StepOutputs([bytes(frame) for frame in frames]))
+        return StepOutputs([bytes(frame) for frame in frames])
 
     def _next(self, name: str, running: Running) -> EngineCoreOutput:
         params = running.request.sampling_params
@@ -234,7 +238,8 @@ class Trial:
         name = f"r{self._number}"
         submit = Submit(name, "mine", asked.endpoint, body, headers, SEED, CREATED_S, resume)
         told = Told()
-        task = asyncio.ensure_future(self._collect(submit, told))
+        answering = self.serving.handle(submit, told.messages.append)
+        task = asyncio.ensure_future(answering)
         async with asyncio.timeout(PATIENCE_S):
             while not task.done():
                 before = -1
@@ -249,10 +254,6 @@ class Trial:
             while self.engine.live:  # a stop string was found, and the engine is told of it
                 await asyncio.sleep(0)
         return told
-
-    async def _collect(self, submit: Submit, told: Told) -> None:
-        async for message in self.serving.handle(submit):
-            told.messages.append(message)
 
 
 def _can_end(whole: Told, place: int) -> bool:

@@ -17,6 +17,7 @@ from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, Tokenize
 
 from dynamo_cli.engines.vllm.front import anthropic, gate
 from dynamo_cli.engines.vllm.front.failures import validation_failure
+from dynamo_cli.engines.vllm.front.short import Short
 from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages.request import Endpoint
 
@@ -62,6 +63,7 @@ ROUTES: dict[Endpoint, Route] = {
     ),
 }
 
+_SHORT = Short()
 _CHAT = _field(ChatCompletionRequest, "messages")
 _MESSAGES = _field(AnthropicMessagesRequest, "messages")
 _LONG_LISTS: dict[Endpoint, dict[str, TypeAdapter[Any]]] = {
@@ -82,6 +84,8 @@ def request_of(endpoint: Endpoint, body: bytes, limits: gate.Limits) -> Any:
     content = orjson.loads(body)
     gate.check(endpoint, content, weight, limits)
     try:
+        if endpoint is Endpoint.CHAT and (plain := _SHORT.chat(content)) is not None:
+            return plain
         for name, entries in _LONG_LISTS.get(endpoint, {}).items():
             _check_entries(name, entries, content)
         return ROUTES[endpoint].request.validate_python(content)

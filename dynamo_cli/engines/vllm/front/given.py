@@ -11,7 +11,7 @@ token takes 16 bytes. Format, in words of 32 bits in the byte order of the host:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from sys import byteorder
 from typing import Any
@@ -62,26 +62,29 @@ class Given:
         self._prefix = b""
 
     def add(self, call: int, output: Any) -> None:
-        """Add a `RequestOutput` of vLLM as one group. This is the hot path.
+        """Add a `RequestOutput` of vLLM as one group.
 
         Args:
             call: number of the prompt within the API request.
         """
         parts = output.outputs
         first = parts[0]
-        tokens = first.token_ids
-        if (
-            first.index == self._choice
-            and call == self._call
-            and len(tokens) == 1 == len(parts)
-            and first.finish_reason is None
-        ):
-            self._packed += self._prefix + tokens[0].to_bytes(TOKEN_BYTES, byteorder)
+        same = first.index == self._choice and call == self._call
+        if same and len(parts) == 1 and first.finish_reason is None:
+            self.add_tokens(first.token_ids)
             return
         for part in parts:
             self._add(call, part, output, LAST if part is parts[-1] else 0)
         self._call, self._choice = call, first.index
         self._prefix = array("i", [_ONE_HEADER, call, first.index]).tobytes()
+
+    def add_tokens(self, tokens: Sequence[int]) -> None:
+        """Add new tokens, which end nothing, of the answer that the group before was of."""
+        if len(tokens) == 1:
+            self._packed += self._prefix + tokens[0].to_bytes(TOKEN_BYTES, byteorder)
+        else:
+            head = len(tokens) << _SHIFT | LAST
+            self._packed += array("i", [head, self._call, self._choice, *tokens]).tobytes()
 
     def _add(self, call: int, part: Any, output: Any, head: int) -> None:
         words: list[int] = []

@@ -17,8 +17,9 @@ from vllm.renderers.hf import HfRenderer, safe_apply_chat_template
 from vllm.utils.async_utils import make_async
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from dynamo_cli.engines.vllm.front import gate
+from dynamo_cli.engines.vllm.front import gate, tokenizing
 from dynamo_cli.engines.vllm.front.lanes import Lanes
+from dynamo_cli.engines.vllm.front.token_memory import TokenMemory
 from dynamo_cli.engines.vllm.front.trace import current_trace
 
 SHORT_BYTES = 8192
@@ -45,22 +46,28 @@ def is_short(body: bytes) -> bool:
     return len(body) <= SHORT_BYTES and body.count(b",") < FEW and OWN_TEMPLATE not in body
 
 
-def install(llm: AsyncLLM, lanes: Lanes) -> None:
+def install(llm: AsyncLLM, lanes: Lanes, memory: TokenMemory | None) -> None:
     """Replace vLLM's functions that pass work to a thread, and its threads with the lanes."""
     llm.add_request = _paced(llm.add_request)
     renderer = llm.renderer
     renderer._executor.shutdown()
     renderer._executor._inner = lanes
     renderer._executor.replace_inner = lanes.renew
-    tokenize = _bounded(renderer._tokenize_prompt, llm.model_config)
+    tokenize = _bounded(tokenizing.remembering(renderer, memory), llm.model_config)
+    tokenizing.install()
+    renderer._tokenize_prompt = tokenize
     renderer._tokenize_prompt_async = _either(tokenize, make_async(tokenize, renderer._executor))
     renderer._async_tokenizer_decode = _either(renderer._decode, renderer._async_tokenizer_decode)
-    if isinstance(renderer, HfRenderer):
+    end = renderer.get_eos_token_id()
+    renderer.get_eos_token_id = lambda: end  # the tokenizer looks for it anew each time
+    if isinstance(renderer, HfRenderer) and not llm.model_config.is_multimodal_model:
+        renderer.render_messages_async = _in_lane(renderer, lanes)
+        renderer.render_chat_async = _either(renderer.render_chat, renderer.render_chat_async)
+        renderer.render_cmpl_async = _either(renderer.render_cmpl, renderer.render_cmpl_async)
+    elif isinstance(renderer, HfRenderer):
         renderer._apply_chat_template_async = _either(
             safe_apply_chat_template, renderer._apply_chat_template_async
         )
-        if not llm.model_config.is_multimodal_model:
-            renderer.render_messages_async = _whole(renderer, lanes)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -82,14 +89,15 @@ def _bounded(tokenize: Blocking, model: ModelConfig) -> Blocking:
 
 def _either(here: Blocking, in_thread: Async) -> Async:
     async def run(*args: Any, **kwargs: Any) -> Any:
-        if _is_in_place():
+        if is_in_place():
             return here(*args, **kwargs)
         return await in_thread(*args, **kwargs)
 
     return run
 
 
-def _is_in_place() -> bool:
+def is_in_place() -> bool:
+    """Whether the work of this task or thread is not passed on to another thread."""
     trace = current_trace.get(None)
     return _here.get() or (trace is not None and trace.in_place)
 
@@ -107,15 +115,12 @@ def _paced(add: Async) -> Async:
     return run
 
 
-def _whole(renderer: HfRenderer, lanes: Lanes) -> Async:
-    """Have the thread that applies the template also validate the messages."""
-    render = renderer.render_messages_async
+def _in_lane(renderer: HfRenderer, lanes: Lanes) -> Async:
+    """Have one job of a thread validate the messages and apply the template."""
 
-    async def run_either(messages: Any, params: Any) -> Any:
-        if _is_in_place():
-            return await render(messages, params)
+    async def run(messages: Any, params: Any) -> Any:
         loop, context = asyncio.get_running_loop(), copy_context()
-        work = partial(run, render(messages, params))
-        return await renderer._render_with_timeout(loop.run_in_executor(lanes, context.run, work))
+        work = partial(context.run, renderer.render_messages, messages, params)
+        return await renderer._render_with_timeout(loop.run_in_executor(lanes, work))
 
-    return run_either
+    return run

@@ -25,6 +25,10 @@ class OneAtATime:
 
         The request keeps the lock until ``trace.prepared()``.
         """
+        if not self._lock.locked():
+            await self._lock.acquire()
+            trace.release = self._lock.release
+            return
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await self._lock.acquire()

@@ -25,6 +25,7 @@ from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 from vllm.v1.metrics.stats import PrefillStats
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
+from dynamo_cli.engines.vllm.front.direct import Generation
 from dynamo_cli.engines.vllm.front.given import Part, groups
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.errors import PeerLost
@@ -244,10 +245,10 @@ def install(llm: AsyncLLM) -> None:
         completions.merge_async_iterators = _merging(completions.merge_async_iterators)
 
 
-def _wrapped(generate: Callable[..., Outputs]) -> Callable[..., Outputs]:
+def _wrapped(generate: Callable[..., Outputs]) -> Callable[..., Outputs | Generation]:
     def wrapped(
         prompt: Any, sampling_params: SamplingParams, request_id: str, **more: Any
-    ) -> Outputs:
+    ) -> Outputs | Generation:
         stream = generate(prompt, sampling_params, request_id, **more)
         trace = current_trace.get(None)
         if trace is None or sampling_params.output_kind is not RequestOutputKind.DELTA:
@@ -258,7 +259,12 @@ def _wrapped(generate: Callable[..., Outputs]) -> Callable[..., Outputs]:
             stream = trace.replay.outputs(request_id, call, stream)
         # /v1/completions merges the streams of several prompts and receives the outputs in the
         # order of the merge, so they are packed there.
-        return stream if trace.path == Endpoint.COMPLETIONS else _packed(trace, call, stream)
+        if trace.path == Endpoint.COMPLETIONS:
+            return stream
+        packed = _packed(trace, call, stream)
+        if trace.path != Endpoint.CHAT or trace.replay is not None:
+            return packed
+        return Generation(packed, call, (request_id, prompt, sampling_params), more)
 
     return wrapped
 

@@ -12,6 +12,7 @@ import msgspec
 import orjson
 from starlette.datastructures import State
 from starlette.responses import Response
+from vllm import envs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core_client import EngineCoreClient
@@ -22,17 +23,22 @@ from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.front import (
     adapters,
     anthropic,
+    direct,
     discretion,
     failures,
     gate,
     identity,
     inline,
     openapi,
+    rendering,
     responses,
     resume,
+    tokenizing,
+    whole,
 )
 from dynamo_cli.engines.vllm.front.bodies import ROUTES, request_of
 from dynamo_cli.engines.vllm.front.client import DEFAULT_RULE, RoutedClient
+from dynamo_cli.engines.vllm.front.direct import Direct
 from dynamo_cli.engines.vllm.front.failures import (
     JSON,
     failure_of,
@@ -40,6 +46,7 @@ from dynamo_cli.engines.vllm.front.failures import (
 )
 from dynamo_cli.engines.vllm.front.lanes import Lanes
 from dynamo_cli.engines.vllm.front.one_at_a_time import OneAtATime
+from dynamo_cli.engines.vllm.front.outgoing import Outgoing, Tell
 from dynamo_cli.engines.vllm.front.replies import (
     finish_of,
     raw_request,
@@ -55,7 +62,6 @@ from dynamo_cli.host import vital
 from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
 from dynamo_cli.messages.request import (
     Ask,
-    Chunk,
     Chunks,
     Endpoint,
     Finish,
@@ -117,7 +123,9 @@ class Serving:
             self._args: argparse.Namespace = arguments.parse(config)
             arguments.check_parsers(self._args)
             vllm_config = arguments.engine_config(self._args, config)
-            self._llm = _build_llm(vllm_config, self.client, self._lanes)
+            self._llm = _build_llm(vllm_config, self.client)
+        self._memory = tokenizing.memory_of(self._llm.renderer.tokenizer)
+        inline.install(self._llm, self._lanes, self._memory)
         assert self._llm.output_handler is not None
         vital.watch(self._llm.output_handler, endless=True)
         self._state = State()
@@ -144,6 +152,11 @@ class Serving:
             )
         with refusals.named(self._model):
             await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
+        if (chats := getattr(self._state, "openai_serving_chat", None)) is not None:
+            rendering.install(self._llm, chats, self._memory)
+            direct.install(self._llm, chats)
+            whole.install(chats)
+        envs.enable_envs_cache()
         if (messages := getattr(self._state, anthropic.HANDLER, None)) is not None:
             anthropic.install(messages)
 
@@ -157,10 +170,13 @@ class Serving:
         if state.queue is not None:
             state.queue.put(error)
 
-    async def handle(self, request: ForProcessor) -> AsyncIterator[Reply | Head | Chunk | Finish]:
+    async def handle(self, request: ForProcessor, tell: Tell) -> None:
         """Answer one request with `Reply`, or `Head`, `Chunk` ... `Finish`, whatever happens.
 
-        Cancelling the iteration aborts the request in its engine.
+        Cancelling it aborts the request in its engine.
+
+        Args:
+            tell: is given the messages, also while this does not run.
         """
         worker = None
         if isinstance(request, SubmitProbe):
@@ -173,45 +189,43 @@ class Serving:
         if trace.in_place and self._text_only and trace.path in ONE_AT_A_TIME:
             await self._one_at_a_time.begin(trace)
         try:
-            async for message in self._handle(request, trace):
-                yield message
+            await self._handle(request, trace, tell)
         finally:
             trace.prepared()
 
-    async def _handle(
-        self, request: ForProcessor, trace: RequestTrace
-    ) -> AsyncIterator[Reply | Head | Chunk | Finish]:
-        replay = trace.replay
-        headed, begun = False, replay is not None
+    async def _handle(self, request: ForProcessor, trace: RequestTrace, tell: Tell) -> None:
+        out = Outgoing(trace, tell, self._head)
         # Whatever is raised, and whenever, becomes the end of the answer.
         try:
             answer = await self._answer(request, trace)
-            if not hasattr(answer, "__aiter__"):
-                yield self._signed(await reply_of(trace, answer), trace)
+            if isinstance(answer, Direct):
+                answer = await answer.run(out)
+            elif not hasattr(answer, "__aiter__"):
+                tell(self._signed(await reply_of(trace, answer), trace))
                 return
-            async for text in answer:
-                raise_error(text)
-                if replay is not None and replay.has(text):
-                    continue
-                if not headed:
-                    # The head waits for the first text: until then an error can have a status.
-                    yield self._head(trace)
-                    headed = begun = True
-                given = trace.given.take()
-                yield Chunk(trace.request_id, text.encode(), trace.take_new_tokens(), given)
-            if replay is not None:
-                replay.ended()
-            if not headed:
-                yield self._head(trace)
+            if answer is not None:
+                await self._stream(answer, trace, out)
         except Exception as error:  # noqa: BLE001
             failure = failure_of(error, trace)
             await self._abandon(trace)
-            if not begun:
-                yield self._signed(failure.reply(trace), trace)
+            if not out.begun:
+                tell(self._signed(failure.reply(trace), trace))
                 return
             trace.error = trace.error or failure.kind
-            yield failure.end(trace)
-        yield finish_of(trace)
+            tell(failure.end(trace))
+        tell(finish_of(trace))
+
+    @staticmethod
+    async def _stream(events: AsyncIterator[str], trace: RequestTrace, out: Outgoing) -> None:
+        """Send the events of one of vLLM's classes."""
+        replay = trace.replay
+        async for text in events:
+            raise_error(text)
+            if replay is None or not replay.has(text):
+                out.event(text.encode())
+        if replay is not None:
+            replay.ended()
+        out.open()
 
     def last_words(self, request: ForProcessor, error: Exception) -> tuple[Reply, Chunks, Finish]:
         """Return the messages that end an answer with an error, whether it has begun or not.
@@ -285,7 +299,7 @@ class Serving:
             if endpoint in WITHOUT_ENGINE and self._text_only:
                 return await self._in_lane(reply_in_thread, method, request, submit, trace)
         answer = await method(request, raw_request(submit))
-        if not hasattr(answer, "__aiter__"):
+        if isinstance(answer, Direct) or not hasattr(answer, "__aiter__"):
             return answer
         match endpoint:
             case Endpoint.RESPONSES:
@@ -340,7 +354,7 @@ def _trace_of(request: ForProcessor, worker: int | None = None) -> RequestTrace:
     )
 
 
-def _build_llm(vllm_config: Any, client: RoutedClient, lanes: Lanes) -> AsyncLLM:
+def _build_llm(vllm_config: Any, client: RoutedClient) -> AsyncLLM:
     # This is the only place where vLLM chooses its engine client.
     EngineCoreClient.make_async_mp_client = staticmethod(lambda **_: client)
     # Each lane needs a tokenizer of its own, as each of vLLM's own threads would.
@@ -349,7 +363,6 @@ def _build_llm(vllm_config: Any, client: RoutedClient, lanes: Lanes) -> AsyncLLM
     llm = AsyncLLM(
         vllm_config=vllm_config, executor_class=Executor, log_stats=False, log_requests=False
     )
-    inline.install(llm, lanes)
     identity.install()
     resume.install(llm)
     return llm

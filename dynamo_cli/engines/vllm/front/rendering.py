@@ -1,0 +1,150 @@
+"""Turns the messages of plain chats into tokens, without the steps that these do not need.
+
+vLLM passes a chat through a dozen functions that resolve, merge and check what depends on the
+server alone. Here this is done once. A chat is plain if its messages are the only field that has to
+do with the prompt; every other chat, and every one that fails, takes vLLM's way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from transformers.utils import chat_template_utils
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.renderers import hf
+from vllm.renderers.chat_utils import parse_chat_messages
+from vllm.renderers.params import merge_kwargs
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from dynamo_cli.engines.vllm.front.inline import is_in_place
+from dynamo_cli.engines.vllm.front.token_memory import TokenMemory
+
+OF_THE_PROMPT = frozenset(
+    {
+        *("tools", "tool_choice", "documents", "chat_template", "chat_template_kwargs"),
+        *("add_generation_prompt", "continue_final_message", "add_special_tokens", "echo"),
+        *("reasoning_effort", "include_reasoning", "response_format", "structured_outputs"),
+        *("media_io_kwargs", "mm_processor_kwargs", "mm_payload", "return_mm_kwargs"),
+        *("truncate_prompt_tokens", "truncation_side", "return_token_offsets"),
+        *("cache_salt", "kv_transfer_params", "ec_transfer_params"),
+    }
+)
+"""Fields of a chat that vLLM reads while it makes the prompt; a plain chat has none of them."""
+
+DEVELOPER = "developer"
+"""The role that vLLM renames for templates that do not know it."""
+
+
+class _Recorder:
+    """Stands for a template, and keeps what it is rendered with."""
+
+    def render(self, **values: Any) -> str:
+        self.values = values
+        return ""
+
+
+class Renderer:
+    """Renders plain chats.
+
+    Args:
+        llm: its model and tokenizer.
+        serving: vLLM's object for chats.
+        memory: tokenizes the rendered text.
+    """
+
+    def __init__(self, llm: AsyncLLM, serving: OpenAIServingChat, memory: TokenMemory) -> None:
+        self._memory = memory
+        self._model = llm.model_config
+        self._tokenizer = llm.renderer.tokenizer
+        request = ChatCompletionRequest(messages=[{"role": "user", "content": "a"}])
+        params = request.build_chat_params(
+            serving.chat_template, serving.chat_template_content_format
+        ).with_defaults(
+            merge_kwargs(serving.default_chat_template_kwargs, {"tools": None, "tokenize": False})
+        )
+        self._format = hf.resolve_chat_template_content_format(
+            params.chat_template,
+            None,
+            params.chat_template_content_format,
+            self._tokenizer,
+            model_config=self._model,
+        )
+        recorder, compiled = _Recorder(), []
+        compile_template = chat_template_utils._compile_jinja_template
+
+        def record(template: str) -> _Recorder:
+            compiled.append(compile_template(template))
+            return recorder
+
+        with mock.patch.object(chat_template_utils, "_compile_jinja_template", record):
+            hf.safe_apply_chat_template(
+                self._model,
+                self._tokenizer,
+                [{"role": "user", "content": "a"}],
+                **params.get_apply_chat_template_kwargs(),
+            )
+        self._template, self._values = compiled[0], recorder.values
+
+    def render(self, request: ChatCompletionRequest) -> tuple[list[Any], list[Any]] | None:
+        """Return the conversation and the input of the engine; None if the chat is not plain."""
+        messages = request.messages
+        special = OF_THE_PROMPT.intersection(request.model_fields_set)
+        if special or not messages or any(one["role"] == DEVELOPER for one in messages):
+            return None
+        arrived, longest = time.time(), self._model.max_model_len
+        conversation, _, _ = parse_chat_messages(messages, self._model, self._format)
+        text = self._template.render(**{**self._values, "messages": conversation})
+        if len(text) > longest * self._tokenizer.max_chars_per_token:
+            return None
+        tokens = self._memory.encode(text)
+        output = request.max_completion_tokens
+        output = (request.max_tokens if output is None else output) or 0
+        if max(len(tokens), output) > longest:
+            return None
+        made = {"type": "token", "prompt_token_ids": tokens, "prompt": text}
+        return conversation, [{**made, "arrival_time": arrived}]
+
+
+def install(llm: AsyncLLM, serving: Any, memory: TokenMemory | None) -> None:
+    """Let `serving`, vLLM's object for chats, render short plain chats directly."""
+    online = serving.online_renderer
+    if (
+        memory is None
+        or type(serving) is not OpenAIServingChat
+        or not isinstance(llm.renderer, hf.HfRenderer)
+        or llm.model_config.is_multimodal_model
+        or llm.model_config.enable_prompt_embeds
+        or online.parser is not None
+        or online.use_harmony
+        or (renderer := _renderer(llm, serving, memory)) is None
+    ):
+        return
+    serving.render_chat_request = _rendering(serving, renderer)
+
+
+def _renderer(llm: AsyncLLM, serving: Any, memory: TokenMemory) -> Renderer | None:
+    try:
+        return Renderer(llm, serving, memory)
+    except Exception:  # noqa: BLE001 - a template that fails, which requests are told of
+        return None
+
+
+def _rendering(serving: Any, renderer: Renderer) -> Callable[..., Any]:
+    original = serving.render_chat_request
+
+    async def run(request: ChatCompletionRequest) -> Any:
+        known = serving._is_model_supported(request.model)
+        if not is_in_place() or (not known and request.model not in serving.models.lora_requests):
+            return await original(request)
+        serving._preflight(request.n or 1)
+        try:
+            rendered = renderer.render(request)
+        except Exception:  # noqa: BLE001 - vLLM meets it again, and makes its error
+            rendered = None
+        return rendered or await original(request)
+
+    return run

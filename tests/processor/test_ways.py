@@ -1,0 +1,20 @@
+"""Plain chats take short ways through the processor, and get the answers of vLLM's own way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.driver import result_of
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.mark.parametrize("options", [(), ("--enable-prompt-tokens-details",)])
+def test_answers_are_the_same(options: tuple[str, ...], tmp_path: Path) -> None:
+    told = result_of("tests.processor.ways", str(tmp_path), str(len(options)), "300", *options)
+    assert told["different"] == []
+    assert told["left"] == 0
+    for way in ("chat", "render", "_body", "_send", "take"):
+        assert told["taken"][way] > 50, way

@@ -1,0 +1,185 @@
+"""Chats answered in the short ways and in vLLM's own way, compared; a program of its own.
+
+    python -m tests.processor.ways FOLDER SEED COUNT OPTION ...
+
+tells how many chats took each short way, and what was different.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from dynamo_cli.engines.vllm.front import bodies, direct, rendering, short, whole
+from dynamo_cli.messages.request import Chunk, Endpoint, Finish, Head, Reply
+from tests.processor.resumes import Asked, Told, Trial
+from tests.support.driver import RESULT
+
+SCRIPT = 'Hi "wörld"\n 猫👩.'
+USER = {"role": "user", "content": "hello"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+BILLING = "x-anthropic-billing-header: cch=1\nBe kind."
+MESSAGES: list[Any] = [
+    [USER],
+    [USER],
+    [{"role": "system", "content": "Be kind."}, USER],
+    [USER, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "<|im_end|>\n猫"}],
+    [{"role": "system", "content": BILLING}, USER],
+    [{"role": "developer", "content": "Be kind."}, USER],
+    [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
+    [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]}],
+    [{"role": "user", "content": ""}],
+    [{"role": "user", "content": None}],
+    [{"role": "user"}],
+    [{"role": "user", "content": "a", "name": "me"}],
+    [{"role": "nobody", "content": "a"}],
+    [USER, {"role": "assistant", "content": None, "tool_calls": []}],
+    [USER, {"role": "assistant", "content": "a", "reasoning": "b"}],
+    [{"role": "tool", "content": "a", "tool_call_id": "b"}],
+    [{"role": "user", "content": "long " * 600}],
+    [{"role": "user", "content": "x" * 20_000}],
+    [],
+    None,
+    "hello",
+    [5],
+]
+COUNTS = [1, 5, 5, 8, 0, -1, None, 7.0, 7.5, "5", True, 10**6, 2**40]
+NUMBERS = [0, 0.7, 1, None, "0.5", -1, 3, True, 1e400, [1]]
+FIELDS: dict[str, list[Any]] = {
+    "model": ["tiny", "tiny", None, "", "other", 5],
+    "stream": [True, True, True, False, None, "yes", 1],
+    "stream_options": [
+        *({"include_usage": True}, {"include_usage": True}, {"include_usage": False}, {}, None),
+        *({"include_usage": True, "continuous_usage_stats": True}, {"include_usage": None}, "x"),
+    ],
+    "max_tokens": COUNTS,
+    "max_completion_tokens": COUNTS,
+    **dict.fromkeys(("temperature", "top_p", "min_p", "top_k"), NUMBERS),
+    "presence_penalty": NUMBERS,
+    "frequency_penalty": NUMBERS,
+    "repetition_penalty": NUMBERS,
+    "n": [1, 1, 2, None, 0, True, 1.0],
+    "seed": [1, None, 2**63 - 1, 2**63, -5, 1.0],
+    "ignore_eos": [True, False, None, "true", 1],
+    "min_tokens": [0, 2, None, 500],
+    "user": ["me", None, 5],
+    "stop": ["r", ["r", "d"], [], None, [""]],
+    "include_stop_str_in_output": [True],
+    "logprobs": [True, False, None],
+    "top_logprobs": [2, 0],
+    "return_token_ids": [True],
+    "return_prompt_text": [True],
+    "echo": [True],
+    "add_generation_prompt": [False, True],
+    "continue_final_message": [True],
+    "chat_template_kwargs": [{"a": 1}, {"add_generation_prompt": False}],
+    "chat_template": ["x"],
+    "tools": [[], None, [TOOL]],
+    "tool_choice": ["none", "auto", None],
+    "reasoning_effort": ["low"],
+    "priority": [0, 5, "x"],
+    "session_id": ["s"],
+    "cache_salt": ["x", ""],
+    "truncate_prompt_tokens": [5],
+    "stream_interval": [2],
+    "skip_special_tokens": [False],
+    "logit_bias": [{"5": 1.0}],
+    "response_format": [{"type": "json_object"}, {"type": "text"}],
+    "unknown": [1],
+}
+
+
+def made(dice: random.Random) -> dict[str, Any]:
+    """A chat, most often a valid one."""
+    body: dict[str, Any] = {"model": "tiny", "messages": [USER], "max_tokens": 6}
+    if dice.random() < 0.5:
+        body["messages"] = dice.choice(MESSAGES)
+    if dice.random() < 0.5:
+        body["stream"] = True
+    for name in dice.sample(list(FIELDS), dice.choice([0, 0, 1, 1, 2, 3, 6])):
+        body[name] = dice.choice(FIELDS[name])
+    return body
+
+
+class Ways(Trial):
+    """A front half that can be told to take vLLM's way."""
+
+    def __init__(self, folder: Path, *args: str) -> None:
+        super().__init__(folder, *args)
+        self.taken: Counter[str] = Counter()
+        self._short = bodies._SHORT
+        for place, name in (
+            (short.Short, "chat"),
+            (rendering.Renderer, "render"),
+            (whole, "_body"),
+            (direct.Direct, "_send"),
+            (direct.Direct, "take"),
+        ):
+            setattr(place, name, self._counting(name, getattr(place, name)))
+
+    def _counting(self, name: str, function: Any) -> Any:
+        def run(*args: Any) -> Any:
+            result = function(*args)
+            self.taken[name] += result is not False and (result is not None or name == "_send")
+            return result
+
+        return run
+
+    async def both(self, body: dict[str, Any]) -> str:
+        """Return what is different; empty if nothing is."""
+        asked = Asked(Endpoint.CHAT, body, SCRIPT)
+        got = _told(await self._answer(asked, None))
+        chats = vars(self.serving._state.openai_serving_chat)
+        own = ("render_chat_request", "chat_completion_stream_generator")
+        kept = {name: chats.pop(name) for name in (*own, "chat_completion_full_generator")}
+        bodies._SHORT = _Never()  # type: ignore[assignment]
+        try:
+            wanted = _told(await self._answer(asked, None))
+        finally:
+            chats.update(kept)
+            bodies._SHORT = self._short
+        return "" if got == wanted else f"{body!r}\ngot    {got!r}\nwanted {wanted!r}"
+
+
+class _Never:
+    def chat(self, content: dict[str, Any]) -> None:
+        return None
+
+
+def _told(told: Told) -> list[Any]:
+    found: list[Any] = []
+    for one in told.messages:
+        match one:
+            case Head():
+                found.append((one.status, one.content_type, one.headers, one.worker))
+            case Chunk():
+                found.append((one.data, one.tokens, one.output))
+            case Reply():
+                found.append((one.status, one.body, one.usage, one.error, one.finish_reason))
+            case Finish():
+                found.append((one.usage, one.error, one.finish_reason))
+    return found
+
+
+async def main(folder: str, seed: str, count: str, *args: str) -> None:
+    told_to = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print
+    ways = Ways(Path(folder), *args)
+    await ways.serving.start()
+    ways.engine.script = SCRIPT
+    dice = random.Random(int(seed))
+    different = [told for _ in range(int(count)) if (told := await ways.both(made(dice)))]
+    different += ways.engine.wrong
+    left = ways.serving._llm.output_processor.get_num_unfinished_requests()
+    result = {"taken": ways.taken, "different": different[:5], "left": left}
+    print(RESULT + json.dumps(result), file=told_to, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
