@@ -69,13 +69,15 @@ def row(trace: Trace, policy: str, tokens: int, speed: float, times: int) -> str
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("trace", type=Path, help="in Mooncake's format")
-    whole = read(parser.parse_args().trace)
+    parser.add_argument("--cache", type=int, choices=tuple(LOADS), help="tokens of each engine")
+    options = parser.parse_args()
+    whole = read(options.trace)
     middle = len(whole.requests) // 2
     half = whole.part(middle, 2 * middle + 1)
     print(f"{100 * infinite_hit_ratio(half):.1f} % of the prompt tokens came before\n\n{HEAD}")
     print("|--:|--:|---|--:|--:|--:|--:|--:|")
-    for tokens, speeds in LOADS.items():
-        for speed in speeds:
+    for tokens in [options.cache] if options.cache else LOADS:
+        for speed in LOADS[tokens]:
             for policy in POLICIES:
                 for times in TIMES:
                     print(row(half, policy, tokens, speed, times), flush=True)

@@ -3,9 +3,10 @@
 python -m tests.benchmarks.router [--quick]
 
 Decision: `RouterState.decide` with all its parts (reading the hashes, index, policy, ledger), for
-several numbers of workers, indexed blocks and prompt blocks. Half of the prompts are cached by some
-workers, each to a different depth. Round trip: a real router process, queried by a processor over a
-real link while every worker streams events to it.
+several numbers of workers, indexed blocks and prompt blocks, without and with a host cache. Half of
+the prompts are cached by some workers, each to a different depth, and in part by the host cache.
+Round trip: a real router process, queried by a processor over a real link while every worker
+streams events to it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import random
 import time
 import tracemalloc
 from array import array
+from itertools import product
 from typing import Any
 
 from dynamo_cli.config import RouterConfig
@@ -59,15 +61,20 @@ def percentile(values: list[float], rank: float) -> float:
 # -- pure ------------------------------------------------------------------------------------
 
 
-def filled(dice: random.Random, workers: int, blocks: int) -> tuple[RouterState, array[int]]:
+def filled(
+    dice: random.Random, workers: int, blocks: int, *, host: bool
+) -> tuple[RouterState, array[int]]:
     """Make a router whose workers hold `blocks` blocks in sum, and a prompt of which they hold a
-    part."""
+    part; with `host`, a host cache holds a part too."""
     state = RouterState(CONFIG)
     prompt = u64(dice, max(PROMPTS))
     for worker in range(workers):
         state.worker_up(ready(worker))
         state.caches.index.store(worker, u64(dice, blocks // workers))
         state.caches.index.store(worker, prompt[: dice.randrange(len(prompt))])
+    if host:
+        state.host_cache.worker_up(0)
+        state.host_cache.index.store(0, prompt[: 3 * len(prompt) // 4])
     return state, prompt
 
 
@@ -95,11 +102,14 @@ def decisions(state: RouterState, prompt: array[int], blocks: int, count: int) -
 
 def pure(count: int) -> None:
     print("\npure decision")
-    print(f"| {'workers':>7} | {'indexed':>9} | {'prompt':>6} | p50 us | p99 us | decisions/s |")
-    print("|--:|--:|--:|--:|--:|--:|")
+    print(
+        f"| {'workers':>7} | {'indexed':>9} | host cache | {'prompt':>6} | p50 us | p99 us "
+        "| decisions/s |"
+    )
+    print("|--:|--:|---|--:|--:|--:|--:|")
     for workers in WORKERS:
-        for indexed in INDEXED:
-            state, prompt = filled(random.Random(1), workers, indexed)
+        for indexed, host in product(INDEXED, (False, True)):
+            state, prompt = filled(random.Random(1), workers, indexed, host=host)
             gc.collect()
             gc.freeze()  # as in a router that has been up for a while
             for blocks in PROMPTS:
@@ -107,8 +117,8 @@ def pure(count: int) -> None:
                 p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
                 rate = 1e6 * len(times) / sum(times)
                 print(
-                    f"| {workers:7} | {indexed:9} | {blocks:6} | {p50:6.1f} | {p99:6.1f} "
-                    f"| {rate:11,.0f} |"
+                    f"| {workers:7} | {indexed:9} | {'yes' if host else 'no':10} | {blocks:6} "
+                    f"| {p50:6.1f} | {p99:6.1f} | {rate:11,.0f} |"
                 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,6 +163,20 @@ def test_what_is_loaded_into_a_full_cache_evicts_too() -> None:
     terms = candidate.terms
     delayed = terms["prefill_ms"] + terms["queueing_delay_ms"]
     assert terms["eviction_cost_ms"] == pytest.approx(500 + delayed)
+
+
+def test_where_room_is_short_copies_of_a_prefix_cost_it() -> None:
+    """Requests hold half of each cache for ten seconds; what is loaded takes a tenth of a cache."""
+    prices = Prices(held_s=10.0)
+    request = Request(1600, 100, 16, prices=prices)
+    loads = [load(0, 0, 100, decode_blocks=500), load(1, 99, 100, decode_blocks=500, wait_s=0.9)]
+    choice = KvPolicy("time")(request, loads)
+    first, second = (candidate.terms["queueing_delay_ms"] for candidate in choice.candidates)
+    assert first == pytest.approx(0.1 * 10_000 * 0.5 / (1 - 0.5))
+    assert second == pytest.approx(first / 100), "it loads one block"
+    assert choice.worker == 1
+    idle = [msgspec.structs.replace(one, decode_blocks=50) for one in loads]
+    assert KvPolicy("time")(request, idle).worker == 0
 
 
 @pytest.mark.parametrize("cost", ["time", "blocks", "shares"])

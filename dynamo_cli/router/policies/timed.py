@@ -35,9 +35,16 @@ does not count if it will be evicted before: if requests wait for memory in an e
 every block that no request uses (`router.ledger.Ledger.remaining`).
 
 With a host cache, what it holds can be loaded by every worker beyond what that worker has cached.
-Copies run beside the steps of the engine, so they delay no other request; but what they bring needs
-room in the cache as computed blocks do, and is loaded again after it was evicted. Where everything
-is in the host cache, all workers cost nearly the same, and the load decides.
+Copies run beside the steps of the engine, so they delay no other request there. But what they bring
+evicts other blocks as computed ones do, and it takes room that requests with the same prefix would
+share on one worker. Where room is short this delays others, as above: if requests hold a share
+``h`` of the caches, one that loads a share ``b`` of a cache and keeps it for a time costs them
+
+    queueing delay = b * time * h / (1 - h)
+
+Without this, copies of one prefix fill the caches of all workers (in replays at saturation, first
+tokens came later than if the router knew nothing of the host cache). Where there is room and
+everything is in the host cache, all workers cost nearly the same, and the load decides.
 
 All figures are measured while the router runs (`router.pace`).
 """
@@ -46,7 +53,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynamo_cli.router.pace import pairs
+from dynamo_cli.router.pace import MOST_BUSY, Prices, pairs
 from dynamo_cli.router.policies.base import Request, WorkerLoad
 
 STALL_WEIGHT = 0.1
@@ -73,24 +80,40 @@ def time_cost(
     streams = sum(load.active_requests - load.waiting_requests for load in loads) / len(loads)
     lost = prices.lost_share / (1 - prices.lost_share)
     delayed = prices.busy_share / (1 - prices.busy_share) + STALL_WEIGHT * streams
+    in_host = loads[0].host_blocks  # the same for all
+    held_s = _held_s(prices, loads) if in_host else 0.0
     terms = []
     for load in loads:
         cached = load.reached_blocks * request.block_size
         computed = max(request.prompt_tokens - cached, 0)
         loading = MS * weight * load.load_s
         prefill = MS * weight * prices.prefill_s(1, computed, pairs(computed, cached))
+        room = MS * weight * held_s * _loaded(load) if in_host else 0.0
         again = (loading + prefill * (1 + delayed)) * lost
         terms.append(
             {
                 "wait_ms": MS * load.wait_s,
-                **({LOAD_MS: loading} if load.host_blocks else {}),
+                **({LOAD_MS: loading} if in_host else {}),
                 "prefill_ms": prefill,
-                "queueing_delay_ms": prefill * delayed,
+                "queueing_delay_ms": prefill * delayed + room,
                 "eviction_cost_ms": again * _pushed_out(request, load),
                 "decode_slowdown_ms": MS * prices.decode_slowdown_s * load.active_requests,
             }
         )
     return terms
+
+
+def _loaded(load: WorkerLoad) -> float:
+    """Share of the worker's cache that is loaded from the host cache."""
+    loaded = load.host_blocks - load.expected_blocks
+    return loaded / load.num_blocks if loaded > 0 and load.num_blocks else 0.0
+
+
+def _held_s(prices: Prices, loads: Sequence[WorkerLoad]) -> float:
+    """By how much a request that takes the whole cache delays others, which wait for room."""
+    held = sum(load.decode_blocks for load in loads)
+    share = min(held / max(sum(load.num_blocks for load in loads), 1), MOST_BUSY)
+    return prices.held_s * share / (1 - share)
 
 
 def _pushed_out(request: Request, load: WorkerLoad) -> float:
