@@ -396,6 +396,5 @@ class RouterState:
 
     def silent_workers(self) -> list[int]:
         """Workers that send no events although prefills with full blocks are over there."""
-        if not self._predicts:
-            return []
-        return sorted(worker for worker, feed in self.caches.feeds.items() if feed.silent)
+        silent = (worker for worker, feed in self.caches.feeds.items() if feed.silent)
+        return sorted(silent) if self._predicts else []
