@@ -213,8 +213,7 @@ class RouterState:
 
     def _load_s(self, worker: int, blocks: int, request: Request) -> float:
         """Time in which a worker loads this number of blocks from the host cache, seconds."""
-        tokens = max(blocks, 0) * self._block_size
-        return tokens * self.loading.token_s(worker, request.prices)
+        return max(blocks, 0) * self._block_size * self.loading.token_s(worker, request.prices)
 
     def _usable(self, request: Request) -> Sequence[int]:
         """Hashes of the blocks that can be found in a cache. An engine always computes the last

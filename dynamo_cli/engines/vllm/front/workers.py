@@ -14,7 +14,8 @@ class ChosenWorker(NamedTuple):
 
     Attributes:
         worker: its index.
-        overlap_blocks: leading blocks of the prompt that it has cached, as far as the router knows.
+        overlap_blocks: leading blocks of the prompt that it has cached or can load from the host
+            cache, as far as the router knows.
         prefill_worker: index of the prefill worker that holds most blocks of the prompt; None if
             none holds any.
         engine_order: the engine takes waiting requests in this order, smallest first.
