@@ -10,10 +10,12 @@ from dynamo_cli.config import (
     LOOPBACK,
     ROUTER_POLICIES,
     FrontendConfig,
+    HostCacheConfig,
     MigrationRule,
     PlacementRule,
     PrefillQueueConfig,
     RouterConfig,
+    SimulationConfig,
 )
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan import limits

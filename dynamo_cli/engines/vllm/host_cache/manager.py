@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from weakref import WeakValueDictionary
 
@@ -39,20 +40,28 @@ class Manager(OffloadingManager):  # type: ignore[misc]
 
     Attributes:
         names: gives the router's names of blocks; the engine sets it.
+        saved: is told of each request whose blocks are all in the host's memory after its end, with
+            the keys of its prompt; None if nobody wants to know.
     """
 
     def __init__(self, client: CacheClient, min_blocks: int, block_bytes: int) -> None:
         self.client = client
         self._block_bytes = block_bytes
         self.names: Names = _no_names
+        self.saved: Callable[[str, list[OffloadKey]], None] | None = None
         self._min_blocks = min_blocks
         self._small: set[str] = set()
         self._storing: dict[OffloadKey, int] = {}
         # Blocks of each request that the host cache had when it was asked, or got since.
         self._held: dict[str, set[OffloadKey]] = {}
+        self._prompts: dict[str, list[OffloadKey]] = {}  # of each request, while `saved` is set
+        self._copying: Counter[str] = Counter()  # stores of each request that have not ended
+        self._over: set[str] = set()
 
     def find(self, context: ReqContext, keys: Sequence[OffloadKey]) -> bool:
         """Ask for all blocks of a prompt; call it again until it returns True."""
+        if self.saved is not None:
+            self._prompts[context.req_id] = list(keys)
         if len(keys) < self._min_blocks:
             self._small.add(context.req_id)
             return True
@@ -124,17 +133,25 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         slots = self.client.take(len(wanted)) if wanted else []
         chosen = wanted[: len(slots)]
         self._storing.update(zip(chosen, slots, strict=True))
+        self._copying[request_id] += bool(chosen)
         return PrepareStoreOutput(chosen, CPULoadStoreSpec(slots), [])
 
     def complete_store(
         self, keys: Collection[OffloadKey], req_context: ReqContext, success: bool = True
     ) -> None:
         """The blocks are in the host's memory: everybody may read them now."""
+        self._copying[req_context.req_id] -= 1
         complete = [key for key in keys if key in self._storing]
         slots = [self._storing.pop(key) for key in complete]
         if not success:
             self.client.unused(slots)
-            return
+        else:
+            self._written(complete, slots, req_context)
+        self._tell_saved(req_context.req_id)
+
+    def _written(
+        self, complete: list[OffloadKey], slots: list[int], req_context: ReqContext
+    ) -> None:
         if (held := self._held.get(req_context.req_id)) is not None:
             held.update(complete)
         self.client.written([bytes(key) for key in complete], slots, *self.names(complete))
@@ -144,6 +161,18 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         self._small.discard(req_context.req_id)
         self._held.pop(req_context.req_id, None)
         self.client.end(req_context.req_id)
+        self._over.add(req_context.req_id)
+        self._tell_saved(req_context.req_id)
+
+    def _tell_saved(self, request_id: str) -> None:
+        """Forget a request that is over once all of its copies have ended."""
+        if request_id not in self._over or self._copying[request_id] > 0:
+            return
+        self._over.discard(request_id)
+        del self._copying[request_id]
+        keys = self._prompts.pop(request_id, [])
+        if self.saved is not None:
+            self.saved(request_id, keys)
 
     def has_pending_work(self) -> bool:
         """Nothing needs a step beside the copies, which vLLM itself counts."""
