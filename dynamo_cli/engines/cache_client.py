@@ -78,8 +78,9 @@ class CacheClient:
     """What one engine knows of the host cache.
 
     Args:
-        slot_bytes, layout: see `OpenCache`.
+        slot_bytes, layout, reserve: see `OpenCache`.
         block_tokens: tokens of one block.
+        slots: number of slots of the memory.
         clock: gives nanoseconds; only differences count.
 
     Attributes:
@@ -91,6 +92,8 @@ class CacheClient:
     slot_bytes: int
     layout: str
     block_tokens: int
+    slots: int = 0
+    reserve: int = 0
     clock: Callable[[], int] = time.monotonic_ns
     loaded: Copied = field(default_factory=Copied)
     stored: Copied = field(default_factory=Copied)
@@ -116,7 +119,8 @@ class CacheClient:
     def opened(self) -> None:
         """There is a new link: introduce this engine. The host cache may be a new one."""
         self._open, self._prompt, self.refused = True, True, ""
-        self._owe(OpenCache(self.slot_bytes, self.layout, array("I", self._busy).tobytes()))
+        busy = array("I", self._busy).tobytes()
+        self._owe(OpenCache(self.slot_bytes, self.layout, self.reserve, busy))
 
     def lost(self) -> None:
         """The link is gone, with all that was promised; copies that run go on."""
@@ -158,6 +162,11 @@ class CacheClient:
     def searches(self) -> int:
         """Number of requests for which blocks were found, or are being searched."""
         return len(self._searches)
+
+    @property
+    def room_tokens(self) -> int:
+        """Longest prompt that surely finds room: others may take half of the slots."""
+        return self.slots // 2 * self.block_tokens
 
     def waits(self) -> bool:
         """Whether any request waits for an answer."""

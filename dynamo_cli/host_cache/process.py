@@ -132,8 +132,8 @@ class HostCacheProcess:
         """Handle a message of an engine or of the router."""
         cache = self._cache
         match self._decoder(payload):
-            case OpenCache(slot_bytes, layout, busy):
-                if refusal := cache.open(peer, slot_bytes, layout, slots.unpack(busy)):
+            case OpenCache(slot_bytes, layout, reserve, busy):
+                if refusal := cache.open(peer, slot_bytes, layout, slots.unpack(busy), reserve):
                     self._switchboard.owe(peer, CacheRefused(refusal))
             case FindBlocks(request_id, keys):
                 self._searches.append((peer, (request_id, keys)))

@@ -20,12 +20,15 @@ class OpenCache(Message, frozen=True):
     Attributes:
         slot_bytes: size of one KV block over all layers and ranks, rounded up to whole pages.
         layout: what else engines must have in common to read each other's blocks, as text.
+        reserve: how many empty slots it should be lent in advance, so that what a few steps compute
+            finds room at once.
         busy: slots that the engine still reads or writes by orders of an earlier host cache, packed
             u32. They stay out of use until `SlotsReturned` names them.
     """
 
     slot_bytes: int
     layout: str
+    reserve: int = 0
     busy: bytes = b""
 
 

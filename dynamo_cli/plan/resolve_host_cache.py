@@ -14,9 +14,9 @@ from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve_engine import DEFAULT_PROFILE
 from dynamo_cli.plan.sizes import size_of, sized
-from dynamo_cli.plan.typed import AUTO, MOCK, NO_HOST_CACHE, Typed
+from dynamo_cli.plan.typed import AUTO, MOCK, Typed
 from dynamo_cli.serve_config import ServeConfig
-from dynamo_cli.units import MIB
+from dynamo_cli.units import GIB, MIB
 
 FLAG = "--host-cache"
 AUTO_SHARE = 0.5
@@ -31,6 +31,15 @@ HASHES_ALIKE = ("sha256", "sha256_cbor")
 """Values of `HASHES` with which all engines of a run name a block alike."""
 
 OFFLOADING = "--kv-offloading-size"
+
+HAND_OVER_BYTES, HAND_OVER_BYTES_ON_CPU = 16 * GIB, 2 * GIB
+"""Size where nobody has asked for a host cache, but prefilled blocks go through it.
+
+It holds a prompt of 131,072 tokens of a model of 8B. With less memory it is `HAND_OVER_SHARE` of
+what is available.
+"""
+
+HAND_OVER_SHARE = 0.25
 
 
 def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheConfig | None:
@@ -49,7 +58,10 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
     size_bytes = (
         int(machine.available_bytes * AUTO_SHARE) if auto else size_of(FLAG, typed.host_cache)
     )
-    if typed.host_cache == NO_HOST_CACHE or not size_bytes:
+    hands_over = bool(typed.prefill_workers) and kv_transfer == "shm" and typed.engine != MOCK
+    if not size_bytes and hands_over:
+        size_bytes = _hand_over_bytes(machine)
+    if not size_bytes:
         if typed.host_cache_min_tokens:
             raise UsageError(f"--host-cache-min-tokens belongs to {FLAG}, and there is none.")
         return None
@@ -76,6 +88,13 @@ def _check_simulated(typed: Typed, size_bytes: int) -> None:
         )
 
 
+def _hand_over_bytes(machine: Machine) -> int:
+    most = HAND_OVER_BYTES if machine.gpus else HAND_OVER_BYTES_ON_CPU
+    if not machine.available_bytes:
+        return most
+    return min(most, int(machine.available_bytes * HAND_OVER_SHARE))
+
+
 def _obstacles(typed: Typed, kv_transfer: str) -> Iterator[str]:
     """Why there can be no host cache, as the rest of a sentence."""
     if typed.prefill_workers:
@@ -86,7 +105,6 @@ def _obstacles(typed: Typed, kv_transfer: str) -> Iterator[str]:
                 f"needs engines of one width: --prefill-tp {typed.prefill_tp} cuts KV blocks "
                 f"otherwise than --worker-tp {typed.worker_tp}."
             )
-        yield "does not go with --prefill-workers yet; leave one of them out."
     given = declared.parse(typed.engine_args)
     switches = [one.words[0] for one in given if one.name in PREFIX_CACHING]
     if switches and switches[-1] == PREFIX_CACHING[1]:

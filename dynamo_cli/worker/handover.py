@@ -99,6 +99,7 @@ class Handover:
             cached_tokens,
             self._queue.depth_jobs + self._pushed,
             self._queue.prefill_workers,
+            self._engine.room_tokens,
         )
 
     def _push(self, prepared: Prepared, cached_tokens: int) -> bool:

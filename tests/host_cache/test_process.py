@@ -162,7 +162,7 @@ def test_what_a_dead_engine_had_is_free_and_is_lent_again(scene: Scene) -> None:
 def test_a_new_host_cache_keeps_off_the_slots_that_engines_still_use(scene: Scene) -> None:
     one = scene.peer(ONE)
     busy = list(range(4))
-    opened = scene.answers(one, OpenCache(SLOT_BYTES, "flat", slots.pack(busy)))
+    opened = scene.answers(one, OpenCache(SLOT_BYTES, "flat", busy=slots.pack(busy)))
     assert opened == [], "there may be links that it has not heard of yet"
     scene.ready()
     mine = lent(one.take())

@@ -31,14 +31,14 @@ def write(made: HostCache, engine: ProcessId, *keys: bytes) -> list[int]:
 @pytest.mark.parametrize(
     ("slots", "engines", "each"),
     [
-        (80, [ONE], 10),
-        (80, [ONE, TWO], 5),
+        (40, [ONE], 10),
+        (40, [ONE, TWO], 5),
         (7, [ONE, TWO], 1),
         (1, [ONE, TWO], 1),
         (100 * MAX_LENT, [ONE], MAX_LENT),
     ],
 )
-def test_an_eighth_of_the_slots_is_lent(slots: int, engines: list[ProcessId], each: int) -> None:
+def test_a_quarter_of_the_slots_is_lent(slots: int, engines: list[ProcessId], each: int) -> None:
     made = cache(slots, *engines)
     lent = made.lend()
     assert [len(lent.get(engine, ())) for engine in engines] == [each] * min(
@@ -49,7 +49,7 @@ def test_an_eighth_of_the_slots_is_lent(slots: int, engines: list[ProcessId], ea
 
 
 def test_an_engine_gets_new_slots_when_a_quarter_of_its_own_is_used_up() -> None:
-    made = cache(80, ONE)
+    made = cache(40, ONE)
     made.lend()
     write(made, ONE, b"a", b"b")
     assert made.lend() == {}

@@ -77,6 +77,11 @@ class DecodeSide:
             self.forget([prepared.message.request_id])
             raise
 
+    @property
+    def room_tokens(self) -> int | None:
+        """Longest prompt whose blocks can be handed over; None if there is no limit."""
+        return self._client.room_tokens if self._client is not None else None
+
     def cached_tokens(self, prepared: Prepared) -> int:
         """How many leading tokens of the prompt are in the prefix cache now."""
         request, _ = prepared.begin

@@ -21,6 +21,7 @@ def transfer_config(config: EngineConfig) -> dict[str, Any] | None:
             "kv_role": "kv_both",
             "kv_connector_extra_config": {
                 "path": config.host_cache.path,
+                "size_bytes": config.host_cache.size_bytes,
                 "min_tokens": config.host_cache.min_tokens,
             },
         }
