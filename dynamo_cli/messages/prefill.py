@@ -192,7 +192,8 @@ class TransferStats(Message, frozen=True):
         failures: transfers that failed.
         prefill_s: times of the prefills since the last report (prefill workers).
         kept: for a decode worker, number of its other entries (leaders of siblings, siblings that
-            wait, transfers whose blocks were not released); for a prefill worker, of its jobs.
+            wait, transfers whose blocks were not released); for a prefill worker, of its jobs, and
+            of what it has at the host cache (leases, searches, slots that are being written).
     """
 
     prefill: bool

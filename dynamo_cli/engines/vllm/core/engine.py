@@ -209,6 +209,7 @@ class Engine:
     def take_failed(self) -> list[tuple[int, str, DynamoError]]:
         """Requests that failed alone since the last call: processor, id, and why."""
         failed, self._failed = self._failed, []
+        self.decode_side.forget([request_id for _, request_id, _ in failed])
         return failed
 
     def rest(self) -> None:
@@ -271,7 +272,7 @@ class Engine:
         """The load now, and totals since the start."""
         running, waiting = self._core.scheduler.get_request_counts()
         usage = self._core.scheduler.get_kv_cache_usage()
-        kept = len(self._clients)
+        kept = len(self._clients) + (self.cache_client.kept if self.cache_client else 0)
         return self._totals.message(self.index, running, waiting, usage, refused_sends, kept)
 
     def close(self) -> None:

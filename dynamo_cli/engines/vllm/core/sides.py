@@ -191,6 +191,11 @@ class PrefillSide:
         if self._leases is not None:
             self._leases.expire(before_ns)
 
+    @property
+    def _kept(self) -> int:
+        leases = len(self._leases) if self._leases is not None else 0
+        return leases + (self._client.kept if self._client is not None else 0)
+
     def stats(self, *, prefill_s: Sequence[float], kept: int) -> TransferStats:
         """Counters of prefills; the arguments are what the worker itself counts."""
         return TransferStats(
@@ -202,5 +207,5 @@ class PrefillSide:
             **_copies(self._client, "save"),
             failures=dict(self._leases.failures) if self._leases is not None else {},
             prefill_s=list(prefill_s),
-            kept=kept,
+            kept=kept + self._kept,
         )

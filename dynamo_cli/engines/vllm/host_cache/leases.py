@@ -10,8 +10,8 @@ from vllm.v1.kv_offload.base import OffloadKey
 
 from dynamo_cli.engines.vllm.host_cache.manager import Manager
 
-NO_ROOM = "no_room"
-"""The host cache could not take, or keep, all blocks of a prompt."""
+NO_ROOM, NO_CACHE = "no_room", "no_cache"
+"""Why blocks of a prompt are missing: they found no room, or the host cache did not answer."""
 
 
 @dataclass(slots=True)
@@ -46,8 +46,11 @@ class Leases:
         self.failures: Counter[str] = Counter()
         self.client = manager.client
         self._leases: dict[str, _Lease] = {}
-        self._wanted: set[str] = set()  # jobs that wait for the answer of the host cache
+        self._wanted: dict[str, None] = {}  # jobs that wait for the answer of the host cache
         manager.saved = self._saved
+
+    def __len__(self) -> int:
+        return len(self._leases)
 
     def begin(self, job_id: str, owner: int) -> None:
         """Note that the blocks of this job are for decode worker `owner`."""
@@ -56,7 +59,7 @@ class Leases:
     def _saved(self, job_id: str, keys: list[OffloadKey]) -> None:
         if (lease := self._leases.get(job_id)) is not None:
             lease.keys, lease.since_ns = keys, time.monotonic_ns()
-            self._wanted.add(job_id)
+            self._wanted[job_id] = None
 
     def take_kept(self) -> list[str]:
         """Jobs whose blocks the host cache keeps since the last call, as far as it has them."""
@@ -66,16 +69,16 @@ class Leases:
             found = self.client.find(_name(job_id), keys)
             if found is None:
                 continue
-            self._wanted.discard(job_id)
+            del self._wanted[job_id]
             if len(found) < len(keys):
-                self.failures[NO_ROOM] += 1
+                self.failures[NO_ROOM if self.client.answers else NO_CACHE] += 1
             kept.append(job_id)
         return kept
 
     def end(self, job_id: str) -> None:
         """The blocks of this job were loaded, or will not be; ignores unknown jobs."""
         if self._leases.pop(job_id, None) is not None:
-            self._wanted.discard(job_id)
+            self._wanted.pop(job_id, None)
             self.client.end(_name(job_id))
 
     def owner_gone(self, worker: int) -> None:

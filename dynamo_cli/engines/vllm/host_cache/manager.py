@@ -40,8 +40,8 @@ class Manager(OffloadingManager):  # type: ignore[misc]
 
     Attributes:
         names: gives the router's names of blocks; the engine sets it.
-        saved: is told of each request whose blocks are all in the host's memory after its end, with
-            the keys of its prompt; None if nobody wants to know.
+        saved: is told of each request that has ended once no block of its prompt is still being
+            stored, with the keys of its prompt; None if nobody wants to know.
     """
 
     def __init__(self, client: CacheClient, min_blocks: int, block_bytes: int) -> None:
@@ -51,12 +51,13 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         self.saved: Callable[[str, list[OffloadKey]], None] | None = None
         self._min_blocks = min_blocks
         self._small: set[str] = set()
-        self._storing: dict[OffloadKey, int] = {}
+        self._storing: dict[OffloadKey, tuple[int, int]] = {}  # block -> its number and its slot
+        self._stores = 0
         # Blocks of each request that the host cache had when it was asked, or got since.
         self._held: dict[str, set[OffloadKey]] = {}
         self._prompts: dict[str, list[OffloadKey]] = {}  # of each request, while `saved` is set
         self._copying: Counter[str] = Counter()  # stores of each request that have not ended
-        self._over: set[str] = set()
+        self._over: dict[str, None] = {}  # requests that have ended and wait for stores
 
     def find(self, context: ReqContext, keys: Sequence[OffloadKey]) -> bool:
         """Ask for all blocks of a prompt; call it again until it returns True."""
@@ -132,7 +133,9 @@ class Manager(OffloadingManager):  # type: ignore[misc]
             ]
         slots = self.client.take(len(wanted)) if wanted else []
         chosen = wanted[: len(slots)]
-        self._storing.update(zip(chosen, slots, strict=True))
+        numbered = enumerate(slots, self._stores)
+        self._storing.update(zip(chosen, numbered, strict=True))
+        self._stores += len(chosen)
         self._copying[request_id] += bool(chosen)
         return PrepareStoreOutput(chosen, CPULoadStoreSpec(slots), [])
 
@@ -141,13 +144,15 @@ class Manager(OffloadingManager):  # type: ignore[misc]
     ) -> None:
         """The blocks are in the host's memory: everybody may read them now."""
         self._copying[req_context.req_id] -= 1
-        complete = [key for key in keys if key in self._storing]
-        slots = [self._storing.pop(key) for key in complete]
+        # vLLM gives a set; who evicts blocks must know their order.
+        complete = sorted(self._storing.keys() & keys, key=self._storing.__getitem__)
+        slots = [self._storing.pop(key)[1] for key in complete]
         if not success:
             self.client.unused(slots)
         else:
             self._written(complete, slots, req_context)
-        self._tell_saved(req_context.req_id)
+        for request_id in list(self._over):
+            self._tell_saved(request_id)
 
     def _written(
         self, complete: list[OffloadKey], slots: list[int], req_context: ReqContext
@@ -161,16 +166,19 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         self._small.discard(req_context.req_id)
         self._held.pop(req_context.req_id, None)
         self.client.end(req_context.req_id)
-        self._over.add(req_context.req_id)
+        self._over[req_context.req_id] = None
         self._tell_saved(req_context.req_id)
 
     def _tell_saved(self, request_id: str) -> None:
-        """Forget a request that is over once all of its copies have ended."""
-        if request_id not in self._over or self._copying[request_id] > 0:
+        """Forget a request that has ended once nothing of it is being stored any more.
+
+        Other requests may store blocks of its prompt, which it has found in the engine's cache.
+        """
+        keys = self._prompts.get(request_id, [])
+        if self._copying[request_id] > 0 or any(key in self._storing for key in keys):
             return
-        self._over.discard(request_id)
-        del self._copying[request_id]
-        keys = self._prompts.pop(request_id, [])
+        del self._over[request_id], self._copying[request_id]
+        self._prompts.pop(request_id, None)
         if self.saved is not None:
             self.saved(request_id, keys)
 
