@@ -19,6 +19,8 @@ from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.units import GIB, MIB
 
 FLAG = "--host-cache"
+MIN_TOKENS = "--host-cache-min-tokens"
+FOR_HAND_OVERS = "prefilled KV blocks go through a host cache (--kv-transfer shm), and "
 AUTO_SHARE = 0.5
 """Share of the available memory that ``auto`` takes, less the weights of the model."""
 
@@ -59,14 +61,20 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
         int(machine.available_bytes * AUTO_SHARE) if auto else size_of(FLAG, typed.host_cache)
     )
     hands_over = bool(typed.prefill_workers) and kv_transfer == "shm" and typed.engine != MOCK
-    if not size_bytes and hands_over:
+    if hands_over and typed.host_cache_min_tokens:
+        raise UsageError(
+            f"{MIN_TOKENS} does not go with --prefill-workers: prompts of every length are handed "
+            f"over through the host cache; leave one of them out, or use --kv-transfer nixl."
+        )
+    asked_for = bool(size_bytes)
+    if hands_over and not asked_for:
         size_bytes = _hand_over_bytes(machine)
     if not size_bytes:
         if typed.host_cache_min_tokens:
-            raise UsageError(f"--host-cache-min-tokens belongs to {FLAG}, and there is none.")
+            raise UsageError(f"{MIN_TOKENS} belongs to {FLAG}, and there is none.")
         return None
     for reason in _obstacles(typed, kv_transfer):
-        raise UsageError(f"{FLAG} {reason}")
+        raise UsageError(f"{'' if asked_for else FOR_HAND_OVERS}{FLAG} {reason}")
     if typed.engine == MOCK:
         _check_simulated(typed, size_bytes)
     elif machine.total_bytes and size_bytes > machine.total_bytes:

@@ -53,6 +53,8 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         self._small: set[str] = set()
         self._storing: dict[OffloadKey, tuple[int, int]] = {}  # block -> its number and its slot
         self._stores = 0
+        # Requests whose blocks are being copied to the engine, and whether they have ended since.
+        self._loading: dict[str, bool] = {}
         # Blocks of each request that the host cache had when it was asked, or got since.
         self._held: dict[str, set[OffloadKey]] = {}
         self._prompts: dict[str, list[OffloadKey]] = {}  # of each request, while `saved` is set
@@ -103,11 +105,15 @@ class Manager(OffloadingManager):  # type: ignore[misc]
     ) -> CPULoadStoreSpec:
         """Where these blocks are; the host cache keeps them there until `complete_load`."""
         slots = self.client.slots_of(req_context.req_id)
+        self._loading[req_context.req_id] = False
         return CPULoadStoreSpec([slots[key] for key in keys])
 
     def complete_load(self, keys: Collection[OffloadKey], req_context: ReqContext) -> None:
-        """The blocks are in the engine's cache."""
-        self._release(req_context.req_id)
+        """The blocks are in the engine's cache, and their slots are not read any more."""
+        if self._loading.pop(req_context.req_id, False):
+            self.client.end(req_context.req_id)
+        else:
+            self._release(req_context.req_id)
 
     def _release(self, request_id: str) -> None:
         """Nothing that was found for this request is read any more; remember that it was there."""
@@ -165,7 +171,10 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         """Forget what was found for a request."""
         self._small.discard(req_context.req_id)
         self._held.pop(req_context.req_id, None)
-        self.client.end(req_context.req_id)
+        if req_context.req_id in self._loading:
+            self._loading[req_context.req_id] = True  # the copies go on
+        else:
+            self.client.end(req_context.req_id)
         self._over[req_context.req_id] = None
         self._tell_saved(req_context.req_id)
 
