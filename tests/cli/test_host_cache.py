@@ -123,7 +123,7 @@ def test_engines_that_cut_blocks_otherwise_are_refused() -> None:
     typed = replace(TYPED, prefill_workers=1, prefill_tp=2, kv_transfer="shm")
     with pytest.raises(UsageError, match="needs engines of one width: --prefill-tp 2"):
         resolve(typed, replace(CPU, gpus=gpus))
-    typed = replace(typed, kv_transfer=None)
+    typed = replace(typed, kv_transfer=None, host_cache="0")
     assert resolve(typed, replace(CPU, gpus=gpus)).host_cache is None  # by NIXL
 
 
