@@ -129,12 +129,13 @@ class EngineProcess:
         self._publisher = Publisher(process.index, self._engine.holdings, self._switchboard)
         self._stood_still = False
         self._cache = self._engine.cache_client
+        self._copies: CopyReports | None = None
         if self._cache is not None:
             self._cache.connect(
                 lambda message: self._switchboard.send(HOST_CACHE, message),
                 lambda message: self._switchboard.owe(HOST_CACHE, message),
             )
-        self._copies = self._cache and CopyReports(process, self._cache, self._switchboard)
+            self._copies = CopyReports(process, self._cache, self._switchboard)
         self._duty = duty(
             Equipment(process, config, self._engine, self._switchboard, self._publisher)
         )
@@ -156,7 +157,9 @@ class EngineProcess:
         return 0
 
     def _idle_timeout_s(self) -> float | None:
-        waits = [self._duty.idle_timeout_s(), self._copies and self._copies.timeout_s()]
+        waits = [self._duty.idle_timeout_s()]
+        if self._copies is not None:
+            waits.append(self._copies.timeout_s())
         return min((one for one in waits if one is not None), default=None)
 
     def advance(self, timeout_s: float | None) -> None:

@@ -132,6 +132,13 @@ def nothing_is_prefilled_elsewhere(snapshot: Any) -> Problems:
     return _zero("prefill", prefill, *names)
 
 
+def nobody_reads_the_host_cache(snapshot: Any) -> Problems:
+    """No block is pinned: all that was found has been read, and no lease is left."""
+    if (cache := snapshot["host_cache"]) is None:
+        return []
+    return _zero("host cache", cache, "pinned", "invalid")
+
+
 def links_are_read(snapshot: Any) -> Problems:
     """What the frontend sent has arrived."""
     return [f"{left} bytes wait for {peer}" for peer, left in snapshot["links"].items() if left]
@@ -190,6 +197,7 @@ AT_REST: tuple[Callable[[Any], Problems], ...] = (
     the_books_of_the_router_are_empty,
     engines_are_idle,
     nothing_is_prefilled_elsewhere,
+    nobody_reads_the_host_cache,
     links_are_read,
     nothing_is_counted_twice,
     what_was_answered_was_generated,
