@@ -51,11 +51,11 @@ class CopyReports:
         now = time.monotonic()
         if now < self._due_s:
             return
+        self._due_s = now + INTERVAL_S
         report = self._report()
         for peer in self._news(report):
             if self._switchboard.send(peer, report):
                 self._told[peer] = report
-            self._due_s = now + INTERVAL_S
 
     def forget(self, peer: ProcessId) -> None:
         """Tell a new process of this name all of it."""

@@ -222,6 +222,7 @@ def test_copies_are_told_when_there_are_new_ones(
         assert [copied(town, peer) for peer in (FRONTEND, ROUTER)] == [[], [0]]
         town.later(1)
         client.stored.blocks = 3
+        town.clock.now_s += copies.INTERVAL_S
         assert town.process._timeout_s() == 0
         town.turn()
         client.stored.blocks = 4
