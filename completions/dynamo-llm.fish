@@ -151,7 +151,6 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l conditional-disagg -l no-cond
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-local-prefill-length -r -f -d 'A prompt is long with more tokens than this outside the worker\'s pref...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-prefill-queue-size -r -f -d 'With so many jobs queued, workers prefill themselves'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l kv-transfer -r -f -a 'shm nixl' -d 'How KV blocks get from prefill workers to workers'
-complete -c dynamo-llm -n '__dynamo_llm_serves' -l kv-arena-bytes -r -f -d 'Shared memory of each prefill worker for KV blocks in transfer, with shm'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l prefill-alarm -r -f -d 'Warn when a prefill job has been queued for longer'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l host-cache -r -f -d 'Memory of the host for KV blocks, which all engines share, such as 64...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l host-cache-min-tokens -r -f -d 'Prompts with fewer tokens are not stored there'

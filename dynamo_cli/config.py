@@ -29,7 +29,6 @@ FORMER_KV_COSTS = {"ancestor": SHARES}
 
 KV_TRANSFERS = ("shm", "nixl")
 DEFAULT_MAX_LOCAL_PREFILL_LENGTH = 1000
-DEFAULT_KV_ARENA_BYTES = 1 << 30
 FIRST_ADAPTER_NUMBER = 1_001
 """Number of the first adapter loaded at run time; vLLM numbers ``--lora-modules`` from 1."""
 ENGINE_ROLES = (Role.WORKER, Role.PREFILL_WORKER)
@@ -110,7 +109,6 @@ class EngineConfig:
         kv_role: kv_producer in a prefill worker, kv_consumer in a decode worker; empty where
             every worker does its own prefill.
         kv_transfer: one of `KV_TRANSFERS`: how KV blocks get from prefill to decode workers.
-        kv_arena_bytes: shared memory of each prefill worker for blocks in transfer.
         simulation: how workers simulate their engines; None when they run vLLM.
         host_cache: memory that it shares with all engines of the host; None if there is none.
     """
@@ -126,7 +124,6 @@ class EngineConfig:
     log_level: str = "ERROR"
     kv_role: str = ""
     kv_transfer: str = "shm"
-    kv_arena_bytes: int = DEFAULT_KV_ARENA_BYTES
     simulation: SimulationConfig | None = None
     host_cache: HostCacheConfig | None = None
 

@@ -282,19 +282,8 @@ KvTransferMethod = Annotated[
     option(
         "--kv-transfer",
         panel=DISAGGREGATION,
-        help="How KV blocks get from prefill workers to workers. Default: nixl with CUDA where it "
-        "is installed, else shm (shared memory).",
-    ),
-]
-KvArenaBytes = Annotated[
-    int,
-    option(
-        "--kv-arena-bytes",
-        panel=DISAGGREGATION,
-        min=1,
-        most=limits.MAX_BYTES,
-        metavar="BYTES",
-        help="Shared memory of each prefill worker for KV blocks in transfer, with shm.",
+        help="How KV blocks get from prefill workers to workers. Default: shm (through the host "
+        "cache); nixl where --prefill-tp differs from --worker-tp.",
     ),
 ]
 PrefillAlarm = Annotated[

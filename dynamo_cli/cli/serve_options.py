@@ -42,7 +42,6 @@ class ServeOptions:
     max_local_prefill_length: flags.MaxLocalPrefillLength = None
     max_prefill_queue_size: flags.MaxPrefillQueueSize = None
     kv_transfer: flags.KvTransferMethod = None
-    kv_arena_bytes: flags.KvArenaBytes = Typed.kv_arena_bytes
     prefill_alarm_s: flags.PrefillAlarm = Typed.prefill_alarm_s
     host_cache: flags_host_cache.Size = Typed.host_cache
     host_cache_min_tokens: flags_host_cache.MinTokens = Typed.host_cache_min_tokens

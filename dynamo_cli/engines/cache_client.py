@@ -55,6 +55,8 @@ class _Search:
     """A request's question.
 
     Attributes:
+        name: of the question, on the link. A request may ask again while the answer to its last
+            question is still on the way.
         keys: blocks that were asked for.
         asked_ns: when.
         slots: where each key is, without those that are missing; None until the answer comes.
@@ -62,6 +64,7 @@ class _Search:
         busy: whether the slots count as busy, because the host cache that pinned them is gone.
     """
 
+    name: str
     keys: list[bytes]
     asked_ns: int
     slots: dict[bytes, int] | None = None
@@ -78,8 +81,9 @@ class CacheClient:
     """What one engine knows of the host cache.
 
     Args:
-        slot_bytes, layout: see `OpenCache`.
+        slot_bytes, layout, reserve: see `OpenCache`.
         block_tokens: tokens of one block.
+        slots: number of slots of the memory.
         clock: gives nanoseconds; only differences count.
 
     Attributes:
@@ -91,6 +95,8 @@ class CacheClient:
     slot_bytes: int
     layout: str
     block_tokens: int
+    slots: int = 0
+    reserve: int = 0
     clock: Callable[[], int] = time.monotonic_ns
     loaded: Copied = field(default_factory=Copied)
     stored: Copied = field(default_factory=Copied)
@@ -104,7 +110,9 @@ class CacheClient:
     # How many readers and writers each slot of an earlier life of the host cache still has.
     _busy: Counter[int] = field(default_factory=Counter)
     _writing: set[int] = field(default_factory=set)
-    _searches: dict[str, _Search] = field(default_factory=dict)
+    _searches: dict[str, _Search] = field(default_factory=dict)  # by request
+    _asked: dict[str, _Search] = field(default_factory=dict)  # by name, while an answer is awaited
+    _questions: int = 0
     _waited_ns: int = 0
 
     # -- for the process -------------------------------------------------------------------
@@ -116,11 +124,13 @@ class CacheClient:
     def opened(self) -> None:
         """There is a new link: introduce this engine. The host cache may be a new one."""
         self._open, self._prompt, self.refused = True, True, ""
-        self._owe(OpenCache(self.slot_bytes, self.layout, array("I", self._busy).tobytes()))
+        busy = array("I", self._busy).tobytes()
+        self._owe(OpenCache(self.slot_bytes, self.layout, self.reserve, busy))
 
     def lost(self) -> None:
         """The link is gone, with all that was promised; copies that run go on."""
         self._open = False
+        self._asked.clear()
         self._lent.clear()
         self._busy.update(self._writing)
         self._writing.clear()
@@ -138,15 +148,15 @@ class CacheClient:
         match message:
             case SlotsLent(slots):
                 self._lent.extend(memoryview(slots).cast("I"))
-            case BlocksFound(request_id, slots):
-                self._found(request_id, slots)
+            case BlocksFound(name, slots):
+                self._found(name, slots)
             case CacheRefused(reason):
                 self.refused, self._open = reason, False
 
-    def _found(self, request_id: str, packed: bytes) -> None:
-        search = self._searches.get(request_id)
-        if search is None or search.slots is not None:
-            self._owe(BlocksRead(request_id))  # the request has ended or did not wait so long
+    def _found(self, name: str, packed: bytes) -> None:
+        search = self._asked.pop(name, None)
+        if search is None:
+            self._owe(BlocksRead(name))  # the request has ended or did not wait so long
             return
         slots = memoryview(packed).cast("i")
         found = zip(search.keys, slots, strict=True)
@@ -159,9 +169,24 @@ class CacheClient:
         """Number of requests for which blocks were found, or are being searched."""
         return len(self._searches)
 
+    @property
+    def room_tokens(self) -> int:
+        """Longest prompt that surely finds room: others may take half of the slots."""
+        return self.slots // 2 * self.block_tokens if self._open else 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is a host cache that has answered lately."""
+        return self._open and self._prompt
+
+    @property
+    def kept(self) -> int:
+        """Number of searches that have not ended, and of slots that are being written."""
+        return len(self._searches) + len(self._writing) + len(self._busy)
+
     def waits(self) -> bool:
         """Whether any request waits for an answer."""
-        return any(search.slots is None for search in self._searches.values())
+        return bool(self._asked)
 
     def copies(self, worker: int, *, prefill: bool) -> HostCopies:
         """The report on copies."""
@@ -189,17 +214,27 @@ class CacheClient:
         """
         search = self._searches.get(request_id)
         if search is None:
-            if not self._open or not self._prompt or not keys:
+            if not self.answers or not keys:
                 return {}
-            search = self._searches[request_id] = _Search(list(keys), self.clock())
-            if not self._send(FindBlocks(request_id, search.keys)):
-                self.dropped[LATE] += len(keys)
-                search.slots = {}
+            search = self._searches[request_id] = self._ask(request_id, list(keys))
         elif search.slots is None and self.clock() - search.asked_ns > FIND_TIMEOUT_NS:
             self._prompt = False
-            self.dropped[LATE] += len(search.keys)
-            search.slots = {}
+            self._give_up(search)
         return search.slots
+
+    def _ask(self, request_id: str, keys: list[bytes]) -> _Search:
+        self._questions += 1
+        search = _Search(f"{request_id}#{self._questions}", keys, self.clock())
+        self._asked[search.name] = search
+        if not self._send(FindBlocks(search.name, keys)):
+            self._give_up(search)
+        return search
+
+    def _give_up(self, search: _Search) -> None:
+        """Go on without an answer."""
+        del self._asked[search.name]
+        self.dropped[LATE] += len(search.keys)
+        search.slots = {}
 
     def slots_of(self, request_id: str) -> dict[bytes, int]:
         """The blocks that were found for a request; empty if it has not asked."""
@@ -211,8 +246,9 @@ class CacheClient:
         search = self._searches.pop(request_id, None)
         if search is None:
             return
+        self._asked.pop(search.name, None)
         if search.pinned:
-            self._owe(BlocksRead(request_id))
+            self._owe(BlocksRead(search.name))
         elif search.busy and search.slots is not None:
             self._unbusy(search.slots.values())
 

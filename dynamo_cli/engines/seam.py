@@ -122,6 +122,10 @@ class DecodeSide(Protocol):
             kv_transfer_params: where the KV blocks of its prompt are, if another engine has them.
         """
 
+    @property
+    def room_tokens(self) -> int | None:
+        """Longest prompt whose blocks can be handed over; None if there is no limit."""
+
     def cached_tokens(self, prepared: Prepared) -> int:
         """How many leading tokens of the prompt are in the prefix cache now."""
 

@@ -50,6 +50,7 @@ class HostCacheProcess:
         self._switchboard = Switchboard(control, self)
         self._publisher = Publisher(process.index, self._cache.blocks.holdings, self._switchboard)
         self._decoder = Decoder(ToHostCache)
+        self._searches: list[tuple[ProcessId, tuple[str, list[bytes]]]] = []
         self._report_due_s = 0.0
         self._warning_due_s = time.monotonic() + PATIENCE_S
         self._changed = True
@@ -65,10 +66,26 @@ class HostCacheProcess:
     def advance(self, timeout_s: float | None) -> None:
         """Handle the messages that come within `timeout_s`, and do what is due by now."""
         self._switchboard.poll(timeout_s)
+        self._answer()
         for engine, lent in self._cache.lend().items():
             self._switchboard.owe(engine, SlotsLent(slots.pack(lent)))
         self._publisher.publish()
         self._report()
+
+    def _answer(self) -> None:
+        """Answer the engines' questions.
+
+        An engine may ask because another has told it that blocks are written. That was written to
+        another link, before; so each link is read once more.
+        """
+        if not self._searches:
+            return
+        self._switchboard.poll(0)
+        searches, self._searches = self._searches, []
+        for engine, (request_id, keys) in searches:
+            found = self._cache.find(engine, request_id, keys)
+            if found is not None:
+                self._switchboard.owe(engine, BlocksFound(request_id, slots.pack(found)))
 
     def _report(self) -> None:
         now = time.monotonic()
@@ -115,14 +132,13 @@ class HostCacheProcess:
         """Handle a message of an engine or of the router."""
         cache = self._cache
         match self._decoder(payload):
-            case OpenCache(slot_bytes, layout, busy):
-                if refusal := cache.open(peer, slot_bytes, layout, slots.unpack(busy)):
+            case OpenCache(slot_bytes, layout, reserve, busy):
+                if refusal := cache.open(peer, slot_bytes, layout, slots.unpack(busy), reserve):
                     self._switchboard.owe(peer, CacheRefused(refusal))
             case FindBlocks(request_id, keys):
-                found = cache.find(peer, request_id, keys)
-                if found is not None:
-                    self._switchboard.owe(peer, BlocksFound(request_id, slots.pack(found)))
+                self._searches.append((peer, (request_id, keys)))
             case BlocksRead(request_id):
+                self._forget(peer, request_id)
                 cache.read(peer, request_id)
             case BlocksWritten(keys, written, blocks, parents):
                 cache.wrote(
@@ -149,8 +165,17 @@ class HostCacheProcess:
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         """A peer's process has ended: an engine uses no slot any more."""
         if peer.role in ENGINE_ROLES:
+            self._forget(peer)
             self._cache.gone(peer)
         self._changed = True
+
+    def _forget(self, engine: ProcessId, request_id: str | None = None) -> None:
+        """Drop questions that need no answer any more: of one request, or all of an engine."""
+        self._searches = [
+            (peer, question)
+            for peer, question in self._searches
+            if peer != engine or request_id not in (None, question[0])
+        ]
 
     def on_control(self, message: ToChild) -> None:
         """Do what the supervisor says."""

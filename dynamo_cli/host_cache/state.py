@@ -25,8 +25,8 @@ from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId
 from dynamo_cli.units import MIB
 
-LENT_SHARE = 8
-"""One of so many slots is lent, empty, to all engines together."""
+LENT_SHARE = 4
+"""At most one of so many slots is lent, empty, to all engines together."""
 
 MAX_LENT = 4096
 """Most slots that are lent to one engine."""
@@ -40,12 +40,14 @@ class _Engine:
         lent: empty slots that it may write to.
         busy: slots that it uses by orders of an earlier host cache.
         pinned: blocks that it reads, by request id.
+        reserve: how many slots it should be lent in advance.
         short: whether it has fewer slots than it should have, because none could be evicted.
     """
 
     lent: set[int] = field(default_factory=set)
     busy: set[int] = field(default_factory=set)
     pinned: dict[str, list[Block]] = field(default_factory=dict)
+    reserve: int = MAX_LENT
     short: bool = False
 
 
@@ -96,12 +98,17 @@ class HostCache:
         return [engine.name for engine in self._awaited]
 
     def open(
-        self, engine: ProcessId, slot_bytes: int, layout: str, busy: Sequence[int] = ()
+        self,
+        engine: ProcessId,
+        slot_bytes: int,
+        layout: str,
+        busy: Sequence[int] = (),
+        reserve: int = 0,
     ) -> str:
         """Let an engine use the cache; the first one says how large slots are.
 
         Args:
-            slot_bytes, layout, busy: see `OpenCache`.
+            slot_bytes, layout, busy, reserve: see `OpenCache`.
 
         Returns:
             why it cannot use the cache, as one sentence; empty if it can.
@@ -121,7 +128,7 @@ class HostCache:
             self.slots = self._size_bytes // slot_bytes
             self._free = list(range(self.slots - 1, -1, -1))
         self._awaited.pop(engine, None)
-        self._engines[engine] = _Engine()
+        self._engines[engine] = _Engine(reserve=min(reserve or MAX_LENT, MAX_LENT))
         self._set_busy(engine, busy)
         return ""
 
@@ -284,14 +291,16 @@ class HostCache:
         """
         if not self._all_linked or self._awaited or not self._engines:
             return {}
-        enough = self.slots // (LENT_SHARE * len(self._engines))
-        enough = max(1, min(MAX_LENT, enough))
-        return {
-            name: slots
-            for name, engine in self._engines.items()
+        share = max(1, self.slots // (LENT_SHARE * len(self._engines)))
+        lent = {}
+        for name, engine in self._engines.items():
+            enough = min(engine.reserve, share)
             # Not for every slot a message: only when a quarter of them is used up.
-            if enough - len(engine.lent) > enough // 4 and (slots := self._take(engine, enough))
-        }
+            if enough - len(engine.lent) <= enough // 4:
+                continue
+            if slots := self._take(engine, enough):
+                lent[name] = slots
+        return lent
 
     def _take(self, engine: _Engine, enough: int) -> list[int]:
         """Lend an engine as many slots as it lacks, if there are so many."""

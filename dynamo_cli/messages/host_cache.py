@@ -20,33 +20,36 @@ class OpenCache(Message, frozen=True):
     Attributes:
         slot_bytes: size of one KV block over all layers and ranks, rounded up to whole pages.
         layout: what else engines must have in common to read each other's blocks, as text.
+        reserve: how many empty slots it should be lent in advance, so that what a few steps compute
+            finds room at once.
         busy: slots that the engine still reads or writes by orders of an earlier host cache, packed
             u32. They stay out of use until `SlotsReturned` names them.
     """
 
     slot_bytes: int
     layout: str
+    reserve: int = 0
     busy: bytes = b""
 
 
 class FindBlocks(Message, frozen=True):
     """Which slots hold these blocks? Answered by `BlocksFound`.
 
-    Slots that are found stay as they are until `BlocksRead` with the same request id.
+    Slots that are found stay as they are until `BlocksRead` with the same name.
 
     Attributes:
-        request_id: the engine's id of the request.
+        name: the engine's name of the question; it uses each only once.
         keys: the engines' keys of the prompt's blocks, in their order.
     """
 
-    request_id: str
+    name: str
     keys: list[bytes]
 
 
 class BlocksRead(Message, frozen=True):
-    """The slots that were found for this request are not read any more."""
+    """The slots that were found for this question are not read any more."""
 
-    request_id: str
+    name: str
 
 
 class BlocksWritten(Message, frozen=True):
@@ -90,7 +93,7 @@ class BlocksFound(Message, frozen=True):
         slots: the slot of each block, packed i32; `MISSING` where there is none.
     """
 
-    request_id: str
+    name: str
     slots: bytes
 
 

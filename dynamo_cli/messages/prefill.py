@@ -190,10 +190,10 @@ class TransferStats(Message, frozen=True):
         copies, nbytes, copy_s: copies of KV blocks, their bytes and time, by direction (``save``,
             ``load``).
         failures: transfers that failed.
-        arena_used_bytes, arena_bytes: shared memory in use and in all (prefill workers).
         prefill_s: times of the prefills since the last report (prefill workers).
         kept: for a decode worker, number of its other entries (leaders of siblings, siblings that
-            wait, transfers whose blocks were not released); for a prefill worker, of its jobs.
+            wait, transfers whose blocks were not released); for a prefill worker, of its jobs, and
+            of what it has at the host cache (leases, searches, slots that are being written).
     """
 
     prefill: bool
@@ -205,8 +205,6 @@ class TransferStats(Message, frozen=True):
     nbytes: dict[str, int]
     copy_s: dict[str, float]
     failures: dict[str, int]
-    arena_used_bytes: int
-    arena_bytes: int
     prefill_s: list[float]
     kept: int = 0
 

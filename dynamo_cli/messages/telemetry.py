@@ -17,7 +17,8 @@ class WorkerStats(Message, frozen=True):
         asleep: the engine sleeps and takes no requests until it is woken up.
         num_away_reqs: requests whose prompts prefill workers compute; they are not in the engine
             yet, and not counted as running or waiting.
-        kept_requests: requests for which the engine holds any state; a leak shows here.
+        kept_requests: requests for which the engine holds any state, and what it has at the host
+            cache (searches, slots that are being written); a leak shows here.
     """
 
     worker: int

@@ -159,8 +159,8 @@ def _admin(typed: Typed) -> bool:
 
 def _kv_transfer(typed: Typed, machine: Machine) -> str:
     """How KV blocks get from prefill workers to workers."""
-    best = "nixl" if machine.gpus and machine.nixl else "shm"
-    chosen = typed.kv_transfer or best
+    alike = typed.worker_tp == typed.prefill_tp
+    chosen = typed.kv_transfer or ("nixl" if machine.nixl and not alike else "shm")
     if not typed.prefill_workers:
         _refuse_disaggregation_without_prefill_workers(typed)
     elif chosen == "nixl" and not machine.nixl:
@@ -168,8 +168,11 @@ def _kv_transfer(typed: Typed, machine: Machine) -> str:
             "--kv-transfer nixl needs the package nixl, which is not installed; "
             "--kv-transfer shm needs nothing."
         )
-    elif chosen == "shm" and max(typed.worker_tp, typed.prefill_tp) > 1:
-        raise UsageError("--kv-transfer shm is for engines of one GPU; use --kv-transfer nixl.")
+    elif chosen == "shm" and not alike:
+        raise UsageError(
+            f"--kv-transfer shm needs engines of one width: --prefill-tp {typed.prefill_tp} cuts "
+            f"KV blocks otherwise than --worker-tp {typed.worker_tp}; use --kv-transfer nixl."
+        )
     return chosen
 
 

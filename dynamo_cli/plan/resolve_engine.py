@@ -83,7 +83,6 @@ def engine_config(
         kv_cache_limit_bytes=_kv_cache_limit(typed, machine, workers + typed.prefill_workers),
         log_level=(typed.log_level or ENGINE_LOG_LEVEL).upper(),
         kv_transfer=kv_transfer,
-        kv_arena_bytes=typed.kv_arena_bytes,
         simulation=simulation,
     )
 

@@ -14,11 +14,13 @@ from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve_engine import DEFAULT_PROFILE
 from dynamo_cli.plan.sizes import size_of, sized
-from dynamo_cli.plan.typed import AUTO, MOCK, NO_HOST_CACHE, Typed
+from dynamo_cli.plan.typed import AUTO, MOCK, Typed
 from dynamo_cli.serve_config import ServeConfig
-from dynamo_cli.units import MIB
+from dynamo_cli.units import GIB, MIB
 
 FLAG = "--host-cache"
+MIN_TOKENS = "--host-cache-min-tokens"
+FOR_HAND_OVERS = "prefilled KV blocks go through a host cache (--kv-transfer shm), and "
 AUTO_SHARE = 0.5
 """Share of the available memory that ``auto`` takes, less the weights of the model."""
 
@@ -31,6 +33,15 @@ HASHES_ALIKE = ("sha256", "sha256_cbor")
 """Values of `HASHES` with which all engines of a run name a block alike."""
 
 OFFLOADING = "--kv-offloading-size"
+
+HAND_OVER_BYTES, HAND_OVER_BYTES_ON_CPU = 16 * GIB, 2 * GIB
+"""Size where nobody has asked for a host cache, but prefilled blocks go through it.
+
+It holds a prompt of 131,072 tokens of a model of 8B. With less memory it is `HAND_OVER_SHARE` of
+what is available.
+"""
+
+HAND_OVER_SHARE = 0.25
 
 
 def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheConfig | None:
@@ -49,12 +60,21 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
     size_bytes = (
         int(machine.available_bytes * AUTO_SHARE) if auto else size_of(FLAG, typed.host_cache)
     )
-    if typed.host_cache == NO_HOST_CACHE or not size_bytes:
+    hands_over = bool(typed.prefill_workers) and kv_transfer == "shm" and typed.engine != MOCK
+    if hands_over and typed.host_cache_min_tokens:
+        raise UsageError(
+            f"{MIN_TOKENS} does not go with --prefill-workers: prompts of every length are handed "
+            f"over through the host cache; leave one of them out, or use --kv-transfer nixl."
+        )
+    asked_for = bool(size_bytes)
+    if hands_over and not asked_for:
+        size_bytes = _hand_over_bytes(machine)
+    if not size_bytes:
         if typed.host_cache_min_tokens:
-            raise UsageError(f"--host-cache-min-tokens belongs to {FLAG}, and there is none.")
+            raise UsageError(f"{MIN_TOKENS} belongs to {FLAG}, and there is none.")
         return None
     for reason in _obstacles(typed, kv_transfer):
-        raise UsageError(f"{FLAG} {reason}")
+        raise UsageError(f"{'' if asked_for else FOR_HAND_OVERS}{FLAG} {reason}")
     if typed.engine == MOCK:
         _check_simulated(typed, size_bytes)
     elif machine.total_bytes and size_bytes > machine.total_bytes:
@@ -76,6 +96,13 @@ def _check_simulated(typed: Typed, size_bytes: int) -> None:
         )
 
 
+def _hand_over_bytes(machine: Machine) -> int:
+    most = HAND_OVER_BYTES if machine.gpus else HAND_OVER_BYTES_ON_CPU
+    if not machine.available_bytes:
+        return most
+    return min(most, int(machine.available_bytes * HAND_OVER_SHARE))
+
+
 def _obstacles(typed: Typed, kv_transfer: str) -> Iterator[str]:
     """Why there can be no host cache, as the rest of a sentence."""
     if typed.prefill_workers:
@@ -86,7 +113,6 @@ def _obstacles(typed: Typed, kv_transfer: str) -> Iterator[str]:
                 f"needs engines of one width: --prefill-tp {typed.prefill_tp} cuts KV blocks "
                 f"otherwise than --worker-tp {typed.worker_tp}."
             )
-        yield "does not go with --prefill-workers yet; leave one of them out."
     given = declared.parse(typed.engine_args)
     switches = [one.words[0] for one in given if one.name in PREFIX_CACHING]
     if switches and switches[-1] == PREFIX_CACHING[1]:

@@ -10,7 +10,6 @@ from dynamo_cli.config import (
     DEFAULT_DRAIN_TIMEOUT_S,
     DEFAULT_HOST,
     DEFAULT_KEEPALIVE_S,
-    DEFAULT_KV_ARENA_BYTES,
     DEFAULT_KV_OVERLAP_WEIGHT,
     DEFAULT_KV_TEMPERATURE,
     DEFAULT_MAX_BODY_BYTES,
@@ -72,7 +71,6 @@ class Typed:
     max_local_prefill_length: int | None = None
     max_prefill_queue_size: int | None = None
     kv_transfer: str | None = None
-    kv_arena_bytes: int = DEFAULT_KV_ARENA_BYTES
     prefill_alarm_s: float = DEFAULT_PREFILL_ALARM_S
     host_cache: str = NO_HOST_CACHE
     host_cache_min_tokens: int = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
 from dynamo_cli.watch.histogram import Histogram
-from dynamo_cli.watch.schema import PrefillView, PrefillWorkerView
+from dynamo_cli.watch.schema import PrefillView
 from dynamo_cli.watch.window import WindowSamples
 
 WAIT_BOUNDS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
@@ -88,11 +88,6 @@ class PrefillState:
             queue_time_p95_s=waits[1],
             prefill_time_p50_s=prefills[0],
             prefill_time_p95_s=prefills[1],
-            workers=[
-                PrefillWorkerView(index, stats.arena_used_bytes, stats.arena_bytes)
-                for (prefill, index), stats in sorted(self._transfers.items())
-                if prefill
-            ],
         )
 
     def _counters(self) -> dict[str, Any]:

@@ -148,14 +148,6 @@ class ProcessorView(msgspec.Struct, frozen=True):
     calls: int
 
 
-class PrefillWorkerView(msgspec.Struct, frozen=True):
-    """A prefill worker's shared memory for KV blocks that wait to be transferred."""
-
-    worker: int
-    arena_used_bytes: int
-    arena_bytes: int
-
-
 class PrefillView(msgspec.Struct, frozen=True):
     """The prefill queue, and totals of disaggregation over all restarts of its processes.
 
@@ -197,7 +189,6 @@ class PrefillView(msgspec.Struct, frozen=True):
     queue_time_p95_s: float | None
     prefill_time_p50_s: float | None
     prefill_time_p95_s: float | None
-    workers: list[PrefillWorkerView]
     kept: int = 0
 
 

@@ -99,6 +99,7 @@ class Handover:
             cached_tokens,
             self._queue.depth_jobs + self._pushed,
             self._queue.prefill_workers,
+            self._engine.room_tokens,
         )
 
     def _push(self, prepared: Prepared, cached_tokens: int) -> bool:
@@ -150,15 +151,15 @@ class Handover:
             self._go_on(prepared.message.request_id)
 
     def stepped(self) -> None:
-        """After an engine step: start waiting siblings, and release blocks that were taken."""
+        """After an engine step: start waiting siblings."""
         for request_id in self._engine.take_started():
             self._go_on(request_id)
-        self._release(self._engine.take_unneeded())
 
     def tick(self, now_ns: int) -> None:
-        """Prefill locally the prompts for which no answer came in time."""
+        """Prefill locally what got no answer in time, and release blocks that were taken."""
         for prepared in self._remote.late(now_ns):
             self._start(prepared)
+        self._release(self._engine.take_unneeded())
 
     # -- messages ---------------------------------------------------------------------------
 
@@ -209,7 +210,7 @@ class Handover:
                 by_source.setdefault(source, []).append(job_id)
         for source, ids in by_source.items():
             peer = ProcessId(Role.PREFILL_WORKER, source)
-            self._switchboard.send(peer, ReleaseTransfers(ids))
+            self._switchboard.owe(peer, ReleaseTransfers(ids))
 
     def stats(self) -> TransferStats:
         """Counters since this process started."""

@@ -87,10 +87,11 @@ class PrefillWorker:
         """See `Duty`: jobs go to the engine as they come, because no stream waits here."""
 
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
-        """Notify decode workers of prompts whose blocks they can take now.
+        """Nobody needs the outputs, which are one token of each prompt."""
+        self._notify()
 
-        Nobody needs the outputs, which are one token of each prompt.
-        """
+    def _notify(self) -> None:
+        """Notify decode workers of prompts whose blocks they can take now."""
         for job_id, params, failed in self._prefills.take_ended():
             running = self._running.pop(job_id, None)
             if running is None:
@@ -106,7 +107,8 @@ class PrefillWorker:
             self._pull_due_s = 0.0
 
     def tick(self) -> None:
-        """Pull jobs and report, when either is due."""
+        """Notify decode workers; pull jobs and report, when either is due."""
+        self._notify()
         now = time.monotonic()
         if now >= self._pull_due_s:
             self._pull(now)

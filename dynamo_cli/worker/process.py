@@ -24,6 +24,7 @@ from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.request import StepOutputs
 from dynamo_cli.messages.routing import Resync
 from dynamo_cli.topology import HOST_CACHE, ROUTER, ProcessId
+from dynamo_cli.worker.copies import CopyReports
 from dynamo_cli.worker.operations import Operations
 
 ANSWER_WAIT_S = 0.001
@@ -128,11 +129,13 @@ class EngineProcess:
         self._publisher = Publisher(process.index, self._engine.holdings, self._switchboard)
         self._stood_still = False
         self._cache = self._engine.cache_client
+        self._copies: CopyReports | None = None
         if self._cache is not None:
             self._cache.connect(
                 lambda message: self._switchboard.send(HOST_CACHE, message),
                 lambda message: self._switchboard.owe(HOST_CACHE, message),
             )
+            self._copies = CopyReports(process, self._cache, self._switchboard)
         self._duty = duty(
             Equipment(process, config, self._engine, self._switchboard, self._publisher)
         )
@@ -148,10 +151,16 @@ class EngineProcess:
     def _timeout_s(self) -> float | None:
         """How long the next round may wait for a message; None is for ever."""
         if not self._engine.has_work():
-            return self._duty.idle_timeout_s()
+            return self._idle_timeout_s()
         if self._stood_still and self._cache is not None and self._cache.waits():
             return ANSWER_WAIT_S
         return 0
+
+    def _idle_timeout_s(self) -> float | None:
+        waits = [self._duty.idle_timeout_s()]
+        if self._copies is not None:
+            waits.append(self._copies.timeout_s())
+        return min((one for one in waits if one is not None), default=None)
 
     def advance(self, timeout_s: float | None) -> None:
         """One round of the loop, which waits up to `timeout_s` for a message; None is for ever."""
@@ -161,6 +170,8 @@ class EngineProcess:
             self._step()
         self._duty.operations.tick()
         self._duty.tick()
+        if self._copies is not None:
+            self._copies.tick()
 
     def _step(self) -> None:
         outputs = list(self._engine.step())
@@ -206,6 +217,8 @@ class EngineProcess:
         """A peer is gone."""
         if peer == HOST_CACHE and self._cache is not None:
             self._cache.lost()
+        if self._copies is not None:
+            self._copies.forget(peer)
         self._duty.on_unlink(peer, reason)
 
     def on_control(self, message: ToChild) -> None:

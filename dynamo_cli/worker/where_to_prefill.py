@@ -25,6 +25,7 @@ class Reason(StrEnum):
     UNSUITABLE = "unsuitable"
     PUSH_REFUSED = "push_refused"
     SIBLING = "sibling"
+    NO_ROOM = "no_room"
 
 
 class Where(NamedTuple):
@@ -40,6 +41,7 @@ def decide(
     cached_tokens: int,
     queue_depth: int,
     prefill_workers: int,
+    room_tokens: int | None = None,
 ) -> Where:
     """Decide where to prefill a prompt, by the rule of NVIDIA Dynamo's conditional disaggregation.
 
@@ -49,9 +51,12 @@ def decide(
         cached_tokens: how much of it is in the prefix cache of the decode worker.
         queue_depth: jobs in the queue, with those that were just pushed.
         prefill_workers: number of prefill workers that take jobs now.
+        room_tokens: longest prompt whose blocks can be handed over; None if there is no limit.
     """
     if not prefill_workers:
         return Where(False, Reason.NO_PREFILL_WORKER)
+    if room_tokens is not None and prompt_tokens > room_tokens:
+        return Where(False, Reason.NO_ROOM)
     if not rule.conditional:
         return Where(True, Reason.ALWAYS)
     if prompt_tokens - cached_tokens <= rule.max_local_prefill_length:

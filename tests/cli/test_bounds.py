@@ -43,7 +43,6 @@ def planned(*args: str) -> ServeConfig:
         f"--max-inflight {HUGE}",
         f"--prefill-workers {HUGE}",
         f"--prefill-workers 1 --prefill-tp {HUGE}",
-        f"--prefill-workers 1 --kv-arena-bytes {HUGE}",
         f"--prefill-workers 1 --max-local-prefill-length {HUGE}",
         f"--prefill-workers 1 --max-prefill-queue-size {HUGE}",
         f"--block-size {HUGE}",

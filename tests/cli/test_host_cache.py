@@ -13,7 +13,7 @@ from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.host.memory import Memory, read_memory
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve import resolve
-from dynamo_cli.plan.resolve_host_cache import sized_by_model, warnings
+from dynamo_cli.plan.resolve_host_cache import HAND_OVER_BYTES_ON_CPU, sized_by_model, warnings
 from dynamo_cli.plan.sizes import size_of, sized
 from dynamo_cli.plan.typed import Typed
 from dynamo_cli.topology import HOST_CACHE
@@ -79,7 +79,18 @@ def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
     ("changes", "says"),
     [
         ({"prefill_workers": 1, "kv_transfer": "nixl"}, "does not go with --kv-transfer nixl"),
-        ({"prefill_workers": 1}, "does not go with --prefill-workers yet"),
+        (
+            {"prefill_workers": 1, "host_cache_min_tokens": 5},
+            "min-tokens does not go with --prefill-workers",
+        ),
+        (
+            {
+                "prefill_workers": 1,
+                "host_cache": "0",
+                "engine_args": ("--no-enable-prefix-caching",),
+            },
+            "prefilled KV blocks go through a host cache (--kv-transfer shm), and --host-cache",
+        ),
         (
             {"engine_args": ("--no-enable-prefix-caching",)},
             "which --no-enable-prefix-caching turns off",
@@ -110,8 +121,22 @@ def test_simulated_engines_may_have_more_memory_than_there_is() -> None:
 def test_engines_that_cut_blocks_otherwise_are_refused() -> None:
     gpus = tuple(Gpu(Device(str(i), f"GPU-{i}"), "H100", 80 * GIB, 0) for i in range(4))
     typed = replace(TYPED, prefill_workers=1, prefill_tp=2, kv_transfer="shm")
-    with pytest.raises(UsageError, match="engines of one GPU"):
+    with pytest.raises(UsageError, match="needs engines of one width: --prefill-tp 2"):
         resolve(typed, replace(CPU, gpus=gpus))
+    typed = replace(typed, kv_transfer=None, host_cache="0")
+    assert resolve(typed, replace(CPU, gpus=gpus)).host_cache is None  # by NIXL
+
+
+def test_prefilled_blocks_go_through_one_that_nobody_asked_for() -> None:
+    typed = replace(TYPED, host_cache="0", prefill_workers=1)
+    config = resolve(typed, CPU)
+    assert config.host_cache == HostCacheConfig(HAND_OVER_BYTES_ON_CPU)
+    for engine in (config.worker_config(0).engine, config.prefill_worker_config(0).engine):
+        assert engine.host_cache == config.host_cache
+    scarce = resolve(typed, replace(CPU, available_bytes=4 * GIB))
+    assert scarce.host_cache == HostCacheConfig(GIB), "a quarter of what is available"
+    assert resolve(replace(typed, engine="mock"), CPU).host_cache is None
+    assert resolve(replace(typed, host_cache="4GiB"), CPU).host_cache == HostCacheConfig(4 * GIB)
 
 
 def test_vllms_own_offloading_is_refused() -> None:

@@ -154,7 +154,7 @@ def test_lists_are_words_or_json_as_in_vllm(words: tuple[str, ...], gives: tuple
         ({"max_prefill_queue_size": 2}, "--max-prefill-queue-size belongs to"),
         ({"kv_transfer": "shm"}, "--kv-transfer belongs to --prefill-workers"),
         ({"prefill_workers": 1, "kv_transfer": "nixl"}, "needs the package nixl"),
-        ({"prefill_workers": 1, "prefill_tp": 2}, "is for engines of one GPU"),
+        ({"prefill_workers": 1, "prefill_tp": 2}, "needs engines of one width: --prefill-tp 2"),
     ],
 )
 def test_what_cannot_be_is_a_usage_error(changes: dict[str, object], says: str) -> None:
@@ -350,13 +350,23 @@ def test_a_local_bound_implies_a_condition(changes: dict[str, object], rule: Pla
 
 
 @pytest.mark.parametrize(
-    ("nixl", "asked", "gets"),
-    [(True, None, "nixl"), (False, None, "shm"), (True, "shm", "shm")],
+    ("nixl", "widths", "asked", "gets"),
+    [
+        (True, (1, 1), None, "shm"),
+        (True, (2, 2), None, "shm"),
+        (True, (1, 2), None, "nixl"),
+        (True, (1, 1), "nixl", "nixl"),
+        (False, (1, 1), None, "shm"),
+    ],
 )
-def test_the_transfer_is_the_best_that_is_there(nixl: bool, asked: str | None, gets: str) -> None:
+def test_blocks_go_through_the_host_cache_where_that_is_possible(
+    nixl: bool, widths: tuple[int, int], asked: str | None, gets: str
+) -> None:
     typed = replace(TYPED, prefill_workers=1, kv_transfer=asked)
-    machine = replace(with_gpus(2), nixl=nixl)
-    assert resolve(typed, machine).engine.kv_transfer == gets
+    typed = replace(typed, worker_tp=widths[0], prefill_tp=widths[1])
+    config = resolve(typed, replace(with_gpus(4), nixl=nixl))
+    assert config.engine.kv_transfer == gets
+    assert (config.host_cache is not None) is (gets == "shm")
 
 
 @pytest.mark.parametrize(

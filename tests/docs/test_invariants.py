@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from dynamo_cli.messages.host_cache import HostCacheStats
 from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import RouterStats
@@ -34,10 +35,11 @@ def resting() -> Any:
         tree.apply(EngineReady(worker, ["generate"], 100, 16, 100, 8), 0)
         tree.apply(WorkerStats(worker, 0, 0, 0.0, 40, 10, 40, 20, 0, 9, 0), 0)
         placed = {"remote:always": 2}
-        tree.apply(TransferStats(False, worker, placed, {}, 0, {}, {}, {}, {}, 0, 0, []), 0)
+        tree.apply(TransferStats(False, worker, placed, {}, 0, {}, {}, {}, {}, []), 0)
     tree.apply(RouterStats("kv", {0: 2, 1: 2}, {0: 0, 1: 0}, 0), 0)
-    tree.apply(TransferStats(True, 0, {}, {}, 0, {}, {}, {}, {}, 0, 64, []), 0)
+    tree.apply(TransferStats(True, 0, {}, {}, 0, {}, {}, {}, {}, []), 0)
     tree.apply(PrefillQueueStats(0, 0, 0, 0, 0.0, False, 4, {"done": 4}, {}, {}, [], 0), 0)
+    tree.apply(HostCacheStats(64, 4096, 9, 0, 16, 0, 0, 9, 0, 0, 0, 0), 0)
     tree.processor_stats(0, ProcessorStats(0, 0))
     return msgspec.to_builtins(tree.snapshot(0, {"worker 0": 0}, 0), str_keys=True)
 
@@ -57,7 +59,7 @@ def test_a_server_at_rest_breaks_none() -> None:
         *("workers 1 num_running_reqs", "workers 1 num_waiting_reqs", "workers 1 kept_requests"),
         *("workers 1 kv_cache_usage", "links worker~0"),
         *("prefill depth_jobs", "prefill in_flight_jobs", "prefill away", "prefill kept"),
-        *("prefill workers 0 arena_used_bytes", "prefill taken", "prefill ended done"),
+        *("host_cache pinned", "host_cache invalid", "prefill taken", "prefill ended done"),
         *("prefill placements remote:always", "traffic cached_tokens", "traffic output_tokens"),
     ],
 )

@@ -107,14 +107,42 @@ def test_what_one_engine_has_written_another_finds(scene: Scene) -> None:
     one, two, router = scene.peer(ONE), scene.peer(TWO), scene.peer(ROUTER)
     scene.ready()
     assert scene.answers(one, OPEN) == [], "the other one was there before the host cache"
-    assert len(lent(scene.answers(two, OPEN))) == SLOTS // 16
+    assert len(lent(scene.answers(two, OPEN))) == SLOTS // 8
     mine = lent(one.take())
-    assert len(mine) == SLOTS // 16
+    assert len(mine) == SLOTS // 8
     scene.answers(one, written(mine[:2], 7, 8))
     assert scene.answers(two, FindBlocks("r", KEYS)) == [found(*mine[:2], MISSING)]
     whole, change = of(KvEvents, router.take())
     assert (whole.worker, whole.whole, whole.stored) == (0, True, b"")
     assert (list(hashes.unpack(change.stored)), change.whole) == ([7, 8], False)
+
+
+def test_a_question_is_answered_after_what_was_written_before_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine is told by another that its blocks are written; its own link may be read first."""
+    one, two = scene.peer(ONE), scene.peer(TWO)
+    scene.ready()
+    scene.answers(one, OPEN)
+    scene.answers(two, OPEN)
+    mine = lent(one.take())
+    heard = scene.process.on_message
+
+    def on_message(peer: ProcessId, payload: bytes) -> None:
+        heard(peer, payload)
+        if peer == TWO:  # its link is read first
+            one.send(written(mine[:2], 7, 8))
+
+    monkeypatch.setattr(scene.process, "on_message", on_message)
+    assert of(BlocksFound, scene.answers(two, FindBlocks("r", KEYS))) == [found(*mine[:2], MISSING)]
+
+
+def test_a_question_that_is_not_needed_any_more_is_not_answered(scene: Scene) -> None:
+    one = scene.peer(ONE)
+    scene.ready()
+    scene.answers(one, OPEN)
+    assert scene.answers(one, FindBlocks("r", KEYS), BlocksRead("r")) == []
+    assert scene.process._cache.blocks.pinned == 0
 
 
 def test_a_new_router_and_one_that_asks_get_everything(scene: Scene) -> None:
@@ -151,22 +179,22 @@ def test_what_a_dead_engine_had_is_free_and_is_lent_again(scene: Scene) -> None:
     scene.ready()
     scene.answers(one, OPEN)
     stats = report(scene, frontend)
-    assert (stats.slots, stats.slot_bytes, stats.lent) == (SLOTS, SLOT_BYTES, SLOTS // 8)
+    assert (stats.slots, stats.slot_bytes, stats.lent) == (SLOTS, SLOT_BYTES, SLOTS // 4)
     one.die()
     scene.turn()
     assert report(scene, frontend).lent == 0
     two = scene.peer(TWO)
-    assert len(lent(scene.answers(two, OPEN))) == SLOTS // 8
+    assert len(lent(scene.answers(two, OPEN))) == SLOTS // 4
 
 
 def test_a_new_host_cache_keeps_off_the_slots_that_engines_still_use(scene: Scene) -> None:
     one = scene.peer(ONE)
     busy = list(range(4))
-    opened = scene.answers(one, OpenCache(SLOT_BYTES, "flat", slots.pack(busy)))
+    opened = scene.answers(one, OpenCache(SLOT_BYTES, "flat", busy=slots.pack(busy)))
     assert opened == [], "there may be links that it has not heard of yet"
     scene.ready()
     mine = lent(one.take())
-    assert len(mine) == SLOTS // 8
+    assert len(mine) == SLOTS // 4
     assert not set(mine) & set(busy)
     scene.answers(one, SlotsReturned(slots.pack(busy)))
     assert scene.process._cache.busy == 0

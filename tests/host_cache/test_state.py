@@ -31,14 +31,14 @@ def write(made: HostCache, engine: ProcessId, *keys: bytes) -> list[int]:
 @pytest.mark.parametrize(
     ("slots", "engines", "each"),
     [
-        (80, [ONE], 10),
-        (80, [ONE, TWO], 5),
+        (40, [ONE], 10),
+        (40, [ONE, TWO], 5),
         (7, [ONE, TWO], 1),
         (1, [ONE, TWO], 1),
         (100 * MAX_LENT, [ONE], MAX_LENT),
     ],
 )
-def test_an_eighth_of_the_slots_is_lent(slots: int, engines: list[ProcessId], each: int) -> None:
+def test_a_quarter_of_the_slots_is_lent(slots: int, engines: list[ProcessId], each: int) -> None:
     made = cache(slots, *engines)
     lent = made.lend()
     assert [len(lent.get(engine, ())) for engine in engines] == [each] * min(
@@ -48,8 +48,16 @@ def test_an_eighth_of_the_slots_is_lent(slots: int, engines: list[ProcessId], ea
     assert made.lent + made.free == slots
 
 
+def test_an_engine_is_lent_no_more_than_it_asks_for() -> None:
+    made = HostCache(400 * SLOT_BYTES)
+    made.all_linked()
+    for engine, reserve in ((ONE, 7), (TWO, 0)):
+        made.open(engine, SLOT_BYTES, "flat", reserve=reserve)
+    assert {engine: len(slots) for engine, slots in made.lend().items()} == {ONE: 7, TWO: 50}
+
+
 def test_an_engine_gets_new_slots_when_a_quarter_of_its_own_is_used_up() -> None:
-    made = cache(80, ONE)
+    made = cache(40, ONE)
     made.lend()
     write(made, ONE, b"a", b"b")
     assert made.lend() == {}
@@ -103,12 +111,12 @@ def test_an_engine_that_differs_is_refused(slot_bytes: int, layout: str, said: s
 
 
 def test_an_engine_that_ends_leaves_nothing_behind() -> None:
-    made = cache(80, ONE, TWO)
+    made = cache(40, ONE, TWO)
     made.lend()
     write(made, ONE, b"a")
     made.find(ONE, "r", [b"a"])
     made.gone(ONE)
-    assert (made.lent, made.free, made.blocks.pinned, len(made.blocks)) == (5, 74, 0, 1)
+    assert (made.lent, made.free, made.blocks.pinned, len(made.blocks)) == (5, 34, 0, 1)
 
 
 def restarted(*engines: ProcessId) -> HostCache:
@@ -169,7 +177,7 @@ def test_an_engine_that_starts_later_keeps_nobody_waiting() -> None:
 
 
 def test_what_makes_no_sense_is_counted_and_ignored() -> None:
-    made = cache(80, ONE)
+    made = cache(40, ONE)
     made.linked(TWO)
     made.lend()
     assert made.find(TWO, "r", [b"a"]) is None
@@ -182,6 +190,6 @@ def test_what_makes_no_sense_is_counted_and_ignored() -> None:
     made.wrote(ONE, [b"a", b"b"], [0])
     made.returned(ONE, [50, -1])
     assert made.invalid == 9
-    assert (len(made.blocks), made.lent, made.free) == (0, 10, 70)
-    made.open(TWO, SLOT_BYTES, "flat", [0, 1_000, 60])
+    assert (len(made.blocks), made.lent, made.free) == (0, 10, 30)
+    made.open(TWO, SLOT_BYTES, "flat", [0, 1_000, 25])
     assert (made.busy, made.invalid) == (1, 11)

@@ -16,7 +16,7 @@ from dynamo_cli.messages.request import Endpoint
 
 GENERATE = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.MESSAGES)
 LIMITS = gate.Limits()
-PULL = {"do_remote_prefill": True, "arena": "/proc/1/fd/3"}
+PULL = {"do_remote_prefill": True, "transfer_id": "a"}
 
 
 def let(content: dict[str, Any], endpoint: Endpoint = Endpoint.CHAT) -> dict[str, Any]:

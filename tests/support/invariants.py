@@ -15,12 +15,9 @@ from typing import Any, NamedTuple
 REST_S = 15.0
 """Within which all processes have told that they hold nothing: they report every quarter second."""
 
-RING, ARENA = "ring", "arena"
+RING = "ring"
 KINDS = ("socket", "pipe", "anon_inode:[eventfd]", RING)
-"""Of these descriptors a process has a fixed number per peer, and one per client.
-
-An arena of a prefill worker is opened by a decode worker with the first blocks, and stays open.
-"""
+"""Of these descriptors a process has a fixed number per peer, and one per client."""
 
 Problems = list[str]
 
@@ -80,7 +77,7 @@ def descriptors(pid: int) -> Counter[str]:
 
 def _kind(target: str) -> str:
     if target.startswith("/memfd:"):
-        return ARENA if "kv-arena" in target else RING
+        return RING
     return target.partition(":[")[0] if target.startswith(("socket:", "pipe:")) else target
 
 
@@ -128,14 +125,18 @@ def engines_are_idle(snapshot: Any) -> Problems:
 
 
 def nothing_is_prefilled_elsewhere(snapshot: Any) -> Problems:
-    """The queue is empty, no prompt is away, no slot of an arena is taken."""
+    """The queue is empty, no prompt is away, no block is kept for a decode worker."""
     if (prefill := snapshot["prefill"]) is None:
         return []
     names = ("depth_jobs", "depth_tokens", "in_flight_jobs", "in_flight_tokens", "away", "kept")
-    problems = _zero("prefill", prefill, *names)
-    for one in prefill["workers"]:
-        problems += _zero(f"prefill worker {one['worker']}", one, "arena_used_bytes")
-    return problems
+    return _zero("prefill", prefill, *names)
+
+
+def nobody_reads_the_host_cache(snapshot: Any) -> Problems:
+    """No block is pinned: all that was found has been read, and no lease is left."""
+    if (cache := snapshot["host_cache"]) is None:
+        return []
+    return _zero("host cache", cache, "pinned", "invalid")
 
 
 def links_are_read(snapshot: Any) -> Problems:
@@ -196,6 +197,7 @@ AT_REST: tuple[Callable[[Any], Problems], ...] = (
     the_books_of_the_router_are_empty,
     engines_are_idle,
     nothing_is_prefilled_elsewhere,
+    nobody_reads_the_host_cache,
     links_are_read,
     nothing_is_counted_twice,
     what_was_answered_was_generated,

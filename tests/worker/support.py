@@ -11,6 +11,7 @@ import pytest
 
 from dynamo_cli.config import EngineConfig, PlacementRule, WorkerConfig
 from dynamo_cli.engines import start
+from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.mock.blocks import Blocks
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.errors import DynamoError
@@ -22,6 +23,7 @@ from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import (
     FromWorker,
     ToFrontend,
+    ToHostCache,
     ToPrefillQueue,
     ToPrefillWorker,
     ToRouter,
@@ -38,11 +40,12 @@ from dynamo_cli.messages.request import (
 )
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.topology import ProcessId, Role, links_of
-from dynamo_cli.worker import decode, handover, prefill
+from dynamo_cli.worker import copies, decode, handover, prefill
 from dynamo_cli.worker.process import EngineProcess
 from tests.ipc.support import Party
 
 FRONTEND, ROUTER = ProcessId(Role.FRONTEND), ProcessId(Role.ROUTER)
+HOST_CACHE = ProcessId(Role.HOST_CACHE)
 PROCESSOR, OTHER_PROCESSOR = ProcessId(Role.PROCESSOR, 0), ProcessId(Role.PROCESSOR, 1)
 QUEUE = ProcessId(Role.PREFILL_QUEUE)
 WORKER = ProcessId(Role.WORKER, 2)
@@ -56,6 +59,7 @@ HEARD: dict[Role, Any] = {
     Role.PREFILL_QUEUE: ToPrefillQueue,
     Role.PREFILL_WORKER: ToPrefillWorker,
     Role.WORKER: ToWorker,
+    Role.HOST_CACHE: ToHostCache,
 }
 """What a neighbour of this role is sent."""
 
@@ -81,6 +85,7 @@ class FakeDecodeSide:
         self.cached: dict[str, int] = {}
         self.prepare_s = 0.0
         self.unsuitable: set[str] = set()
+        self.room_tokens: int | None = None
         self.params: dict[str, Any] = {}
         self.started: list[str] = []
         self.unneeded: list[str] = []
@@ -173,10 +178,10 @@ class FakeEngine:
     """
 
     batch_limits = (4, 100)
-    cache_client = None
 
     def __init__(self, holdings: Blocks | None = None, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
+        self.cache_client: CacheClient | None = None
         self.decode_side = FakeDecodeSide(self)
         self.prefill_side = FakePrefillSide(self)
         self.holdings = holdings
@@ -254,9 +259,7 @@ def transfer_stats(*, prefill: bool, **counted: Any) -> TransferStats:
         "prefill_s": [],
     }
     nothing = {name: {} if value is None else value for name, value in nothing.items()}
-    return TransferStats(
-        prefill=prefill, worker=0, arena_used_bytes=0, arena_bytes=0, **(nothing | counted)
-    )
+    return TransferStats(prefill=prefill, worker=0, **(nothing | counted))
 
 
 class Neighbour:
@@ -313,6 +316,7 @@ class Around:
         prefill_worker: the process is one; otherwise it is a worker.
         rule: a worker's; None without prefill workers.
         holdings: what the engine's prefix cache holds.
+        cache_client: the engine's side of the host cache.
         peers: who is linked from the start.
     """
 
@@ -323,12 +327,14 @@ class Around:
         prefill_worker: bool = False,
         rule: PlacementRule | None = None,
         holdings: Blocks | None = None,
+        cache_client: CacheClient | None = None,
     ) -> None:
         self.id = PREFILL_WORKER if prefill_worker else WORKER
         self.clock = Clock()
         self.engine = FakeEngine(holdings, self.clock)
+        self.engine.cache_client = cache_client
         monkeypatch.setattr(start, "build", lambda *_, **__: self.engine)
-        for module in (decode, handover, prefill, publisher):
+        for module in (copies, decode, handover, prefill, publisher):
             monkeypatch.setattr(module, "time", self.clock)
         self.party = Party(self.id)
         config = WorkerConfig(EngineConfig("tiny", "/tiny", ("tiny",)), placement=rule)

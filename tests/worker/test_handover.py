@@ -234,6 +234,28 @@ def test_blocks_that_others_find_by_themselves_are_not_given_back(
         assert town[PREFILL_WORKER].read() == []
 
 
+def test_blocks_are_given_back_though_the_engine_has_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with around(monkeypatch) as town:
+        town[PROCESSOR].send(request("a"))
+        town[PREFILL_WORKER].send(done("a"))
+        town[PROCESSOR].send(AbortRequests(["a"]))
+        town.engine.decode_side.unneeded = ["a"]
+        assert not town.engine.has_work()
+        town.turn()
+        assert town[PREFILL_WORKER].heard(ReleaseTransfers) == [ReleaseTransfers(["a"])]
+        assert counted(town).kept == 1  # its family, which the next step would forget
+
+
+def test_a_prompt_for_which_there_is_no_room_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    with around(monkeypatch) as town:
+        town.engine.decode_side.room_tokens = 40
+        town[PROCESSOR].send(request("a", tokens=41))
+        town[PROCESSOR].send(request("b", tokens=40))
+        assert counted(town).placements == {"local:no_room": 1, "remote:always": 1}
+
+
 def test_requests_of_a_lost_processor_are_called_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,15 +6,24 @@ from typing import Any
 
 import pytest
 
+from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.mock.blocks import Blocks
 from dynamo_cli.errors import Conflict, InternalError
-from dynamo_cli.kv import hashes
+from dynamo_cli.kv import hashes, slots
 from dynamo_cli.messages.admin import Operate, Operated, Operation
+from dynamo_cli.messages.host_cache import (
+    CacheRefused,
+    FindBlocks,
+    HostCopies,
+    OpenCache,
+    SlotsLent,
+)
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.routing import KvEvents, Resync
-from dynamo_cli.worker import process
+from dynamo_cli.worker import copies, process
 from tests.worker.support import (
     FRONTEND,
+    HOST_CACHE,
     PREFILL_WORKER,
     PROCESSOR,
     QUEUE,
@@ -195,3 +204,57 @@ def test_the_router_hears_of_blocks_that_an_order_has_dropped(
         store(blocks, 5)
         around[FRONTEND].send(Operate(1, Operation.RESET_PREFIX_CACHE))
         assert stored(around[ROUTER].heard(KvEvents)) == [([5], False)]
+
+
+def copied(town: Around, peer: Any) -> list[int]:
+    """The stored blocks of the reports that this peer has got."""
+    return [one.stored_blocks for one in town[peer].heard(HostCopies)]
+
+
+@BOTH
+def test_copies_are_told_when_there_are_new_ones(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
+) -> None:
+    client = CacheClient(4096, "flat", 16)
+    peers = (FRONTEND, ROUTER, HOST_CACHE)
+    with Around(monkeypatch, *peers, prefill_worker=prefill_worker, cache_client=client) as town:
+        town.later(1)
+        assert [copied(town, peer) for peer in (FRONTEND, ROUTER)] == [[], [0]]
+        town.later(1)
+        client.stored.blocks = 3
+        town.clock.now_s += copies.INTERVAL_S
+        assert town.process._timeout_s() == 0
+        town.turn()
+        client.stored.blocks = 4
+        town.turn()
+        assert 0 < (town.process._timeout_s() or 0) <= copies.INTERVAL_S
+        assert [copied(town, peer) for peer in (FRONTEND, ROUTER)] == [[3], [3]]
+        town.later(copies.INTERVAL_S)
+        assert [copied(town, peer) for peer in (FRONTEND, ROUTER)] == [[4], [4]]
+        town.later(copies.INTERVAL_S)
+        assert [copied(town, peer) for peer in (FRONTEND, ROUTER)] == [[], []]
+        town[ROUTER].die()
+        town.link(ROUTER)
+        town.later(copies.INTERVAL_S)
+        assert [copied(town, peer) for peer in (FRONTEND, ROUTER)] == [[], [4]]
+
+
+@BOTH
+def test_what_the_host_cache_says_is_the_engine_s(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
+) -> None:
+    client = CacheClient(4096, "flat", 16, reserve=5)
+    with Around(monkeypatch, FRONTEND, prefill_worker=prefill_worker, cache_client=client) as town:
+        assert town.link(HOST_CACHE).read() == [OpenCache(4096, "flat", 5)]
+        town[HOST_CACHE].send(SlotsLent(slots.pack([7, 9])))
+        assert client.take(3) == [7, 9]
+        assert client.find("r", [b"a"]) is None
+        [asked] = town[HOST_CACHE].read()
+        assert (type(asked), asked.keys) == (FindBlocks, [b"a"])
+        town[HOST_CACHE].die()
+        assert client.find("r", [b"a"]) == {}
+        town.link(HOST_CACHE)
+        [opened] = town[HOST_CACHE].read()
+        assert sorted(slots.unpack(opened.busy)) == [7, 9]
+        town[HOST_CACHE].send(CacheRefused("it is too small."))
+        assert client.refused == "it is too small."

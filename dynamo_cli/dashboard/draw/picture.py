@@ -203,12 +203,7 @@ def _draw_prefill(canvas: Canvas, at: _Layout, board: Board) -> None:
 def _prefill_numbers(prefill: PrefillView | None) -> list[Text]:
     if prefill is None:
         return []
-    arena = sum(worker.arena_bytes for worker in prefill.workers)
-    used = sum(worker.arena_used_bytes for worker in prefill.workers)
-    return [
-        Text.assemble(("busy ", FAINT), show.number(prefill.in_flight_jobs)),
-        Text.assemble(("arena ", FAINT), show.percent(used / arena if arena else None)),
-    ]
+    return [Text.assemble(("busy ", FAINT), show.number(prefill.in_flight_jobs))]
 
 
 def _draw_host_cache(canvas: Canvas, at: _Layout, line: Text, frame: str, *, beside: bool) -> None:

@@ -28,7 +28,7 @@ def draw(board: Board, width: int) -> Text:
             FAINT,
         )
     lines = [_queue(prefill), _times(prefill), Text(""), *_split(prefill)]
-    lines += [Text(""), *_transfers(prefill), *_arenas(prefill)]
+    lines += [Text(""), *_transfers(prefill)]
     return Text("\n").join([clipped(line, width) for line in lines])
 
 
@@ -91,19 +91,6 @@ def _transfers(prefill: PrefillView) -> list[Text]:
     if prefill.failures:
         lines.append(_line("failures", _counts(prefill.failures)))
     return lines or [_line("transfers", "none yet")]
-
-
-def _arenas(prefill: PrefillView) -> list[Text]:
-    return [
-        Text.assemble(
-            (f"arena {worker.worker}".ljust(LABEL), FAINT),
-            (show.bar(worker.arena_used_bytes / worker.arena_bytes, BAR), ACCENT),
-            f" {show.percent(worker.arena_used_bytes / worker.arena_bytes):>6}  of "
-            f"{show.size(worker.arena_bytes)}",
-        )
-        for worker in prefill.workers
-        if worker.arena_bytes
-    ]
 
 
 def _counts(counts: dict[str, int]) -> str:

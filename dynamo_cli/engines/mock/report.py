@@ -71,7 +71,5 @@ def transfers(
         nbytes={},
         copy_s={PLANE: copy_s},
         failures={},
-        arena_used_bytes=0,
-        arena_bytes=0,
         **(nothing | counted),
     )

@@ -63,6 +63,11 @@ class DecodeSide:
         self._copies += 1
         self._copy_s += duration_s
 
+    @property
+    def room_tokens(self) -> int | None:
+        """No limit."""
+        return None
+
     def cached_tokens(self, prepared: Prepared) -> int:
         """How many leading tokens of the prompt are in the prefix cache now."""
         return self._sim.cached_tokens(prepared.begin[0])

@@ -55,14 +55,6 @@ def of(view: PrefillView, state: PrefillState) -> Iterator[Metric]:
             buckets=histogram.cumulative(),
             sum_value=histogram.total,
         )
-    arenas = GaugeMetricFamily(
-        "dynamo_llm_kv_arena_used_bytes",
-        "Bytes of KV blocks in transfer.",
-        labels=["prefill_worker"],
-    )
-    for worker in view.workers:
-        arenas.add_metric([str(worker.worker)], worker.arena_used_bytes)
-    yield arenas
 
 
 def _placements(view: PrefillView) -> Metric:

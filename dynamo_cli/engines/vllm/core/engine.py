@@ -6,6 +6,7 @@ vLLM's EngineCore is its scheduler, model runner and KV cache behind one synchro
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -34,9 +35,9 @@ from dynamo_cli.engines.vllm.core.intake import Intake
 from dynamo_cli.engines.vllm.core.sides import DecodeSide, PrefillSide
 from dynamo_cli.engines.vllm.core.totals import Totals
 from dynamo_cli.engines.vllm.host_cache import naming
+from dynamo_cli.engines.vllm.host_cache.leases import Leases
 from dynamo_cli.engines.vllm.options import arguments, environment
-from dynamo_cli.engines.vllm.transfer import connector
-from dynamo_cli.engines.vllm.transfer.transfers import Transfers, transfers_of
+from dynamo_cli.engines.vllm.options.transfer_config import uses_nixl
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages.admin import Operate
@@ -75,8 +76,6 @@ class Engine:
             vllm_config = arguments.engine_config(arguments.parse(config), config)
             if kv_events:
                 events.enable(vllm_config)
-            if config.kv_role and config.kv_transfer == "shm":
-                connector.check(vllm_config)
             lora.install(vllm_config)
             ranks.install(vllm_config)
             resume.install(vllm_config)
@@ -86,18 +85,17 @@ class Engine:
             if warmup.needed():
                 warmup.run(self._core, vllm_config, prefills=self._producer)
         self._cache_events = events.CacheEvents(self._core) if kv_events else None
-        self.cache_client: CacheClient | None = None
-        if config.host_cache is not None and not config.kv_role:
-            self.cache_client = naming.connect(vllm_config, self.holdings)
+        shares = config.host_cache is not None and not uses_nixl(config)
+        manager = naming.connect(vllm_config, self.holdings) if shares else None
+        self.cache_client: CacheClient | None = manager.client if manager is not None else None
         self._encoder = MsgpackEncoder()
         self._arguments = MsgpackDecoder()
         self._totals = Totals()
         self._intake = Intake(self._core)
         self._clients = self._intake.clients
         self._consumer = config.kv_role == "kv_consumer"
-        self._transfers = transfers_of(vllm_config) if config.kv_role else Transfers()
-        parts = index, self._core, self._intake, self._transfers
-        self.decode_side, self.prefill_side = DecodeSide(*parts), PrefillSide(*parts)
+        self.decode_side = DecodeSide(index, self._core, self._intake, self.cache_client)
+        self.prefill_side = PrefillSide(index, self._intake, Leases(manager) if manager else None)
         # A prefill worker keeps no reasons: prompts that fail here are refused by decode workers.
         self._grammars = grammars.Grammars(self._core, {} if self._producer else self._clients)
         self._failed: list[tuple[int, str, DynamoError]] = []
@@ -154,6 +152,7 @@ class Engine:
         """Forget these requests; their KV blocks are free at once. Unknown ids are ignored."""
         known = [name for name in request_ids if self._clients.pop(name, None) is not None]
         self._grammars.forget(known)
+        self.decode_side.forget(known)
         if known:
             self._core.abort_requests(known)
 
@@ -210,12 +209,13 @@ class Engine:
     def take_failed(self) -> list[tuple[int, str, DynamoError]]:
         """Requests that failed alone since the last call: processor, id, and why."""
         failed, self._failed = self._failed, []
+        self.decode_side.forget([request_id for _, request_id, _ in failed])
         return failed
 
     def rest(self) -> None:
         """Leave the CPU core to other threads for a moment if the engine only waits for them."""
         if self._stood_still and self._core.scheduler.has_requests():
-            self._transfers.wait(WAIT_S)
+            time.sleep(WAIT_S)
 
     def _take_cache_events(self) -> None:
         if self._cache_events is not None:
@@ -223,16 +223,19 @@ class Engine:
 
     def _note_progress(self, batch: EngineCoreOutputs) -> None:
         for output in batch.outputs:
+            handed_over = self._consumer and self.decode_side.handed_over(output.request_id)
             if output.prefill_stats is not None:
                 if self._consumer:  # only a decode worker takes these
                     self.decode_side.note_started(output.request_id)
                 resume.drop_stats(output)
-            if output.prefill_stats is not None:
-                # Blocks from a prefill worker are no hits of the prefix cache.
-                local = output.prefill_stats.num_local_cached_tokens
-                output.prefill_stats.num_cached_tokens = local
+            if (prefill := output.prefill_stats) is not None:
+                if handed_over:  # blocks from a prefill worker are no hits of a cache
+                    prefill.num_cached_tokens = prefill.num_local_cached_tokens
+                else:
+                    self._totals.count_loaded(prefill.num_external_cached_tokens)
             if output.finish_reason is not None:
                 self._clients.pop(output.request_id, None)
+                self.decode_side.forget([output.request_id])
                 if self._producer:
                     self.prefill_side.note_ended(output.request_id, output.kv_transfer_params)
 
@@ -269,7 +272,7 @@ class Engine:
         """The load now, and totals since the start."""
         running, waiting = self._core.scheduler.get_request_counts()
         usage = self._core.scheduler.get_kv_cache_usage()
-        kept = len(self._clients)
+        kept = len(self._clients) + (self.cache_client.kept if self.cache_client else 0)
         return self._totals.message(self.index, running, waiting, usage, refused_sends, kept)
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ class Intake:
     def add_prefill(self, job: PushJob, owner: int) -> None:
         """Queue the prefill of a prompt for decode worker `owner`. Raises as `start`."""
         request = self._read(job)
-        prefill.as_prefill(request, job.job_id, owner, job.skip_tokens)
+        prefill.as_prefill(request, job.job_id)
         begun, wave = self._preprocessed(request)
         for _ in self._hasher.rest(begun):
             pass

@@ -22,25 +22,20 @@ def is_suitable(request: EngineCoreRequest) -> bool:
     )
 
 
-def as_prefill(request: EngineCoreRequest, job_id: str, owner: int, skip_tokens: int) -> None:
+def as_prefill(request: EngineCoreRequest, job_id: str) -> None:
     """Turn a request into one that fills the cache and gives one token, which nobody sees.
 
     Args:
         request: the request as the processor made it; it is changed.
         job_id: the id that it gets.
-        owner: index of the decode worker that will take the blocks.
-        skip_tokens: leading tokens whose blocks the decode worker has already.
     """
-    transfer = {
+    transfer = {  # for NIXL
         "do_remote_decode": True,
         "do_remote_prefill": False,
         "remote_engine_id": None,
         "remote_block_ids": None,
         "remote_host": None,
         "remote_port": None,
-        "transfer_id": job_id,
-        "owner": owner,
-        "skip_tokens": skip_tokens,
     }
     request.request_id = job_id
     request.sampling_params = SamplingParams(

@@ -8,14 +8,31 @@ from typing import Any
 
 from vllm.v1.engine.core import EngineCore
 
+from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.engines.vllm.core.intake import Intake
-from dynamo_cli.engines.vllm.transfer.transfers import Transfers
+from dynamo_cli.engines.vllm.host_cache.leases import Leases
 from dynamo_cli.messages.prefill import PushJob, TransferStats
 from dynamo_cli.messages.request import AddRequest
+from dynamo_cli.units import SECOND_NS
 
 LOST = "lost"
 """Reason of a failed prefill that ended without any transfer parameters."""
+
+TRANSFER = "transfer_id"
+"""The parameter that says that the host cache has the blocks, and keeps them for this job."""
+
+
+def _copies(client: CacheClient | None, direction: str) -> dict[str, Any]:
+    """The copies that count for a hand-over: the stores of one side, the loads of the other."""
+    if client is None:
+        return {"copies": {}, "nbytes": {}, "copy_s": {}}
+    copied = client.loaded if direction == "load" else client.stored
+    return {
+        "copies": {direction: copied.blocks},
+        "nbytes": {direction: copied.nbytes},
+        "copy_s": {direction: copied.nanoseconds / SECOND_NS},
+    }
 
 
 class DecodeSide:
@@ -25,23 +42,45 @@ class DecodeSide:
         worker: index of the worker that runs the engine.
         core: the engine.
         intake: takes its requests.
-        transfers: its transfers of KV blocks.
+        client: its side of the host cache; None if there is none.
     """
 
-    def __init__(self, worker: int, core: EngineCore, intake: Intake, transfers: Transfers) -> None:
+    def __init__(
+        self, worker: int, core: EngineCore, intake: Intake, client: CacheClient | None
+    ) -> None:
         self._worker = worker
+        self._client = client
         self._core = core
         self._intake = intake
-        self._transfers = transfers
         self._started: list[str] = []
+        self._handed_over: dict[str, str] = {}  # request -> the transfer that its blocks belong to
+        self._unneeded: list[str] = []
 
     def prepare(self, client: int, message: AddRequest) -> Prepared:
         """Read and check a request without starting it. Raises as `Engine.add`."""
         return self._intake.prepare(client, message)
 
     def start(self, prepared: Prepared, kv_transfer_params: dict[str, Any] | None = None) -> None:
-        """Queue a prepared request, with the location of its KV blocks. Raises as `Engine.add`."""
-        self._intake.start(prepared, kv_transfer_params)
+        """Queue a prepared request. Raises as `Engine.add`.
+
+        If the host cache has its blocks, the engine finds them there like any others. Other
+        parameters are for vLLM's own connectors.
+        """
+        transfer = (kv_transfer_params or {}).get(TRANSFER)
+        if transfer is None:
+            self._intake.start(prepared, kv_transfer_params)
+            return
+        self._handed_over[prepared.message.request_id] = transfer
+        try:
+            self._intake.start(prepared)
+        except Exception:
+            self.forget([prepared.message.request_id])
+            raise
+
+    @property
+    def room_tokens(self) -> int | None:
+        """Longest prompt whose blocks can be handed over; None if there is no limit."""
+        return self._client.room_tokens if self._client is not None else None
 
     def cached_tokens(self, prepared: Prepared) -> int:
         """How many leading tokens of the prompt are in the prefix cache now."""
@@ -52,9 +91,20 @@ class DecodeSide:
         )
         return int(tokens)
 
+    def handed_over(self, request_id: str) -> bool:
+        """For the engine: whether a prefill worker has computed the prompt of this request."""
+        return request_id in self._handed_over
+
     def note_started(self, request_id: str) -> None:
         """For the engine: a request has given its first token in this engine."""
         self._started.append(request_id)
+        self.forget([request_id])
+
+    def forget(self, request_ids: Sequence[str]) -> None:
+        """For the engine: these requests need no blocks of a prefill worker (any more)."""
+        for request_id in request_ids:
+            if (transfer := self._handed_over.pop(request_id, None)) is not None:
+                self._unneeded.append(transfer)
 
     def take_started(self) -> list[str]:
         """Requests that have given their first token in this engine since the last call."""
@@ -63,66 +113,99 @@ class DecodeSide:
 
     def take_unneeded(self) -> list[str]:
         """Transfers whose blocks were taken, or will not be, since the last call."""
-        return self._transfers.take_unneeded()
+        unneeded, self._unneeded = self._unneeded, []
+        return unneeded
 
     def stats(
         self, *, placements: Mapping[str, int], fallbacks: Mapping[str, int], away: int, kept: int
     ) -> TransferStats:
-        """Counters of transfers; the arguments are what the worker itself counts."""
-        return self._transfers.stats(
-            self._worker,
+        """Counters of prefills; the arguments are what the worker itself counts."""
+        return TransferStats(
             prefill=False,
-            placements=placements,
-            fallbacks=fallbacks,
+            worker=self._worker,
+            placements=dict(placements),
+            fallbacks=dict(fallbacks),
             away=away,
-            kept=kept,
+            **_copies(self._client, "load"),
+            failures={},
+            prefill_s=[],
+            kept=kept + len(self._handed_over),
         )
 
 
 class PrefillSide:
-    """An `engines.seam.PrefillSide`. Arguments as of `DecodeSide`.
+    """An `engines.seam.PrefillSide`.
 
-    A decode worker can be notified as soon as a prefill has ended, since its engine itself waits
-    for blocks that are still being copied.
+    Args:
+        worker: index of the worker that runs the engine.
+        intake: takes its requests.
+        leases: what the host cache keeps for decode workers; None if vLLM's own connector hands
+            blocks over. Then a decode worker can be notified as soon as a prefill has ended, since
+            its engine itself waits for blocks that are still being copied.
     """
 
-    def __init__(self, worker: int, core: EngineCore, intake: Intake, transfers: Transfers) -> None:
+    def __init__(self, worker: int, intake: Intake, leases: Leases | None) -> None:
         self._worker = worker
-        self._core = core
+        self._client = leases.client if leases is not None else None
         self._intake = intake
-        self._transfers = transfers
+        self._leases = leases
         self._ended: list[tuple[str, bytes, str]] = []
 
     def add(self, job: PushJob, owner: int) -> None:
         """Queue the prefill of a prompt for decode worker `owner`. Raises as `Engine.add`."""
-        self._intake.add_prefill(job, owner)
+        if self._leases is not None:
+            self._leases.begin(job.job_id, owner)
+        try:
+            self._intake.add_prefill(job, owner)
+        except Exception:
+            self.release([job.job_id])
+            raise
 
     def note_ended(self, job_id: str, params: dict[str, Any] | None) -> None:
         """For the engine: it is done with the prompt of a job."""
+        if self._leases is not None:
+            return  # the job ends once its blocks are in the host's memory
         failed = LOST if params is None else str(params.get("failed", ""))
         self._ended.append((job_id, b"" if failed else json.dumps(params).encode(), failed))
 
     def take_ended(self) -> list[tuple[str, bytes, str]]:
         """Prefills that ended since the last call: job, parameters as JSON, reason of failure."""
         ended, self._ended = self._ended, []
+        for job_id in self._leases.take_kept() if self._leases is not None else ():
+            ended.append((job_id, json.dumps({TRANSFER: job_id}).encode(), ""))
         return ended
 
     def release(self, transfer_ids: list[str]) -> None:
         """The decode worker has taken these blocks, or does not want them."""
-        if self._transfers.slots is not None:
+        if self._leases is not None:
             for transfer_id in transfer_ids:
-                self._transfers.slots.release(transfer_id)
+                self._leases.end(transfer_id)
 
     def owner_gone(self, worker: int) -> None:
         """Release all blocks for this decode worker, which is gone."""
-        if self._transfers.slots is not None:
-            self._transfers.slots.owner_gone(worker)
+        if self._leases is not None:
+            self._leases.owner_gone(worker)
 
     def expire(self, before_ns: int) -> None:
         """Release blocks that were ready before this time and that nobody has taken."""
-        if self._transfers.slots is not None:
-            self._transfers.slots.expire(before_ns)
+        if self._leases is not None:
+            self._leases.expire(before_ns)
+
+    @property
+    def _kept(self) -> int:
+        leases = len(self._leases) if self._leases is not None else 0
+        return leases + (self._client.kept if self._client is not None else 0)
 
     def stats(self, *, prefill_s: Sequence[float], kept: int) -> TransferStats:
-        """Counters of transfers; the arguments are what the worker itself counts."""
-        return self._transfers.stats(self._worker, prefill=True, prefill_s=prefill_s, kept=kept)
+        """Counters of prefills; the arguments are what the worker itself counts."""
+        return TransferStats(
+            prefill=True,
+            worker=self._worker,
+            placements={},
+            fallbacks={},
+            away=0,
+            **_copies(self._client, "save"),
+            failures=dict(self._leases.failures) if self._leases is not None else {},
+            prefill_s=list(prefill_s),
+            kept=kept + self._kept,
+        )

@@ -20,6 +20,10 @@ class Totals:
         self.output_tokens = 0
         self.preemptions = 0
 
+    def count_loaded(self, tokens: int) -> None:
+        """Count tokens of a prompt that came from the host cache as hits."""
+        self.hits += tokens
+
     def count(self, batch: EngineCoreOutputs) -> None:
         """Add the outputs of a step."""
         for output in batch.outputs:

@@ -148,7 +148,7 @@ class HostCacheConnector(OffloadingConnector):  # type: ignore[misc]
         KVConnectorBase_V1.__init__(self, vllm_config, role, kv_cache_config)
         config = build_offloading_config(vllm_config, kv_cache_config)
         self._canonical_layout = config.canonical_layout
-        spec = HostCacheSpec(config)
+        spec = HostCacheSpec(config, vllm_config.scheduler_config.max_num_batched_tokens)
         self.connector_scheduler = self.connector_worker = None
         if role == KVConnectorRole.SCHEDULER:
             self.connector_scheduler = _Scheduler(spec, vllm_config, kv_cache_config)

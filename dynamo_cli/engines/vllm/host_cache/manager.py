@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from weakref import WeakValueDictionary
 
@@ -39,20 +40,31 @@ class Manager(OffloadingManager):  # type: ignore[misc]
 
     Attributes:
         names: gives the router's names of blocks; the engine sets it.
+        saved: is told of each request that has ended once no block of its prompt is still being
+            stored, with the keys of its prompt; None if nobody wants to know.
     """
 
     def __init__(self, client: CacheClient, min_blocks: int, block_bytes: int) -> None:
         self.client = client
         self._block_bytes = block_bytes
         self.names: Names = _no_names
+        self.saved: Callable[[str, list[OffloadKey]], None] | None = None
         self._min_blocks = min_blocks
         self._small: set[str] = set()
-        self._storing: dict[OffloadKey, int] = {}
+        self._storing: dict[OffloadKey, tuple[int, int]] = {}  # block -> its number and its slot
+        self._stores = 0
+        # Requests whose blocks are being copied to the engine, and whether they have ended since.
+        self._loading: dict[str, bool] = {}
         # Blocks of each request that the host cache had when it was asked, or got since.
         self._held: dict[str, set[OffloadKey]] = {}
+        self._prompts: dict[str, list[OffloadKey]] = {}  # of each request, while `saved` is set
+        self._copying: Counter[str] = Counter()  # stores of each request that have not ended
+        self._over: dict[str, None] = {}  # requests that have ended and wait for stores
 
     def find(self, context: ReqContext, keys: Sequence[OffloadKey]) -> bool:
         """Ask for all blocks of a prompt; call it again until it returns True."""
+        if self.saved is not None:
+            self._prompts[context.req_id] = list(keys)
         if len(keys) < self._min_blocks:
             self._small.add(context.req_id)
             return True
@@ -93,11 +105,15 @@ class Manager(OffloadingManager):  # type: ignore[misc]
     ) -> CPULoadStoreSpec:
         """Where these blocks are; the host cache keeps them there until `complete_load`."""
         slots = self.client.slots_of(req_context.req_id)
+        self._loading[req_context.req_id] = False
         return CPULoadStoreSpec([slots[key] for key in keys])
 
     def complete_load(self, keys: Collection[OffloadKey], req_context: ReqContext) -> None:
-        """The blocks are in the engine's cache."""
-        self._release(req_context.req_id)
+        """The blocks are in the engine's cache, and their slots are not read any more."""
+        if self._loading.pop(req_context.req_id, False):
+            self.client.end(req_context.req_id)
+        else:
+            self._release(req_context.req_id)
 
     def _release(self, request_id: str) -> None:
         """Nothing that was found for this request is read any more; remember that it was there."""
@@ -123,18 +139,30 @@ class Manager(OffloadingManager):  # type: ignore[misc]
             ]
         slots = self.client.take(len(wanted)) if wanted else []
         chosen = wanted[: len(slots)]
-        self._storing.update(zip(chosen, slots, strict=True))
+        numbered = enumerate(slots, self._stores)
+        self._storing.update(zip(chosen, numbered, strict=True))
+        self._stores += len(chosen)
+        self._copying[request_id] += bool(chosen)
         return PrepareStoreOutput(chosen, CPULoadStoreSpec(slots), [])
 
     def complete_store(
         self, keys: Collection[OffloadKey], req_context: ReqContext, success: bool = True
     ) -> None:
         """The blocks are in the host's memory: everybody may read them now."""
-        complete = [key for key in keys if key in self._storing]
-        slots = [self._storing.pop(key) for key in complete]
+        self._copying[req_context.req_id] -= 1
+        # vLLM gives a set; who evicts blocks must know their order.
+        complete = sorted(self._storing.keys() & keys, key=self._storing.__getitem__)
+        slots = [self._storing.pop(key)[1] for key in complete]
         if not success:
             self.client.unused(slots)
-            return
+        else:
+            self._written(complete, slots, req_context)
+        for request_id in list(self._over):
+            self._tell_saved(request_id)
+
+    def _written(
+        self, complete: list[OffloadKey], slots: list[int], req_context: ReqContext
+    ) -> None:
         if (held := self._held.get(req_context.req_id)) is not None:
             held.update(complete)
         self.client.written([bytes(key) for key in complete], slots, *self.names(complete))
@@ -143,7 +171,25 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         """Forget what was found for a request."""
         self._small.discard(req_context.req_id)
         self._held.pop(req_context.req_id, None)
-        self.client.end(req_context.req_id)
+        if req_context.req_id in self._loading:
+            self._loading[req_context.req_id] = True  # the copies go on
+        else:
+            self.client.end(req_context.req_id)
+        self._over[req_context.req_id] = None
+        self._tell_saved(req_context.req_id)
+
+    def _tell_saved(self, request_id: str) -> None:
+        """Forget a request that has ended once nothing of it is being stored any more.
+
+        Other requests may store blocks of its prompt, which it has found in the engine's cache.
+        """
+        keys = self._prompts.get(request_id, [])
+        if self._copying[request_id] > 0 or any(key in self._storing for key in keys):
+            return
+        del self._over[request_id], self._copying[request_id]
+        self._prompts.pop(request_id, None)
+        if self.saved is not None:
+            self.saved(request_id, keys)
 
     def has_pending_work(self) -> bool:
         """Nothing needs a step beside the copies, which vLLM itself counts."""

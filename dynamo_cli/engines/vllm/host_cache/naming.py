@@ -8,14 +8,13 @@ from vllm.config import VllmConfig
 from vllm.v1.core.kv_cache_utils import maybe_convert_block_hash
 from vllm.v1.kv_offload.base import get_offload_block_hash
 
-from dynamo_cli.engines.cache_client import CacheClient
-from dynamo_cli.engines.vllm.host_cache.manager import manager_of
+from dynamo_cli.engines.vllm.host_cache.manager import Manager, manager_of
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.holdings import Holdings
 
 
-def connect(vllm_config: VllmConfig, holdings: Holdings | None) -> CacheClient:
-    """Let the manager of this engine name blocks as the router does; return the engine's client.
+def connect(vllm_config: VllmConfig, holdings: Holdings | None) -> Manager:
+    """Let the manager of this engine name blocks as the router does; return it.
 
     Args:
         holdings: what the engine's own cache holds, which knows those names; None if the router
@@ -34,4 +33,4 @@ def connect(vllm_config: VllmConfig, holdings: Holdings | None) -> CacheClient:
             )
 
         manager.names = names
-    return manager.client
+    return manager

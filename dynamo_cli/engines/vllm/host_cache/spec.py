@@ -18,17 +18,22 @@ from dynamo_cli.engines.vllm.host_cache.copies import CpuCopies, GpuCopies
 from dynamo_cli.engines.vllm.host_cache.manager import Manager, keep
 from dynamo_cli.engines.vllm.host_cache.region import Region
 
+STEPS_AHEAD = 3
+"""Slots are lent for this many full steps; those of one step are used up until the next but one."""
+
 
 class HostCacheSpec(OffloadingSpec):  # type: ignore[misc]
     """One block of all layers and all ranks per slot: the ranks' parts one after the other.
 
     Args:
-        config: what vLLM says about the engine; `extra_config` has ``path`` and ``min_tokens`` of
-            our `HostCacheConfig`.
+        config: what vLLM says about the engine; `extra_config` has the fields of our
+            `HostCacheConfig`.
+        step_tokens: most tokens that a step computes.
     """
 
-    def __init__(self, config: OffloadingConfig) -> None:
+    def __init__(self, config: OffloadingConfig, step_tokens: int) -> None:
         super().__init__(config)
+        self._step_tokens = step_tokens
         self.offload_prompt_only = False
         self._rank_bytes = config.worker_kv_bytes_per_block
         self._block_bytes = self._rank_bytes * config.parallel.world_size
@@ -39,7 +44,13 @@ class HostCacheSpec(OffloadingSpec):  # type: ignore[misc]
         """The manager of this engine's scheduler."""
         if self._manager is None:
             tokens = min(self.tokens_per_block)
-            client = CacheClient(self._slot_bytes, self._layout(), tokens)
+            client = CacheClient(
+                self._slot_bytes,
+                self._layout(),
+                tokens,
+                slots=int(self.extra_config["size_bytes"]) // self._slot_bytes,
+                reserve=STEPS_AHEAD * -(-self._step_tokens // tokens) * len(self.tokens_per_block),
+            )
             min_tokens = int(self.extra_config["min_tokens"])
             self._manager = Manager(client, -(-min_tokens // tokens), self._block_bytes)
             keep(self.config.engine_id, self._manager)

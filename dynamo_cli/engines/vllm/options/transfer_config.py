@@ -6,7 +6,6 @@ from typing import Any
 
 from dynamo_cli.config import EngineConfig
 
-CONNECTOR_MODULE = "dynamo_cli.engines.vllm.transfer.connector"
 HOST_CACHE_MODULE = "dynamo_cli.engines.vllm.host_cache.connector"
 
 
@@ -15,24 +14,27 @@ def transfer_config(config: EngineConfig) -> dict[str, Any] | None:
 
     That is the case without disaggregation and without a host cache.
     """
-    if config.host_cache is not None and not config.kv_role:
+    if config.host_cache is not None and not uses_nixl(config):
         return {
             "kv_connector": "HostCacheConnector",
             "kv_connector_module_path": HOST_CACHE_MODULE,
             "kv_role": "kv_both",
             "kv_connector_extra_config": {
                 "path": config.host_cache.path,
+                "size_bytes": config.host_cache.size_bytes,
                 "min_tokens": config.host_cache.min_tokens,
             },
         }
     if not config.kv_role:
         return None
-    common = {"kv_role": config.kv_role, "kv_load_failure_policy": "recompute"}
-    if config.kv_transfer == "nixl":
-        device = "cuda" if config.devices else "cpu"
-        return common | {"kv_connector": "NixlConnector", "kv_buffer_device": device}
-    return common | {
-        "kv_connector": "ShmConnector",
-        "kv_connector_module_path": CONNECTOR_MODULE,
-        "kv_connector_extra_config": {"arena_bytes": config.kv_arena_bytes},
+    return {
+        "kv_connector": "NixlConnector",
+        "kv_role": config.kv_role,
+        "kv_load_failure_policy": "recompute",
+        "kv_buffer_device": "cuda" if config.devices else "cpu",
     }
+
+
+def uses_nixl(config: EngineConfig) -> bool:
+    """Whether prefilled blocks go from engine to engine by NIXL, and not by the host cache."""
+    return bool(config.kv_role) and config.kv_transfer == "nixl"

@@ -1,0 +1,188 @@
+"""Drives a real engine whose cache is far too small, with and without a host cache.
+
+python -m tests.host_cache.engine_driver MODEL_FOLDER plain|shared [OPTION ...]
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import deque
+from dataclasses import replace
+from typing import Any
+
+from dynamo_cli.config import EngineConfig, HostCacheConfig
+from dynamo_cli.engines.vllm.options import environment
+from dynamo_cli.host.memory_file import MemoryFile
+from dynamo_cli.host_cache.state import HostCache
+from dynamo_cli.kv import hashes, slots
+from dynamo_cli.messages.host_cache import (
+    BlocksFound,
+    BlocksRead,
+    BlocksWritten,
+    FindBlocks,
+    OpenCache,
+    SlotsLent,
+    SlotsReturned,
+)
+from dynamo_cli.messages.request import AddRequest
+from dynamo_cli.topology import ProcessId, Role
+from tests.support.driver import config_of, tell
+
+GPU_BLOCKS = 20
+HOST_BLOCKS = 60
+SIZE_BYTES = 16 << 20
+ME = ProcessId(Role.WORKER, 0)
+REQUESTS = 60
+
+
+class Link:
+    """The host cache, whose answers take up to three steps."""
+
+    def __init__(self, client: Any, dice: random.Random) -> None:
+        self.cache = HostCache(SIZE_BYTES)
+        self.cache.all_linked()
+        self.client = client
+        self._dice = dice
+        self._down: deque[Any] = deque()
+        client.connect(self._hear, self._hear)
+        client.opened()
+        self.step(late=False)
+
+    def _hear(self, message: Any) -> bool:
+        match message:
+            case OpenCache(size, layout, reserve, busy):
+                self.cache = HostCache(HOST_BLOCKS * size)  # smaller than the memory: it evicts
+                self.cache.all_linked()
+                assert not self.cache.open(ME, size, layout, slots.unpack(busy), reserve)
+            case FindBlocks(name, keys):
+                self._down.append(BlocksFound(name, slots.pack(self.cache.find(ME, name, keys))))
+            case BlocksRead(name):
+                self.cache.read(ME, name)
+            case BlocksWritten(keys, written, blocks, parents):
+                packed = slots.unpack(written), hashes.unpack(blocks), hashes.unpack(parents)
+                self.cache.wrote(ME, keys, *packed)
+            case SlotsReturned(returned):
+                self.cache.returned(ME, slots.unpack(returned))
+        return True
+
+    def step(self, *, late: bool = True) -> None:
+        """Deliver some of what is on its way."""
+        for lent in self.cache.lend().values():
+            self._down.append(SlotsLent(slots.pack(lent)))
+        while self._down and not (late and self._dice.random() < 0.3):
+            self.client.apply(self._down.popleft())
+
+    def die(self) -> None:
+        """It starts again, empty."""
+        self._down.clear()
+        self.client.lost()
+        self.client.opened()
+
+
+class Driver:
+    def __init__(self, config: EngineConfig, *, shared: bool) -> None:
+        from vllm.v1.engine import EngineCoreOutputs
+        from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
+
+        from dynamo_cli.engines.vllm.core.engine import Engine
+
+        self.dice = random.Random(1)
+        self.engine = Engine(0, config, kv_events=True)
+        client = self.engine.cache_client
+        assert (client is not None) is shared
+        self.link = Link(client, random.Random(2)) if shared else None
+        self._encode = MsgpackEncoder().encode
+        self._decode = MsgpackDecoder(EngineCoreOutputs).decode
+        self.told: dict[str, list[int]] = {}
+        self.cached = 0
+
+    def add(self, name: str, prompt: list[int]) -> None:
+        from vllm import SamplingParams
+        from vllm.v1.engine import EngineCoreRequest
+
+        params = SamplingParams(
+            temperature=0, max_tokens=self.dice.randrange(1, 60), ignore_eos=True
+        )
+        params.update_from_generation_config({}, 2)
+        request = EngineCoreRequest(
+            request_id=name,
+            prompt_token_ids=prompt,
+            mm_features=None,
+            sampling_params=params,
+            pooling_params=None,
+            arrival_time=time.time(),
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        )
+        self.told[name] = []
+        frames = [bytes(frame) for frame in self._encode(request)]
+        self.engine.add(0, AddRequest(name, b"", frames))
+
+    def step(self) -> None:
+        if self.link is not None:
+            self.link.step()
+        for _, message in self.engine.step():
+            for output in self._decode(message.frames).outputs:
+                self.told[output.request_id] += output.new_token_ids
+                if output.prefill_stats is not None:
+                    self.cached += output.prefill_stats.num_cached_tokens
+
+    def run(self) -> dict[str, Any]:
+        dice = random.Random(3)
+        prompts = [[dice.randrange(60, 200) for _ in range(300)] for _ in range(8)]
+        for number in range(REQUESTS):
+            prompt = dice.choice(prompts)
+            self.add(f"r{number}", prompt[: dice.randrange(30, len(prompt))])
+            if number % 10 == 9:
+                self.engine.abort([f"r{number}"])
+                del self.told[f"r{number}"]
+            steps = dice.randrange(12)
+            while self.engine.has_work() and steps:
+                self.step()
+                steps -= 1
+            if self.link is not None and number == REQUESTS // 2:
+                self.link.die()
+        while self.engine.has_work():
+            self.step()
+        stats = self.engine.stats(0)
+        told = {"tokens": self.told, "cached": self.cached, "preemptions": stats.preemptions}
+        return told | {"kept": stats.kept_requests} | self._shared()
+
+    def _shared(self) -> dict[str, Any]:
+        if self.link is None:
+            return {}
+        self.link.step(late=False)
+        cache, copies = self.link.cache, self.link.client.copies(0, prefill=False)
+        return {
+            "loaded": copies.loaded_blocks,
+            "stored": copies.stored_blocks,
+            "block_bytes": copies.stored_bytes // copies.stored_blocks,
+            "dropped": copies.dropped,
+            "evicted": cache.evicted,
+            "invalid": cache.invalid,
+            "pinned": cache.blocks.pinned,
+            "blocks": len(cache.blocks),
+            "published": len(cache.blocks.holdings.all()),
+            "slots": [cache.free + cache.lent + len(cache.blocks), cache.busy],
+        }
+
+
+def main(model: str, kind: str, *options: str) -> dict[str, Any]:
+    sizes = ("--max-model-len", "512", "--num-gpu-blocks-override", str(GPU_BLOCKS))
+    config = config_of(model, *sizes, *options)
+    if kind == "shared":
+        memory = MemoryFile("driver", SIZE_BYTES)
+        config = replace(config, host_cache=HostCacheConfig(SIZE_BYTES, memory.path))
+    environment.prepare(config)
+    driver = Driver(config, shared=kind == "shared")
+    try:
+        return driver.run()
+    finally:
+        driver.engine.close()
+
+
+if __name__ == "__main__":
+    tell(main(*sys.argv[1:]))

@@ -1,0 +1,218 @@
+"""Drives the manager in vLLM's scheduler and a prefill worker's leases (see `test_manager`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vllm.v1.kv_offload.base import OffloadKey, ReqContext, ScheduleEndContext
+
+from dynamo_cli.engines.cache_client import CacheClient
+from dynamo_cli.engines.vllm.host_cache.leases import Leases
+from dynamo_cli.engines.vllm.host_cache.manager import Manager
+from dynamo_cli.kv import slots
+from dynamo_cli.messages.host_cache import (
+    MISSING,
+    BlocksFound,
+    BlocksRead,
+    BlocksWritten,
+    FindBlocks,
+    SlotsLent,
+)
+from tests.support.driver import tell
+
+KEYS = [OffloadKey(bytes([number])) for number in range(200)]
+
+
+class Stage:
+    """A manager whose host cache holds blocks 0 and 1, in slots of the same numbers."""
+
+    def __init__(self, min_blocks: int = 0) -> None:
+        self.sent: list[Any] = []
+        self.client = CacheClient(4096, "flat", 32, slots=100)
+        self.manager = Manager(self.client, min_blocks, 4096)
+        self.client.connect(self._send, self._send)
+        self.client.opened()
+        self.client.apply(SlotsLent(slots.pack(range(10, 60))))
+        self.sent.clear()
+
+    def _send(self, message: Any) -> bool:
+        self.sent.append(message)
+        return True
+
+    def find(self, name: str, keys: Sequence[OffloadKey]) -> ReqContext:
+        """Ask for a request, and get the answer."""
+        context = ReqContext(req_id=name)
+        assert not self.manager.find(context, keys)
+        self.answer()
+        assert self.manager.find(context, keys)
+        return context
+
+    def answer(self) -> None:
+        """Answer the last question."""
+        asked = self.of(FindBlocks)[-1]
+        found = [key[0] if key in KEYS[:2] else MISSING for key in asked.keys]
+        self.client.apply(BlocksFound(asked.name, slots.pack(found)))
+
+    def of(self, kind: type) -> list[Any]:
+        return [message for message in self.sent if isinstance(message, kind)]
+
+
+def an_aborted_load() -> Any:
+    """It keeps its slots until the copies have ended."""
+    stage = Stage()
+    context = stage.find("a", KEYS[:3])
+    spec = stage.manager.prepare_load(KEYS[:2], context)
+    stage.manager.on_request_finished(context)
+    before = stage.of(BlocksRead)
+    stage.manager.complete_load(set(KEYS[:2]), context)
+    return [
+        spec.block_ids.tolist(),
+        before,
+        len(stage.of(BlocksRead)),
+        stage.client.kept,
+        left(stage),
+    ]
+
+
+def a_load() -> Any:
+    """What was found is not stored again; what is written is told in the order of the prompt."""
+    stage = Stage()
+    context = stage.find("a", KEYS)
+    stage.manager.prepare_load(KEYS[:2], context)
+    stage.manager.complete_load(set(KEYS[:2]), context)
+    stage.manager.on_schedule_end(ScheduleEndContext(["a"], []))
+    wanted = stage.manager.prepare_store(KEYS[:30], context).keys_to_store
+    stage.manager.complete_store(set(wanted), context)
+    [told] = stage.of(BlocksWritten)
+    in_order = told.keys == KEYS[2:30]
+    more = stage.manager.prepare_store(KEYS[:100], context).keys_to_store
+    stage.manager.complete_store(set(more), context, success=False)
+    stage.manager.on_request_finished(context)
+    return [in_order, len(more), stage.client.kept, left(stage)]
+
+
+def a_small_prompt() -> Any:
+    stage = Stage(min_blocks=4)
+    context = ReqContext(req_id="a")
+    assert stage.manager.find(context, KEYS[:3])
+    stored = stage.manager.prepare_store(KEYS[:3], context).keys_to_store
+    stage.manager.on_request_finished(context)
+    return [stage.sent, stored, left(stage)]
+
+
+def left(stage: Stage) -> int:
+    """Entries that are left when all requests have ended."""
+    manager = stage.manager
+    kept = (manager._storing, manager._held, manager._prompts, manager._copying)
+    return sum(map(len, (*kept, manager._over, manager._small, manager._loading)))
+
+
+# -- leases --------------------------------------------------------------------------------------
+
+
+class Prefills(Stage):
+    """The same in a prefill worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leases = Leases(self.manager)
+
+    def run(self, name: str, count: int, *, store: bool = True) -> ReqContext:
+        """Compute a prompt of so many blocks."""
+        context = self.find(name, KEYS[:count])
+        self.manager.on_schedule_end(ScheduleEndContext([name], []))
+        if store:
+            self.manager.prepare_store(KEYS[:count], context)
+        return context
+
+    def stored(self, context: ReqContext, count: int) -> None:
+        self.manager.complete_store(set(KEYS[2:count]), context)
+
+
+def a_lease() -> Any:
+    """It begins when the request has ended and its blocks are stored, and ends once."""
+    stage = Prefills()
+    stage.leases.begin("a", 0)
+    context = stage.run("a", 4)
+    stage.manager.on_request_finished(context)
+    early = stage.leases.take_kept()
+    stage.stored(context, 4)
+    asks = stage.leases.take_kept()
+    asked = stage.of(FindBlocks)[-1]
+    stage.client.apply(BlocksFound(asked.name, slots.pack([0, 1, 12, 13])))
+    kept = stage.leases.take_kept()
+    stage.leases.end("a")
+    stage.leases.end("a")
+    read = [one for one in stage.of(BlocksRead) if one.name == asked.name]
+    return [early, asks, kept, dict(stage.leases.failures), len(read), *empty(stage)]
+
+
+def a_lease_on_what_another_job_stores() -> Any:
+    """Its blocks were in the engine's cache, but are in the host's memory only later."""
+    stage = Prefills()
+    contexts = {}
+    for name in ("a", "b"):
+        stage.leases.begin(name, 0)
+        contexts[name] = stage.run(name, 4)
+    stage.manager.on_request_finished(contexts["b"])
+    stage.leases.take_kept()
+    early = stage.client.waits()
+    stage.stored(contexts["a"], 4)
+    stage.leases.take_kept()
+    late = stage.client.waits()
+    stage.manager.on_request_finished(contexts["a"])
+    for name in ("a", "b"):
+        stage.leases.end(name)
+    return [early, late, *empty(stage)]
+
+
+def what_is_missing() -> Any:
+    """Blocks that found no room, and a host cache that is gone, are counted by reason."""
+    stage = Prefills()
+    for name in ("a", "b"):
+        stage.leases.begin(name, 0)
+    context = stage.run("a", 4, store=False)
+    stage.manager.on_request_finished(context)
+    stage.leases.take_kept()
+    stage.answer()
+    kept = stage.leases.take_kept()
+    context = stage.run("b", 4, store=False)
+    stage.client.lost()
+    stage.manager.on_request_finished(context)
+    kept += stage.leases.take_kept()
+    failures = dict(stage.leases.failures)
+    stage.leases.owner_gone(0)
+    return [kept, failures, *empty(stage)]
+
+
+def jobs_that_end_otherwise() -> Any:
+    """Dropped before their end, expired, of a worker that is gone, never computed."""
+    stage = Prefills()
+    for number, name in enumerate("abcd"):
+        stage.leases.begin(name, number)
+    contexts = {name: stage.run(name, 4, store=False) for name in "abc"}
+    stage.leases.end("a")  # dropped while it runs
+    stage.leases.expire(1)  # nothing is old
+    stage.leases.owner_gone(1)
+    for context in contexts.values():
+        stage.manager.on_request_finished(context)
+    stage.leases.end("d")
+    stage.leases.take_kept()  # asks for c
+    before = len(stage.leases)
+    stage.leases.expire(1 << 63)
+    stage.answer()
+    return [before, *empty(stage)]
+
+
+def empty(stage: Prefills) -> list[int]:
+    return [len(stage.leases), stage.client.kept, left(stage)]
+
+
+CASES = (
+    *(an_aborted_load, a_load, a_small_prompt, a_lease, a_lease_on_what_another_job_stores),
+    *(what_is_missing, jobs_that_end_otherwise),
+)
+
+if __name__ == "__main__":
+    tell({case.__name__: case() for case in CASES})

@@ -1,0 +1,36 @@
+"""A real engine with a host cache answers as one without, however small its own cache is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.host_cache.engine_driver import GPU_BLOCKS, HOST_BLOCKS
+from tests.support.driver import result_of, tiny
+
+pytestmark = pytest.mark.engine
+
+DRIVER = "tests.host_cache.engine_driver"
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    return result_of(DRIVER, tiny(), "plain")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--async-scheduling",), ("--no-async-scheduling", "--max-num-batched-tokens", "64")],
+    ids=["ahead", "in chunks"],
+)
+def test_the_tokens_are_those_of_an_engine_without(options: tuple[str, ...], plain: Any) -> None:
+    got = result_of(DRIVER, tiny(), "shared", *options)
+    assert got["tokens"] == plain["tokens"]
+    assert plain["preemptions"] > 0, "its own cache is too small for what runs"
+    assert got["cached"] > 1.5 * plain["cached"]
+    assert got["loaded"] > 2 * GPU_BLOCKS
+    assert got["evicted"] > 0, "the host cache is too small, too"
+    assert (got["kept"], got["pinned"], got["invalid"]) == (0, 0, 0)
+    assert got["slots"] == [HOST_BLOCKS, 0]
+    assert got["published"] == got["blocks"] > HOST_BLOCKS // 2, "the router knows each of them"
