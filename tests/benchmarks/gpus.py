@@ -83,6 +83,9 @@ class GpuServer(Running):
         self.more = more
         super().__init__(kind, options.model, *more)
 
+    def assert_nothing_left(self, below: set[int], timeout_s: float = 2.0) -> None:
+        """Not asked: other servers leave names in shared memory meanwhile."""
+
     def _words(self) -> list[str]:
         # The options of a CPU engine, which `Running` gives, are replaced.
         if self.kind == THEIRS:
@@ -297,6 +300,12 @@ def show(name: str, rounds: list[dict[str, Figures]], seconds: float) -> None:
         print(f"| {figure} | " + " | ".join(cells) + " |", flush=True)
 
 
+def announce(name: str, server: GpuServer) -> None:
+    print(f"{name}: first answer after {server.wait_answer():.1f} s", flush=True)
+    if server.kind == OURS:
+        print(f"{name}: all ready after {server.wait_serving():.1f} s", flush=True)
+
+
 def measure(options: argparse.Namespace) -> None:
     began, loads = time.monotonic(), loads_of(options)
     wanted = [
@@ -309,9 +318,10 @@ def measure(options: argparse.Namespace) -> None:
     try:
         for name in options.servers.split(","):
             servers[name] = GpuServer(name, options.count, options)
-            print(f"{name}: first answer after {servers[name].wait_answer():.1f} s", flush=True)
-            if servers[name].kind == OURS:
-                print(f"{name}: all ready after {servers[name].wait_serving():.1f} s", flush=True)
+            if not options.together:
+                announce(name, servers[name])
+        for name, server in servers.items() if options.together else ():
+            announce(name, server)
         for server in servers.values():  # warm up what is compiled at the first use
             many = 32 * options.count
             asyncio.run(streams(server.port, "bench", at_once=many, each=1, tokens=16))
@@ -343,6 +353,7 @@ def main() -> None:
     parser.add_argument("--host-cache", default="40GiB")
     parser.add_argument("--rate", type=float, default=8.0, help="requests per second and GPU")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of open loads")
+    parser.add_argument("--together", action="store_true", help="start all servers at once")
     parser.add_argument("--within", type=float, default=3600.0, help="begin no round after this")
     options = parser.parse_args()
     names = [gpu.product for gpu in read_gpus()][: options.count]
