@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,7 +100,8 @@ def _engine(args: list[str]) -> EngineConfig:
     if not typed.model:
         raise UsageError("--model is missing; --model demo is a good first try.")
     config = launch.plan_with_model(typed)
-    return config.worker_config(0).engine
+    # No supervisor makes the memory of a host cache for it.
+    return replace(config.worker_config(0).engine, host_cache=None)
 
 
 def _measure(plan: Plan, say: Callable[[str], None]) -> Measured:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dynamo_cli.cli import launch, profile
 from dynamo_cli.config import Device, HostCacheConfig
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.host.gpus import Gpu
@@ -228,3 +229,11 @@ def test_a_group_that_uses_more_than_its_limit_leaves_nothing(tmp_path: Path) ->
 def test_this_machine_has_memory() -> None:
     found = read_memory()
     assert 0 < found.available_bytes <= found.total_bytes
+
+
+def test_a_profile_is_that_of_an_engine_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No supervisor makes the memory for an engine that is measured."""
+    monkeypatch.setattr(
+        launch, "plan_with_model", lambda typed: resolve(typed, replace(CPU, total_bytes=0))
+    )
+    assert profile._engine(["--model", "tiny", "--host-cache", "1GiB"]).host_cache is None

@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hypothesis import settings
+from hypothesis import event, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId, Role
 
-SLOTS = 17
+SLOTS = 6
 SLOT_BYTES = 10
 ENGINES = [ProcessId(Role.WORKER, index) for index in range(3)]
 NUMBERS = st.integers(0, len(ENGINES) - 1)
+MOST_LUCK = 5
+LUCK = st.integers(0, MOST_LUCK)
+"""Deaths happen less often than other things."""
+
 PROMPTS = st.lists(st.integers(1, 3), min_size=1, max_size=5)
 Path = tuple[int, ...]
 """A block: its number, after those of the blocks before it."""
@@ -69,12 +79,20 @@ class CacheMachine(RuleBasedStateMachine):
         self.engines: dict[int, Engine] = {}
         self.memory: dict[int, Path] = {}  # what was written last to a slot
         self.public: set[int] = set()
+        self.evicted = 0  # by earlier host caches
 
     def opened(self, number: int) -> Engine | None:
         engine = self.engines.get(number)
         return engine if engine is not None and engine.open else None
 
     # -- engines -------------------------------------------------------------------------------
+
+    @initialize()
+    def begin(self) -> None:
+        for number in range(len(ENGINES)):
+            self.start(number)
+            self.open(number)
+        self.lend()
 
     @rule(number=NUMBERS)
     def start(self, number: int) -> None:
@@ -90,8 +108,10 @@ class CacheMachine(RuleBasedStateMachine):
             assert self.cache.open(ENGINES[number], SLOT_BYTES, "flat", busy) == ""
             engine.open = True
 
-    @rule(number=NUMBERS)
-    def die(self, number: int) -> None:
+    @rule(number=NUMBERS, luck=LUCK)
+    def die(self, number: int, luck: int) -> None:
+        if luck < MOST_LUCK:
+            return
         self.engines.pop(number, None)
         self.cache.gone(ENGINES[number])
 
@@ -118,11 +138,16 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, prompt=PROMPTS, start=st.integers(0, 4))
     def write(self, number: int, prompt: list[int], start: int) -> None:
-        """Write the end of a prompt, as far as there are slots for it."""
-        engine = self.opened(number)
-        if engine is None:
-            return
-        chosen = list(zip(sorted(engine.lent), paths(prompt)[start:], strict=False))
+        """Write the end of a prompt, a part with each step, as far as there are slots for it."""
+        rest = paths(prompt)[start:]
+        while (engine := self.opened(number)) is not None and engine.lent and rest:
+            self.write_part(engine, number, rest)
+            rest = rest[1:]
+            self.lend()
+
+    def write_part(self, engine: Engine, number: int, rest: list[Path]) -> None:
+        """Write as many blocks as there are slots."""
+        chosen = list(zip(sorted(engine.lent), rest, strict=False))
         for slot, path in chosen:
             engine.lent.remove(slot)
             self.memory[slot] = path
@@ -168,8 +193,13 @@ class CacheMachine(RuleBasedStateMachine):
 
     # -- the host cache dies ---------------------------------------------------------------------
 
-    @rule()
-    def restart(self) -> None:
+    @rule(luck=LUCK)
+    def restart(self, luck: int) -> None:
+        if luck == MOST_LUCK:
+            self.evicted += self.cache.evicted
+            self.replace()
+
+    def replace(self) -> None:
         """All engines get a link to a new host cache; what they were doing goes on."""
         self.cache = HostCache(SLOTS * SLOT_BYTES)
         self.public.clear()
@@ -236,6 +266,7 @@ class CacheMachine(RuleBasedStateMachine):
         for engine in ENGINES:
             self.cache.gone(engine)
         cache = self.cache
+        event(f"evicted: {min(self.evicted + cache.evicted, 5)}")
         cache.linked(ENGINES[0])
         cache.all_linked()
         assert cache.open(ENGINES[0], SLOT_BYTES, "flat") == ""
@@ -246,8 +277,9 @@ class CacheMachine(RuleBasedStateMachine):
             for slot in cache.lend()[ENGINES[0]]:
                 cache.wrote(ENGINES[0], [f"new {written}".encode()], [slot])
                 written += 1
-        assert {cache.blocks.get(f"new {written - 1 - age}".encode()) for age in range(SLOTS - 2)}
+        newest = [f"new {written - 1 - age}".encode() for age in range(SLOTS)]
+        assert all(cache.blocks.get(key) is not None for key in newest)
 
 
-CacheMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
+CacheMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestHostCache = CacheMachine.TestCase
