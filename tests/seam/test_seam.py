@@ -206,3 +206,4 @@ def test_what_differs_between_releases_comes_out_the_same() -> None:
     assert told["failed"] == 500
     assert told["warm"] == ["None", "None"]  # the first request chooses the backend
     assert told["texts"] == told["objects"] == [1, "m"]
+    assert told["ended"] == ["event", "m"]
