@@ -78,6 +78,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Sources:
         ("from vllm.engine import Core; Core.chosen('a')", ""),
         ("from vllm.engine import Core; Core.chosen()", "needs name too"),
         ("from vllm.engine import Core; Core.stop", "Core.stop does not exist"),
+        ("from vllm.engine import Core; Core.__new__(Core)", ""),
         ("from vllm.engine import Gone", "vllm.engine.Gone does not exist"),
         ("import vllm.gone", "vllm.gone does not exist"),
         ("from vllm import start; start(1, at=2)", ""),
