@@ -19,6 +19,9 @@ from tests.seam.reached import REACHED
 from tests.seam.sources import Found, Signature, Sources
 from tests.seam.uses import Use, all_uses
 
+OF_OTHERS = ("__", "model_")
+"""How names begin that a class has from `object` and from pydantic."""
+
 
 def installed() -> Sources:
     """The sources of the installed vLLM; it is not imported."""
@@ -73,7 +76,7 @@ def _of_attribute(
         member = owner.sources.find(owner.module, attribute)
     elif isinstance(owner.node, ast.ClassDef):
         member = owner.members.get(attribute)
-        if member is None and owner.is_open:
+        if member is None and (owner.is_open or attribute.startswith(OF_OTHERS)):
             return ""
     else:
         return ""  # an object: what it is cannot be seen

@@ -17,6 +17,7 @@ from vllm.exceptions import VLLMValidationError
 from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.core import warmup
 from dynamo_cli.engines.vllm.front import anthropic
+from dynamo_cli.engines.vllm.front.failures import EventError
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from tests.support.driver import tell
 
@@ -31,6 +32,7 @@ def main() -> None:
                 ["data: 1", 'data: {"error": {"message": "m", "type": "t"}}', "data: 2"]
             ),
             "objects": stream([SimpleNamespace(id=1), broken(), SimpleNamespace(id=2)]),
+            "ended": ended([SimpleNamespace(id=1), broken()]),
         }
     )
 
@@ -80,6 +82,35 @@ def stream(chunks: list[Any]) -> list[Any]:
 
     count = asyncio.run(translated())
     return [count, str(trace.broken)]
+
+
+def ended(chunks: list[Any]) -> list[str]:
+    """The events of a stream with an error, if vLLM ends each stream as if it was complete."""
+
+    async def completed(given: AsyncIterator[Any]) -> AsyncIterator[str]:
+        async for _ in given:
+            yield "event"
+        yield "the end"
+
+    handler = SimpleNamespace(message_stream_converter=completed)
+    anthropic.install(handler)
+    trace = RequestTrace("a", "b")
+    current_trace.set(trace)
+    told: list[str] = []
+
+    async def given() -> AsyncIterator[Any]:
+        for chunk in chunks:
+            yield chunk
+
+    async def listen() -> None:
+        try:
+            async for event in anthropic.events(handler.message_stream_converter(given()), trace):
+                told.append(event)
+        except EventError as error:
+            told.append(str(error))
+
+    asyncio.run(listen())
+    return told
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Sources:
         ("from vllm.engine import Core; Core.chosen('a')", ""),
         ("from vllm.engine import Core; Core.chosen()", "needs name too"),
         ("from vllm.engine import Core; Core.stop", "Core.stop does not exist"),
+        ("from vllm.engine import Core; Core.__new__(Core)", ""),
         ("from vllm.engine import Gone", "vllm.engine.Gone does not exist"),
         ("import vllm.gone", "vllm.gone does not exist"),
         ("from vllm import start; start(1, at=2)", ""),
@@ -206,3 +207,4 @@ def test_what_differs_between_releases_comes_out_the_same() -> None:
     assert told["failed"] == 500
     assert told["warm"] == ["None", "None"]  # the first request chooses the backend
     assert told["texts"] == told["objects"] == [1, "m"]
+    assert told["ended"] == ["event", "m"]
