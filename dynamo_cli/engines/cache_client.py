@@ -33,6 +33,9 @@ FIND_TIMEOUT_NS = SECOND_NS // 2
 NO_SLOT, NO_CACHE, LATE = "no_slot", "no_cache", "late"
 """Why blocks were not stored: no empty slot, no host cache; or not looked up: a late answer."""
 
+STEPS_AHEAD = 3
+"""Slots are lent for this many full steps; those of one step are used up until the next but one."""
+
 FromHostCache = SlotsLent | BlocksFound | CacheRefused
 
 

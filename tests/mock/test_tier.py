@@ -228,7 +228,7 @@ def test_every_request_ends_and_nothing_is_left(
         assert sim.blocks.free == sim.blocks.usable, place
         assert sim.tier is not None
         assert not sim.tier.loading
-        assert not sim.tier.client._searches
+        assert not sim.tier.client.searches
     cache = host.cache
     assert cache.blocks.pinned == cache.invalid == 0
     assert cache.slots == len(cache.blocks) + cache.lent + cache.free

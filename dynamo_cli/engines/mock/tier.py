@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dynamo_cli.engines.cache_client import CacheClient
+from dynamo_cli.engines.cache_client import STEPS_AHEAD, CacheClient
 from dynamo_cli.engines.mock.profile import PS, Profile, Speed
 from dynamo_cli.engines.mock.request import SimRequest
 from dynamo_cli.kv import hashes
@@ -24,7 +24,12 @@ bytes."""
 
 def client_of(profile: Profile) -> CacheClient:
     """The host cache's client of an engine with this profile."""
-    return CacheClient(profile.slot_bytes, f"simulated {profile.name}", profile.block_size)
+    return CacheClient(
+        profile.slot_bytes,
+        f"simulated {profile.name}",
+        profile.block_size,
+        reserve=STEPS_AHEAD * -(-profile.max_num_batched_tokens // profile.block_size),
+    )
 
 
 @dataclass(slots=True)

@@ -84,15 +84,15 @@ def handle(
 ) -> None:
     """Handle a message of an engine, and answer it, as `host_cache.process` does."""
     match message:
-        case OpenCache() as opened:
-            if refusal := cache.open(engine, opened.slot_bytes, opened.layout):
+        case OpenCache(slot_bytes, layout, reserve):
+            if refusal := cache.open(engine, slot_bytes, layout, reserve=reserve):
                 answer(CacheRefused(refusal))
-        case FindBlocks(request_id, keys):
-            found = cache.find(engine, request_id, keys)
+        case FindBlocks(name, keys):
+            found = cache.find(engine, name, keys)
             if found is not None:
-                answer(BlocksFound(request_id, slots.pack(found)))
-        case BlocksRead(request_id):
-            cache.read(engine, request_id)
+                answer(BlocksFound(name, slots.pack(found)))
+        case BlocksRead(name):
+            cache.read(engine, name)
         case BlocksWritten(keys, written, blocks, parents):
             names = hashes.unpack(blocks), hashes.unpack(parents)
             cache.wrote(engine, keys, slots.unpack(written), *names)

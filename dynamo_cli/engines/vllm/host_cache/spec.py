@@ -13,13 +13,10 @@ from vllm.v1.kv_offload.base import (
 )
 from vllm.v1.kv_offload.config import OffloadingConfig
 
-from dynamo_cli.engines.cache_client import CacheClient
+from dynamo_cli.engines.cache_client import STEPS_AHEAD, CacheClient
 from dynamo_cli.engines.vllm.host_cache.copies import CpuCopies, GpuCopies
 from dynamo_cli.engines.vllm.host_cache.manager import Manager, keep
 from dynamo_cli.engines.vllm.host_cache.region import Region
-
-STEPS_AHEAD = 3
-"""Slots are lent for this many full steps; those of one step are used up until the next but one."""
 
 
 class HostCacheSpec(OffloadingSpec):  # type: ignore[misc]
