@@ -90,7 +90,6 @@ PURE = (
     "engines/vllm/front/bounds.py",
     "engines/vllm/front/gate.py",
     "engines/vllm/options/hints.py",
-    "engines/vllm/transfer/slots.py",
     "engines/vllm/options/values.py",
     "engines/vllm/front/weigh.py",
     "frontend/openapi.py",

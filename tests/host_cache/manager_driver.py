@@ -8,8 +8,11 @@ from typing import Any
 from vllm.v1.kv_offload.base import OffloadKey, ReqContext, ScheduleEndContext
 
 from dynamo_cli.engines.cache_client import CacheClient
+from dynamo_cli.engines.vllm.core.engine import Engine
+from dynamo_cli.engines.vllm.core.sides import DecodeSide
 from dynamo_cli.engines.vllm.host_cache.leases import Leases
 from dynamo_cli.engines.vllm.host_cache.manager import Manager
+from dynamo_cli.errors import InternalError
 from dynamo_cli.kv import slots
 from dynamo_cli.messages.host_cache import (
     MISSING,
@@ -209,9 +212,19 @@ def empty(stage: Prefills) -> list[int]:
     return [len(stage.leases), stage.client.kept, left(stage)]
 
 
+def a_request_that_fails_alone() -> Any:
+    """Its worker gives the blocks back that were kept for it, and the engine others."""
+    engine = object.__new__(Engine)
+    side = engine.decode_side = DecodeSide(0, Any, Any, None)
+    side._handed_over = {"a": "of a", "b": "of b"}
+    engine._failed = [(0, "a", InternalError("it cannot."))]
+    failed = [name for _, name, _ in engine.take_failed()]
+    return [failed, side.take_unneeded(), side.handed_over("b")]
+
+
 CASES = (
     *(an_aborted_load, a_load, a_small_prompt, a_lease, a_lease_on_what_another_job_stores),
-    *(what_is_missing, jobs_that_end_otherwise),
+    *(what_is_missing, jobs_that_end_otherwise, a_request_that_fails_alone),
 )
 
 if __name__ == "__main__":

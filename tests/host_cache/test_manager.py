@@ -51,3 +51,7 @@ def test_what_is_missing_is_counted_by_reason(told: Any) -> None:
 
 def test_jobs_that_end_otherwise_leave_no_lease(told: Any) -> None:
     assert told["jobs_that_end_otherwise"] == [1, *NOTHING]
+
+
+def test_a_request_that_fails_alone_gives_its_blocks_back(told: Any) -> None:
+    assert told["a_request_that_fails_alone"] == [["a"], ["of a"], True]

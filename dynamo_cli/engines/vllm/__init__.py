@@ -2,5 +2,6 @@
 
 vLLM's options, bodies of requests and the messages of `messages/` come in; answers and the outputs
 of engine steps go out. Open `front/serving.py` first for what a processor runs, `core/engine.py`
-for what a worker runs; `options/` reads options, `transfer/` moves KV blocks between engines.
+for what a worker runs; `options/` reads options, `host_cache/` moves KV blocks to the memory of the
+host and back.
 """
