@@ -49,6 +49,7 @@ class Comparison:
         self._rounds = rounds
         self._kinds = kinds
         self.figures: Figures = defaultdict(list)
+        self._told = 0
 
     def start(self) -> None:
         """Measure the time to the first answer, seconds."""
@@ -91,12 +92,20 @@ class Comparison:
             for name in sections:
                 if name in measures:
                     measures[name](servers)
+                    self.tell()
         finally:
             for server in servers:
                 server.stop()
 
+    def tell(self) -> None:
+        """Print the rows of the figures that were not printed yet."""
+        for name, pairs in list(self.figures.items())[self._told :]:
+            print(row(name, pairs), flush=True)
+        self._told = len(self.figures)
+
     def _load(self, servers: list[Running]) -> None:
         for at_once, each in REQUESTS_EACH.items():
+            self.tell()
             for number in range(self._rounds + 1):
                 samples = [self._stream(server, at_once, each) for server in servers]
                 if number == 0:
@@ -162,17 +171,15 @@ class Comparison:
         self.figures[figure].append((first, second))
 
 
-def table(figures: Figures) -> str:
-    """Return the Markdown table."""
-    rows = ["| | vLLM | dynamo-llm | ratio | range |", "|---|--:|--:|--:|--:|"]
-    for name, pairs in figures.items():
-        ratios = [ours / theirs for theirs, ours in pairs]
-        theirs, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        rows.append(
-            f"| {name} | {theirs:.4g} | {ours:.4g} | {statistics.median(ratios):.2f} | {spread} |"
-        )
-    return "\n".join(rows)
+HEAD = "| | vLLM | dynamo-llm | ratio | range |\n|---|--:|--:|--:|--:|"
+
+
+def row(name: str, pairs: list[tuple[float, float]]) -> str:
+    """Return a row of the Markdown table."""
+    ratios = [ours / theirs for theirs, ours in pairs]
+    theirs, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    return f"| {name} | {theirs:.4g} | {ours:.4g} | {statistics.median(ratios):.2f} | {spread} |"
 
 
 def _quantile(values: list[float], share: float) -> float:
@@ -192,16 +199,17 @@ def main() -> None:
     sections = given.only.split(",")
     kinds = (RUST if given.rust else THEIRS, THEIRS if given.aa else OURS)
     comparison = Comparison(model, given.rounds, kinds)
+    print(HEAD, flush=True)
     for name in ("start", "workers"):
         if name in sections:
             getattr(comparison, name)()
+            comparison.tell()
     if set(sections) - {"start", "workers"}:
         comparison.against_running(sections)
     load_average = os.getloadavg()[0]
     print(
-        f"{os.cpu_count()} cores, load {load_average:.1f}, {given.rounds} rounds, {given.model}\n"
+        f"\n{os.cpu_count()} cores, load {load_average:.1f}, {given.rounds} rounds, {given.model}"
     )
-    print(table(comparison.figures))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 
 OF_OTHERS = {
     "--aa": "tests.benchmarks.serve",
+    "--against": "tests.benchmarks.processor",
     "--half": "tests.benchmarks.policies",
     "--ulimit": "docker run",
     "--no-deps": "pip",
+    "--rust": "tests.benchmarks.serve",
 }
 """Options of programs that are neither ours nor vLLM's."""
 

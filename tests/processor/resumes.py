@@ -81,10 +81,16 @@ class Running:
 
 @dataclass
 class Engine:
-    """The `Workers` of the client, with one engine that says what it is told."""
+    """The `Workers` of the client, with one engine that says what it is told.
+
+    Attributes:
+        burst: tokens per step.
+        fails: whether its requests end with an error after the third token.
+    """
 
     script: str = ""
     burst: int = 1
+    fails: bool = False
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -165,6 +171,8 @@ class Engine:
             output.finish_reason = FinishReason.STOP
         elif running.given >= params.max_tokens:
             output.finish_reason = FinishReason.LENGTH
+        if self.fails and running.given > 3:
+            output.finish_reason = FinishReason.ERROR
         return output
 
 

@@ -1,4 +1,4 @@
-"""Plain chats take short ways through the processor, and get the answers of vLLM's own way."""
+"""Common chats take short ways through the processor, and get the answers of vLLM's own way."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ from tests.support.driver import result_of
 
 pytestmark = pytest.mark.engine
 
+PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
-@pytest.mark.parametrize("options", [(), ("--enable-prompt-tokens-details",)])
-def test_answers_are_the_same(options: tuple[str, ...], tmp_path: Path) -> None:
+
+@pytest.mark.parametrize(
+    ("options", "ways"),
+    [
+        (("--enable-prompt-tokens-details",), ("chat", "render", "_body", "_send", "take")),
+        ((*PARSERS, "--reasoning-parser", "qwen3"), ("chat", "_send")),
+    ],
+)
+def test_answers_are_the_same(
+    options: tuple[str, ...], ways: tuple[str, ...], tmp_path: Path
+) -> None:
     told = result_of("tests.processor.ways", str(tmp_path), str(len(options)), "300", *options)
     assert told["different"] == []
     assert told["left"] == 0
-    for way in ("chat", "render", "_body", "_send", "take"):
+    for way in ways:
         assert told["taken"][way] > 50, way

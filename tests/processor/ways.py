@@ -21,7 +21,17 @@ from dynamo_cli.messages.request import Chunk, Endpoint, Finish, Head, Reply
 from tests.processor.resumes import Asked, Told, Trial
 from tests.support.driver import RESULT
 
-SCRIPT = 'Hi "wörld"\n 猫👩.'
+SCRIPTS = (
+    'Hi "wörld"\n 猫👩.',
+    'Hi "wörld"\n 猫👩.',
+    "<think>\nWell.\n</think>\n\nHi.",
+    'Well: <tool_call>\n{"name": "f", "arguments": {"a": "b"}}\n</tool_call>',
+)
+OWN = (
+    "render_chat_request",
+    "chat_completion_stream_generator",
+    "chat_completion_full_generator",
+)
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 BILLING = "x-anthropic-billing-header: cch=1\nBe kind."
@@ -97,7 +107,8 @@ FIELDS: dict[str, list[Any]] = {
 
 def made(dice: random.Random) -> dict[str, Any]:
     """A chat, most often a valid one."""
-    body: dict[str, Any] = {"model": "tiny", "messages": [USER], "max_tokens": 6}
+    most = dice.choice([6, 6, 60])
+    body: dict[str, Any] = {"model": "tiny", "messages": [USER], "max_tokens": most}
     if dice.random() < 0.5:
         body["messages"] = dice.choice(MESSAGES)
     if dice.random() < 0.5:
@@ -114,6 +125,7 @@ class Ways(Trial):
         super().__init__(folder, *args)
         self.taken: Counter[str] = Counter()
         self._short = bodies._SHORT
+        self._dice = random.Random(1)
         for place, name in (
             (short.Short, "chat"),
             (rendering.Renderer, "render"),
@@ -133,11 +145,12 @@ class Ways(Trial):
 
     async def both(self, body: dict[str, Any]) -> str:
         """Return what is different; empty if nothing is."""
-        asked = Asked(Endpoint.CHAT, body, SCRIPT)
+        asked, engine, dice = Asked(Endpoint.CHAT, body, ""), self.engine, self._dice
+        engine.script, engine.burst = dice.choice(SCRIPTS), dice.choice([1, 1, 3])
+        engine.fails = dice.random() < 0.05
         got = _told(await self._answer(asked, None))
         chats = vars(self.serving._state.openai_serving_chat)
-        own = ("render_chat_request", "chat_completion_stream_generator")
-        kept = {name: chats.pop(name) for name in (*own, "chat_completion_full_generator")}
+        kept = {name: chats.pop(name) for name in OWN if name in chats}
         bodies._SHORT = _Never()  # type: ignore[assignment]
         try:
             wanted = _told(await self._answer(asked, None))
@@ -172,7 +185,6 @@ async def main(folder: str, seed: str, count: str, *args: str) -> None:
     os.dup2(2, 1)  # whatever libraries print
     ways = Ways(Path(folder), *args)
     await ways.serving.start()
-    ways.engine.script = SCRIPT
     dice = random.Random(int(seed))
     different = [told for _ in range(int(count)) if (told := await ways.both(made(dice)))]
     different += ways.engine.wrong

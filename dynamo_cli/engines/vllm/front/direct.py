@@ -1,4 +1,4 @@
-"""Streams of plain chats: each step of an engine becomes an event at once.
+"""Streams of common chats: each step of an engine becomes an event at once.
 
 vLLM passes an output through a queue, a task and several generators to its serving class, which
 makes three objects and their JSON for each token. Here the serving class begins the stream, and its
@@ -11,26 +11,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextvars import copy_context
 from typing import Any, NamedTuple
 
-import orjson
+from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.openai.chat_completion import serving as chats
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionStreamResponse
-from vllm.entrypoints.serve.engine.protocol import UsageInfo
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionNamedToolChoiceParam
 from vllm.exceptions import GracefulHTTPError, VLLMClientError
-from vllm.outputs import RequestOutput
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor, OutputProcessorOutput, RequestState
 
+from dynamo_cli.engines.vllm.front.chat_events import DONE, ChatEvents, usage_of
 from dynamo_cli.engines.vllm.front.outgoing import Outgoing
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
-
-DONE = b"data: [DONE]\n\n"
-KIND = "chat.completion.chunk"
-
-_TOLD_AS_THEY_ARE = (VLLMClientError, GracefulHTTPError, EngineDeadError)
 
 
 class Generation(NamedTuple):
@@ -59,10 +55,11 @@ class Direct:
         llm: runs the engine request.
         generation: the engine request.
         trace: the trace of the API request.
+        events: makes the events.
         serving: vLLM's serving object.
         request: the request as vLLM's class.
-        words: id and creation time of the answer, and the name of the model.
-        mm_tokens: tokens of its images and the like, by kind.
+        answer_id: id of the answer.
+        parser: vLLM's parser of reasoning and tool calls; None if the server has none.
         fail: makes vLLM's events for an error that a stream of outputs raises.
     """
 
@@ -71,30 +68,28 @@ class Direct:
         llm: AsyncLLM,
         generation: Generation,
         trace: RequestTrace,
+        events: ChatEvents,
         serving: Any,
         request: Any,
-        words: tuple[str, int, str],
-        mm_tokens: dict[str, int] | None,
+        answer_id: str,
+        parser: Any,
         fail: Callable[[AsyncIterator[RequestOutput]], AsyncIterator[str]],
     ) -> None:
         self._llm = llm
         self._generation = generation
         self._trace = trace
+        self._events = events
         self._serving = serving
         self._request = request
-        self._words = words
-        self._mm_tokens = mm_tokens
+        self._answer_id = answer_id
+        self._parser = parser
         self._fail = fail
         self._out: Outgoing
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._named = False
+        self._context = copy_context()  # parsers make ids, which depend on the trace
+        self._named = self._called_tools = False
         self._tokens = 0
-        answer_id, created, model = (orjson.dumps(word) for word in words)
-        self._begin = (
-            b'data: {"id":%b,"object":"chat.completion.chunk","created":%b,"model":%b,'
-            b'"choices":[{"index":0,"delta":{' % (answer_id, created, model)
-        )
-        self._before = self._begin + b'"content":'
+        self._ids: list[int] = []  # the tokens, if those of the reasoning are counted
 
     async def run(self, out: Outgoing) -> AsyncIterator[str] | None:
         """Send the stream up to its end.
@@ -105,16 +100,16 @@ class Direct:
             vLLM's events for the error with which it ended, if it did.
         """
         self._out = out
-        queue = None
         request_id, prompt, params = self._generation.arguments
         try:
             queue = await self._llm.add_request(request_id, prompt, params, **self._generation.more)
             self._attach(queue)
+        except Exception as error:  # noqa: BLE001 - vLLM makes an event of it
+            return self._fail(_raising(_of_generate(error)))
+        try:
             await self._over
         except asyncio.CancelledError:
-            if queue is not None:
-                self._over.cancel()
-                await self._llm.abort(queue.request_id, internal=True)
+            await self._llm.abort(queue.request_id, internal=True)
             raise
         except Exception as error:  # noqa: BLE001 - vLLM makes an event of it
             return self._fail(_raising(error))
@@ -134,99 +129,86 @@ class Direct:
         """Send the events of an output, or end with an error."""
         if self._over.done():
             return
+        if isinstance(output, Exception):
+            self._over.set_exception(_of_generate(output))
+            return
         try:
-            if isinstance(output, Exception):
-                raise output
-            self._send(output)
+            self._context.run(self._send, output)
         except Exception as error:  # noqa: BLE001 - it ends this stream, and no other one
             self._over.set_exception(error)
 
     def close(self) -> None:
         """Do nothing: AsyncLLM's queues have a task that they end."""
 
-    # -- events -----------------------------------------------------------------------------
-
-    def _send(self, output: RequestOutput) -> None:
-        self._trace.given.add(self._generation.call, output)
-        out, part = self._out, output.outputs[0]
-        if not self._named:
-            self._named = True
-            out.event(self._role_event())
-        self._serving._raise_if_error(part.finish_reason, self._words[0])
-        if part.text or part.token_ids or self._tokens:
-            self._tokens += len(part.token_ids)
-            text = orjson.dumps(part.text)
-            if part.finish_reason is None:
-                out.event(self._before + text + _AFTER)
-            else:
-                out.event(self._last_event(text, part.finish_reason, part.stop_reason))
-        if output.finished:
-            self._end(output)
-
     def take(self, state: RequestState, output: EngineCoreOutput) -> bool:
         """Send the event of an output that only has new tokens; False if there is more in it."""
-        if not self._tokens or not _is_plain(output) or self._over.done():
+        if not self._tokens or self._parser is not None or not _is_plain(output):
             return False
         detokenizer = state.detokenizer
-        if detokenizer.stop or state.stream_interval > 1:
+        if detokenizer.stop or state.stream_interval > 1 or self._over.done():
             return False
         tokens = output.new_token_ids
         detokenizer.update(tokens, False)
         text = detokenizer.get_next_output_text(False, True)
-        self._tokens += len(tokens)
-        self._trace.given.add_tokens(tokens)
-        self._out.event(self._before + orjson.dumps(text) + _AFTER)
+        try:
+            self._tokens += len(tokens)
+            self._trace.given.add_tokens(tokens)
+            self._out.event(self._events.text(text))
+        except Exception as error:  # noqa: BLE001 - it ends this stream, and no other one
+            self._over.set_exception(error)
         return True
 
-    def _role_event(self) -> bytes:
-        role = orjson.dumps(self._serving.get_chat_request_role(self._request))
-        return self._begin + b'"role":' + role + _AFTER_ROLE
+    # -- events -----------------------------------------------------------------------------
 
-    def _last_event(self, text: bytes, finish: str, stop: int | str | None) -> bytes:
-        fingerprint = self._serving.system_fingerprint
-        more = b""
-        if fingerprint is not None and not _wants_usage(self._serving, self._request):
-            more = b',"system_fingerprint":' + orjson.dumps(fingerprint)
-        return b"%b%b%b%b%b%b%b%b}\n\n" % (
-            *(self._before, text, b'},"logprobs":null,"finish_reason":', orjson.dumps(finish)),
-            *(b',"stop_reason":', orjson.dumps(stop), b',"token_ids":null}]', more),
+    def _send(self, output: RequestOutput) -> None:
+        self._trace.given.add(self._generation.call, output)
+        part = output.outputs[0]
+        if not self._named:
+            self._named = True
+            self._out.event(self._events.role())
+        self._serving._raise_if_error(part.finish_reason, self._answer_id)
+        if part.text or part.token_ids or self._tokens:
+            self._tokens += len(part.token_ids)
+            if self._parser is not None:
+                self._send_parsed(part, output)
+            elif part.finish_reason is None:
+                self._out.event(self._events.text(part.text))
+            else:
+                finish, stop = part.finish_reason, part.stop_reason
+                self._out.event(self._events.last(part.text, finish, stop))
+        if output.finished:
+            self._end(output)
+
+    def _send_parsed(self, part: CompletionOutput, output: RequestOutput) -> None:
+        """Send the event for what the parser finds in an output."""
+        finish = part.finish_reason
+        delta = self._parser.parse_delta(
+            delta_text=part.text,
+            delta_token_ids=list(part.token_ids),
+            request=self._request,
+            prompt_token_ids=output.prompt_token_ids,
+            finished=finish is not None,
         )
+        self._ids.extend(part.token_ids)
+        if delta is not None and delta.tool_calls:
+            self._called_tools = True
+        if delta is None:
+            if finish is None:
+                return
+            delta = DeltaMessage()
+        named = isinstance(self._request.tool_choice, ChatCompletionNamedToolChoiceParam)
+        if self._called_tools and finish == "stop" and not named:
+            finish = "tool_calls"
+        self._out.event(self._events.delta(delta, part, finish))
 
     def _end(self, output: RequestOutput) -> None:
-        if _wants_usage(self._serving, self._request):
-            self._out.event(self._usage_event(output))
+        if self._events.usage:
+            reasoning = None
+            if self._serving._include_reasoning_tokens_details:
+                reasoning = self._parser.count_reasoning_tokens(tuple(self._ids))
+            self._out.event(self._events.end(output, self._tokens, reasoning))
         self._out.event(DONE)
         self._over.set_result(None)
-
-    def _usage_event(self, output: RequestOutput) -> bytes:
-        prompt = len(output.prompt_token_ids or ()) + len(output.encoder_prompt_token_ids or ())
-        usage = UsageInfo(
-            prompt_tokens=prompt,
-            completion_tokens=self._tokens,
-            total_tokens=prompt + self._tokens,
-            completion_tokens_details=None,
-        )
-        usage.prompt_tokens_details = chats._make_prompt_tokens_details(
-            self._serving.enable_prompt_tokens_details,
-            output.num_cached_tokens,
-            output.num_cache_creation_tokens,
-            self._mm_tokens,
-        )
-        metrics = None
-        if (accepted := chats.build_spec_decoding_metrics(output)) is not None:
-            metrics = chats.PerRequestMetrics(speculative_decoding=accepted)
-        answer_id, created, model = self._words
-        chunk = ChatCompletionStreamResponse(
-            id=answer_id,
-            object=KIND,
-            created=created,
-            choices=[],
-            model=model,
-            usage=usage,
-            system_fingerprint=self._serving.system_fingerprint,
-            metrics=metrics,
-        )
-        return f"data: {chunk.model_dump_json(exclude_unset=True, exclude_none=True)}\n\n".encode()
 
 
 # -- installation ------------------------------------------------------------------------------
@@ -248,21 +230,22 @@ def install(llm: AsyncLLM, serving: Any) -> None:
 
         if not isinstance(outputs, Generation) or not is_common(serving, request):
             return fail(outputs)
+        trace, mm_tokens = current_trace.get(), more.get("mm_token_counts")
         words = (answer_id, int(chats.time.time()), model)
-        mm_tokens = more.get("mm_token_counts")
-        return Direct(llm, outputs, current_trace.get(), serving, request, words, mm_tokens, fail)
+        events = ChatEvents(serving, request, words, mm_tokens)
+        parser = None
+        if serving.parser_cls is not None:
+            parser = serving._make_parser(request, args[1], more.get("chat_template_kwargs"))
+        return Direct(llm, outputs, trace, events, serving, request, answer_id, parser, fail)
 
     serving.chat_completion_stream_generator = begin
 
 
 def is_common(serving: Any, request: Any) -> bool:
-    """Whether the events of a stream have nothing but text, and its last ones usage."""
-    _, continuous = chats.should_include_usage(
-        request.stream_options, serving.enable_force_include_usage
-    )
+    """Whether an answer has one choice, without log probabilities and other additions."""
+    _, continuous = usage_of(serving, request)
     return (
         (request.n or 1) == 1
-        and serving.parser_cls is None
         and not serving.enable_log_outputs
         and not serving.enable_per_request_metrics
         and not (request.logprobs or request.echo or request.return_token_ids)
@@ -293,13 +276,6 @@ def _taken(state: RequestState | None, output: EngineCoreOutput) -> bool:
     return state is not None and type(state.queue) is Direct and state.queue.take(state, output)
 
 
-_AFTER = b'},"logprobs":null,"finish_reason":null,"token_ids":null}]}\n\n'
-_AFTER_ROLE = (
-    b',"content":""},"logprobs":null,"finish_reason":null}],'
-    b'"prompt_token_ids":null,"prompt_text":null}\n\n'
-)
-
-
 def _is_plain(output: EngineCoreOutput) -> bool:
     """Whether an output has nothing but new tokens."""
     return (
@@ -313,16 +289,17 @@ def _is_plain(output: EngineCoreOutput) -> bool:
     )
 
 
-def _wants_usage(serving: Any, request: Any) -> bool:
-    usage, _ = chats.should_include_usage(
-        request.stream_options, serving.enable_force_include_usage
-    )
-    return bool(usage)
+def _of_generate(error: Exception) -> Exception:
+    """Return the error that AsyncLLM's `generate` raises for one that it meets."""
+    told: tuple[type[Exception], ...] = (VLLMClientError, GracefulHTTPError, EngineDeadError)
+    if isinstance(error, told):
+        return error
+    raised: Exception = EngineGenerateError()
+    raised.__cause__ = error
+    return raised
 
 
 async def _raising(error: Exception) -> AsyncIterator[RequestOutput]:
-    """Raise an error as AsyncLLM's `generate` does."""
-    if isinstance(error, _TOLD_AS_THEY_ARE):
-        raise error
-    raise EngineGenerateError from error
+    """Raise an error where outputs are expected."""
+    raise error
     yield  # it is a generator

@@ -166,9 +166,9 @@ class Serving:
         state = processor.request_states.get(request_id)
         if state is None:
             return
-        processor.abort_requests([request_id], internal=True)
         if state.queue is not None:
-            state.queue.put(error)
+            state.queue.put(error)  # first: what the abort puts there is ignored then
+        processor.abort_requests([request_id], internal=True)
 
     async def handle(self, request: ForProcessor, tell: Tell) -> None:
         """Answer one request with `Reply`, or `Head`, `Chunk` ... `Finish`, whatever happens.

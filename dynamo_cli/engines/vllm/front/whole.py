@@ -28,7 +28,7 @@ def install(serving: Any) -> None:
     async def run(
         request: Any, outputs: Any, answer_id: str, model: str, *args: Any, **more: Any
     ) -> Any:
-        if not is_common(serving, request):
+        if serving.parser_cls is not None or not is_common(serving, request):
             return await answer(request, outputs, answer_id, model, *args, **more)
         created = int(chats.time.time())
         final: RequestOutput | None = None
