@@ -208,6 +208,9 @@ def test_a_stream_whose_processor_dies_has_that_move_beside_those_of_workers() -
             stage.processor.send(RequestMoved(submit.request_id, submit.api_id, move))
             while (await samples(stage))[MOVED, "died"] != 1:
                 await asyncio.sleep(0.005)
+            # A token between the two deaths: without, the request may count as their cause.
+            stage.processor.send(chunks(submit, b"data: xx\n\n"))
+            await client.chunk()
             stage.processor.die()
             stage.tell(table(serving=True, processor=Phase.STARTING))
             again = await stage.neighbour(PROCESSOR)
