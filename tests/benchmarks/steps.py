@@ -61,8 +61,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="for each number of streams")
     parser.add_argument("--prompt", type=int, default=480, help="tokens")
     parser.add_argument("--answer", type=int, default=128, help="tokens")
-    parser.add_argument("options", nargs="*", help="of the server, after --")
-    args = parser.parse_args()
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    args = parser.parse_args(words[:end])
+    args.options = words[end + 1 :]  # of the server
     with tempfile.TemporaryDirectory() as folder:
         server, url = start(args, Path(folder))
         try:
