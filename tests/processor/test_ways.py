@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from dynamo_cli.engines.vllm import versions
 from tests.support.driver import result_of
 
-pytestmark = pytest.mark.engine
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(
+        versions.release() not in versions.SHORT_WAYS, reason="this release has no short ways"
+    ),
+]
 
 PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 

