@@ -173,7 +173,7 @@ def test_without_room_for_blocks_prompts_are_prefilled_at_home(aggregated: list[
         assert not differences(aggregated[:60], got, ASKED[:60])
         wait_until(lambda: nothing_is_left(server), 5, "everything is released")
         assert prefill(server)["placements"]["local:no_room"] > 10
-        assert prefill(server)["copies"]["save"] > 5  # some did fit
+        assert prefill(server)["copies"]["save"] > 0  # some did fit
 
 
 def test_a_decode_worker_that_dies_takes_no_request_along(aggregated: list[Any]) -> None:

@@ -53,7 +53,8 @@ class DecodeSide:
         self._core = core
         self._intake = intake
         self._started: list[str] = []
-        self._handed_over: dict[str, str] = {}  # request -> the transfer that its blocks belong to
+        # request -> the transfer that its blocks belong to; None if vLLM's own connector has them
+        self._handed_over: dict[str, str | None] = {}
         self._unneeded: list[str] = []
 
     def prepare(self, client: int, message: AddRequest) -> Prepared:
@@ -66,13 +67,13 @@ class DecodeSide:
         If the host cache has its blocks, the engine finds them there like any others. Other
         parameters are for vLLM's own connectors.
         """
-        transfer = (kv_transfer_params or {}).get(TRANSFER)
-        if transfer is None:
-            self._intake.start(prepared, kv_transfer_params)
+        if kv_transfer_params is None:
+            self._intake.start(prepared)
             return
+        transfer = kv_transfer_params.get(TRANSFER)
         self._handed_over[prepared.message.request_id] = transfer
         try:
-            self._intake.start(prepared)
+            self._intake.start(prepared, None if transfer else kv_transfer_params)
         except Exception:
             self.forget([prepared.message.request_id])
             raise
@@ -103,7 +104,7 @@ class DecodeSide:
     def forget(self, request_ids: Sequence[str]) -> None:
         """For the engine: these requests need no blocks of a prefill worker (any more)."""
         for request_id in request_ids:
-            if (transfer := self._handed_over.pop(request_id, None)) is not None:
+            if transfer := self._handed_over.pop(request_id, None):
                 self._unneeded.append(transfer)
 
     def take_started(self) -> list[str]:
