@@ -15,7 +15,7 @@ from dynamo_cli.lab.load.workload import Ask, words
 PROMPT_WORDS = 60  # about 100 tokens with the tiny model's tokenizer
 
 PROMPT_TOKENS = 137  # of so many words
-LONG_PROMPTS = 8
+LONG_PROMPTS = 5
 
 _seeds = itertools.count(1)
 

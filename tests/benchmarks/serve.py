@@ -152,6 +152,7 @@ class Comparison:
                         continue  # warms up both servers
                     name = f"TTFT p50, ms, prompts of {tokens:,} tokens, {shared:.0%} shared"
                     self._add(name, *(1000 * _quantile(one, 0.5) for one in times))
+                self.tell()
 
     def _connections(self, servers: list[Running]) -> None:
         for _ in range(self._rounds):

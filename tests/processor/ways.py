@@ -78,7 +78,7 @@ FIELDS: dict[str, list[Any]] = {
     "seed": [1, None, 2**63 - 1, 2**63, -5, 1.0],
     "ignore_eos": [True, False, None, "true", 1],
     "min_tokens": [0, 2, None, 500],
-    "user": ["me", None, 5],
+    "user": ["me", None, 5, "x" * 9000, "x" * 300_000],
     "stop": ["r", ["r", "d"], [], None, [""]],
     "include_stop_str_in_output": [True],
     "logprobs": [True, False, None],
