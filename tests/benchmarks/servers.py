@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 from tests.benchmarks import rust
@@ -114,8 +115,9 @@ class Running(Server):
             self.signal(signal.SIGINT)
             return self.wait()
         except subprocess.TimeoutExpired:
-            for pid in filter(alive, below):
-                os.kill(pid, signal.SIGKILL)
             return -signal.SIGKILL
         finally:
+            for pid in filter(alive, below):  # the frontend in Rust leaves its engine for a while
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.close()
