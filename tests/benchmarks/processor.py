@@ -206,7 +206,7 @@ class Side:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
         told = self._process.stdout.readline().strip()
-        assert told, f"{self._process.args} ended"
+        assert told, "the process has ended"
         return told
 
     def end(self) -> None:
