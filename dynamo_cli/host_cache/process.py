@@ -13,6 +13,7 @@ from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.publisher import Publisher
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.kv import hashes, slots
+from dynamo_cli.messages.admin import Operate, Operated
 from dynamo_cli.messages.flows import ToChild, ToHostCache
 from dynamo_cli.messages.host_cache import (
     BlocksFound,
@@ -152,6 +153,8 @@ class HostCacheProcess:
                 cache.returned(peer, slots.unpack(returned))
             case Resync():
                 self._publisher.resync()
+            case Operate(call_id):  # of an operator's orders it gets only the one to reset
+                self._switchboard.owe(peer, Operated(call_id, cache.reset()))
         self._changed = True
 
     def on_link(self, peer: ProcessId) -> None:

@@ -41,6 +41,8 @@ class _Engine:
         busy: slots that it uses by orders of an earlier host cache.
         pinned: blocks that it reads, by request id.
         reserve: how many slots it should be lent in advance.
+        stale: those of `lent` that it had when the cache was reset: what it writes there may have
+            been computed before.
         short: whether it has fewer slots than it should have, because none could be evicted.
     """
 
@@ -48,6 +50,7 @@ class _Engine:
     busy: set[int] = field(default_factory=set)
     pinned: dict[str, list[Block]] = field(default_factory=dict)
     reserve: int = MAX_LENT
+    stale: set[int] = field(default_factory=set)
     short: bool = False
 
 
@@ -226,6 +229,10 @@ class HostCache:
                 continue
             writer.lent.remove(slot)
             self.written += 1
+            if slot in writer.stale:
+                writer.stale.remove(slot)
+                self._free.append(slot)
+                continue
             block = self.blocks.get(key)
             if block is None:
                 block = self.blocks.add(key, slot, sequence_hash, parent)
@@ -247,12 +254,26 @@ class HostCache:
             assert had is not None
             if slot in had.lent:
                 had.lent.remove(slot)
+                had.stale.discard(slot)
                 self._free.append(slot)
             elif slot in had.busy:
                 had.busy.remove(slot)
                 self._not_busy(slot)
             else:
                 self.invalid += 1
+
+    def reset(self) -> bool:
+        """Forget all blocks, also those that are being written now.
+
+        Returns:
+            whether all are gone; what is being read, and what comes before it, stays.
+        """
+        for engine in self._engines.values():
+            engine.stale = set(engine.lent)
+        while (slot := self.blocks.evict()) is not None:
+            self._free.append(slot)
+            self.evicted += 1
+        return not len(self.blocks)
 
     def _not_busy(self, slot: int) -> None:
         """One engine less uses a slot; it is free if none does."""

@@ -133,7 +133,7 @@ ToWorker = (
     | CacheRefused
 )
 ToPrefillQueue = PushJob | CancelJob | PullJobs | JobEnded
-ToHostCache = OpenCache | FindBlocks | BlocksRead | BlocksWritten | SlotsReturned | Resync
+ToHostCache = OpenCache | FindBlocks | BlocksRead | BlocksWritten | SlotsReturned | Resync | Operate
 ToPrefillWorker = (
     Enlisted
     | RunJob

@@ -2,6 +2,8 @@
 
     python -m tests.benchmarks.routing [--model tiny] [--workers 2] [--rounds 10] [--quick]
     python -m tests.benchmarks.routing --model demo --systems 4 --concurrency 4 --rounds 3
+    python -m tests.benchmarks.routing --model demo --systems 4 --concurrency 4 --rounds 3 \
+        --only "kv,kv with host cache" --cache-ratio 0.2
 
 The tiny model computes a prompt in hardly more time than it takes to transmit it, so only its
 cached share is meaningful. The demo model, hundreds of times larger, shows what caching is worth.
@@ -52,16 +54,20 @@ CONTENDERS = {
     "kv, blocks": ("kv", "--kv-cost", "blocks"),
     "kv, shares": ("kv", "--kv-cost", "shares"),
     "least-loaded": ("least-loaded",),
+    "kv with host cache": ("kv", "--host-cache", "2GiB"),
     "round-robin": ("round-robin",),
     "round-robin again": ("round-robin",),
 }
 """By name, the words that follow --router."""
+
+BY_DEFAULT = [name for name in CONTENDERS if "host cache" not in name]
 
 PAIRS = (
     ("kv", "round-robin"),
     ("kv", "least-loaded"),
     ("kv", "kv, blocks"),
     ("kv", "kv, shares"),
+    ("kv with host cache", "kv"),
     ("round-robin again", "round-robin"),
 )
 
@@ -98,6 +104,7 @@ async def converse(port: int, people: list[Conversation], at_once: int, seed: st
 
 FIGURES: dict[str, Callable[[Run], float]] = {
     "cached prompt tokens, %": lambda run: 100 * (run.summary.hit_ratio or 0),
+    "TTFT mean, ms": lambda run: run.summary.ttft_ms.mean if run.summary.ttft_ms else 0.0,
     "TTFT p50, ms": lambda run: run.ttft_ms(0.5),
     "TTFT p95, ms": lambda run: run.ttft_ms(0.95),
     "output tok/s": lambda run: run.summary.output_tokens_per_s,
@@ -148,12 +155,12 @@ def _drive(server: Running, people: list[Conversation], at_once: int, seed: str)
 def table(rounds: Rounds) -> str:
     """Return the table of figures and that of ratios."""
     lines = [_row("", FIGURES), "|---|" + "--:|" * len(FIGURES)]
-    for name in CONTENDERS:
+    for name in rounds[0]:
         medians = (
             statistics.median(figure(each[name]) for each in rounds) for figure in FIGURES.values()
         )
         lines.append(_row(name, (f"{value:.4g}" for value in medians)))
-    for one, other in PAIRS:
+    for one, other in (pair for pair in PAIRS if set(pair) <= rounds[0].keys()):
         ratios = (_ratio(rounds, figure, one, other) for figure in FIGURES.values())
         lines.append(_row(f"{one} / {other}", ratios))
     return "\n".join(lines)
@@ -172,13 +179,16 @@ def _row(name: str, cells: Iterable[str]) -> str:
 
 
 @contextmanager
-def running(model: str, workers: int, cache_blocks: int) -> Iterator[dict[str, Running]]:
-    """Start all servers and wait until they are ready."""
+def running(
+    model: str, workers: int, cache_blocks: int, names: list[str]
+) -> Iterator[dict[str, Running]]:
+    """Start the servers of these names and wait until they are ready."""
     options = ("--workers", str(workers), "--block-size", str(BLOCK), "--max-model-len", "2048")
     cache = ("--num-gpu-blocks-override", str(cache_blocks))
     with ExitStack() as stack:
         servers = {}
-        for name, router in CONTENDERS.items():
+        for name in names:
+            router = CONTENDERS[name]
             servers[name] = Running(OURS, model, "--router", *router, *options, *cache)
             stack.callback(servers[name].stop)
             servers[name].wait_ready()
@@ -199,6 +209,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--concurrency", type=int, default=8, help="clients at once")
     parser.add_argument("--systems", type=int, default=12, help="system prompts; scales the work")
+    parser.add_argument("--cache-ratio", type=float, default=CACHE_RATIO)
+    parser.add_argument("--only", default=",".join(BY_DEFAULT), help="names of policies")
     parser.add_argument("--quick", action="store_true", help="two rounds")
     options = parser.parse_args()
     if options.quick:
@@ -206,8 +218,8 @@ def main() -> None:
     model = str(catalog.resolve(options.model, lambda progress: None).path)
     shared = replace(SHARED, systems=options.systems)
     uniform = replace(UNIFORM, systems=5 * options.systems)
-    cache_blocks = round(CACHE_RATIO * shared.working_set_tokens / BLOCK / options.workers)
-    with running(model, options.workers, cache_blocks) as servers:
+    cache_blocks = round(options.cache_ratio * shared.working_set_tokens / BLOCK / options.workers)
+    with running(model, options.workers, cache_blocks, options.only.split(",")) as servers:
         print(
             f"{os.cpu_count()} cores, {options.model}, {options.workers} workers of {cache_blocks}"
             f" blocks, {options.concurrency} clients, {options.rounds} rounds",

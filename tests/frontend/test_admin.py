@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from dynamo_cli.config import FIRST_ADAPTER_NUMBER, Adapter, AdapterTable, FrontendConfig
@@ -13,6 +14,7 @@ from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, Operation, UnloadAdapter
 from dynamo_cli.messages.lifecycle import AdaptersChanged, Rescale, Rescaled
 from dynamo_cli.messages.request import Endpoint, Reply, Submit
+from dynamo_cli.topology import HOST_CACHE
 from tests.frontend.stage import PROCESSOR, UNMOVED, WORKER, Neighbour, Stage, answer, table
 
 KEY = "sesame"
@@ -198,11 +200,22 @@ def test_orders_reach_every_engine_and_answers_are_summed_up() -> None:
     async def scenario() -> None:
         async with Stage(ADMIN) as stage:
             worker = await stage.neighbour(WORKER)
+            cache = await stage.neighbour(HOST_CACHE)
+            told = table(serving=True)
+            told.processes.append(
+                msgspec.structs.replace(
+                    told.processes[0], name=HOST_CACHE.name, role=HOST_CACHE.role
+                )
+            )
+            stage.tell(told)
             asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
             order = await worker.take(Operate)
             assert order.operation == Operation.RESET_PREFIX_CACHE
             worker.send(Operated(order.call_id, result=True))
-            assert (await asked)[2] == {"success": True, "engines": {"worker 0": True}}
+            order = await cache.take(Operate)
+            cache.send(Operated(order.call_id, result=False))
+            engines = {"worker 0": True, "host cache": False}
+            assert (await asked)[2] == {"success": False, "engines": engines}
             asked = asyncio.create_task(post(stage, "/sleep?level=2&mode=wait"))
             order = await worker.take(Operate)
             assert (order.level, order.wait) == (2, True)

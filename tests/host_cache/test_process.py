@@ -10,6 +10,7 @@ import pytest
 from dynamo_cli.config import HostCacheConfig
 from dynamo_cli.host_cache.process import HostCacheProcess
 from dynamo_cli.kv import hashes, slots
+from dynamo_cli.messages.admin import Operate, Operated, Operation
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.host_cache import (
     MISSING,
@@ -30,7 +31,7 @@ from tests.ipc.peer import Peer, of
 from tests.ipc.support import Party
 
 ONE, TWO = ProcessId(Role.WORKER, 0), ProcessId(Role.PREFILL_WORKER, 0)
-HEARD = BlocksFound | CacheRefused | HostCacheStats | KvEvents | SlotsLent
+HEARD = BlocksFound | CacheRefused | HostCacheStats | KvEvents | Operated | SlotsLent
 SLOTS, SLOT_BYTES = 64, 4096
 OPEN = OpenCache(SLOT_BYTES, "flat")
 
@@ -101,6 +102,18 @@ def written(numbers: list[int], *names: int) -> BlocksWritten:
 
 
 KEYS = [name.to_bytes(8) for name in (7, 8, 9)]
+
+
+def test_an_operator_resets_it(scene: Scene) -> None:
+    one, frontend = scene.peer(ONE), scene.peer(FRONTEND)
+    scene.ready()
+    mine = lent(scene.answers(one, OPEN))
+    scene.answers(one, written(mine[:2], 7, 8))
+    (answer,) = of(Operated, scene.answers(frontend, Operate(5, Operation.RESET_PREFIX_CACHE)))
+    assert answer == Operated(5, result=True)
+    scene.turn()
+    (missed,) = of(BlocksFound, scene.answers(one, FindBlocks("r", KEYS[:2])))
+    assert missed.slots == slots.pack([MISSING, MISSING])
 
 
 def test_what_one_engine_has_written_another_finds(scene: Scene) -> None:

@@ -92,6 +92,24 @@ def test_a_block_that_is_there_already_leaves_its_slot_empty() -> None:
     assert (made.written, made.duplicates, made.free + made.lent) == (2, 1, 15)
 
 
+def test_a_reset_forgets_all_blocks_and_what_is_being_written() -> None:
+    made = cache(16, ONE, TWO)
+    made.lend()
+    write(made, ONE, b"a", b"b")
+    (old, *_) = sorted(made._engines[TWO].lent)
+    assert made.reset()
+    assert made.find(ONE, "r", [b"a", b"b"]) == [MISSING, MISSING]
+    made.wrote(TWO, [b"c"], [old])
+    assert made.find(ONE, "s", [b"c"]) == [MISSING], "it was computed before"
+    new = made.lend()[ONE]
+    made.wrote(ONE, [b"a"], new[:1])
+    assert made.find(TWO, "r", [b"a"]) == new[:1]
+    assert made.free + made.lent + len(made.blocks) == 16
+    assert not made.reset(), "it is being read"
+    made.read(TWO, "r")
+    assert made.reset()
+
+
 @pytest.mark.parametrize(
     ("slot_bytes", "layout", "said"),
     [

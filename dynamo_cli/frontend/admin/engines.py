@@ -79,12 +79,16 @@ class Engines:
         return {"is_sleeping": any(asleep.values()), "engines": asleep}
 
     async def reset_prefix_cache(self, query: Query) -> dict[str, Any]:
-        """Reset the prefix caches: whether all engines could, and each one by name."""
+        """Reset the prefix caches: whether all engines could, and each one by name.
+
+        The host cache comes last, so that it forgets what engines have stored until then.
+        """
         running = query.get("reset_running_requests", "false").lower()
         if running not in FLAGS:
             raise InvalidRequest("reset_running_requests must be true or false.")
         order = Operate(0, Operation.RESET_PREFIX_CACHE, reset_running=FLAGS[running])
         done = await self._all(order, Role.WORKER, Role.PREFILL_WORKER)
+        done |= await self._all(order, Role.HOST_CACHE)
         return {"success": all(done.values()), "engines": done}
 
     async def _all(self, order: Operate, *roles: Role) -> dict[str, bool]:
