@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
@@ -58,13 +59,13 @@ def blocks(page: Path) -> Iterator[Block]:
             began = began or number
             found.append(line.removeprefix(INDENT) if fence is None else line)
         elif found and (line.strip() or fence is not None):
-            yield Block(name, began, "\n".join(found))
+            yield Block(name, began, dedent("\n".join(found)))
             found, began = [], 0
         if opens_or_closes:
             fence = None if fence is not None else line.removeprefix(FENCE).strip()
         previous = line
     if found:
-        yield Block(name, began, "\n".join(found))
+        yield Block(name, began, dedent("\n".join(found)))
 
 
 def commands(block: Block) -> Iterator[Command]:
