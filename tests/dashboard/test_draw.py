@@ -79,7 +79,7 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
     boxes = (
         3
         + (stream in ("startup", "busy", "degraded", "gpus", "moved"))
-        + 3 * (stream == "disaggregated")
+        + 4 * (stream == "disaggregated")
     )
     assert corners == [boxes] * 4
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
 from dynamo_cli.config import EngineConfig
@@ -32,16 +33,15 @@ class Driver:
         from vllm.v1.engine import EngineCoreOutputs
         from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-        from dynamo_cli.engines.vllm.core.engine import Engine
+        from dynamo_cli.engines.vllm.core import engine
 
-        self.engine = Engine(0, config)
+        self.engine = engine.Engine(0, config)
         self.encoder, self.decoder = MsgpackEncoder(), MsgpackDecoder(EngineCoreOutputs)
         self.errors: list[str] = []
         self.naps = 0
         executor = self.engine._core.model_executor
         self.sample, executor.sample_tokens = executor.sample_tokens, self.sampled
-        transfers: Any = type(self.engine._transfers)
-        transfers.wait = lambda _, limit_s: self.nap(limit_s)
+        engine.time = SimpleNamespace(sleep=self.nap)
 
     def nap(self, limit_s: float) -> None:
         self.naps += 1

@@ -103,8 +103,6 @@ def test_metrics_of_disaggregation() -> None:
                     {"load": 64},
                     {},
                     {},
-                    0,
-                    0,
                     [],
                 )
             )

@@ -48,14 +48,19 @@ def events(body: bytes) -> list[Any]:
 
 
 class Stream:
-    """Use as ``with Stream(server, 100) as stream``: its first event has come."""
+    """Use as ``with Stream(server, 100) as stream``: its first event has come.
+
+    Attributes:
+        first: that event, of one token or more.
+    """
 
     def __init__(self, server: Serving, tokens: int = LONG) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
         _post(self._connection, BODY | {"max_tokens": tokens, "stream": True})
         self._answer = self._connection.getresponse()
         assert self._answer.status == 200, self._answer.read()
-        assert self._answer.readline().startswith(b"data: ")
+        self.first = self._answer.readline()
+        assert self.first.startswith(b"data: ")
 
     def rest(self) -> bytes:
         """All up to the end, in whatever way it comes."""

@@ -27,9 +27,10 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def text_of(rest: bytes) -> str:
-    """The text of a stream without its first event; it must have come to its end."""
-    return "".join(event["choices"][0]["text"] for event in events(rest.lstrip()))
+def text_of(stream: Stream) -> str:
+    """The text of a stream, which must come to its end."""
+    whole = stream.first + stream.rest()
+    return "".join(event["choices"][0]["text"] for event in events(whole))
 
 
 def kill(server: Server, name: str) -> int:
@@ -59,13 +60,13 @@ def test_titles_tell_the_role_and_the_phase(server: Server) -> None:
 
 def test_a_worker_dies_and_no_request_with_it(server: Server) -> None:
     with Stream(server, TOKENS) as quiet:
-        whole = text_of(quiet.rest())
+        whole = text_of(quiet)
     with ExitStack() as stack:
         streams = [stack.enter_context(Stream(server, TOKENS)) for _ in range(4)]  # two on each
         restarts = kill(server, "worker 0")
         wait_until(lambda: server.processes()["worker 0"]["phase"] != "ready", 2, "it is noticed")
         assert [complete(server)[0] for _ in range(4)] == [200] * 4
-        assert [text_of(stream.rest()) for stream in streams] == [whole] * 4
+        assert [text_of(stream) for stream in streams] == [whole] * 4
     wait_back(server, "worker 0", restarts)
     assert [complete(server)[0] for _ in range(4)] == [200] * 4
     wait_until(lambda: "2 requests moved, 0 failed" in server.log, 10, "the log says so")
@@ -82,12 +83,12 @@ def test_the_router_dies_and_requests_go_on(server: Server) -> None:
 
 def test_the_only_processor_dies_and_its_requests_wait_for_its_next_life(server: Server) -> None:
     with Stream(server, TOKENS) as quiet:
-        whole = text_of(quiet.rest())
+        whole = text_of(quiet)
     with Stream(server, TOKENS) as stream:
         restarts = kill(server, "processor 0")
         wait_until(lambda: server.get("/health")[0] == 503, 10, "it says that nothing can serve")
         assert complete(server)[0] == 503
-        assert text_of(stream.rest()) == whole
+        assert text_of(stream) == whole
     wait_back(server, "processor 0", restarts)
     assert complete(server)[0] == 200
 
