@@ -45,7 +45,7 @@ from dynamo_cli.models import catalog
 from tests.benchmarks.load import client_of
 from tests.benchmarks.servers import OURS, Running
 
-BLOCK = 32
+BLOCK, CONTEXT = 32, 2048
 CACHE_RATIO = 1.2
 """Size of the caches of all engines of a server, relative to the text of a round."""
 
@@ -183,7 +183,14 @@ def running(
     model: str, workers: int, cache_blocks: int, names: list[str]
 ) -> Iterator[dict[str, Running]]:
     """Start the servers of these names and wait until they are ready."""
-    options = ("--workers", str(workers), "--block-size", str(BLOCK), "--max-model-len", "2048")
+    options = (
+        "--workers",
+        str(workers),
+        "--block-size",
+        str(BLOCK),
+        "--max-model-len",
+        str(CONTEXT),
+    )
     cache = ("--num-gpu-blocks-override", str(cache_blocks))
     with ExitStack() as stack:
         servers = {}
@@ -219,6 +226,7 @@ def main() -> None:
     shared = replace(SHARED, systems=options.systems)
     uniform = replace(UNIFORM, systems=5 * options.systems)
     cache_blocks = round(options.cache_ratio * shared.working_set_tokens / BLOCK / options.workers)
+    cache_blocks = max(cache_blocks, CONTEXT // BLOCK + 1)  # vLLM wants room for a whole context
     with running(model, options.workers, cache_blocks, options.only.split(",")) as servers:
         print(
             f"{os.cpu_count()} cores, {options.model}, {options.workers} workers of {cache_blocks}"
