@@ -62,6 +62,7 @@ def test_a_port_that_is_taken_is_told_within_seconds() -> None:
 def test_before_it_is_ready_it_answers_503_with_the_reason() -> None:
     with Server(*SMALL, ready=False) as server:
         wait_until(lambda: "frontend     ready" in server.log, 10, "the frontend listens")
+        assert time.monotonic() - server.started < 5
         status, health = server.get("/health")
         assert (status, health["status"]) == (503, "unavailable")
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
