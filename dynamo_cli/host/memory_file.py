@@ -9,22 +9,31 @@ import os
 from dynamo_cli.host.optional import may_fail
 
 
+def sealed_memory(name: str, size_bytes: int) -> int:
+    """Make memory that no process can shrink or grow; returns its descriptor.
+
+    An access to a mapping of it never faults, whatever another process does. It takes no room until
+    it is written to.
+
+    Args:
+        name: what the system shows for it, in /proc/PID/maps; it cannot be opened by that.
+    """
+    memory = os.memfd_create(f"dynamo-llm:{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(memory, size_bytes)
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    with may_fail("fcntl(F_ADD_SEALS)", "a broken process could shrink shared memory"):
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
+    return memory
+
+
 class MemoryFile:
     """Memory that this process makes. Others open it with `map_shared` while this one lives.
 
-    It takes no room until it is written to, and is gone with the last process that has it open.
-
-    Args:
-        name: what the system shows for it, in /proc/PID/maps.
-        size_bytes: its size, which cannot change.
+    It is gone with the last process that has it open. Arguments as of `sealed_memory`.
     """
 
     def __init__(self, name: str, size_bytes: int) -> None:
-        self._fd = os.memfd_create(f"dynamo-llm:{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self._fd, size_bytes)
-        # An access to a mapping of a file that cannot shrink never faults.
-        with may_fail("fcntl(F_ADD_SEALS)", "a broken process could shrink the memory"):
-            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        self._fd = sealed_memory(name, size_bytes)
 
     @property
     def path(self) -> str:

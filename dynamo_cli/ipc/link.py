@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dynamo_cli.errors import Corrupt
-from dynamo_cli.host.optional import may_fail
+from dynamo_cli.host.memory_file import sealed_memory
 from dynamo_cli.ipc.ring import HEADER_BYTES, Ring, format_memory
 from dynamo_cli.topology import ProcessId
 
@@ -39,16 +38,12 @@ class RingFds:
 
 
 def create_ring(capacity_bytes: int, name: str) -> RingFds:
-    """Make an empty ring; `name` only shows up in /proc, the memory cannot be opened by it.
+    """Make an empty ring; `name` only shows up in /proc.
 
-    The memory is sealed: if a process could shrink it, its peer would die of SIGBUS.
+    If a process could shrink the memory, its peer would die of SIGBUS.
     """
-    memory = os.memfd_create(f"dynamo-llm:{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(memory, HEADER_BYTES + capacity_bytes)
+    memory = sealed_memory(name, HEADER_BYTES + capacity_bytes)
     format_memory(memory)
-    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-    with may_fail("fcntl(F_ADD_SEALS)", "a broken process could shrink the memory of a link"):
-        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
     flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
     return RingFds(memory, os.eventfd(0, flags), os.eventfd(0, flags))
 
