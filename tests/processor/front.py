@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import torch
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
+from vllm.v1.engine.detokenizer import FastIncrementalDetokenizer
 from vllm.v1.serial_utils import MsgpackEncoder
 
 from dynamo_cli.config import EngineConfig, MigrationRule, SimulationConfig
@@ -83,7 +84,8 @@ class Front:
 
         Args:
             dies_after: after how many messages its worker dies; 0: before the first; -1: never.
-            bug: where an exception is raised: placing, streaming, outputs; empty for nowhere.
+            bug: where an exception is raised: placing, streaming, decoding, outputs; empty for
+                nowhere.
         """
         messages: list[Reply | Head | Chunk | Finish] = []
         self._stuck, self._bug = dies_after == 0, bug
@@ -97,8 +99,8 @@ class Front:
                 messages.append(message)
                 if len(messages) == dies_after:
                     self._loop.call_soon(self.die)  # not within a step of its own
-                if bug == "streaming" and len(messages) == 4:
-                    break_once()
+                if len(messages) == 4 and bug in _BREAKS:
+                    break_once(*_BREAKS[bug])
 
             await self.serving.handle(submit, tell)
             if dying is not None:
@@ -178,15 +180,22 @@ def _broken(*_: Any) -> None:
     raise BUG
 
 
-def break_once() -> None:
-    """Let the next chunk of a stream raise an exception."""
-    take = RequestTrace.take_new_tokens
+_BREAKS: dict[str, tuple[type, str]] = {
+    "streaming": (RequestTrace, "take_new_tokens"),
+    "decoding": (FastIncrementalDetokenizer, "decode_next"),
+}
+"""What raises an exception in the middle of a stream: a class and the name of its method."""
 
-    def broken(self: RequestTrace) -> int:
-        RequestTrace.take_new_tokens = take  # type: ignore[method-assign]
+
+def break_once(owner: type, name: str) -> None:
+    """Let the next call of a method raise an exception."""
+    method = getattr(owner, name)
+
+    def broken(*_: Any) -> None:
+        setattr(owner, name, method)
         raise BUG
 
-    RequestTrace.take_new_tokens = broken  # type: ignore[method-assign]
+    setattr(owner, name, broken)
 
 
 async def main(folder: str, *args: str) -> None:

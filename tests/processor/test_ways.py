@@ -32,5 +32,7 @@ def test_answers_are_the_same(
     told = result_of("tests.processor.ways", str(tmp_path), str(len(options)), "300", *options)
     assert told["different"] == []
     assert told["left"] == 0
+    assert told["warned"] == 0
+    assert len(told["broken"]) == (3 if "render" in ways else 0), told["broken"]
     for way in ways:
         assert told["taken"][way] > 50, way

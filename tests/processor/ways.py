@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
 import sys
@@ -165,6 +166,19 @@ class _Never:
         return None
 
 
+class _Warnings(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
+def _broken(*_: Any) -> None:
+    raise KeyError("nobody expects this")
+
+
 def _told(told: Told) -> list[Any]:
     found: list[Any] = []
     for one in told.messages:
@@ -183,13 +197,18 @@ def _told(told: Told) -> list[Any]:
 async def main(folder: str, seed: str, count: str, *args: str) -> None:
     told_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print
-    ways = Ways(Path(folder), *args)
+    ways, warnings = Ways(Path(folder), *args), _Warnings()
+    logging.getLogger(rendering.__name__).addHandler(warnings)
     await ways.serving.start()
     dice = random.Random(int(seed))
     different = [told for _ in range(int(count)) if (told := await ways.both(made(dice)))]
+    warned = len(warnings.told)
+    rendering.Renderer.render = _broken  # type: ignore[method-assign]
+    different += [told for _ in range(3) if (told := await ways.both({"messages": [USER]}))]
     different += ways.engine.wrong
     left = ways.serving._llm.output_processor.get_num_unfinished_requests()
     result = {"taken": ways.taken, "different": different[:5], "left": left}
+    result |= {"warned": warned, "broken": warnings.told[warned:]}
     print(RESULT + json.dumps(result), file=told_to, flush=True)
 
 
