@@ -86,7 +86,7 @@ class Front:
         Args:
             dies_after: after how many messages its worker dies; 0: before the first; -1: never.
             bug: where an exception is raised: placing, streaming, decoding, outputs; empty for
-                nowhere.
+                nowhere. With "sending" the link to the worker is full.
         """
         messages: list[Reply | Head | Chunk | Finish] = []
         self._stuck, self._bug = dies_after == 0, bug
@@ -148,6 +148,8 @@ class Front:
 
     def send(self, worker: int, message: ToWorker) -> bool:
         match message:
+            case AddRequest() if self._bug == "sending":
+                return False
             case AddRequest(request_id):
                 self.live.add(request_id)
                 self._loop.call_soon(self._add, message)

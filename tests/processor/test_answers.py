@@ -188,6 +188,14 @@ def test_a_bug_is_an_internal_error_and_in_the_log(
     assert "nobody expects" in asked.log
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_worker_whose_link_is_full(asked: Asked, endpoint: Endpoint, stream: bool) -> None:
+    reply = asked.ask(endpoint, ENDPOINTS[endpoint] | {"stream": stream}, bug="sending").whole
+    assert reply["status"] == 503
+    assert "worker 0 cannot take" in error_of(endpoint, json.loads(reply["body"]))["message"]
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_bug_in_the_middle_of_a_stream(asked: Asked, endpoint: Endpoint) -> None:
     body = ENDPOINTS[endpoint] | long_answer(endpoint) | {"stream": True}

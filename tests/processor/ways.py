@@ -35,6 +35,7 @@ OWN = (
 )
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CHOICES = ["auto", "required", {"type": "function", "function": {"name": "f"}}]
 BILLING = "x-anthropic-billing-header: cch=1\nBe kind."
 MESSAGES: list[Any] = [
     [USER],
@@ -114,6 +115,9 @@ def made(dice: random.Random) -> dict[str, Any]:
         body["messages"] = dice.choice(MESSAGES)
     if dice.random() < 0.5:
         body["stream"] = True
+    if dice.random() < 0.2:
+        tools = {"tools": [TOOL], "tool_choice": dice.choice(CHOICES)}
+        return body | tools | {"messages": [USER], "max_tokens": 60}
     for name in dice.sample(list(FIELDS), dice.choice([0, 0, 1, 1, 2, 3, 6])):
         body[name] = dice.choice(FIELDS[name])
     return body
