@@ -115,6 +115,8 @@ def made(dice: random.Random) -> dict[str, Any]:
         body["messages"] = dice.choice(MESSAGES)
     if dice.random() < 0.5:
         body["stream"] = True
+        if dice.random() < 0.3:
+            body["stream_options"] = {"include_usage": True}
     if dice.random() < 0.2:
         tools = {"tools": [TOOL], "tool_choice": dice.choice(CHOICES)}
         return body | tools | {"messages": [USER], "max_tokens": 60}
