@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dynamo_cli.engines.vllm.front import bodies, direct, rendering, short, whole
+from dynamo_cli.engines.vllm.front import bodies, direct, inline, rendering, short, whole
 from dynamo_cli.messages.request import Chunk, Endpoint, Finish, Head, Reply
 from tests.processor.resumes import Asked, Told, Trial
 from tests.support.driver import RESULT
@@ -144,6 +144,8 @@ class Ways(Trial):
 
     def _counting(self, name: str, function: Any) -> Any:
         def run(*args: Any) -> Any:
+            if name == "render" and not inline.is_in_place():
+                self.engine.wrong.append("a long chat is rendered in the event loop")
             result = function(*args)
             self.taken[name] += result is not False and (result is not None or name == "_send")
             return result
@@ -185,6 +187,13 @@ def _broken(*_: Any) -> None:
     raise KeyError("nobody expects this")
 
 
+def _shared() -> list[str]:
+    """Names of the lists that two requests made in the short way have together."""
+    made = short.Short()
+    one, other = (vars(made.chat({"messages": [USER]})) for _ in range(2))
+    return [name for name, value in one.items() if type(value) is list and value is other[name]]
+
+
 def _told(told: Told) -> list[Any]:
     found: list[Any] = []
     for one in told.messages:
@@ -211,7 +220,7 @@ async def main(folder: str, seed: str, count: str, *args: str) -> None:
     warned = len(warnings.told)
     rendering.Renderer.render = _broken  # type: ignore[method-assign]
     different += [told for _ in range(3) if (told := await ways.both({"messages": [USER]}))]
-    different += ways.engine.wrong
+    different += ways.engine.wrong + _shared()
     left = ways.serving._llm.output_processor.get_num_unfinished_requests()
     result = {"taken": ways.taken, "different": different[:5], "left": left}
     result |= {"warned": warned, "broken": warnings.told[warned:]}
