@@ -187,6 +187,10 @@ def _broken(*_: Any) -> None:
     raise KeyError("nobody expects this")
 
 
+def _full(_: int) -> None:
+    raise ValueError("the engine takes no more")
+
+
 def _shared() -> list[str]:
     """Names of the lists that two requests made in the short way have together."""
     made = short.Short()
@@ -217,11 +221,16 @@ async def main(folder: str, seed: str, count: str, *args: str) -> None:
     await ways.serving.start()
     dice = random.Random(int(seed))
     different = [told for _ in range(int(count)) if (told := await ways.both(made(dice)))]
+    chats = ways.serving._state.openai_serving_chat
+    chats._preflight = _full
+    different.append(await ways.both({"messages": [USER]}))
+    del chats._preflight
     warned = len(warnings.told)
     rendering.Renderer.render = _broken  # type: ignore[method-assign]
     different += [told for _ in range(3) if (told := await ways.both({"messages": [USER]}))]
     different += ways.engine.wrong + _shared()
     left = ways.serving._llm.output_processor.get_num_unfinished_requests()
+    different = [one for one in different if one]
     result = {"taken": ways.taken, "different": different[:5], "left": left}
     result |= {"warned": warned, "broken": warnings.told[warned:]}
     print(RESULT + json.dumps(result), file=told_to, flush=True)
