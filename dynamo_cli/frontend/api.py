@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import orjson
@@ -148,7 +149,8 @@ class Api:
         async def route(visit: Visit) -> web.StreamResponse:
             has_body = visit.http.method == "POST"
             body = await self._bodies.read_json(visit) if has_body else b""
-            return await command(visit.http.query, body)
+            # A client that leaves must not leave a change half done.
+            return await asyncio.shield(command(visit.http.query, body))
 
         return route
 

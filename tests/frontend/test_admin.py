@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
 import pytest
 
 from dynamo_cli.config import FIRST_ADAPTER_NUMBER, Adapter, AdapterTable, FrontendConfig
+from dynamo_cli.errors import NotReady
+from dynamo_cli.frontend.admin.adapters import Adapters
 from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, Operation, UnloadAdapter
 from dynamo_cli.messages.lifecycle import AdaptersChanged, Rescale, Rescaled
 from dynamo_cli.messages.request import Endpoint, Reply, Submit
 from dynamo_cli.topology import HOST_CACHE
 from tests.frontend.stage import PROCESSOR, UNMOVED, WORKER, Neighbour, Stage, answer, table
+from tests.frontend.test_exchange import TWO, Scene, in_a_loop
 
 KEY = "sesame"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -147,6 +151,56 @@ def test_an_adapter_that_a_living_processor_has_not_loaded_is_not_there() -> Non
             await change(stage.processor, UNLOAD)
             assert (await asked)[0] == 503
             assert (await stage.report(AdaptersChanged)).table.adapters == ()
+
+    asyncio.run(scenario())
+
+
+@in_a_loop
+async def test_a_processor_whose_link_is_full_keeps_what_all_others_have() -> None:
+    tables: list[AdapterTable] = []
+    scene = Scene()
+    adapters = Adapters(scene.exchange, AdapterTable(), tables.append)
+    load, unload = b'{"lora_name": "one", "lora_path": "/one"}', b'{"lora_name": "one"}'
+    scene.links.full.add(TWO)
+    with pytest.raises(NotReady, match="processor 1"):
+        await answered(scene, adapters.load(load))
+    assert tables[-1].adapters == ()
+    scene.links.full.clear()
+    await answered(scene, adapters.load(load))
+    loaded = tables[-1].adapters
+    assert [one.name for one in loaded] == ["one"]
+    scene.links.full.add(TWO)
+    with pytest.raises(NotReady, match="processor 1"):
+        await answered(scene, adapters.unload(unload))
+    assert tables[-1].adapters == loaded
+    scene.links.full.clear()
+    await answered(scene, adapters.unload(unload))
+    assert tables[-1].adapters == ()
+
+
+async def answered(scene: Scene, change: Coroutine[Any, Any, str]) -> str:
+    """Return the result of a change of adapters, to which all processors agree."""
+    task = asyncio.ensure_future(change)
+    while not task.done():
+        sent, scene.links.sent = scene.links.sent, []
+        for _, message in sent:
+            assert isinstance(message, LoadAdapter | UnloadAdapter)
+            scene.exchange.answered(Reply(message.request_id, 200, "application/json", b"{}"))
+        await asyncio.sleep(0)
+    return await task
+
+
+def test_a_client_that_leaves_does_not_leave_a_change_half_done() -> None:
+    async def scenario() -> None:
+        async with Stage(ADMIN) as stage:
+            load = {"lora_name": "one", "lora_path": "/one"}
+            asked = asyncio.create_task(post(stage, LOAD, load))
+            told = await stage.processor.take(LoadAdapter)
+            asked.cancel()
+            for _ in range(3):  # the frontend has seen that the connection is closed
+                assert (await stage.get("/health"))[0] == 200
+            stage.processor.send(Reply(told.request_id, 200, "application/json", b"{}"))
+            assert (await stage.report(AdaptersChanged)).table.adapters == (told.adapter,)
 
     asyncio.run(scenario())
 

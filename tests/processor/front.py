@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import torch
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
+from vllm.v1.engine.detokenizer import FastIncrementalDetokenizer
 from vllm.v1.serial_utils import MsgpackEncoder
 
 from dynamo_cli.config import EngineConfig, MigrationRule, SimulationConfig
@@ -47,6 +48,7 @@ from .mistakes import CONTEXT, POOLING
 
 PATIENCE_S = 120.0
 BUG = KeyError("nobody expects this")
+DECODE = FastIncrementalDetokenizer.decode_next
 
 
 class Front:
@@ -83,7 +85,8 @@ class Front:
 
         Args:
             dies_after: after how many messages its worker dies; 0: before the first; -1: never.
-            bug: where an exception is raised: placing, streaming, outputs; empty for nowhere.
+            bug: where an exception is raised: placing, streaming, decoding, outputs; empty for
+                nowhere. With "sending" the link to the worker is full.
         """
         messages: list[Reply | Head | Chunk | Finish] = []
         self._stuck, self._bug = dies_after == 0, bug
@@ -99,8 +102,13 @@ class Front:
                     self._loop.call_soon(self.die)  # not within a step of its own
                 if bug == "streaming" and len(messages) == 4:
                     break_once()
+                if bug == "decoding" and len(messages) == 4:
+                    FastIncrementalDetokenizer.decode_next = _broken
 
-            await self.serving.handle(submit, tell)
+            try:
+                await self.serving.handle(submit, tell)
+            finally:
+                FastIncrementalDetokenizer.decode_next = DECODE
             if dying is not None:
                 await dying
         return messages
@@ -140,6 +148,8 @@ class Front:
 
     def send(self, worker: int, message: ToWorker) -> bool:
         match message:
+            case AddRequest() if self._bug == "sending":
+                return False
             case AddRequest(request_id):
                 self.live.add(request_id)
                 self._loop.call_soon(self._add, message)
@@ -169,8 +179,10 @@ class Front:
     def _step(self) -> None:
         if self._stuck or not self._engine.has_work():
             return
-        for _, outputs in self._engine.step():
-            self.serving.client.step_outputs(outputs)
+        # After an output that cannot be decoded, the next one comes before anybody can react.
+        for _ in range(2 if self._bug == "decoding" else 1):
+            for _, outputs in self._engine.step():
+                self.serving.client.step_outputs(outputs)
         self._loop.call_soon(self._step)
 
 

@@ -325,7 +325,10 @@ class Stage:
 
     def ask(self, endpoint: Endpoint = Endpoint.COMPLETIONS, **fields: Any) -> str:
         """Submit a client's request, and return its key."""
-        body = {"model": "tiny", "prompt": "hello hello", "max_tokens": 8} | fields
+        asked: dict[str, Any] = {"prompt": "hello hello"}
+        if endpoint is Endpoint.CHAT:
+            asked = {"messages": [{"role": "user", "content": "hello hello"}]}
+        body = {"model": "tiny", "max_tokens": 8} | asked | fields
         name = self.name()
         self.submit(Submit(name, f"api-{name}", endpoint, orjson.dumps(body), []))
         return name

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dynamo_cli.engines.vllm import versions
 from dynamo_cli.host import vital
 from dynamo_cli.messages.request import Endpoint
 from tests.support.driver import Talk
@@ -187,6 +188,14 @@ def test_a_bug_is_an_internal_error_and_in_the_log(
     assert "nobody expects" in asked.log
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_worker_whose_link_is_full(asked: Asked, endpoint: Endpoint, stream: bool) -> None:
+    reply = asked.ask(endpoint, ENDPOINTS[endpoint] | {"stream": stream}, bug="sending").whole
+    assert reply["status"] == 503
+    assert "worker 0 cannot take" in error_of(endpoint, json.loads(reply["body"]))["message"]
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_bug_in_the_middle_of_a_stream(asked: Asked, endpoint: Endpoint) -> None:
     body = ENDPOINTS[endpoint] | long_answer(endpoint) | {"stream": True}
@@ -196,6 +205,28 @@ def test_a_bug_in_the_middle_of_a_stream(asked: Asked, endpoint: Endpoint) -> No
     assert name in ("error", "response.failed") or "error" in data
     assert "request id r" in answer.text
     assert "nobody expects" not in answer.text
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    asked = Asked(tmp_path_factory.mktemp("plain"))
+    yield asked
+    asked.close()
+
+
+@pytest.mark.skipif(
+    versions.release() not in versions.SHORT_WAYS, reason="this release has no short ways"
+)
+@pytest.mark.parametrize("bug", ["streaming", "decoding"])
+def test_a_bug_in_a_stream_that_takes_the_short_way_ends_that_stream_alone(
+    plain: Asked, bug: str
+) -> None:
+    body = ENDPOINTS[Endpoint.CHAT] | {"max_tokens": 200, "stream": True}
+    answer = plain.ask(Endpoint.CHAT, body, bug=bug)
+    assert answer.finish["error"] == "InternalServerError"
+    assert "request id r" in answer.text
+    assert "nobody expects" in plain.log
+    assert not plain.ask(Endpoint.CHAT, body).finish["error"]
 
 
 def test_a_process_whose_outputs_are_not_handled_any_more_ends(tmp_path: Path) -> None:

@@ -99,8 +99,9 @@ def test_a_request_without_a_token_begins_anew(stage: Stage) -> None:
     stage.nothing_is_left()
 
 
-def test_a_stream_goes_on_after_its_last_token(stage: Stage) -> None:
-    name, lost = started(stage, tokens=3)
+@pytest.mark.parametrize("endpoint", [Endpoint.COMPLETIONS, Endpoint.CHAT])
+def test_a_stream_goes_on_after_its_last_token(stage: Stage, endpoint: Endpoint) -> None:
+    name, lost = started(stage, tokens=3, endpoint=endpoint)
     stage.kill(stage.workers[0])
     added = moved_to(stage, 1, lost)
     assert output_of(added) == prompt_of(lost)[:1] * 3

@@ -90,8 +90,11 @@ def test_what_the_engine_refuses_fails_with_its_reason(stage: Stage, status: int
 
 @pytest.mark.parametrize("reason", ["client_left", "slow_reader", "shutdown"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_aborted_request_is_given_up_everywhere(stage: Stage, reason: str, stream: bool) -> None:
-    name, added = stage.place(stream=stream)
+@pytest.mark.parametrize("endpoint", [Endpoint.COMPLETIONS, Endpoint.CHAT])
+def test_an_aborted_request_is_given_up_everywhere(
+    stage: Stage, reason: str, stream: bool, endpoint: Endpoint
+) -> None:
+    name, added = stage.place(stream=stream, endpoint=endpoint)
     if stream:
         stage.workers[0].give(added, first=True)
         stage.frontend.take(Head)

@@ -21,6 +21,7 @@ CLAUDE_TOOLS = [{"name": "f", "input_schema": {"type": "object"}}]
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
 ASK = [{"role": "user", "content": "hello"}]
 USAGE = {"include_usage": True, "continuous_usage_stats": True}
+AT_THE_END = {"include_usage": True}
 CHAT, COMPLETIONS = Endpoint.CHAT, Endpoint.COMPLETIONS
 
 
@@ -83,10 +84,35 @@ def test_chat(streams: Streams, body: dict[str, Any], texts: list[str], burst: i
     check(result, *texts, places=2)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Streams]:
+    """A front half without parsers, where most events are made as outputs arrive."""
+    streams = Streams(tmp_path_factory.mktemp("plain"))
+    yield streams
+    streams.close()
+
+
+@pytest.mark.parametrize("burst", [1, 3])
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        ({}, ['"finish_reason":"stop"']),
+        ({"stream_options": AT_THE_END}, ['"usage":{']),
+        ({"max_tokens": 12}, ['"finish_reason":"length"']),
+        ({"stop": ["has a few"]}, ['"stop_reason":"has a few"']),
+    ],
+)
+def test_a_chat_without_parsers(
+    plain: Streams, body: dict[str, Any], texts: list[str], burst: int
+) -> None:
+    check(plain.went_on(CHAT, TEXT, {"messages": ASK} | body, burst=burst), *texts, places=4)
+
+
 @pytest.mark.parametrize("choice", ["auto", "required"])
-def test_tools_keep_their_ids(streams: Streams, choice: str) -> None:
+@pytest.mark.parametrize("usage", [USAGE, AT_THE_END], ids=["in each event", "at the end"])
+def test_tools_keep_their_ids(streams: Streams, choice: str, usage: dict[str, bool]) -> None:
     script = 'Well: <tool_call>{"name": "f", "arguments": {}}</tool_call>' + CALL
-    body = {"messages": ASK, "tools": TOOLS, "tool_choice": choice, "stream_options": USAGE}
+    body = {"messages": ASK, "tools": TOOLS, "tool_choice": choice, "stream_options": usage}
     check(streams.went_on(CHAT, script, body), '"id":"chatcmpl-tool-')
 
 

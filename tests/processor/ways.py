@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
 import sys
@@ -16,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dynamo_cli.engines.vllm.front import bodies, direct, rendering, short, whole
+from dynamo_cli.engines.vllm.front import bodies, direct, inline, rendering, short, whole
 from dynamo_cli.messages.request import Chunk, Endpoint, Finish, Head, Reply
 from tests.processor.resumes import Asked, Told, Trial
 from tests.support.driver import RESULT
@@ -34,6 +35,7 @@ OWN = (
 )
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CHOICES = ["auto", "required", {"type": "function", "function": {"name": "f"}}]
 BILLING = "x-anthropic-billing-header: cch=1\nBe kind."
 MESSAGES: list[Any] = [
     [USER],
@@ -113,6 +115,11 @@ def made(dice: random.Random) -> dict[str, Any]:
         body["messages"] = dice.choice(MESSAGES)
     if dice.random() < 0.5:
         body["stream"] = True
+        if dice.random() < 0.3:
+            body["stream_options"] = {"include_usage": True}
+    if dice.random() < 0.2:
+        tools = {"tools": [TOOL], "tool_choice": dice.choice(CHOICES)}
+        return body | tools | {"messages": [USER], "max_tokens": 60}
     for name in dice.sample(list(FIELDS), dice.choice([0, 0, 1, 1, 2, 3, 6])):
         body[name] = dice.choice(FIELDS[name])
     return body
@@ -137,6 +144,8 @@ class Ways(Trial):
 
     def _counting(self, name: str, function: Any) -> Any:
         def run(*args: Any) -> Any:
+            if name == "render" and not inline.is_in_place():
+                self.engine.wrong.append("a long chat is rendered in the event loop")
             result = function(*args)
             self.taken[name] += result is not False and (result is not None or name == "_send")
             return result
@@ -165,6 +174,30 @@ class _Never:
         return None
 
 
+class _Warnings(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
+def _broken(*_: Any) -> None:
+    raise KeyError("nobody expects this")
+
+
+def _full(_: int) -> None:
+    raise ValueError("the engine takes no more")
+
+
+def _shared() -> list[str]:
+    """Names of the lists that two requests made in the short way have together."""
+    made = short.Short()
+    one, other = (vars(made.chat({"messages": [USER]})) for _ in range(2))
+    return [name for name, value in one.items() if type(value) is list and value is other[name]]
+
+
 def _told(told: Told) -> list[Any]:
     found: list[Any] = []
     for one in told.messages:
@@ -183,13 +216,23 @@ def _told(told: Told) -> list[Any]:
 async def main(folder: str, seed: str, count: str, *args: str) -> None:
     told_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print
-    ways = Ways(Path(folder), *args)
+    ways, warnings = Ways(Path(folder), *args), _Warnings()
+    logging.getLogger(rendering.__name__).addHandler(warnings)
     await ways.serving.start()
     dice = random.Random(int(seed))
     different = [told for _ in range(int(count)) if (told := await ways.both(made(dice)))]
-    different += ways.engine.wrong
+    chats = ways.serving._state.openai_serving_chat
+    chats._preflight = _full
+    different.append(await ways.both({"messages": [USER]}))
+    del chats._preflight
+    warned = len(warnings.told)
+    rendering.Renderer.render = _broken  # type: ignore[method-assign]
+    different += [told for _ in range(3) if (told := await ways.both({"messages": [USER]}))]
+    different += ways.engine.wrong + _shared()
     left = ways.serving._llm.output_processor.get_num_unfinished_requests()
+    different = [one for one in different if one]
     result = {"taken": ways.taken, "different": different[:5], "left": left}
+    result |= {"warned": warned, "broken": warnings.told[warned:]}
     print(RESULT + json.dumps(result), file=told_to, flush=True)
 
 

@@ -90,7 +90,8 @@ class Adapters:
         """Unload an adapter from all processors; running requests that use it finish.
 
         Raises:
-            DynamoError: there is no such adapter, or no processor.
+            DynamoError: there is no such adapter, or a processor cannot unload it, which can be
+                tried again.
         """
         name = _text(check_body(body), "lora_name")
         async with self._changing:
@@ -99,7 +100,12 @@ class Adapters:
                 raise NotFound(f"no adapter {name!a} was loaded through /v1/load_lora_adapter.")
             del self._adapters[name]
             self._save()
-            await self._tell_all(UnloadAdapter, adapter)
+            try:
+                await self._tell_all(UnloadAdapter, adapter)
+            except DynamoError:
+                self._adapters[name] = adapter
+                self._save()
+                raise
         return f"Success: LoRA adapter '{name}' removed successfully."
 
     async def welcome(self, processor: ProcessId) -> None:
@@ -133,11 +139,12 @@ class Adapters:
         if not processors:
             raise NotReady("no processor can take requests right now.", retry_after_s=1)
         told = (self._tell(processor, change, adapter) for processor in processors)
-        failures = await _failures(told)
-        if change is LoadAdapter and failures:
+        if not (failures := await _failures(told)):
+            return
+        if change is LoadAdapter:
             taken_back = (self._tell(processor, UnloadAdapter, adapter) for processor in processors)
             await _failures(taken_back)
-            raise failures[0]
+        raise failures[0]
 
     async def _tell(self, processor: ProcessId, change: Change, adapter: Adapter) -> None:
         call = self._exchange.change_adapter(processor, change, adapter)
@@ -159,13 +166,14 @@ class Adapters:
 async def _failures(calls: Iterable[Awaitable[None]]) -> list[BaseException]:
     """The errors of all calls, except those of processors that are gone.
 
-    A processor that is there and does not answer is a failure: it would refuse the adapter later.
+    A processor that is there and does not answer, or whose link is full, is a failure: what it
+    knows of the adapter would differ from what the others know.
     """
     results = await asyncio.gather(*calls, return_exceptions=True)
     return [
         result
         for result in results
-        if isinstance(result, BaseException) and not isinstance(result, PeerLost | NotReady)
+        if isinstance(result, BaseException) and not isinstance(result, PeerLost)
     ]
 
 

@@ -20,7 +20,7 @@ LOAD_ADAPTER, UNLOAD_ADAPTER = "/v1/load_lora_adapter", "/v1/unload_lora_adapter
 ACCEPTED = 202
 
 Command = Callable[[MultiMapping[str], bytes], Awaitable[web.Response]]
-"""Answers a request from its query and its body."""
+"""Answers a request from its query and its body; it is not cancelled when its client leaves."""
 
 View = Callable[[], dict[str, Any]]
 """Gives the JSON of an answer."""

@@ -51,9 +51,7 @@ class Scaling:
         answer: asyncio.Future[Rescaled] = asyncio.get_running_loop().create_future()
         self._asked.append(answer)
         self._report(Rescale(count))
-        rescaled = await asyncio.shield(
-            answer
-        )  # a client that disconnects must not shift the answers of others
+        rescaled = await answer
         if rescaled.error:
             raise error_class(rescaled.error)(rescaled.message)
         return _state(self._snapshot().processes, rescaled.workers)

@@ -144,21 +144,24 @@ class Direct:
         """Send the event of an output that only has new tokens; False if there is more in it."""
         if not self._tokens or self._parser is not None or not _is_plain(output):
             return False
-        detokenizer = state.detokenizer
-        if detokenizer.stop or state.stream_interval > 1 or self._over.done():
+        if state.detokenizer.stop or state.stream_interval > 1:
             return False
-        tokens = output.new_token_ids
-        detokenizer.update(tokens, False)
-        text = detokenizer.get_next_output_text(False, True)
+        if self._over.done():
+            return True  # it has failed, or its client has left: nobody reads the output
         try:
-            self._tokens += len(tokens)
-            self._trace.given.add_tokens(tokens)
-            self._out.event(self._events.text(text))
+            self._send_tokens(state.detokenizer, output.new_token_ids)
         except Exception as error:  # noqa: BLE001 - it ends this stream, and no other one
             self._over.set_exception(error)
         return True
 
     # -- events -----------------------------------------------------------------------------
+
+    def _send_tokens(self, detokenizer: Any, tokens: list[int]) -> None:
+        detokenizer.update(tokens, False)
+        text = detokenizer.get_next_output_text(False, True)
+        self._tokens += len(tokens)
+        self._trace.given.add_tokens(tokens)
+        self._out.event(self._events.text(text))
 
     def _send(self, output: RequestOutput) -> None:
         self._trace.given.add(self._generation.call, output)

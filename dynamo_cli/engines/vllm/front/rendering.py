@@ -7,6 +7,7 @@ do with the prompt; every other chat, and every one that fails, takes vLLM's way
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from unittest import mock
 from transformers.utils import chat_template_utils
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.renderers import hf
 from vllm.renderers.chat_utils import parse_chat_messages
 from vllm.renderers.params import merge_kwargs
@@ -37,6 +39,8 @@ OF_THE_PROMPT = frozenset(
 
 DEVELOPER = "developer"
 """The role that vLLM renames for templates that do not know it."""
+
+logger = logging.getLogger(__name__)
 
 
 class _Recorder:
@@ -129,7 +133,10 @@ def install(llm: AsyncLLM, serving: Any, memory: TokenMemory | None) -> None:
 def _renderer(llm: AsyncLLM, serving: Any, memory: TokenMemory) -> Renderer | None:
     try:
         return Renderer(llm, serving, memory)
-    except Exception:  # noqa: BLE001 - a template that fails, which requests are told of
+    except hf.ChatTemplateResolutionError:  # there is no template, as each chat is told
+        return None
+    except Exception as error:  # noqa: BLE001 - vLLM's way may do what this one cannot
+        logger.warning("all chats are rendered in vLLM's way: %s: %s", type(error).__name__, error)
         return None
 
 
@@ -141,10 +148,16 @@ def _rendering(serving: Any, renderer: Renderer) -> Callable[..., Any]:
         if not is_in_place() or (not known and request.model not in serving.models.lora_requests):
             return await original(request)
         serving._preflight(request.n or 1)
+        rendered, failure = None, None
         try:
             rendered = renderer.render(request)
-        except Exception:  # noqa: BLE001 - vLLM meets it again, and makes its error
-            rendered = None
-        return rendered or await original(request)
+        except Exception as error:  # noqa: BLE001 - vLLM meets it again, and makes its error
+            failure = error
+        if rendered is not None:
+            return rendered
+        answer = await original(request)
+        if failure is not None and not isinstance(answer, ErrorResponse):
+            logger.warning("a chat was rendered in vLLM's way alone", exc_info=failure)
+        return answer
 
     return run
