@@ -61,7 +61,8 @@ class HostCacheProcess:
         """Serve until the supervisor sends `Stop`."""
         self._switchboard.report(PhaseChange(Phase.READY))
         while not self._stopping:
-            self.advance(STATS_INTERVAL_S if self._changed or self._cache.awaited else None)
+            due = self._changed or self._cache.awaited or self._cache.rests
+            self.advance(STATS_INTERVAL_S if due else None)
         self._switchboard.close()
 
     def advance(self, timeout_s: float | None) -> None:
@@ -166,7 +167,7 @@ class HostCacheProcess:
         self._changed = True
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """A peer's process has ended: an engine uses no slot any more."""
+        """A peer's process has ended: an engine asks for nothing any more."""
         if peer.role in ENGINE_ROLES:
             self._forget(peer)
             self._cache.gone(peer)
