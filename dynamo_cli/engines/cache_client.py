@@ -156,6 +156,8 @@ class CacheClient:
                 self._found(name, slots)
             case CacheRefused(reason):
                 self.refused, self._open = reason, False
+                for search in list(self._asked.values()):
+                    self._give_up(search)  # it answers nothing
 
     def _found(self, name: str, packed: bytes) -> None:
         search = self._asked.pop(name, None)
@@ -205,6 +207,7 @@ class CacheClient:
             block_tokens=self.block_tokens,
             dropped=dict(self.dropped),
             waited_s=self._waited_ns / SECOND_NS,
+            refused=bool(self.refused),
         )
 
     # -- for the engine: loading ------------------------------------------------------------

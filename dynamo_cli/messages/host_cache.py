@@ -162,6 +162,7 @@ class HostCopies(Message, frozen=True):
         block_tokens: tokens of one block.
         dropped: blocks that were not stored, by reason.
         waited_s: time that requests have waited for `BlocksFound`.
+        refused: whether the host cache has refused this engine, which loads nothing from it.
     """
 
     prefill: bool
@@ -175,3 +176,4 @@ class HostCopies(Message, frozen=True):
     block_tokens: int
     dropped: dict[str, int]
     waited_s: float = 0.0
+    refused: bool = False

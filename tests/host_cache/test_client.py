@@ -359,8 +359,14 @@ def test_without_a_host_cache_nothing_is_stored_or_found(host: Host) -> None:
     assert client.find("a", keys_of([1])) == {}
     client.opened()
     assert client.room_tokens == SLOTS // 2 * BLOCK_TOKENS
+    assert client.find("b", keys_of([1])) is None
     client.apply(CacheRefused("another model."))
+    assert client.find("b", keys_of([1])) == {}, "it will not be answered"
+    assert client.copies(1, prefill=False).refused
     assert (client.refused, client.take(1), client.room_tokens) == ("another model.", [], 0)
+    client.lost()
+    client.opened()
+    assert not client.copies(1, prefill=False).refused, "another host cache may take it"
 
 
 def test_what_finds_no_slot_is_counted(host: Host) -> None:
