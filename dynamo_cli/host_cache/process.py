@@ -47,7 +47,7 @@ class HostCacheProcess:
 
     def __init__(self, process: ProcessId, config: HostCacheConfig, control: socket.socket) -> None:
         self._process = process
-        self._cache = HostCache(config.size_bytes)
+        self._cache = HostCache(config.size_bytes, time.monotonic_ns)
         self._switchboard = Switchboard(control, self)
         self._publisher = Publisher(process.index, self._cache.blocks.holdings, self._switchboard)
         self._decoder = Decoder(ToHostCache)

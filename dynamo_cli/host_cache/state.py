@@ -16,7 +16,6 @@ there before it has said which slots it still uses.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +75,7 @@ class HostCache:
             engines that have not opened the cache.
     """
 
-    def __init__(self, size_bytes: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, size_bytes: int, clock: Callable[[], int]) -> None:
         self.blocks = Blocks()
         self.slots = self.slot_bytes = 0
         self.wanted = self.found = self.written = self.duplicates = 0

@@ -66,7 +66,7 @@ class Host:
     def __init__(self) -> None:
         self.now_ns = 0
         self.memory: dict[int, bytes] = {}
-        self.cache = HostCache(SLOTS * SLOT_BYTES)
+        self.cache = HostCache(SLOTS * SLOT_BYTES, lambda: self.now_ns)
         self.cache.all_linked()
         self.engines = {number: self._engine() for number in range(3)}
         for number in self.engines:
@@ -123,7 +123,7 @@ class Host:
         self._link(number)
 
     def kill_cache(self) -> None:
-        self.cache = HostCache(SLOTS * SLOT_BYTES)
+        self.cache = HostCache(SLOTS * SLOT_BYTES, lambda: self.now_ns)
         for number, engine in self.engines.items():
             engine.up.clear()
             engine.down.clear()

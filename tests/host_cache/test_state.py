@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from dynamo_cli.host_cache.state import MAX_LENT, REST_NS, HostCache
@@ -13,7 +15,7 @@ SLOT_BYTES = 100
 
 
 def cache(slots: int, *engines: ProcessId) -> HostCache:
-    made = HostCache(slots * SLOT_BYTES + 99)
+    made = HostCache(slots * SLOT_BYTES + 99, time.monotonic_ns)
     made.all_linked()
     for engine in engines:
         made.linked(engine)
@@ -49,7 +51,7 @@ def test_a_quarter_of_the_slots_is_lent(slots: int, engines: list[ProcessId], ea
 
 
 def test_an_engine_is_lent_no_more_than_it_asks_for() -> None:
-    made = HostCache(400 * SLOT_BYTES)
+    made = HostCache(400 * SLOT_BYTES, time.monotonic_ns)
     made.all_linked()
     for engine, reserve in ((ONE, 7), (TWO, 0)):
         made.open(engine, SLOT_BYTES, "flat", reserve=reserve)
@@ -57,7 +59,7 @@ def test_an_engine_is_lent_no_more_than_it_asks_for() -> None:
 
 
 def test_however_much_an_engine_asks_for_there_is_a_limit() -> None:
-    made = HostCache(100 * MAX_LENT * SLOT_BYTES)
+    made = HostCache(100 * MAX_LENT * SLOT_BYTES, time.monotonic_ns)
     made.all_linked()
     made.open(ONE, SLOT_BYTES, "flat", reserve=2 * MAX_LENT)
     assert len(made.lend()[ONE]) == MAX_LENT
@@ -223,7 +225,7 @@ def test_a_slot_that_rests_is_busy_if_another_engine_says_so() -> None:
 
 
 def restarted(*engines: ProcessId) -> HostCache:
-    made = HostCache(80 * SLOT_BYTES)
+    made = HostCache(80 * SLOT_BYTES, time.monotonic_ns)
     for engine in engines:
         made.linked(engine)
     return made

@@ -195,6 +195,7 @@ def test_a_worker_that_cannot_load_is_compared_with_those_that_can(cost: str) ->
     assert (choice.worker, choice.reason) == (1, "cost")
     first, second = (candidate.terms for candidate in choice.candidates)
     assert first.keys() == second.keys()
+    assert ("load_ms" in second) == (cost == "time")
 
 
 @pytest.mark.parametrize("cost", ["time", "blocks", "shares"])
