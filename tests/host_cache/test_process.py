@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -27,8 +28,7 @@ from dynamo_cli.messages.host_cache import (
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.routing import KvEvents, Resync
 from dynamo_cli.topology import FRONTEND, HOST_CACHE, ROUTER, ProcessId, Role
-from tests.ipc.peer import Peer, of
-from tests.ipc.support import Party
+from tests.ipc.peer import Middle, Peer, of
 
 ONE, TWO = ProcessId(Role.WORKER, 0), ProcessId(Role.PREFILL_WORKER, 0)
 HEARD = BlocksFound | CacheRefused | HostCacheStats | KvEvents | Operated | SlotsLent
@@ -36,31 +36,17 @@ SLOTS, SLOT_BYTES = 64, 4096
 OPEN = OpenCache(SLOT_BYTES, "flat")
 
 
-class Scene:
+class Scene(Middle[HostCacheProcess]):
     """The host cache, and the processes around it."""
 
     def __init__(self) -> None:
-        self._supervised = Party(HOST_CACHE)
-        self.control = self._supervised.control
         config = HostCacheConfig(SLOTS * SLOT_BYTES)
-        self.process = HostCacheProcess(HOST_CACHE, config, self._supervised.theirs)
-        self._peers: list[Peer] = []
-
-    def peer(self, process: ProcessId) -> Peer:
-        """Link a process with the host cache."""
-        peer = Peer(process, self._supervised, len(self._peers) + 1, HEARD)
-        self._peers.append(peer)
-        self.turn()
-        return peer
+        super().__init__(HOST_CACHE, partial(HostCacheProcess, HOST_CACHE, config), HEARD)
 
     def ready(self) -> None:
         """Say, as the supervisor does, that the links to all earlier processes are there."""
         self.control.send(SetPhase(Phase.READY))
         self.turn()
-
-    def turn(self) -> None:
-        """Let it handle all that has come."""
-        self.process.advance(0)
 
     def answers(self, peer: Peer, *messages: Message) -> list[Message]:
         """Send messages; what comes back."""
@@ -68,12 +54,6 @@ class Scene:
             peer.send(message)
         self.turn()
         return peer.take()
-
-    def close(self) -> None:
-        for peer in self._peers:
-            peer.close()
-        self.process._switchboard.close()
-        self._supervised.close()
 
 
 @pytest.fixture
