@@ -61,9 +61,13 @@ class HostCacheProcess:
         """Serve until the supervisor sends `Stop`."""
         self._switchboard.report(PhaseChange(Phase.READY))
         while not self._stopping:
-            due = self._changed or self._cache.awaited or self._cache.rests
-            self.advance(STATS_INTERVAL_S if due else None)
+            self.advance(self._timeout_s())
         self._switchboard.close()
+
+    def _timeout_s(self) -> float | None:
+        """How long the next round may wait for a message; None is for ever."""
+        due = self._changed or self._cache.awaited or self._cache.rests
+        return STATS_INTERVAL_S if due else None
 
     def advance(self, timeout_s: float | None) -> None:
         """Handle the messages that come within `timeout_s`, and do what is due by now."""

@@ -352,6 +352,45 @@ def test_a_question_that_finds_no_room_on_the_link_is_not_awaited(host: Host) ->
     assert client.dropped[LATE] == 1
 
 
+def lost_while_reading(client: CacheClient, *requests: str) -> list[Message]:
+    """Requests read slot 3 as the host cache dies and a new one starts; what is sent from then."""
+    sent: list[Message] = []
+    client.connect(lambda message: not sent.append(message), lambda one: not sent.append(one))
+    client.opened()
+    for request in requests:
+        client.find(request, [b"k"])
+        question = sent[-1]
+        assert isinstance(question, FindBlocks)
+        client.apply(BlocksFound(question.name, slots.pack([3])))
+    client.lost()
+    client.opened()
+    opened = sent[-1]
+    assert isinstance(opened, OpenCache)
+    assert list(slots.unpack(opened.busy)) == [3]
+    sent.clear()
+    return sent
+
+
+def test_a_new_host_cache_gets_a_slot_when_its_last_reader_has_ended() -> None:
+    client = CacheClient(SLOT_BYTES, "flat", BLOCK_TOKENS, SLOTS)
+    sent = lost_while_reading(client, "a", "b")
+    client.end("a")
+    assert not sent, "the other one still reads it"
+    client.end("b")
+    assert sent == [SlotsReturned(slots.pack([3]))]
+    assert client.kept == 0
+
+
+def test_nobody_waits_for_a_host_cache_that_is_gone() -> None:
+    client = CacheClient(SLOT_BYTES, "flat", BLOCK_TOKENS, SLOTS)
+    client.connect(lambda _: True, lambda _: True)
+    client.opened()
+    assert client.find("a", [b"k"]) is None
+    assert client.waits()
+    client.lost()
+    assert not client.waits()
+
+
 def test_without_a_host_cache_nothing_is_stored_or_found(host: Host) -> None:
     client = host.engines[1].client
     client.lost()

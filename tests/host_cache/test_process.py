@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from dynamo_cli.config import HostCacheConfig
-from dynamo_cli.host_cache.process import HostCacheProcess
+from dynamo_cli.host_cache.process import STATS_INTERVAL_S, HostCacheProcess
 from dynamo_cli.kv import hashes, slots
 from dynamo_cli.messages.admin import Operate, Operated, Operation
 from dynamo_cli.messages.base import Message
@@ -178,6 +178,38 @@ def test_what_a_dead_engine_had_is_free_and_is_lent_again(scene: Scene) -> None:
     assert report(scene, frontend).lent == 0
     two = scene.peer(TWO)
     assert len(lent(scene.answers(two, OPEN))) == SLOTS // 4
+
+
+def test_it_wakes_up_only_for_what_is_due(scene: Scene) -> None:
+    one, frontend = scene.peer(ONE), scene.peer(FRONTEND)
+    scene.ready()
+    report(scene, frontend)
+    assert scene.process._timeout_s() == STATS_INTERVAL_S, "it says in the log who is awaited"
+    scene.answers(one, OPEN)
+    assert scene.process._timeout_s() == STATS_INTERVAL_S, "there is something to report"
+    report(scene, frontend)
+    assert scene.process._timeout_s() is None
+    one.die()
+    scene.turn()
+    report(scene, frontend)
+    assert scene.process._timeout_s() == STATS_INTERVAL_S, "slots are lent again after a while"
+
+
+def test_questions_of_a_dead_engine_are_dropped(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = scene.peer(ONE)
+    scene.ready()
+    scene.answers(one, OPEN)
+    heard = scene.process.on_message
+
+    def on_message(peer: ProcessId, payload: bytes) -> None:
+        heard(peer, payload)
+        scene.process.on_unlink(peer, "SIGKILL")
+
+    monkeypatch.setattr(scene.process, "on_message", on_message)
+    scene.answers(one, FindBlocks("r", KEYS))
+    assert scene.process._cache.invalid == 0
 
 
 def test_a_new_host_cache_keeps_off_the_slots_that_engines_still_use(scene: Scene) -> None:
