@@ -7,11 +7,12 @@ cache, and passes on what comes. See `messages.host_cache` for the words used he
 from __future__ import annotations
 
 import time
-from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from dynamo_cli.kv import hashes
+from dynamo_cli.kv import slots as packing
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.host_cache import (
     MISSING,
@@ -127,7 +128,7 @@ class CacheClient:
     def opened(self) -> None:
         """There is a new link: introduce this engine. The host cache may be a new one."""
         self._open, self._prompt, self.refused = True, True, ""
-        busy = array("I", self._busy).tobytes()
+        busy = packing.pack(list(self._busy))
         self._owe(OpenCache(self.slot_bytes, self.layout, self.reserve, busy))
 
     def lost(self) -> None:
@@ -150,19 +151,20 @@ class CacheClient:
         self._prompt = True
         match message:
             case SlotsLent(slots):
-                self._lent.extend(memoryview(slots).cast("I"))
+                self._lent.extend(packing.unpack(slots))
             case BlocksFound(name, slots):
                 self._found(name, slots)
             case CacheRefused(reason):
                 self.refused, self._open = reason, False
+                for search in list(self._asked.values()):
+                    self._give_up(search)  # it answers nothing
 
     def _found(self, name: str, packed: bytes) -> None:
         search = self._asked.pop(name, None)
         if search is None:
             self._owe(BlocksRead(name))  # the request has ended or did not wait so long
             return
-        slots = memoryview(packed).cast("i")
-        found = zip(search.keys, slots, strict=True)
+        found = zip(search.keys, packing.unpack(packed), strict=True)
         search.slots = {key: slot for key, slot in found if slot != MISSING}
         search.pinned = True
         self._waited_ns += self.clock() - search.asked_ns
@@ -205,6 +207,7 @@ class CacheClient:
             block_tokens=self.block_tokens,
             dropped=dict(self.dropped),
             waited_s=self._waited_ns / SECOND_NS,
+            refused=bool(self.refused),
         )
 
     # -- for the engine: loading ------------------------------------------------------------
@@ -279,13 +282,13 @@ class CacheClient:
             keys, slots = [keys[index] for index in mine], [slots[index] for index in mine]
         self._writing.difference_update(slots)
         if slots:
-            self._owe(BlocksWritten(keys, array("I", slots).tobytes(), blocks, parents))
+            self._owe(BlocksWritten(keys, packing.pack(slots), blocks, parents))
 
     def unused(self, slots: list[int]) -> None:
         """Give slots back that were taken, and that nothing writes to any more."""
         self._writing.difference_update(slots)
         if rest := [slot for slot in slots if slot not in self._busy]:
-            self._owe(SlotsReturned(array("I", rest).tobytes()))
+            self._owe(SlotsReturned(packing.pack(rest)))
         self._unbusy(slot for slot in slots if slot in self._busy)
 
     def _unbusy(self, slots: Iterable[int]) -> None:
@@ -294,11 +297,11 @@ class CacheClient:
         if done := [slot for slot in set(slots) if self._busy[slot] <= 0]:
             for slot in done:
                 del self._busy[slot]
-            self._owe(SlotsReturned(array("I", done).tobytes()))
+            self._owe(SlotsReturned(packing.pack(done)))
 
 
 def _chosen(packed: bytes, indices: list[int]) -> bytes:
     if not packed:
         return b""
-    words = memoryview(packed).cast("Q")
-    return array("Q", [words[index] for index in indices]).tobytes()
+    words = hashes.unpack(packed)
+    return hashes.pack([words[index] for index in indices])

@@ -47,7 +47,7 @@ class HostCacheProcess:
 
     def __init__(self, process: ProcessId, config: HostCacheConfig, control: socket.socket) -> None:
         self._process = process
-        self._cache = HostCache(config.size_bytes)
+        self._cache = HostCache(config.size_bytes, time.monotonic_ns)
         self._switchboard = Switchboard(control, self)
         self._publisher = Publisher(process.index, self._cache.blocks.holdings, self._switchboard)
         self._decoder = Decoder(ToHostCache)
@@ -61,8 +61,13 @@ class HostCacheProcess:
         """Serve until the supervisor sends `Stop`."""
         self._switchboard.report(PhaseChange(Phase.READY))
         while not self._stopping:
-            self.advance(STATS_INTERVAL_S if self._changed or self._cache.awaited else None)
+            self.advance(self._timeout_s())
         self._switchboard.close()
+
+    def _timeout_s(self) -> float | None:
+        """How long the next round may wait for a message; None is for ever."""
+        due = self._changed or self._cache.awaited or self._cache.rests
+        return STATS_INTERVAL_S if due else None
 
     def advance(self, timeout_s: float | None) -> None:
         """Handle the messages that come within `timeout_s`, and do what is due by now."""
@@ -166,7 +171,7 @@ class HostCacheProcess:
         self._changed = True
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """A peer's process has ended: an engine uses no slot any more."""
+        """A peer's process has ended: an engine asks for nothing any more."""
         if peer.role in ENGINE_ROLES:
             self._forget(peer)
             self._cache.gone(peer)

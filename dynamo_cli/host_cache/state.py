@@ -3,11 +3,12 @@
 The state of a slot, and what changes it:
 
     free ---- lend ----> lent to one engine ---- written ----> holds a block
-     ^                       |       |                              |
-     +--- returned, gone ----+       +--- written by another --> free (a duplicate)
+     ^                     |   |     |                              |
+     +----- returned ------+   |     +--- written by another --> free (a duplicate)
+     +---- rests <--- gone ----+                                    |
      +-------------------------- evicted, unless pinned ------------+
 
-    busy: an engine still uses it by orders of an earlier host cache ---- returned, gone ----> free
+    busy: an engine still uses it by orders of an earlier host cache ---- returned ----> free
 
 A host cache that was started again knows nothing. It lends no slot before every engine that was
 there before it has said which slots it still uses.
@@ -16,20 +17,24 @@ there before it has said which slots it still uses.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dynamo_cli.host_cache.blocks import Block, Blocks
 from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId
-from dynamo_cli.units import MIB
+from dynamo_cli.units import MIB, SECOND_NS
 
 LENT_SHARE = 4
 """At most one of so many slots is lent, empty, to all engines together."""
 
 MAX_LENT = 4096
 """Most slots that are lent to one engine."""
+
+REST_NS = 5 * SECOND_NS
+"""How long nobody gets the slots of an engine that has died. Ranks of an engine on several devices
+are processes of their own, which the kernel ends after it: their last copies may still run."""
 
 
 @dataclass(slots=True)
@@ -59,6 +64,7 @@ class HostCache:
 
     Args:
         size_bytes: size of the memory.
+        clock: gives nanoseconds; only differences count.
 
     Attributes:
         slots: number of slots; 0 until the first engine has said how large they are.
@@ -69,12 +75,13 @@ class HostCache:
             engines that have not opened the cache.
     """
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, clock: Callable[[], int]) -> None:
         self.blocks = Blocks()
         self.slots = self.slot_bytes = 0
         self.wanted = self.found = self.written = self.duplicates = 0
         self.evicted = self.short = self.refused = self.invalid = 0
         self._size_bytes = size_bytes
+        self._clock = clock
         self._layout = ""
         self._first = ""
         self._engines: dict[ProcessId, _Engine] = {}
@@ -83,6 +90,7 @@ class HostCache:
         self._all_linked = False
         self._free: list[int] = []
         self._busy: Counter[int] = Counter()
+        self._resting: dict[int, int] = {}  # slot -> until when, the first to end first
 
     # -- engines come and go -------------------------------------------------------------------
 
@@ -155,23 +163,24 @@ class HostCache:
 
     def _set_busy(self, engine: ProcessId, busy: Sequence[int]) -> None:
         """Take slots out of use that an engine uses by orders of an earlier host cache."""
-        able = set(self._free) | set(self._busy) if busy else set()
+        able = {*self._free, *self._busy, *self._resting} if busy else set()
         taken = {slot for slot in busy if slot in able}
         self.invalid += len(busy) - len(taken)
         self._engines[engine].busy = taken
         self._busy.update(taken)
         if taken:
             self._free = [slot for slot in self._free if slot not in taken]
+        for slot in taken & self._resting.keys():
+            del self._resting[slot]
 
     def gone(self, engine: ProcessId) -> None:
-        """The process of an engine has ended: all that it was lent and all it reads is free."""
+        """The process of an engine has ended: it reads nothing, and its slots are free soon."""
         self._awaited.pop(engine, None)
         had = self._engines.pop(engine, None)
         if had is None:
             return
-        self._free += had.lent
-        for slot in had.busy:
-            self._not_busy(slot)
+        unused = [*had.lent, *(slot for slot in had.busy if self._not_busy(slot))]
+        self._resting.update(dict.fromkeys(unused, self._clock() + REST_NS))
         for pinned in had.pinned.values():
             self.blocks.unpin(pinned)
 
@@ -258,7 +267,8 @@ class HostCache:
                 self._free.append(slot)
             elif slot in had.busy:
                 had.busy.remove(slot)
-                self._not_busy(slot)
+                if self._not_busy(slot):
+                    self._free.append(slot)
             else:
                 self.invalid += 1
 
@@ -275,12 +285,13 @@ class HostCache:
             self.evicted += 1
         return not len(self.blocks)
 
-    def _not_busy(self, slot: int) -> None:
-        """One engine less uses a slot; it is free if none does."""
+    def _not_busy(self, slot: int) -> bool:
+        """One engine less uses a slot; returns whether none does any more."""
         self._busy[slot] -= 1
-        if not self._busy[slot]:
-            del self._busy[slot]
-            self._free.append(slot)
+        if self._busy[slot]:
+            return False
+        del self._busy[slot]
+        return True
 
     def _opened(self, engine: ProcessId) -> _Engine | None:
         opened = self._engines.get(engine)
@@ -297,7 +308,12 @@ class HostCache:
     @property
     def free(self) -> int:
         """Number of empty slots that nobody may write to."""
-        return len(self._free)
+        return len(self._free) + len(self._resting)
+
+    @property
+    def rests(self) -> bool:
+        """Whether slots will be free in a while, without any message."""
+        return bool(self._resting)
 
     @property
     def busy(self) -> int:
@@ -310,6 +326,7 @@ class HostCache:
         Returns:
             the slots that each engine gets in addition to those that it has.
         """
+        self._wake()
         if not self._all_linked or self._awaited or not self._engines:
             return {}
         share = max(1, self.slots // (LENT_SHARE * len(self._engines)))
@@ -322,6 +339,15 @@ class HostCache:
             if slots := self._take(engine, enough):
                 lent[name] = slots
         return lent
+
+    def _wake(self) -> None:
+        """Slots that have rested long enough are free."""
+        now_ns = self._clock() if self._resting else 0
+        if next(iter(self._resting.values()), now_ns + 1) <= now_ns:
+            rested = [slot for slot, until_ns in self._resting.items() if until_ns <= now_ns]
+            self._free += rested
+            for slot in rested:
+                del self._resting[slot]
 
     def _take(self, engine: _Engine, enough: int) -> list[int]:
         """Lend an engine as many slots as it lacks, if there are so many."""

@@ -2,6 +2,7 @@
 
 The memory is divided into slots of one size; a slot holds one KV block of all layers and all ranks.
 Engines copy blocks in and out themselves. The host cache only decides which slot holds what.
+Messages carry numbers of slots as `kv.slots` packs them, and sequence hashes as `kv.hashes` does.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class OpenCache(Message, frozen=True):
         layout: what else engines must have in common to read each other's blocks, as text.
         reserve: how many empty slots it should be lent in advance, so that what a few steps compute
             finds room at once.
-        busy: slots that the engine still reads or writes by orders of an earlier host cache, packed
-            u32. They stay out of use until `SlotsReturned` names them.
+        busy: slots that the engine still reads or writes by orders of an earlier host cache. They
+            stay out of use until `SlotsReturned` names them.
     """
 
     slot_bytes: int
@@ -59,10 +60,10 @@ class BlocksWritten(Message, frozen=True):
 
     Attributes:
         keys: the engines' keys of the blocks.
-        slots: where each is, packed u32.
-        blocks: sequence hash of each, packed u64; 0 where the engine does not know it. Empty if
-            the router does not use sequence hashes.
-        parents: sequence hash of the block before each, packed u64; as `blocks`.
+        slots: where each is.
+        blocks: sequence hash of each; 0 where the engine does not know it. Empty if the router
+            does not use sequence hashes.
+        parents: sequence hash of the block before each; as `blocks`.
     """
 
     keys: list[bytes]
@@ -72,7 +73,7 @@ class BlocksWritten(Message, frozen=True):
 
 
 class SlotsReturned(Message, frozen=True):
-    """Slots that this engine was lent, or named as busy, and does not use: packed u32."""
+    """Slots that this engine was lent, or named as busy, and does not use."""
 
     slots: bytes
 
@@ -81,7 +82,7 @@ class SlotsReturned(Message, frozen=True):
 
 
 class SlotsLent(Message, frozen=True):
-    """Empty slots that this engine may write to, packed u32. They add to those that it has."""
+    """Empty slots that this engine may write to. They add to those that it has."""
 
     slots: bytes
 
@@ -90,7 +91,7 @@ class BlocksFound(Message, frozen=True):
     """Answer to `FindBlocks`.
 
     Attributes:
-        slots: the slot of each block, packed i32; `MISSING` where there is none.
+        slots: the slot of each block; `MISSING` where there is none.
     """
 
     name: str
@@ -161,6 +162,7 @@ class HostCopies(Message, frozen=True):
         block_tokens: tokens of one block.
         dropped: blocks that were not stored, by reason.
         waited_s: time that requests have waited for `BlocksFound`.
+        refused: whether the host cache has refused this engine, which loads nothing from it.
     """
 
     prefill: bool
@@ -174,3 +176,4 @@ class HostCopies(Message, frozen=True):
     block_tokens: int
     dropped: dict[str, int]
     waited_s: float = 0.0
+    refused: bool = False

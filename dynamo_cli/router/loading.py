@@ -60,6 +60,11 @@ class Loading:
             for sums in (self._measured[report.worker], self._everybody):
                 sums.add(blocks * report.block_tokens, max(seconds, 0.0))
 
+    def can_load(self, worker: int) -> bool:
+        """Whether a worker loads blocks at all: not if the host cache has refused it."""
+        report = self._reports.get(worker)
+        return report is None or not report.refused
+
     def worker_down(self, worker: int) -> None:
         """Forget a worker whose process ended."""
         self._reports.pop(worker, None)

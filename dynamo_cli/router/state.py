@@ -187,6 +187,7 @@ class RouterState:
                 continue
             overlap = cached.get(worker, 0)
             expected = max(overlap, promised.get(worker, 0))
+            loadable = in_host if self.loading.can_load(worker) else 0
             load = WorkerLoad(
                 worker=worker,
                 overlap_blocks=overlap,
@@ -199,8 +200,8 @@ class RouterState:
                 expected_blocks=expected,
                 cached_blocks=self.caches.index.blocks[worker],
                 wait_s=book.wait_s(request.prompt_blocks - expected, request.prices, now_ns),
-                host_blocks=in_host,
-                load_s=self._load_s(worker, in_host - expected, request) if in_host else 0.0,
+                host_blocks=loadable,
+                load_s=self._load_s(worker, loadable - expected, request) if loadable else 0.0,
             )
             loads.append(load)
         return loads

@@ -41,7 +41,7 @@ class Link:
     """The host cache, whose answers take up to three steps."""
 
     def __init__(self, client: Any, dice: random.Random) -> None:
-        self.cache = HostCache(SIZE_BYTES)
+        self.cache = HostCache(SIZE_BYTES, time.monotonic_ns)
         self.cache.all_linked()
         self.client = client
         self._dice = dice
@@ -53,7 +53,9 @@ class Link:
     def _hear(self, message: Any) -> bool:
         match message:
             case OpenCache(size, layout, reserve, busy):
-                self.cache = HostCache(HOST_BLOCKS * size)  # smaller than the memory: it evicts
+                self.cache = HostCache(
+                    HOST_BLOCKS * size, time.monotonic_ns
+                )  # smaller than the memory: it evicts
                 self.cache.all_linked()
                 assert not self.cache.open(ME, size, layout, slots.unpack(busy), reserve)
             case FindBlocks(name, keys):

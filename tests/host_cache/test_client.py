@@ -66,7 +66,7 @@ class Host:
     def __init__(self) -> None:
         self.now_ns = 0
         self.memory: dict[int, bytes] = {}
-        self.cache = HostCache(SLOTS * SLOT_BYTES)
+        self.cache = HostCache(SLOTS * SLOT_BYTES, lambda: self.now_ns)
         self.cache.all_linked()
         self.engines = {number: self._engine() for number in range(3)}
         for number in self.engines:
@@ -123,7 +123,7 @@ class Host:
         self._link(number)
 
     def kill_cache(self) -> None:
-        self.cache = HostCache(SLOTS * SLOT_BYTES)
+        self.cache = HostCache(SLOTS * SLOT_BYTES, lambda: self.now_ns)
         for number, engine in self.engines.items():
             engine.up.clear()
             engine.down.clear()
@@ -352,6 +352,45 @@ def test_a_question_that_finds_no_room_on_the_link_is_not_awaited(host: Host) ->
     assert client.dropped[LATE] == 1
 
 
+def lost_while_reading(client: CacheClient, *requests: str) -> list[Message]:
+    """Requests read slot 3 as the host cache dies and a new one starts; what is sent from then."""
+    sent: list[Message] = []
+    client.connect(lambda message: not sent.append(message), lambda one: not sent.append(one))
+    client.opened()
+    for request in requests:
+        client.find(request, [b"k"])
+        question = sent[-1]
+        assert isinstance(question, FindBlocks)
+        client.apply(BlocksFound(question.name, slots.pack([3])))
+    client.lost()
+    client.opened()
+    opened = sent[-1]
+    assert isinstance(opened, OpenCache)
+    assert list(slots.unpack(opened.busy)) == [3]
+    sent.clear()
+    return sent
+
+
+def test_a_new_host_cache_gets_a_slot_when_its_last_reader_has_ended() -> None:
+    client = CacheClient(SLOT_BYTES, "flat", BLOCK_TOKENS, SLOTS)
+    sent = lost_while_reading(client, "a", "b")
+    client.end("a")
+    assert not sent, "the other one still reads it"
+    client.end("b")
+    assert sent == [SlotsReturned(slots.pack([3]))]
+    assert client.kept == 0
+
+
+def test_nobody_waits_for_a_host_cache_that_is_gone() -> None:
+    client = CacheClient(SLOT_BYTES, "flat", BLOCK_TOKENS, SLOTS)
+    client.connect(lambda _: True, lambda _: True)
+    client.opened()
+    assert client.find("a", [b"k"]) is None
+    assert client.waits()
+    client.lost()
+    assert not client.waits()
+
+
 def test_without_a_host_cache_nothing_is_stored_or_found(host: Host) -> None:
     client = host.engines[1].client
     client.lost()
@@ -359,8 +398,14 @@ def test_without_a_host_cache_nothing_is_stored_or_found(host: Host) -> None:
     assert client.find("a", keys_of([1])) == {}
     client.opened()
     assert client.room_tokens == SLOTS // 2 * BLOCK_TOKENS
+    assert client.find("b", keys_of([1])) is None
     client.apply(CacheRefused("another model."))
+    assert client.find("b", keys_of([1])) == {}, "it will not be answered"
+    assert client.copies(1, prefill=False).refused
     assert (client.refused, client.take(1), client.room_tokens) == ("another model.", [], 0)
+    client.lost()
+    client.opened()
+    assert not client.copies(1, prefill=False).refused, "another host cache may take it"
 
 
 def test_what_finds_no_slot_is_counted(host: Host) -> None:

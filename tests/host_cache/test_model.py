@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from dynamo_cli.host_cache.state import HostCache
+from dynamo_cli.host_cache.state import REST_NS, HostCache
 from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId, Role
@@ -74,7 +74,9 @@ class Engine:
 class CacheMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.cache = HostCache(SLOTS * SLOT_BYTES)
+        self.now_ns = 0
+        self.dying: dict[int, int] = {}  # slots that ranks of dead engines write to, until when
+        self.cache = HostCache(SLOTS * SLOT_BYTES, lambda: self.now_ns)
         self.cache.all_linked()
         self.engines: dict[int, Engine] = {}
         self.memory: dict[int, Path] = {}  # what was written last to a slot
@@ -112,8 +114,15 @@ class CacheMachine(RuleBasedStateMachine):
     def die(self, number: int, luck: int) -> None:
         if luck < MOST_LUCK:
             return
-        self.engines.pop(number, None)
+        if (engine := self.engines.pop(number, None)) is not None and engine.open:
+            last = dict.fromkeys(engine.lent | engine.busy, self.now_ns + REST_NS)
+            self.dying |= last
         self.cache.gone(ENGINES[number])
+
+    @rule()
+    def wait(self) -> None:
+        self.now_ns += REST_NS // 3
+        self.dying = {slot: until for slot, until in self.dying.items() if until > self.now_ns}
 
     @rule(number=NUMBERS, prompt=PROMPTS, request=st.sampled_from("ab"))
     def find(self, number: int, prompt: list[int], request: str) -> None:
@@ -201,7 +210,8 @@ class CacheMachine(RuleBasedStateMachine):
 
     def replace(self) -> None:
         """All engines get a link to a new host cache; what they were doing goes on."""
-        self.cache = HostCache(SLOTS * SLOT_BYTES)
+        self.cache = HostCache(SLOTS * SLOT_BYTES, lambda: self.now_ns)
+        self.dying.clear()  # a new host cache does not know of engines that have died before
         self.public.clear()
         for number, engine in self.engines.items():
             engine.open = False
@@ -231,6 +241,7 @@ class CacheMachine(RuleBasedStateMachine):
                     assert not (engine.lent | engine.busy) & its.used()
             assert not engine.lent & set(engine.read_slots())
             assert not engine.lent & set(engine.old_reads)
+            assert not engine.lent & self.dying.keys()
 
     @invariant()
     def what_is_read_stays(self) -> None:
@@ -265,6 +276,7 @@ class CacheMachine(RuleBasedStateMachine):
         """Without engines everything is free again, and one engine can use all of it."""
         for engine in ENGINES:
             self.cache.gone(engine)
+        self.now_ns += REST_NS
         cache = self.cache
         event(f"evicted: {min(self.evicted + cache.evicted, 5)}")
         cache.linked(ENGINES[0])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from dynamo_cli.config import HostCacheConfig
-from dynamo_cli.host_cache.process import HostCacheProcess
+from dynamo_cli.host_cache.process import STATS_INTERVAL_S, HostCacheProcess
 from dynamo_cli.kv import hashes, slots
 from dynamo_cli.messages.admin import Operate, Operated, Operation
 from dynamo_cli.messages.base import Message
@@ -27,8 +28,7 @@ from dynamo_cli.messages.host_cache import (
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.routing import KvEvents, Resync
 from dynamo_cli.topology import FRONTEND, HOST_CACHE, ROUTER, ProcessId, Role
-from tests.ipc.peer import Peer, of
-from tests.ipc.support import Party
+from tests.ipc.peer import Middle, Peer, of
 
 ONE, TWO = ProcessId(Role.WORKER, 0), ProcessId(Role.PREFILL_WORKER, 0)
 HEARD = BlocksFound | CacheRefused | HostCacheStats | KvEvents | Operated | SlotsLent
@@ -36,31 +36,17 @@ SLOTS, SLOT_BYTES = 64, 4096
 OPEN = OpenCache(SLOT_BYTES, "flat")
 
 
-class Scene:
+class Scene(Middle[HostCacheProcess]):
     """The host cache, and the processes around it."""
 
     def __init__(self) -> None:
-        self._supervised = Party(HOST_CACHE)
-        self.control = self._supervised.control
         config = HostCacheConfig(SLOTS * SLOT_BYTES)
-        self.process = HostCacheProcess(HOST_CACHE, config, self._supervised.theirs)
-        self._peers: list[Peer] = []
-
-    def peer(self, process: ProcessId) -> Peer:
-        """Link a process with the host cache."""
-        peer = Peer(process, self._supervised, len(self._peers) + 1, HEARD)
-        self._peers.append(peer)
-        self.turn()
-        return peer
+        super().__init__(HOST_CACHE, partial(HostCacheProcess, HOST_CACHE, config), HEARD)
 
     def ready(self) -> None:
         """Say, as the supervisor does, that the links to all earlier processes are there."""
         self.control.send(SetPhase(Phase.READY))
         self.turn()
-
-    def turn(self) -> None:
-        """Let it handle all that has come."""
-        self.process.advance(0)
 
     def answers(self, peer: Peer, *messages: Message) -> list[Message]:
         """Send messages; what comes back."""
@@ -68,12 +54,6 @@ class Scene:
             peer.send(message)
         self.turn()
         return peer.take()
-
-    def close(self) -> None:
-        for peer in self._peers:
-            peer.close()
-        self.process._switchboard.close()
-        self._supervised.close()
 
 
 @pytest.fixture
@@ -198,6 +178,38 @@ def test_what_a_dead_engine_had_is_free_and_is_lent_again(scene: Scene) -> None:
     assert report(scene, frontend).lent == 0
     two = scene.peer(TWO)
     assert len(lent(scene.answers(two, OPEN))) == SLOTS // 4
+
+
+def test_it_wakes_up_only_for_what_is_due(scene: Scene) -> None:
+    one, frontend = scene.peer(ONE), scene.peer(FRONTEND)
+    scene.ready()
+    report(scene, frontend)
+    assert scene.process._timeout_s() == STATS_INTERVAL_S, "it says in the log who is awaited"
+    scene.answers(one, OPEN)
+    assert scene.process._timeout_s() == STATS_INTERVAL_S, "there is something to report"
+    report(scene, frontend)
+    assert scene.process._timeout_s() is None
+    one.die()
+    scene.turn()
+    report(scene, frontend)
+    assert scene.process._timeout_s() == STATS_INTERVAL_S, "slots are lent again after a while"
+
+
+def test_questions_of_a_dead_engine_are_dropped(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = scene.peer(ONE)
+    scene.ready()
+    scene.answers(one, OPEN)
+    heard = scene.process.on_message
+
+    def on_message(peer: ProcessId, payload: bytes) -> None:
+        heard(peer, payload)
+        scene.process.on_unlink(peer, "SIGKILL")
+
+    monkeypatch.setattr(scene.process, "on_message", on_message)
+    scene.answers(one, FindBlocks("r", KEYS))
+    assert scene.process._cache.invalid == 0
 
 
 def test_a_new_host_cache_keeps_off_the_slots_that_engines_still_use(scene: Scene) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from dynamo_cli.host_cache.state import MAX_LENT, HostCache
+from dynamo_cli.host_cache.state import MAX_LENT, REST_NS, HostCache
 from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId, Role
 
@@ -13,7 +15,7 @@ SLOT_BYTES = 100
 
 
 def cache(slots: int, *engines: ProcessId) -> HostCache:
-    made = HostCache(slots * SLOT_BYTES + 99)
+    made = HostCache(slots * SLOT_BYTES + 99, time.monotonic_ns)
     made.all_linked()
     for engine in engines:
         made.linked(engine)
@@ -49,11 +51,18 @@ def test_a_quarter_of_the_slots_is_lent(slots: int, engines: list[ProcessId], ea
 
 
 def test_an_engine_is_lent_no_more_than_it_asks_for() -> None:
-    made = HostCache(400 * SLOT_BYTES)
+    made = HostCache(400 * SLOT_BYTES, time.monotonic_ns)
     made.all_linked()
     for engine, reserve in ((ONE, 7), (TWO, 0)):
         made.open(engine, SLOT_BYTES, "flat", reserve=reserve)
     assert {engine: len(slots) for engine, slots in made.lend().items()} == {ONE: 7, TWO: 50}
+
+
+def test_however_much_an_engine_asks_for_there_is_a_limit() -> None:
+    made = HostCache(100 * MAX_LENT * SLOT_BYTES, time.monotonic_ns)
+    made.all_linked()
+    made.open(ONE, SLOT_BYTES, "flat", reserve=2 * MAX_LENT)
+    assert len(made.lend()[ONE]) == MAX_LENT
 
 
 def test_an_engine_gets_new_slots_when_a_quarter_of_its_own_is_used_up() -> None:
@@ -110,6 +119,43 @@ def test_a_reset_forgets_all_blocks_and_what_is_being_written() -> None:
     assert made.reset()
 
 
+@pytest.mark.parametrize("returned", [False, True])
+def test_after_a_reset_a_slot_is_left_out_once(*, returned: bool) -> None:
+    made = cache(4, ONE)
+    (slot,) = made.lend()[ONE]
+    assert made.reset()
+    if returned:
+        made.returned(ONE, [slot])
+    else:
+        made.wrote(ONE, [b"old"], [slot])
+        assert made.blocks.get(b"old") is None
+    assert made.lend() == {ONE: [slot]}
+    made.wrote(ONE, [b"new"], [slot])
+    assert made.find(ONE, "r", [b"new"]) == [slot]
+
+
+def test_an_engine_that_starts_again_after_a_reset_writes_as_any_other() -> None:
+    made = cache(8, ONE)
+    made.lend()
+    made.reset()
+    made.gone(ONE)
+    made.open(ONE, SLOT_BYTES, "flat")
+    (slot, *_) = made.lend()[ONE]
+    made.wrote(ONE, [b"new"], [slot])
+    assert made.find(ONE, "r", [b"new"]) == [slot]
+
+
+def test_all_that_was_found_under_one_name_is_read_until_its_end() -> None:
+    made = cache(8, ONE)
+    made.lend()
+    write(made, ONE, b"a", b"b")
+    made.find(ONE, "r", [b"a"])
+    made.find(ONE, "r", [b"b"])
+    assert made.blocks.pinned == 2
+    made.read(ONE, "r")
+    assert made.blocks.pinned == 0
+
+
 @pytest.mark.parametrize(
     ("slot_bytes", "layout", "said"),
     [
@@ -137,8 +183,49 @@ def test_an_engine_that_ends_leaves_nothing_behind() -> None:
     assert (made.lent, made.free, made.blocks.pinned, len(made.blocks)) == (5, 34, 0, 1)
 
 
+def test_slots_of_an_engine_that_has_died_rest_before_they_are_lent_again() -> None:
+    now_ns = 0
+    made = HostCache(8 * SLOT_BYTES, lambda: now_ns)
+    made.linked(ONE)
+    made.linked(TWO)
+    made.all_linked()
+    made.open(ONE, SLOT_BYTES, "flat", [0, 1])
+    made.open(TWO, SLOT_BYTES, "flat", [1])
+    old = {*made.lend()[ONE], 0}
+    made.gone(ONE)
+    assert (made.rests, made.busy, made.free) == (True, 1, 8 - 2)
+    now_ns = REST_NS - 1
+    got: set[int] = set()
+    for name in range(8):
+        got |= set(made.lend().get(TWO, ()))
+        write(made, TWO, bytes([name]))
+    assert len(got) == 8 - 3
+    assert not got & old
+    assert 1 not in got, "the other engine still uses it"
+    now_ns = REST_NS
+    made.lend()
+    assert not made.rests
+    assert made.lent + made.free + made.busy + len(made.blocks) == 8
+
+
+def test_a_slot_that_rests_is_busy_if_another_engine_says_so() -> None:
+    now_ns = 0
+    made = HostCache(8 * SLOT_BYTES, lambda: now_ns)
+    made.linked(ONE)
+    made.linked(TWO)
+    made.all_linked()
+    made.open(ONE, SLOT_BYTES, "flat", [3])
+    made.gone(ONE)
+    made.open(TWO, SLOT_BYTES, "flat", [3])
+    assert (made.busy, made.rests, made.invalid) == (1, False, 0)
+    now_ns = 2 * REST_NS
+    for name in range(16):
+        assert 3 not in made.lend().get(TWO, ())
+        write(made, TWO, bytes([name]))
+
+
 def restarted(*engines: ProcessId) -> HostCache:
-    made = HostCache(80 * SLOT_BYTES)
+    made = HostCache(80 * SLOT_BYTES, time.monotonic_ns)
     for engine in engines:
         made.linked(engine)
     return made

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import socket
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 from dynamo_cli.ipc.codec import Decoder
-from dynamo_cli.ipc.switchboard import join
+from dynamo_cli.ipc.switchboard import Switchboard, join
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.lifecycle import LinkDown
 from dynamo_cli.topology import ProcessId, links_of
 from tests.ipc.support import Party
 
 M = TypeVar("M", bound=Message)
+
+
+class Looping(Protocol):
+    """A process that a test runs round by round."""
+
+    _switchboard: Switchboard
+
+    def advance(self, timeout_s: float | None) -> None: ...
+
+
+P = TypeVar("P", bound=Looping)
 
 
 class Peer:
@@ -51,6 +64,39 @@ class Peer:
     def close(self) -> None:
         self._board.close()
         self._party.close()
+
+
+class Middle(Generic[P]):
+    """A process whose loop runs in the test, and those around it.
+
+    Args:
+        make: makes the process from its end of the control socket.
+        hears: union of the messages that it sends.
+    """
+
+    def __init__(self, who: ProcessId, make: Callable[[socket.socket], P], hears: Any) -> None:
+        self._supervised = Party(who)
+        self.control = self._supervised.control
+        self.process = make(self._supervised.theirs)
+        self._hears = hears
+        self._peers: list[Peer] = []
+
+    def peer(self, process: ProcessId) -> Peer:
+        """Link a process with it."""
+        peer = Peer(process, self._supervised, len(self._peers) + 1, self._hears)
+        self._peers.append(peer)
+        self.turn()
+        return peer
+
+    def turn(self) -> None:
+        """Let it handle all that has come."""
+        self.process.advance(0)
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+        self.process._switchboard.close()
+        self._supervised.close()
 
 
 def of(kind: type[M], messages: list[Message]) -> list[M]:

@@ -63,7 +63,7 @@ class Link:
 
 
 def linked(count: int = 2, **options: Any) -> tuple[HostCache, list[MockEngine], list[Link]]:
-    cache = HostCache(1 << 25)
+    cache = HostCache(1 << 25, time.monotonic_ns)
     cache.all_linked()
     mocks = [engine(index, **options) for index in range(count)]
     links = []

@@ -9,27 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamo_cli.engines.mock.profile import PS, Profile
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.lab.replay.host import Host
+from tests.mock import test_state
+from tests.mock.test_state import MS
 
-PROFILE = Profile(
-    name="test",
-    source="made up",
-    step_s=0.010,
-    prefill_token_s=0.001,
-    decode_request_s=0.002,
+PROFILE = msgspec.structs.replace(
+    test_state.PROFILE,
     load_s=0.001,
     load_token_s=0.0005,
-    block_size=4,
+    decode_context_s=0.0,
     num_blocks=33,
-    max_num_seqs=4,
     max_num_batched_tokens=16,
-    max_model_len=100,
     kv_token_bytes=1,
 )
-MS = PS // 1000
 
 
 def engines(count: int = 2, slots: int = 1000, **changes: object) -> tuple[Host, list[SimEngine]]:

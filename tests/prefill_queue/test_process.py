@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 import pytest
@@ -26,8 +27,7 @@ from dynamo_cli.messages.prefill import (
 from dynamo_cli.prefill_queue.process import Queue
 from dynamo_cli.topology import FRONTEND, QUEUE, ProcessId, Role
 from dynamo_cli.units import SECOND_NS
-from tests.ipc.peer import Peer, of
-from tests.ipc.support import Party
+from tests.ipc.peer import Middle, Peer, of
 
 WORKER = ProcessId(Role.WORKER, 0)
 ONE, TWO = ProcessId(Role.PREFILL_WORKER, 0), ProcessId(Role.PREFILL_WORKER, 1)
@@ -37,36 +37,16 @@ ROOM = 10_000
 HEARD = DropJob | Enlisted | JobFailed | PrefillQueueStats | QueueState | RunJob
 
 
-class Scene:
+class Scene(Middle[Queue]):
     """The queue, and the processes around it."""
 
     def __init__(self, alarm_s: float = 5.0) -> None:
-        self._supervised = Party(QUEUE)
-        self.control = self._supervised.control
-        self.queue = Queue(QUEUE, PrefillQueueConfig(alarm_s), self._supervised.theirs)
-        self._peers: list[Peer] = []
-
-    def peer(self, process: ProcessId) -> Peer:
-        """Link a process with the queue."""
-        peer = Peer(process, self._supervised, len(self._peers) + 1, HEARD)
-        self._peers.append(peer)
-        self.turn()
-        return peer
-
-    def turn(self) -> None:
-        """Let the queue handle all that has come."""
-        self.queue.advance(0)
+        super().__init__(QUEUE, partial(Queue, QUEUE, PrefillQueueConfig(alarm_s)), HEARD)
 
     def die(self, peer: Peer) -> None:
         """Tell the queue, as the supervisor would, that a process is gone."""
         peer.die()
         self.turn()
-
-    def close(self) -> None:
-        for peer in self._peers:
-            peer.close()
-        self.queue._switchboard.close()
-        self._supervised.close()
 
 
 @pytest.fixture
@@ -93,7 +73,7 @@ def test_a_job_goes_to_a_prefill_worker_and_is_counted_when_it_has_ended(scene: 
     assert one.take() == [RunJob(0, job)]
     assert worker.take() == [QueueState(0, 1)], "workers add what they push to the last depth"
     one.send(JobEnded("a"))
-    scene.queue._report_due_s = 0.0
+    scene.process._report_due_s = 0.0
     scene.turn()
     stats = of(PrefillQueueStats, frontend.take())[-1]
     assert (stats.taken, stats.ended, stats.depth_jobs, len(stats.waits_s)) == (
@@ -198,7 +178,7 @@ def test_a_prefill_worker_is_enlisted_only_when_every_decode_worker_knows_of_it(
     worker, one = scene.peer(WORKER), scene.peer(ONE)
     worker.take()
     monkeypatch.setattr("dynamo_cli.ipc.link.MAX_PENDING_BYTES", 0)
-    link = scene.queue._switchboard.links[WORKER]
+    link = scene.process._switchboard.links[WORKER]
     for filler in (JobFailed("", "x" * 1000), QueueState(9, 9)):
         while link.send(encode(filler)):
             pass
@@ -218,8 +198,8 @@ def test_a_queue_that_is_stuck_warns_once_each_time(caplog: pytest.LogCaptureFix
     frontend, worker, one = (scene.peer(process) for process in (FRONTEND, WORKER, ONE))
 
     def report() -> bool:
-        scene.queue._report_due_s = 0.0
-        scene.queue._changed = True
+        scene.process._report_due_s = 0.0
+        scene.process._changed = True
         scene.turn()
         stats = of(PrefillQueueStats, frontend.take())[-1]
         return stats.alarm
@@ -239,5 +219,5 @@ def test_a_queue_that_is_stuck_warns_once_each_time(caplog: pytest.LogCaptureFix
 
 def test_it_reports_that_it_is_ready_and_ends_when_it_is_told_to(scene: Scene) -> None:
     scene.control.send(Stop())
-    scene.queue.run()
+    scene.process.run()
     assert scene.control.receive() == [(PhaseChange(Phase.READY), [])]

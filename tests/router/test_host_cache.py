@@ -190,6 +190,15 @@ def test_with_all_in_the_host_cache_the_load_decides(cost: str) -> None:
 
 
 @pytest.mark.parametrize("cost", ["time", "blocks", "shares"])
+def test_a_worker_that_cannot_load_is_compared_with_those_that_can(cost: str) -> None:
+    choice = KvPolicy(cost)(asked(), [load(0, 0, 0), load(1, 0, 9, load_s=0.001)])
+    assert (choice.worker, choice.reason) == (1, "cost")
+    first, second = (candidate.terms for candidate in choice.candidates)
+    assert first.keys() == second.keys()
+    assert ("load_ms" in second) == (cost == "time")
+
+
+@pytest.mark.parametrize("cost", ["time", "blocks", "shares"])
 def test_where_the_load_is_equal_no_copy_is_better_than_one(cost: str) -> None:
     loads = [load(0, 0, 9, load_s=0.001), load(1, 9, 9)]
     assert KvPolicy(cost)(asked(), loads).worker == 1
@@ -220,6 +229,29 @@ def test_a_decision_says_what_is_on_the_engine_and_what_in_the_host_cache() -> N
     assert entry.prefill_tokens == 10 * BLOCK + 1
     assert entry.prefill_blocks == 11
     assert entry.load_ns == pytest.approx(MS_NS * first.terms["load_ms"], abs=1)
+
+
+def test_a_worker_that_the_host_cache_refuses_has_only_its_own_blocks() -> None:
+    router = state(workers=2)
+    holding(router, 0, *LONG[:3])
+    in_host(router, *LONG[:30])
+    for refused in (True, False):  # another host cache may take it
+        router.loading.copied(copies(0, 0, 0.0, refused=refused))
+        router.loading.copied(copies(1, 0, 0.0, prefill=True, refused=True))
+        decision = router.decide(0, query(f"refused {refused}", *LONG), 0)
+        assert decision is not None
+        assert (decision.worker, decision.host_blocks) == (int(refused), 30)
+        router.end(f"refused {refused}")
+    router.loading.copied(copies(0, 0, 0.0, refused=True))
+    decision = router.decide(0, query("alone", *LONG, excluded=(1,)), 0)
+    assert decision is not None
+    assert (decision.host_blocks, decision.predicted_tokens) == (0, 3 * BLOCK)
+    router.end("alone")
+    router.worker_down(0)
+    router.worker_up(ready(0))
+    decision = router.decide(0, query("again", *LONG, excluded=(1,)), 0)
+    assert decision is not None
+    assert decision.host_blocks == 30
 
 
 def test_the_last_token_is_computed_even_if_the_host_cache_has_it() -> None:

@@ -20,6 +20,7 @@ from dynamo_cli.messages.host_cache import (
 )
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.routing import KvEvents, Resync
+from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker import copies, process
 from tests.worker.support import (
     FRONTEND,
@@ -237,6 +238,26 @@ def test_copies_are_told_when_there_are_new_ones(
         town.link(ROUTER)
         town.later(copies.INTERVAL_S)
         assert [copied(town, peer) for peer in (FRONTEND, ROUTER)] == [[], [4]]
+
+
+def test_a_report_that_the_link_refuses_is_sent_again() -> None:
+    heard: list[HostCopies] = []
+
+    class Links:
+        links = (ROUTER,)
+        full = True
+
+        def send(self, _: ProcessId, message: HostCopies) -> bool:
+            heard.append(message)
+            return not self.full
+
+    links: Any = Links()
+    process = ProcessId(Role.WORKER, 0)
+    reports = copies.CopyReports(process, CacheClient(4096, "flat", 16), links)
+    for links.full, seen in ((True, 1), (False, 2), (False, 2)):
+        reports._due_s = 0.0
+        reports.tick()
+        assert len(heard) == seen
 
 
 @BOTH

@@ -47,7 +47,7 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
         cached_blocks: blocks of any prompt in its cache.
         wait_s: estimated time until the prefill could begin, seconds.
         host_blocks: leading blocks of the prompt that are in the host cache. The worker loads those
-            of them that it has not cached.
+            of them that it has not cached; 0 for a worker that the host cache has refused.
         load_s: estimated time to load them beyond `expected_blocks`, seconds.
     """
 

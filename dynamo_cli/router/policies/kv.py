@@ -90,7 +90,7 @@ class KvPolicy:
 
     def __call__(self, request: Request, loads: Sequence[WorkerLoad]) -> Choice:
         known = [self._known_blocks(load) for load in loads]
-        if not any(known) and not loads[0].host_blocks:
+        if not any(known) and not any(load.host_blocks for load in loads):
             blind = choose_least_loaded(request, loads)
             return Choice(blind.worker, blind.candidates, NO_OVERLAP)
         terms = COSTS[self.cost](request, loads, self.overlap_weight)

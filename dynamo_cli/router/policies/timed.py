@@ -80,7 +80,7 @@ def time_cost(
     streams = sum(load.active_requests - load.waiting_requests for load in loads) / len(loads)
     lost = prices.lost_share / (1 - prices.lost_share)
     delayed = prices.busy_share / (1 - prices.busy_share) + STALL_WEIGHT * streams
-    in_host = loads[0].host_blocks  # the same for all
+    in_host = any(load.host_blocks for load in loads)
     held_s = _held_s(prices, loads) if in_host else 0.0
     terms = []
     for load in loads:

@@ -12,6 +12,7 @@ from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.engines.vllm.core.intake import Intake
 from dynamo_cli.engines.vllm.host_cache.leases import Leases
+from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.prefill import PushJob, TransferStats
 from dynamo_cli.messages.request import AddRequest
 from dynamo_cli.units import SECOND_NS
@@ -74,7 +75,7 @@ class DecodeSide:
         self._handed_over[prepared.message.request_id] = transfer
         try:
             self._intake.start(prepared, None if transfer else kv_transfer_params)
-        except Exception:
+        except DynamoError:
             self.forget([prepared.message.request_id])
             raise
 
@@ -158,7 +159,7 @@ class PrefillSide:
             self._leases.begin(job.job_id, owner)
         try:
             self._intake.add_prefill(job, owner)
-        except Exception:
+        except DynamoError:
             self.release([job.job_id])
             raise
 
