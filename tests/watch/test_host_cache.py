@@ -77,6 +77,12 @@ def test_copies_of_engines_add_up_over_lives() -> None:
     assert seen.loaded_bytes_per_s == 310
 
 
+def test_counters_that_begin_again_take_nothing_away() -> None:
+    tree = tree_of(stats(), copies(), copies(loaded_blocks=1, loaded_bytes=100))
+    assert view(tree).loaded_tokens == 10 * 32
+    assert view(tree).loaded_bytes_per_s == 100
+
+
 def test_engines_that_are_refused_are_an_alarm() -> None:
     assert tree_of(stats()).snapshot(0, {}, 0).alarms == []
     (alarm,) = tree_of(stats(refused=2)).snapshot(0, {}, 0).alarms
