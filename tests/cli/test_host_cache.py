@@ -98,6 +98,12 @@ def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
         ),
         ({"engine_args": ("--prefix-caching-hash-algo", "xxhash")}, "sha256_cbor, not xxhash"),
         ({"engine_args": ("--prefix-caching-hash-algo=xxhash_cbor",)}, "not xxhash_cbor"),
+        ({"host_cache": "64"}, "--host-cache 64 has no room for KV blocks: without a unit"),
+        ({"host_cache": "1023KiB"}, "--host-cache 1023KiB has no room for KV blocks"),
+        (
+            {"engine": "mock", "host_cache": "1MiB"},
+            "has no room for a block of simulated engines, which takes 2 MiB",
+        ),
         ({"host_cache": "33GiB"}, "is more than the 32.0 GiB of memory"),
         ({"host_cache": "0", "host_cache_min_tokens": 5}, "min-tokens belongs to --host-cache"),
     ],
