@@ -34,6 +34,7 @@ TYPED = Typed(model="tiny", host_cache="4GiB")
         ("4096", 4096),
         ("2KiB", 2 * KIB),
         ("1TB", 10**12),
+        ("9007199254740993", 2**53 + 1),
         ("0", 0),
     ],
 )
@@ -177,6 +178,10 @@ def test_auto_takes_half_of_what_is_available_less_the_weights() -> None:
     assert sized_by_model(resolve(TYPED, CPU), TYPED, 3 * GIB) == resolve(TYPED, CPU)
     with pytest.raises(ResourceError, match="auto finds no memory for KV blocks"):
         sized_by_model(config, typed, 5 * GIB)
+    least = sized_by_model(config, typed, 5 * GIB - 32 * MIB).host_cache
+    assert least == HostCacheConfig(64 * MIB)
+    with pytest.raises(ResourceError, match="auto finds no memory for KV blocks"):
+        sized_by_model(config, typed, 5 * GIB - 31 * MIB)
 
 
 def test_more_than_is_available_is_worth_a_warning() -> None:

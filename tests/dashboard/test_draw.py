@@ -29,7 +29,7 @@ from .made import decision, snapshot
 from .pictures import TIMELINE, Scene, draw
 from .replay import Replay
 
-STREAMS = ("startup", "empty", "busy", "disaggregated", "degraded", "gpus", "moved")
+STREAMS = ("startup", "empty", "busy", "disaggregated", "degraded", "gpus", "moved", "host-cache")
 WIDTHS = (78, 100, 118, 158, 300)
 
 
@@ -79,6 +79,7 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
     boxes = (
         3
         + (stream in ("startup", "busy", "degraded", "gpus", "moved"))
+        + 2 * (stream == "host-cache")
         + 4 * (stream == "disaggregated")
     )
     assert corners == [boxes] * 4
