@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dynamo_cli.config import Device, HostCacheConfig
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.host.memory import Memory, read_memory
+from dynamo_cli.models import catalog
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve import resolve
 from dynamo_cli.plan.resolve_host_cache import HAND_OVER_BYTES_ON_CPU, sized_by_model, warnings
@@ -182,6 +184,19 @@ def test_auto_takes_half_of_what_is_available_less_the_weights() -> None:
     assert least == HostCacheConfig(64 * MIB)
     with pytest.raises(ResourceError, match="auto finds no memory for KV blocks"):
         sized_by_model(config, typed, 5 * GIB - 31 * MIB)
+
+
+def test_the_weights_are_those_of_the_newest_snapshot_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshots = tmp_path / "models--owner--name" / "snapshots"
+    assert catalog.folder_of("owner/name", ask_hub=False) is None
+    for name, changed_s in (("b", 1), ("a", 3), ("c", 2)):
+        (snapshots / name).mkdir(parents=True)
+        (snapshots / name / "config.json").write_text("{}")
+        os.utime(snapshots / name / "config.json", (changed_s, changed_s))
+    assert catalog.folder_of("owner/name", ask_hub=False) == snapshots / "a"
 
 
 def test_more_than_is_available_is_worth_a_warning() -> None:

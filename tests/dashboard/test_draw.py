@@ -22,6 +22,7 @@ from dynamo_cli.messages.routing import REASON_NO_WORKER
 from dynamo_cli.router.policies import Request, WorkerLoad
 from dynamo_cli.router.policies.timed import time_cost
 from dynamo_cli.watch.decisions import CandidateView
+from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.schema import MovesView
 
@@ -92,6 +93,12 @@ def with_host_cache(**fields: Any) -> Board:
     return state.board(0)
 
 
+def with_host_cache_view(view: HostCacheView) -> Board:
+    state = BoardState()
+    state.apply(msgspec.structs.replace(snapshot(host_cache=True), host_cache=view), 0)
+    return state.board(0)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("prefill_workers", "boxes"), [(0, 5), (1, 7)])
 def test_the_host_cache_has_a_box_and_arrows(prefill_workers: int, boxes: int, width: int) -> None:
@@ -125,13 +132,20 @@ def test_the_cache_tab_shows_the_tiers() -> None:
     assert "…" not in narrow, "nothing is cut off in the smallest terminal"
 
 
+def test_engines_that_the_host_cache_refused_are_in_its_tab() -> None:
+    seen = snapshot(host_cache=True)
+    assert seen.host_cache is not None
+    assert "refused" not in cache.draw(with_host_cache(), 100).plain
+    refused = msgspec.structs.replace(seen.host_cache, refused=2)
+    drawn = cache.draw(with_host_cache_view(refused), 100).plain
+    assert "engines, 2 times: see the log" in drawn
+
+
 def test_a_host_cache_that_nobody_has_opened_says_so() -> None:
     seen = snapshot(host_cache=True)
     assert seen.host_cache is not None
     unopened = msgspec.structs.replace(seen.host_cache, slots=0, slot_bytes=0)
-    state = BoardState()
-    state.apply(msgspec.structs.replace(seen, host_cache=unopened), 0)
-    board = state.board(0)
+    board = with_host_cache_view(unopened)
     assert "no engine has opened it yet" in cache.draw(board, 100).plain
     assert "used –" in picture.draw(board, 100).plain
 
