@@ -27,6 +27,6 @@ MinTokens = Annotated[
         min=0,
         most=limits.MAX_COUNT,
         metavar="TOKENS",
-        help="Prompts with fewer tokens are not stored there.",
+        help="Prompts with fewer tokens are neither stored nor looked up there.",
     ),
 ]

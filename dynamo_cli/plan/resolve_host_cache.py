@@ -27,6 +27,9 @@ AUTO_SHARE = 0.5
 LEAST_BYTES = 64 * MIB
 """With less than this, ``auto`` gives up: hardly a prompt of a usual model would fit."""
 
+SMALLEST_BYTES = MIB
+"""A smaller size is a number without its unit: it has no room for blocks of any model."""
+
 PREFIX_CACHING = ("--enable-prefix-caching", "--no-enable-prefix-caching")
 HASHES = "--prefix-caching-hash-algo"
 HASHES_ALIKE = ("sha256", "sha256_cbor")
@@ -66,6 +69,11 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
             f"{MIN_TOKENS} does not go with --prefill-workers: prompts of every length are handed "
             f"over through the host cache; leave one of them out, or use --kv-transfer nixl."
         )
+    if 0 < size_bytes < SMALLEST_BYTES and not auto:
+        raise UsageError(
+            f"{FLAG} {typed.host_cache} has no room for KV blocks: without a unit it is a number "
+            "of bytes; give a size like 64GiB."
+        )
     asked_for = bool(size_bytes)
     if hands_over and not asked_for:
         size_bytes = _hand_over_bytes(machine)
@@ -89,6 +97,11 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
 def _check_simulated(typed: Typed, size_bytes: int) -> None:
     """Simulated engines keep nothing in the memory, so only the number of slots is limited."""
     profile = simulated_size(load(typed.engine_profile or DEFAULT_PROFILE), typed.engine_args)
+    if size_bytes < profile.slot_bytes:
+        raise UsageError(
+            f"{FLAG} {typed.host_cache} has no room for a block of simulated engines, which takes "
+            f"{sized(profile.slot_bytes)}."
+        )
     if (slots := size_bytes // profile.slot_bytes) > MAX_SLOTS:
         raise UsageError(
             f"{FLAG} {typed.host_cache} has room for {slots:,} blocks of simulated engines; at "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dynamo_cli.config import Device, HostCacheConfig
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.host.memory import Memory, read_memory
+from dynamo_cli.models import catalog
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve import resolve
 from dynamo_cli.plan.resolve_host_cache import HAND_OVER_BYTES_ON_CPU, sized_by_model, warnings
@@ -34,6 +36,7 @@ TYPED = Typed(model="tiny", host_cache="4GiB")
         ("4096", 4096),
         ("2KiB", 2 * KIB),
         ("1TB", 10**12),
+        ("9007199254740993", 2**53 + 1),
         ("0", 0),
     ],
 )
@@ -98,6 +101,12 @@ def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
         ),
         ({"engine_args": ("--prefix-caching-hash-algo", "xxhash")}, "sha256_cbor, not xxhash"),
         ({"engine_args": ("--prefix-caching-hash-algo=xxhash_cbor",)}, "not xxhash_cbor"),
+        ({"host_cache": "64"}, "--host-cache 64 has no room for KV blocks: without a unit"),
+        ({"host_cache": "1023KiB"}, "--host-cache 1023KiB has no room for KV blocks"),
+        (
+            {"engine": "mock", "host_cache": "1MiB"},
+            "has no room for a block of simulated engines, which takes 2 MiB",
+        ),
         ({"host_cache": "33GiB"}, "is more than the 32.0 GiB of memory"),
         ({"host_cache": "0", "host_cache_min_tokens": 5}, "min-tokens belongs to --host-cache"),
     ],
@@ -171,6 +180,23 @@ def test_auto_takes_half_of_what_is_available_less_the_weights() -> None:
     assert sized_by_model(resolve(TYPED, CPU), TYPED, 3 * GIB) == resolve(TYPED, CPU)
     with pytest.raises(ResourceError, match="auto finds no memory for KV blocks"):
         sized_by_model(config, typed, 5 * GIB)
+    least = sized_by_model(config, typed, 5 * GIB - 32 * MIB).host_cache
+    assert least == HostCacheConfig(64 * MIB)
+    with pytest.raises(ResourceError, match="auto finds no memory for KV blocks"):
+        sized_by_model(config, typed, 5 * GIB - 31 * MIB)
+
+
+def test_the_weights_are_those_of_the_newest_snapshot_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshots = tmp_path / "models--owner--name" / "snapshots"
+    assert catalog.folder_of("owner/name", ask_hub=False) is None
+    for name, changed_s in (("b", 1), ("a", 3), ("c", 2)):
+        (snapshots / name).mkdir(parents=True)
+        (snapshots / name / "config.json").write_text("{}")
+        os.utime(snapshots / name / "config.json", (changed_s, changed_s))
+    assert catalog.folder_of("owner/name", ask_hub=False) == snapshots / "a"
 
 
 def test_more_than_is_available_is_worth_a_warning() -> None:

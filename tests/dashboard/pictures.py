@@ -19,7 +19,7 @@ import msgspec
 from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.timelines import TimelineView
-from tests.dashboard.replay import MOVED, Replay
+from tests.dashboard.replay import HOST_CACHE, MOVED, Replay
 
 FOLDER = Path(__file__).parent / "pictures"
 MADE_WITH = FOLDER / "made-with"
@@ -55,6 +55,9 @@ SCENES = (
     Scene("disaggregated", "overview", ()),
     Scene("disaggregated", "workers", ("2",)),
     Scene("disaggregated", "prefill", ("5",)),
+    Scene(HOST_CACHE, "overview", ()),
+    Scene(HOST_CACHE, "cache", ("4",)),
+    Scene(HOST_CACHE, "decision", ("3", "enter")),
     Scene("gpus", "workers", ("2",)),
     Scene("gpus", "gpu", ("2", "tab", "down", "enter")),
     Scene(MOVED, "overview", ()),

@@ -12,6 +12,7 @@ import msgspec
 
 from dynamo_cli.dashboard.events import Link, State, decode
 from dynamo_cli.dashboard.model import BoardState
+from dynamo_cli.topology import Role
 from dynamo_cli.watch.alarms import no_place
 from dynamo_cli.watch.schema import MovesView, RecentMove
 
@@ -67,6 +68,30 @@ def with_moves(events: list[tuple[float, str, Any]]) -> list[tuple[float, str, A
     return [*events, (at_s, "decisions", again[::-1]), (at_s, "snapshot", snapshot)]
 
 
+HOST_CACHE = "host-cache"
+"""Name of the recording of the busy server, as if it had a host cache."""
+
+
+def with_host_cache(content: Any) -> Any:
+    """Add a host cache to a snapshot, and what the host cache has to decisions. Other events are
+    returned unchanged."""
+    if isinstance(content, list):
+        return [_loading(one) if "candidates" in one else one for one in content]
+    if "processes" not in content or not content["workers"]:
+        return content
+    seen = snapshot(host_cache=True)
+    cache = msgspec.to_builtins(seen.host_cache, str_keys=True)
+    process = next(one for one in seen.processes if one.role == Role.HOST_CACHE.value)
+    processes = [*content["processes"], msgspec.to_builtins(process)]
+    return content | {"processes": processes, "host_cache": cache}
+
+
+def _loading(decision: Any) -> Any:
+    """The decision as if the host cache had two blocks more than the worker that was chosen."""
+    blocks = min(decision["overlap_blocks"] + 2, decision["required_blocks"] - 1)
+    return decision | {"host_blocks": blocks, "predicted_tokens": 32 * blocks}
+
+
 @cache
 def recorded(name: str) -> list[tuple[float, str, Any]]:
     """Read a recording: (seconds since 1970, name of the event, content). Its server gets the usual
@@ -75,6 +100,8 @@ def recorded(name: str) -> list[tuple[float, str, Any]]:
         return [(at_s, kind, on_gpus(content)) for at_s, kind, content in recorded("busy")]
     if name == MOVED:
         return with_moves(recorded("busy"))
+    if name == HOST_CACHE:
+        return [(at_s, kind, with_host_cache(content)) for at_s, kind, content in recorded("busy")]
     text = re.sub(r"http://127\.0\.0\.1:\d+", URL, (FOLDER / f"{name}.json").read_text())
     return [tuple(event) for event in json.loads(text)["events"]]
 

@@ -22,6 +22,7 @@ from dynamo_cli.messages.routing import REASON_NO_WORKER
 from dynamo_cli.router.policies import Request, WorkerLoad
 from dynamo_cli.router.policies.timed import time_cost
 from dynamo_cli.watch.decisions import CandidateView
+from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.schema import MovesView
 
@@ -29,7 +30,7 @@ from .made import decision, snapshot
 from .pictures import TIMELINE, Scene, draw
 from .replay import Replay
 
-STREAMS = ("startup", "empty", "busy", "disaggregated", "degraded", "gpus", "moved")
+STREAMS = ("startup", "empty", "busy", "disaggregated", "degraded", "gpus", "moved", "host-cache")
 WIDTHS = (78, 100, 118, 158, 300)
 
 
@@ -79,6 +80,7 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
     boxes = (
         3
         + (stream in ("startup", "busy", "degraded", "gpus", "moved"))
+        + 2 * (stream == "host-cache")
         + 4 * (stream == "disaggregated")
     )
     assert corners == [boxes] * 4
@@ -88,6 +90,12 @@ def with_host_cache(**fields: Any) -> Board:
     state = BoardState()
     state.apply(Link(State.LIVE), 0)
     state.apply(snapshot(host_cache=True, **fields), 0)
+    return state.board(0)
+
+
+def with_host_cache_view(view: HostCacheView) -> Board:
+    state = BoardState()
+    state.apply(msgspec.structs.replace(snapshot(host_cache=True), host_cache=view), 0)
     return state.board(0)
 
 
@@ -112,23 +120,32 @@ def test_the_cache_tab_shows_the_tiers() -> None:
     drawn = cache.draw(with_host_cache(), 100).plain
     for words in (
         "40 %  of 1.0 GiB",
-        "75 %  of what was asked for in the last minute",
+        "75 %  of what was asked for, last minute",
         "50 %  of prompt tokens since the start",
         "900 blocks, 1.0 GiB at 2.0 GiB/s; now 102 MiB/s",
         "3.0 MiB read, 125 MiB lent to write, 15 blocks evicted",
         "no_slot 2 blocks",
     ):
         assert words in drawn, words
-    assert max(map(len, lines(cache.draw(with_host_cache(), 78)))) <= 78
+    narrow = cache.draw(with_host_cache(), 78).plain
+    assert max(map(len, narrow.split("\n"))) <= 78
+    assert "…" not in narrow, "nothing is cut off in the smallest terminal"
+
+
+def test_engines_that_the_host_cache_refused_are_in_its_tab() -> None:
+    seen = snapshot(host_cache=True)
+    assert seen.host_cache is not None
+    assert "refused" not in cache.draw(with_host_cache(), 100).plain
+    refused = msgspec.structs.replace(seen.host_cache, refused=2)
+    drawn = cache.draw(with_host_cache_view(refused), 100).plain
+    assert "engines, 2 times: see the log" in drawn
 
 
 def test_a_host_cache_that_nobody_has_opened_says_so() -> None:
     seen = snapshot(host_cache=True)
     assert seen.host_cache is not None
     unopened = msgspec.structs.replace(seen.host_cache, slots=0, slot_bytes=0)
-    state = BoardState()
-    state.apply(msgspec.structs.replace(seen, host_cache=unopened), 0)
-    board = state.board(0)
+    board = with_host_cache_view(unopened)
     assert "no engine has opened it yet" in cache.draw(board, 100).plain
     assert "used –" in picture.draw(board, 100).plain
 

@@ -29,6 +29,7 @@ NOTHING_HAPPENED = (
     *("dynamo_llm_aborts_total", "dynamo_llm_process_restarts_total"),
     *("dynamo_llm_prefill_fallbacks_total", "dynamo_llm_kv_transfer_failures_total"),
     *("dynamo_llm_prefill_jobs_refused_total", "dynamo_llm_unrouted_requests_total"),
+    "dynamo_llm_host_cache_dropped_blocks_total",
 )
 """Metrics without data as long as nothing fails."""
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from dynamo_cli.engines.mock import profile
 from dynamo_cli.errors import UsageError
+from dynamo_cli.lab.replay import plan as plans
 from dynamo_cli.lab.replay import plot
 from dynamo_cli.lab.replay.verdict import verdict
 from dynamo_cli.lab.report import Gaps, Outcome, summarize
@@ -96,6 +98,12 @@ def test_a_host_cache_says_what_was_found_where(chats: Path) -> None:
     table = replay(*common, "--host-cache", "1.5 GiB").stdout
     assert "host cache of 1.5 GiB" in " ".join(table.split())
     assert "loaded from the host cache, %" in table
+
+
+def test_a_multiple_is_one_of_the_caches_of_all_engines() -> None:
+    engine = profile.load("gpu-8b")
+    assert plans.host_cache_bytes("2.5x", engine, 3, 0) == int(2.5 * 3 * engine.kv_bytes)
+    assert plans.host_cache_bytes("0x", engine, 3, 0) == 0
 
 
 def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:

@@ -45,6 +45,18 @@ def test_steps_at_once_give_what_steps_one_by_one_give(policy: str) -> None:
     assert not any(one.error for one in results[0].outcomes)
 
 
+def test_steps_at_once_end_when_a_slow_load_does() -> None:
+    slow = msgspec.structs.replace(PROFILE, load_token_s=100 * PROFILE.load_token_s)
+    trace, size = conversations(3, 100), 8 * ENGINE_BYTES
+    router = SERVED["least-loaded"]
+    first, second = (
+        Replay(trace, router, slow, 3, host_cache_bytes=size, leaps=leaps).run()
+        for leaps in (True, False)
+    )
+    assert first.outcomes == second.outcomes
+    assert first.loaded_tokens == second.loaded_tokens > 0
+
+
 def test_a_large_host_cache_makes_up_for_a_router_that_is_blind() -> None:
     trace = chats(count=7, turns=6)
     without, beside = (replay(trace, "round-robin", times) for times in (0, 16))

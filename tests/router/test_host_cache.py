@@ -109,6 +109,26 @@ def test_totals_that_begin_again_are_new_and_prefill_workers_do_not_count() -> N
     assert loading.token_s(0, UNMEASURED) == pytest.approx(expected)
 
 
+def test_the_totals_of_a_new_process_are_all_new_even_if_they_are_larger() -> None:
+    loading = Loading()
+    loading.copied(copies(0, 1000, 1.0))
+    loading.worker_down(0)
+    loading.copied(copies(0, 2000, 20.0))
+    guessed_s = GUESS_TOKENS * FIRST_GUESS * UNMEASURED.token_s
+    expected = (guessed_s + 20.0) / (GUESS_TOKENS + 2000 * BLOCK)
+    assert loading.token_s(0, UNMEASURED) == pytest.approx(expected)
+
+
+def test_a_worker_that_is_down_is_measured_anew() -> None:
+    router = state(workers=2)
+    router.loading.copied(copies(0, 1000, 1.0))
+    router.loading.copied(copies(1, 1000, 9.0))
+    others = router.loading.token_s(7, UNMEASURED)
+    assert router.loading.token_s(0, UNMEASURED) < others
+    router.worker_down(0)
+    assert router.loading.token_s(0, UNMEASURED) == others
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 10**6), st.floats(0, 1e3)),
@@ -177,6 +197,16 @@ def test_where_room_is_short_copies_of_a_prefix_cost_it() -> None:
     assert choice.worker == 1
     idle = [msgspec.structs.replace(one, decode_blocks=50) for one in loads]
     assert KvPolicy("time")(request, idle).worker == 0
+
+
+def test_where_requests_want_more_than_the_caches_have_a_copy_costs_most() -> None:
+    request = Request(1600, 100, 16, prices=Prices(held_s=10.0))
+    costs = [
+        KvPolicy("time")(request, [load(0, 0, 100, decode_blocks=held)]).candidates[0].cost
+        for held in (0, 500, 900, 1000, 5000)
+    ]
+    assert costs == sorted(costs)
+    assert costs[3] == costs[4], "the caches cannot be more than full"
 
 
 @pytest.mark.parametrize("cost", ["time", "blocks", "shares"])
@@ -303,6 +333,16 @@ def test_a_prefill_begins_when_its_blocks_are_loaded() -> None:
     alone_s = prices.prefill_s(1, entry.prefill_tokens, entry.prefill_pairs)
     assert book.wait_s(1, prices, 0) == pytest.approx(entry.load_ns / SECOND_NS + alone_s)
     assert book.wait_s(1, prices, entry.load_ns) == pytest.approx(alone_s)
+
+
+def test_a_first_token_before_the_estimated_end_of_a_load_means_a_prefill_of_no_time() -> None:
+    router = state(workers=1)
+    in_host(router, *LONG)
+    place(router, query("a", *LONG))
+    entry = router.ledger.entries["a"]
+    router.first_token("a", 40 * BLOCK, entry.load_ns // 2)
+    assert entry.load_ns > 1
+    assert entry.prefill_ns == 0
 
 
 def test_what_the_host_cache_loses_is_computed_again() -> None:

@@ -75,6 +75,22 @@ def test_copies_of_engines_add_up_over_lives() -> None:
     assert (seen.engines[0].loaded_blocks, seen.engines[0].waited_s) == (11, 0.25)
     assert (seen.loaded_tokens, seen.dropped) == (672, {"no_slot": 6, "late": 1})
     assert seen.loaded_bytes_per_s == 310
+    tree.apply(copies(prefill=True, loaded_bytes=7), SECOND_NS)
+    assert view(tree, 1).engines[2].loaded_bytes == 1_007
+
+
+def test_counters_that_begin_again_take_nothing_away() -> None:
+    tree = tree_of(stats(), copies(), copies(loaded_blocks=1, loaded_bytes=100))
+    assert view(tree).loaded_tokens == 10 * 32
+    assert view(tree).loaded_bytes_per_s == 100
+
+
+def test_what_its_links_refuse_is_an_alarm_as_of_other_processes() -> None:
+    tree = tree_of(stats())
+    assert tree.snapshot(0, {}, 0).alarms == []
+    tree.apply(stats(refused_sends=3), 0)
+    (alarm,) = tree.snapshot(0, {}, 0).alarms
+    assert "3" in alarm.text
 
 
 def test_engines_that_are_refused_are_an_alarm() -> None:

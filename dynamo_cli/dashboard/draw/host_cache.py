@@ -19,7 +19,7 @@ def lines(cache: HostCacheView, workers: list[WorkerView]) -> list[Text]:
     drawn = [
         Text(f"{'host cache':<{LABEL}}{'share':<{BAR + 8}}", FAINT),
         _bar("used", cache.used / cache.slots, f"of {_size(cache, cache.slots)}"),
-        _bar("found", cache.recent_found_ratio, "of what was asked for in the last minute"),
+        _bar("found", cache.recent_found_ratio, "of what was asked for, last minute"),
         *_tiers(cache, workers),
         _line("loads", _copies(cache, "load")),
         _line("stores", _copies(cache, "store")),

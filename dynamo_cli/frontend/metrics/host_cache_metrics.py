@@ -33,7 +33,7 @@ def of(view: HostCacheView, workers: list[WorkerView]) -> Iterator[Metric]:
         ("found_blocks", "Of those, blocks that it had.", view.found),
         ("written_blocks", "Blocks that engines have stored.", view.written),
         ("duplicate_blocks", "Of those, blocks that it had already.", view.duplicates),
-        ("evicted_blocks", "Blocks that made room for others.", view.evicted),
+        ("evicted_blocks", "Blocks that made room for others, or were reset.", view.evicted),
         ("short", "Times an engine could not be lent enough memory.", view.short),
         ("refused_engines", "Times an engine could not use it.", view.refused),
         ("invalid", "Slots and messages of engines that made no sense.", view.invalid),
