@@ -139,6 +139,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l engine-profile -r -F -a 'cpu-
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l speedup -r -f -d 'How many times faster simulated engines are than their profile'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l reuse-gpus -l no-reuse-gpus -d 'Let engines share GPUs when there are too few'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l engine-threads -r -f -d 'Threads per engine on the CPU'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l prefill-chunk-tokens -r -f -d 'Most prompt tokens that a step computes while answers stream; 0: as m...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l processors -r -f -d 'Processes that apply chat templates, tokenize, and parse answers; aut...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l router -r -f -a 'none random round-robin least-loaded kv' -d 'How a worker is chosen'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l kv-cost -r -f -a 'time blocks shares' -d 'What kv weighs: the time that a choice takes, for this request and fo...'

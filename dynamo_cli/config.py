@@ -105,6 +105,8 @@ class EngineConfig:
         threads: threads of a CPU engine; 0 leaves the number to vLLM.
         kv_cache_limit_bytes: largest KV cache that it may take when `args` give no size for it; 0
             leaves the size to vLLM.
+        prefill_chunk_tokens: most prompt tokens that a step computes while an answer streams; 0
+            leaves it to vLLM.
         log_level: lowest level that vLLM and other libraries log.
         kv_role: kv_producer in a prefill worker, kv_consumer in a decode worker; empty where
             every worker does its own prefill.
@@ -121,6 +123,7 @@ class EngineConfig:
     tensor_parallel: int = 1
     threads: int = 0
     kv_cache_limit_bytes: int = 0
+    prefill_chunk_tokens: int = 0
     log_level: str = "ERROR"
     kv_role: str = ""
     kv_transfer: str = "shm"

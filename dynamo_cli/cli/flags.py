@@ -163,6 +163,18 @@ EngineThreads = Annotated[
         help="Threads per engine on the CPU. Default: cores divided by engines.",
     ),
 ]
+PrefillChunkTokens = Annotated[
+    int | None,
+    option(
+        "--prefill-chunk-tokens",
+        panel=WORKERS,
+        min=0,
+        most=limits.MAX_COUNT,
+        metavar="TOKENS",
+        help="Most prompt tokens that a step computes while answers stream; 0: as many as vLLM "
+        "takes at once. Default: 2048 on GPUs, 512 on the CPU.",
+    ),
+]
 Processors = Annotated[
     str,
     option(

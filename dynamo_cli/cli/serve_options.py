@@ -30,6 +30,7 @@ class ServeOptions:
     speedup: flags.Speedup = None
     reuse_gpus: flags.ReuseGpus = Typed.reuse_gpus
     engine_threads: flags.EngineThreads = None
+    prefill_chunk_tokens: flags.PrefillChunkTokens = None
     processors: flags.Processors = Typed.processors
     router: flags.RouterPolicy = None
     kv_cost: flags.KvCostFunction = Typed.kv_cost

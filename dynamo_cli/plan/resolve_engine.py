@@ -47,6 +47,12 @@ STAGES = "--pipeline-parallel-size"
 KV_SIZES = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--num-gpu-blocks-override")
 """Options that decide the size of the KV cache; our limit is then not set."""
 
+STEP_SIZES = ("--max-num-batched-tokens", "--long-prefill-token-threshold")
+"""Options that decide how many prompt tokens a step computes; our limit is then not set."""
+
+PREFILL_CHUNK_ON_GPU, PREFILL_CHUNK_ON_CPU = 2048, 512
+"""Prompt tokens of a step while an answer streams."""
+
 CPU_BLOCK = 32
 """Block sizes of an engine on the CPU are multiples of this many tokens."""
 
@@ -81,10 +87,21 @@ def engine_config(
         args=_engine_args(typed, machine, sharers(placed)),
         threads=(typed.engine_threads or _threads(typed, machine, workers)) if computes_here else 0,
         kv_cache_limit_bytes=_kv_cache_limit(typed, machine, workers + typed.prefill_workers),
+        prefill_chunk_tokens=_prefill_chunk(typed, machine, simulation),
         log_level=(typed.log_level or ENGINE_LOG_LEVEL).upper(),
         kv_transfer=kv_transfer,
         simulation=simulation,
     )
+
+
+def _prefill_chunk(typed: Typed, machine: Machine, simulation: SimulationConfig | None) -> int:
+    """Most prompt tokens of a step while an answer streams. Sizes of a step that were given to
+    vLLM stay as they are, and profiles of simulated engines were measured without a limit."""
+    if typed.prefill_chunk_tokens is not None:
+        return typed.prefill_chunk_tokens
+    if simulation is not None or is_given(typed.engine_args, *STEP_SIZES):
+        return 0
+    return PREFILL_CHUNK_ON_GPU if machine.gpus else PREFILL_CHUNK_ON_CPU
 
 
 def _threads(typed: Typed, machine: Machine, workers: int) -> int:

@@ -56,6 +56,7 @@ class Typed:
     processors: str = AUTO
     worker_tp: int = 1
     engine_threads: int | None = None
+    prefill_chunk_tokens: int | None = None
     engine: str = VLLM
     engine_profile: str | None = None
     speedup: float | None = None

@@ -1,7 +1,7 @@
 """How several GPUs of one host serve one model: ways to serve it, compared in turns.
 
     python -m tests.benchmarks.gpus COUNT --model FOLDER [--servers kv,vllm] [--loads talks,streams]
-        [--rounds 3] [--cache-gb 8] [--host-cache 40GiB] [--rate 8] [--seconds 10]
+        [--rounds 3] [--cache-gb 8] [--host-cache 40GiB] [--rate 8] [--seconds 10] [--streams 64]
 
 All servers run at the same time on the same GPUs, each with a KV cache of a fixed size, and are
 loaded one after the other; the order turns around from round to round. Weights are random: only
@@ -9,7 +9,8 @@ shapes matter. Prints Markdown: for each load the figures of each server, and th
 the first one within each round, as median and range.
 
 Servers: `one` (one worker), `kv` (a worker per GPU), `host` (the same with a host cache), `blind`
-(round-robin), `disagg` (half of the GPUs prefill), `vllm` (vLLM's own data parallel).
+(round-robin), `whole` (`kv`, with as many prompt tokens in each step as vLLM takes), `disagg` (half
+of the GPUs prefill), `vllm` (vLLM's own data parallel).
 Loads: `talks` (conversations over system prompts at a fixed rate), `closed` (the same from clients
 that wait for their answers), `apart` (prompts that share nothing), `streams` (as many streams as
 asked for per GPU), `mixed` (short chats beside long prompts), `kill` (kill -9 of a worker
@@ -45,7 +46,7 @@ from tests.benchmarks.servers import OURS, THEIRS, Running
 Figures = dict[str, float]
 TALKS = Shape(12, 4, 6, (3000, 3000), (150, 250), (64, 128))
 APART = Shape(4000, 1, 1, (500, 1500), (20, 40), (64, 128))
-TALKS_PER_GPU, STREAMS_PER_GPU = 24, (1, 64, 128)
+TALKS_PER_GPU, STREAMS_PER_GPU = 24, "1,64,128"
 CHATS, CHAT_WORDS, CHAT_TOKENS = 8, 100, 128
 LONG_WORDS, LONG_TOKENS, LONG_EVERY_S = 5000, 16, 0.8
 START_S = 240.0
@@ -55,21 +56,20 @@ def options_of(name: str, count: int, options: argparse.Namespace) -> tuple[str,
     """Kind of a server, and its options."""
     kv = ["--workers", str(count), "--router", "kv", "--reuse-gpus"]
     half = max(1, count // 2)
-    match name:
-        case "one":
-            return OURS, ["--workers", "1", "--reuse-gpus"]
-        case "kv":
-            return OURS, kv
-        case "host":
-            return OURS, [*kv, "--host-cache", options.host_cache]
-        case "blind":
-            return OURS, ["--workers", str(count), "--router", "round-robin", "--reuse-gpus"]
-        case "disagg":
-            roles = ["--workers", str(count - half), "--prefill-workers", str(half)]
-            return OURS, [*roles, "--conditional-disagg", "--host-cache", options.host_cache]
-        case "vllm":
-            return THEIRS, ["--data-parallel-size", str(count), "--enable-prompt-tokens-details"]
-    raise SystemExit(f"there is no server {name!r}")
+    roles = ["--workers", str(count - half), "--prefill-workers", str(half), "--conditional-disagg"]
+    parallel = ["--data-parallel-size", str(count)] if count > 1 else []
+    known = {
+        "one": (OURS, ["--workers", "1", "--reuse-gpus"]),
+        "kv": (OURS, kv),
+        "whole": (OURS, [*kv, "--prefill-chunk-tokens", "0"]),
+        "host": (OURS, [*kv, "--host-cache", options.host_cache]),
+        "blind": (OURS, ["--workers", str(count), "--router", "round-robin", "--reuse-gpus"]),
+        "disagg": (OURS, [*roles, "--host-cache", options.host_cache]),
+        "vllm": (THEIRS, [*parallel, "--enable-prompt-tokens-details"]),
+    }
+    if name not in known:
+        raise SystemExit(f"there is no server {name!r}")
+    return known[name]
 
 
 class GpuServer(Running):
@@ -82,6 +82,9 @@ class GpuServer(Running):
         self.engine += ["--kv-cache-memory-bytes", str(int(options.cache_gb * 1e9))]
         self.more = more
         super().__init__(kind, options.model, *more)
+
+    def _beside(self) -> list[str]:
+        return []  # `engine` and `more` have them
 
     def assert_nothing_left(self, below: set[int], timeout_s: float = 2.0) -> None:
         """Not asked: other servers leave names in shared memory meanwhile."""
@@ -272,7 +275,7 @@ def loads_of(options: argparse.Namespace) -> dict[str, Load]:
         "mixed": mixed(options.seconds),
         "kill": kill(count),
     }
-    for each in STREAMS_PER_GPU:
+    for each in map(int, options.streams.split(",")):
         number = each * count if each > 1 else 1
         found[f"streams {number}"] = at_once(number)
     return found
@@ -352,6 +355,7 @@ def main() -> None:
     parser.add_argument("--cache-gb", type=float, default=8.0, help="KV cache of each engine")
     parser.add_argument("--host-cache", default="40GiB")
     parser.add_argument("--rate", type=float, default=8.0, help="requests per second and GPU")
+    parser.add_argument("--streams", default=STREAMS_PER_GPU, help="per GPU, but for 1")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of open loads")
     parser.add_argument("--together", action="store_true", help="start all servers at once")
     parser.add_argument("--within", type=float, default=3600.0, help="begin no round after this")

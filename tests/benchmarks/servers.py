@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+from dynamo_cli.host.gpus import read_gpus
 from tests.benchmarks import rust
 from tests.support.server import Server, alive, children_of, wait_until
 
@@ -50,10 +51,16 @@ class Running(Server):
 
     def __init__(self, kind: str, model: str, *more: str) -> None:
         self.kind = kind
-        options = ("--served-model-name", "bench", *ENGINE, *more)
+        options = ("--served-model-name", "bench", *ENGINE, *self._beside(), *more)
         environment = ENVIRONMENT | (rust.environment() if kind == RUST else {})
         super().__init__(*options, model=model, ready=False, environment=environment)
         self.__enter__()
+
+    def _beside(self) -> list[str]:
+        """Options that let it share a GPU with another server."""
+        if not read_gpus():
+            return []
+        return ["--gpu-memory-utilization", "0.3", *(["--reuse-gpus"] if self.kind == OURS else [])]
 
     def _words(self) -> list[str]:
         if self.kind == OURS:

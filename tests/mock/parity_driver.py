@@ -6,7 +6,8 @@ goes first. The simulated one gets the same requests before the same steps and g
 tokens, because block hashes depend on them. After each step both report which blocks they stored
 and removed, in order, how much was cached, and which requests finished.
 
-The real one is a whole engine or, for many more steps, vLLM's scheduler with random tokens.
+The real one is a whole engine or, for many more steps, vLLM's scheduler with random tokens. With an
+odd seed, steps have fewer prompt tokens while an answer streams.
 
     python -m tests.mock.parity_driver MODEL_FOLDER engine|scheduler SEED ...
 """
@@ -16,8 +17,10 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgspec
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.mock.profile import Profile
@@ -30,6 +33,7 @@ from tests.support.driver import tell
 
 BLOCK = 32
 STEPS = {"engine": 1200, "scheduler": 3000}
+CHUNK = 50
 PROFILE = Profile(
     name="tiny",
     source="the limits of the real one",
@@ -190,7 +194,7 @@ class Scheduling(Real):
         from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
         from vllm.v1.structured_output import StructuredOutputManager
 
-        from dynamo_cli.engines.vllm.core import events
+        from dynamo_cli.engines.vllm.core import chunks, events
         from dynamo_cli.engines.vllm.options import arguments
 
         vllm_config = arguments.engine_config(arguments.parse(config), config)
@@ -211,6 +215,7 @@ class Scheduling(Real):
             hash_block_size=BLOCK,
             log_stats=True,
         )
+        self.chunks = chunks.Chunks(self.scheduler, config.prefill_chunk_tokens)
         digest = get_hash_fn_by_name(vllm_config.cache_config.prefix_caching_hash_algo)
         init_none_hash(digest)
         self.hasher = get_request_block_hasher(BLOCK, digest)
@@ -242,6 +247,7 @@ class Scheduling(Real):
     def outputs(self) -> Iterator[Any]:
         from vllm.v1.outputs import ModelRunnerOutput
 
+        self.chunks.limit()
         planned = self.scheduler.schedule()
         requests = [self.scheduler.requests[name] for name in planned.num_scheduled_tokens]
         said = [
@@ -291,10 +297,11 @@ def engine_config(model: str) -> EngineConfig:
 class Simulated:
     """The simulated engine, which gives the tokens that the real one has given."""
 
-    def __init__(self, said: dict[str, list[int]]) -> None:
+    def __init__(self, said: dict[str, list[int]], chunk: int) -> None:
         self.said = said
         self.events: list[tuple[str, int]] = []
-        self.engine = SimEngine(PROFILE, lambda kind, name: self.events.append((kind, name)))
+        profile = msgspec.structs.replace(PROFILE, prefill_chunk_tokens=chunk)
+        self.engine = SimEngine(profile, lambda kind, name: self.events.append((kind, name)))
 
     def add(self, arrival: Arrival) -> None:
         tokens = hashes.pack_tokens(arrival.tokens)
@@ -325,6 +332,7 @@ class Simulated:
 
 
 def main(config: EngineConfig, kind: str, seed: int) -> dict[str, Any]:
+    config = replace(config, prefill_chunk_tokens=CHUNK if seed % 2 else 0)
     traffic = Traffic(random.Random(seed))
     real = (Real if kind == "engine" else Scheduling)(config, seed)
     script: list[list[Arrival]] = []
@@ -345,7 +353,7 @@ def main(config: EngineConfig, kind: str, seed: int) -> dict[str, Any]:
             del running[name]
             traffic.finished(name)
     real.close()
-    return compare(script, told, Simulated(traffic.said))
+    return compare(script, told, Simulated(traffic.said, config.prefill_chunk_tokens))
 
 
 def compare(script: list[list[Arrival]], told: list[Step], sim: Simulated) -> dict[str, Any]:

@@ -55,7 +55,10 @@ class MockEngine:
     def __init__(self, index: int, config: EngineConfig, *, kv_events: bool = False) -> None:
         assert config.simulation is not None
         self.index = index
-        self._profile = sized(load(config.simulation.profile), config.args)
+        self._profile = msgspec.structs.replace(
+            sized(load(config.simulation.profile), config.args),
+            prefill_chunk_tokens=config.prefill_chunk_tokens,
+        )
         self._speedup = config.simulation.speedup
         self._speed = Speed.of(self._profile)
         self._tier = self._tier_of(config)

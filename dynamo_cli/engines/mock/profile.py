@@ -43,6 +43,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         num_blocks: number of KV blocks, one of which is never used.
         max_num_seqs: most requests in a step.
         max_num_batched_tokens: most tokens in a step.
+        prefill_chunk_tokens: most prompt tokens in a step while an answer streams; 0: no limit.
         max_model_len: most tokens of a prompt and its answer together.
         kv_token_bytes: KV of one token; the host cache holds as many as its memory has room for.
     """
@@ -63,6 +64,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_blocks: int = 10_000
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
+    prefill_chunk_tokens: int = 0
     max_model_len: int = 131_072
     kv_token_bytes: int = 131_072
 
@@ -84,6 +86,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("block_size and max_num_seqs are at least 1, num_blocks at least 2")
         if self.kv_token_bytes < 1:
             raise ValueError("kv_token_bytes is at least 1")
+        if self.prefill_chunk_tokens < 0:
+            raise ValueError("prefill_chunk_tokens is not negative")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError("max_num_batched_tokens is at least max_num_seqs")
 

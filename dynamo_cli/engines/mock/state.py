@@ -207,6 +207,11 @@ class SimEngine:
         self.totals.output_tokens += tokens
         self._context += tokens
 
+    def _most_tokens(self) -> int:
+        """Most tokens of the next step."""
+        most, chunk = self.profile.max_num_batched_tokens, self.profile.prefill_chunk_tokens
+        return min(most, self.num_decoding + chunk) if chunk and self.num_decoding else most
+
     def step(self, now_ps: int = 0) -> StepResult:
         """Make one step; everything in it is decided as it begins.
 
@@ -216,8 +221,9 @@ class SimEngine:
         result = StepResult(self._speed.step)
         # They hold blocks, so they begin before those that may have to wait for room.
         self.waiting.extendleft(reversed(self._memory.arrived(now_ps)))
+        most = self._most_tokens()
         stopped = self._grow(result)
-        budget = self.profile.max_num_batched_tokens - self.num_decoding
+        budget = most - self.num_decoding
         if not stopped:
             budget -= self._go_on(result, budget)
         result.decoded = self.num_decoding - len(result.joined) - len(result.stalled)

@@ -20,6 +20,7 @@ from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.core import (
     build,
+    chunks,
     events,
     faults,
     garbage,
@@ -90,6 +91,7 @@ class Engine:
         self.cache_client: CacheClient | None = manager.client if manager is not None else None
         self._encoder = MsgpackEncoder()
         self._arguments = MsgpackDecoder()
+        self._chunks = chunks.Chunks(self._core.scheduler, config.prefill_chunk_tokens)
         self._totals = Totals()
         self._intake = Intake(self._core)
         self._clients = self._intake.clients
@@ -182,6 +184,7 @@ class Engine:
                 yield client, StepOutputs(_bytes(self._encoder.encode(batch)))
 
     def _run_step(self) -> tuple[dict[int, EngineCoreOutputs], bool]:
+        self._chunks.limit()
         try:
             outputs, ran = self._core.step_fn()
             self._core.post_step(ran)
