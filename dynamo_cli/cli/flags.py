@@ -182,8 +182,8 @@ Processors = Annotated[
         panel=WORKERS,
         metavar="N|auto",
         help="Processes that apply chat templates, tokenize, and parse answers; [b]auto[/b]: one "
-        "with one engine, else two, so that one can take over from the other; one per engine on "
-        "GPUs, if there are four cores for each.",
+        "with one engine, else two, so that one can take over from the other; on GPUs one per "
+        "engine and at least three, if there are four cores for each.",
     ),
 ]
 RouterPolicy = Annotated[

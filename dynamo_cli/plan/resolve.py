@@ -39,9 +39,13 @@ SEVERAL_WORKERS_POLICY = "least-loaded"
 SEVERAL_PROCESSORS = 2
 """The smallest default number of processors with several engines."""
 
+PROCESSORS_OF_ONE = 3
+"""The default number of processors with one engine on a GPU: a burst of requests then reaches the
+engine sooner."""
+
 CORES_PER_PROCESSOR = 4
-"""With GPUs there is a processor per engine, but by default not more than one for so many cores: an
-engine on a GPU uses one core, and a processor that is busy another one."""
+"""With GPUs there is by default not more than one processor for so many cores: an engine on a GPU
+uses one core, and a processor that is busy another one."""
 
 ACCESS_LOG_LEVELS = (None, "info", "debug")
 """Values of ``--log-level`` at which lines of level INFO are shown."""
@@ -227,13 +231,14 @@ def _count(flag: str, value: str) -> int:
 def _processors(typed: Typed, workers: int, machine: Machine) -> int:
     """The number of processors. With several engines there are two by default, so that requests
     survive the death of a processor as they survive that of an engine, and on GPUs one for each
-    engine, because one is nearly busy with the tokens of two."""
+    engine, because one is nearly busy with the tokens of two, but `PROCESSORS_OF_ONE` at least."""
     if typed.processors != AUTO:
         return _count("--processors", typed.processors)
-    if workers + typed.prefill_workers == 1:
-        return 1
-    on_gpus = min(workers, len(machine.gpus), machine.cores // CORES_PER_PROCESSOR)
-    return max(SEVERAL_PROCESSORS, on_gpus)
+    least = SEVERAL_PROCESSORS if workers + typed.prefill_workers > 1 else 1
+    if not machine.gpus:
+        return least
+    wanted = max(min(workers, len(machine.gpus)), PROCESSORS_OF_ONE)
+    return max(least, min(wanted, machine.cores // CORES_PER_PROCESSOR))
 
 
 def _router(typed: Typed, workers: int) -> RouterConfig | None:

@@ -84,17 +84,19 @@ def test_several_engines_have_two_processors(
 @pytest.mark.parametrize(
     ("workers", "prefill_workers", "gpus", "cores", "gives"),
     [
-        ("1", 0, 1, 16, 1),
-        ("2", 0, 2, 32, 2),
+        ("1", 0, 1, 16, 3),
+        ("1", 0, 1, 8, 2),
+        ("1", 0, 1, 4, 1),
+        ("2", 0, 2, 32, 3),
         ("auto", 0, 8, 128, 8),
         ("auto", 0, 8, 16, 4),  # not more than one for four cores
         ("auto", 0, 8, 4, 2),  # but two, so that one can take over from the other
-        ("1", 3, 4, 64, 2),  # tokens come from workers alone
+        ("1", 3, 4, 64, 3),  # tokens come from workers alone
         ("4", 4, 8, 64, 4),
-        ("4", 0, 1, 64, 2),  # four engines on one GPU are not faster than one
+        ("4", 0, 1, 64, 3),  # four engines on one GPU are not faster than one
     ],
 )
-def test_on_gpus_there_is_a_processor_for_each_engine(
+def test_on_gpus_there_are_processors_for_the_engines_and_cores(
     workers: str, prefill_workers: int, gpus: int, cores: int, gives: int
 ) -> None:
     typed = replace(TYPED, workers=workers, prefill_workers=prefill_workers, reuse_gpus=gpus == 1)
@@ -170,6 +172,31 @@ def test_what_cannot_be_is_a_usage_error(changes: dict[str, object], says: str) 
 def test_cpu_engines_share_cores_and_memory(workers: str, threads: int, limit_mib: int) -> None:
     engine = resolve(replace(TYPED, workers=workers), CPU).engine
     assert (engine.threads, engine.kv_cache_limit_bytes) == (threads, limit_mib * MIB)
+
+
+@pytest.mark.parametrize(
+    ("given", "args", "gpus", "tokens"),
+    [
+        (None, (), 1, 2048),
+        (None, (), 0, 512),
+        (300, (), 1, 300),
+        (0, (), 1, 0),
+        (None, ("--max-num-batched-tokens", "4096"), 1, 0),
+        (None, ("--long-prefill-token-threshold=1000",), 0, 0),
+        (700, ("--max-num-batched-tokens", "4096"), 1, 700),
+    ],
+)
+def test_steps_compute_fewer_prompt_tokens_while_answers_stream(
+    given: int | None, args: tuple[str, ...], gpus: int, tokens: int
+) -> None:
+    typed = replace(TYPED, prefill_chunk_tokens=given, engine_args=args)
+    assert resolve(typed, with_gpus(gpus) if gpus else CPU).engine.prefill_chunk_tokens == tokens
+
+
+def test_simulated_engines_compute_what_their_profile_says() -> None:
+    typed = replace(TYPED, engine="mock")
+    assert resolve(typed, CPU).engine.prefill_chunk_tokens == 0
+    assert resolve(replace(typed, prefill_chunk_tokens=9), CPU).engine.prefill_chunk_tokens == 9
 
 
 def test_engine_threads_can_be_given() -> None:

@@ -18,6 +18,8 @@ from sys import getsizeof
 import orjson
 from tokenizers import Tokenizer
 
+from dynamo_cli.engines.vllm.front.pieces import Pieces
+
 LIMIT_BYTES = 64 << 20
 """Bound of all remembered texts and tokens of a process."""
 
@@ -52,6 +54,7 @@ class TokenMemory:
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._pieces = Pieces(self._tokenizer)
         self._pattern, self._ids = _cuts(self._tokenizer)
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
@@ -108,14 +111,14 @@ class TokenMemory:
 
     def _make(self, segments: list[str]) -> list[array[int]]:
         """Return the tokens of segments that follow one another."""
-        made = self._tokenize("".join(segments))
+        made = self._pieces.tokens("".join(segments))
         if len(segments) == 1:
             return [array("i", made)]
         # All but the first begin with a token that stands nowhere else.
         begins = [self._begin(segment) for segment in segments]
         known = [begin for begin in begins if begin is not None]
         if sum(map(made.count, set(known))) != len(known):
-            return [array("i", self._tokenize(segment)) for segment in segments]
+            return [array("i", self._pieces.tokens(segment)) for segment in segments]
         places, after = [0], 0 if begins[0] is None else 1
         for begin in begins[1:]:
             assert begin is not None
@@ -127,12 +130,6 @@ class TokenMemory:
         assert self._pattern is not None
         match = self._pattern.match(segment)
         return None if match is None else self._ids.get(match[0])
-
-    def _tokenize(self, text: str) -> list[int]:
-        # The function for batches is the one that leaves out the offsets and releases the GIL.
-        encoding = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0]
-        ids: list[int] = encoding.ids
-        return ids
 
     def _keep(self, segment: str, tokens: array[int]) -> None:
         size = _size(segment, tokens)
