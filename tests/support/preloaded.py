@@ -3,7 +3,7 @@
 The import takes 10 s of a core, and is nearly all that a server of the tiny model needs to start.
 A test that is about requests, and not about how a process starts, need not pay it again. What it
 gets is the command as it is, with one difference: the supervisor has vLLM's modules in its memory,
-and forks the zygote instead of starting a fresh Python for it.
+and forks its first children instead of starting a fresh Python for each.
 
 `Preloaded` is used by `tests.support.server.Server` and `tests.support.driver`, not by tests.
 """
@@ -36,7 +36,6 @@ from typing import IO, Any, NoReturn
 import setproctitle
 
 from dynamo_cli.host.lifeline import die_with
-from dynamo_cli.topology import Role
 
 REQUEST_BYTES = 1 << 17
 """Of a request to fork: words and the environment."""
@@ -239,13 +238,12 @@ def open_descriptors() -> set[int]:
 
 
 def _context(known: set[int]) -> Any:
-    """Instead of `multiprocessing.get_context`: the zygote is a fork, all others are as before."""
+    """Instead of `multiprocessing.get_context`: what would be spawned is forked."""
     real = multiprocessing.get_context
 
     def process(target: Any, args: Any) -> BaseProcess:
         birth, *sockets = args
-        if birth.process.role != Role.ZYGOTE:
-            return real("spawn").Process(target=target, args=args)
+        sockets += birth.sockets
         others = open_descriptors() - known - {one.fileno() for one in sockets}
         return real("fork").Process(target=_as_if_spawned, args=(target, args, others, real))
 
@@ -256,7 +254,7 @@ def _context(known: set[int]) -> Any:
 
 def _as_if_spawned(target: Any, args: Any, others: set[int], real: Any) -> None:
     """In a fork of the supervisor: let go of all that a fresh process would not have."""
-    gc.disable()  # what the supervisor had must not be closed once more, by its number
+    gc.freeze()  # what the supervisor had must not be closed once more, by its number
     signal.set_wakeup_fd(-1)
     asyncio._set_running_loop(None)
     asyncio.set_event_loop(None)
