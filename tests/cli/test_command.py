@@ -13,20 +13,16 @@ import pytest
 
 from dynamo_cli import __version__
 from dynamo_cli.cli import app, commands, launch
+from tests.support.preloaded import LIGHT
 from tests.support.server import COMMAND
 
 
 def command(
     *args: str, timeout_s: float = 30, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [COMMAND, *args],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"COLUMNS": "80", "TERM": "dumb"} | environment,
-        timeout=timeout_s,
-    )
+    """As a user types it; the process is forked, which saves its imports."""
+    variables = os.environ | {"COLUMNS": "80", "TERM": "dumb"} | environment
+    return LIGHT.run([COMMAND, *args], variables, timeout_s=timeout_s)
 
 
 def plan(*args: str) -> dict[str, Any]:

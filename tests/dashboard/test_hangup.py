@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from dynamo_cli.dashboard.hangup import EXIT_CODE
-from tests.support.preloaded import Forked, Preloaded
+from tests.support.preloaded import ENGINES, Forked
 from tests.support.server import (
     COMMAND,
     READY_S,
@@ -89,7 +89,7 @@ def server_on(line: Line, *options: str) -> Iterator[tuple[Forked, Serving]]:
     port = free_port()
     words = (COMMAND, "--model", "tiny", "--http-port", str(port), *SMALL, "--ui", "dashboard")
     with os.fdopen(line.theirs, "r+b", buffering=0) as ends:
-        process = Preloaded.fork((*words, *options), os.environ, ends, ends, ends)
+        process = ENGINES.fork((*words, *options), os.environ, ends, ends, ends)
     try:
         yield process, Serving(port)
     finally:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
-import os
 import socket
+import subprocess
 import time
 from contextlib import suppress
 from types import TracebackType
@@ -45,6 +44,8 @@ from dynamo_cli.messages.request import (
 )
 from dynamo_cli.supervisor import entry
 from dynamo_cli.topology import FRONTEND, ProcessId, Role, links_of
+from tests.support import child
+from tests.support.preloaded import LIGHT
 
 PROCESSOR = ProcessId(Role.PROCESSOR, 0)
 WORKER = ProcessId(Role.WORKER, 0)
@@ -146,13 +147,8 @@ class Stage:
         self.control, control = Control.pair()
         self._log, log = socket.socketpair()
         self._log.setblocking(False)
-        birth = entry.Birth(FRONTEND, self._config, os.getpid(), "WARNING", self._sockets)
-        self.process = multiprocessing.get_context("spawn").Process(
-            target=entry.run, args=(birth, control, log)
-        )
-        self.process.start()
-        control.close()
-        log.close()
+        birth = entry.Birth(FRONTEND, self._config, 0, "WARNING", self._sockets)
+        self.process = child.start(birth, control, log, LIGHT)
         self._loop.add_reader(self.control.fileno(), self._on_report)
         self._loop.add_reader(self._log.fileno(), self._on_log)
         if self._config.port == 0:
@@ -185,7 +181,8 @@ class Stage:
             connection.close()
             with suppress(ConnectionError):
                 await connection.wait_closed()
-        await asyncio.to_thread(self.process.join, PATIENCE_S)
+        with suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(self.process.wait, PATIENCE_S)
         self._loop.remove_reader(self.control.fileno())
         self._on_log()
         self._loop.remove_reader(self._log.fileno())
@@ -194,11 +191,8 @@ class Stage:
         self.control.close()
         self._log.close()
         self._listen_no_more()
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.exit_code = self.process.exitcode
-        self.process.close()
+        self.process.kill()
+        self.exit_code = self.process.wait()
         if kind is None:
             assert self.exit_code == self.expected_exit_code
             assert self.log == self.expected_log, self.log

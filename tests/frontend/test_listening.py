@@ -23,7 +23,7 @@ def test_who_connects_while_there_is_no_frontend_waits_for_the_next(host: str) -
         async with Stage(config) as stage:
             stage.expected_exit_code = -signal.SIGKILL
             stage.process.kill()
-            await asyncio.to_thread(stage.process.join)
+            await asyncio.to_thread(stage.process.wait)
             reader, writer = await asyncio.open_connection(host, stage.port)
             writer.write(HEALTH)
             async with Stage(config, sockets=stage.listening) as other:

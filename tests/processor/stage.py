@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import array
 import json
-import multiprocessing
-import os
 import socket
 import time
 from collections import deque
@@ -48,6 +46,8 @@ from dynamo_cli.messages.telemetry import ProcessorStats
 from dynamo_cli.models import tiny
 from dynamo_cli.supervisor import entry
 from dynamo_cli.topology import FRONTEND, ROUTER, ProcessId, Role, links_of
+from tests.support import child
+from tests.support.preloaded import ENGINES
 
 PROCESSOR = ProcessId(Role.PROCESSOR, 0)
 CONTEXT, BLOCK = 512, 32
@@ -228,13 +228,8 @@ class Stage:
         self._log, log = socket.socketpair()
         self._log.setblocking(False)
         self.log = ""
-        birth = entry.Birth(PROCESSOR, config, os.getpid(), "WARNING")
-        self.process = multiprocessing.get_context("spawn").Process(
-            target=entry.run, args=(birth, control, log)
-        )
-        self.process.start()
-        control.close()
-        log.close()
+        birth = entry.Birth(PROCESSOR, config, 0, "WARNING")
+        self.process = child.start(birth, control, log, ENGINES)
         self._reports: deque[Message] = deque()
         self._generation = self._requests = 0
         self.frontend = Neighbour(FRONTEND, self.control, ToFrontend, ProcessorStats)
@@ -287,14 +282,13 @@ class Stage:
     def end(self) -> None:
         """Stop the process."""
         self.control.send(Stop())
-        self.process.join(PATIENCE_S)
+        exit_code = self.process.wait(PATIENCE_S)
         self.read_log()
         for neighbour in (self.frontend, self.router, *self.workers):
             neighbour.close()
         self.control.close()
         self._log.close()
-        assert self.process.exitcode == 0, self.log
-        self.process.close()
+        assert exit_code == 0, self.log
 
     def read_log(self) -> str:
         try:

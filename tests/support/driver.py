@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import IO, Any
 
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.models import catalog
-from tests.support.preloaded import Preloaded
+from tests.support.preloaded import ENGINES
 
 BLOCK = 32
 """Tokens."""
@@ -62,19 +61,7 @@ def drive(module: str, *words: str) -> tuple[Any, str]:
 
 def run(module: str, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """In the test: what comes of a program that reads `given`, whatever that is."""
-    with ExitStack() as stack:
-        streams = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
-        streams[0].write(given)
-        streams[0].seek(0)
-        running = Preloaded.fork(["-m", module, *words], os.environ, *streams)
-        try:
-            code = running.wait(PATIENCE_S)
-        finally:
-            running.kill()
-        for stream in streams:
-            stream.seek(0)
-        _, out, err = (stream.read() for stream in streams)
-    return subprocess.CompletedProcess([module, *words], code, out, err)
+    return ENGINES.run(["-m", module, *words], os.environ, given=given, timeout_s=PATIENCE_S)
 
 
 class Talk:
@@ -88,7 +75,7 @@ class Talk:
         (read, told), (heard, write) = os.pipe(), os.pipe()
         self._told, self._heard = os.fdopen(told, "w"), os.fdopen(heard)
         with os.fdopen(read) as given, os.fdopen(write, "w") as out:
-            self._running = Preloaded.fork(["-m", module, *words], os.environ, given, out, log)
+            self._running = ENGINES.fork(["-m", module, *words], os.environ, given, out, log)
 
     def ask(self, line: str) -> str:
         """Its answer; empty when it has ended."""

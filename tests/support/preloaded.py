@@ -1,11 +1,15 @@
-"""A process that has imported vLLM once, and forks servers and drivers of engines for the tests.
+"""Processes that have imported what tests need, and fork servers, drivers and commands for them.
 
-The import takes 10 s of a core, and is nearly all that a server of the tiny model needs to start.
-A test that is about requests, and not about how a process starts, need not pay it again. What it
-gets is the command as it is, with one difference: the supervisor has vLLM's modules in its memory,
-and forks its first children instead of starting a fresh Python for each.
+- `ENGINES` has imported vLLM. That takes 10 s of a core, and is nearly all that a server of the
+  tiny model needs to start. A test that is about requests, and not about how a process starts, need
+  not pay it again. What it gets is the command as it is, with one difference: the supervisor has
+  vLLM's modules in its memory, and forks its first children instead of starting a fresh Python for
+  each.
+- `LIGHT` has imported what commands and frontends need, which takes half a second. What it forks
+  finds nothing of vLLM in its memory, as the command that a user types.
 
-`Preloaded` is used by `tests.support.server.Server` and `tests.support.driver`, not by tests.
+`tests.support.server.Server` and `tests.support.driver` use them, tests of commands, and the stages
+of single processes.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
+import importlib
 import json
 import multiprocessing
 import os
@@ -27,11 +32,11 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import setproctitle
 
@@ -39,6 +44,20 @@ from dynamo_cli.host.lifeline import die_with
 
 REQUEST_BYTES = 1 << 17
 """Of a request to fork: words and the environment."""
+
+MOST_STREAMS = 16
+
+OF_COMMANDS = (
+    *("dynamo_cli.cli.app", "dynamo_cli.cli.launch", "dynamo_cli.cli.dry_run"),
+    *("dynamo_cli.cli.configure", "dynamo_cli.frontend.process", "dynamo_cli.watch.schema"),
+    *("pydantic", "rich.console", "rich.markdown", "rich.table", "typer.rich_utils"),
+)
+
+
+class HasFileno(Protocol):
+    """A file or a socket."""
+
+    def fileno(self) -> int: ...
 
 
 class Forked:
@@ -80,47 +99,74 @@ class Forked:
 
 
 class Preloaded:
-    """The process, started when it is needed first, and ended with this one."""
+    """Such a process, started when it is needed first, and ended with this one."""
 
-    _process: subprocess.Popen[bytes] | None = None
-    _socket: socket.socket
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket
 
-    @classmethod
     def fork(
-        cls, words: Sequence[str], environment: Mapping[str, str], *streams: IO[str]
+        self, words: Sequence[str], environment: Mapping[str, str], *streams: HasFileno
     ) -> Forked:
         """Run a script (`words` begin with its path) or a module (with ``-m`` and its name).
 
         Args:
             environment: all variables of the new process.
-            streams: its standard input, output and error.
+            streams: its standard input, output and error. More are inherited, and their numbers are
+                further words.
         """
-        if cls._process is None or cls._process.poll() is not None:
-            cls._start()
+        if self._process is None or self._process.poll() is not None:
+            self._start()
         ours, theirs = socket.socketpair()
         request = json.dumps([list(words), str(Path.cwd()), dict(environment)]).encode()
         assert len(request) < REQUEST_BYTES
         with theirs:
             socket.send_fds(
-                cls._socket, [request], [theirs.fileno(), *(stream.fileno() for stream in streams)]
+                self._socket, [request], [theirs.fileno(), *(stream.fileno() for stream in streams)]
             )
         return Forked(ours)
 
-    @classmethod
-    def _start(cls) -> None:
-        cls._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def run(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        given: str = "",
+        timeout_s: float = 60.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """What comes of it: as `subprocess.run` does it, with this text as its input."""
+        with ExitStack() as stack:
+            streams = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
+            streams[0].write(given)
+            streams[0].seek(0)
+            running = self.fork(words, environment, *streams)
+            try:
+                code = running.wait(timeout_s)
+            finally:
+                running.kill()
+            for stream in streams:
+                stream.seek(0)
+            _, out, err = (stream.read() for stream in streams)
+        return subprocess.CompletedProcess(words, code, out, err)
+
+    def _start(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            cls._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(os.getpid())],
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, self._name, str(os.getpid())],
                 stdin=theirs,
                 stdout=subprocess.DEVNULL,
             )
-        atexit.register(cls._end, cls._process, cls._socket)
+        atexit.register(self._end, self._process, self._socket)
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
         control.close()
         process.wait()
+
+
+ENGINES, LIGHT = Preloaded("engines"), Preloaded("light")
 
 
 # -- in the process itself -------------------------------------------------------------------
@@ -147,7 +193,7 @@ class Nursery:
 
     def _fork(self) -> bool:
         """Answer a request; False when nobody will ask again."""
-        request, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_BYTES, 4)
+        request, descriptors, _, _ = socket.recv_fds(self._control, REQUEST_BYTES, MOST_STREAMS)
         if not request:
             return False
         words, folder, environment = json.loads(request)
@@ -183,9 +229,10 @@ def become(
     try:
         die_with(parent_pid)
         os.setsid()
-        for number, descriptor in enumerate(streams):
+        for number, descriptor in enumerate(streams[:3]):
             os.dup2(descriptor, number)
             os.close(descriptor)
+        words += map(str, streams[3:])
         _open_streams()
         setproctitle.setproctitle(shlex.join(words))
         os.chdir(folder)
@@ -267,15 +314,28 @@ def _as_if_spawned(target: Any, args: Any, others: set[int], real: Any) -> None:
     target(*args)
 
 
-def main() -> None:
-    """Import all that an engine needs, as the zygote does it, and serve."""
-    die_with(int(sys.argv[1]))
+def load_engines() -> None:
+    """Import all that an engine and its server need, as the zygote does it."""
     from dynamo_cli.config import EngineConfig
     from dynamo_cli.engines.vllm.options import environment
     from dynamo_cli.supervisor import zygote
 
     environment.prepare(EngineConfig("tiny", "tiny", ("tiny",), ("--enforce-eager",), threads=1))
     zygote._load()
+
+
+def load_light() -> None:
+    """Import what most commands and a frontend need."""
+    for name in OF_COMMANDS:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def main() -> None:
+    """Import, and serve."""
+    die_with(int(sys.argv[2]))
+    {"engines": load_engines, "light": load_light}[sys.argv[1]]()
     setproctitle.getproctitle()  # it finds the place of the title only with this environment
     Nursery(socket.socket(fileno=os.dup(0))).run()
     os._exit(0)  # libraries complain about each other when they are unloaded

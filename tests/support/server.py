@@ -33,7 +33,7 @@ from typing import IO, Any
 
 from dynamo_cli.host.cache import PRIVATE
 from tests.support import invariants
-from tests.support.preloaded import Forked, Preloaded
+from tests.support.preloaded import ENGINES, Forked
 
 READY_S = 120.0
 STOP_S = 40.0
@@ -284,7 +284,7 @@ class Server(Serving):
     ) -> subprocess.Popen[bytes] | Forked:
         if self._preloaded:
             with Path(os.devnull).open() as nothing:
-                return Preloaded.fork(words, environment, nothing, log, log)
+                return ENGINES.fork(words, environment, nothing, log, log)
         return subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
