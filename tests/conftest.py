@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import settings
 # What an example takes says more of the machine than of the code.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+gc.disable()  # until all tests are collected: nothing of what that makes is garbage
 
 HERE = Path(__file__).parent
 LONGEST = (
@@ -33,3 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = [path for path in place if not path.exists()]
     assert not missing, f"LONGEST in {__file__} names files that are not there: {missing}"
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave a million objects of modules and tests out of every later garbage collection."""
+    gc.freeze()
+    gc.enable()
