@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 
 from tests.support.server import SMALL, Server
+
+if TYPE_CHECKING:  # its import takes two seconds
+    import openai
 
 FLOAT32 = ("--dtype", "float32")
 TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
@@ -23,5 +26,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def client(server: Server) -> Iterator[openai.OpenAI]:
+    import openai
+
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as connected:
         yield connected

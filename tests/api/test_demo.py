@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import openai
 import pytest
 from tokenizers import Tokenizer
 
@@ -57,12 +56,16 @@ def test_the_folder_is_like_that_of_the_hub(folder: Path) -> None:
 
 def test_what_it_says_has_the_tokens_of_vllm(demo: Server, folder: Path) -> None:
     """Streams; `test_tiny` compares whole answers too."""
+    import openai
+
     expected = offline(str(folder))
     with openai.OpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0) as client:
         assert served(client, "demo", stream=True) == expected
 
 
 def test_it_speaks_english(demo: Server) -> None:
+    import openai
+
     with openai.OpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0) as client:
         answer = client.chat.completions.create(
             model="demo",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from tests.support.server import Server
+
+if TYPE_CHECKING:  # its import takes two seconds
+    import openai
 
 pytestmark = pytest.mark.engine
 
@@ -48,6 +50,8 @@ def complete(client: openai.OpenAI, **more: Any) -> Any:
 
 
 def test_models(client: openai.OpenAI) -> None:
+    import openai
+
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").id == "tiny"
     with pytest.raises(openai.NotFoundError):
@@ -187,6 +191,8 @@ def test_responses(client: openai.OpenAI) -> None:
 def test_what_the_model_cannot_do_is_an_error_in_openai_shape(
     client: openai.OpenAI, options: dict[str, Any], status: int, says: str
 ) -> None:
+    import openai
+
     for stream in (False, True):
         with pytest.raises(openai.APIStatusError) as caught:
             chat(client, stream=stream, **options)
@@ -198,5 +204,7 @@ def test_what_the_model_cannot_do_is_an_error_in_openai_shape(
 
 
 def test_text_only_models_have_no_embeddings(client: openai.OpenAI) -> None:
+    import openai
+
     with pytest.raises(openai.NotFoundError, match="does not support /v1/embeddings"):
         client.embeddings.create(model="tiny", input="a")

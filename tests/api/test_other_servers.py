@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import openai
 import pytest
 
 from tests.support.requests import Stream
@@ -12,6 +11,8 @@ pytestmark = pytest.mark.engine
 
 
 def test_embeddings() -> None:
+    import openai
+
     pooling = ("--runner", "pooling", "--convert", "embed")
     with (
         Server(*SMALL, *pooling) as server,
@@ -26,6 +27,8 @@ def test_embeddings() -> None:
 
 
 def test_keys_and_limits_and_metrics() -> None:
+    import openai
+
     key = {"DYNAMO_LLM_API_KEY": "right"}
     with (
         Server(*SMALL, "--max-inflight", "1", environment=key) as server,

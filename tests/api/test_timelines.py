@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from tests.support.server import Server
+
+if TYPE_CHECKING:  # its import takes two seconds
+    import openai
 
 pytestmark = pytest.mark.engine
 
@@ -42,6 +44,8 @@ def test_a_request_passes_every_stage_in_order(server: Server, client: openai.Op
 
 
 def test_finish_reasons_are_told(server: Server, client: openai.OpenAI) -> None:
+    import openai
+
     text = ask(client, "way-long", max_tokens=40, extra_body={"ignore_eos": True}).choices[0].text
     ask(client, "way-stop", max_tokens=40, stop=[text[10:14]], extra_body={"ignore_eos": True})
     assert told(server, "way-stop")["finish_reason"] == "stop"

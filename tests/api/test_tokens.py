@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from dynamo_cli.models import catalog
 from tests.support.driver import result_of
+
+if TYPE_CHECKING:  # its import takes two seconds
+    import openai
 
 pytestmark = pytest.mark.engine
 
