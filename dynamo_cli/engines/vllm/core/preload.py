@@ -1,9 +1,13 @@
-"""Imports that every engine process needs, done once in the zygote that these are forked from.
+"""Imports that every engine process and every processor needs, done once in the zygote that these
+are forked from.
 
 Nothing here may use CUDA: a forked child could not use it any more.
 """
 
+from contextlib import suppress
+
 import torch
+import vllm.entrypoints.anthropic.serving
 import vllm.entrypoints.launchers.api_server.app_state
 import vllm.entrypoints.openai.responses.serving
 import vllm.model_executor.layers.quantization.online.base
@@ -13,6 +17,9 @@ import vllm.v1.engine.async_llm
 import vllm.v1.engine.core
 
 import dynamo_cli.engines.vllm.core.engine  # noqa: F401
+
+with suppress(ImportError):  # it needs an optional package; `identity` changes it in processors
+    import vllm.parser.mistral
 
 if vllm.platforms.current_platform.is_cpu():
     import vllm.v1.worker.cpu_worker
