@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 # What an example takes says more of the machine than of the code.
 settings.register_profile("patient", deadline=None)
@@ -25,9 +27,12 @@ LONGEST = (
 )
 """Files that take longest, which begin first: the last one to end shall not run alone.
 
-`make test` hands out whole files in this order (``--no-loadscope-reorder``). For those that are
-worth a place here see ``--durations=100``.
+`make test` hands out whole files in this order (``--no-loadscope-reorder``), and files of
+`TOGETHER` as one. For those that are worth a place here see ``--durations=100``.
 """
+
+TOGETHER = ("api", "models_api", "observe")
+"""Folders whose files share a server; those of `LONGEST` start other ones."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,3 +47,18 @@ def pytest_collection_finish() -> None:
     """Leave a million objects of modules and tests out of every later garbage collection."""
     gc.freeze()
     gc.enable()
+
+
+class ByServer(LoadFileScheduling):
+    """Gives each worker whole files, and those files to one worker that share a server."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0]).relative_to("tests")
+        folder = file.parent.as_posix()
+        return folder if folder in TOGETHER and file.as_posix() not in LONGEST else file.as_posix()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """For ``--dist loadfile``."""
+    return ByServer(config, log) if config.getvalue("dist") == "loadfile" else None
