@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy
 from functools import cache
 
 import pytest
@@ -147,12 +149,24 @@ PIECES = [
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=40).map("".join)
 
 
+@cache
+def _made(name: str) -> TokenMemory:
+    return TokenMemory(TOKENIZERS[name](), 20 * ENTRY_BYTES)
+
+
+def empty(name: str) -> TokenMemory:
+    """A memory without an entry; its copy of a large tokenizer, which takes 0.3 s, is made once."""
+    memory = copy(_made(name))
+    memory._known = OrderedDict()
+    return memory
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_conversations_give_the_tokens_of_the_tokenizer(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]()
-    memory = TokenMemory(tokenizer, 20 * ENTRY_BYTES)
+    memory = empty(name)
     text = data.draw(TEXTS)
     for _ in range(4):
         wanted = tokenizer.encode(text, add_special_tokens=False).ids

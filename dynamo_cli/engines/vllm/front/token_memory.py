@@ -15,7 +15,6 @@ from collections import OrderedDict
 from itertools import pairwise
 from sys import getsizeof
 
-import orjson
 from tokenizers import Tokenizer
 
 from dynamo_cli.engines.vllm.front.pieces import Pieces
@@ -172,7 +171,7 @@ def _cuts(tokenizer: Tokenizer) -> tuple[re.Pattern[str] | None, dict[str, int]]
 
 def _is_random(tokenizer: Tokenizer) -> bool:
     """Whether the tokenizer makes other tokens of the same text each time."""
-    return bool(orjson.loads(tokenizer.to_str())["model"].get("dropout"))
+    return bool(getattr(tokenizer.model, "dropout", None))
 
 
 def ending(tokenizer: Tokenizer, tokens: list[int], *, skip_special: bool) -> list[int]:
