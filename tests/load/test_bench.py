@@ -15,6 +15,7 @@ import pytest
 from dynamo_cli.lab.load.client import UNREACHABLE, Heard
 from dynamo_cli.lab.load.drive import GONE_REQUESTS, GONE_S, Refusals
 from tests.load.fake import FakeServer, Manner
+from tests.support.preloaded import LIGHT
 from tests.support.server import COMMAND, free_port, wait_until
 
 SMALL = ("--systems", "2", "--sessions", "2", "--turns", "3", "--warmup", "2")
@@ -23,14 +24,8 @@ SMALL = ("--systems", "2", "--sessions", "2", "--turns", "3", "--warmup", "2")
 def bench(
     *args: str, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [COMMAND, "bench", *args],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "100"} | (environment or {}),
-    )
+    variables = {"PATH": "/usr/bin:/bin", "COLUMNS": "100"} | (environment or {})
+    return LIGHT.run([COMMAND, "bench", *args], variables)
 
 
 def test_a_closed_loop_of_talks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,14 +18,12 @@ from dynamo_cli.lab.replay import plot
 from dynamo_cli.lab.replay.verdict import verdict
 from dynamo_cli.lab.report import Gaps, Outcome, summarize
 from dynamo_cli.models import tiny
-
-COMMAND = (sys.executable, "-c", "from dynamo_cli.cli import main; main()", "replay")
+from tests.support.preloaded import LIGHT
+from tests.support.server import COMMAND
 
 
 def replay(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, args)], capture_output=True, text=True, timeout=100, check=False
-    )
+    return LIGHT.run([COMMAND, "replay", *map(str, args)], os.environ, timeout_s=100)
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,8 @@ MOST_STREAMS = 16
 
 OF_COMMANDS = (
     *("dynamo_cli.cli.app", "dynamo_cli.cli.launch", "dynamo_cli.cli.dry_run"),
-    *("dynamo_cli.cli.configure", "dynamo_cli.frontend.process", "dynamo_cli.watch.schema"),
+    *("dynamo_cli.cli.configure", "dynamo_cli.cli.replay", "dynamo_cli.cli.bench"),
+    *("dynamo_cli.frontend.process", "dynamo_cli.watch.schema"),
     *("pydantic", "rich.console", "rich.markdown", "rich.table", "typer.rich_utils"),
 )
 
