@@ -28,7 +28,7 @@ COMMON = (*PLAIN, *SMALL[:2])
 AT_ONCE = 6
 REMOTE_STAGES = ("pushed", "leased", "prefilled")
 MODELS = ("tiny", "adapter")
-ASKED = list(requests(200, "tiny"))
+ASKED = list(requests(120, "tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def test_the_answers_are_those_of_one_engine(shape: tuple[str, ...], aggregated:
         assert not differences(aggregated, got, ASKED)
         wait_until(lambda: nothing_is_left(server), 5, "everything is released")
         remote = prefill(server)["placements"]["remote:always"]
-        assert remote > 150
+        assert remote > 80
         assert prefill(server)["fallbacks"] == prefill(server)["failures"] == {}
-        assert prefill(server)["copies"]["load"] > 150, "blocks"
+        assert prefill(server)["copies"]["load"] > 80, "blocks"
         if "kv" in shape:
             shown = server.get("/dynamo/decisions?limit=50")[1]["decisions"]
             assert {one["prefill_worker"] for one in shown} == {None, 0}
@@ -79,11 +79,11 @@ def test_the_answers_are_the_same_over_nixl(aggregated: list[Any]) -> None:
     with Server("--prefill-workers", "1", "--kv-transfer", "nixl", *COMMON) as server:
         complete(server)
         server.take_census()  # NIXL connects at the first transfer, and stays connected
-        some = ASKED[:100]  # of every kind too, and NIXL takes three times as long
+        some = ASKED[:60]  # of every kind too, and NIXL takes three times as long
         got = answers(server, some, AT_ONCE)
-        assert not differences(aggregated[:100], got, some)
+        assert not differences(aggregated[:60], got, some)
         wait_until(lambda: nothing_is_left(server), 10, "everything is released")
-        assert prefill(server)["placements"]["remote:always"] > 30
+        assert prefill(server)["placements"]["remote:always"] > 20
         assert prefill(server)["fallbacks"] == {}
 
 
@@ -210,7 +210,7 @@ def test_a_decode_worker_that_dies_takes_no_request_along(aggregated: list[Any])
 def test_with_lora_the_answers_are_those_of_one_engine(tmp_path: Path) -> None:
     lora = ("--enable-lora", "--max-lora-rank", str(RANK), "--lora-modules")
     shape = (*COMMON, *lora, f"adapter={write(tmp_path)}")
-    asked = list(requests(60, "tiny", seed=3, adapter="adapter"))
+    asked = list(requests(40, "tiny", seed=3, adapter="adapter"))
     with Server(*shape) as server:
         expected = answers(server, asked, AT_ONCE)
         alone = {name: [one for one in asked if one[1]["model"] == name] for name in MODELS}
@@ -222,5 +222,5 @@ def test_with_lora_the_answers_are_those_of_one_engine(tmp_path: Path) -> None:
         assert (status, "--enable-lora" in content["error"]["message"]) == (400, True)
     with Server(*shape, "--prefill-workers", "1") as server:
         assert not differences(expected, answers(server, asked, AT_ONCE), asked)
-        assert prefill(server)["placements"]["remote:always"] > 40
+        assert prefill(server)["placements"]["remote:always"] > 25
         assert prefill(server)["fallbacks"] == {}

@@ -50,7 +50,7 @@ class Conversation:
         body = {
             "model": "tiny",
             "messages": self.messages,
-            "max_tokens": 20,
+            "max_tokens": 8,
             "ignore_eos": True,
             "temperature": 0,
         }

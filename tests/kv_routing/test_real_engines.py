@@ -34,14 +34,11 @@ def kv() -> Iterator[Server]:
 
 
 def test_it_finds_more_than_round_robin_and_predicts_what_is_found(kv: Server) -> None:
-    found = {}
     with Server("--workers", "2", "--router", "round-robin", *ENGINE) as blind:
-        for seed in (1, 2):
-            answers = talk(kv, seed)
-            assert rightly_predicted(answers) >= 0.99
-            assert {one.worker for one in answers} == {0, 1}
-            found[seed] = cached_share(answers) / cached_share(talk(blind, seed))
-    assert min(found.values()) >= 1.5, found
+        answers = talk(kv, 1)
+        assert rightly_predicted(answers) >= 0.99
+        assert {one.worker for one in answers} == {0, 1}
+        assert cached_share(answers) >= 1.5 * cached_share(talk(blind, 1))
     removed = kv.snapshot()["router"]["event_blocks"]["removed"]
     assert removed > 100  # the caches were too small for all blocks
 
@@ -104,12 +101,12 @@ def test_who_is_more_urgent_waits_less() -> None:
     ):
         ended: list[str] = []
 
-        def request(name: str, priority: str, tokens: int = 60) -> None:
+        def request(name: str, priority: str, tokens: int = 30) -> None:
             body = {"model": "tiny", "prompt": name, "max_tokens": tokens, "ignore_eos": True}
             ask(server, "/v1/completions", body, {"X-Priority": priority})
             ended.append(name)
 
-        running = [pool.submit(request, f"first {number}", "0", 600) for number in range(2)]
+        running = [pool.submit(request, f"first {number}", "0", 300) for number in range(2)]
         wait_until(lambda: server.snapshot()["traffic"]["in_flight"] == 2, 5, "they run")
         waiting = [pool.submit(request, f"patient {number}", "5") for number in range(4)]
         wait_until(lambda: server.snapshot()["traffic"]["in_flight"] >= 4, 5, "some wait")
@@ -142,10 +139,10 @@ def test_without_events_it_says_so_and_serves() -> None:
 
 def test_the_router_dies_under_load_and_no_request_fails(kv: Server) -> None:
     with ThreadPoolExecutor(4) as pool:
-        talks = [pool.submit(talk, kv, seed, 3) for seed in range(4)]
+        talks = [pool.submit(talk, kv, seed, 2) for seed in range(4)]
         for _ in range(2):
             kill(kv, "router")
         for one in talks:
-            assert len(one.result()) == 3 * CONVERSATIONS  # each of them with status 200
+            assert len(one.result()) == 2 * CONVERSATIONS  # each of them with status 200
     placed = lambda: sum(kv.snapshot()["unrouted_requests"].values())  # noqa: E731
     wait_until(placed, 5, "it is told who was placed without the router")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests.places.small import told_in
+from tests.places.test_streams import LATIN
 from tests.support.refuse import CALLS
 from tests.support.requests import complete
 from tests.support.server import COMMAND as DYNAMO
@@ -55,14 +57,18 @@ def test_cores_are_counted_where_nobody_says_which_are_ours() -> None:
 
 
 @pytest.mark.engine
-def test_a_server_starts_with_all_of_them_refused() -> None:
-    """vLLM's and torch's own calls too, in the processor; vLLM cannot do without one of them."""
+def test_a_server_starts_with_all_of_them_refused_in_a_folder_that_is_gone() -> None:
+    """vLLM's and torch's own calls too, in the processor; vLLM cannot do without one of them.
+
+    It has neither a folder nor an input, and writes Latin-1: one server is in all strange places.
+    """
     calls = [call for call in CALLS if call != "sched_getaffinity"]
+    gone = ("bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@" <&-', tempfile.mkdtemp(), DYNAMO)
 
-    class Refused(Server):
-        command = (*REFUSE, "EPERM", *calls, "--", DYNAMO)
+    class Strange(Server):
+        command = (*REFUSE, "EPERM", *calls, "--", *gone)
 
-    with Refused("--engine", "mock", environment={"PYTHONPATH": os.fspath(".")}) as server:
+    with Strange("--engine", "mock", environment=LATIN | {"PYTHONPATH": str(Path.cwd())}) as server:
         assert complete(server)[0] == 200
-        for told in TOLD.values():
+        for told in (*TOLD.values(), "the working directory is gone"):
             assert told in server.log

@@ -12,8 +12,7 @@ import pytest
 
 from tests.places.small import COMMAND as SMALL
 from tests.places.small import Tree
-from tests.support.requests import complete
-from tests.support.server import COMMAND, Server, die_with_the_test
+from tests.support.server import COMMAND, die_with_the_test
 
 ROOT = Path(__file__).parents[2]
 DRY = ("--model", "tiny", "--engine", "mock", "--workers", "2", "--dry-run")
@@ -95,17 +94,6 @@ def test_a_folder_that_is_gone_is_told() -> None:
         ["bash", "-c", line, tempfile.mkdtemp(), COMMAND, *DRY], capture_output=True, check=True
     )
     assert done.stderr == b"dynamo-llm: the working directory is gone: relative paths begin at /\n"
-
-
-@pytest.mark.engine
-def test_a_server_starts_in_a_folder_that_is_gone_without_input_and_in_latin_1() -> None:
-    folder = tempfile.mkdtemp()
-
-    class Strange(Server):
-        command = ("bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@" <&-', folder, COMMAND)
-
-    with Strange("--engine", "mock", environment=LATIN) as server:
-        assert complete(server)[0] == 200
 
 
 def test_remarks_that_cannot_be_written_keep_nobody_from_the_answer(tmp_path: Path) -> None:

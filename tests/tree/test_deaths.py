@@ -16,14 +16,14 @@ from tests.support.server import SMALL, Server, wait_until
 pytestmark = pytest.mark.engine
 
 BACK_S = 60.0
-TOKENS = 1500
-"""Tokens of a stream that goes on for seconds."""
+TOKENS = 500
+"""Tokens of a stream that goes on for a second or more."""
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     shape = ("--workers", "2", "--processors", "1", "--router", "round-robin")
-    with Server(*SMALL, "--dtype", "float32", *shape, fresh=True) as running:
+    with Server(*SMALL, "--dtype", "float32", *shape) as running:
         yield running
 
 
@@ -73,7 +73,7 @@ def test_a_worker_dies_and_no_request_with_it(server: Server) -> None:
 
 
 def test_the_router_dies_and_requests_go_on(server: Server) -> None:
-    with Stream(server, 3000) as stream:
+    with Stream(server, 1000) as stream:
         restarts = kill(server, "router")
         assert [complete(server)[0] for _ in range(4)] == [200] * 4
         wait_back(server, "router", restarts)
@@ -110,7 +110,7 @@ def test_the_frontend_dies_and_who_connects_waits_for_the_next(server: Server) -
 def test_the_zygote_dies_under_load_and_nobody_notices(server: Server) -> None:
     before = server.processes()
     with ExitStack() as stack:
-        streams = [stack.enter_context(Stream(server, 1000)) for _ in range(4)]
+        streams = [stack.enter_context(Stream(server, TOKENS)) for _ in range(4)]
         restarts = kill(server, "zygote")
         assert [complete(server)[0] for _ in range(4)] == [200] * 4
         ends = [stream.rest() for stream in streams]

@@ -110,8 +110,8 @@ def test_ctrl_c_while_it_starts_ends_it_at_once() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_runs_is_finished_and_newcomers_are_turned_away(number: signal.Signals) -> None:
-    fresh = number is signal.SIGTERM
-    with Server(*SMALL, fresh=fresh) as server, Stream(server, 1000) as stream:
+    """`tests.container.test_first_process` does it to one that was started as a user does it."""
+    with Server(*SMALL) as server, Stream(server, 500) as stream:
         below = children_of(server.process.pid)
         server.signal(number)
         wait_until(lambda: not listens(server.port), 5, "it has stopped to listen")
