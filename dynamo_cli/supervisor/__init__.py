@@ -6,21 +6,23 @@ A `ServeConfig` comes in, and reports and log lines of the children. Process tab
 
 from __future__ import annotations
 
-import asyncio
+from typing import TYPE_CHECKING
 
-from dynamo_cli.serve_config import ServeConfig
-from dynamo_cli.supervisor.view import View
+if TYPE_CHECKING:  # children import this package
+    from dynamo_cli.serve_config import ServeConfig
+    from dynamo_cli.supervisor.view import View
 
 
 def run(config: ServeConfig, view: View) -> int:
     """Serve until a signal or a failure; returns and raises what `Supervisor.run` does."""
+    import asyncio  # noqa: PLC0415 - children import this package
+
     return asyncio.run(serve(config, view))
 
 
 async def serve(config: ServeConfig, view: View) -> int:
     """The same as `run`, in an event loop that may do other work too."""
-    # Children import this package.
-    from dynamo_cli.supervisor.host_memory import host_memory  # noqa: PLC0415
+    from dynamo_cli.supervisor.host_memory import host_memory  # noqa: PLC0415 - likewise
     from dynamo_cli.supervisor.tree import Supervisor  # noqa: PLC0415
 
     with host_memory(config) as plan:

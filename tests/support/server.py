@@ -26,6 +26,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -76,12 +77,9 @@ def free_port() -> int:
 def children_of(pid: int) -> set[int]:
     """Every process below `pid` now."""
     parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            after_name = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended meanwhile
-        parents.setdefault(int(after_name[1]), []).append(int(stat.parent.name))
+    for number, stat in of_all_processes("stat"):
+        after_name = stat.rpartition(b")")[2].split(maxsplit=2)
+        parents.setdefault(int(after_name[1]), []).append(number)
     found: set[int] = set()
     left = [pid]
     while left:
@@ -89,6 +87,17 @@ def children_of(pid: int) -> set[int]:
         found.update(below)
         left += below
     return found
+
+
+def of_all_processes(name: str) -> Iterator[tuple[int, bytes]]:
+    """Pid and content of this file of every process; without `Path`, since tests poll it."""
+    for number in os.listdir("/proc"):  # noqa: PTH208
+        if number.isdigit():
+            try:
+                with open(f"/proc/{number}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+                    yield int(number), file.read()
+            except OSError:
+                continue  # it ended meanwhile
 
 
 def alive(pid: int) -> bool:
@@ -103,12 +112,8 @@ def alive(pid: int) -> bool:
 def mapped(files: set[Path]) -> set[Path]:
     """Those of `files` that a living process has in its memory."""
     found: set[Path] = set()
-    for maps in Path("/proc").glob("[0-9]*/maps") if files else ():
-        try:
-            text = maps.read_text()
-        except OSError:
-            continue  # it ended meanwhile
-        found.update(file for file in files if str(file) in text)
+    for _, maps in of_all_processes("maps") if files else ():
+        found.update(file for file in files if os.fsencode(file) in maps)
     return found
 
 
@@ -128,15 +133,8 @@ def unowned(before: set[Path]) -> set[Path]:
 
 def trackers() -> list[int]:
     """Processes that remove names of multiprocessing when their owner ends."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            text = path.read_bytes()
-        except OSError:
-            continue  # it ended meanwhile
-        if b"multiprocessing.resource_tracker" in text:
-            found.append(int(path.parent.name))
-    return found
+    mark = b"multiprocessing.resource_tracker"
+    return [number for number, command in of_all_processes("cmdline") if mark in command]
 
 
 def locked(path: Path) -> bool:
@@ -157,11 +155,12 @@ def locked(path: Path) -> bool:
 
 
 def wait_until(condition: Any, timeout_s: float, what: str) -> None:
-    """Poll until `condition()` is true."""
-    deadline = time.monotonic() + timeout_s
+    """Poll until `condition()` is true: the longer it takes, the less often."""
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
-        time.sleep(0.02)
+        waited = time.monotonic() - began
+        assert waited < timeout_s, f"{what}: not within {timeout_s} s"
+        time.sleep(min(0.005 + waited / 20, 0.05))
 
 
 class Serving:

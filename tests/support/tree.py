@@ -6,7 +6,6 @@ is spawned, and so finds its own ``main`` below instead of that of its role.
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import os
 import select
@@ -16,11 +15,9 @@ import sys
 from dataclasses import replace
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dynamo_cli import topology
-from dynamo_cli.cli import terminal
-from dynamo_cli.cli.views import PlainView, outlet
 from dynamo_cli.config import EngineConfig, FrontendConfig, HostCacheConfig, RouterConfig
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.host.proctitle import set_title
@@ -39,10 +36,11 @@ from dynamo_cli.messages.lifecycle import (
     Stop,
 )
 from dynamo_cli.messages.logs import LEVEL_END
-from dynamo_cli.serve_config import RestartPolicy, ServeConfig
 from dynamo_cli.supervisor import zygote
-from dynamo_cli.supervisor.deaths import REPORTERS
 from dynamo_cli.topology import ProcessId, Role
+
+if TYPE_CHECKING:  # children, which read this module too, need none of it
+    from dynamo_cli.serve_config import ServeConfig
 
 for _role, _spec in topology.ROLES.items():
     if _role is not Role.ZYGOTE:
@@ -91,6 +89,8 @@ def main(process: ProcessId, config: Any, control: socket.socket) -> None:
                 case SetPhase(phase):
                     set_title(process, phase)
                 case LinkDown(peer):
+                    from dynamo_cli.supervisor.deaths import REPORTERS
+
                     if REPORTERS.get(ProcessId.parse(peer).role) is process.role:
                         ours.send(Rescued(peer, MOVED, FAILED))
                 case Drain():
@@ -112,6 +112,8 @@ def tell_family(*_: Any) -> None:
 
 
 def plan() -> ServeConfig:
+    from dynamo_cli.serve_config import RestartPolicy, ServeConfig
+
     return ServeConfig(
         EngineConfig("tiny", "tiny", ("tiny",)),
         FrontendConfig(),
@@ -123,7 +125,11 @@ def plan() -> ServeConfig:
 
 
 def run(*words: str) -> int:
+    import asyncio
+
     from dynamo_cli import supervisor
+    from dynamo_cli.cli import terminal
+    from dynamo_cli.cli.views import PlainView, outlet
 
     terminal.settle()
     out = outlet(sys.stderr)
