@@ -11,7 +11,7 @@ from typing import Any
 from tests.support.server import Server
 
 BLOCK = 32
-CACHE_BLOCKS = 110
+CACHE_BLOCKS = 100
 """KV blocks of each engine: fewer than all conversations together need."""
 
 ENGINE = (

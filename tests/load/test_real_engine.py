@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ import pytest
 
 from dynamo_cli.engines.mock.profile import PS, Profile, Speed
 from dynamo_cli.lab.trace import reading, trace
-from tests.support.preloaded import ENGINES
 from tests.support.server import COMMAND, SMALL, Server, wait_until
 
 pytestmark = pytest.mark.engine
@@ -116,8 +114,7 @@ def test_nothing_of_the_text_is_recorded(server: Server, record: Path) -> None:
 def test_a_profile_of_the_engine_is_close_to_it(tmp_path: Path) -> None:
     file = tmp_path / "tiny.json"
     options = ("--model", "tiny", "--block-size", str(BLOCK), *SMALL)
-    words = (COMMAND, "profile", *options, "--output", str(file), "--seconds", "3")
-    done = ENGINES.run(words, os.environ)
+    done = command("profile", *options, "--output", str(file), "--seconds", "3")
     assert done.returncode == 0, done.stderr
     assert "TTFT mean" in done.stdout
     profile = msgspec.json.decode(file.read_bytes(), type=Profile)
