@@ -34,11 +34,14 @@ def kv() -> Iterator[Server]:
 
 
 def test_it_finds_more_than_round_robin_and_predicts_what_is_found(kv: Server) -> None:
+    found = {}
     with Server("--workers", "2", "--router", "round-robin", *ENGINE) as blind:
-        answers = talk(kv, 1)
-        assert rightly_predicted(answers) >= 0.99
-        assert {one.worker for one in answers} == {0, 1}
-        assert cached_share(answers) >= 1.5 * cached_share(talk(blind, 1))
+        for seed in (1, 2):
+            answers = talk(kv, seed)
+            assert rightly_predicted(answers) >= 0.99
+            assert {one.worker for one in answers} == {0, 1}
+            found[seed] = cached_share(answers) / cached_share(talk(blind, seed))
+    assert min(found.values()) >= 1.5, found
     removed = kv.snapshot()["router"]["event_blocks"]["removed"]
     assert removed > 100  # the caches were too small for all blocks
 
