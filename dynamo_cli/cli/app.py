@@ -182,5 +182,5 @@ def _cannot_write(error: OSError) -> NoReturn:
 
 def _fail(message: str, code: int) -> NoReturn:
     if message:  # empty after the help that a group without a command shows
-        terminal.say(f"{PROGRAM}: error: {' '.join(message.split())}")
+        terminal.say(f"{PROGRAM}: error: {' '.join(message.split())}", "ERROR")
     sys.exit(code)
