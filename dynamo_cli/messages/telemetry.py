@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from dynamo_cli.messages.base import Message
+
+# -- worker -> all that use its engine: a part of `EngineReady` -------------------------------
+
+
+class CacheFacts(msgspec.Struct, array_like=True, frozen=True):
+    """What an engine says about its KV cache.
+
+    Attributes:
+        tokens: tokens that fit, where the engine counts them itself: groups of layers can share
+            blocks or take several; else 0.
+        full_length_requests: requests of the longest length that fit at once, likewise.
+        settings: names and values for ``vllm:cache_config_info``.
+    """
+
+    tokens: int = 0
+    full_length_requests: float = 0.0
+    settings: dict[str, str] = {}
+
 
 # -- worker -> frontend and router, processor -> frontend: telemetry --------------------------
 

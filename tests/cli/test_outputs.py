@@ -53,7 +53,7 @@ def test_json_lines_on_standard_error_end_with_the_failure(
     ("given", "why"),
     [
         ({"log_file": Path("/nowhere/log")}, "there is no folder /nowhere"),
-        ({"log_file": Path("/tmp")}, "is a folder"),  # noqa: S108 - any folder
+        ({"log_file": Path("/tmp")}, "is a folder"),
         ({"log_file_size": "1GiB"}, "belongs to --log-file"),
         ({"log_file": Path("x"), "log_file_size": "1"}, "at least 64KiB"),
         ({"log_file": Path("x"), "log_file_size": "much"}, "takes a size like"),

@@ -37,6 +37,8 @@ from tests.worker.support import (
 
 BOTH = pytest.mark.parametrize("prefill_worker", [False, True])
 
+CAPACITY = "KV cache of 1,600 tokens, room for 0.8 requests of full length (2,048 tokens)"
+
 
 def store(blocks: Blocks, *names: int) -> None:
     """Let the prefix cache hold these blocks."""
@@ -51,7 +53,7 @@ def stored(messages: list[Any]) -> list[tuple[list[int], bool]]:
 @pytest.mark.parametrize(
     ("prefill_worker", "phase"),
     [
-        (False, PhaseChange(Phase.PROBING)),
+        (False, PhaseChange(Phase.PROBING, CAPACITY)),
         (True, PhaseChange(Phase.WARMING, "waiting for the prefill queue")),
     ],
 )
