@@ -23,6 +23,7 @@ from dynamo_cli.messages.routing import KvEvents, Resync
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker import copies, process
 from tests.worker.support import (
+    CAPACITY,
     FRONTEND,
     HOST_CACHE,
     PREFILL_WORKER,
@@ -36,8 +37,6 @@ from tests.worker.support import (
 )
 
 BOTH = pytest.mark.parametrize("prefill_worker", [False, True])
-
-CAPACITY = "KV cache of 1,600 tokens, room for 0.8 requests of full length (2,048 tokens)"
 
 
 def store(blocks: Blocks, *names: int) -> None:

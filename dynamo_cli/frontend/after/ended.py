@@ -56,6 +56,7 @@ class FinishedRequestFanout:
         elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
         self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
         self._meter.moves.ended(record.moves)
+        self._meter.by_worker.ended(record)
         self._overload.failed(record.error)
         if record.processor is not None:
             self.timelines.add(record)

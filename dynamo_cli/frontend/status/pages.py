@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -76,10 +77,14 @@ class StatusPages:
         return response
 
     async def _metrics(self, visit: Visit) -> web.StreamResponse:
-        text = exposition.render(
-            self._meter, self._snapshot(), self._tree.prefill, self._fanout.recorder
-        )
-        return web.Response(body=text, headers={"Content-Type": exposition.CONTENT_TYPE})
+        tree, recorder = self._tree, self._fanout.recorder
+        page = bytearray()
+        for part in exposition.parts(
+            self._meter, self._snapshot(), tree.prefill, recorder, tree.engine_totals
+        ):
+            page += part
+            await asyncio.sleep(0)  # with many workers the whole page takes tens of milliseconds
+        return web.Response(body=bytes(page), headers={"Content-Type": exposition.CONTENT_TYPE})
 
     async def _version(self, visit: Visit) -> web.StreamResponse:
         return json_response({"name": "dynamo-llm", "version": __version__})

@@ -187,6 +187,7 @@ class Engine:
                 self._stood_still = False
                 self._note_progress(batch)
                 yield client, StepOutputs(_bytes(self._encoder.encode(batch)))
+        self._totals.end_step()
 
     def _run_step(self) -> tuple[dict[int, EngineCoreOutputs], bool]:
         self._chunks.limit()
