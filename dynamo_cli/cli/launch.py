@@ -68,7 +68,7 @@ def _serve(typed: Typed, ui: str, moved: str) -> int:
     if (dashboard or ui == NONE) and not to_file:
         config = replace(config, frontend=replace(config.frontend, access_log=False))
     with outputs(typed, dashboard=dashboard, errors_only=ui == NONE) as out:
-        view = out.beside_file(out.plain)
+        view = out.beside_others(out.plain)
         for warning in (*filter(None, [moved]), *warnings(typed)):
             view.notice("WARNING", warning)
         try:
@@ -140,12 +140,12 @@ def _run(config: ServeConfig, out: Outputs, *, dashboard: bool) -> int:
     from dynamo_cli import supervisor  # noqa: PLC0415 - a dry run needs none of it
 
     if not dashboard:
-        return supervisor.run(config, out.beside_file(out.plain))
+        return supervisor.run(config, out.beside_others(out.plain))
     from dynamo_cli.dashboard.embedded import Embedded  # noqa: PLC0415 - only runs that show it load it
 
     key = next(iter(config.frontend.api_keys), "")
     view = Embedded(out.plain, api_key=key)
-    return asyncio.run(view.beside(supervisor.serve(config, out.beside_file(view))))
+    return asyncio.run(view.beside(supervisor.serve(config, out.beside_others(view))))
 
 
 def _with_model(config: ServeConfig, view: View, *, as_bars: bool) -> ServeConfig:

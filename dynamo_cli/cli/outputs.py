@@ -8,8 +8,10 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from dynamo_cli.cli.forms import JSON, file_form, form_of
+from dynamo_cli.cli.service_view import ServiceView
 from dynamo_cli.cli.views import NullView, PlainView, Views, log_file, outlet
 from dynamo_cli.errors import DynamoError, UsageError
+from dynamo_cli.host import service_manager
 from dynamo_cli.plan.log_file import FLAG, limit_bytes
 from dynamo_cli.plan.typed import LOG_FORMATS, Typed
 from dynamo_cli.supervisor.view import View
@@ -20,17 +22,19 @@ class Outputs(NamedTuple):
 
     Attributes:
         plain: writes to standard error.
+        others: views that show everything besides: the log file, and systemd.
         file: writes to the log file; None if there is none.
         as_json: whether a program reads standard error, as JSON lines.
     """
 
     plain: PlainView
+    others: tuple[View, ...]
     file: PlainView | None
     as_json: bool
 
-    def beside_file(self, view: View) -> View:
-        """A view that shows everything in `view` and in the file."""
-        return view if self.file is None else Views(view, self.file)
+    def beside_others(self, view: View) -> View:
+        """A view that shows everything in `view` and in the others."""
+        return Views(view, *self.others) if self.others else view
 
     def failed(self, error: DynamoError) -> int:
         """Report the failure that ends the run, where its caller does not; returns the exit code.
@@ -65,7 +69,9 @@ def outputs(typed: Typed, *, dashboard: bool, errors_only: bool) -> Iterator[Out
         out = outlet(sys.stderr, form)
         closing.callback(out.close)
         plain = NullView(out, form) if errors_only else PlainView(out, typed.log_level, form)
-        yield Outputs(plain, file, log_format == JSON)
+        manager = service_manager.found()
+        others = [file, ServiceView(manager) if manager is not None else None]
+        yield Outputs(plain, tuple(filter(None, others)), file, log_format == JSON)
 
 
 def _file(typed: Typed, closing: ExitStack) -> PlainView | None:

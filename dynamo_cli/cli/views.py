@@ -126,10 +126,10 @@ class NullView(PlainView):
 
 
 class Views:
-    """A `View` that shows everything in two other ones, such as a terminal and a log file."""
+    """A `View` that shows everything in several other ones, such as a terminal and a log file."""
 
-    def __init__(self, first: View, second: View) -> None:
-        self._views = (first, second)
+    def __init__(self, *views: View) -> None:
+        self._views = views
 
     def processes(self, table: Sequence[ProcessState]) -> None:
         """See `View`, as for all methods."""
@@ -163,7 +163,7 @@ class Views:
 
     @property
     def lost_lines(self) -> int:
-        """How many lines could not be written, in both together."""
+        """How many lines could not be written, in all together."""
         return sum(view.lost_lines for view in self._views)
 
 

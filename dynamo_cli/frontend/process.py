@@ -124,7 +124,12 @@ class Frontend:
         bodies = BodyReader(config.max_body_bytes, config.body_timeout_s)
         self._models = ModelRequests(config, self._exchange, bodies, self._meter, self._tree)
         self._status = StatusPages(
-            self._tree, self._meter, self._snapshot, self._fanout, config.max_pending_bytes
+            self._tree,
+            self._meter,
+            self._snapshot,
+            self._fanout,
+            config.max_pending_bytes,
+            has_keys=bool(config.api_keys),
         )
         self._api = Api(
             config, bodies, self._meter, self._fanout, self._models, self._status, admin

@@ -98,6 +98,11 @@ class TreeState:
         self.draining = self.asleep = False
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Names that the API answers to."""
+        return self._models
+
+    @property
     def up(self) -> bool:
         """Whether requests are taken. Engines may sleep: lists of models and tokens need none."""
         return self._table.serving and not self.draining

@@ -28,7 +28,7 @@ def test_the_file_has_access_lines_and_errors_also_with_the_dashboard(
             typed(log_file=path, log_format=log_format), dashboard=True, errors_only=False
         ) as out,
     ):
-        view = out.beside_file(out.plain)
+        view = out.beside_others(out.plain)
         view.access("frontend", '{"id":"a"}')
         view.log("worker 0", "ERROR", "bad")
         out.failed(ResourceError("no memory"))
