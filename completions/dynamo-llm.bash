@@ -83,14 +83,22 @@ _dynamo_llm() {
     local command='' children='' options='' arguments='' kind=none words='' serves='' index
     for ((index = 1; index < COMP_CWORD; index++)); do
         case "$command ${COMP_WORDS[index]}" in
-        ' completions' | ' top' | ' bench' | ' replay' | ' profile' | ' config' | ' config show' | ' config init' | ' doctor') command+=" ${COMP_WORDS[index]}" ;;
+        ' chat' | ' completions' | ' top' | ' bench' | ' replay' | ' profile' | ' config' | ' config show' | ' config init' | ' doctor') command+=" ${COMP_WORDS[index]}" ;;
         *) break ;;
         esac
     done
     case $command in
     '')
-        children='completions top bench replay profile config doctor'
+        children='chat completions top bench replay profile config doctor'
         serves=yes
+        ;;
+    ' chat')
+        options='--url --model --api-key --system --temperature --max-tokens --help'
+        case $flag in
+    --url | --api-key | --system | --temperature | --max-tokens) kind='word' ;;
+    --model) kind='model' ;;
+        esac
+        arguments='word '
         ;;
     ' completions')
         options='--install --help'
@@ -143,7 +151,10 @@ _dynamo_llm() {
         serves=yes
         ;;
     ' config init')
-        options='--force --help'
+        options='--model --force --help'
+        case $flag in
+    --model) kind='model' ;;
+        esac
         arguments='file '
         ;;
     ' doctor')

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dynamo_cli.cli.called import as_called
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.cli.declare import application, option
 from dynamo_cli.errors import UsageError
@@ -76,7 +77,7 @@ def init(
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}.") from error
     hint = "" if model else " --model NAME"
-    typer.echo(f"{file} is written; dynamo-llm --config {file}{hint} uses it.")
+    typer.echo(as_called(f"{file} is written; dynamo-llm --config {file}{hint} uses it."))
 
 
 def _rows(args: list[str]) -> list[dict[str, Any]]:

@@ -334,6 +334,7 @@ Version = Annotated[
     bool,
     option(
         "--version",
+        "-V",
         panel=INTERFACE,
         is_eager=True,  # shown even if another option is wrong
         callback=_show_version,
