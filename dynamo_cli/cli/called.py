@@ -13,7 +13,9 @@ from pathlib import Path
 from dynamo_cli import PROGRAM
 from dynamo_cli.cli.commands import COMMANDS
 
-_COMMAND = re.compile(rf"(?<![\w./-]){PROGRAM}(?= (?:-|[A-Z]|demo\b|(?:{'|'.join(COMMANDS)})\b))")
+_COMMAND = re.compile(
+    rf"(?<![\w./-]){PROGRAM}(?= (?:-|[A-Z]|demo\b|\S+/\S|(?:{'|'.join(COMMANDS)})\b))"
+)
 """The name of this program where a command line begins: an option or a command follows."""
 
 

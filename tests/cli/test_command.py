@@ -16,6 +16,9 @@ from dynamo_cli import __version__
 from dynamo_cli.cli import app, called, commands, launch
 from tests.support.server import COMMAND
 
+INSTALLED = f"{Path(COMMAND).parent}:{os.environ['PATH']}"
+"""A PATH on which the program is."""
+
 
 def command(
     *args: str, timeout_s: float = 30, **environment: str
@@ -25,7 +28,7 @@ def command(
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"COLUMNS": "80", "TERM": "dumb"} | environment,
+        env=os.environ | {"COLUMNS": "80", "TERM": "dumb", "PATH": INSTALLED} | environment,
         timeout=timeout_s,
     )
 
@@ -57,12 +60,11 @@ def test_the_model_may_come_first() -> None:
 
 def test_what_is_to_be_typed_works_where_it_is_told() -> None:
     """A clone's script is not on the PATH; an installed one is."""
-    folder = str(Path(COMMAND).parent)
     outside = command("stray", PATH="/usr/bin:/bin").stderr
     assert outside.startswith("dynamo-llm: error: no command 'stray'; ")
     told = outside.partition("; ")[2].partition(" --help")[0]
     assert Path(told).samefile(COMMAND)
-    inside = command("stray", PATH=f"{folder}:/usr/bin:/bin").stderr
+    inside = command("stray", PATH=INSTALLED).stderr
     assert "; dynamo-llm --help lists them" in inside
 
 
@@ -73,6 +75,7 @@ def test_what_is_to_be_typed_works_where_it_is_told() -> None:
         ("dynamo-llm config init writes one", "x/dynamo-llm config init writes one"),
         ("not a dynamo-llm server: it", "not a dynamo-llm server: it"),
         ("see y/dynamo-llm --help", "see y/dynamo-llm --help"),
+        ("it is dynamo-llm acme/m", "it is x/dynamo-llm acme/m"),
     ],
 )
 def test_only_commands_are_named_as_called(
@@ -107,7 +110,7 @@ def test_the_help_of_every_command_fits_80_columns(name: str) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ((), "--model is missing; --model demo"),
+        ((), "--model is missing; dynamo-llm demo is"),
         (("--model", "tiny", "--json"), "--json belongs to --dry-run"),
         (("--model", "tiny", "--workers", "2", "--kv-cost", "shares"), "belong to --router kv"),
         (("--kv-cost", "old"), "'old' is not one of 'time', 'blocks', 'shares'"),

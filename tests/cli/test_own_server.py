@@ -32,7 +32,7 @@ def test_its_reason_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     fails = "import sys; sys.exit('dynamo-llm: error: no such model.')"
     monkeypatch.setattr(own_server, "MAIN", fails)
     with (
-        pytest.raises(ServerFailed, match="the server did not start: no such model."),
+        pytest.raises(ServerFailed, match=r"the server did not start: no such model\."),
         own_server.serving([], lambda _: None),
     ):
         pass
