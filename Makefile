@@ -1,11 +1,13 @@
 # `make` alone says what there is.
-.PHONY: help serve test lint completions fuzz soak
+.PHONY: help serve install test lint completions fuzz soak
 
 N = 10000
 MINUTES = 30
+BIN = $(HOME)/.local/bin
 
 help:
 	@echo 'make serve   answer at http://localhost:8181/v1 with a small model; options in ARGS="..."'
+	@echo 'make install the command dynamo-llm in ~/.local/bin; BIN=/usr/local/bin puts it elsewhere'
 	@echo 'make test    style, types and tests'
 	@echo 'make lint    style and types only'
 	@echo 'make fuzz    N=10000 requests that nobody should send; make soak: load and kills, MINUTES=30'
@@ -19,6 +21,15 @@ help:
 serve:
 	@.ci/setup
 	@trap : INT; .venv/bin/dynamo-llm --model demo $(ARGS) || [ $$? -eq 130 ]
+
+# A link: the program stays in this clone, and an update of the clone updates it.
+install:
+	@.ci/setup
+	@mkdir -p "$(BIN)"
+	@ln -sfn "$(CURDIR)/.venv/bin/dynamo-llm" "$(BIN)/dynamo-llm"
+	@echo "$(BIN)/dynamo-llm is installed; try: dynamo-llm demo"
+	@case ":$$PATH:" in *":$(BIN):"*) ;; *) \
+	    echo "$(BIN) is not on your PATH yet: export PATH=\"$(BIN):\$$PATH\"" ;; esac
 
 # Hundreds of Python processes begin in it: they shall not compile the package each, whatever the
 # environment says.

@@ -19,7 +19,7 @@ function __dynamo_llm_command
     set -l command
     for word in $words
         switch "$command $word"
-            case ' completions' ' top' ' bench' ' replay' ' profile' ' config' ' config show' ' config init' ' doctor'
+            case ' chat' ' completions' ' top' ' bench' ' replay' ' profile' ' config' ' config show' ' config init' ' doctor'
                 set command "$command $word"
             case '*'
                 echo -- $command
@@ -42,6 +42,7 @@ function __dynamo_llm_serves
 end
 
 complete -c dynamo-llm -f
+complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a chat -d 'Talk to a model'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a completions -d 'Completion for bash, zsh or fish'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a top -d 'Watch a running server'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a bench -d 'Put load on a live server and report how it did'
@@ -49,6 +50,13 @@ complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a replay -d 'Show what each
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a profile -d 'Measure an engine for the simulated one'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a config -d 'Show settings, or write a file of them'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a doctor -d 'Check whether this machine can serve'
+complete -c dynamo-llm -n '__dynamo_llm_at \' chat\'' -l url -r -f -d 'URL of the server'
+complete -c dynamo-llm -n '__dynamo_llm_at \' chat\'' -l model -r -f -a '(__dynamo_llm_models; __fish_complete_directories (commandline -ct))' -d 'Model to talk to'
+complete -c dynamo-llm -n '__dynamo_llm_at \' chat\'' -l api-key -r -f -d 'API key of the server'
+complete -c dynamo-llm -n '__dynamo_llm_at \' chat\'' -l system -r -f -d 'System prompt of the conversation'
+complete -c dynamo-llm -n '__dynamo_llm_at \' chat\'' -l temperature -r -f -d 'Default: the model\'s own'
+complete -c dynamo-llm -n '__dynamo_llm_at \' chat\'' -l max-tokens -r -f -d 'Longest answer'
+complete -c dynamo-llm -n '__dynamo_llm_at \' chat\'' -l help -d 'Show the help'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -l install -d 'Write it to where that shell looks for completions'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -l help -d 'Show the help'
 complete -c dynamo-llm -n '__dynamo_llm_at \' completions\'' -f -a 'bash zsh fish'
@@ -119,10 +127,11 @@ complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l force -d 'Overwrite 
 complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l seconds -r -f -d 'Begin no larger measurement after this time'
 complete -c dynamo-llm -n '__dynamo_llm_at \' profile\'' -l help -d 'Show the help'
 complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a show -d 'Show the value of each setting, and where it came from'
-complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a init -d 'Write a file in which every setting is explained and nothing is set'
+complete -c dynamo-llm -n '__dynamo_llm_first \' config\'' -a init -d 'Write a file in which every setting is explained, and nothing is set'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config\'' -l help -d 'Show the help'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config show\'' -l json -d 'Print JSON'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config show\'' -l help -d 'Show the help'
+complete -c dynamo-llm -n '__dynamo_llm_at \' config init\'' -l model -r -f -a '(__dynamo_llm_models; __fish_complete_directories (commandline -ct))' -d 'Set the model, so that the file can serve'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config init\'' -l force -d 'Overwrite the file'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config init\'' -l help -d 'Show the help'
 complete -c dynamo-llm -n '__dynamo_llm_at \' config init\'' -F
@@ -174,7 +183,9 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l drain-timeout -r -f -d 'How l
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l ui -r -f -a 'auto dashboard plain none' -d 'What is shown'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-level -r -f -a 'debug info warning error' -d 'Lowest level that is logged'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-format -r -f -a 'text json' -d 'Form of log lines'
-complete -c dynamo-llm -n '__dynamo_llm_serves' -l access-log -l no-access-log -d 'Log a line for each request that has ended, except with the dashboard'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-file -r -F -d 'Write the log, also while the dashboard is shown, to this file as well'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-file-size -r -f -d 'Begin a new file at this size; the last five are kept as FILE.1 to FI...'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l access-log -l no-access-log -d 'Log a line for each request that has ended; with the dashboard only i...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-prompts -l no-log-prompts -d 'Allow text of requests in the log'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l otlp-endpoint -r -f -d 'Send an OpenTelemetry trace of each request to this URL (OTLP over HTTP)'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l record -r -F -d 'Append a line for each successful request: times, lengths and block h...'

@@ -13,7 +13,8 @@ Build an image of dynamo-llm with vLLM and a pinned set of packages.
 
   --target cpu|cuda       for which engine; the default is what this machine has
   --tag IMAGE             its name; the default is dynamo-llm:TARGET
-  --base IMAGE            to build on, Debian with Python 3.11; the default is in the Dockerfile
+  --base IMAGE            to build on, Debian with Python 3.11; the default is in the Dockerfile.
+                          IMAGE@sha256:DIGEST pins it, so that a later build has the same base
   --engine docker|podman  who builds; the default is $CONTAINER_ENGINE, or which of them is here
   --dry-run               print the command and run nothing
   --help                  this
@@ -42,6 +43,14 @@ if [ -z "$target" ]; then
 fi
 case $target in cpu | cuda) ;; *) fail "--target is cpu or cuda, not '$target'." ;; esac
 choose_engine
+root=$(dirname -- "$here")
+
+# The builder of old has no cache mounts, and stops in the middle with a message about its syntax.
+if [ "$engine" = docker ] && [ -z "$dry_run" ]; then
+    docker buildx version >/dev/null 2>&1 ||
+        fail "docker here lacks BuildKit; install its plugin buildx, or take --engine podman."
+    export DOCKER_BUILDKIT=1
+fi
 
 command=("$engine" build --file "$here/Dockerfile" --tag "${tag:-dynamo-llm:$target}")
 if [ "$engine" = podman ]; then
@@ -55,8 +64,14 @@ if [ "$target" = cpu ]; then
     index=$(sed -n 's/^TORCH_CPU_INDEX=//p' "$here/../.ci/setup")
     command+=(--build-arg "TORCH_INDEX=$index")
 fi
+# For the labels.
+command+=(--build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$root/dynamo_cli/__init__.py")")
+if git -C "$root" rev-parse --quiet --verify HEAD >/dev/null 2>&1; then
+    command+=(--build-arg "REVISION=$(git -C "$root" rev-parse HEAD)")
+    command+=(--build-arg "CREATED=$(git -C "$root" log -1 --format=%cI)")
+fi
 for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL; do
     # By name only: the value may hold a password, which is nobody's who lists processes.
     if [ -n "${!name-}" ]; then command+=(--build-arg "$name"); fi
 done
-perform "${command[@]}" "$(dirname -- "$here")"
+perform "${command[@]}" "$root"

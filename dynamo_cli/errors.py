@@ -18,7 +18,7 @@ DynamoError                     base
 |   |-- NotReady                still starting, or everything is down
 |   |-- Draining                shutting down
 |   |-- FirstTokenTimeout       no worker has begun to answer the request in time
-|   |-- Overloaded              as many connections or bodies are open as may be
+|   |-- Overloaded              as many connections, bodies or requests are open as may be
 |   |-- PeerLost                the process that held the request died or stalled
 |   `-- LinkFull                a process did not read what it was sent, and lacks a part
 |-- StartError                  the tool cannot start (exit code 1)
@@ -206,7 +206,7 @@ class Draining(Unavailable):
 
 
 class Overloaded(Unavailable):
-    """As many connections or bodies are open as may be."""
+    """As many connections, bodies or requests are open as may be."""
 
     code = "overloaded"
 

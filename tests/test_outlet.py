@@ -11,7 +11,8 @@ from typing import NamedTuple, TextIO
 
 import pytest
 
-from dynamo_cli.cli.views import json_line, outlet
+from dynamo_cli.cli.forms import json_line
+from dynamo_cli.cli.views import outlet
 from dynamo_cli.host.outlet import Outlet
 from tests.support.server import wait_until
 

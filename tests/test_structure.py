@@ -74,6 +74,7 @@ PURE = (
     "worker/where_to_prefill.py",
     "worker/admission.py",
     "worker/away.py",
+    "worker/capacity.py",
     "prefill_queue/jobs.py",
     "prefill_queue/ranking.py",
     "prefill_queue/state.py",

@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from dynamo_cli import PROGRAM
 from dynamo_cli.cli import commands, settings, terminal, vllm_environment
+from dynamo_cli.cli.called import as_called
 from dynamo_cli.cli.declare import application, takes
 from dynamo_cli.cli.serve_options import ServeOptions
 from dynamo_cli.engines.vllm.options import declared
@@ -29,6 +30,8 @@ UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)
 """Errors of a stream that cannot be written any more."""
 
 HELP = ["--help", "-h"]
+HELP_COMMAND = "help"
+"""``dynamo-llm help NAME`` is ``dynamo-llm NAME --help``."""
 
 TYPED = frozenset(field.name for field in fields(Typed))
 """Names of the options that decide how to serve."""
@@ -86,7 +89,7 @@ def serve(options: ServeOptions) -> None:
     """
     typed = typed_of(options.context)  # report a misspelled option first, even a misspelled --model
     if not options.model.strip():
-        raise UsageError("--model is missing; --model demo is a good first try.")
+        raise UsageError("--model is missing; dynamo-llm demo is a good first try.")
     if options.as_json and not options.dry_run:
         raise UsageError("--json belongs to --dry-run.")
     from dynamo_cli.cli import launch  # noqa: PLC0415 - --help and --version need none of it
@@ -128,10 +131,14 @@ def run() -> NoReturn:
         terminal.say(f"{PROGRAM}: the working directory is gone: relative paths begin at /")
     args = sys.argv[1:]
     try:
+        if args and args[0] == HELP_COMMAND:
+            args = [*args[1:], HELP[0]]
+        if args and commands.is_model(args[0]):
+            args = _with_model(*args)
         if args and not args[0].startswith("-"):
             code = _run_command(*args)
         else:
-            code = app(standalone_mode=False, prog_name=PROGRAM, help_option_names=HELP)
+            code = app(args, standalone_mode=False, prog_name=PROGRAM, help_option_names=HELP)
     except DynamoError as error:
         _fail(error.message, error.exit_code)
     except typer.TyperException as error:
@@ -147,6 +154,13 @@ def run() -> NoReturn:
     if (unwritten := terminal.leave_output()) is not None:
         _cannot_write(unwritten)
     sys.exit(code)
+
+
+def _with_model(model: str, *args: str) -> list[str]:
+    """The options of serving where the model comes first: ``dynamo-llm demo --workers 2``."""
+    if any(arg == "--model" or arg.startswith("--model=") for arg in args):
+        raise UsageError(f"there are two models: {model}, and that of --model.")
+    return ["--model", model, *args]
 
 
 def _run_command(name: str, *args: str) -> int | None:
@@ -182,5 +196,5 @@ def _cannot_write(error: OSError) -> NoReturn:
 
 def _fail(message: str, code: int) -> NoReturn:
     if message:  # empty after the help that a group without a command shows
-        terminal.say(f"{PROGRAM}: error: {' '.join(message.split())}")
+        terminal.say(f"{PROGRAM}: error: {as_called(' '.join(message.split()))}", "ERROR")
     sys.exit(code)

@@ -49,7 +49,7 @@ def bench(options: BenchOptions) -> None:
     servers = _servers(options.url, options.other_url, options.api_key or "")
     measured, code = _measure(plan, servers)
     slo = reports.slo_of(options.slo_ttft, options.slo_itl)
-    _show(measured, slo, plan.seed, as_json=options.as_json, as_csv=options.as_csv)
+    _show(measured, slo, plan, as_json=options.as_json, as_csv=options.as_csv)
     raise typer.Exit(code)
 
 
@@ -158,7 +158,7 @@ def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
     """Measure until the end, Ctrl-C, or until a server is gone.
 
     Returns:
-        What was measured, and the exit code.
+        What was measured, and the exit code: 1 if a request failed.
 
     Raises:
         ServerFailed: a server does not answer like an OpenAI server, or no request succeeded.
@@ -183,10 +183,13 @@ def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
             return measured, error.exit_code
     if measured.answered == measured.failed:
         raise ServerFailed(f"no request succeeded. {' '.join(measured.remarks())}")
-    return measured, 0
+    if not measured.failed:
+        return measured, 0
+    measured.notices.append(f"{measured.failed} of {measured.answered} requests failed")
+    return measured, ServerFailed.exit_code
 
 
-def _show(measured: Bench, slo: Slo, seed: str, *, as_json: bool, as_csv: bool) -> None:
+def _show(measured: Bench, slo: Slo, plan: Plan, *, as_json: bool, as_csv: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from dynamo_cli.lab import table  # noqa: PLC0415
@@ -194,14 +197,16 @@ def _show(measured: Bench, slo: Slo, seed: str, *, as_json: bool, as_csv: bool) 
     columns, ratios, remarks = measured.summaries(slo), measured.ratios(slo), measured.remarks()
     if as_json:
         rounds = measured.rounds(slo)
-        text = table.as_json(columns, rounds=rounds, ratios=ratios, remarks=remarks, seed=seed)
+        text = table.as_json(
+            columns, rounds=rounds, ratios=ratios, remarks=remarks, load=plan.header, seed=plan.seed
+        )
         sys.stdout.write(text + "\n")
     elif as_csv:
         sys.stdout.write(table.as_csv(columns))
     else:
         console = Console()
+        console.print(plan.header, highlight=False, markup=False, soft_wrap=True)
         console.print(table.table(columns, ratios=ratios))
-        typer.echo(f"--seed {seed} repeats this load")
     if not as_json:
         for remark in remarks:
             terminal.say(remark)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dynamo_cli.cli.called import as_called
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.cli.declare import application, option
 from dynamo_cli.errors import UsageError
@@ -61,10 +62,13 @@ def init(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="File to write.")] = Path(
         FILE_NAME
     ),
+    model: Annotated[
+        str, option("--model", metavar="NAME", help="Set the model, so that the file can serve.")
+    ] = "",
     force: Annotated[bool, option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Write a file in which every setting is explained and nothing is set."""
-    text = template(file)
+    """Write a file in which every setting is explained, and nothing is set but a given model."""
+    text = template(file, model)
     try:
         with file.open("w" if force else "x") as stream:
             stream.write(text)
@@ -72,7 +76,8 @@ def init(
         raise UsageError(f"{file} is there already; --force overwrites it.") from error
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}.") from error
-    typer.echo(f"{file} is written; dynamo-llm --config {file} uses it.")
+    hint = "" if model else " --model NAME"
+    typer.echo(as_called(f"{file} is written; dynamo-llm --config {file}{hint} uses it."))
 
 
 def _rows(args: list[str]) -> list[dict[str, Any]]:
@@ -122,8 +127,8 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def template(file: Path) -> str:
-    """The text of a settings file in which everything is a comment."""
+def template(file: Path, model: str = "") -> str:
+    """The text of a settings file in which everything is a comment, but for a given model."""
     from rich.text import Text  # noqa: PLC0415
 
     from dynamo_cli.cli import app as serving  # noqa: PLC0415
@@ -136,7 +141,10 @@ def template(file: Path) -> str:
             panel = str(param.rich_help_panel)
             lines.append(f"# -- {panel} {'-' * (90 - len(panel))}\n")
         lines += _comment(Text.from_markup(param.help or "").plain)
-        lines.append(f"# {key} = {_value(param)}    # {settings.variable_of(key)}\n")
+        value = f"# {key} = {_value(param)}"
+        if model and key == "model":
+            value = f"{key} = {json.dumps(model)}"
+        lines.append(f"{value}    # {settings.variable_of(key)}\n")
     return "\n".join(lines) + ENGINE
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynamo_cli.cli.called import as_called
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.cli.declare import application, option
 
@@ -62,7 +63,7 @@ def _print(findings: list[Finding], *, good: bool) -> None:
         glyph, style = GLYPHS[finding.level]
         found = Text(finding.message)
         if finding.remedy:
-            found.append(f"\n-> {finding.remedy}", style="bold")
+            found.append(f"\n-> {as_called(finding.remedy)}", style="bold")
         table.add_row(Text(f"{glyph} {finding.level}", style), finding.check, found)
     console = Console()
     console.print(table)

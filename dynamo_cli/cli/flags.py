@@ -13,7 +13,7 @@ from dynamo_cli.cli import settings
 from dynamo_cli.cli.declare import option
 from dynamo_cli.config import KV_COSTS, KV_TRANSFERS
 from dynamo_cli.plan import limits
-from dynamo_cli.plan.typed import LOG_FORMATS, ROUTERS
+from dynamo_cli.plan.typed import ROUTERS
 
 MODEL, WORKERS, ROUTING = "Model", "Workers", "Routing"
 DISAGGREGATION, INTERFACE = "Disaggregation", "Interface"
@@ -35,25 +35,14 @@ class Engine(StrEnum):
     MOCK = "mock"
 
 
-class LogLevel(StrEnum):
-    """Lowest level of the log."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
 if TYPE_CHECKING:
     Router = str
     KvCost = str
     KvTransfer = str
-    LogFormat = str
 else:
     Router = Literal[ROUTERS]
     KvCost = Literal[KV_COSTS]
     KvTransfer = Literal[KV_TRANSFERS]
-    LogFormat = Literal[LOG_FORMATS]
 
 
 def _show_version(wanted: bool) -> None:
@@ -318,51 +307,6 @@ UiMode = Annotated[
         "[b]none[/b]: errors only.",
     ),
 ]
-LowestLogLevel = Annotated[
-    LogLevel | None,
-    option(
-        "--log-level",
-        panel=INTERFACE,
-        help="Lowest level that is logged. Default: info, but error for the engines.",
-    ),
-]
-LogForm = Annotated[
-    LogFormat,
-    option(
-        "--log-format", panel=INTERFACE, help="Form of log lines. [b]json[/b]: one object per line."
-    ),
-]
-AccessLog = Annotated[
-    bool,
-    option(
-        "--access-log/--no-access-log",
-        panel=INTERFACE,
-        help="Log a line for each request that has ended, except with the dashboard.",
-    ),
-]
-OtlpEndpoint = Annotated[
-    str | None,
-    option(
-        "--otlp-endpoint",
-        panel=INTERFACE,
-        metavar="URL",
-        help="Send an OpenTelemetry trace of each request to this URL (OTLP over HTTP).",
-    ),
-]
-LogPrompts = Annotated[
-    bool,
-    option("--log-prompts", panel=INTERFACE, help="Allow text of requests in the log."),
-]
-Record = Annotated[
-    Path | None,
-    option(
-        "--record",
-        panel=INTERFACE,
-        metavar="FILE",
-        help="Append a line for each successful request: times, lengths and block hashes, no text. "
-        "[b]bench --trace[/b] and [b]replay[/b] read it.",
-    ),
-]
 ConfigFile = Annotated[
     Path | None,
     option(
@@ -390,6 +334,7 @@ Version = Annotated[
     bool,
     option(
         "--version",
+        "-V",
         panel=INTERFACE,
         is_eager=True,  # shown even if another option is wrong
         callback=_show_version,

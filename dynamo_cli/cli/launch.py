@@ -12,13 +12,15 @@ from rich.progress import Progress as Bar
 from rich.progress import TaskProgressColumn
 
 from dynamo_cli.cli import dry_run
+from dynamo_cli.cli.forms import JSON
+from dynamo_cli.cli.outputs import Outputs, outputs
 from dynamo_cli.cli.progress import bars
 from dynamo_cli.cli.terminal import is_interactive
-from dynamo_cli.cli.views import FORMS, NullView, Out, PlainView, outlet
+from dynamo_cli.cli.views import PlainView, outlet
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.host import cache
 from dynamo_cli.models import catalog, weights
-from dynamo_cli.plan import ports, preflight, resolve_host_cache
+from dynamo_cli.plan import log_file, ports, preflight, resolve_host_cache
 from dynamo_cli.plan.machine import Machine, read_machine
 from dynamo_cli.plan.resolve import resolve, warnings
 from dynamo_cli.plan.resolve_host_cache import sized_by_model
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from dynamo_cli.supervisor.view import View
 
 AUTO, DASHBOARD, NONE = "auto", "dashboard", "none"
-JSON = "json"
 OTHER_PORT = "Choose another address with --host or another port with --http-port."
 
 
@@ -57,33 +58,36 @@ def serve(typed: Typed, ui: str) -> int:
 
 
 def _serve(typed: Typed, ui: str, moved: str) -> int:
-    from dynamo_cli import supervisor  # noqa: PLC0415 - a dry run needs none of it
-
     machine = read_machine()
     config = resolve(typed, machine)
-    dashboard = wants_dashboard(ui, is_interactive(), as_json=typed.log_format == JSON)
-    if dashboard or ui == NONE:
+    log_file.check(typed)
+    to_file = typed.log_file is not None
+    dashboard = wants_dashboard(
+        ui, is_interactive(), as_json=typed.log_format == JSON and not to_file
+    )
+    if (dashboard or ui == NONE) and not to_file:
         config = replace(config, frontend=replace(config.frontend, access_log=False))
-    out = outlet(sys.stderr, FORMS[typed.log_format])
-    plain = _plain_view(typed, ui, out)
-    for warning in (*filter(None, [moved]), *warnings(typed)):
-        plain.notice("WARNING", warning)
-    try:
-        preflight.check(typed, ask_hub=True)
-        ports.check(config.frontend.host, config.frontend.port, OTHER_PORT)
-        config = _with_model(config, plain, as_bars=dashboard)
-        config = sized_by_model(config, typed, _weights_bytes(config))
-        _tell_host_cache(config, machine, plain)
-        return _serve_below_dashboard(config, plain) if dashboard else supervisor.run(config, plain)
-    except DynamoError as error:
-        if typed.log_format != JSON:
-            raise
-        plain.notice(
-            "ERROR", error.message
-        )  # a program that reads JSON lines cannot read a plain one
-        return error.exit_code
-    finally:
-        out.close()
+    with outputs(typed, dashboard=dashboard, errors_only=ui == NONE) as out:
+        view = out.beside_others(out.plain)
+        for warning in (*filter(None, [moved]), *warnings(typed)):
+            view.notice("WARNING", warning)
+        try:
+            config = _prepared(config, typed, machine, view, as_bars=dashboard)
+            return _run(config, out, dashboard=dashboard)
+        except DynamoError as error:
+            return out.failed(error)
+
+
+def _prepared(
+    config: ServeConfig, typed: Typed, machine: Machine, view: View, *, as_bars: bool
+) -> ServeConfig:
+    """The plan after all checks, with the model's files in place."""
+    preflight.check(typed, ask_hub=True)
+    ports.check(config.frontend.host, config.frontend.port, OTHER_PORT)
+    config = _with_model(config, view, as_bars=as_bars)
+    config = sized_by_model(config, typed, _weights_bytes(config))
+    _tell_host_cache(config, machine, view)
+    return config
 
 
 def _weights_bytes(config: ServeConfig) -> int:
@@ -93,13 +97,13 @@ def _weights_bytes(config: ServeConfig) -> int:
     return weights.size_bytes(folder) if folder is not None else 0
 
 
-def _tell_host_cache(config: ServeConfig, machine: Machine, plain: PlainView) -> None:
+def _tell_host_cache(config: ServeConfig, machine: Machine, view: View) -> None:
     """Say how much memory the host cache will take, and warn if there is less."""
     if config.host_cache is not None:
         size = sized(config.host_cache.size_bytes)
-        plain.notice("INFO", f"host cache: up to {size} of memory for KV blocks of all engines")
+        view.notice("INFO", f"host cache: up to {size} of memory for KV blocks of all engines")
     for warning in resolve_host_cache.warnings(config, machine):
-        plain.notice("WARNING", warning)
+        view.notice("WARNING", warning)
 
 
 def plan_with_model(typed: Typed) -> ServeConfig:
@@ -112,11 +116,6 @@ def plan_with_model(typed: Typed) -> ServeConfig:
         return _with_model(config, PlainView(out), as_bars=terminal)
     finally:
         out.close()
-
-
-def _plain_view(typed: Typed, ui: str, out: Out) -> PlainView:
-    form = FORMS[typed.log_format]
-    return NullView(out, form) if ui == NONE else PlainView(out, typed.log_level, form)
 
 
 def wants_dashboard(ui: str, terminal: bool, *, as_json: bool) -> bool:
@@ -136,13 +135,17 @@ def wants_dashboard(ui: str, terminal: bool, *, as_json: bool) -> bool:
     return ui == DASHBOARD or (ui == AUTO and terminal and not as_json)
 
 
-def _serve_below_dashboard(config: ServeConfig, plain: View) -> int:
-    from dynamo_cli import supervisor  # noqa: PLC0415
+def _run(config: ServeConfig, out: Outputs, *, dashboard: bool) -> int:
+    """Run the tree until it ends; returns its exit code."""
+    from dynamo_cli import supervisor  # noqa: PLC0415 - a dry run needs none of it
+
+    if not dashboard:
+        return supervisor.run(config, out.beside_others(out.plain))
     from dynamo_cli.dashboard.embedded import Embedded  # noqa: PLC0415 - only runs that show it load it
 
     key = next(iter(config.frontend.api_keys), "")
-    view = Embedded(plain, api_key=key)
-    return asyncio.run(view.beside(supervisor.serve(config, view)))
+    view = Embedded(out.plain, api_key=key)
+    return asyncio.run(view.beside(supervisor.serve(config, out.beside_others(view))))
 
 
 def _with_model(config: ServeConfig, view: View, *, as_bars: bool) -> ServeConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,6 +11,10 @@ from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
     from dynamo_cli.lab.load.bench import Bench, Plan
+
+
+SHOW_S = 0.2
+"""Shortest time between two updates of the figures of `Progress`, seconds."""
 
 
 def bars(*more: ProgressColumn) -> Bar:
@@ -38,6 +43,7 @@ class Progress:
         self._requests, self._duration_s = plan.bounds
         total = self._requests if self._requests is not None else self._duration_s
         self._task = self._bar.add_task("measuring", total=servers * (total or 0), done="")
+        self._shown_s = 0.0
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -47,12 +53,21 @@ class Progress:
         self._bar.stop()
 
     def show(self, measured: Bench) -> None:
-        """Update the bar to what has been measured so far."""
+        """Update the bar to what has been measured so far, a few times a second at most."""
+        now = time.monotonic()
+        if now - self._shown_s < SHOW_S:
+            return
+        self._shown_s = now
         task = self._bar.tasks[0]
         by_count = self._requests is not None
         done = f"{measured.answered} requests"
         if measured.failed:
             done += f", {measured.failed} failed"
+        if (live := measured.live) is not None:
+            done += (
+                f"; {live.output_tokens_per_s:.0f} tok/s, {live.requests_per_s:.3g} requests/s, "
+                f"TTFT {live.ttft_ms:.0f} ms"
+            )
         self._bar.update(
             self._task, completed=measured.answered if by_count else task.elapsed or 0, done=done
         )

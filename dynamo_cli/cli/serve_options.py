@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import typer
 
-from dynamo_cli.cli import flags, flags_failures, flags_host_cache, flags_http
+from dynamo_cli.cli import flags, flags_failures, flags_host_cache, flags_http, flags_log
 from dynamo_cli.plan.typed import Typed
 
 
@@ -63,12 +63,14 @@ class ServeOptions:
     max_inflight: flags_http.MaxInflight = Typed.max_inflight
     drain_timeout_s: flags_http.DrainTimeout = Typed.drain_timeout_s
     ui: flags.UiMode = flags.Ui.AUTO
-    log_level: flags.LowestLogLevel = None
-    log_format: flags.LogForm = Typed.log_format
-    access_log: flags.AccessLog = Typed.access_log
-    log_prompts: flags.LogPrompts = Typed.log_prompts
-    otlp_endpoint: flags.OtlpEndpoint = None
-    record: flags.Record = None
+    log_level: flags_log.LowestLogLevel = None
+    log_format: flags_log.LogForm = Typed.log_format
+    log_file: flags_log.File = None
+    log_file_size: flags_log.FileSize = Typed.log_file_size
+    access_log: flags_log.AccessLog = Typed.access_log
+    log_prompts: flags_log.LogPrompts = Typed.log_prompts
+    otlp_endpoint: flags_log.OtlpEndpoint = None
+    record: flags_log.Record = None
     config_file: flags.ConfigFile = None
     dry_run: flags.DryRun = False
     as_json: flags.AsJson = False

@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import IO
 
+from dynamo_cli.host import journal
 from dynamo_cli.host.outlet import Outlet
 
 DUMB = "dumb"
+"""The value of TERM for a terminal without escape sequences."""
+
 STREAMS = {"stdin": "r", "stdout": "w", "stderr": "w"}
 """The streams in the order of their descriptors, with their modes."""
 
@@ -52,10 +55,15 @@ def _nothing(descriptor: int, mode: str) -> IO[str]:
     return os.fdopen(opened, mode, encoding="utf-8")
 
 
-def say(text: str) -> None:
-    """Write a line to standard error; a slow reader or a full disk neither blocks nor fails it."""
+def say(text: str, level: str = "WARNING") -> None:
+    """Write a line to standard error; a slow reader or a full disk neither blocks nor fails it.
+
+    Args:
+        level: its priority where systemd's journal reads standard error.
+    """
+    mark = journal.priority(level) if journal.reads(sys.stderr) else ""
     outlet = Outlet(sys.stderr, lambda _: "")
-    outlet.write(text + "\n")
+    outlet.write(f"{mark}{text}\n")
     outlet.close()
 
 

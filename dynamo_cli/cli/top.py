@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -82,7 +83,7 @@ def top(options: TopOptions) -> None:
     once, as_json, watch, web = options.once, options.as_json, options.watch, options.web
     if once + as_json + watch + web > 1:
         raise UsageError("choose one of --once, --json, --watch and --web.")
-    url, key = _address(options.url), options.api_key or _key_of_the_environment()
+    url, key = address_of(options.url), options.api_key or key_of(os.environ)
     if web:
         hosts = tuple(options.allowed_hosts or ())
         _serve_browsers(url, key, options.web_host, options.web_port, hosts)
@@ -98,8 +99,12 @@ def top(options: TopOptions) -> None:
         _attach(client)
 
 
-def _address(url: str) -> str:
-    """The server's URL with a scheme and without a path; ``host:port`` is accepted."""
+def address_of(url: str) -> str:
+    """The server's URL with a scheme and without a path; ``host:port`` is accepted.
+
+    Raises:
+        UsageError: it is no URL.
+    """
     url = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(url)
@@ -111,9 +116,10 @@ def _address(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
-def _key_of_the_environment() -> str:
-    given = os.environ.get(API_KEY_VARIABLE, "").partition(",")[0]
-    return given or os.environ.get(VLLM_VARIABLE, "")
+def key_of(environment: Mapping[str, str]) -> str:
+    """The API key that the environment gives; empty if it gives none."""
+    given = environment.get(API_KEY_VARIABLE, "").partition(",")[0]
+    return given or environment.get(VLLM_VARIABLE, "")
 
 
 def _attach(client: Client) -> None:

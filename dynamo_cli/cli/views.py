@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TextIO
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TextIO
 
-import orjson
-
+from dynamo_cli.cli.forms import Form, line
 from dynamo_cli.host.outlet import Outlet
+from dynamo_cli.host.rotation import RotatedFile
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
-from dynamo_cli.messages.logs import MOVED
-from dynamo_cli.supervisor.view import OWN_NAME
+from dynamo_cli.supervisor.view import OWN_NAME, View
 
 ACCESS = "request"
 """The text of an access log line; its fields describe the request."""
-
-Form = Callable[[str, str, str, str], str]
-"""Makes a line from (process name, level, text, fields as a JSON object)."""
-
-
-def line(name: str, level: str, text: str, fields: str = "{}") -> str:
-    """A plain line: ``2026-01-31 12:00:00 INFO     worker 0     text key=value ...``."""
-    told = orjson.loads(fields)
-    if MOVED in told:
-        told[MOVED] = ",".join(map(_move, told[MOVED]))
-    more = "".join(f" {key}={_word(value)}" for key, value in told.items())
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {level:<8} {name:<12} {text}{more}"
-
-
-def json_line(name: str, level: str, text: str, fields: str = "{}") -> str:
-    """A JSON line: an object with ts (ISO 8601, UTC), level, process, message, and the fields."""
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-    head = orjson.dumps(
-        {
-            "ts": f"{stamp}.{int(now % 1 * 1000):03d}Z",
-            "level": level,
-            "process": name,
-            "message": text,
-        }
-    ).decode()
-    return head if fields == "{}" else f"{head[:-1]},{fields[1:]}"
-
-
-FORMS: dict[str, Form] = {"text": line, "json": json_line}
 
 
 class Out(Protocol):
@@ -63,7 +32,25 @@ class Out(Protocol):
 
 def outlet(stream: TextIO, form: Form = line) -> Outlet:
     """An outlet for lines of this form, which reports lost lines in the same form."""
-    return Outlet(stream, lambda missing: form(OWN_NAME, "WARNING", _missing(missing), "{}") + "\n")
+    return Outlet(stream, lambda missing: _warning(form, _missing(missing)))
+
+
+def log_file(path: Path, form: Form, limit_bytes: int) -> RotatedFile:
+    """A log file for lines of this form, which is rotated when it gets larger than that.
+
+    Raises:
+        OSError: it cannot be opened for writing.
+    """
+    return RotatedFile(
+        path,
+        lambda missing: _warning(form, _missing(missing)),
+        lambda error: _warning(form, f"this file cannot be rotated, and grows: {error}"),
+        limit_bytes,
+    )
+
+
+def _warning(form: Form, text: str) -> str:
+    return form(OWN_NAME, "WARNING", text, "{}") + "\n"
 
 
 def _missing(count: int) -> str:
@@ -138,26 +125,50 @@ class NullView(PlainView):
         super().__init__(out, "ERROR", form)
 
 
+class Views:
+    """A `View` that shows everything in several other ones, such as a terminal and a log file."""
+
+    def __init__(self, *views: View) -> None:
+        self._views = views
+
+    def processes(self, table: Sequence[ProcessState]) -> None:
+        """See `View`, as for all methods."""
+        for view in self._views:
+            view.processes(table)
+
+    def log(self, name: str, level: str, text: str) -> None:
+        """See `View`."""
+        for view in self._views:
+            view.log(name, level, text)
+
+    def access(self, name: str, fields: str) -> None:
+        """See `View`."""
+        for view in self._views:
+            view.access(name, fields)
+
+    def serving(self, url: str, curl: str) -> None:
+        """See `View`."""
+        for view in self._views:
+            view.serving(url, curl)
+
+    def notice(self, level: str, text: str) -> None:
+        """See `View`."""
+        for view in self._views:
+            view.notice(level, text)
+
+    def ending(self) -> None:
+        """See `View`."""
+        for view in self._views:
+            view.ending()
+
+    @property
+    def lost_lines(self) -> int:
+        """How many lines could not be written, in all together."""
+        return sum(view.lost_lines for view in self._views)
+
+
 def _phase_and_reason(state: ProcessState) -> str:
     return f"{state.phase} ({state.reason})" if state.reason else state.phase
-
-
-def _word(value: Any) -> str:
-    """A value of a field, quoted if it contains spaces."""
-    if isinstance(value, str) and value.isprintable() and not set(value) & set(' "='):
-        return value or '""'
-    return orjson.dumps(value).decode()
-
-
-def _move(move: dict[str, Any]) -> str:
-    """Write a move as ``worker0>worker1(died,12tokens,35ms)``.
-
-    The parts are: the process that it left and the one that it went to (``none`` if no process
-    could take it), the reason, the number of tokens of its answer, and the gap if a token followed.
-    """
-    source, target = (str(move[end] or "none").replace(" ", "") for end in ("from", "to"))
-    gap = "" if move["gap_ms"] is None else f",{move['gap_ms']:.0f}ms"
-    return f"{source}>{target}({move['reason']},{move['output_tokens']}tokens{gap})"
 
 
 def _number(level: str) -> int:

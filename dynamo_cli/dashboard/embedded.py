@@ -132,8 +132,9 @@ class Embedded:
         self._say(lambda: self._plain.log(name, level, text))
 
     def access(self, name: str, fields: str) -> None:
-        """Print an access line when the dashboard closes; the dashboard does not show them."""
-        self._say(lambda: self._plain.access(name, fields))
+        """Print an access line if the dashboard is closed; the dashboard does not show them."""
+        if not self._open:
+            self._plain.access(name, fields)
 
     def serving(self, url: str, curl: str) -> None:
         """Show that the server is ready."""

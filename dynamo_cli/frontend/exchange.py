@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from dynamo_cli.config import Adapter, MigrationRule
 from dynamo_cli.deaths import refusal
-from dynamo_cli.errors import DynamoError, NotReady, PeerLost, Unavailable
+from dynamo_cli.errors import DynamoError, NotReady, Overloaded, PeerLost, Unavailable
 from dynamo_cli.frontend.call import Call
 from dynamo_cli.host import vital
 from dynamo_cli.ipc.switchboard import Switchboard
@@ -122,7 +122,7 @@ class Exchange:
         """Have a processor load or unload an adapter, even if it does not take requests yet.
 
         Raises:
-            NotReady: too much is waiting for the processor.
+            Overloaded: too much is waiting for the processor.
         """
         message = change(self._key(), f"adapter-{adapter.number}", adapter)
         return self._send_to(processor, message, time.monotonic_ns())
@@ -164,7 +164,7 @@ class Exchange:
     def _send_to(self, processor: ProcessId, message: ForProcessor, arrival_ns: int) -> Call:
         call = Call(message, processor, arrival_ns)
         if not self._switchboard.send(processor, message):
-            raise NotReady(f"too many requests wait for {processor.name}.", retry_after_s=1)
+            raise Overloaded(f"too many requests wait for {processor.name}.", retry_after_s=1)
         self._calls[call.key] = call
         if processor in self._loads:
             self._loads[processor] += 1

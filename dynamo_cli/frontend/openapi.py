@@ -180,6 +180,8 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
         "get": _operation("One model")
         | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": _TEXT}]}
     },
+    "/": {"get": _operation("What is served, a command to try, and links", answer="text/html")},
+    "/live": {"get": _operation("Whether the server runs, whatever its engines do")},
     "/health": {"get": _HEALTH},
     "/version": {"get": _operation("The version of the server")},
     "/metrics": {"get": _operation("Metrics for Prometheus", answer="text/plain")},

@@ -49,6 +49,7 @@ from dynamo_cli.messages.lifecycle import (
     ProcessTable,
     Rescaled,
     SetPhase,
+    StillRunning,
     Stop,
 )
 from dynamo_cli.messages.prefill import PrefillQueueStats, SetPlacement, TransferStats
@@ -67,6 +68,9 @@ requests cannot be served yet, seconds. Afterwards their requests get an error t
 
 LAST_WORDS_S = 1.0
 """How long the end waits for clients to receive the errors of aborted requests, seconds."""
+
+DRAIN_REPORT_S = 5.0
+"""Time between two reports of how many requests a drain waits for, seconds."""
 
 FLUSH_POLL_S = 0.01
 """Poll interval of that wait, seconds: the kernel has no event for it."""
@@ -120,7 +124,12 @@ class Frontend:
         bodies = BodyReader(config.max_body_bytes, config.body_timeout_s)
         self._models = ModelRequests(config, self._exchange, bodies, self._meter, self._tree)
         self._status = StatusPages(
-            self._tree, self._meter, self._snapshot, self._fanout, config.max_pending_bytes
+            self._tree,
+            self._meter,
+            self._snapshot,
+            self._fanout,
+            config.max_pending_bytes,
+            has_keys=bool(config.api_keys),
         )
         self._api = Api(
             config, bodies, self._meter, self._fanout, self._models, self._status, admin
@@ -153,7 +162,7 @@ class Frontend:
         host, port = self._config.host, self._config.port
         files.raise_limit()
         most = self._config.max_connections or files.connections()
-        self._server = HttpServer(self._api.handle, self._config, self._meter.failed, most)
+        self._server = HttpServer(self._api.handle, self._config, self._fanout.turned_away, most)
         listen = partial(asyncio.get_running_loop().create_server, self._server, backlog=BACKLOG)
         try:
             if inherited:
@@ -330,13 +339,20 @@ class Frontend:
             self._tree.draining = True
             self._listen_no_more()
             self._status.close()
-        await _at_most(timeout_s, self._models.idle())
+        await self._finish(timeout_s)
         remaining = self._meter.in_flight
         if remaining:
             failure = Draining("the server was shut down before the answer was complete.")
             self._exchange.abort_all(SHUTDOWN, failure)
         await _at_most(LAST_WORDS_S, self._flushed())
         self._switchboard.report(Drained(remaining))
+
+    async def _finish(self, timeout_s: float) -> None:
+        """Wait for requests in flight, and report to the supervisor at intervals what is left."""
+        until_s = time.monotonic() + timeout_s
+        while self._meter.in_flight and (left_s := until_s - time.monotonic()) > 0:
+            self._switchboard.report(StillRunning(self._meter.in_flight, left_s))
+            await _at_most(min(left_s, DRAIN_REPORT_S), self._models.idle())
 
     async def _flushed(self) -> None:
         """Wait until all requests have ended and the kernel has all that was written."""

@@ -98,6 +98,11 @@ class Outlet:
         if self._thread is not None:
             self._thread.join(grace_s)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the thread still runs."""
+        return self._thread is not None and self._thread.is_alive()
+
     def _add(self, piece: _Piece) -> None:
         self._waiting.append(piece)
         self._waiting_chars += len(piece.text)
@@ -136,10 +141,14 @@ class Outlet:
         data = text.encode(self._out.encoding or "utf-8", "replace")
         if self._torn:
             data = b"\n" + data
+        try:
+            descriptor = self._descriptor_for(len(data))
+        except OSError:
+            return False
         while data:
             try:
                 # Not through the stream, whose lock would be held while this blocks, even at exit.
-                count = os.write(self._descriptor, data)
+                count = os.write(descriptor, data)
             except BlockingIOError:
                 self._wait_for_room()
                 continue
@@ -148,6 +157,14 @@ class Outlet:
             data = data[count:]
             self._torn = bool(data)
         return True
+
+    def _descriptor_for(self, nbytes: int) -> int:
+        """The descriptor to which the next bytes go.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        return self._descriptor
 
     def _wait_for_room(self) -> None:
         """Wait until the stream can be written: another process has made it non-blocking."""

@@ -47,10 +47,12 @@ class Gaps:
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
+        self._total_s = 0.0
 
     def add(self, gap_s: float, count: int = 1) -> None:
         """Add `count` gaps of this length."""
         self._buckets[_bucket(gap_s)] += count
+        self._total_s += gap_s * count
 
     @staticmethod
     def same(one_s: float, other_s: float) -> bool:
@@ -60,6 +62,7 @@ class Gaps:
     def merge(self, other: Gaps) -> None:
         """Add the gaps of another run."""
         self._buckets.update(other._buckets)
+        self._total_s += other._total_s
 
     def quantile_s(self, share: float) -> float | None:
         """Return a quantile, exact to half a percent; None if there are no gaps."""
@@ -69,6 +72,14 @@ class Gaps:
             if left <= 0:
                 return math.pow(GAP_RATIO, bucket + 0.5)
         return None
+
+    def spread_ms(self) -> Spread | None:
+        """Return mean and quantiles; None if there are no gaps."""
+        count = self._buckets.total()
+        if not count:
+            return None
+        quantiles = (self.quantile_s(share) or 0.0 for share in SHARES)
+        return Spread(MS * self._total_s / count, *(MS * value for value in quantiles))
 
 
 def _bucket(gap_s: float) -> int:
@@ -102,7 +113,12 @@ class Spread(msgspec.Struct, frozen=True, gc=False):
     mean: float
     p50: float
     p90: float
+    p95: float
     p99: float
+
+
+SHARES = (0.5, 0.9, 0.95, 0.99)
+"""The quantiles of a `Spread`."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -113,7 +129,8 @@ class Summary(msgspec.Struct, frozen=True):
         errors: number of failed requests by kind of failure.
         duration_s: time from sending the first request to the end of the last.
         hit_ratio: cached tokens / prompt tokens.
-        itl_p99_ms: 99th percentile of all times between tokens.
+        itl_ms: all times between tokens, of all requests together.
+        tpot_ms: mean time per token after the first, by request, of those with several tokens.
         goodput_per_s: requests within the objectives, per second.
         goodput_ratio: their share in all requests, including failed ones.
         more: further figures, name -> value.
@@ -127,12 +144,18 @@ class Summary(msgspec.Struct, frozen=True):
     hit_ratio: float | None
     ttft_ms: Spread | None
     e2e_ms: Spread | None
-    itl_p99_ms: float | None
+    itl_ms: Spread | None
+    tpot_ms: Spread | None
     output_tokens_per_s: float
     requests_per_s: float
     goodput_per_s: float | None = None
     goodput_ratio: float | None = None
     more: dict[str, float] = {}
+
+    @property
+    def itl_p99_ms(self) -> float | None:
+        """99th percentile of all times between tokens."""
+        return None if self.itl_ms is None else self.itl_ms.p99
 
 
 NO_SLO = Slo()
@@ -155,7 +178,6 @@ def summarize(
     """
     done = [outcome for outcome in outcomes if not outcome.error]
     duration_s = _duration_s(done)
-    gap_s = gaps.quantile_s(0.99)
     good = sum(map(slo.holds, done)) if slo else None
     output_tokens = sum(outcome.output_tokens for outcome in done)
     return Summary(
@@ -167,7 +189,8 @@ def summarize(
         hit_ratio=hit_ratio(done),
         ttft_ms=spread([MS * outcome.ttft_s for outcome in done]),
         e2e_ms=spread([MS * outcome.e2e_s for outcome in done]),
-        itl_p99_ms=None if gap_s is None else MS * gap_s,
+        itl_ms=gaps.spread_ms(),
+        tpot_ms=spread([MS * one.mean_gap_s for one in done if one.output_tokens > 1]),
         output_tokens_per_s=_rate(output_tokens, duration_s),
         requests_per_s=_rate(len(done), duration_s),
         goodput_per_s=None if good is None else _rate(good, duration_s),
@@ -181,9 +204,7 @@ def spread(values: Sequence[float]) -> Spread | None:
     if not values:
         return None
     ordered = sorted(values)
-    return Spread(
-        statistics.fmean(ordered), *(quantile(ordered, share) for share in (0.5, 0.9, 0.99))
-    )
+    return Spread(statistics.fmean(ordered), *(quantile(ordered, share) for share in SHARES))
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

@@ -38,6 +38,7 @@ from dynamo_cli.messages.lifecycle import (
     Rescued,
     Retire,
     SetPhase,
+    StillRunning,
     Stop,
 )
 from dynamo_cli.messages.prefill import (
@@ -166,6 +167,7 @@ ToSupervisor = (
     PhaseChange
     | Fatal
     | ProbeResult
+    | StillRunning
     | Drained
     | Pong
     | Listening

@@ -274,6 +274,16 @@ class Listening(Message, frozen=True):
     """
 
 
+class StillRunning(Message, frozen=True):
+    """From the frontend while it drains: so many requests are in flight, and so much time is left.
+
+    It is sent when the drain begins, and then at intervals until `Drained`.
+    """
+
+    in_flight: int
+    left_s: float
+
+
 class Drained(Message, frozen=True):
     """From the frontend: no request is in flight, or time was up with `remaining` in flight."""
 

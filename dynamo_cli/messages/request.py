@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.telemetry import CacheFacts
 
 Frames = list[bytes]
 """One object in vLLM's own msgpack encoding: first the envelope, then the buffers it refers to.
@@ -170,6 +171,7 @@ class EngineReady(Message, frozen=True):
         block_size: tokens per KV block.
         num_blocks: KV blocks that fit into the engine's cache.
         max_num_seqs: requests that the engine runs at once; more wait in it.
+        cache: what else the engine says about its KV cache.
     """
 
     worker: int
@@ -178,6 +180,7 @@ class EngineReady(Message, frozen=True):
     block_size: int
     num_blocks: int
     max_num_seqs: int
+    cache: CacheFacts = CacheFacts()
 
 
 class StepOutputs(Message, frozen=True):

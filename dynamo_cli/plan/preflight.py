@@ -18,6 +18,7 @@ from dynamo_cli.config import BUILT_IN_MODELS
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import UsageError
 from dynamo_cli.models import catalog, soundness, templates
+from dynamo_cli.plan import log_file
 from dynamo_cli.plan.typed import MOCK, Typed
 
 PLUGINS = "vllm.general_plugins"
@@ -57,7 +58,8 @@ def check(typed: Typed, *, ask_hub: bool) -> None:
         ModelUnreachable: the model is not here, and the hub does not answer.
     """
     if typed.record is not None:
-        _check_record(typed.record)
+        log_file.check_place("--record", typed.record)
+    log_file.check(typed)
     given = _given(typed)
     _check_names(given)
     _check_tool_choice(given)
@@ -78,13 +80,6 @@ def _given(typed: Typed) -> dict[str, tuple[str, ...]]:
 
 def _one(given: Given, name: str) -> str:
     return next(iter(given.get(name, ())), "")
-
-
-def _check_record(file: Path) -> None:
-    if file.is_dir():
-        raise UsageError(f"--record {file} is a folder; it takes a file.")
-    if not file.parent.is_dir():
-        raise UsageError(f"--record {file}: there is no folder {file.parent}.")
 
 
 def _check_names(given: Given) -> None:

@@ -43,6 +43,8 @@ class Typed:
         log_level: level of the whole log; None means ``info``, and less from the engines
             (`resolve_engine.ENGINE_LOG_LEVEL`).
         log_format: one of `LOG_FORMATS`.
+        log_file: file that gets every line of the log too.
+        log_file_size: size at which that file is rotated.
         record: file to which a line per successful request is appended.
         keepalive_s: seconds after which a connection without a request is closed.
         engine_args: options for vLLM, whose names have been checked.
@@ -94,6 +96,8 @@ class Typed:
     drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S
     log_level: str | None = None
     log_format: str = LOG_FORMATS[0]
+    log_file: Path | None = None
+    log_file_size: str = "100MiB"
     access_log: bool = True
     log_prompts: bool = False
     otlp_endpoint: str | None = None

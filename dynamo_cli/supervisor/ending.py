@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.messages.lifecycle import Drain, Stop
+from dynamo_cli.messages.lifecycle import Drain, Drained, StillRunning, Stop
 from dynamo_cli.supervisor.child import Child
 from dynamo_cli.supervisor.retirement import NOT_LISTENING, Work
 from dynamo_cli.topology import Role
@@ -84,6 +84,18 @@ class Ending:
         """Begin the end because of a failure, unless it has begun already."""
         if not self._asked.done():
             self._asked.set_result(failure)
+
+    def on_drain_report(self, report: StillRunning | Drained) -> None:
+        """Show how many requests the end waits for, or that it waits no longer."""
+        match report:
+            case StillRunning(in_flight, left_s):
+                runs = "1 request is" if in_flight == 1 else f"{in_flight} requests are"
+                self._notice("INFO", f"{runs} still running; {left_s:.0f} s left")
+            case Drained(remaining):
+                if remaining and not self.drained.is_set():
+                    were = "1 request was" if remaining == 1 else f"{remaining} requests were"
+                    self._notice("WARNING", f"{were} ended before the answer was complete")
+                self.drained.set()
 
     async def drain(self, frontend: Child, timeout_s: float, alive: Alive) -> None:
         """Let requests in flight finish within `timeout_s` seconds.

@@ -7,13 +7,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from dynamo_cli.errors import (
-    ChildFailed,
-    DynamoError,
-    InternalError,
-    NotReady,
-    ResourceError,
-)
+from dynamo_cli.errors import ChildFailed, DynamoError, InternalError, NotReady, ResourceError
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
@@ -32,6 +26,7 @@ from dynamo_cli.messages.lifecycle import (
     Rescaled,
     Rescued,
     SetPhase,
+    StillRunning,
 )
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.background import Background
@@ -200,8 +195,8 @@ class Supervisor:
                 self._retirements.released(child.process, ProcessId(Role.WORKER, worker))
             case Pong():
                 self._watching.answered(child)
-            case Drained():
-                self._ending.drained.set()
+            case StillRunning() | Drained():
+                self._ending.on_drain_report(message)
             case Listening():
                 self._listening.keep(descriptors)
             case Rescued():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 
 class Histogram:
@@ -26,6 +27,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return sum(self.counts)
+
     def cumulative(self) -> list[tuple[str, float]]:
         """Return pairs of an upper bound and the number of values up to it; the last is +Inf."""
         names = [*map(str, self.bounds), "+Inf"]
@@ -34,3 +40,12 @@ class Histogram:
             running += count
             pairs.append((name, float(running)))
         return pairs
+
+
+def merged(histograms: Sequence[Histogram]) -> Histogram:
+    """The values of several histograms with the same bounds together."""
+    both = Histogram(histograms[0].bounds)
+    for one in histograms:
+        both.counts = [a + b for a, b in zip(both.counts, one.counts, strict=True)]
+        both.total += one.total
+    return both

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from dynamo_cli.messages.request import Usage
-from dynamo_cli.watch.histogram import Histogram
+from dynamo_cli.watch.histogram import Histogram, merged
 from dynamo_cli.watch.moves import MoveLog
+from dynamo_cli.watch.request_meter import RequestMeter
 from dynamo_cli.watch.window import WindowSamples, WindowSum
 
 # Upper bounds in seconds, from one step of a tiny model to a long queue.
@@ -15,9 +16,10 @@ TTFT_BOUNDS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0,
     2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
 )
+# Those of vLLM, and some below and between: `vllm:inter_token_latency_seconds` has them too.
 ITL_BOUNDS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
-    0.75, 1.0, 2.5, 5.0, 10.0,
+    0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
 )
 E2E_BOUNDS_S = (
     0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0,
@@ -27,11 +29,16 @@ E2E_BOUNDS_S = (
 
 
 class Latency:
-    """Recent times to the first token, and gaps between tokens, of one worker's streams."""
+    """Recent times to the first token, and gaps between tokens, of one worker's streams.
+
+    Attributes:
+        all_itl: the gaps since the start.
+    """
 
     def __init__(self) -> None:
         self.ttft = WindowSamples(limit=1024)
         self.itl = WindowSamples(limit=1024)
+        self.all_itl = Histogram(ITL_BOUNDS_S)
 
 
 class Meter:
@@ -40,10 +47,12 @@ class Meter:
     Attributes:
         received: number of requests that came.
         requests: number of requests that ended, by (endpoint, status).
+        durations: number of requests that ended, and seconds that they took, by endpoint.
         in_flight: number of requests in progress.
         errors: failed requests by kind.
         aborts: aborted requests by reason.
         workers: latencies by worker index.
+        by_worker: histograms of requests that ended, as vLLM names them.
         traces: traces of requests by outcome: exported, failed, dropped.
         lost_access_lines: access lines that were dropped because the log was too slow.
         moves: requests that moved to another process because theirs could not end them.
@@ -51,6 +60,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
+        self.durations: dict[str, tuple[int, float]] = {}
         self.received = 0
         self.in_flight = 0
         self.errors: Counter[str] = Counter()
@@ -60,7 +70,7 @@ class Meter:
         self.moves = MoveLog()
         self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
         self.ttft = Histogram(TTFT_BOUNDS_S)
-        self.itl = Histogram(ITL_BOUNDS_S)
+        self._itl = Histogram(ITL_BOUNDS_S)
         self.e2e = Histogram(E2E_BOUNDS_S)
         self.recent_requests = WindowSum()
         self.recent_output = WindowSum()
@@ -69,6 +79,12 @@ class Meter:
         self.recent_ttft = WindowSamples()
         self.recent_itl = WindowSamples()
         self.workers: defaultdict[int, Latency] = defaultdict(Latency)
+        self.by_worker = RequestMeter()
+
+    @property
+    def itl(self) -> Histogram:
+        """Gaps between the tokens of all streams since the start."""
+        return merged([self._itl, *(worker.all_itl for worker in self.workers.values())])
 
     def first_token(self, ttft_s: float, now_ns: int, worker: int | None = None) -> None:
         """Note the first tokens of a stream.
@@ -85,14 +101,19 @@ class Meter:
 
     def next_token(self, itl_s: float, now_ns: int, worker: int | None = None) -> None:
         """Note further tokens of a stream, `itl_s` after those before."""
-        self.itl.observe(itl_s)
         self.recent_itl.add(itl_s, now_ns)
-        if worker is not None:
-            self.workers[worker].itl.add(itl_s, now_ns)
+        if worker is None:
+            self._itl.observe(itl_s)
+            return
+        known = self.workers[worker]
+        known.all_itl.observe(itl_s)
+        known.itl.add(itl_s, now_ns)
 
     def ended(self, endpoint: str, status: int, e2e_s: float, now_ns: int) -> None:
         """Note the end of a request; its duration counts only if it succeeded."""
         self.requests[endpoint, status] += 1
+        count, total_s = self.durations.get(endpoint, (0, 0.0))
+        self.durations[endpoint] = count + 1, total_s + e2e_s
         self.recent_requests.add(1, now_ns)
         if status < 400:
             self.e2e.observe(e2e_s)

@@ -25,6 +25,7 @@ from dynamo_cli.watch.alarms import (
     silence,
 )
 from dynamo_cli.watch.decisions import DecisionLog
+from dynamo_cli.watch.engine_counts import EngineTotals
 from dynamo_cli.watch.gpus import GpuReport, views
 from dynamo_cli.watch.host_cache import HostCacheState
 from dynamo_cli.watch.host_cache_schema import HostCacheView
@@ -71,6 +72,7 @@ class TreeState:
         logs: the last log lines of all processes.
         prefill: what is known of disaggregated prefill.
         host_cache: what is known of the host cache.
+        engine_totals: further totals of engines, for metrics.
         url: where the frontend listens; empty before it does.
         draining: whether the frontend takes no new requests, whatever the table says.
         asleep: whether every ready worker sleeps.
@@ -89,10 +91,16 @@ class TreeState:
         self._routing = RoutingState()
         self.prefill = PrefillState()
         self.host_cache = HostCacheState()
+        self.engine_totals = EngineTotals()
         self.decisions = DecisionLog()
         self.logs = LogRing()
         self.url = ""
         self.draining = self.asleep = False
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names that the API answers to."""
+        return self._models
 
     @property
     def up(self) -> bool:
@@ -144,8 +152,10 @@ class TreeState:
                 self._see_who_sleeps()
             case EngineReady(worker):
                 self._engines[worker] = message
+                self.engine_totals.ready(message)
             case WorkerStats(worker):
                 self._loads[worker] = message
+                self.engine_totals.report(message)
                 self._see_who_sleeps()
                 self._rates[worker].report(message, now_ns)
             case RouterStats():
@@ -170,6 +180,7 @@ class TreeState:
         for known in (self._ended_lives, self._engines, self._loads, self._rates):
             for worker in known.keys() - there:
                 del known[worker]
+        self.engine_totals.keep(there)
 
     def _see_who_sleeps(self) -> None:
         ready = [
@@ -190,6 +201,7 @@ class TreeState:
     def worker_gone(self, worker: int) -> None:
         """Keep the totals of a worker whose process ended; its load is gone."""
         self._ended_lives[worker] = self._totals(worker)
+        self.engine_totals.gone(worker)
         self.prefill.worker_gone(worker, prefill=False)
         self.host_cache.engine_gone(worker, prefill=False)
         self._loads.pop(worker, None)

@@ -26,6 +26,7 @@ from dynamo_cli.messages.request import (
 )
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
 from dynamo_cli.worker.admission import Admission
+from dynamo_cli.worker.capacity import capacity
 from dynamo_cli.worker.handover import Handover
 from dynamo_cli.worker.operations import ASLEEP, Operations
 from dynamo_cli.worker.process import REPORT_INTERVAL_S, Equipment, run
@@ -59,7 +60,7 @@ class DecodeWorker:
         self._admission = Admission(self._begin, time.monotonic_ns, self._engine.batch_limits)
         self._stats_due_s = 0.0
         self._stats_current = False
-        self.phase = PhaseChange(Phase.PROBING)
+        self.phase = PhaseChange(Phase.PROBING, capacity(self._engine.ready()))
         self.operations = Operations(
             self._engine,
             abort_all=self._abort_all,

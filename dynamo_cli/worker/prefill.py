@@ -25,6 +25,7 @@ from dynamo_cli.messages.prefill import (
 from dynamo_cli.messages.request import StepOutputs
 from dynamo_cli.topology import FRONTEND, QUEUE, ProcessId, Role
 from dynamo_cli.units import SECOND_NS
+from dynamo_cli.worker.capacity import capacity
 from dynamo_cli.worker.operations import Operations
 from dynamo_cli.worker.process import REPORT_INTERVAL_S, Equipment, run
 from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD
@@ -153,7 +154,7 @@ class PrefillWorker:
         """Report that this process is ready: from now on it gets jobs."""
         if not self._enlisted:
             self._enlisted = True
-            self._switchboard.report(PhaseChange(Phase.READY))
+            self._switchboard.report(PhaseChange(Phase.READY, capacity(self._engine.ready())))
 
     def _add(self, message: RunJob) -> None:
         job = message.job

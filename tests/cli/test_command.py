@@ -7,21 +7,25 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dynamo_cli import __version__
-from dynamo_cli.cli import app, commands, launch
+from dynamo_cli.cli import app, called, commands, launch
 from tests.support.preloaded import LIGHT
 from tests.support.server import COMMAND
+
+INSTALLED = f"{Path(COMMAND).parent}:{os.environ['PATH']}"
+"""A PATH on which the program is."""
 
 
 def command(
     *args: str, timeout_s: float = 30, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """As a user types it; the process is forked, which saves its imports."""
-    variables = os.environ | {"COLUMNS": "80", "TERM": "dumb"} | environment
+    variables = os.environ | {"COLUMNS": "80", "TERM": "dumb", "PATH": INSTALLED} | environment
     return LIGHT.run([COMMAND, *args], variables, timeout_s=timeout_s)
 
 
@@ -34,6 +38,47 @@ def plan(*args: str) -> dict[str, Any]:
 
 def test_version() -> None:
     assert command("--version").stdout == f"dynamo-llm {__version__}\n"
+    assert command("-V").stdout == f"dynamo-llm {__version__}\n"
+
+
+def test_help_is_a_command_too() -> None:
+    assert command("help").stdout == command("--help").stdout
+    assert command("help", "config", "show").stdout == command("config", "show", "--help").stdout
+
+
+def test_the_model_may_come_first() -> None:
+    done = command("tiny", "--workers", "2", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert (
+        len([one for one in json.loads(done.stdout)["processes"] if "worker" in one["name"]]) == 2
+    )
+
+
+def test_what_is_to_be_typed_works_where_it_is_told() -> None:
+    """A clone's script is not on the PATH; an installed one is."""
+    outside = command("stray", PATH="/usr/bin:/bin").stderr
+    assert outside.startswith("dynamo-llm: error: no command 'stray'; ")
+    told = outside.partition("; ")[2].partition(" --help")[0]
+    assert Path(told).samefile(COMMAND)
+    inside = command("stray", PATH=INSTALLED).stderr
+    assert "; dynamo-llm --help lists them" in inside
+
+
+@pytest.mark.parametrize(
+    ("text", "becomes"),
+    [
+        ("it is dynamo-llm --version.", "it is x/dynamo-llm --version."),
+        ("dynamo-llm config init writes one", "x/dynamo-llm config init writes one"),
+        ("not a dynamo-llm server: it", "not a dynamo-llm server: it"),
+        ("see y/dynamo-llm --help", "see y/dynamo-llm --help"),
+        ("it is dynamo-llm acme/m", "it is x/dynamo-llm acme/m"),
+    ],
+)
+def test_only_commands_are_named_as_called(
+    monkeypatch: pytest.MonkeyPatch, text: str, becomes: str
+) -> None:
+    monkeypatch.setattr(called, "name", lambda: "x/dynamo-llm")
+    assert called.as_called(text) == becomes
 
 
 def test_help_has_its_panels_and_fits_80_columns() -> None:
@@ -61,7 +106,7 @@ def test_the_help_of_every_command_fits_80_columns(name: str) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ((), "--model is missing; --model demo"),
+        ((), "--model is missing; dynamo-llm demo is"),
         (("--model", "tiny", "--json"), "--json belongs to --dry-run"),
         (("--model", "tiny", "--workers", "2", "--kv-cost", "shares"), "belong to --router kv"),
         (("--kv-cost", "old"), "'old' is not one of 'time', 'blocks', 'shares'"),
@@ -72,17 +117,17 @@ def test_the_help_of_every_command_fits_80_columns(name: str) -> None:
         (("--model", "tiny", "stray"), "'stray' belongs to no option; a model is given"),
         (("--model",), "requires an argument"),
         (("stray", "--model", "tiny"), "no command 'stray'"),
-        (("serve", "--model", "tiny"), "serving needs no command: dynamo-llm --model NAME"),
-        (("serve", "acme/m"), "serving needs no command: dynamo-llm --model acme/m."),
-        (("run", "in=http", "out=vllm", "acme/m"), "no command: dynamo-llm --model acme/m."),
-        (("in=http", "out=vllm", "acme/m"), "serving needs no command: dynamo-llm --model acme/m"),
-        (("tiny",), "dynamo-llm --model tiny"),
-        (("acme/m",), "dynamo-llm --model acme/m"),
-        (("./m.gguf",), "dynamo-llm --model ./m.gguf"),
+        (("serve",), "serving needs no command: dynamo-llm --model NAME"),
+        (("serve", "--model", "tiny"), "serving needs no command: dynamo-llm --model tiny"),
+        (("serve", "--workers", "2"), "no command: dynamo-llm --model NAME --workers 2"),
+        (("serve", "demo", "--workers", "2"), "no command: dynamo-llm demo --workers 2"),
+        (("run", "in=http", "out=vllm", "acme/m"), "needs no command: dynamo-llm acme/m"),
+        (("in=http", "out=vllm", "acme/m"), "serving needs no command: dynamo-llm acme/m"),
+        (("tests",), "a folder is given with --model: dynamo-llm --model tests"),
+        (("tiny", "--model", "demo"), "there are two models: tiny, and that of --model"),
         (("version",), "dynamo-llm --version"),
-        (("help",), "dynamo-llm --help"),
+        (("help", "doctr"), "Did you mean doctor?"),
         (("-m", "tiny"), "Did you mean --model?"),
-        (("-V",), "Did you mean --version?"),
         (("doctr",), "Did you mean doctor?"),
         (("config", "shw"), "Did you mean 'show'?"),
     ],

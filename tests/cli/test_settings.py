@@ -292,6 +292,13 @@ def test_a_file_that_init_writes_is_all_comments_and_becomes_valid_without_them(
     assert len(context.obj.engine) == 4
 
 
+def test_init_can_set_the_model_so_that_the_file_alone_serves(file: Path) -> None:
+    assert command("config", "init", "--model", 'org/"name"', str(file)).returncode == 0
+    context = app.parse(["--config", str(file)])
+    assert context.obj.values.keys() == {"model"}
+    assert context.params["model"] == 'org/"name"'
+
+
 def test_init_overwrites_only_by_force(file: Path) -> None:
     file.write_text("mine")
     done = command("config", "init", str(file))

@@ -7,7 +7,8 @@ import json
 import re
 import time
 
-from dynamo_cli.cli.views import NullView, PlainView, json_line
+from dynamo_cli.cli.forms import json_line
+from dynamo_cli.cli.views import NullView, PlainView
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS

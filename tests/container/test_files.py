@@ -16,6 +16,7 @@ import pytest
 from container import pin
 from dynamo_cli.config import DEFAULT_PORT
 from dynamo_cli.engines.vllm import versions
+from dynamo_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "container"
@@ -56,6 +57,14 @@ def test_it_runs_as_nobody_who_matters_and_hears_signals() -> None:
     assert final()["VOLUME"] == final()["WORKDIR"] == "/cache"
     assert "DYNAMO_LLM_HOST=0.0.0.0" in final()["ENV"].split()
     assert f"DYNAMO_LLM_HTTP_PORT={DEFAULT_PORT}" in final()["ENV"].split()
+
+
+def test_labels_say_what_it_is_and_come_last() -> None:
+    label = final()["LABEL"]
+    for name in ("title", "description", "licenses", "version", "revision", "created", "base.name"):
+        assert f"org.opencontainers.image.{name}=" in label
+    names = [name for name, _ in instructions()]
+    assert not {"RUN", "COPY"} & set(names[names.index("LABEL") :]), "they change with each commit"
 
 
 def test_what_is_copied_is_let_through() -> None:
@@ -131,6 +140,14 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     )
     complaints = [line for line in done.stderr.splitlines() if UNIT.name in line]
     assert (done.returncode, complaints) == (0, [])
+
+
+def test_a_start_that_its_options_forbid_is_not_tried_again() -> None:
+    """The steps in its head give it a model; without one the program ends with exit code 2."""
+    text = UNIT.read_text()
+    assert "config init --model demo /etc/dynamo-llm/config.toml" in text
+    assert f"RestartPreventExitStatus={UsageError.exit_code}\n" in text
+    assert "Type=notify\n" in text
 
 
 def test_the_unit_leaves_time_to_drain_and_the_tree_to_its_first_process() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dynamo_cli import __version__
 from tests.cli.test_settings import SERVICES
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +121,7 @@ def test_run_takes_the_file_of_settings_that_the_environment_names() -> None:
         ("--target cpu", "--build-arg ENGINE=cpu --build-arg TORCH_INDEX=https://"),
         ("--tag a/b:1", "--tag a/b:1"),
         ("--base a/b:1", "--build-arg BASE=a/b:1"),
+        ("", f"--build-arg VERSION={__version__}"),
         ("--engine podman", "--format docker --ignorefile"),
     ],
 )
@@ -215,3 +217,16 @@ def test_shellcheck_finds_nothing() -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_build_says_that_docker_lacks_what_it_needs(tmp_path: Path) -> None:
+    """Without BuildKit the build would stop in the middle, with a message about its syntax."""
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\n[ $1 != buildx ]\n")
+    docker.chmod(0o755)
+    for tool in ("dirname", "sed", "bash", "env", "git"):
+        if (found := shutil.which(tool)) is not None:
+            (tmp_path / tool).symlink_to(found)
+    done = call("build.sh", "--target", "cpu", "--engine", "docker", path=tmp_path)
+    assert done.returncode == 2
+    assert "lacks BuildKit" in done.stderr

@@ -29,10 +29,13 @@ NOT_RUN = {
     r"\.venv/bin/python -m tests\.seam\.check /": "needs the sources of another release of vLLM",
     r"\.venv/bin/python -m dynamo_cli\.": "writes the file of the options of vLLM",
     r"journalctl\b": "needs systemd and its journal",
+    r"docker compose\b": "needs Docker and images of others",
+    r"kubectl\b": "needs a cluster",
+    r"dynamo-llm chat$": "asks in a terminal, and would start a server",
 }
 """Commands by what they begin with, and why no test runs them."""
 
-STARTS = re.compile(r"(\w+=\S+ )*dynamo-llm -")
+STARTS = re.compile(r"(\w+=\S+ )*dynamo-llm (-|demo\b)")
 """Serves; the same with --dry-run shows that it could."""
 
 DRY = re.compile(r"--(dry-run|version|help)\b")

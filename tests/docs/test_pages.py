@@ -26,6 +26,8 @@ OF_OTHERS = {
     "--servers": "tests.benchmarks.gpus",
     "--ulimit": "docker run",
     "--no-deps": "pip",
+    "--filename": "kubectl",
+    "--from-literal": "kubectl",
     "--rust": "tests.benchmarks.serve",
 }
 """Options of programs that are neither ours nor vLLM's."""

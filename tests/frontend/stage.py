@@ -29,6 +29,7 @@ from dynamo_cli.messages.lifecycle import (
     ProcessState,
     ProcessTable,
     Rescued,
+    StillRunning,
     Stop,
 )
 from dynamo_cli.messages.prefill import SetPlacement
@@ -143,6 +144,7 @@ class Stage:
 
     async def __aenter__(self) -> Stage:
         self.reports: asyncio.Queue[Message] = asyncio.Queue()
+        self._reported: set[type[Message]] = set()
         self._loop = asyncio.get_running_loop()
         self.control, control = Control.pair()
         self._log, log = socket.socketpair()
@@ -218,19 +220,25 @@ class Stage:
     async def report(self, kind: type[T]) -> T:
         """The next message to the supervisor, which must be of this kind.
 
-        What became of the requests of a processor is skipped, unless it is asked for.
+        What became of the requests of a processor, and of what a drain waits for, is skipped
+        unless it is asked for.
         """
         while True:
             message = await patiently(self.reports.get())
             if isinstance(message, kind):
                 return message
-            assert isinstance(message, Rescued), message
+            assert isinstance(message, Rescued | StillRunning), message
+
+    def has_reported(self, kind: type[Message]) -> bool:
+        """Whether such a message to the supervisor has come."""
+        return kind in self._reported
 
     def _on_report(self) -> None:
         for message, descriptors in self.control.receive():
             if isinstance(message, Listening):
                 self.listening = tuple(socket.socket(fileno=number) for number in descriptors)
             else:
+                self._reported.add(type(message))
                 self.reports.put_nowait(message)
         if self.control.closed:
             self._loop.remove_reader(self.control.fileno())

@@ -126,7 +126,7 @@ def test_every_refusal_has_its_status_and_shape() -> None:
 def test_monitors_need_no_key_and_keys_open_the_rest() -> None:
     async def scenario() -> None:
         async with Stage(LIMITS) as stage:
-            for path in ("/health", "/metrics", "/version"):
+            for path in ("/", "/live", "/health", "/metrics", "/version"):
                 assert (await stage.get(path))[0] == 200
             assert (await stage.get("/version"))[2]["name"] == "dynamo-llm"
             for key in LIMITS.api_keys:
@@ -284,6 +284,9 @@ def test_more_requests_than_may_be_in_flight_are_sent_away() -> None:
             again = asyncio.create_task(stage.post())
             stage.processor.send(answer(await stage.processor.take(Submit)))
             assert (await again)[0] == 200
+            while "requests are refused (too_many_requests)" not in stage.log:
+                await asyncio.sleep(0.01)
+            stage.expected_log = stage.log
 
     asyncio.run(scenario())
 

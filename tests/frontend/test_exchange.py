@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dynamo_cli.config import Adapter, MigrationRule
-from dynamo_cli.errors import Draining, NotReady, PeerLost
+from dynamo_cli.errors import Draining, NotReady, Overloaded, PeerLost
 from dynamo_cli.frontend.call import Call
 from dynamo_cli.frontend.exchange import CLIENT_LEFT, SLOW_READER, Exchange
 from dynamo_cli.messages.admin import LoadAdapter
@@ -127,7 +127,7 @@ async def test_what_is_sent_has_a_key_of_its_own_and_the_id_of_the_client() -> N
 async def test_a_full_link_refuses_and_leaves_no_call() -> None:
     scene = Scene(ONE)
     scene.links.full.add(ONE)
-    with pytest.raises(NotReady, match="processor 0"):
+    with pytest.raises(Overloaded, match="processor 0"):
         scene.submit()
     assert scene.exchange.open_calls == 0
     scene.exchange.processor_up(TWO)

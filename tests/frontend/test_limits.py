@@ -176,9 +176,11 @@ def test_more_connections_than_may_be_are_told_so_counted_and_logged() -> None:
             assert set(codes) == {"overloaded"}
             for _, writer in held:
                 writer.close()
-            while "clients were turned away" not in stage.log:
+            while "overloaded: requests are refused" not in stage.log:
                 await asyncio.sleep(0.01)
             stage.expected_log = stage.log
+            assert stage.log.count("\n") == 1, "one line for all of them"
+            assert "ulimit -Hn" in stage.log
             page = (await stage.get("/metrics"))[2]
             assert 'kind="overloaded"' in page
 

@@ -108,7 +108,7 @@ def test_a_key_is_needed_where_the_document_says_so() -> None:
     open_paths = [
         path for path, one in document["paths"].items() if one.get("get", {}).get("security") == []
     ]
-    assert set(open_paths) == {"/health", "/metrics", "/version", "/docs"}
+    assert set(open_paths) == {"/", "/live", "/health", "/metrics", "/version", "/docs"}
 
 
 def test_errors_of_the_processor_pass() -> None:

@@ -23,6 +23,7 @@ from dynamo_cli.messages.lifecycle import (
     Probe,
     ProbeResult,
     ProcessTable,
+    StillRunning,
 )
 from dynamo_cli.messages.prefill import PrefillQueueStats
 from dynamo_cli.messages.request import Abort, EngineReady, Head, Submit, SubmitProbe
@@ -132,7 +133,10 @@ def test_drain_finishes_what_runs_and_turns_newcomers_away() -> None:
 
             stage.processor.send(chunks(submit, b"the end"))
             assert await client.chunk() == b"the end"
-            assert stage.reports.empty()
+            report = await stage.report(StillRunning)
+            assert report.in_flight == 1
+            assert 9.0 < report.left_s <= 10.0
+            assert not stage.has_reported(Drained)
             stage.processor.send(finish(submit))
             assert await client.chunk() == b""
             assert await stage.report(Drained) == Drained(0)
@@ -188,7 +192,7 @@ def test_drain_waits_until_the_last_bytes_are_out() -> None:
             stage.tell(Drain(5.0))
             await nobody_listens(stage)
             begin = await patiently(reader.readexactly(size // 10))
-            assert stage.reports.empty(), "it has drained with bytes left to send"
+            assert not stage.has_reported(Drained), "it has drained with bytes left to send"
             assert len(begin + await patiently(reader.read())) > size
             assert await stage.report(Drained) == Drained(0)
 

@@ -23,6 +23,7 @@ class Manner:
         strict: whether it refuses fields that OpenAI's API does not have.
         usage: whether it reports token counts.
         fail: error status of every stream; 0 means that none fails.
+        fail_each: of so many streams one fails with status 500; 0 means that none does.
         break_off: whether streams end in the middle.
         token_s: delay before each token, seconds.
     """
@@ -31,6 +32,7 @@ class Manner:
     strict: bool = False
     usage: bool = True
     fail: int = 0
+    fail_each: int = 0
     break_off: bool = False
     token_s: float = 0.001
 
@@ -99,9 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(400, {"error": {"message": "ignore_eos is unknown"}})
         elif not body["stream"]:
             self._reply(200, {"choices": [], "usage": self._usage(body)})
-        elif manner.fail:
+        elif manner.fail or self._is_to_fail():
             self.fake.bodies.append(body)
-            self._reply(manner.fail, {"error": {"message": "too much"}})
+            self._reply(manner.fail or 500, {"error": {"message": "too much"}})
         else:
             self.fake.bodies.append(body)
             self.fake.count(+1)
@@ -109,6 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stream(body)
             finally:
                 self.fake.count(-1)
+
+    def _is_to_fail(self) -> bool:
+        each = self.fake.manner.fail_each
+        return bool(each) and (len(self.fake.bodies) + 1) % each == 0
 
     def _usage(self, body: dict[str, Any]) -> dict[str, Any] | None:
         if not self.fake.manner.usage:

@@ -18,6 +18,7 @@ from tests.load.fake import FakeServer, Manner
 from tests.support.preloaded import LIGHT
 from tests.support.server import COMMAND, free_port, wait_until
 
+SPREAD = ("mean", "p50", "p90", "p95", "p99")
 SMALL = ("--systems", "2", "--sessions", "2", "--turns", "3", "--warmup", "2")
 
 
@@ -69,6 +70,20 @@ def test_an_open_loop_does_not_wait() -> None:
         assert float(row["goodput, %"]) > 90
         assert server.most_at_once > 8  # 40 per second, of about half a second each
         assert all("prompt" in body for body in server.bodies)
+
+
+def test_failed_requests_are_said_and_make_the_exit_code_1() -> None:
+    with FakeServer(Manner(fail_each=5)) as server:
+        done = bench(server.url, *SMALL, "--requests", "20", "--concurrency", "2", "--seed", "abc")
+    assert done.returncode == 1
+    assert "4 of 20 requests failed" in done.stderr
+    first, second, *rows = done.stdout.splitlines()
+    assert first == "2 clients; 20 requests; /v1/chat/completions"
+    assert second.startswith("2 system prompts of ")
+    assert second.endswith("--seed abc")
+    names = {row.split("  ")[0].strip() for row in rows}
+    every = {f"{of} {which}, ms" for of in ("TTFT", "TPOT", "ITL", "E2E") for which in SPREAD}
+    assert every | {"duration, s", "output tokens", "prompt tokens"} <= names
 
 
 def test_two_servers_in_turns() -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from dynamo_cli.lab import table
+from dynamo_cli.lab.load.bench import Bench, Plan
+from dynamo_cli.lab.load.drive import Round
+from dynamo_cli.lab.load.pace import Bounds, Closed
+from dynamo_cli.lab.load.workload import Shape
 from dynamo_cli.lab.report import Gaps, Outcome, Ratio, Slo, quantile, ratio, summarize
 
 RUN = [
@@ -40,6 +45,11 @@ def test_a_run_is_summed_up() -> None:
     assert summary.ttft_ms.mean == pytest.approx(200)
     assert (summary.ttft_ms.p50, summary.ttft_ms.p99) == pytest.approx((200, 300))
     assert summary.itl_p99_ms == pytest.approx(20, rel=0.006)
+    assert summary.itl_ms is not None
+    assert summary.itl_ms.mean == pytest.approx(15)
+    assert summary.itl_ms.p50 == pytest.approx(10, rel=0.006)
+    assert summary.tpot_ms is not None, "of those with several tokens"
+    assert (summary.tpot_ms.mean, summary.tpot_ms.p95) == pytest.approx((75, 100))
     assert summary.goodput_per_s is None
     assert summary.more == {"preemptions": 3}
 
@@ -139,3 +149,25 @@ def test_what_nobody_has_is_no_row() -> None:
     names = [figure.name for figure in table.figures([summarize(RUN, Gaps())])]
     assert "goodput, %" not in names
     assert "hit rate, %" in names
+
+
+def test_figures_of_a_measurement_that_runs_are_of_its_last_round() -> None:
+    measured = Bench(Plan(Shape(1, 1, 1, (1, 1), (1, 1), (1, 1)), Closed(1), Bounds(9)), {})
+    assert measured.live is None
+    before, now = Round(Bounds(9), began_s=0.0), Round(Bounds(9))
+    before.outcomes.append(Outcome(0.0, 9.0))
+    now.began_s -= 2.0
+    measured.drivers["x"] = SimpleNamespace(rounds=[before, now])  # type: ignore[assignment]
+    assert measured.live is None, "nothing of it has succeeded yet"
+    now.outcomes += [
+        Outcome(0.0, 0.1),
+        Outcome(0.0, 0.3),
+        Outcome(0.0, 0.2),
+        Outcome(0.0, error="x"),
+    ]
+    now.tokens = 40
+    live = measured.live
+    assert live is not None
+    assert live.ttft_ms == pytest.approx(200)
+    assert live.output_tokens_per_s == pytest.approx(20, rel=0.1)
+    assert live.requests_per_s == pytest.approx(2, rel=0.1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.messages.lifecycle import Drain
+from dynamo_cli.messages.lifecycle import Drain, Drained, StillRunning
 from dynamo_cli.supervisor.ending import Ending
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
 
@@ -105,5 +105,20 @@ def test_what_ends_afterwards_is_no_matter() -> None:
         await turns()
         assert tree.silent()
         assert len(tree.told) == 1
+
+    asyncio.run(scenario())
+
+
+def test_it_says_what_it_waits_for_and_what_it_has_cut_off() -> None:
+    async def scenario() -> None:
+        tree = Tree()
+        for report in (StillRunning(12, 29.6), StillRunning(1, 5.0), Drained(2), Drained(2)):
+            tree.ending.on_drain_report(report)
+        assert tree.told == [
+            "12 requests are still running; 30 s left",
+            "1 request is still running; 5 s left",
+            "2 requests were ended before the answer was complete",
+        ]
+        assert tree.ending.drained.is_set()
 
     asyncio.run(scenario())

@@ -44,6 +44,7 @@ from dynamo_cli.worker import copies, decode, handover, prefill
 from dynamo_cli.worker.process import EngineProcess
 from tests.ipc.support import Party
 
+CAPACITY = "KV cache of 1,600 tokens, room for 0.8 requests of full length (2,048 tokens)"
 FRONTEND, ROUTER = ProcessId(Role.FRONTEND), ProcessId(Role.ROUTER)
 HOST_CACHE = ProcessId(Role.HOST_CACHE)
 PROCESSOR, OTHER_PROCESSOR = ProcessId(Role.PROCESSOR, 0), ProcessId(Role.PROCESSOR, 1)

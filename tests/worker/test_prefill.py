@@ -23,7 +23,7 @@ from dynamo_cli.messages.prefill import (
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker.prefill import PULL_INTERVAL_S, REFUSED, TRANSFER_TTL_NS
 from dynamo_cli.worker.process import REPORT_INTERVAL_S
-from tests.worker.support import FRONTEND, PREFILL_WORKER, QUEUE, WORKER, Around
+from tests.worker.support import CAPACITY, FRONTEND, PREFILL_WORKER, QUEUE, WORKER, Around
 
 OTHER_WORKER = ProcessId(Role.WORKER, 0)
 
@@ -65,7 +65,7 @@ def test_it_is_ready_when_the_queue_has_told_of_it(monkeypatch: pytest.MonkeyPat
         town.reports()
         town[QUEUE].send(Enlisted())
         town[QUEUE].send(Enlisted())
-        assert town.reports() == [PhaseChange(Phase.READY)]
+        assert town.reports() == [PhaseChange(Phase.READY, CAPACITY)]
 
 
 def test_a_prefill_is_handed_over_before_the_engine_rests(

@@ -23,6 +23,7 @@ from dynamo_cli.messages.routing import KvEvents, Resync
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker import copies, process
 from tests.worker.support import (
+    CAPACITY,
     FRONTEND,
     HOST_CACHE,
     PREFILL_WORKER,
@@ -51,7 +52,7 @@ def stored(messages: list[Any]) -> list[tuple[list[int], bool]]:
 @pytest.mark.parametrize(
     ("prefill_worker", "phase"),
     [
-        (False, PhaseChange(Phase.PROBING)),
+        (False, PhaseChange(Phase.PROBING, CAPACITY)),
         (True, PhaseChange(Phase.WARMING, "waiting for the prefill queue")),
     ],
 )

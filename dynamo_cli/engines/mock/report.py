@@ -8,7 +8,7 @@ from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.messages.prefill import TransferStats
 from dynamo_cli.messages.request import EngineReady
-from dynamo_cli.messages.telemetry import WorkerStats
+from dynamo_cli.messages.telemetry import CacheFacts, EngineCounts, WorkerStats
 
 PLANE = "simulated"
 """How KV blocks get from one simulated engine to another."""
@@ -23,6 +23,12 @@ def ready(worker: int, profile: Profile) -> EngineReady:
         block_size=profile.block_size,
         num_blocks=profile.num_blocks,
         max_num_seqs=profile.max_num_seqs,
+        cache=CacheFacts(
+            settings={
+                "block_size": str(profile.block_size),
+                "num_gpu_blocks": str(profile.num_blocks),
+            }
+        ),
     )
 
 
@@ -50,6 +56,10 @@ def stats(
         steps=totals.steps,
         refused_sends=refused_sends,
         sent_ns=sent_ns,
+        num_deferred_reqs=moving,
+        counts=EngineCounts(
+            tuple(totals.step_tokens), totals.step_tokens_sum, totals.hits, totals.loaded
+        ),
     )
 
 

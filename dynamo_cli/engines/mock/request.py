@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from dynamo_cli.messages.telemetry import STEP_TOKENS_BOUNDS
 
 
 @dataclass(slots=True, eq=False)
@@ -106,3 +109,11 @@ class Totals:
     prompt_tokens: int = 0
     output_tokens: int = 0
     preemptions: int = 0
+    step_tokens: list[int] = field(default_factory=lambda: [0] * (len(STEP_TOKENS_BOUNDS) + 1))
+    step_tokens_sum: int = 0
+
+    def stepped(self, tokens: int, steps: int = 1) -> None:
+        """Count steps that gave so many tokens each: generated ones, and those of prompts."""
+        if tokens:
+            self.step_tokens[bisect_left(STEP_TOKENS_BOUNDS, tokens)] += steps
+            self.step_tokens_sum += tokens * steps

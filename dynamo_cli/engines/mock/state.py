@@ -205,6 +205,7 @@ class SimEngine:
         tokens = steps * self.num_decoding
         self.totals.steps += steps
         self.totals.output_tokens += tokens
+        self.totals.stepped(self.num_decoding, steps)
         self._context += tokens
 
     def _most_tokens(self) -> int:
@@ -351,7 +352,9 @@ class SimEngine:
         """Give each request its token, and remove those that got their last one."""
         now = self.totals.steps
         self.totals.steps += 1
+        prompts = sum(one.prompt_tokens for one in result.joined if not one.produced)
         self.totals.output_tokens += result.decoded + len(result.joined)
+        self.totals.stepped(result.decoded + len(result.joined) + prompts)
         self._context += result.decoded
         while (ended := self._ends.take(now)) is not None:
             result.finished.append(ended)

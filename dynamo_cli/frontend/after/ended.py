@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.frontend.after import access
 from dynamo_cli.frontend.after.access import AccessLog
+from dynamo_cli.frontend.after.overload import OverloadLog
 from dynamo_cli.frontend.after.recorder import Recorder
 from dynamo_cli.frontend.http import traceparent
 from dynamo_cli.frontend.http.traceparent import TraceContext
@@ -41,6 +42,7 @@ class FinishedRequestFanout:
         self._tracer = _tracer(config.otlp_endpoint, meter) if config.otlp_endpoint else None
         self.recorder = Recorder(config.record) if config.record else None
         self.timelines = TimelineLog()
+        self._overload = OverloadLog()
 
     def begin_trace(self, header: str | None) -> TraceContext | None:
         """A new span for a request; without tracing, the caller's span, which is passed on."""
@@ -54,6 +56,8 @@ class FinishedRequestFanout:
         elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
         self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
         self._meter.moves.ended(record.moves)
+        self._meter.by_worker.ended(record)
+        self._overload.failed(record.error)
         if record.processor is not None:
             self.timelines.add(record)
         if self._access is not None:
@@ -62,6 +66,11 @@ class FinishedRequestFanout:
             self.recorder.add(record, visit.outcome.prompts)
         if self._tracer is not None and visit.trace is not None and visit.trace.sampled:
             self._tracer.add(record, visit.trace)
+
+    def turned_away(self, kind: str) -> None:
+        """Count a connection or a head that is refused before there is a request."""
+        self._meter.failed(kind)
+        self._overload.failed(kind)
 
     def close(self) -> None:
         """Write what is still queued, for a few seconds at most."""

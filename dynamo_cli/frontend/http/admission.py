@@ -14,8 +14,8 @@ import orjson
 from dynamo_cli.errors import Draining, InvalidRequest, NotReady, TooManyRequests, Unauthorized
 from dynamo_cli.messages.request import MAX_SESSION_ID
 
-OPEN_PATHS = frozenset({"/health", "/metrics", "/version", "/docs"})
-"""Paths that need no API key: what monitors ask for, and the page that asks for a key."""
+OPEN_PATHS = frozenset({"/", "/live", "/health", "/metrics", "/version", "/docs"})
+"""Paths that need no API key: what monitors ask for, and pages for people."""
 
 FORWARDED = ("x-session-id", "x-priority", "tracestate")
 """Headers of clients that are passed on to the processor."""

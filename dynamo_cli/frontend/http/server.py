@@ -189,7 +189,6 @@ class HttpServer(web.Server):
         self._failed = failed
         self._max_connections = max_connections
         self._goodbyes = 0
-        self._turned_away = 0
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, self._config)
@@ -206,15 +205,12 @@ class HttpServer(web.Server):
     def turn_away(self, transport: asyncio.Transport) -> None:
         """Refuse a connection with an error that says why, and close it soon after."""
         error = Overloaded(
-            f"all {self._max_connections} connections that the server can have are open; "
-            "try again soon.",
+            f"all {self._max_connections} connections that the server can have are open, as the "
+            "limit of open files (ulimit -Hn) allows no more; try again soon.",
             retry_after_s=1,
         )
         transport.write(_raw(error))
         self.refused(error)
-        if not self._turned_away:
-            self.loop.call_later(1.0, self._tell_turned_away)
-        self._turned_away += 1
         if self._goodbyes >= GOODBYES:
             transport.close()
             return
@@ -226,15 +222,6 @@ class HttpServer(web.Server):
     def _end_goodbye(self, transport: asyncio.Transport) -> None:
         self._goodbyes -= 1
         transport.close()
-
-    def _tell_turned_away(self) -> None:
-        logger.warning(
-            "%d clients were turned away: %d connections are open, and the limit of open files "
-            "(ulimit -Hn) allows no more",
-            self._turned_away,
-            self._max_connections,
-        )
-        self._turned_away = 0
 
     def unsent_bytes(self) -> int:
         """Bytes that were written but that the kernel has not taken yet, of all connections."""

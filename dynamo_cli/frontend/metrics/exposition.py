@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -21,9 +21,11 @@ from dynamo_cli.frontend.metrics import (
     move_metrics,
     prefill_metrics,
     routing_metrics,
+    vllm_metrics,
 )
 from dynamo_cli.frontend.metrics.routing_metrics import counter as _counter
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.watch.engine_counts import EngineTotals
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.schema import Snapshot
@@ -65,30 +67,66 @@ _WORKER_METRICS = (
 
 
 def render(
-    meter: Meter, snapshot: Snapshot, prefill: PrefillState, recorder: Recorder | None
+    meter: Meter,
+    snapshot: Snapshot,
+    prefill: PrefillState,
+    recorder: Recorder | None,
+    totals: EngineTotals | None = None,
 ) -> bytes:
-    """The whole page in the text format of Prometheus."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Page(meter, snapshot, prefill, recorder))
-    return generate_latest(registry)
+    """The whole page in the text format of Prometheus; see `parts`."""
+    return b"".join(parts(meter, snapshot, prefill, recorder, totals or EngineTotals()))
 
 
-class _Page(Collector):
+def parts(
+    meter: Meter,
+    snapshot: Snapshot,
+    prefill: PrefillState,
+    recorder: Recorder | None,
+    totals: EngineTotals,
+) -> Iterator[bytes]:
+    """The page, one family of metrics at a time, so that the loop can serve streams in between.
+
+    Args:
+        totals: what engines report for metrics only.
+    """
+    for family in _Page(meter, snapshot, prefill, recorder, totals).collect():
+        yield generate_latest(_One(family))
+
+
+class _One(Collector):
+    """One family."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family
+
+
+class _Page:
     """One scrape."""
 
     def __init__(
-        self, meter: Meter, snapshot: Snapshot, prefill: PrefillState, recorder: Recorder | None
+        self,
+        meter: Meter,
+        snapshot: Snapshot,
+        prefill: PrefillState,
+        recorder: Recorder | None,
+        totals: EngineTotals,
     ) -> None:
         self._meter = meter
         self._recorder = recorder
         self._prefill = prefill
+        self._totals = totals
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
+        """All families."""
         yield from _requests(self._meter)
         yield from move_metrics.of(self._meter.moves)
         yield from _latencies(self._meter)
         yield from _workers(self._snapshot)
+        yield from vllm_metrics.of(self._meter, self._snapshot, self._totals)
         yield from _tree(self._snapshot)
         if self._snapshot.router is not None:
             yield from routing_metrics.of(self._snapshot.router)

@@ -1,7 +1,8 @@
-"""`/health`, `/metrics`, `/version` and `/dynamo/*`: the state of the tree."""
+"""`/`, `/live`, `/health`, `/metrics`, `/version` and `/dynamo/*`: the state of the tree."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from dynamo_cli import __version__
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
+from dynamo_cli.frontend.http import landing
 from dynamo_cli.frontend.http.admission import RETRY_AFTER_S
 from dynamo_cli.frontend.http.server import json_response
 from dynamo_cli.frontend.http.stream import EventStream
@@ -35,6 +37,7 @@ class StatusPages:
         snapshot: makes the current snapshot of the tree.
         fanout: has the timelines of finished requests, and counters of the recorder.
         max_pending_bytes: how much may wait for a slow reader of `/dynamo/stream`.
+        has_keys: whether clients need an API key.
 
     Attributes:
         routes: the handler of each path; all of them answer GET.
@@ -47,7 +50,10 @@ class StatusPages:
         snapshot: Callable[[], Snapshot],
         fanout: FinishedRequestFanout,
         max_pending_bytes: int,
+        *,
+        has_keys: bool = False,
     ) -> None:
+        self._has_keys = has_keys
         self._tree = tree
         self._meter = meter
         self._snapshot = snapshot
@@ -55,6 +61,8 @@ class StatusPages:
         self._max_pending_bytes = max_pending_bytes
         self._broadcast = Broadcast(snapshot, tree.decisions, tree.logs, time.monotonic_ns)
         self.routes: dict[str, Route] = {
+            "/": self._welcome,
+            "/live": self._live,
             "/health": self._health,
             "/metrics": self._metrics,
             "/version": self._version,
@@ -68,6 +76,22 @@ class StatusPages:
         """End all answers to `/dynamo/stream`."""
         self._broadcast.close()
 
+    async def _welcome(self, visit: Visit) -> web.StreamResponse:
+        http = visit.http
+        welcome = landing.Welcome(
+            __version__,
+            self._tree.models,
+            self._tree.serving,
+            self._tree.reason,
+            f"{http.scheme}://{http.host}",
+            self._has_keys,
+        )
+        return landing.page(welcome, http.headers.get("Accept", ""))
+
+    async def _live(self, visit: Visit) -> web.StreamResponse:
+        """Answer whatever the engines do: the process that asks wants to know of this one only."""
+        return json_response({"status": "alive"})
+
     async def _health(self, visit: Visit) -> web.StreamResponse:
         snapshot = self._snapshot()
         response = json_response(inspect.health(snapshot), 200 if snapshot.serving else 503)
@@ -76,10 +100,14 @@ class StatusPages:
         return response
 
     async def _metrics(self, visit: Visit) -> web.StreamResponse:
-        text = exposition.render(
-            self._meter, self._snapshot(), self._tree.prefill, self._fanout.recorder
-        )
-        return web.Response(body=text, headers={"Content-Type": exposition.CONTENT_TYPE})
+        tree, recorder = self._tree, self._fanout.recorder
+        page = bytearray()
+        for part in exposition.parts(
+            self._meter, self._snapshot(), tree.prefill, recorder, tree.engine_totals
+        ):
+            page += part
+            await asyncio.sleep(0)  # with many workers the whole page takes tens of milliseconds
+        return web.Response(body=bytes(page), headers={"Content-Type": exposition.CONTENT_TYPE})
 
     async def _version(self, visit: Visit) -> web.StreamResponse:
         return json_response({"name": "dynamo-llm", "version": __version__})

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dynamo_cli.errors import ServerFailed
 from dynamo_cli.lab.load import probe, workload
 from dynamo_cli.lab.load.client import Client, Target
 from dynamo_cli.lab.load.drive import Driver
 from dynamo_cli.lab.load.form import Api
-from dynamo_cli.lab.load.pace import Bounds, Pace
+from dynamo_cli.lab.load.pace import Bounds, Pace, words
 from dynamo_cli.lab.load.workload import Shape, Talks, TracePrompts, Workload
-from dynamo_cli.lab.report import Slo, Summary
+from dynamo_cli.lab.report import MS, Slo, Summary, quantile
 from dynamo_cli.lab.table import Ratios, compare
 from dynamo_cli.lab.trace.trace import Trace
 
@@ -47,6 +48,34 @@ class Plan:
     model: str = ""
     api: Api = Api.CHAT
     timeout_s: float = 600.0
+
+    @property
+    def header(self) -> str:
+        """The load in one line, for people."""
+        size = [words(self.pace), self.bounds.words, f"/v1{self.api}"]
+        if self.rounds > 1:
+            size.append(f"{self.rounds} rounds")
+        return f"{'; '.join(filter(None, size))}\n{self.load_words}; --seed {self.seed}"
+
+    @property
+    def load_words(self) -> str:
+        """What is sent, for people."""
+        if isinstance(self.load, Trace):
+            scale = "" if self.scale == 1 else f", lengths times {self.scale:g}"
+            return f"a trace of {len(self.load.requests)} requests{scale}"
+        return self.load.words
+
+
+RECENT = 50
+"""The number of requests of which `Live` tells the time to the first token."""
+
+
+class Live(NamedTuple):
+    """Figures of a measurement that still runs; the time is the median of the last requests."""
+
+    requests_per_s: float
+    output_tokens_per_s: float
+    ttft_ms: float
 
 
 class Bench:
@@ -124,6 +153,19 @@ class Bench:
     def failed(self) -> int:
         """Number of requests that failed so far."""
         return sum(driver.failed for driver in self.drivers.values())
+
+    @property
+    def live(self) -> Live | None:
+        """Figures of the round that runs; None before any request of it has succeeded."""
+        running = [driver.rounds[-1] for driver in self.drivers.values() if driver.rounds]
+        if not running:
+            return None
+        now = max(running, key=lambda round_: round_.began_s)
+        ttfts = sorted(one.ttft_s for one in now.outcomes[-RECENT:] if not one.error)
+        if not ttfts:
+            return None
+        per_s = 1 / max(now.elapsed_s, 1e-3)
+        return Live(len(now.outcomes) * per_s, now.tokens * per_s, MS * quantile(ttfts, 0.5))
 
     def summaries(self, slo: Slo) -> dict[str, Summary]:
         """Return the summary of each server."""

@@ -64,6 +64,7 @@ class Round:
         sent: number of requests sent so far.
         late_s: largest delay of a request behind its planned time.
         outcomes: requests that ended.
+        tokens: tokens of their answers.
         gaps: times between tokens.
     """
 
@@ -72,6 +73,7 @@ class Round:
     sent: int = 0
     late_s: float = 0.0
     outcomes: list[Outcome] = field(default_factory=list)
+    tokens: int = 0
     gaps: Gaps = field(default_factory=Gaps)
 
     @property
@@ -207,7 +209,9 @@ class Driver:
         return not heard.error
 
     def _note(self, round_: Round, heard: Heard) -> None:
-        round_.outcomes.append(heard.outcome(round_.began_s))
+        outcome = heard.outcome(round_.began_s)
+        round_.outcomes.append(outcome)
+        round_.tokens += outcome.output_tokens
         now_s = time.perf_counter()
         self._refusals.note(heard, now_s)
         self._gone = self._gone or self._refusals.last(now_s)

@@ -28,6 +28,18 @@ class AsRecorded(NamedTuple):
 Pace = Closed | Poisson | AsRecorded
 
 
+def words(pace: Pace) -> str:
+    """When requests are sent, for people."""
+    match pace:
+        case Closed(clients):
+            return "1 client" if clients == 1 else f"{clients} clients"
+        case Poisson(per_s):
+            return f"{per_s:g} requests/s at random times"
+        case AsRecorded(speed):
+            faster = "" if speed == 1 else f", {speed:g} times as fast"
+            return f"at the times of the trace{faster}"
+
+
 class Bounds(NamedTuple):
     """When a run ends: at the first bound that is reached. None is no bound.
 
@@ -38,6 +50,13 @@ class Bounds(NamedTuple):
 
     requests: int | None = None
     duration_s: float | None = None
+
+    @property
+    def words(self) -> str:
+        """They for people; empty without a bound."""
+        count = None if self.requests is None else f"{self.requests} requests"
+        time = None if self.duration_s is None else f"{self.duration_s:g} s"
+        return " or ".join(filter(None, (count, time)))
 
     def part(self, number: int, of: int) -> Bounds:
         """Return part `number` (from 0) of `of` equal parts."""

@@ -97,6 +97,15 @@ class Shape:
     answer_tokens: Range
 
     @property
+    def words(self) -> str:
+        """The shape for people."""
+        return (
+            f"{self.systems} system prompts of {_range(self.system_tokens)} tokens, "
+            f"{self.conversations} conversations over each of {self.turns} turns: "
+            f"{_range(self.user_tokens)} tokens in, {_range(self.answer_tokens)} out"
+        )
+
+    @property
     def working_set_tokens(self) -> float:
         """Approximate number of tokens of all conversations, with shared prefixes counted once."""
         turn = _middle(self.user_tokens) + _middle(self.answer_tokens) + 2 * TEMPLATE_TOKENS
@@ -267,6 +276,11 @@ class TracePrompts:
 def words(dice: random.Random, count: int) -> str:
     """Return `count` random words."""
     return " ".join(dice.choices(WORDS, k=count))
+
+
+def _range(ends: Range) -> str:
+    low, high = ends
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _middle(limits: Range) -> float:

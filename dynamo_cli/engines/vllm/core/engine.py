@@ -50,7 +50,7 @@ from dynamo_cli.messages.request import (
     StepOutputs,
     UtilityAnswer,
 )
-from dynamo_cli.messages.telemetry import WorkerStats
+from dynamo_cli.messages.telemetry import CacheFacts, WorkerStats
 
 WAIT_S = 0.001
 """Poll interval while only transfers or grammar compilation are pending."""
@@ -115,6 +115,11 @@ class Engine:
             else config.cache_config.block_size,
             num_blocks=config.cache_config.num_gpu_blocks or 0,
             max_num_seqs=config.scheduler_config.max_num_seqs,
+            cache=CacheFacts(
+                config.cache_config.kv_cache_size_tokens or 0,
+                config.cache_config.kv_cache_max_concurrency or 0.0,
+                config.cache_config.metrics_info(),
+            ),
         )
 
     @property
@@ -182,6 +187,7 @@ class Engine:
                 self._stood_still = False
                 self._note_progress(batch)
                 yield client, StepOutputs(_bytes(self._encoder.encode(batch)))
+        self._totals.end_step()
 
     def _run_step(self) -> tuple[dict[int, EngineCoreOutputs], bool]:
         self._chunks.limit()

@@ -1,0 +1,143 @@
+"""``dynamo-llm chat``: one question, a conversation, its commands, and what can go wrong."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dynamo_cli.cli import chat
+from dynamo_cli.cli.chat import Conversation
+from dynamo_cli.cli.chat_client import Piece, Server, Took
+from dynamo_cli.errors import ServerFailed
+from tests.load.fake import FakeServer, Manner
+from tests.support.server import COMMAND
+
+
+class Told:
+    """A server that gives these answers, and keeps what it was asked."""
+
+    url = "http://told"
+
+    def __init__(self, *answers: list[Any]) -> None:
+        self.answers = list(answers)
+        self.asked: list[list[dict[str, str]]] = []
+        self.closed = 0
+
+    def answer(self, body: dict[str, Any]) -> Iterator[Piece | Took]:
+        self.asked.append(body["messages"])
+        try:
+            for one in self.answers.pop(0):
+                if isinstance(one, BaseException):
+                    raise one
+                yield one
+        finally:
+            self.closed += 1
+
+
+END = Took("stop", 11, 0.05, 0.55)
+
+
+def talk_with(server: Told, **changed: Any) -> Conversation:
+    return Conversation(server, "m", {"max_tokens": 9}, **changed)  # type: ignore[arg-type]
+
+
+def type_lines(monkeypatch: pytest.MonkeyPatch, *lines: str | BaseException) -> None:
+    """Let these lines be typed, and then Ctrl-D."""
+    left = iter([*lines, EOFError()])
+
+    def typed(prompt: str) -> str:
+        line = next(left)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    monkeypatch.setattr("builtins.input", typed)
+
+
+def test_a_conversation_goes_on_until_it_is_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [[Piece("Pa"), Piece("ris."), END], [Piece("So what?"), END], [Piece("Hm"), END]]
+    server = Told(*answers)
+    type_lines(monkeypatch, "Capital?", "And?", "/system Be brief", "Why?", "", "/what", "/quit")
+    chat._loop(talk_with(server))
+    out, err = capsys.readouterr()
+    assert out == "Paris.\nSo what?\nHm\n"
+    assert [[one["content"] for one in messages] for messages in server.asked] == [
+        ["Capital?"],
+        ["Capital?", "Paris.", "And?"],
+        ["Be brief", "Why?"],
+    ]
+    assert "11 tokens, first after 50 ms, 20 tok/s\n" in err
+    assert "no command /what; /help lists them" in err
+
+
+def test_what_fails_or_is_stopped_ends_nothing_and_leaves_no_half_messages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Told(
+        [Piece("x"), ServerFailed("too long.")],
+        [KeyboardInterrupt()],
+        [Piece("One, two"), KeyboardInterrupt()],
+        [Piece("three"), END],
+    )
+    type_lines(monkeypatch, "a", "b", KeyboardInterrupt(), "c", "d")
+    chat._loop(talk_with(server))
+    _, err = capsys.readouterr()
+    assert "error: too long." in err
+    assert err.count("stopped") == 2
+    assert "/quit leaves" in err
+    assert [one["content"] for one in server.asked[-1]] == ["c", "One, two", "d"]
+    assert server.closed == 4, "stopped requests are ended at the server too"
+
+
+def test_an_answer_does_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    server = Told([Piece("hm", thought=True), Piece("a\x1b[2Jb\x07\tc\n"), END])
+    talk_with(server).say("x")
+    assert capsys.readouterr().out == "a[2Jb\tc\n"
+
+
+def run(*args: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, "chat", *args],
+        input=given,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+
+
+def test_one_question_from_the_command_line_or_a_pipe() -> None:
+    with FakeServer(Manner(key="sesame")) as server:
+        known = ("--url", server.url, "--api-key", "sesame", "--max-tokens", "3")
+        done = run(*known, "hello there")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("w0 w1 w2")
+        assert run(*known, given="from a pipe\n").returncode == 0
+        said = [body["messages"][-1]["content"] for body in server.bodies]
+        assert said == ["hello there", "from a pipe"]
+        assert run(*known, given="").returncode == 2
+        done = run(*known, "--model", "nobody", "x")
+        assert (done.returncode, "it has first" in done.stderr) == (2, True)
+
+
+def test_errors_are_one_line_with_the_servers_reason() -> None:
+    with FakeServer(Manner(fail=429)) as server:
+        done = run("--url", server.url, "x")
+    assert (done.returncode, done.stderr) == (1, "dynamo-llm: error: too much\n")
+    done = run("--url", "127.0.0.1:1", "x")
+    assert done.returncode == 1
+    assert done.stderr.startswith("dynamo-llm: error: no answer from http://127.0.0.1:1: ")
+
+
+def test_an_answer_that_breaks_off_is_an_error() -> None:
+    with (
+        FakeServer(Manner(break_off=True)) as fake,
+        pytest.raises(ServerFailed, match=r"middle|no answer"),
+    ):
+        list(Server(fake.url).answer({"model": "first", "messages": [], "max_tokens": 3}))
