@@ -9,7 +9,6 @@ import msgspec
 
 from dynamo_cli.dashboard.events import Decided, Event, Found, Lines, Link, State, Table
 from dynamo_cli.dashboard.history import Flow, History, Sample
-from dynamo_cli.dashboard.oddities import oddities
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.watch.decisions import DecisionView, Measurement
 from dynamo_cli.watch.logs import LogView
@@ -120,7 +119,7 @@ class BoardState:
             decisions=tuple(self._decisions.values()),
             missed=self._missed,
             lines=tuple(self._lines),
-            odd=tuple(oddities(snapshot)) if snapshot else (),
+            odd=tuple(snapshot.odd) if snapshot else (),
             starting=self._starting,
         )
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from dynamo_cli.dashboard.oddities import oddities
 
 from dynamo_cli.dashboard import history, model
 from dynamo_cli.dashboard.events import Decided, Found, Lines, Link, State, Table, decode
 from dynamo_cli.dashboard.history import Flow, History
 from dynamo_cli.dashboard.model import BoardState
-from dynamo_cli.dashboard.oddities import oddities
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.watch.decisions import Measurement
 from dynamo_cli.watch.logs import LogView

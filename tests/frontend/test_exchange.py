@@ -110,7 +110,7 @@ async def test_calls_go_to_the_processor_with_the_fewest() -> None:
     scene.exchange.close(first)  # a second time changes nothing
     scene.exchange.close(third)
     assert [scene.submit().processor for _ in range(3)] == [ONE, ONE, TWO]
-    assert scene.exchange.open_calls == 4
+    assert scene.exchange.load(0).open == 4
 
 
 @in_a_loop
@@ -129,7 +129,7 @@ async def test_a_full_link_refuses_and_leaves_no_call() -> None:
     scene.links.full.add(ONE)
     with pytest.raises(NotReady, match="processor 0"):
         scene.submit()
-    assert scene.exchange.open_calls == 0
+    assert scene.exchange.load(0).open == 0
     scene.exchange.processor_up(TWO)
     assert [scene.exchange._loads[one] for one in (ONE, TWO)] == [0, 0]
 
@@ -239,7 +239,7 @@ async def test_at_the_end_every_call_fails_here_and_is_aborted_there() -> None:
         with pytest.raises(Draining):
             await call.answer
         assert (call.processor, Abort(call.key, CLIENT_LEFT)) in scene.links.sent
-    assert scene.exchange.open_calls == 0
+    assert scene.exchange.load(0).open == 0
 
 
 @in_a_loop
@@ -264,7 +264,7 @@ async def test_a_probe_waits_for_a_processor_and_is_repeated_when_it_is_lost() -
     scene.exchange.answered(Reply(again.request_id, 200, "application/json", b"{}", Usage()))
     answer = await probing
     assert isinstance(answer, Reply)
-    assert scene.exchange.open_calls == 0
+    assert scene.exchange.load(0).open == 0
 
 
 @in_a_loop
@@ -272,4 +272,4 @@ async def test_a_probe_without_an_answer_ends() -> None:
     scene = Scene(ONE)
     with pytest.raises(TimeoutError):
         await scene.exchange.probe(0, timeout_s=0.01)
-    assert scene.exchange.open_calls == 0
+    assert scene.exchange.load(0).open == 0

@@ -12,7 +12,7 @@ from dynamo_cli.frontend.after.recorder import Recorder
 from dynamo_cli.frontend.http import traceparent
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.frontend.http.visit import Visit
-from dynamo_cli.units import SECOND_NS
+from dynamo_cli.watch.load_schema import HostView
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import TimelineLog
 
@@ -51,9 +51,7 @@ class FinishedRequestFanout:
     def finished(self, visit: Visit) -> None:
         """Fan out a request that has ended; its timeline is kept if it reached a processor."""
         record = visit.record(time.monotonic_ns())
-        elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
-        self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
-        self._meter.moves.ended(record.moves)
+        self._meter.ended(record)
         if record.processor is not None:
             self.timelines.add(record)
         if self._access is not None:
@@ -62,6 +60,10 @@ class FinishedRequestFanout:
             self.recorder.add(record, visit.outcome.prompts)
         if self._tracer is not None and visit.trace is not None and visit.trace.sampled:
             self._tracer.add(record, visit.trace)
+
+    def record_state(self) -> HostView:
+        """The state of the record; nothing is known without ``--record``."""
+        return self.recorder.state() if self.recorder is not None else HostView()
 
     def close(self) -> None:
         """Write what is still queued, for a few seconds at most."""
