@@ -102,7 +102,7 @@ class Dashboard(App[None]):
         self._timelines = timelines
         self._stop = stop
         self._clock = clock
-        self._drawn = -1
+        self._drawn = (-1, False)
         self._board = state.board(clock())
         self._paused = False
         self._span = 1
@@ -136,15 +136,17 @@ class Dashboard(App[None]):
 
     def _update(self) -> None:
         """Draw the board if anything is new."""
-        if self._state.version != self._drawn and not self._paused:
-            self._drawn = self._state.version
+        new = (self._state.version, self._state.stale(self._clock()))
+        if new != self._drawn and not self._paused:
+            self._drawn = new
             self._board = self._state.board(self._clock())
             self._draw()
 
     def _draw(self) -> None:
         if not self.is_running:  # timers still fire while the widgets are removed
             return
-        self.screen_stack[0].query_one("#header", Pane).show(self._board)
+        self._main.query_one("#header", Pane).show(self._board)
+        self._main.set_class(self._board.stale_since_s is not None, "stale")
         self._tab.show(self._board)
 
     def on_resize(self) -> None:

@@ -209,7 +209,7 @@ class Frontend:
     def _snapshot(self) -> Snapshot:
         board = self._switchboard
         now = time.monotonic_ns()
-        host = self._host.report(self._tree.pids, now)
+        host = self._host.report(self._tree.processes, now)
         return self._tree.snapshot(
             now,
             board.depth_bytes(),

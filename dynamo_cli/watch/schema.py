@@ -18,8 +18,8 @@ class ProcessView(msgspec.Struct, frozen=True):
         cpu_s: CPU time since its start, seconds.
         cpu_cores: cores that its threads used over the last seconds; 1 is one full core. None if
             it is not known.
-        cpu_demand: share of the last seconds in which its main thread was on a core or waited for
-            one, 0..1; at 1 it cannot do more. None if it is not known.
+        cpu_demand: cores that its threads used or waited for over the last seconds. A process that
+            works in one thread cannot do more at 1. None if it is not known, as for engines.
     """
 
     name: str

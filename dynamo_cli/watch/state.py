@@ -119,11 +119,6 @@ class TreeState:
             return "shutting down"
         return ASLEEP if self.asleep and self._table.serving else self._table.reason
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the running processes."""
-        return [state.pid for state in self._table.processes if state.pid]
-
     def apply(
         self,
         message: ProcessTable

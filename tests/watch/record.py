@@ -25,7 +25,7 @@ from tests.support.server import Server
 FOLDER = Path(__file__).parent / "recorded"
 WORDS = ("the", "cat", "sat", "on", "mats", "and", "saw", "nine", "red", "birds", "fly", "low")
 SIMULATED = ("--model", "tiny", "--engine", "mock", "--router", "kv")
-NARROW = ("--max-num-seqs", "4", "--num-gpu-blocks-override", "600")
+NARROW = ("--max-num-seqs", "6", "--num-gpu-blocks-override", "600")
 Trouble = Callable[[Server], Awaitable[None]]
 
 

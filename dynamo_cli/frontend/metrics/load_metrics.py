@@ -60,8 +60,8 @@ def _processes(snapshot: Snapshot) -> Iterator[Metric]:
         "dynamo_llm_process_cpu_seconds", "CPU time of a process.", labels=["process"]
     )
     demand = GaugeMetricFamily(
-        "dynamo_llm_process_cpu_demand_ratio",
-        "Share of time in which the main thread ran or waited for a core.",
+        "dynamo_llm_process_cpu_demand_cores",
+        "Cores that the threads of a process used or waited for, last 5 s.",
         labels=["process"],
     )
     memory = GaugeMetricFamily(
