@@ -104,7 +104,7 @@ class Dashboard(App[None]):
         self._clock = clock
         self._drawn = (-1, False)
         self._board = state.board(clock())
-        self._paused = False
+        self._paused = self._ending = False
         self._span = 1
 
     # -- drawing -----------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Dashboard(App[None]):
             self._draw()
 
     def _draw(self) -> None:
-        if not self.is_running:  # timers still fire while the widgets are removed
+        if self._ending or not self.is_running:  # timers still fire while widgets are removed
             return
         self._main.query_one("#header", Pane).show(self._board)
         self._main.set_class(self._board.stale_since_s is not None, "stale")
@@ -262,6 +262,15 @@ class Dashboard(App[None]):
             return
         some = "A request is" if running == 1 else f"{running} requests are"
         self.push_screen(Confirm(f"{some} running. Quitting stops the server."), self._answered)
+
+    def exit(self, *result: Any, **how: Any) -> None:
+        """End the dashboard; from now on keys do nothing, since widgets are being removed."""
+        self._ending = True
+        super().exit(*result, **how)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Return whether a key may do something now."""
+        return not self._ending and super().check_action(action, parameters)
 
     def action_interrupt(self) -> None:
         """Do what Ctrl-C does without a dashboard: stop the server, or leave it if it is

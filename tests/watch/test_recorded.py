@@ -108,7 +108,7 @@ def test_an_alarm_waits_stays_and_goes() -> None:
 
 
 def test_an_alarm_needs_looks_and_not_only_time() -> None:
-    far = [one for one in snapshots("overload")[::8]]
+    far = snapshots("overload")[::8]
     assert kinds(far) == set(), "nobody looked between two of these, so nothing lasted"
 
 

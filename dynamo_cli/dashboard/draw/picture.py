@@ -1,5 +1,5 @@
-"""Draws the live picture of the tree. Every box has a phase, the requests that wait there, what limits
-it and how long requests are there; every arrow has the rate of what goes along it. Pure."""
+"""Draws the live picture of the tree. Every box has a phase, the requests that wait there, what
+limits it and how long requests are there; every arrow has the rate of what goes along it. Pure."""
 
 from __future__ import annotations
 
