@@ -303,17 +303,14 @@ class Dashboard(App[None]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while words are typed."""
-        if event.input.has_class("open") and (table := self._filtered()) is not None:
+        if event.input.has_class("open") and (table := self._tab.table) is not None:
             table.filter(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Keep the filter and go back to the table."""
-        if (table := self._filtered()) is not None:
+        if (table := self._tab.table) is not None:
             table.focus()
         self._close_filter(keep=bool(event.value))
-
-    def _filtered(self) -> Table[Any] | None:
-        return self._tab.table
 
     def _close_filter(self, *, keep: bool = False) -> None:
         line = self._main.query_one("#filter", Input)

@@ -41,7 +41,7 @@ LEAST_MEMORY_BYTES, LEAST_SHARE = 2 * GIB, 0.05
 LEAST_DISK_BYTES = GIB
 """About a million recorded requests."""
 
-_BUSY_ROLES = (Role.FRONTEND, Role.PROCESSOR, Role.ROUTER, Role.PREFILL_QUEUE, Role.HOST_CACHE)
+_SINGLE = (Role.FRONTEND, Role.PROCESSOR, Role.ROUTER, Role.PREFILL_QUEUE, Role.HOST_CACHE)
 """Processes that work in one thread. Engines are busy whenever they have requests."""
 
 MORE_WORKERS = (
@@ -106,7 +106,7 @@ def _growing(snapshot: Snapshot, past: Past) -> Text | None:
         return None
     text = f"the number of waiting requests has only grown for {SPAN_S:.0f} s, "
     text += f"from {first[0]} to {last[-1]}"
-    return text, f"more requests come than can be answered; {remedy(snapshot)}"
+    return text, "more requests come than are answered, and that does not end by itself."
 
 
 def _kv_full(snapshot: Snapshot, past: Past) -> Text | None:
@@ -173,19 +173,11 @@ def _no_token(snapshot: Snapshot, past: Past) -> Text | None:
 
 
 def _busy(snapshot: Snapshot, past: Past) -> Text | None:
-    busy = [
-        one
-        for one in snapshot.processes
-        if one.role in _BUSY_ROLES and (one.cpu_demand or 0.0) >= FULL_CORE
-    ]
+    busy = [one for one in _single(snapshot) if (one.cpu_cores or 0.0) >= FULL_CORE]
     if not busy:
         return None
-    text = "; ".join(map(_works, busy))
-    if any((one.cpu_cores or 0.0) < FULL_CORE for one in busy):
-        return text, (
-            "other programs or too many engine threads use the cores: free some, or lower "
-            "--engine-threads."
-        )
+    names = ", ".join(one.name for one in busy)
+    text = f"{names} {'use a whole core each' if len(busy) > 1 else 'uses a whole core'}"
     if any(one.role == Role.PROCESSOR for one in busy):
         return text, "add --processors, if cores are free."
     return text, (
@@ -194,11 +186,22 @@ def _busy(snapshot: Snapshot, past: Past) -> Text | None:
     )
 
 
-def _works(process: ProcessView) -> str:
-    cores = process.cpu_cores or 0.0
-    if cores >= FULL_CORE:
-        return f"{process.name} uses a whole core"
-    return f"{process.name} needs a whole core and gets {cores:.2f} of one"
+def _starved(snapshot: Snapshot, past: Past) -> Text | None:
+    starved = [
+        one
+        for one in _single(snapshot)
+        if (one.cpu_demand or 0.0) >= FULL_CORE and (one.cpu_cores or 0.0) < FULL_CORE / 2
+    ]
+    if not starved:
+        return None
+    names = ", ".join(f"{one.name} ({one.cpu_cores or 0.0:.2f} of a core)" for one in starved)
+    return f"all cores are busy, and these processes mostly wait for one: {names}", (
+        "end other programs, or let engines use fewer cores (--engine-threads)."
+    )
+
+
+def _single(snapshot: Snapshot) -> list[ProcessView]:
+    return [one for one in snapshot.processes if one.role in _SINGLE]
 
 
 def _memory(snapshot: Snapshot, past: Past) -> Text | None:
@@ -231,6 +234,7 @@ RULES = (
     Rule("errors", 2.0, _failing),
     Rule("refusing", 2.0, _refusing),
     Rule("busy process", 10.0, _busy),
+    Rule("busy cores", 10.0, _starved),
     Rule("host memory", 10.0, _memory),
     Rule("record", 2.0, _record),
 )

@@ -100,6 +100,12 @@ async def kill(server: Server) -> None:
         os.kill(server.pid_of(f"worker {number % 2}"), signal.SIGKILL)
 
 
+async def favour(server: Server) -> None:
+    """Let the processor have a core whenever it wants one, whatever else this machine does."""
+    for thread in Path(f"/proc/{server.pid_of('processor 0')}/task").iterdir():
+        os.sched_setscheduler(int(thread.name), os.SCHED_RR, os.sched_param(1))
+
+
 async def slow_down(server: Server) -> None:
     """Let a worker run for a fifth of the time."""
     pid = server.pid_of("worker 2")
@@ -117,6 +123,8 @@ SCENES = {
     "calm": Scene((*SIMULATED, "--workers", "8"), Load(12.0), 25.0),
     "bursts": Scene((*SIMULATED, "--workers", "2", *NARROW), Load(4.0, 60, 10, 7.0), 25.0),
     "overload": Scene((*SIMULATED, "--workers", "2", *NARROW), Load(12.0, 900, 400), 50.0),
+    # To be recorded while other programs use all cores.
+    "contention": Scene((*SIMULATED, "--workers", "2", *NARROW), Load(12.0, 900, 400), 50.0),
     "deaths": Scene(
         (*SIMULATED, "--workers", "2", "--migration-limit", "0"), Load(8.0, 60, 300), 18.0, kill
     ),
@@ -124,7 +132,7 @@ SCENES = {
         (*SIMULATED, "--workers", "2", *NARROW, "--max-inflight", "8"), Load(10.0, 60, 200), 15.0
     ),
     "tokenizer": Scene(
-        (*SIMULATED, "--workers", "4", "--processors", "1"), Load(30.0, 3000, 20), 25.0
+        (*SIMULATED, "--workers", "4", "--processors", "1"), Load(25.0, 6000, 20), 20.0, favour
     ),
     "slow": Scene(
         (*SIMULATED[:4], "--router", "round-robin", "--workers", "4"),

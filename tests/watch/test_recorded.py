@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ def changed(seen: list[Snapshot], part: str, **fields: Any) -> list[Snapshot]:
         ("bursts", set[str]()),
         ("slow", set[str]()),
         ("overload", {"saturated", "growing queue", "no first token", "kv full"}),
+        (
+            "contention",
+            {"saturated", "growing queue", "no first token", "kv full", "busy cores"},
+        ),
         ("deaths", {"errors"}),
         ("refusals", {"refusing"}),
         ("tokenizer", {"saturated", "busy process"}),
@@ -85,6 +90,12 @@ def test_each_rule_is_raised_by_a_recording_and_says_what_to_do() -> None:
     alarms = [alarm for name in RECORDED for one in judged(snapshots(name)) for alarm in one.alarms]
     assert {alarm.kind for alarm in alarms} == OURS - {"host memory", "record"}
     assert all(alarm.text and alarm.advice.endswith(".") for alarm in alarms)
+
+
+def test_the_page_has_each_rule_and_how_long_it_must_hold() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    told = dict(re.findall(r"^\| `([a-z ]+)` \|[^|]*\| (\d+) s \|", page, re.MULTILINE))
+    assert told == {rule.kind: f"{rule.hold_s:.0f}" for rule in RULES}
 
 
 def test_an_alarm_waits_stays_and_goes() -> None:

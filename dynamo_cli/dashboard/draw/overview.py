@@ -52,7 +52,9 @@ def _who(board: Board, width: int, *, paused: bool) -> Text:
 
 
 def _state(board: Board) -> Text:
-    since = f" since {show.clock(board.stale_since_s)}" if board.stale_since_s else ""
+    since = ""
+    if board.stale_since_s is not None:
+        since = f" since {show.clock(board.stale_since_s)}"
     if board.link.state is State.LOST:
         return Text(f"✗ no connection{since}", BAD)
     if since:

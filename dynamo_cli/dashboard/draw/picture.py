@@ -269,11 +269,10 @@ def _draw_router(canvas: Canvas, at: _Layout, board: Board) -> None:
 def _router_numbers(router: RouterView | None, board: Board) -> list[Text | str]:
     if router is None or board.snapshot is None:
         return []
-    waits = board.snapshot.queues.router
+    waits, decided = board.snapshot.queues.router, sum(router.decisions.values())
     return [
         router.policy,
-        f"{show.number(sum(router.decisions.values()))} decided",
-        f"{show.number(waits)} wait" if waits else "",
+        f"{show.number(waits)} wait" if waits else f"{show.number(decided)} decided",
         took(board.snapshot, "route"),
         Text.assemble(("CPU ", FAINT), _demand(board, Role.ROUTER)),
     ]
