@@ -233,7 +233,6 @@ class TreeState:
         host_cache = self.host_cache.view(now_ns)
         self._watch.refused(refused_sends + _refused(workers, router, host_cache), now_ns)
         seen = views(gpus, self._table.processes, now_ns) if gpus else []
-        processors = self._routing.processors()
         snapshot = Snapshot(
             version=__version__,
             uptime_s=(now_ns - self._started_ns) / SECOND_NS,
@@ -251,11 +250,11 @@ class TreeState:
             links=links,
             refused_sends=refused_sends,
             unwritten_log_lines=self.logs.unwritten,
-            processors=processors,
+            processors=self._routing.processors(),
             calls=calls.open,
             gpus=seen,
             host_cache=host_cache,
-            queues=queues(calls, processors, router, prefill, workers),
+            queues=queues(calls, self._routing.processors(), router, prefill, workers),
             host=host.host,
             **_of_requests(self._meter, now_ns),
         )

@@ -54,11 +54,10 @@ class Scene(NamedTuple):
     trouble: Trouble | None = None
 
 
-async def send(session: aiohttp.ClientSession, url: str, load: Load, dice: random.Random) -> None:
+async def send(session: aiohttp.ClientSession, url: str, text: str, tokens: int) -> None:
     """Send one request and read its answer, whatever it is."""
-    text = " ".join(dice.choices(WORDS, k=load.words))
-    messages = [{"role": "user", "content": f"{dice.random()} {text}"}]
-    body = {"messages": messages, "max_tokens": load.tokens, "stream": True, "ignore_eos": True}
+    messages = [{"role": "user", "content": text}]
+    body = {"messages": messages, "max_tokens": tokens, "stream": True, "ignore_eos": True}
     with suppress(aiohttp.ClientError):
         async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
             async for _ in answer.content.iter_any():
@@ -68,6 +67,7 @@ async def send(session: aiohttp.ClientSession, url: str, load: Load, dice: rando
 async def keep_up(server: Server, load: Load) -> None:
     """Send requests until cancelled."""
     dice = random.Random(7)
+    text = " ".join(dice.choices(WORDS, k=load.words))
     connector = aiohttp.TCPConnector(limit=0)
     async with (
         aiohttp.ClientSession(connector=connector) as session,
@@ -75,7 +75,8 @@ async def keep_up(server: Server, load: Load) -> None:
     ):
         while True:
             for _ in range(round(load.per_s * load.bursts) or 1):
-                group.create_task(send(session, server.url, load, dice))
+                content = f"{dice.random()} {text}"  # what comes after it is new to every cache
+                group.create_task(send(session, server.url, content, load.tokens))
             await asyncio.sleep(load.bursts or dice.expovariate(load.per_s))
 
 
@@ -132,7 +133,7 @@ SCENES = {
         (*SIMULATED, "--workers", "2", *NARROW, "--max-inflight", "8"), Load(10.0, 60, 200), 15.0
     ),
     "tokenizer": Scene(
-        (*SIMULATED, "--workers", "4", "--processors", "1"), Load(25.0, 6000, 20), 20.0, favour
+        (*SIMULATED, "--workers", "4", "--processors", "1"), Load(20.0, 10_000, 5, 60.0), 40.0, favour
     ),
     "slow": Scene(
         (*SIMULATED[:4], "--router", "round-robin", "--workers", "4"),
