@@ -32,8 +32,9 @@ from dynamo_cli.messages.request import (
     Usage,
 )
 from dynamo_cli.topology import ProcessId, Role
-from dynamo_cli.units import MS_NS
+from dynamo_cli.units import MS_NS, SECOND_NS
 from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.queues import Calls
 
 ONE, TWO = ProcessId(Role.PROCESSOR, 0), ProcessId(Role.PROCESSOR, 1)
 
@@ -273,3 +274,16 @@ async def test_a_probe_without_an_answer_ends() -> None:
     with pytest.raises(TimeoutError):
         await scene.exchange.probe(0, timeout_s=0.01)
     assert scene.exchange.load(0).open == 0
+
+
+@in_a_loop
+async def test_requests_without_a_token_are_counted_with_the_age_of_the_oldest() -> None:
+    scene = Scene(ONE)
+    old, streamed, whole = (scene.submit(arrival_ns=at * SECOND_NS) for at in (2, 5, 6))
+    scene.exchange.ask(Question.MODELS, "b")
+    assert scene.exchange.load(9 * SECOND_NS) == Calls(4, 3, 3, 7.0)
+    scene.exchange.chunks(Chunks([Chunk(streamed.key, b"a", 1)]))
+    scene.exchange.begun([whole.key])
+    assert scene.exchange.load(9 * SECOND_NS) == Calls(4, 3, 1, 7.0)
+    scene.exchange.close(old)
+    assert scene.exchange.load(9 * SECOND_NS) == Calls(3, 2, 0, 0.0)

@@ -133,7 +133,10 @@ SCENES = {
         (*SIMULATED, "--workers", "2", *NARROW, "--max-inflight", "8"), Load(10.0, 60, 200), 15.0
     ),
     "tokenizer": Scene(
-        (*SIMULATED, "--workers", "4", "--processors", "1"), Load(20.0, 10_000, 5, 60.0), 40.0, favour
+        (*SIMULATED, "--workers", "4", "--processors", "1"),
+        Load(20.0, 10_000, 5, 60.0),
+        40.0,
+        favour,
     ),
     "slow": Scene(
         (*SIMULATED[:4], "--router", "round-robin", "--workers", "4"),

@@ -65,7 +65,7 @@ def changed(seen: list[Snapshot], part: str, **fields: Any) -> list[Snapshot]:
         ),
         ("deaths", {"errors"}),
         ("refusals", {"refusing"}),
-        ("tokenizer", {"saturated", "busy process"}),
+        ("tokenizer", {"saturated", "no first token", "busy process"}),
     ],
 )
 def test_a_run_raises_what_it_should(name: str, raised: set[str]) -> None:
