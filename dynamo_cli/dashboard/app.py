@@ -111,7 +111,7 @@ class Dashboard(App[None]):
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""
-        yield Pane(self._header, id="header")
+        yield Pane(self._header, id="header", dims=False)
         yield TabBar()
         with ContentSwitcher(initial=TABS[0]):
             yield Overview(self._span_s)
@@ -146,7 +146,6 @@ class Dashboard(App[None]):
         if self._ending or not self.is_running:  # timers still fire while widgets are removed
             return
         self._main.query_one("#header", Pane).show(self._board)
-        self._main.set_class(self._board.stale_since_s is not None, "stale")
         self._tab.show(self._board)
 
     def on_resize(self) -> None:

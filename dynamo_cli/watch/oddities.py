@@ -19,7 +19,7 @@ HOLD_S = 5.0
 MOST_SHARE = 0.25
 """If more of the workers than this have a difference, it is not about one of them."""
 
-MANY_TIMES, MANY_MORE = 3.0, 4
+MANY_TIMES, MANY_MORE_RUNNING, MANY_MORE_WAITING = 3.0, 8, 4
 """A busy worker has so many times the requests of the others, and so many more."""
 
 SLOW_TIMES, SLOW_P50_TIMES, SLOW_MORE_S = 2.0, 1.5, 0.1
@@ -69,20 +69,22 @@ def _of_kind(what: str, find: Find, workers: Sequence[WorkerView]) -> list[Oddit
     return odd if len(odd) <= max(1, int(MOST_SHARE * len(workers))) else []
 
 
-def _many(own: int, others: list[int], what: str) -> tuple[float, str] | None:
+def _many(own: int, others: list[int], more: int, what: str) -> tuple[float, str] | None:
     usual = median(others)
-    if own - usual < MANY_MORE or own < MANY_TIMES * usual:
+    if own - usual < more or own < MANY_TIMES * usual:
         return None
     times = f"{own / usual:.0f} times the others" if usual else f"{own}, the others none"
     return own / max(usual, 1), f"{what} {times}"
 
 
 def _running(worker: WorkerView, others: list[WorkerView]) -> tuple[float, str] | None:
-    return _many(worker.num_running_reqs, [one.num_running_reqs for one in others], "running")
+    running = [one.num_running_reqs for one in others]
+    return _many(worker.num_running_reqs, running, MANY_MORE_RUNNING, "running")
 
 
 def _waiting(worker: WorkerView, others: list[WorkerView]) -> tuple[float, str] | None:
-    return _many(worker.num_waiting_reqs, [one.num_waiting_reqs for one in others], "waiting")
+    waiting = [one.num_waiting_reqs for one in others]
+    return _many(worker.num_waiting_reqs, waiting, MANY_MORE_WAITING, "waiting")
 
 
 def _slow(worker: WorkerView, others: list[WorkerView]) -> tuple[float, str] | None:

@@ -33,9 +33,9 @@ def with_running(*numbers: int) -> list[WorkerView]:
     ("workers", "says"),
     [
         ([worker(0, num_running_reqs=9)], []),
-        (with_running(3, 3, 9), ["worker 2: running 3 times the others"]),
-        (with_running(1, 1, 4), []),  # only three more
-        (with_running(0, 5), ["worker 1: running 5, the others none"]),
+        (with_running(4, 4, 12), ["worker 2: running 3 times the others"]),
+        (with_running(1, 1, 8), []),  # only seven more
+        (with_running(0, 8), ["worker 1: running 8, the others none"]),
         (
             [worker(0, num_waiting_reqs=8), worker(1, num_waiting_reqs=1)],
             ["worker 0: waiting 8 times the others"],
@@ -50,7 +50,7 @@ def with_running(*numbers: int) -> list[WorkerView]:
         ([cold(0, None), cold(1, 0.6)], []),
         # Half of eight have it: it is not about one of them.
         ([*(slow(place, 0.4) for place in range(4)), *(slow(place, 0.1) for place in (4, 5))], []),
-        (with_running(9, 9, 9, 9, 1, 1, 1, 1), []),
+        (with_running(12, 12, 12, 12, 1, 1, 1, 1), []),
     ],
 )
 def test_the_odd_one_out_is_named(workers: list[WorkerView], says: list[str]) -> None:
@@ -63,7 +63,7 @@ def test_the_strongest_comes_first() -> None:
 
 
 def test_a_difference_must_last() -> None:
-    judge, busy, even = Judge(), with_running(3, 3, 9), with_running(3, 3, 3)
+    judge, busy, even = Judge(), with_running(4, 4, 12), with_running(4, 4, 4)
     told = [judge.judged(seen(*busy, at_s=second)).odd for second in range(int(HOLD_S) + 1)]
     assert told[:-1] == [[]] * int(HOLD_S)
     assert told[-1] == ["worker 2: running 3 times the others"]

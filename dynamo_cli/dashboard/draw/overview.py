@@ -29,7 +29,7 @@ def header(board: Board, width: int, *, paused: bool) -> Text:
     traffic."""
     traffic = _what(board.snapshot, width)
     if board.stale_since_s is not None:
-        traffic.stylize(FAINT)
+        traffic = Text(traffic.plain, FAINT)
     return Text("\n").join([_who(board, width, paused=paused), traffic])
 
 
@@ -136,10 +136,11 @@ def attention(board: Board) -> Text:
 
 def _errors(errors: ErrorsView) -> Text:
     """Draw what went wrong with the requests of the last minute, and whose turn it is."""
+    wrong = "wrong request" if errors.mistaken == 1 else "wrong requests"
     counts = (
         (errors.failed, "failed", BAD),
         (errors.refused, "refused", WARN),
-        (errors.mistaken, "wrong requests of clients", ""),
+        (errors.mistaken, f"{wrong} of clients", ""),
     )
     told = joined(
         [Text(f"{show.number(count)} {what}", style) for count, what, style in counts if count],

@@ -118,6 +118,8 @@ def _box(
 
 
 def _pair(label: str, value: str, width: int) -> Text:
+    if len(label) + 1 + len(value) > width and "/" in value:  # of two times the second is left
+        label, value = "p95", value.partition("/")[2]
     return Text.assemble((label, FAINT), " " * max(width - len(label) - len(value), 1), value)
 
 
@@ -172,7 +174,7 @@ def _processors(board: Board) -> list[tuple[str, str]]:
 
 def _workers(snapshot: Snapshot | None) -> list[tuple[str, str]]:
     if snapshot is None or not snapshot.workers:
-        return [("running", show.NONE), ("KV use", show.NONE), ("waited", show.NONE)]
+        return [("running", show.NONE), ("KV use", show.NONE), ("wait", show.NONE)]
     running = sum(worker.num_running_reqs for worker in snapshot.workers)
     waiting = sum(worker.num_waiting_reqs for worker in snapshot.workers)
     usage = fmean(worker.kv_cache_usage for worker in snapshot.workers)
@@ -180,7 +182,7 @@ def _workers(snapshot: Snapshot | None) -> list[tuple[str, str]]:
     return [
         ("run+wait" if waiting else "running", show.number(running) + waits),
         ("KV use", show.percent(usage)),
-        ("waited", took(snapshot, "queue")),
+        ("wait", took(snapshot, "queue")),
     ]
 
 
@@ -202,7 +204,7 @@ def _draw_prefill(canvas: Canvas, at: _Layout, board: Board) -> None:
     numbers = [
         ("depth", show.number(prefill.depth_jobs) if prefill else show.NONE),
         ("oldest", show.seconds(prefill.oldest_age_s) if prefill else show.NONE),
-        ("waited", took(board.snapshot, "prefill queue") if board.snapshot else show.NONE),
+        ("wait", took(board.snapshot, "prefill queue") if board.snapshot else show.NONE),
     ]
     _box(canvas, at, 3, "prefill queue", _of(board, Role.PREFILL_QUEUE), numbers)
     flow = board.flow

@@ -43,7 +43,7 @@ class Overview(Tab):
         yield Pane(self._picture, id="picture")
         yield Pane(lambda board, width, _: overview.startup(board, width), id="startup")
         yield Pane(lambda board, width, _: overview.times(board.snapshot, width), id="stages")
-        yield Pane(lambda board, *_: overview.attention(board), id="attention")
+        yield Pane(lambda board, *_: overview.attention(board), id="attention", dims=False)
         yield Pane(self._trends, id="trends", classes="trends")
 
     def show(self, board: Board) -> None:
