@@ -51,6 +51,11 @@ class Deaths:
     _begun: bool = False
 
     @property
+    def has_begun(self) -> bool:
+        """Whether an engine has begun to generate its answer."""
+        return self._begun
+
+    @property
     def fatal(self) -> bool:
         """Whether no other process should get the request."""
         return self.count >= FATAL_DEATHS

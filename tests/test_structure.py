@@ -100,7 +100,6 @@ PURE = (
     "dashboard/events.py",
     "dashboard/history.py",
     "dashboard/model.py",
-    "dashboard/oddities.py",
     "supervisor/deaths.py",
     "supervisor/logs.py",
     "supervisor/gpus.py",

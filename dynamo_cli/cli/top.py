@@ -136,7 +136,7 @@ async def _print_once(client: Client, *, as_json: bool) -> None:
 
     from dynamo_cli.dashboard import printed  # noqa: PLC0415
 
-    board = await printed.first_board(client)
+    board = await printed.first_board(client, 0.0 if as_json else printed.RATES_S)
     if as_json:
         sys.stdout.write(printed.as_json(board) + "\n")
     else:

@@ -102,16 +102,16 @@ class Dashboard(App[None]):
         self._timelines = timelines
         self._stop = stop
         self._clock = clock
-        self._drawn = -1
+        self._drawn = (-1, False)
         self._board = state.board(clock())
-        self._paused = False
+        self._paused = self._ending = False
         self._span = 1
 
     # -- drawing -----------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""
-        yield Pane(self._header, id="header")
+        yield Pane(self._header, id="header", dims=False)
         yield TabBar()
         with ContentSwitcher(initial=TABS[0]):
             yield Overview(self._span_s)
@@ -136,15 +136,16 @@ class Dashboard(App[None]):
 
     def _update(self) -> None:
         """Draw the board if anything is new."""
-        if self._state.version != self._drawn and not self._paused:
-            self._drawn = self._state.version
+        new = (self._state.version, self._state.stale(self._clock()))
+        if new != self._drawn and not self._paused:
+            self._drawn = new
             self._board = self._state.board(self._clock())
             self._draw()
 
     def _draw(self) -> None:
-        if not self.is_running:  # timers still fire while the widgets are removed
+        if self._ending or not self.is_running:  # timers still fire while widgets are removed
             return
-        self.screen_stack[0].query_one("#header", Pane).show(self._board)
+        self._main.query_one("#header", Pane).show(self._board)
         self._tab.show(self._board)
 
     def on_resize(self) -> None:
@@ -261,6 +262,15 @@ class Dashboard(App[None]):
         some = "A request is" if running == 1 else f"{running} requests are"
         self.push_screen(Confirm(f"{some} running. Quitting stops the server."), self._answered)
 
+    def exit(self, *result: Any, **how: Any) -> None:
+        """End the dashboard; from now on keys do nothing, since widgets are being removed."""
+        self._ending = True
+        super().exit(*result, **how)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Return whether a key may do something now."""
+        return not self._ending and super().check_action(action, parameters)
+
     def action_interrupt(self) -> None:
         """Do what Ctrl-C does without a dashboard: stop the server, or leave it if it is
         attached."""
@@ -292,17 +302,14 @@ class Dashboard(App[None]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while words are typed."""
-        if event.input.has_class("open") and (table := self._filtered()) is not None:
+        if event.input.has_class("open") and (table := self._tab.table) is not None:
             table.filter(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Keep the filter and go back to the table."""
-        if (table := self._filtered()) is not None:
+        if (table := self._tab.table) is not None:
             table.focus()
         self._close_filter(keep=bool(event.value))
-
-    def _filtered(self) -> Table[Any] | None:
-        return self._tab.table
 
     def _close_filter(self, *, keep: bool = False) -> None:
         line = self._main.query_one("#filter", Input)

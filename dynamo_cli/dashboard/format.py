@@ -26,8 +26,11 @@ def number(value: float | None) -> str:
     return f"{value:.0f}{unit}" if whole or value >= 99.95 else f"{value:.1f}{unit}"
 
 
-def rate(value: float) -> str:
-    """Format a rate per second, with one decimal below ten: ``0/s``, ``0.3/s``, ``12/s``."""
+def rate(value: float | None) -> str:
+    """Format a rate per second, with one decimal below ten: ``0/s``, ``0.3/s``, ``12/s``; a dash if
+    it is not known."""
+    if value is None:
+        return NONE
     return (
         "0/s" if value < 0.05 else f"{value:.1f}/s" if value < 9.95 else f"{number(round(value))}/s"
     )

@@ -37,12 +37,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Rates along the arrows of the picture, per second over the last few seconds."""
+    """Rates along the arrows of the picture, per second over the last few seconds; None before
+    there are two snapshots."""
 
-    decisions: float = 0.0
-    pushed: float = 0.0
-    pulled: float = 0.0
-    notified: float = 0.0
+    decisions: float | None = None
+    pushed: float | None = None
+    pulled: float | None = None
+    notified: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,13 @@ import msgspec
 
 from dynamo_cli.dashboard.events import Decided, Event, Found, Lines, Link, State, Table
 from dynamo_cli.dashboard.history import Flow, History, Sample
-from dynamo_cli.dashboard.oddities import oddities
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.watch.decisions import DecisionView, Measurement
 from dynamo_cli.watch.logs import LogView
 from dynamo_cli.watch.schema import ProcessView, Snapshot
+
+STALE_S = 3.0
+"""Snapshots come four times a second. After so long without one, the last one is out of date."""
 
 DECISIONS_KEPT, LINES_KEPT = 10_000, 2_000
 
@@ -53,6 +55,8 @@ class Board:
         lines: log lines of all processes, oldest first.
         odd: remarks on workers that differ from the others, the strongest first.
         starting: whether the tree has never been completely ready.
+        stale_since_s: when the last snapshot came, seconds since 1970, if that is too long ago or
+            there is no connection; None if what is shown is true now.
     """
 
     now_s: float
@@ -66,6 +70,7 @@ class Board:
     lines: tuple[LogView, ...]
     odd: tuple[str, ...]
     starting: bool
+    stale_since_s: float | None = None
 
 
 class BoardState:
@@ -88,6 +93,7 @@ class BoardState:
         self._last_number = self._missed = 0
         self._lines: deque[LogView] = deque(maxlen=LINES_KEPT)
         self._starting = True
+        self._seen_s = 0.0
         self.version = 0
 
     def apply(self, event: Event, now_s: float) -> None:
@@ -97,6 +103,7 @@ class BoardState:
             case Link():
                 self._connect(event)
             case Snapshot():
+                self._seen_s = now_s
                 self._show(event)
             case Decided(decisions):
                 self._decide(decisions, now_s)
@@ -106,6 +113,11 @@ class BoardState:
                 self._lines.extend(lines)
             case Table(processes):
                 self._processes = tuple(processes)
+
+    def stale(self, now_s: float) -> bool:
+        """Whether the last snapshot says no more what is true now."""
+        late = now_s - self._seen_s > STALE_S
+        return self._snapshot is not None and (self._link.state is State.LOST or late)
 
     def board(self, now_s: float) -> Board:
         """Return the board as of now."""
@@ -120,8 +132,9 @@ class BoardState:
             decisions=tuple(self._decisions.values()),
             missed=self._missed,
             lines=tuple(self._lines),
-            odd=tuple(oddities(snapshot)) if snapshot else (),
+            odd=tuple(snapshot.odd) if snapshot else (),
             starting=self._starting,
+            stale_since_s=self._seen_s if self.stale(now_s) else None,
         )
 
     def _connect(self, link: Link) -> None:

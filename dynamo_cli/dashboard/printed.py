@@ -24,6 +24,9 @@ from dynamo_cli.errors import CannotWatch
 from dynamo_cli.watch.schema import Snapshot
 
 LAST_DECISIONS = 8
+RATES_S = 1.0
+"""How long a single screen waits, so that it knows rates."""
+
 FIRST_S = 10.0
 """How long the first snapshot may take."""
 
@@ -58,15 +61,23 @@ async def _patiently(client: Client) -> AsyncGenerator[Event]:
         yield event
 
 
-async def first_board(client: Client) -> Board:
+async def first_board(client: Client, span_s: float = 0.0) -> Board:
     """Return the first complete board.
+
+    Args:
+        span_s: the time over which it must know rates; it waits for so long.
 
     Raises:
         CannotWatch: the server cannot be reached, or has ended.
     """
     async with aclosing(boards(client)) as found:
+        begin_s = None
         async for board in found:
-            return board
+            assert board.snapshot is not None
+            uptime_s = board.snapshot.uptime_s
+            begin_s = uptime_s if begin_s is None else begin_s
+            if uptime_s - begin_s >= span_s or uptime_s < begin_s:
+                return board
     raise CannotWatch(f"{client.url} has ended its stream.")
 
 
@@ -82,7 +93,8 @@ def screen(board: Board, console: Console) -> None:
     parts = [overview.header(board, width, paused=False)]
     if width >= picture.LEAST_WIDTH:
         parts.append(picture.draw(board, width))
-    parts += [overview.attention(board), _table(WORKERS, workers_of(board), width)]
+    parts += [overview.times(board.snapshot, width), overview.attention(board)]
+    parts += [_table(WORKERS, workers_of(board), width)]
     if gpus := gpus_of(board):
         parts.append(_table(GPUS, gpus, width))
     if board.decisions:
@@ -104,7 +116,7 @@ def _table(spec: Spec[T], items: Sequence[T], width: int) -> Text:
 WATCH_HEAD = (
     f"{'time':<8} {'req/s':>6} {'flight':>6} {'wait':>5} {'in/s':>6} {'out/s':>6} "
     f"{'TTFT p50':>8} {'p95':>8} {'ITL p95':>8} {'KV':>5} {'hit':>5} {'queue':>5} "
-    f"{'moved':>5}  alarms"
+    f"{'moved':>5} {'err/m':>5}  alarms"
 )
 
 
@@ -114,7 +126,7 @@ def watch_line(board: Board) -> str:
     assert snapshot is not None
     traffic, workers = snapshot.traffic, snapshot.workers
     usage = max((worker.kv_cache_usage for worker in workers), default=None)
-    waiting = sum(worker.num_waiting_reqs for worker in workers)
+    waiting = snapshot.queues.waiting
     sample = board.samples[-1]
     alarms = ", ".join(alarm.kind for alarm in snapshot.alarms)
     if not snapshot.serving:
@@ -127,6 +139,7 @@ def watch_line(board: Board) -> str:
         f"{show.seconds(traffic.ttft_p50_s):>8} {show.seconds(traffic.ttft_p95_s):>8} "
         f"{show.seconds(traffic.itl_p95_s):>8} {show.percent(usage):>5} "
         f"{show.percent(sample.hit_measured):>5} {show.number(sample.depth_jobs):>5} "
-        f"{show.number(sum(snapshot.moves.moved.values())):>5}  "
+        f"{show.number(sum(snapshot.moves.moved.values())):>5} "
+        f"{show.number(snapshot.recent_errors.all):>5}  "
         f"{alarms or show.NONE}"
     )

@@ -80,6 +80,12 @@ class Call:
         whole = answer.done() and not answer.exception() and isinstance(answer.result(), Reply)
         return whole or self.finish.done()
 
+    @property
+    def unstarted(self) -> bool:
+        """Whether it is a request to the model for which no token has come."""
+        begun = self.first_token_ns or self.deaths.has_begun
+        return isinstance(self.message, Submit) and not begun and not self.over
+
     def _keep(self, data: bytes) -> bool:
         """Keep bytes that arrive before the handler has sent the head of the response."""
         self._early.append(data)

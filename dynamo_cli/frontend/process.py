@@ -27,7 +27,7 @@ from dynamo_cli.frontend.http.body import BodyReader
 from dynamo_cli.frontend.http.server import HttpServer
 from dynamo_cli.frontend.model_requests import ModelRequests
 from dynamo_cli.frontend.status.gpus import Gpus
-from dynamo_cli.frontend.status.memory import Memory
+from dynamo_cli.frontend.status.host import Host
 from dynamo_cli.frontend.status.pages import StatusPages
 from dynamo_cli.host import vital
 from dynamo_cli.host.proctitle import set_title
@@ -66,6 +66,9 @@ SERVING_S = 1.0
 """Longest time that connections which wait since the previous frontend are not accepted, because
 requests cannot be served yet, seconds. Afterwards their requests get an error that says why."""
 
+LOOK_S = 1.0
+"""Time between two looks at the tree for alarms, seconds."""
+
 LAST_WORDS_S = 1.0
 """How long the end waits for clients to receive the errors of aborted requests, seconds."""
 
@@ -102,11 +105,11 @@ class Frontend:
         self._switchboard = Switchboard(control, self)
         self._decoder = Decoder(ToFrontend)
         self._meter = Meter()
-        self._memory = Memory()
         self._gpus = Gpus(config.gpus)
         self._tree = TreeState(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter, config.migration)
         self._fanout = FinishedRequestFanout(config, self._meter)
+        self._host = Host(self._fanout.record_state)
         self._placement = Placement(config.placement, self._announce)
         report = self._switchboard.report
         self._engines = Engines(self._switchboard, self._ready_peers)
@@ -146,12 +149,20 @@ class Frontend:
         self._switchboard.report(PhaseChange(Phase.STARTING))
         await self._listen(inherited)
         self._switchboard.attach(asyncio.get_running_loop())
+        self._look()
         self._switchboard.report(PhaseChange(Phase.READY, self._tree.url))
         await self._stopped.wait()
         self._listen_no_more()
         self._switchboard.close()
         self._fanout.close()
         self._gpus.close()
+
+    @vital.callback
+    def _look(self) -> None:
+        """Make a snapshot, whoever asks for one: alarms need to know how long something lasts."""
+        if not self._stopped.is_set():
+            self._snapshot()
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     async def _listen(self, inherited: Sequence[socket.socket]) -> None:
         """Listen on the inherited sockets, or else on the configured address.
@@ -207,13 +218,13 @@ class Frontend:
     def _snapshot(self) -> Snapshot:
         board = self._switchboard
         now = time.monotonic_ns()
-        memory = self._memory.of(self._tree.pids, now)
+        host = self._host.report(self._tree.processes, now)
         return self._tree.snapshot(
             now,
             board.depth_bytes(),
             board.refused_sends(),
-            memory,
-            self._exchange.open_calls,
+            host,
+            self._exchange.load(now),
             self._gpus.report,
         )
 

@@ -130,6 +130,7 @@ class ProcessorStats(Message, frozen=True):
         calls: utility calls that workers have not answered.
         begun: the frontend's keys of requests that got their first token since the last report, and
             whose answers are not streamed: the frontend cannot see that otherwise.
+        preparing: API requests whose template, tokenizer and checks are not done.
     """
 
     unrouted: int
@@ -140,3 +141,4 @@ class ProcessorStats(Message, frozen=True):
     queries: int = 0
     calls: int = 0
     begun: tuple[str, ...] = ()
+    preparing: int = 0

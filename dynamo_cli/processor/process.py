@@ -141,6 +141,7 @@ class Processor:
             queries=dispatch.queries,
             calls=len(client.calls),
             begun=tuple(client.begun),
+            preparing=self._serving.preparing,
         )
         client.begun = []
         self._switchboard.send(FRONTEND, stats)

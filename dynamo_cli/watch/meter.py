@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from dynamo_cli.messages.request import Usage
+from dynamo_cli.units import SECOND_NS
+from dynamo_cli.watch.failures import FailureLog
 from dynamo_cli.watch.histogram import Histogram, merged
 from dynamo_cli.watch.moves import MoveLog
 from dynamo_cli.watch.request_meter import RequestMeter
+from dynamo_cli.watch.stages import StageTimes
+from dynamo_cli.watch.timelines import RequestRecord
 from dynamo_cli.watch.window import WindowSamples, WindowSum
 
 # Upper bounds in seconds, from one step of a tiny model to a long queue.
@@ -56,6 +60,8 @@ class Meter:
         traces: traces of requests by outcome: exported, failed, dropped.
         lost_access_lines: access lines that were dropped because the log was too slow.
         moves: requests that moved to another process because theirs could not end them.
+        stages: how long the stages of requests took.
+        failures: requests that ended with an error lately.
     """
 
     def __init__(self) -> None:
@@ -68,6 +74,8 @@ class Meter:
         self.traces: Counter[str] = Counter()
         self.lost_access_lines = 0
         self.moves = MoveLog()
+        self.stages = StageTimes()
+        self.failures = FailureLog()
         self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
         self.ttft = Histogram(TTFT_BOUNDS_S)
         self._itl = Histogram(ITL_BOUNDS_S)
@@ -109,13 +117,17 @@ class Meter:
         known.all_itl.observe(itl_s)
         known.itl.add(itl_s, now_ns)
 
-    def ended(self, endpoint: str, status: int, e2e_s: float, now_ns: int) -> None:
+    def ended(self, record: RequestRecord) -> None:
         """Note the end of a request; its duration counts only if it succeeded."""
-        self.requests[endpoint, status] += 1
-        count, total_s = self.durations.get(endpoint, (0, 0.0))
-        self.durations[endpoint] = count + 1, total_s + e2e_s
-        self.recent_requests.add(1, now_ns)
-        if status < 400:
+        e2e_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
+        self.requests[record.endpoint, record.status] += 1
+        count, total_s = self.durations.get(record.endpoint, (0, 0.0))
+        self.durations[record.endpoint] = count + 1, total_s + e2e_s
+        self.recent_requests.add(1, record.ended_ns)
+        self.failures.ended(record.status, record.error, record.ended_ns)
+        self.moves.ended(record.moves)
+        self.stages.add(record)
+        if record.status < 400:
             self.e2e.observe(e2e_s)
 
     def used(self, usage: Usage, now_ns: int) -> None:

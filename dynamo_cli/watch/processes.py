@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dynamo_cli.messages.lifecycle import ProcessState
 from dynamo_cli.units import SECOND_NS
+from dynamo_cli.watch.host import ProcessUse
 from dynamo_cli.watch.schema import ProcessView
 
+_UNKNOWN = ProcessUse(0, 0.0)
 
-def process_view(state: ProcessState, now_ns: int, rss_bytes: int = 0) -> ProcessView:
+
+def process_view(state: ProcessState, now_ns: int, use: ProcessUse | None = None) -> ProcessView:
     """Return the current view of a process.
 
     Args:
         state: its row in the table.
         now_ns: current time, CLOCK_MONOTONIC as in `state`.
-        rss_bytes: its memory; 0 if that is not measured.
+        use: what it uses; None if that is not measured.
     """
+    use = use or _UNKNOWN
     return ProcessView(
         name=state.name,
         role=str(state.role),
@@ -26,5 +30,8 @@ def process_view(state: ProcessState, now_ns: int, rss_bytes: int = 0) -> Proces
         uptime_s=(now_ns - state.started_ns) / SECOND_NS,
         restarts=state.restarts,
         device=state.device,
-        rss_bytes=rss_bytes,
+        rss_bytes=use.rss_bytes,
+        cpu_s=use.cpu_s,
+        cpu_cores=use.cpu_cores,
+        cpu_demand=use.cpu_demand,
     )

@@ -18,11 +18,13 @@ _WINDOWS = {
 
 
 class Rates(NamedTuple):
-    """Tokens per second over 10 s, and the hit ratio over a minute, None without prompts."""
+    """Tokens per second over 10 s; over a minute the hit ratio, None without prompts, and the
+    prompt tokens that it is made of."""
 
     prompt_tokens_per_s: float
     output_tokens_per_s: float
     recent_hit_ratio: float | None
+    recent_queries_tokens: int
 
 
 class WorkerRates:
@@ -52,6 +54,7 @@ class WorkerRates:
             self._windows["prompt_tokens"].rate(now_ns),
             self._windows["output_tokens"].rate(now_ns),
             ratio(hits, queries),
+            int(queries),
         )
 
 

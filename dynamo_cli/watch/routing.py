@@ -87,6 +87,7 @@ class RoutingState:
                 placed=stats.placed,
                 queries=stats.queries,
                 calls=stats.calls,
+                preparing=stats.preparing,
             )
             for index, stats in sorted(self._processors.items())
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from dynamo_cli.watch.host_cache_schema import HostCacheView
+from dynamo_cli.watch.load_schema import ErrorsView, HostView, QueuesView, StageView
 
 
 class ProcessView(msgspec.Struct, frozen=True):
@@ -14,6 +15,11 @@ class ProcessView(msgspec.Struct, frozen=True):
         phase_s: how long it has been in its phase, seconds.
         uptime_s: time since its start, seconds.
         rss_bytes: its resident memory; 0 if it is not known.
+        cpu_s: CPU time since its start, seconds.
+        cpu_cores: cores that its threads used over the last seconds; 1 is one full core. None if
+            it is not known.
+        cpu_demand: cores that its threads used or waited for over the last seconds. A process that
+            works in one thread cannot do more at 1. None if it is not known, as for engines.
     """
 
     name: str
@@ -27,6 +33,9 @@ class ProcessView(msgspec.Struct, frozen=True):
     restarts: int
     device: str
     rss_bytes: int = 0
+    cpu_s: float = 0.0
+    cpu_cores: float | None = None
+    cpu_demand: float | None = None
 
 
 class WorkerView(msgspec.Struct, frozen=True):
@@ -38,7 +47,9 @@ class WorkerView(msgspec.Struct, frozen=True):
         hit_ratio: measured prefix hits / queried prompt tokens, since the start; None before any.
         recent_hit_ratio: the same over the last 60 s.
         *_tokens_per_s: rates over the last 10 s.
+        recent_queries_tokens: prompt tokens that `recent_hit_ratio` is made of.
         ttft_*_s, itl_*_s: percentiles over its streamed answers of the last 10 s.
+        ttft_samples: number of answers that the percentiles of TTFT are made of.
         asleep: whether it takes no requests until it is woken up.
         kept_requests: number of requests in its memory, running or not.
     """
@@ -65,6 +76,8 @@ class WorkerView(msgspec.Struct, frozen=True):
     itl_p95_s: float | None
     asleep: bool = False
     kept_requests: int = 0
+    recent_queries_tokens: int = 0
+    ttft_samples: int = 0
 
 
 class RouterWorkerView(msgspec.Struct, frozen=True):
@@ -146,6 +159,7 @@ class ProcessorView(msgspec.Struct, frozen=True):
     placed: int
     queries: int
     calls: int
+    preparing: int = 0
 
 
 class PrefillView(msgspec.Struct, frozen=True):
@@ -326,6 +340,11 @@ class Snapshot(msgspec.Struct, frozen=True):
         gpus: GPUs that engines run on.
         moves: requests that moved to another process because theirs could not end them.
         host_cache: the cache in the host's memory; None if there is none.
+        queues: where requests wait.
+        stages: how long the stages of the last requests took.
+        recent_errors: requests that ended with an error lately.
+        host: what the machine has left.
+        odd: remarks on workers that differ from the others, the strongest first.
     """
 
     version: str
@@ -352,6 +371,11 @@ class Snapshot(msgspec.Struct, frozen=True):
     gpus: list[GpuView] = []
     moves: MovesView = MovesView()
     host_cache: HostCacheView | None = None
+    queues: QueuesView = QueuesView()
+    stages: list[StageView] = []
+    recent_errors: ErrorsView = ErrorsView()
+    host: HostView = HostView()
+    odd: list[str] = []
 
     @property
     def warnings(self) -> list[str]:

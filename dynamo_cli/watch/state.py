@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from dynamo_cli import __version__
@@ -27,12 +26,15 @@ from dynamo_cli.watch.alarms import (
 from dynamo_cli.watch.decisions import DecisionLog
 from dynamo_cli.watch.engine_counts import EngineTotals
 from dynamo_cli.watch.gpus import GpuReport, views
+from dynamo_cli.watch.host import HostReport
 from dynamo_cli.watch.host_cache import HostCacheState
 from dynamo_cli.watch.host_cache_schema import HostCacheView
+from dynamo_cli.watch.judge import Judge
 from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.meter import Latency, Meter
 from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.processes import process_view
+from dynamo_cli.watch.queues import Calls, queues
 from dynamo_cli.watch.rates import WorkerRates, ratio
 from dynamo_cli.watch.routing import RoutingState
 from dynamo_cli.watch.schema import (
@@ -88,6 +90,7 @@ class TreeState:
         self._ended_lives: dict[int, dict[str, int]] = {}
         self._rates: defaultdict[int, WorkerRates] = defaultdict(WorkerRates)
         self._watch = Watch()
+        self._judge = Judge()
         self._routing = RoutingState()
         self.prefill = PrefillState()
         self.host_cache = HostCacheState()
@@ -123,11 +126,6 @@ class TreeState:
         if self.draining:
             return "shutting down"
         return ASLEEP if self.asleep and self._table.serving else self._table.reason
-
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the running processes."""
-        return [state.pid for state in self._table.processes if state.pid]
 
     def apply(
         self,
@@ -228,8 +226,8 @@ class TreeState:
         now_ns: int,
         links: dict[str, int],
         refused_sends: int,
-        memory: Mapping[int, int] | None = None,
-        calls: int = 0,
+        host: HostReport = HostReport(),  # noqa: B008 - frozen
+        calls: Calls = Calls(),  # noqa: B008 - frozen
         gpus: GpuReport | None = None,
     ) -> Snapshot:
         """Return everything as of now.
@@ -238,8 +236,8 @@ class TreeState:
             now_ns: current time, CLOCK_MONOTONIC.
             links: unread bytes of the frontend's links, by peer.
             refused_sends: messages that the frontend's full links refused.
-            memory: memory of processes in bytes, by pid, as far as it is known.
-            calls: answers that the frontend waits for.
+            host: what processes use and what the machine has left.
+            calls: what the frontend waits for.
             gpus: the last report of the driver; None if engines have no GPUs.
         """
         router, prefill = self._routing.view(now_ns), self.prefill.view(now_ns)
@@ -247,7 +245,7 @@ class TreeState:
         host_cache = self.host_cache.view(now_ns)
         self._watch.refused(refused_sends + _refused(workers, router, host_cache), now_ns)
         seen = views(gpus, self._table.processes, now_ns) if gpus else []
-        return Snapshot(
+        snapshot = Snapshot(
             version=__version__,
             uptime_s=(now_ns - self._started_ns) / SECOND_NS,
             url=self.url,
@@ -256,27 +254,28 @@ class TreeState:
             alarms=[*self._alarms(router, prefill, now_ns), *of_gpus(gpus, seen, now_ns)],
             models=self._models,
             target_workers=self._table.workers,
-            processes=self._processes(memory or {}, now_ns),
+            processes=self._processes(host, now_ns),
             workers=workers,
             router=router,
             unrouted_requests=self._routing.unrouted(),
             prefill=prefill,
-            traffic=_traffic(self._meter, now_ns),
-            aborts=dict(self._meter.aborts),
-            errors=dict(self._meter.errors),
             links=links,
             refused_sends=refused_sends,
             unwritten_log_lines=self.logs.unwritten,
             processors=self._routing.processors(),
-            calls=calls,
+            calls=calls.open,
             gpus=seen,
-            moves=self._meter.moves.view(now_ns),
             host_cache=host_cache,
+            queues=queues(calls, self._routing.processors(), router, prefill, workers),
+            host=host.host,
+            **_of_requests(self._meter, now_ns),
         )
+        return self._judge.judged(snapshot)
 
-    def _processes(self, memory: Mapping[int, int], now_ns: int) -> list[ProcessView]:
+    def _processes(self, host: HostReport, now_ns: int) -> list[ProcessView]:
         return [
-            process_view(state, now_ns, memory.get(state.pid, 0)) for state in self._table.processes
+            process_view(state, now_ns, host.processes.get(state.pid))
+            for state in self._table.processes
         ]
 
     def _worker_indices(self) -> list[int]:
@@ -336,7 +335,24 @@ def _latency(meter: Meter, worker: int, now_ns: int) -> dict[str, Any]:
     known = meter.workers.get(worker) or Latency()
     ttft_p50, ttft_p95 = known.ttft.percentiles(now_ns, 0.5, 0.95)
     (itl_p95,) = known.itl.percentiles(now_ns, 0.95)
-    return {"ttft_p50_s": ttft_p50, "ttft_p95_s": ttft_p95, "itl_p95_s": itl_p95}
+    return {
+        "ttft_p50_s": ttft_p50,
+        "ttft_p95_s": ttft_p95,
+        "itl_p95_s": itl_p95,
+        "ttft_samples": len(known.ttft),
+    }
+
+
+def _of_requests(meter: Meter, now_ns: int) -> dict[str, Any]:
+    """What the frontend measured itself, by field of the snapshot."""
+    return {
+        "traffic": _traffic(meter, now_ns),
+        "aborts": dict(meter.aborts),
+        "errors": dict(meter.errors),
+        "moves": meter.moves.view(now_ns),
+        "stages": meter.stages.views(now_ns),
+        "recent_errors": meter.failures.view(now_ns),
+    }
 
 
 def _traffic(meter: Meter, now_ns: int) -> TrafficView:

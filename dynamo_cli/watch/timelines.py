@@ -14,6 +14,8 @@ from dynamo_cli.watch import moves
 from dynamo_cli.watch.moves import MoveStep
 
 KEPT = 10_000
+CLIENT_CLOSED = 499
+"""Status in logs and counters of a request whose client disconnected before the answer."""
 
 
 class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):

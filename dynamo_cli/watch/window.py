@@ -58,6 +58,10 @@ class WindowSamples:
         """Add a value."""
         self._samples.append((now_ns, value))
 
+    def __len__(self) -> int:
+        """Number of values at the last call of `percentiles`, and of those that came since."""
+        return len(self._samples)
+
     def percentiles(self, now_ns: int, *ranks: float) -> list[float | None]:
         """Return nearest-rank percentiles for `ranks` in 0..1; None for each without values."""
         while self._samples and self._samples[0][0] < now_ns - self._window_ns:

@@ -19,7 +19,7 @@ import msgspec
 from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.timelines import TimelineView
-from tests.dashboard.replay import HOST_CACHE, MOVED, Replay
+from tests.dashboard.replay import HOST_CACHE, LOST, MOVED, OVERLOADED, Replay
 
 FOLDER = Path(__file__).parent / "pictures"
 MADE_WITH = FOLDER / "made-with"
@@ -64,6 +64,9 @@ SCENES = (
     Scene(MOVED, "routing", ("3",)),
     Scene(MOVED, "decision", ("3", "enter")),
     Scene("degraded", "overview", ()),
+    Scene(OVERLOADED, "overview", ()),
+    Scene(LOST, "overview", ()),
+    Scene(LOST, "workers", ("2",)),
     Scene("degraded", "workers", ("2",)),
     Scene("degraded", "logs", ("6",)),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from functools import cache
@@ -19,6 +20,8 @@ from dynamo_cli.watch.schema import MovesView, RecentMove
 from .made import gpu, snapshot
 
 FOLDER = Path(__file__).parent / "recorded"
+WATCHED = Path(__file__).parents[1] / "watch" / "recorded"
+BEGAN_S = 1_767_268_800.0
 URL = "http://127.0.0.1:8181"
 
 
@@ -92,6 +95,17 @@ def _loading(decision: Any) -> Any:
     return decision | {"host_blocks": blocks, "predicted_tokens": 32 * blocks}
 
 
+OVERLOADED, LOST = "overloaded", "lost"
+"""Names of the recording of an overloaded server, and of the same when its connection was lost."""
+
+
+def overloaded() -> list[tuple[float, str, Any]]:
+    """The snapshots that the tests of alarms have."""
+    text = gzip.decompress((WATCHED / "overload.json.gz").read_bytes()).decode()
+    seen = json.loads(re.sub(r"http://127\.0\.0\.1:\d+", URL, text))
+    return [(BEGAN_S + one["uptime_s"], "snapshot", one) for one in seen]
+
+
 @cache
 def recorded(name: str) -> list[tuple[float, str, Any]]:
     """Read a recording: (seconds since 1970, name of the event, content). Its server gets the usual
@@ -102,6 +116,8 @@ def recorded(name: str) -> list[tuple[float, str, Any]]:
         return with_moves(recorded("busy"))
     if name == HOST_CACHE:
         return [(at_s, kind, with_host_cache(content)) for at_s, kind, content in recorded("busy")]
+    if name in (OVERLOADED, LOST):
+        return overloaded()
     text = re.sub(r"http://127\.0\.0\.1:\d+", URL, (FOLDER / f"{name}.json").read_text())
     return [tuple(event) for event in json.loads(text)["events"]]
 
@@ -137,6 +153,9 @@ class Replay:
             event = decode(kind, msgspec.json.encode(content))
             assert event is not None
             self.state.apply(event, at_s)
+        if name == LOST:
+            self.now_s += 12.0
+            self.state.apply(Link(State.LOST, URL, f"no server at {URL}."), self.now_s)
 
     def clock(self) -> float:
         return self.now_s

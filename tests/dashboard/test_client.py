@@ -140,13 +140,16 @@ def test_one_screen_and_one_line_on_paper() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
             board = await printed.first_board(Client(url_of(stage)))
+            assert board.flow.decisions is None, "nothing is known of rates yet"
+            later = await printed.first_board(Client(url_of(stage)), 0.3)
+            assert later.flow.decisions == 0.0
         assert '"serving": true' in printed.as_json(board)
         line = printed.watch_line(board)
         assert len(line.split()) >= len(printed.WATCH_HEAD.split()) - 2
         state = BoardState()
         state.apply(snapshot(moves=MovesView({"died": 12, "drained": 3})), 0)
-        moved = printed.watch_line(state.board(0)).split()[-2:]
-        assert moved == ["15", "–"], "the last two columns: moved, alarms"
+        moved = printed.watch_line(state.board(0)).split()[-3:]
+        assert moved == ["15", "0", "–"], "the last columns: moved, errors, alarms"
 
     asyncio.run(scenario())
 

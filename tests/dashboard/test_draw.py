@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from rich.text import Text
 
+from dynamo_cli.dashboard import printed
 from dynamo_cli.dashboard.draw import cache, details, overview, picture, prefill, trends
 from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
 from dynamo_cli.dashboard.draw.table import Spec, fit
@@ -23,14 +24,19 @@ from dynamo_cli.router.policies import Request, WorkerLoad
 from dynamo_cli.router.policies.timed import time_cost
 from dynamo_cli.watch.decisions import CandidateView
 from dynamo_cli.watch.host_cache_schema import HostCacheView
+from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
 from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.schema import MovesView
+from dynamo_cli.watch.stages import STAGES
 
 from .made import decision, snapshot
 from .pictures import TIMELINE, Scene, draw
 from .replay import Replay
 
-STREAMS = ("startup", "empty", "busy", "disaggregated", "degraded", "gpus", "moved", "host-cache")
+STREAMS = (
+    *("startup", "empty", "busy", "disaggregated", "degraded", "gpus", "moved", "host-cache"),
+    *("overloaded", "lost"),
+)
 WIDTHS = (78, 100, 118, 158, 300)
 
 
@@ -79,7 +85,7 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
     corners = [drawn.plain.count(corner) for corner in "╭╮╰╯"]
     boxes = (
         3
-        + (stream in ("startup", "busy", "degraded", "gpus", "moved"))
+        + (stream in ("startup", "busy", "degraded", "gpus", "moved", "overloaded", "lost"))
         + 2 * (stream == "host-cache")
         + 4 * (stream == "disaggregated")
     )
@@ -166,6 +172,63 @@ def test_the_header_says_how_it_is(link: Link, seen: Any, says: str) -> None:
     if seen is not None:
         state.apply(seen, 0)
     assert says in overview.header(state.board(0), 120, paused=False).plain
+
+
+def test_a_header_without_news_says_since_when_and_is_dim() -> None:
+    state = BoardState("http://h:1")
+    state.apply(Link(State.LIVE), 0)
+    state.apply(snapshot(), 0)
+    late = overview.header(state.board(60), 120, paused=False)
+    assert "✗ no news since 00:00:00" in late.plain
+    state.apply(Link(State.LOST, "http://h:1", "no server"), 61)
+    lost = overview.header(state.board(61), 120, paused=False)
+    assert "✗ no connection since 00:00:00" in lost.plain
+    traffic = lost.split("\n")[1]
+    assert all(any(str(span.style) == "dim" for span in one.spans) for one in (traffic,))
+    assert "✗ what is shown is from 00:00:00" in overview.attention(state.board(61)).plain
+
+
+def test_errors_of_the_last_minute_are_on_the_overview_and_in_a_line_of_watch() -> None:
+    errors = ErrorsView(340, 8, 3, 4, {"worker_lost": 8, "NotFoundError": 4, "not_ready": 3})
+    queues = QueuesView(0, 5, 40, 0, 16, 70, 12.0)
+    state = BoardState("http://h:1")
+    state.apply(Link(State.LIVE), 0)
+    state.apply(snapshot(recent_errors=errors, queues=queues), 0)
+    board = state.board(0)
+    told = overview.attention(board).plain
+    assert "340 requests: 8 failed, 3 refused, 4 wrong requests of clients" in told
+    assert "(worker_lost 8, NotFoundError 4, not_ready 3)" in told
+    assert "nothing needs attention" not in told
+    header = overview.header(board, 120, paused=False).plain
+    assert "11 errors/min" in header
+    assert "61 waiting" in header
+    line = printed.watch_line(board).split()
+    heads = printed.WATCH_HEAD.split()
+    assert line[heads.index("wait")] == "61"
+    assert (heads[-2], line[-2]) == ("err/m", "15")
+
+
+def test_a_wrong_request_of_a_client_is_told_and_is_no_error_of_the_server() -> None:
+    state = BoardState("http://h:1")
+    state.apply(snapshot(recent_errors=ErrorsView(9, 0, 0, 4, {"NotFoundError": 4})), 0)
+    assert "4 wrong requests of clients" in overview.attention(state.board(0)).plain
+    assert "errors/min" not in overview.header(state.board(0), 120, paused=False).plain
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_times_of_stages_fit(width: int) -> None:
+    stages = [StageView(name, 9, 0.012, 1.25) for name in STAGES]
+    drawn = overview.times(snapshot(stages=stages), width)
+    assert all(line.cell_len <= width for line in drawn.split("\n"))
+    assert all(f"{name} 0/1.2 s" in drawn.plain for name in STAGES)
+
+
+def test_rates_of_one_snapshot_are_not_known() -> None:
+    state = BoardState("http://h:1")
+    state.apply(snapshot(prefill_workers=1), 0)
+    drawn = picture.draw(state.board(0), 120).plain
+    assert "notify –" in drawn
+    assert "pull –" in drawn
 
 
 def test_a_process_that_is_not_ready_makes_it_degraded_and_no_server_says_why() -> None:

@@ -462,3 +462,27 @@ def test_a_bug_ends_it_without_a_traceback(capsys: pytest.CaptureFixture[str]) -
         seeing(scenario)
     captured = capsys.readouterr()
     assert "Traceback" not in captured.out + captured.err
+
+
+def test_a_screen_without_news_is_grey_until_they_come() -> None:
+    async def scenario(seen: Seen) -> None:
+        def colours(word: str, top: int = 3) -> set[str]:
+            """The colours of parts with this word, below the header."""
+            strips = seen.app.screen._compositor.render_strips()[top:]
+            parts = [part for strip in strips for part in strip if word in part.text]
+            return {str(part.style.color) for part in parts if part.style}
+
+        await seen.press("2")
+        (green,) = colours("● serving", top=0)
+        assert colours("● ready") == {green}
+        await seen.hear(Link(State.LOST, "http://h:1", "no server"))
+        assert colours("● ready").isdisjoint({green})
+        await seen.press("1")
+        assert colours("● ready").isdisjoint({green})
+        assert "✗ what is shown is from" in seen.text("#attention")
+        snapshot = seen.replay.state.board(seen.replay.now_s).snapshot
+        await seen.hear(Link(State.LIVE, "http://h:1"))
+        await seen.hear(snapshot)
+        assert colours("● ready") == {green}
+
+    seeing(scenario)

@@ -9,13 +9,11 @@ from dynamo_cli.dashboard import history, model
 from dynamo_cli.dashboard.events import Decided, Found, Lines, Link, State, Table, decode
 from dynamo_cli.dashboard.history import Flow, History
 from dynamo_cli.dashboard.model import BoardState
-from dynamo_cli.dashboard.oddities import oddities
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.watch.decisions import Measurement
 from dynamo_cli.watch.logs import LogView
-from dynamo_cli.watch.schema import WorkerView
 
-from .made import decision, snapshot, worker
+from .made import decision, snapshot
 
 
 def line(number: int) -> LogView:
@@ -169,46 +167,14 @@ def test_flow_is_what_grew_over_the_last_seconds() -> None:
 # -- workers that differ ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("workers", "says"),
-    [
-        ([worker(0, num_running_reqs=9)], []),
-        ([worker(0, num_running_reqs=3), worker(1, num_running_reqs=3)], []),
-        (
-            [
-                worker(0, num_running_reqs=3),
-                worker(1, num_running_reqs=4),
-                worker(2, num_running_reqs=9),
-            ],
-            [],
-        ),
-        (
-            [
-                worker(0, num_running_reqs=3),
-                worker(1, num_running_reqs=3),
-                worker(2, num_running_reqs=9),
-            ],
-            ["worker 2: running 3 × the others"],
-        ),
-        (
-            [worker(0, num_running_reqs=0), worker(1, num_running_reqs=5)],
-            ["worker 1: running 5, the others none"],
-        ),
-        (
-            [worker(0, num_waiting_reqs=8), worker(1, num_waiting_reqs=1)],
-            ["worker 0: waiting 8 × the others"],
-        ),
-        (
-            [worker(0, ttft_p95_s=0.4), worker(1, ttft_p95_s=0.1)],
-            ["worker 0: TTFT p95 4 × the others"],
-        ),
-        ([worker(0, ttft_p95_s=0.004), worker(1, ttft_p95_s=0.001)], []),
-        (
-            [worker(0, recent_hit_ratio=0.1), worker(1, recent_hit_ratio=0.6)],
-            ["worker 0: hit rate 10%, the others 60%"],
-        ),
-        ([worker(0, ttft_p95_s=None), worker(1, ttft_p95_s=None, recent_hit_ratio=None)], []),
-    ],
-)
-def test_the_odd_one_out_is_named(workers: list[WorkerView], says: list[str]) -> None:
-    assert oddities(msgspec.structs.replace(snapshot(), workers=workers)) == says
+def test_what_came_too_long_ago_or_before_the_connection_was_lost_is_out_of_date() -> None:
+    state = BoardState("http://h:1")
+    state.apply(Link(State.LIVE), 100.0)
+    assert state.board(200.0).stale_since_s is None, "nothing is shown yet"
+    state.apply(snapshot(), 100.0)
+    assert state.board(101.0).stale_since_s is None
+    assert state.board(104.0).stale_since_s == 100.0
+    state.apply(snapshot(), 105.0)
+    assert state.board(106.0).stale_since_s is None
+    state.apply(Link(State.LOST, "http://h:1", "no server"), 106.0)
+    assert state.board(106.0).stale_since_s == 105.0

@@ -53,7 +53,7 @@ def test_a_server_at_rest_breaks_none() -> None:
     [
         *("traffic in_flight", "traffic received", "traffic requests", "calls"),
         *(f"processors 0 {name}" for name in ("requests", "engine_requests", "placed")),
-        *("processors 0 queries", "processors 0 calls"),
+        *("processors 0 queries", "processors 0 calls", "processors 0 preparing"),
         *("router entries", "router promised_blocks", "router waiting_requests"),
         *("router workers 1 active_requests", "router workers 1 prefill_blocks"),
         *("workers 1 num_running_reqs", "workers 1 num_waiting_reqs", "workers 1 kept_requests"),

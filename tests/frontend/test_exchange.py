@@ -32,8 +32,9 @@ from dynamo_cli.messages.request import (
     Usage,
 )
 from dynamo_cli.topology import ProcessId, Role
-from dynamo_cli.units import MS_NS
+from dynamo_cli.units import MS_NS, SECOND_NS
 from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.queues import Calls
 
 ONE, TWO = ProcessId(Role.PROCESSOR, 0), ProcessId(Role.PROCESSOR, 1)
 
@@ -110,7 +111,7 @@ async def test_calls_go_to_the_processor_with_the_fewest() -> None:
     scene.exchange.close(first)  # a second time changes nothing
     scene.exchange.close(third)
     assert [scene.submit().processor for _ in range(3)] == [ONE, ONE, TWO]
-    assert scene.exchange.open_calls == 4
+    assert scene.exchange.load(0).open == 4
 
 
 @in_a_loop
@@ -129,7 +130,7 @@ async def test_a_full_link_refuses_and_leaves_no_call() -> None:
     scene.links.full.add(ONE)
     with pytest.raises(Overloaded, match="processor 0"):
         scene.submit()
-    assert scene.exchange.open_calls == 0
+    assert scene.exchange.load(0).open == 0
     scene.exchange.processor_up(TWO)
     assert [scene.exchange._loads[one] for one in (ONE, TWO)] == [0, 0]
 
@@ -239,7 +240,7 @@ async def test_at_the_end_every_call_fails_here_and_is_aborted_there() -> None:
         with pytest.raises(Draining):
             await call.answer
         assert (call.processor, Abort(call.key, CLIENT_LEFT)) in scene.links.sent
-    assert scene.exchange.open_calls == 0
+    assert scene.exchange.load(0).open == 0
 
 
 @in_a_loop
@@ -264,7 +265,7 @@ async def test_a_probe_waits_for_a_processor_and_is_repeated_when_it_is_lost() -
     scene.exchange.answered(Reply(again.request_id, 200, "application/json", b"{}", Usage()))
     answer = await probing
     assert isinstance(answer, Reply)
-    assert scene.exchange.open_calls == 0
+    assert scene.exchange.load(0).open == 0
 
 
 @in_a_loop
@@ -272,4 +273,17 @@ async def test_a_probe_without_an_answer_ends() -> None:
     scene = Scene(ONE)
     with pytest.raises(TimeoutError):
         await scene.exchange.probe(0, timeout_s=0.01)
-    assert scene.exchange.open_calls == 0
+    assert scene.exchange.load(0).open == 0
+
+
+@in_a_loop
+async def test_requests_without_a_token_are_counted_with_the_age_of_the_oldest() -> None:
+    scene = Scene(ONE)
+    old, streamed, whole = (scene.submit(arrival_ns=at * SECOND_NS) for at in (2, 5, 6))
+    scene.exchange.ask(Question.MODELS, "b")
+    assert scene.exchange.load(9 * SECOND_NS) == Calls(4, 3, 3, 7.0)
+    scene.exchange.chunks(Chunks([Chunk(streamed.key, b"a", 1)]))
+    scene.exchange.begun([whole.key])
+    assert scene.exchange.load(9 * SECOND_NS) == Calls(4, 3, 1, 7.0)
+    scene.exchange.close(old)
+    assert scene.exchange.load(9 * SECOND_NS) == Calls(3, 2, 0, 0.0)

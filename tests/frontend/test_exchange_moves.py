@@ -98,7 +98,7 @@ async def test_without_another_processor_it_waits_for_one() -> None:
     await calls[0].answer
     scene.exchange.close(calls[0])
     assert scene.exchange._loads == {ONE: 0}
-    assert scene.exchange.open_calls == 0
+    assert scene.exchange.load(0).open == 0
 
 
 @in_a_loop
@@ -109,7 +109,7 @@ async def test_it_does_not_wait_for_ever() -> None:
     with pytest.raises(PeerLost, match=r"processor 0 stopped .*SIGKILL"):
         await call.answer
     assert scene.told == [("api", "processor 0", None)]
-    assert scene.exchange.open_calls == 0
+    assert scene.exchange.load(0).open == 0
     scene.exchange.processor_up(ONE)
     assert len(scene.links.sent) == 1
 

@@ -14,6 +14,9 @@ import msgspec
 import pytest
 
 from dynamo_cli.config import FrontendConfig
+from dynamo_cli.frontend import process
+from dynamo_cli.frontend.process import Frontend
+from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.lifecycle import (
     Drain,
     Drained,
@@ -24,12 +27,15 @@ from dynamo_cli.messages.lifecycle import (
     ProbeResult,
     ProcessTable,
     StillRunning,
+    Stop,
 )
 from dynamo_cli.messages.prefill import PrefillQueueStats
 from dynamo_cli.messages.request import Abort, EngineReady, Head, Submit, SubmitProbe
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.topology import QUEUE, ROUTER, ProcessId, Role
+from dynamo_cli.topology import FRONTEND, QUEUE, ROUTER, ProcessId, Role
+from dynamo_cli.watch.judge import Judge
+from dynamo_cli.watch.schema import Snapshot
 
 from .stage import PROCESSOR, SSE, WORKER, Stage, answer, chunks, finish, patiently, table
 
@@ -331,3 +337,27 @@ def test_a_processor_gets_requests_only_once_it_is_ready() -> None:
             assert [status for status, _, _ in await asyncio.gather(*asked)] == [200, 200]
 
     asyncio.run(scenario())
+
+
+def test_it_looks_for_alarms_although_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def judged(judge: Judge, snapshot: Snapshot) -> Snapshot:
+        nonlocal looks
+        looks += 1
+        return snapshot
+
+    monkeypatch.setattr(Judge, "judged", judged)
+    monkeypatch.setattr(process, "LOOK_S", 0.01)
+
+    async def scenario() -> None:
+        here, there = Control.pair()
+        frontend = Frontend(FRONTEND, FrontendConfig(port=0), there)
+        running = asyncio.create_task(frontend.run(()))
+        while looks < 3 and not running.done():
+            await asyncio.sleep(0.005)
+        frontend.on_control(Stop())
+        await running
+        here.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))

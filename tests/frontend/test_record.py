@@ -122,6 +122,11 @@ def test_what_the_disk_does_not_take_is_counted(
     writer.add(request(), (PROMPT,))
     writer.close()
     assert len(read(path)) == writer.recorded == 1  # no half lines
+    state = writer.state()
+    assert state.unrecorded == {recorder.WRITE_FAILED: 2}
+    assert state.record_free_bytes is not None
+    assert state.record_total_bytes is not None
+    assert 0 < state.record_free_bytes <= state.record_total_bytes
     assert len(caplog.records) == 1
     assert "no space left" in caplog.text
 

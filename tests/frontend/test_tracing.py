@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from dynamo_cli.config import FrontendConfig
-from dynamo_cli.frontend.after.tracing import attributes, stages
+from dynamo_cli.frontend.after.tracing import attributes
 from dynamo_cli.frontend.http.traceparent import TraceContext, begin, parse
 from dynamo_cli.messages.request import Submit, Timeline, Usage
+from dynamo_cli.watch.stages import stages
 from dynamo_cli.watch.timelines import RequestRecord
 from tests.frontend.stage import Stage, answer, chunks, finish
 from tests.support.otlp import Receiver, Span

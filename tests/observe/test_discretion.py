@@ -7,6 +7,7 @@ import threading
 from contextvars import copy_context
 
 from dynamo_cli.engines.vllm.front.discretion import Discretion
+from dynamo_cli.engines.vllm.front.failures import Told
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.supervisor.logs import LineFormatter
 
@@ -31,9 +32,18 @@ def test_nothing_is_withheld_outside_of_requests() -> None:
 
 def test_of_warnings_only_what_is_constant_passes() -> None:
     line = during_a_request("vllm.parser", logging.WARNING, "cannot parse %s", "zebra")
-    assert "vllm.parser:7: cannot parse %s (withheld" in line
+    assert "vllm.parser:7: cannot parse … (withheld" in line
     assert "zebra" not in line
     assert "zebra" not in during_a_request("vllm.parser", logging.ERROR, "cannot parse zebra")
+
+
+def test_a_wrong_model_name_is_no_error_of_the_server() -> None:
+    def passes(message: str) -> bool:
+        record = logging.LogRecord("vllm.a", logging.ERROR, "f.py", 7, message, ("x",), None)
+        return Told().filter(record)
+
+    assert not passes("Error with model %s")
+    assert passes("Error with the engine %s")
 
 
 def test_of_failures_only_type_and_place_pass() -> None:

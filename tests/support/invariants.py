@@ -95,7 +95,7 @@ def requests_are_accounted_for(snapshot: Any) -> Problems:
 
 def processors_hold_nothing(snapshot: Any) -> Problems:
     """No request, engine request, load, question to the router or call to a worker."""
-    names = ("requests", "engine_requests", "placed", "queries", "calls")
+    names = ("requests", "preparing", "engine_requests", "placed", "queries", "calls")
     return [
         problem
         for one in snapshot["processors"]

@@ -12,6 +12,7 @@ from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.histogram import Histogram
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.state import TreeState
+from dynamo_cli.watch.timelines import RequestRecord
 from dynamo_cli.watch.window import WindowSamples, WindowSum
 
 
@@ -62,8 +63,8 @@ def test_a_worker_s_totals_survive_its_restart_and_its_load_does_not() -> None:
 
 def test_traffic_counts_what_requests_used() -> None:
     meter = Meter()
-    meter.ended("/v1/completions", 200, 0.2, 0)
-    meter.ended("/v1/completions", 400, 0.1, 0)
+    for status, took_ns in ((200, 200_000_000), (400, 100_000_000)):
+        meter.ended(RequestRecord("a", "/v1/completions", "tiny", status, 0, took_ns))
     meter.used(Usage(prompt_tokens=10, cached_tokens=8, output_tokens=3), 0)
     traffic = TreeState(meter, ("tiny",), 0).snapshot(0, {}, 0).traffic
     assert (traffic.prompt_tokens, traffic.output_tokens) == (10, 3)

@@ -20,13 +20,17 @@ from dynamo_cli.dashboard.draw.style import (
 from dynamo_cli.dashboard.events import State
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.watch.load_schema import ErrorsView
 from dynamo_cli.watch.schema import AlarmView, MovesView, ProcessView, Snapshot
 
 
 def header(board: Board, width: int, *, paused: bool) -> Text:
     """Draw the two lines at the top of every screen: name and state of the server, and its
     traffic."""
-    return Text("\n").join([_who(board, width, paused=paused), _what(board.snapshot, width)])
+    traffic = _what(board.snapshot, width)
+    if board.stale_since_s is not None:
+        traffic = Text(traffic.plain, FAINT)
+    return Text("\n").join([_who(board, width, paused=paused), traffic])
 
 
 def _who(board: Board, width: int, *, paused: bool) -> Text:
@@ -48,8 +52,13 @@ def _who(board: Board, width: int, *, paused: bool) -> Text:
 
 
 def _state(board: Board) -> Text:
+    since = ""
+    if board.stale_since_s is not None:
+        since = f" since {show.clock(board.stale_since_s)}"
     if board.link.state is State.LOST:
-        return Text("✗ no connection", BAD)
+        return Text(f"✗ no connection{since}", BAD)
+    if since:
+        return Text(f"✗ no news{since}", BAD)
     snapshot = board.snapshot
     if snapshot is None:
         return Text("○ starting" if board.processes else "○ connecting", WARN)
@@ -71,6 +80,8 @@ def _what(snapshot: Snapshot | None, width: int) -> Text:
     parts = [
         _figure(show.number(round(traffic.requests_per_s, 1)), "req/s"),
         _figure(show.number(traffic.in_flight), "in flight"),
+        _waiting(snapshot),
+        _error_count(snapshot),
         Text.assemble(
             (show.number(round(traffic.prompt_tokens_per_s)), STRONG),
             ("→", FAINT),
@@ -81,6 +92,18 @@ def _what(snapshot: Snapshot | None, width: int) -> Text:
         _times("ITL", traffic.itl_p50_s, traffic.itl_p95_s),
     ]
     return clipped(joined(parts), width)
+
+
+def _waiting(snapshot: Snapshot) -> Text:
+    waiting = snapshot.queues.waiting
+    return Text(f"{show.number(waiting)} waiting", WARN) if waiting else Text("")
+
+
+def _error_count(snapshot: Snapshot) -> Text:
+    """Draw the errors of the last minute that the server has to do with."""
+    errors = snapshot.recent_errors
+    count = errors.failed + errors.refused
+    return Text(f"{show.number(count)} errors/min", BAD) if count else Text("")
 
 
 def _figure(value: str, unit: str) -> Text:
@@ -97,13 +120,55 @@ def attention(board: Board) -> Text:
     lines = []
     if board.link.state is State.LOST:
         lines.append(Text.assemble(("✗ ", BAD), (board.link.reason, BAD)))
+    if board.stale_since_s is not None:
+        lines.append(Text(f"✗ what is shown is from {show.clock(board.stale_since_s)}", BAD))
     for alarm in board.snapshot.alarms if board.snapshot else []:
         lines.append(_alarm(alarm))
     lines += [Text.assemble(("◆ ", WARN), odd) for odd in board.odd]
+    if board.snapshot is not None and board.snapshot.recent_errors.all:
+        lines.append(_errors(board.snapshot.recent_errors))
     if not lines and not board.starting:
         lines.append(Text("● nothing needs attention", GOOD))
     if board.snapshot is not None and (told := moved(board.snapshot.moves)):
         lines.append(Text.assemble((f"{MOVED_GLYPH} ", WARN), told))
+    return Text("\n").join(lines)
+
+
+def _errors(errors: ErrorsView) -> Text:
+    """Draw what went wrong with the requests of the last minute, and whose turn it is."""
+    wrong = "wrong request" if errors.mistaken == 1 else "wrong requests"
+    counts = (
+        (errors.failed, "failed", BAD),
+        (errors.refused, "refused", WARN),
+        (errors.mistaken, f"{wrong} of clients", ""),
+    )
+    told = joined(
+        [Text(f"{show.number(count)} {what}", style) for count, what, style in counts if count],
+        ", ",
+    )
+    kinds = ", ".join(f"{kind} {show.number(count)}" for kind, count in errors.kinds.items())
+    sign = ("✗ ", BAD) if errors.failed else ("· ", WARN)
+    return Text.assemble(
+        sign,
+        f"errors of the last minute, {show.number(errors.requests)} requests: ",
+        told,
+        (f" ({kinds})", FAINT),
+    )
+
+
+def times(snapshot: Snapshot | None, width: int) -> Text:
+    """Draw how long the stages of the last requests took, in as many lines as are needed."""
+    if snapshot is None or not snapshot.stages:
+        return Text("")
+    parts = [
+        Text.assemble((f"{one.stage} ", FAINT), show.two_times(one.p50_s, one.p95_s))
+        for one in snapshot.stages
+    ]
+    lines = [Text("stages:", FAINT)]
+    for part in parts:
+        if lines[-1].cell_len + 2 + part.cell_len > width:
+            lines.append(Text("       "))
+        lines[-1] = Text.assemble(lines[-1], "  ", part)
     return Text("\n").join(lines)
 
 

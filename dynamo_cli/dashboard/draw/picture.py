@@ -1,5 +1,5 @@
-"""Draws the live picture of the tree. Every box has a phase and its two most important figures, and
-every arrow has the rate of what goes along it. Pure."""
+"""Draws the live picture of the tree. Every box has a phase, the requests that wait there, what
+limits it and how long requests are there; every arrow has the rate of what goes along it. Pure."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from dynamo_cli.watch.schema import PrefillView, ProcessView, RouterView, Snapsh
 BOX_LEAST, BOX_MOST, ARROW_LEAST, ARROW_MOST = 15, 20, 6, 18
 WIDE_ARROW = 12
 LEAST_WIDTH = 4 * BOX_LEAST + 3 * ARROW_LEAST
-HIGH, FLAT, GAP = 5, 3, 2
-"""Heights of a box with three lines, of a box with one line, and of vertical arrows."""
+HIGH, FLAT, GAP = 6, 3, 2
+"""Heights of a box with four lines, of a box with one line, and of vertical arrows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,8 @@ def _of(board: Board, role: Role) -> list[ProcessView]:
 def _draw_middle(canvas: Canvas, at: _Layout, board: Board) -> None:
     snapshot = board.snapshot
     boxes = (
-        ("HTTP", Role.FRONTEND, _http(snapshot)),
-        ("processors", Role.PROCESSOR, _processors(snapshot)),
+        ("HTTP", Role.FRONTEND, _http(board)),
+        ("processors", Role.PROCESSOR, _processors(board)),
         ("workers", Role.WORKER, _workers(snapshot)),
     )
     for place, (title, role, numbers) in enumerate(boxes):
@@ -118,6 +118,8 @@ def _box(
 
 
 def _pair(label: str, value: str, width: int) -> Text:
+    if len(label) + 1 + len(value) > width and "/" in value:  # of two times the second is left
+        label, value = "p95", value.partition("/")[2]
     return Text.assemble((label, FAINT), " " * max(width - len(label) - len(value), 1), value)
 
 
@@ -132,8 +134,8 @@ def _arrows(canvas: Canvas, at: _Layout, place: int, there: str, back: str) -> N
     canvas.put(x, at.row, there.center(at.arrow))
     canvas.put(x, at.row + 1, line + "►", ACCENT)
     if back:
-        canvas.put(x, at.row + 3, "◄" + line, ACCENT)
-        canvas.put(x, at.row + 4, back.center(at.arrow))
+        canvas.put(x, at.row + 4, "◄" + line, ACCENT)
+        canvas.put(x, at.row + 5, back.center(at.arrow))
 
 
 def _down(canvas: Canvas, x: int, y: int, label: str) -> None:
@@ -148,29 +150,31 @@ def _up(canvas: Canvas, x: int, y: int, label: str) -> None:
     canvas.put(x + 2, y + 1, label)
 
 
-def _http(snapshot: Snapshot | None) -> list[tuple[str, str]]:
+def _http(board: Board) -> list[tuple[str, str]]:
+    snapshot = board.snapshot
     if snapshot is None:
-        return [("in flight", show.NONE), ("req/s", show.NONE)]
-    traffic = snapshot.traffic
+        return [("in flight", show.NONE), ("waiting", show.NONE), ("CPU", show.NONE)]
     return [
-        ("in flight", show.number(traffic.in_flight)),
-        ("req/s", show.number(round(traffic.requests_per_s, 1))),
+        ("in flight", show.number(snapshot.traffic.in_flight)),
+        ("waiting", show.number(snapshot.queues.frontend)),
+        ("CPU", _demand(board, Role.FRONTEND)),
     ]
 
 
-def _processors(snapshot: Snapshot | None) -> list[tuple[str, str]]:
+def _processors(board: Board) -> list[tuple[str, str]]:
+    snapshot = board.snapshot
     if snapshot is None:
-        return [("in t/s", show.NONE), ("out t/s", show.NONE)]
-    traffic = snapshot.traffic
+        return [("waiting", show.NONE), ("CPU", show.NONE), ("took", show.NONE)]
     return [
-        ("in t/s", show.number(round(traffic.prompt_tokens_per_s))),
-        ("out t/s", show.number(round(traffic.output_tokens_per_s))),
+        ("waiting", show.number(snapshot.queues.processors)),
+        ("CPU", _demand(board, Role.PROCESSOR)),
+        ("took", took(snapshot, "tokenize")),
     ]
 
 
 def _workers(snapshot: Snapshot | None) -> list[tuple[str, str]]:
     if snapshot is None or not snapshot.workers:
-        return [("running", show.NONE), ("KV use", show.NONE)]
+        return [("running", show.NONE), ("KV use", show.NONE), ("wait", show.NONE)]
     running = sum(worker.num_running_reqs for worker in snapshot.workers)
     waiting = sum(worker.num_waiting_reqs for worker in snapshot.workers)
     usage = fmean(worker.kv_cache_usage for worker in snapshot.workers)
@@ -178,7 +182,20 @@ def _workers(snapshot: Snapshot | None) -> list[tuple[str, str]]:
     return [
         ("run+wait" if waiting else "running", show.number(running) + waits),
         ("KV use", show.percent(usage)),
+        ("wait", took(snapshot, "queue")),
     ]
+
+
+def _demand(board: Board, role: Role) -> str:
+    """Draw how much of its time the busiest process of a role computes or wants to."""
+    known = [one.cpu_demand for one in _of(board, role) if one.cpu_demand is not None]
+    return show.percent(max(known, default=None))
+
+
+def took(snapshot: Snapshot, stage: str) -> str:
+    """Draw median and 95th percentile of the time in a stage."""
+    found = next((one for one in snapshot.stages if one.stage == stage), None)
+    return show.two_times(found.p50_s, found.p95_s) if found else show.NONE
 
 
 def _draw_prefill(canvas: Canvas, at: _Layout, board: Board) -> None:
@@ -187,6 +204,7 @@ def _draw_prefill(canvas: Canvas, at: _Layout, board: Board) -> None:
     numbers = [
         ("depth", show.number(prefill.depth_jobs) if prefill else show.NONE),
         ("oldest", show.seconds(prefill.oldest_age_s) if prefill else show.NONE),
+        ("wait", took(board.snapshot, "prefill queue") if board.snapshot else show.NONE),
     ]
     _box(canvas, at, 3, "prefill queue", _of(board, Role.PREFILL_QUEUE), numbers)
     flow = board.flow
@@ -251,9 +269,12 @@ def _draw_router(canvas: Canvas, at: _Layout, board: Board) -> None:
 
 
 def _router_numbers(router: RouterView | None, board: Board) -> list[Text | str]:
-    if router is None:
+    if router is None or board.snapshot is None:
         return []
-    count = sum(router.decision_us)
-    took = show.micros(router.decision_total_us / count) if count else show.NONE
-    waits = f"{show.number(router.waiting_requests)} wait" if router.waiting_requests else ""
-    return [router.policy, f"{show.number(sum(router.decisions.values()))} decided", waits or took]
+    waits, decided = board.snapshot.queues.router, sum(router.decisions.values())
+    return [
+        router.policy,
+        f"{show.number(waits)} wait" if waits else f"{show.number(decided)} decided",
+        took(board.snapshot, "route"),
+        Text.assemble(("CPU ", FAINT), _demand(board, Role.ROUTER)),
+    ]

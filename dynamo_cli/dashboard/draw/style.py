@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.text import Text
+from rich.style import Style
+from rich.text import Span, Text
 
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.watch.schema import ProcessView
@@ -51,6 +52,24 @@ def phase_text(processes: Iterable[ProcessView]) -> Text:
 def joined(parts: Iterable[Text | str], gap: str = "  ") -> Text:
     """Join the parts that are not empty into one line."""
     return Text(gap).join([Text(part) if isinstance(part, str) else part for part in parts if part])
+
+
+def toned(text: Text, *, stale: bool, no_color: bool) -> Text:
+    """Return a text without its colours: faint if it is out of date, else with its other styles.
+
+    Without colours a terminal would show dark ones as a grey that nobody can read.
+    """
+    if stale:
+        return Text(text.plain, FAINT, no_wrap=text.no_wrap)
+    if no_color:
+        text = text.copy()
+        text.style = _without_color(text.style)
+        text.spans = [Span(one.start, one.end, _without_color(one.style)) for one in text.spans]
+    return text
+
+
+def _without_color(style: str | Style) -> Style:
+    return (Style.parse(style) if isinstance(style, str) else style).without_color
 
 
 def clipped(text: Text, width: int) -> Text:

@@ -37,4 +37,5 @@ class Confirm(ModalScreen[bool]):
 
     def action_answer(self, yes: bool) -> None:
         """Close the screen with this answer."""
-        self.dismiss(yes)
+        if self.is_current:  # a second key may come before it is closed
+            self.dismiss(yes)

@@ -27,26 +27,21 @@ class Detail(ModalScreen[None]):
 
     def __init__(self, title: str, content: Text) -> None:
         super().__init__()
-        self._title = title
         self._content = content
+        # Kept, not looked up: a screen can be closed before it is complete.
+        self._shown = Static(content, id="detail-content")
+        self._box = VerticalScroll(self._shown, id="detail")
+        self._box.border_title = title
+        self._box.border_subtitle = "Esc back   y copy"
 
     def compose(self) -> ComposeResult:
         """Create the widgets."""
-        with VerticalScroll(id="detail"):
-            yield Static(self._content, id="detail-content")
-
-    def on_mount(self) -> None:
-        """Set the title, and show the newest text."""
-        box = self.query_one("#detail")
-        box.border_title = self._title
-        box.border_subtitle = "Esc back   y copy"
-        self.show(self._content)  # it may have changed since it was composed
+        yield self._box
 
     def show(self, content: Text) -> None:
         """Replace the text, because more is known."""
         self._content = content
-        for shown in self.query("#detail-content").results(Static):
-            shown.update(content)
+        self._shown.update(content)
 
     @property
     def copied(self) -> str:
@@ -55,4 +50,4 @@ class Detail(ModalScreen[None]):
 
     def action_scroll(self, by: int) -> None:
         """Scroll by lines."""
-        self.query_one("#detail").scroll_relative(y=by, animate=False)
+        self._box.scroll_relative(y=by, animate=False)

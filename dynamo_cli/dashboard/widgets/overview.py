@@ -42,7 +42,8 @@ class Overview(Tab):
         """Create the widgets."""
         yield Pane(self._picture, id="picture")
         yield Pane(lambda board, width, _: overview.startup(board, width), id="startup")
-        yield Pane(lambda board, *_: overview.attention(board), id="attention")
+        yield Pane(lambda board, width, _: overview.times(board.snapshot, width), id="stages")
+        yield Pane(lambda board, *_: overview.attention(board), id="attention", dims=False)
         yield Pane(self._trends, id="trends", classes="trends")
 
     def show(self, board: Board) -> None:
@@ -52,6 +53,7 @@ class Overview(Tab):
         self.query_one("#picture").display = bool(board.processes) and (room or not starting)
         self.query_one("#startup").display = starting
         self.query_one("#trends").display = not starting
+        self.query_one("#stages").display = bool(board.snapshot and board.snapshot.stages)
         super().show(board)
 
     @staticmethod

@@ -8,6 +8,7 @@ from rich.text import Text
 from textual import events
 from textual.widgets import Static
 
+from dynamo_cli.dashboard.draw.style import toned
 from dynamo_cli.dashboard.model import Board
 
 Draw = Callable[[Board, int, int], Text]
@@ -20,11 +21,20 @@ class Pane(Static):
 
     Args:
         draw: draws the text.
+        dims: whether the text is faint while the board is out of date.
     """
 
-    def __init__(self, draw: Draw, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        draw: Draw,
+        *,
+        id: str | None = None,  # noqa: A002
+        classes: str | None = None,
+        dims: bool = True,
+    ) -> None:
         super().__init__("", id=id, classes=classes)
         self._draw = draw
+        self._dims = dims
         self._board: Board | None = None
         self._shown: Text | None = None
 
@@ -42,7 +52,10 @@ class Pane(Static):
         width = self.size.width or width
         if self._board is None or not width:
             return
-        text = self._draw(self._board, width, height)
-        if text != self._shown or text.spans != (self._shown.spans if self._shown else None):
+        stale = self._dims and self._board.stale_since_s is not None
+        drawn = self._draw(self._board, width, height)
+        text = toned(drawn, stale=stale, no_color=self.app.no_color)
+        shown = self._shown
+        if shown is None or text != shown or (text.spans, text.style) != (shown.spans, shown.style):
             self._shown = text
             self.update(text)

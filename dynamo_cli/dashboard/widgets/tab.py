@@ -18,6 +18,8 @@ class Tab(Vertical):
         """Show this board from now on."""
         for pane in self.query(Pane):
             pane.show(board)
+        for table in self.query(Table):
+            table.stale = board.stale_since_s is not None
 
     @property
     def table(self) -> Table[Any] | None:

@@ -15,10 +15,12 @@ from textual import events
 from textual.binding import Binding
 from textual.geometry import Region, Size
 from textual.message import Message
+from textual.reactive import var
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
+from dynamo_cli.dashboard.draw.style import toned
 from dynamo_cli.dashboard.draw.table import Column, Fitted, Spec, fit
 
 T = TypeVar("T")
@@ -33,7 +35,10 @@ class Table(ScrollView, Generic[T], can_focus=True):
     Attributes:
         spec: the kind of table.
         follow: whether it scrolls to its end when rows are added.
+        stale: whether its items are out of date; they are drawn faint then.
     """
+
+    stale = var(False, init=False)
 
     COMPONENT_CLASSES = {"table--head", "table--cursor"}
     BINDINGS = [
@@ -160,6 +165,11 @@ class Table(ScrollView, Generic[T], can_focus=True):
             place = min(before or 0, len(self._rows) - 1)
             self._cursor = self.spec.key(self._rows[place])
 
+    def watch_stale(self) -> None:
+        """Draw all rows again."""
+        self._strips.clear()
+        self.refresh()
+
     # -- moving ------------------------------------------------------------------------------
 
     def action_move(self, by: int) -> None:
@@ -269,7 +279,7 @@ class Table(ScrollView, Generic[T], can_focus=True):
         known = self._strips.get(key)
         if known is not None and known[0] == item and selected is None:
             return known[1]
-        line = self._fitted.line(item)
+        line = toned(self._fitted.line(item), stale=self.stale, no_color=self.app.no_color)
         if selected is not None:
             start, end = selected
             mark = self.screen.get_component_rich_style("screen--selection")

@@ -13,7 +13,7 @@ from dynamo_cli.frontend.after.recorder import Recorder
 from dynamo_cli.frontend.http import traceparent
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.frontend.http.visit import Visit
-from dynamo_cli.units import SECOND_NS
+from dynamo_cli.watch.load_schema import HostView
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import TimelineLog
 
@@ -53,9 +53,7 @@ class FinishedRequestFanout:
     def finished(self, visit: Visit) -> None:
         """Fan out a request that has ended; its timeline is kept if it reached a processor."""
         record = visit.record(time.monotonic_ns())
-        elapsed_s = (record.ended_ns - record.arrival_ns) / SECOND_NS
-        self._meter.ended(record.endpoint, record.status, elapsed_s, record.ended_ns)
-        self._meter.moves.ended(record.moves)
+        self._meter.ended(record)
         self._meter.by_worker.ended(record)
         self._overload.failed(record.error)
         if record.processor is not None:
@@ -71,6 +69,10 @@ class FinishedRequestFanout:
         """Count a connection or a head that is refused before there is a request."""
         self._meter.failed(kind)
         self._overload.failed(kind)
+
+    def record_state(self) -> HostView:
+        """The state of the record; nothing is known without ``--record``."""
+        return self.recorder.state() if self.recorder is not None else HostView()
 
     def close(self) -> None:
         """Write what is still queued, for a few seconds at most."""

@@ -15,6 +15,7 @@ from dynamo_cli.frontend.after import record
 from dynamo_cli.host import vital
 from dynamo_cli.messages.request import Prompt
 from dynamo_cli.units import MS_NS
+from dynamo_cli.watch.load_schema import HostView
 from dynamo_cli.watch.timelines import RequestRecord
 
 MOST_WAITING = 10_000
@@ -22,6 +23,9 @@ MOST_WAITING = 10_000
 
 TAIL_BYTES = 4 << 20
 """More than any line has: a prompt of a million tokens in blocks of 16 has 1.3 MB of hashes."""
+
+MEASURE_S = 5.0
+"""Time between two looks at the room that is left, seconds."""
 
 CLOSE_S = 5.0
 """How long `close` waits for the disk."""
@@ -62,6 +66,8 @@ class Recorder:
             raise UsageError(f"cannot record to {path}: {reason}.") from error
         except UsageError as error:
             raise UsageError(f"cannot record to {path}: {error.message}.") from error
+        self._room: tuple[int | None, int | None] = (None, None)
+        self._measured_s = 0.0
         self._origin_ns = time.monotonic_ns() - round(origin_ms * MS_NS)
         self._salt = secrets.token_bytes(16)
         self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
@@ -75,6 +81,13 @@ class Recorder:
         else:
             self._queue.put((request, prompts))
 
+    def state(self) -> HostView:
+        """Return the room for the record, and what could not be recorded."""
+        total, free = self._room
+        return HostView(
+            record_total_bytes=total, record_free_bytes=free, unrecorded=dict(self.lost)
+        )
+
     def close(self) -> None:
         """Write what waits, for `CLOSE_S` at most."""
         self._queue.put(None)
@@ -87,6 +100,19 @@ class Recorder:
         while (entry := self._queue.get()) is not None:
             request, prompts = entry
             self._write(b"".join(record.lines(request, prompts, self._origin_ns, self._salt)))
+            self._measure()
+
+    def _measure(self) -> None:
+        """Read now and then how much room is left; in this thread, since a disk can hang."""
+        if (now_s := time.monotonic()) - self._measured_s < MEASURE_S:
+            return
+        self._measured_s = now_s
+        try:
+            found = os.fstatvfs(self._file)
+        except OSError:
+            self._room = (None, None)  # the next write says why
+        else:
+            self._room = (found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     def _write(self, data: bytes) -> None:
         """Write all of the data or nothing, since half a line would make the next one invalid."""

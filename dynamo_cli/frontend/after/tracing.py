@@ -25,7 +25,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -39,10 +38,10 @@ from dynamo_cli import __version__
 from dynamo_cli.frontend.http.traceparent import TraceContext, new_span_id
 from dynamo_cli.host import vital
 from dynamo_cli.messages.request import Endpoint
-from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch import moves
 from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.stages import stages
 from dynamo_cli.watch.timelines import RequestRecord
 
 SERVICE = "dynamo-llm"
@@ -67,41 +66,6 @@ logger = logging.getLogger(__name__)
 
 Attributes = dict[str, AttributeValue]
 Traced = tuple[RequestRecord, TraceContext]
-
-
-class Stage(NamedTuple):
-    """A stage of a request and the process it ran in; times in ns of the monotonic clock."""
-
-    name: str
-    process: str
-    begin_ns: int
-    end_ns: int
-
-
-def stages(record: RequestRecord) -> Iterator[Stage]:
-    """The stages that the request passed."""
-    timeline = record.timeline
-    processor = _name(Role.PROCESSOR, record.processor)
-    worker = _name(Role.WORKER, record.worker)
-    remote = _name(Role.PREFILL_WORKER, timeline.prefill_worker)
-    in_engine = timeline.queued_ns if timeline.pushed_ns else timeline.sent_ns
-    for stage in (
-        Stage("receive", str(Role.FRONTEND), record.arrival_ns, timeline.received_ns),
-        Stage("tokenize", processor, timeline.received_ns, timeline.prepared_ns),
-        Stage("route", str(Role.ROUTER), timeline.prepared_ns, timeline.routed_ns),
-        Stage("prefill queue", str(Role.PREFILL_QUEUE), timeline.pushed_ns, timeline.leased_ns),
-        Stage("remote prefill", remote, timeline.leased_ns, timeline.prefilled_ns),
-        Stage("queue", worker, in_engine, timeline.scheduled_ns),
-        Stage("prefill", worker, timeline.scheduled_ns, timeline.first_token_ns),
-        Stage("decode", worker, timeline.first_token_ns, timeline.ended_ns),
-    ):
-        if 0 < stage.begin_ns <= stage.end_ns:
-            yield stage
-
-
-def _name(role: Role, index: int | None) -> str:
-    """The name of a process; empty if there was none, since then its stage has no times."""
-    return ProcessId(role, index).name if index is not None else ""
 
 
 def attributes(record: RequestRecord) -> Attributes:

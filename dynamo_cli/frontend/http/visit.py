@@ -13,10 +13,7 @@ from dynamo_cli.frontend.http import admission
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.messages.request import Finish, Reply, Usage
 from dynamo_cli.watch.moves import merged
-from dynamo_cli.watch.timelines import RequestRecord
-
-CLIENT_CLOSED = 499
-"""Status in logs and counters of a request whose client disconnected before the answer."""
+from dynamo_cli.watch.timelines import CLIENT_CLOSED, RequestRecord
 
 _NOTHING_TOLD = Finish("", Usage())
 

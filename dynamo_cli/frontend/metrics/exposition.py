@@ -18,6 +18,7 @@ from dynamo_cli.frontend.after.recorder import Recorder
 from dynamo_cli.frontend.metrics import (
     gpu_metrics,
     host_cache_metrics,
+    load_metrics,
     move_metrics,
     prefill_metrics,
     routing_metrics,
@@ -128,6 +129,7 @@ class _Page:
         yield from _workers(self._snapshot)
         yield from vllm_metrics.of(self._meter, self._snapshot, self._totals)
         yield from _tree(self._snapshot)
+        yield from load_metrics.of(self._snapshot, self._meter.stages)
         if self._snapshot.router is not None:
             yield from routing_metrics.of(self._snapshot.router)
         if self._snapshot.prefill is not None:

@@ -8,6 +8,7 @@ line that is logged while they work on a request is trusted.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import traceback
 
@@ -15,6 +16,9 @@ from dynamo_cli.engines.vllm.front.trace import current_trace
 
 WITHHELD = "(withheld: it may be text of a request; --log-prompts shows it)"
 OURS = "dynamo_cli."
+
+_CONVERSION = re.compile(r"%[-+ #0-9.*]*[a-zA-Z]")
+"""A conversion of %-formatting, such as ``%s``."""
 
 
 class Discretion(logging.Filter):
@@ -31,7 +35,7 @@ class Discretion(logging.Filter):
         if not record.name.startswith(OURS):
             if record.levelno < logging.WARNING:
                 return False
-            constant = f"{record.msg} " if record.args else ""
+            constant = f"{_CONVERSION.sub('…', str(record.msg))} " if record.args else ""
             record.msg = f"{record.name}:{record.lineno}: {constant}{WITHHELD}"
             record.args = None
         if record.exc_info and record.exc_info[1] is not None:

@@ -23,6 +23,9 @@ JSON = "application/json"
 ERROR_EVENTS = ('data: {"error"', "event: error\n")
 """Beginnings of the events with which vLLM's classes end a stream that failed."""
 
+MISTAKES = ("Error with model %s",)
+"""Messages that vLLM's classes log as errors although the client asked for a wrong model."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +50,8 @@ class EventError(Exception):
 
 
 class Told(logging.Filter):
-    """Drops what vLLM's classes log, with a traceback, of each request that ended with our error.
+    """Drops what vLLM's classes log of each request that ended with our error, with a traceback,
+    or that has a mistake which only its client can correct.
 
     The client is told, the error is counted, and the line of the request has it.
     """
@@ -55,7 +59,7 @@ class Told(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False for such a line."""
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, RequestFailed)
+        return not isinstance(error, RequestFailed) and record.msg not in MISTAKES
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,7 @@ class Serving:
         vital.watch(self._llm.output_handler, endless=True)
         self._state = State()
         self._one_at_a_time = OneAtATime()
+        self._traces: set[RequestTrace] = set()
         self._description: asyncio.Future[bytes] | None = None
         self._limits = gate.Limits()
         # Multimodal inputs are downloaded during the preparation, which may take long.
@@ -171,6 +172,11 @@ class Serving:
             state.queue.put(error)  # first: what the abort puts there is ignored then
         processor.abort_requests([request_id], internal=True)
 
+    @property
+    def preparing(self) -> int:
+        """Number of requests whose template, tokenizer and checks are not done."""
+        return sum(not trace.is_prepared for trace in self._traces)
+
     async def handle(self, request: ForProcessor, tell: Tell) -> None:
         """Answer one request with `Reply`, or `Head`, `Chunk` ... `Finish`, whatever happens.
 
@@ -187,12 +193,14 @@ class Serving:
         if isinstance(request, Submit) and request.resume is not None:
             place, processor = self.client.add_request_async, self._llm.output_processor
             trace.replay = Replay(request.resume, trace, processor, place)
-        if trace.in_place and self._text_only and trace.path in ONE_AT_A_TIME:
-            await self._one_at_a_time.begin(trace)
+        self._traces.add(trace)
         try:
+            if trace.in_place and self._text_only and trace.path in ONE_AT_A_TIME:
+                await self._one_at_a_time.begin(trace)
             await self._handle(request, trace, tell)
         finally:
             trace.prepared()
+            self._traces.discard(trace)
 
     async def _handle(self, request: ForProcessor, trace: RequestTrace, tell: Tell) -> None:
         out = Outgoing(trace, tell, self._head)

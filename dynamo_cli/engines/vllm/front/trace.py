@@ -80,6 +80,7 @@ class RequestTrace:
         prompt_tokens: length of its prompts.
         cached_tokens: of these, tokens that engines found in their caches.
         output_tokens: tokens of its answers.
+        is_prepared: whether template, tokenizer and checks are done, or it is over.
         release: releases the lock of `OneAtATime` while the request has it; else None.
         error: kind of the failure; empty when there is none.
         failure: what ended the request, if neither the model nor vLLM did.
@@ -119,6 +120,7 @@ class RequestTrace:
         "given",
         "ids",
         "in_place",
+        "is_prepared",
         "moves",
         "output_tokens",
         "overlap_blocks",
@@ -170,6 +172,7 @@ class RequestTrace:
         self.output_tokens = 0
         self.error = ""
         self.failure: DynamoError | None = None
+        self.is_prepared = False
         self.release: Callable[[], None] | None = None
         self.finish_reason = ""
         self.elsewhere: PrefilledElsewhere | None = None
@@ -191,6 +194,7 @@ class RequestTrace:
 
     def prepared(self) -> None:
         """The request is on its way to an engine, or over: let the next one be prepared."""
+        self.is_prepared = True
         if self.release is not None:
             release, self.release = self.release, None
             release()

@@ -1,0 +1,59 @@
+"""Requests that ended with an error lately, by who has to do something about it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dynamo_cli.watch.load_schema import ErrorsView
+from dynamo_cli.watch.timelines import CLIENT_CLOSED
+from dynamo_cli.watch.window import WindowSum
+
+WINDOW_S = 60
+REFUSALS = (429, 503)
+"""Statuses of a server that takes no (more) requests now."""
+
+MISTAKES_FROM, FAILURES_FROM = 400, 500
+REFUSED_KINDS = ("not_ready", "draining", "overloaded", "too_many_requests")
+"""Kinds of errors with these statuses that are about the server, and not about the request."""
+
+SLOW_READER = "slow_reader"
+"""Kind of an answer that was ended because its client did not read it."""
+
+NO_KIND = "other"
+
+
+class FailureLog:
+    """Counts the requests of the last `WINDOW_S` seconds, and their errors by kind."""
+
+    def __init__(self) -> None:
+        self._requests = WindowSum(WINDOW_S)
+        self._classes = {name: WindowSum(WINDOW_S) for name in ("failed", "refused", "mistaken")}
+        self._kinds: dict[str, WindowSum] = {}
+
+    def ended(self, status: int, error: str, now_ns: int) -> None:
+        """Note the end of a request; `error` is the kind of its failure, empty if it has none."""
+        self._requests.add(1, now_ns)
+        if found := class_of(status, error):
+            self._classes[found].add(1, now_ns)
+            self._kinds.setdefault(error or NO_KIND, WindowSum(WINDOW_S)).add(1, now_ns)
+
+    def view(self, now_ns: int) -> ErrorsView:
+        """Return what is known of the last minute."""
+        kinds = Counter({kind: int(seen.total(now_ns)) for kind, seen in self._kinds.items()})
+        counts = {name: int(seen.total(now_ns)) for name, seen in self._classes.items()}
+        known = {kind: count for kind, count in kinds.most_common() if count}
+        return ErrorsView(int(self._requests.total(now_ns)), kinds=known, **counts)
+
+
+def class_of(status: int, error: str) -> str:
+    """Return ``failed``, ``refused`` or ``mistaken``; empty if the request did not fail.
+
+    A stream whose answer has begun has status 200 whatever happens to it later.
+    """
+    if status == CLIENT_CLOSED or (status < MISTAKES_FROM and not error):
+        return ""
+    if status in REFUSALS and error in REFUSED_KINDS:
+        return "refused"
+    if MISTAKES_FROM <= status < FAILURES_FROM or error == SLOW_READER:
+        return "mistaken"
+    return "failed"

@@ -1,0 +1,63 @@
+"""Keys that come faster than screens: whatever is pressed, and whenever the dashboard ends, it ends
+without an error."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from textual import events
+
+from dynamo_cli.dashboard.app import Dashboard
+from dynamo_cli.dashboard.events import Link, State
+
+from .replay import Replay
+
+KEYS = (
+    *"123456asSfrlzytw/?qynkj ",
+    *("enter", "escape", "up", "down", "tab", "pageup", "end", "ctrl+p", "q", "y", "a", "enter"),
+)
+AT_ONCE = 25
+"""Keys that are pressed before the dashboard handles the first."""
+
+
+def typed(app: Dashboard, key: str) -> None:
+    """Put a key into the queue of the application, as the terminal's thread does."""
+    character = key if len(key) == 1 else None
+    app.post_message(events.Key("space" if key == " " else key, character))
+
+
+async def press(batches: list[list[str]], *, asks: bool) -> None:
+    """Press several keys at once, again and again, until the dashboard has ended.
+
+    Args:
+        asks: whether quitting asks first, as for a server of one's own.
+    """
+    replay = Replay("busy")
+    stop = (lambda: asyncio.get_running_loop().call_soon(app.exit)) if asks else None
+    app = Dashboard(replay.state, clock=replay.clock, stop=stop)  # type: ignore[arg-type]
+    app.save_screenshot = lambda *_, **__: "here"  # type: ignore[method-assign, assignment]
+    async with app.run_test(size=(80, 24)) as pilot:
+        for number, batch in enumerate(batches):
+            for key in batch:
+                typed(app, key)
+            replay.state.apply(Link(State.LIVE, "http://a"), replay.now_s)
+            if not app.is_running:
+                break
+            await pilot.resize_terminal(60 + 20 * number, 20 + number)
+        for key in ("a", "?", "enter"):
+            typed(app, key)
+        app.exit()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_keys_break_it(seed: int) -> None:
+    dice = random.Random(seed)
+    batches = [dice.choices(KEYS, k=dice.randint(1, AT_ONCE)) for _ in range(4)]
+    asyncio.run(press(batches, asks=bool(seed % 2)))
+
+
+@pytest.mark.parametrize("keys", ["qya", "qyy", "a?qqy"])
+def test_keys_while_it_quits_break_nothing(keys: str) -> None:
+    asyncio.run(press([list(keys)], asks=True))

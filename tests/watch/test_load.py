@@ -1,0 +1,102 @@
+"""Queues, times of stages and errors of the last minute, as the snapshot has them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from dynamo_cli.messages.request import Timeline
+from dynamo_cli.messages.routing import RouterStats
+from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
+from dynamo_cli.units import MS_NS, SECOND_NS
+from dynamo_cli.watch.failures import FailureLog, class_of
+from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
+from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.queues import Calls
+from dynamo_cli.watch.stages import WINDOW_S, StageTimes
+from dynamo_cli.watch.state import TreeState
+from dynamo_cli.watch.timelines import RequestRecord
+
+
+def record(started_ms: int, prefill_ms: int, status: int = 200, error: str = "") -> RequestRecord:
+    """A request that waited for its engine and then had its prompt computed."""
+    began, first = started_ms * MS_NS, (started_ms + prefill_ms) * MS_NS
+    timeline = Timeline(
+        received_ns=1 * MS_NS,
+        prepared_ns=2 * MS_NS,
+        routed_ns=3 * MS_NS,
+        sent_ns=3 * MS_NS,
+        scheduled_ns=began,
+        first_token_ns=first,
+        ended_ns=first,
+    )
+    return RequestRecord(
+        "a", "/v1/completions", "tiny", status, 0, first, error, worker=0, timeline=timeline
+    )
+
+
+def test_requests_are_counted_at_the_box_where_they_wait() -> None:
+    tree = TreeState(Meter(), ("tiny",), 0)
+    tree.processor_stats(0, ProcessorStats(0, 0, requests=60, queries=7, preparing=20))
+    tree.processor_stats(1, ProcessorStats(0, 0, requests=30, queries=2, preparing=5))
+    tree.apply(WorkerStats(0, 8, 3, 0.5, 0, 0, 0, 0, 0, 1, 0), 0)
+    tree.apply(WorkerStats(1, 8, 4, 0.5, 0, 0, 0, 0, 0, 1, 0), 0)
+    tree.apply(RouterStats("kv", {}, {0: 1}, 0, waiting_requests=6), 0)
+    seen = tree.snapshot(0, {}, 0, calls=Calls(105, 100, 70, 12.5))
+    assert seen.queues == QueuesView(10, 25, 9, 0, 7, 70, 12.5)
+    assert seen.queues.waiting == 51
+    assert seen.calls == 105
+
+
+def test_stages_have_percentiles_of_the_last_minute_in_order() -> None:
+    times = StageTimes()
+    for waited_ms in (13, 23, 103):
+        times.add(record(waited_ms, 50))
+    now_ns = SECOND_NS
+    assert [view.stage for view in times.views(now_ns)] == [
+        *("receive", "tokenize", "route", "queue", "prefill", "decode")
+    ][1:]  # its arrival is at 0, which is no time
+    queue = next(view for view in times.views(now_ns) if view.stage == "queue")
+    assert queue == StageView("queue", 3, 0.02, 0.1)
+    assert times.views(now_ns + WINDOW_S * SECOND_NS) == []
+    assert sum(times.histograms["queue"].counts) == 3, "metrics are since the start"
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "found"),
+    [
+        (200, "", ""),
+        (200, "worker_lost", "failed"),  # in the middle of a stream
+        (200, "slow_reader", "mistaken"),
+        (499, "client_left", ""),
+        (400, "InvalidRequest", "mistaken"),
+        (404, "NotFoundError", "mistaken"),
+        (429, "too_many_requests", "refused"),
+        (503, "not_ready", "refused"),
+        (503, "worker_lost", "failed"),
+        (503, "first_token_timeout", "failed"),
+        (500, "internal_error", "failed"),
+    ],
+)
+def test_an_error_is_the_servers_or_the_clients(status: int, error: str, found: str) -> None:
+    assert class_of(status, error) == found
+
+
+def test_errors_are_of_the_last_minute_by_kind() -> None:
+    log = FailureLog()
+    for status, error in ((200, ""), (404, "NotFoundError"), (404, "NotFoundError"), (500, "")):
+        log.ended(status, error, SECOND_NS)
+    log.ended(429, "too_many_requests", 40 * SECOND_NS)
+    kinds = {"NotFoundError": 2, "other": 1, "too_many_requests": 1}
+    assert log.view(41 * SECOND_NS) == ErrorsView(5, 1, 1, 2, kinds)
+    assert next(iter(log.view(41 * SECOND_NS).kinds)) == "NotFoundError"
+    assert log.view(70 * SECOND_NS) == ErrorsView(1, 0, 1, 0, {"too_many_requests": 1})
+
+
+def test_the_end_of_a_request_is_in_the_snapshot() -> None:
+    meter = Meter()
+    meter.ended(record(13, 50, 503, "worker_lost"))
+    seen = TreeState(meter, ("tiny",), 0).snapshot(SECOND_NS, {}, 0)
+    assert seen.recent_errors.kinds == {"worker_lost": 1}
+    assert [view.stage for view in seen.stages][-1] == "decode"
+    assert msgspec.json.decode(msgspec.json.encode(seen.queues), type=QueuesView) == seen.queues
