@@ -10,6 +10,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from functools import partial
 
+import msgspec
 import uvloop
 
 from dynamo_cli.config import FrontendConfig, PlacementRule
@@ -123,7 +124,12 @@ class Frontend:
         bodies = BodyReader(config.max_body_bytes, config.body_timeout_s)
         self._models = ModelRequests(config, self._exchange, bodies, self._meter, self._tree)
         self._status = StatusPages(
-            self._tree, self._meter, self._snapshot, self._fanout, config.max_pending_bytes
+            self._tree,
+            self._meter,
+            self._snapshot,
+            self._fanout,
+            self._models.running,
+            config.max_pending_bytes,
         )
         self._api = Api(
             config, bodies, self._meter, self._fanout, self._models, self._status, admin
@@ -210,7 +216,7 @@ class Frontend:
         board = self._switchboard
         now = time.monotonic_ns()
         host = self._host.report(self._tree.processes, now)
-        return self._tree.snapshot(
+        snapshot = self._tree.snapshot(
             now,
             board.depth_bytes(),
             board.refused_sends(),
@@ -218,6 +224,9 @@ class Frontend:
             self._exchange.load(now),
             self._gpus.report,
         )
+        recorder = self._fanout.recorder
+        recorded = recorder.recorded if recorder is not None else None
+        return msgspec.structs.replace(snapshot, recorded_requests=recorded)
 
     def _tell_sleep(self) -> None:
         """Log when all workers have gone to sleep, and when one is awake again."""
