@@ -16,7 +16,10 @@ from dynamo_cli.watch.gpus import GpuReading
 from tests.support.nvml import Nvml
 
 A, B, C = Device("0", "GPU-a"), Device("1", "GPU-b"), Device("2:0", "MIG-c")
-WELL = GpuReading("0", "GPU-a", "H100", 0.37, 8 * MIB, 80 * MIB, 412.5, 700.0, 61, 0)
+WELL = GpuReading(
+    *("0", "GPU-a", "H100", 0.37, 8 * MIB, 80 * MIB, 412.5, 700.0, 61, 0),
+    pid_bytes={41: 6 * MIB},
+)
 
 
 @pytest.fixture

@@ -1,51 +1,48 @@
-"""The dashboard application: header, six tabs and keys. It draws at most four times a second."""
+"""The dashboard application: header, tabs and keys. It draws at most four times a second."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
-from textual.binding import Binding
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Input
 
-from dynamo_cli.dashboard.draw import details, overview
-from dynamo_cli.dashboard.draw.tables import Worker
+from dynamo_cli.dashboard.asker import Asker
+from dynamo_cli.dashboard.draw import overview
 from dynamo_cli.dashboard.draw.trends import SPANS_S
 from dynamo_cli.dashboard.driver import SteadyDriver
-from dynamo_cli.dashboard.events import Event
-from dynamo_cli.dashboard.model import Board, BoardState, Row
+from dynamo_cli.dashboard.keys import BINDINGS
+from dynamo_cli.dashboard.model import Board, BoardState
 from dynamo_cli.dashboard.screens.confirm import Confirm
 from dynamo_cli.dashboard.screens.detail import Detail
 from dynamo_cli.dashboard.screens.help import Help
+from dynamo_cli.dashboard.screens.opened import Opener
+from dynamo_cli.dashboard.source import NO_SOURCE, Follow, Source
 from dynamo_cli.dashboard.widgets.cache import Cache
+from dynamo_cli.dashboard.widgets.filter_line import FilterLine
 from dynamo_cli.dashboard.widgets.key_bar import KeyBar
 from dynamo_cli.dashboard.widgets.logs import Logs
 from dynamo_cli.dashboard.widgets.overview import Overview
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.prefill import Prefill
+from dynamo_cli.dashboard.widgets.replay import Replay
+from dynamo_cli.dashboard.widgets.requests import Requests
 from dynamo_cli.dashboard.widgets.routing import Routing
 from dynamo_cli.dashboard.widgets.tab import Tab
 from dynamo_cli.dashboard.widgets.tab_bar import TABS, TabBar
 from dynamo_cli.dashboard.widgets.table import Table
 from dynamo_cli.dashboard.widgets.workers import Workers
-from dynamo_cli.errors import CannotWatch
-from dynamo_cli.watch.logs import LogView
-from dynamo_cli.watch.schema import GpuView, ProcessView
-from dynamo_cli.watch.timelines import TimelineView
 
 FOLDER = Path(__file__).parent
-UPDATE_INTERVAL_S = 0.25
+UPDATE_INTERVAL_S, REQUESTS_INTERVAL_S = 0.25, 1.0
 THEMES = ("textual-dark", "textual-light", "nord", "gruvbox", "solarized-light", "dracula")
-
-Follow = Callable[[], AsyncIterator[Event]]
-Timelines = Callable[[str], Awaitable[list[TimelineView]]]
 
 
 class Dashboard(App[None]):
@@ -53,8 +50,7 @@ class Dashboard(App[None]):
 
     Args:
         state: what is known of the server; others may apply events to it too.
-        follow: returns the events of the server; None if only others apply events.
-        timelines: returns the timelines of the requests with an id; None if there are none.
+        source: asks the server.
         stop: stops the server; None if quitting must leave the server alone.
         clock: seconds since 1970.
 
@@ -64,33 +60,13 @@ class Dashboard(App[None]):
 
     CSS_PATH = [str(path.relative_to(FOLDER)) for path in sorted(FOLDER.rglob("*.tcss"))]
     TITLE = "dynamo-llm"
-    BINDINGS = [
-        *(Binding(str(n), f"open_tab('{name}')", name) for n, name in enumerate(TABS, 1)),
-        Binding("question_mark", "help", "help"),
-        Binding("slash", "filter", "filter"),
-        Binding("s", "sort", "sort"),
-        Binding("S", "reverse", "sort the other way"),
-        Binding("space", "pause", "pause"),
-        Binding("f", "follow", "follow"),
-        Binding("l", "log_level", "log level"),
-        Binding("r", "log_role", "log role"),
-        Binding("z", "zoom", "zoom"),
-        Binding("y", "copy", "copy"),
-        Binding("a", "alarms", "alarms"),
-        Binding("t", "next_theme", "theme"),
-        Binding("w", "write_picture", "picture"),
-        Binding("escape", "show_all", "show all rows"),
-        Binding("q", "leave", "quit"),
-        Binding("ctrl+q", "leave", "quit", show=False),
-        Binding("ctrl+c", "interrupt", "stop", show=False, priority=True),
-    ]
+    BINDINGS = BINDINGS
 
     def __init__(
         self,
         state: BoardState,
         *,
-        follow: Follow | None = None,
-        timelines: Timelines | None = None,
+        source: Source = NO_SOURCE,
         stop: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -98,8 +74,9 @@ class Dashboard(App[None]):
         self.animation_level = "none"
         self.failure: Exception | None = None
         self._state = state
-        self._follow = follow
-        self._timelines = timelines
+        self._source = source
+        self._opener = Opener(self, source.timelines)
+        self._asker = Asker(self, state, source, clock)
         self._stop = stop
         self._clock = clock
         self._drawn = (-1, False)
@@ -120,14 +97,17 @@ class Dashboard(App[None]):
             yield Cache(self._span_s)
             yield Prefill(self._span_s)
             yield Logs()
-        yield Input(placeholder="rows with all these words", id="filter", compact=True)
+            yield Requests()
+            yield Replay()
+        yield FilterLine()
         yield KeyBar()
 
     def on_mount(self) -> None:
         """Start drawing and listening."""
         self.set_interval(UPDATE_INTERVAL_S, self._update)
-        if self._follow is not None:
-            self.run_worker(self._listen(self._follow), exit_on_error=True)
+        self.set_interval(REQUESTS_INTERVAL_S, self._ask_for_requests)
+        if self._source.follow is not None:
+            self.run_worker(self._listen(self._source.follow), exit_on_error=True)
         self.action_open_tab(TABS[0])
 
     async def _listen(self, follow: Follow) -> None:
@@ -147,6 +127,7 @@ class Dashboard(App[None]):
             return
         self._main.query_one("#header", Pane).show(self._board)
         self._tab.show(self._board)
+        self._opener.refresh(self._board)
 
     def on_resize(self) -> None:
         """Draw for the new size."""
@@ -177,7 +158,8 @@ class Dashboard(App[None]):
             table.focus()
         else:
             self._main.set_focus(None)
-        self._close_filter()
+        self._line.close()
+        self._ask_for_requests()
         self.call_after_refresh(self._draw)
 
     def action_help(self) -> None:
@@ -200,10 +182,17 @@ class Dashboard(App[None]):
         self._span = (self._span + 1) % len(SPANS_S)
         self._draw()
 
-    def action_sort(self) -> None:
-        """Sort the table by its next column."""
+    def action_sort(self, step: int) -> None:
+        """Sort the table by its next column, or by the one before."""
         if (table := self._table()) is not None:
-            self.notify(f"sorted by {table.sort_next()}", timeout=2)
+            table.sort_beside(step)
+            self.notify(f"sorted {table.order}", timeout=2)
+
+    def action_sort_reset(self) -> None:
+        """Show the rows in the order in which they came."""
+        if (table := self._table()) is not None:
+            table.sort_reset()
+            self.notify(f"sorted {table.order}", timeout=2)
 
     def action_reverse(self) -> None:
         """Reverse the sort order."""
@@ -220,11 +209,6 @@ class Dashboard(App[None]):
         """Show only log lines of the next level and above."""
         if isinstance(self._tab, Logs):
             self._tab.next_level()
-
-    def action_log_role(self) -> None:
-        """Show only log lines of the next role."""
-        if isinstance(self._tab, Logs):
-            self._tab.next_role()
 
     def action_copy(self) -> None:
         """Copy the selected text, else the open details, else the row with the cursor."""
@@ -285,38 +269,33 @@ class Dashboard(App[None]):
 
     # -- filter ------------------------------------------------------------------------------
 
+    @property
+    def _line(self) -> FilterLine:
+        return self._main.query_one(FilterLine)
+
     def action_filter(self) -> None:
         """Open the filter line."""
         if self._table() is not None:
-            line = self._main.query_one("#filter", Input)
-            line.add_class("open")
-            line.focus()
+            self._line.open()
 
     def action_show_all(self) -> None:
         """Remove the filter."""
+        self._line.close()
         if (table := self._tab.table) is not None:
-            self._main.query_one("#filter", Input).value = ""
             table.filter("")
             table.focus()
-        self._close_filter()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while words are typed."""
-        if event.input.has_class("open") and (table := self._tab.table) is not None:
+        if self._line.is_open and (table := self._tab.table) is not None:
             table.filter(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Keep the filter and go back to the table."""
         if (table := self._tab.table) is not None:
             table.focus()
-        self._close_filter(keep=bool(event.value))
-
-    def _close_filter(self, *, keep: bool = False) -> None:
-        line = self._main.query_one("#filter", Input)
-        if not keep:
-            line.remove_class("open")
-            with self.prevent(Input.Changed):
-                line.value = ""
+        if not event.value:
+            self._line.close()
 
     def _table(self) -> Table[Any] | None:
         if (table := self._tab.table) is None:
@@ -327,48 +306,31 @@ class Dashboard(App[None]):
 
     def on_table_opened(self, message: Table.Opened) -> None:
         """Show the details of a row."""
-        item = message.item
-        match item:
-            case Row():
-                self._open_decision(item)
-            case Worker():
-                self.push_screen(Detail(item.name, details.worker(item)))
-            case ProcessView():
-                self.push_screen(Detail(item.name, details.process(item)))
-            case GpuView():
-                self.push_screen(Detail(f"gpu {item.gpu}", details.gpu(item)))
-            case LogView():
-                self.push_screen(Detail("log line", details.line(item)))
+        self._opener.open(message.item, self._board)
+
+    def on_table_sorted(self, message: Table.Sorted) -> None:
+        """Say how a table is sorted after a click on a title."""
+        self.notify(f"sorted {message.table.order}", timeout=2)
 
     def action_details(self) -> None:
         """Show the details of the row with the cursor."""
         if (table := self._table()) is not None:
             table.action_open()
 
-    def _open_decision(self, row: Row) -> None:
-        session = row.decision.session
-        earlier = [
-            other
-            for other in reversed(self._board.decisions)
-            if session and other.decision.session == session and other.at_s < row.at_s
-        ]
-        waiting = Text("asking the server …" if self._timelines else "not known here", "dim")
-        screen = Detail("routing decision", details.decision(row, earlier, waiting))
-        self.push_screen(screen)
-        if self._timelines is not None:
-            self.run_worker(self._tell_timeline(screen, row, earlier, self._timelines))
+    # -- requests and replay -----------------------------------------------------------------
 
-    async def _tell_timeline(
-        self, screen: Detail, row: Row, earlier: list[Row], timelines: Timelines
-    ) -> None:
-        try:
-            found = await timelines(row.decision.request_id)
-        except CannotWatch as failure:
-            text = Text(failure.message, "dim")
-        else:
-            running = Text("it still runs, or it ended too long ago", "dim")
-            text = details.timeline(found[0]) if found else running
-        screen.show(details.decision(row, earlier, text))
+    def _ask_for_requests(self) -> None:
+        """Ask for new requests while their tab is open."""
+        if not self._ending and self.is_running and isinstance(self._tab, Requests):
+            self._asker.ask_for_requests()
+
+    def action_role_or_replay(self) -> None:
+        """Logs: show only lines of the next role. Replay: start a replay, or stop it."""
+        if isinstance(self._tab, Logs):
+            self._tab.next_role()
+        elif isinstance(self._tab, Replay):
+            self._asker.replay_or_stop(self._board)
+            self._update()
 
     # -- the app itself ----------------------------------------------------------------------
 
@@ -385,6 +347,11 @@ class Dashboard(App[None]):
         yield SystemCommand("Picture", "write the screen to an SVG file", self.action_write_picture)
         yield SystemCommand("Help", "all keys", self.action_help)
         yield SystemCommand("Quit", "leave the dashboard", self.action_leave)
+
+    def notify(self, message: str, **options: Any) -> None:
+        """Show a message instead of the one before, so that there is one at a time."""
+        self.clear_notifications()
+        super().notify(message, **options)
 
     def get_driver_class(self) -> type[Driver]:
         """Return the driver: `SteadyDriver` for a terminal, textual's own for a page of

@@ -10,6 +10,7 @@ from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.embedded import where
 from dynamo_cli.dashboard.model import BoardState
+from dynamo_cli.dashboard.source import Source
 from dynamo_cli.errors import InternalError
 
 
@@ -23,7 +24,7 @@ def run(client: Client) -> None:
 
 
 async def _run(client: Client) -> None:
-    app = Dashboard(BoardState(client.url), follow=client.events, timelines=client.timelines)
+    app = Dashboard(BoardState(client.url), source=Source.of(client, client.events))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, app.exit)

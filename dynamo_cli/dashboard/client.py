@@ -9,16 +9,18 @@ from collections.abc import AsyncGenerator
 import aiohttp
 import msgspec
 
-from dynamo_cli.dashboard.events import Event, Link, State, decode
+from dynamo_cli.dashboard.events import Event, Link, Requests, State, decode
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.event_stream import EventStream
 from dynamo_cli.watch.timelines import TimelineView
 
-STREAM, TIMELINE = "/dynamo/stream", "/dynamo/timeline"
+STREAM, TIMELINE, RECORD = "/dynamo/stream", "/dynamo/timeline", "/dynamo/record"
 CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 5.0, 15.0
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 5.0
 INTERVAL_S = 0.25
-UNAUTHORIZED = 401
+UNAUTHORIZED, NOT_FOUND = 401, 404
+MOST_REQUESTS = 2_000
+"""Most requests that are asked for at once."""
 
 
 class _Timelines(msgspec.Struct):
@@ -68,16 +70,49 @@ class Client:
             yield event
 
     async def timelines(self, request_id: str) -> list[TimelineView]:
-        """Return the timelines of the requests with this id, newest first.
+        """Return the timelines of the requests with this id: those that run, then those that ended.
 
         Raises:
             CannotWatch: the server does not answer.
         """
+        return await self._timelines({"request_id": request_id, "state": "all"})
+
+    async def requests(self, after: int) -> Requests:
+        """Return the requests that run, and those that ended after the one with this number.
+
+        Raises:
+            CannotWatch: the server does not answer.
+        """
+        asked = {"state": "all", "after": str(after), "limit": str(MOST_REQUESTS)}
+        return Requests(await self._timelines(asked))
+
+    async def record(self, seconds: float) -> bytes:
+        """Return what the server has recorded in the last seconds, as lines of JSON.
+
+        Raises:
+            CannotWatch: the server does not answer, or records nothing.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(headers=self._headers, timeout=timeout) as session,
+                session.get(self.url + RECORD, params={"seconds": f"{seconds:g}"}) as answer,
+            ):
+                if answer.status == NOT_FOUND:
+                    raise CannotWatch(
+                        "this server records no requests; start it with --record FILE."
+                    )
+                _check(answer, self.url)
+                return await answer.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise CannotWatch(f"{self.url} does not answer: {_why(error)}.") from error
+
+    async def _timelines(self, asked: dict[str, str]) -> list[TimelineView]:
         timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S)
         try:
             async with (
                 aiohttp.ClientSession(headers=self._headers, timeout=timeout) as session,
-                session.get(self.url + TIMELINE, params={"request_id": request_id}) as answer,
+                session.get(self.url + TIMELINE, params=asked) as answer,
             ):
                 _check(answer, self.url)
                 return _timelines(await answer.read()).timelines

@@ -16,6 +16,7 @@ from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.events import Event, Lines, Table
 from dynamo_cli.dashboard.model import BoardState
+from dynamo_cli.dashboard.source import Source
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.supervisor.view import OWN_NAME, View
 from dynamo_cli.topology import Role
@@ -47,8 +48,7 @@ class Embedded:
         self._known = asyncio.Event()
         self._app = Dashboard(
             self._state,
-            follow=self._follow,
-            timelines=self._client.timelines,
+            source=Source.of(self._client, self._follow),
             stop=lambda: signal.raise_signal(signal.SIGINT),
         )
         self._said: deque[tuple[float, Callable[[], None]]] = deque(maxlen=LAST_WORDS)

@@ -8,9 +8,11 @@ from enum import StrEnum
 
 import msgspec
 
+from dynamo_cli.dashboard.experiment import Experiment
 from dynamo_cli.watch.decisions import DecisionView, Measurement
 from dynamo_cli.watch.logs import LogView
 from dynamo_cli.watch.schema import ProcessView, Snapshot
+from dynamo_cli.watch.timelines import TimelineView
 
 
 class State(StrEnum):
@@ -64,7 +66,14 @@ class Table:
     processes: list[ProcessView]
 
 
-Event = Link | Snapshot | Decided | Found | Lines | Table
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The requests that run now, and those that ended since the last such event."""
+
+    timelines: list[TimelineView]
+
+
+Event = Link | Snapshot | Decided | Found | Lines | Table | Requests | Experiment
 
 _snapshot = msgspec.json.Decoder(Snapshot).decode
 _decisions = msgspec.json.Decoder(list[DecisionView]).decode

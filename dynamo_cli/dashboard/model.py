@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
-from dynamo_cli.dashboard.events import Decided, Event, Found, Lines, Link, State, Table
-from dynamo_cli.dashboard.history import Flow, History, Sample
+from dynamo_cli.dashboard.events import Decided, Event, Found, Lines, Link, Requests, State, Table
+from dynamo_cli.dashboard.experiment import Experiment
+from dynamo_cli.dashboard.history import Flow, History, Sample, WorkerSample
+from dynamo_cli.dashboard.requests import RequestLog, RequestRow
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.watch.decisions import DecisionView, Measurement
 from dynamo_cli.watch.logs import LogView
@@ -49,6 +52,9 @@ class Board:
         snapshot: the last snapshot; None before any.
         processes: the last process table, from the snapshot or from the supervisor.
         samples: one sample a second of up to an hour, oldest first.
+        worker_samples: samples of the last minutes by worker, oldest first.
+        requests: requests that ended, oldest first, then those that run.
+        experiment: the replay of the last hour.
         flow: rates along the arrows of the picture.
         decisions: routing decisions, oldest first.
         missed: number of decisions that the stream left out.
@@ -70,6 +76,9 @@ class Board:
     lines: tuple[LogView, ...]
     odd: tuple[str, ...]
     starting: bool
+    worker_samples: Mapping[int, tuple[WorkerSample, ...]] = field(default_factory=dict)
+    requests: tuple[RequestRow, ...] = ()
+    experiment: Experiment = field(default_factory=Experiment)
     stale_since_s: float | None = None
 
 
@@ -93,8 +102,15 @@ class BoardState:
         self._last_number = self._missed = 0
         self._lines: deque[LogView] = deque(maxlen=LINES_KEPT)
         self._starting = True
+        self._requests = RequestLog()
+        self._experiment = Experiment()
         self._seen_s = 0.0
         self.version = 0
+
+    @property
+    def last_request(self) -> int:
+        """Number of the last request that is known to have ended; 0 before any."""
+        return self._requests.last_number
 
     def apply(self, event: Event, now_s: float) -> None:
         """Take an event."""
@@ -113,6 +129,10 @@ class BoardState:
                 self._lines.extend(lines)
             case Table(processes):
                 self._processes = tuple(processes)
+            case Requests(timelines):
+                self._requests.show(timelines, now_s)
+            case Experiment():
+                self._experiment = event
 
     def stale(self, now_s: float) -> bool:
         """Whether the last snapshot says no more what is true now."""
@@ -134,6 +154,9 @@ class BoardState:
             lines=tuple(self._lines),
             odd=tuple(snapshot.odd) if snapshot else (),
             starting=self._starting,
+            worker_samples=self._history.workers(),
+            requests=self._requests.rows(),
+            experiment=self._experiment,
             stale_since_s=self._seen_s if self.stale(now_s) else None,
         )
 
@@ -141,6 +164,7 @@ class BoardState:
         if link.state is State.LIVE and self._link.state is not State.LIVE:
             self._lines.clear()  # after a connect, the server sends the last lines again
             self._last_number = 0
+            self._requests = RequestLog()  # another process may count from 1 again
         self._link = link
 
     def _show(self, snapshot: Snapshot) -> None:

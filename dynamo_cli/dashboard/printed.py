@@ -14,10 +14,12 @@ from rich.text import Text
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.draw import cache, overview, picture, prefill
+from dynamo_cli.dashboard.draw.decisions import DECISIONS
 from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
 from dynamo_cli.dashboard.draw.style import STRONG
 from dynamo_cli.dashboard.draw.table import Spec, T, fit
-from dynamo_cli.dashboard.draw.tables import DECISIONS, PROCESSES, WORKERS, workers_of
+from dynamo_cli.dashboard.draw.tables import PROCESSES
+from dynamo_cli.dashboard.draw.workers import GPU_WORKERS, WORKERS, workers_of
 from dynamo_cli.dashboard.events import Event
 from dynamo_cli.dashboard.model import Board, BoardState
 from dynamo_cli.errors import CannotWatch
@@ -93,9 +95,11 @@ def screen(board: Board, console: Console) -> None:
     parts = [overview.header(board, width, paused=False)]
     if width >= picture.LEAST_WIDTH:
         parts.append(picture.draw(board, width))
+    gpus = gpus_of(board)
+    spec = GPU_WORKERS if gpus else WORKERS
     parts += [overview.times(board.snapshot, width), overview.attention(board)]
-    parts += [_table(WORKERS, workers_of(board), width)]
-    if gpus := gpus_of(board):
+    parts += [_table(spec, workers_of(board), width)]
+    if gpus:
         parts.append(_table(GPUS, gpus, width))
     if board.decisions:
         parts.append(_table(DECISIONS, board.decisions[-LAST_DECISIONS:], width))

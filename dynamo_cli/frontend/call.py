@@ -40,6 +40,7 @@ class Call:
         worker_moves: its moves from worker to worker that were reported while it ran, oldest first.
         deaths: the deaths of processes that had it.
         tokens: number of tokens of its answer that have come.
+        begun: whether an engine has begun to generate, of a request that is not streamed.
         chunks, size: number of chunks of its answer that have come, and of their bytes.
         output: the engine outputs from which these chunks were made, packed by the processor.
         reason: why it left its last processor.
@@ -62,6 +63,7 @@ class Call:
         self.worker_moves: list[Move] = []
         self.deaths = Deaths()
         self.tokens = self.chunks = self.size = self.left_ns = 0
+        self.begun = False
         self.output = bytearray()
         self.reason = MoveReason.DIED
         self.patience: asyncio.TimerHandle | None = None

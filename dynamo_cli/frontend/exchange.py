@@ -302,6 +302,7 @@ class Exchange:
         """Note that engines have begun to generate for these requests, which are not streamed."""
         for key in keys:
             if (call := self._calls.get(key)) is not None:
+                call.begun = True
                 call.deaths.begun()
 
     def answered(self, message: Reply | Head) -> None:

@@ -43,6 +43,9 @@ class ModelRequests:
         bodies: reads request bodies.
         meter: counts requests in flight, tokens and failures.
         tree: says whether requests can be served.
+
+    Attributes:
+        running: the requests that run now.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class ModelRequests:
         self._tree = tree
         self._suspects = Suspects()
         self._one_ended = asyncio.Event()
+        self.running: set[Visit] = set()
 
     async def idle(self) -> None:
         """Wait until no request for the model is in flight."""
@@ -87,9 +91,11 @@ class ModelRequests:
         self._check_serving()
         admission.check_load(self._meter.in_flight, self._config.max_inflight)
         self._meter.in_flight += 1
+        self.running.add(visit)
         try:
             return await self._guarded(visit, body)
         finally:
+            self.running.discard(visit)
             self._meter.in_flight -= 1
             self._one_ended.set()
 

@@ -172,6 +172,8 @@ def _object(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
 _LIMIT = _query("limit", {"type": "integer", "minimum": 1, "maximum": KEPT})
 _OF_REQUEST = _query("request_id", _TEXT)
 _OF_MOVED = _query("moved", {"type": "boolean"})
+_STATE = _query("state", {"type": "string", "enum": [inspect.ENDED, inspect.RUNNING, inspect.ALL]})
+_AFTER = _query("after", {"type": "integer", "minimum": 0})
 _HEALTH = _operation("Whether requests can be answered, and why not")
 _HEALTH["responses"] |= _answer(JSON, {"type": "object"}, "503")
 
@@ -196,7 +198,9 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
         )
     },
     "/dynamo/timeline": {
-        "get": _operation("Timelines of the last requests", _LIMIT, _OF_REQUEST, _OF_MOVED)
+        "get": _operation(
+            "Timelines of the last requests", _LIMIT, _OF_REQUEST, _OF_MOVED, _STATE, _AFTER
+        )
     },
     "/dynamo/stream": {
         "get": _operation(
@@ -210,6 +214,13 @@ OWN: Mapping[str, Mapping[str, Operation]] = {
                 },
             ),
             answer="text/event-stream",
+        )
+    },
+    "/dynamo/record": {
+        "get": _operation(
+            "Lengths and hashes of the last requests, as --record writes them",
+            _query("seconds", {"type": "number", "minimum": 1, "maximum": inspect.MAX_RECORD_S}),
+            answer="application/x-ndjson",
         )
     },
     "/dynamo/placement": {

@@ -10,6 +10,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from functools import partial
 
+import msgspec
 import uvloop
 
 from dynamo_cli.config import FrontendConfig, PlacementRule
@@ -131,6 +132,7 @@ class Frontend:
             self._meter,
             self._snapshot,
             self._fanout,
+            self._models.running,
             config.max_pending_bytes,
             has_keys=bool(config.api_keys),
         )
@@ -219,7 +221,7 @@ class Frontend:
         board = self._switchboard
         now = time.monotonic_ns()
         host = self._host.report(self._tree.processes, now)
-        return self._tree.snapshot(
+        snapshot = self._tree.snapshot(
             now,
             board.depth_bytes(),
             board.refused_sends(),
@@ -227,6 +229,9 @@ class Frontend:
             self._exchange.load(now),
             self._gpus.report,
         )
+        recorder = self._fanout.recorder
+        recorded = recorder.recorded if recorder is not None else None
+        return msgspec.structs.replace(snapshot, recorded_requests=recorded)
 
     def _tell_sleep(self) -> None:
         """Log when all workers have gone to sleep, and when one is awake again."""

@@ -269,7 +269,17 @@ def _reading(device: Device) -> GpuReading:
             pynvml.NVML_VOLATILE_ECC,
         ),
         problem=ask.ill,
+        pid_bytes=_pid_bytes(ask(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)),
     )
+
+
+def _pid_bytes(processes: Any) -> dict[int, int]:
+    """Memory by process id; some drivers name processes but not their memory."""
+    return {
+        int(one.pid): int(one.usedGpuMemory)
+        for one in processes or ()
+        if one.usedGpuMemory is not None
+    }
 
 
 def _whole(device: Device, handle: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 import msgspec
@@ -150,6 +150,17 @@ class DecisionLog:
     def measurements(self, after: int) -> list[Measurement]:
         """Return the recent measurements with a number above `after`, oldest first."""
         return [one for one in self._measurements if one.number > after]
+
+    def latest(self, api_ids: Collection[str]) -> dict[str, RoutingDecision]:
+        """Return the last decision for each of these requests, by the client's id, as far as there
+        is one."""
+        found: dict[str, RoutingDecision] = {}
+        for kept in reversed(self._kept):
+            if len(found) == len(api_ids):
+                break
+            if kept.api_id in api_ids and kept.api_id not in found:
+                found[kept.api_id] = _decode(kept.packed)
+        return found
 
     def views(
         self,

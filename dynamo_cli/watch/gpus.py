@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dynamo_cli.messages.lifecycle import ProcessState
@@ -25,6 +25,8 @@ class GpuReading:
         power_watts, power_limit_watts: current power draw, and its limit.
         uncorrected_ecc_errors: memory errors since the driver was loaded.
         problem: why it cannot be read; empty if it can.
+        pid_bytes: its memory that processes use, by process id, as far as the driver tells. In a
+            container, drivers know other ids of processes than we do.
     """
 
     name: str
@@ -38,6 +40,7 @@ class GpuReading:
     temperature_c: int | None = None
     uncorrected_ecc_errors: int | None = None
     problem: str = ""
+    pid_bytes: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +103,10 @@ class GpuLog:
 def views(report: GpuReport, table: Sequence[ProcessState], now_ns: int) -> list[GpuView]:
     """Return the GPUs that have engines, with their figures; without figures if the driver
     hangs."""
-    engines: defaultdict[str, list[str]] = defaultdict(list)
+    engines: defaultdict[str, list[ProcessState]] = defaultdict(list)
     for state in table:
         for name in state.gpus:
-            engines[name].append(state.name)
+            engines[name].append(state)
     read = {reading.name: reading for reading in report.readings}
     silent = report.silent_s(now_ns) > 0
     found = []
@@ -115,12 +118,12 @@ def views(report: GpuReport, table: Sequence[ProcessState], now_ns: int) -> list
     return found
 
 
-def _view(reading: GpuReading, engines: list[str], xids: Iterable[Xids]) -> GpuView:
+def _view(reading: GpuReading, engines: list[ProcessState], xids: Iterable[Xids]) -> GpuView:
     return GpuView(
         gpu=reading.name,
         uuid=reading.uuid,
         product=reading.product,
-        engines=engines,
+        engines=[state.name for state in engines],
         utilization=reading.utilization,
         memory_used_bytes=reading.memory_used_bytes,
         memory_total_bytes=reading.memory_total_bytes,
@@ -130,6 +133,11 @@ def _view(reading: GpuReading, engines: list[str], xids: Iterable[Xids]) -> GpuV
         uncorrected_ecc_errors=reading.uncorrected_ecc_errors,
         xids={one.xid: one.count for one in xids},
         problem=reading.problem,
+        engine_bytes={
+            state.name: reading.pid_bytes[state.pid]
+            for state in engines
+            if state.pid in reading.pid_bytes
+        },
     )
 
 

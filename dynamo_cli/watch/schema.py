@@ -219,6 +219,8 @@ class GpuView(msgspec.Struct, frozen=True):
         uncorrected_ecc_errors: memory errors of the whole GPU since the driver was loaded.
         xids: number of errors since the frontend started, by NVIDIA's number of the kind.
         problem: why it cannot be read; empty if it can.
+        engine_bytes: memory of the GPU that each engine's process uses, by name of the process, as
+            far as the driver tells.
     """
 
     gpu: str
@@ -234,6 +236,7 @@ class GpuView(msgspec.Struct, frozen=True):
     uncorrected_ecc_errors: int | None = None
     xids: dict[int, int] = {}
     problem: str = ""
+    engine_bytes: dict[str, int] = {}
 
 
 class TrafficView(msgspec.Struct, frozen=True):
@@ -345,6 +348,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         recent_errors: requests that ended with an error lately.
         host: what the machine has left.
         odd: remarks on workers that differ from the others, the strongest first.
+        recorded_requests: number of requests that were recorded since the start; None without
+            ``--record``.
     """
 
     version: str
@@ -376,6 +381,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     recent_errors: ErrorsView = ErrorsView()
     host: HostView = HostView()
     odd: list[str] = []
+    recorded_requests: int | None = None
 
     @property
     def warnings(self) -> list[str]:

@@ -1,14 +1,16 @@
-"""The last requests, each with the times of its stages. Pure."""
+"""Requests that run and the last that ended, with the times of their stages. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from enum import StrEnum
 from itertools import islice
 
 import msgspec
 
 from dynamo_cli.messages.request import Move, Timeline, Usage
+from dynamo_cli.messages.routing import RoutingDecision
 from dynamo_cli.units import MS_NS, SECOND_NS
 from dynamo_cli.watch import moves
 from dynamo_cli.watch.moves import MoveStep
@@ -16,6 +18,28 @@ from dynamo_cli.watch.moves import MoveStep
 KEPT = 10_000
 CLIENT_CLOSED = 499
 """Status in logs and counters of a request whose client disconnected before the answer."""
+FIRST_ERROR = 400
+"""Lowest HTTP status of a failed request."""
+
+
+class RequestState(StrEnum):
+    """How far a request is, as far as the frontend knows."""
+
+    PREPARING = "preparing"
+    """No worker was chosen yet: the processor prepares it, or it waits at the router."""
+
+    PREFILL = "prefill"
+    """A worker has it, but no token has come: it waits there, or its prompt is computed."""
+
+    DECODE = "decode"
+    """Its tokens come."""
+
+    DONE = "done"
+    FAILED = "failed"
+
+
+ENDED = (RequestState.DONE, RequestState.FAILED)
+"""States of requests that do not run any more."""
 
 
 class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -34,6 +58,7 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         first_byte_ns: when the frontend had the first tokens of a streamed answer; 0 if none came.
         ended_ns: when its answer was written.
         moves: its moves to other processes, oldest first.
+        session: the client's X-Session-ID; empty if it has none.
     """
 
     request_id: str
@@ -51,6 +76,7 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     first_byte_ns: int = 0
     timeline: Timeline = Timeline()
     moves: tuple[Move, ...] = ()
+    session: str = ""
 
     @property
     def ttft_ns(self) -> int | None:
@@ -81,15 +107,23 @@ class RequestRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class TimelineView(msgspec.Struct, frozen=True):
-    """A `RequestRecord` for people and programs.
+    """A request for people and programs.
 
     Attributes:
+        status: HTTP status of the answer; 0 while it runs.
         age_s: time since its arrival.
+        arrival_s: its arrival on the server's monotonic clock, seconds; with the id it identifies
+            the request.
         prefill_worker: index of the prefill worker that did its prefill; None if none did.
         stages_ms: times of its stages in order, milliseconds after its arrival. Of a request that
             moved, "sent" is for its first worker, "queued" and "scheduled" are in the engine that
-            gave its first token.
+            gave its first token. Processes report most stages at the end of a request; of one that
+            runs, only its arrival, the choice of its worker and its first token are known.
         moves: its moves to other processes, oldest first.
+        state: how far it is, a `RequestState`.
+        number: number of a request that ended; it grows by one. 0 for one that runs.
+        session: the client's X-Session-ID; empty if it has none.
+        ttft_ms: time from its arrival to its first token, milliseconds; None before that.
     """
 
     request_id: str
@@ -108,6 +142,11 @@ class TimelineView(msgspec.Struct, frozen=True):
     age_s: float
     stages_ms: dict[str, float]
     moves: list[MoveStep] = []
+    state: str = RequestState.DONE
+    number: int = 0
+    session: str = ""
+    ttft_ms: float | None = None
+    arrival_s: float = 0.0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -120,9 +159,11 @@ class TimelineLog:
     def __init__(self) -> None:
         # Encoded: that halves the memory, and the garbage collector has nothing to traverse.
         self._kept: deque[tuple[str, bool, bytes]] = deque(maxlen=KEPT)
+        self._last_number = 0
 
     def add(self, record: RequestRecord) -> None:
         """Add a request that ended."""
+        self._last_number += 1
         self._kept.append((record.request_id, bool(record.moves), _encode(record)))
 
     def views(
@@ -132,6 +173,7 @@ class TimelineLog:
         limit: int = KEPT,
         request_id: str | None = None,
         moved: bool | None = None,
+        after: int = 0,
     ) -> Iterator[TimelineView]:
         """Iterate over requests, newest first. Each view is made when the iterator reaches it.
 
@@ -140,17 +182,71 @@ class TimelineLog:
             limit: most requests.
             request_id: only requests with this id; a client can use an id again.
             moved: True: only requests that moved; False: only those that did not.
+            after: only requests with a higher number.
         """
-        found = list(islice(self._newest(request_id, moved), limit))
-        return (_view(_decode(packed), now_ns) for packed in found)
+        found = list(islice(self._newest(request_id, moved, after), limit))
+        return (_ended(_decode(packed), number, now_ns) for number, packed in found)
 
-    def _newest(self, request_id: str | None, moved: bool | None) -> Iterator[bytes]:
-        for kept_id, has_moved, packed in reversed(self._kept):
+    def _newest(
+        self, request_id: str | None, moved: bool | None, after: int
+    ) -> Iterator[tuple[int, bytes]]:
+        for back, (kept_id, has_moved, packed) in enumerate(reversed(self._kept)):
+            if (number := self._last_number - back) <= after:
+                return
             if request_id in (None, kept_id) and moved in (None, has_moved):
-                yield packed
+                yield number, packed
+
+
+def running(
+    record: RequestRecord,
+    decision: RoutingDecision | None,
+    tokens: int,
+    now_ns: int,
+    *,
+    begun: bool,
+) -> TimelineView:
+    """Make the view of a request that runs.
+
+    Args:
+        record: what the frontend knows of it.
+        decision: the last routing decision for it; None if none was made.
+        tokens: number of tokens of its answer that have come.
+        now_ns: current time.
+        begun: whether its engine has begun to generate, if it is not streamed.
+    """
+    routed = record.worker is not None or decision is not None
+    begun = begun or tokens > 0 or record.first_byte_ns > 0
+    waiting = RequestState.PREFILL if routed else RequestState.PREPARING
+    known = decision if decision is not None and decision.worker is not None else None
+    stages = {"arrival": 0.0}
+    if known is not None:
+        stages["routed"] = _since(record, known.decided_ns)
+    if record.first_byte_ns:
+        stages["first_byte"] = _since(record, record.first_byte_ns)
+    return msgspec.structs.replace(
+        _view(record, now_ns),
+        status=0,
+        state=RequestState.DECODE if begun else waiting,
+        worker=record.worker if known is None or record.first_byte_ns else known.worker,
+        prompt_tokens=known.prompt_tokens if known else 0,
+        output_tokens=tokens,
+        session=record.session,
+        stages_ms=stages,
+    )
+
+
+def _ended(record: RequestRecord, number: int, now_ns: int) -> TimelineView:
+    failed = bool(record.error) or record.status >= FIRST_ERROR
+    state = RequestState.FAILED if failed else RequestState.DONE
+    return msgspec.structs.replace(_view(record, now_ns), state=state, number=number)
+
+
+def _since(record: RequestRecord, at_ns: int) -> float:
+    return round((at_ns - record.arrival_ns) / MS_NS, 3)
 
 
 def _view(record: RequestRecord, now_ns: int) -> TimelineView:
+    ttft_ns = record.ttft_ns
     return TimelineView(
         request_id=record.request_id,
         endpoint=record.endpoint,
@@ -166,8 +262,9 @@ def _view(record: RequestRecord, now_ns: int) -> TimelineView:
         cached_tokens=record.usage.cached_tokens,
         output_tokens=record.usage.output_tokens,
         age_s=(now_ns - record.arrival_ns) / SECOND_NS,
-        stages_ms={
-            name: round((at - record.arrival_ns) / MS_NS, 3) for name, at in record.stages().items()
-        },
+        stages_ms={name: _since(record, at) for name, at in record.stages().items()},
         moves=[moves.step(move, record.arrival_ns) for move in record.moves],
+        session=record.session,
+        ttft_ms=None if ttft_ns is None else round(ttft_ns / MS_NS, 3),
+        arrival_s=record.arrival_ns / SECOND_NS,
     )

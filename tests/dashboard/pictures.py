@@ -17,9 +17,10 @@ from typing import NamedTuple
 import msgspec
 
 from dynamo_cli.dashboard.app import Dashboard
+from dynamo_cli.dashboard.source import Source
 from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.timelines import TimelineView
-from tests.dashboard.replay import HOST_CACHE, LOST, MOVED, OVERLOADED, Replay
+from tests.dashboard.replay import EIGHT, HOST_CACHE, LOST, MOVED, OVERLOADED, Replay
 
 FOLDER = Path(__file__).parent / "pictures"
 MADE_WITH = FOLDER / "made-with"
@@ -71,6 +72,24 @@ SCENES = (
     Scene("degraded", "logs", ("6",)),
 )
 
+EIGHT_SCENES = (
+    Scene(EIGHT, "overview", ()),
+    Scene(EIGHT, "workers", ("2",)),
+    Scene(EIGHT, "worker", ("2", "enter")),
+    Scene(EIGHT, "routing", ("3",)),
+    Scene(EIGHT, "requests", ("7",)),
+    Scene(EIGHT, "request", ("7", "enter")),
+    Scene(EIGHT, "replay", ("8",)),
+)
+EIGHT_SIZES = ((80, 24), (200, 60))
+CASES = (
+    *((scene, size) for scene in SCENES for size in SIZES),
+    *((scene, size) for scene in EIGHT_SCENES for size in EIGHT_SIZES),
+    (Scene(EIGHT, "overview", ()), (120, 36)),
+    (Scene(EIGHT, "overview", ()), (40, 10)),
+)
+"""The pictures: scenes and sizes."""
+
 DOCUMENTED = Scene("disaggregated", "overview", ())
 
 TIMELINE = TimelineView(
@@ -121,7 +140,7 @@ async def draw(scene: Scene, size: tuple[int, int]) -> str:
     """Draw the screen of a scene as SVG."""
     replay = Replay(scene.stream)
     known = moved_timelines if scene.stream == MOVED else timelines
-    app = Dashboard(replay.state, timelines=known, clock=replay.clock)
+    app = Dashboard(replay.state, source=Source(timelines=known), clock=replay.clock)
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
         for key in scene.keys:
@@ -151,10 +170,8 @@ def main() -> None:
     use_utc()
     os.environ.pop("NO_COLOR", None)
     FOLDER.mkdir(exist_ok=True)
-    for scene in SCENES:
-        for size in SIZES:
-            file = scene.file(size)
-            file.write_text(asyncio.run(draw(scene, size)))
+    for scene, size in CASES:
+        scene.file(size).write_text(asyncio.run(draw(scene, size)))
     DOCUMENT.write_text(asyncio.run(draw(DOCUMENTED, DOCUMENT_SIZE)))
     MADE_WITH.write_text(f"textual {version('textual')}, rich {version('rich')}\n")
 

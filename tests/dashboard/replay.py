@@ -17,6 +17,7 @@ from dynamo_cli.topology import Role
 from dynamo_cli.watch.alarms import no_place
 from dynamo_cli.watch.schema import MovesView, RecentMove
 
+from . import eight
 from .made import gpu, snapshot
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -70,6 +71,9 @@ def with_moves(events: list[tuple[float, str, Any]]) -> list[tuple[float, str, A
     snapshot = last | {"moves": msgspec.to_builtins(moves), "alarms": alarms}
     return [*events, (at_s, "decisions", again[::-1]), (at_s, "snapshot", snapshot)]
 
+
+EIGHT = "eight"
+"""Name of a made stream of a server with eight workers on eight GPUs."""
 
 HOST_CACHE = "host-cache"
 """Name of the recording of the busy server, as if it had a host cache."""
@@ -143,6 +147,11 @@ class Replay:
 
     def __init__(self, name: str) -> None:
         self.state = BoardState(URL)
+        if name == EIGHT:
+            self.state.apply(Link(State.LIVE, URL), eight.START_S)
+            for self.now_s, event in eight.events():
+                self.state.apply(event, self.now_s)
+            return
         self.now_s = recorded(name)[0][0]
         plain = msgspec.json.decode(msgspec.json.encode(snapshot(prefill_workers=1)))
         self.state.apply(Link(State.LIVE, URL), self.now_s)

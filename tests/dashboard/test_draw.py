@@ -11,13 +11,27 @@ import pytest
 from rich.text import Text
 
 from dynamo_cli.dashboard import printed
-from dynamo_cli.dashboard.draw import cache, details, overview, picture, prefill, trends
+from dynamo_cli.dashboard.draw import (
+    cache,
+    details,
+    facts,
+    multiples,
+    overview,
+    picture,
+    prefill,
+    top,
+    trends,
+)
+from dynamo_cli.dashboard.draw.decisions import DECISIONS
 from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
+from dynamo_cli.dashboard.draw.requests import REQUESTS
 from dynamo_cli.dashboard.draw.table import Spec, fit
-from dynamo_cli.dashboard.draw.tables import DECISIONS, LOGS, PROCESSES, WORKERS, workers_of
+from dynamo_cli.dashboard.draw.tables import LOGS, PROCESSES
+from dynamo_cli.dashboard.draw.workers import GPU_WORKERS, WORKERS, strips, workers_of
 from dynamo_cli.dashboard.events import Decided, Link, State, Table
 from dynamo_cli.dashboard.model import Board, BoardState, Row
 from dynamo_cli.dashboard.widgets import routing
+from dynamo_cli.dashboard.widgets.overview import CURVES
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.messages.routing import REASON_NO_WORKER
 from dynamo_cli.router.policies import Request, WorkerLoad
@@ -36,6 +50,7 @@ from .replay import Replay
 STREAMS = (
     *("startup", "empty", "busy", "disaggregated", "degraded", "gpus", "moved", "host-cache"),
     *("overloaded", "lost"),
+    "eight",
 )
 WIDTHS = (78, 100, 118, 158, 300)
 
@@ -61,11 +76,15 @@ def test_nothing_is_wider_than_its_room(stream: str, width: int) -> None:
         prefill.draw(board, width),
         routing.summary(board, width),
         trends.draw(board.samples, cache.CURVES, width, 12, 300),
+        top.draw(board, width, 40),
+        multiples.draw(board, width, 20),
+        Text("\n").join(strips(board, width, 9)),
     ]
     for text in texts:
         assert max(map(len, lines(text))) <= width
     tables: list[tuple[Spec[Any], Any]] = [
         (WORKERS, workers_of(board)),
+        (GPU_WORKERS, workers_of(board)),
         (PROCESSES, board.processes),
         (GPUS, gpus_of(board)),
         (DECISIONS, board.decisions),
@@ -77,6 +96,89 @@ def test_nothing_is_wider_than_its_room(stream: str, width: int) -> None:
             assert fitted.line(item).cell_len == len(fitted.head()) <= width
 
 
+@pytest.mark.parametrize("spec", [WORKERS, GPU_WORKERS, GPUS, PROCESSES, DECISIONS, REQUESTS, LOGS])
+def test_the_columns_of_every_table_fit_every_width(spec: Spec[Any]) -> None:
+    for width in range(77, 260):
+        fitted = fit(spec.columns, width)
+        assert len(fitted.head()) <= width
+        for column, cells in fitted.columns:
+            assert len(column.title) <= cells, (width, column.title)
+
+
+def test_workers_are_drawn_in_words_with_their_gpus() -> None:
+    row = workers_of(board_of("eight"))[1]
+    text = facts.worker(row).plain
+    for words in (
+        *("24 running, 4 waiting", "12,000 blocks of 32 tokens", "95 % in use"),
+        *("TTFT            p50 ", " over the last 10 s", "71 GiB", "690/700 W", "87 °C"),
+        *("none since the start", "512 MiB of the host"),
+    ):
+        assert words in text, words
+    assert "_" not in text, "field names are no words"
+    line = fit(GPU_WORKERS.columns, 118).line(row).plain
+    assert "99 %   71 GiB  690 W  87 °C 512 MiB gpu 1" in line
+
+
+def test_strips_say_how_many_workers_they_leave_out() -> None:
+    board = board_of("eight")
+    assert len(strips(board, 60, 9)) == 9
+    few = strips(board, 60, 5)
+    assert len(few) == 5
+    assert few[-1].plain == "and 5 more workers in tab 2"
+
+
+@pytest.mark.parametrize(
+    ("size", "beside", "below"),
+    [
+        ((38, 6), False, False),
+        ((78, 20), False, False),
+        ((118, 32), False, True),
+        ((158, 44), True, False),
+    ],
+)
+def test_strips_go_where_there_is_room(size: tuple[int, int], beside: bool, below: bool) -> None:
+    board = board_of("eight")
+    drawn = top.draw(board, *size).plain
+    assert ("TTFT p95" in drawn) == beside
+    assert top.below(board, *size) == below
+    if size == (38, 6):
+        assert "8/8 ready  run 128+12" in drawn
+        assert max(map(len, drawn.split("\n"))) <= 38
+
+
+def test_most_curves_are_shown_in_full_rows_of_as_many_columns_as_possible() -> None:
+    board = board_of("busy")
+    for width, height, titles in ((198, 40, 4), (118, 40, 4), (78, 40, 4), (198, 4, 3)):
+        drawn = trends.draw(board.samples, cache.CURVES, width, height, 60).plain
+        assert drawn.count("max ") == titles, (width, height)
+    nine = trends.draw(board_of("eight").samples, CURVES, 158, 30, 60).plain.split("\n")
+    assert sum(line.count("max ") for line in nine) == 8
+    assert nine[0].count("max ") == 2
+
+
+@pytest.mark.parametrize(
+    ("terms", "margin", "drawn"),
+    [
+        ({"wait_ms": 1.0, "prefill_ms": 2.0}, 34.0, "34 ms"),
+        ({"active_requests": 3.0}, 1.0, "1 req"),
+        ({"prefill": 1.0, "decode": 2.0, "incoming": 3.0}, 0.25, "0.25 blk"),
+        ({"overlap": 1.0, "kv_usage": 0.1, "waiting": 0.0}, 0.5, "0.50 pt"),
+        ({"last_used": 9.0}, 7.0, "–"),
+        ({}, 0.0, "–"),
+    ],
+)
+def test_a_cost_never_goes_without_its_unit(
+    terms: dict[str, float], margin: float, drawn: str
+) -> None:
+    candidates = [CandidateView(worker, 0, 5.0 + worker, terms) for worker in (0, 1)]
+    row = Row(0.0, decision(1, candidates=candidates, margin=margin))
+    fitted = fit(DECISIONS.columns, 118)
+    cells = {column.title: str(column.cell(row)) for column, _ in fitted.columns}
+    assert cells["margin"] == drawn
+    assert cells["costs of workers"].split()[-1] == (drawn.rsplit(maxsplit=1)[-1] if terms else "–")
+    assert (cells["next"] == "1") == (drawn != "–")
+
+
 @pytest.mark.parametrize("stream", STREAMS)
 def test_every_box_of_the_picture_is_closed(stream: str) -> None:
     board = board_of(stream)
@@ -85,7 +187,10 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
     corners = [drawn.plain.count(corner) for corner in "╭╮╰╯"]
     boxes = (
         3
-        + (stream in ("startup", "busy", "degraded", "gpus", "moved", "overloaded", "lost"))
+        + (
+            stream
+            in ("startup", "busy", "degraded", "gpus", "moved", "overloaded", "lost", "eight")
+        )
         + 2 * (stream == "host-cache")
         + 4 * (stream == "disaggregated")
     )
@@ -252,8 +357,9 @@ def test_a_decision_shows_who_won_by_how_much_and_what_was_found() -> None:
     state = BoardState()
     state.apply(Decided([decision(1, measured_tokens=64)]), 0)
     line = fit(DECISIONS.columns, 78).line(state.board(0).decisions[0]).plain
-    for words in ("api-1", "250", "▆·", "12 16", "→ 0", "cost", "↓192/64"):
+    for words in ("api-1", "250", "▆·", "→ 0     1    4 blk cost", "↓192/64"):
         assert words in line, words
+    assert "12 16 blk" in fit(DECISIONS.columns, 118).line(state.board(0).decisions[0]).plain
 
 
 def test_the_costs_of_candidates_fit_the_narrowest_terminal() -> None:
@@ -261,12 +367,11 @@ def test_the_costs_of_candidates_fit_the_narrowest_terminal() -> None:
     row = Row(0.0, decision(1, candidates=[CandidateView(0, 2, sum(terms.values()), terms)]))
     lines = details.decision(row, [], Text("")).plain.splitlines()
     assert max(map(len, lines)) <= 75, "80 cells without frame, padding and scroll bar"
-    head = lines.index("candidates, cost and its terms")
-    titles = [line.split() for line in lines[head + 1 : head + 4]]
+    head = lines.index("candidates, cost and its terms, milliseconds")
+    titles = [line.split() for line in lines[head + 1 : head + 3]]
     assert titles == [
-        ["decode"],
-        ["prefill", "queueing", "eviction", "slowdown"],
-        ["worker", "overlap", "cost", "wait_ms", "ms", "delay_ms", "cost_ms", "ms"],
+        ["queueing", "eviction", "decode"],
+        ["worker", "overlap", "cost", "wait", "prefill", "delay", "cost", "slowdown"],
     ]
 
 
@@ -279,9 +384,9 @@ def test_a_decision_says_what_comes_from_the_host_cache() -> None:
     (place,) = (place for place, line in enumerate(lines) if line.startswith("cached"))
     assert "128 tokens predicted" in lines[place]
     assert "2 blocks in its cache, 2 more in the host cache" in lines[place + 1]
-    head = lines.index("candidates, cost and its terms")
-    assert lines[head + 3].split()[3:5] == ["wait_ms", "load_ms"]
-    assert lines[head + 4].split()[5] == "250"
+    head = lines.index("candidates, cost and its terms, milliseconds")
+    assert lines[head + 2].split()[3:5] == ["wait", "load"]
+    assert lines[head + 3].split()[5] == "250"
     assert max(map(len, lines)) <= 75
     deep = details.decision(Row(0.0, decision(1, overlap_blocks=6, host_blocks=4)), [], Text(""))
     assert "host cache" not in deep.plain

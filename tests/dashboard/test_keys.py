@@ -19,6 +19,7 @@ from dynamo_cli.dashboard.events import Decided, Lines, Link, State
 from dynamo_cli.dashboard.screens.confirm import Confirm
 from dynamo_cli.dashboard.screens.detail import Detail
 from dynamo_cli.dashboard.screens.help import KEYS, Help
+from dynamo_cli.dashboard.source import Source
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab_bar import TABS
 from dynamo_cli.dashboard.widgets.table import Table
@@ -92,7 +93,7 @@ def seeing(scenario: Scenario, stream: str = "busy", **options: Any) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize(("key", "name"), list(zip("123456", TABS, strict=True)))
+@pytest.mark.parametrize(("key", "name"), list(zip("12345678", TABS, strict=True)))
 def test_numbers_open_tabs(key: str, name: str) -> None:
     async def scenario(seen: Seen) -> None:
         await seen.press(key)
@@ -169,17 +170,51 @@ def test_a_filter_that_nothing_matches_says_so() -> None:
 
 def test_sorting_goes_through_the_columns_and_rows_stay_where_they_are_put() -> None:
     async def scenario(seen: Seen) -> None:
-        await seen.press("2", "s")
+        await seen.press("2", "greater_than_sign")
         assert "▲" in seen.screen()
         await seen.press("S")
         assert "▼" in seen.screen()
         assert [row.split()[1] for row in seen.rows()] == ["1", "0"]
-        await seen.press("3", "s")  # by the length of the prompt, the longest first
+        await seen.press("3", *(3 * ["less_than_sign"]))  # by the prompt, the longest first
         lengths = [row.decision.prompt_tokens for row in seen.table._rows]
         assert lengths == sorted(lengths, reverse=True)
         order = [row.key for row in seen.table._rows]
         await seen.hear(Decided([decision(9000, "late", prompt_tokens=9)]))
         assert [row.key for row in seen.table._rows] == [*order, "late"]
+        await seen.press("s")
+        assert [row.key for row in seen.table._rows][-1] == "late"
+        assert list(seen.table._rows) == list(seen.table._items)
+        assert "▲" not in seen.screen()
+        assert len(seen.app._notifications) == 1, "one message at a time"
+
+    seeing(scenario)
+
+
+def test_a_click_on_a_title_sorts_and_the_next_one_sorts_the_other_way() -> None:
+    async def scenario(seen: Seen) -> None:
+        await seen.press("3")
+        title = seen.table._head().index("prompt")
+        for descending in (True, False):
+            await seen.pilot.click("#decisions-table", offset=(title, 0))
+            await seen.pilot.pause()
+            lengths = [row.decision.prompt_tokens for row in seen.table._rows]
+            assert lengths == sorted(lengths, reverse=descending)
+        order = list(seen.table._rows)
+        await seen.pilot.click("#decisions-table", offset=(seen.table._head().index("time"), 0))
+        assert list(seen.table._rows) == order, "the time is no column to sort by"
+
+    seeing(scenario)
+
+
+def test_a_filter_takes_conditions_on_fields_and_explains_wrong_ones() -> None:
+    async def scenario(seen: Seen) -> None:
+        await seen.press("3", "slash", *"worker:1 prompt>300")
+        found = seen.table._rows
+        assert 0 < len(found) < len(seen.table._items)
+        assert all(row.decision.worker == 1 for row in found)
+        assert all(row.decision.prompt_tokens > 300 for row in found)
+        await seen.press("escape", "slash", *"prompts>300")
+        assert "there is no field 'prompts' here; there are worker" in seen.screen()
 
     seeing(scenario)
 
@@ -245,14 +280,14 @@ def test_enter_opens_a_decision_with_costs_session_and_timeline() -> None:
         await seen.press("escape")
         assert not isinstance(seen.app.screen, Detail)
 
-    seeing(scenario, timelines=timelines)
+    seeing(scenario, source=Source(timelines=timelines))
 
 
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
-        (("2", "enter"), "num_running_reqs"),
-        (("2", "tab", "enter"), "rss_bytes"),
+        (("2", "enter"), "blocks of 32 tokens"),
+        (("2", "tab", "enter"), "of the host"),
         (("6", "enter"), "level"),
     ],
 )

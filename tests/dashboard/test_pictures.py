@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dashboard.pictures import MADE_WITH, SCENES, SIZES, Scene, draw
+from tests.dashboard.pictures import CASES, MADE_WITH, Scene, draw
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +24,9 @@ def as_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: f"{scene.stream}-{scene.screen}")
+@pytest.mark.parametrize(
+    ("scene", "size"), CASES, ids=[scene.file(size).stem for scene, size in CASES]
+)
 def test_a_screen_looks_as_it_did(scene: Scene, size: tuple[int, int], tmp_path: Path) -> None:
     made_with, here = (
         MADE_WITH.read_text().strip(),

@@ -86,7 +86,7 @@ def test_no_path_is_forgotten() -> None:
         scaling=MagicMock(),
         placement=MagicMock(),
     )
-    status = StatusPages(MagicMock(), MagicMock(), MagicMock(), MagicMock(), max_pending_bytes=1)
+    status = StatusPages(*(MagicMock() for _ in range(4)), running=(), max_pending_bytes=1)
     bodies, meter, fanout, models = (MagicMock() for _ in range(4))
     api = Api(FrontendConfig(port=0), bodies, meter, fanout, models, status, admin)
     routes = {

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import pytest
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.errors import UsageError
 from dynamo_cli.frontend.after import record, recorder
-from dynamo_cli.frontend.after.recorder import Recorder
+from dynamo_cli.frontend.after.recorder import OVERLAP, SEARCH_BYTES, Recorder
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.lifecycle import Fatal
 from dynamo_cli.messages.request import Prompt, Submit, Timeline
+from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.timelines import RequestRecord
 
 from .stage import Stage, answer, chunks, finish
@@ -137,6 +139,49 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     writer.add(request(), (PROMPT,))
     writer.close()
     assert writer.lost == {recorder.QUEUE_FULL: 1}
+
+
+@pytest.mark.parametrize("block", [40, SEARCH_BYTES])
+def test_the_last_seconds_begin_with_a_whole_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block: int
+) -> None:
+    monkeypatch.setattr(recorder, "SEARCH_BYTES", block + OVERLAP)
+    path = tmp_path / "record.jsonl"
+    writer = Recorder(str(path))
+    assert writer.last(1) == b""
+    writer._origin_ns = time.monotonic_ns() - 1000 * SECOND_NS
+    for second in range(1000):
+        writer.add(request(arrival_ms=writer._origin_ns / MS + 1000 * second), (PROMPT,))
+    writer.close()
+    for seconds in (100.5, 1e6):
+        lines = [json.loads(line) for line in writer.last(seconds).splitlines()]
+        first = max(900, 1000 - int(seconds)) if seconds < 1000 else 0
+        assert [line["timestamp"] for line in lines] == [1000.0 * n for n in range(first, 1000)]
+    monkeypatch.setattr(recorder, "MOST_BYTES", 2000)
+    few = writer.last(1e6)
+    assert 1000 < len(few) <= 2000
+    assert json.loads(few.splitlines()[0])["input_length"] == 70
+
+
+def test_the_record_is_given_to_who_asks(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Stage(FrontendConfig(port=0, record=str(tmp_path / "record"))) as stage:
+            submit, client = await stage.stream()
+            stage.processor.send(chunks(submit, b"data: x\n\n"))
+            stage.processor.send(msgspec.structs.replace(finish(submit), prompts=(PROMPT,)))
+            while await client.chunk():
+                pass
+            while not (await stage.get("/dynamo/snapshot"))[2]["recorded_requests"]:
+                pass
+            status, headers, _ = await stage.get("/dynamo/record?seconds=60")
+            assert (status, headers["Content-Type"]) == (200, "application/x-ndjson")
+        async with Stage() as stage:
+            assert (await stage.get("/dynamo/snapshot"))[2]["recorded_requests"] is None
+            status, _, content = await stage.get("/dynamo/record")
+            assert status == 404
+            assert "--record FILE" in content["error"]["message"]
+
+    asyncio.run(scenario())
 
 
 def test_the_frontend_records_what_ended_well(tmp_path: Path) -> None:

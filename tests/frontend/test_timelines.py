@@ -63,6 +63,29 @@ def test_whole_answers_and_streams_leave_a_line() -> None:
     asyncio.run(scenario())
 
 
+def test_a_running_request_is_told_with_its_state_and_its_tokens() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            submit, client = await stage.stream()
+            name = f"?request_id={submit.api_id}"
+            (before,) = await timelines(stage, f"{name}&state=running")
+            assert (before["state"], before["worker"], before["status"]) == ("preparing", None, 0)
+            assert await timelines(stage, name) == []
+            stage.processor.send(chunks(submit, b"data: x\n\n"))
+            await client.chunk()
+            (now,) = await timelines(stage, f"{name}&state=all")
+            assert (now["state"], now["output_tokens"]) == ("decode", 1)
+            assert list(now["stages_ms"]) == ["arrival", "first_byte"]
+            assert now["ttft_ms"] > 0
+            stage.processor.send(msgspec.structs.replace(finish(submit), worker=1))
+            ended = await told(stage, submit.api_id)
+            assert (ended["state"], ended["number"]) == ("done", 1)
+            assert await timelines(stage, "?state=running") == []
+            assert await timelines(stage, "?state=all&after=1") == []
+
+    asyncio.run(scenario())
+
+
 def test_who_leaves_is_remembered_with_the_worker_that_it_left() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
@@ -96,6 +119,7 @@ def test_what_no_processor_saw_is_not_remembered() -> None:
     [
         ("?limit=0", "limit must be a number from 1 to 10000"),
         ("?worker=1", "this path takes limit, request_id"),
+        ("?state=gone", "state must be one of ended, running, all"),
     ],
 )
 def test_what_cannot_be_asked_is_said(query: str, says: str) -> None:

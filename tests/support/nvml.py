@@ -100,6 +100,12 @@ class Nvml:
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:  # noqa: N802
         return SimpleNamespace(total=80 * MIB, used=8 * MIB)
 
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]:  # noqa: N802
+        return [
+            SimpleNamespace(pid=41, usedGpuMemory=6 * MIB),
+            SimpleNamespace(pid=42, usedGpuMemory=None),
+        ]
+
     def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any:  # noqa: N802
         return SimpleNamespace(gpu=37, memory=11)
 

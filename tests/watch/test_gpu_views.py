@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dynamo_cli.config import Device, EngineConfig, FrontendConfig
@@ -55,6 +56,13 @@ def test_gpus_with_engines_are_shown_in_the_order_of_the_bus() -> None:
         ("10", ["worker 0", "worker 2"]),
     ]
     assert (gpus[0].uuid, gpus[0].utilization, gpus[0].memory_used_bytes) == ("GPU-1", 0.5, 3)
+
+
+def test_memory_of_engines_that_share_a_gpu_is_told_apart() -> None:
+    report = GpuLog().read([reading("0", pid_bytes={1: 30, 9: 5})], 0)
+    first, second = worker(0, "0"), msgspec.structs.replace(worker(1, "0"), pid=2)
+    (gpu,) = seen(report, 1, first, second).gpus
+    assert gpu.engine_bytes == {"worker 0": 30}
 
 
 def test_without_gpus_nothing_is_shown() -> None:

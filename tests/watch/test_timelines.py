@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from dynamo_cli.messages.request import Timeline, Usage
-from dynamo_cli.watch.timelines import KEPT, RequestRecord, TimelineLog
+from dynamo_cli.messages.routing import RoutingDecision
+from dynamo_cli.watch.timelines import KEPT, RequestRecord, RequestState, TimelineLog, running
 
 MS = 1_000_000
 START = 50 * MS
@@ -77,3 +81,40 @@ def test_the_newest_come_first_and_the_oldest_are_forgotten() -> None:
     assert len(list(log.views(0, request_id="r9"))) == 2
     assert list(log.views(0, request_id="r4")) == list(log.views(0, request_id="r5"))[1:] == []
     assert len(list(log.views(0))) == KEPT
+
+
+def routed(worker: int | None) -> RoutingDecision:
+    return RoutingDecision(
+        *("engine-a", "a", worker, "kv", "cost", 70, 5, 0, 16, [], 0.0, 0.0, 0.0, at(3))
+    )
+
+
+@pytest.mark.parametrize(
+    ("decision", "tokens", "begun", "state", "worker"),
+    [
+        (None, 0, False, RequestState.PREPARING, None),
+        (routed(2), 0, False, RequestState.PREFILL, 2),
+        (routed(2), 0, True, RequestState.DECODE, 2),
+        (routed(2), 7, False, RequestState.DECODE, 2),
+    ],
+)
+def test_the_state_of_a_running_request_is_what_has_happened_to_it(
+    decision: RoutingDecision | None,
+    tokens: int,
+    begun: bool,
+    state: RequestState,
+    worker: int | None,
+) -> None:
+    young = msgspec.structs.replace(record(), worker=None, finish_reason="")
+    view = running(young, decision, tokens, at(50), begun=begun)
+    assert (view.state, view.worker, view.output_tokens) == (state, worker, tokens)
+    assert view.stages_ms == ({"arrival": 0.0, "routed": 3.0} if decision else {"arrival": 0.0})
+    assert view.age_s == 0.05
+
+
+def test_only_requests_after_a_number_are_told_and_failures_are_failures() -> None:
+    log = TimelineLog()
+    for status in (200, 200, 500):
+        log.add(msgspec.structs.replace(record(), status=status))
+    assert [view.number for view in log.views(at(60))] == [3, 2, 1]
+    assert [view.state for view in log.views(at(60), after=1)] == ["failed", "done"]

@@ -1,32 +1,28 @@
-"""Draws one thing in full: a decision, a worker, a process, a GPU, a log line. Pure."""
+"""Draws a routing decision in full, and the timeline of a request. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
-from dynamo_cli.dashboard.draw import gpus
+from dynamo_cli.dashboard.draw.decisions import MS, WORDS, amount, cost, runner_up, unit, winner
 from dynamo_cli.dashboard.draw.style import (
     ACCENT,
     FAINT,
     GOOD,
-    LEVELS,
     MOVED_GLYPH,
-    STRONG,
     WARN,
+    named,
+    section,
 )
-from dynamo_cli.dashboard.draw.tables import Worker, cost, winner
 from dynamo_cli.dashboard.model import Row
 from dynamo_cli.watch.decisions import DecisionView
-from dynamo_cli.watch.logs import LogView
-from dynamo_cli.watch.schema import GpuView, ProcessView
-from dynamo_cli.watch.timelines import TimelineView
+from dynamo_cli.watch.timelines import ENDED, RequestState, TimelineView
 
 EARLIER = 8
-LABEL, WIDE_LABEL = 10, 30
+LABEL = 10
 TERM, LONG_TERM = 7, 8
 """Least width of the column of a term, and most characters in a line of its title."""
 
@@ -55,6 +51,13 @@ STAGES = {
 }
 
 
+STATES = {
+    RequestState.PREPARING: "now: no worker was chosen yet",
+    RequestState.PREFILL: "now: its worker has it, no token came yet",
+    RequestState.DECODE: "now: its tokens come",
+}
+
+
 def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
     """Draw why a request went where it went.
 
@@ -68,16 +71,16 @@ def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
         Text.assemble(
             ("request".ljust(LABEL), FAINT), one.request_id, (f"  {one.engine_request_id}", FAINT)
         ),
-        _line("time", f"{show.clock(row.at_s)}   session {one.session or show.NONE}"),
+        named("time", f"{show.clock(row.at_s)}   session {one.session or show.NONE}"),
         Text.assemble(
             ("worker".ljust(LABEL), FAINT),
             winner(one),
-            f"  because of {one.reason}, {cost(one.margin)} better than the next ({one.policy})",
+            f"  because of {one.reason}{_against(one)} ({one.policy})",
         ),
-        _line("prompt", f"{one.prompt_tokens} tokens, {one.required_blocks} blocks"),
-        _line("cached", _cached(row)),
+        named("prompt", f"{one.prompt_tokens} tokens, {one.required_blocks} blocks"),
+        named("cached", _cached(row)),
         *_from_where(one),
-        _line(
+        named(
             "took",
             f"{show.micros(one.decision_us)}, waited {show.micros(one.waited_us)} for a worker",
         ),
@@ -85,17 +88,34 @@ def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
     if one.moved:
         head.insert(MOVED_PLACE, _moved(row))
     if one.prefill_worker is not None:
-        head.append(_line("prefill", f"prefill worker {one.prefill_worker} knows most of it"))
+        head.append(named("prefill", f"prefill worker {one.prefill_worker} knows most of it"))
     parts = [
         *head,
-        *_section("candidates, cost and its terms"),
+        *section(f"candidates, cost and its terms{_in_unit(one)}"),
         *_candidates(row),
-        *_section("when it was where"),
+        *section("timeline"),
         timeline,
-        *_section("earlier in this session"),
+        *section("earlier in this session"),
         *([_earlier(other) for other in earlier[:EARLIER]] or [Text(show.NONE, FAINT)]),
     ]
     return Text("\n").join(parts)
+
+
+def _against(one: DecisionView) -> str:
+    """Say by how much the winner was better or worse than the runner-up."""
+    second, measure = runner_up(one), unit(one)
+    if second is None or not measure:
+        return ""
+    than = "cheaper" if one.margin >= 0 else "dearer"
+    by = amount(abs(one.margin), measure)
+    if measure != "ms":
+        by = f"{cost(abs(one.margin))} {WORDS[measure]}"
+    return f", {by} {than} than worker {second.worker}"
+
+
+def _in_unit(one: DecisionView) -> str:
+    measure = unit(one)
+    return f", {WORDS[measure]}" if measure else ""
 
 
 def _moved(row: Row) -> Text:
@@ -116,15 +136,7 @@ def _cached(row: Row) -> str:
 def _from_where(one: DecisionView) -> list[Text]:
     loaded = max(one.host_blocks - one.overlap_blocks, 0)
     where = f"{one.overlap_blocks} blocks in its cache, {loaded} more in the host cache"
-    return [_line("", where)] if loaded else []
-
-
-def _section(title: str) -> list[Text]:
-    return [Text(""), Text(title, f"{STRONG} {ACCENT}")]
-
-
-def _line(name: str, value: str, width: int = LABEL) -> Text:
-    return Text.assemble((name.ljust(width), FAINT), value)
+    return [named("", where)] if loaded else []
 
 
 def _candidates(row: Row) -> list[Text]:
@@ -132,7 +144,7 @@ def _candidates(row: Row) -> list[Text]:
     one = row.decision
     candidates = sorted(one.candidates, key=lambda candidate: candidate.cost)
     terms = list(dict.fromkeys(name for candidate in candidates for name in candidate.terms))
-    heads = [_stacked(name) for name in terms]
+    heads = [_stacked(name.removesuffix(MS)) for name in terms]
     wide = [max(map(len, (*head, TERM * " "))) for head in heads]
     gap = WIDE_GAP if len(terms) <= MANY_TERMS else NARROW_GAP
     lines = _term_heads(heads, wide, gap)
@@ -194,7 +206,8 @@ def _earlier(row: Row) -> Text:
 
 def timeline(view: TimelineView) -> Text:
     """Draw the stages of a request, each with its time and the time since the stage before."""
-    whole = max(view.stages_ms.values(), default=0.0) or 1.0
+    runs = view.state not in ENDED
+    whole = max(*view.stages_ms.values(), view.age_s * 1000 if runs else 0.0, 0.001)
     lines, before = [], 0.0
     for at_ms, what in _steps(view):
         lead = int(before / whole * BAR)
@@ -209,19 +222,33 @@ def timeline(view: TimelineView) -> Text:
             )
         )
         before = at_ms
+    lines.append(Text(_so_far(view) if runs else _end(view), FAINT))
+    return Text("\n").join(lines)
+
+
+def _end(view: TimelineView) -> str:
     end = view.finish_reason or view.error or str(view.status)
     where = (
         f", prefilled by prefill worker {view.prefill_worker}"
         if view.prefill_worker is not None
         else ""
     )
-    lines.append(Text(f"ended with {end}, {view.output_tokens} tokens{where}", FAINT))
-    return Text("\n").join(lines)
+    return f"ended with {end}, {view.output_tokens} tokens{where}"
+
+
+def _so_far(view: TimelineView) -> str:
+    tokens = f", {view.output_tokens} tokens so far" if view.output_tokens else ""
+    return (
+        f"still running after {show.seconds(view.age_s)}{tokens}; "
+        "the other stages are told when it has ended"
+    )
 
 
 def _steps(view: TimelineView) -> list[tuple[float, str]]:
     """Return stages and moves in the order of time: milliseconds, and what happened."""
     steps = [(at_ms, STAGES.get(name, name)) for name, at_ms in view.stages_ms.items()]
+    if view.state not in ENDED:
+        steps.append((view.age_s * 1000, STATES[RequestState(view.state)]))
     for move in view.moves:
         steps.append(
             (move.at_ms, f"{MOVED_GLYPH} {move.source}: {move.reason}, {move.output_tokens} tokens")
@@ -231,51 +258,3 @@ def _steps(view: TimelineView) -> list[tuple[float, str]]:
         elif move.gap_ms is not None:
             steps.append((move.at_ms + move.gap_ms, f"{MOVED_GLYPH} goes on: {move.target}"))
     return sorted(steps, key=lambda step: step[0])
-
-
-def worker(row: Worker) -> Text:
-    """Draw all that is known of a worker."""
-    view = row.view
-    fields = msgspec.structs.asdict(view)
-    lines = _fields(fields)
-    if row.process is not None:
-        lines += [*_section("process"), process(row.process)]
-    return Text("\n").join(lines)
-
-
-def process(one: ProcessView) -> Text:
-    """Draw all that is known of a process."""
-    fields = msgspec.structs.asdict(one)
-    fields["rss_bytes"] = show.size(one.rss_bytes)
-    fields["uptime_s"] = show.duration(one.uptime_s)
-    return Text("\n").join(
-        [_line(name, _plain(value), WIDE_LABEL) for name, value in fields.items()]
-    )
-
-
-def gpu(one: GpuView) -> Text:
-    """Draw all that is known of a GPU."""
-    return Text("\n").join(_fields(gpus.fields(one)))
-
-
-def line(one: LogView) -> Text:
-    """Draw a log line in its full length."""
-    return Text("\n").join(
-        [
-            _line("time", show.clock(one.time_s)),
-            _line("process", one.name),
-            Text.assemble((f"{'level':<{LABEL}}", FAINT), (one.level, LEVELS.get(one.level, ""))),
-            Text(""),
-            Text(one.text),
-        ]
-    )
-
-
-def _fields(fields: dict[str, object]) -> list[Text]:
-    return [_line(name, _plain(value), WIDE_LABEL) for name, value in fields.items()]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return show.NONE if value in (None, "") else str(value)

@@ -47,6 +47,14 @@ class _Layout:
         return boxes * self.box + (boxes - 1) * self.arrow
 
 
+def widths(board: Board) -> tuple[int, int]:
+    """Return the width that the picture needs with boxes of full size, and the most that it
+    uses."""
+    boxes = 4 if _of(board, Role.PREFILL_QUEUE) else 3
+    arrows = boxes - 1
+    return boxes * BOX_MOST + arrows * ARROW_LEAST, boxes * BOX_MOST + arrows * ARROW_MOST
+
+
 def height(board: Board) -> int:
     """Return the number of lines that the picture needs."""
     router = FLAT + GAP if _of(board, Role.ROUTER) else 0

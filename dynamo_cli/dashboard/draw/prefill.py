@@ -14,6 +14,12 @@ CURVES = (
     Curve("queue depth, jobs", lambda one: one.depth_jobs),
     Curve("oldest job", lambda one: one.oldest_age_s, show.seconds),
 )
+CURVES_OF_WORKERS = (
+    Curve("prompt tok/s", lambda one: one.prompt_tokens_per_s),
+    Curve("TTFT p95", lambda one: one.ttft_p95_s, show.seconds),
+)
+"""Curves without prefill workers."""
+
 BAR = 20
 LABEL = 12
 

@@ -39,6 +39,11 @@ def phase_style(phase: str) -> str:
     return BAD if phase in (Phase.FAILED, Phase.BACKOFF) else WARN
 
 
+def phase_mark(phase: str) -> Text:
+    """Draw ``● ready``."""
+    return Text(f"{glyph(phase)} {phase}", phase_style(phase))
+
+
 def phase_text(processes: Iterable[ProcessView]) -> Text:
     """Draw ``● ready``, or ``○ 1/2 ready`` for several processes. A process that is not ready, if
     there is one, gives glyph and colour."""
@@ -77,3 +82,13 @@ def clipped(text: Text, width: int) -> Text:
     text = text.copy()
     text.truncate(max(width, 0), overflow="ellipsis")
     return text
+
+
+def section(title: str) -> list[Text]:
+    """Draw the title of a part of a longer text, below an empty line."""
+    return [Text(""), Text(title, f"{STRONG} {ACCENT}")]
+
+
+def named(name: str, value: str | Text, width: int = 10) -> Text:
+    """Draw a value after its name; the name takes `width` cells."""
+    return Text.assemble((name.ljust(width), FAINT), value)

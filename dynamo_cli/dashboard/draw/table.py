@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from rich.text import Text
 
 from dynamo_cli.dashboard.draw.style import clipped
+from dynamo_cli.dashboard.filters import Field
 
 T = TypeVar("T")
 GAP = " "
@@ -26,6 +27,7 @@ class Column(Generic[T]):
         right: whether it is aligned to the right, as numbers are.
         from_width: the column is left out of tables that are narrower than this.
         stretch: whether it takes a share of the free width, up to `most` cells.
+        wide: draws its content for an item in a number of cells, instead of `cell`.
     """
 
     title: str
@@ -36,6 +38,7 @@ class Column(Generic[T]):
     from_width: int = 0
     stretch: bool = False
     most: int = 1000
+    wide: Callable[[T, int], Text] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Spec(Generic[T]):
         copied: returns the text that is copied for a row.
         tail: whether new rows come at the end, and the table follows them.
         empty: text of a table without rows.
+        fields: fields on which a filter can have conditions, by name.
     """
 
     columns: Sequence[Column[T]]
@@ -57,6 +61,7 @@ class Spec(Generic[T]):
     copied: Callable[[T], str]
     tail: bool
     empty: str
+    fields: Mapping[str, Field[T]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +79,18 @@ class Fitted(Generic[T]):
             titles.append(title.rjust(width) if column.right else title.ljust(width))
         return GAP.join(titles)
 
+    def at(self, x: int) -> Column[T] | None:
+        """Return the column at this cell of a line."""
+        left = 0
+        for column, width in self.columns:
+            if left <= x < left + width:
+                return column
+            left += width + len(GAP)
+        return None
+
     def line(self, item: T) -> Text:
         """Return the line of an item."""
-        return Text(GAP).join(
-            [_aligned(column.cell(item), width, column.right) for column, width in self.columns]
-        )
+        return Text(GAP).join([_cell(column, item, width) for column, width in self.columns])
 
 
 def fit(columns: Sequence[Column[T]], width: int) -> Fitted[T]:
@@ -92,6 +104,11 @@ def fit(columns: Sequence[Column[T]], width: int) -> Fitted[T]:
             (one, min(one.width + share, one.most) if one.stretch else one.width) for one in chosen
         )
     )
+
+
+def _cell(column: Column[T], item: T, width: int) -> Text:
+    content = column.cell(item) if column.wide is None else column.wide(item, width)
+    return _aligned(content, width, column.right)
 
 
 def _aligned(cell: Text | str, width: int, right: bool) -> Text:

@@ -13,8 +13,10 @@ from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG
 from dynamo_cli.dashboard.history import Sample
 
 SPANS_S = (60, 300, 3600)
-TWO_COLUMNS_FROM = 110
-TALLEST = 8
+TWO_COLUMNS_FROM, THREE_COLUMNS_FROM = 110, 165
+TALLEST = 24
+SHOWN = 0.85
+"""Least share of the curves that could be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Curve:
 def draw(
     samples: Sequence[Sample], curves: Sequence[Curve], width: int, height: int, span_s: int
 ) -> Text:
-    """Draw as many of the curves as there is room for, in two columns if it is wide enough.
+    """Draw as many of the curves as there is room for, in up to three columns. Curves that were
+    never measured are left out.
 
     Args:
         samples: one sample a second, oldest first.
@@ -45,9 +48,8 @@ def draw(
         width, height: available cells.
         span_s: largest time span of the curves, seconds.
     """
-    columns = 2 if width >= TWO_COLUMNS_FROM and len(curves) > 1 else 1
-    rows = -(-len(curves) // columns)
-    rows = max(min(rows, (height - 1) // 2), 1)
+    curves = _measured(samples, curves)
+    columns, rows = _grid(len(curves), width, height)
     tall = min((height - 1) // rows - 1, TALLEST)
     if tall < 1:
         return Text("")
@@ -61,6 +63,23 @@ def draw(
         lines += [Text("   ").join(parts) for parts in zip_longest(*beside, fillvalue=Text(""))]
     axis = [_axis(each, span_s) for _ in range(min(columns, len(charts)))]
     return Text("\n").join([*lines, Text("   ").join(axis)])
+
+
+def _measured(samples: Sequence[Sample], curves: Sequence[Curve]) -> Sequence[Curve]:
+    known = [curve for curve in curves if any(curve.value(one) is not None for one in samples)]
+    return known or curves[:1]
+
+
+def _grid(curves: int, width: int, height: int) -> tuple[int, int]:
+    """Choose the numbers of columns and rows, which are full: as many columns as possible without
+    leaving out many curves."""
+    most = 3 if width >= THREE_COLUMNS_FROM else 2 if width >= TWO_COLUMNS_FROM else 1
+    choices = [
+        (columns, max(min(curves // columns, (height - 1) // 2), 1))
+        for columns in range(1, min(most, curves) + 1)
+    ]
+    best = max(columns * rows for columns, rows in choices)
+    return [one for one in choices if one[0] * one[1] >= SHOWN * best][-1]
 
 
 def _fitting(known_s: int, most_s: int) -> int:

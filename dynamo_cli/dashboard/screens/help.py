@@ -8,14 +8,16 @@ from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG
 from dynamo_cli.dashboard.screens.detail import Detail
 
 KEYS = (
-    ("1 … 6", "open a tab; Tab goes to its next table"),
-    ("/", "only rows with all these words, until Esc"),
-    ("s  S", "sort by the next column; the other way round"),
+    ("1 … 8", "open a tab; Tab goes to its next table"),
+    ("/", "only rows with all these words, until Esc; also worker:3, ttft>1s, -word"),
+    ("< >  S", "sort by the column before or after; the other way round"),
+    ("s", "back to the order of arrival. A click on a title sorts too"),
     ("Space", "pause what is shown; the past is still kept"),
     ("Enter  Esc", "details of the row; back"),
     ("↑ ↓ PgUp PgDn", "move, with Home and End; at the end it follows"),
     ("f", "follow the end of a list, or stop"),
     ("l  r", "logs: from which level on; only one role"),
+    ("r", "replay: start it on the last hour, or stop it"),
     ("a", "all alarms in full, with what to do"),
     ("z", "curves over 1 minute, 5 minutes, 1 hour"),
     ("y", "copy the row, the details, or marked text"),

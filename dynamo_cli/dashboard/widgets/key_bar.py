@@ -7,7 +7,7 @@ from textual.widgets import Static
 KEYS = (
     ("?", "help", "help"),
     ("/", "filter", "filter"),
-    ("s", "sort", "sort"),
+    ("< >", "sort", "sort(1)"),
     ("␣", "pause", "pause"),
     ("⏎", "details", "details"),
     ("t", "theme", "next_theme"),

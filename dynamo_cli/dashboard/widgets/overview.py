@@ -8,14 +8,18 @@ from rich.text import Text
 from textual.app import ComposeResult
 
 from dynamo_cli.dashboard import format as show
-from dynamo_cli.dashboard.draw import overview, picture, trends
+from dynamo_cli.dashboard.draw import overview, top, trends
 from dynamo_cli.dashboard.draw.trends import Curve
+from dynamo_cli.dashboard.draw.workers import strips
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
 
 BOTH_FROM_LINES = 36
 """From this height on, the picture is shown during the start too."""
+
+PICTURE_AND_CURVES = 18
+"""Lines that are left to the picture and a few curves when strips are below the picture."""
 
 CURVES = (
     Curve("requests/s", lambda one: one.requests_per_s),
@@ -24,6 +28,9 @@ CURVES = (
     Curve("ITL p95", lambda one: one.itl_p95_s, show.seconds),
     Curve("in flight", lambda one: one.in_flight),
     Curve("hit rate, measured", lambda one: one.hit_measured, show.percent, 1.0),
+    Curve("waiting requests", lambda one: one.waiting),
+    Curve("prompt tok/s", lambda one: one.prompt_tokens_per_s),
+    Curve("GPU use", lambda one: one.gpu_utilization, show.percent, 1.0),
 )
 
 
@@ -44,6 +51,7 @@ class Overview(Tab):
         yield Pane(lambda board, width, _: overview.startup(board, width), id="startup")
         yield Pane(lambda board, width, _: overview.times(board.snapshot, width), id="stages")
         yield Pane(lambda board, *_: overview.attention(board), id="attention", dims=False)
+        yield Pane(self._strips, id="strips")
         yield Pane(self._trends, id="trends", classes="trends")
 
     def show(self, board: Board) -> None:
@@ -51,14 +59,26 @@ class Overview(Tab):
         room = self.size.height >= BOTH_FROM_LINES
         starting = board.starting or board.snapshot is None
         self.query_one("#picture").display = bool(board.processes) and (room or not starting)
+        short = top.is_list(*self._inner)
+        self.query_one("#picture").set_class(short, "list")
+        self.query_one("#strips").display = not starting and top.below(board, *self._inner)
         self.query_one("#startup").display = starting
         self.query_one("#trends").display = not starting
-        self.query_one("#stages").display = bool(board.snapshot and board.snapshot.stages)
+        known = board.snapshot is not None and bool(board.snapshot.stages)
+        self.query_one("#stages").display = known and not short
         super().show(board)
 
-    @staticmethod
-    def _picture(board: Board, width: int, _: int) -> Text:
-        return picture.draw(board, width) if board.processes else Text("")
+    @property
+    def _inner(self) -> tuple[int, int]:
+        """Width and height of the tab without its padding."""
+        return self.content_size.width, self.content_size.height
+
+    def _picture(self, board: Board, width: int, _: int) -> Text:
+        return top.draw(board, width, self._inner[1]) if board.processes else Text("")
+
+    def _strips(self, board: Board, width: int, _: int) -> Text:
+        free = self._inner[1] - PICTURE_AND_CURVES
+        return Text("\n").join(strips(board, width, max(free, 3)))
 
     def _trends(self, board: Board, width: int, height: int) -> Text:
         return trends.draw(board.samples, CURVES, width, height, self._span_s())

@@ -30,4 +30,6 @@ class Prefill(Tab):
         yield Pane(self._trends, classes="trends")
 
     def _trends(self, board: Board, width: int, height: int) -> Text:
-        return trends.draw(board.samples, prefill.CURVES, width, height, self._span_s())
+        apart = board.snapshot is not None and board.snapshot.prefill is not None
+        curves = prefill.CURVES if apart else prefill.CURVES_OF_WORKERS
+        return trends.draw(board.samples, curves, width, height, self._span_s())

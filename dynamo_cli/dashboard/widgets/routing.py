@@ -6,8 +6,8 @@ from rich.text import Text
 from textual.app import ComposeResult
 
 from dynamo_cli.dashboard import format as show
+from dynamo_cli.dashboard.draw.decisions import DECISIONS
 from dynamo_cli.dashboard.draw.style import FAINT, WARN, clipped, joined
-from dynamo_cli.dashboard.draw.tables import DECISIONS
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab

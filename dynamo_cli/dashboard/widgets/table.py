@@ -22,6 +22,7 @@ from textual.strip import Strip
 
 from dynamo_cli.dashboard.draw.style import toned
 from dynamo_cli.dashboard.draw.table import Column, Fitted, Spec, fit
+from dynamo_cli.dashboard.filters import Filter, parse
 
 T = TypeVar("T")
 ASCENDING, DESCENDING = "▲", "▼"
@@ -59,6 +60,13 @@ class Table(ScrollView, Generic[T], can_focus=True):
             self.table = table
             self.item = item
 
+    class Sorted(Message):
+        """The user has clicked on the title of a column."""
+
+        def __init__(self, table: Table[Any]) -> None:
+            super().__init__()
+            self.table = table
+
     def __init__(self, spec: Spec[T], *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self.spec = spec
@@ -67,8 +75,9 @@ class Table(ScrollView, Generic[T], can_focus=True):
         self._rows: list[T] = []
         self._places: dict[str, int] = {}
         self._cursor = ""
-        self._filter = ""
-        self._matches: dict[str, bool] = {}
+        self._typed = ""
+        self._filter: Filter[T] = Filter()
+        self._matches: dict[str, tuple[T, bool]] = {}
         self._column: Column[T] | None = None
         self._descending = False
         self._order: dict[str, int] = {}
@@ -83,24 +92,52 @@ class Table(ScrollView, Generic[T], can_focus=True):
             self._items = items
             self._arrange()
 
-    def filter(self, words: str) -> None:
-        """Show only rows that contain all these words; an empty string shows all."""
-        self._filter = words.lower()
+    def use(self, spec: Spec[T]) -> None:
+        """Show the rows in other columns from now on."""
+        if spec is not self.spec:
+            self.spec = spec
+            self._refit()
+
+    def filter(self, text: str) -> None:
+        """Show only rows that match, see `filters.parse`; an empty string shows all."""
+        self._typed = text
+        self._filter = parse(text, self.spec.words, self.spec.fields)
         self._matches.clear()
         self._arrange()
 
-    def sort_next(self) -> str:
-        """Sort by the next column, or by arrival after the last; return the column's title."""
-        columns: list[Column[T] | None] = [None, *(c for c in self.spec.columns if c.order)]
-        self._column = columns[(columns.index(self._column) + 1) % len(columns)]
-        numbers = self._column is not None and self._column.right
-        self._descending = numbers
-        self._sort()
-        return self._column.title or "name" if self._column else "none"
+    @property
+    def filtered(self) -> str:
+        """The filter as it was typed; empty if all rows are shown."""
+        return self._typed
+
+    @property
+    def order(self) -> str:
+        """How the rows are sorted, for people."""
+        if self._column is None:
+            return "in the order of arrival" if self.spec.tail else "by name"
+        return f"by {self._column.title or 'name'} {self._mark}"
+
+    def sort_beside(self, step: int) -> None:
+        """Sort by the next column, or by the one before if `step` is -1."""
+        columns = [column for column, _ in self._fitted.columns if column.order]
+        if self._column in columns:
+            place = (columns.index(self._column) + step) % len(columns)
+        else:
+            place = 0 if step > 0 else len(columns) - 1
+        self._sort_by(columns[place])
+
+    def sort_reset(self) -> None:
+        """Show the rows in the order in which they came."""
+        self._sort_by(None)
 
     def sort_reversed(self) -> None:
         """Reverse the sort order."""
         self._descending = not self._descending
+        self._sort()
+
+    def _sort_by(self, column: Column[T] | None) -> None:
+        self._column = column
+        self._descending = column is not None and column.right  # numbers: the largest first
         self._sort()
 
     def copied(self) -> str:
@@ -128,7 +165,7 @@ class Table(ScrollView, Generic[T], can_focus=True):
 
     def _arrange(self) -> None:
         key, last = self.spec.key, len(self._order)
-        rows = [item for item in self._items if not self._filter or self._matching(item)]
+        rows = [item for item in self._items if not self._typed or self._matching(item)]
         if self._order:
             rows.sort(key=lambda item: self._order.get(key(item), last))
         before = self._places.get(self._cursor)
@@ -148,12 +185,12 @@ class Table(ScrollView, Generic[T], can_focus=True):
 
     def _matching(self, item: T) -> bool:
         key = self.spec.key(item)
-        if (known := self._matches.get(key)) is None:
+        known = self._matches.get(key)
+        if known is None or known[0] is not item:
             if len(self._matches) > len(self._items) + CACHED:
                 self._matches.clear()
-            words = self.spec.words(item).lower()
-            known = self._matches[key] = all(word in words for word in self._filter.split())
-        return known
+            known = self._matches[key] = (item, self._filter.accepts(item))
+        return known[1]
 
     def _keep_cursor(self, before: int | None) -> None:
         """Keep the cursor on its row; if the row is gone, at the end or near its old place."""
@@ -200,15 +237,31 @@ class Table(ScrollView, Generic[T], can_focus=True):
         return self.follow
 
     def on_click(self, event: events.Click) -> None:
-        """Move the cursor to the row; a double click opens it."""
+        """Move the cursor to the row, and open it at a double click; sort by the column of a title,
+        and the other way at the next click."""
         place = int(self.scroll_offset.y) + event.y - 1
-        if event.y and 0 <= place < len(self._rows):
+        if not event.y:
+            self._sort_at(event.x)
+        elif 0 <= place < len(self._rows):
             self._go(place)
             if event.chain == 2:
                 self.action_open()
 
+    def _sort_at(self, x: int) -> None:
+        column = self._fitted.at(x)
+        if column is None or column.order is None:
+            return
+        if column is self._column:
+            self.sort_reversed()
+        else:
+            self._sort_by(column)
+        self.post_message(self.Sorted(self))
+
     def on_resize(self, event: events.Resize) -> None:
         """Choose the columns that fit the new width."""
+        self._refit()
+
+    def _refit(self) -> None:
         self._fitted = fit(self.spec.columns, self._line_width)
         self._strips.clear()
         self._arrange()
@@ -265,12 +318,18 @@ class Table(ScrollView, Generic[T], can_focus=True):
         return strip.apply_offsets(0, place + 1)
 
     def _empty(self) -> Text:
-        text = f"nothing matches {self._filter!r}" if self._filter else self.spec.empty
-        return Text(text, "dim")
+        if not self._typed:
+            return Text(self.spec.empty, "dim")
+        if self._filter.problem:
+            return Text(self._filter.problem, "yellow")
+        return Text(f"nothing matches {self._typed!r}", "dim")
+
+    @property
+    def _mark(self) -> str:
+        return DESCENDING if self._descending else ASCENDING
 
     def _head(self) -> str:
-        mark = DESCENDING if self._descending else ASCENDING
-        return self._fitted.head(self._column.title if self._column else "\0", mark)
+        return self._fitted.head(self._column.title if self._column else "\0", self._mark)
 
     def _row(self, item: T, place: int, style: Style) -> Strip:
         """Draw a row. It is kept until its item changes."""

@@ -1,17 +1,26 @@
-"""The workers tab: tables of workers, GPUs and processes."""
+"""The workers tab: tables of workers, GPUs and processes, and curves of the workers."""
 
 from __future__ import annotations
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.containers import Container
 
+from dynamo_cli.dashboard.draw import multiples
 from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
 from dynamo_cli.dashboard.draw.style import FAINT, WARN
-from dynamo_cli.dashboard.draw.tables import PROCESSES, WORKERS, processes_of, workers_of
+from dynamo_cli.dashboard.draw.tables import PROCESSES, processes_of
+from dynamo_cli.dashboard.draw.workers import GPU_WORKERS, WORKERS, workers_of
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
 from dynamo_cli.dashboard.widgets.table import Table
+
+BESIDE_FROM = 150
+"""Width from which on curves are beside the processes instead of below them."""
+
+LEAST_CURVES = 6
+"""Fewest free lines in which curves are drawn."""
 
 
 class Workers(Tab):
@@ -25,20 +34,28 @@ class Workers(Tab):
         yield Pane(lambda board, *_: odd(board), id="odd")
         yield Table(WORKERS, id="workers-table")
         yield Table(GPUS, id="gpus-table")
-        yield Table(PROCESSES, id="processes-table")
+        with Container(id="below"):
+            yield Table(PROCESSES, id="processes-table")
+            yield Pane(multiples.draw, id="multiples")
 
     def show(self, board: Board) -> None:
         """Show this board from now on."""
-        super().show(board)
         workers, gpus, processes = self.query(Table)
-        rows = workers_of(board)
+        rows, there, known = workers_of(board), gpus_of(board), processes_of(board)
+        workers.use(GPU_WORKERS if there else WORKERS)
         workers.styles.max_height = max(len(rows), 1) + 1
-        workers.show(rows)
-        there = gpus_of(board)
         gpus.display = bool(there)
         gpus.styles.max_height = len(there) + 1
+        free = self.size.height - len(rows) - 3 - (len(there) + 2 if there else 0)
+        beside = self.size.width >= BESIDE_FROM
+        self.query_one("#below").set_class(beside, "beside")
+        curves = self.query_one("#multiples")
+        curves.display = free - (0 if beside else len(known) + 2) >= LEAST_CURVES
+        processes.styles.max_height = len(known) + 1 if curves.display else None
+        super().show(board)
+        workers.show(rows)
         gpus.show(there)
-        processes.show(processes_of(board))
+        processes.show(known)
 
 
 def odd(board: Board) -> Text:

@@ -7,6 +7,7 @@ answer, and its times include the gaps of its moves.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -75,6 +76,10 @@ def lines(
             priority=prompt.priority,
         )
         yield msgspec.json.encode(line) + b"\n"
+
+
+BEGIN = re.compile(rb'(?:^|\n)\{"timestamp":(-?\d+(?:\.\d+)?)')
+"""The begin of a line, with its timestamp, which is always the first field."""
 
 
 def end_ms(tail: bytes) -> float:

@@ -30,6 +30,15 @@ MEASURE_S = 5.0
 CLOSE_S = 5.0
 """How long `close` waits for the disk."""
 
+MOST_BYTES = 64 << 20
+"""Most bytes that `Recorder.last` returns."""
+
+SEARCH_BYTES, OVERLAP = 64 << 10, 64
+"""How much is read at once while the first line is searched, and how much of it again, for a begin
+of a line that lies across."""
+
+NEWLINE = ord("\n")
+
 QUEUE_FULL, WRITE_FAILED = "queue_full", "write_failed"
 
 logger = logging.getLogger(__name__)
@@ -80,6 +89,40 @@ class Recorder:
             self._lose(QUEUE_FULL)
         else:
             self._queue.put((request, prompts))
+
+    def last(self, seconds: float) -> bytes:
+        """Return the lines of the last seconds, at most `MOST_BYTES` of them. This reads the disk.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        since_ms = (time.monotonic_ns() - self._origin_ns) / MS_NS - seconds * 1000
+        size = self._size
+        low = self._begin_after(max(0, size - MOST_BYTES), size)[0]
+        high = size
+        while high - low > SEARCH_BYTES:
+            begin, at_ms = self._begin_after((low + high) // 2, high)
+            if begin < high and at_ms < since_ms:
+                low = begin
+            else:
+                high = (low + high) // 2
+        begin, at_ms = self._begin_after(low, size)
+        while begin < size and at_ms < since_ms:
+            begin, at_ms = self._begin_after(begin + 1, size)
+        return os.pread(self._file, size - begin, begin)
+
+    def _begin_after(self, place: int, end: int) -> tuple[int, float]:
+        """Find the first line that begins at `place` or later: where, and its timestamp; `end` if
+        there is none before."""
+        at = max(place - 1, 0)
+        while at < end:
+            block = os.pread(self._file, SEARCH_BYTES, at)
+            for found in record.BEGIN.finditer(block):
+                begin = at + found.start() + (block[found.start()] == NEWLINE)
+                if (not at or found.start() or block[0] == NEWLINE) and place <= begin < end:
+                    return begin, float(found[1])
+            at += SEARCH_BYTES - OVERLAP
+        return end, 0.0
 
     def state(self) -> HostView:
         """Return the room for the record, and what could not be recorded."""

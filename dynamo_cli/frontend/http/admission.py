@@ -138,7 +138,15 @@ def forwarded(headers: Mapping[str, str], own: Mapping[str, str]) -> list[tuple[
     kept = [(name.lower(), value) for name, value in own.items()]
     for header in FORWARDED:
         if (value := headers.get(header)) is not None:
-            # Latin-1, as HTTP has it: msgpack cannot encode the surrogates of aiohttp.
-            value = value.encode(errors="surrogateescape").decode("latin-1")
-            kept.append((header, value))
+            kept.append((header, _text(value)))
     return kept
+
+
+def session(headers: Mapping[str, str]) -> str:
+    """The client's session; empty if it has none."""
+    return _text(headers.get("X-Session-ID", ""))
+
+
+def _text(value: str) -> str:
+    """A header as Latin-1, as HTTP has it: msgpack cannot encode the surrogates of aiohttp."""
+    return value.encode(errors="surrogateescape").decode("latin-1")

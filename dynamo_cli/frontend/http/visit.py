@@ -12,8 +12,9 @@ from dynamo_cli.frontend.call import Call
 from dynamo_cli.frontend.http import admission
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.messages.request import Finish, Reply, Usage
+from dynamo_cli.messages.routing import RoutingDecision
 from dynamo_cli.watch.moves import merged
-from dynamo_cli.watch.timelines import CLIENT_CLOSED, RequestRecord
+from dynamo_cli.watch.timelines import CLIENT_CLOSED, RequestRecord, TimelineView, running
 
 _NOTHING_TOLD = Finish("", Usage())
 
@@ -99,7 +100,18 @@ class Visit:
             first_byte_ns=call.first_token_ns if call else 0,
             timeline=told.timeline,
             moves=merged([*call.moves, *call.worker_moves], told.moves) if call else (),
+            session=admission.session(self.http.headers),
         )
+
+    def running(self, decision: RoutingDecision | None, now_ns: int) -> TimelineView:
+        """The request as it is now, while it runs.
+
+        Args:
+            decision: the last routing decision for it; None if none was made.
+        """
+        call = self.call
+        tokens, begun = (call.tokens, call.begun) if call else (0, False)
+        return running(self.record(now_ns), decision, tokens, now_ns, begun=begun)
 
 
 Route = Callable[[Visit], Awaitable[web.StreamResponse]]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -13,14 +13,19 @@ from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.watch.decisions import KEPT, DecisionLog
 from dynamo_cli.watch.schema import Snapshot
-from dynamo_cli.watch.timelines import TimelineLog
+from dynamo_cli.watch.timelines import TimelineLog, TimelineView
 
 NO_ONE = "none"
 """Value of the query parameter ``worker`` for decisions that no worker could take the request."""
 
+ENDED, RUNNING, ALL = "ended", "running", "all"
+"""Values of the query parameter ``state``."""
+
 DEFAULT_LIMIT = 100
 PAGE = 64
 DEFAULT_INTERVAL_S, MIN_INTERVAL_S, MAX_INTERVAL_S = 0.25, 0.25, 10.0
+
+DEFAULT_RECORD_S, MAX_RECORD_S = 3600.0, 7 * 86400.0
 
 _encode = msgspec.json.Encoder().encode
 
@@ -60,23 +65,39 @@ async def decisions(log: DecisionLog, query: Mapping[str, str], now_ns: int) -> 
     return b'{"decisions":%b,"dropped":%d}' % (await _pages(chosen), log.dropped)
 
 
-async def timelines(log: TimelineLog, query: Mapping[str, str], now_ns: int) -> bytes:
-    """The timelines of the last requests as JSON, newest first.
+async def timelines(
+    log: TimelineLog,
+    running: Callable[[int], list[TimelineView]],
+    query: Mapping[str, str],
+    now_ns: int,
+) -> bytes:
+    """The timelines of requests as JSON: first those that run, then those that ended, each newest
+    first.
 
     Args:
-        query: may have limit, request_id and moved.
+        log: requests that ended.
+        running: returns the requests that run.
+        query: may have limit, request_id, moved, state (`ENDED` by default, `RUNNING` or `ALL`)
+            and after (only ended requests with a higher number).
 
     Raises:
         InvalidRequest: another parameter, or an invalid value.
     """
-    _known(query, "limit", "request_id", "moved")
-    chosen = log.views(
-        now_ns,
-        limit=int(_number(query, "limit", 1, KEPT, DEFAULT_LIMIT)),
-        request_id=query.get("request_id"),
-        moved=_truth(query, "moved"),
-    )
-    return b'{"timelines":%b}' % await _pages(chosen)
+    _known(query, "limit", "request_id", "moved", "state", "after")
+    limit = int(_number(query, "limit", 1, KEPT, DEFAULT_LIMIT))
+    name, moved = query.get("request_id"), _truth(query, "moved")
+    state = _choice(query, "state", ENDED, RUNNING, ALL)
+    after = int(_number(query, "after", 0, 1 << 53, 0))
+    now = [
+        view
+        for view in (running(now_ns) if state != ENDED else ())
+        if name in (None, view.request_id) and moved in (None, bool(view.moves))
+    ]
+    if state == RUNNING:
+        past: Iterator[TimelineView] = iter(())
+    else:
+        past = log.views(now_ns, limit=limit, request_id=name, moved=moved, after=after)
+    return b'{"timelines":%b}' % await _pages(islice(chain(now, past), limit))
 
 
 async def _pages(views: Iterator[Any]) -> bytes:
@@ -94,6 +115,12 @@ def stream_interval_s(query: Mapping[str, str]) -> float:
     return _number(query, "interval", MIN_INTERVAL_S, MAX_INTERVAL_S, DEFAULT_INTERVAL_S)
 
 
+def record_seconds(query: Mapping[str, str]) -> float:
+    """The time whose requests are asked for. Raises `InvalidRequest`."""
+    _known(query, "seconds")
+    return _number(query, "seconds", 1, MAX_RECORD_S, DEFAULT_RECORD_S)
+
+
 def _known(query: Mapping[str, str], *names: str) -> None:
     for name in query:
         if name not in names:
@@ -108,6 +135,13 @@ def _truth(query: Mapping[str, str], name: str) -> bool | None:
     if text not in ("true", "false"):
         raise InvalidRequest(f"{name} must be true or false; it is {text!a}.")
     return text == "true"
+
+
+def _choice(query: Mapping[str, str], name: str, *values: str) -> str:
+    """One of these values; the first is the default."""
+    if (text := query.get(name, values[0])) not in values:
+        raise InvalidRequest(f"{name} must be one of {', '.join(values)}; it is {text!a}.")
+    return text
 
 
 def _number(query: Mapping[str, str], name: str, low: float, high: float, default: float) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 from aiohttp import web
 
 from dynamo_cli import __version__
+from dynamo_cli.errors import InternalError, NotFound
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.http import landing
 from dynamo_cli.frontend.http.admission import RETRY_AFTER_S
@@ -24,8 +25,10 @@ from dynamo_cli.origin import JSON
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import Snapshot
 from dynamo_cli.watch.state import TreeState
+from dynamo_cli.watch.timelines import TimelineView
 
 EVENT_STREAM = "text/event-stream"
+LINES = "application/x-ndjson"
 
 
 class StatusPages:
@@ -36,6 +39,7 @@ class StatusPages:
         meter: the frontend's own counters.
         snapshot: makes the current snapshot of the tree.
         fanout: has the timelines of finished requests, and counters of the recorder.
+        running: the requests for the model that run now.
         max_pending_bytes: how much may wait for a slow reader of `/dynamo/stream`.
         has_keys: whether clients need an API key.
 
@@ -49,6 +53,7 @@ class StatusPages:
         meter: Meter,
         snapshot: Callable[[], Snapshot],
         fanout: FinishedRequestFanout,
+        running: Collection[Visit],
         max_pending_bytes: int,
         *,
         has_keys: bool = False,
@@ -58,6 +63,7 @@ class StatusPages:
         self._meter = meter
         self._snapshot = snapshot
         self._fanout = fanout
+        self._running = running
         self._max_pending_bytes = max_pending_bytes
         self._broadcast = Broadcast(snapshot, tree.decisions, tree.logs, time.monotonic_ns)
         self.routes: dict[str, Route] = {
@@ -70,6 +76,7 @@ class StatusPages:
             "/dynamo/decisions": self._decisions,
             "/dynamo/timeline": self._timelines,
             "/dynamo/stream": self._stream,
+            "/dynamo/record": self._record,
         }
 
     def close(self) -> None:
@@ -122,8 +129,27 @@ class StatusPages:
 
     async def _timelines(self, visit: Visit) -> web.StreamResponse:
         now = time.monotonic_ns()
-        body = await inspect.timelines(self._fanout.timelines, visit.http.query, now)
+        body = await inspect.timelines(
+            self._fanout.timelines, self._running_views, visit.http.query, now
+        )
         return web.Response(body=body, content_type=JSON)
+
+    def _running_views(self, now_ns: int) -> list[TimelineView]:
+        """The requests that run, newest first."""
+        newest = sorted(self._running, key=lambda visit: visit.arrival_ns, reverse=True)
+        decisions = self._tree.decisions.latest({visit.id for visit in newest})
+        return [visit.running(decisions.get(visit.id), now_ns) for visit in newest]
+
+    async def _record(self, visit: Visit) -> web.StreamResponse:
+        recorder = self._fanout.recorder
+        seconds = inspect.record_seconds(visit.http.query)
+        if recorder is None:
+            raise NotFound("this server records no requests; start it with --record FILE.")
+        try:
+            body = await asyncio.to_thread(recorder.last, seconds)
+        except OSError as error:
+            raise InternalError(f"the record cannot be read: {error.strerror}.") from error
+        return web.Response(body=body, content_type=LINES)
 
     async def _stream(self, visit: Visit) -> web.StreamResponse:
         interval_s = inspect.stream_interval_s(visit.http.query)

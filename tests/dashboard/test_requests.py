@@ -1,0 +1,115 @@
+"""The list of requests: what runs, what has ended, and what is drawn of it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from dynamo_cli.dashboard.draw import requests as draw
+from dynamo_cli.dashboard.draw.requests import REQUESTS
+from dynamo_cli.dashboard.draw.table import fit
+from dynamo_cli.dashboard.events import Link, Requests, State
+from dynamo_cli.dashboard.filters import parse
+from dynamo_cli.dashboard.model import BoardState
+from dynamo_cli.dashboard.requests import KEPT, RequestLog, RequestRow
+from dynamo_cli.dashboard.screens.detail import Detail
+from dynamo_cli.dashboard.source import Source
+
+from .eight import request, running
+from .replay import EIGHT
+from .test_keys import Seen, seeing
+
+
+def test_a_request_keeps_its_row_when_it_ends() -> None:
+    log = RequestLog()
+    log.show([running(59)], 100.0)
+    (before,) = log.rows()
+    ended = msgspec.structs.replace(
+        request(59), request_id="run-0059", number=1, age_s=request(59).age_s + 3
+    )
+    log.show([ended], 103.0)
+    (after,) = log.rows()
+    assert (after.key, after.running, before.running) == (before.key, False, True)
+    assert log.last_number == 1
+
+
+def test_ended_requests_are_bounded_and_running_ones_come_last() -> None:
+    log = RequestLog()
+    views = [
+        msgspec.structs.replace(request(1), request_id=str(n), number=n) for n in range(KEPT + 9)
+    ]
+    log.show([running(57), *reversed(views)], 0.0)
+    rows = log.rows()
+    assert len(rows) == KEPT + 1
+    assert rows[-1].running
+    assert log.last_number == KEPT + 8
+
+
+def test_another_server_process_starts_a_new_list() -> None:
+    state = BoardState()
+    state.apply(Requests([request(5)]), 0.0)
+    assert state.last_request == 5
+    state.apply(Link(State.LOST), 1.0)
+    state.apply(Link(State.LIVE), 2.0)
+    assert (state.last_request, state.board(2.0).requests) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        *(("running", 3), ("state:prefill", 1), ("error", 6), ("status:503", 6)),
+        *(("worker:2 ended", 7), ("session:session-4", 7), ("slow", 10), ("ttft>1s", 10)),
+    ],
+)
+def test_requests_are_found_by_what_matters(text: str, count: int) -> None:
+    log = RequestLog()
+    log.show([*map(running, (57, 58, 59)), *(request(n) for n in range(56, 0, -1))], 0.0)
+    found = parse(text, REQUESTS.words, REQUESTS.fields)
+    assert sum(map(found.accepts, log.rows())) == count
+
+
+@pytest.mark.parametrize("width", [77, 118, 158, 198])
+def test_a_line_fits(width: int) -> None:
+    for view in (running(57), running(59), request(9)):
+        assert fit(REQUESTS.columns, width).line(RequestRow(0.0, view)).cell_len <= width
+
+
+def test_a_running_request_is_drawn_in_words_with_its_timeline() -> None:
+    text = draw.detail(RequestRow(0.0, running(59))).plain
+    for words in (
+        *("runs: its tokens come", "40 tokens, 37 ms per token", "its worker was chosen"),
+        *("now: its tokens come", "still running after 1.8 s, 40 tokens so far"),
+    ):
+        assert words in text, words
+    waits = draw.detail(RequestRow(0.0, running(57))).plain
+    assert "no worker was chosen yet" in waits
+    failed = draw.detail(RequestRow(0.0, request(9))).plain
+    assert "503 first_token_timeout" in failed
+
+
+def test_the_tab_asks_for_requests_and_open_details_follow() -> None:
+    asked: list[int] = []
+    tokens = [40]
+
+    async def requests(after: int) -> Requests:
+        asked.append(after)
+        return Requests([msgspec.structs.replace(running(59), output_tokens=tokens[-1])])
+
+    async def scenario(seen: Seen) -> None:
+        await seen.press("1")
+        assert asked == [], "only while the tab is open"
+        await seen.press("7")
+        await seen.app.workers.wait_for_complete()
+        assert asked[0] == 56, "those that are known are not asked for again"
+        seen.app._update()
+        await seen.press("enter")
+        screen = seen.app.screen
+        assert isinstance(screen, Detail)
+        assert "40 tokens so far" in screen.copied
+        tokens.append(80)
+        while "80 tokens so far" not in screen.copied:
+            seen.app._ask_for_requests()
+            await seen.app.workers.wait_for_complete()
+            seen.app._update()
+
+    seeing(scenario, stream=EIGHT, source=Source(requests=requests))
