@@ -41,6 +41,7 @@ class WorkerView(msgspec.Struct, frozen=True):
         ttft_*_s, itl_*_s: percentiles over its streamed answers of the last 10 s.
         asleep: whether it takes no requests until it is woken up.
         kept_requests: number of requests in its memory, running or not.
+        max_num_seqs: requests that the engine runs at once; 0 until it is ready.
     """
 
     worker: int
@@ -65,6 +66,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     itl_p95_s: float | None
     asleep: bool = False
     kept_requests: int = 0
+    max_num_seqs: int = 0
 
 
 class RouterWorkerView(msgspec.Struct, frozen=True):
