@@ -25,6 +25,7 @@ OF_OTHERS = {
     "--seconds": "tests.benchmarks.gpus",
     "--servers": "tests.benchmarks.gpus",
     "--ulimit": "docker run",
+    "--upgrade": "pip",
     "--no-deps": "pip",
     "--rust": "tests.benchmarks.serve",
 }
