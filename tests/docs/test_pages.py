@@ -111,6 +111,17 @@ def test_no_section_is_empty(page: Path) -> None:
         assert not level or not next_level or next_level > level, line
 
 
+MAX_PROSE = 110
+"""Longest line of prose; tables, code and pictures cannot be wrapped."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_prose_is_wrapped(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    prose = [line for line in text.splitlines() if not re.match(r"\||!\[| {4}", line)]
+    assert [line for line in prose if len(line) > MAX_PROSE] == []
+
+
 def depth(line: str) -> int:
     """Of a heading, from 1 on; 0 for text."""
     marks = line.partition(" ")[0]

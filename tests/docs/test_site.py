@@ -1,4 +1,4 @@
-"""``make docs`` builds a site whose links lead somewhere, and which loads nothing from elsewhere."""
+"""``make docs`` builds a site that loads nothing from elsewhere, and whose links lead somewhere."""
 
 from __future__ import annotations
 
