@@ -18,6 +18,8 @@ PAGES = {
 
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 
+CODE_IN_TABLE = re.compile(r"`[^`\n]*\\\|[^`\n]*`")
+
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages and files outside of docs/ that pages link to."""
@@ -34,7 +36,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def moved(markdown: str, folder: Path) -> str:
-    """Rewrite the links of a page that is in `folder` of the repository."""
+    """Rewrite the links of a page that is in `folder` of the repository, and bars in code.
+
+    In a table, GitHub needs a backslash before a bar in code, and MkDocs shows it.
+    """
+    markdown = CODE_IN_TABLE.sub(lambda code: code[0].replace("\\|", "|"), markdown)
     return LINK.sub(lambda link: in_site(link[1], folder), markdown)
 
 

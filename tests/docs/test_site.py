@@ -35,5 +35,6 @@ def test_the_site_is_whole_and_loads_nothing_from_elsewhere(tmp_path: Path) -> N
         assert not LOADED.findall(text), page
         links = [link for link in STYLE.findall(text) if "//" in link and "canonical" not in link]
         assert not links, page
+        assert "\\|" not in text, page  # a bar in a table is shown as a bar
     for sheet in tmp_path.rglob("*.css"):
         assert not IN_CSS.search(sheet.read_text()), sheet

@@ -139,6 +139,13 @@ def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:
     done = replay(path, "--tokenizer", tmp_path / "tiny", "--workers", 1, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runs"]["kv at 1"]["hit_ratio"] > 0.5
+    turns = [{"from": "human", "value": "hello " * 40}, {"from": "gpt", "value": "well " * 9}] * 3
+    path.write_text(json.dumps([{"id": "a", "conversations": turns}]))
+    done = replay(
+        path, "--tokenizer", tmp_path / "tiny", "--workers", 1, "--policy", "kv", "--json"
+    )
+    assert "read as sharegpt: 3 requests" in done.stderr
+    assert json.loads(done.stdout)["runs"]["kv at 1"]["hit_ratio"] > 0.3
 
 
 @pytest.mark.parametrize(
