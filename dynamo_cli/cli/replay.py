@@ -193,7 +193,9 @@ def _print(plan: Plan, loads: list[dict[str, Summary]], line: str, *, details: b
 
     console = Console(highlight=False)
     if not details:
-        console.print(ranking(loads, plan.speeds, _title(plan), console.width, BOUNDS))
+        console.print(_title(plan))
+        console.print()
+        console.print(ranking(loads, plan.speeds, console.width, BOUNDS))
     for speed, load in zip(plan.speeds, loads, strict=True) if details else ():
         for part in table.parts(load, console.width):
             console.print(table.table(part, f"{_title(plan)}, speed {speed:g}"))

@@ -210,15 +210,15 @@ def test_verdicts(loads: list[dict[str, object]], expected: str) -> None:
 
 def test_the_best_of_each_column_is_marked_unless_it_is_a_bound() -> None:
     one, other = load(least_loaded=1.0, kv=0.5, pooled=0.1), load(least_loaded=1.0, kv=1.0)
-    lines = printed(ranking([one], [1.0], "", 80, ["pooled"]))
+    lines = printed(ranking([one], [1.0], 80, ["pooled"]))
     marked = {line.split()[0]: line.count("*") for line in lines if line and "─" not in line}
     assert (marked["least-loaded"], marked["pooled"]) == (0, 0)
     assert marked["kv"] == 4  # three times to the first token, and that to the end
-    assert "*" not in "".join(printed(ranking([other], [1.0], "", 80)))  # all are equal
-    narrow = printed(ranking([one], [1.0], "", 40))
+    assert "*" not in "".join(printed(ranking([other], [1.0], 80)))  # all are equal
+    narrow = printed(ranking([one], [1.0], 40))
     assert max(map(len, narrow)) <= 40
     assert "p99" in "".join(narrow)
-    slow = printed(ranking([load(kv=200.0, least_loaded=300.0)], [1.0], "", 80))
+    slow = printed(ranking([load(kv=200.0, least_loaded=300.0)], [1.0], 80))
     assert "*200" in "".join(slow)
 
 

@@ -89,8 +89,8 @@ def _words(asked: Asked, told: SetUp, workers: int, prefill: int, profile: Profi
     if told.workers and not (asked.workers and asked.profile):
         sizes = f"{profile.num_blocks:,} KV blocks of {profile.block_size} tokens"
         source = "as named" if asked.workers else "as recorded"
-        speed = "" if asked.profile else ": assumed, --profile names another"
-        return f"{count} with {sizes}, {source}; as fast as {profile.name}{speed}"
+        speed = "their speed is" if asked.profile else "their speed is assumed to be"
+        return f"{count} with {sizes}, {source}; {speed} that of {profile.name}"
     if asked.workers and asked.profile:
         return f"{count} {like}"
     if asked.workers:

@@ -70,22 +70,16 @@ COLUMNS = (
 )
 
 
-def ranking(
-    loads: Loads, speeds: Sequence[float], title: str, width: int, bounds: Sequence[str] = ()
-) -> Table:
+def ranking(loads: Loads, speeds: Sequence[float], width: int, bounds: Sequence[str] = ()) -> Table:
     """Make one table of all policies at all loads.
 
     Args:
         loads: the summaries of each policy, for each load.
         speeds: speed of each load.
-        title: title of the table.
         width: columns of the terminal.
         bounds: names that are no policies, but bounds; their figures are never the best.
     """
     grid = Table(
-        title=escape(title) or None,
-        title_justify="left",
-        title_style="",
         box=SIMPLE,
         show_edge=False,
         pad_edge=False,
