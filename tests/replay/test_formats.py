@@ -132,6 +132,7 @@ def test_each_answer_of_a_conversation_is_a_request(tmp_path: Path) -> None:
     [
         (b"PAR1" + bytes(9), "is a Parquet file.*to_json"),
         (b'{"custom_id": "1", "body": {"messages": []}}', "OpenAI's batch API.*jq -c .body"),
+        (b'{\n  "timestamp": 1\n}', "line 1: an object begins here and goes on.*jq -c . FILE"),
         (b'{"prompt_len": 5, "ts": 1}', r"no format has its fields \(prompt_len, ts\)"),
         (b'{"conversations": []}', "only replay can read that: replay FILE --tokenizer"),
         (b"id,when\n1,2\n", r"azure \(TIMESTAMP, ContextTokens, .*burstgpt \(Timestamp, Request"),

@@ -135,6 +135,11 @@ def told_by(line: bytes) -> Format:
     Raises:
         ValueError: it is none of the formats.
     """
+    if line.strip() == b"{":
+        raise ValueError(
+            "an object begins here and goes on; a trace has an object on each line (jq -c . FILE), "
+            "or is a JSON array"
+        )
     if line.lstrip().startswith(b"{"):
         return _told_by_fields(strictly(_decode_any, line))
     for found, columns in _COLUMNS.items():
