@@ -1,5 +1,5 @@
 # `make` alone says what there is.
-.PHONY: help serve install test lint completions fuzz soak
+.PHONY: help serve install test lint completions reference docs fuzz soak
 
 N = 10000
 MINUTES = 30
@@ -12,6 +12,8 @@ help:
 	@echo 'make lint    style and types only'
 	@echo 'make fuzz    N=10000 requests that nobody should send; make soak: load and kills, MINUTES=30'
 	@echo 'make completions   write completions/ anew, after a change of the command line'
+	@echo 'make reference     write docs/reference-*.md anew, after a change of options, metrics or fields'
+	@echo 'make docs          build the pages as a site in build/site'
 	@echo
 	@echo 'The first run makes .venv and takes minutes. ENGINE=cpu|cuda chooses the engine,'
 	@echo 'PYTHON=/path/to/python the Python; without them both are found. VLLM=0.33.0 chooses the'
@@ -53,3 +55,11 @@ soak:
 
 completions:
 	@.venv/bin/python -m dynamo_cli.cli.completions completions
+
+reference:
+	@.venv/bin/python -m tests.reference
+
+docs:
+	@.ci/setup docs
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet --strict --config-file .ci/mkdocs.yml
+	@echo 'open build/site/index.html'

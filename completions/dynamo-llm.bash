@@ -117,15 +117,15 @@ _dynamo_llm() {
     --api-key | --systems | --sessions | --turns | --system-tokens | --user-tokens | --output-tokens | --block-size | --length-scale | --seed | --concurrency | --rate | --speed | --requests | --duration | --timeout | --rounds | --warmup | --slo-ttft | --slo-itl) kind='word' ;;
     --endpoint) kind='choice' words='chat completions' ;;
     --trace) kind='file' ;;
-    --format) kind='choice' words='auto mooncake qwen record prompts azure burstgpt' ;;
+    --format) kind='choice' words='auto mooncake qwen record prompts sharegpt azure burstgpt' ;;
     --time-unit) kind='choice' words='s ms us ns' ;;
         esac
         arguments='word '
         ;;
     ' replay')
-        options='--format --time-unit --policy --speed --workers --prefill-workers --conditional-disagg --max-local-prefill-length --profile --kv-blocks --host-cache --block-size --tokenizer --rate --output-tokens --seed --slo-ttft --slo-itl --json --csv --plot --help'
+        options='--format --time-unit --policy --speed --workers --prefill-workers --conditional-disagg --max-local-prefill-length --profile --kv-blocks --host-cache --block-size --tokenizer --rate --output-tokens --seed --slo-ttft --slo-itl --details --json --csv --plot --help'
         case $flag in
-    --format) kind='choice' words='auto mooncake qwen record prompts azure burstgpt' ;;
+    --format) kind='choice' words='auto mooncake qwen record prompts sharegpt azure burstgpt' ;;
     --time-unit) kind='choice' words='s ms us ns' ;;
     --policy | --speed | --workers | --prefill-workers | --max-local-prefill-length | --kv-blocks | --host-cache | --block-size | --rate | --output-tokens | --seed | --slo-ttft | --slo-itl) kind='word' ;;
     --profile) kind='file' words='cpu-tiny gpu-70b gpu-8b' ;;

@@ -183,7 +183,7 @@ def _show(profile: Profile, errors: dict[str, Errors], measured: Measured, guess
     ]
     if measured.left_out:
         lines.append(
-            f"{measured.left_out} measurements were left out for want of time (--seconds) "
+            f"{measured.left_out} measurements were left out because the time was over (--seconds) "
             "or of KV cache"
         )
     sys.stdout.write("\n".join(lines) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dynamo_cli.cli import reports, traces
 from dynamo_cli.cli.declare import application, takes
@@ -12,10 +12,9 @@ from dynamo_cli.errors import UsageError
 from dynamo_cli.plan import sizes
 
 if TYPE_CHECKING:
-    from dynamo_cli.lab.replay.loop import Result
-    from dynamo_cli.lab.replay.plan import Plan
-    from dynamo_cli.lab.report import Summary
-    from dynamo_cli.lab.trace.formats import Parser
+    from dynamo_cli.lab.replay.plan import Plan, Replayed
+    from dynamo_cli.lab.report import Slo, Summary
+    from dynamo_cli.lab.trace.formats import Format, Parser
     from dynamo_cli.lab.trace.trace import Trace
 
 PROGRESS_EVERY = 50
@@ -32,46 +31,54 @@ def replay(options: ReplayOptions) -> None:
     The policies are the ones used for serving. Simulated engines manage KV blocks as vLLM does, and
     take the time that a profile says. Nothing is started, and the same seed gives the same numbers.
     """
-    from dynamo_cli.lab.replay import plan as plans  # noqa: PLC0415 - not for --help
-    from dynamo_cli.lab.replay import plot as plots  # noqa: PLC0415
+    from dynamo_cli.lab.replay import plot as plots  # noqa: PLC0415 - not for --help
 
-    as_json, as_csv, plot = options.as_json, options.as_csv, options.plot
-    reports.refuse_two_forms(as_json=as_json, as_csv=as_csv)
+    plot = options.plot
+    reports.refuse_two_forms(as_json=options.as_json, as_csv=options.as_csv)
     if plot is not None:
         plots.check(plot)
     plan = _plan(options)
     traces.tell(plan.trace)
-    results = _run(plan)
-    slo = reports.slo_of(options.slo_ttft, options.slo_itl)
-    _show(plan, plans.summaries(plan, results, slo), as_json=as_json, as_csv=as_csv)
+    results = _run(plan, reports.slo_of(options.slo_ttft, options.slo_itl))
+    _show(plan, _each(results, "summary"), options)
     if plot is not None:
-        loads = [{name: one.outcomes for name, one in load.items()} for load in results]
-        plots.draw(plot, _title(plan), plan.speeds, loads)
+        plots.draw(plot, _title(plan), plan.speeds, _each(results, "curve"))
+
+
+def _each(results: list[dict[str, Replayed]], part: str) -> list[dict[str, Any]]:
+    return [{name: getattr(one, part) for name, one in load.items()} for load in results]
 
 
 def _plan(options: ReplayOptions) -> Plan:
     from dynamo_cli.config import DEFAULT_MAX_LOCAL_PREFILL_LENGTH, PlacementRule  # noqa: PLC0415
-    from dynamo_cli.engines.mock.profile import load  # noqa: PLC0415
+    from dynamo_cli.engines.mock.profile import DEFAULT_PROFILE, load  # noqa: PLC0415
     from dynamo_cli.lab.replay import plan as plans  # noqa: PLC0415
+    from dynamo_cli.lab.replay.engines import Asked, engines  # noqa: PLC0415
 
     policies, speeds = _policies(options.policy), _speeds(options.speed)
-    engine = load(options.profile)
-    trace = _trace(options, engine.block_size)
+    profile = load(options.profile or DEFAULT_PROFILE)
+    trace = _trace(options, profile.block_size)
     bound = options.max_local
     length = DEFAULT_MAX_LOCAL_PREFILL_LENGTH if bound is None else bound
-    sized = plans.sized(engine, trace.block_size, options.kv_blocks)
+    asked = Asked(
+        options.workers,
+        options.prefill_workers,
+        options.profile,
+        options.kv_blocks,
+        options.host_cache,
+    )
+    chosen = engines(asked, trace, profile)
     return plans.Plan(
         trace=trace,
-        profile=sized,
+        profile=chosen.profile,
         policies=policies,
         speeds=speeds,
-        workers=options.workers,
-        prefill_workers=options.prefill_workers,
+        workers=chosen.workers,
+        prefill_workers=chosen.prefill_workers,
         rule=PlacementRule(options.conditional or bound is not None, length),
-        host_cache_bytes=plans.host_cache_bytes(
-            options.host_cache, sized, options.workers, options.prefill_workers
-        ),
+        host_cache_bytes=chosen.host_cache_bytes,
         seed=options.seed,
+        engines=chosen.words,
     )
 
 
@@ -85,7 +92,7 @@ def _trace(options: ReplayOptions, engine_block_size: int) -> Trace:
         options.trace,
         Told(options.form, options.block_size, options.time_unit),
         engine_block_size=size,
-        prompts=lambda: _prompts(options, size),
+        prompts=lambda form: _prompts(options, form, size),
     )
     return with_block_size(found, options.block_size or found.block_size)
 
@@ -110,17 +117,18 @@ def _speeds(text: str) -> tuple[float, ...]:
     return speeds
 
 
-def _prompts(options: ReplayOptions, block_size: int) -> Parser:
-    from dynamo_cli.lab.trace import prompts  # noqa: PLC0415
+def _prompts(options: ReplayOptions, form: Format, block_size: int) -> Parser:
+    from dynamo_cli.lab.trace import conversations, prompts  # noqa: PLC0415
+    from dynamo_cli.lab.trace.formats import Format as Formats  # noqa: PLC0415
 
     if not options.tokenizer:
-        raise ValueError("it has a prompt: name its model with --tokenizer")
+        raise ValueError("it has text: name the model whose tokenizer to use, --tokenizer MODEL")
+    encode = prompts.tokenizer(options.tokenizer, _folder(options.tokenizer))
+    arrivals = prompts.Arrivals(options.rate, options.seed)
+    if form is Formats.SHAREGPT:
+        return conversations.Conversations(encode, block_size=block_size, arrivals=arrivals)
     return prompts.Prompts(
-        prompts.tokenizer(options.tokenizer, _folder(options.tokenizer)),
-        block_size=block_size,
-        output_tokens=options.output_tokens,
-        rate_per_s=options.rate,
-        seed=options.seed,
+        encode, block_size=block_size, output_tokens=options.output_tokens, arrivals=arrivals
     )
 
 
@@ -130,7 +138,7 @@ def _folder(model: str) -> str:
     return catalog.resolve(model, lambda _: None).path
 
 
-def _run(plan: Plan) -> list[dict[str, Result]]:
+def _run(plan: Plan, slo: Slo) -> list[dict[str, Replayed]]:
     from dynamo_cli.cli.progress import bars  # noqa: PLC0415
     from dynamo_cli.lab.replay import plan as plans  # noqa: PLC0415
 
@@ -146,20 +154,17 @@ def _run(plan: Plan) -> list[dict[str, Result]]:
             if not done % PROGRESS_EVERY or done == count:
                 bar.update(tasks[name, speed], completed=done)
 
-        return plans.run(plan, progress)
+        return plans.run(plan, slo, progress)
 
 
 def _title(plan: Plan) -> str:
-    side = f" and {plan.prefill_workers} prefill workers" if plan.prefill_workers else ""
     memory = (
-        f", host cache of {sizes.sized(plan.host_cache_bytes)}" if plan.host_cache_bytes else ""
+        f"; host cache of {sizes.sized(plan.host_cache_bytes)}" if plan.host_cache_bytes else ""
     )
-    return f"{plan.trace.name}, {plan.workers} workers{side} like {plan.profile.name}{memory}"
+    return f"{plan.trace.name}: {plan.engines}{memory}"
 
 
-def _show(plan: Plan, loads: list[dict[str, Summary]], *, as_json: bool, as_csv: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
+def _show(plan: Plan, loads: list[dict[str, Summary]], options: ReplayOptions) -> None:
     from dynamo_cli.lab import table  # noqa: PLC0415
     from dynamo_cli.lab.replay.routers import SERVED  # noqa: PLC0415
     from dynamo_cli.lab.replay.verdict import verdict  # noqa: PLC0415
@@ -170,14 +175,32 @@ def _show(plan: Plan, loads: list[dict[str, Summary]], *, as_json: bool, as_csv:
         for speed, load in zip(plan.speeds, loads, strict=True)
         for name, summary in load.items()
     }
-    if as_json:
-        sys.stdout.write(table.as_json(named, trace=plan.trace.name, verdict=line) + "\n")
-        return
-    if as_csv:
+    if options.as_json:
+        content = table.as_json(named, trace=plan.trace.name, engines=plan.engines, verdict=line)
+        sys.stdout.write(content + "\n")
+    elif options.as_csv:
         sys.stdout.write(table.as_csv(named))
-        return
-    console = Console()
-    for speed, load in zip(plan.speeds, loads, strict=True):
-        console.print(table.table(load, f"{_title(plan)}, speed {speed:g}"))
+    else:
+        _print(plan, loads, line, details=options.details)
+
+
+def _print(plan: Plan, loads: list[dict[str, Summary]], line: str, *, details: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from dynamo_cli.lab import table  # noqa: PLC0415
+    from dynamo_cli.lab.replay.peers import BOUNDS  # noqa: PLC0415
+    from dynamo_cli.lab.replay.ranking import ranking  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    if not details:
+        console.print(_title(plan))
         console.print()
-    console.print(line, highlight=False)
+        console.print(ranking(loads, plan.speeds, console.width, BOUNDS))
+    for speed, load in zip(plan.speeds, loads, strict=True) if details else ():
+        for part in table.parts(load, console.width):
+            console.print(table.table(part, f"{_title(plan)}, speed {speed:g}"))
+            console.print()
+    if not details:
+        console.print("* the best of the column at this speed", style="dim")
+        console.print()
+    console.print(line)

@@ -26,9 +26,9 @@ class ReplayOptions:
         Path,
         typer.Argument(
             metavar="TRACE",
-            help="A file, a pipe, or - for standard input; gzip or not. JSON lines with lengths "
-            "and hashes, as those of Mooncake, Qwen or --record, or with prompts; or a CSV file of "
-            "Azure or BurstGPT.",
+            help="A file, a pipe, or - for standard input; gzip or not. JSON lines or an array, "
+            "with lengths and hashes as those of Mooncake, Qwen or --record, with prompts, or with "
+            "conversations as ShareGPT; or a CSV file of Azure or BurstGPT.",
         ),
     ]
     form: Annotated[Format, traces.form(REQUESTS)] = Format.AUTO
@@ -50,27 +50,27 @@ class ReplayOptions:
         ),
     ] = "1"
     workers: Annotated[
-        int,
+        int | None,
         option(
             "--workers",
             panel=ENGINES,
             min=1,
             max=MAX_WORKERS,
             metavar="N",
-            help="Number of engines.",
+            help="Number of engines. Default: as in the record, else 8.",
         ),
-    ] = 8
+    ] = None
     prefill_workers: Annotated[
-        int,
+        int | None,
         option(
             "--prefill-workers",
             panel=ENGINES,
             min=0,
             max=MAX_WORKERS,
             metavar="N",
-            help="Number of engines that only prefill.",
+            help="Number of engines that only prefill. Default: as in the record, else 0.",
         ),
-    ] = 0
+    ] = None
     conditional: Annotated[
         bool,
         option(
@@ -94,9 +94,10 @@ class ReplayOptions:
             "--profile",
             panel=ENGINES,
             metavar="NAME|FILE",
-            help="Speed and size of an engine: cpu-tiny, gpu-8b, gpu-70b, or a file.",
+            help="Speed and size of an engine: cpu-tiny, gpu-8b, gpu-70b, or a file. "
+            "Default: gpu-8b.",
         ),
-    ] = "gpu-8b"
+    ] = ""
     kv_blocks: Annotated[
         int | None,
         option(
@@ -105,7 +106,7 @@ class ReplayOptions:
             min=2,
             most=MAX_KV_BLOCKS,
             metavar="N",
-            help="KV blocks of each engine. Default: as in the profile.",
+            help="KV blocks of each engine. Default: as in the record, else as in the profile.",
         ),
     ] = None
     host_cache: Annotated[
@@ -115,9 +116,10 @@ class ReplayOptions:
             panel=ENGINES,
             metavar="SIZE|Nx",
             help="Memory of the host for KV blocks, which all engines share: a size such as 64GiB, "
-            "or 4x, which is four times the caches of all engines together; 0: none.",
+            "or 4x, which is four times the caches of all engines together; 0: none. Default: as "
+            "in the record, else none.",
         ),
-    ] = "0"
+    ] = ""
     block_size: Annotated[
         int | None,
         option(
@@ -136,7 +138,7 @@ class ReplayOptions:
             "--tokenizer",
             panel=REQUESTS,
             metavar="MODEL",
-            help="Tokenizer for traces with prompts.",
+            help="Tokenizer for traces with text.",
         ),
     ] = ""
     rate: Annotated[
@@ -147,7 +149,7 @@ class ReplayOptions:
             min=0.001,
             max=1e6,
             metavar="PER_S",
-            help="Requests per second for prompts without timestamps.",
+            help="Requests per second for text without timestamps.",
         ),
     ] = 1.0
     output_tokens: Annotated[
@@ -163,6 +165,14 @@ class ReplayOptions:
     seed: Annotated[int, option("--seed", help="Seed of all random numbers.")] = 0
     slo_ttft: reports.SloTtft = None
     slo_itl: reports.SloItl = None
+    details: Annotated[
+        bool,
+        option(
+            "--details",
+            panel=reports.REPORT,
+            help="Print all figures, in tables for each speed.",
+        ),
+    ] = False
     as_json: reports.AsJson = False
     as_csv: reports.AsCsv = False
     plot: Annotated[

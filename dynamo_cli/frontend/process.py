@@ -60,6 +60,7 @@ from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import Snapshot
+from dynamo_cli.watch.set_up import set_up
 from dynamo_cli.watch.state import ASLEEP, TreeState
 
 BACKLOG = 1024
@@ -109,7 +110,7 @@ class Frontend:
         self._gpus = Gpus(config.gpus)
         self._tree = TreeState(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter, config.migration)
-        self._fanout = FinishedRequestFanout(config, self._meter)
+        self._fanout = FinishedRequestFanout(config, self._meter, lambda: set_up(self._snapshot()))
         self._host = Host(self._fanout.record_state)
         self._placement = Placement(config.placement, self._announce)
         report = self._switchboard.report

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +18,10 @@ from dynamo_cli.lab.report import Ratio, Spread, Summary, ratio
 
 PERCENT = 100
 UNKNOWN = "-"
+GAP = 3
+"""Columns of a terminal between two columns of a table."""
+
+LEAST_WIDTH = len("1234567")
 
 Value = float | None
 Ratios = dict[str, Ratio | None]
@@ -44,7 +49,8 @@ def _of_spread(name: str, get: Callable[[Summary], Spread | None]) -> list[Figur
     return [Figure(f"{name} {which}, ms", part(which)) for which in Spread.__struct_fields__]
 
 
-def _percent(share: float | None) -> Value:
+def percent(share: float | None) -> Value:
+    """Return a share in per cent."""
     return None if share is None else PERCENT * share
 
 
@@ -54,7 +60,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("duration, s", lambda summary: summary.duration_s),
     Figure("prompt tokens", lambda summary: summary.prompt_tokens),
     Figure("output tokens", lambda summary: summary.output_tokens),
-    Figure("hit rate, %", lambda summary: _percent(summary.hit_ratio)),
+    Figure("hit rate, %", lambda summary: percent(summary.hit_ratio)),
     *_of_spread("TTFT", lambda summary: summary.ttft_ms),
     *_of_spread("TPOT", lambda summary: summary.tpot_ms),
     *_of_spread("ITL", lambda summary: summary.itl_ms),
@@ -62,7 +68,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("output tok/s", lambda summary: summary.output_tokens_per_s),
     Figure("requests/s", lambda summary: summary.requests_per_s),
     Figure("goodput, requests/s", lambda summary: summary.goodput_per_s, optional=True),
-    Figure("goodput, %", lambda summary: _percent(summary.goodput_ratio), optional=True),
+    Figure("goodput, %", lambda summary: percent(summary.goodput_ratio), optional=True),
 )
 """All figures that are compared."""
 
@@ -118,6 +124,15 @@ def table(columns: Mapping[str, Summary], title: str = "", ratios: Ratios | None
             cells += _ratio_cells(ratios.get(figure.name))
         grid.add_row(figure.name, *cells)
     return grid
+
+
+def parts(columns: Mapping[str, Summary], width: int) -> Iterator[dict[str, Summary]]:
+    """Divide summaries so that each table of a part fits into `width` columns of a terminal."""
+    names = max(len(figure.name) for figure in figures(list(columns.values())))
+    room = max(1, (width - names) // (max(LEAST_WIDTH, *map(len, columns)) + GAP))
+    entries = iter(columns.items())
+    while part := dict(itertools.islice(entries, room)):
+        yield part
 
 
 def _ratio_cells(found: Ratio | None) -> list[str]:

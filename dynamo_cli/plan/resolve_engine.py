@@ -12,7 +12,7 @@ from dynamo_cli.config import (
     SimulationConfig,
 )
 from dynamo_cli.engines.mock.options import sized
-from dynamo_cli.engines.mock.profile import load
+from dynamo_cli.engines.mock.profile import DEFAULT_PROFILE, load
 from dynamo_cli.engines.vllm.options import declared, values
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.machine import Machine
@@ -20,7 +20,6 @@ from dynamo_cli.plan.typed import MOCK, Typed
 from dynamo_cli.supervisor.gpus import place, sharers
 from dynamo_cli.units import MIB
 
-DEFAULT_PROFILE = "gpu-8b"
 """Profile of simulated engines."""
 ENGINE_LOG_LEVEL = "error"
 """Log level of engines unless one is given: their other lines only help to debug engines."""

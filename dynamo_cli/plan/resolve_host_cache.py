@@ -7,12 +7,11 @@ from dataclasses import replace
 
 from dynamo_cli.config import HostCacheConfig
 from dynamo_cli.engines.mock.options import sized as simulated_size
-from dynamo_cli.engines.mock.profile import load
+from dynamo_cli.engines.mock.profile import DEFAULT_PROFILE, load
 from dynamo_cli.engines.mock.tier import MAX_SLOTS
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.machine import Machine
-from dynamo_cli.plan.resolve_engine import DEFAULT_PROFILE
 from dynamo_cli.plan.sizes import size_of, sized
 from dynamo_cli.plan.typed import AUTO, MOCK, Typed
 from dynamo_cli.serve_config import ServeConfig

@@ -48,7 +48,7 @@ def judge(processes: Iterable[ProcessState]) -> Verdict:
 
 
 _HINTS = {
-    signal.SIGKILL: "killed from outside, or by the kernel for want of memory (see dmesg)",
+    signal.SIGKILL: "killed from outside, or by the kernel because memory ran out (see dmesg)",
     signal.SIGILL: "this processor lacks an instruction that the engine was built with",
     signal.SIGSEGV: "a crash in native code",
     signal.SIGABRT: "native code gave up",

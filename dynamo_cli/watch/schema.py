@@ -52,6 +52,7 @@ class WorkerView(msgspec.Struct, frozen=True):
         ttft_samples: number of answers that the percentiles of TTFT are made of.
         asleep: whether it takes no requests until it is woken up.
         kept_requests: number of requests in its memory, running or not.
+        max_num_seqs: requests that the engine runs at once; 0 until it is ready.
     """
 
     worker: int
@@ -78,6 +79,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     kept_requests: int = 0
     recent_queries_tokens: int = 0
     ttft_samples: int = 0
+    max_num_seqs: int = 0
 
 
 class RouterWorkerView(msgspec.Struct, frozen=True):

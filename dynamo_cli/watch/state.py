@@ -293,6 +293,7 @@ class TreeState:
             kept_requests=stats.kept_requests if stats else 0,
             num_blocks=engine.num_blocks if engine else 0,
             block_size=engine.block_size if engine else 0,
+            max_num_seqs=engine.max_num_seqs if engine else 0,
             hit_ratio=ratio(
                 totals["prefix_cache_hits_tokens"], totals["prefix_cache_queries_tokens"]
             ),

@@ -180,12 +180,13 @@ def _summary(result: Result) -> Summary:
 
 
 def _picture(case: Case, results: list[dict[str, Result]], folder: Path) -> None:
-    shown = [
-        {name: load[name].outcomes for name in (*PUBLISHED[1:], OURS, BOUND)} for load in results
-    ]
-    path = folder / f"routing-{case.name.replace(',', '').replace(' ', '-')}.svg"
     from dynamo_cli.lab.replay import plot
 
+    shown = [
+        {name: plot.curve(load[name].outcomes) for name in (*PUBLISHED[1:], OURS, BOUND)}
+        for load in results
+    ]
+    path = folder / f"routing-{case.name.replace(',', '').replace(' ', '-')}.svg"
     plot.draw(path, case.name, case.speeds[-3:], shown[-3:])
 
 

@@ -25,6 +25,7 @@ OF_OTHERS = {
     "--seconds": "tests.benchmarks.gpus",
     "--servers": "tests.benchmarks.gpus",
     "--ulimit": "docker run",
+    "--upgrade": "pip",
     "--no-deps": "pip",
     "--filename": "kubectl",
     "--from-literal": "kubectl",
@@ -110,6 +111,17 @@ def test_no_section_is_empty(page: Path) -> None:
     for line, following in zip(lines, [*lines[1:], "#"], strict=True):
         level, next_level = depth(line), depth(following)
         assert not level or not next_level or next_level > level, line
+
+
+MAX_PROSE = 110
+"""Longest line of prose; tables, code and pictures cannot be wrapped."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_prose_is_wrapped(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    prose = [line for line in text.splitlines() if not re.match(r"\||!\[| {4}", line)]
+    assert [line for line in prose if len(line) > MAX_PROSE] == []
 
 
 def depth(line: str) -> int:

@@ -20,6 +20,7 @@ from dynamo_cli.frontend.after.recorder import OVERLAP, SEARCH_BYTES, Recorder
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.lifecycle import Fatal
 from dynamo_cli.messages.request import Prompt, Submit, Timeline
+from dynamo_cli.messages.set_up import SetUp
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.timelines import RequestRecord
 
@@ -73,13 +74,40 @@ def test_sessions_are_told_apart_but_not_named() -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The requests of a record."""
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in found if "set_up" not in line]
+
+
+def test_a_record_begins_with_what_served(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    asked: list[SetUp] = []
+
+    def set_up() -> SetUp:
+        asked.append(SetUp(workers=2, num_blocks=90, router="kv"))
+        return asked[-1]
+
+    for _ in range(2):
+        writer = Recorder(str(path), set_up)
+        writer.add(request(), (PROMPT,))
+        writer.add(request(), (PROMPT,))
+        writer.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    told = {"set_up": {"router": "kv", "workers": 2, "num_blocks": 90}}
+    assert [lines[0], lines[3]] == [told, told]
+    assert (len(lines), len(asked)) == (6, 2)
+
+
+def test_a_server_without_requests_adds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    Recorder(str(path), SetUp).close()
+    assert path.read_bytes() == b""
 
 
 def test_a_file_that_is_there_is_continued(tmp_path: Path) -> None:
     path = tmp_path / "record.jsonl"
     for _ in range(2):
-        writer = Recorder(str(path))
+        writer = Recorder(str(path), SetUp)
         for _ in range(3):
             writer.add(request(arrival_ms=writer._origin_ns / MS + 250), (PROMPT,))
         writer.close()
@@ -87,7 +115,7 @@ def test_a_file_that_is_there_is_continued(tmp_path: Path) -> None:
     times = [line["timestamp"] for line in read(path)]
     assert times == [250.0] * 6  # the second record goes on at the time of the last line
     assert path.stat().st_mode & 0o077 == 0
-    later = Recorder(str(path))
+    later = Recorder(str(path), SetUp)
     later.add(request(arrival_ms=later._origin_ns / MS + 300), (PROMPT,))
     later.close()
     assert read(path)[-1]["timestamp"] == 300.0
@@ -98,20 +126,20 @@ def test_a_file_with_something_else_is_left_alone(tmp_path: Path, content: str) 
     path = tmp_path / "other"
     path.write_text(content)
     with pytest.raises(UsageError, match="is not a record"):
-        Recorder(str(path))
+        Recorder(str(path), SetUp)
     assert path.read_text() == content
 
 
 def test_what_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot record to .*no such file or directory\."):
-        Recorder(str(tmp_path / "nowhere" / "record"))
+        Recorder(str(tmp_path / "nowhere" / "record"), SetUp)
 
 
 def test_what_the_disk_does_not_take_is_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "record"
-    writer = Recorder(str(path))
+    writer = Recorder(str(path), SetUp)
     write = os.write
     full = True
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[: 9 if full else None]))
@@ -135,7 +163,7 @@ def test_what_the_disk_does_not_take_is_counted(
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(recorder, "MOST_WAITING", 0)
-    writer = Recorder(str(tmp_path / "record"))
+    writer = Recorder(str(tmp_path / "record"), SetUp)
     writer.add(request(), (PROMPT,))
     writer.close()
     assert writer.lost == {recorder.QUEUE_FULL: 1}

@@ -37,8 +37,11 @@ def server(record: Path) -> Iterator[Server]:
 
 
 def lines(record: Path, count: int) -> list[dict[str, Any]]:
-    wait_until(lambda: len(record.read_text().splitlines()) >= count, 5, "all is recorded")
-    return [json.loads(line) for line in record.read_text().splitlines()]
+    """The requests of the record; its first line says what served them."""
+    wait_until(lambda: len(record.read_text().splitlines()) > count, 5, "all is recorded")
+    head, *found = [json.loads(line) for line in record.read_text().splitlines()]
+    assert (head["set_up"]["workers"], head["set_up"]["block_size"]) == (1, BLOCK)
+    return found
 
 
 def template_tokens(server: Server) -> int:

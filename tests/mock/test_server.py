@@ -164,7 +164,9 @@ def test_what_was_recorded_can_be_replayed(server: Server, record: Path, profile
         ask(server, prompt)
     known = "to be replayed"
     assert known not in record.read_text()  # it has only lengths and hashes
-    count = _settled(lambda: len(record.read_text().splitlines()))
+    count = _settled(lambda: len(record.read_text().splitlines()) - 1)
+    told = json.loads(record.read_text().splitlines()[0])["set_up"]
+    assert (told["workers"], told["router"], told["num_blocks"]) == (8, "kv", PROFILE.num_blocks)
     assert count >= len(asked)
     done = subprocess.run(
         [COMMAND, "replay", str(record), "--profile", str(profile), "--json", "--workers", "2"],

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
 from dynamo_cli.engines.mock import profile
 from dynamo_cli.errors import UsageError
 from dynamo_cli.lab.replay import plan as plans
 from dynamo_cli.lab.replay import plot
+from dynamo_cli.lab.replay.ranking import ranking
 from dynamo_cli.lab.replay.verdict import verdict
 from dynamo_cli.lab.report import Gaps, Outcome, summarize
 from dynamo_cli.models import tiny
@@ -46,12 +51,28 @@ def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_table_says_which_mode_to_use(chats: Path) -> None:
-    done = replay(chats, "--workers", 4, "--speed", "0.5,1", "--slo-ttft", 100)
+def test_one_table_has_all_speeds_in_eighty_columns(chats: Path) -> None:
+    policies = ("--policy", "round-robin,least-loaded,kv,sglang,vllm-dp,pooled")
+    done = replay(chats, "--workers", 4, "--speed", "0.5,1", "--slo-ttft", 100, *policies)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("hit rate, %") == 2
-    assert "goodput, %" in done.stdout
-    assert "Use --router kv: mean TTFT 0." in " ".join(done.stdout.split())
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in done.stdout
+    assert sum("policy" in line for line in lines) == 1
+    assert sum(line.split()[:1] == ["least-loaded"] for line in lines) == 2
+    assert "goodput" in done.stdout
+    assert "4 engines, assumed to be like gpu-8b" in lines[0]
+    words = " ".join(done.stdout.split())
+    assert "40 requests are too few to choose by; here the mean TTFT of kv is 0." in words
+
+
+def test_details_are_one_table_for_each_speed(chats: Path) -> None:
+    policies = ("--policy", "round-robin,least-loaded,kv,sglang,vllm-dp,pooled")
+    done = replay(chats, "--speed", "0.5,1", *policies, "--details")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("hit rate, %") == 4  # six policies do not fit beside each other
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in done.stdout
 
 
 def test_json_and_csv_and_pictures(chats: Path, tmp_path: Path) -> None:
@@ -62,7 +83,8 @@ def test_json_and_csv_and_pictures(chats: Path, tmp_path: Path) -> None:
     content = json.loads(done.stdout)
     assert list(content["runs"]) == ["random at 1", "kv:shares at 1"]
     assert content["runs"]["random at 1"]["requests"] == 40
-    assert content["verdict"].startswith("Use --router kv --kv-cost shares")
+    assert "the mean TTFT of kv:shares is 0." in content["verdict"]
+    assert content["engines"] == "3 engines, assumed to be like gpu-8b; --profile names another"
     assert picture.read_text().startswith("<?xml")
     again = replay(*common, "--csv")
     rows = list(csv.DictReader(again.stdout.splitlines()))
@@ -94,7 +116,7 @@ def test_a_host_cache_says_what_was_found_where(chats: Path) -> None:
     assert sum(found[name] for name in names) == pytest.approx(100)
     assert found["loaded from the host cache, %"] > 10
     assert beside["hit_ratio"] > 1.2 * plain["hit_ratio"]
-    table = replay(*common, "--host-cache", "1.5 GiB").stdout
+    table = replay(*common, "--host-cache", "1.5 GiB", "--details").stdout
     assert "host cache of 1.5 GiB" in " ".join(table.split())
     assert "loaded from the host cache, %" in table
 
@@ -117,6 +139,13 @@ def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:
     done = replay(path, "--tokenizer", tmp_path / "tiny", "--workers", 1, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runs"]["kv at 1"]["hit_ratio"] > 0.5
+    turns = [{"from": "human", "value": "hello " * 40}, {"from": "gpt", "value": "well " * 9}] * 3
+    path.write_text(json.dumps([{"id": "a", "conversations": turns}]))
+    done = replay(
+        path, "--tokenizer", tmp_path / "tiny", "--workers", 1, "--policy", "kv", "--json"
+    )
+    assert "read as sharegpt: 3 requests" in done.stderr
+    assert json.loads(done.stdout)["runs"]["kv at 1"]["hit_ratio"] > 0.3
 
 
 @pytest.mark.parametrize(
@@ -150,9 +179,9 @@ def test_bad_input_is_one_line(args: list[str], message: str, chats: Path) -> No
     assert len(done.stderr.splitlines()) == 1
 
 
-def load(**ttft_s: float) -> dict[str, object]:
+def load(count: int = 1000, **ttft_s: float) -> dict[str, object]:
     return {
-        name.replace("_", "-"): summarize([Outcome(0.0, time_s, time_s + 1)], Gaps())
+        name.replace("_", "-"): summarize([Outcome(0.0, time_s, time_s + 1)] * count, Gaps())
         for name, time_s in ttft_s.items()
     }
 
@@ -166,10 +195,37 @@ def load(**ttft_s: float) -> dict[str, object]:
         ([load(least_loaded=1.0, kv=3.0)], "Use --router least-loaded: none is more than 5%"),
         ([load(round_robin=1.0, kv=0.5)], "times those of round-robin"),
         ([load(kv=1.0, peer=0.1)], "name two"),
+        ([load(50, least_loaded=1.0, kv=0.5)], "50 requests are too few to choose by; here the"),
+        ([load(50, least_loaded=1.0, kv=2.0)], "here none has a lower TTFT than least-loaded"),
+        ([load(300, least_loaded=1.0, kv=0.5)], "hint from 300 requests.* on the 4 slowest"),
+        ([load(0, least_loaded=1.0, kv=0.5)], "Nothing can be said"),
     ],
 )
 def test_verdicts(loads: list[dict[str, object]], expected: str) -> None:
-    assert expected in verdict(loads, ["random", "round-robin", "least-loaded", "kv"])
+    said = verdict(loads, ["random", "round-robin", "least-loaded", "kv"])
+    assert re.search(expected, said)
+    sure = min(one.requests for one in loads[0].values()) >= 1000
+    assert sure is ("Record 1,000 or more" not in said and "Nothing" not in said)
+
+
+def test_the_best_of_each_column_is_marked_unless_it_is_a_bound() -> None:
+    one, other = load(least_loaded=1.0, kv=0.5, pooled=0.1), load(least_loaded=1.0, kv=1.0)
+    lines = printed(ranking([one], [1.0], 80, ["pooled"]))
+    marked = {line.split()[0]: line.count("*") for line in lines if line and "─" not in line}
+    assert (marked["least-loaded"], marked["pooled"]) == (0, 0)
+    assert marked["kv"] == 4  # three times to the first token, and that to the end
+    assert "*" not in "".join(printed(ranking([other], [1.0], 80)))  # all are equal
+    narrow = printed(ranking([one], [1.0], 40))
+    assert max(map(len, narrow)) <= 40
+    assert "p99" in "".join(narrow)
+    slow = printed(ranking([load(kv=200.0, least_loaded=300.0)], [1.0], 80))
+    assert "*200" in "".join(slow)
+
+
+def printed(table: Table) -> list[str]:
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(table)
+    return console.file.getvalue().splitlines()
 
 
 def test_pictures_need_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ LINE = '{"timestamp": 0, "input_length": 5, "output_length": 1, "hash_ids": []'
         ([LINE + f', "priority": {10**30}}}'], "line 1: .* at `priority`"),
         ([LINE + f', "block_size": {10**9}}}'], "line 1: .* at `block_size`"),
         ([LINE + ', "x": ' + "[" * 99_999], "line 1: it is nested too deeply"),
-        (["[1]"], "line 1: it is neither"),
+        (["[1]"], "entry 1: the entries of a JSON array are objects"),
         (["a,b"], "line 1: it is neither"),
         ([BURST, "inf,1,1"], "line 2: the timestamp 'inf' is not between"),
         ([BURST, "nan,1,1"], "line 2: the timestamp 'nan' is not between"),

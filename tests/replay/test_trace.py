@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.kv import hashes
 from dynamo_cli.lab.trace import prompts, trace
-from dynamo_cli.lab.trace.formats import ZERO, Parser
+from dynamo_cli.lab.trace.formats import ZERO, Format, Parser
 from dynamo_cli.lab.trace.reading import read as read_trace
 
 
@@ -33,7 +32,7 @@ def test_mooncake_traces_keep_hashes_of_full_blocks_only(tmp_path: Path) -> None
     read = read_trace(path)
     assert read.block_size == 512
     assert [one.arrival_ns for one in read.requests] == [0, 1_500_000_000]
-    assert [one.hashes for one in read.requests] == [(ZERO,), (ZERO, 1)]
+    assert [[*one.hashes] for one in read.requests] == [[ZERO], [ZERO, 1]]
     assert trace.infinite_hit_ratio(read) == pytest.approx(512 / 1538)
 
 
@@ -41,7 +40,7 @@ def test_access_records_say_their_block_size_and_session(tmp_path: Path) -> None
     big = 2**64 - 1
     path = written(tmp_path, line(0, 40, [big, 5], block_size=16, session="s", priority=2))
     read = read_trace(path)
-    assert (read.block_size, read.requests[0].hashes) == (16, (big, 5))
+    assert (read.block_size, [*read.requests[0].hashes]) == (16, [big, 5])
     assert (read.requests[0].session, read.requests[0].priority) == ("s", 2)
 
 
@@ -80,9 +79,9 @@ def encode(text: str) -> list[int]:
     return [ord(letter) for letter in text]
 
 
-def prompts_of(**options: Any) -> Callable[[], Parser]:
-    wanted = {"block_size": 8, "output_tokens": 3, "rate_per_s": 1.0, "seed": 0} | options
-    return lambda: prompts.Prompts(encode, **wanted)
+def prompts_of(rate_per_s: float = 1.0, seed: int = 0) -> Callable[[Format], Parser]:
+    times = prompts.Arrivals(rate_per_s, seed)
+    return lambda form: prompts.Prompts(encode, block_size=8, output_tokens=3, arrivals=times)
 
 
 def test_prompts_are_hashed_as_the_server_hashes_them(tmp_path: Path) -> None:
@@ -96,7 +95,7 @@ def test_prompts_are_hashed_as_the_server_hashes_them(tmp_path: Path) -> None:
     assert [one.arrival_ns // 10**6 for one in built.requests] == [0, 10, 50]
     ids, chat, text = built.requests
     assert ids.hashes == text.hashes
-    assert ids.hashes == tuple(hashes.chain(hashes.pack_tokens([97] * 16), 8))
+    assert [*ids.hashes] == hashes.chain(hashes.pack_tokens([97] * 16), 8)
     assert (ids.output_tokens, text.output_tokens) == (3, 7)
     assert chat.input_tokens == len("user\nhello\n")
 
@@ -120,5 +119,5 @@ def test_prompts_without_times_come_at_random_ones(tmp_path: Path) -> None:
 def test_prompts_that_make_no_sense(line: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         read_trace(written(tmp_path, line), prompts=prompts_of())
-    with pytest.raises(UsageError, match="line 1: it has prompts, and only replay"):
+    with pytest.raises(UsageError, match="line 1: it has text, and only replay"):
         read_trace(written(tmp_path, line))

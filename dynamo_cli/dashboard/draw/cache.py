@@ -43,7 +43,7 @@ def _ratios(recent: HitRatios, overall: HitRatios) -> list[Text]:
         head,
         _ratio("measured", recent.measured, overall.measured, "found by the engines"),
         _ratio("estimated", recent.estimated, overall.estimated, "expected by the router"),
-        _ratio("limit", recent.limit, overall.limit, "repeated by anybody"),
+        _ratio("limit", recent.limit, overall.limit, "seen in some earlier prompt"),
     ]
 
 
@@ -69,7 +69,10 @@ def _index(router: RouterView) -> list[Text]:
         _line("held by", held or show.NONE),
         _line("events", f"{show.rate(router.event_blocks_per_s)}  ({events or 'none yet'})"),
         _line("lag", f"{show.micros(router.event_lag_us)}, resyncs: {resyncs or 'none'}"),
-        _line("wrong", f"{show.number(router.over_predicted_requests)} requests found less"),
+        _line(
+            "predicted",
+            f"too many cached tokens for {show.number(router.over_predicted_requests)} requests",
+        ),
     ]
     if router.forgotten_blocks:
         lines.append(_line("limit", f"{show.number(router.forgotten_blocks)} blocks forgotten"))

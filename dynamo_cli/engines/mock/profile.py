@@ -31,6 +31,8 @@ PS = 10**12
 
 BUILT_IN = resources.files("dynamo_cli.engines.mock").joinpath("profiles")
 SUFFIX = ".json"
+DEFAULT_PROFILE = "gpu-8b"
+"""Where neither the user nor a record names one."""
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

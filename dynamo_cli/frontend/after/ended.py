@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dynamo_cli.config import FrontendConfig
@@ -13,6 +14,7 @@ from dynamo_cli.frontend.after.recorder import Recorder
 from dynamo_cli.frontend.http import traceparent
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.frontend.http.visit import Visit
+from dynamo_cli.messages.set_up import SetUp
 from dynamo_cli.watch.load_schema import HostView
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.timelines import TimelineLog
@@ -27,6 +29,7 @@ class FinishedRequestFanout:
     Args:
         config: whether requests are logged, recorded and traced.
         meter: counts requests, and what could not be logged or traced.
+        set_up: says what serves, for the record.
 
     Attributes:
         timelines: the timelines of the last requests.
@@ -36,11 +39,11 @@ class FinishedRequestFanout:
         UsageError: the file of ``--record`` cannot be written.
     """
 
-    def __init__(self, config: FrontendConfig, meter: Meter) -> None:
+    def __init__(self, config: FrontendConfig, meter: Meter, set_up: Callable[[], SetUp]) -> None:
         self._meter = meter
         self._access = AccessLog.of_this_process(meter) if config.access_log else None
         self._tracer = _tracer(config.otlp_endpoint, meter) if config.otlp_endpoint else None
-        self.recorder = Recorder(config.record) if config.record else None
+        self.recorder = Recorder(config.record, set_up) if config.record else None
         self.timelines = TimelineLog()
         self._overload = OverloadLog()
 

@@ -1,8 +1,9 @@
 """The lines that ``--record`` writes: times, lengths and hashes of a request, never text. Pure.
 
-There is one line of JSON per prompt. Most fields have the names of Mooncake's traces. A request
-that moved to another process also has one line per prompt: its lengths are those of the whole
-answer, and its times include the gaps of its moves.
+The first line says what served (`messages.set_up`), and so does a line wherever a server continues
+the file. After it there is one line of JSON per prompt. Most fields have the names of Mooncake's
+traces. A request that moved to another process also has one line per prompt: its lengths are those
+of the whole answer, and its times include the gaps of its moves.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from xxhash import xxh3_64_hexdigest
 from dynamo_cli.errors import UsageError
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import Prompt
+from dynamo_cli.messages.set_up import Heading, SetUp
 from dynamo_cli.units import MS_NS
 from dynamo_cli.watch.timelines import RequestRecord
 
@@ -45,6 +47,11 @@ class Line(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     ttft_ms: float | None = None
     session: str = ""
     priority: int = 0
+
+
+def heading(set_up: SetUp) -> bytes:
+    """The line that says what served the requests after it."""
+    return msgspec.json.encode(Heading(set_up)) + b"\n"
 
 
 class _Start(msgspec.Struct):

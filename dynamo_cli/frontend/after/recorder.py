@@ -8,12 +8,14 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.frontend.after import record
 from dynamo_cli.host import vital
 from dynamo_cli.messages.request import Prompt
+from dynamo_cli.messages.set_up import SetUp
 from dynamo_cli.units import MS_NS
 from dynamo_cli.watch.load_schema import HostView
 from dynamo_cli.watch.timelines import RequestRecord
@@ -43,7 +45,7 @@ QUEUE_FULL, WRITE_FAILED = "queue_full", "write_failed"
 
 logger = logging.getLogger(__name__)
 
-_Entry = tuple[RequestRecord, tuple[Prompt, ...]]
+_Entry = tuple[RequestRecord, tuple[Prompt, ...]] | SetUp
 
 
 class Recorder:
@@ -51,6 +53,7 @@ class Recorder:
 
     Args:
         path: the file.
+        set_up: says what serves; it is asked at the first request, when engines are ready.
 
     Attributes:
         recorded: number of requests written.
@@ -60,8 +63,9 @@ class Recorder:
         UsageError: the file cannot be written, or is not a record.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, set_up: Callable[[], SetUp]) -> None:
         self._path = path
+        self._set_up: Callable[[], SetUp] | None = set_up
         self.recorded = 0
         self.lost: Counter[str] = Counter()
         try:
@@ -87,8 +91,11 @@ class Recorder:
         """Queue a request for the thread; never blocks."""
         if self._queue.qsize() >= MOST_WAITING:
             self._lose(QUEUE_FULL)
-        else:
-            self._queue.put((request, prompts))
+            return
+        if self._set_up is not None:
+            self._queue.put(self._set_up())
+            self._set_up = None
+        self._queue.put((request, prompts))
 
     def last(self, seconds: float) -> bytes:
         """Return the lines of the last seconds, at most `MOST_BYTES` of them. This reads the disk.
@@ -140,9 +147,15 @@ class Recorder:
 
     @vital.callback
     def _write_all(self) -> None:
+        head = b""  # is written together with the first request, so that a record ends with one
         while (entry := self._queue.get()) is not None:
+            if isinstance(entry, SetUp):
+                head = record.heading(entry)
+                continue
             request, prompts = entry
-            self._write(b"".join(record.lines(request, prompts, self._origin_ns, self._salt)))
+            rows = b"".join(record.lines(request, prompts, self._origin_ns, self._salt))
+            if self._write(head + rows if rows else rows) and rows:
+                head = b""
             self._measure()
 
     def _measure(self) -> None:
@@ -157,8 +170,12 @@ class Recorder:
         else:
             self._room = (found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
-    def _write(self, data: bytes) -> None:
-        """Write all of the data or nothing, since half a line would make the next one invalid."""
+    def _write(self, data: bytes) -> bool:
+        """Write all of the data or nothing, since half a line would make the next one invalid.
+
+        Returns:
+            whether it was written.
+        """
         try:
             written = os.write(self._file, data)
             if written < len(data):
@@ -166,9 +183,10 @@ class Recorder:
         except OSError as error:
             self._lose(WRITE_FAILED, (error.strerror or str(error)).lower())
             self._take_back()
-        else:
-            self._size += len(data)
-            self.recorded += 1
+            return False
+        self._size += len(data)
+        self.recorded += 1
+        return True
 
     def _take_back(self) -> None:
         try:

@@ -141,7 +141,8 @@ class Replay:
         self._given = [0] * workers
         self._fallbacks = self._loaded_tokens = 0
         self._flights: dict[str, _Flight] = {}
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: list[Outcome | None] = [None] * len(trace.requests)
+        self._ended = 0
 
     def run(self) -> Result:
         """Run from the first arrival to the last token."""
@@ -247,7 +248,8 @@ class Replay:
             output_tokens=request.output_tokens,
             error=error,
         )
-        self._progress(len(self._outcomes))
+        self._ended += 1
+        self._progress(self._ended)
 
     # -- workers ---------------------------------------------------------------------------
 
@@ -328,7 +330,7 @@ class Replay:
         for worker in self._workers:
             gaps.merge(worker.gaps)
         return Result(
-            [outcome for _, outcome in sorted(self._outcomes.items())],
+            [outcome for outcome in self._outcomes if outcome is not None],
             gaps,
             [worker.busy_ps / PS for worker in self._workers],
             self._given,

@@ -226,3 +226,6 @@ PEERS: dict[str, Factory] = {
     "pooled": lambda engines, seed: Pooled(engines),
 }
 """Factories by the name that ``--policy`` takes, in addition to `routers.SERVED`."""
+
+BOUNDS = ("pooled",)
+"""Those that are no rule, but show how much any rule could find in caches."""

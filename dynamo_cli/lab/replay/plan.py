@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +16,7 @@ from dynamo_cli.errors import UsageError
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.lab.replay.loop import ALWAYS, Replay, Result
 from dynamo_cli.lab.replay.peers import PEERS
+from dynamo_cli.lab.replay.plot import Curve, curve
 from dynamo_cli.lab.replay.routers import SERVED, Factory
 from dynamo_cli.lab.report import Slo, Summary, summarize
 from dynamo_cli.lab.trace.trace import Trace, infinite_hit_ratio
@@ -26,6 +28,9 @@ TO_PREFILL_LATE = "prefilled locally after all"
 ON_ENGINE, IN_HOST = "found on the engine, %", "loaded from the host cache, %"
 COMPUTED, DROPPED = "computed, %", "blocks not stored, %"
 HOST_CACHE = "--host-cache"
+DEFAULT_WORKERS = 8
+"""Assumed where neither the trace nor the user says what serves."""
+
 MULTIPLE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*x")
 
 FACTORIES: dict[str, Factory] = {**SERVED, **PEERS}
@@ -35,6 +40,13 @@ FORMER_POLICIES = {
 
 Progress = Callable[[str, float, int], None]
 """Called with the policy, the speed, and the number of its requests that are over."""
+
+
+class Replayed(NamedTuple):
+    """What is kept of the replay of one policy at one load; its outcomes may be a million."""
+
+    summary: Summary
+    curve: Curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +62,19 @@ class Plan:
         rule: which prompts are sent to prefill workers.
         host_cache_bytes: size of the host cache that all workers share; 0 is none.
         seed: seed of random choices.
+        engines: describes the engines, and says what of it is assumed.
     """
 
     trace: Trace
     profile: Profile
     policies: tuple[str, ...]
     speeds: tuple[float, ...] = (1.0,)
-    workers: int = 8
+    workers: int = DEFAULT_WORKERS
     prefill_workers: int = 0
     rule: PlacementRule = ALWAYS
     host_cache_bytes: int = 0
     seed: int = 0
+    engines: str = ""
 
 
 def sized(profile: Profile, block_size: int, num_blocks: int | None) -> Profile:
@@ -117,11 +131,21 @@ def named(name: str) -> str:
     return name
 
 
-def run(plan: Plan, progress: Progress) -> list[dict[str, Result]]:
-    """Return the results of each policy, for each load."""
-    return [
-        {name: _one(plan, name, speed, progress) for name in plan.policies} for speed in plan.speeds
-    ]
+def run(plan: Plan, slo: Slo, progress: Progress) -> list[dict[str, Replayed]]:
+    """Return what is kept of each policy, for each load.
+
+    Args:
+        plan: what to replay.
+        slo: objectives for the goodput.
+        progress: called as requests end.
+    """
+    limit = 100 * infinite_hit_ratio(plan.trace)
+
+    def one(name: str, speed: float) -> Replayed:
+        result = _one(plan, name, speed, progress)
+        return Replayed(_summary(plan, result, slo, limit), curve(result.outcomes))
+
+    return [{name: one(name, speed) for name in plan.policies} for speed in plan.speeds]
 
 
 def _one(plan: Plan, name: str, speed: float, progress: Progress) -> Result:
@@ -139,21 +163,13 @@ def _one(plan: Plan, name: str, speed: float, progress: Progress) -> Result:
     ).run()
 
 
-def summaries(
-    plan: Plan, results: Sequence[dict[str, Result]], slo: Slo
-) -> list[dict[str, Summary]]:
-    """Return the summaries of each policy, for each load."""
-    limit = 100 * infinite_hit_ratio(plan.trace)
-
-    def summary(result: Result) -> Summary:
-        more = {LIMIT: limit, SKEW: result.skew, PREEMPTIONS: result.preemptions}
-        if plan.prefill_workers:
-            more[TO_PREFILL_LATE] = result.fallbacks
-        if result.host is not None:
-            more |= _tiers(result, result.host)
-        return summarize(result.outcomes, result.gaps, slo, more=more)
-
-    return [{name: summary(result) for name, result in load.items()} for load in results]
+def _summary(plan: Plan, result: Result, slo: Slo, limit: float) -> Summary:
+    more = {LIMIT: limit, SKEW: result.skew, PREEMPTIONS: result.preemptions}
+    if plan.prefill_workers:
+        more[TO_PREFILL_LATE] = result.fallbacks
+    if result.host is not None:
+        more |= _tiers(result, result.host)
+    return summarize(result.outcomes, result.gaps, slo, more=more)
 
 
 def _tiers(result: Result, host: HostCache) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.lab.report import Outcome, hit_ratio
@@ -14,8 +14,31 @@ LINES = ("-", "--", "-.", ":")
 POINTS = 400
 """Points of a curve; more cannot be seen."""
 
-Times = Mapping[str, Sequence[Outcome]]
-"""Outcomes by policy."""
+
+class Curve(NamedTuple):
+    """What is drawn of one policy at one load.
+
+    Attributes:
+        hit_ratio: cached tokens / prompt tokens.
+        points: times to the first token in seconds, each with the per cent of requests that are
+            not slower.
+    """
+
+    hit_ratio: float
+    points: list[tuple[float, float]]
+
+
+Curves = Mapping[str, Curve]
+"""Curves by policy."""
+
+
+def curve(outcomes: Sequence[Outcome]) -> Curve:
+    """Return the curve of a replay."""
+    done = [one for one in outcomes if not one.error]
+    times = sorted(one.ttft_s for one in done)
+    seen = sorted({len(times) * point // POINTS for point in range(POINTS)}) if times else []
+    points = [(times[index], 100 * (index + 1) / len(times)) for index in seen]
+    return Curve(hit_ratio(done) or 0.0, points)
 
 
 def check(path: Path) -> None:
@@ -36,14 +59,14 @@ def check(path: Path) -> None:
         ) from error
 
 
-def draw(path: Path, title: str, speeds: Sequence[float], loads: Sequence[Times]) -> None:
+def draw(path: Path, title: str, speeds: Sequence[float], loads: Sequence[Curves]) -> None:
     """Write the picture, after `check`.
 
     Args:
         path: file to write; its ending is the format.
         title: title of the picture.
         speeds: the loads.
-        loads: outcomes by policy, for each load.
+        loads: curves by policy, for each load.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - optional
 
@@ -58,21 +81,18 @@ def draw(path: Path, title: str, speeds: Sequence[float], loads: Sequence[Times]
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def _hit_rates(panel: Any, speeds: Sequence[float], loads: Sequence[Times]) -> None:
+def _hit_rates(panel: Any, speeds: Sequence[float], loads: Sequence[Curves]) -> None:
     for place, name in enumerate(loads[0]):
-        answered = ([one for one in load[name] if not one.error] for load in loads)
-        shares = [100 * (hit_ratio(done) or 0.0) for done in answered]
+        shares = [100 * load[name].hit_ratio for load in loads]
         panel.plot(speeds, shares, LINES[place % len(LINES)], marker="o", label=name)
     panel.set(xlabel="speed of the trace", ylabel="hit rate, %", ylim=(0, None))
     panel.grid(alpha=0.3)
 
 
-def _first_tokens(panel: Any, speed: float, load: Times) -> None:
-    for place, (name, outcomes) in enumerate(load.items()):
-        times = sorted(outcome.ttft_s for outcome in outcomes if not outcome.error)
-        seen = [len(times) * point // POINTS for point in range(POINTS)] if times else []
-        shares = [100 * (index + 1) / len(times) for index in seen]
+def _first_tokens(panel: Any, speed: float, load: Curves) -> None:
+    for place, (name, one) in enumerate(load.items()):
         line = LINES[place % len(LINES)]
-        panel.plot([times[index] for index in seen], shares, line, label=name)
+        times, shares = [time for time, _ in one.points], [share for _, share in one.points]
+        panel.plot(times, shares, line, label=name)
     panel.set(xscale="log", xlabel=f"TTFT at speed {speed:g}, s", ylabel="requests, %")
     panel.grid(alpha=0.3)

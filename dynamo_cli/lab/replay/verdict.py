@@ -13,6 +13,10 @@ PLAINEST = ("least-loaded", "round-robin", "random")
 WORTH_IT = 0.05
 """Relative differences of time below this are not worth another mode."""
 
+FEW, ENOUGH = 100, 1000
+"""With fewer requests than the first there is no recommendation; with fewer than the second it is
+only a hint, because less than ten requests are slower than the p99."""
+
 Loads = Sequence[Mapping[str, Summary]]
 """For each load, the summary of each policy."""
 
@@ -27,10 +31,38 @@ def verdict(loads: Loads, served: Sequence[str]) -> str:
     tried = [name for name in loads[0] if name in served]
     if len(tried) < 2:
         return "One policy that can be served has nothing to be compared with: name two."
+    count = min(load[name].requests for load in loads for name in tried)
+    if not count:
+        return "Nothing can be said: some policy answered no request; see the column errors."
     plain = next((name for name in PLAINEST if name in tried), tried[0])
     scores = {name: _ratio(loads, name, plain) for name in tried}
     best = min(tried, key=lambda name: (scores[name], name != plain))
     worst = max(tried, key=scores.__getitem__)
+    if count < FEW:
+        return _too_few(count, best, plain, _part(loads, best, plain, "mean"))
+    return _advice(loads, scores, best, worst, plain) + _hint(count)
+
+
+def _too_few(count: int, best: str, plain: str, ratio: float) -> str:
+    found = (
+        f"here the mean TTFT of {best} is {ratio:.2f} times that of {plain}"
+        if best != plain
+        else f"here none has a lower TTFT than {plain}"
+    )
+    return f"{count} requests are too few to choose by; {found}. Record {ENOUGH:,} or more."
+
+
+def _hint(count: int) -> str:
+    if count >= ENOUGH:
+        return ""
+    slowest = count - math.ceil(0.99 * count) + 1
+    return (
+        f" This is a hint from {count} requests: their p99 TTFT depends on the {slowest} slowest. "
+        f"Record {ENOUGH:,} or more."
+    )
+
+
+def _advice(loads: Loads, scores: Mapping[str, float], best: str, worst: str, plain: str) -> str:
     if scores[best] > 1 - WORTH_IT:
         return _no_matter(plain, worst, scores[worst])
     return (

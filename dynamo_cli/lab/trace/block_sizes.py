@@ -19,19 +19,19 @@ class Fit:
 
     Attributes:
         lowest, highest: smallest and largest size, in tokens.
-        broken_at: number of the first line that fits none of the sizes that the lines before it
-            allow; 0 if there is none.
+        broken_at: place of the first line that fits none of the sizes that the lines before it
+            allow; empty if there is none.
     """
 
     def __init__(self) -> None:
         self.lowest, self.highest = 1, NO_BOUND
-        self.broken_at = 0
+        self.broken_at = ""
 
-    def add(self, line: int, tokens: int, blocks: int) -> None:
+    def add(self, line: str, tokens: int, blocks: int) -> None:
         """Add a line.
 
         Args:
-            line: its number.
+            line: its place.
             tokens: length of its prompt.
             blocks: number of its hashes.
         """

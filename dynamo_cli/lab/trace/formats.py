@@ -4,16 +4,20 @@
     qwen       JSON   the same in seconds and with 16 tokens; chat_id, parent_chat_id, turn, type
     record     JSON   written by --record: ms, and block_size in each line
     prompts    JSON   prompt or messages; optionally timestamp (ms) and max_tokens
+    sharegpt   JSON   conversations: turns of a person and a model, as text
     azure      CSV    TIMESTAMP (a date), ContextTokens, GeneratedTokens
     burstgpt   CSV    Timestamp (s), Model, Request tokens, Response tokens, ...
 
-The last two have only lengths, so no requests share a prefix.
+Those of JSON have an object on each line, or are an array of objects. The last two have only
+lengths, so no requests share a prefix.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+import sys
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
@@ -32,6 +36,10 @@ MASK = (1 << 64) - 1
 ZERO = 0x9E3779B97F4A7C15
 """Stands for a block hash of 0 in a trace: as a sequence hash, 0 is the root of all prompts."""
 MAX_PRIORITY = (1 << 62) - 1
+TURNS = frozenset(("conversations", "conversation"))
+"""Fields that have the turns of a conversation."""
+
+_SHOWN_FIELDS, _SHOWN_LETTERS = 8, 100
 
 
 class Format(StrEnum):
@@ -42,6 +50,7 @@ class Format(StrEnum):
     QWEN = "qwen"
     RECORD = "record"
     PROMPTS = "prompts"
+    SHAREGPT = "sharegpt"
     AZURE = "azure"
     BURSTGPT = "burstgpt"
 
@@ -81,15 +90,15 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     timestamp: float | None
     input_tokens: int
     output_tokens: int
-    hashes: tuple[int, ...] = ()
+    hashes: Sequence[int] = ()
     session: str = ""
     priority: int = 0
     block_size: int = 0
     random_ns: int = 0
 
 
-Parser = Callable[[bytes], Row | None]
-"""Parses a line into its request; None if that has no prompt or no answer.
+Parser = Callable[[bytes], Sequence[Row]]
+"""Parses a line into its requests; none if it has no prompt or no answer.
 
 It raises ValueError with a text that says what is wrong with the line.
 """
@@ -126,26 +135,45 @@ def told_by(line: bytes) -> Format:
     Raises:
         ValueError: it is none of the formats.
     """
+    if line.strip() == b"{":
+        raise ValueError(
+            "an object begins here and goes on; a trace has an object on each line (jq -c . FILE), "
+            "or is a JSON array"
+        )
     if line.lstrip().startswith(b"{"):
         return _told_by_fields(strictly(_decode_any, line))
     for found, columns in _COLUMNS.items():
         if set(columns) <= set(_cells(line)):
             return found
     raise ValueError(
-        "it is neither a JSON object nor the header of a CSV file of azure or burstgpt"
+        "it is neither a JSON object nor the header of a CSV file of azure "
+        f"({', '.join(_COLUMNS[Format.AZURE])}) or burstgpt "
+        f"({', '.join(_COLUMNS[Format.BURSTGPT])}); another table needs its columns renamed"
     )
 
 
 def _told_by_fields(fields: Mapping[str, Any]) -> Format:
     if "prompt" in fields or "messages" in fields:
         return Format.PROMPTS
+    if TURNS & fields.keys():
+        return Format.SHAREGPT
+    if "body" in fields:
+        raise ValueError(
+            "it is a request for OpenAI's batch API; take what is in it: jq -c .body FILE"
+        )
+    if not {"input_length", "hash_ids"} & fields.keys():
+        names = ", ".join(sorted(fields)[:_SHOWN_FIELDS])[:_SHOWN_LETTERS] or "none"
+        raise ValueError(
+            f"no format has its fields ({names}); a request has input_length, output_length, "
+            "hash_ids and timestamp, or prompt, or messages, or conversations"
+        )
     if "parent_chat_id" in fields:
         return Format.QWEN
     return Format.RECORD if "block_size" in fields else Format.MOONCAKE
 
 
 def parser(form: Format, first: bytes) -> Parser:
-    """Return the parser of a format other than prompts.
+    """Return the parser of a format with lengths.
 
     Args:
         form: the format.
@@ -177,31 +205,35 @@ def strictly(decode: Callable[[bytes], Kind], line: bytes) -> Kind:
         raise ValueError("it is nested too deeply") from error
 
 
-def _mooncake(line: bytes) -> Row:
+def _mooncake(line: bytes) -> Sequence[Row]:
     told = strictly(_decode_line, line)
-    return Row(
+    row = Row(
         told.timestamp,
         told.input_length,
         max(told.output_length, 1),
         _named(told.hash_ids),
-        told.session,
+        sys.intern(told.session),
         told.priority,
         told.block_size or 0,
     )
+    return (row,)
 
 
-def _qwen(line: bytes) -> Row | None:
+def _qwen(line: bytes) -> Sequence[Row]:
     told = strictly(_decode_qwen, line)
     if not told.input_length or not told.output_length:
-        return None
-    return Row(told.timestamp, told.input_length, told.output_length, _named(told.hash_ids))
+        return ()
+    return (Row(told.timestamp, told.input_length, told.output_length, _named(told.hash_ids)),)
 
 
-def _named(hashes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return hashes of 64 bits; longer ones are truncated, and 0, which is no block, replaced."""
+def _named(hashes: tuple[int, ...]) -> Sequence[int]:
+    """Return hashes of 64 bits; longer ones are truncated, and 0, which is no block, replaced.
+
+    An array takes a fifth of the memory of a tuple: there may be tens of millions of them.
+    """
     if hashes and (min(hashes) <= ROOT or max(hashes) > MASK):
-        return tuple((block & MASK) or ZERO for block in hashes)
-    return hashes
+        hashes = tuple((block & MASK) or ZERO for block in hashes)
+    return array("Q", hashes) if hashes else ()
 
 
 _COLUMNS = {
@@ -222,13 +254,13 @@ class _Csv:
         self._places = [cells.index(name) for name in _COLUMNS[form]]
         self._time = _date if form is Format.AZURE else _seconds
 
-    def __call__(self, line: bytes) -> Row | None:
+    def __call__(self, line: bytes) -> Sequence[Row]:
         cells = _cells(line)
         if len(cells) <= max(self._places):
             raise ValueError(f"{len(cells)} columns are too few")
         when, prompt, answer = (cells[place] for place in self._places)
         timestamp, tokens, output = self._time(when), _count(prompt), _count(answer)
-        return Row(timestamp, tokens, output) if tokens and output else None
+        return (Row(timestamp, tokens, output),) if tokens and output else ()
 
 
 def _cells(line: bytes) -> list[str]:

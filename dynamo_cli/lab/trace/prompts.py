@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -80,6 +82,27 @@ def tokenizer(name: str, folder: str) -> Encode:
     return lambda text: list(found.encode(text).ids)
 
 
+class Arrivals:
+    """Random arrival times for requests without timestamps.
+
+    Args:
+        rate_per_s: mean rate.
+        seed: seed of the times.
+    """
+
+    def __init__(self, rate_per_s: float, seed: int) -> None:
+        self._rate_per_s, self._dice, self._now_ns = rate_per_s, random.Random(seed), 0
+
+    def next_ns(self, requests: int = 1) -> int:
+        """Return the time at which the next client comes, which sends this many requests."""
+        self._now_ns += round(self._dice.expovariate(self._rate_per_s / requests) * SECOND_NS)
+        return self._now_ns
+
+    def pause_ns(self, mean_s: float) -> int:
+        """Return a random time between an answer and the client's next message."""
+        return round(self._dice.expovariate(1 / mean_s) * SECOND_NS)
+
+
 class Prompts:
     """Parses lines with prompts.
 
@@ -87,17 +110,16 @@ class Prompts:
         encode: converts text to token ids.
         block_size: tokens per hash.
         output_tokens: length of an answer if the line does not give it.
-        rate_per_s: mean arrival rate of requests without a timestamp.
-        seed: seed of their arrival times.
+        arrivals: times of requests without a timestamp.
     """
 
     def __init__(
-        self, encode: Encode, *, block_size: int, output_tokens: int, rate_per_s: float, seed: int
+        self, encode: Encode, *, block_size: int, output_tokens: int, arrivals: Arrivals
     ) -> None:
         self._encode, self._block_size, self._output_tokens = encode, block_size, output_tokens
-        self._rate_per_s, self._dice, self._later_ns = rate_per_s, random.Random(seed), 0
+        self._arrivals = arrivals
 
-    def __call__(self, line: bytes) -> Row:
+    def __call__(self, line: bytes) -> Sequence[Row]:
         """Return the request of a line.
 
         Raises:
@@ -108,12 +130,17 @@ class Prompts:
         tokens = self._encode(text) if isinstance(text, str) else text
         if not tokens:
             raise ValueError("there is neither prompt nor messages")
-        self._later_ns += round(self._dice.expovariate(self._rate_per_s) * SECOND_NS)
-        return Row(
+        row = Row(
             told.timestamp,
             len(tokens),
             told.max_tokens or self._output_tokens,
-            tuple(hashes.chain(hashes.pack_tokens(tokens), self._block_size)),
-            told.session,
-            random_ns=self._later_ns,
+            hashed(tokens, self._block_size),
+            sys.intern(told.session),
+            random_ns=self._arrivals.next_ns(),
         )
+        return (row,)
+
+
+def hashed(tokens: Sequence[int], block_size: int) -> Sequence[int]:
+    """Return the hashes of the full blocks of a prompt."""
+    return array("Q", hashes.chain(hashes.pack_tokens(tokens), block_size))

@@ -8,7 +8,7 @@ they are.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -20,6 +20,7 @@ from dynamo_cli.lab.trace import formats, lines
 from dynamo_cli.lab.trace.block_sizes import Fit, bounds, far_off, said
 from dynamo_cli.lab.trace.formats import Format, Parser, Row, TimeUnit
 from dynamo_cli.lab.trace.trace import MAX_BLOCKS, Trace, TraceRequest
+from dynamo_cli.messages.set_up import Heading, SetUp
 from dynamo_cli.units import SECOND_NS
 
 MAX_REQUESTS = 2_000_000
@@ -31,6 +32,8 @@ SECONDS = (Format.QWEN, Format.AZURE, Format.BURSTGPT)
 ASSUMED_MS = (Format.MOONCAKE, Format.PROMPTS)
 """Formats whose fields are also used by other tools, with other units."""
 CSV = (Format.AZURE, Format.BURSTGPT)
+TEXT = (Format.PROMPTS, Format.SHAREGPT)
+HEADING = b'{"set_up":'
 NAMES = {
     TimeUnit.S: "seconds",
     TimeUnit.MS: "milliseconds",
@@ -38,6 +41,7 @@ NAMES = {
     TimeUnit.NS: "nanoseconds",
 }
 Result = TypeVar("Result")
+_decode_heading = msgspec.json.Decoder(Heading).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def read(
     told: Told = TOLD_NOTHING,
     *,
     engine_block_size: int = BLOCK_SIZES[Format.QWEN],
-    prompts: Callable[[], Parser] | None = None,
+    prompts: Callable[[Format], Parser] | None = None,
 ) -> Trace:
     """Read a trace of any format.
 
@@ -71,45 +75,74 @@ def read(
         path: file; ``-`` is standard input.
         told: what the user says about it.
         engine_block_size: block size of traces that say nothing about blocks.
-        prompts: makes the parser of lines with prompts; None if prompts are not supported.
+        prompts: makes the parser of a format with text; None if text is not supported.
 
     Raises:
         UsageError: it cannot be read, a line is not valid, or its meaning is not certain.
     """
     where = lines.called(path)
-    numbered = lines.lines(path)
-    first = next(numbered, None)
+    placed = _Headings(where, lines.lines(path))
+    first = next(placed, None)
     if first is None:
         raise UsageError(f"the trace {where} has no requests.")
     form = _checked(where, first[0], lambda: _form(told, first[1]))
     parse = _checked(where, first[0], lambda: _parser(form, first[1], prompts))
     rows = _Rows(where, form, assumed=told.form is Format.AUTO and form in ASSUMED_MS)
-    for number, line in numbered if form in CSV else itertools.chain((first,), numbered):
-        rows.take(number, _checked(where, number, lambda: parse(line)))  # noqa: B023 - called now
+    for place, line in placed if form in CSV else itertools.chain((first,), placed):
+        rows.take(place, _checked(where, place, lambda: parse(line)))  # noqa: B023 - called now
     if not rows.rows:
         raise UsageError(f"the trace {where} has no requests.")
     size = rows.block_size(told.block_size, engine_block_size)
-    return rows.trace(lines.name_of(path), size, rows.time_unit(told.time_unit, size))
+    unit = rows.time_unit(told.time_unit, size)
+    return rows.trace(lines.name_of(path), size, unit, placed.set_up)
+
+
+class _Headings:
+    """The lines of a trace without those that say what served it.
+
+    Attributes:
+        set_up: the last set-up so far; None before any.
+    """
+
+    def __init__(self, where: str, placed: Iterator[tuple[str, bytes]]) -> None:
+        self.set_up: SetUp | None = None
+        self._where, self._placed = where, placed
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        return self
+
+    def __next__(self) -> tuple[str, bytes]:
+        place, line = next(self._placed)
+        while line.startswith(HEADING):
+            self.set_up = _checked(self._where, place, lambda: _set_up(line))  # noqa: B023
+            place, line = next(self._placed)
+        return place, line
+
+
+def _set_up(line: bytes) -> SetUp:
+    return formats.strictly(_decode_heading, line).set_up
 
 
 def _form(told: Told, first: bytes) -> Format:
     return formats.told_by(first) if told.form is Format.AUTO else told.form
 
 
-def _parser(form: Format, first: bytes, prompts: Callable[[], Parser] | None) -> Parser:
-    if form is not Format.PROMPTS:
+def _parser(form: Format, first: bytes, prompts: Callable[[Format], Parser] | None) -> Parser:
+    if form not in TEXT:
         return formats.parser(form, first)
     if prompts is None:
-        raise ValueError("it has prompts, and only replay can read those")
-    return prompts()
+        raise ValueError(
+            "it has text, and only replay can read that: replay FILE --tokenizer MODEL"
+        )
+    return prompts(form)
 
 
-def _checked(where: str, number: int, step: Callable[[], Result]) -> Result:
-    """Return the result of a step; a ValueError becomes an error with the number of the line."""
+def _checked(where: str, place: str, step: Callable[[], Result]) -> Result:
+    """Return the result of a step; a ValueError becomes an error with the place in the file."""
     try:
         return step()
     except ValueError as error:
-        raise UsageError(f"{where}, line {number}: {error}.") from error
+        raise UsageError(f"{where}, {place}: {error}.") from error
 
 
 class _Rows:
@@ -127,48 +160,50 @@ class _Rows:
         self._fit = Fit()
         self._blocks = 0
         self._left_out = 0
-        self._fraction_at = 0
+        self._fraction_at = ""
 
-    def take(self, number: int, row: Row | None) -> None:
-        """Add the request of line `number`; None is a line without prompt or answer.
+    def take(self, place: str, rows: Sequence[Row]) -> None:
+        """Add the requests of the line at `place`; none is a line without prompt or answer.
 
         Raises:
-            UsageError: it contradicts the other lines, or the trace is too long.
+            UsageError: they contradict the other lines, or the trace is too long.
         """
-        if row is None:
-            self._left_out += 1
-            return
+        self._left_out += not rows
+        for row in rows:
+            self._take(place, row)
+
+    def _take(self, place: str, row: Row) -> None:
         self.rows.append(row)
         self._blocks += len(row.hashes)
         if len(self.rows) > MAX_REQUESTS or self._blocks > MAX_BLOCKS:
             raise UsageError(
-                f"{self._where}, line {number}: more than {MAX_REQUESTS:,} requests or "
+                f"{self._where}, {place}: more than {MAX_REQUESTS:,} requests or "
                 f"{MAX_BLOCKS:,} blocks are too many; give a part, as head -n cuts it."
             )
         if self._form is Format.MOONCAKE and not row.block_size:
-            self._fit.add(number, row.input_tokens, len(row.hashes))
+            self._fit.add(place, row.input_tokens, len(row.hashes))
         if row.timestamp is not None and row.timestamp % 1 and not self._fraction_at:
-            self._fraction_at = number
-        self._check_size(number, row)
+            self._fraction_at = place
+        self._check_size(place, row)
 
-    def _check_size(self, number: int, row: Row) -> None:
+    def _check_size(self, place: str, row: Row) -> None:
         """Check a line against the block size that it or the format states."""
         first = self.rows[0].block_size
         if row.block_size != first:
-            self._fail(f"all lines must have the same block_size; the first has {first}", number)
+            self._fail(f"all lines must have the same block_size; the first has {first}", place)
         if self._form is Format.RECORD and not first:
-            self._fail("a record has block_size in each line", number)
+            self._fail("a record has block_size in each line", place)
         size = row.block_size or (BLOCK_SIZES[Format.QWEN] if self._form is Format.QWEN else 0)
         tokens, blocks = row.input_tokens, len(row.hashes)
         if size and far_off(tokens, blocks, size):
             self._fail(
                 f"{blocks} hash_ids for {tokens} tokens do not fit blocks of {size} tokens; "
                 f"{said(*bounds(tokens, blocks))} would fit",
-                number,
+                place,
             )
 
-    def _fail(self, reason: str, number: int = 0) -> NoReturn:
-        raise UsageError(f"{self._where}{f', line {number}' if number else ''}: {reason}.")
+    def _fail(self, reason: str, place: str = "") -> NoReturn:
+        raise UsageError(f"{self._where}{place and ', '}{place}: {reason}.")
 
     def block_size(self, named: int | None, engine: int) -> int:
         """Return the number of tokens per hash.
@@ -219,8 +254,9 @@ class _Rows:
             )
         return TimeUnit.S if self._form in SECONDS else TimeUnit.MS
 
-    def trace(self, name: str, block_size: int, unit: TimeUnit) -> Trace:
-        """Return the trace, in the order of its arrival times, which begin at 0."""
+    def trace(self, name: str, block_size: int, unit: TimeUnit, set_up: SetUp | None) -> Trace:
+        """Return the trace, in the order of its arrival times, which begin at 0; it can be called
+        once."""
         times = [row.timestamp for row in self.rows if row.timestamp is not None]
         start, end = min(times, default=0.0), max(times, default=0.0)
         if (end - start) * unit.ns > MAX_SPAN_NS:
@@ -228,9 +264,12 @@ class _Rows:
                 f"it takes {(end - start) * unit.ns / YEAR_NS:.3g} years if its timestamps are "
                 f"{NAMES[unit]}; say what they are: --time-unit s, ms, us or ns"
             )
-        requests = [_request(row, start, unit, block_size) for row in self.rows]
+        requests = []
+        self.rows.reverse()
+        while self.rows:  # a million of them are not kept twice
+            requests.append(_request(self.rows.pop(), start, unit, block_size))
         requests.sort(key=lambda request: request.arrival_ns)
-        trace = Trace(name, block_size, tuple(requests))
+        trace = Trace(name, block_size, tuple(requests), set_up=set_up)
         return msgspec.structs.replace(trace, note=self._note(trace))
 
     def _note(self, trace: Trace) -> str:
@@ -245,11 +284,12 @@ class _Rows:
 
 def _request(row: Row, start: float, unit: TimeUnit, block_size: int) -> TraceRequest:
     since = None if row.timestamp is None else round((row.timestamp - start) * unit.ns)
+    full = row.input_tokens // block_size
     return TraceRequest(
         arrival_ns=row.random_ns if since is None else since,
         input_tokens=row.input_tokens,
         output_tokens=row.output_tokens,
-        hashes=row.hashes[: row.input_tokens // block_size],
+        hashes=row.hashes if len(row.hashes) <= full else row.hashes[:full],
         session=row.session,
         priority=row.priority,
     )

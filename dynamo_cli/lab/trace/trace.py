@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
 from dynamo_cli.errors import UsageError
+from dynamo_cli.messages.set_up import SetUp
 
 MAX_BLOCKS = 30_000_000
 """Most hashes of a trace, over all its requests: more would take gigabytes."""
@@ -27,7 +29,7 @@ class TraceRequest(msgspec.Struct, frozen=True, gc=False):
     arrival_ns: int
     input_tokens: int
     output_tokens: int
-    hashes: tuple[int, ...]
+    hashes: Sequence[int]
     session: str = ""
     priority: int = 0
 
@@ -40,12 +42,14 @@ class Trace(msgspec.Struct, frozen=True):
         block_size: tokens per hash.
         requests: the requests.
         note: says, for people, how the file was understood.
+        set_up: what served the requests, where a record says so.
     """
 
     name: str
     block_size: int
     requests: tuple[TraceRequest, ...]
     note: str = ""
+    set_up: SetUp | None = None
 
     @property
     def duration_ns(self) -> int:
@@ -104,7 +108,8 @@ def with_block_size(trace: Trace, block_size: int) -> Trace:
         )
     divided = (
         msgspec.structs.replace(
-            request, hashes=tuple(part for block in request.hashes for part in _split(block, parts))
+            request,
+            hashes=array("Q", (part for block in request.hashes for part in _split(block, parts))),
         )
         for request in trace.requests
     )
