@@ -29,7 +29,7 @@ Event = Callable[[], None]
 def main(process: ProcessId, config: ClusterConfig, control: socket.socket) -> None:
     """Speak with Ray until the supervisor says stop."""
     found = Control(control, ToChild)
-    found.send(PhaseChange(Phase.LOADING))
+    found.send(PhaseChange(Phase.STARTING))
     connect(config.address)
     Cluster(process, config, found).run()
 

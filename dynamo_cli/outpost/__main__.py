@@ -12,6 +12,9 @@ import os
 import signal
 import sys
 
+import setproctitle
+
+from dynamo_cli import PROGRAM
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.outpost.post import Post
 from dynamo_cli.outpost.process import prepare, serve
@@ -24,6 +27,7 @@ def _report(error: DynamoError | None = None) -> None:
 
 def main() -> None:
     """Read the post, prepare the node, and serve until the head is gone."""
+    setproctitle.setproctitle(f"{PROGRAM}: outpost")
     logging.basicConfig(level=logging.WARNING)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

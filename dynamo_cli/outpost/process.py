@@ -47,6 +47,7 @@ from dynamo_cli.messages.lifecycle import (
     Phase,
     PhaseChange,
     Pong,
+    SetPhase,
 )
 from dynamo_cli.outpost.post import Post
 from dynamo_cli.serve_config import RestartPolicy
@@ -59,6 +60,9 @@ from dynamo_cli.supervisor.watching import Watching
 from dynamo_cli.topology import ZYGOTE, ProcessId, Role, links_of
 
 RELAY = ProcessId(Role.RELAY)
+OWN = (RELAY, ZYGOTE)
+"""The children that the outpost itself needs; the head knows nothing of them."""
+
 NO_HEAD = "the head is gone"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -78,7 +82,7 @@ class Outpost:
         self._children: dict[ProcessId, LocalChild] = {}
         self._links: dict[tuple[ProcessId, str], int] = {}
         self._waiting: dict[ProcessId, LocalChild] = {}
-        self._restarts = {one: Restarts(RestartPolicy()) for one in (RELAY, ZYGOTE)}
+        self._restarts = {one: Restarts(RestartPolicy()) for one in OWN}
         self._shift_ns = 0
         self._heard_s = time.monotonic()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -173,18 +177,19 @@ class Outpost:
                 return
             case PhaseChange(phase, detail):
                 child.move_to(phase, detail)
-                if child.process == ZYGOTE and phase is Phase.READY:
+                if child.process in OWN and phase is Phase.READY:
+                    child.control.send(SetPhase(phase))
                     self._fork_waiting()
             case Forked(pid):
                 child.forked(pid)
             case Fatal(error, text):
                 child.failure = (error, text)
-        if child.process not in (RELAY, ZYGOTE):
+        if child.process not in OWN:
             self._tell(ChildTold(child.process.name, encode(message)))
 
     def on_log(self, child: Child, line: Line) -> None:
         """Pass a line of a child on."""
-        name = "" if child.process in (RELAY, ZYGOTE) else child.process.name
+        name = "" if child.process in OWN else child.process.name
         self._tell(ChildWrote(name, line.level, line.text, line.access))
 
     def on_exit(self, child: Child, exit_code: int | None) -> None:
@@ -192,7 +197,7 @@ class Outpost:
         process = child.process
         if self._children.get(process) is not child or self._ended.done():
             return
-        if process in (RELAY, ZYGOTE):
+        if process in OWN:
             self._again(child)
             return
         del self._children[process]
@@ -267,8 +272,8 @@ class Outpost:
         return replace(config, engine=engine)
 
     def _fork_waiting(self) -> None:
-        zygote = self._children[ZYGOTE]
-        if zygote.alive and zygote.phase is Phase.READY:
+        zygote = self._children.get(ZYGOTE)
+        if zygote is not None and zygote.alive and zygote.phase is Phase.READY:
             for child in self._waiting.values():
                 child.fork_from(zygote, adopted=self._orphans.adopted)
             self._waiting.clear()

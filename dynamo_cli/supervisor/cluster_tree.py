@@ -52,12 +52,15 @@ class ClusterSupervisor(Supervisor):
 
     def _make(self, start: Start) -> Child:
         node = self._node_of(start.process)
-        return self._nodes.start(start, node) if node else super()._make(start)
+        if not node:
+            return super()._make(start)
+        child = self._nodes.child_on(node, start)
+        # The outpost must know it before it hears of its links.
+        child.begin(forked=self._config.forked(child.process))
+        return child
 
     def _begin(self, child: Child) -> None:
-        if isinstance(child, RemoteChild):
-            child.begin(forked=self._config.forked(child.process))
-        else:
+        if not isinstance(child, RemoteChild):
             super()._begin(child)
 
     # -- children --------------------------------------------------------------------------
@@ -108,6 +111,8 @@ class ClusterSupervisor(Supervisor):
 
     def on_node_down(self, node: str, why: str) -> None:
         """Part the children of this node from all others."""
+        if self._ending.stopping:
+            return
         for child in self.children_of(node):
             self._links.part(child, self._alive(), why)
             child.control.drop_links()

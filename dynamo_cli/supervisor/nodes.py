@@ -138,7 +138,7 @@ class Nodes:
         """Whether processes can be started on this node."""
         return self._named(name).up
 
-    def start(self, start: Start, name: str) -> RemoteChild:
+    def child_on(self, name: str, start: Start) -> RemoteChild:
         """Make a child of this node, which `begin` then starts."""
         return RemoteChild(start, self._tree, name, self._named(name))
 
