@@ -134,11 +134,16 @@ def test_workers_of_both_nodes_answer_as_one_host_does(server: Server) -> None:
 
 
 def test_the_router_knows_what_each_node_holds(server: Server) -> None:
-    """Also after some rounds with random others, and on both nodes."""
     prompts = [f"prompt number {number} " * 40 for number in range(6)]
     for prompt in (*prompts, *prompts):
         assert ask(server, prompt)[0] == 200
-    decisions = server.get("/dynamo/decisions?limit=6", key=KEY)[1]["decisions"]
+    decisions: list[dict[str, Any]] = []
+
+    def all_reported() -> bool:
+        decisions[:] = server.get("/dynamo/decisions?limit=6", key=KEY)[1]["decisions"]
+        return all(one["measured_tokens"] for one in decisions)
+
+    wait_until(all_reported, 20, "the last decisions are known, with what the engines found")
     assert {one["reason"] for one in decisions} == {"cost"}
     assert all(one["predicted_tokens"] == one["measured_tokens"] > 0 for one in decisions)
     assert len({one["worker"] % 2 for one in decisions}) == 2
