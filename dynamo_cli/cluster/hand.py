@@ -10,7 +10,7 @@ import time
 from tempfile import TemporaryFile
 
 from dynamo_cli.host import lifeline
-from dynamo_cli.outpost.post import Versions
+from dynamo_cli.supervisor.post import Versions
 
 LOOK_S = 0.25
 

@@ -18,7 +18,7 @@ from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.cluster import OutpostEnded, PlaceOutpost
 from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Ping, Pong, SetPhase, Stop
-from dynamo_cli.outpost.post import Versions
+from dynamo_cli.supervisor.post import Versions
 from dynamo_cli.topology import ProcessId
 
 logger = logging.getLogger(__name__)

@@ -180,7 +180,7 @@ class PlaceOutpost(Message, frozen=True):
 
     Attributes:
         node: position of the node in the plan.
-        post: pickled `outpost.post.Post`.
+        post: pickled `supervisor.post.Post`.
     """
 
     node: int

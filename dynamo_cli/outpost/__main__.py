@@ -16,8 +16,8 @@ import setproctitle
 
 from dynamo_cli import PROGRAM
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.outpost.post import Post
 from dynamo_cli.outpost.process import prepare, serve
+from dynamo_cli.supervisor.post import Post
 
 
 def _report(error: DynamoError | None = None) -> None:

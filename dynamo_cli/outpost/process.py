@@ -49,12 +49,12 @@ from dynamo_cli.messages.lifecycle import (
     Pong,
     SetPhase,
 )
-from dynamo_cli.outpost.post import Post
 from dynamo_cli.serve_config import RestartPolicy
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.local_child import LocalChild
 from dynamo_cli.supervisor.logs import Line
 from dynamo_cli.supervisor.orphans import Orphans
+from dynamo_cli.supervisor.post import Post
 from dynamo_cli.supervisor.revival import Restarts
 from dynamo_cli.supervisor.watching import Watching
 from dynamo_cli.topology import ZYGOTE, ProcessId, Role, links_of

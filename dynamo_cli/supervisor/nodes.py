@@ -33,10 +33,10 @@ from dynamo_cli.messages.cluster import (
     RelayJoined,
     Roll,
 )
-from dynamo_cli.outpost.post import Post, Versions
 from dynamo_cli.relay.wire import key_pair
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.child import Child, Parent, Start
+from dynamo_cli.supervisor.post import Post, Versions
 from dynamo_cli.supervisor.remote_child import RemoteChild
 from dynamo_cli.topology import CLUSTER, ProcessId, Role
 
@@ -153,7 +153,8 @@ class Nodes:
         match message:
             case RelayBound(port):
                 node.port = port
-                self.place([node])
+                if not node.placed_s:  # else the relay was started again, for the same outpost
+                    self.place([node])
             case RelayJoined():
                 self._on_cut(node, "the relay has connected anew")
                 node.joined, node.heard_s = True, time.monotonic()
