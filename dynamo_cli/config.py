@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dynamo_cli.cluster_config import ClusterConfig, RelayConfig
 from dynamo_cli.topology import Role
 
 DEFAULT_HOST = "127.0.0.1"
@@ -347,4 +348,6 @@ ChildConfig = (
     | WorkerConfig
     | PrefillQueueConfig
     | ZygoteConfig
+    | RelayConfig
+    | ClusterConfig
 )

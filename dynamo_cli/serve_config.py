@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from dynamo_cli.cluster_config import ClusterConfig, ClusterPlan, Node
 from dynamo_cli.config import (
     DEFAULT_DRAIN_TIMEOUT_S,
     DEFAULT_WORKER_TIMEOUT_S,
@@ -60,6 +61,7 @@ class ServeConfig:
         worker_timeout_s: a process that gives no sign of life for so long is killed and started
             again, seconds; 0: never. See `supervisor.liveness`.
         drain_timeout_s: how long requests in flight may take once the server is to end.
+        cluster: which machines run the engines; None if all of them run on this one.
     """
 
     engine: EngineConfig
@@ -78,6 +80,7 @@ class ServeConfig:
     worker_timeout_s: float = DEFAULT_WORKER_TIMEOUT_S
     drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S
     restart: RestartPolicy = field(default_factory=RestartPolicy)
+    cluster: ClusterPlan | None = None
 
     @property
     def workers(self) -> int:
@@ -144,6 +147,8 @@ class ServeConfig:
                 chosen = self.prefill_queue
             case Role.PREFILL_WORKER:
                 chosen = self.prefill_worker_config(process.index)
+            case Role.CLUSTER if self.cluster is not None:
+                chosen = ClusterConfig(self.cluster.address, self.cluster.nodes)
             case _:
                 chosen = ZygoteConfig(self.engine)
         assert chosen is not None
@@ -157,7 +162,16 @@ class ServeConfig:
             routed=self.router is not None,
             prefill_workers=len(self.prefill_devices),
             host_cache=self.host_cache is not None,
+            nodes=len(self.cluster.nodes) if self.cluster is not None else 0,
         )
+
+    def node_of(self, process: ProcessId) -> Node | None:
+        """The other machine to which a process belongs; None for this one, relays included."""
+        if self.cluster is None or process.role not in ENGINE_ROLES:
+            return None
+        worker = process.role is Role.WORKER
+        seats = self.cluster.workers if worker else self.cluster.prefill_workers
+        return self.cluster.nodes[seats[process.index]]
 
     def forked(self, process: ProcessId) -> bool:
         """Whether the zygote forks it, because it needs vLLM. A simulated engine does not."""
@@ -175,13 +189,18 @@ class ServeConfig:
 
     def device_of(self, process: ProcessId) -> str:
         """Where its engine runs, for people; empty when it has no engine."""
+        if process.role is Role.RELAY and self.cluster is not None:
+            return f"@ {self.cluster.nodes[process.index].name}"
         if process.role not in ENGINE_ROLES:
             return ""
-        devices = self.devices_of(process)
-        return "gpu " + ",".join(device.name for device in devices) if devices else "cpu"
+        devices, node = self.devices_of(process), self.node_of(process)
+        device = "gpu " + ",".join(device.name for device in devices) if devices else "cpu"
+        return device if node is None else f"{device} @ {node.name}"
 
     @property
     def watched_gpus(self) -> Devices:
-        """The GPUs that engines have, and those that further workers may get."""
+        """The GPUs of this machine that engines have, and those that further workers may get."""
+        if self.cluster is not None:
+            return ()
         had = [gpu for devices in (*self.prefill_devices, *self.engine_devices) for gpu in devices]
         return tuple(dict.fromkeys([*had, *self.gpus]))

@@ -27,6 +27,8 @@ class Role(StrEnum):
     WORKER = "worker"
     PREFILL_QUEUE = "prefill queue"
     PREFILL_WORKER = "prefill worker"
+    RELAY = "relay"
+    CLUSTER = "cluster"
 
 
 class ProcessId(NamedTuple):
@@ -52,6 +54,7 @@ FRONTEND = ProcessId(Role.FRONTEND)
 ROUTER = ProcessId(Role.ROUTER)
 QUEUE = ProcessId(Role.PREFILL_QUEUE)
 HOST_CACHE = ProcessId(Role.HOST_CACHE)
+CLUSTER = ProcessId(Role.CLUSTER)
 """The processes of which there is only one."""
 
 
@@ -80,6 +83,8 @@ ROLES: dict[Role, RoleSpec] = {
     Role.WORKER: RoleSpec("dynamo_cli.worker.decode", engine=True, many=True),
     Role.PREFILL_QUEUE: RoleSpec("dynamo_cli.prefill_queue.process"),
     Role.PREFILL_WORKER: RoleSpec("dynamo_cli.worker.prefill", engine=True, many=True),
+    Role.RELAY: RoleSpec("dynamo_cli.relay.process", many=True),
+    Role.CLUSTER: RoleSpec("dynamo_cli.cluster.process"),
 }
 
 
@@ -133,11 +138,18 @@ def tree(
     routed: bool,
     prefill_workers: int = 0,
     host_cache: bool = False,
+    nodes: int = 0,
 ) -> list[ProcessId]:
-    """Return all children of the supervisor, in the order in which they are started."""
+    """Return all children of the supervisor, in the order in which they are started.
+
+    Args:
+        nodes: how many other machines have engines, each behind a relay.
+    """
     return [
         # The zygote first: its import takes the longest. The light processes start meanwhile.
         ZYGOTE,
+        *([CLUSTER] if nodes else []),
+        *(ProcessId(Role.RELAY, node) for node in range(nodes)),
         FRONTEND,
         *([ROUTER] if routed else []),
         *([HOST_CACHE] if host_cache else []),

@@ -14,7 +14,16 @@ from tests.support import layout
 from tests.support.layout import imported
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 50, 9
-PROCESSES = ("frontend", "processor", "router", "worker", "prefill_queue", "host_cache")
+PROCESSES = (
+    "frontend",
+    "processor",
+    "router",
+    "worker",
+    "prefill_queue",
+    "host_cache",
+    "relay",
+    "cluster",
+)
 ONLY_IN = {
     "vllm": ("engines/vllm",),
     "torch": ("engines/vllm",),
@@ -23,6 +32,8 @@ ONLY_IN = {
     "opentelemetry": ("frontend/after/tracing.py",),
     "prometheus_client": ("frontend",),
     "pynvml": ("host/gpus.py",),
+    "ray": ("cluster",),
+    "zmq": ("relay",),
 }
 PURE = (
     "cli/services.py",
@@ -68,6 +79,11 @@ PURE = (
     "router/report.py",
     "router/state.py",
     "serve_config.py",
+    "cluster_config.py",
+    "plan/resolve_cluster.py",
+    "relay/frames.py",
+    "relay/session.py",
+    "relay/port.py",
     "shapes.py",
     "host_cache/blocks.py",
     "host_cache/state.py",
@@ -156,10 +172,23 @@ def test_help_and_version_load_nothing_heavy(option: str) -> None:
         f"sys.argv = ['dynamo-llm', {option!r}]\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "heavy = {'vllm', 'torch', 'textual', 'aiohttp', 'transformers'}\n"
+        "heavy = {'vllm', 'torch', 'textual', 'aiohttp', 'transformers', 'ray', 'zmq'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_serving_on_one_host_loads_nothing_of_a_cluster() -> None:
+    """What the command and its light processes import without ``--ray``."""
+    code = (
+        "import sys\n"
+        "import dynamo_cli.cli.launch, dynamo_cli.supervisor.tree, dynamo_cli.supervisor.entry\n"
+        "import dynamo_cli.router.process, dynamo_cli.worker.decode, dynamo_cli.frontend.process\n"
+        "ours = {name for name in sys.modules if name.startswith(('dynamo_cli.cluster.',"
+        " 'dynamo_cli.relay', 'dynamo_cli.outpost', 'dynamo_cli.supervisor.nodes'))}\n"
+        "assert not ours | {'ray', 'zmq'} & set(sys.modules), ours\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # -- the layout itself -------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from dynamo_cli.cli.views import PlainView, outlet
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.host import cache
 from dynamo_cli.models import catalog, weights
-from dynamo_cli.plan import log_file, ports, preflight, resolve_host_cache
+from dynamo_cli.plan import log_file, ports, preflight, resolve_cluster, resolve_host_cache
 from dynamo_cli.plan.machine import Machine, read_machine
 from dynamo_cli.plan.resolve import resolve, warnings
 from dynamo_cli.plan.resolve_host_cache import sized_by_model
@@ -38,13 +38,24 @@ OTHER_PORT = "Choose another address with --host or another port with --http-por
 
 def show_plan(typed: Typed, *, as_json: bool) -> None:
     """Check the options and print what would be started."""
-    config = resolve(typed, read_machine())
+    config = resolve(typed, _machine(typed))
     preflight.check(typed, ask_hub=False)
     config = sized_by_model(config, typed, _weights_bytes(config))
     if as_json:
         sys.stdout.write(dry_run.to_json(config) + "\n")
     else:
         dry_run.show(config, Console())
+
+
+def _machine(typed: Typed) -> Machine:
+    """The resources of this machine, and of the cluster if engines run there."""
+    machine = read_machine()
+    if typed.ray is None:
+        return machine
+    from dynamo_cli.cluster.survey import survey  # noqa: PLC0415 - only with --ray
+
+    resolve_cluster.check(typed)
+    return replace(machine, cluster=survey(typed.ray))
 
 
 def serve(typed: Typed, ui: str) -> int:
@@ -58,7 +69,7 @@ def serve(typed: Typed, ui: str) -> int:
 
 
 def _serve(typed: Typed, ui: str, moved: str) -> int:
-    machine = read_machine()
+    machine = _machine(typed)
     config = resolve(typed, machine)
     log_file.check(typed)
     to_file = typed.log_file is not None
@@ -108,7 +119,7 @@ def _tell_host_cache(config: ServeConfig, machine: Machine, view: View) -> None:
 
 def plan_with_model(typed: Typed) -> ServeConfig:
     """Resolve the plan and fetch the model's files, with progress on standard error."""
-    config = resolve(typed, read_machine())
+    config = resolve(typed, _machine(typed))
     preflight.check(typed, ask_hub=True)
     terminal = sys.stderr.isatty()
     out = outlet(sys.stderr)

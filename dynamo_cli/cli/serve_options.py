@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 import typer
 
-from dynamo_cli.cli import flags, flags_failures, flags_host_cache, flags_http, flags_log
+from dynamo_cli.cli import (
+    flags,
+    flags_cluster,
+    flags_failures,
+    flags_host_cache,
+    flags_http,
+    flags_log,
+)
 from dynamo_cli.plan.typed import Typed
 
 
@@ -46,6 +53,7 @@ class ServeOptions:
     prefill_alarm_s: flags.PrefillAlarm = Typed.prefill_alarm_s
     host_cache: flags_host_cache.Size = Typed.host_cache
     host_cache_min_tokens: flags_host_cache.MinTokens = Typed.host_cache_min_tokens
+    ray: flags_cluster.Ray = None
     migration_limit: flags_failures.MigrationLimit = Typed.migration_limit
     migration_timeout_s: flags_failures.MigrationTimeout = Typed.migration_timeout_s
     worker_timeout_s: flags_failures.WorkerTimeout = Typed.worker_timeout_s

@@ -11,7 +11,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
@@ -20,6 +20,16 @@ from dynamo_cli.messages.flows import ToSupervisor
 MAX_PACKET_BYTES = 1 << 17
 ANCILLARY_BYTES = socket.CMSG_SPACE(16 * array.array("i").itemsize)
 """Space for sixteen descriptors; a message carries six at most."""
+
+
+class Controls(Protocol):
+    """The way to the control socket of a child."""
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, with copies of descriptors; a child that is gone gets nothing."""
+
+    def flush(self) -> bool:
+        """Send what waits; False if some of it still waits."""
 
 
 class Control:

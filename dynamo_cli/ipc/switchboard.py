@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.host import vital
 from dynamo_cli.ipc.codec import encode
-from dynamo_cli.ipc.control import Control
+from dynamo_cli.ipc.control import Control, Controls
 from dynamo_cli.ipc.link import Link, RingFds, clear, create_ring
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.flows import ToChild
@@ -260,7 +260,7 @@ class Switchboard:
 
 
 def join(
-    a: Control, b: Control, a_id: ProcessId, b_id: ProcessId, *, spec: LinkSpec, generation: int
+    a: Controls, b: Controls, a_id: ProcessId, b_id: ProcessId, *, spec: LinkSpec, generation: int
 ) -> None:
     """Make the two rings of a link and pass them to both processes; called by the supervisor."""
     to_b = create_ring(spec.a_to_b_bytes, f"{a_id.name} to {b_id.name}")

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, UnloadAdapter
+from dynamo_cli.messages.cluster import (
+    Carry,
+    OutpostEnded,
+    PlaceOutpost,
+    RelayBound,
+    RelayCut,
+    RelayDown,
+    RelayJoined,
+    RelayUp,
+)
 from dynamo_cli.messages.host_cache import (
     BlocksFound,
     BlocksRead,
@@ -162,6 +172,10 @@ ToChild = (
     | Logged
     | Retire
     | Rescaled
+    | RelayUp
+    | RelayDown
+    | Carry
+    | PlaceOutpost
 )
 ToSupervisor = (
     PhaseChange
@@ -176,4 +190,9 @@ ToSupervisor = (
     | Released
     | Rescued
     | AdaptersChanged
+    | RelayBound
+    | RelayJoined
+    | RelayCut
+    | Carry
+    | OutpostEnded
 )

@@ -136,6 +136,7 @@ class ProcessState(msgspec.Struct, array_like=True, frozen=True, gc=False):
         restarts: how often it was started again.
         device: where its engine runs, in words for people.
         gpus: names of the GPUs that its engine uses.
+        node: name of the node that it runs on, to which `pid` belongs; empty for this machine.
     """
 
     name: str
@@ -149,6 +150,7 @@ class ProcessState(msgspec.Struct, array_like=True, frozen=True, gc=False):
     restarts: int
     device: str = ""
     gpus: tuple[str, ...] = ()
+    node: str = ""
 
 
 class ProcessTable(Message, frozen=True):

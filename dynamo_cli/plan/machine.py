@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 
+from dynamo_cli.cluster_config import Survey
 from dynamo_cli.engines.vllm import versions
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.host.gpus import Gpu, read_gpus, visible
@@ -26,6 +27,7 @@ class Machine:
         nixl: whether the package ``nixl`` is installed.
         total_bytes: all main memory, as far as control groups allow; 0 if that is not known.
         needs_gpu: whether the installed build of vLLM is for CUDA.
+        cluster: the nodes that run the engines instead of this machine; None without ``--ray``.
     """
 
     cores: int
@@ -34,6 +36,7 @@ class Machine:
     nixl: bool = False
     total_bytes: int = 0
     needs_gpu: bool = False
+    cluster: Survey | None = None
 
 
 def read_machine() -> Machine:

@@ -9,6 +9,7 @@ from dynamo_cli.config import (
     KV_POLICY,
     LOOPBACK,
     ROUTER_POLICIES,
+    Devices,
     FrontendConfig,
     MigrationRule,
     PlacementRule,
@@ -16,8 +17,10 @@ from dynamo_cli.config import (
     RouterConfig,
 )
 from dynamo_cli.errors import ResourceError, UsageError
-from dynamo_cli.plan import limits
+from dynamo_cli.host.gpus import Gpu
+from dynamo_cli.plan import limits, resolve_cluster
 from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.resolve_cluster import Seats
 from dynamo_cli.plan.resolve_engine import (
     check_sizes,
     devices_of,
@@ -63,32 +66,30 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     """
     _refuse_prompts_in_the_log(typed)
     check_sizes(typed)
+    resolve_cluster.check(typed)
     simulation = simulation_of(typed)
-    if simulation is not None:
+    seats: Seats | None = None
+    if machine.cluster is not None:
+        machine, seats = _on_cluster(typed, machine, simulated=simulation is not None)
+    elif simulation is not None:
         machine = replace(machine, gpus=())  # simulated engines need none
     elif not machine.gpus:
         _refuse_a_build_for_gpus(machine)
         refuse_what_a_cpu_cannot(typed)
     kv_transfer = _kv_transfer(typed, machine)
     cache = host_cache(typed, machine, kv_transfer)
-    # A given number of workers takes the GPUs in order, even busy ones; `auto` only free ones.
-    auto = typed.workers == AUTO
-    gpus = [gpu.device for gpu in machine.gpus if gpu.free or not auto]
-    workers = (
-        max(1, len(groups_of(typed.worker_tp * stages_of(typed), gpus)))
-        if auto
-        else _count("--workers", typed.workers)
-    )
-    if machine.gpus and not gpus:
-        raise ResourceError(
-            "every GPU is in use by other processes; --workers 1 uses one nevertheless."
-        )
-    prefill_devices, devices, worker_gpus = devices_of(typed, workers, gpus)
+    if seats is not None:
+        prefill_devices, devices = list(seats.prefill_workers), list(seats.workers)
+        workers, worker_gpus = len(devices), tuple(gpu.device for gpu in machine.gpus)
+    else:
+        prefill_devices, devices, worker_gpus = _devices(typed, machine)
+        workers = len(devices)
+    share = workers if seats is None else seats.most
     names = _names(typed)
     placed = [*prefill_devices, *devices]
     left = replace(machine, available_bytes=available_beside(cache, machine))
     return ServeConfig(
-        engine=engine_config(typed, left, workers, placed, names, kv_transfer, simulation),
+        engine=engine_config(typed, left, share, placed, names, kv_transfer, simulation),
         frontend=_frontend(typed, names),
         processors=_processors(typed, workers, machine),
         router=_router(typed, workers),
@@ -103,7 +104,41 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         prefill_queue=PrefillQueueConfig(typed.prefill_alarm_s),
         worker_timeout_s=typed.worker_timeout_s,
         drain_timeout_s=typed.drain_timeout_s,
+        cluster=seats.plan if seats is not None else None,
     )
+
+
+def _on_cluster(typed: Typed, machine: Machine, *, simulated: bool) -> tuple[Machine, Seats]:
+    """The machine with the cores and GPUs that its engines have in the cluster, and their nodes."""
+    assert machine.cluster is not None
+    if typed.workers != AUTO:
+        _count("--workers", typed.workers)
+    on_gpus = machine.needs_gpu and not simulated
+    if not on_gpus and not simulated:
+        refuse_what_a_cpu_cannot(typed)
+    found = resolve_cluster.seats(typed, machine.cluster, on_gpus=on_gpus)
+    used = dict.fromkeys(one for group in (*found.prefill_workers, *found.workers) for one in group)
+    cores = min(max(node.cores, 1) for node in found.plan.nodes)
+    gpus = tuple(map(Gpu, used))
+    return replace(machine, gpus=gpus, cores=min(cores, machine.cores)), found
+
+
+def _devices(typed: Typed, machine: Machine) -> tuple[list[Devices], list[Devices], Devices]:
+    """The GPUs of this machine for each prefill worker and each worker, and those for workers."""
+    # A given number of workers takes the GPUs in order, even busy ones; `auto` only free ones.
+    auto = typed.workers == AUTO
+    gpus = [gpu.device for gpu in machine.gpus if gpu.free or not auto]
+    workers = (
+        max(1, len(groups_of(typed.worker_tp * stages_of(typed), gpus)))
+        if auto
+        else _count("--workers", typed.workers)
+    )
+    if machine.gpus and not gpus:
+        raise ResourceError(
+            "every GPU is in use by other processes; --workers 1 uses one nevertheless."
+        )
+    prefill, devices, left = devices_of(typed, workers, gpus)
+    return prefill, devices, tuple(left)
 
 
 def _frontend(typed: Typed, names: tuple[str, ...]) -> FrontendConfig:

@@ -45,6 +45,7 @@ class Typed:
         log_format: one of `LOG_FORMATS`.
         log_file: file that gets every line of the log too.
         log_file_size: size at which that file is rotated.
+        ray: the cluster whose nodes run the engines: ``HOST:PORT`` or ``auto``; None: this machine.
         record: file to which a line per successful request is appended.
         keepalive_s: seconds after which a connection without a request is closed.
         engine_args: options for vLLM, whose names have been checked.
@@ -77,6 +78,7 @@ class Typed:
     prefill_alarm_s: float = DEFAULT_PREFILL_ALARM_S
     host_cache: str = NO_HOST_CACHE
     host_cache_min_tokens: int = 0
+    ray: str | None = None
     migration_limit: int = DEFAULT_MIGRATION_LIMIT
     migration_timeout_s: float = DEFAULT_MIGRATION_TIMEOUT_S
     worker_timeout_s: float = DEFAULT_WORKER_TIMEOUT_S

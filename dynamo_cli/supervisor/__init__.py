@@ -26,4 +26,8 @@ async def serve(config: ServeConfig, view: View) -> int:
     from dynamo_cli.supervisor.tree import Supervisor  # noqa: PLC0415
 
     with host_memory(config) as plan:
-        return await Supervisor(plan, view).run()
+        if plan.cluster is None:
+            return await Supervisor(plan, view).run()
+        from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor  # noqa: PLC0415
+
+        return await ClusterSupervisor(plan, view).run()

@@ -21,6 +21,9 @@ DRAIN_GRACE_S = 2.0
 ANSWERING = (Role.WORKER, Role.PROCESSOR)
 """Roles without which no request can be answered."""
 
+REACHING = (Role.RELAY, Role.CLUSTER)
+"""Roles through which children on other nodes are reached."""
+
 ECHO_S = 0.5
 """A second SIGTERM within this time, seconds, is taken for an echo of the first."""
 
@@ -134,9 +137,13 @@ class Ending:
             self._notice("WARNING", "the frontend did not finish in time")
 
     async def stop(self, alive: Alive) -> None:
-        """Stop every child: ask, wait, kill."""
+        """Stop every child: ask, wait, kill. Those through which others are reached come last."""
         self.stopping = True
-        children = list(alive())
+        reached = [child for child in alive() if child.process.role not in REACHING]
+        await self._stop(reached)
+        await self._stop(list(alive()))
+
+    async def _stop(self, children: list[Child]) -> None:
         for child in children:
             child.control.send(Stop())
             if child.phase in NOT_LISTENING:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
+from dynamo_cli.host import clock
 from dynamo_cli.host.lifeline import die_with, wait_for_adoption
 from dynamo_cli.host.optional import may_fail
 from dynamo_cli.host.proctitle import set_title
@@ -32,6 +33,7 @@ class Birth:
             of the supervisor.
         log_level: name of the lowest level that it logs.
         sockets: for a frontend, the sockets on which the previous one listened; else empty.
+        clock_shift_ns: see `host.clock`; 0 on the head's machine.
     """
 
     process: ProcessId
@@ -39,6 +41,7 @@ class Birth:
     parent_pid: int
     log_level: str
     sockets: tuple[socket.socket, ...] = ()
+    clock_shift_ns: int = 0
 
     def dump(self) -> bytes:
         """Return it as bytes that the zygote passes on; the sockets are sent beside them."""
@@ -58,6 +61,7 @@ def run(birth: Birth, control: socket.socket, log: socket.socket, forked_by: int
     Args:
         forked_by: pid of the process that has forked this one, if it is to be adopted.
     """
+    clock.shift(birth.clock_shift_ns)
     _leave_signals_to_the_supervisor()
     _log_to(log, birth.log_level)
     set_title(birth.process, Phase.STARTING)

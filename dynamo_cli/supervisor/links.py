@@ -20,7 +20,7 @@ class Links:
 
     def join(self, child: Child, others: Iterable[Child]) -> None:
         """Make links between `child` and those of `others` that the topology joins it with."""
-        controls = {one.process: one.control for one in (child, *others)}
+        controls = {one.process: one.control for one in (child, *others) if one.reachable}
         peers = [process for process in controls if process != child.process]
         for a, b, spec in links_of(child.process, peers):
             generation = self._generation_of[frozenset((a, b))] = next(self._generations)

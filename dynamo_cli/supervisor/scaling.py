@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dynamo_cli.config import Devices
+from dynamo_cli.cluster_config import ClusterPlan, Node
+from dynamo_cli.config import Device, Devices
 from dynamo_cli.errors import Conflict, InvalidRequest
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.gpus import groups_of
@@ -27,9 +28,44 @@ def rescaled(config: ServeConfig, count: int) -> ServeConfig:
             "(or kv), which one worker may have too."
         )
     devices = list(config.engine_devices[:count])
+    if config.cluster is not None:
+        return _rescaled_cluster(config, config.cluster, devices, count)
     while len(devices) < count:
         devices.append(_free_group(config, devices))
     return replace(config, engine_devices=tuple(devices))
+
+
+def _rescaled_cluster(
+    config: ServeConfig, cluster: ClusterPlan, devices: list[Devices], count: int
+) -> ServeConfig:
+    """The plan with more or fewer workers; a new one goes to the node with the fewest engines."""
+    seats = list(cluster.workers[:count])
+    while len(devices) < count:
+        used = [*seats, *cluster.prefill_workers]
+        taken = [*zip(seats, devices, strict=True)]
+        taken += zip(cluster.prefill_workers, config.prefill_devices, strict=True)
+        for node in sorted(range(len(cluster.nodes)), key=used.count):
+            of_node = {one.name for seat, group in taken if seat == node for one in group}
+            if (group := _group_on(config, cluster.nodes[node], of_node)) is not None:
+                seats.append(node)
+                devices.append(group)
+                break
+        else:
+            raise Conflict(
+                f"one more worker needs {len(config.engine_devices[0])} GPUs on one node, and no "
+                "node of this run has them: start with --enable-admin and more GPUs in the cluster."
+            )
+    plan = replace(cluster, workers=tuple(seats))
+    return replace(config, engine_devices=tuple(devices), cluster=plan)
+
+
+def _group_on(config: ServeConfig, node: Node, taken: set[str]) -> Devices | None:
+    """GPUs of a node for one more engine; None if it has too few, () on the CPU."""
+    width = len(config.engine_devices[0])
+    free = [str(number) for number in range(node.gpus) if str(number) not in taken]
+    if len(free) < width:
+        return None
+    return tuple(Device(name, f"{node.name}/{name}") for name in free[:width])
 
 
 def _free_group(config: ServeConfig, taken: list[Devices]) -> Devices:

@@ -55,7 +55,7 @@ def _load() -> None:
     gc.disable()
     importlib.import_module(PRELOAD)
     for role, spec in ROLES.items():
-        if role not in (Role.SUPERVISOR, Role.ZYGOTE):
+        if role not in (Role.SUPERVISOR, Role.ZYGOTE, Role.RELAY, Role.CLUSTER):
             importlib.import_module(spec.module)
     gc.freeze()
     gc.enable()

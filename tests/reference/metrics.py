@@ -57,7 +57,7 @@ def collected(recorder: Recorder) -> list[Metric]:
     tree = everything(meter)
     snapshot = tree.snapshot(0, {"worker 0": 0}, 0, gpus=gpus())
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(exposition._Page(meter, snapshot, tree.prefill, recorder))
+    registry.register(exposition._Page(meter, snapshot, tree.prefill, recorder, tree.engine_totals))
     return list(registry.collect())
 
 

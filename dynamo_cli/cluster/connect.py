@@ -1,0 +1,50 @@
+"""Connects this process to a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+
+from dynamo_cli.cluster_config import AUTO_ADDRESS
+from dynamo_cli.config import LOOPBACK
+from dynamo_cli.errors import ResourceError, UsageError
+
+NOT_INSTALLED = "--ray needs the package ray: pip install 'dynamo-llm[ray]'."
+
+
+PATIENCE_S = 40.0
+"""How long a cluster may take to answer, seconds. Ray itself would try for minutes."""
+
+
+def connect(address: str) -> str:
+    """Connect to the cluster at `address`, ``HOST:PORT`` or ``auto``; returns its address.
+
+    Raises:
+        UsageError: Ray is not installed.
+        ResourceError: there is no cluster, or it does not let us in.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if _is_loopback(address):
+        # Ray would otherwise put another address of this machine in the place of 127.0.0.1.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    try:
+        import ray  # noqa: PLC0415
+        from ray._private import services  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(NOT_INSTALLED) from error
+    try:
+        if address == AUTO_ADDRESS:
+            address = services.get_ray_address_from_environment(address, None)
+            if _is_loopback(address):
+                ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise ResourceError(
+            f"no Ray cluster answers at {address}: {why} Start one with ray start --head, and let "
+            "this machine join it with ray start --address=HOST:PORT."
+        ) from error
+    return address
+
+
+def _is_loopback(address: str) -> bool:
+    return address.rpartition(":")[0].strip("[]") in LOOPBACK

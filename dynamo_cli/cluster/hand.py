@@ -1,0 +1,59 @@
+"""What runs in the Ray actor of a node: it starts the outpost, and ends it with the raylet."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from tempfile import TemporaryFile
+
+from dynamo_cli.host import lifeline
+from dynamo_cli.supervisor.post import Versions
+
+LOOK_S = 0.25
+
+
+class Hand:
+    """Starts the process of the outpost, which ends with this one."""
+
+    def __init__(self) -> None:
+        self._raylet = os.getppid()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        """End when the raylet is gone: nobody else would end this process then."""
+        while os.getppid() == self._raylet:
+            time.sleep(LOOK_S)
+        os._exit(1)
+
+    def start(self, post: bytes, head: tuple[str, str, str]) -> dict[str, str]:
+        """Start the outpost; returns the class and the message of an error, if there is one.
+
+        Args:
+            post: a pickled `Post`, which another release could not read.
+            head: the versions of the head.
+        """
+        if differs := Versions.here().differs(Versions(*head)):
+            return {"error": "UsageError", "message": f"it has other releases: {differs}."}
+        self._log = TemporaryFile("w+")  # noqa: SIM115 - it is open as long as the process
+        command = lifeline.command_of("dynamo_cli.outpost")
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._process.stdin as given:
+            given.write(post)
+        line = self._process.stdout.readline()
+        if not line:
+            return {"error": "ChildFailed", "message": self.wait()}
+        found: dict[str, str] = json.loads(line)
+        return found
+
+    def wait(self) -> str:
+        """Wait for the end of the outpost; returns the last line that it has written."""
+        code = self._process.wait()
+        self._log.seek(0)
+        lines = self._log.read().strip().splitlines()
+        return lines[-1] if lines else f"the outpost has ended (exit code {code})"

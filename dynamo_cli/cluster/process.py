@@ -1,0 +1,175 @@
+"""The process that speaks with Ray: places an outpost on each node, and says when one has ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import select
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from dynamo_cli.cluster.connect import connect
+from dynamo_cli.cluster_config import ClusterConfig
+from dynamo_cli.host.proctitle import set_title
+from dynamo_cli.ipc.control import Control
+from dynamo_cli.messages.cluster import OutpostEnded, PlaceOutpost
+from dynamo_cli.messages.flows import ToChild
+from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Ping, Pong, SetPhase, Stop
+from dynamo_cli.supervisor.post import Versions
+from dynamo_cli.topology import ProcessId
+
+logger = logging.getLogger(__name__)
+
+Event = Callable[[], None]
+
+
+def main(process: ProcessId, config: ClusterConfig, control: socket.socket) -> None:
+    """Speak with Ray until the supervisor says stop."""
+    found = Control(control, ToChild)
+    found.send(PhaseChange(Phase.STARTING))
+    connect(config.address)
+    Cluster(process, config, found).run()
+
+
+def _actor() -> Any:
+    """The class of the actor. It travels as code, so a node without this package can say so."""
+    import ray  # noqa: PLC0415
+
+    class Outpost:
+        def start(self, post: bytes, head: tuple[str, str, str]) -> dict[str, str]:
+            try:
+                from dynamo_cli.cluster.hand import Hand  # noqa: PLC0415
+            except ImportError as error:
+                return {
+                    "error": "UsageError",
+                    "message": f"dynamo-llm {head[0]} is not installed there ({error}).",
+                }
+            self.hand = Hand()
+            return self.hand.start(post, head)
+
+        def wait(self) -> str:
+            return self.hand.wait()
+
+    return ray.remote(Outpost)
+
+
+class Cluster:
+    """The outposts of a run, as Ray sees them."""
+
+    def __init__(self, process: ProcessId, config: ClusterConfig, control: Control) -> None:
+        self._process, self._nodes, self._control = process, config.nodes, control
+        self._actor = _actor()
+        self._ids = [node.ray_id for node in self._nodes]
+        self._outposts: dict[int, Any] = {}
+        self._posts: dict[int, bytes] = {}
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stopping = False
+        self._versions = Versions.here()
+        control.send(PhaseChange(Phase.READY))
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        import ray  # noqa: PLC0415
+
+        poller = select.poll()
+        poller.register(self._control.fileno(), select.POLLIN)
+        poller.register(self._bell, select.POLLIN)
+        while not self._stopping:
+            for descriptor, _ in poller.poll():
+                if descriptor == self._bell:
+                    os.eventfd_read(self._bell)
+            while not self._events.empty():
+                self._events.get()()
+            self._on_control()
+        for outpost in self._outposts.values():
+            ray.kill(outpost)
+        ray.shutdown()
+
+    def _on_control(self) -> None:
+        for message, _ in self._control.receive():
+            match message:
+                case PlaceOutpost(node, post):
+                    self._posts[node] = post
+                    self._place(node)
+                case Ping():
+                    self._control.send(Pong())
+                case SetPhase(phase):
+                    set_title(self._process, phase)
+                case Stop():
+                    self._stopping = True
+        if self._control.closed:
+            os._exit(1)
+
+    # -- outposts --------------------------------------------------------------------------
+
+    def _place(self, node: int) -> None:
+        from ray.util.scheduling_strategies import (  # noqa: PLC0415
+            NodeAffinitySchedulingStrategy as On,
+        )
+
+        if (before := self._outposts.pop(node, None)) is not None:
+            import ray  # noqa: PLC0415
+
+            ray.kill(before)
+        self._find(node)
+        where = On(self._ids[node], soft=False)
+        gpus = self._nodes[node].gpus
+        outpost = self._actor.options(num_cpus=0, num_gpus=gpus, scheduling_strategy=where).remote()
+        self._outposts[node] = outpost
+        versions = (self._versions.tool, self._versions.vllm, self._versions.python)
+        started = outpost.start.remote(self._posts[node], versions)
+        self._when_done(started, lambda done: self._started(node, outpost, done))
+
+    def _find(self, node: int) -> None:
+        """Take another node if the one that was planned has left the cluster.
+
+        It is one that came later: the same machine if that is back, else any with as many GPUs.
+        """
+        import ray  # noqa: PLC0415
+
+        alive = {one["NodeID"]: one for one in ray.nodes() if one["Alive"]}
+        if self._ids[node] in alive:
+            return
+        machine = self._nodes[node]
+        unused = [one for key, one in alive.items() if key not in self._ids]
+        fit = [one for one in unused if one["Resources"].get("GPU", 0) >= machine.gpus]
+        fit.sort(key=lambda one: one["NodeManagerAddress"] != machine.address)
+        if fit:
+            self._ids[node] = fit[0]["NodeID"]
+
+    def _when_done(self, reference: Any, act: Callable[[Future[Any]], None]) -> None:
+        def ring(done: Future[Any]) -> None:
+            self._events.put(lambda: act(done))
+            os.eventfd_write(self._bell, 1)
+
+        reference.future().add_done_callback(ring)
+
+    def _started(self, node: int, outpost: Any, done: Future[Any]) -> None:
+        known = self._outposts.get(node)
+        if known is None or known is not outpost:
+            return
+        if (error := done.exception()) is not None:
+            self._ended(node, _words(error))
+        elif found := done.result():
+            self._ended(node, found["message"], found["error"])
+        else:
+            self._when_done(outpost.wait.remote(), lambda end: self._over(node, outpost, end))
+
+    def _over(self, node: int, outpost: Any, done: Future[Any]) -> None:
+        if self._outposts.get(node) is outpost:
+            error = done.exception()
+            self._ended(node, done.result() if error is None else _words(error))
+
+    def _ended(self, node: int, why: str, error: str = "") -> None:
+        del self._outposts[node]
+        self._control.send(OutpostEnded(node, why, error))
+
+
+def _words(error: BaseException) -> str:
+    """The reason that Ray gives, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

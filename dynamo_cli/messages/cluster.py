@@ -1,0 +1,206 @@
+"""How the head, its relays, the outposts and the process that speaks with Ray work together.
+
+A relay carries the frames of all links between the head and one node, and beside them the messages
+between the supervisor and the outpost there (`Carry`), in one order.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dynamo_cli.messages.base import Message
+
+# -- supervisor or outpost -> its relay, over the control socket -----------------------------
+
+
+class RelayUp(Message, frozen=True):
+    """Relay a new link, whose six descriptors come with the message, as with `LinkUp`."""
+
+    generation: int
+
+
+class RelayDown(Message, frozen=True):
+    """Relay what the process at this end had written, then drop the link."""
+
+    generation: int
+
+
+class Carry(Message, frozen=True):
+    """A message for the supervisor or the outpost at the other end; also from relay to parent."""
+
+    payload: bytes
+
+
+# -- relay -> supervisor or outpost ----------------------------------------------------------
+
+
+class RelayBound(Message, frozen=True):
+    """The head's end listens at this port."""
+
+    port: int
+
+
+class RelayJoined(Message, frozen=True):
+    """The other end has connected; nothing of an earlier connection is left."""
+
+
+class RelayCut(Message, frozen=True):
+    """The connection was lost, or frames of it; `reason` says how. All links are dropped."""
+
+    reason: str
+
+
+# -- supervisor -> outpost, in `Carry` -------------------------------------------------------
+
+
+class Muster(Message, frozen=True):
+    """Part all links of all children, and answer with `Roll`.
+
+    Attributes:
+        boot: the boot of the head's machine, as the kernel names it.
+        now_ns: the head's monotonic clock.
+    """
+
+    boot: str
+    now_ns: int
+
+
+class StartChild(Message, frozen=True):
+    """Start this child.
+
+    Attributes:
+        process: its name.
+        start: pickled `supervisor.child.Start`.
+        forked: whether the node's zygote forks it.
+    """
+
+    process: str
+    start: bytes
+    forked: bool
+
+
+class SignalChild(Message, frozen=True):
+    """Send a signal to a child."""
+
+    process: str
+    number: int
+
+
+class TellChild(Message, frozen=True):
+    """Pass a message (`ToChild`) on to the control socket of a child."""
+
+    process: str
+    payload: bytes
+
+
+class JoinChild(Message, frozen=True):
+    """Make a link between a child and the relay, which stands for `peer`."""
+
+    process: str
+    peer: str
+    generation: int
+
+
+class PartChild(Message, frozen=True):
+    """The peer of a child is gone: drop the link, as with `LinkDown`."""
+
+    process: str
+    peer: str
+    generation: int
+    reason: str
+
+
+class Beat(Message, frozen=True):
+    """A sign of life, which the outpost sends back."""
+
+    number: int
+
+
+# -- outpost -> supervisor, in `Carry` -------------------------------------------------------
+
+
+class Present(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A child that lives; `phase` is the last one that it has reported."""
+
+    process: str
+    pid: int
+    phase: str
+
+
+class Roll(Message, frozen=True):
+    """The answer to `Muster`: the children that live.
+
+    Attributes:
+        outpost: a name that no other start of an outpost has.
+    """
+
+    outpost: str
+    pid: int
+    children: list[Present]
+
+
+class ChildTold(Message, frozen=True):
+    """What a child has reported (`ToSupervisor`)."""
+
+    process: str
+    payload: bytes
+
+
+class ChildWrote(Message, frozen=True):
+    """A line of a child's log, or of the outpost itself if `process` is empty."""
+
+    process: str
+    level: str
+    text: str
+    access: bool = False
+
+
+class ChildGone(Message, frozen=True):
+    """A child has ended.
+
+    Attributes:
+        exit_code: negative after a signal; None if nobody saw it.
+        failure: class of errors.py and message, if it has named the reason.
+        stalled: why it was killed for giving no sign of life; else empty.
+        last_words: its last log lines that may explain the end.
+    """
+
+    process: str
+    exit_code: int | None
+    failure: tuple[str, str] | None = None
+    stalled: str = ""
+    last_words: list[str] = []  # noqa: RUF012 - msgspec copies it
+
+
+# -- supervisor -> the process that speaks with Ray, over the control socket ------------------
+
+
+class PlaceOutpost(Message, frozen=True):
+    """Start an outpost on this node, and again whenever it ends.
+
+    Attributes:
+        node: position of the node in the plan.
+        post: pickled `supervisor.post.Post`.
+    """
+
+    node: int
+    post: bytes
+
+
+# -- the process that speaks with Ray -> supervisor -------------------------------------------
+
+
+class OutpostEnded(Message, frozen=True):
+    """An outpost has ended or could not be started; it is started again if that is possible.
+
+    Attributes:
+        error: class of errors.py if another start would not help; else empty.
+    """
+
+    node: int
+    reason: str
+    error: str = ""
+
+
+FromSupervisor = Muster | StartChild | SignalChild | TellChild | JoinChild | PartChild | Beat
+FromOutpost = Roll | ChildTold | ChildWrote | ChildGone | Beat

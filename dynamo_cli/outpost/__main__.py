@@ -1,0 +1,45 @@
+"""Runs an outpost as a process of its own: its post comes on standard input.
+
+Standard output gets one line of JSON when it is ready, or could not be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+
+import setproctitle
+
+from dynamo_cli import PROGRAM
+from dynamo_cli.errors import DynamoError
+from dynamo_cli.outpost.process import prepare, serve
+from dynamo_cli.supervisor.post import Post
+
+
+def _report(error: DynamoError | None = None) -> None:
+    found = {} if error is None else {"error": type(error).__name__, "message": error.message}
+    os.write(1, json.dumps(found).encode() + b"\n")
+
+
+def main() -> None:
+    """Read the post, prepare the node, and serve until the head is gone."""
+    setproctitle.setproctitle(f"{PROGRAM}: outpost")
+    logging.basicConfig(level=logging.WARNING)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        post = prepare(Post.load(sys.stdin.buffer.read()))
+    except DynamoError as error:
+        _report(error)
+        return
+    _report()
+    why = asyncio.run(serve(post))
+    sys.stderr.write(why + "\n")
+
+
+if __name__ == "__main__":
+    main()

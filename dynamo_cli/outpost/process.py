@@ -1,0 +1,331 @@
+"""The outpost itself: starts, links, watches and ends the children of its node for the head."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from signal import Signals
+from typing import Any
+
+from dynamo_cli.cluster_config import RelayConfig
+from dynamo_cli.config import Devices, WorkerConfig, ZygoteConfig
+from dynamo_cli.ipc.codec import Decoder, encode
+from dynamo_cli.ipc.link import create_ring
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.cluster import (
+    Beat,
+    Carry,
+    ChildGone,
+    ChildTold,
+    ChildWrote,
+    FromSupervisor,
+    JoinChild,
+    Muster,
+    PartChild,
+    Present,
+    RelayCut,
+    RelayDown,
+    RelayUp,
+    Roll,
+    SignalChild,
+    StartChild,
+    TellChild,
+)
+from dynamo_cli.messages.flows import ToChild, ToSupervisor
+from dynamo_cli.messages.lifecycle import (
+    Fatal,
+    Forked,
+    LinkDown,
+    LinkUp,
+    Phase,
+    PhaseChange,
+    Pong,
+    SetPhase,
+)
+from dynamo_cli.serve_config import RestartPolicy
+from dynamo_cli.supervisor.child import Child, Start
+from dynamo_cli.supervisor.local_child import LocalChild
+from dynamo_cli.supervisor.logs import Line
+from dynamo_cli.supervisor.orphans import Orphans
+from dynamo_cli.supervisor.post import Post
+from dynamo_cli.supervisor.revival import Restarts
+from dynamo_cli.supervisor.watching import Watching
+from dynamo_cli.topology import ZYGOTE, ProcessId, Role, links_of
+
+RELAY = ProcessId(Role.RELAY)
+OWN = (RELAY, ZYGOTE)
+"""The children that the outpost itself needs; the head knows nothing of them."""
+
+NO_HEAD = "the head is gone"
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+logger = logging.getLogger(__name__)
+
+
+class Outpost:
+    """One outpost. Make it in a running event loop.
+
+    Args:
+        post: what it was started with, with the model's path on this node.
+    """
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._name = uuid.uuid4().hex
+        self._children: dict[ProcessId, LocalChild] = {}
+        self._links: dict[tuple[ProcessId, str], int] = {}
+        self._waiting: dict[ProcessId, LocalChild] = {}
+        self._restarts = {one: Restarts(RestartPolicy()) for one in OWN}
+        self._shift_ns = 0
+        self._heard_s = time.monotonic()
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._orphans = Orphans(self._alive)
+        self._watching = Watching(post.worker_timeout_s, self._others)
+        self._from_head = Decoder(FromSupervisor)
+        self._to_child = Decoder(ToChild)
+
+    async def run(self) -> str:
+        """Serve the head until it is gone; returns why it ended."""
+        loop = asyncio.get_running_loop()
+        self._orphans.adopt(loop)
+        self._begin(RELAY, self._post.relay)
+        if self._post.forks:
+            self._begin(ZYGOTE, ZygoteConfig(self._post.engine))
+        tasks = [loop.create_task(self._watching.run()), loop.create_task(self._listen())]
+        try:
+            return await self._ended
+        finally:
+            for task in tasks:
+                task.cancel()
+            for child in list(self._alive()):
+                child.kill()
+
+    async def _listen(self) -> None:
+        """End when the head has been silent for too long."""
+        patience = self._post.patience
+        looked_s = time.monotonic()
+        while not self._ended.done():
+            await asyncio.sleep(patience.beat_s / 2)
+            now = time.monotonic()
+            if now - looked_s > patience.beat_s + 1:
+                self._heard_s = now  # this process was stopped itself
+            looked_s = now
+            if now - self._heard_s > self._limit_s:
+                self._end(NO_HEAD)
+
+    @property
+    def _limit_s(self) -> float:
+        return self._post.patience.headless_s if self._shift_known else self._post.patience.join_s
+
+    _shift_known = False
+
+    def _end(self, why: str) -> None:
+        if not self._ended.done():
+            self._ended.set_result(why)
+
+    def _alive(self) -> Iterator[LocalChild]:
+        return (child for child in self._children.values() if child.alive)
+
+    def _others(self) -> Iterator[LocalChild]:
+        return (child for child in self._alive() if child.process != RELAY)
+
+    # -- children of its own -----------------------------------------------------------------
+
+    def _begin(self, process: ProcessId, config: RelayConfig | ZygoteConfig) -> None:
+        child = LocalChild(Start(process, config, self._post.engine.log_level), self)
+        self._children[process] = child
+        child.spawn()
+
+    def _again(self, child: Child) -> None:
+        """Start the relay or the zygote again."""
+        if child.process == RELAY:
+            self._part_all("the relay of the node has ended")
+        if child.failure is not None:
+            self._end(f"{child.process.name}: {child.failure[1]}")
+            return
+        delay_s = self._restarts[child.process].next_delay_s(child.ready_s, killed=True)
+        if delay_s is None:
+            self._end(f"{child.process.name} ended again and again")
+            return
+        config: Any = child.start.config
+        asyncio.get_running_loop().call_later(delay_s, self._begin_again, child.process, config)
+
+    def _begin_again(self, process: ProcessId, config: RelayConfig | ZygoteConfig) -> None:
+        if not self._ended.done():
+            self._begin(process, config)
+
+    # -- what children report ----------------------------------------------------------------
+
+    def on_report(self, child: Child, message: ToSupervisor, descriptors: Sequence[int]) -> None:
+        """Act on a message of a child, or pass it on to the head."""
+        for descriptor in descriptors:
+            os.close(descriptor)
+        match message:
+            case Carry(payload):
+                self._obey(self._from_head(payload))
+            case RelayCut(reason):
+                self._part_all(reason)
+            case Pong():
+                self._watching.answered(child)
+                return
+            case PhaseChange(phase, detail):
+                child.move_to(phase, detail)
+                if child.process in OWN and phase is Phase.READY:
+                    child.control.send(SetPhase(phase))
+                    self._fork_waiting()
+            case Forked(pid):
+                child.forked(pid)
+            case Fatal(error, text):
+                child.failure = (error, text)
+        if child.process not in OWN:
+            self._tell(ChildTold(child.process.name, encode(message)))
+
+    def on_log(self, child: Child, line: Line) -> None:
+        """Pass a line of a child on."""
+        name = "" if child.process in OWN else child.process.name
+        self._tell(ChildWrote(name, line.level, line.text, line.access))
+
+    def on_exit(self, child: Child, exit_code: int | None) -> None:
+        """Report the exit of a child; a relay or a zygote is started again."""
+        process = child.process
+        if self._children.get(process) is not child or self._ended.done():
+            return
+        if process in OWN:
+            self._again(child)
+            return
+        del self._children[process]
+        self._waiting.pop(process, None)
+        for key in [key for key in self._links if key[0] == process]:
+            self._to_relay(RelayDown(self._links.pop(key)))
+        gone = ChildGone(process.name, exit_code, child.failure, child.stalled, child.last_words)
+        self._tell(gone)
+
+    # -- the head ----------------------------------------------------------------------------
+
+    def _to_relay(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        self._children[RELAY].control.send(message, descriptors)
+
+    def _tell(self, message: Message) -> None:
+        self._to_relay(Carry(encode(message)))
+
+    def _obey(self, message: Any) -> None:
+        self._heard_s = time.monotonic()
+        match message:
+            case Beat():
+                self._tell(message)
+            case Muster(boot, now_ns):
+                self._muster(boot, now_ns)
+            case StartChild(process, start, forked):
+                self._start(ProcessId.parse(process), pickle.loads(start), forked=forked)
+            case JoinChild(process, peer, generation):
+                self._join(ProcessId.parse(process), ProcessId.parse(peer), generation)
+            case PartChild(process, peer, generation, reason):
+                self._part(ProcessId.parse(process), peer, generation, reason)
+            case TellChild(process, payload):
+                if (child := self._children.get(ProcessId.parse(process))) is not None:
+                    child.control.send(self._to_child(payload))
+            case SignalChild(process, number):
+                if (child := self._children.get(ProcessId.parse(process))) is not None:
+                    child.kill(Signals(number))
+
+    def _muster(self, boot: str, now_ns: int) -> None:
+        self._shift_known = True
+        self._shift_ns = 0 if boot == BOOT.read_text().strip() else now_ns - time.monotonic_ns()
+        self._part_all("the head has missed messages")
+        present = [
+            Present(child.process.name, child.pid, child.phase)
+            for child in self._others()
+            if child.process != ZYGOTE
+        ]
+        self._tell(Roll(self._name, os.getpid(), present))
+
+    def _start(self, process: ProcessId, start: Start, *, forked: bool) -> None:
+        config = self._adapted(start.config)
+        try:
+            child = LocalChild(replace(start, config=config, clock_shift_ns=self._shift_ns), self)
+            self._children[process] = child
+            if forked:
+                self._waiting[process] = child
+                self._fork_waiting()
+            else:
+                child.spawn()
+                self._tell(ChildTold(process.name, encode(Forked(child.pid))))
+        except OSError as error:
+            self._children.pop(process, None)
+            why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
+            self._tell(ChildGone(process.name, None, ("ResourceError", why)))
+
+    def _adapted(self, config: Any) -> Any:
+        """The configuration of an engine with the path and the GPUs of this node."""
+        if not isinstance(config, WorkerConfig):
+            return config
+        known = self._post.engine.devices
+        devices = tuple(known[int(one.name)] for one in config.engine.devices)
+        engine = replace(config.engine, path=self._post.engine.path, devices=devices)
+        return replace(config, engine=engine)
+
+    def _fork_waiting(self) -> None:
+        zygote = self._children.get(ZYGOTE)
+        if zygote is not None and zygote.alive and zygote.phase is Phase.READY:
+            for child in self._waiting.values():
+                child.fork_from(zygote, adopted=self._orphans.adopted)
+            self._waiting.clear()
+
+    # -- links -------------------------------------------------------------------------------
+
+    def _join(self, process: ProcessId, peer: ProcessId, generation: int) -> None:
+        child = self._children.get(process)
+        if child is None or not child.alive:
+            self._to_relay(RelayDown(generation))
+            return
+        ((a, _, spec),) = links_of(process, [peer])
+        sizes = (spec.a_to_b_bytes, spec.b_to_a_bytes)
+        out_bytes, in_bytes = sizes if a == process else sizes[::-1]
+        outward = create_ring(out_bytes, f"{process.name} to {peer.name}")
+        inward = create_ring(in_bytes, f"{peer.name} to {process.name}")
+        self._links[process, peer.name] = generation
+        self._to_relay(RelayUp(generation), (*inward, *outward))
+        child.control.send(LinkUp(peer.name, generation), (*outward, *inward))
+        outward.close()
+        inward.close()
+
+    def _part(self, process: ProcessId, peer: str, generation: int, reason: str) -> None:
+        if self._links.get((process, peer)) == generation:
+            del self._links[process, peer]
+        self._to_relay(RelayDown(generation))
+        if (child := self._children.get(process)) is not None:
+            child.control.send(LinkDown(peer, generation, reason))
+
+    def _part_all(self, reason: str) -> None:
+        for (process, peer), generation in list(self._links.items()):
+            self._part(process, peer, generation, reason)
+
+
+async def serve(post: Post) -> str:
+    """Run an outpost; returns why it ended."""
+    return await Outpost(post).run()
+
+
+def prepare(post: Post) -> Post:
+    """The post with what only this node knows: the model's path and the GPUs.
+
+    Raises:
+        DynamoError: the model or the GPUs are not here.
+    """
+    from dynamo_cli.host.gpus import read_gpus, visible  # noqa: PLC0415
+    from dynamo_cli.models import catalog  # noqa: PLC0415
+
+    path = catalog.resolve(post.engine.model, lambda progress: None).path
+    devices: Devices = ()
+    if post.engine.devices:
+        seen = visible(read_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        devices = tuple(gpu.device for gpu in seen)
+    os.environ.setdefault("VLLM_NIXL_SIDE_CHANNEL_HOST", post.address)
+    return replace(post, engine=replace(post.engine, path=path, devices=devices))

@@ -1,0 +1,138 @@
+"""Resolves which node of a cluster runs which engine, on which of its GPUs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from dynamo_cli.cluster_config import ClusterPlan, Node, Survey
+from dynamo_cli.config import Device, Devices
+from dynamo_cli.errors import ResourceError, UsageError
+from dynamo_cli.plan.resolve_engine import stages_of
+from dynamo_cli.plan.typed import AUTO, NO_HOST_CACHE, Typed
+
+PORT = "--ray takes HOST:PORT, the address of a Ray cluster, or auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """Where each engine runs.
+
+    Attributes:
+        plan: the nodes, and the node of each engine.
+        workers, prefill_workers: the GPUs of each engine, numbered within its node.
+        most: the largest number of engines on one node.
+    """
+
+    plan: ClusterPlan
+    workers: tuple[Devices, ...]
+    prefill_workers: tuple[Devices, ...]
+    most: int
+
+
+@dataclass(slots=True)
+class _Place:
+    """A node while engines are placed."""
+
+    node: Node
+    used: int = 0
+    engines: int = field(default=0)
+
+    def free(self, width: int) -> int:
+        """How many engines of this width still fit."""
+        return (self.node.gpus - self.used) // width
+
+    def take(self, width: int) -> Devices:
+        """GPUs for one more engine; none on the CPU."""
+        first, self.used, self.engines = self.used, self.used + width, self.engines + 1
+        return tuple(
+            Device(str(number), f"{self.node.name}/{number}")
+            for number in range(first, first + width)
+        )
+
+
+def check(typed: Typed) -> None:
+    """Check what can be checked before the cluster is read.
+
+    Raises:
+        UsageError: an option does not go with ``--ray``.
+    """
+    address = typed.ray
+    if address is None:
+        return
+    port = address.rpartition(":")[2]
+    if address != AUTO and (not port.isdecimal() or "://" in address):
+        raise UsageError(f"{PORT}; not {address!r}.")
+    if typed.host_cache != NO_HOST_CACHE:
+        raise UsageError(
+            "--host-cache does not go with --ray yet: its memory is that of one machine."
+        )
+    if typed.prefill_workers and typed.kv_transfer != "nixl":
+        raise UsageError(
+            "--prefill-workers with --ray need --kv-transfer nixl: the other way, shm, is the "
+            "memory of one machine."
+        )
+    if typed.reuse_gpus:
+        raise UsageError("--reuse-gpus does not go with --ray, which gives each GPU to one engine.")
+
+
+def seats(typed: Typed, survey: Survey, *, on_gpus: bool) -> Seats:
+    """Place the engines: each on the node that has most room, or fewest engines on the CPU.
+
+    Args:
+        on_gpus: whether engines need GPUs.
+
+    Raises:
+        ResourceError: the cluster has too few GPUs.
+    """
+    stages = stages_of(typed)
+    width, prefill_width = (
+        (typed.worker_tp * stages, typed.prefill_tp * stages) if on_gpus else (0, 0)
+    )
+    places = [_Place(node) for node in survey.nodes]
+    prefill = [_seat(places, prefill_width) for _ in range(typed.prefill_workers)]
+    count = _workers(typed, places, width)
+    workers = [_seat(places, width) for _ in range(count)]
+    keeps_all = typed.enable_admin
+    kept = [place for place in places if place.engines or (keeps_all and place.free(width or 1))]
+    if not on_gpus:
+        kept = [place for place in places if place.engines or keeps_all]
+    return Seats(
+        ClusterPlan(
+            survey.address,
+            survey.head,
+            tuple(
+                replace(place.node, gpus=(place.node.gpus if keeps_all else place.used))
+                if on_gpus
+                else replace(place.node, gpus=0)
+                for place in kept
+            ),
+            tuple(kept.index(place) for place, _ in workers),
+            tuple(kept.index(place) for place, _ in prefill),
+        ),
+        tuple(devices for _, devices in workers),
+        tuple(devices for _, devices in prefill),
+        max(place.engines for place in kept),
+    )
+
+
+def _workers(typed: Typed, places: Sequence[_Place], width: int) -> int:
+    if typed.workers != AUTO:
+        return int(typed.workers)
+    fit = sum(place.free(width) for place in places) if width else len(places)
+    return max(1, fit)
+
+
+def _seat(places: Sequence[_Place], width: int) -> tuple[_Place, Devices]:
+    """Place one engine."""
+    if not width:
+        place = min(places, key=lambda one: one.engines)
+        return place, place.take(0)
+    place = max(places, key=lambda one: one.free(width))
+    if not place.free(width):
+        gpus = ", ".join(f"{one.node.name} {one.node.gpus}" for one in places)
+        raise ResourceError(
+            f"no node of the cluster has {width} more free GPUs for one engine (free: {gpus}). Use "
+            "fewer --workers or a smaller --worker-tp."
+        )
+    return place, place.take(width)

@@ -1,0 +1,96 @@
+"""The bytes of one frame between two relays. Pure.
+
+    u8 kind | u64 session | u64 number | u64 generation | body
+
+    HELLO    node -> head: the session that the node wants; sent again and again
+    WELCOME  head -> node: the answer; its generation is the number of the head's own life
+    OPEN     there is a link with this generation; data may follow
+    DATA     body: u32 count | u32 length of each message | the messages
+    ACK      body: (u64 generation | u64 bytes that were delivered) for each link
+    CARRY    body: a message between supervisor and outpost
+
+`number` counts the frames of a session in one direction, so that a lost one is noticed. HELLO and
+WELCOME are not counted.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+from dynamo_cli.errors import Corrupt
+
+_HEAD = struct.Struct("<BQQQ")
+_ACK = struct.Struct("<QQ")
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    WELCOME = 2
+    OPEN = 3
+    DATA = 4
+    ACK = 5
+    CARRY = 6
+
+
+UNCOUNTED = (Kind.HELLO, Kind.WELCOME)
+
+
+class Frame(NamedTuple):
+    """A frame; see the layout above."""
+
+    kind: Kind
+    session: int
+    number: int
+    generation: int
+    body: bytes
+
+    def pack(self) -> bytes:
+        """Its bytes."""
+        return _HEAD.pack(self.kind, self.session, self.number, self.generation) + self.body
+
+    @staticmethod
+    def unpack(data: bytes) -> Frame:
+        """Read a frame. Raises `Corrupt` if the bytes are none."""
+        if len(data) < _HEAD.size:
+            raise Corrupt(f"a frame of {len(data)} bytes")
+        kind, session, number, generation = _HEAD.unpack_from(data)
+        if kind not in Kind.__members__.values():
+            raise Corrupt(f"a frame of kind {kind}")
+        return Frame(Kind(kind), session, number, generation, data[_HEAD.size :])
+
+
+def pack_messages(messages: list[bytes]) -> bytes:
+    """The body of a DATA frame."""
+    lengths = struct.pack(f"<I{len(messages)}I", len(messages), *map(len, messages))
+    return b"".join((lengths, *messages))
+
+
+def unpack_messages(body: bytes) -> list[bytes]:
+    """The messages of a DATA frame. Raises `Corrupt`."""
+    try:
+        (count,) = struct.unpack_from("<I", body)
+        lengths = struct.unpack_from(f"<{count}I", body, 4)
+    except struct.error as error:
+        raise Corrupt(f"a frame of messages: {error}") from error
+    start = 4 + 4 * count
+    ends = list(accumulate(lengths, initial=start))
+    if ends[-1] != len(body):
+        raise Corrupt(f"{len(body)} bytes of messages instead of {ends[-1]}")
+    return [body[begin:end] for begin, end in pairwise(ends)]
+
+
+def pack_acks(acks: dict[int, int]) -> bytes:
+    """The body of an ACK frame, from delivered bytes by generation."""
+    return b"".join(_ACK.pack(generation, size) for generation, size in acks.items())
+
+
+def unpack_acks(body: bytes) -> dict[int, int]:
+    """Delivered bytes by generation. Raises `Corrupt`."""
+    if len(body) % _ACK.size:
+        raise Corrupt(f"{len(body)} bytes of acknowledgements")
+    return dict(_ACK.iter_unpack(body))

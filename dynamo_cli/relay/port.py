@@ -1,0 +1,82 @@
+"""One link in a relay: its local end, and how much of it is on the way. Does no waiting.
+
+The sender keeps at most `WINDOW_BYTES` (and one message) on the way; what comes beyond stays in the
+ring, and then at the process that sends, as on any link whose reader is slow. So a relay drops
+nothing, and one slow link does not delay the others.
+"""
+
+from __future__ import annotations
+
+from dynamo_cli.ipc.link import Link
+
+WINDOW_BYTES = 4 << 20
+ROUND_BYTES = 256 << 10
+"""About how many bytes one frame carries."""
+
+ACK_BYTES = WINDOW_BYTES // 4
+"""Delivered bytes are acknowledged in steps of this size."""
+
+
+class Port:
+    """A link that is relayed.
+
+    Attributes:
+        link: its local end; None before the parent has given it.
+    """
+
+    def __init__(self, link: Link | None = None) -> None:
+        self.link = link
+        self._early: list[bytes] = []
+        self._on_the_way = 0
+        self._delivered = 0
+
+    # -- from the local process to the other relay -------------------------------------------
+
+    def take(self) -> list[bytes]:
+        """Messages to send now; none if nothing is there (then the link is armed) or too much is
+        on the way (then `acknowledged` says when to try again)."""
+        if self.link is None or self._on_the_way >= WINDOW_BYTES:
+            return []
+        while True:
+            if messages := self.link.receive(ROUND_BYTES):
+                self._on_the_way += sum(map(len, messages))
+                return messages
+            if self.link.arm():
+                return []
+
+    def last_words(self) -> list[bytes]:
+        """All that the local process has written, whatever is on the way."""
+        found: list[bytes] = []
+        while self.link is not None and not self.link.arm():
+            found += self.link.receive()
+        return found
+
+    def acknowledged(self, size_bytes: int) -> None:
+        """The other relay has delivered so much."""
+        self._on_the_way -= size_bytes
+
+    # -- from the other relay to the local process -------------------------------------------
+
+    def attach(self, link: Link) -> None:
+        """Give it its local end, and deliver what came before."""
+        self.link = link
+        early, self._early = self._early, []
+        self.deliver(early)
+
+    def deliver(self, messages: list[bytes]) -> None:
+        """Pass messages on to the local process."""
+        if self.link is None:
+            self._early += messages
+            return
+        for message in messages:
+            self.link.send(message, owed=True)
+            self._delivered += len(message)
+
+    def to_acknowledge(self) -> int:
+        """Bytes to acknowledge now; 0 while few were delivered or many wait for the process."""
+        waiting = self.link.pending_bytes if self.link is not None else 0
+        delivered = self._delivered - waiting
+        if delivered < ACK_BYTES:
+            return 0
+        self._delivered -= delivered
+        return delivered

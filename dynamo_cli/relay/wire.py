@@ -1,0 +1,123 @@
+"""The connection between two relays: ZeroMQ over TCP, encrypted and authenticated with CURVE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import zmq
+from zmq.utils import z85
+
+from dynamo_cli.cluster_config import RelayConfig
+from dynamo_cli.errors import PortInUse
+
+ZAP = "inproc://zeromq.zap.01"
+HANDSHAKE_MS, BEAT_MS, DEAD_MS = 5_000, 1_000, 3_000
+RETRY_MS, MOST_RETRY_MS = 100, 1_000
+
+
+def key_pair() -> tuple[str, str]:
+    """A new public and secret key."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+class Wire:
+    """One end. No method blocks; what cannot be sent yet waits in ZeroMQ.
+
+    Args:
+        config: with the keys of both ends.
+
+    Attributes:
+        port: the port at which the head listens.
+
+    Raises:
+        PortInUse: the head cannot listen there.
+    """
+
+    def __init__(self, config: RelayConfig) -> None:
+        self._context = zmq.Context()
+        self._allowed = config.other.encode()
+        self._zap = self._context.socket(zmq.REP)
+        self._peer = b""
+        self._socket = self._context.socket(zmq.ROUTER if config.listens else zmq.DEALER)
+        self._set_up(config)
+        self.port = config.port
+        self._listens = config.listens
+        endpoint = f"tcp://{config.host}:{config.port or '*'}"
+        if not config.listens:
+            self._socket.connect(endpoint)
+            return
+        self._zap.bind(ZAP)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise PortInUse(f"the relay cannot listen at {endpoint}: {error.strerror}.") from error
+        self.port = int(self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+
+    def _set_up(self, config: RelayConfig) -> None:
+        one = self._socket
+        one.setsockopt(zmq.LINGER, 0)
+        one.setsockopt(zmq.SNDHWM, 0)  # the windows of the links bound what waits
+        one.setsockopt(zmq.RCVHWM, 0)
+        one.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        one.setsockopt(zmq.HEARTBEAT_IVL, BEAT_MS)
+        one.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
+        one.setsockopt(zmq.RECONNECT_IVL, RETRY_MS)
+        one.setsockopt(zmq.RECONNECT_IVL_MAX, MOST_RETRY_MS)
+        one.setsockopt(zmq.IPV6, int(":" in config.host))
+        one.curve_publickey, one.curve_secretkey = config.public.encode(), config.secret.encode()
+        if config.listens:
+            one.curve_server = True
+            one.setsockopt(zmq.ZAP_DOMAIN, b"relay")
+        else:
+            one.curve_serverkey = self._allowed
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Descriptors to poll; they only announce that something may have come."""
+        found = (self._socket, self._zap) if self._listens else (self._socket,)
+        return tuple(int(one.getsockopt(zmq.FD)) for one in found)
+
+    def answer_to(self, peer: bytes) -> None:
+        """Send to this connection from now on (the head)."""
+        self._peer = peer
+
+    def send(self, data: bytes) -> None:
+        """Send to the other end."""
+        if not self._listens:
+            self._socket.send(data, zmq.DONTWAIT)
+        elif self._peer:
+            self._socket.send_multipart((self._peer, data), zmq.DONTWAIT)
+
+    def receive(self) -> Iterator[tuple[bytes, bytes]]:
+        """Everything that has come, each with the connection that it came from."""
+        if self._listens:
+            self._admit()
+        while _readable(self._socket):
+            peer, data = (b"", *self._socket.recv_multipart(zmq.DONTWAIT))[-2:]
+            yield peer, data
+
+    def pending(self) -> bool:
+        """Whether something has come that the descriptors do not announce any more."""
+        return any(
+            _readable(one)
+            for one in ((self._socket, self._zap) if self._listens else (self._socket,))
+        )
+
+    def _admit(self) -> None:
+        """Answer ZeroMQ's question whether a client may connect: only the one with our key."""
+        while _readable(self._zap):
+            version, request, _domain, _address, _identity, mechanism, *keys = (
+                self._zap.recv_multipart(zmq.DONTWAIT)
+            )
+            right = mechanism == b"CURVE" and z85.encode(keys[0]) == self._allowed
+            status = (b"200", b"OK") if right else (b"400", b"this key is not known")
+            self._zap.send_multipart((version, request, *status, b"", b""))
+
+    def close(self) -> None:
+        """Drop what waits, and close the connection."""
+        self._context.destroy(linger=0)
+
+
+def _readable(one: zmq.Socket[bytes]) -> bool:
+    return bool(int(one.getsockopt(zmq.EVENTS)) & zmq.POLLIN)

@@ -1,0 +1,131 @@
+"""The supervisor of a run on several machines: workers run on other nodes, all else here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dynamo_cli.config import ChildConfig
+from dynamo_cli.errors import DynamoError
+from dynamo_cli.messages.cluster import Carry, OutpostEnded, RelayBound, RelayCut, RelayJoined
+from dynamo_cli.messages.flows import ToSupervisor
+from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.serve_config import ServeConfig
+from dynamo_cli.supervisor.child import Child, Start
+from dynamo_cli.supervisor.nodes import Nodes
+from dynamo_cli.supervisor.remote_child import RemoteChild
+from dynamo_cli.supervisor.tree import Supervisor
+from dynamo_cli.supervisor.view import View
+from dynamo_cli.topology import CLUSTER, ProcessId
+
+OF_NODES = (RelayBound, RelayJoined, RelayCut, Carry, OutpostEnded)
+
+
+class ClusterSupervisor(Supervisor):
+    """One run of the process tree on several machines. Make it in a running event loop."""
+
+    def __init__(self, config: ServeConfig, view: View) -> None:
+        super().__init__(config, view)
+        self._nodes = Nodes(config, self)
+        self._background.start(self._nodes.run())
+
+    # -- starting --------------------------------------------------------------------------
+
+    def _node_of(self, process: ProcessId) -> str:
+        node = self._config.node_of(process)
+        return node.name if node is not None else ""
+
+    def _config_of(self, process: ProcessId) -> ChildConfig:
+        return self._nodes.config_of(process) or super()._config_of(process)
+
+    def _needs_zygote(self, process: ProcessId) -> bool:
+        return not self._node_of(process) and super()._needs_zygote(process)
+
+    def _start(self, process: ProcessId) -> None:
+        node = self._node_of(process)
+        if not node or self._nodes.is_up(node):
+            super()._start(process)
+            if process == CLUSTER:
+                self._nodes.place()
+        elif (child := self._children.get(process)) is not None:
+            child.move_to(Phase.BACKOFF, f"waiting for {node}")
+
+    def _make(self, start: Start) -> Child:
+        node = self._node_of(start.process)
+        if not node:
+            return super()._make(start)
+        child = self._nodes.child_on(node, start)
+        # The outpost must know it before it hears of its links.
+        child.begin(forked=self._config.forked(child.process))
+        return child
+
+    def _begin(self, child: Child) -> None:
+        if not isinstance(child, RemoteChild):
+            super()._begin(child)
+
+    # -- children --------------------------------------------------------------------------
+
+    def on_report(self, child: Child, message: ToSupervisor, descriptors: Sequence[int]) -> None:
+        """Act on a message of a child."""
+        if isinstance(message, OF_NODES):
+            self._nodes.on_report(child, message)
+        else:
+            super().on_report(child, message, descriptors)
+
+    def on_exit(self, child: Child, exit_code: int | None) -> None:
+        """Act on the exit of a child."""
+        super().on_exit(child, exit_code)
+        self._nodes.on_exit(child.process)
+
+    def _restart_later(self, child: Child, how: str, *rest: Any, killed: bool = False) -> Any:
+        lost = isinstance(child, RemoteChild) and not self._nodes.is_up(child.node)
+        return super()._restart_later(child, how, *rest, killed=killed or lost)
+
+    # -- what nodes ask for ------------------------------------------------------------------
+
+    def child(self, process: ProcessId) -> Child | None:
+        """The latest child of this process."""
+        return self._children.get(process)
+
+    def children_of(self, node: str) -> list[RemoteChild]:
+        """The children on this node that live."""
+        return [
+            child
+            for child in self._alive()
+            if isinstance(child, RemoteChild) and child.node == node
+        ]
+
+    def on_node_up(self, node: str, present: dict[str, str]) -> None:
+        """Join what lives there (phase by name of the process), and start what is missing."""
+        if self._ending.begun:
+            return
+        for child in self.children_of(node):
+            self._links.join(child, self._retirements.staying(self._alive(), child.process))
+            self._on_phase(child, Phase(present[child.process.name]), "")
+        for process in self._config.tree():
+            known = self._children.get(process)
+            missing = known is None or (not known.alive and known.phase is not Phase.FAILED)
+            if self._node_of(process) == node and missing:
+                self._start(process)
+        self._publish()
+
+    def on_node_down(self, node: str, why: str) -> None:
+        """Part the children of this node from all others."""
+        if self._ending.stopping:
+            return
+        for child in self.children_of(node):
+            self._links.part(child, self._alive(), why)
+            child.control.drop_links()
+            child.move_to(Phase.BACKOFF, why)
+        self._log_fanout.notice("WARNING", f"{node} is lost: {why}; its requests move")
+        self._publish()
+
+    def give_up_start(self, failure: DynamoError) -> bool:
+        """End the run if it has not served yet; returns whether that was so."""
+        if not self._has_served:
+            self._ending.give_up(failure)
+        return not self._has_served
+
+    def notice(self, level: str, text: str) -> None:
+        """Show a line to people."""
+        self._log_fanout.notice(level, text)

@@ -1,0 +1,283 @@
+"""The other nodes of a run: their relays and outposts, which join, are lost, and join again.
+
+A node is *up* while its outpost answers. When it is lost, its children count as gone for all other
+processes; when it is back, children that live get new links.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from dynamo_cli.cluster_config import ClusterPlan, RelayConfig
+from dynamo_cli.cluster_config import Node as Machine
+from dynamo_cli.errors import ChildFailed, DynamoError, error_class
+from dynamo_cli.ipc.codec import Decoder, encode
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.cluster import (
+    Beat,
+    Carry,
+    ChildGone,
+    ChildTold,
+    ChildWrote,
+    FromOutpost,
+    Muster,
+    OutpostEnded,
+    PlaceOutpost,
+    RelayBound,
+    RelayCut,
+    RelayJoined,
+    Roll,
+)
+from dynamo_cli.relay.wire import key_pair
+from dynamo_cli.serve_config import ServeConfig
+from dynamo_cli.supervisor.child import Child, Parent, Start
+from dynamo_cli.supervisor.post import Post, Versions
+from dynamo_cli.supervisor.remote_child import RemoteChild
+from dynamo_cli.topology import CLUSTER, ProcessId, Role
+
+AGAIN_S = 1.0
+"""Seconds from the end of an outpost to its next start."""
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Tree(Parent, Protocol):
+    """What nodes ask of the supervisor."""
+
+    def child(self, process: ProcessId) -> Child | None:
+        """The latest child of this process."""
+
+    def children_of(self, node: str) -> list[RemoteChild]:
+        """The children on this node that live."""
+
+    def on_node_up(self, node: str, present: dict[str, str]) -> None:
+        """Join what lives there (phase by name of the process), and start what is missing."""
+
+    def on_node_down(self, node: str, why: str) -> None:
+        """Part the children of this node from all others."""
+
+    def give_up_start(self, failure: DynamoError) -> bool:
+        """End the run if it has not served yet; returns whether that was so."""
+
+    def notice(self, level: str, text: str) -> None:
+        """Show a line to people."""
+
+
+class Node:
+    """One other machine.
+
+    Attributes:
+        index: its position in the plan, which is also the number of its relay.
+        joined: whether both ends of its relay are connected.
+        mustering: whether its outpost has been asked who is there, and has not answered yet.
+        up: whether its outpost answers.
+        outpost: the start of the outpost that answered last.
+    """
+
+    def __init__(self, index: int, machine: Machine, tree: Tree) -> None:
+        self.index, self.machine = index, machine
+        self._tree = tree
+        self.relay_id = ProcessId(Role.RELAY, index)
+        self.head_keys, self.node_keys = key_pair(), key_pair()
+        self.port = 0
+        self.up = self.joined = self.mustering = False
+        self.outpost = ""
+        self.heard_s = 0.0
+        self.placed_s = 0.0
+        self.again_s = 0.0
+        self.trouble = ""
+        self.beats = 0
+
+    def relay(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send to the head's end of the relay."""
+        child = self._tree.child(self.relay_id)
+        if child is not None and child.alive:
+            child.control.send(message, descriptors)
+
+    def tell(self, message: Message) -> None:
+        """Send to the outpost."""
+        self.relay(Carry(encode(message)))
+
+
+class Nodes:
+    """All other machines of a run.
+
+    Args:
+        config: the plan.
+        tree: the supervisor.
+    """
+
+    def __init__(self, config: ServeConfig, tree: Tree) -> None:
+        assert config.cluster is not None
+        self._config, self._tree = config, tree
+        self._plan: ClusterPlan = config.cluster
+        self._patience = self._plan.patience
+        self._nodes = [Node(index, one, tree) for index, one in enumerate(self._plan.nodes)]
+        self._decoder: Callable[[bytes], Any] = Decoder(FromOutpost)
+        self._boot = BOOT.read_text().strip()
+
+    def _named(self, name: str) -> Node:
+        return next(node for node in self._nodes if node.machine.name == name)
+
+    def config_of(self, process: ProcessId) -> RelayConfig | None:
+        """The configuration of the head's end of a relay; None for other processes."""
+        if process.role is not Role.RELAY:
+            return None
+        node = self._nodes[process.index]
+        public, secret = node.head_keys
+        return RelayConfig(
+            self._plan.head, node.port, public, secret, node.node_keys[0], listens=True
+        )
+
+    def is_up(self, name: str) -> bool:
+        """Whether processes can be started on this node."""
+        return self._named(name).up
+
+    def child_on(self, name: str, start: Start) -> RemoteChild:
+        """Make a child of this node, which `begin` then starts."""
+        return RemoteChild(start, self._tree, name, self._named(name))
+
+    # -- reports -------------------------------------------------------------------------------
+
+    def on_report(self, child: Child, message: Any) -> None:
+        """Act on a message of a relay, or of the process that speaks with Ray."""
+        if isinstance(message, OutpostEnded):
+            self._on_outpost_ended(self._nodes[message.node], message)
+            return
+        node = self._nodes[child.process.index]
+        match message:
+            case RelayBound(port):
+                node.port = port
+                if not node.placed_s:  # else the relay was started again, for the same outpost
+                    self.place([node])
+            case RelayJoined():
+                self._on_cut(node, "the relay has connected anew")
+                node.joined, node.heard_s = True, time.monotonic()
+                self._muster(node)
+            case RelayCut(reason):
+                node.joined = False
+                self._on_cut(node, reason)
+            case Carry(payload):
+                self._on_outpost(node, self._decoder(payload))
+
+    def _muster(self, node: Node) -> None:
+        node.mustering = True
+        node.tell(Muster(self._boot, time.monotonic_ns()))
+
+    def on_exit(self, process: ProcessId) -> None:
+        """A relay, or the process that speaks with Ray, has ended."""
+        if process.role is Role.RELAY:
+            node = self._nodes[process.index]
+            node.joined = False
+            self._on_cut(node, f"{process.name} has ended")
+
+    def place(self, nodes: Iterable[Node] | None = None) -> None:
+        """Have outposts started on these nodes, or on all whose relay listens."""
+        cluster = self._tree.child(CLUSTER)
+        if cluster is None or not cluster.alive:
+            return
+        for node in self._nodes if nodes is None else nodes:
+            if node.port:
+                node.placed_s = time.monotonic()
+                cluster.control.send(PlaceOutpost(node.index, self._post(node).dump()))
+
+    def _post(self, node: Node) -> Post:
+        public, secret = node.node_keys
+        config = self._config
+        relay = RelayConfig(
+            self._plan.head, node.port, public, secret, node.head_keys[0], listens=False
+        )
+        engines = [one for one in config.tree() if config.node_of(one) is not None]
+        devices = config.devices_of(engines[0])
+        forks = any(map(config.forked, engines))
+        return Post(
+            node.machine.name,
+            node.machine.address,
+            relay,
+            replace(config.engine, devices=devices),
+            forks,
+            Versions.here(),
+            config.worker_timeout_s,
+            self._patience,
+        )
+
+    def _on_cut(self, node: Node, why: str) -> None:
+        if node.up:
+            node.up = False
+            self._tree.on_node_down(node.machine.name, why)
+
+    def _on_outpost_ended(self, node: Node, ended: OutpostEnded) -> None:
+        why = f"{node.machine.name}: {ended.reason}"
+        failure = error_class(ended.error or ChildFailed.__name__)(why)
+        if self._tree.give_up_start(failure):
+            return
+        if node.trouble != why:
+            self._tree.notice("WARNING", f"the outpost has ended: {why}; it is started again")
+        node.trouble, node.placed_s = why, 0.0
+        node.again_s = time.monotonic() + AGAIN_S
+        self._on_cut(node, ended.reason)
+        for child in self._tree.children_of(node.machine.name):
+            child.lost(f"the outpost on {node.machine.name} has ended")
+
+    # -- outposts ------------------------------------------------------------------------------
+
+    def _on_outpost(self, node: Node, message: Any) -> None:
+        node.heard_s = time.monotonic()
+        match message:
+            case Beat():
+                if not node.up and not node.mustering:
+                    self._muster(node)
+            case Roll(outpost, _, children):
+                node.mustering = False
+                present = {one.process: one.phase for one in children}
+                for child in self._tree.children_of(node.machine.name):
+                    if outpost != node.outpost or child.process.name not in present:
+                        child.lost(f"{node.machine.name} was lost, and came back without it")
+                node.outpost, node.up, node.trouble = outpost, True, ""
+                self._tree.on_node_up(node.machine.name, present)
+            case ChildWrote("", level, text):
+                self._tree.notice(level, f"{node.machine.name}: {text}")
+            case ChildTold(process) | ChildWrote(process) | ChildGone(process):
+                known = self._tree.child(ProcessId.parse(process))
+                if isinstance(known, RemoteChild) and known.alive:
+                    known.told(message)
+
+    async def run(self) -> None:
+        """Send heartbeats, and find nodes that do not answer, until cancelled."""
+        looked_s = time.monotonic()
+        while True:
+            await asyncio.sleep(self._patience.beat_s)
+            now = time.monotonic()
+            was_stopped = now - looked_s > self._patience.beat_s + 1
+            looked_s = now
+            for node in self._nodes:
+                self._look(node, now, was_stopped=was_stopped)
+
+    def _look(self, node: Node, now: float, *, was_stopped: bool) -> None:
+        if was_stopped:
+            node.heard_s = now
+        if node.again_s and now > node.again_s:
+            node.again_s = 0.0
+            self.place([node])
+        if not node.joined:
+            if node.placed_s and now - node.placed_s > self._patience.join_s:
+                node.placed_s = now
+                self._not_joined(node)
+            return
+        node.beats += 1
+        node.tell(Beat(node.beats))
+        if node.up and (silent_s := now - node.heard_s) > self._patience.lost_s:
+            self._on_cut(node, f"{node.machine.name} has been silent for {silent_s:.0f} s")
+
+    def _not_joined(self, node: Node) -> None:
+        why = (
+            f"the outpost on {node.machine.name} has not connected to {self._plan.head}, port "
+            f"{node.port}, within {self._patience.join_s:.0f} s; does a firewall block it?"
+        )
+        if not self._tree.give_up_start(ChildFailed(why)):
+            self._tree.notice("WARNING", why)

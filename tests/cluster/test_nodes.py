@@ -1,0 +1,245 @@
+"""Workers on the nodes of a Ray cluster: answers, routing, and what a kill of each part leaves.
+
+All tests share the nodes and one server with simulated engines; each leaves it as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.nodes import Nodes
+from tests.support.server import Server, alive, children_of, wait_until
+
+WORKERS = 4
+KEY = "key-of-the-operator"
+BACK_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with Nodes("node-a", "node-b") as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def server(nodes: Nodes) -> Iterator[Server]:
+    with serving(nodes) as server:
+        yield server
+        check_whole(server)
+    wait_until(lambda: not nodes.outposts(), 5, "nothing is left on the nodes")
+
+
+def serving(nodes: Nodes) -> Server:
+    options = ("--engine", "mock", "--workers", str(WORKERS), "--router", "kv")
+    admin = ("--enable-admin", "--api-key", KEY, "--ui", "plain")
+    return Server(*options, *admin, "--ray", nodes.address, environment=nodes.environment)
+
+
+def ask(server: Server, prompt: str, **more: Any) -> tuple[int, dict[str, str], bytes]:
+    body = {"model": "tiny", "prompt": prompt, "max_tokens": 16, "temperature": 0, **more}
+    request = urllib.request.Request(
+        f"{server.url}/v1/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=90) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, {}, error.read()
+
+
+def text_of(answer: tuple[int, dict[str, str], bytes]) -> str:
+    assert answer[0] == 200, answer
+    return str(json.loads(answer[2])["choices"][0]["text"])
+
+
+def workers(server: Server) -> dict[str, Any]:
+    return {name: one for name, one in server.processes().items() if name.startswith("worker")}
+
+
+def ready(server: Server) -> int:
+    return sum(one["phase"] == "ready" for one in workers(server).values())
+
+
+def check_whole(server: Server) -> None:
+    wait_until(lambda: ready(server) == WORKERS, BACK_S, f"all workers are ready\n{server.log}")
+
+
+def on(server: Server, node: str) -> dict[str, int]:
+    """Pids of the workers of a node."""
+    return {
+        name: one["pid"] for name, one in workers(server).items() if one["device"].endswith(node)
+    }
+
+
+def shown(server: Server, before: dict[str, int]) -> set[int]:
+    """Which of these pids are still in the table of processes."""
+    return set(before.values()) & {one["pid"] for one in workers(server).values()}
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def outpost_of(server: Server, node: str) -> int:
+    """The outpost, which is the parent of its workers."""
+    return parent_of(next(iter(on(server, node).values())))
+
+
+@contextmanager
+def under_load(server: Server, clients: int = 4) -> Iterator[Counter[int]]:
+    """Streams without a pause; counts the answers by status, and 0 for a stream without an end."""
+    statuses: Counter[int] = Counter()
+    stopped = threading.Event()
+
+    def run(number: int) -> None:
+        turn = 0
+        while not stopped.is_set():
+            turn += 1
+            try:
+                status, _, body = ask(server, f"{number} asks {turn}", stream=True, max_tokens=64)
+            except OSError:
+                status, body = 0, b""
+            whole = body.rstrip().endswith(b"[DONE]")
+            statuses[status if whole or status != 200 else 0] += 1
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: statuses[200] >= clients, 30, "the load runs")
+        yield statuses
+        answered = statuses[200]
+        wait_until(lambda: statuses[200] > answered, 60, "answers still come")
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+    assert set(statuses) == {200}, statuses
+
+
+def test_workers_of_both_nodes_answer_as_one_host_does(server: Server) -> None:
+    assert len(on(server, "node-a")) == len(on(server, "node-b")) == WORKERS // 2
+    with Server("--engine", "mock") as single:
+        for prompt in ("one", "two words", "and three of them"):
+            assert text_of(ask(server, prompt)) == text_of(ask(single, prompt))
+
+
+def test_the_router_knows_what_each_node_holds(server: Server) -> None:
+    prompts = [f"prompt number {number} " * 40 for number in range(6)]
+    for prompt in (*prompts, *prompts):
+        assert ask(server, prompt)[0] == 200
+    decisions: list[dict[str, Any]] = []
+
+    def all_reported() -> bool:
+        decisions[:] = server.get("/dynamo/decisions?limit=6", key=KEY)[1]["decisions"]
+        return all(one["measured_tokens"] for one in decisions)
+
+    wait_until(all_reported, 20, "the last decisions are known, with what the engines found")
+    assert {one["reason"] for one in decisions} == {"cost"}
+    assert all(one["predicted_tokens"] == one["measured_tokens"] > 0 for one in decisions)
+    assert len({one["worker"] % 2 for one in decisions}) == 2
+
+
+def test_a_killed_worker_comes_back_on_its_node(server: Server) -> None:
+    name, pid = next(iter(on(server, "node-b").items()))
+    with under_load(server):
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: on(server, "node-b").get(name) not in (pid, 0), BACK_S, "it is back")
+        check_whole(server)
+
+
+@pytest.mark.parametrize("end", ["head", "node"])
+def test_a_killed_relay_moves_requests_and_leaves_the_engines(server: Server, end: str) -> None:
+    before = on(server, "node-b")
+    relays = {
+        "head": server.pid_of("relay 1"),
+        "node": next(
+            pid
+            for pid in children_of(outpost_of(server, "node-b"))
+            if b"relay" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ),
+    }
+    with under_load(server):
+        os.kill(relays[end], signal.SIGKILL)
+        wait_until(lambda: ready(server) < WORKERS, 10, "the node is lost")
+        check_whole(server)
+    assert on(server, "node-b") == before
+
+
+@pytest.mark.parametrize("which", ["outpost", "actor"])
+def test_a_killed_outpost_is_started_again(server: Server, which: str) -> None:
+    before = on(server, "node-b")
+    outpost = outpost_of(server, "node-b")
+    with under_load(server):
+        os.kill(outpost if which == "outpost" else parent_of(outpost), signal.SIGKILL)
+        wait_until(lambda: not any(map(alive, before.values())), 5, "its engines end with it")
+        wait_until(lambda: not shown(server, before), 10, "the head knows it")
+        check_whole(server)
+
+
+def test_a_stopped_outpost_is_lost_and_joins_again(server: Server) -> None:
+    before = on(server, "node-b")
+    outpost = outpost_of(server, "node-b")
+    with under_load(server):
+        os.kill(outpost, signal.SIGSTOP)
+        try:
+            wait_until(lambda: ready(server) == WORKERS // 2, 10, "the node is lost")
+        finally:
+            os.kill(outpost, signal.SIGCONT)
+        check_whole(server)
+    assert on(server, "node-b") == before
+
+
+def test_workers_are_added_on_the_nodes(server: Server) -> None:
+    def scale(count: int) -> None:
+        request = urllib.request.Request(
+            f"{server.url}/dynamo/workers",
+            json.dumps({"count": count}).encode(),
+            {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.status == 202
+        wait_until(
+            lambda: ready(server) == len(workers(server)) == count, BACK_S, f"{count} workers"
+        )
+
+    with under_load(server):
+        scale(WORKERS + 2)
+        assert len(on(server, "node-a")) == len(on(server, "node-b")) == WORKERS // 2 + 1
+        scale(WORKERS)
+
+
+def test_a_killed_raylet_takes_its_outpost_along_and_another_node_takes_its_place(
+    server: Server, nodes: Nodes
+) -> None:
+    before = on(server, "node-b")
+    with under_load(server):
+        nodes.kill("node-b")
+        wait_until(lambda: not any(map(alive, before.values())), 5, "its engines end with it")
+        wait_until(lambda: not shown(server, before), 10, "the head knows it")
+        nodes.add("node-c")
+        check_whole(server)
+
+
+def test_a_killed_head_leaves_nothing_on_the_nodes(nodes: Nodes, server: Server) -> None:
+    with serving(nodes) as second:
+        own = set(on(second, "node-a").values())
+        assert own
+        second.process.kill()
+        second.process.wait()
+        wait_until(lambda: not any(map(alive, own)), 5, "the engines end with the head")
+    check_whole(server)

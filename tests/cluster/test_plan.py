@@ -1,0 +1,135 @@
+"""Which node runs what: pure tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dynamo_cli.cluster_config import Node, Survey
+from dynamo_cli.errors import Conflict, ResourceError, UsageError
+from dynamo_cli.plan import resolve_cluster
+from dynamo_cli.plan.machine import Machine
+from dynamo_cli.plan.resolve import resolve
+from dynamo_cli.plan.typed import Typed
+from dynamo_cli.serve_config import ServeConfig
+from dynamo_cli.supervisor.scaling import rescaled
+from dynamo_cli.topology import ProcessId, Role
+
+GIB = 1 << 30
+
+
+def machine(*gpus: int, needs_gpu: bool = True) -> Machine:
+    """A head without GPUs of its own, and nodes with so many free ones."""
+    nodes = tuple(
+        Node(f"node-{number}", f"id-{number}", f"10.0.0.{number}", 16, free)
+        for number, free in enumerate(gpus)
+    )
+    survey = Survey("10.0.0.0:6379", "10.0.0.0", nodes)
+    return Machine(16, 64 * GIB, nixl=True, needs_gpu=needs_gpu, cluster=survey)
+
+
+def planned(*gpus: int, needs_gpu: bool = True, **typed: object) -> ServeConfig:
+    options = Typed("m", ray="auto", **typed)  # type: ignore[arg-type]
+    return resolve(options, machine(*gpus, needs_gpu=needs_gpu))
+
+
+def places(config: ServeConfig) -> list[str]:
+    return [
+        config.device_of(process)
+        for process in config.tree()
+        if process.role in (Role.WORKER, Role.PREFILL_WORKER)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "typed", "expected"),
+    [
+        (
+            (2, 2),
+            {"workers": "auto"},
+            ["gpu 0 @ node-0", "gpu 0 @ node-1"] * 1 + ["gpu 1 @ node-0", "gpu 1 @ node-1"],
+        ),
+        ((1, 4), {"workers": "2"}, ["gpu 0 @ node-1", "gpu 1 @ node-1"]),
+        ((2, 3), {"workers": "auto", "worker_tp": 2}, ["gpu 0,1 @ node-0", "gpu 0,1 @ node-1"]),
+        (
+            (2, 1),
+            {"workers": "2", "prefill_workers": 1, "kv_transfer": "nixl"},
+            ["gpu 0 @ node-0", "gpu 1 @ node-0", "gpu 0 @ node-1"],
+        ),
+    ],
+)
+def test_each_engine_gets_gpus_of_one_node(
+    gpus: tuple[int, ...], typed: dict[str, object], expected: list[str]
+) -> None:
+    assert places(planned(*gpus, **typed)) == expected
+
+
+def test_engines_on_cpus_and_simulated_ones_are_spread() -> None:
+    assert places(planned(0, 0, needs_gpu=False, workers="3")) == [
+        "cpu @ node-0",
+        "cpu @ node-1",
+        "cpu @ node-0",
+    ]
+    assert len(places(planned(0, 0, workers="auto", engine="mock"))) == 2
+
+
+def test_only_the_gpus_of_this_run_are_claimed() -> None:
+    """Those for workers that may be added later too, if they may."""
+
+    def claims(config: ServeConfig) -> list[int]:
+        assert config.cluster is not None
+        return [node.gpus for node in config.cluster.nodes]
+
+    assert claims(planned(4, 4, workers="1")) == [1]
+    assert claims(planned(4, 4, workers="1", enable_admin=True, api_keys=("k",))) == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ({"ray": "ray://10.0.0.1:10001"}, "HOST:PORT"),
+        ({"ray": "somewhere"}, "HOST:PORT"),
+        ({"host_cache": "4GiB"}, "--host-cache does not go with --ray"),
+        ({"prefill_workers": 1}, "--kv-transfer nixl"),
+        ({"prefill_workers": 1, "kv_transfer": "shm"}, "--kv-transfer nixl"),
+        ({"reuse_gpus": True}, "--reuse-gpus"),
+    ],
+)
+def test_what_does_not_go_with_a_cluster_is_refused_by_name(
+    typed: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        resolve_cluster.check(Typed("m", **{"ray": "auto", **typed}))  # type: ignore[arg-type]
+
+
+def test_too_few_gpus_are_an_error_that_counts_them() -> None:
+    with pytest.raises(ResourceError, match="node-0 1, node-1 1"):
+        planned(1, 1, workers="3")
+    with pytest.raises(ResourceError, match="2 more free GPUs"):
+        planned(1, 1, workers="1", worker_tp=2)
+
+
+def test_a_new_worker_goes_to_the_node_with_the_fewest() -> None:
+    config = planned(2, 2, workers="2", router="kv", enable_admin=True, api_keys=("k",))
+    assert places(rescaled(config, 3))[2] == "gpu 1 @ node-0"
+    more = rescaled(config, 4)
+    assert places(more)[3] == "gpu 1 @ node-1"
+    assert places(rescaled(more, 1)) == ["gpu 0 @ node-0"]
+    with pytest.raises(Conflict, match="no node of this run"):
+        rescaled(more, 5)
+
+
+def test_relays_and_all_other_processes_stay_here() -> None:
+    config = planned(1, 1, workers="2")
+    assert config.node_of(ProcessId(Role.WORKER, 1)) is not None
+    here = [one for one in config.tree() if one.role is not Role.WORKER]
+    assert not any(map(config.node_of, here))
+    assert [one.name for one in here][:4] == ["zygote", "cluster", "relay 0", "relay 1"]
+
+
+def test_without_a_cluster_nothing_changes() -> None:
+    alone = replace(machine(), cluster=None, needs_gpu=False)
+    config = resolve(Typed("m"), alone)
+    assert config.cluster is None
+    assert not {Role.RELAY, Role.CLUSTER} & {one.role for one in config.tree()}
