@@ -175,7 +175,7 @@ def test_the_last_seconds_begin_with_a_whole_line(
 ) -> None:
     monkeypatch.setattr(recorder, "SEARCH_BYTES", block + OVERLAP)
     path = tmp_path / "record.jsonl"
-    writer = Recorder(str(path))
+    writer = Recorder(str(path), SetUp)
     assert writer.last(1) == b""
     writer._origin_ns = time.monotonic_ns() - 1000 * SECOND_NS
     for second in range(1000):

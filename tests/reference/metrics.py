@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from dynamo_cli.frontend.after.recorder import Recorder
@@ -15,14 +14,13 @@ from dynamo_cli.frontend.metrics import exposition
 from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
-from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.set_up import SetUp
-from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
+from dynamo_cli.messages.telemetry import ProcessorStats
 from dynamo_cli.topology import Role
 from dynamo_cli.watch.gpus import GpuReading, GpuReport, Xids
-from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.state import TreeState
+from tests.watch.test_vllm_metrics import served
 
 
 class Family(NamedTuple):
@@ -53,12 +51,11 @@ def labels(metric: Metric) -> tuple[str, ...]:
 
 
 def collected(recorder: Recorder) -> list[Metric]:
-    meter = Meter()
-    tree = everything(meter)
+    tree, meter = served()
+    everything(tree)
     snapshot = tree.snapshot(0, {"worker 0": 0}, 0, gpus=gpus())
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(exposition._Page(meter, snapshot, tree.prefill, recorder, tree.engine_totals))
-    return list(registry.collect())
+    page = exposition._Page(meter, snapshot, tree.prefill, recorder, tree.engine_totals)
+    return list(page.collect())
 
 
 def gpus() -> GpuReport:
@@ -66,16 +63,13 @@ def gpus() -> GpuReport:
     return GpuReport(0, (reading,), xids={"0": (Xids(79, 1, 0),)})
 
 
-def everything(meter: Meter) -> TreeState:
-    """A tree of all roles, each of which has reported."""
-    tree = TreeState(meter, ("tiny",), 0)
+def everything(tree: TreeState) -> None:
+    """Let a process of each role report."""
     states = [
         ProcessState(str(role), role, 0, Phase.READY, "", 1, 0, 0, 0, "gpu", ("0",))
         for role in Role
     ]
     tree.apply(ProcessTable(states, serving=True, reason=""), 0)
-    tree.apply(EngineReady(0, ["generate"], 100, 16, 100, 8), 0)
-    tree.apply(WorkerStats(0, 0, 0, 0.0, 40, 10, 40, 20, 0, 9, 0), 0)
     tree.apply(RouterStats("kv", {0: 2}, {0: 0}, 0), 0)
     for prefill in (False, True):
         tree.apply(TransferStats(prefill, 0, {}, {}, 0, {}, {}, {}, {}, []), 0)
@@ -83,4 +77,3 @@ def everything(meter: Meter) -> TreeState:
     tree.apply(PrefillQueueStats(0, 0, 0, 0, 0.0, False, 4, {}, {}, {}, [], 0), 0)
     tree.apply(HostCacheStats(64, 4096, 9, 0, 16, 0, 0, 9, 0, 0, 0, 0), 0)
     tree.processor_stats(0, ProcessorStats(0, 0))
-    return tree
