@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import time
 from collections.abc import Coroutine, Sequence
@@ -22,6 +21,7 @@ from dynamo_cli.frontend.admin.prefill_bounds import Placement
 from dynamo_cli.frontend.admin.scaling import Scaling
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.api import Api
+from dynamo_cli.frontend.call import why_failed
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
 from dynamo_cli.frontend.http import files
 from dynamo_cli.frontend.http.body import BodyReader
@@ -30,7 +30,7 @@ from dynamo_cli.frontend.model_requests import ModelRequests
 from dynamo_cli.frontend.status.gpus import Gpus
 from dynamo_cli.frontend.status.host import Host
 from dynamo_cli.frontend.status.pages import StatusPages
-from dynamo_cli.host import vital
+from dynamo_cli.host import oserrors, vital
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
@@ -186,7 +186,7 @@ class Frontend:
                 self._listeners = [await listen(host, port)]
         except OSError as error:
             raise PortInUse(
-                f"cannot listen on {host}:{port}: {_why(error)}. "
+                f"cannot listen on {host}:{port}: {oserrors.reason(error)}. "
                 "Choose another address with --host or another port with --http-port."
             ) from error
         sockets = [one for listener in self._listeners for one in listener.sockets]
@@ -344,7 +344,7 @@ class Frontend:
         timeout_s = self._config.first_answer_timeout_s
         try:
             answer = await self._exchange.probe(worker, timeout_s)
-            error = _probe_error(answer)
+            error = why_failed(answer)
         except TimeoutError:
             error = f"no answer within {timeout_s:.0f} s"
         self._switchboard.report(ProbeResult(worker, error))
@@ -391,19 +391,3 @@ async def _at_most(timeout_s: float, work: Coroutine[object, object, object]) ->
             await work
     except TimeoutError:
         pass  # the caller looks at what is left
-
-
-def _probe_error(answer: Reply | Head) -> str:
-    """Why the answer to a probe is an error; empty if it is none."""
-    if isinstance(answer, Head):
-        return "a probe was answered with a stream"
-    if answer.status == 200:
-        return ""
-    return f"status {answer.status}: {answer.body.decode(errors='replace')}"
-
-
-def _why(error: OSError) -> str:
-    """The message of the system, without the words that asyncio adds."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno).lower()
-    return error.strerror or str(error)

@@ -46,3 +46,10 @@ def named(error: OSError) -> DynamoError:
     """The `DynamoError` for an error with an errno."""
     kind = ResourceError if error.errno in _RESOURCES else StartError
     return kind(explain(error))
+
+
+def reason(error: OSError) -> str:
+    """Return the message of the system, without the words that asyncio adds."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)
