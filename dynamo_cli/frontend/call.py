@@ -125,3 +125,12 @@ class Call:
         for place, move in enumerate(self.moves):
             if not move.resumed_ns:
                 self.moves[place] = msgspec.structs.replace(move, resumed_ns=now_ns)
+
+
+def probe_error(answer: Reply | Head) -> str:
+    """Why the answer to a probe is an error; empty if it is none."""
+    if isinstance(answer, Head):
+        return "a probe was answered with a stream"
+    if answer.status == 200:
+        return ""
+    return f"status {answer.status}: {answer.body.decode(errors='replace')}"

@@ -22,6 +22,7 @@ from dynamo_cli.frontend.admin.prefill_bounds import Placement
 from dynamo_cli.frontend.admin.scaling import Scaling
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.api import Api
+from dynamo_cli.frontend.call import probe_error
 from dynamo_cli.frontend.exchange import SHUTDOWN, Exchange
 from dynamo_cli.frontend.http import files
 from dynamo_cli.frontend.http.body import BodyReader
@@ -339,7 +340,7 @@ class Frontend:
         timeout_s = self._config.first_answer_timeout_s
         try:
             answer = await self._exchange.probe(worker, timeout_s)
-            error = _probe_error(answer)
+            error = probe_error(answer)
         except TimeoutError:
             error = f"no answer within {timeout_s:.0f} s"
         self._switchboard.report(ProbeResult(worker, error))
@@ -386,15 +387,6 @@ async def _at_most(timeout_s: float, work: Coroutine[object, object, object]) ->
             await work
     except TimeoutError:
         pass  # the caller looks at what is left
-
-
-def _probe_error(answer: Reply | Head) -> str:
-    """Why the answer to a probe is an error; empty if it is none."""
-    if isinstance(answer, Head):
-        return "a probe was answered with a stream"
-    if answer.status == 200:
-        return ""
-    return f"status {answer.status}: {answer.body.decode(errors='replace')}"
 
 
 def _why(error: OSError) -> str:
