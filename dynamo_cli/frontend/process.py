@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import time
 from collections.abc import Coroutine, Sequence
@@ -31,6 +30,7 @@ from dynamo_cli.frontend.status.gpus import Gpus
 from dynamo_cli.frontend.status.host import Host
 from dynamo_cli.frontend.status.pages import StatusPages
 from dynamo_cli.host import vital
+from dynamo_cli.host.oserrors import system_message
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
@@ -186,7 +186,7 @@ class Frontend:
                 self._listeners = [await listen(host, port)]
         except OSError as error:
             raise PortInUse(
-                f"cannot listen on {host}:{port}: {_why(error)}. "
+                f"cannot listen on {host}:{port}: {system_message(error)}. "
                 "Choose another address with --host or another port with --http-port."
             ) from error
         sockets = [one for listener in self._listeners for one in listener.sockets]
@@ -230,9 +230,7 @@ class Frontend:
             self._exchange.load(now),
             self._gpus.report,
         )
-        recorder = self._fanout.recorder
-        recorded = recorder.recorded if recorder is not None else None
-        return msgspec.structs.replace(snapshot, recorded_requests=recorded)
+        return msgspec.structs.replace(snapshot, recorded_requests=self._fanout.recorded)
 
     def _tell_sleep(self) -> None:
         """Log when all workers have gone to sleep, and when one is awake again."""
@@ -400,10 +398,3 @@ def _probe_error(answer: Reply | Head) -> str:
     if answer.status == 200:
         return ""
     return f"status {answer.status}: {answer.body.decode(errors='replace')}"
-
-
-def _why(error: OSError) -> str:
-    """The message of the system, without the words that asyncio adds."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno).lower()
-    return error.strerror or str(error)

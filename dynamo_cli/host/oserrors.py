@@ -28,6 +28,13 @@ _RESOURCES = (
 )
 
 
+def system_message(error: OSError) -> str:
+    """Return the message of the system, without the words that asyncio adds."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)
+
+
 def explain(error: OSError) -> str:
     """Explain an error in one sentence that says what to do.
 

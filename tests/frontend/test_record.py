@@ -175,7 +175,7 @@ def test_the_last_seconds_begin_with_a_whole_line(
 ) -> None:
     monkeypatch.setattr(recorder, "SEARCH_BYTES", block + OVERLAP)
     path = tmp_path / "record.jsonl"
-    writer = Recorder(str(path))
+    writer = Recorder(str(path), SetUp)
     assert writer.last(1) == b""
     writer._origin_ns = time.monotonic_ns() - 1000 * SECOND_NS
     for second in range(1000):
@@ -201,8 +201,11 @@ def test_the_record_is_given_to_who_asks(tmp_path: Path) -> None:
                 pass
             while not (await stage.get("/dynamo/snapshot"))[2]["recorded_requests"]:
                 pass
-            status, headers, _ = await stage.get("/dynamo/record?seconds=60")
+            status, headers, body = await stage.get("/dynamo/record?seconds=60")
             assert (status, headers["Content-Type"]) == (200, "application/x-ndjson")
+            head, line = body.splitlines()
+            assert "set_up" in json.loads(head), "it says what serves, wherever it begins"
+            assert json.loads(line)["input_length"] == 70
         async with Stage() as stage:
             assert (await stage.get("/dynamo/snapshot"))[2]["recorded_requests"] is None
             status, _, content = await stage.get("/dynamo/record")
