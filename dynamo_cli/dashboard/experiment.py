@@ -15,8 +15,6 @@ SPAN_S = 3600.0
 """The time before now that is replayed."""
 
 POLICIES = ("round-robin", "least-loaded", "kv")
-PROFILE = "gpu-8b"
-"""Speed of the simulated engines; their number and the sizes of their caches are the server's."""
 
 
 class Stage(StrEnum):
@@ -54,9 +52,15 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The output of ``replay --json``."""
+    """The output of ``replay --json``.
+
+    Attributes:
+        engines: which engines were simulated, and what of it is assumed.
+        verdict: which policy to use.
+    """
 
     runs: dict[str, Run]
+    engines: str = ""
     verdict: str = ""
 
 
@@ -90,7 +94,6 @@ class Experiment:
         began_s: when it was started, seconds since 1970.
         took_s: how long it took, when it has ended.
         recorded: what was recorded, when it was read.
-        engines: words about the engines that are simulated.
         served: the policy of the server.
         report: what it found, when it is done.
         problem: why it failed.
@@ -100,7 +103,6 @@ class Experiment:
     began_s: float = 0.0
     took_s: float = 0.0
     recorded: Recorded | None = None
-    engines: str = ""
     served: str = ""
     report: Report | None = None
     problem: str = ""
@@ -145,29 +147,10 @@ def read_report(output: bytes) -> Report:
     """
     found = msgspec.json.decode(output, type=Report)
     runs = {name.partition(" at ")[0]: run for name, run in found.runs.items()}
-    return Report(runs, found.verdict)
+    return Report(runs, found.engines, found.verdict)
 
 
 def options(snapshot: Snapshot) -> list[str]:
-    """Return the options of ``replay`` for engines like those of this server."""
+    """Return the options of ``replay``; the record itself says which engines there are."""
     served = snapshot.router.policy if snapshot.router else ""
-    policies = dict.fromkeys([*POLICIES, *([served] if served else [])])
-    blocks = max((worker.num_blocks for worker in snapshot.workers), default=0)
-    return [
-        *("--policy", ",".join(policies)),
-        *("--workers", str(max(len(snapshot.workers), 1)), "--profile", PROFILE),
-        *(("--kv-blocks", str(blocks)) if blocks > 1 else ()),
-    ]
-
-
-def engines(snapshot: Snapshot) -> str:
-    """Describe the engines that `options` asks for."""
-    workers = snapshot.workers
-    count = f"{len(workers)} engine{'s' * (len(workers) != 1)}"
-    sized = next((one for one in workers if one.num_blocks), None)
-    size = (
-        f" with {sized.num_blocks:,} KV blocks of {sized.block_size} tokens, as here"
-        if sized
-        else ""
-    )
-    return f"{count}{size}; assumed: each as fast as the profile {PROFILE}"
+    return ["--policy", ",".join(dict.fromkeys([*POLICIES, *([served] if served else [])]))]

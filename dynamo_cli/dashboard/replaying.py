@@ -38,14 +38,12 @@ async def replay(
 
     Args:
         client: reads the record from the server.
-        snapshot: says which engines to simulate.
+        snapshot: says which policy is served.
         span_s: the time before now that is replayed.
     """
     began = time.monotonic()
     served = snapshot.router.policy if snapshot.router else ""
-    state = Experiment(
-        Stage.READING, time.time(), engines=experiment.engines(snapshot), served=served
-    )
+    state = Experiment(Stage.READING, time.time(), served=served)
     yield state
     try:
         lines = await client.record(span_s)

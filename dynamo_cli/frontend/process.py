@@ -225,9 +225,7 @@ class Frontend:
         snapshot = self._tree.snapshot(
             now, board.depth_bytes(), board.refused_sends(), host, calls, self._gpus.report
         )
-        recorder = self._fanout.recorder
-        recorded = recorder.recorded if recorder is not None else None
-        return msgspec.structs.replace(snapshot, recorded_requests=recorded)
+        return msgspec.structs.replace(snapshot, recorded_requests=self._fanout.recorded)
 
     def _tell_sleep(self) -> None:
         """Log when all workers have gone to sleep, and when one is awake again."""

@@ -176,8 +176,6 @@ EXPERIMENT = Experiment(
     began_s=START_S,
     took_s=41.0,
     recorded=Recorded(Run(12_345, None, Spread(212.0, 120.0, 1900.0), None), 3580.0),
-    engines="8 engines with 12,000 KV blocks of 32 tokens, as here; assumed: each as fast as the "
-    "profile gpu-8b",
     served="kv",
     report=Report(
         {
@@ -194,6 +192,8 @@ EXPERIMENT = Experiment(
                 ("kv", 0.71, 150.0),
             )
         },
+        "8 engines with 12,000 KV blocks of 32 tokens, as recorded; as fast as gpu-8b: assumed, "
+        "--profile names another",
         "Use --router kv: mean TTFT 0.62 and p99 TTFT 0.62 times those of least-loaded.",
     ),
 )

@@ -23,7 +23,8 @@ from .eight import EXPERIMENT
 from .made import snapshot
 from .test_keys import Seen, seeing
 
-LINES = b"".join(
+HEAD = b'{"set_up":{"router":"kv","workers":2,"num_blocks":100,"block_size":32}}\n'
+LINES = HEAD + b"".join(
     json.dumps(
         {
             "timestamp": 100.0 * n,
@@ -68,6 +69,7 @@ def test_the_command_replays_the_record_with_engines_as_here() -> None:
     assert set(last.report.runs) == {"round-robin", "least-loaded", "kv"}
     assert all(run.requests == 20 and run.ttft_ms for run in last.report.runs.values())
     assert last.report.verdict
+    assert "2 engines with 100 KV blocks of 32 tokens, as recorded" in last.report.engines
     assert last.recorded is not None
     assert last.recorded.run.ttft_ms == experiment.Spread(19.5, 19.0, 29.0)
     assert last.recorded.span_s == 1.9

@@ -201,8 +201,11 @@ def test_the_record_is_given_to_who_asks(tmp_path: Path) -> None:
                 pass
             while not (await stage.get("/dynamo/snapshot"))[2]["recorded_requests"]:
                 pass
-            status, headers, _ = await stage.get("/dynamo/record?seconds=60")
+            status, headers, body = await stage.get("/dynamo/record?seconds=60")
             assert (status, headers["Content-Type"]) == (200, "application/x-ndjson")
+            head, line = body.splitlines()
+            assert "set_up" in json.loads(head), "it says what serves, wherever it begins"
+            assert json.loads(line)["input_length"] == 70
         async with Stage() as stage:
             assert (await stage.get("/dynamo/snapshot"))[2]["recorded_requests"] is None
             status, _, content = await stage.get("/dynamo/record")

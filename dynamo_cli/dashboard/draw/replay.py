@@ -81,7 +81,7 @@ def _what(one: Experiment) -> list[Text]:
     requests = f"{found.run.requests:,} requests over {show.duration(found.span_s)}"
     return [
         Text.assemble(("requests  ", FAINT), requests),
-        Text.assemble(("engines   ", FAINT), one.engines),
+        *([Text.assemble(("engines   ", FAINT), one.report.engines)] if one.report else []),
     ]
 
 

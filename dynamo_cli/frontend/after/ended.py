@@ -76,6 +76,11 @@ class FinishedRequestFanout:
         """The state of the record; nothing is known without ``--record``."""
         return self.recorder.state() if self.recorder is not None else HostView()
 
+    @property
+    def recorded(self) -> int | None:
+        """Number of requests that were recorded since the start; None without ``--record``."""
+        return self.recorder.recorded if self.recorder is not None else None
+
     def close(self) -> None:
         """Write what is still queued, for a few seconds at most."""
         if self.recorder is not None:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from dynamo_cli import __version__
 from dynamo_cli.errors import InternalError, NotFound
+from dynamo_cli.frontend.after import record
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.http import landing
 from dynamo_cli.frontend.http.admission import RETRY_AFTER_S
@@ -24,6 +25,7 @@ from dynamo_cli.messages.request import Head
 from dynamo_cli.origin import JSON
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import Snapshot
+from dynamo_cli.watch.set_up import set_up
 from dynamo_cli.watch.state import TreeState
 from dynamo_cli.watch.timelines import TimelineView
 
@@ -149,7 +151,8 @@ class StatusPages:
             body = await asyncio.to_thread(recorder.last, seconds)
         except OSError as error:
             raise InternalError(f"the record cannot be read: {error.strerror}.") from error
-        return web.Response(body=body, content_type=LINES)
+        head = record.heading(set_up(self._snapshot())) if body else b""
+        return web.Response(body=head + body, content_type=LINES)
 
     async def _stream(self, visit: Visit) -> web.StreamResponse:
         interval_s = inspect.stream_interval_s(visit.http.query)
