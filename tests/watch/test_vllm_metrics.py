@@ -98,8 +98,7 @@ def served() -> tuple[TreeState, Meter]:
         tree.apply(stats(worker), 0)
         meter.next_token(0.02, 0, worker)
     for worker in (0, 0, 1):
-        meter.by_worker.ended(record(worker))
-        meter.ended("/v1/completions", 200, 0.5, 0)
+        meter.ended(record(worker))
     return tree, meter
 
 
