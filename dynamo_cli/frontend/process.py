@@ -14,6 +14,7 @@ import uvloop
 
 from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.errors import Draining, PortInUse
+from dynamo_cli.frontend import draining
 from dynamo_cli.frontend.admin.adapters import Adapters
 from dynamo_cli.frontend.admin.engines import Engines
 from dynamo_cli.frontend.admin.paths import Admin
@@ -50,7 +51,6 @@ from dynamo_cli.messages.lifecycle import (
     ProcessTable,
     Rescaled,
     SetPhase,
-    StillRunning,
     Stop,
 )
 from dynamo_cli.messages.prefill import PrefillQueueStats, SetPlacement, TransferStats
@@ -73,9 +73,6 @@ LOOK_S = 1.0
 
 LAST_WORDS_S = 1.0
 """How long the end waits for clients to receive the errors of aborted requests, seconds."""
-
-DRAIN_REPORT_S = 5.0
-"""Time between two reports of how many requests a drain waits for, seconds."""
 
 FLUSH_POLL_S = 0.01
 """Poll interval of that wait, seconds: the kernel has no event for it."""
@@ -197,7 +194,7 @@ class Frontend:
 
     async def _accept(self) -> None:
         """Accept connections once requests can be served, or after `SERVING_S`."""
-        await _at_most(SERVING_S, self._serving.wait())
+        await draining.at_most(SERVING_S, self._serving.wait())
         for listener in self._listeners if not self._tree.draining else ():
             await listener.start_serving()
 
@@ -349,20 +346,13 @@ class Frontend:
             self._tree.draining = True
             self._listen_no_more()
             self._status.close()
-        await self._finish(timeout_s)
+        await draining.finish(self._meter, self._models.idle, self._switchboard.report, timeout_s)
         remaining = self._meter.in_flight
         if remaining:
             failure = Draining("the server was shut down before the answer was complete.")
             self._exchange.abort_all(SHUTDOWN, failure)
-        await _at_most(LAST_WORDS_S, self._flushed())
+        await draining.at_most(LAST_WORDS_S, self._flushed())
         self._switchboard.report(Drained(remaining))
-
-    async def _finish(self, timeout_s: float) -> None:
-        """Wait for requests in flight, and report to the supervisor at intervals what is left."""
-        until_s = time.monotonic() + timeout_s
-        while self._meter.in_flight and (left_s := until_s - time.monotonic()) > 0:
-            self._switchboard.report(StillRunning(self._meter.in_flight, left_s))
-            await _at_most(min(left_s, DRAIN_REPORT_S), self._models.idle())
 
     async def _flushed(self) -> None:
         """Wait until all requests have ended and the kernel has all that was written."""
