@@ -118,6 +118,17 @@ def test_a_request_that_is_aborted_before_it_is_routed_reaches_no_worker(stage: 
     assert all(worker.nothing_came() for worker in stage.workers)
 
 
+def test_a_report_says_that_a_request_is_prepared_and_waits_for_the_router(stage: Stage) -> None:
+    name = stage.ask()
+    query = stage.router.take(RouteQuery)
+    while (told := stage.frontend.take(ProcessorStats)).queries != 1:
+        pass
+    assert (told.requests, told.preparing) == (1, 0)
+    stage.frontend.send(Abort(name, "client_left"))
+    assert stage.router.take(RequestEnd).request_id == query.request_id
+    stage.nothing_is_left()
+
+
 def test_a_frontend_that_dies_takes_its_requests_with_it(stage: Stage) -> None:
     _, added = stage.place()
     stage.kill(stage.frontend)

@@ -175,7 +175,7 @@ class Serving:
     @property
     def preparing(self) -> int:
         """Number of requests whose template, tokenizer and checks are not done."""
-        return sum(not trace.is_prepared for trace in self._traces)
+        return sum(bool(trace.path) and not trace.is_prepared for trace in self._traces)
 
     async def handle(self, request: ForProcessor, tell: Tell) -> None:
         """Answer one request with `Reply`, or `Head`, `Chunk` ... `Finish`, whatever happens.
