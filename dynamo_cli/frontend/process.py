@@ -219,16 +219,10 @@ class Frontend:
             self._switchboard.owe(peer, message)
 
     def _snapshot(self) -> Snapshot:
-        board = self._switchboard
-        now = time.monotonic_ns()
-        host = self._host.report(self._tree.processes, now)
+        board, now = self._switchboard, time.monotonic_ns()
+        host, calls = self._host.report(self._tree.processes, now), self._exchange.load(now)
         snapshot = self._tree.snapshot(
-            now,
-            board.depth_bytes(),
-            board.refused_sends(),
-            host,
-            self._exchange.load(now),
-            self._gpus.report,
+            now, board.depth_bytes(), board.refused_sends(), host, calls, self._gpus.report
         )
         recorder = self._fanout.recorder
         recorded = recorder.recorded if recorder is not None else None

@@ -126,6 +126,7 @@ class Meter:
         self.recent_requests.add(1, record.ended_ns)
         self.failures.ended(record.status, record.error, record.ended_ns)
         self.moves.ended(record.moves)
+        self.by_worker.ended(record)
         self.stages.add(record)
         if record.status < 400:
             self.e2e.observe(e2e_s)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.histogram import Histogram
-from dynamo_cli.watch.timelines import RequestRecord
+from dynamo_cli.watch.timelines import CLIENT_CLOSED, RequestRecord
 
 # Upper bounds as in vLLM, so that its dashboards find the bounds that they ask for.
 # fmt: off
@@ -36,8 +36,6 @@ REASONS = STOP, LENGTH, ABORT, ERROR, REPETITION = (
     "repetition",
 )
 """Why requests end, in vLLM's words."""
-
-CLIENT_CLOSED = 499
 
 
 class WorkerRequests:
