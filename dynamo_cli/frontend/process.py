@@ -111,7 +111,7 @@ class Frontend:
         self._tree = TreeState(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter, config.migration)
         self._fanout = FinishedRequestFanout(config, self._meter, lambda: set_up(self._snapshot()))
-        self._host = Host(self._fanout.record_state)
+        self._host = Host(lambda: self._tree.processes, self._fanout.record_state)
         self._placement = Placement(config.placement, self._announce)
         report = self._switchboard.report
         self._engines = Engines(self._switchboard, self._ready_peers)
@@ -159,6 +159,7 @@ class Frontend:
         self._switchboard.close()
         self._fanout.close()
         self._gpus.close()
+        self._host.close()
 
     @vital.callback
     def _look(self) -> None:
@@ -220,7 +221,7 @@ class Frontend:
 
     def _snapshot(self) -> Snapshot:
         board, now = self._switchboard, time.monotonic_ns()
-        host, calls = self._host.report(self._tree.processes, now), self._exchange.load(now)
+        host, calls = self._host.report(), self._exchange.load(now)
         snapshot = self._tree.snapshot(
             now, board.depth_bytes(), board.refused_sends(), host, calls, self._gpus.report
         )

@@ -40,23 +40,34 @@ class Stage(NamedTuple):
 
 def stages(record: RequestRecord) -> Iterator[Stage]:
     """The stages that the request passed."""
-    timeline = record.timeline
-    processor = _name(Role.PROCESSOR, record.processor)
     worker = _name(Role.WORKER, record.worker)
-    remote = _name(Role.PREFILL_WORKER, timeline.prefill_worker)
-    in_engine = timeline.queued_ns if timeline.pushed_ns else timeline.sent_ns
-    for stage in (
-        Stage("receive", str(Role.FRONTEND), record.arrival_ns, timeline.received_ns),
-        Stage("tokenize", processor, timeline.received_ns, timeline.prepared_ns),
-        Stage("route", str(Role.ROUTER), timeline.prepared_ns, timeline.routed_ns),
-        Stage("prefill queue", str(Role.PREFILL_QUEUE), timeline.pushed_ns, timeline.leased_ns),
-        Stage("remote prefill", remote, timeline.leased_ns, timeline.prefilled_ns),
-        Stage("queue", worker, in_engine, timeline.scheduled_ns),
-        Stage("prefill", worker, timeline.scheduled_ns, timeline.first_token_ns),
-        Stage("decode", worker, timeline.first_token_ns, timeline.ended_ns),
-    ):
-        if 0 < stage.begin_ns <= stage.end_ns:
-            yield stage
+    places = (
+        str(Role.FRONTEND),
+        _name(Role.PROCESSOR, record.processor),
+        str(Role.ROUTER),
+        str(Role.PREFILL_QUEUE),
+        _name(Role.PREFILL_WORKER, record.timeline.prefill_worker),
+        *(worker, worker, worker),
+    )
+    for name, place, (begin_ns, end_ns) in zip(STAGES, places, _times(record), strict=True):
+        if 0 < begin_ns <= end_ns:
+            yield Stage(name, place, begin_ns, end_ns)
+
+
+def _times(record: RequestRecord) -> tuple[tuple[int, int], ...]:
+    """Begin and end of each of the `STAGES`; 0 for times that the request does not have."""
+    at = record.timeline
+    in_engine = at.queued_ns if at.pushed_ns else at.sent_ns
+    return (
+        (record.arrival_ns, at.received_ns),
+        (at.received_ns, at.prepared_ns),
+        (at.prepared_ns, at.routed_ns),
+        (at.pushed_ns, at.leased_ns),
+        (at.leased_ns, at.prefilled_ns),
+        (in_engine, at.scheduled_ns),
+        (at.scheduled_ns, at.first_token_ns),
+        (at.first_token_ns, at.ended_ns),
+    )
 
 
 def _name(role: Role, index: int | None) -> str:
@@ -77,10 +88,11 @@ class StageTimes:
 
     def add(self, record: RequestRecord) -> None:
         """Add the stages of a request that ended."""
-        for stage in stages(record):
-            took_s = (stage.end_ns - stage.begin_ns) / SECOND_NS
-            self.histograms[stage.name].observe(took_s)
-            self._recent[stage.name].add(took_s, record.ended_ns)
+        for name, (begin_ns, end_ns) in zip(STAGES, _times(record), strict=True):
+            if 0 < begin_ns <= end_ns:
+                took_s = (end_ns - begin_ns) / SECOND_NS
+                self.histograms[name].observe(took_s)
+                self._recent[name].add(took_s, record.ended_ns)
 
     def views(self, now_ns: int) -> list[StageView]:
         """Return the stages that requests passed lately, in the order of a request's way."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from dynamo_cli.frontend.status import host as status_host
 from dynamo_cli.frontend.status.host import Host
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.topology import Role
@@ -28,36 +31,67 @@ def compute(seconds: float) -> None:
         pass
 
 
-def test_a_process_that_computes_uses_a_core() -> None:
-    host, own = Host(HostView), [process(os.getpid()), process(GONE), process(0)]
-    first = host.report(own, 10 * SECOND_NS).processes
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """What reads only when it is told."""
+    made = Host(tuple, lambda: HostView(record_free_bytes=7, unrecorded={"queue_full": 1}))
+    yield made
+    made.close()
+
+
+def test_a_process_that_computes_uses_a_core(host: Host) -> None:
+    own, made = [process(os.getpid()), process(GONE), process(0)], host
+    made.close()  # its own looks would come between
+    made.look(own, 10 * SECOND_NS)
+    first = made.report().processes
     assert list(first) == [os.getpid()]
     assert first[os.getpid()].cpu_cores is None
     compute(0.2)
     # As if exactly a fifth of a second had passed, whatever else this machine did.
-    host._read_ns = 0
-    use = host.report(own, 10 * SECOND_NS + SECOND_NS // 5).processes[os.getpid()]
+    made.look(own, 10 * SECOND_NS + SECOND_NS // 5)
+    use = made.report().processes[os.getpid()]
     assert use.rss_bytes > 0
     assert use.cpu_cores == pytest.approx(1.0, abs=0.3)
     assert use.cpu_demand is not None
     assert use.cpu_demand >= 0.7
 
 
-def test_threads_of_engines_are_not_read() -> None:
-    host, engine = Host(HostView), [process(os.getpid(), Role.WORKER)]
-    host.report(engine, 10 * SECOND_NS)
-    use = host.report(engine, 12 * SECOND_NS).processes[os.getpid()]
+def test_threads_of_engines_are_not_read(host: Host) -> None:
+    engine = [process(os.getpid(), Role.WORKER)]
+    host.close()
+    host.look(engine, 10 * SECOND_NS)
+    host.look(engine, 12 * SECOND_NS)
+    use = host.report().processes[os.getpid()]
     assert use.cpu_cores is not None
     assert use.cpu_demand is None
 
 
-def test_it_is_read_once_a_second_and_has_the_record_and_the_memory() -> None:
-    host = Host(lambda: HostView(record_free_bytes=7, unrecorded={"queue_full": 1}))
-    report = host.report([], 10 * SECOND_NS)
-    assert host.report([], 10 * SECOND_NS + 1) is report
-    assert host.report([], 11 * SECOND_NS) is not report
-    view = report.host
+def test_it_looks_by_itself_and_has_the_record_and_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(status_host, "INTERVAL_S", 0.01)
+    looked = threading.Event()
+
+    def processes() -> list[ProcessState]:
+        looked.set()
+        return [process(os.getpid())]
+
+    made = Host(processes, lambda: HostView(record_free_bytes=7, unrecorded={"queue_full": 1}))
+    assert looked.wait(20)
+    while not made.report().processes:
+        time.sleep(0.01)
+    made.close()
+    view = made.report().host
     assert (view.record_free_bytes, view.unrecorded) == (7, {"queue_full": 1})
     assert view.memory_total_bytes is not None
     assert view.memory_available_bytes is not None
     assert 0 < view.memory_available_bytes <= view.memory_total_bytes
+
+
+def test_a_system_that_does_not_tell_its_memory_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(status_host, "read_memory", lambda: (_ for _ in ()).throw(OSError()))
+    made = Host(tuple, HostView)
+    made.close()
+    assert made.report().host == HostView()

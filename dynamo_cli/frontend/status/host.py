@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dynamo_cli.host.memory import read_memory
+import msgspec
+
+from dynamo_cli.host import vital
+from dynamo_cli.host.memory import Memory, read_memory
 from dynamo_cli.messages.lifecycle import ProcessState
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
@@ -17,7 +22,10 @@ from dynamo_cli.watch.load_schema import HostView
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-REFRESH_NS = SECOND_NS
+INTERVAL_S = 1.0
+CLOSE_S = 0.5
+"""How long `close` waits for the thread."""
+
 ENGINE_ROLES = (Role.WORKER, Role.PREFILL_WORKER, Role.ZYGOTE)
 """Processes with many threads, which compute whenever there is something to compute."""
 
@@ -35,26 +43,45 @@ class _Reading(NamedTuple):
 
 
 class Host:
-    """Figures of processes and of the machine, read at most once a second.
+    """Figures of processes and of the machine, read once a second until `close`, in a thread: the
+    files of many processes take milliseconds, for which no token should wait.
 
     Args:
+        processes: returns the processes to look at; called in the thread.
         record: returns the state of the record; see `Recorder`.
     """
 
-    def __init__(self, record: Callable[[], HostView]) -> None:
+    def __init__(
+        self, processes: Callable[[], Sequence[ProcessState]], record: Callable[[], HostView]
+    ) -> None:
+        self._processes = processes
         self._record = record
         self._readings: dict[int, deque[_Reading]] = {}
-        self._report = HostReport()
-        self._read_ns = 0
+        self._uses: dict[int, ProcessUse] = {}
+        self._memory = _memory()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="host", daemon=True)
+        self._thread.start()
 
-    def report(self, processes: Iterable[ProcessState], now_ns: int) -> HostReport:
-        """Return the figures, without processes that are gone."""
-        if now_ns - self._read_ns >= REFRESH_NS:
-            self._read_ns = now_ns
-            self._report = self._read(processes, now_ns)
-        return self._report
+    def report(self) -> HostReport:
+        """Return the last figures, without processes that are gone."""
+        return HostReport(self._uses, _with_memory(self._record(), self._memory))
 
-    def _read(self, processes: Iterable[ProcessState], now_ns: int) -> HostReport:
+    def close(self) -> None:
+        """Stop reading."""
+        self._stopped.set()
+        self._thread.join(CLOSE_S)
+
+    # -- the thread --------------------------------------------------------------------------
+
+    @vital.callback
+    def _watch(self) -> None:
+        while not self._stopped.wait(INTERVAL_S):
+            self.look(self._processes(), time.monotonic_ns())
+            self._memory = _memory()
+
+    def look(self, processes: Iterable[ProcessState], now_ns: int) -> None:
+        """Read what processes use."""
         before, self._readings = self._readings, {}
         uses = {}
         for process in processes:
@@ -66,14 +93,19 @@ class Host:
                 while past[0].at_ns < now_ns - SPAN_NS:
                     past.popleft()
                 uses[pid] = _use(resident, past[0], new)
-        memory = read_memory()
-        return HostReport(uses, _with_memory(self._record(), *memory))
+        self._uses = uses
 
 
-def _with_memory(view: HostView, total: int, available: int) -> HostView:
-    return HostView(
-        total, available, view.record_total_bytes, view.record_free_bytes, view.unrecorded
-    )
+def _memory() -> Memory | None:
+    try:
+        return read_memory()
+    except (OSError, ValueError, StopIteration):
+        return None  # this system does not tell
+
+
+def _with_memory(view: HostView, memory: Memory | None) -> HostView:
+    total, available = memory or (None, None)
+    return msgspec.structs.replace(view, memory_total_bytes=total, memory_available_bytes=available)
 
 
 def _use(resident: int, first: _Reading, last: _Reading) -> ProcessUse:
