@@ -33,7 +33,7 @@ SIGNS = (
     ("→ 1  ⇄ 1", "the worker that was chosen; after it had to leave another"),
     ("· ▁ ▄ █", "share of a prompt held by worker 0, 1, ..."),
     ("↓64/32", "cached tokens: 64 predicted, only 32 found"),
-    ("12/45 ms", "median and 95th percentile of the last 10 s"),
+    ("12/45 ms", "median and 95th percentile: of 10 s, of stages 60 s"),
     ("14k→1k tok/s", "prompt tokens taken, output tokens given"),
 )
 
