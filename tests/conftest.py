@@ -18,12 +18,14 @@ gc.disable()  # until all tests are collected: nothing of what that makes is gar
 
 HERE = Path(__file__).parent
 LONGEST = (
-    *("disagg/test_real_engines.py", "ipc/test_kills.py", "api/test_demo.py"),
-    *("tree/test_end.py", "kv_routing/test_real_engines.py", "dashboard/test_terminal.py"),
-    *("tree/test_deaths.py", "fuzz/test_fuzz.py", "load/test_real_engine.py"),
-    *("kv/test_engine_events.py", "docs/test_commands.py", "mock/test_server.py"),
-    *("api/test_other_servers.py", "container/test_first_process.py", "processor/test_stalls.py"),
-    *("processor/test_answers.py", "tree/test_ranks.py", "cli/test_caches.py"),
+    *("disagg/test_real_engines.py", "kv_routing/test_real_engines.py", "tree/test_end.py"),
+    *("host_cache/test_servers.py", "fuzz/test_fuzz.py", "dashboard/test_terminal.py"),
+    *("api/test_demo.py", "places/test_refusals.py", "tree/test_deaths.py"),
+    *("container/test_first_process.py", "supervisor/test_zygote.py", "load/test_real_engine.py"),
+    *("tree/test_ranks.py", "cli/test_caches.py", "dashboard/test_pictures.py"),
+    *("processor/test_stalls.py", "places/test_log.py", "ipc/test_kills.py"),
+    *("dashboard/test_keys.py", "docs/test_commands.py", "kv/test_engine_events.py"),
+    *("processor/test_resumes.py", "api/test_other_servers.py", "mock/test_server.py"),
 )
 """Files that take longest, which begin first: the last one to end shall not run alone.
 

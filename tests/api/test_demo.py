@@ -20,7 +20,13 @@ from tests.support.server import SMALL, Server
 pytestmark = pytest.mark.engine
 
 ROOM = ("--kv-cache-memory-bytes", str(1 << 28), *SMALL[2:])
-SHAPE = (*ROOM, *FLOAT32, "--block-size", "32", "--max-model-len", "2048")
+STEP_TOKENS = 256
+"""Most tokens of a step. An engine computes as many before it serves: most of its start."""
+
+SHAPE = (
+    *(*ROOM, *FLOAT32, "--block-size", "32", "--max-model-len", "2048"),
+    *("--max-num-batched-tokens", str(STEP_TOKENS)),
+)
 AT_ONCE = 6
 
 
@@ -58,7 +64,7 @@ def test_what_it_says_has_the_tokens_of_vllm(demo: Server, folder: Path) -> None
     """Streams; `test_tiny` compares whole answers too."""
     import openai
 
-    expected = offline(str(folder))
+    expected = offline(str(folder), max_num_batched_tokens=STEP_TOKENS, max_model_len=2048)
     with openai.OpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0) as client:
         assert served(client, "demo", stream=True) == expected
 

@@ -27,11 +27,10 @@ PROMPTS = [
 TOKENS = 40
 
 
-def offline(path: str) -> list[list[int]]:
+def offline(path: str, **options: Any) -> list[list[int]]:
     """Return the token ids that vLLM itself generates, in a process of its own."""
-    result: list[list[int]] = result_of(
-        "tests.api.offline_driver", path, json.dumps(PROMPTS), str(TOKENS)
-    )
+    words = (json.dumps(PROMPTS), str(TOKENS), json.dumps(options))
+    result: list[list[int]] = result_of("tests.api.offline_driver", path, *words)
     return result
 
 

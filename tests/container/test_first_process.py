@@ -96,7 +96,7 @@ def test_it_serves_reaps_and_drains_as_the_first_process() -> None:
 def test_sigterm_ends_it_before_the_tree_is_there() -> None:
     code = (
         "import sys, time; from dynamo_cli.cli import app\n"
-        "app.app = lambda **_: time.sleep(60)\n"
+        "app.app = lambda *_, **__: time.sleep(60)\n"
         "sys.argv = ['dynamo-llm']\n"
         "app.run()\n"
     )

@@ -20,7 +20,7 @@ from .support import HERE, THERE, Party, exit_code, spec
 
 WAYS = ("poll", "asyncio", "uvloop")
 BOTH_WAYS = tuple(itertools.product(WAYS, WAYS))
-ROUND_TRIPS = 20_000
+ROUND_TRIPS = 8_000
 PATIENCE_S = 60
 
 

@@ -96,7 +96,7 @@ def test_the_requests_of_one_that_retires_go_on_elsewhere(client: Client) -> Non
     scale(client, 2)
     answers = []
     threads = [
-        threading.Thread(target=lambda: answers.append(client.complete("tiny", "long", 1500)))
+        threading.Thread(target=lambda: answers.append(client.complete("tiny", "long", 900)))
         for _ in range(4)
     ]
     for thread in threads:

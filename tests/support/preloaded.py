@@ -108,7 +108,11 @@ class Preloaded:
         self._socket: socket.socket
 
     def fork(
-        self, words: Sequence[str], environment: Mapping[str, str], *streams: HasFileno
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        *streams: HasFileno,
+        folder: Path | None = None,
     ) -> Forked:
         """Run a script (`words` begin with its path) or a module (with ``-m`` and its name).
 
@@ -116,11 +120,12 @@ class Preloaded:
             environment: all variables of the new process.
             streams: its standard input, output and error. More are inherited, and their numbers are
                 further words.
+            folder: where it runs; here unless given.
         """
         if self._process is None or self._process.poll() is not None:
             self._start()
         ours, theirs = socket.socketpair()
-        request = json.dumps([list(words), str(Path.cwd()), dict(environment)]).encode()
+        request = json.dumps([list(words), str(folder or Path.cwd()), dict(environment)]).encode()
         assert len(request) < REQUEST_BYTES
         with theirs:
             socket.send_fds(
@@ -135,13 +140,14 @@ class Preloaded:
         *,
         given: str = "",
         timeout_s: float = 60.0,
+        folder: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """What comes of it: as `subprocess.run` does it, with this text as its input."""
         with ExitStack() as stack:
             streams = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
             streams[0].write(given)
             streams[0].seek(0)
-            running = self.fork(words, environment, *streams)
+            running = self.fork(words, environment, *streams, folder=folder)
             try:
                 code = running.wait(timeout_s)
             finally:
