@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import zmq
 from zmq.utils import z85
@@ -83,11 +84,12 @@ class Wire:
         self._peer = peer
 
     def send(self, data: bytes) -> None:
-        """Send to the other end."""
-        if not self._listens:
-            self._socket.send(data, zmq.DONTWAIT)
-        elif self._peer:
-            self._socket.send_multipart((self._peer, data), zmq.DONTWAIT)
+        """Send to the other end. Without a connection the frame is lost, as its number will show."""
+        with suppress(zmq.Again):
+            if not self._listens:
+                self._socket.send(data, zmq.DONTWAIT)
+            elif self._peer:
+                self._socket.send_multipart((self._peer, data), zmq.DONTWAIT)
 
     def receive(self) -> Iterator[tuple[bytes, bytes]]:
         """Everything that has come, each with the connection that it came from."""
