@@ -13,7 +13,7 @@ from dynamo_cli.errors import PortInUse
 
 ZAP = "inproc://zeromq.zap.01"
 HANDSHAKE_MS, BEAT_MS, DEAD_MS = 5_000, 1_000, 3_000
-RETRY_MS, MOST_RETRY_MS = 100, 1_000
+RETRY_MS, MOST_RETRY_MS = 50, 250
 
 
 def key_pair() -> tuple[str, str]:
@@ -84,7 +84,7 @@ class Wire:
         self._peer = peer
 
     def send(self, data: bytes) -> None:
-        """Send to the other end. Without a connection the frame is lost, as its number will show."""
+        """Send to the other end. Without a connection the frame is lost; numbers show that."""
         with suppress(zmq.Again):
             if not self._listens:
                 self._socket.send(data, zmq.DONTWAIT)

@@ -119,7 +119,7 @@ class TreeState:
     @property
     def pids(self) -> list[int]:
         """Process ids of the running processes."""
-        return [state.pid for state in self._table.processes if state.pid]
+        return [state.pid for state in self._table.processes if state.pid and not state.node]
 
     def apply(
         self,
@@ -264,7 +264,8 @@ class TreeState:
 
     def _processes(self, memory: Mapping[int, int], now_ns: int) -> list[ProcessView]:
         return [
-            process_view(state, now_ns, memory.get(state.pid, 0)) for state in self._table.processes
+            process_view(state, now_ns, 0 if state.node else memory.get(state.pid, 0))
+            for state in self._table.processes
         ]
 
     def _worker_indices(self) -> list[int]:
