@@ -149,7 +149,7 @@ class Cluster:
         reference.future().add_done_callback(ring)
 
     def _started(self, node: int, outpost: Any, done: Future[Any]) -> None:
-        if self._outposts.get(node) is not outpost:
+        if not self._is_current(node, outpost):
             return
         if (error := done.exception()) is not None:
             self._ended(node, _words(error))
@@ -158,8 +158,11 @@ class Cluster:
         else:
             self._when_done(outpost.wait.remote(), lambda end: self._over(node, outpost, end))
 
+    def _is_current(self, node: int, outpost: Any) -> bool:
+        return self._outposts.get(node) is outpost
+
     def _over(self, node: int, outpost: Any, done: Future[Any]) -> None:
-        if self._outposts.get(node) is outpost:
+        if self._is_current(node, outpost):
             error = done.exception()
             self._ended(node, done.result() if error is None else _words(error))
 

@@ -70,6 +70,21 @@ def test_a_head_that_misses_a_frame_makes_the_node_begin_anew() -> None:
     assert head.take(step.reply).joined
 
 
+def test_a_new_head_does_not_go_on_with_the_session_of_an_earlier_one() -> None:
+    """It would find that frames are missing."""
+    _, node = joined()
+    node.frame(Kind.DATA)
+    numbers = count(200)
+    head = HeadSession(lambda: next(numbers))
+    step = head.take(node.hello())
+    assert not step.joined
+    assert step.reply is not None
+    cut = node.take(step.reply)
+    assert cut.cut == REPLACED
+    assert cut.reply is not None
+    assert head.take(cut.reply).joined
+
+
 def test_frames_of_an_earlier_session_are_counted_and_dropped() -> None:
     head, node = joined()
     old = node.frame(Kind.DATA)
