@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import re
 import select
 import socket
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Ping, Pong, SetPhase, Stop
 from dynamo_cli.supervisor.post import Versions
 from dynamo_cli.topology import ProcessId
+
+IDS = re.compile(r"\b[0-9a-f]{16,} ?")
+"""Ids of Ray, which say nothing to people and differ in each message."""
 
 logger = logging.getLogger(__name__)
 
@@ -173,5 +177,6 @@ class Cluster:
 
 def _words(error: BaseException) -> str:
     """The reason that Ray gives, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = IDS.sub("", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
