@@ -37,6 +37,7 @@ ONLY_IN = {
 }
 PURE = (
     "cli/services.py",
+    "doctor/cluster.py",
     "doctor/facts.py",
     "doctor/finding.py",
     "doctor/model_rules.py",

@@ -14,8 +14,12 @@ from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.cli.declare import application, option
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dynamo_cli.doctor.facts import Facts
     from dynamo_cli.doctor.finding import Finding
     from dynamo_cli.doctor.needs import Needs
+    from dynamo_cli.plan.typed import Typed
 
 GLYPHS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 
@@ -43,13 +47,26 @@ def doctor(
     typed = serving.typed_of(serving.parse(context.args))
     with Console(stderr=True).status("trying vLLM, which takes ten seconds or more"):
         facts = gather.gather(typed)
-    findings = rules.judge(facts)
+    findings = [*rules.judge(facts), *_cluster(typed, facts)]
     good = rules.can_serve(findings)
     if as_json:
         _print_json(findings, needs.needs_of(facts), good=good)
     else:
         _print(findings, good=good)
     raise typer.Exit(0 if good else 1)
+
+
+def _cluster(typed: Typed, facts: Facts) -> Iterator[Finding]:
+    """What there is to say of the nodes, with ``--ray``."""
+    if typed.ray is None:
+        return
+    from dynamo_cli.cluster.survey import checked  # noqa: PLC0415 - only with --ray
+    from dynamo_cli.doctor import cluster  # noqa: PLC0415
+    from dynamo_cli.plan.typed import MOCK  # noqa: PLC0415
+
+    survey, differs = checked(typed.ray)
+    on_gpus = facts.machine is not None and facts.machine.needs_gpu
+    yield from cluster.judge(survey, differs, needs_gpu=on_gpus and typed.engine != MOCK)
 
 
 def _print(findings: list[Finding], *, good: bool) -> None:

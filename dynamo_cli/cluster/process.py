@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import re
 import select
 import socket
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Ping, Pong, SetPhase, Stop
 from dynamo_cli.supervisor.post import Versions
 from dynamo_cli.topology import ProcessId
+
+IDS = re.compile(r"\b[0-9a-f]{16,} ?")
+"""Ids of Ray, which say nothing to people and differ in each message."""
 
 logger = logging.getLogger(__name__)
 
@@ -149,8 +153,7 @@ class Cluster:
         reference.future().add_done_callback(ring)
 
     def _started(self, node: int, outpost: Any, done: Future[Any]) -> None:
-        known = self._outposts.get(node)
-        if known is None or known is not outpost:
+        if not self._is_current(node, outpost):
             return
         if (error := done.exception()) is not None:
             self._ended(node, _words(error))
@@ -159,8 +162,11 @@ class Cluster:
         else:
             self._when_done(outpost.wait.remote(), lambda end: self._over(node, outpost, end))
 
+    def _is_current(self, node: int, outpost: Any) -> bool:
+        return self._outposts.get(node) is outpost
+
     def _over(self, node: int, outpost: Any, done: Future[Any]) -> None:
-        if self._outposts.get(node) is outpost:
+        if self._is_current(node, outpost):
             error = done.exception()
             self._ended(node, done.result() if error is None else _words(error))
 
@@ -171,5 +177,6 @@ class Cluster:
 
 def _words(error: BaseException) -> str:
     """The reason that Ray gives, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = IDS.sub("", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -16,6 +16,11 @@ from dynamo_cli.cluster.connect import PATIENCE_S
 from dynamo_cli.cluster_config import Node, Survey
 from dynamo_cli.errors import DynamoError, ResourceError, error_class
 from dynamo_cli.host import lifeline
+from dynamo_cli.supervisor.post import Versions
+
+CHECK = "check"
+NODE_S = 20.0
+"""How long a node may take to say which releases it has, seconds."""
 
 
 def survey(address: str) -> Survey:
@@ -25,7 +30,25 @@ def survey(address: str) -> Survey:
         UsageError: Ray is not installed.
         ResourceError: no cluster answers.
     """
-    ended = lifeline.run_reporting(lifeline.command_of(__name__, address), _first)
+    return _survey(address)[0]
+
+
+def checked(address: str) -> tuple[Survey, dict[str, str]]:
+    """The nodes, and how the releases of each differ from those here, by its name.
+
+    Raises: as `survey`.
+    """
+    return _survey(address, CHECK)
+
+
+def _survey(address: str, *more: str) -> tuple[Survey, dict[str, str]]:
+    """The nodes, and the differences if they were asked for.
+
+    Raises:
+        UsageError: Ray is not installed.
+        ResourceError: no cluster answers.
+    """
+    ended = lifeline.run_reporting(lifeline.command_of(__name__, address, *more), _first)
     found = ended.found
     if found is None:
         last = ended.log.strip().splitlines()[-1:] or [f"exit code {ended.exit_code}"]
@@ -33,14 +56,14 @@ def survey(address: str) -> Survey:
     if "error" in found:
         raise error_class(found["error"])(found["message"])
     nodes = tuple(Node(**one) for one in found["nodes"])
-    return Survey(found["address"], found["head"], nodes)
+    return Survey(found["address"], found["head"], nodes), found["differs"]
 
 
 def _first(values: Iterable[Any]) -> Any:
     return next(iter(values), None)
 
 
-def _read(address: str) -> dict[str, Any]:
+def _read(address: str, *, check: bool) -> dict[str, Any]:
 
     from dynamo_cli.cluster.connect import connect  # noqa: PLC0415
 
@@ -60,8 +83,45 @@ def _read(address: str) -> dict[str, Any]:
         if one["Alive"]
     ]
     head = ray.util.get_node_ip_address()
+    nodes = _distinct(nodes)
+    differs = _differences(nodes) if check else {}
     ray.shutdown()
-    return {"address": address, "head": head, "nodes": _distinct(nodes)}
+    return {"address": address, "head": head, "nodes": nodes, "differs": differs}
+
+
+def _differences(nodes: list[dict[str, Any]]) -> dict[str, str]:
+    """Ask each node for its releases; what is wrong there, by name."""
+    import ray  # noqa: PLC0415
+    from ray.util.scheduling_strategies import (  # noqa: PLC0415
+        NodeAffinitySchedulingStrategy as On,
+    )
+
+    def differs(head: tuple[str, str, str]) -> str:
+        try:
+            from dynamo_cli.supervisor.post import Versions  # noqa: PLC0415
+        except ImportError as error:
+            return f"dynamo-llm {head[0]} is not installed there ({error})"
+        return Versions.here().differs(Versions(*head))
+
+    here = Versions.here()
+    head = (here.tool, here.vllm, here.python)
+    asked = {
+        one["name"]: ray.remote(differs)
+        .options(num_cpus=0, scheduling_strategy=On(one["ray_id"], soft=False))
+        .remote(head)
+        for one in nodes
+    }
+    return {name: _answer(reference) for name, reference in asked.items()}
+
+
+def _answer(reference: Any) -> str:
+    import ray  # noqa: PLC0415
+
+    try:
+        found: str = ray.get(reference, timeout=NODE_S)
+    except ray.exceptions.RayError as error:
+        return f"it does not answer ({type(error).__name__})"
+    return found
 
 
 def _name(node: dict[str, Any]) -> str:
@@ -94,7 +154,7 @@ def main() -> None:
     too_late.daemon = True
     too_late.start()
     try:
-        found = _read(sys.argv[1])
+        found = _read(sys.argv[1], check=CHECK in sys.argv)
     except DynamoError as error:
         found = {"error": type(error).__name__, "message": error.message}
     os.write(report, json.dumps(found).encode() + b"\n")

@@ -84,6 +84,7 @@ class Outpost:
         self._waiting: dict[ProcessId, LocalChild] = {}
         self._restarts = {one: Restarts(RestartPolicy()) for one in OWN}
         self._shift_ns = 0
+        self._mustered = False
         self._heard_s = time.monotonic()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._orphans = Orphans(self._alive)
@@ -122,9 +123,10 @@ class Outpost:
 
     @property
     def _limit_s(self) -> float:
-        return self._post.patience.headless_s if self._shift_known else self._post.patience.join_s
-
-    _shift_known = False
+        """How long the head may be silent: longer before it was heard, and without a relay."""
+        patience = self._post.patience
+        can_hear = self._mustered and self._children[RELAY].phase is Phase.READY
+        return patience.headless_s if can_hear else patience.join_s
 
     def _end(self, why: str) -> None:
         if not self._ended.done():
@@ -177,6 +179,8 @@ class Outpost:
                 return
             case PhaseChange(phase, detail):
                 child.move_to(phase, detail)
+                if child.process == RELAY:
+                    self._heard_s = time.monotonic()  # nothing could be heard before
                 if child.process in OWN and phase is Phase.READY:
                     child.control.send(SetPhase(phase))
                     self._fork_waiting()
@@ -236,7 +240,7 @@ class Outpost:
                     child.kill(Signals(number))
 
     def _muster(self, boot: str, now_ns: int) -> None:
-        self._shift_known = True
+        self._mustered = True
         self._shift_ns = 0 if boot == BOOT.read_text().strip() else now_ns - time.monotonic_ns()
         self._part_all("the head has missed messages")
         present = [

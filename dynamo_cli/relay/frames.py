@@ -2,7 +2,8 @@
 
     u8 kind | u64 session | u64 number | u64 generation | body
 
-    HELLO    node -> head: the session that the node wants; sent again and again
+    HELLO    node -> head: the session that the node wants; sent again and again. Its number says
+             how many frames the node has sent in it
     WELCOME  head -> node: the answer; its generation is the number of the head's own life
     OPEN     there is a link with this generation; data may follow
     DATA     body: u32 count | u32 length of each message | the messages

@@ -85,6 +85,10 @@ class Relay:
             if (port := self._port_of.get(descriptor)) is not None and port.link is not None:
                 self._on_link(port, port.link, descriptor)
         self._on_control()
+        self.take_frames()
+
+    def take_frames(self) -> None:
+        """Act on the frames that have come, and acknowledge what they brought."""
         for peer, data in self._wire.receive():
             self._on_frame(peer, Frame.unpack(data))
         self._acknowledge()

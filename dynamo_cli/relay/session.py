@@ -77,11 +77,14 @@ class HeadSession(Session):
     def take(self, frame: Frame) -> Step:
         """Judge a frame of the node."""
         if frame.kind is Kind.HELLO:
-            joined = not self.joined or frame.session != self._session
+            known = self.joined and frame.session == self._session
+            # A session in which frames were sent began with an earlier life of this end. The node
+            # sees from the answer that it is over.
+            joined = not known and not frame.number
             if joined:
                 self._session, self.joined = frame.session, True
                 self._count_anew()
-            welcome = Frame(Kind.WELCOME, self._session, 0, self._life, b"")
+            welcome = Frame(Kind.WELCOME, frame.session, 0, self._life, b"")
             return Step(joined=joined, reply=welcome)
         if self._is_stale(frame):
             return Step()
@@ -105,7 +108,7 @@ class NodeSession(Session):
 
     def hello(self) -> Frame:
         """The frame to repeat."""
-        return Frame(Kind.HELLO, self._session, 0, 0, b"")
+        return Frame(Kind.HELLO, self._session, self._sent, 0, b"")
 
     def take(self, frame: Frame) -> Step:
         """Judge a frame of the head."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import zmq
 from zmq.utils import z85
@@ -12,7 +13,7 @@ from dynamo_cli.errors import PortInUse
 
 ZAP = "inproc://zeromq.zap.01"
 HANDSHAKE_MS, BEAT_MS, DEAD_MS = 5_000, 1_000, 3_000
-RETRY_MS, MOST_RETRY_MS = 100, 1_000
+RETRY_MS, MOST_RETRY_MS = 50, 250
 
 
 def key_pair() -> tuple[str, str]:
@@ -83,11 +84,12 @@ class Wire:
         self._peer = peer
 
     def send(self, data: bytes) -> None:
-        """Send to the other end."""
-        if not self._listens:
-            self._socket.send(data, zmq.DONTWAIT)
-        elif self._peer:
-            self._socket.send_multipart((self._peer, data), zmq.DONTWAIT)
+        """Send to the other end. Without a connection the frame is lost; numbers show that."""
+        with suppress(zmq.Again):
+            if not self._listens:
+                self._socket.send(data, zmq.DONTWAIT)
+            elif self._peer:
+                self._socket.send_multipart((self._peer, data), zmq.DONTWAIT)
 
     def receive(self) -> Iterator[tuple[bytes, bytes]]:
         """Everything that has come, each with the connection that it came from."""

@@ -238,10 +238,12 @@ class Tree:
 
     def _probe(self, worker: Child) -> None:
         """Have the frontend get one token of the worker, once it and a processor are ready."""
-        frontend = self._children[FRONTEND]
+        if self._can_probe():
+            self._children[FRONTEND].control.send(Probe(worker.process.index))
+
+    def _can_probe(self) -> bool:
         ready = {child.process.role for child in self._alive() if child.phase is Phase.READY}
-        if {Role.FRONTEND, Role.PROCESSOR} <= ready:
-            frontend.control.send(Probe(worker.process.index))
+        return {Role.FRONTEND, Role.PROCESSOR} <= ready
 
     def _on_probe(self, worker: Child, error: str) -> None:
         if worker.phase is not Phase.PROBING:

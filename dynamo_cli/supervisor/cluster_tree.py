@@ -16,7 +16,7 @@ from dynamo_cli.supervisor.nodes import Nodes
 from dynamo_cli.supervisor.remote_child import RemoteChild
 from dynamo_cli.supervisor.tree import Supervisor
 from dynamo_cli.supervisor.view import View
-from dynamo_cli.topology import CLUSTER, ProcessId
+from dynamo_cli.topology import CLUSTER, FRONTEND, ProcessId
 
 OF_NODES = (RelayBound, RelayJoined, RelayCut, Carry, OutpostEnded)
 
@@ -27,6 +27,7 @@ class ClusterSupervisor(Supervisor):
     def __init__(self, config: ServeConfig, view: View) -> None:
         super().__init__(config, view)
         self._nodes = Nodes(config, self)
+        self._probing: Child | None = None
         self._background.start(self._nodes.run())
 
     # -- starting --------------------------------------------------------------------------
@@ -80,6 +81,25 @@ class ClusterSupervisor(Supervisor):
     def _restart_later(self, child: Child, how: str, *rest: Any, killed: bool = False) -> Any:
         lost = isinstance(child, RemoteChild) and not self._nodes.is_up(child.node)
         return super()._restart_later(child, how, *rest, killed=killed or lost)
+
+    def _probe(self, worker: Child) -> None:
+        frontend = self._children[FRONTEND]
+        if isinstance(worker, RemoteChild):
+            if frontend is not self._probing:
+                self._probing = frontend  # an earlier frontend answers nothing any more
+                for child in self._children.values():
+                    if isinstance(child, RemoteChild):
+                        child.probes = 0
+            worker.probes += self._can_probe()
+        super()._probe(worker)
+
+    def _on_probe(self, worker: Child, error: str) -> None:
+        """Act on the newest answer only: an earlier one is about links that were replaced."""
+        if isinstance(worker, RemoteChild):
+            worker.probes = max(0, worker.probes - 1)
+            if worker.probes:
+                return
+        super()._on_probe(worker, error)
 
     # -- what nodes ask for ------------------------------------------------------------------
 

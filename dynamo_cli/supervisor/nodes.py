@@ -76,6 +76,8 @@ class Node:
         joined: whether both ends of its relay are connected.
         mustering: whether its outpost has been asked who is there, and has not answered yet.
         up: whether its outpost answers.
+        placed: whether Ray was asked to start its outpost, which has not ended since.
+        awaited_s: since when the outpost should connect; 0 if none is started.
         outpost: the start of the outpost that answered last.
     """
 
@@ -88,7 +90,8 @@ class Node:
         self.up = self.joined = self.mustering = False
         self.outpost = ""
         self.heard_s = 0.0
-        self.placed_s = 0.0
+        self.placed = False
+        self.awaited_s = 0.0
         self.again_s = 0.0
         self.trouble = ""
         self.beats = 0
@@ -153,7 +156,7 @@ class Nodes:
         match message:
             case RelayBound(port):
                 node.port = port
-                if not node.placed_s:  # else the relay was started again, for the same outpost
+                if not node.placed:  # else the relay was started again, for the same outpost
                     self.place([node])
             case RelayJoined():
                 self._on_cut(node, "the relay has connected anew")
@@ -183,7 +186,7 @@ class Nodes:
             return
         for node in self._nodes if nodes is None else nodes:
             if node.port:
-                node.placed_s = time.monotonic()
+                node.placed, node.awaited_s = True, time.monotonic()
                 cluster.control.send(PlaceOutpost(node.index, self._post(node).dump()))
 
     def _post(self, node: Node) -> Post:
@@ -207,6 +210,7 @@ class Nodes:
         )
 
     def _on_cut(self, node: Node, why: str) -> None:
+        node.awaited_s = time.monotonic() if node.placed else 0.0
         if node.up:
             node.up = False
             self._tree.on_node_down(node.machine.name, why)
@@ -218,7 +222,7 @@ class Nodes:
             return
         if node.trouble != why:
             self._tree.notice("WARNING", f"the outpost has ended: {why}; it is started again")
-        node.trouble, node.placed_s = why, 0.0
+        node.trouble, node.placed, node.awaited_s = why, False, 0.0
         node.again_s = time.monotonic() + AGAIN_S
         self._on_cut(node, ended.reason)
         for child in self._tree.children_of(node.machine.name):
@@ -265,8 +269,8 @@ class Nodes:
             node.again_s = 0.0
             self.place([node])
         if not node.joined:
-            if node.placed_s and now - node.placed_s > self._patience.join_s:
-                node.placed_s = now
+            if node.awaited_s and now - node.awaited_s > self._patience.join_s:
+                node.awaited_s = now
                 self._not_joined(node)
             return
         node.beats += 1

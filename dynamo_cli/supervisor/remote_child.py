@@ -92,6 +92,9 @@ class RemoteChild(Child):
 
     Args:
         node: name of the node.
+
+    Attributes:
+        probes: how many probes of it have not been answered.
     """
 
     control: RemoteControl
@@ -102,6 +105,7 @@ class RemoteChild(Child):
         self.control = RemoteControl(self.process.name, way)
         self._way = way
         self._words: list[str] = []
+        self.probes = 0
 
     @property
     def reachable(self) -> bool:

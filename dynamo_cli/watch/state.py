@@ -274,7 +274,7 @@ class TreeState:
 
     def _processes(self, host: HostReport, now_ns: int) -> list[ProcessView]:
         return [
-            process_view(state, now_ns, host.processes.get(state.pid))
+            process_view(state, now_ns, None if state.node else host.processes.get(state.pid))
             for state in self._table.processes
         ]
 

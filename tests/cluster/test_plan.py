@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dynamo_cli.cluster_config import Node, Survey
+from dynamo_cli.doctor.cluster import judge
 from dynamo_cli.errors import Conflict, ResourceError, UsageError
 from dynamo_cli.plan import resolve_cluster
 from dynamo_cli.plan.machine import Machine
@@ -126,6 +127,18 @@ def test_relays_and_all_other_processes_stay_here() -> None:
     here = [one for one in config.tree() if one.role is not Role.WORKER]
     assert not any(map(config.node_of, here))
     assert [one.name for one in here][:4] == ["zygote", "cluster", "relay 0", "relay 1"]
+
+
+def test_doctor_says_what_each_node_lacks() -> None:
+    survey = machine(2, 0, 1).cluster
+    assert survey is not None
+    differs = {"node-2": "vLLM 0.31.0 (the head has 0.32.0)"}
+    found = list(judge(survey, differs, needs_gpu=True))
+    levels = [str(one.level) for one in found]
+    assert levels == ["ok", "ok", "warn", "fail"]
+    assert "0.31.0" in found[3].message
+    assert {one.level for one in judge(survey, {}, needs_gpu=False)} == {found[0].level}
+    assert next(judge(replace(survey, nodes=survey.nodes[1:2]), {}, needs_gpu=True)).remedy
 
 
 def test_without_a_cluster_nothing_changes() -> None:

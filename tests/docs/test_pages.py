@@ -21,6 +21,7 @@ OF_OTHERS = {
     "--aa": "tests.benchmarks.serve",
     "--against": "tests.benchmarks.processor",
     "--half": "tests.benchmarks.policies",
+    "--head": "ray start",
     "--loads": "tests.benchmarks.gpus",
     "--seconds": "tests.benchmarks.gpus",
     "--servers": "tests.benchmarks.gpus",

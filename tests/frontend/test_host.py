@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from dynamo_cli.frontend.status import host as status_host
@@ -95,3 +96,9 @@ def test_a_system_that_does_not_tell_its_memory_is_no_failure(
     made = Host(tuple, HostView)
     made.close()
     assert made.report().host == HostView()
+
+
+def test_processes_of_other_nodes_are_not_looked_for_here(host: Host) -> None:
+    away = msgspec.structs.replace(process(os.getpid()), node="node-b")
+    host.look([away], 10 * SECOND_NS)
+    assert not host.report().processes

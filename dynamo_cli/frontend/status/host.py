@@ -86,7 +86,8 @@ class Host:
         uses = {}
         for process in processes:
             pid, threads = process.pid, process.role not in ENGINE_ROLES
-            new = _reading(pid, now_ns, threads=threads) if pid else None
+            here = pid and not process.node  # numbers of other nodes mean other processes here
+            new = _reading(pid, now_ns, threads=threads) if here else None
             if new is not None and (resident := _resident(pid)):
                 past = self._readings[pid] = before.get(pid) or deque()
                 past.append(new)

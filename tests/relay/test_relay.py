@@ -1,0 +1,106 @@
+"""Links through two relays: every message, in order, bounded, and only with the right key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dynamo_cli.ipc.link import Link
+from dynamo_cli.messages.cluster import Carry, RelayCut, RelayDown, RelayJoined
+from dynamo_cli.relay import port as relay_port
+from tests.relay.pair import End, Pair
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    found = Pair()
+    try:
+        assert found.run_until(lambda: found.head.heard(RelayJoined))
+        assert found.run_until(lambda: found.node.heard(RelayJoined))
+        yield found
+    finally:
+        found.close()
+
+
+def received(pair: Pair, link: Link, count: int) -> list[bytes]:
+    """Messages that come out of a link until there are `count`."""
+    found: list[bytes] = []
+
+    def all_there() -> bool:
+        found.extend(link.receive())
+        return len(found) >= count
+
+    assert pair.run_until(all_there), len(found)
+    return found
+
+
+def test_messages_of_every_size_come_in_order_in_both_directions(pair: Pair) -> None:
+    here, there = pair.link(1)
+    sizes = (0, 1, 100, 20_000, 500_000, 7, 3_000_000)
+    messages = [bytes([number]) * size for number, size in enumerate(sizes)]
+    for one, other in ((here, there), (there, here)):
+        for message in messages:
+            assert one.send(message)
+        assert received(pair, other, len(messages)) == messages
+
+
+def test_what_is_between_the_supervisor_and_the_outpost_is_carried(pair: Pair) -> None:
+    for one, other in ((pair.head, pair.node), (pair.node, pair.head)):
+        one.control.send(Carry(b"words"))
+        assert pair.run_until(lambda end=other: end.heard(Carry))
+
+
+def test_a_link_whose_reader_sleeps_is_bounded_and_delays_no_other(pair: Pair) -> None:
+    """What does not fit waits at the sender, where it is counted and refused as ever."""
+    slow, quick = pair.link(1), pair.link(2)
+    block = b"x" * 100_000
+    sent = 0
+    while slow[0].send(block):
+        sent += 1
+        if sent % 100 == 0:
+            advance_a_while(pair)
+    assert slow[0].refused_sends == 1
+    advance_a_while(pair)
+    waiting = pair.node.relay._ports[1]
+    assert waiting.link is not None
+    assert waiting.link.pending_bytes <= relay_port.WINDOW_BYTES + 2 * relay_port.ROUND_BYTES
+    assert quick[0].send(b"news")
+    assert received(pair, quick[1], 1) == [b"news"]
+    assert len(received(pair, slow[1], sent)) == sent
+
+
+def advance_a_while(pair: Pair) -> None:
+    rounds = iter(range(50))
+    pair.run_until(lambda: next(rounds, None) is None)
+
+
+def test_what_a_process_wrote_before_its_end_is_delivered(pair: Pair) -> None:
+    here, there = pair.link(1)
+    assert pair.run_until(lambda: pair.node.relay._ports)
+    assert here.send(b"last words")
+    pair.head.control.send(RelayDown(1))
+    assert received(pair, there, 1) == [b"last words"]
+
+
+def test_a_relay_that_was_started_again_makes_the_other_begin_anew(pair: Pair) -> None:
+    pair.link(1)
+    assert pair.run_until(lambda: pair.node.relay._ports)
+    config = pair.head.config
+    port = pair.head.relay._wire.port
+    pair.head.close()
+    pair.head = End(
+        type(config)(config.host, port, config.public, config.secret, config.other, listens=True)
+    )
+    assert pair.run_until(lambda: pair.node.heard(RelayCut))
+    assert not pair.node.relay._ports
+    assert pair.run_until(lambda: pair.head.heard(RelayJoined))
+
+
+def test_a_stranger_is_not_let_in() -> None:
+    pair = Pair(right_key=False)
+    try:
+        assert not pair.run_until(lambda: pair.head.heard(RelayJoined), timeout_s=1.5)
+        assert not pair.node.heard(RelayJoined)
+    finally:
+        pair.close()
