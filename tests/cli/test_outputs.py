@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from dynamo_cli.cli.outputs import outputs
+from dynamo_cli.cli.service_view import ServiceView
+from dynamo_cli.cli.views import PlainView
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan import log_file
 from dynamo_cli.plan.typed import Typed
@@ -47,6 +50,16 @@ def test_json_lines_on_standard_error_end_with_the_failure(
     with outputs(typed(log_format="json"), dashboard=False, errors_only=False) as out:
         assert out.failed(ResourceError("no memory")) == 1
     assert json.loads(capfd.readouterr().err)["message"] == "no memory"
+
+
+def test_systemd_hears_of_everything_beside_the_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    options = typed(log_file=tmp_path / "log")
+    with outputs(options, dashboard=False, errors_only=True) as out:
+        assert [type(view) for view in out.others] == [PlainView, ServiceView]
+        assert "NOTIFY_SOCKET" not in os.environ, "children do not speak for the service"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ METHODS = """
 READ = """
     /health /metrics /version /v1/models /v1/models/tiny /dynamo/snapshot /dynamo/decisions
     /dynamo/timeline /dynamo/record /dynamo/placement /dynamo/workers /openapi.json /docs / /v1
-    /v1/models/%2e%2e /%00 /v1//models
+    /live /v1/models/%2e%2e /%00 /v1//models
 """.split()
 """Paths that can be read."""
 
