@@ -127,6 +127,7 @@ class Meter:
         self.failures.ended(record.status, record.error, record.ended_ns)
         self.moves.ended(record.moves)
         self.stages.add(record)
+        self.by_worker.ended(record)
         if record.status < 400:
             self.e2e.observe(e2e_s)
 

@@ -98,7 +98,6 @@ def served() -> tuple[TreeState, Meter]:
         tree.apply(stats(worker), 0)
         meter.next_token(0.02, 0, worker)
     for worker in (0, 0, 1):
-        meter.by_worker.ended(record(worker))
         meter.ended(record(worker))
     return tree, meter
 

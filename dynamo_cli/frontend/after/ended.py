@@ -57,7 +57,6 @@ class FinishedRequestFanout:
         """Fan out a request that has ended; its timeline is kept if it reached a processor."""
         record = visit.record(time.monotonic_ns())
         self._meter.ended(record)
-        self._meter.by_worker.ended(record)
         self._overload.failed(record.error)
         if record.processor is not None:
             self.timelines.add(record)
