@@ -77,8 +77,10 @@ class Call:
 
     @property
     def over(self) -> bool:
-        """Whether the whole answer has come."""
+        """Whether the whole answer has come, or nobody waits for it any more."""
         answer = self.answer
+        if answer.cancelled():  # its handler was, because the client has left
+            return True
         whole = answer.done() and not answer.exception() and isinstance(answer.result(), Reply)
         return whole or self.finish.done()
 

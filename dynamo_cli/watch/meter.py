@@ -128,7 +128,6 @@ class Meter:
         self.moves.ended(record.moves)
         self.by_worker.ended(record)
         self.stages.add(record)
-        self.by_worker.ended(record)
         if record.status < 400:
             self.e2e.observe(e2e_s)
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from dynamo_cli.config import FIRST_ADAPTER_NUMBER, Adapter, AdapterTable, FrontendConfig
-from dynamo_cli.errors import NotReady
+from dynamo_cli.errors import Overloaded
 from dynamo_cli.frontend.admin.adapters import Adapters
 from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, Operation, UnloadAdapter
@@ -162,7 +162,7 @@ async def test_a_processor_whose_link_is_full_keeps_what_all_others_have() -> No
     adapters = Adapters(scene.exchange, AdapterTable(), tables.append)
     load, unload = b'{"lora_name": "one", "lora_path": "/one"}', b'{"lora_name": "one"}'
     scene.links.full.add(TWO)
-    with pytest.raises(NotReady, match="processor 1"):
+    with pytest.raises(Overloaded, match="processor 1"):
         await answered(scene, adapters.load(load))
     assert tables[-1].adapters == ()
     scene.links.full.clear()
@@ -170,7 +170,7 @@ async def test_a_processor_whose_link_is_full_keeps_what_all_others_have() -> No
     loaded = tables[-1].adapters
     assert [one.name for one in loaded] == ["one"]
     scene.links.full.add(TWO)
-    with pytest.raises(NotReady, match="processor 1"):
+    with pytest.raises(Overloaded, match="processor 1"):
         await answered(scene, adapters.unload(unload))
     assert tables[-1].adapters == loaded
     scene.links.full.clear()

@@ -287,3 +287,13 @@ async def test_requests_without_a_token_are_counted_with_the_age_of_the_oldest()
     assert scene.exchange.load(9 * SECOND_NS) == Calls(4, 3, 1, 7.0)
     scene.exchange.close(old)
     assert scene.exchange.load(9 * SECOND_NS) == Calls(3, 2, 0, 0.0)
+
+
+@in_a_loop
+async def test_a_call_whose_client_has_left_is_not_waited_for() -> None:
+    scene = Scene(ONE)
+    call = scene.submit(arrival_ns=0)
+    call.answer.cancel()  # as the task that awaits it is, before it can close the call
+    assert scene.exchange.load(SECOND_NS) == Calls(1, 1, 0, 0.0)
+    scene.exchange.processor_down(ONE, "SIGKILL")
+    assert scene.links.reports[-1] == Rescued(ONE.name, 0, 0)
