@@ -26,7 +26,7 @@ AUTO_SHARE = 0.5
 LEAST_BYTES = 64 * MIB
 """With less than this, ``auto`` gives up: hardly a prompt of a usual model would fit."""
 
-SMALLEST_BYTES = MIB
+SMALLEST_BYTES = 64 * KIB
 """A smaller size is a number without its unit: it has no room for blocks of any model."""
 
 PREFIX_CACHING = ("--enable-prefix-caching", "--no-enable-prefix-caching")

@@ -102,7 +102,7 @@ def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
         ({"engine_args": ("--prefix-caching-hash-algo", "xxhash")}, "sha256_cbor, not xxhash"),
         ({"engine_args": ("--prefix-caching-hash-algo=xxhash_cbor",)}, "not xxhash_cbor"),
         ({"host_cache": "64"}, "--host-cache 64 has no room for KV blocks: without a unit"),
-        ({"host_cache": "1023KiB"}, "--host-cache 1023KiB has no room for KV blocks"),
+        ({"host_cache": "63KiB"}, "--host-cache 63KiB has no room for KV blocks"),
         (
             {"engine": "mock", "host_cache": "1MiB"},
             "has no room for a block of simulated engines, which takes 2 MiB",
