@@ -15,7 +15,7 @@ from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.sizes import size_of, sized
 from dynamo_cli.plan.typed import AUTO, MOCK, Typed
 from dynamo_cli.serve_config import ServeConfig
-from dynamo_cli.units import GIB, MIB
+from dynamo_cli.units import GIB, KIB, MIB
 
 FLAG = "--host-cache"
 MIN_TOKENS = "--host-cache-min-tokens"
