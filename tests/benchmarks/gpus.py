@@ -10,7 +10,8 @@ the first one within each round, as median and range.
 
 Servers: `one` (one worker), `kv` (a worker per GPU), `host` (the same with a host cache), `blind`
 (round-robin), `chunk4096` (`kv` with so many prompt tokens in a step while answers stream;
-`chunk0`: as many as vLLM takes), `disagg` (half of the GPUs prefill), `vllm` (vLLM's own data parallel).
+`chunk0`: as many as vLLM takes), `disagg` (half of the GPUs prefill), `vllm` (vLLM's own data
+parallel).
 Loads: `talks` (conversations over system prompts at a fixed rate), `closed` (the same from clients
 that wait for their answers), `apart` (prompts that share nothing), `streams` (as many streams as
 asked for per GPU), `mixed` (short chats beside long prompts), `kill` (kill -9 of a worker

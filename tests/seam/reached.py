@@ -20,7 +20,8 @@ REACHED: dict[str, tuple[str, ...]] = {
     ),
     "vllm.v1.core.sched.scheduler.Scheduler": (
         *("requests", "kv_cache_manager", "kv_event_publisher", "has_requests()"),
-        *("get_request_counts()", "get_kv_cache_usage()"),
+        *("get_request_counts()", "get_kv_cache_usage()", "running", "scheduler_config"),
+        *("max_num_scheduled_tokens", "num_spec_tokens"),
     ),
     "vllm.v1.core.kv_cache_manager.KVCacheManager": (
         *("coordinator", "take_events()", "record_prefix_cache_stats(_, _)"),
@@ -33,7 +34,14 @@ REACHED: dict[str, tuple[str, ...]] = {
         *("_grammar", "reasoning_ended", "reasoner"),
     ),
     "vllm.v1.request.Request": (
-        *("request_id", "prompt_token_ids", "prompt_embeds", "mm_features", "lora_request"),
+        *(
+            "is_prefill_chunk",
+            "request_id",
+            "prompt_token_ids",
+            "prompt_embeds",
+            "mm_features",
+            "lora_request",
+        ),
         *("cache_salt", "kv_transfer_params", "sampling_params", "structured_output_request"),
         *("num_prompt_tokens", "num_output_tokens", "output_token_ids", "all_token_ids"),
         *("num_preemptions", "num_in_flight_tokens", "block_hashes", "events", "status"),
@@ -79,7 +87,10 @@ REACHED: dict[str, tuple[str, ...]] = {
         *("block_size", "num_gpu_blocks", "gpu_memory_utilization", "kv_cache_memory_bytes"),
         "enable_prefix_caching",
     ),
-    "vllm.config.SchedulerConfig": ("max_num_seqs", "max_num_batched_tokens"),
+    "vllm.config.SchedulerConfig": (
+        *("max_num_seqs", "max_num_batched_tokens"),
+        *("enable_chunked_prefill", "disable_chunked_mm_input"),
+    ),
     "vllm.config.ParallelConfig": ("world_size", "distributed_executor_backend"),
     "vllm.config.CompilationConfig": ("cudagraph_capture_sizes",),
     # -- messages between the two halves -------------------------------------------------------
