@@ -16,10 +16,10 @@ def test_engines_of_two_nodes_answer_alike() -> None:
         options = ("--workers", "2", "--router", "kv", "--ray", nodes.address, *SMALL)
         with Server(*options, environment=nodes.environment) as server:
             assert len(on(server, "node-a")) == len(on(server, "node-b")) == 1
-            prompt = "The same words again and again. " * 8
+            prompt = "The same words again and again. " * 40
             first = text_of(ask(server, prompt))
             others = [
-                text_of(ask(server, f"Other words, number {turn}. " * 8)) for turn in range(3)
+                text_of(ask(server, f"Other words, number {turn}. " * 40)) for turn in range(3)
             ]
             assert text_of(ask(server, prompt)) == first
             assert all(others)
