@@ -21,7 +21,7 @@ REACHED: dict[str, tuple[str, ...]] = {
     "vllm.v1.core.sched.scheduler.Scheduler": (
         *("requests", "kv_cache_manager", "kv_event_publisher", "has_requests()"),
         *("get_request_counts()", "get_kv_cache_usage()", "running", "scheduler_config"),
-        *("max_num_scheduled_tokens", "num_spec_tokens"),
+        *("max_num_scheduled_tokens", "num_spec_tokens", "vllm_config"),
     ),
     "vllm.v1.core.kv_cache_manager.KVCacheManager": (
         *("coordinator", "take_events()", "record_prefix_cache_stats(_, _)"),

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
+GENERATE = "generate"
+"""vLLM's name for engines whose answers have tokens."""
+
 
 class Chunks:
     """Limits the prompt tokens of each step of an engine.
@@ -24,9 +27,11 @@ class Chunks:
         config = scheduler.scheduler_config
         # A scheduler that computes a prompt or an image in one piece needs a step that has room.
         cuts = config.enable_chunked_prefill and not config.disable_chunked_mm_input
+        # Where steps are scheduled ahead, embeddings whose step runs would look like streams.
+        streams = scheduler.vllm_config.model_config.runner_type == GENERATE
         self._scheduler = scheduler
         self._most = scheduler.max_num_scheduled_tokens
-        self._tokens = tokens if cuts else 0
+        self._tokens = tokens if cuts and streams else 0
         self._each = 1 + scheduler.num_spec_tokens
 
     def limit(self) -> None:
