@@ -85,7 +85,8 @@ REACHED: dict[str, tuple[str, ...]] = {
     ),
     "vllm.config.CacheConfig": (
         *("block_size", "num_gpu_blocks", "gpu_memory_utilization", "kv_cache_memory_bytes"),
-        "enable_prefix_caching",
+        *("enable_prefix_caching", "kv_cache_size_tokens", "kv_cache_max_concurrency"),
+        "metrics_info()",
     ),
     "vllm.config.SchedulerConfig": (
         *("max_num_seqs", "max_num_batched_tokens"),
@@ -107,9 +108,15 @@ REACHED: dict[str, tuple[str, ...]] = {
     f"{CORE}.EngineCoreEvent": ("type", "timestamp"),
     "vllm.v1.metrics.stats.PrefillStats": (
         *("num_prompt_tokens", "num_cached_tokens", "num_local_cached_tokens"),
-        "num_cache_creation_tokens",
+        *("num_cache_creation_tokens", "num_external_cached_tokens"),
     ),
-    "vllm.v1.metrics.stats.SchedulerStats": ("prefix_cache_stats",),
+    "vllm.v1.metrics.stats.SchedulerStats": (
+        *("prefix_cache_stats", "num_skipped_waiting_reqs", "spec_decoding_stats"),
+    ),
+    "vllm.v1.spec_decode.metrics.SpecDecodingStats": (
+        *("num_drafts", "num_draft_tokens", "num_accepted_tokens"),
+        "num_accepted_tokens_per_pos",
+    ),
     "vllm.v1.metrics.stats.PrefixCacheStats": ("queries", "hits", "preempted_requests"),
     "vllm.sampling_params.SamplingParams": (
         *("max_tokens", "output_kind", "prompt_logprobs", "skip_reading_prefix_cache"),
