@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, tra
 
 from dynamo_cli.engines.vllm.front import pieces
 from dynamo_cli.engines.vllm.front.pieces import PATTERNS, Pieces, can_be_cut
+from dynamo_cli.engines.vllm.front.token_memory import TokenMemory
 from dynamo_cli.lab.load.workload import words
 from tests.processor.test_token_memory import PIECES, TEXT, TOKENIZERS, VOCABULARY
 
@@ -65,6 +66,19 @@ def test_pieces_of_real_tokenizers(name: str, text: str) -> None:
 def test_long_texts_are_cut_into_a_piece_for_each_thread() -> None:
     text = words(random.Random(1), 3000)
     assert check(TOKENIZERS["byte level"](), text) == THREADS
+
+
+def test_the_memory_of_tokens_makes_new_ones_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "_threads", lambda: THREADS)
+    tokenizer = TOKENIZERS["byte level"]()
+    memory = TokenMemory(tokenizer)
+    dice = random.Random(2)
+    system, said = words(dice, 4000), words(dice, 3000)
+    text = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{said}<|im_end|>\n"
+    assert memory.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
+    more = f"{text}<|im_start|>user\n{words(dice, 3000)}"
+    assert memory.encode(more) == tokenizer.encode(more, add_special_tokens=False).ids
+    assert memory.hits
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,10 @@ OF_OTHERS = ("__", "model_")
 """How names begin that a class has from `object` and from pydantic."""
 
 
+SHORT_WAYS = tuple(f"engines/vllm/front/{name}.py" for name in ("chat_events", "direct", "whole"))
+"""Files whose code runs with the releases of `versions.SHORT_WAYS` only."""
+
+
 def installed() -> Sources:
     """The sources of the installed vLLM; it is not imported."""
     spec = importlib.util.find_spec("vllm")
@@ -33,10 +37,16 @@ def installed() -> Sources:
 
 def problems(sources: Sources, release: str) -> list[str]:
     """What our code uses and this release does not have, a line each."""
-    found = [f"{use.place}: {problem}" for use in all_uses() if (problem := of_use(sources, use))]
+    uses = [use for use in all_uses() if runs_with(release, use)]
+    found = [f"{use.place}: {problem}" for use in uses if (problem := of_use(sources, use))]
     moved = [places[release] for places in versions.MOVED.values()]
     found += [f"versions.py: no module {name}" for name in moved if sources.module(name) is None]
     return found + list(of_reached(sources, REACHED))
+
+
+def runs_with(release: str, use: Use) -> bool:
+    """Whether code runs with this release at all."""
+    return release in versions.SHORT_WAYS or not use.place.startswith(SHORT_WAYS)
 
 
 def of_use(sources: Sources, use: Use) -> str:

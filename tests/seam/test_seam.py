@@ -12,7 +12,7 @@ import pytest
 from dynamo_cli.engines.vllm import versions
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.plan.machine import read_machine
-from tests.seam.check import installed, of_reached, of_use, problems
+from tests.seam.check import SHORT_WAYS, installed, of_reached, of_use, problems, runs_with
 from tests.seam.sources import Sources
 from tests.seam.uses import all_uses, uses_in
 from tests.support.driver import result_of
@@ -123,6 +123,14 @@ def test_so_is_what_is_reached_through_objects(release: Sources, entry: str, say
 
 def test_the_installed_release_has_what_we_use() -> None:
     assert problems(installed(), versions.release()) == []
+
+
+def test_code_of_the_short_ways_is_compared_with_their_releases_alone() -> None:
+    files = {use.place.partition(":")[0] for use in all_uses()}
+    assert files.issuperset(SHORT_WAYS)
+    for release, left_out in ((versions.SHORT_WAYS[0], set()), ("0.33", set(SHORT_WAYS))):
+        compared = {use.place.partition(":")[0] for use in all_uses() if runs_with(release, use)}
+        assert files - compared == left_out
 
 
 def test_all_of_our_seam_is_looked_at() -> None:
