@@ -365,12 +365,3 @@ class Frontend:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         vital.watch(task)
-
-
-async def _at_most(timeout_s: float, work: Coroutine[object, object, object]) -> None:
-    """Do the work, but cancel it when the time is over."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await work
-    except TimeoutError:
-        pass  # the caller looks at what is left

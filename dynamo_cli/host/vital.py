@@ -29,25 +29,33 @@ def end(what: str, error: BaseException | None) -> NoReturn:
 
 
 def callback(function: Callable[P, None]) -> Callable[P, None]:
-    """Wrap a callback of an event loop, or a thread's function: if it fails, the process ends."""
+    """Wrap a callback of an event loop, or a thread's function: if it fails, the process ends.
+
+    It also fails with a ``CancelledError``, which the result of a cancelled future raises: no task
+    is there that could be cancelled.
+    """
 
     @wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - the loop would log it and go on
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a loop would log it
             end(function.__qualname__, error)
 
     return guarded
 
 
 def watch(task: asyncio.Task[Any], *, endless: bool = False) -> None:
-    """End the process when this task fails, or when it returns although it is `endless`."""
+    """End the process when this task fails, or when it returns although it is `endless`.
+
+    A task that somebody has cancelled has not failed; one that awaited a future that somebody else
+    has cancelled has.
+    """
 
     def ended(task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
+        if task.cancelled() and task.cancelling():
             return
-        error = task.exception()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None or endless:
             end(str(task.get_coro()), error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import socket
@@ -62,7 +63,6 @@ class Relay:
         self._ports: dict[int, Port] = {}
         self._port_of: dict[int, Port] = {}
         self._acks: dict[int, int] = {}
-        self._stale = 0
         self._stopping = False
         self._hello_due_s = 0.0
         self._poller = select.epoll()
@@ -78,17 +78,13 @@ class Relay:
             self.advance()
         self._wire.close()
 
-    def advance(self) -> None:
-        """One round: wait for something, and pass on what has come."""
-        timeout_s = 0.0 if self._wire.pending() else self._say_hello()
+    def advance(self, longest_s: float = 1.0) -> None:
+        """One round: wait for something, at most so many seconds, and pass on what has come."""
+        timeout_s = 0.0 if self._wire.pending() else min(longest_s, self._say_hello())
         for descriptor, _ in self._poller.poll(timeout_s):
             if (port := self._port_of.get(descriptor)) is not None and port.link is not None:
                 self._on_link(port, port.link, descriptor)
         self._on_control()
-        self.take_frames()
-
-    def take_frames(self) -> None:
-        """Act on the frames that have come, and acknowledge what they brought."""
         for peer, data in self._wire.receive():
             self._on_frame(peer, Frame.unpack(data))
         self._acknowledge()
@@ -96,7 +92,7 @@ class Relay:
     def _say_hello(self) -> float:
         """Send HELLO if it is due; returns the longest wait until the next one."""
         if not isinstance(self._session, NodeSession):
-            return 1.0
+            return math.inf
         now = time.monotonic()
         if now >= self._hello_due_s:
             self._wire.send(self._session.hello().pack())
@@ -139,6 +135,7 @@ class Relay:
             self._port_of[descriptor] = port
             self._poller.register(descriptor, select.EPOLLIN)
         port.attach(link)
+        self._note_delivered(generation, port)
         self._send(Kind.OPEN, generation)
         self._pump(generation, port)
 
@@ -183,11 +180,10 @@ class Relay:
                 # Data may come before the outpost has made the local end. The head makes its first.
                 self._ports.setdefault(generation, Port())
             case Kind.DATA:
-                if (port := self._ports.get(generation)) is None:
-                    self._stale += 1  # the local process has ended meanwhile
-                    return
-                port.deliver(unpack_messages(frame.body))
-                self._note_delivered(generation, port)
+                # Without a port the local process has ended, as its peer is about to hear.
+                if (port := self._ports.get(generation)) is not None:
+                    port.deliver(unpack_messages(frame.body))
+                    self._note_delivered(generation, port)
             case Kind.ACK:
                 for one, size in unpack_acks(frame.body).items():
                     if (port := self._ports.get(one)) is not None:

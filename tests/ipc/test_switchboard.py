@@ -259,17 +259,24 @@ def test_a_message_that_makes_no_sense_ends_the_process(stage: Stage) -> None:
 class Broken(Recorder):
     """Fails like a bug."""
 
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
     def on_message(self, peer: ProcessId, payload: bytes) -> None:
-        raise KeyError("nobody expects this")
+        raise self._error
 
 
+@pytest.mark.parametrize("error", [KeyError("nobody expects this"), asyncio.CancelledError()])
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_what_a_handler_raises_in_a_loop_ends_the_process(new_loop: Any) -> None:
+def test_what_a_handler_raises_in_a_loop_ends_the_process(
+    new_loop: Any, error: BaseException
+) -> None:
     """Else the process would go on without ever reading the link again."""
 
     def main() -> None:
         stage = Stage()
-        stage.use(Broken())
+        stage.use(Broken(error))
         stage.joined()
         stage.say(b"anything")
         loop = new_loop()
@@ -278,6 +285,24 @@ def test_what_a_handler_raises_in_a_loop_ends_the_process(new_loop: Any) -> None
         loop.run_forever()
 
     assert exit_code(fork(main)) == vital.EXIT_CODE
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "code"), [("the task", 0), ("what it awaits", vital.EXIT_CODE)]
+)
+def test_a_watched_task_may_be_cancelled_but_not_what_it_awaits(cancelled: str, code: int) -> None:
+    async def wait(awaited: asyncio.Future[None]) -> None:
+        await awaited
+
+    async def scenario() -> None:
+        awaited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(wait(awaited))
+        vital.watch(task)
+        await asyncio.sleep(0)
+        (task if cancelled == "the task" else awaited).cancel()
+        await asyncio.wait([task])
+
+    assert exit_code(fork(lambda: asyncio.run(scenario()))) == code
 
 
 def test_what_is_owed_is_taken_by_a_full_link(

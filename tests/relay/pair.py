@@ -60,18 +60,20 @@ class Pair:
             if time.monotonic() > deadline:
                 return False
             for end in (self.head, self.node):
-                end.relay._say_hello()
-                advance(end.relay)
+                end.relay.advance(0.0)
             for link in self.links:
                 link.on_space()
         return True
 
     def link(self, generation: int) -> tuple[Link, Link]:
         """A link through both: its end at the head and its end at the node."""
-        return self._half(self.head, HERE, generation), self._half(self.node, THERE, generation)
+        return self.half(self.head, HERE, generation), self.half(self.node, THERE, generation)
 
-    def _half(self, end: End, peer: ProcessId, generation: int) -> Link:
-        out, back = create_ring(RING_BYTES, "out"), create_ring(RING_BYTES, "back")
+    def half(
+        self, end: End, peer: ProcessId, generation: int, ring_bytes: int = RING_BYTES
+    ) -> Link:
+        """One end of a link."""
+        out, back = create_ring(ring_bytes, "out"), create_ring(ring_bytes, "back")
         end.control.send(RelayUp(generation), (*back, *out))
         link = Link(peer, generation, out, back)
         self.links.append(link)
@@ -86,14 +88,3 @@ class Pair:
             link.close()
         self.head.close()
         self.node.close()
-
-
-def advance(relay: Relay) -> None:
-    """One round that waits for nothing."""
-    relay._on_control()
-    for port_generation, port in list(relay._ports.items()):
-        if port.link is not None:
-            port.link.on_space()
-            relay._note_delivered(port_generation, port)
-            relay._pump(port_generation, port)
-    relay.take_frames()

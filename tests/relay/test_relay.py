@@ -9,7 +9,7 @@ import pytest
 from dynamo_cli.ipc.link import Link
 from dynamo_cli.messages.cluster import Carry, RelayCut, RelayDown, RelayJoined
 from dynamo_cli.relay import port as relay_port
-from tests.relay.pair import End, Pair
+from tests.relay.pair import HERE, THERE, End, Pair
 
 
 @pytest.fixture
@@ -73,6 +73,20 @@ def test_a_link_whose_reader_sleeps_is_bounded_and_delays_no_other(pair: Pair) -
 def advance_a_while(pair: Pair) -> None:
     rounds = iter(range(50))
     pair.run_until(lambda: next(rounds, None) is None)
+
+
+def test_what_comes_before_the_other_end_of_a_link_is_acknowledged_too(pair: Pair) -> None:
+    """Else a window that was full by then would stay full for ever."""
+    here = pair.half(pair.head, HERE, 1)
+    block = b"x" * 100_000
+    count = 2 * relay_port.WINDOW_BYTES // len(block)
+    for _ in range(count):
+        assert here.send(block)
+        pair.run_until(lambda: not here.pending_bytes, timeout_s=0.01)
+    assert pair.run_until(lambda: pair.head.relay._ports[1]._on_the_way >= relay_port.WINDOW_BYTES)
+    advance_a_while(pair)
+    there = pair.half(pair.node, THERE, 1, ring_bytes=2 * relay_port.WINDOW_BYTES)
+    assert len(received(pair, there, count)) == count
 
 
 def test_what_a_process_wrote_before_its_end_is_delivered(pair: Pair) -> None:
