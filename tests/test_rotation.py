@@ -99,3 +99,45 @@ def test_lines_are_counted_when_the_folder_is_gone_and_told_when_it_is_back(tmp_
     out.close()
     assert "a line of this log is missing here" in path.read_text()
     assert path.read_text().endswith("third\n")
+
+
+def test_a_line_that_is_larger_than_a_file_has_a_file_of_its_own(tmp_path: Path) -> None:
+    long = "x" * (2 * SMALL) + "\n"
+    out = file_at(tmp_path / "log")
+    out.write(long)
+    out.write(long)
+    out.close()
+    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"log": long, "log.1": long}
+
+
+def test_it_says_again_that_it_cannot_be_rotated_when_it_could_meanwhile(tmp_path: Path) -> None:
+    folder = tmp_path / f"log.{KEPT_FILES}"
+    out = file_at(tmp_path / "log")
+    for _ in range(2):
+        folder.unlink(missing_ok=True)
+        (folder / "in the way").mkdir(parents=True)
+        (tmp_path / f"log.{KEPT_FILES - 1}").write_text("")  # a file cannot replace a folder
+        for number in range(4):
+            out.write(text(number))
+        wait_until(lambda: text(3) in (tmp_path / "log").read_text(), 10, "it is written")
+        (folder / "in the way").rmdir()
+        folder.rmdir()
+        out.write(text(4))
+        wait_until(folder.is_file, 10, "it is rotated")
+    out.close()
+    told = "".join(one.read_text() for one in tmp_path.iterdir())
+    assert told.count("cannot be rotated") == 2
+
+
+def test_it_stays_in_its_folder_when_the_process_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    out = file_at(Path("log"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for number in range(5):
+        out.write(text(number))
+    out.close()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["elsewhere", "log", "log.1"]
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -135,21 +135,17 @@ class Conversation:
         Raises:
             ServerFailed: there is no answer.
         """
-        self.messages.append({"role": "user", "content": text})
+        messages = [*self.messages, {"role": "user", "content": text}]
         heard: list[str] = []
-        try:
-            took = self._print_answer(heard)
-        except BaseException:
-            self.messages.pop()
-            raise
-        self.messages.append({"role": "assistant", "content": "".join(heard)})
+        took = self._print_answer(messages, heard)
+        self.messages = [*messages, {"role": "assistant", "content": "".join(heard)}]
         return took
 
-    def _print_answer(self, heard: list[str]) -> Took | None:
+    def _print_answer(self, messages: list[dict[str, str]], heard: list[str]) -> Took | None:
         from dynamo_cli.cli.chat_client import Took  # noqa: PLC0415 - the help needs none of it
 
         first = [{"role": "system", "content": self.system}] if self.system else []
-        body = {"model": self.model, "messages": [*first, *self.messages], **self.settings}
+        body = {"model": self.model, "messages": [*first, *messages], **self.settings}
         pieces = self.server.answer(body)
         try:
             for piece in pieces:
@@ -171,13 +167,13 @@ class Conversation:
 @contextmanager
 def _server(options: ChatOptions) -> Iterator[tuple[Server, str]]:
     """The server to talk to, and the model; a server is started if none is named or running."""
-    from dynamo_cli.cli.chat_client import Server  # noqa: PLC0415 - the help needs none of it
+    from dynamo_cli.cli.chat_client import NoServer, Server  # noqa: PLC0415 - the help needs none
 
     url, key = address_of(options.url or DEFAULT_URL), options.api_key or key_of(os.environ)
     server = Server(url, key)
     try:
         models = server.models()
-    except ServerFailed:
+    except NoServer:
         if options.url:
             raise
     else:

@@ -19,6 +19,10 @@ PIECE_BYTES = 64 * 1024
 DONE = b"[DONE]"
 
 
+class NoServer(ServerFailed):
+    """Nothing listens at the address."""
+
+
 class Piece(msgspec.Struct, frozen=True):
     """A piece of an answer.
 
@@ -67,6 +71,7 @@ class Server:
         """Names of its models.
 
         Raises:
+            NoServer: nothing listens there.
             ServerFailed: it does not answer, or not like an OpenAI server.
         """
         connection = self._connect()
@@ -127,7 +132,7 @@ class Server:
         try:
             connection.connect()
         except OSError as error:
-            raise self._failed(error) from error
+            raise NoServer(self._failed(error).message) from error
         assert connection.sock is not None
         connection.sock.settimeout(None)  # an answer may take long; Ctrl-C ends it
         return connection

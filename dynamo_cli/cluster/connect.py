@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from threading import Timer
 
 from dynamo_cli.cluster_config import AUTO_ADDRESS
 from dynamo_cli.config import LOOPBACK
@@ -13,6 +15,23 @@ NOT_INSTALLED = "--ray needs the package ray: pip install 'dynamo-llm[ray]'."
 
 PATIENCE_S = 40.0
 """How long a cluster may take to answer, seconds. Ray itself would try for minutes."""
+
+
+def patience(address: str, give_up: Callable[[str], None]) -> Timer:
+    """Start a timer that ends this process unless it is cancelled: calls of Ray have no deadline.
+
+    Args:
+        give_up: called with the reason, before the end.
+    """
+
+    def end() -> None:
+        give_up(f"no Ray cluster answers at {address} within {PATIENCE_S:.0f} s.")
+        os._exit(1)
+
+    timer = Timer(PATIENCE_S, end)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def connect(address: str) -> str:

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from dynamo_cli.cluster.connect import connect
+from dynamo_cli.cluster.connect import connect, patience
 from dynamo_cli.cluster_config import ClusterConfig
+from dynamo_cli.errors import ResourceError
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.cluster import OutpostEnded, PlaceOutpost
 from dynamo_cli.messages.flows import ToChild
-from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Ping, Pong, SetPhase, Stop
+from dynamo_cli.messages.lifecycle import Fatal, Phase, PhaseChange, Ping, Pong, SetPhase, Stop
 from dynamo_cli.supervisor.post import Versions
 from dynamo_cli.topology import ProcessId
 
@@ -34,7 +35,9 @@ def main(process: ProcessId, config: ClusterConfig, control: socket.socket) -> N
     """Speak with Ray until the supervisor says stop."""
     found = Control(control, ToChild)
     found.send(PhaseChange(Phase.STARTING))
+    give_up = patience(config.address, lambda why: found.send(Fatal(ResourceError.__name__, why)))
     connect(config.address)
+    give_up.cancel()
     Cluster(process, config, found).run()
 
 

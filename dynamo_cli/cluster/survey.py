@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable
-from threading import Timer
 from typing import Any
 
-from dynamo_cli.cluster.connect import PATIENCE_S
+from dynamo_cli.cluster.connect import patience
 from dynamo_cli.cluster_config import Node, Survey
 from dynamo_cli.errors import DynamoError, ResourceError, error_class
 from dynamo_cli.host import lifeline
@@ -20,7 +20,7 @@ from dynamo_cli.supervisor.post import Versions
 
 CHECK = "check"
 NODE_S = 20.0
-"""How long a node may take to say which releases it has, seconds."""
+"""How long all nodes together may take to say which releases they have, seconds."""
 
 
 def survey(address: str) -> Survey:
@@ -111,14 +111,15 @@ def _differences(nodes: list[dict[str, Any]]) -> dict[str, str]:
         .remote(head)
         for one in nodes
     }
-    return {name: _answer(reference) for name, reference in asked.items()}
+    until_s = time.monotonic() + NODE_S
+    return {name: _answer(reference, until_s) for name, reference in asked.items()}
 
 
-def _answer(reference: Any) -> str:
+def _answer(reference: Any, until_s: float) -> str:
     import ray  # noqa: PLC0415
 
     try:
-        found: str = ray.get(reference, timeout=NODE_S)
+        found: str = ray.get(reference, timeout=max(0.0, until_s - time.monotonic()))
     except ray.exceptions.RayError as error:
         return f"it does not answer ({type(error).__name__})"
     return found
@@ -140,24 +141,22 @@ def _distinct(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return nodes
 
 
-def _give_up(report: int, address: str) -> None:
-    why = f"no Ray cluster answers at {address} within {PATIENCE_S:.0f} s."
-    os.write(report, json.dumps({"error": "ResourceError", "message": why}).encode() + b"\n")
-    os._exit(1)
-
-
 def main() -> None:
     """Write what the cluster has as a line of JSON, or why it cannot be read."""
     report = os.dup(1)
     os.dup2(2, 1)  # Ray prints
-    too_late = Timer(PATIENCE_S, _give_up, (report, sys.argv[1]))
-    too_late.daemon = True
-    too_late.start()
+
+    def tell(found: dict[str, Any]) -> None:
+        os.write(report, json.dumps(found).encode() + b"\n")
+
+    def refuse(error: DynamoError) -> None:
+        tell({"error": type(error).__name__, "message": error.message})
+
+    patience(sys.argv[1], lambda why: refuse(ResourceError(why)))
     try:
-        found = _read(sys.argv[1], check=CHECK in sys.argv)
+        tell(_read(sys.argv[1], check=CHECK in sys.argv))
     except DynamoError as error:
-        found = {"error": type(error).__name__, "message": error.message}
-    os.write(report, json.dumps(found).encode() + b"\n")
+        refuse(error)
 
 
 if __name__ == "__main__":

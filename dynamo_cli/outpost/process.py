@@ -50,6 +50,7 @@ from dynamo_cli.messages.lifecycle import (
     SetPhase,
 )
 from dynamo_cli.serve_config import RestartPolicy
+from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.local_child import LocalChild
 from dynamo_cli.supervisor.logs import Line
@@ -80,6 +81,7 @@ class Outpost:
         self._post = post
         self._name = uuid.uuid4().hex
         self._children: dict[ProcessId, LocalChild] = {}
+        self._reported: dict[ProcessId, Phase] = {}
         self._links: dict[tuple[ProcessId, str], int] = {}
         self._waiting: dict[ProcessId, LocalChild] = {}
         self._restarts = {one: Restarts(RestartPolicy()) for one in OWN}
@@ -89,6 +91,7 @@ class Outpost:
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._orphans = Orphans(self._alive)
         self._watching = Watching(post.worker_timeout_s, self._others)
+        self._background = Background(self._on_bug)
         self._from_head = Decoder(FromSupervisor)
         self._to_child = Decoder(ToChild)
 
@@ -96,15 +99,16 @@ class Outpost:
         """Serve the head until it is gone; returns why it ended."""
         loop = asyncio.get_running_loop()
         self._orphans.adopt(loop)
+        self._background.watch(loop)
         self._begin(RELAY, self._post.relay)
         if self._post.forks:
             self._begin(ZYGOTE, ZygoteConfig(self._post.engine))
-        tasks = [loop.create_task(self._watching.run()), loop.create_task(self._listen())]
+        self._background.start(self._watching.run())
+        self._background.start(self._listen())
         try:
             return await self._ended
         finally:
-            for task in tasks:
-                task.cancel()
+            self._background.cancel()
             for child in list(self._alive()):
                 child.kill()
 
@@ -127,6 +131,11 @@ class Outpost:
         patience = self._post.patience
         can_hear = self._mustered and self._children[RELAY].phase is Phase.READY
         return patience.headless_s if can_hear else patience.join_s
+
+    def _on_bug(self, what: str, trace: list[str]) -> None:
+        """End: nothing here can be relied on any more, and the head starts another outpost."""
+        logger.critical("%s", "\n".join(trace))
+        self._end(f"an unexpected error: {what}")
 
     def _end(self, why: str) -> None:
         if not self._ended.done():
@@ -179,6 +188,7 @@ class Outpost:
                 return
             case PhaseChange(phase, detail):
                 child.move_to(phase, detail)
+                self._reported[child.process] = phase
                 if child.process == RELAY:
                     self._heard_s = time.monotonic()  # nothing could be heard before
                 if child.process in OWN and phase is Phase.READY:
@@ -205,6 +215,7 @@ class Outpost:
             self._again(child)
             return
         del self._children[process]
+        self._reported.pop(process, None)
         self._waiting.pop(process, None)
         for key in [key for key in self._links if key[0] == process]:
             self._to_relay(RelayDown(self._links.pop(key)))
@@ -234,17 +245,23 @@ class Outpost:
                 self._part(ProcessId.parse(process), peer, generation, reason)
             case TellChild(process, payload):
                 if (child := self._children.get(ProcessId.parse(process))) is not None:
-                    child.control.send(self._to_child(payload))
+                    self._pass_on(child, self._to_child(payload))
             case SignalChild(process, number):
                 if (child := self._children.get(ProcessId.parse(process))) is not None:
                     child.kill(Signals(number))
+
+    def _pass_on(self, child: LocalChild, message: Any) -> None:
+        """Pass a message on to a child, and note the phase that the head has set for it."""
+        if isinstance(message, SetPhase):
+            child.move_to(message.phase)  # only those that are ready are asked for signs of life
+        child.control.send(message)
 
     def _muster(self, boot: str, now_ns: int) -> None:
         self._mustered = True
         self._shift_ns = 0 if boot == BOOT.read_text().strip() else now_ns - time.monotonic_ns()
         self._part_all("the head has missed messages")
         present = [
-            Present(child.process.name, child.pid, child.phase)
+            Present(child.process.name, child.pid, self._reported.get(child.process, child.phase))
             for child in self._others()
             if child.process != ZYGOTE
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -14,6 +15,8 @@ from dynamo_cli.errors import PortInUse
 ZAP = "inproc://zeromq.zap.01"
 HANDSHAKE_MS, BEAT_MS, DEAD_MS = 5_000, 1_000, 3_000
 RETRY_MS, MOST_RETRY_MS = 50, 250
+
+logger = logging.getLogger(__name__)
 
 
 def key_pair() -> tuple[str, str]:
@@ -30,6 +33,7 @@ class Wire:
 
     Attributes:
         port: the port at which the head listens.
+        refused: connections that were refused because of their key.
 
     Raises:
         PortInUse: the head cannot listen there.
@@ -40,6 +44,7 @@ class Wire:
         self._allowed = config.other.encode()
         self._zap = self._context.socket(zmq.REP)
         self._peer = b""
+        self.refused = 0
         self._socket = self._context.socket(zmq.ROUTER if config.listens else zmq.DEALER)
         self._set_up(config)
         self.port = config.port
@@ -109,12 +114,21 @@ class Wire:
     def _admit(self) -> None:
         """Answer ZeroMQ's question whether a client may connect: only the one with our key."""
         while _readable(self._zap):
-            version, request, _domain, _address, _identity, mechanism, *keys = (
+            version, request, _domain, address, _identity, mechanism, *keys = (
                 self._zap.recv_multipart(zmq.DONTWAIT)
             )
             right = mechanism == b"CURVE" and z85.encode(keys[0]) == self._allowed
+            if not right:
+                self._on_stranger(address.decode())
             status = (b"200", b"OK") if right else (b"400", b"this key is not known")
             self._zap.send_multipart((version, request, *status, b"", b""))
+
+    def _on_stranger(self, address: str) -> None:
+        """Count it, and say so the 1st, 2nd, 4th, 8th ... time, since it may go on for ever."""
+        self.refused += 1
+        if self.refused.bit_count() == 1:
+            times = f"; {self.refused} times so far" if self.refused > 1 else ""
+            logger.warning("a connection from %s is refused: its key is wrong%s", address, times)
 
     def close(self) -> None:
         """Drop what waits, and close the connection."""

@@ -60,7 +60,7 @@ class Post:
     patience: Patience
 
     def dump(self) -> bytes:
-        """As bytes; they hold keys, and go only through the cluster's own encrypted channel."""
+        """As bytes. They hold keys: whoever may submit jobs to the cluster can read them."""
         return pickle.dumps(self)
 
     @staticmethod

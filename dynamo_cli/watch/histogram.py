@@ -27,11 +27,6 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    @property
-    def count(self) -> int:
-        """How many values there were."""
-        return sum(self.counts)
-
     def cumulative(self) -> list[tuple[str, float]]:
         """Return pairs of an upper bound and the number of values up to it; the last is +Inf."""
         names = [*map(str, self.bounds), "+Inf"]

@@ -2,7 +2,7 @@
 
 Every worker differs a little from the others at any moment. A remark needs a difference that users
 notice, enough samples, and a few seconds (`Judge` sees to that); and where several workers have
-the same difference, none of them is the odd one.
+the same difference, and are more than `MOST_SHARE` of all, none of them is the odd one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ HOLD_S = 5.0
 """How long a difference must last."""
 
 MOST_SHARE = 0.25
-"""If more of the workers than this have a difference, it is not about one of them."""
+"""If more of the workers than this, and not only one, have a difference, it is not about one of
+them."""
 
 MANY_TIMES, MANY_MORE_RUNNING, MANY_MORE_WAITING = 3.0, 8, 4
 """A busy worker has so many times the requests of the others, and so many more."""

@@ -251,7 +251,10 @@ class TreeState:
             url=self.url,
             serving=self.serving,
             reason=self.reason,
-            alarms=[*self._alarms(router, prefill, now_ns), *of_gpus(gpus, seen, now_ns)],
+            alarms=[
+                *self._alarms(router, prefill, host_cache, now_ns),
+                *of_gpus(gpus, seen, now_ns),
+            ],
             models=self._models,
             target_workers=self._table.workers,
             processes=self._processes(host, now_ns),
@@ -304,7 +307,11 @@ class TreeState:
         )
 
     def _alarms(
-        self, router: RouterView | None, prefill: PrefillView | None, now_ns: int
+        self,
+        router: RouterView | None,
+        prefill: PrefillView | None,
+        host_cache: HostCacheView | None,
+        now_ns: int,
     ) -> list[AlarmView]:
         found, unrouted = [], sum(self._routing.unrouted().values())
         if router is not None and router.silent_workers:
@@ -315,7 +322,7 @@ class TreeState:
             found.append(old_jobs(prefill))
         if lost := self._meter.moves.recently_lost(now_ns):
             found.append(no_place(lost))
-        found += of_host_cache(self.host_cache.view(now_ns))
+        found += of_host_cache(host_cache)
         return found + self._watch.alarms(now_ns)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 
-from dynamo_cli.cli import chat
-from dynamo_cli.cli.chat import Conversation
+from dynamo_cli.cli import chat, chat_client, own_server
+from dynamo_cli.cli.chat import ChatOptions, Conversation
 from dynamo_cli.cli.chat_client import Piece, Server, Took
 from dynamo_cli.errors import ServerFailed
 from tests.load.fake import FakeServer, Manner
@@ -96,8 +97,10 @@ def test_what_fails_or_is_stopped_ends_nothing_and_leaves_no_half_messages(
 
 def test_an_answer_does_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     server = Told([Piece("hm", thought=True), Piece("a\x1b[2Jb\x07\tc\n"), END])
-    talk_with(server).say("x")
-    assert capsys.readouterr().out == "a[2Jb\tc\n"
+    talk = talk_with(server)
+    talk.say("x")
+    assert capsys.readouterr().out == "a[2Jb\tc\n", "thoughts are shown on terminals only"
+    assert talk.messages[-1]["content"] == "a\x1b[2Jb\x07\tc\n", "thoughts are not said"
 
 
 def run(*args: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -135,9 +138,43 @@ def test_errors_are_one_line_with_the_servers_reason() -> None:
     assert done.stderr.startswith("dynamo-llm: error: no answer from http://127.0.0.1:1: ")
 
 
-def test_an_answer_that_breaks_off_is_an_error() -> None:
-    with (
-        FakeServer(Manner(break_off=True)) as fake,
-        pytest.raises(ServerFailed, match=r"middle|no answer"),
-    ):
+@pytest.mark.parametrize(
+    ("manner", "reason"),
+    [
+        (Manner(break_off=True), "middle|no answer"),
+        (Manner(last=b""), "in the middle"),
+        (Manner(last=b'data: {"error": {"message": "it died"}}\n\n'), "^it died$"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_an_error(manner: Manner, reason: str) -> None:
+    with FakeServer(manner) as fake, pytest.raises(ServerFailed, match=reason):
         list(Server(fake.url).answer({"model": "first", "messages": [], "max_tokens": 3}))
+
+
+def test_a_server_is_started_only_where_none_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def serving(words: list[str], tell: object) -> AbstractContextManager[str]:
+        return nullcontext(f"http://own-of-{words[1]}")
+
+    monkeypatch.setattr(own_server, "serving", serving)
+    with FakeServer(Manner(key="sesame")) as server:
+        monkeypatch.setattr(chat, "DEFAULT_URL", server.url)
+        with pytest.raises(ServerFailed, match="key"), chat._server(ChatOptions()):
+            pass
+    with chat._server(ChatOptions(model="tiny")) as (own, model):
+        assert (own.url, model) == ("http://own-of-tiny", "tiny")
+    assert f"no server at {server.url}: one is started for tiny" in capsys.readouterr().err
+    with (
+        pytest.raises(ServerFailed, match="no answer"),
+        chat._server(ChatOptions(url=server.url)),
+    ):
+        pass
+
+
+def test_an_answer_may_take_longer_than_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_client, "CONNECT_TIMEOUT_S", 0.2)
+    with FakeServer(Manner(token_s=0.4)) as fake:
+        *_, end = Server(fake.url).answer({"model": "first", "messages": [], "max_tokens": 1})
+    assert isinstance(end, Took)
+    assert end.reason == "length"

@@ -10,7 +10,9 @@ from dynamo_cli.cli import own_server
 from dynamo_cli.errors import ServerFailed
 
 SERVES = """
-import signal, sys
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+sys.stderr.write(f"alone {os.getpgrp() == os.getpid()}\\n")
 sys.stderr.write("now INFO frontend ready\\nnow INFO dynamo-llm serving on http://localhost:7/v1\\n")
 sys.stderr.flush()
 signal.sigwait([signal.SIGTERM])
@@ -24,7 +26,7 @@ def test_it_says_where_it_serves_and_ends_with_the_command(monkeypatch: pytest.M
     began = time.monotonic()
     with own_server.serving(["--model", "m"], told.append) as url:
         assert url == "http://localhost:7"
-    assert told == ["now INFO frontend ready"]
+    assert told == ["alone True", "now INFO frontend ready"], "Ctrl-C must not reach it"
     assert time.monotonic() - began < own_server.ENDING_S
 
 

@@ -204,6 +204,15 @@ def test_a_stopped_outpost_is_lost_and_joins_again(server: Server) -> None:
     assert on(server, "node-b") == before, server.log
 
 
+def test_a_killed_process_that_speaks_with_ray_takes_all_outposts_along(server: Server) -> None:
+    before = on(server, "node-a") | on(server, "node-b")
+    os.kill(server.pid_of("cluster"), signal.SIGKILL)
+    wait_until(lambda: not any(map(alive, before.values())), 10, "all engines end with it")
+    wait_until(lambda: not shown(server, before), 20, f"the head knows it\n{server.log}")
+    check_whole(server)
+    assert ask(server, "and now?")[0] == 200
+
+
 def test_workers_are_added_on_the_nodes(server: Server) -> None:
     def scale(count: int) -> None:
         request = urllib.request.Request(

@@ -25,6 +25,7 @@ class Manner:
         fail: error status of every stream; 0 means that none fails.
         fail_each: of so many streams one fails with status 500; 0 means that none does.
         break_off: whether streams end in the middle.
+        last: the last event of a stream.
         token_s: delay before each token, seconds.
     """
 
@@ -34,6 +35,7 @@ class Manner:
     fail: int = 0
     fail_each: int = 0
     break_off: bool = False
+    last: bytes = b"data: [DONE]\n\n"
     token_s: float = 0.001
 
 
@@ -90,14 +92,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.fake.connections += 1
 
     def do_GET(self) -> None:
-        self._reply(200, {"data": [{"id": "first"}, {"id": "second"}]})
+        if self._has_key():
+            self._reply(200, {"data": [{"id": "first"}, {"id": "second"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         manner = self.fake.manner
-        if manner.key and self.headers["Authorization"] != f"Bearer {manner.key}":
-            self._reply(401, {"error": {"message": "no key"}})
-        elif manner.strict and "ignore_eos" in body:
+        if not self._has_key():
+            return
+        if manner.strict and "ignore_eos" in body:
             self._reply(400, {"error": {"message": "ignore_eos is unknown"}})
         elif not body["stream"]:
             self._reply(200, {"choices": [], "usage": self._usage(body)})
@@ -111,6 +114,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stream(body)
             finally:
                 self.fake.count(-1)
+
+    def _has_key(self) -> bool:
+        """Whether the request may be answered; if not, it is refused here."""
+        key = self.fake.manner.key
+        if not key or self.headers["Authorization"] == f"Bearer {key}":
+            return True
+        self._reply(401, {"error": {"message": "no key"}})
+        return False
 
     def _is_to_fail(self) -> bool:
         each = self.fake.manner.fail_each
@@ -143,7 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._event({"choices": [{"delta": {}, "finish_reason": "length"}]})
         if manner.usage:
             self._event({"choices": [], "usage": self._usage(body)})
-        self._chunk(b"data: [DONE]\n\n")
+        if manner.last:
+            self._chunk(manner.last)
         self._chunk(b"")
 
     def _event(self, event: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from dynamo_cli.ipc.link import Link
 from dynamo_cli.messages.cluster import Carry, RelayCut, RelayDown, RelayJoined
 from dynamo_cli.relay import port as relay_port
+from dynamo_cli.relay.wire import Wire
 from tests.relay.pair import HERE, THERE, End, Pair
 
 
@@ -111,10 +112,19 @@ def test_a_relay_that_was_started_again_makes_the_other_begin_anew(pair: Pair) -
     assert pair.run_until(lambda: pair.head.heard(RelayJoined))
 
 
-def test_a_stranger_is_not_let_in() -> None:
+def test_a_stranger_is_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
     pair = Pair(right_key=False)
     try:
         assert not pair.run_until(lambda: pair.head.heard(RelayJoined), timeout_s=1.5)
         assert not pair.node.heard(RelayJoined)
+        wire = pair.head.relay._wire
+        assert wire.refused == 1
+        others = [Wire(pair.node.config) for _ in range(2)]
+        assert pair.run_until(lambda: wire.refused == 3)
+        for other in others:
+            other.close()
+        first, second = (one for one in caplog.messages if "its key is wrong" in one)
+        assert "127.0.0.1" in first
+        assert "2 times so far" in second
     finally:
         pair.close()

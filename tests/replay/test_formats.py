@@ -127,6 +127,26 @@ def test_each_answer_of_a_conversation_is_a_request(tmp_path: Path) -> None:
     assert second.hashes[: len(first.hashes)] == first.hashes
 
 
+def test_conversations_of_many_turns_begin_less_often(tmp_path: Path) -> None:
+    """The rate is that of requests."""
+    arrivals = prompts.Arrivals(2.0, 7)
+    parse = conversations.Conversations(lambda text: [1], block_size=4, arrivals=arrivals)
+    line = json.dumps({"conversations": spoken(*("human: a", "gpt: b") * 10)}).encode()
+    rows = [row for _ in range(400) for row in parse(line)]
+    assert len(rows) == 4000
+    assert rows[-10].random_ns / 1e9 == pytest.approx(4000 / 2.0, rel=0.15)
+
+
+def test_turns_after_a_prompt_that_no_model_takes_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conversations, "MAX_TOKENS", 3)
+    parse = of_text(Format.SHAREGPT)
+    turns = [{"from": "", "value": ""}, {"from": "gpt", "value": "ab"}]
+    line = json.dumps({"conversations": [*turns, *turns]}).encode()
+    assert [row.input_tokens for row in parse(line)] == [2]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

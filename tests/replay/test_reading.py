@@ -173,9 +173,11 @@ def test_public_tables(tmp_path: Path) -> None:
         tmp_path / "burst.csv",
         "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type",
         "5,ChatGPT,472,18,490,Conversation log",
-        "45.5,GPT-4,1087,230,1317,API log",
+        "45.5,GPT-4,1087.0,230.0,1317,API log",
     )
-    assert read(burst).duration_ns == 40_500_000_000
+    found = read(burst)
+    assert found.duration_ns == 40_500_000_000
+    assert [one.input_tokens for one in found.requests] == [472, 1087]
     done = replay(burst, "--workers", 1, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runs"]["kv at 1"]["hit_ratio"] == 0

@@ -127,6 +127,7 @@ class Preloaded:
         ours, theirs = socket.socketpair()
         request = json.dumps([list(words), str(folder or Path.cwd()), dict(environment)]).encode()
         assert len(request) < REQUEST_BYTES
+        assert len(streams) < MOST_STREAMS, "the rest would be dropped without a word"
         with theirs:
             socket.send_fds(
                 self._socket, [request], [theirs.fileno(), *(stream.fileno() for stream in streams)]

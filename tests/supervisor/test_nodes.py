@@ -1,0 +1,245 @@
+"""When another node joins, is lost, and is given up: messages and the time, without processes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dynamo_cli.cluster_config import ClusterPlan
+from dynamo_cli.cluster_config import Node as Machine
+from dynamo_cli.config import EngineConfig, FrontendConfig
+from dynamo_cli.errors import DynamoError, UsageError
+from dynamo_cli.ipc.codec import Decoder, encode
+from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.cluster import (
+    Beat,
+    Carry,
+    FromSupervisor,
+    Muster,
+    OutpostEnded,
+    PlaceOutpost,
+    Present,
+    RelayBound,
+    RelayCut,
+    RelayJoined,
+    Roll,
+)
+from dynamo_cli.serve_config import ServeConfig
+from dynamo_cli.supervisor import nodes
+from dynamo_cli.supervisor.nodes import AGAIN_S, Nodes
+from dynamo_cli.supervisor.post import Post
+from dynamo_cli.topology import CLUSTER, ProcessId, Role
+
+RELAY = ProcessId(Role.RELAY)
+NAME = "node-a"
+decoded: Any = Decoder(FromSupervisor)
+
+
+class Worker:
+    """A child on the node."""
+
+    def __init__(self, index: int) -> None:
+        self.process = ProcessId(Role.WORKER, index)
+        self.why = ""
+
+    def lost(self, why: str) -> None:
+        self.why = why
+
+
+class Run:
+    """A supervisor with one other node, whose clock is set by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, serves: bool = True) -> None:
+        self.now_s = 1000.0
+        clock = SimpleNamespace(monotonic=lambda: self.now_s, monotonic_ns=lambda: 0)
+        monkeypatch.setattr(nodes, "time", clock)
+        self.serves = serves
+        self.failures: list[DynamoError] = []
+        self.notices: list[str] = []
+        self.ups: list[dict[str, str]] = []
+        self.downs: list[str] = []
+        self.sent: dict[ProcessId, list[Any]] = {RELAY: [], CLUSTER: []}
+        self.workers: list[Worker] = []
+        plan = ClusterPlan("127.0.0.1:1", "127.0.0.1", (Machine(NAME, "id", "127.0.0.1"),), (0, 0))
+        engine = EngineConfig("tiny", "tiny", ("tiny",))
+        config = ServeConfig(engine, FrontendConfig(), ((), ()), cluster=plan)
+        self.patience = plan.patience
+        self.nodes = Nodes(config, self)  # type: ignore[arg-type]
+
+    # -- what nodes ask of the supervisor
+
+    def child(self, process: ProcessId) -> Any:
+        control = SimpleNamespace(send=lambda message, _=(): self.sent[process].append(message))
+        return SimpleNamespace(process=process, alive=True, control=control)
+
+    def children_of(self, node: str) -> list[Worker]:
+        assert node == NAME
+        return [worker for worker in self.workers if not worker.why]
+
+    def on_node_up(self, node: str, present: dict[str, str]) -> None:
+        self.ups.append(present)
+        self.workers = self.workers or [Worker(0), Worker(1)]
+
+    def on_node_down(self, node: str, why: str) -> None:
+        self.downs.append(why)
+
+    def give_up_start(self, failure: DynamoError) -> bool:
+        if not self.serves:
+            self.failures.append(failure)
+        return not self.serves
+
+    def notice(self, level: str, text: str) -> None:
+        self.notices.append(text)
+
+    # -- what happens
+
+    def report(self, message: Message) -> None:
+        process = CLUSTER if isinstance(message, OutpostEnded) else RELAY
+        self.nodes.on_report(self.child(process), message)
+
+    def say(self, message: Message) -> None:
+        """The outpost says this."""
+        self.report(Carry(encode(message)))
+
+    def roll(self, *workers: int, outpost: str = "first") -> None:
+        self.say(Roll(outpost, 7, [Present(f"worker {one}", 1, "probing") for one in workers]))
+
+    def join(self) -> None:
+        self.report(RelayBound(4711))
+        self.report(RelayJoined())
+        self.roll(0, 1)
+
+    def after(self, seconds: float, *, was_stopped: bool = False) -> None:
+        self.now_s += seconds
+        self.nodes._look(self.nodes._nodes[0], self.now_s, was_stopped=was_stopped)
+
+    def told(self, kind: type) -> int:
+        """How many messages of one kind the outpost has got."""
+        carried = (decoded(one.payload) for one in self.sent[RELAY] if isinstance(one, Carry))
+        return sum(isinstance(one, kind) for one in carried)
+
+    @property
+    def up(self) -> bool:
+        return self.nodes.is_up(NAME)
+
+
+def test_an_outpost_is_placed_once_its_relay_listens_and_is_up_once_it_has_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    run.report(RelayBound(4711))
+    (placed,) = run.sent[CLUSTER]
+    assert isinstance(placed, PlaceOutpost)
+    post = Post.load(placed.post)
+    assert (post.node, post.relay.port, post.relay.listens) == (NAME, 4711, False)
+    head = run.nodes.config_of(RELAY)
+    assert head is not None
+    assert (head.public, head.other) == (post.relay.other, post.relay.public)
+    assert head.secret != post.relay.secret
+    run.report(RelayJoined())
+    assert run.told(Muster) == 1
+    assert not run.up
+    run.roll(0, 1)
+    assert run.up
+    assert run.ups == [{"worker 0": "probing", "worker 1": "probing"}]
+    run.report(RelayBound(4711))  # the relay was started again, for the same outpost
+    assert len(run.sent[CLUSTER]) == 1
+
+
+def test_a_silent_node_is_lost_and_mustered_when_it_answers_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.after(run.patience.lost_s - 0.1)
+    assert run.up
+    assert run.told(Beat) == 1
+    run.say(Beat(1))
+    run.after(run.patience.lost_s - 0.1)
+    assert run.up
+    run.after(0.2)
+    assert not run.up
+    assert run.downs == [f"{NAME} has been silent for 3 s"]
+    run.say(Beat(2))
+    run.say(Beat(3))
+    assert run.told(Muster) == 2  # it is asked once only
+    run.roll(0)
+    assert run.up
+    assert [bool(worker.why) for worker in run.workers] == [False, True]
+
+
+def test_when_the_head_stood_still_itself_no_node_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.after(3600, was_stopped=True)
+    assert run.up
+
+
+def test_children_of_an_earlier_outpost_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.report(RelayCut("cut"))
+    assert run.downs == ["cut"]
+    run.report(RelayJoined())
+    run.roll(0, 1, outpost="second")
+    assert all(worker.why for worker in run.workers)
+
+
+@pytest.mark.parametrize("how", ["relay", "cut"])
+def test_a_lost_relay_leaves_the_children(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    if how == "relay":
+        run.nodes.on_exit(RELAY)
+    else:
+        run.report(RelayCut("cut"))
+    assert not run.up
+    beats = run.told(Beat)
+    run.after(1)
+    assert run.told(Beat) == beats  # nobody would hear
+    assert len(run.children_of(NAME)) == 2
+
+
+def test_an_outpost_that_has_ended_is_placed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.report(OutpostEnded(0, "killed"))
+    assert not run.up
+    assert all("has ended" in worker.why for worker in run.workers)
+    run.after(AGAIN_S - 0.1)
+    assert len(run.sent[CLUSTER]) == 1
+    run.after(0.2)
+    assert len(run.sent[CLUSTER]) == 2
+    run.report(OutpostEnded(0, "killed"))
+    assert len(run.notices) == 1  # the same trouble again is no news
+
+
+@pytest.mark.parametrize("error", ["", "UsageError"])
+def test_an_outpost_that_ends_before_the_run_serves_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    run = Run(monkeypatch, serves=False)
+    run.report(RelayBound(4711))
+    run.report(OutpostEnded(0, "it has other releases", error))
+    (failure,) = run.failures
+    assert isinstance(failure, UsageError) is bool(error)
+    assert failure.message == f"{NAME}: it has other releases"
+    run.after(AGAIN_S + 1)
+    assert len(run.sent[CLUSTER]) == 1
+
+
+@pytest.mark.parametrize("serves", [False, True])
+def test_an_outpost_that_does_not_connect_is_named_with_the_port(
+    monkeypatch: pytest.MonkeyPatch, serves: bool
+) -> None:
+    run = Run(monkeypatch, serves=serves)
+    run.report(RelayBound(4711))
+    run.after(run.patience.join_s - 1)
+    assert not run.notices
+    assert not run.failures
+    run.after(2)
+    told = run.notices if serves else [one.message for one in run.failures]
+    assert len(told) == 1
+    assert "port 4711, within 60 s; does a firewall block it?" in told[0]
