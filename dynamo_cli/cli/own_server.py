@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+from dynamo_cli.cli.settings import FILE_VARIABLE, variable_of
 from dynamo_cli.cli.terminal import say
 from dynamo_cli.errors import ServerFailed
+from dynamo_cli.plan.typed import LOG_FORMATS
 
 MAIN = (
     "import os, sys; from dynamo_cli.host.lifeline import die_with; "
@@ -43,9 +45,8 @@ def serving(words: Sequence[str], tell: Callable[[str], None]) -> Iterator[str]:
     Raises:
         ServerFailed: it did not start; the message has the reason that it gave.
     """
-    command = [sys.executable, "-P", "-c", MAIN, str(os.getpid()), *words]
     with subprocess.Popen(
-        [*command, "--ui", "plain", "--http-port", "0", "--no-access-log"],
+        [sys.executable, "-P", "-c", MAIN, str(os.getpid()), *words, *_readable(os.environ)],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -56,6 +57,15 @@ def serving(words: Sequence[str], tell: Callable[[str], None]) -> Iterator[str]:
             yield _address(server, tell)
         finally:
             _end(server)
+
+
+def _readable(environment: Mapping[str, str]) -> list[str]:
+    """Options with which the server logs its address as `SERVING` has it, whatever the settings
+    of the environment say."""
+    options = ["--ui", "plain", "--log-format", LOG_FORMATS[0], "--no-access-log"]
+    if environment.keys() & {variable_of("log-level"), FILE_VARIABLE}:
+        options += ["--log-level", "info"]
+    return [*options, "--http-port", "0"]
 
 
 def _address(server: subprocess.Popen[str], tell: Callable[[str], None]) -> str:

@@ -30,6 +30,33 @@ def test_it_says_where_it_serves_and_ends_with_the_command(monkeypatch: pytest.M
     assert time.monotonic() - began < own_server.ENDING_S
 
 
+ECHOES = """
+import os, signal, sys
+sys.stderr.write(f"{' '.join(sys.argv[2:])}\\n")
+sys.stderr.write("now INFO dynamo-llm serving on http://localhost:7/v1\\n")
+sys.stderr.flush()
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "options"),
+    [
+        ("DYNAMO_LLM_LOG_FORMAT", "--log-format text"),
+        ("DYNAMO_LLM_LOG_LEVEL", "--log-level info"),
+        ("DYNAMO_LLM_CONFIG", "--log-level info"),
+    ],
+)
+def test_settings_do_not_hide_its_address(
+    variable: str, options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "json")
+    monkeypatch.setattr(own_server, "MAIN", ECHOES)
+    told: list[str] = []
+    with own_server.serving([], told.append):
+        assert options in told[0]
+
+
 def test_its_reason_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     fails = "import sys; sys.exit('dynamo-llm: error: no such model.')"
     monkeypatch.setattr(own_server, "MAIN", fails)
