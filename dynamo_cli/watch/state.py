@@ -251,10 +251,7 @@ class TreeState:
             url=self.url,
             serving=self.serving,
             reason=self.reason,
-            alarms=[
-                *self._alarms(router, prefill, host_cache, now_ns),
-                *of_gpus(gpus, seen, now_ns),
-            ],
+            alarms=self._alarms(router, prefill, host_cache, now_ns) + of_gpus(gpus, seen, now_ns),
             models=self._models,
             target_workers=self._table.workers,
             processes=self._processes(host, now_ns),

@@ -214,10 +214,10 @@ def running(
         now_ns: current time.
         begun: whether its engine has begun to generate, if it is not streamed.
     """
-    routed = record.worker is not None or decision is not None
+    known = decision if decision is not None and decision.worker is not None else None
+    routed = record.worker is not None or known is not None
     begun = begun or tokens > 0 or record.first_byte_ns > 0
     waiting = RequestState.PREFILL if routed else RequestState.PREPARING
-    known = decision if decision is not None and decision.worker is not None else None
     stages = {"arrival": 0.0}
     if known is not None:
         stages["routed"] = _since(record, known.decided_ns)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import signal
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dynamo_cli.cluster_config import Patience, RelayConfig
-from dynamo_cli.config import EngineConfig
+from dynamo_cli.config import Device, EngineConfig, WorkerConfig
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
@@ -25,9 +28,11 @@ from dynamo_cli.messages.cluster import (
     RelayDown,
     RelayUp,
     Roll,
+    StartChild,
     TellChild,
 )
 from dynamo_cli.messages.lifecycle import LinkDown, LinkUp, Phase, PhaseChange, Ping, SetPhase
+from dynamo_cli.outpost import process
 from dynamo_cli.outpost.process import NO_HEAD, RELAY, Outpost
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.orphans import Orphans
@@ -38,6 +43,7 @@ from dynamo_cli.topology import ROUTER, ProcessId, Role
 WORKER = ProcessId(Role.WORKER, 0)
 ENGINE = EngineConfig("tiny", "tiny", ("tiny",))
 TIMEOUT_S = 20.0
+HOUR_NS = 3600 * 10**9
 decoded: Any = Decoder(FromOutpost)
 
 
@@ -119,6 +125,70 @@ def test_links_are_made_at_the_relay_and_at_the_child_and_end_with_it() -> None:
         assert node.relay.got[-1] == RelayDown(8)
 
     asyncio.run(scenario())
+
+
+def test_a_child_whose_end_is_not_handled_yet_gets_no_link() -> None:
+    async def scenario() -> None:
+        node = Node()
+        node.worker.gone.set()
+        node.link(7)
+        assert node.relay.got == [RelayDown(7)]
+        assert not node.worker.got
+
+    asyncio.run(scenario())
+
+
+GPUS = tuple(Device(str(number), f"GPU-{number}") for number in (4, 6))
+
+
+@pytest.mark.parametrize(("boot", "shifted"), [("another machine", True), (None, False)])
+def test_a_child_gets_the_path_the_gpus_and_the_clock_of_its_node(
+    monkeypatch: pytest.MonkeyPatch, boot: str | None, shifted: bool
+) -> None:
+    """The head numbers the GPUs of a node. Clocks differ unless the node is the head's machine."""
+    started: list[Start] = []
+
+    def start(start: Start, _: Outpost) -> Any:
+        started.append(start)
+        return SimpleNamespace(spawn=lambda: None, pid=1)
+
+    monkeypatch.setattr(process, "LocalChild", start)
+
+    async def scenario() -> None:
+        node = Node()
+        engine = replace(ENGINE, path="/here", devices=GPUS)
+        node.outpost._post = replace(node.outpost._post, engine=engine)
+        node.hear(Muster(boot or process.BOOT.read_text().strip(), time.monotonic_ns() + HOUR_NS))
+        config = WorkerConfig(replace(ENGINE, devices=(Device("1", "node-b/1"),)), False)
+        given = pickle.dumps(Start(WORKER, config, "INFO"))
+        node.hear(StartChild(WORKER.name, given, False))
+
+    asyncio.run(scenario())
+    (found,) = started
+    assert isinstance(found.config, WorkerConfig)
+    assert (found.config.engine.path, found.config.engine.devices) == ("/here", GPUS[1:])
+    assert (abs(found.clock_shift_ns - HOUR_NS) < HOUR_NS / 60) is shifted
+    assert shifted or not found.clock_shift_ns
+
+
+def test_an_outpost_that_was_stopped_itself_gives_the_head_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        node = Node(beat_s=0.01)
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + ahead_s)
+        ahead_s = 0.0
+        monkeypatch.setattr(process, "time", clock)
+        node.outpost._heard_s = clock.monotonic()
+        listening = asyncio.create_task(node.outpost._listen())
+        await asyncio.sleep(0)
+        ahead_s = 3600.0
+        while node.outpost._heard_s < time.monotonic() + 3500:
+            await asyncio.sleep(0.01)
+        assert not node.outpost._ended.done()
+        listening.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
 @pytest.mark.parametrize("message", [RelayCut("cut"), Carry(encode(Muster("", 0)))])

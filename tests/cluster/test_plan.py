@@ -49,7 +49,7 @@ def places(config: ServeConfig) -> list[str]:
         (
             (2, 2),
             {"workers": "auto"},
-            ["gpu 0 @ node-0", "gpu 0 @ node-1"] * 1 + ["gpu 1 @ node-0", "gpu 1 @ node-1"],
+            ["gpu 0 @ node-0", "gpu 0 @ node-1", "gpu 1 @ node-0", "gpu 1 @ node-1"],
         ),
         ((1, 4), {"workers": "2"}, ["gpu 0 @ node-1", "gpu 1 @ node-1"]),
         ((2, 3), {"workers": "auto", "worker_tp": 2}, ["gpu 0,1 @ node-0", "gpu 0,1 @ node-1"]),
@@ -57,6 +57,11 @@ def places(config: ServeConfig) -> list[str]:
             (2, 1),
             {"workers": "2", "prefill_workers": 1, "kv_transfer": "nixl"},
             ["gpu 0 @ node-0", "gpu 1 @ node-0", "gpu 0 @ node-1"],
+        ),
+        (
+            (3, 0),
+            {"workers": "1", "prefill_workers": 1, "prefill_tp": 2, "kv_transfer": "nixl"},
+            ["gpu 0,1 @ node-0", "gpu 2 @ node-0"],
         ),
     ],
 )

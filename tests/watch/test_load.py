@@ -5,17 +5,22 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.request import Timeline
 from dynamo_cli.messages.routing import RouterStats
 from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
+from dynamo_cli.topology import Role
 from dynamo_cli.units import MS_NS, SECOND_NS
 from dynamo_cli.watch.failures import FailureLog, class_of
+from dynamo_cli.watch.host import HostReport, ProcessUse
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.queues import Calls
+from dynamo_cli.watch.set_up import set_up
 from dynamo_cli.watch.stages import WINDOW_S, StageTimes
 from dynamo_cli.watch.state import TreeState
 from dynamo_cli.watch.timelines import RequestRecord
+from tests.dashboard.made import snapshot, worker
 
 
 def record(started_ms: int, prefill_ms: int, status: int = 200, error: str = "") -> RequestRecord:
@@ -74,12 +79,43 @@ def test_stages_have_percentiles_of_the_last_minute_in_order() -> None:
         (429, "too_many_requests", "refused"),
         (503, "not_ready", "refused"),
         (503, "worker_lost", "failed"),
+        (200, "overloaded", "failed"),  # in the middle of a stream: it was taken
         (503, "first_token_timeout", "failed"),
         (500, "internal_error", "failed"),
     ],
 )
 def test_an_error_is_the_servers_or_the_clients(status: int, error: str, found: str) -> None:
     assert class_of(status, error) == found
+
+
+def test_a_report_that_is_older_than_the_calls_makes_no_negative_queue() -> None:
+    tree = TreeState(Meter(), ("tiny",), 0)
+    tree.processor_stats(0, ProcessorStats(0, 0, requests=60))
+    assert tree.snapshot(0, {}, 0, calls=Calls(3, 3)).queues.frontend == 0
+
+
+def test_what_a_process_uses_is_not_that_of_a_process_of_another_node() -> None:
+    tree = TreeState(Meter(), ("tiny",), 0)
+    here = ProcessState("worker 0", Role.WORKER, 0, Phase.READY, "", 7, 0, 0, 0)
+    there = msgspec.structs.replace(here, name="worker 1", index=1, node="other")
+    tree.apply(ProcessTable([here, there], serving=True, reason=""), 0)
+    seen = tree.snapshot(0, {}, 0, HostReport({7: ProcessUse(4096, 1.0)}))
+    assert [one.rss_bytes for one in seen.processes] == [4096, 0]
+
+
+def test_gaps_of_streams_of_all_workers_and_of_none_are_counted_together() -> None:
+    meter = Meter()
+    for sender in (0, 1, None):
+        meter.next_token(0.5, 0, sender)
+    assert (sum(meter.itl.counts), meter.itl.total) == (3, 1.5)
+
+
+def test_the_set_up_has_the_sizes_of_an_engine_that_is_ready() -> None:
+    young = worker(0, num_blocks=0, block_size=0, max_num_seqs=0)
+    told = set_up(snapshot(2, prefill_workers=1))
+    assert (told.workers, told.prefill_workers, told.num_blocks, told.block_size) == (2, 1, 512, 32)
+    some = msgspec.structs.replace(snapshot(2), workers=[young, worker(1)])
+    assert (set_up(some).num_blocks, set_up(some).max_num_seqs) == (512, 8)
 
 
 def test_errors_are_of_the_last_minute_by_kind() -> None:

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from dynamo_cli.messages.request import Timeline, Usage
-from dynamo_cli.messages.routing import RoutingDecision
+from dynamo_cli.messages.routing import Decisions, RoutingDecision
+from dynamo_cli.watch.decisions import DecisionLog
 from dynamo_cli.watch.timelines import KEPT, RequestRecord, RequestState, TimelineLog, running
 
 MS = 1_000_000
@@ -93,6 +94,7 @@ def routed(worker: int | None) -> RoutingDecision:
     ("decision", "tokens", "begun", "state", "worker"),
     [
         (None, 0, False, RequestState.PREPARING, None),
+        (routed(None), 0, False, RequestState.PREPARING, None),
         (routed(2), 0, False, RequestState.PREFILL, 2),
         (routed(2), 0, True, RequestState.DECODE, 2),
         (routed(2), 7, False, RequestState.DECODE, 2),
@@ -108,8 +110,21 @@ def test_the_state_of_a_running_request_is_what_has_happened_to_it(
     young = msgspec.structs.replace(record(), worker=None, finish_reason="")
     view = running(young, decision, tokens, at(50), begun=begun)
     assert (view.state, view.worker, view.output_tokens) == (state, worker, tokens)
-    assert view.stages_ms == ({"arrival": 0.0, "routed": 3.0} if decision else {"arrival": 0.0})
+    chosen = decision is not None and decision.worker is not None
+    assert view.stages_ms == {"arrival": 0.0} | ({"routed": 3.0} if chosen else {})
     assert view.age_s == 0.05
+
+
+def test_a_running_stream_is_where_its_tokens_come_from() -> None:
+    """The last decision can be older: without the router no further one is made."""
+    view = running(record(first_byte_ms=21), routed(2), 7, at(50), begun=False)
+    assert (view.state, view.worker, view.ttft_ms) == (RequestState.DECODE, 1, 21.0)
+
+
+def test_the_last_decision_for_a_request_counts() -> None:
+    log = DecisionLog()
+    log.add(Decisions([routed(0), routed(3)], [], 0))
+    assert {name: one.worker for name, one in log.latest({"a", "b"}).items()} == {"a": 3}
 
 
 def test_only_requests_after_a_number_are_told_and_failures_are_failures() -> None:

@@ -160,6 +160,7 @@ def test_times_and_lengths_of_requests_are_those_of_their_timelines() -> None:
 def test_counts_of_engines_go_on_over_their_lives() -> None:
     tree, meter = served()
     tree.worker_gone(0)
+    assert page_of(tree, meter).value("vllm:iteration_tokens_total_sum", engine="0") == 30
     tree.apply(stats(0, EngineCounts(steps(1), 1, accepted_by_position=(1, 1, 1))), 0)
     page = page_of(tree, meter)
     assert page.value("vllm:iteration_tokens_total_count", engine="0") == 6
