@@ -242,8 +242,8 @@ class TreeState:
         """
         router, prefill = self._routing.view(now_ns), self.prefill.view(now_ns)
         workers = [self._worker(index, now_ns) for index in self._worker_indices()]
-        host_cache = self.host_cache.view(now_ns)
-        self._watch.refused(refused_sends + _refused(workers, router, host_cache), now_ns)
+        cache = self.host_cache.view(now_ns)
+        self._watch.refused(refused_sends + _refused(workers, router, cache), now_ns)
         seen = views(gpus, self._table.processes, now_ns) if gpus else []
         snapshot = Snapshot(
             version=__version__,
@@ -251,7 +251,7 @@ class TreeState:
             url=self.url,
             serving=self.serving,
             reason=self.reason,
-            alarms=self._alarms(router, prefill, host_cache, now_ns) + of_gpus(gpus, seen, now_ns),
+            alarms=[*self._alarms(router, prefill, cache, now_ns), *of_gpus(gpus, seen, now_ns)],
             models=self._models,
             target_workers=self._table.workers,
             processes=self._processes(host, now_ns),
@@ -265,7 +265,7 @@ class TreeState:
             processors=self._routing.processors(),
             calls=calls.open,
             gpus=seen,
-            host_cache=host_cache,
+            host_cache=cache,
             queues=queues(calls, self._routing.processors(), router, prefill, workers),
             host=host.host,
             **_of_requests(self._meter, now_ns),
