@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,28 @@ def test_only_commands_are_named_as_called(
     assert called.as_called(text) == becomes
 
 
+@pytest.mark.parametrize(
+    ("script", "on_path", "name"),
+    [
+        ("clone/bin/dynamo-llm", "installed", "clone/bin/dynamo-llm"),
+        ("clone/bin/dynamo-llm", "clone/bin", "dynamo-llm"),
+        ("installed/dynamo-llm", "installed", "dynamo-llm"),
+        ("clone/bin/pytest", "installed", "dynamo-llm"),
+        ("gone/dynamo-llm", "installed", "dynamo-llm"),
+    ],
+)
+def test_its_name_is_what_works_in_the_same_shell(
+    script: str, on_path: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for one in ("clone/bin/dynamo-llm", "clone/bin/pytest", "installed/dynamo-llm"):
+        (tmp_path / one).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / one).touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / on_path))
+    monkeypatch.setattr(sys, "argv", [script])
+    assert called.name.__wrapped__() == name
+
+
 def test_help_has_its_panels_and_fits_80_columns() -> None:
     text = command("--help").stdout
     for panel in ("Model", "Workers", "Routing", "Disaggregation", "HTTP", "Interface"):
@@ -125,6 +148,7 @@ def test_the_help_of_every_command_fits_80_columns(name: str) -> None:
         (("in=http", "out=vllm", "acme/m"), "serving needs no command: dynamo-llm acme/m"),
         (("tests",), "a folder is given with --model: dynamo-llm --model tests"),
         (("tiny", "--model", "demo"), "there are two models: tiny, and that of --model"),
+        (("tiny", "--model=demo"), "there are two models: tiny, and that of --model"),
         (("version",), "dynamo-llm --version"),
         (("help", "doctr"), "Did you mean doctor?"),
         (("-m", "tiny"), "Did you mean --model?"),
