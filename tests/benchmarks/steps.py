@@ -38,7 +38,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.benchmarks.steps_probe import FOLDER
+from tests.benchmarks.steps_probe import DEVICE, FOLDER
 
 COMMAND = "import sys; from dynamo_cli.cli import main; sys.exit(main())"
 VLLM = "vllm.entrypoints.launchers.api_server.entry"
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="for each number of streams")
     parser.add_argument("--prompt", type=int, default=480, help="tokens")
     parser.add_argument("--answer", type=int, default=128, help="tokens")
+    parser.add_argument("--device", action="store_true", help="profile the GPU too")
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     args = parser.parse_args(words[:end])
@@ -108,6 +109,24 @@ async def measure(args: argparse.Namespace, url: str, folder: Path) -> None:
             print(f"\n== {streams} streams, {'vLLM' if args.vllm else 'dynamo-llm'}")
             print(clients(seen))
             print(report(records(folder, marks)), flush=True)
+            if args.device:
+                await device(session, args, streams, folder)
+
+
+async def device(
+    session: aiohttp.ClientSession, args: argparse.Namespace, streams: int, folder: Path
+) -> None:
+    """Print how much of the time the GPU worked, from a profile of some hundred steps."""
+    (folder / DEVICE).touch()
+    await put_load(session, args, streams, args.seconds)
+    for _ in range(20):
+        for path in folder.glob("*.busy"):
+            told = json.loads(path.read_text())
+            path.unlink()
+            print("device:", ", ".join(f"{name} {value:.4g}" for name, value in told.items()))
+            return
+        await asyncio.sleep(1)
+    print("device: not told")
 
 
 async def until_ready(session: aiohttp.ClientSession) -> None:

@@ -26,6 +26,11 @@ FOLDER = "DYNAMO_STEPS_FOLDER"
 EVERY = 500
 """Steps between two writes to the file. A write takes some milliseconds; its step is marked."""
 
+DEVICE = "device"
+"""File in the folder whose presence asks for the next `DEVICE_STEPS` steps to be profiled."""
+
+DEVICE_STEPS = 300
+
 now = time.perf_counter_ns
 
 
@@ -44,6 +49,8 @@ class Probe:
         self._step: dict[str, int] = {}
         self._idle = False
         self._collecting = 0
+        self._device: Any = None
+        self._device_steps = 0
         self._thread = threading.get_ident()
         gc.callbacks.append(self._collected)
 
@@ -102,11 +109,64 @@ class Probe:
             self._write()
             self._idle = True  # this gap is ours
 
+        self._profile()
+
+    def _profile(self) -> None:
+        """Start, count on or end the profile of the device."""
+        folder = Path(os.environ[FOLDER])
+        if self._device is None and (folder / DEVICE).exists():
+            import torch
+
+            (folder / DEVICE).unlink(missing_ok=True)
+            activities = [torch.profiler.ProfilerActivity.CUDA]
+            self._device = torch.profiler.profile(activities=activities)
+            self._device.start()
+            self._device_steps = 0
+        elif self._device is not None:
+            self._device_steps += 1
+            if self._device_steps == DEVICE_STEPS:
+                self._device.stop()
+                busy = busy_share(self._device.profiler.kineto_results.events())
+                (folder / f"{os.getpid()}.busy").write_text(json.dumps(busy))
+                self._device = None
+                self._idle = True
+
     def _write(self) -> None:
         path = Path(os.environ[FOLDER]) / f"{os.getpid()}.jsonl"
         with path.open("a") as file:
             file.write("\n".join(self._lines) + "\n")
         self._lines = []
+
+
+def busy_share(events: list[Any]) -> dict[str, float]:
+    """How much of the time between its first and its last work the device worked.
+
+    Returns:
+        `busy`, a share; `whole_ms`; the number of pauses longer than 20 us, which are not those
+        between the kernels of a step, and their share; the longest pause in us.
+    """
+    work = sorted(
+        (one.start_ns(), one.start_ns() + one.duration_ns())
+        for one in events
+        if "CUDA" in str(one.device_type()) and one.duration_ns()
+    )
+    if not work:
+        return {}
+    end, busy, pauses = work[0][0], 0, []
+    for start, stop in work:
+        if start > end:
+            pauses.append((start - end) / 1e3)
+        busy += max(0, stop - max(start, end))
+        end = max(end, stop)
+    whole, pauses = end - work[0][0], sorted(pauses)
+    between = [one for one in pauses if one > 20]
+    return {
+        "busy": busy / whole,
+        "whole_ms": whole / 1e6,
+        "pauses_above_20us": len(between),
+        "their_share": 1e3 * sum(between) / whole,
+        "longest_us": pauses[-1] if pauses else 0.0,
+    }
 
 
 probe: Probe | None = None

@@ -1,4 +1,4 @@
-"""How many tokens the next step may have, with vLLM's scheduler played; see also `test_parity`."""
+"""How many tokens steps may have, with vLLM's scheduler played; see also `test_parity`."""
 
 from __future__ import annotations
 
@@ -7,67 +7,121 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.engines.vllm.core.chunks import GENERATE, Chunks
+from dynamo_cli.engines.step_budget import STEPS_BETWEEN, StepBudget
+from dynamo_cli.engines.vllm.core import chunks
 
 MOST, CHUNK = 8192, 2048
 
 
-def scheduler(**changes: Any) -> Any:
-    values = {"chunked": True, "whole_images": False, "runner": GENERATE, "spec": 0} | changes
-    config = SimpleNamespace(
-        enable_chunked_prefill=values["chunked"], disable_chunked_mm_input=values["whole_images"]
-    )
-    model = SimpleNamespace(runner_type=values["runner"])
-    return SimpleNamespace(
-        scheduler_config=config,
-        vllm_config=SimpleNamespace(model_config=model),
-        max_num_scheduled_tokens=MOST,
-        num_spec_tokens=values["spec"],
-        running=[],
-    )
+class Scheduler:
+    """vLLM's, which always finds as many prompt tokens as it may compute."""
+
+    def __init__(self, **changes: Any) -> None:
+        values = {"chunked": True, "whole_images": False, "runner": chunks.GENERATE, "spec": 0}
+        values |= changes
+        self.scheduler_config = SimpleNamespace(
+            enable_chunked_prefill=values["chunked"],
+            disable_chunked_mm_input=values["whole_images"],
+        )
+        model = SimpleNamespace(runner_type=values["runner"])
+        self.vllm_config = SimpleNamespace(model_config=model)
+        self.max_num_scheduled_tokens = MOST
+        self.num_spec_tokens = values["spec"]
+        self.running: list[Any] = []
+        self.requests: dict[str, Any] = {}
+
+    def hold(self, *streams: str, prompts: int = 1) -> None:
+        """Have these answers, and so many requests whose prompts are not computed yet."""
+        self.running = [SimpleNamespace(request_id=one, is_prefill_chunk=False) for one in streams]
+        unfinished = [
+            SimpleNamespace(request_id=f"prompt {number}", is_prefill_chunk=True)
+            for number in range(prompts)
+        ]
+        self.running += unfinished
+        self.requests = {one.request_id: one for one in self.running}
+
+    def schedule(self, throttle: bool = False) -> Any:
+        assert not throttle
+        streams = sum(not one.is_prefill_chunk for one in self.running)
+        waits = len(self.requests) > streams
+        return SimpleNamespace(
+            total_num_scheduled_tokens=self.max_num_scheduled_tokens if waits else streams
+        )
 
 
-def limited(made: Any, *, streams: int, prompts: int = 0, tokens: int = CHUNK) -> int:
-    """Return the most tokens of a step with so many streams and unfinished prompts before it."""
-    chunks = Chunks(made, tokens)
-    is_prompt = [False] * streams + [True] * prompts
-    made.running = [SimpleNamespace(is_prefill_chunk=one) for one in is_prompt]
-    chunks.limit()
-    return int(made.max_num_scheduled_tokens)
+def limited(*, tokens: int = CHUNK, **changes: Any) -> Scheduler:
+    made = Scheduler(**changes)
+    chunks.install(made, tokens)
+    return made
+
+
+def tokens_of_step(made: Scheduler) -> int:
+    return int(made.schedule(False).total_num_scheduled_tokens)
+
+
+def test_an_answer_is_delayed_by_one_long_step() -> None:
+    made = limited()
+    made.hold("a")
+    assert [tokens_of_step(made) for _ in range(3)] == [MOST, CHUNK + 1, CHUNK + 1]
 
 
 def test_streams_have_room_beside_the_prompts() -> None:
-    assert limited(scheduler(), streams=1) == CHUNK + 1
-    assert limited(scheduler(), streams=60, prompts=2) == CHUNK + 60
-    assert limited(scheduler(spec=3), streams=60) == CHUNK + 4 * 60
+    made = limited(spec=3)
+    made.hold(*map(str, range(60)), prompts=2)
+    assert tokens_of_step(made) == MOST
+    assert tokens_of_step(made) == CHUNK + 4 * 60
 
 
 def test_without_streams_steps_are_as_large_as_vllm_makes_them() -> None:
-    assert limited(scheduler(), streams=0, prompts=3) == MOST
+    made = limited()
+    made.hold(prompts=3)
+    assert [tokens_of_step(made) for _ in range(3)] == [MOST] * 3
+    made.hold("a")
+    assert tokens_of_step(made) == MOST, "those steps delayed nobody"
 
 
-def test_the_limit_ends_with_the_last_stream() -> None:
-    made = scheduler()
-    chunks = Chunks(made, CHUNK)
-    made.running = [SimpleNamespace(is_prefill_chunk=False)]
-    chunks.limit()
-    made.running = []
-    chunks.limit()
-    assert made.max_num_scheduled_tokens == MOST
+def test_answers_that_were_not_delayed_may_be() -> None:
+    made = limited()
+    made.hold("a", "b")
+    assert tokens_of_step(made) == MOST
+    made.hold("b", "c")
+    assert tokens_of_step(made) == CHUNK + 2, "b was delayed before"
+    made.hold("c", "d")
+    assert tokens_of_step(made) == MOST
+
+
+def test_steps_without_prompts_use_nothing_up() -> None:
+    made = limited()
+    made.hold("a", prompts=0)
+    assert [tokens_of_step(made) for _ in range(3)] == [1, 1, 1]
+    made.hold("a")
+    assert tokens_of_step(made) == MOST
+
+
+def test_an_answer_is_delayed_again_after_many_tokens() -> None:
+    budget = StepBudget(MOST, CHUNK)
+    budget.spent(7, ["a"], CHUNK + 2)
+    again = 7 + STEPS_BETWEEN
+    assert budget.tokens(again - 1, ["a"], prompts=True) == CHUNK + 1
+    assert budget.tokens(again, ["a"], prompts=True) == MOST
+
+
+def test_a_step_at_the_limit_is_short() -> None:
+    budget = StepBudget(MOST, CHUNK)
+    budget.spent(0, ["a"], CHUNK + 1)
+    assert budget.tokens(1, ["a"], prompts=True) == MOST
 
 
 def test_a_step_never_has_more_than_the_engine_takes() -> None:
-    assert limited(scheduler(), streams=5, tokens=MOST) == MOST
+    assert StepBudget(MOST, MOST).tokens(0, ["a"] * 5, prompts=False) == MOST
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"chunked": False}, {"whole_images": True}, {"runner": "pooling"}],
-    ids=["whole prompts", "whole images", "embeddings"],
+    [{"chunked": False}, {"whole_images": True}, {"runner": "pooling"}, {"tokens": 0}],
+    ids=["whole prompts", "whole images", "embeddings", "zero"],
 )
-def test_what_cannot_or_need_not_be_cut_is_not_limited(changes: dict[str, Any]) -> None:
-    assert limited(scheduler(**changes), streams=9) == MOST
-
-
-def test_zero_is_no_limit() -> None:
-    assert limited(scheduler(), streams=9, tokens=0) == MOST
+def test_what_cannot_or_shall_not_be_cut_is_not_limited(changes: dict[str, Any]) -> None:
+    made = limited(**changes)
+    made.hold("a")
+    assert [tokens_of_step(made) for _ in range(3)] == [MOST] * 3

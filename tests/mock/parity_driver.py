@@ -33,7 +33,7 @@ from tests.support.driver import tell
 
 BLOCK = 32
 STEPS = {"engine": 1200, "scheduler": 3000}
-CHUNK = 50
+CHUNK = 40
 PROFILE = Profile(
     name="tiny",
     source="the limits of the real one",
@@ -215,7 +215,7 @@ class Scheduling(Real):
             hash_block_size=BLOCK,
             log_stats=True,
         )
-        self.chunks = chunks.Chunks(self.scheduler, config.prefill_chunk_tokens)
+        chunks.install(self.scheduler, config.prefill_chunk_tokens)
         digest = get_hash_fn_by_name(vllm_config.cache_config.prefix_caching_hash_algo)
         init_none_hash(digest)
         self.hasher = get_request_block_hasher(BLOCK, digest)
@@ -247,7 +247,6 @@ class Scheduling(Real):
     def outputs(self) -> Iterator[Any]:
         from vllm.v1.outputs import ModelRunnerOutput
 
-        self.chunks.limit()
         planned = self.scheduler.schedule()
         requests = [self.scheduler.requests[name] for name in planned.num_scheduled_tokens]
         said = [

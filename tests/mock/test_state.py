@@ -59,11 +59,13 @@ def test_long_prompts_are_computed_in_chunks_beside_what_decodes() -> None:
 
 def test_steps_are_shorter_while_an_answer_streams() -> None:
     sim = engine(prefill_chunk_tokens=2)
-    sim.add(request("short", 3, 4))
-    sim.add(request("long", 11, 1, start=50))
-    assert sim.step().duration_ps == 18 * MS, "nobody streams yet"
-    assert sim.step().duration_ps == (10 + 2 + 2) * MS + 3 * MS // 10
-    assert sorted(run(sim)) == ["long", "short"]
+    sim.add(request("short", 3, 6))
+    sim.add(request("long", 13, 1, start=50))
+    assert sim.step().prefilled == 8, "nobody streams yet"
+    assert sim.step().prefilled == 7, "the answer was never delayed"
+    sim.add(request("later", 5, 1, start=90))
+    assert [sim.step().prefilled for _ in range(2)] == [2, 2]
+    assert sorted(run(sim)) == ["later", "short"]
 
 
 def test_a_prefix_is_found_again_but_for_its_last_token() -> None:

@@ -78,6 +78,7 @@ class StepResult:
     Attributes:
         duration_ps: how long it takes, in picoseconds.
         decoded: number of requests that decoded a token.
+        prefilled: number of prompt tokens that it computed.
         begun: requests whose first part it computed.
         joined: requests whose prompt it completed, and that decode from the next step on. They got
             a token: their first one, unless they had been preempted or are resumed.
@@ -89,6 +90,7 @@ class StepResult:
 
     duration_ps: int = 0
     decoded: int = 0
+    prefilled: int = 0
     begun: list[SimRequest] = field(default_factory=list)
     joined: list[SimRequest] = field(default_factory=list)
     finished: list[SimRequest] = field(default_factory=list)

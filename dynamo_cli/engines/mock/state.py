@@ -34,6 +34,7 @@ from dynamo_cli.engines.mock.memory import Entered, Memory
 from dynamo_cli.engines.mock.profile import Profile, Speed
 from dynamo_cli.engines.mock.request import SimRequest, StepResult, Totals
 from dynamo_cli.engines.mock.tier import Tier
+from dynamo_cli.engines.step_budget import StepBudget
 
 
 class SimEngine:
@@ -78,6 +79,7 @@ class SimEngine:
         self._context = 0  # cached tokens of all that decode
         self._edges = Agenda(self._running)  # a block begins or becomes full
         self._ends = Agenda(self._running)  # the last token comes
+        self._budget = StepBudget(profile.max_num_batched_tokens, profile.prefill_chunk_tokens)
         self._settled = True  # the next step can begin nothing that the last one could not
 
     @property
@@ -151,6 +153,11 @@ class SimEngine:
         """The requests that got a token in the last step and are not finished."""
         return [request for request in self._running.values() if request is not self._prefilling]
 
+    def _streams(self) -> list[str]:
+        """The requests that a long step would delay, if steps are limited."""
+        limited = self.profile.prefill_chunk_tokens
+        return [one.request_id for one in self.decoding()] if limited else []
+
     @property
     def num_running(self) -> int:
         """Number of requests that are being prefilled or decode."""
@@ -208,11 +215,6 @@ class SimEngine:
         self.totals.stepped(self.num_decoding, steps)
         self._context += tokens
 
-    def _most_tokens(self) -> int:
-        """Most tokens of the next step."""
-        most, chunk = self.profile.max_num_batched_tokens, self.profile.prefill_chunk_tokens
-        return min(most, self.num_decoding + chunk) if chunk and self.num_decoding else most
-
     def step(self, now_ps: int = 0) -> StepResult:
         """Make one step; everything in it is decided as it begins.
 
@@ -222,7 +224,9 @@ class SimEngine:
         result = StepResult(self._speed.step)
         # They hold blocks, so they begin before those that may have to wait for room.
         self.waiting.extendleft(reversed(self._memory.arrived(now_ps)))
-        most = self._most_tokens()
+        step, streams = self.totals.steps, self._streams()
+        prompts = len(self._requests) > self.num_decoding
+        most = self._budget.tokens(step, streams, prompts=prompts)
         stopped = self._grow(result)
         budget = most - self.num_decoding
         if not stopped:
@@ -233,6 +237,7 @@ class SimEngine:
         result.idle = self.tier is not None and not (self._running or result.preempted)
         if result.idle:
             result.duration_ps = 0
+        self._budget.spent(step, streams, result.decoded + result.prefilled)
         self._end_step(result)
         changed = result.finished or result.preempted or self._prefilling is not None
         self._settled = not changed and (refused or not self.waiting)
@@ -341,6 +346,7 @@ class SimEngine:
     def _prefill(self, request: SimRequest, tokens: int, result: StepResult) -> None:
         """Compute this number of further tokens of a prompt."""
         result.duration_ps += self._speed.prefill_ps(tokens, request.computed)
+        result.prefilled += tokens
         self._memory.fill(request, tokens)
         if request.computed == request.tokens:
             self._prefilling = None

@@ -91,7 +91,7 @@ class Engine:
         self.cache_client: CacheClient | None = manager.client if manager is not None else None
         self._encoder = MsgpackEncoder()
         self._arguments = MsgpackDecoder()
-        self._chunks = chunks.Chunks(self._core.scheduler, config.prefill_chunk_tokens)
+        chunks.install(self._core.scheduler, config.prefill_chunk_tokens)
         self._totals = Totals()
         self._intake = Intake(self._core)
         self._clients = self._intake.clients
@@ -190,7 +190,6 @@ class Engine:
         self._totals.end_step()
 
     def _run_step(self) -> tuple[dict[int, EngineCoreOutputs], bool]:
-        self._chunks.limit()
         try:
             outputs, ran = self._core.step_fn()
             self._core.post_step(ran)

@@ -1,0 +1,58 @@
+"""How many tokens a step may have, so that no step takes long while answers stream.
+
+Every answer waits for the whole step. vLLM fills a step with as many prompt tokens as the engine
+can take at once, 8,192 or more on a GPU, and the answers that stream meanwhile stand still for as
+long as those take. A device computes a few thousand tokens as efficiently, so a step is limited to
+these while an answer streams; without one, steps are as large as vLLM makes them. This is the
+"stall-free batching" of Sarathi-Serve (Agrawal et al., OSDI 2024), but for one exception.
+
+One pause of 0.2 s in hundreds of tokens is hardly seen, and prompts that are computed at once have
+their first tokens sooner than those that are computed in parts. So each answer may be delayed by
+one long step. After that, steps are short until none of the answers that the long step has delayed
+still streams, or until they have got `STEPS_BETWEEN` tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+STEPS_BETWEEN = 200
+"""So few of an answer's gaps are long that their 99th percentile is one between short steps."""
+
+
+class StepBudget:
+    """Limits the tokens of each step of one engine, and remembers its last long step.
+
+    Args:
+        most: most tokens that the engine can take in a step.
+        prompt_tokens: most prompt tokens of a short step.
+        each: most tokens that a streaming answer takes: 1, and more with speculative decoding.
+    """
+
+    def __init__(self, most: int, prompt_tokens: int, each: int = 1) -> None:
+        self._most, self._prompt_tokens, self._each = most, prompt_tokens, each
+        self._again = 0
+        self._delayed: frozenset[str] = frozenset()
+
+    def tokens(self, step: int, streams: Sequence[str], *, prompts: bool) -> int:
+        """Return the most tokens of a step.
+
+        Args:
+            step: its number; numbers only grow.
+            streams: the requests whose answers stream.
+            prompts: whether other requests wait, or have a part of their prompt computed.
+        """
+        if not streams or (prompts and self._may_be_long(step, streams)):
+            return self._most
+        return self._short(streams)
+
+    def spent(self, step: int, streams: Sequence[str], tokens: int) -> None:
+        """Note how many tokens the step had."""
+        if streams and tokens > self._short(streams):
+            self._again, self._delayed = step + STEPS_BETWEEN, frozenset(streams)
+
+    def _short(self, streams: Sequence[str]) -> int:
+        return min(len(streams) * self._each + self._prompt_tokens, self._most)
+
+    def _may_be_long(self, step: int, streams: Sequence[str]) -> bool:
+        return step >= self._again or self._delayed.isdisjoint(streams)
