@@ -51,6 +51,9 @@ TALKS_PER_GPU, STREAMS_PER_GPU = 24, "1,64,128"
 CHATS, CHAT_WORDS, CHAT_TOKENS = 8, 100, 128
 LONG_WORDS, LONG_TOKENS, LONG_EVERY_S = 5000, 16, 0.8
 START_S = 240.0
+ROUTER = "dynamo_llm_router_"
+EXPECTATION = ("predicted", "measured", "prompt")
+"""Counters of tokens, for requests whose prefill was measured."""
 
 
 def options_of(name: str, count: int, options: argparse.Namespace) -> tuple[str, list[str]]:
@@ -124,11 +127,24 @@ async def bench(
     )
     found = {}
     for name in order:
-        before = servers[name].cpu_s()
-        run = Bench(plan, {name: target(f"127.0.0.1:{servers[name].port}")})
+        server = servers[name]
+        before, expected = server.cpu_s(), predicted(server)
+        run = Bench(plan, {name: target(f"127.0.0.1:{server.port}")})
         await run.run()
-        found[name] = figures(run.summaries(NO_SLO)[name], servers[name].cpu_s() - before)
+        found[name] = figures(run.summaries(NO_SLO)[name], server.cpu_s() - before)
+        told = [after - first for after, first in zip(predicted(server), expected, strict=True)]
+        found[name]["expected less found, points"] = 100 * (told[0] - told[1]) / max(1, told[2])
     return found
+
+
+def predicted(server: GpuServer) -> list[float]:
+    """Prompt tokens that the router expected in a cache, that were found there, and all."""
+    if server.kind == THEIRS:
+        return [0.0, 0.0, 0.0]
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
+        lines = [line.rpartition(" ") for line in answer.read().decode().splitlines()]
+    values = {name: float(value) for name, _, value in lines if name.startswith(ROUTER)}
+    return [values.get(f"{ROUTER}{name}_tokens_total", 0.0) for name in EXPECTATION]
 
 
 def figures(summary: Summary, cpu_s: float) -> Figures:
