@@ -17,7 +17,7 @@ from tests.benchmarks import rust
 from tests.support.server import Server, alive, children_of, wait_until
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-START_S = 180.0
+START_S = 300.0
 ENGINE = (
     "--enforce-eager",
     "--kv-cache-memory-bytes",
