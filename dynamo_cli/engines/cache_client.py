@@ -189,6 +189,11 @@ class CacheClient:
         """Number of searches that have not ended, and of slots that are being written."""
         return len(self._searches) + len(self._writing) + len(self._busy)
 
+    @property
+    def asked(self) -> int:
+        """Number of questions since the start."""
+        return self._questions
+
     def waits(self) -> bool:
         """Whether any request waits for an answer."""
         return bool(self._asked)

@@ -1,6 +1,8 @@
 """Drives a real engine whose cache is far too small, with and without a host cache.
 
-python -m tests.host_cache.engine_driver MODEL_FOLDER plain|shared [OPTION ...]
+python -m tests.host_cache.engine_driver MODEL_FOLDER plain|shared|between [OPTION ...]
+
+With `between`, only small loads belong to a step, and the others are done between steps.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ from tests.support.driver import config_of, tell
 GPU_BLOCKS = 20
 HOST_BLOCKS = 60
 SIZE_BYTES = 16 << 20
+BETWEEN_BYTES = 100_000
+"""Some loads of a step are larger than this."""
+
 ME = ProcessId(Role.WORKER, 0)
 REQUESTS = 60
 
@@ -99,6 +104,21 @@ class Driver:
         self._decode = MsgpackDecoder(EngineCoreOutputs).decode
         self.told: dict[str, list[int]] = {}
         self.cached = 0
+        self.joined = self.between = 0  # loads that belonged to a step, and others
+        if shared:
+            self._count_joined()
+
+    def _count_joined(self) -> None:
+        scheduler = self.engine._core.scheduler.connector.connector_scheduler
+        build = scheduler.build_connector_meta
+
+        def counted(output: Any) -> Any:
+            meta = build(output)
+            self.joined += len(meta.joined)
+            self.between += len(meta.load_jobs) - len(meta.joined)
+            return meta
+
+        scheduler.build_connector_meta = counted
 
     def add(self, name: str, prompt: list[int]) -> None:
         from vllm import SamplingParams
@@ -163,6 +183,8 @@ class Driver:
             "stored": copies.stored_blocks,
             "block_bytes": copies.stored_bytes // copies.stored_blocks,
             "dropped": copies.dropped,
+            "joined": self.joined,
+            "between": self.between,
             "evicted": cache.evicted,
             "invalid": cache.invalid,
             "pinned": cache.blocks.pinned,
@@ -175,11 +197,15 @@ class Driver:
 def main(model: str, kind: str, *options: str) -> dict[str, Any]:
     sizes = ("--max-model-len", "512", "--num-gpu-blocks-override", str(GPU_BLOCKS))
     config = config_of(model, *sizes, *options)
-    if kind == "shared":
+    if kind != "plain":
         memory = MemoryFile("driver", SIZE_BYTES)
         config = replace(config, host_cache=HostCacheConfig(SIZE_BYTES, memory.path))
     environment.prepare(config)
-    driver = Driver(config, shared=kind == "shared")
+    if kind == "between":
+        from dynamo_cli.engines.vllm.host_cache import joined
+
+        joined.JOINED_BYTES = BETWEEN_BYTES
+    driver = Driver(config, shared=kind != "plain")
     try:
         return driver.run()
     finally:

@@ -20,12 +20,20 @@ def plain() -> Any:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [("--async-scheduling",), ("--no-async-scheduling", "--max-num-batched-tokens", "64")],
-    ids=["ahead", "in chunks"],
+    ("kind", "options"),
+    [
+        ("shared", ("--async-scheduling",)),
+        ("between", ("--no-async-scheduling", "--max-num-batched-tokens", "64")),
+        ("between", ("--async-scheduling",)),
+    ],
+    ids=["ahead", "in chunks", "ahead, loads between steps"],
 )
-def test_the_tokens_are_those_of_an_engine_without(options: tuple[str, ...], plain: Any) -> None:
-    got = result_of(DRIVER, tiny(), "shared", *options)
+def test_the_tokens_are_those_of_an_engine_without(
+    kind: str, options: tuple[str, ...], plain: Any
+) -> None:
+    got = result_of(DRIVER, tiny(), kind, *options)
+    assert got["joined"] > 5
+    assert (got["between"] > 5) is (kind == "between")
     assert got["tokens"] == plain["tokens"]
     assert plain["preemptions"] > 0, "its own cache is too small for what runs"
     assert got["cached"] > 1.5 * plain["cached"]

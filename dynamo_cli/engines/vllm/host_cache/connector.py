@@ -20,10 +20,8 @@ from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.config import build_offloading_config
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.scheduler import (
     GroupOffloadConfig,
-    OffloadingConnectorScheduler,
     RequestOffloadState,
 )
-from vllm.distributed.kv_transfer.kv_connector.v1.offloading.worker import OffloadingConnectorWorker
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading_connector import OffloadingConnector
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.kv_cache_interface import KVCacheConfig
@@ -31,6 +29,7 @@ from vllm.v1.kv_offload.base import OffloadKey, ReqContext
 from vllm.v1.outputs import KVConnectorOutput
 from vllm.v1.request import Request
 
+from dynamo_cli.engines.vllm.host_cache.joined import JoiningScheduler, JoiningWorker
 from dynamo_cli.engines.vllm.host_cache.manager import Manager
 from dynamo_cli.engines.vllm.host_cache.spec import HostCacheSpec
 
@@ -62,7 +61,7 @@ class _Request(RequestOffloadState):  # type: ignore[misc]
                 return
 
 
-class _Scheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
+class _Scheduler(JoiningScheduler):  # type: ignore[misc]
     """vLLM's scheduler side; it asks for all blocks of a prompt at once."""
 
     manager: Manager
@@ -153,4 +152,4 @@ class HostCacheConnector(OffloadingConnector):  # type: ignore[misc]
         if role == KVConnectorRole.SCHEDULER:
             self.connector_scheduler = _Scheduler(spec, vllm_config, kv_cache_config)
         elif role == KVConnectorRole.WORKER:
-            self.connector_worker = OffloadingConnectorWorker(spec, vllm_config, kv_cache_config)
+            self.connector_worker = JoiningWorker(spec, vllm_config, kv_cache_config)

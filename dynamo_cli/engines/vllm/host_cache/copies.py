@@ -7,6 +7,7 @@ nothing waits for them. On a CPU a copy is done at once, between two steps.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import torch
 from vllm.v1.kv_offload.base import (
@@ -32,6 +33,12 @@ class GpuCopies(CPUOffloadingWorker):  # type: ignore[misc]
             num_cpu_chunks=region.num_chunks,
             mmap_region=region,
         )
+
+    def join(self, job_ids: Iterable[int]) -> None:
+        """Let all that the device is given from now on wait for these loads."""
+        stream = torch.cuda.current_stream()
+        for job_id in job_ids:
+            stream.wait_event(self._load_handler._transfer_events[job_id])
 
 
 class CpuCopies(OffloadingWorker):  # type: ignore[misc]
@@ -97,6 +104,9 @@ class CpuCopies(OffloadingWorker):  # type: ignore[misc]
         return done
 
     def wait(self, job_ids: set[int]) -> None:
+        """Nothing to wait for."""
+
+    def join(self, job_ids: Iterable[int]) -> None:
         """Nothing to wait for."""
 
     def shutdown(self) -> None:

@@ -39,6 +39,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         block_bytes: size of one block over all layers and ranks.
 
     Attributes:
+        client, block_bytes: as given.
         names: gives the router's names of blocks; the engine sets it.
         saved: is told of each request that has ended once no block of its prompt is still being
             stored, with the keys of its prompt; None if nobody wants to know.
@@ -46,7 +47,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
 
     def __init__(self, client: CacheClient, min_blocks: int, block_bytes: int) -> None:
         self.client = client
-        self._block_bytes = block_bytes
+        self.block_bytes = block_bytes
         self.names: Names = _no_names
         self.saved: Callable[[str, list[OffloadKey]], None] | None = None
         self._min_blocks = min_blocks
@@ -82,7 +83,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         """Count copies that have ended, of all ranks together."""
         for copied, ended in ((self.client.loaded, stats.load), (self.client.stored, stats.store)):
             copied.nbytes += ended.bytes
-            copied.blocks = copied.nbytes // self._block_bytes
+            copied.blocks = copied.nbytes // self.block_bytes
             copied.nanoseconds += round(ended.time * SECOND_NS)
 
     # -- vLLM's interface --------------------------------------------------------------------
@@ -124,7 +125,8 @@ class Manager(OffloadingManager):  # type: ignore[misc]
     def on_schedule_end(self, context: ScheduleEndContext) -> None:
         """Release what was found for requests that run now and have loaded, or need, nothing."""
         for request_id in context.new_req_ids:
-            self._release(request_id)
+            if request_id not in self._loading:  # else it loads in this step
+                self._release(request_id)
 
     def prepare_store(
         self, keys: Collection[OffloadKey], req_context: ReqContext

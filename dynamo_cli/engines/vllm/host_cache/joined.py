@@ -1,0 +1,149 @@
+"""Loads blocks of the host cache at the beginning of the step that uses them.
+
+By itself vLLM's connector loads between steps: the copies begin after the step in which a request
+was admitted, and the request goes on one or two steps after they have ended. That delays no other
+answer, and costs this one three steps of 10 to 60 ms, where the copies of 1,000 tokens of an 8B
+model take 4 ms. vLLM's scheduler knows loads that belong to a step, too. Here those that are short
+belong to the step that computes the rest of the prompt: the device waits for them, and nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import (
+    OffloadingConnectorMetadata,
+)
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.scheduler import (
+    OffloadingConnectorScheduler,
+)
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.worker import (
+    OffloadingConnectorWorker,
+)
+from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.request import Request
+
+JOINED_BYTES = 512 << 20
+"""Most bytes that one step waits for: about 15 ms on PCIe 5, less than 2,048 prompt tokens take."""
+
+
+@dataclass
+class Metadata(OffloadingConnectorMetadata):  # type: ignore[misc]
+    """What the scheduler tells the workers of a step.
+
+    Attributes:
+        joined: the loads that belong to the step itself.
+    """
+
+    joined: frozenset[int] = frozenset()
+
+
+class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
+    """vLLM's scheduler side; short loads belong to the step that uses the blocks."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._joining: set[str] = set()  # requests whose next load belongs to its step
+        self._joined: set[int] = set()  # loads of the step that is being made
+        self._joined_bytes = 0
+        self._under_way: dict[int, str] = {}  # load that belongs to a step -> its request
+
+    def get_num_new_matched_tokens(
+        self, request: Request, num_computed_tokens: int, max_num_new_tokens: int | None = None
+    ) -> tuple[int | None, bool]:
+        """As vLLM's; the second value is False if the load belongs to the step."""
+        tokens, loads = super().get_num_new_matched_tokens(
+            request, num_computed_tokens, max_num_new_tokens
+        )
+        joins = bool(loads and tokens and self._fits(tokens))
+        self._joining.discard(request.request_id)
+        if joins:
+            self._joining.add(request.request_id)
+        return tokens, loads and not joins
+
+    def _fits(self, tokens: int) -> bool:
+        # With several groups of layers, blocks before those that are loaded may have no data yet.
+        groups = self.config.kv_group_configs
+        if len(groups) > 1:
+            return False
+        nbytes = tokens // groups[0].tokens_per_block * self.manager.block_bytes
+        return bool(self._joined_bytes + nbytes <= JOINED_BYTES)
+
+    def update_state_after_alloc(
+        self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int
+    ) -> None:
+        """As vLLM's, which looks for the first block without a hash: these have theirs already."""
+        joins = request.request_id in self._joining and num_external_tokens > 0
+        self._joining.discard(request.request_id)
+        super().update_state_after_alloc(
+            request, _without_hashes(blocks) if joins else blocks, num_external_tokens
+        )
+        if joins:
+            loads = self._req_status[request.request_id].transfer_jobs
+            self._joined |= loads
+            self._under_way.update(dict.fromkeys(loads, request.request_id))
+            size = self.config.kv_group_configs[0].tokens_per_block
+            self._joined_bytes += num_external_tokens // size * self.manager.block_bytes
+
+    def build_connector_meta(self, scheduler_output: SchedulerOutput) -> Metadata:
+        """As vLLM's, which expects that a request neither runs nor is preempted during its load.
+
+        The device does one thing after the other: what is stored was computed after the load, and
+        blocks that others get are written after it, too.
+        """
+        self._forget_ended()
+        loading = {job: self._req_status[name] for job, name in self._under_way.items()}
+        for job, status in loading.items():
+            status.transfer_jobs.remove(job)
+        meta = super().build_connector_meta(scheduler_output)
+        for job, status in loading.items():
+            status.transfer_jobs.add(job)
+            self._req_status.setdefault(self._under_way[job], status)  # it may have ended
+        joined, self._joined, self._joined_bytes = frozenset(self._joined), set(), 0
+        return Metadata(meta.load_jobs, meta.store_jobs, meta.jobs_to_flush, joined)
+
+    def _forget_ended(self) -> None:
+        ended = [job for job in self._under_way if job not in self._jobs]
+        _popped(self._under_way, ended)
+
+
+def _without_hashes(blocks: KVCacheBlocks) -> SimpleNamespace:
+    """The same blocks as if they had not been computed; vLLM begins after those that are."""
+    return SimpleNamespace(
+        blocks=[
+            [
+                SimpleNamespace(block_id=one.block_id, is_null=one.is_null, block_hash=None)
+                for one in group
+            ]
+            for group in blocks.blocks
+        ]
+    )
+
+
+class JoiningWorker(OffloadingConnectorWorker):  # type: ignore[misc]
+    """vLLM's side of the device; it makes a step wait for the loads that belong to it."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._joined: dict[int, str] = {}  # load -> its request
+
+    def start_kv_transfers(self, metadata: Metadata) -> None:
+        """As vLLM's; it runs before the step if any load belongs to it."""
+        super().start_kv_transfers(metadata)
+        self._joined.update((job, self._load_jobs[job]) for job in metadata.joined)
+        if metadata.joined:
+            self.worker.join(metadata.joined)
+
+    def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str], set[str]]:
+        """As vLLM's, without the requests that did not wait for their load."""
+        sending, loaded = super().get_finished(finished_req_ids)
+        ended = [job for job in self._joined if job not in self._load_jobs]
+        return sending, loaded - _popped(self._joined, ended)
+
+
+def _popped(jobs: dict[int, str], ended: Iterable[int]) -> set[str]:
+    return {jobs.pop(job) for job in ended}
