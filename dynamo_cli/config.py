@@ -78,6 +78,19 @@ class SimulationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskCacheConfig:
+    """KV blocks in a file, below the memory of the host cache.
+
+    Attributes:
+        folder: where the file is; it has no name there.
+        size_bytes: most that it takes.
+    """
+
+    folder: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class HostCacheConfig:
     """KV blocks in the memory of the host, shared by all engines; also the host cache's own plan.
 
@@ -85,11 +98,13 @@ class HostCacheConfig:
         size_bytes: size of the memory.
         path: file under which every process of this run can open it; the supervisor makes it.
         min_tokens: prompts with fewer tokens are not stored.
+        disk: the tier below; None if there is none.
     """
 
     size_bytes: int
     path: str = ""
     min_tokens: int = 0
+    disk: DiskCacheConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

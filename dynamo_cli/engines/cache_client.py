@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from dynamo_cli.engines.pace import Pace
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv import slots as packing
 from dynamo_cli.messages.base import Message
@@ -92,6 +93,7 @@ class CacheClient:
 
     Attributes:
         loaded, stored: totals of the engine's copies, which the engine counts itself.
+        pace: how fast the engine computes prompts.
         dropped: number of blocks that were not stored or looked up, by reason.
         refused: why the host cache does not take this engine; empty if it does.
     """
@@ -104,6 +106,7 @@ class CacheClient:
     clock: Callable[[], int] = time.monotonic_ns
     loaded: Copied = field(default_factory=Copied)
     stored: Copied = field(default_factory=Copied)
+    pace: Pace = field(default_factory=Pace)
     dropped: Counter[str] = field(default_factory=Counter)
     refused: str = ""
     _send: Callable[[Message], bool] = _nothing
@@ -232,7 +235,7 @@ class CacheClient:
         self._questions += 1
         search = _Search(f"{request_id}#{self._questions}", keys, self.clock())
         self._asked[search.name] = search
-        if not self._send(FindBlocks(search.name, keys)):
+        if not self._send(FindBlocks(search.name, keys, self.pace.us(self.block_tokens))):
             self._give_up(search)
         return search
 

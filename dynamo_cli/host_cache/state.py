@@ -8,6 +8,8 @@ The state of a slot, and what changes it:
      +---- rests <--- gone ----+                                    |
      +-------------------------- evicted, unless pinned ------------+
 
+    free ---- claim, to read a block from the disk ----> filled: holds a block, or free again
+
     busy: an engine still uses it by orders of an earlier host cache ---- returned ----> free
 
 A host cache that was started again knows nothing. It lends no slot before every engine that was
@@ -21,10 +23,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dynamo_cli.host_cache.blocks import Block, Blocks
+from dynamo_cli.host_cache.refusal import Slots
 from dynamo_cli.kv.hashes import ROOT
+from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId
-from dynamo_cli.units import MIB, SECOND_NS
+from dynamo_cli.units import SECOND_NS
 
 LENT_SHARE = 4
 """At most one of so many slots is lent, empty, to all engines together."""
@@ -65,6 +69,7 @@ class HostCache:
     Args:
         size_bytes: size of the memory.
         clock: gives nanoseconds; only differences count.
+        reach: what the router is told of this and the disk together; None without a disk.
 
     Attributes:
         slots: number of slots; 0 until the first engine has said how large they are.
@@ -73,11 +78,14 @@ class HostCache:
         wanted, found, written, duplicates, evicted, short, refused: see `HostCacheStats`.
         invalid: slots that an engine named although they were not lent to it, and messages of
             engines that have not opened the cache.
+        claimed: slots into which blocks are read from the disk.
     """
 
-    def __init__(self, size_bytes: int, clock: Callable[[], int]) -> None:
-        self.blocks = Blocks()
-        self.slots = self.slot_bytes = 0
+    def __init__(
+        self, size_bytes: int, clock: Callable[[], int], reach: Holdings | None = None
+    ) -> None:
+        self.blocks = Blocks(reach=reach)
+        self.slots = self.slot_bytes = self.claimed = 0
         self.wanted = self.found = self.written = self.duplicates = 0
         self.evicted = self.short = self.refused = self.invalid = 0
         self._size_bytes = size_bytes
@@ -127,7 +135,8 @@ class HostCache:
         if engine in self._engines:
             self.invalid += 1
             return ""
-        if refusal := self._refusal(slot_bytes, layout):
+        mine = Slots(self._size_bytes, self.slot_bytes, self._layout, self._first)
+        if refusal := mine.refusal(slot_bytes, layout):
             self.refused += 1
             if busy and engine in self._awaited:
                 self._awaited[engine] = set(busy)  # its slots have another size than ours
@@ -141,24 +150,6 @@ class HostCache:
         self._awaited.pop(engine, None)
         self._engines[engine] = _Engine(reserve=min(reserve or MAX_LENT, MAX_LENT))
         self._set_busy(engine, busy)
-        return ""
-
-    def _refusal(self, slot_bytes: int, layout: str) -> str:
-        if not 0 < slot_bytes <= self._size_bytes:
-            return (
-                f"one KV block takes {slot_bytes / MIB:.3g} MiB, and the host cache has "
-                f"{self._size_bytes / MIB:.3g} MiB; give it more with --host-cache."
-            )
-        if self.slots and slot_bytes != self.slot_bytes:
-            return (
-                f"its KV blocks take {slot_bytes} bytes, and those of {self._first} "
-                f"{self.slot_bytes}; engines share a host cache only if they are configured alike."
-            )
-        if self.slots and layout != self._layout:
-            return (
-                f"its KV blocks are laid out as {layout}, and those of {self._first} as "
-                f"{self._layout}; engines share a host cache only if they are configured alike."
-            )
         return ""
 
     def _set_busy(self, engine: ProcessId, busy: Sequence[int]) -> None:
@@ -198,7 +189,7 @@ class HostCache:
         reader = self._opened(engine)
         if reader is None:
             return None
-        blocks = [self.blocks.get(key) for key in keys]
+        blocks = self.blocks.find(keys)
         found = [block for block in blocks if block is not None]
         self.wanted += len(keys)
         self.found += len(found)
@@ -223,15 +214,19 @@ class HostCache:
         slots: Sequence[int],
         hashes: Sequence[int] = (),
         parents: Sequence[int] = (),
-    ) -> None:
-        """Blocks are complete in slots that were lent to an engine; see `BlocksWritten`."""
+    ) -> list[Block]:
+        """Blocks are complete in slots that were lent to an engine; see `BlocksWritten`.
+
+        Returns:
+            those that the cache did not have.
+        """
         writer = self._opened(engine)
         hashes = hashes or [ROOT] * len(keys)
         parents = parents or [ROOT] * len(keys)
         if writer is None or not len(keys) == len(slots) == len(hashes) == len(parents):
             self.invalid += writer is not None
-            return
-        blocks = []
+            return []
+        blocks, new = [], []
         for key, slot, sequence_hash, parent in zip(keys, slots, hashes, parents, strict=True):
             if slot not in writer.lent:
                 self.invalid += 1
@@ -245,11 +240,13 @@ class HostCache:
             block = self.blocks.get(key)
             if block is None:
                 block = self.blocks.add(key, slot, sequence_hash, parent)
+                new.append(block)
             else:
                 self.duplicates += 1
                 self._free.append(slot)
             blocks.append(block)
         self.blocks.use(blocks)
+        return new
 
     def returned(self, engine: ProcessId, slots: Sequence[int]) -> None:
         """An engine does not use slots that it was lent, or that it named as busy."""
@@ -367,3 +364,33 @@ class HostCache:
         slot = self.blocks.evict()
         self.evicted += slot is not None
         return slot
+
+    # -- reading from the disk -----------------------------------------------------------------
+
+    def claim(self) -> int | None:
+        """Take an empty slot to read a block into; None if no block can be evicted for it."""
+        slot = self._empty()
+        self.claimed += slot is not None
+        return slot
+
+    def unclaim(self, slot: int) -> None:
+        """A claimed slot is free: nothing was read."""
+        self.claimed -= 1
+        self._free.append(slot)
+
+    def fill(self, slot: int, key: bytes, sequence_hash: int, parent: int) -> Block:
+        """A block was read into a claimed slot; returns the block, which may be in another one."""
+        block = self.blocks.get(key)
+        if block is not None:  # an engine has written it meanwhile
+            self.unclaim(slot)
+        else:
+            self.claimed -= 1
+            block = self.blocks.add(key, slot, sequence_hash, parent)
+        self.blocks.use([block])
+        return block
+
+    def keep(self, engine: ProcessId, request_id: str, block: Block) -> None:
+        """Pin a block that was found late for a request; see `find`."""
+        self.found += 1
+        self.blocks.pin([block])
+        self._engines[engine].pinned.setdefault(request_id, []).append(block)

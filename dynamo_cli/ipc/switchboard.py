@@ -171,6 +171,10 @@ class Switchboard:
             delivered |= self._deliver(link)
         return delivered
 
+    def wake_by(self, eventfd: int) -> None:
+        """Let `poll` end when this eventfd is set, which it clears."""
+        self._poller.register(eventfd, select.POLLIN)
+
     # -- delivering ------------------------------------------------------------------------
 
     def _deliver(self, link: Link) -> bool:

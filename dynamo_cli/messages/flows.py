@@ -18,6 +18,7 @@ from dynamo_cli.messages.host_cache import (
     BlocksRead,
     BlocksWritten,
     CacheRefused,
+    DiskReads,
     FindBlocks,
     HostCacheStats,
     HostCopies,
@@ -127,6 +128,7 @@ ToRouter = (
     | WorkerStats
     | KvEvents
     | HostCopies
+    | DiskReads
 )
 FromRouter = RouteAnswer
 ToWorker = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -174,7 +175,10 @@ class EngineProcess:
             self._copies.tick()
 
     def _step(self) -> None:
+        began_ns = time.monotonic_ns()
         outputs = list(self._engine.step())
+        if self._cache is not None:
+            self._cache.pace.stepped(time.monotonic_ns() - began_ns, ended=bool(outputs))
         # KV events go first: once a client has its answer, it may send the next request.
         self._publisher.publish()
         self._duty.stepped(outputs)

@@ -34,3 +34,13 @@ def test_the_tokens_are_those_of_an_engine_without(options: tuple[str, ...], pla
     assert (got["kept"], got["pinned"], got["invalid"]) == (0, 0, 0)
     assert got["slots"] == [HOST_BLOCKS, 0]
     assert got["published"] == got["blocks"] > HOST_BLOCKS // 2, "the router knows each of them"
+
+
+def test_the_tokens_are_the_same_if_all_blocks_come_from_the_disk(plain: Any) -> None:
+    got = result_of(DRIVER, tiny(), "disk")
+    assert got["tokens"] == plain["tokens"]
+    assert got["on_disk"] > 2 * GPU_BLOCKS
+    assert got["cached"] > plain["cached"]
+    assert (got["kept"], got["pinned"], got["invalid"]) == (0, 0, 0)
+    assert got["slots"] == [HOST_BLOCKS, 0]
+    assert got["disk"].keys() <= {"gone", "late", "slow"}

@@ -88,6 +88,9 @@ class _Scheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
 
     def _build_store_jobs(self, scheduler_output: SchedulerOutput) -> dict[int, TransferJob]:
         """As vLLM's, without a look at the requests that have nothing to store in this step."""
+        # Each request has a token of its answer, or one of its prompt, which counts little.
+        tokens = scheduler_output.total_num_scheduled_tokens
+        self.manager.client.pace.scheduled(tokens - len(scheduler_output.num_scheduled_tokens))
         jobs: dict[int, TransferJob] = super()._build_store_jobs(
             SimpleNamespace(
                 num_scheduled_tokens={
