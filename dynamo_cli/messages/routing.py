@@ -109,7 +109,7 @@ class RouteAnswer(Message, frozen=True):
 class KvEvents(Message, frozen=True):
     """What one engine step changed in the worker's prefix cache; applied as a whole.
 
-    The host cache sends the same of its own blocks, as worker 0.
+    The host cache sends the same of its own blocks; its worker is a `host_cache.Tier`.
 
     A block is published only while its parent is cached too, since it cannot be found otherwise.
 
@@ -182,6 +182,7 @@ class RoutingDecision(Message, frozen=True):
         moved, moved_from, output_tokens: as in `RouteQuery`.
         host_blocks: leading blocks of the prompt that the host cache holds; every worker can load
             those of them that it has not cached.
+        disk_blocks: the last of these, which are only on its disk.
     """
 
     request_id: str
@@ -205,6 +206,7 @@ class RoutingDecision(Message, frozen=True):
     moved_from: int | None = None
     output_tokens: int = 0
     host_blocks: int = 0
+    disk_blocks: int = 0
 
     @property
     def predicted_tokens(self) -> int:

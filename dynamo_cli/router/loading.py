@@ -1,15 +1,19 @@
-"""Measures what workers need to load blocks from the host cache. Pure.
+"""Knows what the host cache has of a prompt, and measures what it takes to load it. Pure.
 
 The totals come from the reports of the engines' copies (`HostCopies`). Before the first of them,
-loading is assumed to take a tenth of the time of computing.
+loading is assumed to take a tenth of the time of computing. Blocks that are only on disk have to be
+read first; the host cache tells how long that takes (`DiskReads`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from dynamo_cli.messages.host_cache import HostCopies
+from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier
+from dynamo_cli.router.caches import Caches
 from dynamo_cli.router.pace import Prices
 
 FIRST_GUESS = 0.1
@@ -21,6 +25,26 @@ GUESS_TOKENS = 1000.0
 FORGET = 0.95
 """Factor by which each report with new copies reduces the weight of all older ones, so that the
 last twenty or so count."""
+
+
+class InHost(NamedTuple):
+    """Leading blocks of a prompt that the host cache has.
+
+    Attributes:
+        memory: in memory.
+        reach: in memory or on disk.
+    """
+
+    memory: int = 0
+    reach: int = 0
+
+    @property
+    def disk(self) -> int:
+        """Those that have to be read from the disk."""
+        return self.reach - self.memory
+
+
+NOTHING = InHost()
 
 
 @dataclass(slots=True)
@@ -42,6 +66,41 @@ class Loading:
     _reports: dict[int, HostCopies] = field(default_factory=dict)
     _measured: defaultdict[int, _Measured] = field(default_factory=lambda: defaultdict(_Measured))
     _everybody: _Measured = field(default_factory=_Measured)
+    _disk_block_s: float = 0.0
+
+    def disk_read(self, report: DiskReads) -> None:
+        """Take a report of the host cache."""
+        self._disk_block_s = report.block_s
+
+    def in_host(
+        self, cache: Caches, blocks: Sequence[int], block_size: int, prices: Prices
+    ) -> InHost:
+        """What the host cache has of a prompt; a disk that is slower than computing has nothing.
+
+        Args:
+            blocks: those blocks of the prompt that can be found in a cache.
+            block_size: tokens of a block.
+        """
+        if not cache.feeds:
+            return NOTHING
+        depths = cache.index.leading(blocks)
+        memory = depths.get(Tier.MEMORY, 0)
+        if self._disk_block_s >= block_size * prices.token_s:
+            return InHost(memory, memory)
+        return InHost(memory, max(memory, depths.get(Tier.REACH, 0)))
+
+    def load_s(
+        self, worker: int, found: InHost, expected: int, block_size: int, prices: Prices
+    ) -> float:
+        """Time in which a worker loads what it will lack, seconds.
+
+        Args:
+            found: what the host cache has.
+            expected: leading blocks that the worker will have itself.
+        """
+        blocks = max(found.reach - expected, 0)
+        read = min(blocks, found.disk)
+        return blocks * block_size * self.token_s(worker, prices) + read * self._disk_block_s
 
     def copied(self, report: HostCopies) -> None:
         """Take the report of a worker; those of prefill workers are ignored.

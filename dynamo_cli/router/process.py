@@ -11,7 +11,7 @@ from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.flows import ToChild, ToRouter
-from dynamo_cli.messages.host_cache import HostCopies
+from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Retire, SetPhase, Stop
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
@@ -158,6 +158,8 @@ class Router:
                     self._switchboard.owe(peer, Resync())
             case HostCopies() as copies:
                 self._state.loading.copied(copies)
+            case DiskReads() as reads:
+                self._state.loading.disk_read(reads)
             case WorkerStats() as stats:
                 self._state.ledger.report(stats)
             case Placed() as message:
@@ -180,8 +182,11 @@ class Router:
             case Role.WORKER:
                 self._state.worker_down(peer.index)
                 self._warned.discard(peer.index)
-            case Role.PREFILL_WORKER | Role.HOST_CACHE:
-                self._state.caches_of(peer.role).worker_down(peer.index)
+            case Role.PREFILL_WORKER:
+                self._state.prefill_caches.worker_down(peer.index)
+            case Role.HOST_CACHE:
+                for tier in Tier:
+                    self._state.host_cache.worker_down(tier)
             case Role.PROCESSOR:
                 self._queries = [pair for pair in self._queries if pair[0] != peer]
                 self._state.processor_down(peer.index)

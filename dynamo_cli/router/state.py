@@ -23,7 +23,7 @@ from dynamo_cli.router.caches import Caches
 from dynamo_cli.router.decided import blocks_of, decided
 from dynamo_cli.router.engine_order import EngineOrder
 from dynamo_cli.router.ledger import Entry, Ledger
-from dynamo_cli.router.loading import Loading
+from dynamo_cli.router.loading import NOTHING, Loading
 from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
@@ -64,7 +64,7 @@ class RouterState:
     Attributes:
         caches: what workers hold.
         prefill_caches: what prefill workers hold.
-        host_cache: what the host cache holds, as worker 0; empty if there is none.
+        host_cache: what the host cache holds, by `Tier`; empty if there is none.
         loading: how long workers take to load blocks from it.
         ledger: the load that was promised to each worker.
         repeats: how much of the prompts came before.
@@ -180,14 +180,15 @@ class RouterState:
         prompt, cached = marks(usable), self.caches.index.leading(usable)
         cached = self.ledger.remaining(cached, request.prompt_blocks, prompt)
         promised = self.ledger.promised.leading(prompt)
-        in_host = self._host_blocks(usable)
+        size, prices = self._block_size, request.prices
+        held = self.loading.in_host(self.host_cache, usable, size, prices)
         loads = []
         for worker, book in self.ledger.books.items():
             if book.full or worker in excluded:
                 continue
             overlap = cached.get(worker, 0)
             expected = max(overlap, promised.get(worker, 0))
-            loadable = in_host if self.loading.can_load(worker) else 0
+            found = held if self.loading.can_load(worker) else NOTHING
             load = WorkerLoad(
                 worker=worker,
                 overlap_blocks=overlap,
@@ -200,21 +201,12 @@ class RouterState:
                 expected_blocks=expected,
                 cached_blocks=self.caches.index.blocks[worker],
                 wait_s=book.wait_s(request.prompt_blocks - expected, request.prices, now_ns),
-                host_blocks=loadable,
-                load_s=self._load_s(worker, loadable - expected, request) if loadable else 0.0,
+                host_blocks=found.reach,
+                disk_blocks=found.disk,
+                load_s=self.loading.load_s(worker, found, expected, size, prices),
             )
             loads.append(load)
         return loads
-
-    def _host_blocks(self, usable: Sequence[int]) -> int:
-        """Leading blocks of a prompt that the host cache holds."""
-        if not self.host_cache.feeds:
-            return 0
-        return self.host_cache.index.leading(usable).get(0, 0)
-
-    def _load_s(self, worker: int, blocks: int, request: Request) -> float:
-        """Time in which a worker loads this number of blocks from the host cache, seconds."""
-        return max(blocks, 0) * self._block_size * self.loading.token_s(worker, request.prices)
 
     def _usable(self, request: Request) -> Sequence[int]:
         """Hashes of the blocks that can be found in a cache. An engine always computes the last
@@ -238,7 +230,7 @@ class RouterState:
         winner = next(load for load in loads if load.worker == choice.worker)
         entry = self._entry(asked, request, winner, now_ns)
         engine_order = self._place_in_order(asked, request, entry)
-        decision = self._decision(asked, choice, now_ns, engine_order, winner.host_blocks)
+        decision = self._decision(asked, choice, now_ns, engine_order, winner)
         self.ledger.reserve(query.request_id, entry)
         self.ledger.books[choice.worker].last_used = next(self._order)
         self.decisions[choice.worker] += 1
@@ -283,14 +275,14 @@ class RouterState:
         choice: Choice | None,
         now_ns: int,
         engine_order: int,
-        host_blocks: int = 0,
+        winner: WorkerLoad | None = None,
     ) -> RoutingDecision:
         return decided(
             asked.query,
             choice,
             policy=self.config.policy,
             block_size=self._block_size,
-            host_blocks=host_blocks,
+            winner=winner,
             since_ns=asked.since_ns,
             now_ns=now_ns,
             prefill_worker=self._prefill_worker(asked.query),

@@ -177,6 +177,9 @@ def of_host_cache(view: HostCacheView | None) -> Iterator[AlarmView]:
         text = f"the host cache has refused engines, {view.refused} times so far"
         advice = "they compute what others have stored. The log says how they differ."
         yield AlarmView("host cache", text, advice)
+    if view is not None and view.disk is not None and view.disk.off:
+        text = f"the disk cache is not used: {view.disk.off}"
+        yield AlarmView("disk cache", text, "look at the disk, then restart the server.")
 
 
 def of_gpus(report: GpuReport | None, views: Sequence[GpuView], now_ns: int) -> Iterator[AlarmView]:

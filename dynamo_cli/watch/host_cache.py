@@ -6,9 +6,10 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
+from dynamo_cli.watch.disk_cache import DiskCacheState
+from dynamo_cli.watch.growth import Growth
 from dynamo_cli.watch.host_cache_schema import HostCacheView, HostCopiesView
 from dynamo_cli.watch.rates import HIT_WINDOW_S, ratio
-from dynamo_cli.watch.window import WindowSum
 
 _EMPTY = HostCacheStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 _COUNTERS = (
@@ -24,30 +25,6 @@ Engine = tuple[bool, int]
 """Whether it is a prefill worker, and its index among its kind."""
 
 
-class _Growth:
-    """Recent growth of counters that begin at 0 with each new process."""
-
-    def __init__(self, window_s: int) -> None:
-        self._window = WindowSum(window_s)
-        self._last: defaultdict[Any, float] = defaultdict(float)
-
-    def report(self, who: Any, value: float, now_ns: int) -> None:
-        """Take the counter of a process."""
-        if (new := value - self._last[who]) > 0:
-            self._window.add(new, now_ns)
-        self._last[who] = value
-
-    def gone(self, who: Any) -> None:
-        """The process has ended."""
-        self._last.pop(who, None)
-
-    def total(self, now_ns: int) -> float:
-        return self._window.total(now_ns)
-
-    def rate(self, now_ns: int) -> float:
-        return self._window.rate(now_ns)
-
-
 class HostCacheState:
     """Totals of the host cache over all restarts of it and of the engines, and what it holds."""
 
@@ -58,9 +35,10 @@ class HostCacheState:
         self._copies: dict[Engine, HostCopies] = {}
         self._ended_copies: defaultdict[Engine, Counter[str]] = defaultdict(Counter)
         self._dropped: Counter[str] = Counter()
-        self._wanted, self._found = _Growth(HIT_WINDOW_S), _Growth(HIT_WINDOW_S)
-        self._loaded, self._stored = _Growth(10), _Growth(10)
+        self._wanted, self._found = Growth(HIT_WINDOW_S), Growth(HIT_WINDOW_S)
+        self._loaded, self._stored = Growth(10), Growth(10)
         self._loaded_tokens = 0
+        self._disk = DiskCacheState()
 
     def report(self, stats: HostCacheStats, now_ns: int) -> None:
         """Take a report of the host cache; its counters begin with its process."""
@@ -68,6 +46,8 @@ class HostCacheState:
         self._stats = stats
         self._wanted.report(None, stats.wanted, now_ns)
         self._found.report(None, stats.found, now_ns)
+        if stats.disk is not None:
+            self._disk.report(stats.disk, stats.slot_bytes, now_ns)
 
     def gone(self) -> None:
         """Keep the totals of a host cache whose process ended; it holds nothing any more."""
@@ -75,6 +55,7 @@ class HostCacheState:
         self._stats = _EMPTY
         self._wanted.gone(None)
         self._found.gone(None)
+        self._disk.gone()
 
     def copied(self, copies: HostCopies, now_ns: int) -> None:
         """Take a report of an engine; its counters begin with its process."""
@@ -117,6 +98,7 @@ class HostCacheState:
             loaded_bytes_per_s=self._loaded.rate(now_ns),
             stored_bytes_per_s=self._stored.rate(now_ns),
             dropped=dict(dropped),
+            disk=self._disk.view(now_ns),
             engines=[
                 self._engine(engine)
                 for engine in sorted(self._copies.keys() | self._ended_copies.keys())

@@ -24,6 +24,30 @@ class HostCopiesView(msgspec.Struct, frozen=True):
     waited_s: float
 
 
+class DiskCacheView(msgspec.Struct, frozen=True):
+    """The tier on disk; counters are totals over all restarts; see `DiskStats`.
+
+    Attributes:
+        places, used: blocks for which it has room, and blocks that it holds.
+        *_bytes_per_s: rates over the last 10 s.
+        dropped: blocks that were not written or not waited for, by reason.
+    """
+
+    places: int
+    used: int
+    wanted: int
+    found: int
+    read: int
+    read_s: float
+    written: int
+    write_s: float
+    evicted: int
+    read_bytes_per_s: float
+    written_bytes_per_s: float
+    dropped: dict[str, int]
+    off: str
+
+
 class HostCacheView(msgspec.Struct, frozen=True):
     """The host cache; counters are totals over all restarts; see `HostCacheStats`.
 
@@ -36,6 +60,7 @@ class HostCacheView(msgspec.Struct, frozen=True):
         *_bytes_per_s: rates over the last 10 s.
         dropped: blocks that were not stored or not looked up, by reason.
         engines: copies of each engine.
+        disk: the tier on disk; None if there is none.
     """
 
     slots: int
@@ -59,3 +84,4 @@ class HostCacheView(msgspec.Struct, frozen=True):
     stored_bytes_per_s: float
     dropped: dict[str, int]
     engines: list[HostCopiesView]
+    disk: DiskCacheView | None = None

@@ -37,7 +37,7 @@ from dynamo_cli.messages.routing import REASON_NO_WORKER
 from dynamo_cli.router.policies import Request, WorkerLoad
 from dynamo_cli.router.policies.timed import time_cost
 from dynamo_cli.watch.decisions import CandidateView
-from dynamo_cli.watch.host_cache_schema import HostCacheView
+from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheView
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
 from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.schema import MovesView
@@ -250,6 +250,29 @@ def test_engines_that_the_host_cache_refused_are_in_its_tab() -> None:
     refused = msgspec.structs.replace(seen.host_cache, refused=2)
     drawn = cache.draw(with_host_cache_view(refused), 100).plain
     assert "engines, 2 times: see the log" in drawn
+
+
+def test_the_disk_below_the_host_cache_is_in_its_tab() -> None:
+    seen = snapshot(host_cache=True)
+    assert seen.host_cache is not None
+    size = seen.host_cache.slot_bytes
+    disk = DiskCacheView(200, 50, 9, 8, 10, 0.5, 30, 1.5, 2, 10.0 * size, 0.0, {"gone": 4}, "")
+    for shown, box, lines in (
+        (
+            disk,
+            "disk 25 %",
+            ("on disk", "25 %", "disk reads", "disk writes", "not on disk gone 4 blocks"),
+        ),
+        (
+            msgspec.structs.replace(disk, off="it fails"),
+            "disk off",
+            ("disk        not used: it fails",),
+        ),
+    ):
+        view = msgspec.structs.replace(seen.host_cache, disk=shown)
+        drawn = cache.draw(with_host_cache_view(view), 100).plain
+        assert all(line in drawn for line in lines), drawn
+        assert box in picture.draw(with_host_cache_view(view), 120).plain
 
 
 def test_a_host_cache_that_nobody_has_opened_says_so() -> None:

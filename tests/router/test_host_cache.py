@@ -17,7 +17,7 @@ from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.flows import FromRouter
-from dynamo_cli.messages.host_cache import HostCopies
+from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier
 from dynamo_cli.messages.lifecycle import LinkDown, Stop
 from dynamo_cli.messages.routing import (
     KvEvents,
@@ -259,6 +259,50 @@ def test_a_decision_says_what_is_on_the_engine_and_what_in_the_host_cache() -> N
     assert entry.prefill_tokens == 10 * BLOCK + 1
     assert entry.prefill_blocks == 11
     assert entry.load_ns == pytest.approx(MS_NS * first.terms["load_ms"], abs=1)
+
+
+def on_disk(router: RouterState, *names: int) -> None:
+    """The host cache can reach these, in memory or on its disk."""
+    assert router.host_cache.apply(events(Tier.REACH, 1, chain(*names), whole=True), 0)
+
+
+def test_blocks_on_disk_cost_the_time_to_read_them_and_to_load_them() -> None:
+    router = state(workers=1)
+    in_host(router, *LONG[:10])
+    place_s = {}
+    for block_s in (0.0, 1e-5):
+        on_disk(router, *LONG[:30])
+        router.loading.disk_read(DiskReads(block_s))
+        decision = router.decide(0, query(f"{block_s}", *LONG), 0)
+        assert decision is not None
+        assert (decision.host_blocks, decision.disk_blocks) == (30, 20)
+        assert decision.predicted_tokens == 30 * BLOCK
+        place_s[block_s] = decision.candidates[0].terms["load_ms"] / 1000
+        router.end(f"{block_s}")
+    assert place_s[1e-5] - place_s[0.0] == pytest.approx(20 * 1e-5)
+
+
+def test_blocks_on_disk_that_the_worker_has_itself_are_not_read() -> None:
+    router = state(workers=1)
+    holding(router, 0, *LONG[:25])
+    in_host(router, *LONG[:10])
+    on_disk(router, *LONG[:30])
+    router.loading.disk_read(DiskReads(1e-5))
+    decision = router.decide(0, query("a", *LONG), 0)
+    assert decision is not None
+    loaded = decision.candidates[0].terms["load_ms"] / 1000
+    token_s = router.loading.token_s(0, router.ledger.pace.prices)
+    assert loaded == pytest.approx(5 * BLOCK * token_s + 5 * 1e-5)
+
+
+def test_a_disk_that_is_slower_than_computing_has_nothing() -> None:
+    router = state(workers=1)
+    in_host(router, *LONG[:10])
+    on_disk(router, *LONG[:30])
+    router.loading.disk_read(DiskReads(1.0))
+    decision = router.decide(0, query("a", *LONG), 0)
+    assert decision is not None
+    assert (decision.host_blocks, decision.disk_blocks) == (10, 0)
 
 
 def test_a_worker_that_the_host_cache_refuses_has_only_its_own_blocks() -> None:

@@ -136,6 +136,8 @@ def _cached(row: Row) -> str:
 def _from_where(one: DecisionView) -> list[Text]:
     loaded = max(one.host_blocks - one.overlap_blocks, 0)
     where = f"{one.overlap_blocks} blocks in its cache, {loaded} more in the host cache"
+    if read := min(loaded, one.disk_blocks):
+        where += f", {read} of them on disk"
     return [named("", where)] if loaded else []
 
 

@@ -257,10 +257,14 @@ def _host_cache_numbers(cache: HostCacheView | None) -> list[Text | str]:
     if cache is None:
         return []
     used = cache.used / cache.slots if cache.slots else None
-    return [
+    numbers: list[Text | str] = [
         Text.assemble(("used ", FAINT), show.percent(used)),
         Text.assemble(("found ", FAINT), show.percent(cache.recent_found_ratio)),
     ]
+    if (disk := cache.disk) is not None:
+        full = disk.used / disk.places if disk.places else None
+        numbers.append(Text.assemble(("disk ", FAINT), "off" if disk.off else show.percent(full)))
+    return numbers
 
 
 def _draw_router(canvas: Canvas, at: _Layout, board: Board) -> None:
