@@ -165,6 +165,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l kv-transfer -r -f -a 'shm nix
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l prefill-alarm -r -f -d 'Warn when a prefill job has been queued for longer'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l host-cache -r -f -d 'Memory of the host for KV blocks, which all engines share, such as 64...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l host-cache-min-tokens -r -f -d 'Prompts with fewer tokens are neither stored nor looked up there'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l disk-cache -r -f -d 'Disk for KV blocks that the host cache has no room for, such as /var/...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l ray -r -f -d 'Run the workers on the nodes of this Ray cluster, and all else here;...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l migration-limit -r -f -d 'How often a request may move to another process when the one that has...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l migration-timeout -r -f -d 'How long a request that has to move waits for a process that can take it'

@@ -38,8 +38,14 @@ def plan_of(config: ServeConfig) -> Plan:
         ],
         "engine_args": list(config.engine.args),
         "host_cache_bytes": config.host_cache.size_bytes if config.host_cache else None,
+        "disk_cache": _disk(config),
         "kv_cache_limit_bytes": config.engine.kv_cache_limit_bytes or None,
     }
+
+
+def _disk(config: ServeConfig) -> Plan | None:
+    disk = config.host_cache.disk if config.host_cache else None
+    return {"folder": disk.folder, "bytes": disk.size_bytes} if disk else None
 
 
 def _url(frontend: FrontendConfig) -> str:
@@ -63,6 +69,9 @@ def show(config: ServeConfig, console: Console) -> None:
     )
     if config.host_cache is not None:
         console.print(f"host cache: {sized(config.host_cache.size_bytes)}", highlight=False)
+        if (disk := config.host_cache.disk) is not None:
+            text = f"disk cache: {sized(disk.size_bytes)} in {disk.folder}"
+            console.print(text, highlight=False, markup=False)
     processes = _table("process", "started", "device", "threads")
     for process in config.tree():
         row = _process(config, process)

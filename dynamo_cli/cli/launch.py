@@ -20,7 +20,14 @@ from dynamo_cli.cli.views import PlainView, outlet
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.host import cache
 from dynamo_cli.models import catalog, weights
-from dynamo_cli.plan import log_file, ports, preflight, resolve_cluster, resolve_host_cache
+from dynamo_cli.plan import (
+    disk_folder,
+    log_file,
+    ports,
+    preflight,
+    resolve_cluster,
+    resolve_host_cache,
+)
 from dynamo_cli.plan.machine import Machine, read_machine
 from dynamo_cli.plan.resolve import resolve, warnings
 from dynamo_cli.plan.resolve_host_cache import sized_by_model
@@ -113,7 +120,10 @@ def _tell_host_cache(config: ServeConfig, machine: Machine, view: View) -> None:
     if config.host_cache is not None:
         size = sized(config.host_cache.size_bytes)
         view.notice("INFO", f"host cache: up to {size} of memory for KV blocks of all engines")
-    for warning in resolve_host_cache.warnings(config, machine):
+        if (disk := config.host_cache.disk) is not None:
+            view.notice("INFO", f"disk cache: up to {sized(disk.size_bytes)} in {disk.folder}")
+    of_disk = disk_folder.warnings(config.host_cache)
+    for warning in (*resolve_host_cache.warnings(config, machine), *of_disk):
         view.notice("WARNING", warning)
 
 

@@ -85,6 +85,7 @@ class Facts:
         cpu_flags: features of the first core.
         total_bytes: main memory.
         shm_free_bytes: free space in ``/dev/shm``; None without that folder.
+        disk_free_bytes: free space for ``--disk-cache``; None without it.
         caches: the cache folder; `cache_problem` says why it is not the usual one.
         open_files: how many files this process may have open.
         locked_bytes: how much memory it may lock; None without a limit.
@@ -107,6 +108,7 @@ class Facts:
     cpu_flags: frozenset[str] = frozenset()
     total_bytes: int = 0
     shm_free_bytes: int | None = None
+    disk_free_bytes: int | None = None
     caches: str = ""
     cache_problem: str = ""
     open_files: int = 0

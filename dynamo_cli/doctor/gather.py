@@ -35,7 +35,7 @@ from dynamo_cli.host.gpus import Gpu, read_gpus
 from dynamo_cli.host.proctitle import TITLE
 from dynamo_cli.models import catalog, weights
 from dynamo_cli.models.folder import models_root
-from dynamo_cli.plan import ports, preflight
+from dynamo_cli.plan import disk_folder, ports, preflight
 from dynamo_cli.plan.machine import Machine, read_machine
 from dynamo_cli.plan.resolve import resolve
 from dynamo_cli.plan.resolve_host_cache import sized_by_model
@@ -79,6 +79,7 @@ def _gather(typed: Typed, moved: str) -> Facts:
         cpu_flags=_cpu_flags(),
         total_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         shm_free_bytes=_free_bytes("/dev/shm"),
+        disk_free_bytes=disk_folder.free_bytes(plan.host_cache if plan is not None else None),
         caches=str(cache.cache_root()),
         cache_problem=moved,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],

@@ -234,6 +234,19 @@ def host_cache(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def disk_cache(facts: Facts) -> Iterator[Finding]:
+    """Whether the disk has room for ``--disk-cache``. Its folder was looked at before."""
+    cache = facts.plan.host_cache if facts.plan is not None else None
+    if cache is None or cache.disk is None or facts.disk_free_bytes is None:
+        return
+    free, size = facts.disk_free_bytes, cache.disk.size_bytes
+    text = f"{sized(size)} of the {sized(free)} that are free in {cache.disk.folder}"
+    if size > free:
+        yield warn("disk cache", text, "free some space, or give a smaller size")
+    else:
+        yield ok("disk cache", text)
+
+
 def shared_memory(facts: Facts) -> Iterator[Finding]:
     """Whether ``/dev/shm`` is large enough for engines of several GPUs, which use it."""
     wide = facts.plan is not None and any(
@@ -302,6 +315,6 @@ def stale(facts: Facts) -> Iterator[Finding]:
 
 RULES: tuple[Rule, ...] = (
     *(python, builds, trial, variables, compiler),
-    *(gpus, cpu, memory, host_cache, shared_memory, files, caches, port, stale),
+    *(gpus, cpu, memory, host_cache, disk_cache, shared_memory, files, caches, port, stale),
     *(plan, model),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dynamo_cli.config import HostCacheConfig
+from dynamo_cli.config import DiskCacheConfig, HostCacheConfig
 from dynamo_cli.engines.mock.options import sized as simulated_size
 from dynamo_cli.engines.mock.profile import DEFAULT_PROFILE, load
 from dynamo_cli.engines.mock.tier import MAX_SLOTS
@@ -13,12 +13,13 @@ from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.sizes import size_of, sized
-from dynamo_cli.plan.typed import AUTO, MOCK, Typed
+from dynamo_cli.plan.typed import AUTO, MOCK, NO_DISK_CACHE, Typed
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.units import GIB, KIB, MIB
 
 FLAG = "--host-cache"
 MIN_TOKENS = "--host-cache-min-tokens"
+DISK = "--disk-cache"
 FOR_HAND_OVERS = "prefilled KV blocks go through a host cache (--kv-transfer shm), and "
 AUTO_SHARE = 0.5
 """Share of the available memory that ``auto`` takes, less the weights of the model."""
@@ -58,6 +59,7 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
         UsageError: it does not go with other options.
         ResourceError: there is not so much memory.
     """
+    disk = disk_cache(typed)
     auto = typed.host_cache == AUTO
     size_bytes = (
         int(machine.available_bytes * AUTO_SHARE) if auto else size_of(FLAG, typed.host_cache)
@@ -77,8 +79,9 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
     if hands_over and not asked_for:
         size_bytes = _hand_over_bytes(machine)
     if not size_bytes:
-        if typed.host_cache_min_tokens:
-            raise UsageError(f"{MIN_TOKENS} belongs to {FLAG}, and there is none.")
+        for flag, given in ((MIN_TOKENS, typed.host_cache_min_tokens), (DISK, disk)):
+            if given:
+                raise UsageError(f"{flag} belongs to {FLAG}, and there is none.")
         return None
     for reason in _obstacles(typed, kv_transfer):
         raise UsageError(f"{'' if asked_for else FOR_HAND_OVERS}{FLAG} {reason}")
@@ -90,7 +93,32 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
             f"that this machine or its control group has; {FLAG} {AUTO} takes half of what is "
             "available."
         )
-    return HostCacheConfig(size_bytes, min_tokens=typed.host_cache_min_tokens)
+    return HostCacheConfig(size_bytes, min_tokens=typed.host_cache_min_tokens, disk=disk)
+
+
+def disk_cache(typed: Typed) -> DiskCacheConfig | None:
+    """The plan of the tier on disk; None if there is to be none.
+
+    Raises:
+        UsageError: it is not a folder and a size, or there can be none.
+    """
+    if typed.disk_cache == NO_DISK_CACHE:
+        return None
+    folder, _, size = typed.disk_cache.rpartition(":")
+    if not folder:
+        raise UsageError(
+            f"{DISK} takes a folder and a size, like /var/cache/kv:200GiB; not "
+            f"{typed.disk_cache!r}."
+        )
+    size_bytes = size_of(DISK, size)
+    if size_bytes < SMALLEST_BYTES:
+        raise UsageError(
+            f"{DISK} {typed.disk_cache} has no room for KV blocks: without a unit the size is a "
+            "number of bytes; give one like 200GiB."
+        )
+    if typed.engine == MOCK:
+        raise UsageError(f"{DISK} needs real engines: simulated ones have no KV blocks to keep.")
+    return DiskCacheConfig(folder, size_bytes)
 
 
 def _check_simulated(typed: Typed, size_bytes: int) -> None:
@@ -171,11 +199,18 @@ def sized_by_model(config: ServeConfig, typed: Typed, weights_bytes: int) -> Ser
 
 def warnings(config: ServeConfig, machine: Machine) -> list[str]:
     """Warnings about a host cache that can be made, but may not fit."""
-    cache = config.host_cache
-    simulated = config.engine.simulation is not None
-    if cache is None or simulated or cache.size_bytes <= machine.available_bytes:
+    cache, found = config.host_cache, []
+    if cache is None or config.engine.simulation is not None:
         return []
-    return [
-        f"{FLAG} takes {sized(cache.size_bytes)} as it fills, and {sized(machine.available_bytes)} "
-        f"of memory are available now; {FLAG} {AUTO} takes half of that."
-    ]
+    if cache.size_bytes > machine.available_bytes:
+        found.append(
+            f"{FLAG} takes {sized(cache.size_bytes)} as it fills, and "
+            f"{sized(machine.available_bytes)} of memory are available now; {FLAG} {AUTO} takes "
+            "half of that."
+        )
+    if cache.disk is not None and cache.disk.size_bytes <= cache.size_bytes:
+        found.append(
+            f"{DISK} of {sized(cache.disk.size_bytes)} brings little: it is no larger than the "
+            f"{sized(cache.size_bytes)} of {FLAG}, whose blocks it has, too."
+        )
+    return found

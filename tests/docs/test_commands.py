@@ -14,6 +14,7 @@ import pytest
 
 from tests.docs.commands import FENCE, PAGES, ROOT, Command, blocks, commands
 from tests.preflight.folders import safetensors
+from tests.reference.metrics import families
 from tests.support import adapter
 from tests.support.preloaded import LIGHT
 from tests.support.server import COMMAND, SMALL, Server, free_port
@@ -213,13 +214,26 @@ def test_a_server_answers(command: Command, server: Server, folder: Path) -> Non
         run(f"DYNAMO_LLM_API_KEY={SHOWN_KEY} {text}", folder)
 
 
+GPU_OR_DISK = ("dynamo_llm_gpu_", "dynamo_llm_disk_cache_")
+ELSEWHERE = (*GPU_OR_DISK, "dynamo_llm_record_")
+"""Metrics that are there where engines have GPUs, with --disk-cache, or with --record."""
+
+
+def named_metrics() -> set[str]:
+    pages = [page for page in PAGES if not page.name.startswith("reference-")]  # made from the code
+    return {name for page in pages for name in re.findall(r"\bdynamo_llm_\w+", page.read_text())}
+
+
 @pytest.mark.engine
 def test_metrics_have_the_names_that_pages_give(server: Server) -> None:
     exported = str(server.get("/metrics")[1])
-    pages = [page for page in PAGES if not page.name.startswith("reference-")]  # made from the code
-    named = {name for page in pages for name in re.findall(r"\bdynamo_llm_\w+", page.read_text())}
-    assert named
-    # Some are there where engines have GPUs, or with --record.
-    elsewhere = ("dynamo_llm_gpu_", "dynamo_llm_record_")
-    here = {name for name in named if not name.startswith(elsewhere)}
+    here = {name for name in named_metrics() if not name.startswith(ELSEWHERE)}
+    assert here
     assert not [name for name in here if f"# HELP {name}" not in exported]
+
+
+def test_metrics_of_gpus_and_the_disk_have_the_names_that_pages_give() -> None:
+    known = {family.name for family in families()}
+    named = {name for name in named_metrics() if name.startswith(GPU_OR_DISK)}
+    assert named
+    assert not [name for name in named if not any(one.startswith(name) for one in known)]
