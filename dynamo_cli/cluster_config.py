@@ -37,6 +37,7 @@ class Node:
         address: address by which other machines reach it.
         cores: processor cores that the cluster counts there.
         gpus: number of GPUs that are given to this run there.
+        memory_bytes: main memory that the cluster counts there; 0 if it does not say.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Node:
     address: str
     cores: int = 1
     gpus: int = 0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ def _read(address: str, *, check: bool) -> dict[str, Any]:
             "address": one["NodeManagerAddress"],
             "cores": int(one["Resources"].get("CPU", 0)),
             "gpus": int(free.get(one["NodeID"], {}).get("GPU", 0)),
+            "memory_bytes": int(one["Resources"].get("memory", 0)),
         }
         for one in ray.nodes()
         if one["Alive"]

@@ -120,6 +120,7 @@ class HostCacheProcess:
             refused_sends=self._switchboard.refused_sends(),
             sent_ns=time.monotonic_ns(),
             invalid=cache.invalid,
+            machine=self._process.index,
         )
 
     def _warn(self, now_s: float) -> None:

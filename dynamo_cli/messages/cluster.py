@@ -101,6 +101,14 @@ class JoinChild(Message, frozen=True):
     generation: int
 
 
+class JoinBeside(Message, frozen=True):
+    """Make a link between two children of the node, without the relay."""
+
+    process: str
+    peer: str
+    generation: int
+
+
 class PartChild(Message, frozen=True):
     """The peer of a child is gone: drop the link, as with `LinkDown`."""
 
@@ -202,5 +210,7 @@ class OutpostEnded(Message, frozen=True):
     error: str = ""
 
 
-FromSupervisor = Muster | StartChild | SignalChild | TellChild | JoinChild | PartChild | Beat
+FromSupervisor = (
+    Muster | StartChild | SignalChild | TellChild | JoinChild | JoinBeside | PartChild | Beat
+)
 FromOutpost = Roll | ChildTold | ChildWrote | ChildGone | Beat

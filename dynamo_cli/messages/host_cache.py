@@ -130,6 +130,7 @@ class HostCacheStats(Message, frozen=True):
         short: times that an engine could not be lent as many slots as it should have.
         refused: engines that cannot use it.
         invalid: slots and messages of engines that made no sense, and were ignored.
+        machine: number of the host cache, and of its machine.
     """
 
     slots: int
@@ -147,6 +148,7 @@ class HostCacheStats(Message, frozen=True):
     refused_sends: int = 0
     sent_ns: int = 0
     invalid: int = 0
+    machine: int = 0
 
 
 class HostCopies(Message, frozen=True):

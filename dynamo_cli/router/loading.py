@@ -37,11 +37,19 @@ class _Measured:
 
 @dataclass(slots=True)
 class Loading:
-    """The recent loads of all workers. A worker without loads is taken to be like the others."""
+    """What workers load from the host caches of their machines, and how fast they are.
+
+    A worker without loads is taken to be like the others.
+    """
 
     _reports: dict[int, HostCopies] = field(default_factory=dict)
     _measured: defaultdict[int, _Measured] = field(default_factory=lambda: defaultdict(_Measured))
     _everybody: _Measured = field(default_factory=_Measured)
+    _machines: dict[int, int] = field(default_factory=dict)
+
+    def worker_up(self, worker: int, machine: int) -> None:
+        """Note on which machine a worker runs."""
+        self._machines[worker] = machine
 
     def copied(self, report: HostCopies) -> None:
         """Take the report of a worker; those of prefill workers are ignored.
@@ -60,13 +68,19 @@ class Loading:
             for sums in (self._measured[report.worker], self._everybody):
                 sums.add(blocks * report.block_tokens, max(seconds, 0.0))
 
-    def can_load(self, worker: int) -> bool:
-        """Whether a worker loads blocks at all: not if the host cache has refused it."""
+    def loadable(self, worker: int, held: dict[int, int]) -> int:
+        """How many blocks a worker can load: none if its host cache has refused it.
+
+        Args:
+            held: how many the host caches hold, by the number of their machine.
+        """
         report = self._reports.get(worker)
-        return report is None or not report.refused
+        refused = report is not None and report.refused
+        return 0 if refused else held.get(self._machines.get(worker, 0), 0)
 
     def worker_down(self, worker: int) -> None:
         """Forget a worker whose process ended."""
+        self._machines.pop(worker, None)
         self._reports.pop(worker, None)
         self._measured.pop(worker, None)
 

@@ -64,7 +64,7 @@ class RouterState:
     Attributes:
         caches: what workers hold.
         prefill_caches: what prefill workers hold.
-        host_cache: what the host cache holds, as worker 0; empty if there is none.
+        host_cache: what the host cache of each machine holds, by the number of the machine.
         loading: how long workers take to load blocks from it.
         ledger: the load that was promised to each worker.
         repeats: how much of the prompts came before.
@@ -187,7 +187,7 @@ class RouterState:
                 continue
             overlap = cached.get(worker, 0)
             expected = max(overlap, promised.get(worker, 0))
-            loadable = in_host if self.loading.can_load(worker) else 0
+            loadable = self.loading.loadable(worker, in_host) if in_host else 0
             load = WorkerLoad(
                 worker=worker,
                 overlap_blocks=overlap,
@@ -206,11 +206,9 @@ class RouterState:
             loads.append(load)
         return loads
 
-    def _host_blocks(self, usable: Sequence[int]) -> int:
-        """Leading blocks of a prompt that the host cache holds."""
-        if not self.host_cache.feeds:
-            return 0
-        return self.host_cache.index.leading(usable).get(0, 0)
+    def _host_blocks(self, usable: Sequence[int]) -> dict[int, int]:
+        """Leading blocks of a prompt that host caches hold, by the number of their machine."""
+        return self.host_cache.index.leading(usable) if self.host_cache.feeds else {}
 
     def _load_s(self, worker: int, blocks: int, request: Request) -> float:
         """Time in which a worker loads this number of blocks from the host cache, seconds."""
@@ -372,6 +370,7 @@ class RouterState:
         self._block_size = ready.block_size
         if ready.worker in self._retired:
             return
+        self.loading.worker_up(ready.worker, ready.machine)
         reserve = max(ready.max_num_seqs // RESERVE_SHARE, 1)
         limit = ready.max_num_seqs + reserve if ready.max_num_seqs else 0
         self.ledger.worker_up(ready.worker, ready.num_blocks, limit)

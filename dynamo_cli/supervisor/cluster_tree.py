@@ -119,8 +119,11 @@ class ClusterSupervisor(Supervisor):
         """Join what lives there (phase by name of the process), and start what is missing."""
         if self._ending.begun:
             return
+        joined = [child for child in self._alive() if child.node != node]
         for child in self.children_of(node):
-            self._links.join(child, self._retirements.staying(self._alive(), child.process))
+            self._links.join(child, self._retirements.staying(joined, child.process))
+            joined.append(child)
+        for child in self.children_of(node):
             self._on_phase(child, Phase(present[child.process.name]), "")
         for process in self._config.tree():
             known = self._children.get(process)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from dynamo_cli.cluster_config import ClusterPlan, RelayConfig
 from dynamo_cli.cluster_config import Node as Machine
+from dynamo_cli.config import ENGINE_ROLES
 from dynamo_cli.errors import ChildFailed, DynamoError, error_class
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
@@ -195,7 +196,7 @@ class Nodes:
         relay = RelayConfig(
             self._plan.head, node.port, public, secret, node.head_keys[0], listens=False
         )
-        engines = [one for one in config.tree() if config.node_of(one) is not None]
+        engines = [one for one in config.tree() if one.role in ENGINE_ROLES]
         devices = config.devices_of(engines[0])
         forks = any(map(config.forked, engines))
         return Post(
@@ -207,6 +208,7 @@ class Nodes:
             Versions.here(),
             config.worker_timeout_s,
             self._patience,
+            config.host_cache,
         )
 
     def _on_cut(self, node: Node, why: str) -> None:

@@ -96,9 +96,6 @@ def test_only_the_gpus_of_this_run_are_claimed() -> None:
     [
         ({"ray": "ray://10.0.0.1:10001"}, "HOST:PORT"),
         ({"ray": "somewhere"}, "HOST:PORT"),
-        ({"host_cache": "4GiB"}, "--host-cache does not go with --ray"),
-        ({"prefill_workers": 1}, "--kv-transfer nixl"),
-        ({"prefill_workers": 1, "kv_transfer": "shm"}, "--kv-transfer nixl"),
         ({"reuse_gpus": True}, "--reuse-gpus"),
     ],
 )
