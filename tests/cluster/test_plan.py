@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dynamo_cli.cli.dry_run import plan_of
 from dynamo_cli.cluster_config import Node, Survey
 from dynamo_cli.doctor.cluster import judge
 from dynamo_cli.errors import Conflict, ResourceError, UsageError
@@ -78,6 +79,105 @@ def test_engines_on_cpus_and_simulated_ones_are_spread() -> None:
         "cpu @ node-0",
     ]
     assert len(places(planned(0, 0, workers="auto", engine="mock"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("gpus", "typed", "expected"),
+    [
+        ((2, 1), {"prefill_workers": 2}, ["gpu 0 @ node-0", "gpu 0 @ node-1", "gpu 1 @ node-0"]),
+        ((1, 2), {"prefill_workers": 1}, ["gpu 0 @ node-1", "gpu 1 @ node-1"]),
+        (
+            (2, 3),
+            {"prefill_workers": 2, "workers": "auto"},
+            [f"gpu {gpu} @ node-{node}" for gpu, node in ((0, 1), (0, 0), (1, 1), (1, 0), (2, 1))],
+        ),
+        (
+            (0, 0),
+            {"prefill_workers": 1, "workers": "2", "engine": "mock"},
+            ["cpu @ node-0", "cpu @ node-0", "cpu @ node-1"],
+        ),
+    ],
+)
+def test_a_prefill_worker_of_shm_gets_a_worker_on_its_node_first(
+    gpus: tuple[int, ...], typed: dict[str, object], expected: list[str]
+) -> None:
+    config = planned(*gpus, **typed)
+    assert places(config) == expected
+    assert config.prefill_queue.within_machine
+    assert not planned(*gpus, **typed, kv_transfer="nixl").prefill_queue.within_machine
+
+
+def test_without_room_for_both_on_one_node_shm_is_refused_by_name() -> None:
+    with pytest.raises(ResourceError, match="shm works only within a node"):
+        planned(1, 1, workers="1", prefill_workers=1)
+    assert places(planned(1, 1, workers="1", prefill_workers=1, kv_transfer="nixl"))
+
+
+def test_engines_that_cannot_hand_over_are_named() -> None:
+    def told(transfer: str, **typed: object) -> list[str]:
+        config = planned(2, 2, **typed, kv_transfer=transfer)
+        assert config.cluster is not None
+        return resolve_cluster.warnings(config.cluster, transfer)
+
+    (alone,) = told("shm", workers="2", prefill_workers=1)
+    assert alone.startswith("workers on node-1 prefill their prompts there: --kv-transfer shm")
+    (idle,) = told("shm", workers="1", prefill_workers=2)
+    assert idle.startswith("prefill workers on node-1 have nothing to do")
+    assert told("shm", workers="2", prefill_workers=2) == []
+    assert told("nixl", workers="2", prefill_workers=1) == []
+
+
+def test_the_share_of_an_engine_is_that_of_the_fullest_node() -> None:
+    """Engines of a node share its cores and its memory."""
+
+    def seated(count: int) -> int:
+        survey = machine(0, 0, needs_gpu=False).cluster
+        assert survey is not None
+        typed = Typed("m", ray="auto", workers=str(count))
+        return resolve_cluster.seats(typed, survey, on_gpus=False).most
+
+    assert [seated(count) for count in (1, 2, 3, 4, 5)] == [1, 1, 2, 2, 3]
+    threads = [
+        planned(0, 0, needs_gpu=False, workers=str(count)).engine.threads for count in (1, 2, 3, 8)
+    ]
+    assert threads[0] == threads[1] > threads[2] > threads[3]
+
+
+def test_each_node_has_a_host_cache_that_only_its_engines_use() -> None:
+    config = planned(2, 2, workers="4", host_cache="4GiB")
+    caches = [one for one in config.tree() if one.role is Role.HOST_CACHE]
+    assert [(one.name, config.device_of(one)) for one in caches] == [
+        ("host cache 1", "@ node-0"),
+        ("host cache 2", "@ node-1"),
+    ]
+    assert [config.worker_config(index).machine for index in range(4)] == [1, 2, 1, 2]
+    links = [
+        (link["from"], link["to"])
+        for link in plan_of(config)["links"]  # type: ignore[attr-defined]
+        if "find" in link["carries"]
+    ]
+    assert sorted(links) == [
+        ("worker 0", "host cache 1"),
+        ("worker 1", "host cache 2"),
+        ("worker 2", "host cache 1"),
+        ("worker 3", "host cache 2"),
+    ]
+
+
+def test_auto_takes_half_of_the_memory_of_the_smallest_node() -> None:
+    def sized(*nodes: int) -> int:
+        head = machine(1, 1)
+        assert head.cluster is not None
+        some = zip(head.cluster.nodes, nodes, strict=True)
+        seen = tuple(replace(node, memory_bytes=size * GIB) for node, size in some)
+        head = replace(head, cluster=replace(head.cluster, nodes=seen))
+        typed = Typed("m", ray="auto", workers="2", host_cache="auto")
+        cache = resolve(typed, head).host_cache
+        assert cache is not None
+        return cache.size_bytes // GIB
+
+    assert sized(20, 100) == 10
+    assert sized(0, 0) == 32, "what the head has, if the cluster does not say"
 
 
 def test_only_the_gpus_of_this_run_are_claimed() -> None:
