@@ -57,6 +57,7 @@ class ClusterPlan:
         head: the head's own address, to which the nodes connect.
         nodes: the machines with engines.
         workers, prefill_workers: for each process the position of its node in `nodes`.
+        offered: machines that have joined the cluster since, and may be added to `nodes`.
     """
 
     address: str
@@ -65,6 +66,7 @@ class ClusterPlan:
     workers: tuple[int, ...]
     prefill_workers: tuple[int, ...] = ()
     patience: Patience = Patience()
+    offered: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class ClusterConfig:
 
     Attributes:
         address: address of the cluster, ``HOST:PORT``.
+        nodes: the machines of the plan; `PlaceOutpost` may bring others later.
     """
 
     address: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from dynamo_cli.cluster_config import Node
 from dynamo_cli.messages.base import Message
 
 # -- supervisor or outpost -> its relay, over the control socket -----------------------------
@@ -188,10 +189,12 @@ class PlaceOutpost(Message, frozen=True):
 
     Attributes:
         node: position of the node in the plan.
+        machine: the node.
         post: pickled `supervisor.post.Post`.
     """
 
     node: int
+    machine: Node
     post: bytes
 
 
@@ -208,6 +211,12 @@ class OutpostEnded(Message, frozen=True):
     node: int
     reason: str
     error: str = ""
+
+
+class NodesOffered(Message, frozen=True):
+    """Nodes that live and have no outpost; sent at each change."""
+
+    nodes: list[Node]
 
 
 FromSupervisor = (

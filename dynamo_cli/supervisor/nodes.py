@@ -125,6 +125,13 @@ class Nodes:
         self._decoder: Callable[[bytes], Any] = Decoder(FromOutpost)
         self._boot = BOOT.read_text().strip()
 
+    def follow(self, config: ServeConfig) -> None:
+        """Take over a plan that may have more nodes. Their relays are to be started."""
+        assert config.cluster is not None
+        self._config, self._plan = config, config.cluster
+        new = enumerate(self._plan.nodes[len(self._nodes) :], len(self._nodes))
+        self._nodes += [Node(index, one, self._tree) for index, one in new]
+
     def _named(self, name: str) -> Node:
         return next(node for node in self._nodes if node.machine.name == name)
 
@@ -188,7 +195,8 @@ class Nodes:
         for node in self._nodes if nodes is None else nodes:
             if node.port:
                 node.placed, node.awaited_s = True, time.monotonic()
-                cluster.control.send(PlaceOutpost(node.index, self._post(node).dump()))
+                post = self._post(node).dump()
+                cluster.control.send(PlaceOutpost(node.index, node.machine, post))
 
     def _post(self, node: Node) -> Post:
         public, secret = node.node_keys

@@ -213,23 +213,40 @@ def test_a_killed_process_that_speaks_with_ray_takes_all_outposts_along(server: 
     assert ask(server, "and now?")[0] == 200
 
 
-def test_workers_are_added_on_the_nodes(server: Server) -> None:
-    def scale(count: int) -> None:
-        request = urllib.request.Request(
-            f"{server.url}/dynamo/workers",
-            json.dumps({"count": count}).encode(),
-            {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            assert answer.status == 202
-        wait_until(
-            lambda: ready(server) == len(workers(server)) == count, BACK_S, f"{count} workers"
-        )
+def scale(server: Server, count: int) -> None:
+    request = urllib.request.Request(
+        f"{server.url}/dynamo/workers",
+        json.dumps({"count": count}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 202
+    wait_until(lambda: ready(server) == len(workers(server)) == count, BACK_S, f"{count} workers")
 
+
+def test_workers_are_added_on_the_nodes(server: Server) -> None:
     with under_load(server):
-        scale(WORKERS + 2)
+        scale(server, WORKERS + 2)
         assert len(on(server, "node-a")) == len(on(server, "node-b")) == WORKERS // 2 + 1
-        scale(WORKERS)
+        scale(server, WORKERS)
+
+
+def test_a_node_that_joins_later_is_offered_and_gets_the_next_worker(
+    server: Server, nodes: Nodes
+) -> None:
+    def offered() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = server.get("/dynamo/workers", key=KEY)[1]["offered_nodes"]
+        return found
+
+    assert offered() == []
+    nodes.add("node-later")
+    wait_until(lambda: offered() == [{"node": "node-later", "gpus": 0}], 30, "it is offered")
+    wait_until(lambda: "POST /dynamo/workers can put workers there" in server.log, 5, "the log")
+    with under_load(server):
+        scale(server, WORKERS + 1)
+        assert len(on(server, "node-later")) == 1
+        assert offered() == []
+    scale(server, WORKERS)
 
 
 def test_a_killed_raylet_takes_its_outpost_along_and_another_node_takes_its_place(

@@ -219,7 +219,7 @@ def test_a_new_worker_goes_to_the_node_with_the_fewest() -> None:
     more = rescaled(config, 4)
     assert places(more)[3] == "gpu 1 @ node-1"
     assert places(rescaled(more, 1)) == ["gpu 0 @ node-0"]
-    with pytest.raises(Conflict, match="no node of this run"):
+    with pytest.raises(Conflict, match="no node of the cluster has them"):
         rescaled(more, 5)
 
 
