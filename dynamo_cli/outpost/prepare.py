@@ -10,9 +10,9 @@ from dynamo_cli.errors import ResourceError
 from dynamo_cli.host.gpus import read_gpus, visible
 from dynamo_cli.host.memory import read_memory
 from dynamo_cli.models import catalog
-from dynamo_cli.plan.sizes import sized
 from dynamo_cli.supervisor import host_memory
 from dynamo_cli.supervisor.post import Post
+from dynamo_cli.units import GIB
 
 
 def prepare(post: Post) -> Post:
@@ -41,7 +41,11 @@ def _with_memory(cache: HostCacheConfig, *, simulated: bool) -> HostCacheConfig:
     total_bytes = read_memory().total_bytes
     if cache.size_bytes > total_bytes and not simulated:
         raise ResourceError(
-            f"--host-cache {sized(cache.size_bytes)} is more than its {sized(total_bytes)} of "
+            f"--host-cache {_gib(cache.size_bytes)} is more than its {_gib(total_bytes)} of "
             "memory; --host-cache auto takes half of what the smallest node has."
         )
     return replace(cache, path=host_memory.make(cache).path)
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / GIB:.1f} GiB"
