@@ -8,7 +8,9 @@ import pytest
 
 from dynamo_cli.cli.dry_run import plan_of
 from dynamo_cli.cluster_config import Node, Survey
+from dynamo_cli.doctor import rules
 from dynamo_cli.doctor.cluster import judge
+from dynamo_cli.doctor.facts import Facts
 from dynamo_cli.errors import Conflict, ResourceError, UsageError
 from dynamo_cli.plan import resolve_cluster
 from dynamo_cli.plan.machine import Machine
@@ -235,12 +237,42 @@ def test_doctor_says_what_each_node_lacks() -> None:
     survey = machine(2, 0, 1).cluster
     assert survey is not None
     differs = {"node-2": "vLLM 0.31.0 (the head has 0.32.0)"}
-    found = list(judge(survey, differs, needs_gpu=True))
+    found = list(judge(survey, differs, None, needs_gpu=True))
     levels = [str(one.level) for one in found]
     assert levels == ["ok", "ok", "warn", "fail"]
     assert "0.31.0" in found[3].message
-    assert {one.level for one in judge(survey, {}, needs_gpu=False)} == {found[0].level}
-    assert next(judge(replace(survey, nodes=survey.nodes[1:2]), {}, needs_gpu=True)).remedy
+    assert {one.level for one in judge(survey, {}, None, needs_gpu=False)} == {found[0].level}
+    assert next(judge(replace(survey, nodes=survey.nodes[1:2]), {}, None, needs_gpu=True)).remedy
+
+
+def test_doctor_says_what_each_node_gets_to_do() -> None:
+    config = planned(2, 2, 0, workers="3", host_cache="8GiB")
+    survey = machine(2, 2, 0).cluster
+    assert survey is not None
+    memory = (32 * GIB, 4 * GIB, 4 * GIB)
+    pairs = zip(survey.nodes, memory, strict=True)
+    survey = replace(survey, nodes=tuple(replace(one, memory_bytes=has) for one, has in pairs))
+    cluster, first, second, third = judge(survey, {}, config, needs_gpu=True)
+    assert cluster.message == "3 nodes at 10.0.0.0:6379, 4 free GPUs"
+    assert (str(first.level), first.message) == (
+        "ok",
+        "10.0.0.0, 16 cores, 32.0 GiB of memory, 2 free GPUs; 2 engines of this plan",
+    )
+    assert str(second.level) == "warn"
+    assert "1 engine of this plan; --host-cache takes 8.0 GiB of it" in second.message
+    assert (str(third.level), third.remedy) == ("warn", "no engine will run there")
+
+
+def test_doctor_judges_the_head_without_engines_if_they_run_elsewhere() -> None:
+    """A head of a cluster with GPUs needs none itself."""
+    config = planned(2, 2, workers="4", host_cache="8GiB")
+    packages = {"vllm": "0.32.0"}
+    facts = Facts((3, 11), packages, machine=machine(2, 2), plan=config, total_bytes=64 * GIB)
+    assert facts.engines_here == 0
+    assert [one.level for one in rules.gpus(facts)] == ["ok"]
+    assert list(rules.host_cache(facts)) == []
+    alone = replace(facts, machine=replace(machine(2), cluster=None))
+    assert [one.level for one in rules.gpus(alone)] == ["fail"]
 
 
 def test_without_a_cluster_nothing_changes() -> None:
