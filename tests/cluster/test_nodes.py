@@ -42,6 +42,7 @@ def server(nodes: Nodes) -> Iterator[Server]:
 
 def serving(nodes: Nodes) -> Server:
     options = ("--engine", "mock", "--workers", str(WORKERS), "--router", "kv")
+    options += ("--host-cache", "1GiB")
     admin = ("--enable-admin", "--api-key", KEY, "--ui", "plain")
     return Server(*options, *admin, "--ray", nodes.address, environment=nodes.environment)
 
@@ -152,6 +153,31 @@ def test_the_router_knows_what_each_node_holds(server: Server) -> None:
     assert {one["reason"] for one in decisions} == {"cost"}
     assert all(one["predicted_tokens"] == one["measured_tokens"] > 0 for one in decisions)
     assert len({one["worker"] % 2 for one in decisions}) == 2
+
+
+def caches(server: Server) -> dict[str, dict[str, Any]]:
+    found = server.get("/dynamo/snapshot", key=KEY)[1]["host_cache"]["caches"]
+    return {one["process"]: one for one in found}
+
+
+def test_each_node_has_a_host_cache_that_comes_back_if_it_is_killed(server: Server) -> None:
+    table = server.processes()
+    names = ("host cache 1", "host cache 2")
+    assert [table[name]["device"] for name in names] == ["@ node-a", "@ node-b"]
+    for number in range(8):
+        assert ask(server, f"text number {number} " * 40)[0] == 200
+    wait_until(lambda: all(caches(server)[name]["used"] for name in names), 20, "both hold blocks")
+    pid = table["host cache 2"]["pid"]
+    with under_load(server):
+        os.kill(pid, signal.SIGKILL)
+
+        def back() -> bool:
+            one = server.processes()["host cache 2"]
+            return bool(one["pid"] != pid and one["phase"] == "ready")
+
+        wait_until(back, BACK_S, f"it is back\n{server.log}")
+    assert caches(server)["host cache 1"]["used"]
+    check_whole(server)
 
 
 def test_a_killed_worker_comes_back_on_its_node(server: Server) -> None:

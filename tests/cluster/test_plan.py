@@ -8,7 +8,7 @@ import pytest
 
 from dynamo_cli.cli.dry_run import plan_of
 from dynamo_cli.cluster_config import Node, Survey
-from dynamo_cli.doctor import rules
+from dynamo_cli.doctor import gather, rules
 from dynamo_cli.doctor.cluster import judge
 from dynamo_cli.doctor.facts import Facts
 from dynamo_cli.errors import Conflict, ResourceError, UsageError
@@ -273,6 +273,24 @@ def test_doctor_judges_the_head_without_engines_if_they_run_elsewhere() -> None:
     assert list(rules.host_cache(facts)) == []
     alone = replace(facts, machine=replace(machine(2), cluster=None))
     assert [one.level for one in rules.gpus(alone)] == ["fail"]
+
+
+@pytest.mark.parametrize(
+    ("parent", "ours"),
+    [
+        (["ray::Outpost.wait"], True),
+        (["ray::Outpost"], True),
+        (["ray::Other.run"], False),
+        (["dynamo-llm: outpost"], True),
+        (["/usr/bin/python3", "/usr/bin/dynamo-llm", "--ray", "auto"], True),
+        (["/sbin/init"], False),
+        ([""], False),
+    ],
+)
+def test_doctor_takes_no_outpost_of_a_server_that_runs_for_a_leftover(
+    parent: list[str], ours: bool
+) -> None:
+    assert gather._is_ours(parent) is ours
 
 
 def test_without_a_cluster_nothing_changes() -> None:
