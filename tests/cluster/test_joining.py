@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,7 @@ from dynamo_cli.cluster.joining import offers
 from dynamo_cli.cluster_config import Node
 from dynamo_cli.errors import Conflict
 from dynamo_cli.serve_config import ServeConfig
-from dynamo_cli.supervisor.cluster_tree import offer_of
+from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor, offer_of
 from dynamo_cli.supervisor.scaling import rescaled
 from dynamo_cli.topology import ProcessId, Role
 from tests.cluster.test_plan import places, planned
@@ -95,3 +98,26 @@ def test_the_log_says_what_can_be_done_with_it() -> None:
     assert "--enable-admin" in offer_of(node("x", 1), can=False)
     assert "1 free GPU:" in offer_of(node("x", 1), can=False)
     assert "GPU" not in offer_of(node("x"), can=True)
+
+
+def test_the_supervisor_offers_what_is_of_use_and_not_yet_in_the_plan() -> None:
+    """Until its outpost is placed, a node that is in the plan still counts as unused."""
+    shown: list[str] = []
+    view: Any = SimpleNamespace(
+        notice=lambda level, text: shown.append(text), processes=lambda table: None
+    )
+
+    async def scenario() -> None:
+        config = planned(1, workers="1", router="kv", enable_admin=True, api_keys=("k",))
+        run = ClusterSupervisor(config, view)
+        late = node("late", 1)
+        for _ in range(2):
+            run._on_offered((late, node("without", 0)))
+            assert run._offered() == {"late": 1}
+        assert [text.split()[0] for text in shown] == ["late"], "once, and only what is of use"
+        run._config = rescaled(run._config, 2)
+        run._on_offered((late,))
+        assert run._offered() == {}
+        run._background.cancel()
+
+    asyncio.run(scenario())
