@@ -213,7 +213,7 @@ def test_a_killed_outpost_is_started_again(server: Server, which: str) -> None:
     with under_load(server):
         os.kill(outpost if which == "outpost" else parent_of(outpost), signal.SIGKILL)
         wait_until(lambda: not any(map(alive, before.values())), 5, "its engines end with it")
-        wait_until(lambda: not shown(server, before), 10, f"the head knows it\n{server.log}")
+        wait_until(lambda: not shown(server, before), 30, f"the head knows it\n{server.log}")
         check_whole(server)
 
 
