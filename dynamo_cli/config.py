@@ -92,11 +92,12 @@ class DiskCacheConfig:
 
 @dataclass(frozen=True, slots=True)
 class HostCacheConfig:
-    """KV blocks in the memory of the host, shared by all engines; also the host cache's own plan.
+    """KV blocks in the memory of a host, shared by all its engines; also the host cache's own plan.
 
     Attributes:
-        size_bytes: size of the memory.
-        path: file under which every process of this run can open it; the supervisor makes it.
+        size_bytes: size of the memory of each host.
+        path: file under which every process of this run on that host can open it; the supervisor
+            makes it, or the outpost there.
         min_tokens: prompts with fewer tokens are not stored.
         disk: the tier below; None if there is none.
     """
@@ -330,11 +331,14 @@ class WorkerConfig:
     Attributes:
         kv_events: whether it tells the router which blocks its prefix cache holds.
         placement: where prompts are prefilled; None where there are no prefill workers.
+        machine: number of the machine that it runs on; 0 is that of the supervisor. Engines of one
+            machine share a host cache, which has this number too.
     """
 
     engine: EngineConfig
     kv_events: bool = False
     placement: PlacementRule | None = None
+    machine: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,9 +347,12 @@ class PrefillQueueConfig:
 
     Attributes:
         alarm_s: the queue counts as stuck when its oldest job is older than this.
+        within_machine: whether prefill workers serve only decode workers of their own machine,
+            because KV blocks go through its memory.
     """
 
     alarm_s: float = DEFAULT_PREFILL_ALARM_S
+    within_machine: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,9 +68,11 @@ def show(config: ServeConfig, console: Console) -> None:
         highlight=False,
     )
     if config.host_cache is not None:
-        console.print(f"host cache: {sized(config.host_cache.size_bytes)}", highlight=False)
+        where = " on each node" if config.cluster is not None else ""
+        size = sized(config.host_cache.size_bytes)
+        console.print(f"host cache: {size}{where}", highlight=False)
         if (disk := config.host_cache.disk) is not None:
-            text = f"disk cache: {sized(disk.size_bytes)} in {disk.folder}"
+            text = f"disk cache: {sized(disk.size_bytes)} in {disk.folder}{where}"
             console.print(text, highlight=False, markup=False)
     processes = _table("process", "started", "device", "threads")
     for process in config.tree():
@@ -102,9 +104,10 @@ def _process(config: ServeConfig, process: ProcessId) -> dict[str, object]:
 def _links(config: ServeConfig) -> list[tuple[ProcessId, ProcessId, LinkSpec]]:
     children = config.tree()
     return [
-        link
+        (a, b, spec)
         for place, process in enumerate(children)
-        for link in links_of(process, children[:place])
+        for a, b, spec in links_of(process, children[:place])
+        if spec.joins(config.machine_of(a), config.machine_of(b))
     ]
 
 

@@ -124,3 +124,10 @@ class Facts:
     plan_problem: str = ""
     engine_options: dict[str, str] = field(default_factory=dict)
     model: ModelFiles | None = None
+
+    @property
+    def engines_here(self) -> int:
+        """How many engines are to run on this machine; 0 with ``--ray``."""
+        if self.plan is None or self.plan.cluster is not None:
+            return 0
+        return len(self.plan.engine_devices) + len(self.plan.prefill_devices)

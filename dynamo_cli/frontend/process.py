@@ -286,7 +286,7 @@ class Frontend:
             case Role.PREFILL_WORKER:
                 self._tree.prefill_worker_gone(peer.index)
             case Role.HOST_CACHE:
-                self._tree.host_cache.gone()
+                self._tree.host_cache.gone(peer.index)
 
     def on_control(self, message: ToChild) -> None:
         """Handle a message of the supervisor."""

@@ -29,6 +29,7 @@ from dynamo_cli.messages.host_cache import (
     SlotsLent,
     SlotsReturned,
     Tier,
+    holder,
 )
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.routing import Resync
@@ -56,10 +57,16 @@ class HostCacheProcess:
         reach = Holdings(block_size=0) if config.disk is not None else None
         self._cache = HostCache(config.size_bytes, clock, reach)
         self._switchboard = Switchboard(control, self)
-        self._publishers = [Publisher(Tier.MEMORY, self._cache.blocks.holdings, self._switchboard)]
+        self._publishers = [
+            Publisher(
+                holder(process.index, Tier.MEMORY), self._cache.blocks.holdings, self._switchboard
+            )
+        ]
         self._below: Below | None = None
         if reach is not None:
-            self._publishers.append(Publisher(Tier.REACH, reach, self._switchboard))
+            self._publishers.append(
+                Publisher(holder(process.index, Tier.REACH), reach, self._switchboard)
+            )
             self._below = Below(config, self._cache, reach, clock, self._switchboard.wake_by)
         self._decoder = Decoder(ToHostCache)
         self._searches: list[tuple[ProcessId, FindBlocks]] = []
@@ -135,7 +142,7 @@ class HostCacheProcess:
             return
         self._switchboard.send(FRONTEND, self._stats())
         if self._below is not None and (block_s := self._below.disk.block_s) is not None:
-            self._switchboard.send(ROUTER, DiskReads(block_s))
+            self._switchboard.send(ROUTER, DiskReads(block_s, self._process.index))
         self._report_due_s = now + STATS_INTERVAL_S
         self._changed = False
 
@@ -158,6 +165,7 @@ class HostCacheProcess:
             sent_ns=time.monotonic_ns(),
             invalid=cache.invalid,
             disk=self._below.disk.stats() if self._below is not None else None,
+            machine=self._process.index,
         )
 
     def _warn(self, now_s: float) -> None:

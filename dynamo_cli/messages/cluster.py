@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from dynamo_cli.cluster_config import Node
 from dynamo_cli.messages.base import Message
 
 # -- supervisor or outpost -> its relay, over the control socket -----------------------------
@@ -101,6 +102,14 @@ class JoinChild(Message, frozen=True):
     generation: int
 
 
+class JoinBeside(Message, frozen=True):
+    """Make a link between two children of the node, without the relay."""
+
+    process: str
+    peer: str
+    generation: int
+
+
 class PartChild(Message, frozen=True):
     """The peer of a child is gone: drop the link, as with `LinkDown`."""
 
@@ -180,10 +189,12 @@ class PlaceOutpost(Message, frozen=True):
 
     Attributes:
         node: position of the node in the plan.
+        machine: the node.
         post: pickled `supervisor.post.Post`.
     """
 
     node: int
+    machine: Node
     post: bytes
 
 
@@ -202,5 +213,13 @@ class OutpostEnded(Message, frozen=True):
     error: str = ""
 
 
-FromSupervisor = Muster | StartChild | SignalChild | TellChild | JoinChild | PartChild | Beat
+class NodesOffered(Message, frozen=True):
+    """Nodes that live and have no outpost; sent at each change."""
+
+    nodes: list[Node]
+
+
+FromSupervisor = (
+    Muster | StartChild | SignalChild | TellChild | JoinChild | JoinBeside | PartChild | Beat
+)
 FromOutpost = Roll | ChildTold | ChildWrote | ChildGone | Beat

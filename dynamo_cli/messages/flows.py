@@ -5,6 +5,7 @@ from __future__ import annotations
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, UnloadAdapter
 from dynamo_cli.messages.cluster import (
     Carry,
+    NodesOffered,
     OutpostEnded,
     PlaceOutpost,
     RelayBound,
@@ -196,5 +197,6 @@ ToSupervisor = (
     | RelayJoined
     | RelayCut
     | Carry
+    | NodesOffered
     | OutpostEnded
 )

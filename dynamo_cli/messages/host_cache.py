@@ -119,10 +119,15 @@ class CacheRefused(Message, frozen=True):
 
 
 class Tier(IntEnum):
-    """What `KvEvents` of the host cache are about: their `worker`."""
+    """What `KvEvents` of a host cache are about."""
 
     MEMORY = 0
     REACH = 1  # memory and disk together
+
+
+def holder(machine: int, tier: Tier) -> int:
+    """Return the `worker` of `KvEvents` of the host cache of a machine."""
+    return machine * len(Tier) + tier
 
 
 class DiskReads(Message, frozen=True):
@@ -130,9 +135,11 @@ class DiskReads(Message, frozen=True):
 
     Attributes:
         block_s: time per block, seconds, while blocks are read.
+        machine: number of the host cache, and of its machine.
     """
 
     block_s: float
+    machine: int = 0
 
 
 # -- telemetry -------------------------------------------------------------------------------
@@ -186,6 +193,7 @@ class HostCacheStats(Message, frozen=True):
         refused: engines that cannot use it.
         invalid: slots and messages of engines that made no sense, and were ignored.
         disk: the tier below; None if there is none.
+        machine: number of the host cache, and of its machine.
     """
 
     slots: int
@@ -204,6 +212,7 @@ class HostCacheStats(Message, frozen=True):
     sent_ns: int = 0
     invalid: int = 0
     disk: DiskStats | None = None
+    machine: int = 0
 
 
 class HostCopies(Message, frozen=True):

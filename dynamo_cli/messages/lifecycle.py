@@ -160,12 +160,14 @@ class ProcessTable(Message, frozen=True):
         serving: whether requests can be answered.
         reason: why they cannot; else empty.
         workers: the target number of workers.
+        offered: nodes that have joined the cluster and run nothing yet, with their free GPUs.
     """
 
     processes: list[ProcessState]
     serving: bool
     reason: str
     workers: int = 0
+    offered: dict[str, int] = {}  # noqa: RUF012 - msgspec copies it
 
 
 class LogLine(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -109,7 +109,8 @@ class RouteAnswer(Message, frozen=True):
 class KvEvents(Message, frozen=True):
     """What one engine step changed in the worker's prefix cache; applied as a whole.
 
-    The host cache sends the same of its own blocks; its worker is a `host_cache.Tier`.
+    A host cache sends the same of its own blocks; its worker is `host_cache.holder` of its machine
+    and of the tier.
 
     A block is published only while its parent is cached too, since it cannot be found otherwise.
 
@@ -180,8 +181,8 @@ class RoutingDecision(Message, frozen=True):
         session: the client's X-Session-ID; empty when there is none.
         engine_order: as in `RouteAnswer`.
         moved, moved_from, output_tokens: as in `RouteQuery`.
-        host_blocks: leading blocks of the prompt that the host cache holds; every worker can load
-            those of them that it has not cached.
+        host_blocks: leading blocks of the prompt that the host cache of the winner's machine holds;
+            every worker there can load those of them that it has not cached.
         disk_blocks: the last of these, which are only on its disk.
     """
 

@@ -16,7 +16,8 @@ import setproctitle
 
 from dynamo_cli import PROGRAM
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.outpost.process import prepare, serve
+from dynamo_cli.outpost.prepare import prepare
+from dynamo_cli.outpost.process import serve
 from dynamo_cli.supervisor.post import Post
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -185,7 +186,7 @@ def sized_by_model(config: ServeConfig, typed: Typed, weights_bytes: int) -> Ser
     if config.host_cache is None or typed.host_cache != AUTO:
         return config
     on_cpu = not any((*config.engine_devices, *config.prefill_devices))
-    engines = len(config.engine_devices) + len(config.prefill_devices)
+    engines = _most_engines(config)
     # Engines on GPUs read the same files; those on a CPU each keep the weights in memory.
     size_bytes = config.host_cache.size_bytes - weights_bytes * (engines if on_cpu else 1)
     if size_bytes < LEAST_BYTES:
@@ -197,16 +198,26 @@ def sized_by_model(config: ServeConfig, typed: Typed, weights_bytes: int) -> Ser
     return replace(config, host_cache=replace(config.host_cache, size_bytes=size_bytes))
 
 
+def _most_engines(config: ServeConfig) -> int:
+    """The largest number of engines on one machine."""
+    if config.cluster is None:
+        return len(config.engine_devices) + len(config.prefill_devices)
+    return max(Counter([*config.cluster.workers, *config.cluster.prefill_workers]).values())
+
+
 def warnings(config: ServeConfig, machine: Machine) -> list[str]:
     """Warnings about a host cache that can be made, but may not fit."""
     cache, found = config.host_cache, []
     if cache is None or config.engine.simulation is not None:
         return []
-    if cache.size_bytes > machine.available_bytes:
+    available_bytes, where = machine.available_bytes, ""
+    if config.cluster is not None:
+        smallest = min(config.cluster.nodes, key=lambda node: node.memory_bytes)
+        available_bytes, where = smallest.memory_bytes, f" on {smallest.name}"
+    if available_bytes and cache.size_bytes > available_bytes:
         found.append(
-            f"{FLAG} takes {sized(cache.size_bytes)} as it fills, and "
-            f"{sized(machine.available_bytes)} of memory are available now; {FLAG} {AUTO} takes "
-            "half of that."
+            f"{FLAG} takes {sized(cache.size_bytes)} as it fills, and {sized(available_bytes)} "
+            f"of memory are available{where} now; {FLAG} {AUTO} takes half of that."
         )
     if cache.disk is not None and cache.disk.size_bytes <= cache.size_bytes:
         found.append(

@@ -8,12 +8,10 @@ read first; the host cache tells how long that takes (`DiskReads`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier
-from dynamo_cli.router.caches import Caches
+from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier, holder
 from dynamo_cli.router.pace import Prices
 
 FIRST_GUESS = 0.1
@@ -61,33 +59,44 @@ class _Measured:
 
 @dataclass(slots=True)
 class Loading:
-    """The recent loads of all workers. A worker without loads is taken to be like the others."""
+    """What workers load from the host caches of their machines, and how fast they are.
+
+    A worker without loads is taken to be like the others.
+    """
 
     _reports: dict[int, HostCopies] = field(default_factory=dict)
     _measured: defaultdict[int, _Measured] = field(default_factory=lambda: defaultdict(_Measured))
     _everybody: _Measured = field(default_factory=_Measured)
-    _disk_block_s: float = 0.0
+    _machines: dict[int, int] = field(default_factory=dict)
+    _disk_block_s: dict[int, float] = field(default_factory=dict)  # by machine
+
+    def worker_up(self, worker: int, machine: int) -> None:
+        """Note on which machine a worker runs."""
+        self._machines[worker] = machine
 
     def disk_read(self, report: DiskReads) -> None:
-        """Take a report of the host cache."""
-        self._disk_block_s = report.block_s
+        """Take a report of a host cache."""
+        self._disk_block_s[report.machine] = report.block_s
 
-    def in_host(
-        self, cache: Caches, blocks: Sequence[int], block_size: int, prices: Prices
+    def loadable(
+        self, worker: int, held: dict[int, int], block_size: int, prices: Prices
     ) -> InHost:
-        """What the host cache has of a prompt; a disk that is slower than computing has nothing.
+        """What the host cache of a worker's machine has of a prompt for it.
+
+        Nothing if it has refused the worker; and a disk that is slower than computing has nothing.
 
         Args:
-            blocks: those blocks of the prompt that can be found in a cache.
+            held: leading blocks that host caches hold, by `holder`.
             block_size: tokens of a block.
         """
-        if not cache.feeds:
+        report = self._reports.get(worker)
+        if not held or (report is not None and report.refused):
             return NOTHING
-        depths = cache.index.leading(blocks)
-        memory = depths.get(Tier.MEMORY, 0)
-        if self._disk_block_s >= block_size * prices.token_s:
+        machine = self._machines.get(worker, 0)
+        memory = held.get(holder(machine, Tier.MEMORY), 0)
+        if self._disk_block_s.get(machine, 0.0) >= block_size * prices.token_s:
             return InHost(memory, memory)
-        return InHost(memory, max(memory, depths.get(Tier.REACH, 0)))
+        return InHost(memory, max(memory, held.get(holder(machine, Tier.REACH), 0)))
 
     def load_s(
         self, worker: int, found: InHost, expected: int, block_size: int, prices: Prices
@@ -100,7 +109,8 @@ class Loading:
         """
         blocks = max(found.reach - expected, 0)
         read = min(blocks, found.disk)
-        return blocks * block_size * self.token_s(worker, prices) + read * self._disk_block_s
+        disk_block_s = self._disk_block_s.get(self._machines.get(worker, 0), 0.0)
+        return blocks * block_size * self.token_s(worker, prices) + read * disk_block_s
 
     def copied(self, report: HostCopies) -> None:
         """Take the report of a worker; those of prefill workers are ignored.
@@ -119,13 +129,9 @@ class Loading:
             for sums in (self._measured[report.worker], self._everybody):
                 sums.add(blocks * report.block_tokens, max(seconds, 0.0))
 
-    def can_load(self, worker: int) -> bool:
-        """Whether a worker loads blocks at all: not if the host cache has refused it."""
-        report = self._reports.get(worker)
-        return report is None or not report.refused
-
     def worker_down(self, worker: int) -> None:
         """Forget a worker whose process ended."""
+        self._machines.pop(worker, None)
         self._reports.pop(worker, None)
         self._measured.pop(worker, None)
 

@@ -11,7 +11,7 @@ from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.flows import ToChild, ToRouter
-from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier
+from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier, holder
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Retire, SetPhase, Stop
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
@@ -186,7 +186,7 @@ class Router:
                 self._state.prefill_caches.worker_down(peer.index)
             case Role.HOST_CACHE:
                 for tier in Tier:
-                    self._state.host_cache.worker_down(tier)
+                    self._state.host_cache.worker_down(holder(peer.index, tier))
             case Role.PROCESSOR:
                 self._queries = [pair for pair in self._queries if pair[0] != peer]
                 self._state.processor_down(peer.index)

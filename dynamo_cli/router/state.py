@@ -23,7 +23,7 @@ from dynamo_cli.router.caches import Caches
 from dynamo_cli.router.decided import blocks_of, decided
 from dynamo_cli.router.engine_order import EngineOrder
 from dynamo_cli.router.ledger import Entry, Ledger
-from dynamo_cli.router.loading import NOTHING, Loading
+from dynamo_cli.router.loading import Loading
 from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
@@ -64,7 +64,7 @@ class RouterState:
     Attributes:
         caches: what workers hold.
         prefill_caches: what prefill workers hold.
-        host_cache: what the host cache holds, by `Tier`; empty if there is none.
+        host_cache: what the host cache of each machine holds, by `holder`; empty if there is none.
         loading: how long workers take to load blocks from it.
         ledger: the load that was promised to each worker.
         repeats: how much of the prompts came before.
@@ -181,14 +181,14 @@ class RouterState:
         cached = self.ledger.remaining(cached, request.prompt_blocks, prompt)
         promised = self.ledger.promised.leading(prompt)
         size, prices = self._block_size, request.prices
-        held = self.loading.in_host(self.host_cache, usable, size, prices)
+        held = self.host_cache.index.leading(usable) if self.host_cache.feeds else {}
         loads = []
         for worker, book in self.ledger.books.items():
             if book.full or worker in excluded:
                 continue
             overlap = cached.get(worker, 0)
             expected = max(overlap, promised.get(worker, 0))
-            found = held if self.loading.can_load(worker) else NOTHING
+            found = self.loading.loadable(worker, held, size, prices)
             load = WorkerLoad(
                 worker=worker,
                 overlap_blocks=overlap,
@@ -364,6 +364,7 @@ class RouterState:
         self._block_size = ready.block_size
         if ready.worker in self._retired:
             return
+        self.loading.worker_up(ready.worker, ready.machine)
         reserve = max(ready.max_num_seqs // RESERVE_SHARE, 1)
         limit = ready.max_num_seqs + reserve if ready.max_num_seqs else 0
         self.ledger.worker_up(ready.worker, ready.num_blocks, limit)

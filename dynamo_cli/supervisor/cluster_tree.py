@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from dynamo_cli.cluster_config import Node
 from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.messages.cluster import Carry, OutpostEnded, RelayBound, RelayCut, RelayJoined
+from dynamo_cli.messages.cluster import (
+    Carry,
+    NodesOffered,
+    OutpostEnded,
+    RelayBound,
+    RelayCut,
+    RelayJoined,
+)
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.serve_config import ServeConfig
@@ -16,7 +25,7 @@ from dynamo_cli.supervisor.nodes import Nodes
 from dynamo_cli.supervisor.remote_child import RemoteChild
 from dynamo_cli.supervisor.tree import Supervisor
 from dynamo_cli.supervisor.view import View
-from dynamo_cli.topology import CLUSTER, FRONTEND, ProcessId
+from dynamo_cli.topology import CLUSTER, FRONTEND, ProcessId, Role
 
 OF_NODES = (RelayBound, RelayJoined, RelayCut, Carry, OutpostEnded)
 
@@ -68,7 +77,9 @@ class ClusterSupervisor(Supervisor):
 
     def on_report(self, child: Child, message: ToSupervisor, descriptors: Sequence[int]) -> None:
         """Act on a message of a child."""
-        if isinstance(message, OF_NODES):
+        if isinstance(message, NodesOffered):
+            self._on_offered(tuple(message.nodes))
+        elif isinstance(message, OF_NODES):
             self._nodes.on_report(child, message)
         else:
             super().on_report(child, message, descriptors)
@@ -101,6 +112,36 @@ class ClusterSupervisor(Supervisor):
                 return
         super()._on_probe(worker, error)
 
+    # -- more nodes --------------------------------------------------------------------------
+
+    def _on_offered(self, nodes: tuple[Node, ...]) -> None:
+        """Remember which nodes could be used too, and say which of them are new."""
+        config, cluster = self._config, self._config.cluster
+        assert cluster is not None
+        width = len(config.engine_devices[0])
+        # A node that has just got into the plan counts as unused until its outpost is placed.
+        planned = {node.ray_id for node in cluster.nodes}
+        unused = (node for node in nodes if node.ray_id not in planned)
+        useful = tuple(node for node in unused if node.gpus >= width)
+        known = {node.ray_id for node in cluster.offered}
+        self._config = replace(config, cluster=replace(cluster, offered=useful))
+        for node in useful:
+            if node.ray_id not in known:
+                self._log_fanout.notice("INFO", offer_of(node, can=config.frontend.admin))
+        self._publish()
+
+    def _offered(self) -> dict[str, int]:
+        cluster = self._config.cluster
+        return {node.name: node.gpus for node in cluster.offered} if cluster is not None else {}
+
+    def _start_workers(self) -> None:
+        """Start the relays of nodes that are new in the plan, and workers on those that are up."""
+        self._nodes.follow(self._config)
+        for process in self._config.tree():
+            if process.role is Role.RELAY and process not in self._children:
+                self._start(process)
+        super()._start_workers()
+
     # -- what nodes ask for ------------------------------------------------------------------
 
     def child(self, process: ProcessId) -> Child | None:
@@ -119,8 +160,11 @@ class ClusterSupervisor(Supervisor):
         """Join what lives there (phase by name of the process), and start what is missing."""
         if self._ending.begun:
             return
+        joined = [child for child in self._alive() if child.node != node]
         for child in self.children_of(node):
-            self._links.join(child, self._retirements.staying(self._alive(), child.process))
+            self._links.join(child, self._retirements.staying(joined, child.process))
+            joined.append(child)
+        for child in self.children_of(node):
             self._on_phase(child, Phase(present[child.process.name]), "")
         for process in self._config.tree():
             known = self._children.get(process)
@@ -149,3 +193,13 @@ class ClusterSupervisor(Supervisor):
     def notice(self, level: str, text: str) -> None:
         """Show a line to people."""
         self._log_fanout.notice(level, text)
+
+
+def offer_of(node: Node, *, can: bool) -> str:
+    """The log line about a node that could be used too; `can`: whether workers can be added."""
+    gpus = f" and has {node.gpus} free GPU{'s' if node.gpus != 1 else ''}" if node.gpus else ""
+    how = "POST /dynamo/workers" if can else "a server with --enable-admin"
+    return (
+        f"{node.name} ({node.address}) of the cluster runs nothing of this server{gpus}: {how} "
+        "can put workers there"
+    )

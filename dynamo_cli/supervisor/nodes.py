@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from dynamo_cli.cluster_config import ClusterPlan, RelayConfig
 from dynamo_cli.cluster_config import Node as Machine
+from dynamo_cli.config import ENGINE_ROLES
 from dynamo_cli.errors import ChildFailed, DynamoError, error_class
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
@@ -124,6 +125,13 @@ class Nodes:
         self._decoder: Callable[[bytes], Any] = Decoder(FromOutpost)
         self._boot = BOOT.read_text().strip()
 
+    def follow(self, config: ServeConfig) -> None:
+        """Take over a plan that may have more nodes. Their relays are to be started."""
+        assert config.cluster is not None
+        self._config, self._plan = config, config.cluster
+        new = enumerate(self._plan.nodes[len(self._nodes) :], len(self._nodes))
+        self._nodes += [Node(index, one, self._tree) for index, one in new]
+
     def _named(self, name: str) -> Node:
         return next(node for node in self._nodes if node.machine.name == name)
 
@@ -187,7 +195,8 @@ class Nodes:
         for node in self._nodes if nodes is None else nodes:
             if node.port:
                 node.placed, node.awaited_s = True, time.monotonic()
-                cluster.control.send(PlaceOutpost(node.index, self._post(node).dump()))
+                post = self._post(node).dump()
+                cluster.control.send(PlaceOutpost(node.index, node.machine, post))
 
     def _post(self, node: Node) -> Post:
         public, secret = node.node_keys
@@ -195,7 +204,7 @@ class Nodes:
         relay = RelayConfig(
             self._plan.head, node.port, public, secret, node.head_keys[0], listens=False
         )
-        engines = [one for one in config.tree() if config.node_of(one) is not None]
+        engines = [one for one in config.tree() if one.role in ENGINE_ROLES]
         devices = config.devices_of(engines[0])
         forks = any(map(config.forked, engines))
         return Post(
@@ -207,6 +216,7 @@ class Nodes:
             Versions.here(),
             config.worker_timeout_s,
             self._patience,
+            config.host_cache,
         )
 
     def _on_cut(self, node: Node, why: str) -> None:

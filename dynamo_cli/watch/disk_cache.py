@@ -12,42 +12,44 @@ _COUNTERS = ("wanted", "found", "read", "read_s", "written", "write_s", "evicted
 
 
 class DiskCacheState:
-    """Totals of the disk over all restarts of the host cache, and what it holds now."""
+    """Totals of the disks over all restarts of the host caches, and what they hold now."""
 
     def __init__(self) -> None:
-        self._seen = False
-        self._stats = DiskStats()
-        self._slot_bytes = 0
+        self._disks: dict[int, DiskStats] = {}  # by machine
         self._ended: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._read, self._written = Growth(10), Growth(10)
 
-    def report(self, stats: DiskStats, slot_bytes: int, now_ns: int) -> None:
-        """Take a report of the host cache, whose slots have this size."""
-        self._seen = True
-        self._stats, self._slot_bytes = stats, slot_bytes
-        self._read.report(None, stats.read * slot_bytes, now_ns)
-        self._written.report(None, stats.written * slot_bytes, now_ns)
+    def report(self, machine: int, stats: DiskStats, slot_bytes: int, now_ns: int) -> None:
+        """Take a report of the host cache of a machine, whose slots have this size."""
+        self._disks[machine] = stats
+        self._read.report(machine, stats.read * slot_bytes, now_ns)
+        self._written.report(machine, stats.written * slot_bytes, now_ns)
 
-    def gone(self) -> None:
+    def gone(self, machine: int) -> None:
         """Keep the totals of a host cache whose process ended; its file has ended with it."""
-        self._ended.update({name: getattr(self._stats, name) for name in _COUNTERS})
-        self._dropped.update(self._stats.dropped)
-        self._stats = DiskStats()
-        self._read.gone(None)
-        self._written.gone(None)
+        if (stats := self._disks.get(machine)) is not None:
+            self._ended.update({name: getattr(stats, name) for name in _COUNTERS})
+            self._dropped.update(stats.dropped)
+            self._disks[machine] = DiskStats()
+        self._read.gone(machine)
+        self._written.gone(machine)
 
     def view(self, now_ns: int) -> DiskCacheView | None:
         """Return the current view; None without a disk."""
-        if not self._seen:
+        disks = list(self._disks.values())
+        if not disks:
             return None
-        stats = self._stats
+        dropped = sum((Counter(stats.dropped) for stats in disks), self._dropped)
         return DiskCacheView(
-            places=stats.places,
-            used=stats.used,
-            **{name: self._ended[name] + getattr(stats, name) for name in _COUNTERS},
+            places=sum(stats.places for stats in disks),
+            used=sum(stats.used for stats in disks),
+            **{
+                name: self._ended[name] + sum(getattr(stats, name) for stats in disks)
+                for name in _COUNTERS
+            },
             read_bytes_per_s=self._read.rate(now_ns),
             written_bytes_per_s=self._written.rate(now_ns),
-            dropped=dict(self._dropped + Counter(stats.dropped)),
-            off=stats.off,
+            dropped=dict(dropped),
+            off=next((stats.off for stats in disks if stats.off), ""),
         )

@@ -48,8 +48,26 @@ class DiskCacheView(msgspec.Struct, frozen=True):
     off: str
 
 
+class HostCacheShare(msgspec.Struct, frozen=True):
+    """The host cache of one machine.
+
+    Attributes:
+        process: its name.
+        slots, used: number of slots, and of those that hold a block.
+        wanted, found: blocks that engines have asked for since it was started, and that it had.
+    """
+
+    process: str
+    slots: int
+    used: int
+    wanted: int
+    found: int
+
+
 class HostCacheView(msgspec.Struct, frozen=True):
-    """The host cache; counters are totals over all restarts; see `HostCacheStats`.
+    """All host caches together, of which each machine with engines has one; see `HostCacheStats`.
+
+    Counters are totals over all restarts.
 
     Attributes:
         slots, slot_bytes: number of slots and size of each; 0 until an engine has opened it.
@@ -61,6 +79,7 @@ class HostCacheView(msgspec.Struct, frozen=True):
         dropped: blocks that were not stored or not looked up, by reason.
         engines: copies of each engine.
         disk: the tier on disk; None if there is none.
+        caches: each one for itself.
     """
 
     slots: int
@@ -85,3 +104,4 @@ class HostCacheView(msgspec.Struct, frozen=True):
     dropped: dict[str, int]
     engines: list[HostCopiesView]
     disk: DiskCacheView | None = None
+    caches: list[HostCacheShare] = []

@@ -336,6 +336,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         alarms: what works worse than it should, and what to do.
         models: names that the API answers to.
         target_workers: wanted number of workers; the actual one differs while workers start or end.
+        offered_nodes: nodes that have joined the cluster and run nothing yet, with their free GPUs.
         unrouted_requests: requests placed without the router although there is one, by processor.
         links: bytes that the frontend has sent and that are not read yet, by peer.
         refused_sends: messages that full links of the frontend refused.
@@ -384,6 +385,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     host: HostView = HostView()
     odd: list[str] = []
     recorded_requests: int | None = None
+    offered_nodes: dict[str, int] = {}
 
     @property
     def warnings(self) -> list[str]:

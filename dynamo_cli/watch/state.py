@@ -253,7 +253,7 @@ class TreeState:
             reason=self.reason,
             alarms=[*self._alarms(router, prefill, cache, now_ns), *of_gpus(gpus, seen, now_ns)],
             models=self._models,
-            target_workers=self._table.workers,
+            **_of_workers(self._table),
             processes=self._processes(host, now_ns),
             workers=workers,
             router=router,
@@ -346,6 +346,11 @@ def _latency(meter: Meter, worker: int, now_ns: int) -> dict[str, Any]:
         "itl_p95_s": itl_p95,
         "ttft_samples": len(known.ttft),
     }
+
+
+def _of_workers(table: ProcessTable) -> dict[str, Any]:
+    """How many workers there should be, and where there could be more."""
+    return {"target_workers": table.workers, "offered_nodes": table.offered}
 
 
 def _of_requests(meter: Meter, now_ns: int) -> dict[str, Any]:

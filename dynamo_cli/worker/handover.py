@@ -44,12 +44,19 @@ class Handover:
         switchboard: links of this worker.
         rule: when a prompt is worth sending away.
         refuse: tells a processor that a request of it ends, and why.
+        machine: the one that this worker runs on.
     """
 
     def __init__(
-        self, engine: DecodeSide, switchboard: Switchboard, rule: PlacementRule, refuse: Refuse
+        self,
+        engine: DecodeSide,
+        switchboard: Switchboard,
+        rule: PlacementRule,
+        refuse: Refuse,
+        machine: int = 0,
     ) -> None:
         self._engine = engine
+        self._machine = machine
         self._switchboard = switchboard
         self._rule = rule
         self._refuse = refuse
@@ -93,12 +100,13 @@ class Handover:
     def _where(self, prepared: Prepared, cached_tokens: int) -> Where:
         if not prepared.suitable:
             return Where(False, Reason.UNSUITABLE)
+        depth, prefill_workers = self._queue.on(self._machine)
         return decide(
             self._rule,
             prepared.prompt_tokens,
             cached_tokens,
-            self._queue.depth_jobs + self._pushed,
-            self._queue.prefill_workers,
+            depth + self._pushed,
+            prefill_workers,
             self._engine.room_tokens,
         )
 
@@ -115,6 +123,7 @@ class Handover:
             deadline_ns=deadline_ns,
             token_ids=message.token_ids,
             frames=message.frames,
+            machine=self._machine,
         )
         if not self._switchboard.send(QUEUE, job):
             return False

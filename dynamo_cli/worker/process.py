@@ -24,7 +24,7 @@ from dynamo_cli.messages.host_cache import BlocksFound, CacheRefused, SlotsLent
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.request import StepOutputs
 from dynamo_cli.messages.routing import Resync
-from dynamo_cli.topology import HOST_CACHE, ROUTER, ProcessId
+from dynamo_cli.topology import ROUTER, ProcessId, Role
 from dynamo_cli.worker.copies import CopyReports
 from dynamo_cli.worker.operations import Operations
 
@@ -132,9 +132,10 @@ class EngineProcess:
         self._cache = self._engine.cache_client
         self._copies: CopyReports | None = None
         if self._cache is not None:
+            host_cache = ProcessId(Role.HOST_CACHE, config.machine)
             self._cache.connect(
-                lambda message: self._switchboard.send(HOST_CACHE, message),
-                lambda message: self._switchboard.owe(HOST_CACHE, message),
+                lambda message: self._switchboard.send(host_cache, message),
+                lambda message: self._switchboard.owe(host_cache, message),
             )
             self._copies = CopyReports(process, self._cache, self._switchboard)
         self._duty = duty(
@@ -214,12 +215,12 @@ class EngineProcess:
         self._duty.on_link(peer)
         if peer == ROUTER:
             self._publisher.resync()
-        if peer == HOST_CACHE and self._cache is not None:
+        if peer.role is Role.HOST_CACHE and self._cache is not None:
             self._cache.opened()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         """A peer is gone."""
-        if peer == HOST_CACHE and self._cache is not None:
+        if peer.role is Role.HOST_CACHE and self._cache is not None:
             self._cache.lost()
         if self._copies is not None:
             self._copies.forget(peer)

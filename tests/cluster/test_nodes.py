@@ -42,6 +42,7 @@ def server(nodes: Nodes) -> Iterator[Server]:
 
 def serving(nodes: Nodes) -> Server:
     options = ("--engine", "mock", "--workers", str(WORKERS), "--router", "kv")
+    options += ("--host-cache", "1GiB")
     admin = ("--enable-admin", "--api-key", KEY, "--ui", "plain")
     return Server(*options, *admin, "--ray", nodes.address, environment=nodes.environment)
 
@@ -154,6 +155,31 @@ def test_the_router_knows_what_each_node_holds(server: Server) -> None:
     assert len({one["worker"] % 2 for one in decisions}) == 2
 
 
+def caches(server: Server) -> dict[str, dict[str, Any]]:
+    found = server.get("/dynamo/snapshot", key=KEY)[1]["host_cache"]["caches"]
+    return {one["process"]: one for one in found}
+
+
+def test_each_node_has_a_host_cache_that_comes_back_if_it_is_killed(server: Server) -> None:
+    table = server.processes()
+    names = ("host cache 1", "host cache 2")
+    assert [table[name]["device"] for name in names] == ["@ node-a", "@ node-b"]
+    for number in range(8):
+        assert ask(server, f"text number {number} " * 40)[0] == 200
+    wait_until(lambda: all(caches(server)[name]["used"] for name in names), 20, "both hold blocks")
+    pid = table["host cache 2"]["pid"]
+    with under_load(server):
+        os.kill(pid, signal.SIGKILL)
+
+        def back() -> bool:
+            one = server.processes()["host cache 2"]
+            return bool(one["pid"] != pid and one["phase"] == "ready")
+
+        wait_until(back, BACK_S, f"it is back\n{server.log}")
+    assert caches(server)["host cache 1"]["used"]
+    check_whole(server)
+
+
 def test_a_killed_worker_comes_back_on_its_node(server: Server) -> None:
     name, pid = next(iter(on(server, "node-b").items()))
     with under_load(server):
@@ -187,7 +213,7 @@ def test_a_killed_outpost_is_started_again(server: Server, which: str) -> None:
     with under_load(server):
         os.kill(outpost if which == "outpost" else parent_of(outpost), signal.SIGKILL)
         wait_until(lambda: not any(map(alive, before.values())), 5, "its engines end with it")
-        wait_until(lambda: not shown(server, before), 10, f"the head knows it\n{server.log}")
+        wait_until(lambda: not shown(server, before), 30, f"the head knows it\n{server.log}")
         check_whole(server)
 
 
@@ -213,23 +239,40 @@ def test_a_killed_process_that_speaks_with_ray_takes_all_outposts_along(server: 
     assert ask(server, "and now?")[0] == 200
 
 
-def test_workers_are_added_on_the_nodes(server: Server) -> None:
-    def scale(count: int) -> None:
-        request = urllib.request.Request(
-            f"{server.url}/dynamo/workers",
-            json.dumps({"count": count}).encode(),
-            {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            assert answer.status == 202
-        wait_until(
-            lambda: ready(server) == len(workers(server)) == count, BACK_S, f"{count} workers"
-        )
+def scale(server: Server, count: int) -> None:
+    request = urllib.request.Request(
+        f"{server.url}/dynamo/workers",
+        json.dumps({"count": count}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 202
+    wait_until(lambda: ready(server) == len(workers(server)) == count, BACK_S, f"{count} workers")
 
+
+def test_workers_are_added_on_the_nodes(server: Server) -> None:
     with under_load(server):
-        scale(WORKERS + 2)
+        scale(server, WORKERS + 2)
         assert len(on(server, "node-a")) == len(on(server, "node-b")) == WORKERS // 2 + 1
-        scale(WORKERS)
+        scale(server, WORKERS)
+
+
+def test_a_node_that_joins_later_is_offered_and_gets_the_next_worker(
+    server: Server, nodes: Nodes
+) -> None:
+    def offered() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = server.get("/dynamo/workers", key=KEY)[1]["offered_nodes"]
+        return found
+
+    assert offered() == []
+    nodes.add("node-later")
+    wait_until(lambda: offered() == [{"node": "node-later", "gpus": 0}], 30, "it is offered")
+    wait_until(lambda: "POST /dynamo/workers can put workers there" in server.log, 5, "the log")
+    with under_load(server):
+        scale(server, WORKERS + 1)
+        assert len(on(server, "node-later")) == 1
+        assert offered() == []
+    scale(server, WORKERS)
 
 
 def test_a_killed_raylet_takes_its_outpost_along_and_another_node_takes_its_place(

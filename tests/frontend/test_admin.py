@@ -67,6 +67,7 @@ def test_the_number_of_workers_is_the_supervisors_to_change() -> None:
                 "count": 1,
                 "target": 1,
                 "workers": [{"name": "worker 0", "phase": "ready"}],
+                "offered_nodes": [],
             }
             asked = asyncio.create_task(post(stage, "/dynamo/workers", {"count": 3}))
             assert (await stage.report(Rescale)).count == 3

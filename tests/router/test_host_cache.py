@@ -17,7 +17,7 @@ from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.flows import FromRouter
-from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier
+from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier, holder
 from dynamo_cli.messages.lifecycle import LinkDown, Stop
 from dynamo_cli.messages.routing import (
     KvEvents,
@@ -199,6 +199,15 @@ def test_where_room_is_short_copies_of_a_prefix_cost_it() -> None:
     assert KvPolicy("time")(request, idle).worker == 0
 
 
+def test_a_copy_takes_room_whether_it_is_loaded_or_computed() -> None:
+    """Else a full machine without the blocks would look cheaper than one that can load them."""
+    request = Request(1600, 100, 16, prices=Prices(held_s=10.0))
+    loads = [load(0, 0, 100, decode_blocks=500), load(1, 0, 0, decode_blocks=500)]
+    candidates = KvPolicy("time")(request, loads).candidates
+    loaded, computed = (one.terms["queueing_delay_ms"] for one in candidates)
+    assert loaded == computed > 0
+
+
 def test_where_requests_want_more_than_the_caches_have_a_copy_costs_most() -> None:
     request = Request(1600, 100, 16, prices=Prices(held_s=10.0))
     costs = [
@@ -326,6 +335,34 @@ def test_a_worker_that_the_host_cache_refuses_has_only_its_own_blocks() -> None:
     decision = router.decide(0, query("again", *LONG, excluded=(1,)), 0)
     assert decision is not None
     assert decision.host_blocks == 30
+
+
+def test_a_block_is_worth_loading_only_for_workers_of_the_machine_that_holds_it() -> None:
+    router = state(workers=0)
+    for worker, machine in ((0, 1), (1, 2), (2, 2), (3, 3)):
+        router.worker_up(msgspec.structs.replace(ready(worker), machine=machine))
+    for machine, depth in ((1, 10), (2, 30)):
+        held = msgspec.structs.replace(
+            events(machine, 1, chain(*LONG[:depth]), whole=True),
+            worker=holder(machine, Tier.MEMORY),
+        )
+        assert router.host_cache.apply(held, 0)
+    decision = router.decide(0, query("a", *LONG), 0)
+    assert decision is not None
+    assert (decision.worker, decision.host_blocks) == (1, 30)
+    loads = {one.worker: one.terms["load_ms"] for one in decision.candidates}
+    assert loads[1] == loads[2] == pytest.approx(3 * loads[0])
+    assert loads[3] == 0
+    router.end("a")
+    router.host_cache.worker_down(holder(2, Tier.MEMORY))
+    decision = router.decide(0, query("b", *LONG), 0)
+    assert decision is not None
+    assert (decision.worker, decision.host_blocks) == (0, 10)
+    router.worker_down(0)
+    router.worker_up(msgspec.structs.replace(ready(0), machine=3))
+    decision = router.decide(0, query("c", *LONG, excluded=(1, 2, 3)), 0)
+    assert decision is not None
+    assert (decision.worker, decision.host_blocks) == (0, 0), "it came back elsewhere"
 
 
 def test_the_last_token_is_computed_even_if_the_host_cache_has_it() -> None:

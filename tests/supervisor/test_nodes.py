@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -146,6 +147,28 @@ def test_an_outpost_is_placed_once_its_relay_listens_and_is_up_once_it_has_answe
     assert run.ups == [{"worker 0": "probing", "worker 1": "probing"}]
     run.report(RelayBound(4711))  # the relay was started again, for the same outpost
     assert len(run.sent[CLUSTER]) == 1
+
+
+def test_a_node_that_gets_into_the_plan_later_has_a_relay_and_an_outpost_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    late, relay = Machine("late", "late id", "127.0.0.1", gpus=2), ProcessId(Role.RELAY, 1)
+    run.sent[relay] = []
+    config = run.nodes._config
+    assert config.cluster is not None
+    plan = replace(config.cluster, nodes=(*config.cluster.nodes, late), workers=(0, 1))
+    for _ in range(2):  # the second time, nothing is new
+        run.nodes.follow(replace(config, cluster=plan))
+    assert len(run.nodes._nodes) == 2
+    assert not run.nodes.is_up("late")
+    first, second = run.nodes.config_of(RELAY), run.nodes.config_of(relay)
+    assert first is not None
+    assert second is not None
+    assert first.other != second.other
+    run.nodes.on_report(run.child(relay), RelayBound(4712))
+    (placed,) = run.sent[CLUSTER]
+    assert (placed.node, placed.machine, Post.load(placed.post).node) == (1, late, "late")
 
 
 def test_a_silent_node_is_lost_and_mustered_when_it_answers_again(

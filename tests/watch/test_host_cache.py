@@ -49,7 +49,7 @@ def test_its_totals_survive_it_and_what_it_holds_does_not() -> None:
         *(100, 40, 3, 12),
         0.75,
     )
-    tree.host_cache.gone()
+    tree.host_cache.gone(0)
     seen = view(tree)
     assert (seen.slots, seen.used, seen.wanted, seen.evicted) == (0, 0, 200, 15)
     tree.apply(stats(wanted=100, found=0, evicted=1, used=1), 0)
@@ -58,6 +58,21 @@ def test_its_totals_survive_it_and_what_it_holds_does_not() -> None:
     assert (seen.found_ratio, seen.recent_found_ratio) == (0.5, 0.5)
     tree.apply(stats(wanted=110, found=10), 100 * SECOND_NS)
     assert view(tree, 100).recent_found_ratio == 1.0, "of the last minute only"
+
+
+def test_the_host_caches_of_several_machines_add_up_and_are_shown_each() -> None:
+    tree = tree_of(stats(machine=1), stats(machine=2, used=10, wanted=100, found=0))
+    seen = view(tree)
+    assert (seen.slots, seen.used, seen.wanted, seen.found_ratio) == (200, 50, 300, 0.5)
+    assert (seen.slot_bytes, seen.pinned, seen.lent) == (4096, 6, 24)
+    assert [(one.process, one.used, one.wanted) for one in seen.caches] == [
+        ("host cache 1", 40, 200),
+        ("host cache 2", 10, 100),
+    ]
+    tree.host_cache.gone(1)
+    seen = view(tree)
+    assert (seen.slots, seen.used, seen.wanted) == (100, 10, 300)
+    assert [one.used for one in seen.caches] == [0, 10]
 
 
 def test_copies_of_engines_add_up_over_lives() -> None:
@@ -147,7 +162,7 @@ def test_the_totals_of_the_disk_survive_the_host_cache() -> None:
     assert seen is not None
     assert (seen.places, seen.used, seen.found, seen.dropped) == (50, 30, 8, {"gone": 4})
     assert (seen.read_bytes_per_s, seen.written_bytes_per_s) == (4096, 3 * 4096)
-    tree.host_cache.gone()
+    tree.host_cache.gone(0)
     tree.apply(stats(disk=DiskStats(50, 1, 1, 1, 1, 0.25, 1, dropped={"late": 1})), 0)
     seen = view(tree).disk
     assert seen is not None

@@ -318,6 +318,7 @@ class Around:
         rule: a worker's; None without prefill workers.
         holdings: what the engine's prefix cache holds.
         cache_client: the engine's side of the host cache.
+        machine: the one that it runs on.
         peers: who is linked from the start.
     """
 
@@ -329,6 +330,7 @@ class Around:
         rule: PlacementRule | None = None,
         holdings: Blocks | None = None,
         cache_client: CacheClient | None = None,
+        machine: int = 0,
     ) -> None:
         self.id = PREFILL_WORKER if prefill_worker else WORKER
         self.clock = Clock()
@@ -338,7 +340,8 @@ class Around:
         for module in (copies, decode, handover, prefill, publisher):
             monkeypatch.setattr(module, "time", self.clock)
         self.party = Party(self.id)
-        config = WorkerConfig(EngineConfig("tiny", "/tiny", ("tiny",)), placement=rule)
+        engine = EngineConfig("tiny", "/tiny", ("tiny",))
+        config = WorkerConfig(engine, placement=rule, machine=machine)
         duty: Any = prefill.PrefillWorker if prefill_worker else decode.DecodeWorker
         messages: Any = ToPrefillWorker if prefill_worker else ToWorker
         self.process = EngineProcess(self.id, config, self.party.theirs, duty, messages)

@@ -374,3 +374,27 @@ def test_without_a_rule_nothing_of_this_happens(monkeypatch: pytest.MonkeyPatch)
         town[QUEUE].die()
         town.later(1)
         assert town[FRONTEND].heard(TransferStats) == []
+
+
+def test_where_blocks_stay_on_a_machine_only_its_prefill_workers_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peers = (PROCESSOR, FRONTEND, QUEUE, PREFILL_WORKER)
+    with Around(monkeypatch, *peers, rule=ALWAYS, machine=2) as town:
+        for number, by_machine in enumerate(({1: (0, 3)}, {1: (0, 3), 2: (0, 1)}, None)):
+            town[QUEUE].send(QueueState(0, 4, by_machine))
+            town[PROCESSOR].send(request(str(number)))
+        assert [(one.job_id, one.machine) for one in town[QUEUE].heard(PushJob)] == [
+            ("1", 2),
+            ("2", 2),
+        ]
+        assert counted(town).placements == {"local:no_prefill_worker": 1, "remote:always": 2}
+
+
+def test_the_queue_of_another_machine_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = (PROCESSOR, FRONTEND, QUEUE, PREFILL_WORKER)
+    with Around(monkeypatch, *peers, rule=LONG, machine=2) as town:
+        for number, mine in enumerate((0, 9)):
+            town[QUEUE].send(QueueState(9, 2, {1: (9 - mine, 1), 2: (mine, 1)}))
+            town[PROCESSOR].send(request(str(number), 500))
+        assert counted(town).placements == {"remote:long": 1, "local:queue_full": 1}

@@ -20,6 +20,7 @@ def lines(cache: HostCacheView, workers: list[WorkerView]) -> list[Text]:
         Text(f"{'host cache':<{LABEL}}{'share':<{BAR + 8}}", FAINT),
         _bar("used", cache.used / cache.slots, f"of {_size(cache, cache.slots)}"),
         _bar("found", cache.recent_found_ratio, "of what was asked for, last minute"),
+        *_machines(cache),
         *_tiers(cache, workers),
         _line("loads", _copies(cache, "load")),
         _line("stores", _copies(cache, "store")),
@@ -65,6 +66,16 @@ def _moved(blocks: int, spent_s: float, recent: float, slot_bytes: int) -> str:
 
 def _reasons(dropped: dict[str, int]) -> str:
     return f"{', '.join(f'{name} {show.number(n)}' for name, n in sorted(dropped.items()))} blocks"
+
+
+def _machines(cache: HostCacheView) -> list[Text]:
+    """Draw how full the cache of each machine is, where there are several."""
+    if len(cache.caches) < 2:
+        return []
+    return [
+        _bar(one.process.removeprefix("host "), one.used / one.slots if one.slots else None, "used")
+        for one in cache.caches
+    ]
 
 
 def _tiers(cache: HostCacheView, workers: list[WorkerView]) -> list[Text]:
