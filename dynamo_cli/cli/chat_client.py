@@ -13,6 +13,7 @@ import orjson
 
 from dynamo_cli.errors import ServerFailed
 from dynamo_cli.event_stream import EventStream
+from dynamo_cli.host import oserrors
 
 CONNECT_TIMEOUT_S = 5.0
 PIECE_BYTES = 64 * 1024
@@ -151,7 +152,8 @@ class Server:
         return response
 
     def _failed(self, error: Exception) -> ServerFailed:
-        why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+        why = oserrors.reason(error) if isinstance(error, OSError) else str(error).lower()
+        why = why or type(error).__name__
         return ServerFailed(f"no answer from {self.url}: {why}.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 
 import aiohttp
@@ -12,6 +11,7 @@ import msgspec
 from dynamo_cli.dashboard.events import Event, Link, Requests, State, decode
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.event_stream import EventStream
+from dynamo_cli.host import oserrors
 from dynamo_cli.watch.timelines import TimelineView
 
 STREAM, TIMELINE, RECORD = "/dynamo/stream", "/dynamo/timeline", "/dynamo/record"
@@ -161,9 +161,7 @@ def _other_version(url: str, error: Exception) -> CannotWatch:
 
 def _why(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
-        # The text of asyncio's errors is longer than the system's own message.
-        number = error.os_error.errno
-        return os.strerror(number).lower() if number > 0 else str(error.os_error.strerror).lower()
+        return oserrors.reason(error.os_error)
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
     return " ".join(str(error).split()) or type(error).__name__

@@ -16,6 +16,7 @@ from typing import Any
 
 from dynamo_cli.cluster_config import RelayConfig
 from dynamo_cli.config import Devices, WorkerConfig, ZygoteConfig
+from dynamo_cli.host import oserrors
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.ipc.link import create_ring
 from dynamo_cli.messages.base import Message
@@ -280,7 +281,7 @@ class Outpost:
                 self._tell(ChildTold(process.name, encode(Forked(child.pid))))
         except OSError as error:
             self._children.pop(process, None)
-            why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
+            why = f"it cannot be started: {oserrors.reason(error)}"
             self._tell(ChildGone(process.name, None, ("ResourceError", why)))
 
     def _adapted(self, config: Any) -> Any:

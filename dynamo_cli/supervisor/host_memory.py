@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from dynamo_cli.errors import ResourceError
+from dynamo_cli.host import oserrors
 from dynamo_cli.host.memory_file import MemoryFile
 from dynamo_cli.serve_config import ServeConfig
 
@@ -28,7 +29,7 @@ def host_memory(config: ServeConfig) -> Iterator[ServeConfig]:
         memory = MemoryFile("host cache", config.host_cache.size_bytes)
     except OSError as error:
         raise ResourceError(
-            f"the memory of --host-cache cannot be made: {(error.strerror or str(error)).lower()}. "
+            f"the memory of --host-cache cannot be made: {oserrors.reason(error)}. "
             "It needs memfd_create, which a sandbox may refuse; --host-cache 0 needs none."
         ) from error
     try:
