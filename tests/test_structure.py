@@ -50,6 +50,7 @@ PURE = (
     "plan/sizes.py",
     "plan/typed.py",
     "plan/resolve_http.py",
+    "api_key.py",
     "origin.py",
     "completion",
     "errors.py",
