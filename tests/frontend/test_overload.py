@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 
+from dynamo_cli.frontend.after import overload
 from dynamo_cli.frontend.after.overload import CAUSES, QUIET_S, Episode, OverloadLog
 
 
@@ -33,3 +35,25 @@ def test_only_overload_is_told_and_only_once(caplog: pytest.LogCaptureFixture) -
         asyncio.run(scenario())
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "--max-inflight" in caplog.text
+
+
+def test_the_end_of_an_episode_is_told_when_it_was_quiet_for_long_enough(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now_s = [100.0]
+    waits: list[float] = []
+    monkeypatch.setattr(overload, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    log = OverloadLog()
+    monkeypatch.setattr(log, "_wait", waits.append)
+    with caplog.at_level(logging.INFO):
+        log.failed("overloaded")
+        now_s[0] += 12
+        log.failed("overloaded")
+        now_s[0] = 100 + QUIET_S
+        log._look()
+        assert len(caplog.records) == 1, "the last one was refused too recently"
+        now_s[0] += waits[-1]
+        log._look()
+    assert waits == [QUIET_S, 12.0]
+    assert caplog.records[-1].message.startswith("not overloaded any more: 2 requests")
+    assert caplog.records[-1].levelname == "INFO"
