@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+from pathlib import Path
 
-from tests.observe import grafana
+import pytest
+
+from tests.observe import grafana, prometheus
 from tests.reference.metrics import families
 
 HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
@@ -44,3 +49,19 @@ def test_panels_have_their_own_place_and_ids() -> None:
 def test_panels_come_in_the_order_of_their_places() -> None:
     places = [(panel["gridPos"]["y"], panel["gridPos"]["x"]) for panel in grafana.panels()]
     assert places == sorted(places)
+
+
+@pytest.mark.skipif(not prometheus.installed(), reason="needs Prometheus (Debian: prometheus)")
+def test_prometheus_can_read_every_query(tmp_path: Path) -> None:
+    """Also those of GPUs, for which no server here has data."""
+    rules = [
+        {"record": f"panel_{number}", "expr": expression}
+        for number, expression in enumerate(grafana.expressions())
+    ]
+    file = tmp_path / "rules.json"  # JSON is YAML too
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{len(rules)} rules found" in done.stdout
