@@ -42,6 +42,7 @@ function __dynamo_llm_serves
 end
 
 complete -c dynamo-llm -f
+complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -f -a '(__dynamo_llm_models; __fish_complete_directories (commandline -ct))'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a chat -d 'Talk to a model'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a completions -d 'Completion for bash, zsh or fish'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a top -d 'Watch a running server'

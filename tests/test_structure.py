@@ -50,6 +50,7 @@ PURE = (
     "plan/sizes.py",
     "plan/typed.py",
     "plan/resolve_http.py",
+    "api_key.py",
     "origin.py",
     "completion",
     "errors.py",
@@ -148,6 +149,14 @@ def test_processes_never_import_each_other() -> None:
         if own in (*PROCESSES, "engines", "ipc", "watch"):
             found = {".".join(module.split(".")[:2]) for module in imported(tree)}
             assert not found & others, name
+
+
+def test_one_function_says_why_the_system_refused() -> None:
+    """`host/oserrors.py`; errors of ZeroMQ are no `OSError`."""
+    for name, tree in layout.modules().items():
+        if name not in ("host/oserrors.py", "host/lifeline.py", "relay/wire.py"):
+            found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+            assert "strerror" not in found, name
 
 
 def test_workers_know_only_the_seam_of_engines() -> None:

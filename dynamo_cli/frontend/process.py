@@ -58,6 +58,7 @@ from dynamo_cli.messages.request import Chunks, EngineReady, Finish, Head, Reply
 from dynamo_cli.messages.routing import Decisions, RouterStats
 from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.watch.episodes import Episodes
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import Snapshot
 from dynamo_cli.watch.set_up import set_up
@@ -139,6 +140,7 @@ class Frontend:
         )
         self._rule = config.placement
         self._told_asleep = False
+        self._episodes = Episodes()
         self._welcomed: set[ProcessId] = set()
         self._serving = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -162,7 +164,8 @@ class Frontend:
     def _look(self) -> None:
         """Make a snapshot, whoever asks for one: alarms need to know how long something lasts."""
         if not self._stopped.is_set():
-            self._snapshot()
+            for news in self._episodes.news(self._snapshot()):
+                logger.log(logging.WARNING if news.begins else logging.INFO, "%s", news.text)
             asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     async def _listen(self, inherited: Sequence[socket.socket]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from dynamo_cli.cluster_config import RelayConfig
 from dynamo_cli.config import Devices, HostCacheConfig, WorkerConfig, ZygoteConfig
 from dynamo_cli.errors import ResourceError
+from dynamo_cli.host import oserrors
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.ipc.link import create_ring
 from dynamo_cli.ipc.switchboard import join
@@ -285,7 +286,7 @@ class Outpost:
                 self._tell(ChildTold(process.name, encode(Forked(child.pid))))
         except OSError as error:
             self._children.pop(process, None)
-            why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
+            why = f"it cannot be started: {oserrors.reason(error)}"
             self._tell(ChildGone(process.name, None, (ResourceError.__name__, why)))
         except ResourceError as error:
             self._tell(ChildGone(process.name, None, (ResourceError.__name__, error.message)))

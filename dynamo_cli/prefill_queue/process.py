@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 from collections import Counter
@@ -38,8 +37,6 @@ TICK_S = 0.05
 
 NOTHING_TOLD = QueueState(-1, -1)
 
-logger = logging.getLogger(__name__)
-
 
 def main(process: ProcessId, config: PrefillQueueConfig, control: socket.socket) -> None:
     """Run the prefill queue until it is told to stop."""
@@ -74,7 +71,6 @@ class Queue:
         self._switchboard = Switchboard(control, self)
         self._decoder = Decoder(ToPrefillQueue)
         self._told = NOTHING_TOLD
-        self._alarmed = False
         self._report_due_s = 0.0
         self._changed = True
         self._stopping = False
@@ -150,14 +146,13 @@ class Queue:
         if not self._changed or now < self._report_due_s:
             return
         view, queue = self._queue.view(now_ns), self._queue
-        self._warn(view.oldest_age_ns)
         stats = PrefillQueueStats(
             depth_jobs=view.depth_jobs,
             depth_tokens=view.depth_tokens,
             in_flight_jobs=view.in_flight_jobs,
             in_flight_tokens=view.in_flight_tokens,
             oldest_age_s=view.oldest_age_ns / SECOND_NS,
-            alarm=self._alarmed,
+            alarm=view.oldest_age_ns > self._alarm_ns,
             taken=queue.taken,
             ended={str(reason): count for reason, count in queue.ended.items()},
             refused={str(reason): count for reason, count in queue.refused.items()},
@@ -168,17 +163,6 @@ class Queue:
         self._switchboard.send(FRONTEND, stats)
         self._report_due_s = now + STATS_INTERVAL_S
         self._changed = bool(view.depth_jobs)
-
-    def _warn(self, oldest_age_ns: int) -> None:
-        """Warn once when the oldest job exceeds the alarm age, until it is below again."""
-        late = oldest_age_ns > self._alarm_ns
-        if late and not self._alarmed:
-            logger.warning(
-                "the oldest prefill job has waited for %.1f s: add prefill workers, or send only "
-                "long prompts to them (--conditional-disagg).",
-                oldest_age_ns / SECOND_NS,
-            )
-        self._alarmed = late
 
     # -- switchboard handler ---------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from dynamo_cli.errors import (
     InternalError,
     ResourceError,
 )
+from dynamo_cli.host import oserrors
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
@@ -177,7 +178,7 @@ class Tree:
         Before the server is ready for the first time this ends the run. Later the start is tried
         again, as after a death during the start.
         """
-        why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
+        why = f"it cannot be started: {oserrors.reason(error)}"
         if not self._has_served:
             self._ending.give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
             return

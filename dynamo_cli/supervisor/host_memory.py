@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from dynamo_cli.config import HostCacheConfig
 from dynamo_cli.errors import ResourceError
+from dynamo_cli.host import oserrors
 from dynamo_cli.host.memory_file import MemoryFile
 from dynamo_cli.serve_config import ServeConfig
 
@@ -42,6 +43,6 @@ def make(cache: HostCacheConfig) -> MemoryFile:
         return MemoryFile("host cache", cache.size_bytes)
     except OSError as error:
         raise ResourceError(
-            f"the memory of --host-cache cannot be made: {(error.strerror or str(error)).lower()}. "
+            f"the memory of --host-cache cannot be made: {oserrors.reason(error)}. "
             "It needs memfd_create, which a sandbox may refuse; --host-cache 0 needs none."
         ) from error

@@ -318,11 +318,13 @@ class AlarmView(msgspec.Struct, frozen=True):
         kind: short name, which stays the same while the text changes.
         text: what is wrong.
         advice: what to do.
+        gpu: number of the GPU that it is about; empty if it is about none.
     """
 
     kind: str
     text: str
     advice: str
+    gpu: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, TypeVar
+from typing import Any
 
 from dynamo_cli import __version__
 from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
@@ -47,18 +47,7 @@ from dynamo_cli.watch.schema import (
     WorkerView,
 )
 
-K = TypeVar("K")
 ASLEEP = "asleep: POST /sleep was asked for; POST /wake_up ends that"
-
-_COUNTERS = (
-    "prefix_cache_queries_tokens",
-    "prefix_cache_hits_tokens",
-    "prompt_tokens",
-    "output_tokens",
-    "preemptions",
-    "steps",
-    "refused_sends",
-)
 
 
 class TreeState:
@@ -74,7 +63,7 @@ class TreeState:
         logs: the last log lines of all processes.
         prefill: what is known of disaggregated prefill.
         host_cache: what is known of the host cache.
-        engine_totals: further totals of engines, for metrics.
+        engine_totals: what engines have reported, over all their restarts.
         url: where the frontend listens; empty before it does.
         draining: whether the frontend takes no new requests, whatever the table says.
         asleep: whether every ready worker sleeps.
@@ -86,8 +75,6 @@ class TreeState:
         self._started_ns = started_ns
         self._table = ProcessTable([], serving=False, reason="starting")
         self._engines: dict[int, EngineReady] = {}
-        self._loads: dict[int, WorkerStats] = {}
-        self._ended_lives: dict[int, dict[str, int]] = {}
         self._rates: defaultdict[int, WorkerRates] = defaultdict(WorkerRates)
         self._watch = Watch()
         self._judge = Judge()
@@ -152,7 +139,6 @@ class TreeState:
                 self._engines[worker] = message
                 self.engine_totals.ready(message)
             case WorkerStats(worker):
-                self._loads[worker] = message
                 self.engine_totals.report(message)
                 self._see_who_sleeps()
                 self._rates[worker].report(message, now_ns)
@@ -175,14 +161,14 @@ class TreeState:
     def _forget_workers(self) -> None:
         """Forget workers that are no longer part of the tree."""
         there = {state.index for state in self._table.processes if state.role is Role.WORKER}
-        for known in (self._ended_lives, self._engines, self._loads, self._rates):
+        for known in (self._engines, self._rates):
             for worker in known.keys() - there:
                 del known[worker]
         self.engine_totals.keep(there)
 
     def _see_who_sleeps(self) -> None:
         ready = [
-            self._loads.get(state.index)
+            self.engine_totals.now(state.index)
             for state in self._table.processes
             if state.role is Role.WORKER and state.phase == Phase.READY
         ]
@@ -198,11 +184,9 @@ class TreeState:
 
     def worker_gone(self, worker: int) -> None:
         """Keep the totals of a worker whose process ended; its load is gone."""
-        self._ended_lives[worker] = self._totals(worker)
         self.engine_totals.gone(worker)
         self.prefill.worker_gone(worker, prefill=False)
         self.host_cache.engine_gone(worker, prefill=False)
-        self._loads.pop(worker, None)
         self._see_who_sleeps()
         self._rates[worker].gone()
 
@@ -214,12 +198,6 @@ class TreeState:
         """Keep the totals of a prefill worker whose process ended."""
         self.prefill.worker_gone(index, prefill=True)
         self.host_cache.engine_gone(index, prefill=True)
-
-    def _totals(self, worker: int) -> dict[str, int]:
-        """A worker's counters over all its restarts."""
-        before, stats = self._ended_lives.get(worker, {}), self._loads.get(worker)
-        now = {name: getattr(stats, name) if stats is not None else 0 for name in _COUNTERS}
-        return _added(before, now)
 
     def snapshot(
         self,
@@ -280,11 +258,11 @@ class TreeState:
 
     def _worker_indices(self) -> list[int]:
         known = {state.index for state in self._table.processes if state.role is Role.WORKER}
-        return sorted(known | self._loads.keys() | self._ended_lives.keys())
+        return sorted(known | self.engine_totals.workers)
 
     def _worker(self, index: int, now_ns: int) -> WorkerView:
-        stats, engine = self._loads.get(index), self._engines.get(index)
-        totals = self._totals(index)
+        stats, engine = self.engine_totals.now(index), self._engines.get(index)
+        totals = self.engine_totals.counters(index)
         return WorkerView(
             worker=index,
             num_running_reqs=stats.num_running_reqs if stats else 0,
@@ -330,10 +308,6 @@ def _refused(
     refused = sum(worker.refused_sends for worker in workers)
     refused += router.refused_sends if router else 0
     return refused + (host_cache.refused_sends if host_cache else 0)
-
-
-def _added(before: dict[K, int], now: dict[K, int]) -> dict[K, int]:
-    return {key: before.get(key, 0) + now.get(key, 0) for key in before | now}
 
 
 def _latency(meter: Meter, worker: int, now_ns: int) -> dict[str, Any]:

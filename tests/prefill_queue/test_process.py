@@ -197,7 +197,7 @@ def test_a_prefill_worker_is_enlisted_only_when_every_decode_worker_knows_of_it(
     assert worker.take()[-1] == QueueState(0, 1)
 
 
-def test_a_queue_that_is_stuck_warns_once_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_queue_that_is_stuck_reports_that() -> None:
     scene = Scene(alarm_s=0.0)
     frontend, worker, one = (scene.peer(process) for process in (FRONTEND, WORKER, ONE))
 
@@ -215,9 +215,6 @@ def test_a_queue_that_is_stuck_warns_once_each_time(caplog: pytest.LogCaptureFix
     assert [report(), report()] == [False, False]
     worker.send(push("b"))
     assert report()
-    said = [record.message for record in caplog.records]
-    assert len(said) == 2
-    assert all("add prefill workers" in message for message in said)
     scene.close()
 
 

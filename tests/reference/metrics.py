@@ -19,6 +19,8 @@ from dynamo_cli.messages.set_up import SetUp
 from dynamo_cli.messages.telemetry import ProcessorStats
 from dynamo_cli.topology import Role
 from dynamo_cli.watch.gpus import GpuReading, GpuReport, Xids
+from dynamo_cli.watch.host import HostReport
+from dynamo_cli.watch.load_schema import HostView
 from dynamo_cli.watch.state import TreeState
 from tests.watch.test_vllm_metrics import served
 
@@ -53,7 +55,8 @@ def labels(metric: Metric) -> tuple[str, ...]:
 def collected(recorder: Recorder) -> list[Metric]:
     tree, meter = served()
     everything(tree)
-    snapshot = tree.snapshot(0, {"worker 0": 0}, 0, gpus=gpus())
+    host = HostReport({}, HostView(1, 1, 1, 1))
+    snapshot = tree.snapshot(0, {"worker 0": 0}, 0, host, gpus=gpus())
     page = exposition._Page(meter, snapshot, tree.prefill, recorder, tree.engine_totals)
     return list(page.collect())
 

@@ -20,6 +20,7 @@ PAGE = ROOT.parent / "docs" / "architecture.md"
 BEGIN, END = "<!-- packages: begin -->", "<!-- packages: end -->"
 
 FOUNDATION = (
+    "api_key",
     "cluster_config",
     "config",
     "deaths",

@@ -43,7 +43,7 @@ def _ratios(recent: HitRatios, overall: HitRatios) -> list[Text]:
         head,
         _ratio("measured", recent.measured, overall.measured, "found by the engines"),
         _ratio("estimated", recent.estimated, overall.estimated, "expected by the router"),
-        _ratio("limit", recent.limit, overall.limit, "seen in some earlier prompt"),
+        _ratio("limit", recent.limit, overall.limit, "was in earlier prompts"),
     ]
 
 
@@ -71,7 +71,7 @@ def _index(router: RouterView) -> list[Text]:
         _line("lag", f"{show.micros(router.event_lag_us)}, resyncs: {resyncs or 'none'}"),
         _line(
             "predicted",
-            f"too many cached tokens for {show.number(router.over_predicted_requests)} requests",
+            f"more than was found, for {show.number(router.over_predicted_requests)} requests",
         ),
     ]
     if router.forgotten_blocks:

@@ -109,7 +109,8 @@ def _against(one: DecisionView) -> str:
     than = "cheaper" if one.margin >= 0 else "dearer"
     by = amount(abs(one.margin), measure)
     if measure != "ms":
-        by = f"{cost(abs(one.margin))} {WORDS[measure]}"
+        count = cost(abs(one.margin))
+        by = f"{count} {WORDS[measure].removesuffix('s') if count == '1' else WORDS[measure]}"
     return f", {by} {than} than worker {second.worker}"
 
 
