@@ -1,6 +1,7 @@
 """Workers on the nodes of a Ray cluster: answers, routing, and what a kill of each part leaves.
 
-All tests share the nodes and one server with simulated engines; each leaves it as it was.
+All tests share the nodes, and all but the first one a server with simulated engines; each leaves
+it as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.nodes import Nodes
-from tests.support.server import Server, alive, children_of, wait_until
+from tests.support.server import SMALL, Server, alive, children_of, wait_until
 
 WORKERS = 4
 KEY = "key-of-the-operator"
@@ -44,7 +45,8 @@ def serving(nodes: Nodes) -> Server:
     options = ("--engine", "mock", "--workers", str(WORKERS), "--router", "kv")
     options += ("--host-cache", "1GiB")
     admin = ("--enable-admin", "--api-key", KEY, "--ui", "plain")
-    return Server(*options, *admin, "--ray", nodes.address, environment=nodes.environment)
+    where = ("--ray", nodes.address)
+    return Server(*options, *admin, *where, environment=nodes.environment, fresh=False)
 
 
 def ask(server: Server, prompt: str, **more: Any) -> tuple[int, dict[str, str], bytes]:
@@ -130,6 +132,28 @@ def under_load(server: Server, clients: int = 4) -> Iterator[Counter[int]]:
         for thread in threads:
             thread.join()
     assert set(statuses) == {200}, statuses
+
+
+@pytest.mark.engine
+def test_real_engines_of_two_nodes_answer_alike(nodes: Nodes) -> None:
+    """Each is forked from the zygote of its node."""
+    options = ("--workers", "2", "--router", "kv", "--ray", nodes.address, *SMALL)
+    with Server(*options, environment=nodes.environment, fresh=False) as server:
+        assert len(on(server, "node-a")) == len(on(server, "node-b")) == 1
+        prompt = "The same words again and again. " * 40
+        first = text_of(ask(server, prompt))
+        others = [text_of(ask(server, f"Other words, number {turn}. " * 40)) for turn in range(3)]
+        assert text_of(ask(server, prompt)) == first
+        assert all(others)
+
+        def found_as_predicted() -> bool:
+            """The engine's blocks are known to the router a while after its answer."""
+            assert text_of(ask(server, prompt)) == first
+            (newest,) = server.get("/dynamo/decisions?limit=1")[1]["decisions"]
+            return bool(newest["predicted_tokens"] == newest["measured_tokens"] > 0)
+
+        wait_until(found_as_predicted, 20, "what was predicted was found")
+    wait_until(lambda: not nodes.outposts(), 5, "nothing is left on the nodes")
 
 
 def test_workers_of_both_nodes_answer_as_one_host_does(server: Server) -> None:
