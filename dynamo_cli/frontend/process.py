@@ -172,7 +172,6 @@ class Frontend:
             PortInUse: that is not possible.
         """
         host, port = self._config.host, self._config.port
-        files.raise_limit()
         most = self._config.max_connections or files.connections()
         self._server = HttpServer(self._api.handle, self._config, self._fanout.turned_away, most)
         listen = partial(asyncio.get_running_loop().create_server, self._server, backlog=BACKLOG)
