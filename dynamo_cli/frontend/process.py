@@ -36,6 +36,7 @@ from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import Operated
+from dynamo_cli.messages.cluster import NodeTable
 from dynamo_cli.messages.flows import ToChild, ToFrontend
 from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import (
@@ -292,7 +293,7 @@ class Frontend:
         match message:
             case ProcessTable():
                 self._on_table(message)
-            case Logged():
+            case Logged() | NodeTable():
                 self._tree.apply(message, time.monotonic_ns())
             case Probe(worker):
                 self._background(self._probe(worker))

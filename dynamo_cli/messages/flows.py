@@ -5,12 +5,14 @@ from __future__ import annotations
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, UnloadAdapter
 from dynamo_cli.messages.cluster import (
     Carry,
+    NodeTable,
     OutpostEnded,
     PlaceOutpost,
     RelayBound,
     RelayCut,
     RelayDown,
     RelayJoined,
+    RelayStats,
     RelayUp,
 )
 from dynamo_cli.messages.host_cache import (
@@ -178,6 +180,7 @@ ToChild = (
     | RelayDown
     | Carry
     | PlaceOutpost
+    | NodeTable
 )
 ToSupervisor = (
     PhaseChange
@@ -195,6 +198,7 @@ ToSupervisor = (
     | RelayBound
     | RelayJoined
     | RelayCut
+    | RelayStats
     | Carry
     | OutpostEnded
 )

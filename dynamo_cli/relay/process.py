@@ -20,6 +20,7 @@ from dynamo_cli.messages.cluster import (
     RelayCut,
     RelayDown,
     RelayJoined,
+    RelayStats,
     RelayUp,
 )
 from dynamo_cli.messages.flows import ToChild
@@ -39,6 +40,9 @@ from dynamo_cli.topology import ProcessId
 
 HELLO_S = 0.25
 """Seconds between two HELLO frames of a node."""
+
+REPORT_S = 1.0
+"""Seconds between two reports of the head's end."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +68,8 @@ class Relay:
         self._port_of: dict[int, Port] = {}
         self._acks: dict[int, int] = {}
         self._stopping = False
-        self._hello_due_s = 0.0
+        self._hello_due_s = self._report_due_s = 0.0
+        self._reported = RelayStats()
         self._poller = select.epoll()
         for descriptor in (self._control.fileno(), *self._wire.descriptors):
             self._poller.register(descriptor, select.EPOLLIN)
@@ -88,6 +93,7 @@ class Relay:
         for peer, data in self._wire.receive():
             self._on_frame(peer, Frame.unpack(data))
         self._acknowledge()
+        self._report()
 
     def _say_hello(self) -> float:
         """Send HELLO if it is due; returns the longest wait until the next one."""
@@ -98,6 +104,23 @@ class Relay:
             self._wire.send(self._session.hello().pack())
             self._hello_due_s = now + HELLO_S
         return self._hello_due_s - now
+
+    def _report(self) -> None:
+        """Tell the supervisor what has passed, if that has changed."""
+        if isinstance(self._session, NodeSession) or time.monotonic() < self._report_due_s:
+            return
+        wire = self._wire
+        stats = RelayStats(
+            wire.sent_frames,
+            wire.sent_bytes,
+            wire.received_frames,
+            wire.received_bytes,
+            wire.refused,
+            self._session.stale,
+        )
+        if stats != self._reported:
+            self._control.send(stats)
+        self._reported, self._report_due_s = stats, time.monotonic() + REPORT_S
 
     # -- links -----------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class Wire:
     Attributes:
         port: the port at which the head listens.
         refused: connections that were refused because of their key.
+        sent_frames, sent_bytes, received_frames, received_bytes: what has passed since the start.
 
     Raises:
         PortInUse: the head cannot listen there.
@@ -45,6 +46,7 @@ class Wire:
         self._zap = self._context.socket(zmq.REP)
         self._peer = b""
         self.refused = 0
+        self.sent_frames = self.sent_bytes = self.received_frames = self.received_bytes = 0
         self._socket = self._context.socket(zmq.ROUTER if config.listens else zmq.DEALER)
         self._set_up(config)
         self.port = config.port
@@ -95,6 +97,8 @@ class Wire:
                 self._socket.send(data, zmq.DONTWAIT)
             elif self._peer:
                 self._socket.send_multipart((self._peer, data), zmq.DONTWAIT)
+            self.sent_frames += 1
+            self.sent_bytes += len(data)
 
     def receive(self) -> Iterator[tuple[bytes, bytes]]:
         """Everything that has come, each with the connection that it came from."""
@@ -102,6 +106,8 @@ class Wire:
             self._admit()
         while _readable(self._socket):
             peer, data = (b"", *self._socket.recv_multipart(zmq.DONTWAIT))[-2:]
+            self.received_frames += 1
+            self.received_bytes += len(data)
             yield peer, data
 
     def pending(self) -> bool:

@@ -7,7 +7,15 @@ from typing import Any
 
 from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.messages.cluster import Carry, OutpostEnded, RelayBound, RelayCut, RelayJoined
+from dynamo_cli.messages.cluster import (
+    Carry,
+    NodeTable,
+    OutpostEnded,
+    RelayBound,
+    RelayCut,
+    RelayJoined,
+    RelayStats,
+)
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.serve_config import ServeConfig
@@ -18,7 +26,7 @@ from dynamo_cli.supervisor.tree import Supervisor
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import CLUSTER, FRONTEND, ProcessId
 
-OF_NODES = (RelayBound, RelayJoined, RelayCut, Carry, OutpostEnded)
+OF_NODES = (RelayBound, RelayJoined, RelayCut, RelayStats, Carry, OutpostEnded)
 
 
 class ClusterSupervisor(Supervisor):
@@ -145,6 +153,12 @@ class ClusterSupervisor(Supervisor):
         if not self._has_served:
             self._ending.give_up(failure)
         return not self._has_served
+
+    def show_nodes(self, table: NodeTable) -> None:
+        """Pass the state of all nodes on to the frontend."""
+        frontend = self._children.get(FRONTEND)
+        if frontend is not None and frontend.alive and frontend.control.flush():
+            frontend.control.send(table)
 
     def notice(self, level: str, text: str) -> None:
         """Show a line to people."""

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any, TypeVar
 
 from dynamo_cli import __version__
+from dynamo_cli.messages.cluster import NodeTable
 from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import Logged, Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
@@ -32,6 +33,7 @@ from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.judge import Judge
 from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.meter import Latency, Meter
+from dynamo_cli.watch.node_schema import NodeView, node_views
 from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.processes import process_view
 from dynamo_cli.watch.queues import Calls, queues
@@ -86,6 +88,7 @@ class TreeState:
         self._started_ns = started_ns
         self._table = ProcessTable([], serving=False, reason="starting")
         self._engines: dict[int, EngineReady] = {}
+        self._nodes: list[NodeView] = []
         self._loads: dict[int, WorkerStats] = {}
         self._ended_lives: dict[int, dict[str, int]] = {}
         self._rates: defaultdict[int, WorkerRates] = defaultdict(WorkerRates)
@@ -138,7 +141,8 @@ class TreeState:
         | TransferStats
         | HostCacheStats
         | HostCopies
-        | Logged,
+        | Logged
+        | NodeTable,
         now_ns: int,
     ) -> None:
         """Take a report of a process."""
@@ -171,6 +175,8 @@ class TreeState:
                 self.host_cache.copied(message, now_ns)
             case Logged():
                 self.logs.add(message)
+            case NodeTable():
+                self._nodes = node_views(message)
 
     def _forget_workers(self) -> None:
         """Forget workers that are no longer part of the tree."""
@@ -268,9 +274,13 @@ class TreeState:
             host_cache=cache,
             queues=queues(calls, self._routing.processors(), router, prefill, workers),
             host=host.host,
-            **_of_requests(self._meter, now_ns),
+            **self._of_run(now_ns),
         )
         return self._judge.judged(snapshot)
+
+    def _of_run(self, now_ns: int) -> dict[str, Any]:
+        """Fields of the snapshot that are about requests, and about other nodes."""
+        return {"nodes": self._nodes, **_of_requests(self._meter, now_ns)}
 
     def _processes(self, host: HostReport, now_ns: int) -> list[ProcessView]:
         return [
