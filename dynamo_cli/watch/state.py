@@ -156,9 +156,10 @@ class TreeState:
                 self._engines[worker] = message
                 self.engine_totals.ready(message)
             case WorkerStats(worker):
-                self._loads[worker] = message
+                before, self._loads[worker] = self._loads.get(worker), message
                 self.engine_totals.report(message)
-                self._see_who_sleeps()
+                if before is None or before.asleep is not message.asleep:
+                    self._see_who_sleeps()
                 self._rates[worker].report(message, now_ns)
             case RouterStats():
                 self._routing.router(message, now_ns)
