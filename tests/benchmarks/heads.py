@@ -1,13 +1,13 @@
 """What several routers make of one another's load, and what a choice among many workers loses.
 
-    python -m tests.benchmarks.heads [--requests N]
-    python -m tests.benchmarks.heads --many [--workers 256]
+    python -m tests.benchmarks.heads several [--requests N]
+    python -m tests.benchmarks.heads many [--workers 128] [--requests N]
 
 Several heads behind a balancer can share their workers or have their own. *Shared*: each head has
 a router that gets the cache events and reports of all workers, but knows only its own decisions.
 *Own*: each head has its part of the workers. The balancer sends each conversation to one head, or
 each request to any. The engines are simulated, so that the figures are the same on every machine.
-``--many`` compares the router of many workers, which compares some, with one that compares all.
+`many` compares the router of many workers, which compares some, with one that compares all.
 
 Prints Markdown.
 """
@@ -194,11 +194,11 @@ def many(workers: int, requests: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What several routers make of each other's load.")
-    parser.add_argument("--requests", type=int, default=4000)
-    parser.add_argument("--many", action="store_true", help="a choice among many workers")
-    parser.add_argument("--workers", type=int, default=256)
+    parser.add_argument("what", choices=("several", "many"))
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=128)
     options = parser.parse_args()
-    if options.many:
+    if options.what == "many":
         many(options.workers, options.requests)
     else:
         several(options.requests)
