@@ -17,7 +17,7 @@ from dynamo_cli.messages.cluster import (
     RelayStats,
 )
 from dynamo_cli.messages.flows import ToSupervisor
-from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.messages.lifecycle import NODE_LOST, Phase
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.nodes import Nodes
@@ -142,7 +142,7 @@ class ClusterSupervisor(Supervisor):
         if self._ending.stopping:
             return
         for child in self.children_of(node):
-            self._links.part(child, self._alive(), why)
+            self._links.part(child, self._alive(), f"{NODE_LOST}: {why}")
             child.control.drop_links()
             child.move_to(Phase.BACKOFF, why)
         self._log_fanout.notice("WARNING", f"{node} is lost: {why}; its requests move")

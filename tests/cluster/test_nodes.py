@@ -192,6 +192,7 @@ def test_a_killed_relay_moves_requests_and_leaves_the_engines(server: Server, en
     wait_until(seen, 10, "the snapshot counts it")
     _, page = server.get("/metrics", key=KEY)
     assert 'dynamo_llm_relay_reconnects_total{node="node-b"}' in page
+    assert 'dynamo_llm_requests_moved_total{reason="node_lost"} 0.0' not in page
 
 
 @pytest.mark.parametrize("which", ["outpost", "actor"])
