@@ -35,6 +35,7 @@ from dynamo_cli.messages.cluster import (
     RelayStats,
     Roll,
 )
+from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.relay.wire import key_pair
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.child import Child, Parent, Start
@@ -301,6 +302,8 @@ class Nodes:
             node.again_s = 0.0
             self.place([node])
         if not node.joined:
+            if node.awaited_s and not self._speaks_with_ray():
+                node.awaited_s = now  # it cannot have been started yet
             if node.awaited_s and now - node.awaited_s > self._patience.join_s:
                 node.awaited_s = now
                 self._not_joined(node)
@@ -308,6 +311,10 @@ class Nodes:
         node.tell(node.counts.beat(now))
         if node.up and (silent_s := now - node.heard_s) > self._patience.lost_s:
             self._on_cut(node, f"{node.machine.name} has been silent for {silent_s:.0f} s")
+
+    def _speaks_with_ray(self) -> bool:
+        cluster = self._tree.child(CLUSTER)
+        return cluster is not None and cluster.phase is Phase.READY
 
     def _not_joined(self, node: Node) -> None:
         why = (

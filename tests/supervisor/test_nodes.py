@@ -30,6 +30,7 @@ from dynamo_cli.messages.cluster import (
     RelayStats,
     Roll,
 )
+from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor import nodes
 from dynamo_cli.supervisor.nodes import AGAIN_S, Nodes
@@ -57,6 +58,7 @@ class Run:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, serves: bool = True) -> None:
         self.now_s = 1000.0
+        self.phase = Phase.READY
         clock = SimpleNamespace(monotonic=lambda: self.now_s, monotonic_ns=lambda: 0)
         monkeypatch.setattr(nodes, "time", clock)
         self.serves = serves
@@ -76,7 +78,7 @@ class Run:
 
     def child(self, process: ProcessId) -> Any:
         control = SimpleNamespace(send=lambda message, _=(): self.sent[process].append(message))
-        return SimpleNamespace(process=process, alive=True, control=control)
+        return SimpleNamespace(process=process, alive=True, control=control, phase=self.phase)
 
     def children_of(self, node: str) -> list[Worker]:
         assert node == NAME
@@ -306,3 +308,17 @@ def test_relays_and_heartbeats_are_counted_over_all_lives(monkeypatch: pytest.Mo
     assert not now.up
     assert (now.reconnects, now.resyncs) == (1, 1)
     assert now.relay == RelayStats(11, 1100, 6, 550, 1, 2)
+
+
+def test_an_outpost_is_not_awaited_before_ray_can_have_started_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch, serves=False)
+    run.phase = Phase.STARTING  # it connects to the cluster
+    run.report(RelayBound(4711))
+    run.after(run.patience.join_s + 1)
+    run.phase = Phase.READY
+    run.after(run.patience.join_s - 1)
+    assert not run.failures
+    run.after(2)
+    assert len(run.failures) == 1
