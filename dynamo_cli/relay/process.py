@@ -86,10 +86,15 @@ class Relay:
     def advance(self, longest_s: float = 1.0) -> None:
         """One round: wait for something, at most so many seconds, and pass on what has come."""
         timeout_s = 0.0 if self._wire.pending() else min(longest_s, self._say_hello())
+        told = False
         for descriptor, _ in self._poller.poll(timeout_s):
             if (port := self._port_of.get(descriptor)) is not None and port.link is not None:
                 self._on_link(port, port.link, descriptor)
-        self._on_control()
+            elif descriptor == self._wire.gate:
+                self._wire.admit()
+            elif descriptor == self._control.fileno():
+                told = True
+        self._on_control(told=told)
         for peer, data in self._wire.receive():
             self._on_frame(peer, Frame.unpack(data))
         self._acknowledge()
@@ -223,8 +228,10 @@ class Relay:
 
     # -- control ---------------------------------------------------------------------------
 
-    def _on_control(self) -> None:
+    def _on_control(self, *, told: bool) -> None:
         self._control.flush()
+        if not told:
+            return
         for message, descriptors in self._control.receive():
             match message:
                 case RelayUp(generation):
