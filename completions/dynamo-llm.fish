@@ -143,7 +143,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l model -r -f -a '(__dynamo_llm
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l served-model-name -r -f -d 'Name of the model in the API; repeatable'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-model-len -r -f -d 'Longest context of a request'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l block-size -r -f -d 'Size of a KV cache block'
-complete -c dynamo-llm -n '__dynamo_llm_serves' -l workers -l decode-workers -r -f -d 'Number of engines; auto: one per free GPU, or per group of --worker-t...'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l workers -l decode-workers -r -f -d 'Number of engines, up to 1024; auto: one per free GPU, or per group o...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l worker-tp -l decode-tp -r -f -d 'Tensor-parallel size of each worker'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l worker-engine -l engine -r -f -a 'vllm mock' -d 'What computes answers'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l engine-profile -r -F -a 'cpu-tiny gpu-70b gpu-8b' -d 'Speed and size of simulated engines'

@@ -22,6 +22,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BUILT_IN_MODELS = ("demo", "tiny")
 """Models that come with this package and need no hub."""
 
+MOST_WORKERS = 1024
+"""More workers are a typing error, and were not tried."""
+
 KV_POLICY = "kv"
 ROUTER_POLICIES = ("random", "round-robin", "least-loaded", KV_POLICY)
 KV_COSTS = TIME, BLOCKS, SHARES = "time", "blocks", "shares"

@@ -36,6 +36,7 @@ from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import Operated
+from dynamo_cli.messages.cluster import NodeTable
 from dynamo_cli.messages.flows import ToChild, ToFrontend
 from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import (
@@ -175,7 +176,6 @@ class Frontend:
             PortInUse: that is not possible.
         """
         host, port = self._config.host, self._config.port
-        files.raise_limit()
         most = self._config.max_connections or files.connections()
         self._server = HttpServer(self._api.handle, self._config, self._fanout.turned_away, most)
         listen = partial(asyncio.get_running_loop().create_server, self._server, backlog=BACKLOG)
@@ -296,7 +296,7 @@ class Frontend:
         match message:
             case ProcessTable():
                 self._on_table(message)
-            case Logged():
+            case Logged() | NodeTable():
                 self._tree.apply(message, time.monotonic_ns())
             case Probe(worker):
                 self._background(self._probe(worker))

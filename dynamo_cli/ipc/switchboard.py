@@ -30,6 +30,10 @@ ROUNDS = 4
 ROUND_BYTES = 1 << 20
 """About how many bytes are taken from a link in one go."""
 
+MOST_SWEPT = 32
+"""With up to so many links, a process with its own loop looks at each of them in each round, and
+its peers need not wake it while it is busy. With more, it looks at those that announce data."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -66,8 +70,12 @@ class Switchboard:
         self._handler = handler
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refused_before = 0
-        self._poller = select.poll()
-        self._poller.register(self._control.fileno(), select.POLLIN)
+        self._poller = select.epoll()
+        self._poller.register(self._control.fileno(), select.EPOLLIN)
+        self._of_descriptor: dict[int, Link] = {}
+        # Of many links, those that are not armed: data may be there that nothing announces.
+        self._unarmed: dict[Link, None] = {}
+        self._sweeps = True
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -150,18 +158,46 @@ class Switchboard:
         Returns:
             whether anything was delivered, including messages of the supervisor.
         """
+        if len(self.links) > MOST_SWEPT:
+            return self._poll_announced(timeout_s)
+        self._sweeps = True
         delivered = self._on_control() | self._sweep()
         if delivered or timeout_s == 0:
             return delivered
         # A list, because all() of a generator would not arm the links after the first busy one.
         quiet = [link.arm() for link in self.links.values()]
         if all(quiet):
-            for descriptor, _ in self._poller.poll(None if timeout_s is None else timeout_s * 1000):
+            for descriptor, _ in self._poller.poll(timeout_s):
                 if descriptor != self._control.fileno():
                     clear(descriptor)
         for link in self.links.values():
             link.disarm()
         return self._on_control() | self._sweep()
+
+    def _poll_announced(self, timeout_s: float | None) -> bool:
+        """The same, without looking at links that are quiet."""
+        if self._sweeps:
+            self._sweeps, self._unarmed = False, dict.fromkeys(self.links.values())
+        delivered = self._on_control() | self._deliver_unarmed()
+        waits = not (delivered or self._unarmed)
+        for descriptor, _ in self._poller.poll(timeout_s if waits else 0):
+            if (link := self._of_descriptor.get(descriptor)) is None:
+                continue  # the control socket
+            if descriptor == link.space_fd:
+                link.on_space()
+            else:
+                link.on_data()
+                self._unarmed[link] = None
+        return delivered | self._on_control() | self._deliver_unarmed()
+
+    def _deliver_unarmed(self) -> bool:
+        """Deliver from links where data may be, and arm those that are empty then."""
+        delivered = False
+        for link in list(self._unarmed):
+            delivered |= self._deliver(link)
+            if self.links.get(link.peer) is not link or link.arm():
+                self._unarmed.pop(link, None)
+        return delivered
 
     def _sweep(self) -> bool:
         delivered = False
@@ -218,8 +254,10 @@ class Switchboard:
             self._last_words(old, "replaced")
         link = Link(peer, generation, RingFds(*descriptors[:3]), RingFds(*descriptors[3:]))
         self.links[peer] = link
-        self._poller.register(link.data_fd, select.POLLIN)
-        self._poller.register(link.space_fd, select.POLLIN)
+        self._unarmed[link] = None
+        for descriptor in (link.data_fd, link.space_fd):
+            self._of_descriptor[descriptor] = link
+            self._poller.register(descriptor, select.EPOLLIN)
         if self._loop is not None:
             self._watch(link)
         self._handler.on_link(peer)
@@ -242,8 +280,10 @@ class Switchboard:
         if self.links.get(link.peer) is not link:
             return
         del self.links[link.peer]
+        self._unarmed.pop(link, None)
         self._refused_before += link.refused_sends
         for descriptor in (link.data_fd, link.space_fd):
+            del self._of_descriptor[descriptor]
             self._poller.unregister(descriptor)
             if self._loop is not None:
                 self._loop.remove_reader(descriptor)
@@ -260,6 +300,7 @@ class Switchboard:
         self.links.clear()
         if self._loop is not None:
             self._loop.remove_reader(self._control.fileno())
+        self._poller.close()
         self._control.close()
 
 

@@ -6,12 +6,14 @@ from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, UnloadAdap
 from dynamo_cli.messages.cluster import (
     Carry,
     NodesOffered,
+    NodeTable,
     OutpostEnded,
     PlaceOutpost,
     RelayBound,
     RelayCut,
     RelayDown,
     RelayJoined,
+    RelayStats,
     RelayUp,
 )
 from dynamo_cli.messages.host_cache import (
@@ -179,6 +181,7 @@ ToChild = (
     | RelayDown
     | Carry
     | PlaceOutpost
+    | NodeTable
 )
 ToSupervisor = (
     PhaseChange
@@ -196,6 +199,7 @@ ToSupervisor = (
     | RelayBound
     | RelayJoined
     | RelayCut
+    | RelayStats
     | Carry
     | NodesOffered
     | OutpostEnded

@@ -265,6 +265,7 @@ class MoveReason(StrEnum):
 
     DIED = "died"
     STALLED = "stalled"  # the supervisor ended the process, because it had stalled
+    NODE_LOST = "node_lost"  # the connection to its node was lost, or the node
     DRAINED = "drained"  # the worker is to be stopped
     ASLEEP = "asleep"  # the worker's engine sleeps
     OUTPUTS_LOST = "outputs_lost"  # the link from the worker was full

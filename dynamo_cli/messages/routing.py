@@ -172,7 +172,8 @@ class RoutingDecision(Message, frozen=True):
         required_blocks: blocks of the prompt, of which the last need not be full.
         overlap_blocks: those of the winner.
         block_size: tokens per block.
-        candidates: every worker that could have taken the request.
+        candidates: the workers that were compared: every one that could have taken the request, or
+            the most likely ones of more than 64.
         margin: how much more the second best would have cost; 0 without a second.
         waited_us: time that the query waited until a worker was free, microseconds.
         decision_us: time that the choice took, microseconds.

@@ -91,6 +91,7 @@ class Outpost:
         self._restarts = {one: Restarts(RestartPolicy()) for one in OWN}
         self._shift_ns = 0
         self._mustered = False
+        self._lines = 0
         self._heard_s = time.monotonic()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._orphans = Orphans(self._alive)
@@ -207,8 +208,9 @@ class Outpost:
 
     def on_log(self, child: Child, line: Line) -> None:
         """Pass a line of a child on."""
+        self._lines += 1
         name = "" if child.process in OWN else child.process.name
-        self._tell(ChildWrote(name, line.level, line.text, line.access))
+        self._tell(ChildWrote(name, line.level, line.text, line.access, self._lines))
 
     def on_exit(self, child: Child, exit_code: int | None) -> None:
         """Report the exit of a child; a relay or a zygote is started again."""
@@ -271,7 +273,7 @@ class Outpost:
             for child in self._others()
             if child.process != ZYGOTE
         ]
-        self._tell(Roll(self._name, os.getpid(), present))
+        self._tell(Roll(self._name, os.getpid(), present, self._lines))
 
     def _start(self, process: ProcessId, start: Start, *, forked: bool) -> None:
         try:

@@ -6,11 +6,11 @@ import heapq
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from dynamo_cli.config import KV_POLICY, TIME, RouterConfig
 from dynamo_cli.kv import hashes
+from dynamo_cli.kv.index import EVERYBODY, bits, workers_of
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
     DECISION_BOUNDS_US,
@@ -29,6 +29,8 @@ from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, poli
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
 from dynamo_cli.router.sessions import Sessions
+from dynamo_cli.router.shortlist import Ranking
+from dynamo_cli.router.waiting import Waiting
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
 
@@ -40,18 +42,6 @@ RESERVE_SHARE = 4
 """A worker takes as many requests as its largest batch has, and a quarter (1 / this) more, so that
 its engine never runs dry. Further requests wait in the router, which can still choose the next free
 worker for them."""
-
-
-class _Waiting(NamedTuple):
-    """A query that no worker can take yet. They are answered in the order of their fields:
-    requests that move come first, then those with the smaller priority, then the older ones."""
-
-    is_new: bool
-    priority: int
-    number: int
-    since_ns: int
-    processor: int
-    query: RouteQuery
 
 
 class RouterState:
@@ -81,7 +71,7 @@ class RouterState:
         self._times = self._predicts and config.kv_cost == TIME
         self.caches, self.prefill_caches, self.host_cache = Caches(), Caches(), Caches()
         self.loading = Loading()
-        self.ledger = Ledger()
+        self.ledger = Ledger(ranking=Ranking(config.policy))
         self.repeats = Repeats()
         self.decisions: Counter[int] = Counter()
         self.prompt_tokens = self.predicted_tokens = self.measured_tokens = 0
@@ -89,7 +79,7 @@ class RouterState:
         self.decision_us = [0] * (len(DECISION_BOUNDS_US) + 1)
         self.decision_total_us = 0.0
         self._block_size = 0
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Waiting] = []
         self._retired: set[int] = set()
         self._engine_order = EngineOrder()
         self._sessions = Sessions(self.caches.index)
@@ -105,7 +95,7 @@ class RouterState:
             the decision, which names no worker if no worker may ever take the request; None if
             those that may are full: then `released` returns the decision later, in order.
         """
-        asked = _Waiting(
+        asked = Waiting(
             not query.moved, query.priority, next(self._numbers), now_ns, processor, query
         )
         if not self._anybody(query):
@@ -155,13 +145,13 @@ class RouterState:
         """Whether there is a worker that may take this request, now or later."""
         return not self.ledger.books.keys() <= set(query.excluded)
 
-    def _nobody(self, asked: _Waiting, now_ns: int) -> RoutingDecision:
+    def _nobody(self, asked: Waiting, now_ns: int) -> RoutingDecision:
         return self._decision(asked, None, now_ns, asked.query.priority)
 
-    def _try(self, asked: _Waiting, now_ns: int) -> RoutingDecision | None:
+    def _try(self, asked: Waiting, now_ns: int) -> RoutingDecision | None:
         """Choose and reserve; None if no worker can take the request."""
         request = self._request(asked.query)
-        loads = self._loads(request, asked.query.excluded, now_ns)
+        loads = self._loads(request, asked.query, now_ns)
         return self._place(asked, request, loads, now_ns) if loads else None
 
     def _request(self, query: RouteQuery) -> Request:
@@ -174,17 +164,23 @@ class RouterState:
             self.ledger.pace.prices,
         )
 
-    def _loads(self, request: Request, excluded: Collection[int], now_ns: int) -> list[WorkerLoad]:
+    def _loads(self, request: Request, query: RouteQuery, now_ns: int) -> list[WorkerLoad]:
         """The workers that can take the request."""
         usable = self._usable(request)
-        prompt, cached = marks(usable), self.caches.index.leading(usable)
+        prompt = marks(usable)
+        groups = self.caches.index.by_depth(usable), self.ledger.promised.by_depth(prompt)
+        books, last = self.ledger.books, self._sessions.last_worker(query)
+        compared = self.ledger.ranking.shortlist(books, groups, query.excluded, last)
+        among = EVERYBODY if compared is books else bits(compared)
+        cached = self.caches.index.leading(usable, among)
         cached = self.ledger.remaining(cached, request.prompt_blocks, prompt)
-        promised = self.ledger.promised.leading(prompt)
+        promised = self.ledger.promised.leading(prompt, among)
         size, prices = self._block_size, request.prices
         held = self.host_cache.index.leading(usable) if self.host_cache.feeds else {}
         loads = []
-        for worker, book in self.ledger.books.items():
-            if book.full or worker in excluded:
+        for worker in compared:
+            book = books[worker]
+            if book.full or worker in query.excluded:
                 continue
             overlap = cached.get(worker, 0)
             expected = max(overlap, promised.get(worker, 0))
@@ -219,11 +215,11 @@ class RouterState:
         """The prefill worker that holds most of the prompt; None if none holds any of it."""
         if not query.hashes or not self.prefill_caches.feeds:
             return None
-        depths = self.prefill_caches.index.leading(hashes.unpack(query.hashes))
-        return max(sorted(depths), key=depths.__getitem__, default=None)
+        groups = self.prefill_caches.index.by_depth(hashes.unpack(query.hashes))
+        return next((workers_of(group)[0] for _, group in groups), None)
 
     def _place(
-        self, asked: _Waiting, request: Request, loads: list[WorkerLoad], now_ns: int
+        self, asked: Waiting, request: Request, loads: list[WorkerLoad], now_ns: int
     ) -> RoutingDecision:
         query = asked.query
         choice = self._sessions.kept_together(query, self._policy(request, loads))
@@ -237,7 +233,7 @@ class RouterState:
         self._sessions.remember(query, choice.worker)
         return decision
 
-    def _place_in_order(self, asked: _Waiting, request: Request, entry: Entry) -> int:
+    def _place_in_order(self, asked: Waiting, request: Request, entry: Entry) -> int:
         """The engine order of a request: by due time if the policy measures times, else by
         priority alone."""
         if not self._times:
@@ -247,7 +243,7 @@ class RouterState:
         arrival_ns = asked.since_ns - (HEAD_START_NS if asked.query.moved else 0)
         return self._engine_order.due(asked.priority, arrival_ns, prefill_s, nobody_waits)
 
-    def _entry(self, asked: _Waiting, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
+    def _entry(self, asked: Waiting, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
         size, tokens = self._block_size, request.prompt_tokens
         cached = load.reached_blocks * size
         computed = max(tokens - cached, 0)
@@ -271,7 +267,7 @@ class RouterState:
 
     def _decision(
         self,
-        asked: _Waiting,
+        asked: Waiting,
         choice: Choice | None,
         now_ns: int,
         engine_order: int,
@@ -347,7 +343,7 @@ class RouterState:
         if self.ledger.end(request_id) is None:
             self._forget_waiting(lambda waiting: waiting.query.request_id == request_id)
 
-    def _forget_waiting(self, unwanted: Callable[[_Waiting], bool]) -> None:
+    def _forget_waiting(self, unwanted: Callable[[Waiting], bool]) -> None:
         if any(map(unwanted, self._waiting)):
             self._waiting = [waiting for waiting in self._waiting if not unwanted(waiting)]
             heapq.heapify(self._waiting)

@@ -12,13 +12,15 @@ from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.cluster import (
     Carry,
     NodesOffered,
+    NodeTable,
     OutpostEnded,
     RelayBound,
     RelayCut,
     RelayJoined,
+    RelayStats,
 )
 from dynamo_cli.messages.flows import ToSupervisor
-from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.messages.lifecycle import NODE_LOST, Phase
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.nodes import Nodes
@@ -27,7 +29,7 @@ from dynamo_cli.supervisor.tree import Supervisor
 from dynamo_cli.supervisor.view import View
 from dynamo_cli.topology import CLUSTER, FRONTEND, ProcessId, Role
 
-OF_NODES = (RelayBound, RelayJoined, RelayCut, Carry, OutpostEnded)
+OF_NODES = (RelayBound, RelayJoined, RelayCut, RelayStats, Carry, OutpostEnded)
 
 
 class ClusterSupervisor(Supervisor):
@@ -178,7 +180,7 @@ class ClusterSupervisor(Supervisor):
         if self._ending.stopping:
             return
         for child in self.children_of(node):
-            self._links.part(child, self._alive(), why)
+            self._links.part(child, self._alive(), f"{NODE_LOST}: {why}")
             child.control.drop_links()
             child.move_to(Phase.BACKOFF, why)
         self._log_fanout.notice("WARNING", f"{node} is lost: {why}; its requests move")
@@ -189,6 +191,12 @@ class ClusterSupervisor(Supervisor):
         if not self._has_served:
             self._ending.give_up(failure)
         return not self._has_served
+
+    def show_nodes(self, table: NodeTable) -> None:
+        """Pass the state of all nodes on to the frontend."""
+        frontend = self._children.get(FRONTEND)
+        if frontend is not None and frontend.alive and frontend.control.flush():
+            frontend.control.send(table)
 
     def notice(self, level: str, text: str) -> None:
         """Show a line to people."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dynamo_cli.cluster_config import ClusterPlan, Node
-from dynamo_cli.config import Device, Devices
+from dynamo_cli.config import MOST_WORKERS, Device, Devices
 from dynamo_cli.errors import Conflict, InvalidRequest
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.gpus import groups_of
-
-MOST_WORKERS = 64
 
 
 def rescaled(config: ServeConfig, count: int) -> ServeConfig:

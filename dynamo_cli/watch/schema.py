@@ -6,6 +6,7 @@ import msgspec
 
 from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.load_schema import ErrorsView, HostView, QueuesView, StageView
+from dynamo_cli.watch.node_schema import NodeView
 
 
 class ProcessView(msgspec.Struct, frozen=True):
@@ -353,6 +354,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         recent_errors: requests that ended with an error lately.
         host: what the machine has left.
         odd: remarks on workers that differ from the others, the strongest first.
+        nodes: the other nodes of a run on several machines.
         recorded_requests: number of requests that were recorded since the start; None without
             ``--record``.
     """
@@ -388,6 +390,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     odd: list[str] = []
     recorded_requests: int | None = None
     offered_nodes: dict[str, int] = {}
+    nodes: list[NodeView] = []
 
     @property
     def warnings(self) -> list[str]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from dynamo_cli import __version__
+from dynamo_cli.messages.cluster import NodeTable
 from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import Logged, Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
@@ -32,6 +33,7 @@ from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.judge import Judge
 from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.meter import Latency, Meter
+from dynamo_cli.watch.node_schema import NodeView, node_views
 from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.processes import process_view
 from dynamo_cli.watch.queues import Calls, queues
@@ -75,6 +77,7 @@ class TreeState:
         self._started_ns = started_ns
         self._table = ProcessTable([], serving=False, reason="starting")
         self._engines: dict[int, EngineReady] = {}
+        self._nodes: list[NodeView] = []
         self._rates: defaultdict[int, WorkerRates] = defaultdict(WorkerRates)
         self._watch = Watch()
         self._judge = Judge()
@@ -125,7 +128,8 @@ class TreeState:
         | TransferStats
         | HostCacheStats
         | HostCopies
-        | Logged,
+        | Logged
+        | NodeTable,
         now_ns: int,
     ) -> None:
         """Take a report of a process."""
@@ -139,8 +143,10 @@ class TreeState:
                 self._engines[worker] = message
                 self.engine_totals.ready(message)
             case WorkerStats(worker):
+                before = self.engine_totals.now(worker)
                 self.engine_totals.report(message)
-                self._see_who_sleeps()
+                if before is None or before.asleep is not message.asleep:
+                    self._see_who_sleeps()
                 self._rates[worker].report(message, now_ns)
             case RouterStats():
                 self._routing.router(message, now_ns)
@@ -157,6 +163,8 @@ class TreeState:
                 self.host_cache.copied(message, now_ns)
             case Logged():
                 self.logs.add(message)
+            case NodeTable():
+                self._nodes = node_views(message)
 
     def _forget_workers(self) -> None:
         """Forget workers that are no longer part of the tree."""
@@ -246,9 +254,13 @@ class TreeState:
             host_cache=cache,
             queues=queues(calls, self._routing.processors(), router, prefill, workers),
             host=host.host,
-            **_of_requests(self._meter, now_ns),
+            **self._of_run(now_ns),
         )
         return self._judge.judged(snapshot)
+
+    def _of_run(self, now_ns: int) -> dict[str, Any]:
+        """Fields of the snapshot that are about requests, and about other nodes."""
+        return {"nodes": self._nodes, **_of_requests(self._meter, now_ns)}
 
     def _processes(self, host: HostReport, now_ns: int) -> list[ProcessView]:
         return [

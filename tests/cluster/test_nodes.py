@@ -229,6 +229,21 @@ def test_a_killed_relay_moves_requests_and_leaves_the_engines(server: Server, en
         check_whole(server)
     assert on(server, "node-b") == before, server.log
 
+    def seen() -> bool:
+        nodes = {one["name"]: one for one in server.get("/dynamo/snapshot", key=KEY)[1]["nodes"]}
+        node = nodes["node-b"]
+        return bool(
+            node["up"]
+            and node["reconnects"]
+            and node["received_bytes"] > node["received_frames"] > 0
+            and 0 < node["beat_s"] < 60
+        )
+
+    wait_until(seen, 10, "the snapshot counts it")
+    _, page = server.get("/metrics", key=KEY)
+    assert 'dynamo_llm_relay_reconnects_total{node="node-b"}' in page
+    assert 'dynamo_llm_requests_moved_total{reason="node_lost"} 0.0' not in page
+
 
 @pytest.mark.parametrize("which", ["outpost", "actor"])
 def test_a_killed_outpost_is_started_again(server: Server, which: str) -> None:

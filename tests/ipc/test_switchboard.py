@@ -15,6 +15,7 @@ import uvloop
 
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.host import vital
+from dynamo_cli.ipc import switchboard
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.link import MAX_PENDING_BYTES
 from dynamo_cli.ipc.ring import HEADER_BYTES
@@ -75,8 +76,11 @@ def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@pytest.fixture
-def stage() -> Iterator[Stage]:
+@pytest.fixture(params=["few", "many"])
+def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """With few links all are looked at, with many those that announce data."""
+    if request.param == "many":
+        monkeypatch.setattr(switchboard, "MOST_SWEPT", 0)
     stage = Stage()
     yield stage
     stage.close()

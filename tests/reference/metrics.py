@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 
 from dynamo_cli.frontend.after.recorder import Recorder
 from dynamo_cli.frontend.metrics import exposition
+from dynamo_cli.messages.cluster import NodeState, NodeTable, RelayStats
 from dynamo_cli.messages.host_cache import DiskStats, HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
@@ -79,4 +80,5 @@ def everything(tree: TreeState) -> None:
         tree.apply(HostCopies(prefill, 0, 0, 0, 0.0, 0, 0, 0.0, 16, {}), 0)
     tree.apply(PrefillQueueStats(0, 0, 0, 0, 0.0, False, 4, {}, {}, {}, [], 0), 0)
     tree.apply(HostCacheStats(64, 4096, 9, 0, 16, 0, 0, 9, 0, 0, 0, 0, disk=DiskStats()), 0)
+    tree.apply(NodeTable([NodeState("node-b", True, 0.0, 0.0, RelayStats())]), 0)
     tree.processor_stats(0, ProcessorStats(0, 0))

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from dynamo_cli.ipc.link import Link
-from dynamo_cli.messages.cluster import Carry, RelayCut, RelayDown, RelayJoined
+from dynamo_cli.messages.cluster import Carry, RelayCut, RelayDown, RelayJoined, RelayStats
 from dynamo_cli.relay import port as relay_port
+from dynamo_cli.relay import process as relay_process
 from dynamo_cli.relay.wire import Wire
 from tests.relay.pair import HERE, THERE, End, Pair
 
@@ -69,6 +70,24 @@ def test_a_link_whose_reader_sleeps_is_bounded_and_delays_no_other(pair: Pair) -
     assert quick[0].send(b"news")
     assert received(pair, quick[1], 1) == [b"news"]
     assert len(received(pair, slow[1], sent)) == sent
+
+
+def test_the_head_reports_what_has_passed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_process, "REPORT_S", 0.0)
+    here, there = pair.link(1)
+    assert here.send(b"x" * 5_000)
+    assert there.send(b"y" * 3_000)
+    received(pair, there, 1)
+    received(pair, here, 1)
+
+    def reported() -> bool:
+        pair.head.listen()
+        stats = [one for one in pair.head.said if isinstance(one, RelayStats)]
+        return bool(stats) and stats[-1].sent_bytes > 5_000 and stats[-1].received_bytes > 3_000
+
+    assert pair.run_until(reported)
+    pair.node.listen()
+    assert not [one for one in pair.node.said if isinstance(one, RelayStats)]
 
 
 def advance_a_while(pair: Pair) -> None:
