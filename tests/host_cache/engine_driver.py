@@ -100,7 +100,7 @@ class Driver:
         self.told: dict[str, list[int]] = {}
         self.cached = 0
 
-    def add(self, name: str, prompt: list[int]) -> None:
+    def _request(self, name: str, prompt: list[int]) -> AddRequest:
         from vllm import SamplingParams
         from vllm.v1.engine import EngineCoreRequest
 
@@ -119,9 +119,28 @@ class Driver:
             cache_salt=None,
             data_parallel_rank=None,
         )
+        return AddRequest(name, b"", [bytes(frame) for frame in self._encode(request)])
+
+    def add(self, name: str, prompt: list[int]) -> None:
         self.told[name] = []
-        frames = [bytes(frame) for frame in self._encode(request)]
-        self.engine.add(0, AddRequest(name, b"", frames))
+        self.engine.add(0, self._request(name, prompt))
+
+    def add_known(self, name: str, prompt: list[int]) -> int:
+        """The same; how many tokens need not be computed, as it is known before."""
+        self.told[name] = []
+        side = self.engine.decode_side
+        prepared = side.prepare(0, self._request(name, prompt))
+        for _ in prepared.unfinished:
+            pass
+        cached = side.cached_tokens(prepared)
+        for forgotten in (True, False):
+            while (known := side.known_tokens(prepared, cached)) is None:
+                assert self.link is not None
+                self.link.step()
+            if forgotten:
+                side.forget_known(name)
+        side.start(prepared)
+        return known
 
     def step(self) -> None:
         if self.link is not None:
@@ -147,11 +166,25 @@ class Driver:
                 steps -= 1
             if self.link is not None and number == REQUESTS // 2:
                 self.link.die()
-        while self.engine.has_work():
-            self.step()
+        self.end()
+        # More than the engine's cache has room for, and less than the host cache.
+        again = enumerate(prompts[:4] * 2)
+        known = [self._known_and_found(number, prompt) for number, prompt in again]
         stats = self.engine.stats(0)
         told = {"tokens": self.told, "cached": self.cached, "preemptions": stats.preemptions}
+        told |= {"known": known}
         return told | {"kept": stats.kept_requests} | self._shared()
+
+    def end(self) -> None:
+        while self.engine.has_work():
+            self.step()
+
+    def _known_and_found(self, number: int, prompt: list[int]) -> tuple[int, int]:
+        """What is known of a prompt before, and what the engine finds of it."""
+        before = self.cached
+        known = self.add_known(f"known {number}", prompt)
+        self.end()
+        return known, self.cached - before
 
     def _shared(self) -> dict[str, Any]:
         if self.link is None:

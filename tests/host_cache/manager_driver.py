@@ -208,6 +208,14 @@ def jobs_that_end_otherwise() -> Any:
     return [before, *empty(stage)]
 
 
+def a_prompt_that_is_only_asked_about() -> Any:
+    stage = Prefills()
+    stage.find("a", KEYS[:4])
+    before = [stage.client.kept, len(stage.manager._prompts)]
+    stage.manager.forget("a")
+    return [before, len(stage.of(BlocksRead)), *empty(stage)]
+
+
 def empty(stage: Prefills) -> list[int]:
     return [len(stage.leases), stage.client.kept, left(stage)]
 
@@ -225,6 +233,7 @@ def a_request_that_fails_alone() -> Any:
 CASES = (
     *(an_aborted_load, a_load, a_small_prompt, a_lease, a_lease_on_what_another_job_stores),
     *(what_is_missing, jobs_that_end_otherwise, a_request_that_fails_alone),
+    a_prompt_that_is_only_asked_about,
 )
 
 if __name__ == "__main__":

@@ -53,5 +53,9 @@ def test_jobs_that_end_otherwise_leave_no_lease(told: Any) -> None:
     assert told["jobs_that_end_otherwise"] == [1, *NOTHING]
 
 
+def test_of_a_prompt_that_is_only_asked_about_nothing_is_kept(told: Any) -> None:
+    assert told["a_prompt_that_is_only_asked_about"] == [[1, 1], 1, *NOTHING]
+
+
 def test_a_request_that_fails_alone_gives_its_blocks_back(told: Any) -> None:
     assert told["a_request_that_fails_alone"] == [["a"], ["of a"], True]

@@ -70,6 +70,12 @@ class Manager(OffloadingManager):  # type: ignore[misc]
             return True
         return self.client.find(context.req_id, keys) is not None
 
+    def forget(self, request_id: str) -> None:
+        """Forget what `find` noted about a request that the scheduler has never got."""
+        self._small.discard(request_id)
+        self._prompts.pop(request_id, None)
+        self.client.end(request_id)
+
     def leading(self, context: ReqContext, keys: Sequence[OffloadKey]) -> int:
         """How many of these blocks, from the first on, the host cache has for this request."""
         found = self.client.slots_of(context.req_id)
