@@ -55,7 +55,7 @@ class HostCacheProcess:
         self._report_due_s = 0.0
         self._warning_due_s = time.monotonic() + PATIENCE_S
         self._changed = True
-        self._stopping = False
+        self._closed = self._stopping = False
 
     def run(self) -> None:
         """Serve until the supervisor sends `Stop`."""
@@ -158,8 +158,9 @@ class HostCacheProcess:
                 cache.returned(peer, slots.unpack(returned))
             case Resync():
                 self._publisher.resync()
-            case Operate(call_id):  # of an operator's orders it gets only the one to reset
-                self._switchboard.owe(peer, Operated(call_id, cache.reset()))
+            case Operate(call_id, closed=closed):  # an operator's only order to it: to reset
+                self._closed = closed
+                self._switchboard.owe(peer, Operated(call_id, cache.reset(closed=closed)))
         self._changed = True
 
     def on_link(self, peer: ProcessId) -> None:
@@ -175,6 +176,9 @@ class HostCacheProcess:
         if peer.role in ENGINE_ROLES:
             self._forget(peer)
             self._cache.gone(peer)
+        elif peer == FRONTEND and self._closed:  # its order to open will not come
+            self._closed = False
+            self._cache.reset()
         self._changed = True
 
     def _forget(self, engine: ProcessId, request_id: str | None = None) -> None:

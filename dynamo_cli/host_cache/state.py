@@ -88,6 +88,7 @@ class HostCache:
         # engines that must tell before any slot is lent -> slots that a refused one still uses
         self._awaited: dict[ProcessId, set[int]] = {}
         self._all_linked = False
+        self._closed = False  # it gives and takes no blocks
         self._free: list[int] = []
         self._busy: Counter[int] = Counter()
         self._resting: dict[int, int] = {}  # slot -> until when, the first to end first
@@ -198,7 +199,7 @@ class HostCache:
         reader = self._opened(engine)
         if reader is None:
             return None
-        blocks = [self.blocks.get(key) for key in keys]
+        blocks = [None if self._closed else self.blocks.get(key) for key in keys]
         found = [block for block in blocks if block is not None]
         self.wanted += len(keys)
         self.found += len(found)
@@ -272,12 +273,21 @@ class HostCache:
             else:
                 self.invalid += 1
 
-    def reset(self) -> bool:
+    def reset(self, *, closed: bool = False) -> bool:
         """Forget all blocks, also those that are being written now.
+
+        What an engine writes to a slot that it was lent before counts as old, since only the engine
+        knows when it was computed. An engine that has been reset itself has returned the slots to
+        which it was not writing yet.
+
+        Args:
+            closed: give and take no blocks until the next reset: meanwhile engines are reset, and
+                those that were may not get old blocks of those that were not.
 
         Returns:
             whether all are gone; what is being read, and what comes before it, stays.
         """
+        self._closed = closed
         for engine in self._engines.values():
             engine.stale = set(engine.lent)
         while (slot := self.blocks.evict()) is not None:
@@ -327,7 +337,7 @@ class HostCache:
             the slots that each engine gets in addition to those that it has.
         """
         self._wake()
-        if not self._all_linked or self._awaited or not self._engines:
+        if not self._all_linked or self._awaited or self._closed or not self._engines:
             return {}
         share = max(1, self.slots // (LENT_SHARE * len(self._engines)))
         lent = {}

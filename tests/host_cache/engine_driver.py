@@ -17,6 +17,7 @@ from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.host.memory_file import MemoryFile
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes, slots
+from dynamo_cli.messages.admin import Operate, Operation
 from dynamo_cli.messages.host_cache import (
     BlocksFound,
     BlocksRead,
@@ -28,7 +29,7 @@ from dynamo_cli.messages.host_cache import (
 )
 from dynamo_cli.messages.request import AddRequest
 from dynamo_cli.topology import ProcessId, Role
-from tests.support.driver import config_of, tell
+from tests.support.driver import BLOCK, config_of, tell
 
 GPU_BLOCKS = 20
 HOST_BLOCKS = 60
@@ -173,7 +174,7 @@ class Driver:
         stats = self.engine.stats(0)
         told = {"tokens": self.told, "cached": self.cached, "preemptions": stats.preemptions}
         told |= {"known": known}
-        return told | {"kept": stats.kept_requests} | self._shared()
+        return told | {"kept": stats.kept_requests} | self._shared() | self._reset(prompts[3])
 
     def end(self) -> None:
         while self.engine.has_work():
@@ -185,6 +186,23 @@ class Driver:
         known = self.add_known(f"known {number}", prompt)
         self.end()
         return known, self.cached - before
+
+    def _reset(self, prompt: list[int]) -> dict[str, Any]:
+        """Reset everything, and run a prompt that was known before: what is found and stored."""
+        if self.link is None:
+            return {}
+        order = Operate(1, Operation.RESET_PREFIX_CACHE)
+        self.link.cache.reset(closed=True)
+        reset = [self.engine.operate(order)]
+        self.link.step(late=False)
+        reset.append(self.link.cache.reset())
+        self.link.step(late=False)
+        known = self.add_known("after", prompt)
+        self.end()
+        self.link.step(late=False)
+        computed = len(prompt) + len(self.told.pop("after")) - 1
+        stored = len(self.link.cache.blocks)
+        return {"reset": reset, "known_after": known, "lacks": computed // BLOCK - stored}
 
     def _shared(self) -> dict[str, Any]:
         if self.link is None:

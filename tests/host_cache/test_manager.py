@@ -53,6 +53,10 @@ def test_jobs_that_end_otherwise_leave_no_lease(told: Any) -> None:
     assert told["jobs_that_end_otherwise"] == [1, *NOTHING]
 
 
+def test_after_a_reset_only_what_is_computed_from_then_on_is_stored(told: Any) -> None:
+    assert told["a_reset"] == [[2, 0], [0, 4], 0, 0]
+
+
 def test_of_a_prompt_that_is_only_asked_about_nothing_is_kept(told: Any) -> None:
     assert told["a_prompt_that_is_only_asked_about"] == [[1, 1], 1, *NOTHING]
 

@@ -96,6 +96,14 @@ class _Scheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
             return 0
         return self._lookup(status)
 
+    def reset(self) -> None:
+        """The engine's cache was reset; see `Manager.reset`."""
+        self.manager.reset(
+            request_id
+            for request_id, status in self._req_status.items()
+            if status.req.is_finished() and not status.finished_signaled
+        )
+
     def _ask(self, status: RequestOffloadState) -> bool:
         """Ask for all blocks of a prompt; whether there is an answer."""
         status.update_offload_keys()
@@ -178,6 +186,11 @@ class HostCacheConnector(OffloadingConnector):  # type: ignore[misc]
         """
         assert isinstance(self.connector_scheduler, _Scheduler)
         return self.connector_scheduler.loadable_tokens(request, cached_tokens)
+
+    def forget_old(self) -> None:
+        """The engine's cache was reset: nothing that is older is loaded or stored any more."""
+        assert isinstance(self.connector_scheduler, _Scheduler)
+        self.connector_scheduler.reset()
 
     def forget(self, request_id: str) -> None:
         """A request of `loadable_tokens` is not given to this engine now."""
