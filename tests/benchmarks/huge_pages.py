@@ -6,8 +6,8 @@ In each round all kinds of memory are made anew and used as an engine on a CPU d
 one layer at a time are copied to slots all over the memory, and back. The first store to each slot
 also takes the memory from the kernel. A memfd has huge pages only where the administrator has
 reserved some, or has set shmem_enabled to `advise`; so their effect is measured with private
-memory, which has them with `madvise` on most systems. Prints Markdown: GB/s as medians, and their
-ratios within a round as median and range.
+memory, which has them with `madvise` on most systems. Prints Markdown: GB per second of CPU time as
+medians, and their ratios within a round as median and range.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STEPS = ("first store", "store", "load")
 
 
 def measure(kind: str, size_bytes: int, part: int, seed: int) -> tuple[float, ...]:
-    """GB/s of each of `STEPS`."""
+    """GB per second of CPU time of each of `STEPS`."""
     mapped = _mapped(kind, size_bytes)
     slots = size_bytes // (part * LAYERS)
     host = torch.frombuffer(mapped, dtype=torch.int8)[: slots * part * LAYERS]
@@ -74,15 +74,15 @@ def _mapped(kind: str, size_bytes: int) -> mmap.mmap:
 def _copy(
     host: torch.Tensor, engine: torch.Tensor, chosen: list[torch.Tensor], *, store: bool
 ) -> float:
-    """Copy to all slots or from there, as `CpuCopies` does; returns seconds."""
-    began = time.perf_counter()
+    """Copy to all slots or from there, as `CpuCopies` does; returns seconds of CPU time."""
+    began = time.process_time()
     for slots in chosen:
         for layer in range(LAYERS):
             if store:
                 host[slots, layer] = engine[layer, : len(slots)]
             else:
                 engine[layer, : len(slots)] = host[slots, layer]
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def _huge_bytes() -> int:
@@ -118,7 +118,7 @@ def main() -> None:
             turn = number % len(KINDS)
             for kind in KINDS[turn:] + KINDS[:turn]:
                 rounds[kind].append(measure(kind, options.size_mib * MIB, part, number))
-        print(f"\n| {name} of each layer, GB/s | {' | '.join(STEPS)} |\n|---{'|--:' * 3}|")
+        print(f"\n| {name} a layer, GB per CPU second | {' | '.join(STEPS)} |\n|---{'|--:' * 3}|")
         print(table(rounds), flush=True)
 
 
