@@ -21,7 +21,8 @@ import statistics
 import time
 from pathlib import Path
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from dynamo_cli.host.memory_file import MemoryFile, map_shared
 from dynamo_cli.units import MIB
@@ -36,6 +37,7 @@ AT_ONCE = 16
 
 MEMFD, SMALL, HUGE = "memfd, 4 KiB pages", "private, 4 KiB pages", "private, huge pages"
 KINDS = (MEMFD, SMALL, HUGE)
+Rows = npt.NDArray[np.int8]
 STEPS = ("first store", "store", "load")
 
 
@@ -43,12 +45,11 @@ def measure(kind: str, size_bytes: int, part: int, seed: int) -> tuple[float, ..
     """GB per second of CPU time of each of `STEPS`."""
     mapped = _mapped(kind, size_bytes)
     slots = size_bytes // (part * LAYERS)
-    host = torch.frombuffer(mapped, dtype=torch.int8)[: slots * part * LAYERS]
-    host = host.view(slots, LAYERS, part)
-    engine = torch.ones((LAYERS, AT_ONCE, part), dtype=torch.int8)
+    host: Rows = np.frombuffer(mapped, np.int8, slots * part * LAYERS).reshape(slots, LAYERS, part)
+    engine: Rows = np.ones((LAYERS, AT_ONCE, part), np.int8)
     order = list(range(slots))
     random.Random(seed).shuffle(order)
-    chosen = [torch.tensor(order[at : at + AT_ONCE]) for at in range(0, slots, AT_ONCE)]
+    chosen = [np.array(order[at : at + AT_ONCE]) for at in range(0, slots, AT_ONCE)]
     rates = tuple(
         host.nbytes / _copy(host, engine, chosen, store=store) / 1e9
         for store in (True, True, False)
@@ -71,9 +72,7 @@ def _mapped(kind: str, size_bytes: int) -> mmap.mmap:
     return mapped
 
 
-def _copy(
-    host: torch.Tensor, engine: torch.Tensor, chosen: list[torch.Tensor], *, store: bool
-) -> float:
+def _copy(host: Rows, engine: Rows, chosen: list[npt.NDArray[np.int64]], *, store: bool) -> float:
     """Copy to all slots or from there, as `CpuCopies` does; returns seconds of CPU time."""
     began = time.process_time()
     for slots in chosen:
@@ -110,7 +109,6 @@ def main() -> None:
     parser.add_argument("--size-mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, shmem {SHMEM.read_text()}")
     for name, part in PARTS.items():
         rounds: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in KINDS}
