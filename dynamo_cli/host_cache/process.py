@@ -55,7 +55,7 @@ class HostCacheProcess:
         self._report_due_s = 0.0
         self._warning_due_s = time.monotonic() + PATIENCE_S
         self._changed = True
-        self._closed = self._stopping = False
+        self._stopping = False
 
     def run(self) -> None:
         """Serve until the supervisor sends `Stop`."""
@@ -159,7 +159,6 @@ class HostCacheProcess:
             case Resync():
                 self._publisher.resync()
             case Operate(call_id, closed=closed):  # an operator's only order to it: to reset
-                self._closed = closed
                 self._switchboard.owe(peer, Operated(call_id, cache.reset(closed=closed)))
         self._changed = True
 
@@ -176,8 +175,7 @@ class HostCacheProcess:
         if peer.role in ENGINE_ROLES:
             self._forget(peer)
             self._cache.gone(peer)
-        elif peer == FRONTEND and self._closed:  # its order to open will not come
-            self._closed = False
+        elif peer == FRONTEND and self._cache.closed:  # its order to open will not come
             self._cache.reset()
         self._changed = True
 

@@ -70,6 +70,7 @@ class HostCache:
         slots: number of slots; 0 until the first engine has said how large they are.
         slot_bytes: size of each.
         blocks: the blocks in the slots.
+        closed: whether it gives and takes no blocks, because engines are being reset.
         wanted, found, written, duplicates, evicted, short, refused: see `HostCacheStats`.
         invalid: slots that an engine named although they were not lent to it, and messages of
             engines that have not opened the cache.
@@ -78,6 +79,7 @@ class HostCache:
     def __init__(self, size_bytes: int, clock: Callable[[], int]) -> None:
         self.blocks = Blocks()
         self.slots = self.slot_bytes = 0
+        self.closed = False
         self.wanted = self.found = self.written = self.duplicates = 0
         self.evicted = self.short = self.refused = self.invalid = 0
         self._size_bytes = size_bytes
@@ -88,7 +90,6 @@ class HostCache:
         # engines that must tell before any slot is lent -> slots that a refused one still uses
         self._awaited: dict[ProcessId, set[int]] = {}
         self._all_linked = False
-        self._closed = False  # it gives and takes no blocks
         self._free: list[int] = []
         self._busy: Counter[int] = Counter()
         self._resting: dict[int, int] = {}  # slot -> until when, the first to end first
@@ -199,7 +200,7 @@ class HostCache:
         reader = self._opened(engine)
         if reader is None:
             return None
-        blocks = [None if self._closed else self.blocks.get(key) for key in keys]
+        blocks = [None if self.closed else self.blocks.get(key) for key in keys]
         found = [block for block in blocks if block is not None]
         self.wanted += len(keys)
         self.found += len(found)
@@ -287,7 +288,7 @@ class HostCache:
         Returns:
             whether all are gone; what is being read, and what comes before it, stays.
         """
-        self._closed = closed
+        self.closed = closed
         for engine in self._engines.values():
             engine.stale = set(engine.lent)
         while (slot := self.blocks.evict()) is not None:
@@ -337,7 +338,7 @@ class HostCache:
             the slots that each engine gets in addition to those that it has.
         """
         self._wake()
-        if not self._all_linked or self._awaited or self._closed or not self._engines:
+        if not self._all_linked or self._awaited or self.closed or not self._engines:
             return {}
         share = max(1, self.slots // (LENT_SHARE * len(self._engines)))
         lent = {}

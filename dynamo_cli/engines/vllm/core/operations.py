@@ -30,7 +30,10 @@ def operate(core: EngineCore, order: Operate) -> bool:
 
 
 def _reset(core: EngineCore, *, running: bool) -> bool:
-    done = bool(core.reset_prefix_cache(running))
+    try:
+        done = bool(core.reset_prefix_cache(running))
+    except RuntimeError:  # blocks that are being loaded or sent cannot be taken from requests
+        done = False
     connector = core.scheduler.connector
     if done and isinstance(connector, HostCacheConnector):
         connector.forget_old()
