@@ -191,17 +191,9 @@ class Driver:
         """Reset everything, and run a prompt that was known before: what is found and stored."""
         if self.link is None:
             return {}
-        order = Operate(1, Operation.RESET_PREFIX_CACHE, reset_running=True)
-        self.add_known("loads", prompt)
-        loaded = self.link.client.loaded.blocks
-        while self.link.client.loaded.blocks == loaded:
-            self.step()
-        reset = [self.engine.operate(order)]
-        self.end()
-        del self.told["loads"]
-        self.link.step(late=False)
+        order = Operate(1, Operation.RESET_PREFIX_CACHE)
         self.link.cache.reset(closed=True)
-        reset.append(self.engine.operate(order))
+        reset = [self.engine.operate(order)]
         self.link.step(late=False)
         reset.append(self.link.cache.reset())
         self.link.step(late=False)

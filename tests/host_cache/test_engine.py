@@ -34,8 +34,7 @@ def test_the_tokens_are_those_of_an_engine_without(options: tuple[str, ...], pla
     assert all(known == found for known, found in got["known"]), "before it is started"
     assert got["known"][4:] == 4 * [[288, 288]], "all full blocks"
     assert plain["known"][4:] == 4 * [[0, 0]]
-    assert got["reset"] == [False, True, True], "not while blocks are being loaded"
-    assert (got["known_after"], got["lacks"]) == (0, 0)
+    assert (got["reset"], got["known_after"], got["lacks"]) == ([True, True], 0, 0)
     assert (got["kept"], got["pinned"], got["invalid"]) == (0, 0, 0)
     assert got["slots"] == [HOST_BLOCKS, 0]
     assert got["published"] == got["blocks"] > HOST_BLOCKS // 2, "the router knows each of them"
