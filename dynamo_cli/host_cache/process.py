@@ -203,10 +203,10 @@ class HostCacheProcess:
                 cache.returned(peer, slots.unpack(returned))
             case Resync():
                 self._resync()
-            case Operate(call_id):  # of an operator's orders it gets only the one to reset
+            case Operate(call_id, closed=closed):  # an operator's only order to it: to reset
                 if self._below is not None:
                     self._below.disk.reset()
-                self._switchboard.owe(peer, Operated(call_id, cache.reset()))
+                self._switchboard.owe(peer, Operated(call_id, cache.reset(closed=closed)))
         self._changed = True
 
     def on_link(self, peer: ProcessId) -> None:
@@ -226,6 +226,8 @@ class HostCacheProcess:
         if peer.role in ENGINE_ROLES:
             self._forget(peer)
             self._cache.gone(peer)
+        elif peer == FRONTEND and self._cache.closed:  # its order to open will not come
+            self._cache.reset()
         self._changed = True
 
     def _forget(self, engine: ProcessId, request_id: str | None = None) -> None:

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from dynamo_cli.host_cache.blocks import Block, Blocks
+from dynamo_cli.host_cache.opened import MAX_LENT, Opened
 from dynamo_cli.host_cache.refusal import Slots
 from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.kv.holdings import Holdings
@@ -33,34 +33,9 @@ from dynamo_cli.units import SECOND_NS
 LENT_SHARE = 4
 """At most one of so many slots is lent, empty, to all engines together."""
 
-MAX_LENT = 4096
-"""Most slots that are lent to one engine."""
-
 REST_NS = 5 * SECOND_NS
 """How long nobody gets the slots of an engine that has died. Ranks of an engine on several devices
 are processes of their own, which the kernel ends after it: their last copies may still run."""
-
-
-@dataclass(slots=True)
-class _Engine:
-    """What an engine has of the cache.
-
-    Attributes:
-        lent: empty slots that it may write to.
-        busy: slots that it uses by orders of an earlier host cache.
-        pinned: blocks that it reads, by request id.
-        reserve: how many slots it should be lent in advance.
-        stale: those of `lent` that it had when the cache was reset: what it writes there may have
-            been computed before.
-        short: whether it has fewer slots than it should have, because none could be evicted.
-    """
-
-    lent: set[int] = field(default_factory=set)
-    busy: set[int] = field(default_factory=set)
-    pinned: dict[str, list[Block]] = field(default_factory=dict)
-    reserve: int = MAX_LENT
-    stale: set[int] = field(default_factory=set)
-    short: bool = False
 
 
 class HostCache:
@@ -75,6 +50,7 @@ class HostCache:
         slots: number of slots; 0 until the first engine has said how large they are.
         slot_bytes: size of each.
         blocks: the blocks in the slots.
+        closed: whether it gives and takes no blocks, because engines are being reset.
         wanted, found, written, duplicates, evicted, short, refused: see `HostCacheStats`.
         invalid: slots that an engine named although they were not lent to it, and messages of
             engines that have not opened the cache.
@@ -86,13 +62,14 @@ class HostCache:
     ) -> None:
         self.blocks = Blocks(reach=reach)
         self.slots = self.slot_bytes = self.claimed = 0
+        self.closed = False
         self.wanted = self.found = self.written = self.duplicates = 0
         self.evicted = self.short = self.refused = self.invalid = 0
         self._size_bytes = size_bytes
         self._clock = clock
         self._layout = ""
         self._first = ""
-        self._engines: dict[ProcessId, _Engine] = {}
+        self._engines: dict[ProcessId, Opened] = {}
         # engines that must tell before any slot is lent -> slots that a refused one still uses
         self._awaited: dict[ProcessId, set[int]] = {}
         self._all_linked = False
@@ -148,7 +125,7 @@ class HostCache:
             self.slots = self._size_bytes // slot_bytes
             self._free = list(range(self.slots - 1, -1, -1))
         self._awaited.pop(engine, None)
-        self._engines[engine] = _Engine(reserve=min(reserve or MAX_LENT, MAX_LENT))
+        self._engines[engine] = Opened(reserve=min(reserve or MAX_LENT, MAX_LENT))
         self._set_busy(engine, busy)
         return ""
 
@@ -189,7 +166,7 @@ class HostCache:
         reader = self._opened(engine)
         if reader is None:
             return None
-        blocks = self.blocks.find(keys)
+        blocks = [None] * len(keys) if self.closed else self.blocks.find(keys)
         found = [block for block in blocks if block is not None]
         self.wanted += len(keys)
         self.found += len(found)
@@ -269,12 +246,21 @@ class HostCache:
             else:
                 self.invalid += 1
 
-    def reset(self) -> bool:
+    def reset(self, *, closed: bool = False) -> bool:
         """Forget all blocks, also those that are being written now.
+
+        What an engine writes to a slot that it was lent before counts as old, since only the engine
+        knows when it was computed. An engine that has been reset itself has returned the slots to
+        which it was not writing yet.
+
+        Args:
+            closed: give and take no blocks until the next reset: meanwhile engines are reset, and
+                those that were may not get old blocks of those that were not.
 
         Returns:
             whether all are gone; what is being read, and what comes before it, stays.
         """
+        self.closed = closed
         for engine in self._engines.values():
             engine.stale = set(engine.lent)
         while (slot := self.blocks.evict()) is not None:
@@ -290,7 +276,7 @@ class HostCache:
         del self._busy[slot]
         return True
 
-    def _opened(self, engine: ProcessId) -> _Engine | None:
+    def _opened(self, engine: ProcessId) -> Opened | None:
         opened = self._engines.get(engine)
         self.invalid += opened is None
         return opened
@@ -324,7 +310,7 @@ class HostCache:
             the slots that each engine gets in addition to those that it has.
         """
         self._wake()
-        if not self._all_linked or self._awaited or not self._engines:
+        if not self._all_linked or self._awaited or self.closed or not self._engines:
             return {}
         share = max(1, self.slots // (LENT_SHARE * len(self._engines)))
         lent = {}
@@ -346,7 +332,7 @@ class HostCache:
             for slot in rested:
                 del self._resting[slot]
 
-    def _take(self, engine: _Engine, enough: int) -> list[int]:
+    def _take(self, engine: Opened, enough: int) -> list[int]:
         """Lend an engine as many slots as it lacks, if there are so many."""
         slots = []
         while len(engine.lent) < enough and (slot := self._empty()) is not None:

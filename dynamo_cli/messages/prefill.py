@@ -14,7 +14,7 @@ class PushJob(Message, frozen=True):
     Attributes:
         job_id: unique; also the id of the transfer of its KV blocks.
         prompt_tokens: length of the prompt.
-        skip_tokens: leading tokens that the decode worker has in its own cache.
+        skip_tokens: leading tokens that need not be computed, as far as the decode worker knows.
         holder: index of the prefill worker that holds most of the prompt's blocks; at first, only
             this one may take the job. None if any may.
         priority: jobs with a smaller one come first.

@@ -71,7 +71,7 @@ class DecodeWorker:
 
     @property
     def _away(self) -> int:
-        """Requests that are being prefilled elsewhere."""
+        """Requests that are being prefilled elsewhere, or soon may be."""
         return self._handover.away if self._handover is not None else 0
 
     def _idle(self) -> bool:
@@ -86,6 +86,8 @@ class DecodeWorker:
 
     def admit(self) -> None:
         """Give requests that have come to the engine: see `Admission`."""
+        if self._handover is not None and self._handover.settle():
+            self._stats_current = False
         self._admission.admit(busy=self._engine.has_work())
 
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:

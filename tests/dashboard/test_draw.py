@@ -243,6 +243,20 @@ def test_the_cache_tab_shows_the_tiers() -> None:
     assert "…" not in narrow, "nothing is cut off in the smallest terminal"
 
 
+def test_the_cache_tab_has_curves_of_the_host_cache() -> None:
+    board = with_host_cache()
+    for curves in (cache.CURVES, cache.UNROUTED_CURVES):
+        drawn = trends.draw(board.samples, curves, 100, 20, 60).plain
+        for words in (
+            "found in the host cache 75 %",
+            "loaded from the host 102 MiB/s",
+            "stored on the host 51 MiB/s",
+        ):
+            assert words in drawn, words
+    without = trends.draw(board_of("busy").samples, cache.CURVES, 100, 20, 60).plain
+    assert "host" not in without
+
+
 def test_engines_that_the_host_cache_refused_are_in_its_tab() -> None:
     seen = snapshot(host_cache=True)
     assert seen.host_cache is not None

@@ -121,7 +121,7 @@ def test_short_prompts_stay_at_home_when_told(aggregated: list[Any]) -> None:
         assert placements["remote:long"] > 5
         assert set(placements) <= {
             *("local:short", "remote:long", "local:queue_full"),
-            *("local:unsuitable", "local:sibling"),
+            *("local:unsuitable", "local:sibling", "local:host_cache"),
         }
         nobody_gets_at_the_transfers(server)
 

@@ -20,6 +20,7 @@ from dynamo_cli.host_cache.below import Below
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes, slots
 from dynamo_cli.kv.holdings import Holdings
+from dynamo_cli.messages.admin import Operate, Operation
 from dynamo_cli.messages.host_cache import (
     BlocksFound,
     BlocksRead,
@@ -32,7 +33,7 @@ from dynamo_cli.messages.host_cache import (
 from dynamo_cli.messages.request import AddRequest
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import SECOND_NS
-from tests.support.driver import config_of, tell
+from tests.support.driver import BLOCK, config_of, tell
 
 GPU_BLOCKS = 20
 HOST_BLOCKS = 60
@@ -156,7 +157,7 @@ class Driver:
         self.told: dict[str, list[int]] = {}
         self.cached = 0
 
-    def add(self, name: str, prompt: list[int]) -> None:
+    def _request(self, name: str, prompt: list[int]) -> AddRequest:
         from vllm import SamplingParams
         from vllm.v1.engine import EngineCoreRequest
 
@@ -175,9 +176,28 @@ class Driver:
             cache_salt=None,
             data_parallel_rank=None,
         )
+        return AddRequest(name, b"", [bytes(frame) for frame in self._encode(request)])
+
+    def add(self, name: str, prompt: list[int]) -> None:
         self.told[name] = []
-        frames = [bytes(frame) for frame in self._encode(request)]
-        self.engine.add(0, AddRequest(name, b"", frames))
+        self.engine.add(0, self._request(name, prompt))
+
+    def add_known(self, name: str, prompt: list[int]) -> int:
+        """The same; how many tokens need not be computed, as it is known before."""
+        self.told[name] = []
+        side = self.engine.decode_side
+        prepared = side.prepare(0, self._request(name, prompt))
+        for _ in prepared.unfinished:
+            pass
+        cached = side.cached_tokens(prepared)
+        for forgotten in (True, False):
+            while (known := side.known_tokens(prepared, cached)) is None:
+                assert self.link is not None
+                self.link.step()
+            if forgotten:
+                side.forget_known(name)
+        side.start(prepared)
+        return known
 
     def step(self) -> None:
         if self.link is not None:
@@ -203,11 +223,42 @@ class Driver:
                 steps -= 1
             if self.link is not None and number == REQUESTS // 2:
                 self.link.die()
-        while self.engine.has_work():
-            self.step()
+        self.end()
+        # More than the engine's cache has room for, and less than the host cache.
+        again = enumerate(prompts[:4] * 2)
+        known = [self._known_and_found(number, prompt) for number, prompt in again]
         stats = self.engine.stats(0)
         told = {"tokens": self.told, "cached": self.cached, "preemptions": stats.preemptions}
-        return told | {"kept": stats.kept_requests} | self._shared()
+        told |= {"known": known}
+        return told | {"kept": stats.kept_requests} | self._shared() | self._reset(prompts[3])
+
+    def end(self) -> None:
+        while self.engine.has_work():
+            self.step()
+
+    def _known_and_found(self, number: int, prompt: list[int]) -> tuple[int, int]:
+        """What is known of a prompt before, and what the engine finds of it."""
+        before = self.cached
+        known = self.add_known(f"known {number}", prompt)
+        self.end()
+        return known, self.cached - before
+
+    def _reset(self, prompt: list[int]) -> dict[str, Any]:
+        """Reset everything, and run a prompt that was known before: what is found and stored."""
+        if self.link is None:
+            return {}
+        order = Operate(1, Operation.RESET_PREFIX_CACHE)
+        self.link.cache.reset(closed=True)
+        reset = [self.engine.operate(order)]
+        self.link.step(late=False)
+        reset.append(self.link.cache.reset())
+        self.link.step(late=False)
+        known = self.add_known("after", prompt)
+        self.end()
+        self.link.step(late=False)
+        computed = len(prompt) + len(self.told.pop("after")) - 1
+        stored = len(self.link.cache.blocks)
+        return {"reset": reset, "known_after": known, "lacks": computed // BLOCK - stored}
 
     def _shared(self) -> dict[str, Any]:
         if self.link is None:

@@ -84,6 +84,8 @@ class FakeDecodeSide:
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
         self.cached: dict[str, int] = {}
+        self.known: dict[str, int | None] = {}
+        self.forgotten: list[str] = []
         self.prepare_s = 0.0
         self.unsuitable: set[str] = set()
         self.room_tokens: int | None = None
@@ -111,6 +113,12 @@ class FakeDecodeSide:
 
     def cached_tokens(self, prepared: Prepared) -> int:
         return self.cached.get(prepared.message.request_id, 0)
+
+    def known_tokens(self, prepared: Prepared, cached_tokens: int) -> int | None:
+        return self.known.get(prepared.message.request_id, cached_tokens)
+
+    def forget_known(self, request_id: str) -> None:
+        self.forgotten.append(request_id)
 
     def take_started(self) -> list[str]:
         started, self.started = self.started, []

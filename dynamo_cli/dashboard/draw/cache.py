@@ -11,8 +11,12 @@ from dynamo_cli.dashboard.draw.trends import Curve
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.watch.schema import HitRatios, RouterView, Snapshot
 
-CURVES = (
+UNROUTED_CURVES = (
     Curve("measured hit rate", lambda one: one.hit_measured, show.percent, 1.0),
+    *host_cache.CURVES,
+)
+CURVES = (
+    *UNROUTED_CURVES,
     Curve("estimated hit rate", lambda one: one.hit_estimated, show.percent, 1.0),
     Curve("limit: repeated before", lambda one: one.hit_limit, show.percent, 1.0),
     Curve("KV event blocks/s", lambda one: one.event_blocks_per_s),

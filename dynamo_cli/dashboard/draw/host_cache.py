@@ -6,10 +6,23 @@ from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.style import ACCENT, FAINT
+from dynamo_cli.dashboard.draw.trends import Curve
 from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheView
 from dynamo_cli.watch.schema import WorkerView
 
 LABEL, BAR = 12, 20
+
+
+def _rate(value: float | None) -> str:
+    return show.NONE if value is None else show.size_rate(value)
+
+
+CURVES = (
+    Curve("found in the host cache", lambda one: one.host_found, show.percent, 1.0),
+    Curve("loaded from the host", lambda one: one.host_loads_per_s, _rate),
+    Curve("stored on the host", lambda one: one.host_stores_per_s, _rate),
+)
+"""Without a host cache none of these is measured, and so none is shown."""
 
 
 def lines(cache: HostCacheView, workers: list[WorkerView]) -> list[Text]:
