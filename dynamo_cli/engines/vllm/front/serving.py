@@ -153,11 +153,12 @@ class Serving:
             )
         with refusals.named(self._model):
             await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
-        if (chats := getattr(self._state, "openai_serving_chat", None)) is not None:
-            rendering.install(self._llm, chats, self._memory)
-            if versions.release() in versions.SHORT_WAYS:
-                direct.install(self._llm, chats)
-                whole.install(chats)
+        chats = getattr(self._state, "openai_serving_chat", None)
+        completions = getattr(self._state, "openai_serving_completion", None)
+        rendering.install(self._llm, chats, completions, self._memory)
+        if versions.release() in versions.SHORT_WAYS:
+            direct.install(self._llm, chats, completions)
+            whole.install(chats, completions)
         envs.enable_envs_cache()
         if (messages := getattr(self._state, anthropic.HANDLER, None)) is not None:
             anthropic.install(messages)
