@@ -43,6 +43,7 @@ class Case:
         shared: part of the prompt that all requests have in common.
         at_once: requests in flight.
         count: requests of a round.
+        chat: whether they are chats; else completions.
     """
 
     prompt: int
@@ -50,6 +51,7 @@ class Case:
     shared: float
     at_once: int
     count: int
+    chat: bool = True
 
     @property
     def per_token(self) -> bool:
@@ -66,6 +68,9 @@ CASES = {
     "stream 1": Case(100, ANSWER, 0, 1, 12),
     "stream 16": Case(100, ANSWER, 0, 16, 48),
     "stream 64": Case(100, ANSWER, 0, 64, 64),
+    "completion 128 fresh": Case(128, 1, 0, 16, 200, chat=False),
+    "completion stream 1": Case(100, ANSWER, 0, 1, 12, chat=False),
+    "completion stream 64": Case(100, ANSWER, 0, 64, 64, chat=False),
 }
 
 
@@ -130,10 +135,10 @@ class Bench:
         bodies = [self._body(case, shared) for _ in range(case.count)]
         waiting = iter(bodies)
         if case.shared:  # the first request does not find what it shares
-            await self._all([next(waiting)], 1)
+            await self._all(case, [next(waiting)], 1)
         rest = list(waiting)
         began = time.process_time() - self._engine.spent_s
-        await self._all(rest, case.at_once)
+        await self._all(case, rest, case.at_once)
         spent = time.process_time() - self._engine.spent_s - began
         if case.per_token:
             return 1e6 * spent / (len(rest) * case.answer)
@@ -141,17 +146,20 @@ class Bench:
 
     def _body(self, case: Case, shared: str) -> bytes:
         own = self._text(self._dice, case.prompt * (1 - case.shared))
-        messages = [{"role": "system", "content": shared}] if shared else []
-        messages.append({"role": "user", "content": own})
-        body: dict[str, Any] = {"model": "m", "messages": messages, "max_tokens": case.answer}
+        body: dict[str, Any] = {"model": "m", "max_tokens": case.answer}
+        if case.chat:
+            messages = [{"role": "system", "content": shared}] if shared else []
+            body["messages"] = [*messages, {"role": "user", "content": own}]
+        else:
+            body["prompt"] = shared + own
         if case.per_token:
             more = {"stream": True, "ignore_eos": True, "stream_options": {"include_usage": True}}
             body |= more
         return json.dumps(body).encode()
 
-    async def _all(self, bodies: list[bytes], at_once: int) -> None:
+    async def _all(self, case: Case, bodies: list[bytes], at_once: int) -> None:
         waiting = iter(bodies)
-        clients = [asyncio.ensure_future(self._client(waiting)) for _ in range(at_once)]
+        clients = [asyncio.ensure_future(self._client(case, waiting)) for _ in range(at_once)]
         done = asyncio.gather(*clients)
         while not done.done():
             await asyncio.sleep(0)
@@ -163,13 +171,14 @@ class Bench:
                 await asyncio.sleep(0.0002)
         await done
 
-    async def _client(self, waiting: Any) -> None:
+    async def _client(self, case: Case, waiting: Any) -> None:
         from dynamo_cli.messages.request import Endpoint, Submit
 
+        endpoint = Endpoint.CHAT if case.chat else Endpoint.COMPLETIONS
         for body in waiting:
             name = f"r{next(self._numbers)}"
             seed = name.encode().ljust(16)
-            submit = Submit(name, name, Endpoint.CHAT, body, [], seed, 1_700_000_000.5)
+            submit = Submit(name, name, endpoint, body, [], seed, 1_700_000_000.5)
             await self._serving.handle(submit, lambda message: None)
 
 

@@ -74,7 +74,7 @@ class _Copies:
     """
 
     def __init__(self, model: Any, content: str) -> None:
-        self._class = type(model)
+        self._class: Any = type(model)
         # Reading a deprecated field would warn each time, and vLLM reads it several times.
         for name, field in self._class.model_fields.items():
             if field.deprecated and name in vars(self._class):
