@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvloop
@@ -23,6 +23,7 @@ from dynamo_cli.lab.load.form import Api
 from tests.benchmarks import load
 from tests.support.server import Server
 
+START_S = 600.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 ROLES = ("frontend", "processor", "router", "worker")
 OPTIONS = (
@@ -44,7 +45,7 @@ class Checkout(Server):
     def __init__(self, folder: Path, options: list[str]) -> None:
         self.command = (str(folder / ".venv/bin/dynamo-llm"),)
         environment = {"OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-        super().__init__(*OPTIONS, *options, fresh=True, environment=environment)
+        super().__init__(*OPTIONS, *options, ready=False, environment=environment)
 
     def cpu_s(self) -> dict[str, float]:
         """Return the CPU time of each role so far, seconds."""
@@ -146,9 +147,11 @@ def main() -> None:
     folders = [Path.cwd()] + ([given.against] if given.against else [])
     servers = [Checkout(folder, given.options) for folder in folders]
     bench = Bench(given.api)
-    try:
+    with ExitStack() as stack:
         for server in servers:
-            server.__enter__()
+            stack.enter_context(server)
+        for server in servers:
+            server.wait_ready(START_S)
         for case in given.only.split(","):
             figures: dict[str, list[list[float]]] = defaultdict(lambda: [[] for _ in servers])
             for number in range(given.rounds + 1):
@@ -158,9 +161,6 @@ def main() -> None:
                             figures[name][place].append(figure)
             for name, sides in figures.items():
                 print(row(name, sides), flush=True)
-    finally:
-        for server in servers:
-            server.__exit__(*sys.exc_info())
     print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {given.rounds} rounds")
 
 

@@ -30,8 +30,8 @@ SCRIPTS = (
 )
 OWN = {
     "openai_serving_chat": (
-        *("render_chat_request", "chat_completion_stream_generator"),
-        "chat_completion_full_generator",
+        *("render_chat_request", "_effective_chat_template_kwargs"),
+        *("chat_completion_stream_generator", "chat_completion_full_generator"),
     ),
     "openai_serving_completion": (
         *("render_completion_request", "completion_stream_generator"),

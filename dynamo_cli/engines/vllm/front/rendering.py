@@ -46,6 +46,9 @@ OF_A_COMPLETION = OF_THE_PROMPT | {"suffix", "prompt_embeds", "prompt_logprobs"}
 DEVELOPER = "developer"
 """The role that vLLM renames for templates that do not know it."""
 
+BILLING = "x-anthropic-"
+"""How a line of a client begins that vLLM removes from system messages."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -98,6 +101,8 @@ class Renderer:
                 **params.get_apply_chat_template_kwargs(),
             )
         self._template, self._values = compiled[0], recorder.values
+        # Each rendering copies them, which takes longer for the chain of mappings that they are.
+        self._template.globals = dict(self._template.globals)
 
     def render(self, request: ChatCompletionRequest) -> tuple[list[Any], list[Any]] | None:
         """Return the conversation and the input of the engine; None if the chat is not plain."""
@@ -106,7 +111,7 @@ class Renderer:
         if special or not messages or any(one["role"] == DEVELOPER for one in messages):
             return None
         arrived, longest = time.time(), self._model.max_model_len
-        conversation, _, _ = parse_chat_messages(messages, self._model, self._format)
+        conversation = self._parse(messages)
         text = self._template.render(**{**self._values, "messages": conversation})
         if len(text) > longest * self._tokenizer.max_chars_per_token:
             return None
@@ -117,6 +122,25 @@ class Renderer:
             return None
         made = {"type": "token", "prompt_token_ids": tokens, "prompt": text}
         return conversation, [{**made, "arrival_time": arrived}]
+
+    def _parse(self, messages: list[Any]) -> list[Any]:
+        """Return the conversation that the template gets."""
+        if self._format == "string" and all(map(_is_plain, messages)):
+            return [{"role": one["role"], "content": one["content"]} for one in messages]
+        conversation, _, _ = parse_chat_messages(messages, self._model, self._format)
+        parsed: list[Any] = conversation
+        return parsed
+
+
+def _is_plain(message: Any) -> bool:
+    """Whether the template gets a message as it is."""
+    if type(message) is not dict or len(message) != 2 or "role" not in message:
+        return False
+    content = message.get("content")
+    if type(content) is not str:
+        return False
+    role = message["role"]
+    return role in ("user", "assistant") or (role == "system" and not content.startswith(BILLING))
 
 
 class PromptReader:
@@ -153,6 +177,8 @@ class PromptReader:
 
 def install(llm: AsyncLLM, chat: Any, completion: Any, memory: TokenMemory | None) -> None:
     """Let vLLM's objects for chats and for completions render short plain ones directly."""
+    if type(chat) is OpenAIServingChat:
+        chat._effective_chat_template_kwargs = _template_arguments(chat)
     if (
         memory is None
         or not isinstance(llm.renderer, hf.HfRenderer)
@@ -183,6 +209,20 @@ def _renderer(llm: AsyncLLM, serving: Any, memory: TokenMemory) -> Renderer | No
     except Exception as error:  # noqa: BLE001 - vLLM's way may do what this one cannot
         logger.warning("all chats are rendered in vLLM's way: %s: %s", type(error).__name__, error)
         return None
+
+
+def _template_arguments(serving: Any) -> Callable[[ChatCompletionRequest], dict[str, Any]]:
+    """Return what gives the arguments of the template: those of all plain chats are the same."""
+    original = serving._effective_chat_template_kwargs
+    plain = original(ChatCompletionRequest(messages=[{"role": "user", "content": "a"}]))
+
+    def run(request: ChatCompletionRequest) -> dict[str, Any]:
+        if OF_THE_PROMPT.isdisjoint(request.model_fields_set):
+            return {**plain}
+        arguments: dict[str, Any] = original(request)
+        return arguments
+
+    return run
 
 
 def _trying(
