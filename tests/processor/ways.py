@@ -17,6 +17,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
 from dynamo_cli.engines.vllm.front import bodies, direct, inline, rendering, short, whole
 from dynamo_cli.messages.request import Chunk, Endpoint, Finish, Head, Reply
 from tests.processor.resumes import Asked, Told, Trial
@@ -193,6 +196,21 @@ class Ways(Trial):
         ):
             setattr(place, name, self._counting(label, getattr(place, name)))
 
+    def compare_parameters(self, kind: Any) -> None:
+        """Compare sampling parameters that are remembered with those that vLLM makes."""
+        remembered, convert = kind.to_sampling_params, kind.to_sampling_params.__wrapped__
+
+        def run(request: Any, max_tokens: int, defaults: Any) -> Any:
+            wanted = convert(request, max_tokens, defaults)
+            for got in (remembered(request, max_tokens, defaults) for _ in range(2)):
+                if got != wanted:
+                    self.engine.wrong.append(f"parameters {got!r} not {wanted!r}")
+                got._all_stop_token_ids.add(7)
+                got.max_tokens = 1
+            return wanted
+
+        kind.to_sampling_params = run
+
     def _counting(self, label: str, function: Any) -> Any:
         def run(*args: Any) -> Any:
             if label in ("render", "read") and not inline.is_in_place():
@@ -282,6 +300,8 @@ async def main(folder: str, seed: str, count: str, *args: str) -> None:
     ways, warnings = Ways(Path(folder), *args), _Warnings()
     logging.getLogger(rendering.__name__).addHandler(warnings)
     await ways.serving.start()
+    for kind in (ChatCompletionRequest, CompletionRequest):
+        ways.compare_parameters(kind)
     dice, half = random.Random(int(seed)), int(count) // 2
     different = [await ways.both(Endpoint.CHAT, chat(dice)) for _ in range(half)]
     different += [await ways.both(Endpoint.COMPLETIONS, completion(dice)) for _ in range(half)]

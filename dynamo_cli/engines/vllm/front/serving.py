@@ -33,6 +33,7 @@ from dynamo_cli.engines.vllm.front import (
     rendering,
     responses,
     resume,
+    sampling,
     tokenizing,
     whole,
 )
@@ -155,6 +156,7 @@ class Serving:
             await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
         chats = getattr(self._state, "openai_serving_chat", None)
         completions = getattr(self._state, "openai_serving_completion", None)
+        sampling.install()
         rendering.install(self._llm, chats, completions, self._memory)
         if versions.release() in versions.SHORT_WAYS:
             direct.install(self._llm, chats, completions)
