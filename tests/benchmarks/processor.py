@@ -44,6 +44,8 @@ class Case:
         at_once: requests in flight.
         count: requests of a round.
         chat: whether they are chats; else completions.
+        reached: if not 0, the figure is the time until this part of the requests, which begin
+            together, has reached the engine.
     """
 
     prompt: int
@@ -52,6 +54,7 @@ class Case:
     at_once: int
     count: int
     chat: bool = True
+    reached: float = 0.0
 
     @property
     def per_token(self) -> bool:
@@ -68,6 +71,8 @@ CASES = {
     "stream 1": Case(100, ANSWER, 0, 1, 12),
     "stream 16": Case(100, ANSWER, 0, 16, 48),
     "stream 64": Case(100, ANSWER, 0, 64, 64),
+    "burst of 64, half": Case(128, 1, 0, 64, 64, reached=0.5),
+    "burst of 64, all": Case(128, 1, 0, 64, 64, reached=1.0),
     "completion 128 fresh": Case(128, 1, 0, 16, 200, chat=False),
     "completion stream 1": Case(100, ANSWER, 0, 1, 12, chat=False),
     "completion stream 64": Case(100, ANSWER, 0, 64, 64, chat=False),
@@ -90,12 +95,15 @@ class Bench:
         from tests.processor.resumes import Engine
 
         class Timed(Engine):
-            """An engine that knows the CPU time that it took, seconds."""
+            """An engine that knows the CPU time that it took, seconds, and that of others when each
+            message came."""
 
+            reached_s: list[float] = []  # noqa: RUF012 - there is one engine
             spent_s = 0.0
 
             def send(self, worker: int, message: ToWorker) -> bool:
                 began = time.thread_time()
+                self.reached_s.append(time.process_time() - self.spent_s)
                 done = super().send(worker, message)
                 self.spent_s += time.thread_time() - began
                 return done
@@ -129,7 +137,8 @@ class Bench:
         return str(self._words(dice, round(tokens * self._words_per_token)))
 
     async def run(self, name: str) -> float:
-        """Return the CPU time of a case: milliseconds per request, or microseconds per token."""
+        """Return the CPU time of a case: milliseconds per request or until requests have reached
+        the engine, or microseconds per token."""
         case, number = CASES[name], next(self._numbers)
         shared = self._text(random.Random(number), case.prompt * case.shared)
         bodies = [self._body(case, shared) for _ in range(case.count)]
@@ -137,8 +146,11 @@ class Bench:
         if case.shared:  # the first request does not find what it shares
             await self._all(case, [next(waiting)], 1)
         rest = list(waiting)
+        self._engine.reached_s.clear()
         began = time.process_time() - self._engine.spent_s
         await self._all(case, rest, case.at_once)
+        if case.reached:
+            return 1e3 * (self._engine.reached_s[round(case.reached * case.count) - 1] - began)
         spent = time.process_time() - self._engine.spent_s - began
         if case.per_token:
             return 1e6 * spent / (len(rest) * case.answer)
@@ -226,6 +238,7 @@ class Side:
 
 def _row(name: str, figures: list[list[float]]) -> str:
     unit = "us per token" if CASES[name].per_token else "ms per request"
+    unit = "ms" if CASES[name].reached else unit
     least = [min(side) for side in figures]
     told = " | ".join(f"{one:.4g}" for one in least)
     if len(figures) == 1:
