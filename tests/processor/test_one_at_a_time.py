@@ -63,6 +63,27 @@ def test_a_burst_is_prepared_one_by_one_however_long_it_is() -> None:
     _run(work())
 
 
+def test_the_loop_does_other_work_between_two_requests() -> None:
+    async def work() -> None:
+        turns, loop = OneAtATime(), asyncio.get_running_loop()
+        told: list[str] = []
+
+        async def prepare(name: str) -> None:
+            trace = RequestTrace(name)
+            await turns.begin(trace)
+            told.append(name)
+            loop.call_soon(told.append, "other")
+            trace.prepared()  # without a pause, as most preparations
+
+        await asyncio.gather(*(prepare(f"{number}") for number in range(3)))
+        assert told[:5] == ["0", "other", "1", "other", "2"]
+        await asyncio.sleep(0)
+        await prepare("alone")
+        assert told[-1] == "alone"
+
+    _run(work())
+
+
 def test_one_that_hangs_holds_up_the_others_for_a_moment_only() -> None:
     async def work() -> None:
         kitchen, loop = _Kitchen(), asyncio.get_running_loop()

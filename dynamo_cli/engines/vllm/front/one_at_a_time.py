@@ -1,7 +1,9 @@
 """Short requests are prepared one after the other, each to its end.
 
 Template, tokenizer and checks of a request are a chain of awaits. If sixteen requests went through
-that chain side by side, the first would reach its engine only when the last is prepared.
+that chain side by side, the first would reach its engine only when the last is prepared. The same
+would happen if all were prepared within one iteration of the event loop, since the router's answers
+are read between iterations, and so are the tokens of streams. So each has an iteration of its own.
 """
 
 from __future__ import annotations
@@ -45,9 +47,14 @@ class OneAtATime:
         trace.release = partial(self._end, self._turn)
 
     def _end(self, turn: int) -> None:
-        if turn == self._turn:  # else others did not wait for its end
-            self._next()
+        if turn != self._turn:  # others did not wait for its end
+            return
+        if self._waiting:
+            self._next()  # it goes on in the next iteration
+        else:
+            asyncio.get_running_loop().call_soon(self._next)
 
+    @vital.callback
     def _next(self) -> None:
         while self._waiting:
             turn = self._waiting.popleft()
