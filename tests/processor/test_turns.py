@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from dynamo_cli.engines.vllm.front.one_at_a_time import PATIENCE_S, OneAtATime
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
+from dynamo_cli.engines.vllm.front.turns import GROUP, PATIENCE_S, Groups
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -35,7 +35,7 @@ class _Kitchen:
     """Requests that are prepared."""
 
     def __init__(self) -> None:
-        self.turns = OneAtATime()
+        self.turns = Groups()
         self.begun: list[str] = []
         self.at_once = self.most_at_once = 0
 
@@ -52,20 +52,20 @@ class _Kitchen:
             trace.prepared()
 
 
-def test_a_burst_is_prepared_one_by_one_however_long_it_is() -> None:
+def test_a_burst_is_prepared_in_groups_however_long_it_is() -> None:
     async def work() -> None:
         kitchen = _Kitchen()
         names = [f"{number}" for number in range(40)]
         await asyncio.gather(*(kitchen.prepare(name, PATIENCE_S / 4) for name in names))
         assert kitchen.begun == names
-        assert kitchen.most_at_once == 1
+        assert kitchen.most_at_once == GROUP
 
     _run(work())
 
 
-def test_the_loop_does_other_work_between_two_requests() -> None:
+def test_the_loop_does_other_work_between_two_groups() -> None:
     async def work() -> None:
-        turns, loop = OneAtATime(), asyncio.get_running_loop()
+        turns, loop = Groups(), asyncio.get_running_loop()
         told: list[str] = []
 
         async def prepare(name: str) -> None:
@@ -75,8 +75,10 @@ def test_the_loop_does_other_work_between_two_requests() -> None:
             loop.call_soon(told.append, "other")
             trace.prepared()  # without a pause, as most preparations
 
-        await asyncio.gather(*(prepare(f"{number}") for number in range(3)))
-        assert told[:5] == ["0", "other", "1", "other", "2"]
+        await asyncio.gather(*(prepare(f"{number}") for number in range(3 * GROUP)))
+        places = [place for place, one in enumerate(told) if one == "other"]
+        assert places[0] == GROUP and places[GROUP] == 3 * GROUP
+        assert told[2 * GROUP : 3 * GROUP] == [f"{number}" for number in range(GROUP, 2 * GROUP)]
         await asyncio.sleep(0)
         await prepare("alone")
         assert told[-1] == "alone"
@@ -88,7 +90,7 @@ def test_one_that_hangs_holds_up_the_others_for_a_moment_only() -> None:
     async def work() -> None:
         kitchen, loop = _Kitchen(), asyncio.get_running_loop()
         hung = [asyncio.ensure_future(kitchen.prepare(f"hung {n}", 3600)) for n in range(3)]
-        await asyncio.gather(*(kitchen.prepare(f"{n}", 0.001) for n in range(9)))
+        await asyncio.gather(*(kitchen.prepare(f"{n}", 0.001) for n in range(3 * GROUP)))
         assert loop.time() < 3 * PATIENCE_S
         for task in hung:
             task.cancel()
@@ -102,14 +104,20 @@ def test_one_that_hangs_holds_up_the_others_for_a_moment_only() -> None:
 def test_the_turn_of_one_whose_client_leaves_goes_to_the_next() -> None:
     async def work() -> None:
         kitchen, loop = _Kitchen(), asyncio.get_running_loop()
-        tasks = [asyncio.ensure_future(kitchen.prepare(f"{n}", 0.01)) for n in range(5)]
+        names = [f"{number}" for number in range(4 * GROUP)]
+        tasks = [asyncio.ensure_future(kitchen.prepare(name, 0.01)) for name in names]
         await asyncio.sleep(0.005)
-        tasks[1].cancel()  # it waits
-        # Its turn comes in the same iteration in which it is cancelled.
-        loop.call_later(0.005, tasks[2].cancel)
+        tasks[GROUP].cancel()  # it waits
+        begin = kitchen.turns._begin
+
+        def begin_and_cancel(most: int) -> None:
+            begin(most)
+            for task in tasks[GROUP + 1 : 2 * GROUP + 1]:  # it is their turn
+                task.cancel()
+
+        kitchen.turns._begin = begin_and_cancel  # type: ignore[method-assign]
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert kitchen.begun[0] == "0" and kitchen.begun[-2:] == ["3", "4"]
-        assert kitchen.most_at_once == 1
+        assert kitchen.begun == names[:GROUP] + names[2 * GROUP + 1 :]
         assert loop.time() < PATIENCE_S
 
     _run(work())
