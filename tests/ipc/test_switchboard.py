@@ -25,7 +25,7 @@ from dynamo_cli.messages.routing import RequestEnd
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import KIB
 
-from .support import HERE, THERE, Party, Recorder, exit_code, fork, ring, spec
+from .support import HERE, THERE, Party, Recorder, exit_code, fired, fork, ring, spec
 
 CAPACITY = 64 * KIB
 
@@ -390,3 +390,26 @@ def test_without_a_supervisor_a_process_ends(attached: bool) -> None:
     party.control.send(Stop())
     party.control.close()
     assert exit_code(pid) == 1
+
+
+def test_what_is_posted_wakes_a_peer_once_at_the_end(
+    stage: Stage, loop: asyncio.AbstractEventLoop
+) -> None:
+    stage.joined()
+    link = stage.other.links[HERE]
+    assert link.arm()
+    stage.board.attach(loop)
+    ends = [RequestEnd(f"{number}") for number in range(3)]
+
+    async def work() -> None:
+        for end in ends:
+            assert stage.board.post(THERE, end)
+        assert not fired(link.data_fd)
+        await asyncio.sleep(0)
+        assert fired(link.data_fd)
+
+    loop.run_until_complete(work())
+    assert stage.other.poll(0)
+    decode = Decoder(RequestEnd)
+    assert [decode(payload) for payload in stage.other_heard.payloads()] == ends
+    assert not stage.board.post(ProcessId(Role.WORKER, 9), ends[0])
