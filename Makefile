@@ -1,6 +1,7 @@
 # `make` alone says what there is.
 .PHONY: help serve install test lint completions reference docs fuzz soak
 
+JOBS = 3
 N = 10000
 MINUTES = 30
 BIN = $(HOME)/.local/bin
@@ -8,7 +9,7 @@ BIN = $(HOME)/.local/bin
 help:
 	@echo 'make serve   answer at http://localhost:8181/v1 with a small model; options in ARGS="..."'
 	@echo 'make install the command dynamo-llm in ~/.local/bin; BIN=/usr/local/bin puts it elsewhere'
-	@echo 'make test    style, types and tests'
+	@echo 'make test    style, types and tests, three files at a time; JOBS=2 for fewer'
 	@echo 'make lint    style and types only'
 	@echo 'make fuzz    N=10000 requests that nobody should send; make soak: load and kills, MINUTES=30'
 	@echo 'make completions   write completions/ anew, after a change of the command line'
@@ -33,10 +34,10 @@ install:
 	@case ":$$PATH:" in *":$(BIN):"*) ;; *) \
 	    echo "$(BIN) is not on your PATH yet: export PATH=\"$(BIN):\$$PATH\"" ;; esac
 
-# Hundreds of Python processes begin in it: they shall not compile the package each, whatever the
-# environment says.
+# Three files at a time on two cores: tests often wait for a process or a time. Hundreds of Python
+# processes begin in it: they shall not compile the package each, whatever the environment says.
 test: lint
-	@env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint:
 	@.ci/setup dev

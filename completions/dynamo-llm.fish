@@ -42,6 +42,7 @@ function __dynamo_llm_serves
 end
 
 complete -c dynamo-llm -f
+complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -f -a '(__dynamo_llm_models; __fish_complete_directories (commandline -ct))'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a chat -d 'Talk to a model'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a completions -d 'Completion for bash, zsh or fish'
 complete -c dynamo-llm -n '__dynamo_llm_first \'\'' -a top -d 'Watch a running server'
@@ -142,7 +143,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l model -r -f -a '(__dynamo_llm
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l served-model-name -r -f -d 'Name of the model in the API; repeatable'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l max-model-len -r -f -d 'Longest context of a request'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l block-size -r -f -d 'Size of a KV cache block'
-complete -c dynamo-llm -n '__dynamo_llm_serves' -l workers -l decode-workers -r -f -d 'Number of engines; auto: one per free GPU, or per group of --worker-t...'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l workers -l decode-workers -r -f -d 'Number of engines, up to 1024; auto: one per free GPU, or per group o...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l worker-tp -l decode-tp -r -f -d 'Tensor-parallel size of each worker'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l worker-engine -l engine -r -f -a 'vllm mock' -d 'What computes answers'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l engine-profile -r -F -a 'cpu-tiny gpu-70b gpu-8b' -d 'Speed and size of simulated engines'
@@ -165,6 +166,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l kv-transfer -r -f -a 'shm nix
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l prefill-alarm -r -f -d 'Warn when a prefill job has been queued for longer'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l host-cache -r -f -d 'Memory of the host for KV blocks, which all engines share, such as 64...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l host-cache-min-tokens -r -f -d 'Prompts with fewer tokens are neither stored nor looked up there'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l disk-cache -r -f -d 'Disk for KV blocks that the host cache has no room for, such as /var/...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l ray -r -f -d 'Run the workers on the nodes of this Ray cluster, and all else here;...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l migration-limit -r -f -d 'How often a request may move to another process when the one that has...'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l migration-timeout -r -f -d 'How long a request that has to move waits for a process that can take it'

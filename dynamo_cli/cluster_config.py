@@ -37,6 +37,7 @@ class Node:
         address: address by which other machines reach it.
         cores: processor cores that the cluster counts there.
         gpus: number of GPUs that are given to this run there.
+        memory_bytes: main memory that the cluster counts there; 0 if it does not say.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Node:
     address: str
     cores: int = 1
     gpus: int = 0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class ClusterPlan:
         head: the head's own address, to which the nodes connect.
         nodes: the machines with engines.
         workers, prefill_workers: for each process the position of its node in `nodes`.
+        offered: machines that have joined the cluster since, and may be added to `nodes`.
     """
 
     address: str
@@ -63,6 +66,7 @@ class ClusterPlan:
     workers: tuple[int, ...]
     prefill_workers: tuple[int, ...] = ()
     patience: Patience = Patience()
+    offered: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class ClusterConfig:
 
     Attributes:
         address: address of the cluster, ``HOST:PORT``.
+        nodes: the machines of the plan; `PlaceOutpost` may bring others later.
     """
 
     address: str

@@ -22,6 +22,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 BUILT_IN_MODELS = ("demo", "tiny")
 """Models that come with this package and need no hub."""
 
+MOST_WORKERS = 1024
+"""More workers are a typing error, and were not tried."""
+
 KV_POLICY = "kv"
 ROUTER_POLICIES = ("random", "round-robin", "least-loaded", KV_POLICY)
 KV_COSTS = TIME, BLOCKS, SHARES = "time", "blocks", "shares"
@@ -78,18 +81,34 @@ class SimulationConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class HostCacheConfig:
-    """KV blocks in the memory of the host, shared by all engines; also the host cache's own plan.
+class DiskCacheConfig:
+    """KV blocks in a file, below the memory of the host cache.
 
     Attributes:
-        size_bytes: size of the memory.
-        path: file under which every process of this run can open it; the supervisor makes it.
+        folder: where the file is; it has no name there.
+        size_bytes: most that it takes.
+    """
+
+    folder: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostCacheConfig:
+    """KV blocks in the memory of a host, shared by all its engines; also the host cache's own plan.
+
+    Attributes:
+        size_bytes: size of the memory of each host.
+        path: file under which every process of this run on that host can open it; the supervisor
+            makes it, or the outpost there.
         min_tokens: prompts with fewer tokens are not stored.
+        disk: the tier below; None if there is none.
     """
 
     size_bytes: int
     path: str = ""
     min_tokens: int = 0
+    disk: DiskCacheConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,11 +334,14 @@ class WorkerConfig:
     Attributes:
         kv_events: whether it tells the router which blocks its prefix cache holds.
         placement: where prompts are prefilled; None where there are no prefill workers.
+        machine: number of the machine that it runs on; 0 is that of the supervisor. Engines of one
+            machine share a host cache, which has this number too.
     """
 
     engine: EngineConfig
     kv_events: bool = False
     placement: PlacementRule | None = None
+    machine: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,9 +350,12 @@ class PrefillQueueConfig:
 
     Attributes:
         alarm_s: the queue counts as stuck when its oldest job is older than this.
+        within_machine: whether prefill workers serve only decode workers of their own machine,
+            because KV blocks go through its memory.
     """
 
     alarm_s: float = DEFAULT_PREFILL_ALARM_S
+    within_machine: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from dynamo_cli.cluster_config import ClusterConfig, ClusterPlan, Node
@@ -113,10 +114,11 @@ class ServeConfig:
             tensor_parallel=self.worker_tp,
             host_cache=self.host_cache,
         )
+        machine = self.machine_of(ProcessId(Role.WORKER, index))
         if not self.prefill_devices:
-            return WorkerConfig(engine, self.kv_routing)
+            return WorkerConfig(engine, self.kv_routing, machine=machine)
         engine = replace(engine, kv_role="kv_consumer")
-        return WorkerConfig(engine, self.kv_routing, self.placement)
+        return WorkerConfig(engine, self.kv_routing, self.placement, machine)
 
     def prefill_worker_config(self, index: int) -> WorkerConfig:
         """The configuration of a prefill worker."""
@@ -127,7 +129,8 @@ class ServeConfig:
             kv_role="kv_producer",
             host_cache=self.host_cache,
         )
-        return WorkerConfig(engine, self.kv_routing)
+        machine = self.machine_of(ProcessId(Role.PREFILL_WORKER, index))
+        return WorkerConfig(engine, self.kv_routing, machine=machine)
 
     def config_of(self, process: ProcessId) -> ChildConfig:
         """The configuration that a child process gets at its start."""
@@ -161,17 +164,34 @@ class ServeConfig:
             self.processors,
             routed=self.router is not None,
             prefill_workers=len(self.prefill_devices),
-            host_cache=self.host_cache is not None,
+            host_caches=self._host_caches(),
             nodes=len(self.cluster.nodes) if self.cluster is not None else 0,
         )
 
+    def _host_caches(self) -> Sequence[int]:
+        """The machines that have a host cache: this one, or all others that have engines."""
+        if self.host_cache is None:
+            return ()
+        return (0,) if self.cluster is None else range(1, len(self.cluster.nodes) + 1)
+
+    def machine_of(self, process: ProcessId) -> int:
+        """Number of the machine of a process: 0 is this one; others are one more than their
+        position in the plan."""
+        if self.cluster is None:
+            return 0
+        match process.role:
+            case Role.WORKER:
+                return self.cluster.workers[process.index] + 1
+            case Role.PREFILL_WORKER:
+                return self.cluster.prefill_workers[process.index] + 1
+            case Role.HOST_CACHE:
+                return process.index
+        return 0
+
     def node_of(self, process: ProcessId) -> Node | None:
         """The other machine to which a process belongs; None for this one, relays included."""
-        if self.cluster is None or process.role not in ENGINE_ROLES:
-            return None
-        worker = process.role is Role.WORKER
-        seats = self.cluster.workers if worker else self.cluster.prefill_workers
-        return self.cluster.nodes[seats[process.index]]
+        machine = self.machine_of(process)
+        return self.cluster.nodes[machine - 1] if machine and self.cluster is not None else None
 
     def forked(self, process: ProcessId) -> bool:
         """Whether the zygote forks it, because it needs vLLM. A simulated engine does not."""
@@ -191,9 +211,9 @@ class ServeConfig:
         """Where its engine runs, for people; empty when it has no engine."""
         if process.role is Role.RELAY and self.cluster is not None:
             return f"@ {self.cluster.nodes[process.index].name}"
-        if process.role not in ENGINE_ROLES:
-            return ""
         devices, node = self.devices_of(process), self.node_of(process)
+        if process.role not in ENGINE_ROLES:
+            return f"@ {node.name}" if node is not None else ""
         device = "gpu " + ",".join(device.name for device in devices) if devices else "cpu"
         return device if node is None else f"{device} @ {node.name}"
 

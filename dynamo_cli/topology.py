@@ -8,6 +8,7 @@ forks the processes that need it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -40,7 +41,8 @@ class ProcessId(NamedTuple):
     @property
     def name(self) -> str:
         """The name that people see: ``worker 0``, or ``router`` where there is only one."""
-        return f"{self.role} {self.index}" if ROLES[self.role].many else str(self.role)
+        numbered = ROLES[self.role].many or self.index
+        return f"{self.role} {self.index}" if numbered else str(self.role)
 
     @classmethod
     def parse(cls, name: str) -> ProcessId:
@@ -55,7 +57,8 @@ ROUTER = ProcessId(Role.ROUTER)
 QUEUE = ProcessId(Role.PREFILL_QUEUE)
 HOST_CACHE = ProcessId(Role.HOST_CACHE)
 CLUSTER = ProcessId(Role.CLUSTER)
-"""The processes of which there is only one."""
+"""The processes of which there is only one on a machine. Other machines, which are numbered from 1,
+have a host cache each, with the number of the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class LinkSpec:
         a_to_b_bytes: size of the ring from `a` to `b`, a power of two.
         b_to_a_bytes: size of the ring from `b` to `a`, a power of two.
         carries: what the link carries, in words for people.
+        within: whether it joins only processes of one machine, which share memory.
     """
 
     a: Role
@@ -103,6 +107,11 @@ class LinkSpec:
     a_to_b_bytes: int
     b_to_a_bytes: int
     carries: str
+    within: bool = False
+
+    def joins(self, machine: str | int, other: str | int) -> bool:
+        """Whether it joins processes of these machines, by their names or numbers."""
+        return machine == other or not self.within
 
 
 LINKS: tuple[LinkSpec, ...] = (
@@ -120,9 +129,12 @@ LINKS: tuple[LinkSpec, ...] = (
         Role.PREFILL_WORKER, Role.WORKER, 256 * KIB, 64 * KIB, "notify finished -> / <- release"
     ),
     LinkSpec(Role.PREFILL_WORKER, Role.ROUTER, 2 * MIB, 64 * KIB, "KV events ->"),
-    LinkSpec(Role.WORKER, Role.HOST_CACHE, 1 * MIB, 256 * KIB, "find, written -> / <- slots"),
     LinkSpec(
-        Role.PREFILL_WORKER, Role.HOST_CACHE, 1 * MIB, 256 * KIB, "find, written -> / <- slots"
+        Role.WORKER, Role.HOST_CACHE, 1 * MIB, 256 * KIB, "find, written -> / <- slots", within=True
+    ),
+    LinkSpec(
+        *(Role.PREFILL_WORKER, Role.HOST_CACHE, 1 * MIB, 256 * KIB, "find, written -> / <- slots"),
+        within=True,
     ),
     LinkSpec(Role.HOST_CACHE, Role.ROUTER, 2 * MIB, 64 * KIB, "KV events ->"),
     LinkSpec(Role.HOST_CACHE, Role.FRONTEND, 64 * KIB, 64 * KIB, "telemetry ->"),
@@ -137,12 +149,13 @@ def tree(
     *,
     routed: bool,
     prefill_workers: int = 0,
-    host_cache: bool = False,
+    host_caches: Sequence[int] = (),
     nodes: int = 0,
 ) -> list[ProcessId]:
     """Return all children of the supervisor, in the order in which they are started.
 
     Args:
+        host_caches: numbers of the machines that have one; 0 is the supervisor's.
         nodes: how many other machines have engines, each behind a relay.
     """
     return [
@@ -152,7 +165,7 @@ def tree(
         *(ProcessId(Role.RELAY, node) for node in range(nodes)),
         FRONTEND,
         *([ROUTER] if routed else []),
-        *([HOST_CACHE] if host_cache else []),
+        *(ProcessId(Role.HOST_CACHE, machine) for machine in host_caches),
         *([QUEUE] if prefill_workers else []),
         *(ProcessId(Role.PREFILL_WORKER, index) for index in range(prefill_workers)),
         *(ProcessId(Role.WORKER, index) for index in range(workers)),

@@ -50,6 +50,7 @@ PURE = (
     "plan/sizes.py",
     "plan/typed.py",
     "plan/resolve_http.py",
+    "api_key.py",
     "origin.py",
     "completion",
     "errors.py",
@@ -87,7 +88,12 @@ PURE = (
     "relay/port.py",
     "shapes.py",
     "host_cache/blocks.py",
+    "host_cache/disk.py",
+    "host_cache/places.py",
+    "host_cache/refusal.py",
+    "host_cache/speed.py",
     "host_cache/state.py",
+    "host_cache/waits.py",
     "worker/where_to_prefill.py",
     "worker/admission.py",
     "worker/away.py",
@@ -96,6 +102,7 @@ PURE = (
     "prefill_queue/ranking.py",
     "prefill_queue/state.py",
     "engines/measured.py",
+    "engines/pace.py",
     "engines/prepared.py",
     "engines/mock/agenda.py",
     "engines/mock/blocks.py",
@@ -142,6 +149,14 @@ def test_processes_never_import_each_other() -> None:
         if own in (*PROCESSES, "engines", "ipc", "watch"):
             found = {".".join(module.split(".")[:2]) for module in imported(tree)}
             assert not found & others, name
+
+
+def test_one_function_says_why_the_system_refused() -> None:
+    """`host/oserrors.py`; errors of ZeroMQ are no `OSError`."""
+    for name, tree in layout.modules().items():
+        if name not in ("host/oserrors.py", "host/lifeline.py", "relay/wire.py"):
+            found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+            assert "strerror" not in found, name
 
 
 def test_workers_know_only_the_seam_of_engines() -> None:

@@ -191,7 +191,7 @@ def _cannot_write(error: OSError) -> NoReturn:
     terminal.leave_output()
     if isinstance(error, BrokenPipeError):
         sys.exit(1)
-    _fail(f"cannot write to standard output: {(error.strerror or str(error)).lower()}.", 1)
+    _fail(f"cannot write to standard output: {oserrors.reason(error)}.", 1)
 
 
 def _fail(message: str, code: int) -> NoReturn:

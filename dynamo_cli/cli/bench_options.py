@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
+from dynamo_cli import api_key
 from dynamo_cli.cli import reports, traces
 from dynamo_cli.cli.declare import option
 from dynamo_cli.lab.trace.formats import MAX_BLOCK_SIZE, Format, TimeUnit
 from dynamo_cli.plan import limits
 
-API_KEY_VARIABLES = ["DYNAMO_LLM_API_KEY", "VLLM_API_KEY"]
 LOAD, PACE, END = "Load", "Pace", "End"
 DEFAULT_CLIENTS = 8
 DEFAULT_REQUESTS = 200
@@ -51,7 +51,10 @@ class BenchOptions:
     api_key: Annotated[
         str | None,
         option(
-            "--api-key", metavar="KEY", help="API key for the servers.", envvar=API_KEY_VARIABLES
+            "--api-key",
+            metavar="KEY",
+            help="API key for the servers.",
+            envvar=[api_key.VARIABLE, api_key.VLLM_VARIABLE],
         ),
     ] = None
     endpoint: Annotated[

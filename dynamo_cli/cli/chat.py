@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dynamo_cli import api_key
 from dynamo_cli.cli.declare import application, option, takes
-from dynamo_cli.cli.top import API_KEY_VARIABLE, DEFAULT_URL, VLLM_VARIABLE, address_of, key_of
+from dynamo_cli.cli.top import DEFAULT_URL, address_of
 from dynamo_cli.errors import ServerFailed, UsageError
 from dynamo_cli.plan import limits
 
@@ -69,7 +70,7 @@ class ChatOptions:
         option(
             "--api-key",
             metavar="KEY",
-            help=f"API key of the server. Also {API_KEY_VARIABLE} and {VLLM_VARIABLE}.",
+            help=f"API key of the server. Also {api_key.VARIABLE} and {api_key.VLLM_VARIABLE}.",
         ),
     ] = ""
     system: Annotated[
@@ -169,7 +170,8 @@ def _server(options: ChatOptions) -> Iterator[tuple[Server, str]]:
     """The server to talk to, and the model; a server is started if none is named or running."""
     from dynamo_cli.cli.chat_client import NoServer, Server  # noqa: PLC0415 - the help needs none
 
-    url, key = address_of(options.url or DEFAULT_URL), options.api_key or key_of(os.environ)
+    url = address_of(options.url or DEFAULT_URL)
+    key = options.api_key or api_key.given_by(os.environ)
     server = Server(url, key)
     try:
         models = server.models()

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 import msgspec
 import orjson
 
+from dynamo_cli import api_key
 from dynamo_cli.errors import ServerFailed
 from dynamo_cli.event_stream import EventStream
+from dynamo_cli.host import oserrors
 
 CONNECT_TIMEOUT_S = 5.0
 PIECE_BYTES = 64 * 1024
@@ -54,18 +56,18 @@ class Server:
 
     Args:
         url: its address without a path.
-        api_key: empty if it needs none.
+        key: API key; empty if it needs none.
     """
 
-    def __init__(self, url: str, api_key: str = "") -> None:
+    def __init__(self, url: str, key: str = "") -> None:
         self.url = url
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         self._kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path
         self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
 
     def models(self) -> list[str]:
         """Names of its models.
@@ -146,12 +148,16 @@ class Server:
     ) -> http.client.HTTPResponse:
         connection.request(method, self._path + path, body, self._headers)
         response = connection.getresponse()
+        if response.status == api_key.UNAUTHORIZED:
+            sent = "Authorization" in self._headers
+            raise ServerFailed(api_key.refused(self.url, sent=sent))
         if response.status != http.HTTPStatus.OK:
             raise ServerFailed(_reason(response.read(), f"{self.url} answers {response.status}."))
         return response
 
     def _failed(self, error: Exception) -> ServerFailed:
-        why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+        why = oserrors.reason(error) if isinstance(error, OSError) else str(error).lower()
+        why = why or type(error).__name__
         return ServerFailed(f"no answer from {self.url}: {why}.")
 
 

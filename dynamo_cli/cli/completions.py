@@ -12,6 +12,7 @@ import typer
 
 from dynamo_cli.cli.declare import application, option
 from dynamo_cli.errors import UsageError
+from dynamo_cli.host import oserrors
 
 if TYPE_CHECKING:
     from dynamo_cli.completion.words import Words
@@ -100,7 +101,7 @@ def _install(file: Path, text: str) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{file} cannot be written: {oserrors.reason(error)}.") from error
     return f"{file} is written."
 
 

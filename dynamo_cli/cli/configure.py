@@ -13,6 +13,7 @@ from dynamo_cli.cli.called import as_called
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.cli.declare import application, option
 from dynamo_cli.errors import UsageError
+from dynamo_cli.host import oserrors
 
 if TYPE_CHECKING:
     from typer.core import TyperOption
@@ -75,7 +76,7 @@ def init(
     except FileExistsError as error:
         raise UsageError(f"{file} is there already; --force overwrites it.") from error
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{file} cannot be written: {oserrors.reason(error)}.") from error
     hint = "" if model else " --model NAME"
     typer.echo(as_called(f"{file} is written; dynamo-llm --config {file}{hint} uses it."))
 

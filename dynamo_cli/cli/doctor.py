@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +16,7 @@ from dynamo_cli.cli.declare import application, option
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dynamo_cli.cluster_config import Survey
     from dynamo_cli.doctor.facts import Facts
     from dynamo_cli.doctor.finding import Finding
     from dynamo_cli.doctor.needs import Needs
@@ -45,9 +46,10 @@ def doctor(
     from dynamo_cli.doctor import gather, needs, rules  # noqa: PLC0415
 
     typed = serving.typed_of(serving.parse(context.args))
+    nodes = _nodes(typed)
     with Console(stderr=True).status("trying vLLM, which takes ten seconds or more"):
-        facts = gather.gather(typed)
-    findings = [*rules.judge(facts), *_cluster(typed, facts)]
+        facts = gather.gather(typed, nodes.survey)
+    findings = [*rules.judge(facts), *_cluster(typed, facts, nodes)]
     good = rules.can_serve(findings)
     if as_json:
         _print_json(findings, needs.needs_of(facts), good=good)
@@ -56,17 +58,47 @@ def doctor(
     raise typer.Exit(0 if good else 1)
 
 
-def _cluster(typed: Typed, facts: Facts) -> Iterator[Finding]:
-    """What there is to say of the nodes, with ``--ray``."""
+@dataclass(frozen=True)
+class _Nodes:
+    """What the cluster says of its nodes; all empty without ``--ray``.
+
+    Attributes:
+        survey: None if it does not answer; `problem` then says why.
+        differs: how the releases of each node differ from those here, by its name.
+    """
+
+    survey: Survey | None = None
+    differs: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+def _nodes(typed: Typed) -> _Nodes:
+    """Ask the cluster, before anything that takes long."""
     if typed.ray is None:
-        return
+        return _Nodes()
     from dynamo_cli.cluster.survey import checked  # noqa: PLC0415 - only with --ray
-    from dynamo_cli.doctor import cluster  # noqa: PLC0415
+    from dynamo_cli.errors import ResourceError  # noqa: PLC0415
+    from dynamo_cli.plan import resolve_cluster  # noqa: PLC0415
+
+    resolve_cluster.check(typed)
+    try:
+        return _Nodes(*checked(typed.ray))
+    except ResourceError as error:
+        return _Nodes(problem=error.message)
+
+
+def _cluster(typed: Typed, facts: Facts, nodes: _Nodes) -> Iterator[Finding]:
+    """What there is to say of the nodes, with ``--ray``."""
+    from dynamo_cli.doctor import cluster, finding  # noqa: PLC0415
     from dynamo_cli.plan.typed import MOCK  # noqa: PLC0415
 
-    survey, differs = checked(typed.ray)
-    on_gpus = facts.machine is not None and facts.machine.needs_gpu
-    yield from cluster.judge(survey, differs, needs_gpu=on_gpus and typed.engine != MOCK)
+    if nodes.problem:
+        yield finding.fail(
+            "cluster", nodes.problem, "ray start --head on one machine, see ray status"
+        )
+    if nodes.survey is not None:
+        needs_gpu = facts.machine is not None and facts.machine.needs_gpu and typed.engine != MOCK
+        yield from cluster.judge(nodes.survey, nodes.differs, facts.plan, needs_gpu=needs_gpu)
 
 
 def _print(findings: list[Finding], *, good: bool) -> None:

@@ -38,8 +38,14 @@ def plan_of(config: ServeConfig) -> Plan:
         ],
         "engine_args": list(config.engine.args),
         "host_cache_bytes": config.host_cache.size_bytes if config.host_cache else None,
+        "disk_cache": _disk(config),
         "kv_cache_limit_bytes": config.engine.kv_cache_limit_bytes or None,
     }
+
+
+def _disk(config: ServeConfig) -> Plan | None:
+    disk = config.host_cache.disk if config.host_cache else None
+    return {"folder": disk.folder, "bytes": disk.size_bytes} if disk else None
 
 
 def _url(frontend: FrontendConfig) -> str:
@@ -62,7 +68,12 @@ def show(config: ServeConfig, console: Console) -> None:
         highlight=False,
     )
     if config.host_cache is not None:
-        console.print(f"host cache: {sized(config.host_cache.size_bytes)}", highlight=False)
+        where = " on each node" if config.cluster is not None else ""
+        size = sized(config.host_cache.size_bytes)
+        console.print(f"host cache: {size}{where}", highlight=False)
+        if (disk := config.host_cache.disk) is not None:
+            text = f"disk cache: {sized(disk.size_bytes)} in {disk.folder}{where}"
+            console.print(text, highlight=False, markup=False)
     processes = _table("process", "started", "device", "threads")
     for process in config.tree():
         row = _process(config, process)
@@ -93,9 +104,10 @@ def _process(config: ServeConfig, process: ProcessId) -> dict[str, object]:
 def _links(config: ServeConfig) -> list[tuple[ProcessId, ProcessId, LinkSpec]]:
     children = config.tree()
     return [
-        link
+        (a, b, spec)
         for place, process in enumerate(children)
-        for link in links_of(process, children[:place])
+        for a, b, spec in links_of(process, children[:place])
+        if spec.joins(config.machine_of(a), config.machine_of(b))
     ]
 
 

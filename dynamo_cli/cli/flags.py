@@ -92,7 +92,8 @@ Workers = Annotated[
         "--decode-workers",
         panel=WORKERS,
         metavar="N|auto",
-        help="Number of engines; [b]auto[/b]: one per free GPU, or per group of --worker-tp GPUs.",
+        help="Number of engines, up to 1024; [b]auto[/b]: one per free GPU, or per group of "
+        "--worker-tp GPUs.",
     ),
 ]
 WorkerTp = Annotated[

@@ -30,3 +30,13 @@ MinTokens = Annotated[
         help="Prompts with fewer tokens are neither stored nor looked up there.",
     ),
 ]
+Disk = Annotated[
+    str,
+    option(
+        "--disk-cache",
+        panel=HOST_CACHE,
+        metavar="DIR:SIZE",
+        help="Disk for KV blocks that the host cache has no room for, such as "
+        "/var/cache/kv:200GiB; 0: none.",
+    ),
+]

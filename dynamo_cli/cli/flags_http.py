@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from dynamo_cli import api_key
 from dynamo_cli.cli import settings, vllm_environment
 from dynamo_cli.cli.declare import option
 from dynamo_cli.plan import limits
@@ -23,7 +24,7 @@ ApiKeys = Annotated[
         metavar="KEY",
         callback=vllm_environment.add_api_key,
         help=f"Key that clients must send; repeatable. Also {settings.variable_of('api-key')} "
-        f"and {vllm_environment.API_KEY}.",
+        f"and {api_key.VLLM_VARIABLE}.",
     ),
 ]
 EnableAdmin = Annotated[

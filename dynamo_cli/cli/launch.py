@@ -20,7 +20,14 @@ from dynamo_cli.cli.views import PlainView, outlet
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.host import cache
 from dynamo_cli.models import catalog, weights
-from dynamo_cli.plan import log_file, ports, preflight, resolve_cluster, resolve_host_cache
+from dynamo_cli.plan import (
+    disk_folder,
+    log_file,
+    ports,
+    preflight,
+    resolve_cluster,
+    resolve_host_cache,
+)
 from dynamo_cli.plan.machine import Machine, read_machine
 from dynamo_cli.plan.resolve import resolve, warnings
 from dynamo_cli.plan.resolve_host_cache import sized_by_model
@@ -97,7 +104,7 @@ def _prepared(
     ports.check(config.frontend.host, config.frontend.port, OTHER_PORT)
     config = _with_model(config, view, as_bars=as_bars)
     config = sized_by_model(config, typed, _weights_bytes(config))
-    _tell_host_cache(config, machine, view)
+    _tell_of_memory(config, machine, view)
     return config
 
 
@@ -108,13 +115,23 @@ def _weights_bytes(config: ServeConfig) -> int:
     return weights.size_bytes(folder) if folder is not None else 0
 
 
-def _tell_host_cache(config: ServeConfig, machine: Machine, view: View) -> None:
-    """Say how much memory the host cache will take, and warn if there is less."""
+def _tell_of_memory(config: ServeConfig, machine: Machine, view: View) -> None:
+    """Say how much memory the host cache will take; warn if there is less, or if engines of a node
+    cannot hand blocks over."""
     if config.host_cache is not None:
         size = sized(config.host_cache.size_bytes)
-        view.notice("INFO", f"host cache: up to {size} of memory for KV blocks of all engines")
-    for warning in resolve_host_cache.warnings(config, machine):
+        where = "on each node " if config.cluster is not None else ""
+        view.notice(
+            "INFO", f"host cache: up to {size} of memory {where}for KV blocks of all engines"
+        )
+        if (disk := config.host_cache.disk) is not None:
+            view.notice("INFO", f"disk cache: up to {sized(disk.size_bytes)} in {disk.folder}")
+    of_disk = disk_folder.warnings(config.host_cache)
+    for warning in (*resolve_host_cache.warnings(config, machine), *of_disk):
         view.notice("WARNING", warning)
+    if config.cluster is not None:
+        for warning in resolve_cluster.warnings(config.cluster, config.engine.kv_transfer):
+            view.notice("WARNING", warning)
 
 
 def plan_with_model(typed: Typed) -> ServeConfig:

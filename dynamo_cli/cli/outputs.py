@@ -11,7 +11,7 @@ from dynamo_cli.cli.forms import JSON, file_form, form_of
 from dynamo_cli.cli.service_view import ServiceView
 from dynamo_cli.cli.views import NullView, PlainView, Views, log_file, outlet
 from dynamo_cli.errors import DynamoError, UsageError
-from dynamo_cli.host import service_manager
+from dynamo_cli.host import oserrors, service_manager
 from dynamo_cli.plan.log_file import FLAG, limit_bytes
 from dynamo_cli.plan.typed import LOG_FORMATS, Typed
 from dynamo_cli.supervisor.view import View
@@ -81,7 +81,7 @@ def _file(typed: Typed, closing: ExitStack) -> PlainView | None:
     try:
         out = log_file(typed.log_file, form, limit_bytes(typed))
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = oserrors.reason(error)
         raise UsageError(f"{FLAG} {typed.log_file} cannot be written: {why}.") from error
     closing.callback(out.close)
     return PlainView(out, typed.log_level, form)

@@ -14,7 +14,7 @@ from dynamo_cli.cli import terminal
 from dynamo_cli.cli.commands import SERVE_OPTIONS
 from dynamo_cli.cli.declare import application, option
 from dynamo_cli.errors import ChildFailed, UsageError, error_class
-from dynamo_cli.host import cache, lifeline
+from dynamo_cli.host import cache, lifeline, oserrors
 from dynamo_cli.plan import limits
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _profile_engine(args: list[str], output: Path | None, seconds: float, *, for
     try:
         file.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{file} cannot be written: {oserrors.reason(error)}.") from error
     _show(found, errors, measured, fit.simulate(measured.burst, found))
     typer.echo(f"{file} is written.")
 

@@ -53,6 +53,7 @@ class ServeOptions:
     prefill_alarm_s: flags.PrefillAlarm = Typed.prefill_alarm_s
     host_cache: flags_host_cache.Size = Typed.host_cache
     host_cache_min_tokens: flags_host_cache.MinTokens = Typed.host_cache_min_tokens
+    disk_cache: flags_host_cache.Disk = Typed.disk_cache
     ray: flags_cluster.Ray = None
     migration_limit: flags_failures.MigrationLimit = Typed.migration_limit
     migration_timeout_s: flags_failures.MigrationTimeout = Typed.migration_timeout_s

@@ -29,6 +29,7 @@ from typer.core import TyperOption
 from dynamo_cli.cli import services
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import UsageError
+from dynamo_cli.host import oserrors
 
 PREFIX = "DYNAMO_LLM_"
 FILE_VARIABLE = PREFIX + "CONFIG"
@@ -194,7 +195,7 @@ def _load(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text())
     except OSError as error:
-        raise UsageError(f"--config {file} cannot be read: {error.strerror}.") from error
+        raise UsageError(f"--config {file} cannot be read: {oserrors.reason(error)}.") from error
     except ValueError as error:  # not TOML, or not text
         raise UsageError(f"--config {file} is not TOML: {error}.") from error
 

@@ -7,12 +7,12 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
+from dynamo_cli import api_key
 from dynamo_cli.cli.declare import application, option, takes
 from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.config import DEFAULT_PORT
@@ -22,8 +22,6 @@ from dynamo_cli.plan import limits, ports
 if TYPE_CHECKING:
     from dynamo_cli.dashboard.client import Client
 
-API_KEY_VARIABLE = "DYNAMO_LLM_API_KEY"
-VLLM_VARIABLE = "VLLM_API_KEY"
 DEFAULT_URL = f"http://localhost:{DEFAULT_PORT}"
 WEB_PORT = 8182
 MAIN = "from dynamo_cli.cli import main; main()"
@@ -41,8 +39,8 @@ class TopOptions:
         option(
             "--api-key",
             metavar="KEY",
-            help=f"API key of the server. Also {API_KEY_VARIABLE}, of which the first is used, and "
-            f"{VLLM_VARIABLE}.",
+            help=f"API key of the server. Also {api_key.VARIABLE}, of which the first is used, and "
+            f"{api_key.VLLM_VARIABLE}.",
         ),
     ] = ""
     once: Annotated[bool, option("--once", help="Print one screen and exit.")] = False
@@ -83,7 +81,7 @@ def top(options: TopOptions) -> None:
     once, as_json, watch, web = options.once, options.as_json, options.watch, options.web
     if once + as_json + watch + web > 1:
         raise UsageError("choose one of --once, --json, --watch and --web.")
-    url, key = address_of(options.url), options.api_key or key_of(os.environ)
+    url, key = address_of(options.url), options.api_key or api_key.given_by(os.environ)
     if web:
         hosts = tuple(options.allowed_hosts or ())
         _serve_browsers(url, key, options.web_host, options.web_port, hosts)
@@ -114,12 +112,6 @@ def address_of(url: str) -> str:
     if not fine:
         raise UsageError(f"--url is the address of a server like {DEFAULT_URL}, not {url!r}.")
     return url.rstrip("/").removesuffix("/v1")
-
-
-def key_of(environment: Mapping[str, str]) -> str:
-    """The API key that the environment gives; empty if it gives none."""
-    given = environment.get(API_KEY_VARIABLE, "").partition(",")[0]
-    return given or environment.get(VLLM_VARIABLE, "")
 
 
 def _attach(client: Client) -> None:
@@ -163,6 +155,6 @@ def _serve_browsers(url: str, key: str, host: str, port: int, hosts: tuple[str, 
 
     ports.check(host, port, "Choose another with --web-host or --web-port.")
     # Not among the arguments, which every user of this machine can read.
-    os.environ[API_KEY_VARIABLE] = key
+    os.environ[api_key.VARIABLE] = key
     command = shlex.join([sys.executable, "-c", MAIN, "top", "--url", url])
     WebDashboard(command, host, port, hosts, Console(stderr=True)).serve()

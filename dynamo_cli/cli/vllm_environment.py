@@ -11,12 +11,12 @@ from collections.abc import Mapping
 
 import typer
 
+from dynamo_cli.api_key import VLLM_VARIABLE
 from dynamo_cli.cli import settings
 from dynamo_cli.config import DEFAULT_KEEPALIVE_S
 from dynamo_cli.errors import UsageError
 from dynamo_cli.plan import limits
 
-API_KEY = "VLLM_API_KEY"
 KEEPALIVE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
 
 
@@ -25,12 +25,12 @@ def add_api_key(
 ) -> list[str]:
     """The callback of ``--api-key``: adds the variable's key, unless one was typed, as in vLLM."""
     source = context.get_parameter_source(str(param.name))
-    key = os.environ.get(API_KEY, "")
+    key = os.environ.get(VLLM_VARIABLE, "")
     given = list(value or ())
     if key in ("", *given) or (source is not None and source.name == "COMMANDLINE"):
         return given
     if not given and isinstance(context.obj, settings.Settings):
-        context.obj.origins[str(param.name)] = settings.Origin(settings.ENVIRONMENT, API_KEY)
+        context.obj.origins[str(param.name)] = settings.Origin(settings.ENVIRONMENT, VLLM_VARIABLE)
     return [*given, key]
 
 

@@ -8,20 +8,28 @@ import queue
 import re
 import select
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
+from threading import Thread
 from typing import Any
 
 from dynamo_cli.cluster.connect import connect, patience
-from dynamo_cli.cluster_config import ClusterConfig
+from dynamo_cli.cluster.joining import offers
+from dynamo_cli.cluster.survey import living
+from dynamo_cli.cluster_config import ClusterConfig, Node
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
-from dynamo_cli.messages.cluster import OutpostEnded, PlaceOutpost
+from dynamo_cli.messages.cluster import NodesOffered, OutpostEnded, PlaceOutpost
 from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import Fatal, Phase, PhaseChange, Ping, Pong, SetPhase, Stop
 from dynamo_cli.supervisor.post import Versions
 from dynamo_cli.topology import ProcessId
+
+LOOK_S = 2.0
+"""Seconds between two looks at the nodes of the cluster."""
 
 IDS = re.compile(r"\b[0-9a-f]{16,} ?")
 """Ids of Ray, which say nothing to people and differ in each message."""
@@ -67,9 +75,11 @@ class Cluster:
     """The outposts of a run, as Ray sees them."""
 
     def __init__(self, process: ProcessId, config: ClusterConfig, control: Control) -> None:
-        self._process, self._nodes, self._control = process, config.nodes, control
+        self._process, self._control = process, control
         self._actor = _actor()
-        self._ids = [node.ray_id for node in self._nodes]
+        self._nodes = dict(enumerate(config.nodes))
+        self._ids = {number: node.ray_id for number, node in self._nodes.items()}
+        self._offered: list[Node] = []
         self._outposts: dict[int, Any] = {}
         self._posts: dict[int, bytes] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -82,6 +92,7 @@ class Cluster:
         """Serve until told to stop."""
         import ray  # noqa: PLC0415
 
+        Thread(target=self._look, daemon=True).start()
         poller = select.poll()
         poller.register(self._control.fileno(), select.POLLIN)
         poller.register(self._bell, select.POLLIN)
@@ -99,8 +110,10 @@ class Cluster:
     def _on_control(self) -> None:
         for message, _ in self._control.receive():
             match message:
-                case PlaceOutpost(node, post):
+                case PlaceOutpost(node, machine, post):
                     self._posts[node] = post
+                    self._nodes[node] = machine
+                    self._ids.setdefault(node, machine.ray_id)
                     self._place(node)
                 case Ping():
                     self._control.send(Pong())
@@ -142,16 +155,44 @@ class Cluster:
         if self._ids[node] in alive:
             return
         machine = self._nodes[node]
-        unused = [one for key, one in alive.items() if key not in self._ids]
+        unused = [one for key, one in alive.items() if key not in self._ids.values()]
         fit = [one for one in unused if one["Resources"].get("GPU", 0) >= machine.gpus]
         fit.sort(key=lambda one: one["NodeManagerAddress"] != machine.address)
         if fit:
             self._ids[node] = fit[0]["NodeID"]
 
+    def _look(self) -> None:
+        """Look for nodes again and again, in a thread: while Ray does not answer, the loop does."""
+        import ray  # noqa: PLC0415
+
+        failed = False
+        while True:
+            try:
+                nodes = [Node(**one) for one in living()]
+            except (ray.exceptions.RayError, RuntimeError, OSError) as error:
+                if not failed:
+                    logger.warning("Ray does not say which nodes there are: %s", _words(error))
+                failed = True
+            else:
+                failed = False
+                self._call(partial(self._seen, nodes))
+            time.sleep(LOOK_S)
+
+    def _seen(self, nodes: list[Node]) -> None:
+        """Tell of nodes that have joined the cluster, or left it."""
+        offered = offers(nodes, self._nodes, self._ids)
+        if offered != self._offered:
+            self._offered = offered
+            self._control.send(NodesOffered(offered))
+
+    def _call(self, event: Event) -> None:
+        """Have the loop call this; from any thread."""
+        self._events.put(event)
+        os.eventfd_write(self._bell, 1)
+
     def _when_done(self, reference: Any, act: Callable[[Future[Any]], None]) -> None:
         def ring(done: Future[Any]) -> None:
-            self._events.put(lambda: act(done))
-            os.eventfd_write(self._bell, 1)
+            self._call(partial(act, done))
 
         reference.future().add_done_callback(ring)
 

@@ -70,23 +70,30 @@ def _read(address: str, *, check: bool) -> dict[str, Any]:
     address = connect(address)
     import ray  # noqa: PLC0415 - not before `connect` has prepared it
 
+    head = ray.util.get_node_ip_address()
+    nodes = _distinct(living())
+    differs = _differences(nodes) if check else {}
+    ray.shutdown()
+    return {"address": address, "head": head, "nodes": nodes, "differs": differs}
+
+
+def living() -> list[dict[str, Any]]:
+    """The fields of each `Node` that lives, in a process that is connected."""
+    import ray  # noqa: PLC0415
+
     free = ray._private.state.available_resources_per_node()
-    nodes = [
+    return [
         {
             "name": _name(one),
             "ray_id": one["NodeID"],
             "address": one["NodeManagerAddress"],
             "cores": int(one["Resources"].get("CPU", 0)),
             "gpus": int(free.get(one["NodeID"], {}).get("GPU", 0)),
+            "memory_bytes": int(one["Resources"].get("memory", 0)),
         }
         for one in ray.nodes()
         if one["Alive"]
     ]
-    head = ray.util.get_node_ip_address()
-    nodes = _distinct(nodes)
-    differs = _differences(nodes) if check else {}
-    ray.shutdown()
-    return {"address": address, "head": head, "nodes": nodes, "differs": differs}
 
 
 def _differences(nodes: list[dict[str, Any]]) -> dict[str, str]:

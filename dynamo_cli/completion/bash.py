@@ -9,11 +9,12 @@ from dynamo_cli.completion.words import Command, Kind, Option, Words
 SCRIPT = """\
 # bash completion for dynamo-llm. Generated: `make completions` writes it anew.
 
-# Names of models in the cache of the hub's library: models--OWNER--NAME is OWNER/NAME.
+# Adds the models that need no download to words. In the cache of the hub's library,
+# models--OWNER--NAME is OWNER/NAME.
 _dynamo_llm_models() {{
     local hub=${{HF_HUB_CACHE:-${{HF_HOME:-${{XDG_CACHE_HOME:-$HOME/.cache}}/huggingface}}/hub}}
     local folder name
-    words='demo tiny'
+    words+=' demo tiny'
     for folder in "$hub"/models--*/; do
         name=${{folder%/}} name=${{name##*/models--}}
         [[ -d $folder && $name =~ ^[A-Za-z0-9._-]+$ ]] && words+=" ${{name/--//}}"
@@ -63,6 +64,7 @@ _dynamo_llm() {{
             kind=choice words=$options
         elif ((index == COMP_CWORD)) && [[ $children ]]; then
             kind=choice words=$children
+            [[ $command ]] || kind=model # which may stand in the place of a command
         elif [[ $arguments ]]; then
             kind=${{arguments%% *}} words=${{arguments#* }}
         else

@@ -73,6 +73,8 @@ def _path(command: Command) -> str:
 
 def _command(command: Command) -> Iterator[str]:
     first = _quoted(f"__dynamo_llm_first '{_path(command)}'")
+    if not command.path:  # a model may stand in the place of a command
+        yield f"complete -c dynamo-llm -n {first}{_offers(Value(Kind.MODEL))}"
     for child in command.children:
         name, text = child.path[-1], _quoted(child.help)
         yield f"complete -c dynamo-llm -n {first} -a {name} -d {text}"

@@ -41,6 +41,7 @@ _dynamo-llm() {{
     esac
     if ((at == CURRENT && $#children)) && [[ $words[CURRENT] != -* ]]; then
         _describe command children
+        [[ -n $command ]] || _dynamo_llm_models # which may stand in the place of a command
         return
     fi
     if [[ -n $serves ]]; then
@@ -48,6 +49,8 @@ _dynamo-llm() {{
 {serving}
         )
     fi
+    # A model in the place of a command is followed by options.
+    [[ -z $command && $words[at] != -* ]] && ((at < CURRENT)) && ((at++))
     words=($words[1] "${{(@)words[at,-1]}}")
     ((CURRENT -= at - 2))
     _arguments $specs

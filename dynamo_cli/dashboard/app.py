@@ -39,6 +39,7 @@ from dynamo_cli.dashboard.widgets.tab import Tab
 from dynamo_cli.dashboard.widgets.tab_bar import TABS, TabBar
 from dynamo_cli.dashboard.widgets.table import Table
 from dynamo_cli.dashboard.widgets.workers import Workers
+from dynamo_cli.host import oserrors
 
 FOLDER = Path(__file__).parent
 UPDATE_INTERVAL_S, REQUESTS_INTERVAL_S = 0.25, 1.0
@@ -235,7 +236,7 @@ class Dashboard(App[None]):
         try:
             self.notify(f"written: {self.save_screenshot(name, '.')}")
         except OSError as error:
-            self.notify(f"cannot write {name} here: {error.strerror}", severity="error")
+            self.notify(f"cannot write {name} here: {oserrors.reason(error)}", severity="error")
 
     def action_leave(self) -> None:
         """Quit. If that stops the server while requests are running, ask first."""

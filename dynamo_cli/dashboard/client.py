@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 
 import aiohttp
 import msgspec
 
+from dynamo_cli import api_key
 from dynamo_cli.dashboard.events import Event, Link, Requests, State, decode
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.event_stream import EventStream
+from dynamo_cli.host import oserrors
 from dynamo_cli.watch.timelines import TimelineView
 
 STREAM, TIMELINE, RECORD = "/dynamo/stream", "/dynamo/timeline", "/dynamo/record"
 CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 5.0, 15.0
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 5.0
 INTERVAL_S = 0.25
-UNAUTHORIZED, NOT_FOUND = 401, 404
+NOT_FOUND = 404
 MOST_REQUESTS = 2_000
 """Most requests that are asked for at once."""
 
@@ -35,13 +36,13 @@ class Client:
 
     Args:
         url: address of the server; it may be set or changed later.
-        api_key: API key; empty if the server needs none.
+        key: API key; empty if the server needs none.
         interval_s: time between snapshots.
     """
 
-    def __init__(self, url: str, api_key: str = "", interval_s: float = INTERVAL_S) -> None:
+    def __init__(self, url: str, key: str = "", interval_s: float = INTERVAL_S) -> None:
         self.url = url
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._interval_s = interval_s
 
     async def events(self) -> AsyncGenerator[Event]:
@@ -102,7 +103,7 @@ class Client:
                     raise CannotWatch(
                         "this server records no requests; start it with --record FILE."
                     )
-                _check(answer, self.url)
+                self._check(answer)
                 return await answer.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise CannotWatch(f"{self.url} does not answer: {_why(error)}.") from error
@@ -114,7 +115,7 @@ class Client:
                 aiohttp.ClientSession(headers=self._headers, timeout=timeout) as session,
                 session.get(self.url + TIMELINE, params=asked) as answer,
             ):
-                _check(answer, self.url)
+                self._check(answer)
                 return _timelines(await answer.read()).timelines
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise CannotWatch(f"{self.url} does not answer: {_why(error)}.") from error
@@ -133,7 +134,7 @@ class Client:
                     self.url + STREAM, params={"interval": str(self._interval_s)}
                 ) as answer,
             ):
-                _check(answer, self.url)
+                self._check(answer)
                 yield Link(State.LIVE, self.url)
                 async for data in answer.content.iter_any():
                     for name, content in stream.feed(data):
@@ -145,14 +146,14 @@ class Client:
             raise CannotWatch(f"no server at {self.url}: {_why(error)}.") from error
         raise CannotWatch(f"the server at {self.url} has ended its stream.")
 
-
-def _check(answer: aiohttp.ClientResponse, url: str) -> None:
-    if answer.status == UNAUTHORIZED:
-        raise CannotWatch(f"{url} wants an API key: give one with --api-key.")
-    if answer.status != 200:
-        raise CannotWatch(
-            f"{url} is not a dynamo-llm server: it answers {answer.status} to {STREAM}."
-        )
+    def _check(self, answer: aiohttp.ClientResponse) -> None:
+        if answer.status == api_key.UNAUTHORIZED:
+            raise CannotWatch(api_key.refused(self.url, sent=bool(self._headers)))
+        if answer.status != 200:
+            raise CannotWatch(
+                f"{self.url} is not a dynamo-llm server: it answers {answer.status} to "
+                f"{answer.url.path}."
+            )
 
 
 def _other_version(url: str, error: Exception) -> CannotWatch:
@@ -161,9 +162,7 @@ def _other_version(url: str, error: Exception) -> CannotWatch:
 
 def _why(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
-        # The text of asyncio's errors is longer than the system's own message.
-        number = error.os_error.errno
-        return os.strerror(number).lower() if number > 0 else str(error.os_error.strerror).lower()
+        return oserrors.reason(error.os_error)
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
     return " ".join(str(error).split()) or type(error).__name__

@@ -23,6 +23,8 @@ class Sample:
     Attributes:
         at_s: uptime of the server, seconds.
         hit_*: hit ratios over the last minute.
+        host_*: of the host cache: blocks found / blocks asked for over the last minute, and bytes
+            per second that engines load and store; None without one.
     """
 
     at_s: float
@@ -41,6 +43,9 @@ class Sample:
     waiting: int = 0
     prompt_tokens_per_s: float = 0.0
     gpu_utilization: float | None = None
+    host_found: float | None = None
+    host_loads_per_s: float | None = None
+    host_stores_per_s: float | None = None
 
 
 class WorkerSample(NamedTuple):
@@ -157,7 +162,7 @@ def _totals(snapshot: Snapshot) -> _Totals:
 
 def _sample(snapshot: Snapshot) -> Sample:
     traffic, router, prefill = snapshot.traffic, snapshot.router, snapshot.prefill
-    recent = router.recent if router else None
+    recent, host = router.recent if router else None, snapshot.host_cache
     return Sample(
         at_s=snapshot.uptime_s,
         requests_per_s=traffic.requests_per_s,
@@ -175,6 +180,9 @@ def _sample(snapshot: Snapshot) -> Sample:
         waiting=snapshot.queues.waiting,
         prompt_tokens_per_s=traffic.prompt_tokens_per_s,
         gpu_utilization=_mean([gpu.utilization for gpu in snapshot.gpus]),
+        host_found=host.recent_found_ratio if host else None,
+        host_loads_per_s=host.loaded_bytes_per_s if host else None,
+        host_stores_per_s=host.stored_bytes_per_s if host else None,
     )
 
 

@@ -85,6 +85,7 @@ class Facts:
         cpu_flags: features of the first core.
         total_bytes: main memory.
         shm_free_bytes: free space in ``/dev/shm``; None without that folder.
+        disk_free_bytes: free space for ``--disk-cache``; None without it.
         caches: the cache folder; `cache_problem` says why it is not the usual one.
         open_files: how many files this process may have open.
         locked_bytes: how much memory it may lock; None without a limit.
@@ -107,6 +108,7 @@ class Facts:
     cpu_flags: frozenset[str] = frozenset()
     total_bytes: int = 0
     shm_free_bytes: int | None = None
+    disk_free_bytes: int | None = None
     caches: str = ""
     cache_problem: str = ""
     open_files: int = 0
@@ -122,3 +124,10 @@ class Facts:
     plan_problem: str = ""
     engine_options: dict[str, str] = field(default_factory=dict)
     model: ModelFiles | None = None
+
+    @property
+    def engines_here(self) -> int:
+        """How many engines are to run on this machine; 0 with ``--ray``."""
+        if self.plan is None or self.plan.cluster is not None:
+            return 0
+        return len(self.plan.engine_devices) + len(self.plan.prefill_devices)

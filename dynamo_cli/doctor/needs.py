@@ -112,8 +112,11 @@ def _layers_that_keep(text: Mapping[str, Any]) -> int:
 
 
 def needs_of(facts: Facts) -> Needs | None:
-    """What an engine needs; None without a model, its files or a plan, or without a KV cache."""
+    """What an engine needs here; None without a model, its files or a plan, or without a KV cache,
+    and with ``--ray``."""
     if facts.model is None or facts.plan is None or facts.machine is None:
+        return None
+    if not facts.engines_here:
         return None
     shape = shape_of(facts.model.config)
     if shape is None:

@@ -120,9 +120,9 @@ def _remedy(step: Step, facts: Facts) -> str:
 
 def variables(facts: Facts) -> Iterator[Finding]:
     """Variables that override our settings for engines on the CPU, and make them slow."""
-    if facts.machine is None or facts.machine.gpus or facts.plan is None:
+    if facts.machine is None or facts.machine.gpus:
         return
-    engines = len(facts.plan.engine_devices) + len(facts.plan.prefill_devices)
+    engines = facts.engines_here
     threads = facts.environment.get("OMP_NUM_THREADS", "")
     if threads.isdecimal() and int(threads) * engines > facts.machine.cores:
         yield warn(
@@ -169,6 +169,8 @@ def gpus(facts: Facts) -> Iterator[Finding]:
         )
     elif cpu_build:
         yield ok("GPUs", "none; engines run on the CPU")
+    elif facts.machine is not None and facts.machine.cluster is not None and not facts.gpus:
+        yield ok("GPUs", "none; engines run on other machines")
     elif "vllm" in facts.packages and not facts.gpus:
         yield fail("GPUs", "none, and vLLM is the build for CUDA", "make serve ENGINE=cpu")
     for gpu in facts.gpus if not cpu_build else ():
@@ -195,10 +197,8 @@ def cpu(facts: Facts) -> Iterator[Finding]:
         yield ok("CPU", f"{text}, no bfloat16 of its own: --dtype float32 is more exact")
     else:
         yield ok("CPU", text)
-    if facts.plan and on_cpu:
-        engines = len(facts.plan.engine_devices) + len(facts.plan.prefill_devices)
-        if engines > cores:
-            yield warn("CPU", f"{engines} engines share {text}", "fewer --workers")
+    if on_cpu and facts.engines_here > cores:
+        yield warn("CPU", f"{facts.engines_here} engines share {text}", "fewer --workers")
 
 
 def memory(facts: Facts) -> Iterator[Finding]:
@@ -216,7 +216,7 @@ def memory(facts: Facts) -> Iterator[Finding]:
 def host_cache(facts: Facts) -> Iterator[Finding]:
     """Whether the memory of ``--host-cache`` is there, and whether GPUs can copy to it directly."""
     cache = facts.plan.host_cache if facts.plan is not None else None
-    if cache is None or facts.machine is None:
+    if cache is None or facts.machine is None or not facts.engines_here:
         return
     free = facts.machine.available_bytes
     text = f"{sized(cache.size_bytes)} of the {sized(free)} of memory that are available"
@@ -232,6 +232,19 @@ def host_cache(facts: Facts) -> Iterator[Finding]:
             "worker logs that it could not: ulimit -l unlimited, docker run --ulimit memlock=-1, "
             "or LimitMEMLOCK=infinity",
         )
+
+
+def disk_cache(facts: Facts) -> Iterator[Finding]:
+    """Whether the disk has room for ``--disk-cache``. Its folder was looked at before."""
+    cache = facts.plan.host_cache if facts.plan is not None else None
+    if cache is None or cache.disk is None or facts.disk_free_bytes is None:
+        return
+    free, size = facts.disk_free_bytes, cache.disk.size_bytes
+    text = f"{sized(size)} of the {sized(free)} that are free in {cache.disk.folder}"
+    if size > free:
+        yield warn("disk cache", text, "free some space, or give a smaller size")
+    else:
+        yield ok("disk cache", text)
 
 
 def shared_memory(facts: Facts) -> Iterator[Finding]:
@@ -302,6 +315,6 @@ def stale(facts: Facts) -> Iterator[Finding]:
 
 RULES: tuple[Rule, ...] = (
     *(python, builds, trial, variables, compiler),
-    *(gpus, cpu, memory, host_cache, shared_memory, files, caches, port, stale),
+    *(gpus, cpu, memory, host_cache, disk_cache, shared_memory, files, caches, port, stale),
     *(plan, model),
 )

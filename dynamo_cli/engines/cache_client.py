@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from dynamo_cli.engines.pace import Pace
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv import slots as packing
 from dynamo_cli.messages.base import Message
@@ -92,6 +93,7 @@ class CacheClient:
 
     Attributes:
         loaded, stored: totals of the engine's copies, which the engine counts itself.
+        pace: how fast the engine computes prompts.
         dropped: number of blocks that were not stored or looked up, by reason.
         refused: why the host cache does not take this engine; empty if it does.
     """
@@ -104,6 +106,7 @@ class CacheClient:
     clock: Callable[[], int] = time.monotonic_ns
     loaded: Copied = field(default_factory=Copied)
     stored: Copied = field(default_factory=Copied)
+    pace: Pace = field(default_factory=Pace)
     dropped: Counter[str] = field(default_factory=Counter)
     refused: str = ""
     _send: Callable[[Message], bool] = _nothing
@@ -237,7 +240,7 @@ class CacheClient:
         self._questions += 1
         search = _Search(f"{request_id}#{self._questions}", keys, self.clock())
         self._asked[search.name] = search
-        if not self._send(FindBlocks(search.name, keys)):
+        if not self._send(FindBlocks(search.name, keys, self.pace.us(self.block_tokens))):
             self._give_up(search)
         return search
 
@@ -247,6 +250,30 @@ class CacheClient:
         self.dropped[LATE] += len(search.keys)
         search.slots = {}
 
+    def reset(self, reading: Collection[str]) -> None:
+        """The engine has forgotten its blocks; nothing that is older is loaded or stored.
+
+        The slots that it was lent go back: the host cache takes what comes in them for old.
+
+        Args:
+            reading: requests whose blocks are being loaded now; these go on.
+        """
+        for request_id, search in self._searches.items():
+            if request_id not in reading:
+                self._drop(search)
+        if self._lent:
+            self._owe(SlotsReturned(packing.pack(list(self._lent))))
+            self._lent.clear()
+
+    def _drop(self, search: _Search) -> None:
+        """Read nothing of what was found, or will be."""
+        self._asked.pop(search.name, None)
+        if search.pinned:
+            self._owe(BlocksRead(search.name))
+        elif search.busy and search.slots is not None:
+            self._unbusy(search.slots.values())
+        search.slots, search.pinned, search.busy = {}, False, False
+
     def slots_of(self, request_id: str) -> dict[bytes, int]:
         """The blocks that were found for a request; empty if it has not asked."""
         search = self._searches.get(request_id)
@@ -255,13 +282,8 @@ class CacheClient:
     def end(self, request_id: str) -> None:
         """The blocks found for this request are not read any more, or its answer is not needed."""
         search = self._searches.pop(request_id, None)
-        if search is None:
-            return
-        self._asked.pop(search.name, None)
-        if search.pinned:
-            self._owe(BlocksRead(search.name))
-        elif search.busy and search.slots is not None:
-            self._unbusy(search.slots.values())
+        if search is not None:
+            self._drop(search)
 
     # -- for the engine: storing ------------------------------------------------------------
 

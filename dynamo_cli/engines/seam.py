@@ -129,6 +129,19 @@ class DecodeSide(Protocol):
     def cached_tokens(self, prepared: Prepared) -> int:
         """How many leading tokens of the prompt are in the prefix cache now."""
 
+    def known_tokens(self, prepared: Prepared, cached_tokens: int) -> int | None:
+        """How many leading tokens of the prompt need not be computed.
+
+        These are the `cached_tokens`, and those after them that the host cache holds. They stay
+        there until the request has loaded them, or `forget_known`.
+
+        Returns:
+            None as long as the host cache has not answered; call it again then.
+        """
+
+    def forget_known(self, request_id: str) -> None:
+        """A request is not started here now, whatever `known_tokens` has found for it."""
+
     def take_started(self) -> list[str]:
         """Requests that have given their first token in this engine since the last call."""
 

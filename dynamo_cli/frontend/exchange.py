@@ -15,7 +15,7 @@ from dynamo_cli.frontend.call import Call
 from dynamo_cli.host import vital
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import LoadAdapter, UnloadAdapter
-from dynamo_cli.messages.lifecycle import STALLED, Rescued
+from dynamo_cli.messages.lifecycle import Rescued, move_reason
 from dynamo_cli.messages.request import (
     Abort,
     Ask,
@@ -227,7 +227,7 @@ class Exchange:
             if call not in wanted:
                 self._end(call, failure)
         unfinished = [call for call in wanted if not call.over]
-        kind = MoveReason.STALLED if reason.startswith(STALLED) else MoveReason.DIED
+        kind = move_reason(reason)
         moved = sum(self._leave(call, kind, failure) for call in unfinished)
         self._switchboard.report(Rescued(processor.name, moved, len(unfinished) - moved))
 

@@ -36,6 +36,7 @@ from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.admin import Operated
+from dynamo_cli.messages.cluster import NodeTable
 from dynamo_cli.messages.flows import ToChild, ToFrontend
 from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import (
@@ -58,6 +59,7 @@ from dynamo_cli.messages.request import Chunks, EngineReady, Finish, Head, Reply
 from dynamo_cli.messages.routing import Decisions, RouterStats
 from dynamo_cli.messages.telemetry import ProcessorStats, WorkerStats
 from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.watch.episodes import Episodes
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import Snapshot
 from dynamo_cli.watch.set_up import set_up
@@ -139,6 +141,7 @@ class Frontend:
         )
         self._rule = config.placement
         self._told_asleep = False
+        self._episodes = Episodes()
         self._welcomed: set[ProcessId] = set()
         self._serving = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -162,7 +165,8 @@ class Frontend:
     def _look(self) -> None:
         """Make a snapshot, whoever asks for one: alarms need to know how long something lasts."""
         if not self._stopped.is_set():
-            self._snapshot()
+            for news in self._episodes.news(self._snapshot()):
+                logger.log(logging.WARNING if news.begins else logging.INFO, "%s", news.text)
             asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     async def _listen(self, inherited: Sequence[socket.socket]) -> None:
@@ -172,7 +176,6 @@ class Frontend:
             PortInUse: that is not possible.
         """
         host, port = self._config.host, self._config.port
-        files.raise_limit()
         most = self._config.max_connections or files.connections()
         self._server = HttpServer(self._api.handle, self._config, self._fanout.turned_away, most)
         listen = partial(asyncio.get_running_loop().create_server, self._server, backlog=BACKLOG)
@@ -286,14 +289,14 @@ class Frontend:
             case Role.PREFILL_WORKER:
                 self._tree.prefill_worker_gone(peer.index)
             case Role.HOST_CACHE:
-                self._tree.host_cache.gone()
+                self._tree.host_cache.gone(peer.index)
 
     def on_control(self, message: ToChild) -> None:
         """Handle a message of the supervisor."""
         match message:
             case ProcessTable():
                 self._on_table(message)
-            case Logged():
+            case Logged() | NodeTable():
                 self._tree.apply(message, time.monotonic_ns())
             case Probe(worker):
                 self._background(self._probe(worker))

@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dynamo_cli.host import oserrors
+
 logger = logging.getLogger(__name__)
 
 _told: set[str] = set()
@@ -29,7 +31,7 @@ def may_fail(call: str, without: str) -> Iterator[None]:
     except OSError as error:
         if call not in _told:
             _told.add(call)
-            why = (error.strerror or str(error)).lower()
+            why = oserrors.reason(error)
             logger.warning("%s is refused here (%s): %s", call, why, without)
 
 

@@ -49,7 +49,12 @@ def named(error: OSError) -> DynamoError:
 
 
 def reason(error: OSError) -> str:
-    """Return the message of the system, without the words that asyncio adds."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno).lower()
-    return error.strerror or str(error)
+    """Return the message of the system in small letters, such as ``no space left on device``.
+
+    asyncio writes more than that into its errors: the address, and what it tried. Errors that the
+    system did not make (no number, or OpenSSL's) keep their text.
+    """
+    text = error.strerror or str(error)
+    if error.errno is None or hasattr(error, "library"):
+        return text
+    return (os.strerror(error.errno) if error.errno > 0 else text).lower()

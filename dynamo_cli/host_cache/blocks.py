@@ -27,6 +27,7 @@ class Block:
     Attributes:
         key: the engines' key of it.
         sequence_hash: what the router knows it by; `ROOT` if that is not known.
+        parent: what the router knows the block before it by; `ROOT` for a first block.
         before: the block before it in the prompt, if it is in the cache and known.
         followers: number of blocks in the cache that directly follow it.
         pins: number of requests that read it.
@@ -36,6 +37,7 @@ class Block:
     key: bytes
     slot: int
     sequence_hash: int = ROOT
+    parent: int = ROOT
     before: Block | None = None
     followers: int = 0
     pins: int = 0
@@ -48,15 +50,21 @@ class Block:
 
 
 class Blocks:
-    """All blocks of the host cache.
+    """All blocks of one tier of the host cache.
+
+    Args:
+        holdings: what the router is told of them; made if not given.
+        reach: what the router is told of all tiers together; None if there is only this one.
 
     Attributes:
-        holdings: what the router is told of them.
+        holdings: as above.
         pinned: number of blocks with pins.
     """
 
-    def __init__(self) -> None:
-        self.holdings = Holdings(block_size=0)  # blocks come with their hashes, not with tokens
+    def __init__(self, holdings: Holdings | None = None, reach: Holdings | None = None) -> None:
+        # Blocks come with their hashes, not with tokens.
+        self.holdings = holdings if holdings is not None else Holdings(block_size=0)
+        self._told = [self.holdings] if reach is None else [self.holdings, reach]
         self.pinned = 0
         self._by_key: dict[bytes, Block] = {}
         self._by_slot: dict[int, Block] = {}
@@ -72,6 +80,10 @@ class Blocks:
         """The block with this key, if it is in the cache."""
         return self._by_key.get(key)
 
+    def find(self, keys: Iterable[bytes]) -> list[Block | None]:
+        """The blocks with these keys; None where there is none."""
+        return list(map(self._by_key.get, keys))
+
     def add(self, key: bytes, slot: int, sequence_hash: int, parent: int) -> Block:
         """Add a block that is not in the cache.
 
@@ -83,9 +95,10 @@ class Blocks:
         # Of several blocks with one hash, as of the groups of hybrid models, the first stands for
         # all of them.
         if sequence_hash != ROOT and sequence_hash not in self._by_hash:
-            block.sequence_hash = sequence_hash
+            block.sequence_hash, block.parent = sequence_hash, parent
             self._by_hash[sequence_hash] = block
-            self.holdings.add(key, sequence_hash, parent)
+            for holdings in self._told:
+                holdings.add(sequence_hash, sequence_hash, parent)
             block.before = self._by_hash.get(parent)
             if block.before is not None:
                 block.before.followers += 1
@@ -117,18 +130,29 @@ class Blocks:
             used, slot = heappop(self._queue)
             block = self._by_slot.get(slot)
             if block is not None and block.used == used and block.evictable:
-                self._drop(block)
+                self.drop(block)
                 return slot
         return None
 
-    def _drop(self, block: Block) -> None:
+    def drop(self, block: Block) -> None:
+        """Forget a block of the cache, which is not pinned."""
         del self._by_key[block.key], self._by_slot[block.slot]
         if block.sequence_hash != ROOT:
             del self._by_hash[block.sequence_hash]
-            self.holdings.remove([block.key])
+            for holdings in self._told:
+                holdings.remove([block.sequence_hash])
         if block.before is not None:
             block.before.followers -= 1
             self._enqueue(block.before)
+
+    def clear(self) -> list[int]:
+        """Forget all blocks, also pinned ones; returns their slots."""
+        slots = []
+        for block in reversed(self._by_key.copy().values()):  # the ends of prompts first
+            slots.append(block.slot)
+            self.drop(block)
+        self._queue.clear()
+        return slots
 
     def _enqueue(self, block: Block) -> None:
         if block.evictable:

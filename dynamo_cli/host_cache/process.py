@@ -8,11 +8,13 @@ import time
 
 from dynamo_cli.config import ENGINE_ROLES, HostCacheConfig
 from dynamo_cli.host.proctitle import set_title
+from dynamo_cli.host_cache.below import Below
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.publisher import Publisher
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.kv import hashes, slots
+from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages.admin import Operate, Operated
 from dynamo_cli.messages.flows import ToChild, ToHostCache
 from dynamo_cli.messages.host_cache import (
@@ -20,15 +22,19 @@ from dynamo_cli.messages.host_cache import (
     BlocksRead,
     BlocksWritten,
     CacheRefused,
+    DiskReads,
     FindBlocks,
     HostCacheStats,
     OpenCache,
     SlotsLent,
     SlotsReturned,
+    Tier,
+    holder,
 )
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.routing import Resync
 from dynamo_cli.topology import FRONTEND, ROUTER, ProcessId
+from dynamo_cli.units import SECOND_NS, US_NS
 
 STATS_INTERVAL_S = 0.25
 PATIENCE_S = 60.0
@@ -47,11 +53,23 @@ class HostCacheProcess:
 
     def __init__(self, process: ProcessId, config: HostCacheConfig, control: socket.socket) -> None:
         self._process = process
-        self._cache = HostCache(config.size_bytes, time.monotonic_ns)
+        clock = time.monotonic_ns
+        reach = Holdings(block_size=0) if config.disk is not None else None
+        self._cache = HostCache(config.size_bytes, clock, reach)
         self._switchboard = Switchboard(control, self)
-        self._publisher = Publisher(process.index, self._cache.blocks.holdings, self._switchboard)
+        self._publishers = [
+            Publisher(
+                holder(process.index, Tier.MEMORY), self._cache.blocks.holdings, self._switchboard
+            )
+        ]
+        self._below: Below | None = None
+        if reach is not None:
+            self._publishers.append(
+                Publisher(holder(process.index, Tier.REACH), reach, self._switchboard)
+            )
+            self._below = Below(config, self._cache, reach, clock, self._switchboard.wake_by)
         self._decoder = Decoder(ToHostCache)
-        self._searches: list[tuple[ProcessId, tuple[str, list[bytes]]]] = []
+        self._searches: list[tuple[ProcessId, FindBlocks]] = []
         self._report_due_s = 0.0
         self._warning_due_s = time.monotonic() + PATIENCE_S
         self._changed = True
@@ -62,20 +80,32 @@ class HostCacheProcess:
         self._switchboard.report(PhaseChange(Phase.READY))
         while not self._stopping:
             self.advance(self._timeout_s())
+        if self._below is not None:
+            self._below.close()
         self._switchboard.close()
 
     def _timeout_s(self) -> float | None:
         """How long the next round may wait for a message; None is for ever."""
         due = self._changed or self._cache.awaited or self._cache.rests
-        return STATS_INTERVAL_S if due else None
+        timeout_s = STATS_INTERVAL_S if due else None
+        answer_ns = self._below.disk.waits.due_ns if self._below is not None else None
+        if answer_ns is None:
+            return timeout_s
+        wait_s = max(answer_ns - time.monotonic_ns(), 0) / SECOND_NS
+        return wait_s if timeout_s is None else min(wait_s, timeout_s)
 
     def advance(self, timeout_s: float | None) -> None:
         """Handle the messages that come within `timeout_s`, and do what is due by now."""
         self._switchboard.poll(timeout_s)
+        if self._below is not None:
+            self._changed |= self._below.take_done()
         self._answer()
         for engine, lent in self._cache.lend().items():
             self._switchboard.owe(engine, SlotsLent(slots.pack(lent)))
-        self._publisher.publish()
+        if self._below is not None:
+            self._below.begin()
+        for publisher in self._publishers:
+            publisher.publish()
         self._report()
 
     def _answer(self) -> None:
@@ -84,14 +114,26 @@ class HostCacheProcess:
         An engine may ask because another has told it that blocks are written. That was written to
         another link, before; so each link is read once more.
         """
-        if not self._searches:
+        if self._searches:
+            self._switchboard.poll(0)
+            searches, self._searches = self._searches, []
+            for engine, asked in searches:
+                self._find(engine, asked)
+        if self._below is not None:
+            for engine, name, found in self._below.disk.waits.answers():
+                self._switchboard.owe(engine, BlocksFound(name, slots.pack(found)))
+
+    def _find(self, engine: ProcessId, asked: FindBlocks) -> None:
+        """Answer a question, unless blocks have to come from the disk first."""
+        name, keys = asked.name, asked.keys
+        found = self._cache.find(engine, name, keys)
+        if found is None:
             return
-        self._switchboard.poll(0)
-        searches, self._searches = self._searches, []
-        for engine, (request_id, keys) in searches:
-            found = self._cache.find(engine, request_id, keys)
-            if found is not None:
-                self._switchboard.owe(engine, BlocksFound(request_id, slots.pack(found)))
+        if self._below is not None:
+            block_ns = asked.block_us * US_NS
+            if self._below.disk.search(engine, name, keys, found, block_ns):
+                return
+        self._switchboard.owe(engine, BlocksFound(name, slots.pack(found)))
 
     def _report(self) -> None:
         now = time.monotonic()
@@ -99,6 +141,8 @@ class HostCacheProcess:
         if not self._changed or now < self._report_due_s:
             return
         self._switchboard.send(FRONTEND, self._stats())
+        if self._below is not None and (block_s := self._below.disk.block_s) is not None:
+            self._switchboard.send(ROUTER, DiskReads(block_s, self._process.index))
         self._report_due_s = now + STATS_INTERVAL_S
         self._changed = False
 
@@ -120,6 +164,8 @@ class HostCacheProcess:
             refused_sends=self._switchboard.refused_sends(),
             sent_ns=time.monotonic_ns(),
             invalid=cache.invalid,
+            disk=self._below.disk.stats() if self._below is not None else None,
+            machine=self._process.index,
         )
 
     def _warn(self, now_s: float) -> None:
@@ -141,25 +187,26 @@ class HostCacheProcess:
             case OpenCache(slot_bytes, layout, reserve, busy):
                 if refusal := cache.open(peer, slot_bytes, layout, slots.unpack(busy), reserve):
                     self._switchboard.owe(peer, CacheRefused(refusal))
-            case FindBlocks(request_id, keys):
-                self._searches.append((peer, (request_id, keys)))
+                if self._below is not None:
+                    self._below.opened()
+            case FindBlocks() as asked:
+                self._searches.append((peer, asked))
             case BlocksRead(request_id):
                 self._forget(peer, request_id)
                 cache.read(peer, request_id)
             case BlocksWritten(keys, written, blocks, parents):
-                cache.wrote(
-                    peer,
-                    keys,
-                    slots.unpack(written),
-                    hashes.unpack(blocks),
-                    hashes.unpack(parents),
-                )
+                names = hashes.unpack(blocks), hashes.unpack(parents)
+                new = cache.wrote(peer, keys, slots.unpack(written), *names)
+                if self._below is not None:
+                    self._below.disk.stored(new)
             case SlotsReturned(returned):
                 cache.returned(peer, slots.unpack(returned))
             case Resync():
-                self._publisher.resync()
-            case Operate(call_id):  # of an operator's orders it gets only the one to reset
-                self._switchboard.owe(peer, Operated(call_id, cache.reset()))
+                self._resync()
+            case Operate(call_id, closed=closed):  # an operator's only order to it: to reset
+                if self._below is not None:
+                    self._below.disk.reset()
+                self._switchboard.owe(peer, Operated(call_id, cache.reset(closed=closed)))
         self._changed = True
 
     def on_link(self, peer: ProcessId) -> None:
@@ -167,23 +214,31 @@ class HostCacheProcess:
         if peer.role in ENGINE_ROLES:
             self._cache.linked(peer)
         elif peer == ROUTER:
-            self._publisher.resync()
+            self._resync()
         self._changed = True
+
+    def _resync(self) -> None:
+        for publisher in self._publishers:
+            publisher.resync()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         """A peer's process has ended: an engine asks for nothing any more."""
         if peer.role in ENGINE_ROLES:
             self._forget(peer)
             self._cache.gone(peer)
+        elif peer == FRONTEND and self._cache.closed:  # its order to open will not come
+            self._cache.reset()
         self._changed = True
 
     def _forget(self, engine: ProcessId, request_id: str | None = None) -> None:
         """Drop questions that need no answer any more: of one request, or all of an engine."""
         self._searches = [
-            (peer, question)
-            for peer, question in self._searches
-            if peer != engine or request_id not in (None, question[0])
+            (peer, asked)
+            for peer, asked in self._searches
+            if peer != engine or request_id not in (None, asked.name)
         ]
+        if self._below is not None:
+            self._below.disk.waits.forget(engine, request_id)
 
     def on_control(self, message: ToChild) -> None:
         """Do what the supervisor says."""

@@ -8,6 +8,8 @@ The state of a slot, and what changes it:
      +---- rests <--- gone ----+                                    |
      +-------------------------- evicted, unless pinned ------------+
 
+    free ---- claim, to read a block from the disk ----> filled: holds a block, or free again
+
     busy: an engine still uses it by orders of an earlier host cache ---- returned ----> free
 
 A host cache that was started again knows nothing. It lends no slot before every engine that was
@@ -18,45 +20,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from dynamo_cli.host_cache.blocks import Block, Blocks
+from dynamo_cli.host_cache.opened import MAX_LENT, Opened
+from dynamo_cli.host_cache.refusal import Slots
 from dynamo_cli.kv.hashes import ROOT
+from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId
-from dynamo_cli.units import MIB, SECOND_NS
+from dynamo_cli.units import SECOND_NS
 
 LENT_SHARE = 4
 """At most one of so many slots is lent, empty, to all engines together."""
 
-MAX_LENT = 4096
-"""Most slots that are lent to one engine."""
-
 REST_NS = 5 * SECOND_NS
 """How long nobody gets the slots of an engine that has died. Ranks of an engine on several devices
 are processes of their own, which the kernel ends after it: their last copies may still run."""
-
-
-@dataclass(slots=True)
-class _Engine:
-    """What an engine has of the cache.
-
-    Attributes:
-        lent: empty slots that it may write to.
-        busy: slots that it uses by orders of an earlier host cache.
-        pinned: blocks that it reads, by request id.
-        reserve: how many slots it should be lent in advance.
-        stale: those of `lent` that it had when the cache was reset: what it writes there may have
-            been computed before.
-        short: whether it has fewer slots than it should have, because none could be evicted.
-    """
-
-    lent: set[int] = field(default_factory=set)
-    busy: set[int] = field(default_factory=set)
-    pinned: dict[str, list[Block]] = field(default_factory=dict)
-    reserve: int = MAX_LENT
-    stale: set[int] = field(default_factory=set)
-    short: bool = False
 
 
 class HostCache:
@@ -65,26 +44,32 @@ class HostCache:
     Args:
         size_bytes: size of the memory.
         clock: gives nanoseconds; only differences count.
+        reach: what the router is told of this and the disk together; None without a disk.
 
     Attributes:
         slots: number of slots; 0 until the first engine has said how large they are.
         slot_bytes: size of each.
         blocks: the blocks in the slots.
+        closed: whether it gives and takes no blocks, because engines are being reset.
         wanted, found, written, duplicates, evicted, short, refused: see `HostCacheStats`.
         invalid: slots that an engine named although they were not lent to it, and messages of
             engines that have not opened the cache.
+        claimed: slots into which blocks are read from the disk.
     """
 
-    def __init__(self, size_bytes: int, clock: Callable[[], int]) -> None:
-        self.blocks = Blocks()
-        self.slots = self.slot_bytes = 0
+    def __init__(
+        self, size_bytes: int, clock: Callable[[], int], reach: Holdings | None = None
+    ) -> None:
+        self.blocks = Blocks(reach=reach)
+        self.slots = self.slot_bytes = self.claimed = 0
+        self.closed = False
         self.wanted = self.found = self.written = self.duplicates = 0
         self.evicted = self.short = self.refused = self.invalid = 0
         self._size_bytes = size_bytes
         self._clock = clock
         self._layout = ""
         self._first = ""
-        self._engines: dict[ProcessId, _Engine] = {}
+        self._engines: dict[ProcessId, Opened] = {}
         # engines that must tell before any slot is lent -> slots that a refused one still uses
         self._awaited: dict[ProcessId, set[int]] = {}
         self._all_linked = False
@@ -127,7 +112,8 @@ class HostCache:
         if engine in self._engines:
             self.invalid += 1
             return ""
-        if refusal := self._refusal(slot_bytes, layout):
+        mine = Slots(self._size_bytes, self.slot_bytes, self._layout, self._first)
+        if refusal := mine.refusal(slot_bytes, layout):
             self.refused += 1
             if busy and engine in self._awaited:
                 self._awaited[engine] = set(busy)  # its slots have another size than ours
@@ -139,26 +125,8 @@ class HostCache:
             self.slots = self._size_bytes // slot_bytes
             self._free = list(range(self.slots - 1, -1, -1))
         self._awaited.pop(engine, None)
-        self._engines[engine] = _Engine(reserve=min(reserve or MAX_LENT, MAX_LENT))
+        self._engines[engine] = Opened(reserve=min(reserve or MAX_LENT, MAX_LENT))
         self._set_busy(engine, busy)
-        return ""
-
-    def _refusal(self, slot_bytes: int, layout: str) -> str:
-        if not 0 < slot_bytes <= self._size_bytes:
-            return (
-                f"one KV block takes {slot_bytes / MIB:.3g} MiB, and the host cache has "
-                f"{self._size_bytes / MIB:.3g} MiB; give it more with --host-cache."
-            )
-        if self.slots and slot_bytes != self.slot_bytes:
-            return (
-                f"its KV blocks take {slot_bytes} bytes, and those of {self._first} "
-                f"{self.slot_bytes}; engines share a host cache only if they are configured alike."
-            )
-        if self.slots and layout != self._layout:
-            return (
-                f"its KV blocks are laid out as {layout}, and those of {self._first} as "
-                f"{self._layout}; engines share a host cache only if they are configured alike."
-            )
         return ""
 
     def _set_busy(self, engine: ProcessId, busy: Sequence[int]) -> None:
@@ -198,7 +166,7 @@ class HostCache:
         reader = self._opened(engine)
         if reader is None:
             return None
-        blocks = [self.blocks.get(key) for key in keys]
+        blocks = [None] * len(keys) if self.closed else self.blocks.find(keys)
         found = [block for block in blocks if block is not None]
         self.wanted += len(keys)
         self.found += len(found)
@@ -223,15 +191,19 @@ class HostCache:
         slots: Sequence[int],
         hashes: Sequence[int] = (),
         parents: Sequence[int] = (),
-    ) -> None:
-        """Blocks are complete in slots that were lent to an engine; see `BlocksWritten`."""
+    ) -> list[Block]:
+        """Blocks are complete in slots that were lent to an engine; see `BlocksWritten`.
+
+        Returns:
+            those that the cache did not have.
+        """
         writer = self._opened(engine)
         hashes = hashes or [ROOT] * len(keys)
         parents = parents or [ROOT] * len(keys)
         if writer is None or not len(keys) == len(slots) == len(hashes) == len(parents):
             self.invalid += writer is not None
-            return
-        blocks = []
+            return []
+        blocks, new = [], []
         for key, slot, sequence_hash, parent in zip(keys, slots, hashes, parents, strict=True):
             if slot not in writer.lent:
                 self.invalid += 1
@@ -245,11 +217,13 @@ class HostCache:
             block = self.blocks.get(key)
             if block is None:
                 block = self.blocks.add(key, slot, sequence_hash, parent)
+                new.append(block)
             else:
                 self.duplicates += 1
                 self._free.append(slot)
             blocks.append(block)
         self.blocks.use(blocks)
+        return new
 
     def returned(self, engine: ProcessId, slots: Sequence[int]) -> None:
         """An engine does not use slots that it was lent, or that it named as busy."""
@@ -272,12 +246,21 @@ class HostCache:
             else:
                 self.invalid += 1
 
-    def reset(self) -> bool:
+    def reset(self, *, closed: bool = False) -> bool:
         """Forget all blocks, also those that are being written now.
+
+        What an engine writes to a slot that it was lent before counts as old, since only the engine
+        knows when it was computed. An engine that has been reset itself has returned the slots to
+        which it was not writing yet.
+
+        Args:
+            closed: give and take no blocks until the next reset: meanwhile engines are reset, and
+                those that were may not get old blocks of those that were not.
 
         Returns:
             whether all are gone; what is being read, and what comes before it, stays.
         """
+        self.closed = closed
         for engine in self._engines.values():
             engine.stale = set(engine.lent)
         while (slot := self.blocks.evict()) is not None:
@@ -293,7 +276,7 @@ class HostCache:
         del self._busy[slot]
         return True
 
-    def _opened(self, engine: ProcessId) -> _Engine | None:
+    def _opened(self, engine: ProcessId) -> Opened | None:
         opened = self._engines.get(engine)
         self.invalid += opened is None
         return opened
@@ -327,7 +310,7 @@ class HostCache:
             the slots that each engine gets in addition to those that it has.
         """
         self._wake()
-        if not self._all_linked or self._awaited or not self._engines:
+        if not self._all_linked or self._awaited or self.closed or not self._engines:
             return {}
         share = max(1, self.slots // (LENT_SHARE * len(self._engines)))
         lent = {}
@@ -349,7 +332,7 @@ class HostCache:
             for slot in rested:
                 del self._resting[slot]
 
-    def _take(self, engine: _Engine, enough: int) -> list[int]:
+    def _take(self, engine: Opened, enough: int) -> list[int]:
         """Lend an engine as many slots as it lacks, if there are so many."""
         slots = []
         while len(engine.lent) < enough and (slot := self._empty()) is not None:
@@ -367,3 +350,33 @@ class HostCache:
         slot = self.blocks.evict()
         self.evicted += slot is not None
         return slot
+
+    # -- reading from the disk -----------------------------------------------------------------
+
+    def claim(self) -> int | None:
+        """Take an empty slot to read a block into; None if no block can be evicted for it."""
+        slot = self._empty()
+        self.claimed += slot is not None
+        return slot
+
+    def unclaim(self, slot: int) -> None:
+        """A claimed slot is free: nothing was read."""
+        self.claimed -= 1
+        self._free.append(slot)
+
+    def fill(self, slot: int, key: bytes, sequence_hash: int, parent: int) -> Block:
+        """A block was read into a claimed slot; returns the block, which may be in another one."""
+        block = self.blocks.get(key)
+        if block is not None:  # an engine has written it meanwhile
+            self.unclaim(slot)
+        else:
+            self.claimed -= 1
+            block = self.blocks.add(key, slot, sequence_hash, parent)
+        self.blocks.use([block])
+        return block
+
+    def keep(self, engine: ProcessId, request_id: str, block: Block) -> None:
+        """Pin a block that was found late for a request; see `find`."""
+        self.found += 1
+        self.blocks.pin([block])
+        self._engines[engine].pinned.setdefault(request_id, []).append(block)

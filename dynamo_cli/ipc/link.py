@@ -81,16 +81,17 @@ class Link:
 
     # -- sending ---------------------------------------------------------------------------
 
-    def send(self, payload: bytes, *, owed: bool = False) -> bool:
+    def send(self, payload: bytes, *, owed: bool = False, wake: bool = True) -> bool:
         """Send a message, or keep it until the ring has room.
 
         Args:
             owed: whether the message is accepted however much is waiting.
+            wake: False if a call of `wake` follows, before which the peer may sleep on.
 
         Returns:
             False if the message was refused because too much is waiting already.
         """
-        if not self._pending and len(payload) <= self._piece and self._tx.push(payload):
+        if not self._pending and len(payload) <= self._piece and self._tx.push(payload, wake=wake):
             return True
         if not owed and self.pending_bytes + len(payload) > MAX_PENDING_BYTES:
             self.refused_sends += 1
@@ -99,6 +100,10 @@ class Link:
         self.pending_bytes += len(payload)
         self.flush()
         return True
+
+    def wake(self) -> None:
+        """Wake the peer if it sleeps, so that it reads what was sent without that."""
+        self._tx.wake()
 
     def _pieces(self, payload: bytes) -> Iterator[tuple[bytes | memoryview, bool]]:
         """Cut a message into pieces that fit into the ring; True with all pieces but the last."""

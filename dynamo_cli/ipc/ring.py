@@ -79,11 +79,12 @@ class Ring:
 
     # -- writer ----------------------------------------------------------------------------
 
-    def push(self, payload: bytes | memoryview, more: bool = False) -> bool:
+    def push(self, payload: bytes | memoryview, more: bool = False, *, wake: bool = True) -> bool:
         """Append a record, and wake the reader if it asked for that.
 
         Args:
             more: whether the record is a piece of a message and another piece follows.
+            wake: False leaves it to a call of `wake`, which must follow.
 
         Returns:
             False if there is no room.
@@ -108,11 +109,17 @@ class Ring:
         self._bytes[offset + 8 : offset + 8 + length] = payload
         self._fence()  # store the record before the tail (needed on ARMv8)
         words[_TAIL] = tail + padding + need
+        if wake:
+            self.wake()
+        return True
+
+    def wake(self) -> None:
+        """Wake the reader if it asked for that."""
+        words = self._words
         self._fence()  # store the tail before reading whether the reader sleeps
         if words[_READER_ARMED]:
             words[_READER_ARMED] = 0
             os.eventfd_write(self._data_fd, 1)
-        return True
 
     def arm_space(self) -> bool:
         """Ask for a wake-up when half of the ring is free; False if it is free already.

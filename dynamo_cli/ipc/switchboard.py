@@ -1,7 +1,7 @@
 """All links of one process and its control socket, which deliver to one handler.
 
-A process with an asyncio loop calls `attach` once; a process with its own loop calls `poll` in each
-iteration.
+A process with an asyncio loop calls `attach` once, and may `post`; a process with its own loop
+calls `poll` in each iteration.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ ROUNDS = 4
 
 ROUND_BYTES = 1 << 20
 """About how many bytes are taken from a link in one go."""
+
+MOST_SWEPT = 32
+"""With up to so many links, a process with its own loop looks at each of them in each round, and
+its peers need not wake it while it is busy. With more, it looks at those that announce data."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +70,13 @@ class Switchboard:
         self._handler = handler
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refused_before = 0
-        self._poller = select.poll()
-        self._poller.register(self._control.fileno(), select.POLLIN)
+        self._poller = select.epoll()
+        self._poller.register(self._control.fileno(), select.EPOLLIN)
+        self._of_descriptor: dict[int, Link] = {}
+        # Of many links, those that are not armed: data may be there that nothing announces.
+        self._unarmed: dict[Link, None] = {}
+        self._sweeps = True
+        self._to_wake: set[ProcessId] = set()
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -86,6 +95,27 @@ class Switchboard:
         """
         link = self.links.get(peer)
         return link is not None and link.send(encode(message), owed=True)
+
+    def post(self, peer: ProcessId, message: Message) -> bool:
+        """Send what need not be read at once; False as with `send`.
+
+        A peer that sleeps is woken once for all that one iteration of the loop posts, which saves
+        both sides a system call per message. It reads it before whatever is sent to it later.
+        """
+        link = self.links.get(peer)
+        if link is None:
+            return False
+        assert self._loop is not None
+        if peer not in self._to_wake:
+            self._to_wake.add(peer)
+            self._loop.call_soon(self._wake, peer)
+        return link.send(encode(message), wake=False)
+
+    @vital.callback
+    def _wake(self, peer: ProcessId) -> None:
+        self._to_wake.discard(peer)
+        if (link := self.links.get(peer)) is not None:
+            link.wake()
 
     def report(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send to the supervisor."""
@@ -150,18 +180,46 @@ class Switchboard:
         Returns:
             whether anything was delivered, including messages of the supervisor.
         """
+        if len(self.links) > MOST_SWEPT:
+            return self._poll_announced(timeout_s)
+        self._sweeps = True
         delivered = self._on_control() | self._sweep()
         if delivered or timeout_s == 0:
             return delivered
         # A list, because all() of a generator would not arm the links after the first busy one.
         quiet = [link.arm() for link in self.links.values()]
         if all(quiet):
-            for descriptor, _ in self._poller.poll(None if timeout_s is None else timeout_s * 1000):
+            for descriptor, _ in self._poller.poll(timeout_s):
                 if descriptor != self._control.fileno():
                     clear(descriptor)
         for link in self.links.values():
             link.disarm()
         return self._on_control() | self._sweep()
+
+    def _poll_announced(self, timeout_s: float | None) -> bool:
+        """The same, without looking at links that are quiet."""
+        if self._sweeps:
+            self._sweeps, self._unarmed = False, dict.fromkeys(self.links.values())
+        delivered = self._on_control() | self._deliver_unarmed()
+        waits = not (delivered or self._unarmed)
+        for descriptor, _ in self._poller.poll(timeout_s if waits else 0):
+            if (link := self._of_descriptor.get(descriptor)) is None:
+                continue  # the control socket
+            if descriptor == link.space_fd:
+                link.on_space()
+            else:
+                link.on_data()
+                self._unarmed[link] = None
+        return delivered | self._on_control() | self._deliver_unarmed()
+
+    def _deliver_unarmed(self) -> bool:
+        """Deliver from links where data may be, and arm those that are empty then."""
+        delivered = False
+        for link in list(self._unarmed):
+            delivered |= self._deliver(link)
+            if self.links.get(link.peer) is not link or link.arm():
+                self._unarmed.pop(link, None)
+        return delivered
 
     def _sweep(self) -> bool:
         delivered = False
@@ -170,6 +228,10 @@ class Switchboard:
                 link.flush()
             delivered |= self._deliver(link)
         return delivered
+
+    def wake_by(self, eventfd: int) -> None:
+        """Let `poll` end when this eventfd is set, which it clears."""
+        self._poller.register(eventfd, select.POLLIN)
 
     # -- delivering ------------------------------------------------------------------------
 
@@ -214,8 +276,10 @@ class Switchboard:
             self._last_words(old, "replaced")
         link = Link(peer, generation, RingFds(*descriptors[:3]), RingFds(*descriptors[3:]))
         self.links[peer] = link
-        self._poller.register(link.data_fd, select.POLLIN)
-        self._poller.register(link.space_fd, select.POLLIN)
+        self._unarmed[link] = None
+        for descriptor in (link.data_fd, link.space_fd):
+            self._of_descriptor[descriptor] = link
+            self._poller.register(descriptor, select.EPOLLIN)
         if self._loop is not None:
             self._watch(link)
         self._handler.on_link(peer)
@@ -238,8 +302,10 @@ class Switchboard:
         if self.links.get(link.peer) is not link:
             return
         del self.links[link.peer]
+        self._unarmed.pop(link, None)
         self._refused_before += link.refused_sends
         for descriptor in (link.data_fd, link.space_fd):
+            del self._of_descriptor[descriptor]
             self._poller.unregister(descriptor)
             if self._loop is not None:
                 self._loop.remove_reader(descriptor)
@@ -256,6 +322,7 @@ class Switchboard:
         self.links.clear()
         if self._loop is not None:
             self._loop.remove_reader(self._control.fileno())
+        self._poller.close()
         self._control.close()
 
 

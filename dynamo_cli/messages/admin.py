@@ -30,6 +30,7 @@ class Operate(Message, frozen=True):
         wait: whether running requests finish before the engine sleeps; else they are aborted.
         tags: parts of the engine to wake up; empty for all.
         reset_running: whether running requests are preempted, so that their blocks are reset too.
+        closed: for the host cache: after this reset it gives and takes no blocks until the next.
     """
 
     call_id: int
@@ -38,6 +39,7 @@ class Operate(Message, frozen=True):
     wait: bool = False
     tags: tuple[str, ...] = ()
     reset_running: bool = False
+    closed: bool = False
 
 
 class Operated(Message, frozen=True):

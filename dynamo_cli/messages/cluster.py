@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from dynamo_cli.cluster_config import Node
 from dynamo_cli.messages.base import Message
 
 # -- supervisor or outpost -> its relay, over the control socket -----------------------------
@@ -48,6 +49,62 @@ class RelayCut(Message, frozen=True):
     """The connection was lost, or frames of it; `reason` says how. All links are dropped."""
 
     reason: str
+
+
+class RelayStats(Message, frozen=True):
+    """What the head's end of a relay has done since it was started, sent once a second.
+
+    Attributes:
+        sent_frames, sent_bytes: to the node.
+        received_frames, received_bytes: from the node.
+        refused_connections: connections that had another key than the node's.
+        stale_frames: frames that came from a session that was over, and were dropped.
+    """
+
+    sent_frames: int = 0
+    sent_bytes: int = 0
+    received_frames: int = 0
+    received_bytes: int = 0
+    refused_connections: int = 0
+    stale_frames: int = 0
+
+    def __add__(self, other: RelayStats) -> RelayStats:
+        """The sums of both."""
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return RelayStats(*(one + more for one, more in pairs))
+
+
+# -- supervisor -> frontend, over the control socket -----------------------------------------
+
+
+class NodeState(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Another node, as the head sees it.
+
+    Attributes:
+        up: whether its outpost answers.
+        silent_s: time since the head has heard it, seconds.
+        beat_s: how long the last heartbeat took to the node and back, seconds; None before any.
+        relay: what the head's end of its relay has done since the start.
+        reconnects: how often the relays have connected again.
+        resyncs: how often frames were lost, so that all links of the node were made anew.
+        lost_log_lines: lines of its log that were lost because the relays were not connected, or
+            their process counted as ended.
+    """
+
+    name: str
+    up: bool
+    silent_s: float
+    beat_s: float | None
+    relay: RelayStats
+    reconnects: int = 0
+    resyncs: int = 0
+    lost_log_lines: int = 0
+
+
+class NodeTable(Message, frozen=True):
+    """All other nodes, sent with each heartbeat."""
+
+    nodes: list[NodeState]
 
 
 # -- supervisor -> outpost, in `Carry` -------------------------------------------------------
@@ -101,6 +158,14 @@ class JoinChild(Message, frozen=True):
     generation: int
 
 
+class JoinBeside(Message, frozen=True):
+    """Make a link between two children of the node, without the relay."""
+
+    process: str
+    peer: str
+    generation: int
+
+
 class PartChild(Message, frozen=True):
     """The peer of a child is gone: drop the link, as with `LinkDown`."""
 
@@ -132,11 +197,13 @@ class Roll(Message, frozen=True):
 
     Attributes:
         outpost: a name that no other start of an outpost has.
+        lines: number of log lines so far.
     """
 
     outpost: str
     pid: int
     children: list[Present]
+    lines: int = 0
 
 
 class ChildTold(Message, frozen=True):
@@ -147,12 +214,17 @@ class ChildTold(Message, frozen=True):
 
 
 class ChildWrote(Message, frozen=True):
-    """A line of a child's log, or of the outpost itself if `process` is empty."""
+    """A line of a child's log, or of the outpost itself if `process` is empty.
+
+    Attributes:
+        number: one more than that of the line before, so that lost ones are noticed.
+    """
 
     process: str
     level: str
     text: str
     access: bool = False
+    number: int = 0
 
 
 class ChildGone(Message, frozen=True):
@@ -180,10 +252,12 @@ class PlaceOutpost(Message, frozen=True):
 
     Attributes:
         node: position of the node in the plan.
+        machine: the node.
         post: pickled `supervisor.post.Post`.
     """
 
     node: int
+    machine: Node
     post: bytes
 
 
@@ -202,5 +276,13 @@ class OutpostEnded(Message, frozen=True):
     error: str = ""
 
 
-FromSupervisor = Muster | StartChild | SignalChild | TellChild | JoinChild | PartChild | Beat
+class NodesOffered(Message, frozen=True):
+    """Nodes that live and have no outpost; sent at each change."""
+
+    nodes: list[Node]
+
+
+FromSupervisor = (
+    Muster | StartChild | SignalChild | TellChild | JoinChild | JoinBeside | PartChild | Beat
+)
 FromOutpost = Roll | ChildTold | ChildWrote | ChildGone | Beat

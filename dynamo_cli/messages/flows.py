@@ -5,12 +5,15 @@ from __future__ import annotations
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, UnloadAdapter
 from dynamo_cli.messages.cluster import (
     Carry,
+    NodesOffered,
+    NodeTable,
     OutpostEnded,
     PlaceOutpost,
     RelayBound,
     RelayCut,
     RelayDown,
     RelayJoined,
+    RelayStats,
     RelayUp,
 )
 from dynamo_cli.messages.host_cache import (
@@ -18,6 +21,7 @@ from dynamo_cli.messages.host_cache import (
     BlocksRead,
     BlocksWritten,
     CacheRefused,
+    DiskReads,
     FindBlocks,
     HostCacheStats,
     HostCopies,
@@ -127,6 +131,7 @@ ToRouter = (
     | WorkerStats
     | KvEvents
     | HostCopies
+    | DiskReads
 )
 FromRouter = RouteAnswer
 ToWorker = (
@@ -176,6 +181,7 @@ ToChild = (
     | RelayDown
     | Carry
     | PlaceOutpost
+    | NodeTable
 )
 ToSupervisor = (
     PhaseChange
@@ -193,6 +199,8 @@ ToSupervisor = (
     | RelayBound
     | RelayJoined
     | RelayCut
+    | RelayStats
     | Carry
+    | NodesOffered
     | OutpostEnded
 )

@@ -7,6 +7,10 @@ Messages carry numbers of slots as `kv.slots` packs them, and sequence hashes as
 
 from __future__ import annotations
 
+from enum import IntEnum
+
+import msgspec
+
 from dynamo_cli.messages.base import Message
 
 MISSING = -1
@@ -41,10 +45,13 @@ class FindBlocks(Message, frozen=True):
     Attributes:
         name: the engine's name of the question; it uses each only once.
         keys: the engines' keys of the prompt's blocks, in their order.
+        block_us: time in which the engine computes one block, microseconds; 0 if it does not know.
+            Blocks on disk are waited for no longer than that.
     """
 
     name: str
     keys: list[bytes]
+    block_us: int = 0
 
 
 class BlocksRead(Message, frozen=True):
@@ -108,7 +115,62 @@ class CacheRefused(Message, frozen=True):
     reason: str
 
 
+# -- host cache -> router --------------------------------------------------------------------
+
+
+class Tier(IntEnum):
+    """What `KvEvents` of a host cache are about."""
+
+    MEMORY = 0
+    REACH = 1  # memory and disk together
+
+
+def holder(machine: int, tier: Tier) -> int:
+    """Return the `worker` of `KvEvents` of the host cache of a machine."""
+    return machine * len(Tier) + tier
+
+
+class DiskReads(Message, frozen=True):
+    """How fast blocks come from the disk.
+
+    Attributes:
+        block_s: time per block, seconds, while blocks are read.
+        machine: number of the host cache, and of its machine.
+    """
+
+    block_s: float
+    machine: int = 0
+
+
 # -- telemetry -------------------------------------------------------------------------------
+
+
+class DiskStats(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the disk below the memory holds and has done. Counters are totals since the start.
+
+    Attributes:
+        places: blocks for which it has room; 0 until an engine has said how large they are.
+        used: blocks that are there, many of them in memory too.
+        wanted: blocks that engines asked for, that were not in memory but on disk.
+        found: of these, blocks that came in time.
+        read, read_s: blocks that were read, and the time in which any were being read, seconds.
+        written, write_s: the same of writes.
+        evicted: blocks that have made room.
+        dropped: blocks that were not written or not waited for, by reason; see `host_cache.disk`.
+        off: why it is not used any more; empty while it is.
+    """
+
+    places: int = 0
+    used: int = 0
+    wanted: int = 0
+    found: int = 0
+    read: int = 0
+    read_s: float = 0.0
+    written: int = 0
+    write_s: float = 0.0
+    evicted: int = 0
+    dropped: dict[str, int] = msgspec.field(default_factory=dict)
+    off: str = ""
 
 
 class HostCacheStats(Message, frozen=True):
@@ -120,7 +182,7 @@ class HostCacheStats(Message, frozen=True):
         slots: number of slots; 0 until an engine has said how large they are.
         slot_bytes: size of each.
         used: slots that hold a block.
-        pinned: slots that an engine reads.
+        pinned: slots that an engine reads, or the disk.
         lent: empty slots that engines may write to.
         wanted: blocks that engines have asked for.
         found: of these, blocks that it had.
@@ -130,6 +192,8 @@ class HostCacheStats(Message, frozen=True):
         short: times that an engine could not be lent as many slots as it should have.
         refused: engines that cannot use it.
         invalid: slots and messages of engines that made no sense, and were ignored.
+        disk: the tier below; None if there is none.
+        machine: number of the host cache, and of its machine.
     """
 
     slots: int
@@ -147,6 +211,8 @@ class HostCacheStats(Message, frozen=True):
     refused_sends: int = 0
     sent_ns: int = 0
     invalid: int = 0
+    disk: DiskStats | None = None
+    machine: int = 0
 
 
 class HostCopies(Message, frozen=True):

@@ -8,10 +8,22 @@ import msgspec
 
 from dynamo_cli.config import AdapterTable
 from dynamo_cli.messages.base import Message
+from dynamo_cli.messages.request import MoveReason
 from dynamo_cli.topology import Role
 
 STALLED = "stalled"
 """First word of the reason in `LinkDown` if the supervisor ended a process that had stalled."""
+
+NODE_LOST = "node lost"
+"""First words of that reason if the node of a process was lost, and it itself may live."""
+
+
+def move_reason(reason: str) -> MoveReason:
+    """Why the requests of a process leave it when a link is down for this reason."""
+    if reason.startswith(STALLED):
+        return MoveReason.STALLED
+    return MoveReason.NODE_LOST if reason.startswith(NODE_LOST) else MoveReason.DIED
+
 
 # -- the life of a process --------------------------------------------------------------------
 
@@ -49,7 +61,8 @@ class LinkDown(Message, frozen=True):
     """The peer is gone: deliver what it had written, move or fail what it had, drop the link.
 
     Attributes:
-        reason: how it ended; it begins with `STALLED` if it was ended because it had stalled.
+        reason: how it ended; it begins with `STALLED` if it was ended because it had stalled, and
+            with `NODE_LOST` if its node was lost.
     """
 
     peer: str
@@ -160,12 +173,14 @@ class ProcessTable(Message, frozen=True):
         serving: whether requests can be answered.
         reason: why they cannot; else empty.
         workers: the target number of workers.
+        offered: nodes that have joined the cluster and run nothing yet, with their free GPUs.
     """
 
     processes: list[ProcessState]
     serving: bool
     reason: str
     workers: int = 0
+    offered: dict[str, int] = {}  # noqa: RUF012 - msgspec copies it
 
 
 class LogLine(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -14,12 +14,13 @@ class PushJob(Message, frozen=True):
     Attributes:
         job_id: unique; also the id of the transfer of its KV blocks.
         prompt_tokens: length of the prompt.
-        skip_tokens: leading tokens that the decode worker has in its own cache.
+        skip_tokens: leading tokens that need not be computed, as far as the decode worker knows.
         holder: index of the prefill worker that holds most of the prompt's blocks; at first, only
             this one may take the job. None if any may.
         priority: jobs with a smaller one come first.
         deadline_ns: time on the monotonic clock after which the job is not wanted any more.
         token_ids, frames: as in `AddRequest`.
+        machine: that of the decode worker, as `WorkerConfig` numbers it.
     """
 
     job_id: str
@@ -30,6 +31,7 @@ class PushJob(Message, frozen=True):
     deadline_ns: int
     token_ids: bytes
     frames: Frames
+    machine: int = 0
 
 
 class CancelJob(Message, frozen=True):
@@ -59,10 +61,19 @@ class QueueState(Message, frozen=True):
     Attributes:
         depth_jobs: number of jobs that wait for a prefill worker.
         prefill_workers: number of prefill workers that take jobs.
+        by_machine: both for each machine with prefill workers, if these serve only decode workers
+            of their machine; else None.
     """
 
     depth_jobs: int
     prefill_workers: int
+    by_machine: dict[int, tuple[int, int]] | None = None
+
+    def on(self, machine: int) -> tuple[int, int]:
+        """Jobs and prefill workers, as a decode worker of this machine has to count them."""
+        if self.by_machine is None:
+            return self.depth_jobs, self.prefill_workers
+        return self.by_machine.get(machine, (0, 0))
 
 
 # -- prefill worker <-> prefill queue ----------------------------------------------------------
@@ -77,11 +88,13 @@ class PullJobs(Message, frozen=True):
         jobs: largest number of further jobs that it takes.
         tokens: largest number of prompt tokens of these jobs together.
         held: ids of the jobs that it holds.
+        machine: the one that it runs on, as `WorkerConfig` numbers it.
     """
 
     jobs: int
     tokens: int
     held: list[str]
+    machine: int = 0
 
 
 class Enlisted(Message, frozen=True):

@@ -161,9 +161,7 @@ class CallUtility(Message, frozen=True):
 
 
 class EngineReady(Message, frozen=True):
-    """A worker's engine is ready; sent to all processors, the router and the frontend.
-
-    A worker takes no requests before it has sent this message.
+    """A worker's engine is ready and takes requests; for all processors, router and frontend.
 
     Attributes:
         tasks: what the model can do, in vLLM's words (generate, embed, ...).
@@ -172,6 +170,7 @@ class EngineReady(Message, frozen=True):
         num_blocks: KV blocks that fit into the engine's cache.
         max_num_seqs: requests that the engine runs at once; more wait in it.
         cache: what else the engine says about its KV cache.
+        machine: see `WorkerConfig`; the worker loads blocks of the host cache with this number.
     """
 
     worker: int
@@ -181,6 +180,7 @@ class EngineReady(Message, frozen=True):
     num_blocks: int
     max_num_seqs: int
     cache: CacheFacts = CacheFacts()
+    machine: int = 0
 
 
 class StepOutputs(Message, frozen=True):
@@ -265,6 +265,7 @@ class MoveReason(StrEnum):
 
     DIED = "died"
     STALLED = "stalled"  # the supervisor ended the process, because it had stalled
+    NODE_LOST = "node_lost"  # the connection to its node was lost, or the node
     DRAINED = "drained"  # the worker is to be stopped
     ASLEEP = "asleep"  # the worker's engine sleeps
     OUTPUTS_LOST = "outputs_lost"  # the link from the worker was full

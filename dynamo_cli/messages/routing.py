@@ -109,7 +109,8 @@ class RouteAnswer(Message, frozen=True):
 class KvEvents(Message, frozen=True):
     """What one engine step changed in the worker's prefix cache; applied as a whole.
 
-    The host cache sends the same of its own blocks, as worker 0.
+    A host cache sends the same of its own blocks; its worker is `host_cache.holder` of its machine
+    and of the tier.
 
     A block is published only while its parent is cached too, since it cannot be found otherwise.
 
@@ -171,7 +172,8 @@ class RoutingDecision(Message, frozen=True):
         required_blocks: blocks of the prompt, of which the last need not be full.
         overlap_blocks: those of the winner.
         block_size: tokens per block.
-        candidates: every worker that could have taken the request.
+        candidates: the workers that were compared: every one that could have taken the request, or
+            the most likely ones of more than 64.
         margin: how much more the second best would have cost; 0 without a second.
         waited_us: time that the query waited until a worker was free, microseconds.
         decision_us: time that the choice took, microseconds.
@@ -180,8 +182,9 @@ class RoutingDecision(Message, frozen=True):
         session: the client's X-Session-ID; empty when there is none.
         engine_order: as in `RouteAnswer`.
         moved, moved_from, output_tokens: as in `RouteQuery`.
-        host_blocks: leading blocks of the prompt that the host cache holds; every worker can load
-            those of them that it has not cached.
+        host_blocks: leading blocks of the prompt that the host cache of the winner's machine holds;
+            every worker there can load those of them that it has not cached.
+        disk_blocks: the last of these, which are only on its disk.
     """
 
     request_id: str
@@ -205,6 +208,7 @@ class RoutingDecision(Message, frozen=True):
     moved_from: int | None = None
     output_tokens: int = 0
     host_blocks: int = 0
+    disk_blocks: int = 0
 
     @property
     def predicted_tokens(self) -> int:

@@ -16,7 +16,9 @@ import setproctitle
 
 from dynamo_cli import PROGRAM
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.outpost.process import prepare, serve
+from dynamo_cli.host.open_files import raise_limit
+from dynamo_cli.outpost.prepare import prepare
+from dynamo_cli.outpost.process import serve
 from dynamo_cli.supervisor.post import Post
 
 
@@ -29,6 +31,7 @@ def main() -> None:
     """Read the post, prepare the node, and serve until the head is gone."""
     setproctitle.setproctitle(f"{PROGRAM}: outpost")
     logging.basicConfig(level=logging.WARNING)
+    raise_limit()  # each child takes several descriptors
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:

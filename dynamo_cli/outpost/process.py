@@ -15,9 +15,12 @@ from signal import Signals
 from typing import Any
 
 from dynamo_cli.cluster_config import RelayConfig
-from dynamo_cli.config import Devices, WorkerConfig, ZygoteConfig
+from dynamo_cli.config import Devices, HostCacheConfig, WorkerConfig, ZygoteConfig
+from dynamo_cli.errors import ResourceError
+from dynamo_cli.host import oserrors
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.ipc.link import create_ring
+from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
     Beat,
@@ -26,6 +29,7 @@ from dynamo_cli.messages.cluster import (
     ChildTold,
     ChildWrote,
     FromSupervisor,
+    JoinBeside,
     JoinChild,
     Muster,
     PartChild,
@@ -87,6 +91,7 @@ class Outpost:
         self._restarts = {one: Restarts(RestartPolicy()) for one in OWN}
         self._shift_ns = 0
         self._mustered = False
+        self._lines = 0
         self._heard_s = time.monotonic()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._orphans = Orphans(self._alive)
@@ -203,8 +208,9 @@ class Outpost:
 
     def on_log(self, child: Child, line: Line) -> None:
         """Pass a line of a child on."""
+        self._lines += 1
         name = "" if child.process in OWN else child.process.name
-        self._tell(ChildWrote(name, line.level, line.text, line.access))
+        self._tell(ChildWrote(name, line.level, line.text, line.access, self._lines))
 
     def on_exit(self, child: Child, exit_code: int | None) -> None:
         """Report the exit of a child; a relay or a zygote is started again."""
@@ -241,6 +247,8 @@ class Outpost:
                 self._start(ProcessId.parse(process), pickle.loads(start), forked=forked)
             case JoinChild(process, peer, generation):
                 self._join(ProcessId.parse(process), ProcessId.parse(peer), generation)
+            case JoinBeside(process, peer, generation):
+                self._join_beside(ProcessId.parse(process), ProcessId.parse(peer), generation)
             case PartChild(process, peer, generation, reason):
                 self._part(ProcessId.parse(process), peer, generation, reason)
             case TellChild(process, payload):
@@ -265,11 +273,11 @@ class Outpost:
             for child in self._others()
             if child.process != ZYGOTE
         ]
-        self._tell(Roll(self._name, os.getpid(), present))
+        self._tell(Roll(self._name, os.getpid(), present, self._lines))
 
     def _start(self, process: ProcessId, start: Start, *, forked: bool) -> None:
-        config = self._adapted(start.config)
         try:
+            config = self._adapted(start.config)
             child = LocalChild(replace(start, config=config, clock_shift_ns=self._shift_ns), self)
             self._children[process] = child
             if forked:
@@ -280,17 +288,37 @@ class Outpost:
                 self._tell(ChildTold(process.name, encode(Forked(child.pid))))
         except OSError as error:
             self._children.pop(process, None)
-            why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
-            self._tell(ChildGone(process.name, None, ("ResourceError", why)))
+            why = f"it cannot be started: {oserrors.reason(error)}"
+            self._tell(ChildGone(process.name, None, (ResourceError.__name__, why)))
+        except ResourceError as error:
+            self._tell(ChildGone(process.name, None, (ResourceError.__name__, error.message)))
 
     def _adapted(self, config: Any) -> Any:
-        """The configuration of an engine with the path and the GPUs of this node."""
+        """The configuration with what is of this node: path of the model, GPUs, host cache.
+
+        Raises:
+            ResourceError: the node has fewer GPUs than Ray says.
+        """
+        cache = self._post.host_cache
+        if isinstance(config, HostCacheConfig):
+            return cache
         if not isinstance(config, WorkerConfig):
             return config
-        known = self._post.engine.devices
-        devices = tuple(known[int(one.name)] for one in config.engine.devices)
-        engine = replace(config.engine, path=self._post.engine.path, devices=devices)
+        devices = self._devices([int(one.name) for one in config.engine.devices])
+        engine = replace(
+            config.engine, path=self._post.engine.path, devices=devices, host_cache=cache
+        )
         return replace(config, engine=engine)
+
+    def _devices(self, numbers: Sequence[int]) -> Devices:
+        """GPUs of this node by their numbers among those that Ray has given to this run."""
+        known = self._post.engine.devices
+        if max(numbers, default=-1) >= len(known):
+            raise ResourceError(
+                f"Ray counts more GPUs on {self._post.node} than the {len(known)} that this run "
+                "may use there: see nvidia-smi there, and --num-gpus of ray start."
+            )
+        return tuple(known[number] for number in numbers)
 
     def _fork_waiting(self) -> None:
         zygote = self._children.get(ZYGOTE)
@@ -317,6 +345,15 @@ class Outpost:
         outward.close()
         inward.close()
 
+    def _join_beside(self, process: ProcessId, peer: ProcessId, generation: int) -> None:
+        """Join two children; if one of them has ended, the head is about to hear of that."""
+        found = [self._children.get(one) for one in (process, peer)]
+        ends = {one.process: one for one in found if one is not None and one.alive}
+        if len(ends) == 2:
+            ((a, b, spec),) = links_of(process, [peer])
+            join(ends[a].control, ends[b].control, a, b, spec=spec, generation=generation)
+            self._links[process, peer.name] = self._links[peer, process.name] = generation
+
     def _part(self, process: ProcessId, peer: str, generation: int, reason: str) -> None:
         if self._links.get((process, peer)) == generation:
             del self._links[process, peer]
@@ -332,21 +369,3 @@ class Outpost:
 async def serve(post: Post) -> str:
     """Run an outpost; returns why it ended."""
     return await Outpost(post).run()
-
-
-def prepare(post: Post) -> Post:
-    """The post with what only this node knows: the model's path and the GPUs.
-
-    Raises:
-        DynamoError: the model or the GPUs are not here.
-    """
-    from dynamo_cli.host.gpus import read_gpus, visible  # noqa: PLC0415
-    from dynamo_cli.models import catalog  # noqa: PLC0415
-
-    path = catalog.resolve(post.engine.model, lambda progress: None).path
-    devices: Devices = ()
-    if post.engine.devices:
-        seen = visible(read_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-        devices = tuple(gpu.device for gpu in seen)
-    os.environ.setdefault("VLLM_NIXL_SIDE_CHANNEL_HOST", post.address)
-    return replace(post, engine=replace(post.engine, path=path, devices=devices))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dynamo_cli.config import FORMER_KV_COSTS, KV_COSTS
+from dynamo_cli.config import FORMER_KV_COSTS, KV_COSTS, MOST_WORKERS
 
-MAX_PROCESSES = 1024
+MAX_PROCESSES = MOST_WORKERS
 """For workers, prefill workers, processors and ranks, each of which is at least one process."""
 
 MAX_THREADS = 4096

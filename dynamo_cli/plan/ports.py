@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from dynamo_cli.errors import PortInUse
+from dynamo_cli.host import oserrors
 
 
 def problem(host: str, port: int) -> str:
@@ -16,7 +17,7 @@ def problem(host: str, port: int) -> str:
             probe.bind(address)
             probe.listen()
     except OSError as error:
-        return (error.strerror or str(error)).lower()
+        return oserrors.reason(error)
     except UnicodeError:
         return "no name of a machine"
     return ""

@@ -18,7 +18,7 @@ from dynamo_cli.config import BUILT_IN_MODELS
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import UsageError
 from dynamo_cli.models import catalog, soundness, templates
-from dynamo_cli.plan import log_file
+from dynamo_cli.plan import disk_folder, log_file
 from dynamo_cli.plan.typed import MOCK, Typed
 
 PLUGINS = "vllm.general_plugins"
@@ -60,6 +60,7 @@ def check(typed: Typed, *, ask_hub: bool) -> None:
     if typed.record is not None:
         log_file.check_place("--record", typed.record)
     log_file.check(typed)
+    disk_folder.check(typed)
     given = _given(typed)
     _check_names(given)
     _check_tool_choice(given)

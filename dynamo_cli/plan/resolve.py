@@ -68,15 +68,15 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
     check_sizes(typed)
     resolve_cluster.check(typed)
     simulation = simulation_of(typed)
+    kv_transfer = _kv_transfer(typed, machine)
     seats: Seats | None = None
     if machine.cluster is not None:
-        machine, seats = _on_cluster(typed, machine, simulated=simulation is not None)
+        machine, seats = _on_cluster(typed, machine, kv_transfer, simulated=simulation is not None)
     elif simulation is not None:
         machine = replace(machine, gpus=())  # simulated engines need none
     elif not machine.gpus:
         _refuse_a_build_for_gpus(machine)
         refuse_what_a_cpu_cannot(typed)
-    kv_transfer = _kv_transfer(typed, machine)
     cache = host_cache(typed, machine, kv_transfer)
     if seats is not None:
         prefill_devices, devices = list(seats.prefill_workers), list(seats.workers)
@@ -101,26 +101,36 @@ def resolve(typed: Typed, machine: Machine) -> ServeConfig:
         prefill_devices=tuple(prefill_devices),
         gpus=tuple(worker_gpus),
         placement=_placement(typed),
-        prefill_queue=PrefillQueueConfig(typed.prefill_alarm_s),
+        prefill_queue=_prefill_queue(typed, kv_transfer, on_cluster=seats is not None),
         worker_timeout_s=typed.worker_timeout_s,
         drain_timeout_s=typed.drain_timeout_s,
         cluster=seats.plan if seats is not None else None,
     )
 
 
-def _on_cluster(typed: Typed, machine: Machine, *, simulated: bool) -> tuple[Machine, Seats]:
-    """The machine with the cores and GPUs that its engines have in the cluster, and their nodes."""
+def _prefill_queue(typed: Typed, kv_transfer: str, *, on_cluster: bool) -> PrefillQueueConfig:
+    within_machine = on_cluster and kv_transfer == "shm"
+    return PrefillQueueConfig(typed.prefill_alarm_s, within_machine=within_machine)
+
+
+def _on_cluster(
+    typed: Typed, machine: Machine, kv_transfer: str, *, simulated: bool
+) -> tuple[Machine, Seats]:
+    """The machine with the cores, memory and GPUs that its engines have in the cluster, of the
+    smallest node; and their nodes."""
     assert machine.cluster is not None
     if typed.workers != AUTO:
         _count("--workers", typed.workers)
     on_gpus = machine.needs_gpu and not simulated
     if not on_gpus and not simulated:
         refuse_what_a_cpu_cannot(typed)
-    found = resolve_cluster.seats(typed, machine.cluster, on_gpus=on_gpus)
+    pairs = kv_transfer == "shm"
+    found = resolve_cluster.seats(typed, machine.cluster, on_gpus=on_gpus, pairs=pairs)
     used = dict.fromkeys(one for group in (*found.prefill_workers, *found.workers) for one in group)
     cores = min(max(node.cores, 1) for node in found.plan.nodes)
-    gpus = tuple(map(Gpu, used))
-    return replace(machine, gpus=gpus, cores=min(cores, machine.cores)), found
+    memory = min(node.memory_bytes or machine.available_bytes for node in found.plan.nodes)
+    here = replace(machine, available_bytes=memory, total_bytes=0)  # each node checks its own total
+    return replace(here, gpus=tuple(map(Gpu, used)), cores=min(cores, machine.cores)), found
 
 
 def _devices(typed: Typed, machine: Machine) -> tuple[list[Devices], list[Devices], Devices]:

@@ -9,7 +9,7 @@ from dynamo_cli.cluster_config import ClusterPlan, Node, Survey
 from dynamo_cli.config import Device, Devices
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.resolve_engine import stages_of
-from dynamo_cli.plan.typed import AUTO, NO_HOST_CACHE, Typed
+from dynamo_cli.plan.typed import AUTO, Typed
 
 PORT = "--ray takes HOST:PORT, the address of a Ray cluster, or auto"
 
@@ -51,6 +51,9 @@ class _Place:
         )
 
 
+_Seated = tuple[_Place, Devices]
+
+
 def check(typed: Typed) -> None:
     """Check what can be checked before the cluster is read.
 
@@ -63,36 +66,29 @@ def check(typed: Typed) -> None:
     port = address.rpartition(":")[2]
     if address != AUTO and (not port.isdecimal() or "://" in address):
         raise UsageError(f"{PORT}; not {address!r}.")
-    if typed.host_cache != NO_HOST_CACHE:
-        raise UsageError(
-            "--host-cache does not go with --ray yet: its memory is that of one machine."
-        )
-    if typed.prefill_workers and typed.kv_transfer != "nixl":
-        raise UsageError(
-            "--prefill-workers with --ray need --kv-transfer nixl: the other way, shm, is the "
-            "memory of one machine."
-        )
     if typed.reuse_gpus:
         raise UsageError("--reuse-gpus does not go with --ray, which gives each GPU to one engine.")
 
 
-def seats(typed: Typed, survey: Survey, *, on_gpus: bool) -> Seats:
+def seats(typed: Typed, survey: Survey, *, on_gpus: bool, pairs: bool = False) -> Seats:
     """Place the engines: each on the node that has most room, or fewest engines on the CPU.
 
     Args:
         on_gpus: whether engines need GPUs.
+        pairs: whether prefill workers serve only workers of their node, because blocks go through
+            its memory. Then each node with one gets a worker first.
 
     Raises:
-        ResourceError: the cluster has too few GPUs.
+        ResourceError: the cluster has too few GPUs, or no node has room for such a pair.
     """
     stages = stages_of(typed)
     width, prefill_width = (
         (typed.worker_tp * stages, typed.prefill_tp * stages) if on_gpus else (0, 0)
     )
     places = [_Place(node) for node in survey.nodes]
-    prefill = [_seat(places, prefill_width) for _ in range(typed.prefill_workers)]
-    count = _workers(typed, places, width)
-    workers = [_seat(places, width) for _ in range(count)]
+    prefill, workers = _seat_pairs(typed, places, (width, prefill_width), pairs=pairs)
+    missing = _missing(typed, places, width, len(workers))
+    workers += [_seat(places, width) for _ in range(missing)]
     keeps_all = typed.enable_admin
     kept = [place for place in places if place.engines or (keeps_all and place.free(width or 1))]
     if not on_gpus:
@@ -116,11 +112,39 @@ def seats(typed: Typed, survey: Survey, *, on_gpus: bool) -> Seats:
     )
 
 
-def _workers(typed: Typed, places: Sequence[_Place], width: int) -> int:
+def _seat_pairs(
+    typed: Typed, places: Sequence[_Place], widths: tuple[int, int], *, pairs: bool
+) -> tuple[list[_Seated], list[_Seated]]:
+    """Place the prefill workers, and beside each of them a worker first if they go in pairs.
+
+    Raises:
+        ResourceError: there is no room.
+    """
+    width, prefill_width = widths
+    most = len(places) if typed.workers == AUTO else int(typed.workers)
+    prefill: list[_Seated] = []
+    workers: list[_Seated] = []
+    for _ in range(typed.prefill_workers):
+        place, devices = _seat(places, prefill_width)
+        prefill.append((place, devices))
+        seated = any(place is other for other, _ in workers)
+        if pairs and not seated and len(workers) < most and (not width or place.free(width)):
+            workers.append((place, place.take(width)))
+    if pairs and prefill and not workers:
+        raise ResourceError(
+            "no node has room for a prefill worker and a worker, and --kv-transfer shm works only "
+            "within a node. Use fewer --prefill-workers, or --kv-transfer nixl, which works "
+            "between nodes."
+        )
+    return prefill, workers
+
+
+def _missing(typed: Typed, places: Sequence[_Place], width: int, seated: int) -> int:
+    """How many workers are still to be placed."""
     if typed.workers != AUTO:
-        return int(typed.workers)
-    fit = sum(place.free(width) for place in places) if width else len(places)
-    return max(1, fit)
+        return int(typed.workers) - seated
+    fit = sum(place.free(width) for place in places) if width else len(places) - seated
+    return max(1 - seated, fit)
 
 
 def _seat(places: Sequence[_Place], width: int) -> tuple[_Place, Devices]:
@@ -136,3 +160,19 @@ def _seat(places: Sequence[_Place], width: int) -> tuple[_Place, Devices]:
             "fewer --workers or a smaller --worker-tp."
         )
     return place, place.take(width)
+
+
+def warnings(plan: ClusterPlan, kv_transfer: str) -> list[str]:
+    """Warnings about engines that no prefill worker, or no worker, shares a node with."""
+    if not plan.prefill_workers or kv_transfer != "shm":
+        return []
+    alone = [
+        ("workers", set(plan.workers) - set(plan.prefill_workers), "prefill their prompts there"),
+        ("prefill workers", set(plan.prefill_workers) - set(plan.workers), "have nothing to do"),
+    ]
+    return [
+        f"{what} on {', '.join(plan.nodes[node].name for node in sorted(nodes))} {do}: "
+        "--kv-transfer shm hands KV blocks over within a node only."
+        for what, nodes, do in alone
+        if nodes
+    ]

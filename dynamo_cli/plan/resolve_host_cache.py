@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dynamo_cli.config import HostCacheConfig
+from dynamo_cli.config import DiskCacheConfig, HostCacheConfig
 from dynamo_cli.engines.mock.options import sized as simulated_size
 from dynamo_cli.engines.mock.profile import DEFAULT_PROFILE, load
 from dynamo_cli.engines.mock.tier import MAX_SLOTS
@@ -13,12 +14,13 @@ from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.sizes import size_of, sized
-from dynamo_cli.plan.typed import AUTO, MOCK, Typed
+from dynamo_cli.plan.typed import AUTO, MOCK, NO_DISK_CACHE, Typed
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.units import GIB, KIB, MIB
 
 FLAG = "--host-cache"
 MIN_TOKENS = "--host-cache-min-tokens"
+DISK = "--disk-cache"
 FOR_HAND_OVERS = "prefilled KV blocks go through a host cache (--kv-transfer shm), and "
 AUTO_SHARE = 0.5
 """Share of the available memory that ``auto`` takes, less the weights of the model."""
@@ -58,6 +60,7 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
         UsageError: it does not go with other options.
         ResourceError: there is not so much memory.
     """
+    disk = disk_cache(typed)
     auto = typed.host_cache == AUTO
     size_bytes = (
         int(machine.available_bytes * AUTO_SHARE) if auto else size_of(FLAG, typed.host_cache)
@@ -77,8 +80,9 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
     if hands_over and not asked_for:
         size_bytes = _hand_over_bytes(machine)
     if not size_bytes:
-        if typed.host_cache_min_tokens:
-            raise UsageError(f"{MIN_TOKENS} belongs to {FLAG}, and there is none.")
+        for flag, given in ((MIN_TOKENS, typed.host_cache_min_tokens), (DISK, disk)):
+            if given:
+                raise UsageError(f"{flag} belongs to {FLAG}, and there is none.")
         return None
     for reason in _obstacles(typed, kv_transfer):
         raise UsageError(f"{'' if asked_for else FOR_HAND_OVERS}{FLAG} {reason}")
@@ -90,7 +94,32 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
             f"that this machine or its control group has; {FLAG} {AUTO} takes half of what is "
             "available."
         )
-    return HostCacheConfig(size_bytes, min_tokens=typed.host_cache_min_tokens)
+    return HostCacheConfig(size_bytes, min_tokens=typed.host_cache_min_tokens, disk=disk)
+
+
+def disk_cache(typed: Typed) -> DiskCacheConfig | None:
+    """The plan of the tier on disk; None if there is to be none.
+
+    Raises:
+        UsageError: it is not a folder and a size, or there can be none.
+    """
+    if typed.disk_cache == NO_DISK_CACHE:
+        return None
+    folder, _, size = typed.disk_cache.rpartition(":")
+    if not folder:
+        raise UsageError(
+            f"{DISK} takes a folder and a size, like /var/cache/kv:200GiB; not "
+            f"{typed.disk_cache!r}."
+        )
+    size_bytes = size_of(DISK, size)
+    if size_bytes < SMALLEST_BYTES:
+        raise UsageError(
+            f"{DISK} {typed.disk_cache} has no room for KV blocks: without a unit the size is a "
+            "number of bytes; give one like 200GiB."
+        )
+    if typed.engine == MOCK:
+        raise UsageError(f"{DISK} needs real engines: simulated ones have no KV blocks to keep.")
+    return DiskCacheConfig(folder, size_bytes)
 
 
 def _check_simulated(typed: Typed, size_bytes: int) -> None:
@@ -157,7 +186,7 @@ def sized_by_model(config: ServeConfig, typed: Typed, weights_bytes: int) -> Ser
     if config.host_cache is None or typed.host_cache != AUTO:
         return config
     on_cpu = not any((*config.engine_devices, *config.prefill_devices))
-    engines = len(config.engine_devices) + len(config.prefill_devices)
+    engines = _most_engines(config)
     # Engines on GPUs read the same files; those on a CPU each keep the weights in memory.
     size_bytes = config.host_cache.size_bytes - weights_bytes * (engines if on_cpu else 1)
     if size_bytes < LEAST_BYTES:
@@ -169,13 +198,30 @@ def sized_by_model(config: ServeConfig, typed: Typed, weights_bytes: int) -> Ser
     return replace(config, host_cache=replace(config.host_cache, size_bytes=size_bytes))
 
 
+def _most_engines(config: ServeConfig) -> int:
+    """The largest number of engines on one machine."""
+    if config.cluster is None:
+        return len(config.engine_devices) + len(config.prefill_devices)
+    return max(Counter([*config.cluster.workers, *config.cluster.prefill_workers]).values())
+
+
 def warnings(config: ServeConfig, machine: Machine) -> list[str]:
     """Warnings about a host cache that can be made, but may not fit."""
-    cache = config.host_cache
-    simulated = config.engine.simulation is not None
-    if cache is None or simulated or cache.size_bytes <= machine.available_bytes:
+    cache, found = config.host_cache, []
+    if cache is None or config.engine.simulation is not None:
         return []
-    return [
-        f"{FLAG} takes {sized(cache.size_bytes)} as it fills, and {sized(machine.available_bytes)} "
-        f"of memory are available now; {FLAG} {AUTO} takes half of that."
-    ]
+    available_bytes, where = machine.available_bytes, ""
+    if config.cluster is not None:
+        smallest = min(config.cluster.nodes, key=lambda node: node.memory_bytes)
+        available_bytes, where = smallest.memory_bytes, f" on {smallest.name}"
+    if available_bytes and cache.size_bytes > available_bytes:
+        found.append(
+            f"{FLAG} takes {sized(cache.size_bytes)} as it fills, and {sized(available_bytes)} "
+            f"of memory are available{where} now; {FLAG} {AUTO} takes half of that."
+        )
+    if cache.disk is not None and cache.disk.size_bytes <= cache.size_bytes:
+        found.append(
+            f"{DISK} of {sized(cache.disk.size_bytes)} brings little: it is no larger than the "
+            f"{sized(cache.size_bytes)} of {FLAG}, whose blocks it has, too."
+        )
+    return found

@@ -24,6 +24,7 @@ from dynamo_cli.config import (
 
 AUTO = "auto"
 NO_HOST_CACHE = "0"
+NO_DISK_CACHE = "0"
 NO_ROUTER = "none"
 ROUTERS = (NO_ROUTER, *ROUTER_POLICIES)
 LOG_FORMATS = ("text", "json")
@@ -40,6 +41,7 @@ class Typed:
         engine: `VLLM` or `MOCK`; `engine_profile` and `speedup` are for `MOCK` only.
         router: one of `ROUTERS`; None means no router for one worker, else ``least-loaded``.
         host_cache: a size such as ``64GiB``, ``auto``, or `NO_HOST_CACHE`.
+        disk_cache: a folder and a size such as ``/var/cache/kv:200GiB``, or `NO_DISK_CACHE`.
         log_level: level of the whole log; None means ``info``, and less from the engines
             (`resolve_engine.ENGINE_LOG_LEVEL`).
         log_format: one of `LOG_FORMATS`.
@@ -78,6 +80,7 @@ class Typed:
     prefill_alarm_s: float = DEFAULT_PREFILL_ALARM_S
     host_cache: str = NO_HOST_CACHE
     host_cache_min_tokens: int = 0
+    disk_cache: str = NO_DISK_CACHE
     ray: str | None = None
     migration_limit: int = DEFAULT_MIGRATION_LIMIT
     migration_timeout_s: float = DEFAULT_MIGRATION_TIMEOUT_S

@@ -32,6 +32,17 @@ class Reason(StrEnum):
     NOT_HOLDER = "not_holder"
 
 
+class Taker(StrEnum):
+    """Whom jobs wait for."""
+
+    HOLDER = "holder"
+    MACHINE = "machine"
+
+
+Line = tuple[Taker, int] | None
+"""Jobs that wait for the same: for one prefill worker, for those of one machine, or for any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job(Generic[T]):
     """A prompt to prefill.
@@ -45,6 +56,8 @@ class Job(Generic[T]):
         put_ns: when the job was put.
         holder: index of the prefill worker that has its prefix cached; at first only this one may
             take the job. None: any may.
+        machine: prefill workers of this machine may take it: at first only they, and always only
+            they if it `stays`. None: those of all machines may.
         hashes: packed u64 sequence hashes of the prompt's full blocks; may be empty.
         payload: what the prefill worker needs; the queue does not look at it.
     """
@@ -58,6 +71,22 @@ class Job(Generic[T]):
     payload: T
     holder: int | None = None
     hashes: bytes = b""
+    machine: int | None = None
+    stays: bool = False
+
+    @property
+    def line(self) -> Line:
+        """Who may take it at first."""
+        if self.holder is not None:
+            return Taker.HOLDER, self.holder
+        return (Taker.MACHINE, self.machine) if self.machine is not None else None
+
+    @property
+    def last_line(self) -> Line:
+        """Who may take it after a while."""
+        if not self.stays or self.machine is None:
+            return None
+        return Taker.MACHINE, self.machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -37,8 +37,6 @@ TICK_S = 0.05
 
 NOTHING_TOLD = QueueState(-1, -1)
 
-logger = logging.getLogger(__name__)
-
 
 def main(process: ProcessId, config: PrefillQueueConfig, control: socket.socket) -> None:
     """Run the prefill queue until it is told to stop."""
@@ -47,17 +45,18 @@ def main(process: ProcessId, config: PrefillQueueConfig, control: socket.socket)
 
 @dataclass(slots=True)
 class _Room:
-    """What a prefill worker can still take, as it said itself."""
+    """What a prefill worker can still take, as it said itself, and its machine."""
 
     jobs: int
     tokens: int
+    machine: int = 0
 
 
 class Queue:
     """The process of the prefill queue: a `PrefillQueue` and its links.
 
     Args:
-        config: the age of the oldest job from which on there is an alarm.
+        config: the age of the oldest job from which on there is an alarm, and who may take jobs.
     """
 
     def __init__(
@@ -65,13 +64,13 @@ class Queue:
     ) -> None:
         self._process = process
         self._alarm_ns = round(config.alarm_s * SECOND_NS)
+        self._within = config.within_machine
         self._queue: PrefillQueue[PushJob] = PrefillQueue(Limits())
         self._rooms: dict[int, _Room] = {}
         self._newcomers: set[int] = set()
         self._switchboard = Switchboard(control, self)
         self._decoder = Decoder(ToPrefillQueue)
         self._told = NOTHING_TOLD
-        self._alarmed = False
         self._report_due_s = 0.0
         self._changed = True
         self._stopping = False
@@ -99,13 +98,15 @@ class Queue:
     def _lease(self, now_ns: int) -> None:
         """Lease to every prefill worker the jobs that it has room for."""
         for holder, room in self._rooms.items():
-            for job in self._queue.lease(holder, room.jobs, room.tokens, now_ns):
+            for job in self._queue.lease(holder, room.jobs, room.tokens, now_ns, room.machine):
                 peer = ProcessId(Role.PREFILL_WORKER, holder)
                 self._switchboard.send(peer, RunJob(job.worker, job.payload))
                 room.jobs -= 1
                 room.tokens -= job.prompt_tokens
         if not self._rooms:
             self._tell(self._queue.no_holders())
+        elif self._within:
+            self._tell(self._queue.only_on({room.machine for room in self._rooms.values()}))
 
     def _tell(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
@@ -119,11 +120,18 @@ class Queue:
 
     def _tell_depth(self) -> None:
         """Send the depth of the queue to decode workers, which place prefills by it."""
-        state = QueueState(self._queue.depth_jobs, len(self._rooms))
+        state = QueueState(self._queue.depth_jobs, len(self._rooms), self._by_machine())
         if state != self._told:
             workers = [peer for peer in self._switchboard.links if peer.role is Role.WORKER]
             told = [self._switchboard.send(peer, state) for peer in workers]  # each of them
             self._told = state if all(told) else NOTHING_TOLD
+
+    def _by_machine(self) -> dict[int, tuple[int, int]] | None:
+        """Jobs that wait and prefill workers of each machine, if jobs stay on their machine."""
+        if not self._within:
+            return None
+        count = Counter(room.machine for room in self._rooms.values())
+        return {one: (self._queue.depth_on(one), count[one]) for one in count}
 
     def _enlist(self) -> None:
         """Tell new prefill workers that every decode worker knows of them."""
@@ -138,14 +146,13 @@ class Queue:
         if not self._changed or now < self._report_due_s:
             return
         view, queue = self._queue.view(now_ns), self._queue
-        self._warn(view.oldest_age_ns)
         stats = PrefillQueueStats(
             depth_jobs=view.depth_jobs,
             depth_tokens=view.depth_tokens,
             in_flight_jobs=view.in_flight_jobs,
             in_flight_tokens=view.in_flight_tokens,
             oldest_age_s=view.oldest_age_ns / SECOND_NS,
-            alarm=self._alarmed,
+            alarm=view.oldest_age_ns > self._alarm_ns,
             taken=queue.taken,
             ended={str(reason): count for reason, count in queue.ended.items()},
             refused={str(reason): count for reason, count in queue.refused.items()},
@@ -156,17 +163,6 @@ class Queue:
         self._switchboard.send(FRONTEND, stats)
         self._report_due_s = now + STATS_INTERVAL_S
         self._changed = bool(view.depth_jobs)
-
-    def _warn(self, oldest_age_ns: int) -> None:
-        """Warn once when the oldest job exceeds the alarm age, until it is below again."""
-        late = oldest_age_ns > self._alarm_ns
-        if late and not self._alarmed:
-            logger.warning(
-                "the oldest prefill job has waited for %.1f s: add prefill workers, or send only "
-                "long prompts to them (--conditional-disagg).",
-                oldest_age_ns / SECOND_NS,
-            )
-        self._alarmed = late
 
     # -- switchboard handler ---------------------------------------------------------------
 
@@ -180,7 +176,7 @@ class Queue:
             case PullJobs() as room:
                 if peer.index not in self._rooms:
                     self._newcomers.add(peer.index)
-                self._rooms[peer.index] = _Room(room.jobs, room.tokens)
+                self._rooms[peer.index] = _Room(room.jobs, room.tokens, room.machine)
                 self._tell(self._queue.renew(peer.index, room.held, time.monotonic_ns()))
             case JobEnded(job_id, ""):
                 self._queue.acknowledge(job_id, peer.index)
@@ -197,13 +193,27 @@ class Queue:
             deadline_ns=push.deadline_ns,
             put_ns=time.monotonic_ns(),
             payload=push,
-            holder=push.holder,
+            holder=self._holder(push),
+            machine=self._machine(push),
+            stays=self._within,
         )
         refusal = self._queue.put(job)
         self._told = NOTHING_TOLD  # workers add what they push to the last depth that they heard
         if refusal is not None and refusal is not Reason.DUPLICATE:
             peer = ProcessId(Role.WORKER, worker)
             self._switchboard.owe(peer, JobFailed(push.job_id, refusal))
+
+    def _holder(self, push: PushJob) -> int | None:
+        """The prefill worker with its prefix, if that may take the job at all."""
+        room = self._rooms.get(push.holder) if push.holder is not None else None
+        away = room is not None and room.machine != push.machine
+        return None if self._within and away else push.holder
+
+    def _machine(self, push: PushJob) -> int | None:
+        """The machine whose prefill workers come first: that of the decode worker, if it has any
+        and is not the only one."""
+        near = any(room.machine == push.machine for room in self._rooms.values())
+        return push.machine if self._within or (push.machine and near) else None
 
     def on_link(self, peer: ProcessId) -> None:
         """A peer has started: it has not heard of the depth yet."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic
 
@@ -24,10 +24,12 @@ from dynamo_cli.prefill_queue.jobs import (
     Failed,
     Job,
     Limits,
+    Line,
     Outcome,
     Reason,
     Returned,
     T,
+    Taker,
     View,
 )
 from dynamo_cli.prefill_queue.ranking import Ranking
@@ -42,14 +44,14 @@ class _Entry(Generic[T]):
 
     Attributes:
         number: sequence number of the put; it keeps the place of a job that is returned.
-        line: index of the only prefill worker that may take it; None if any may.
+        line: who may take it.
         attempts: number of leases that ended without a result.
         holder: index of the prefill worker that has leased it; None while it waits.
     """
 
     job: Job[T]
     number: int
-    line: int | None
+    line: Line
     attempts: int = 0
     holder: int | None = None
 
@@ -81,13 +83,14 @@ class PrefillQueue(Generic[T]):
         self.ignored: Counter[Reason] = Counter()
         self.waits_dropped = 0
         self._entries: dict[str, _Entry[T]] = {}
-        self._lines: dict[int | None, Ranking] = {None: Ranking()}  # by priority
-        self._reserved = Ranking()  # by the time when any prefill worker may take it
+        self._lines: dict[Line, Ranking] = {None: Ranking()}  # by priority
+        self._reserved = Ranking()  # by the time when others may take it too
         self._deadlines = Ranking()
         self._leases = Ranking()  # by the time when the lease expires
         self._held: dict[int, dict[str, _Entry[T]]] = {}
         self._numbers = itertools.count()
         self._waiting_tokens = self._leased_tokens = 0
+        self._waiting_on: Counter[int | None] = Counter()  # by machine
         self._waits: deque[int] = deque()
 
     # -- decode workers ------------------------------------------------------------------------
@@ -98,10 +101,10 @@ class PrefillQueue(Generic[T]):
         if refusal is not None:
             self.refused[refusal] += 1
             return refusal
-        entry = _Entry(job, next(self._numbers), job.holder)
+        entry = _Entry(job, next(self._numbers), job.line)
         self._entries[job.job_id] = entry
         self._deadlines.add(job.job_id, job.deadline_ns, entry.number)
-        if job.holder is not None:
+        if job.line != job.last_line:
             free_ns = job.put_ns + self.limits.affinity_ns
             self._reserved.add(job.job_id, free_ns, entry.number)
         self._enqueue(entry)
@@ -123,7 +126,9 @@ class PrefillQueue(Generic[T]):
 
     # -- prefill workers -----------------------------------------------------------------------
 
-    def lease(self, holder: int, jobs: int, tokens: int, now_ns: int) -> list[Job[T]]:
+    def lease(
+        self, holder: int, jobs: int, tokens: int, now_ns: int, machine: int = 0
+    ) -> list[Job[T]]:
         """Lease the next jobs to a prefill worker. Call `expire` first, which checks deadlines.
 
         A job with more tokens than there is room for waits, and no other job overtakes it. A
@@ -132,11 +137,12 @@ class PrefillQueue(Generic[T]):
 
         Args:
             jobs, tokens: how much the prefill worker can still take.
+            machine: the one that it runs on.
         """
         for job_id in self._reserved.due(now_ns):
             self._free(self._entries[job_id])
         leased: list[Job[T]] = []
-        while len(leased) < jobs and (entry := self._next(holder)) is not None:
+        while len(leased) < jobs and (entry := self._next(holder, machine)) is not None:
             if entry.job.prompt_tokens > tokens and self._held.get(holder):
                 break
             self._hold(entry, holder, now_ns)
@@ -182,14 +188,27 @@ class PrefillQueue(Generic[T]):
         """
         held = list(self._held.get(holder, {}).values())
         outcomes: list[Outcome] = [self._break_off(entry, Reason.HOLDER_GONE) for entry in held]
-        for job_id in list(self._lines.get(holder, ())):
+        for job_id in list(self._lines.get((Taker.HOLDER, holder), ())):
             self._free(self._entries[job_id])
         return outcomes
 
     def no_holders(self) -> list[Outcome]:
         """There is no prefill worker any more: fail all jobs that wait."""
         waiting = [entry for entry in self._entries.values() if entry.holder is None]
-        return _flat(self._fail(entry, Reason.NO_PREFILL_WORKER) for entry in waiting)
+        return self._fail_all(waiting)
+
+    def only_on(self, machines: Collection[int]) -> list[Outcome]:
+        """Only these machines have prefill workers: fail jobs that must wait for another one."""
+        waiting = [
+            self._entries[job_id]
+            for line, ranking in self._lines.items()
+            if line is not None and line[0] is Taker.MACHINE and line[1] not in machines
+            for job_id in ranking
+        ]
+        return self._fail_all([entry for entry in waiting if entry.job.stays])
+
+    def _fail_all(self, entries: list[_Entry[T]]) -> list[Outcome]:
+        return _flat(self._fail(entry, Reason.NO_PREFILL_WORKER) for entry in entries)
 
     # -- time ----------------------------------------------------------------------------------
 
@@ -222,6 +241,10 @@ class PrefillQueue(Generic[T]):
         """Number of jobs that wait."""
         return len(self._entries) - len(self._leases)
 
+    def depth_on(self, machine: int) -> int:
+        """Number of jobs of one machine that wait."""
+        return self._waiting_on[machine]
+
     def take_waits(self) -> list[int]:
         """Nanoseconds from put to lease of each lease since the last call."""
         waits = list(self._waits)
@@ -240,20 +263,23 @@ class PrefillQueue(Generic[T]):
         line = self._lines.setdefault(entry.line, Ranking())
         line.add(job.job_id, job.priority, entry.number)
         self._waiting_tokens += job.prompt_tokens
+        self._waiting_on[job.machine] += 1
 
     def _dequeue(self, entry: _Entry[T]) -> None:
         self._lines[entry.line].discard(entry.job.job_id)
         self._reserved.discard(entry.job.job_id)
         self._waiting_tokens -= entry.job.prompt_tokens
+        self._waiting_on[entry.job.machine] -= 1
 
     def _free(self, entry: _Entry[T]) -> None:
-        """Let any prefill worker take a job that waits."""
+        """Let others take a job that waits too."""
         self._dequeue(entry)
-        entry.line = None
+        entry.line = entry.job.last_line
         self._enqueue(entry)
 
-    def _next(self, holder: int) -> _Entry[T] | None:
-        lines = [self._lines[line] for line in (None, holder) if line in self._lines]
+    def _next(self, holder: int, machine: int) -> _Entry[T] | None:
+        mine: tuple[Line, ...] = (None, (Taker.HOLDER, holder), (Taker.MACHINE, machine))
+        lines = [self._lines[line] for line in mine if line in self._lines]
         heads = [head for line in lines if (head := line.first()) is not None]
         return self._entries[min(heads)[2]] if heads else None
 
@@ -295,7 +321,7 @@ class PrefillQueue(Generic[T]):
             self._remove(entry, Reason.ATTEMPTS)
             return _failed(entry.job, Reason.ATTEMPTS)
         self._unlease(entry)
-        entry.line = None
+        entry.line = entry.job.last_line
         self._enqueue(entry)
         self.returned[reason] += 1
         return Returned(entry.job.job_id, entry.attempts)

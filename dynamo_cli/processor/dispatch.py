@@ -109,7 +109,7 @@ class Dispatch:
                 load[running.worker] += 1
         return min(load, key=load.__getitem__)
 
-    def _tell_router(self, message: RouteQuery | Placed | FirstToken | RequestEnd) -> bool:
+    def _tell_router(self, message: RouteQuery | Placed | RequestEnd) -> bool:
         return self._switchboard.send(ROUTER, message)
 
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None:
@@ -144,7 +144,7 @@ class Dispatch:
         """Tell the router that the prefill of a request is over."""
         if (running := self._running.get(request_id)) is not None:
             running.prefilled = True
-            self._tell_router(FirstToken(request_id, cached_tokens))
+            self._switchboard.post(ROUTER, FirstToken(request_id, cached_tokens))
 
     def ended(self, request_id: str) -> None:
         """Tell the router that a request has left its worker: it has ended, or it moves.
@@ -153,7 +153,7 @@ class Dispatch:
         """
         running = self._running.pop(request_id, None)
         if running is not None:
-            self._tell_router(RequestEnd(request_id))
+            self._switchboard.post(ROUTER, RequestEnd(request_id))
             self._release(running.worker)
 
     # -- called by the process -------------------------------------------------------------

@@ -20,6 +20,7 @@ from dynamo_cli.messages.cluster import (
     RelayCut,
     RelayDown,
     RelayJoined,
+    RelayStats,
     RelayUp,
 )
 from dynamo_cli.messages.flows import ToChild
@@ -39,6 +40,9 @@ from dynamo_cli.topology import ProcessId
 
 HELLO_S = 0.25
 """Seconds between two HELLO frames of a node."""
+
+REPORT_S = 1.0
+"""Seconds between two reports of the head's end."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +68,8 @@ class Relay:
         self._port_of: dict[int, Port] = {}
         self._acks: dict[int, int] = {}
         self._stopping = False
-        self._hello_due_s = 0.0
+        self._hello_due_s = self._report_due_s = 0.0
+        self._reported = RelayStats()
         self._poller = select.epoll()
         for descriptor in (self._control.fileno(), *self._wire.descriptors):
             self._poller.register(descriptor, select.EPOLLIN)
@@ -81,13 +86,19 @@ class Relay:
     def advance(self, longest_s: float = 1.0) -> None:
         """One round: wait for something, at most so many seconds, and pass on what has come."""
         timeout_s = 0.0 if self._wire.pending() else min(longest_s, self._say_hello())
+        told = False
         for descriptor, _ in self._poller.poll(timeout_s):
             if (port := self._port_of.get(descriptor)) is not None and port.link is not None:
                 self._on_link(port, port.link, descriptor)
-        self._on_control()
+            elif descriptor == self._wire.gate:
+                self._wire.admit()
+            elif descriptor == self._control.fileno():
+                told = True
+        self._on_control(told=told)
         for peer, data in self._wire.receive():
             self._on_frame(peer, Frame.unpack(data))
         self._acknowledge()
+        self._report()
 
     def _say_hello(self) -> float:
         """Send HELLO if it is due; returns the longest wait until the next one."""
@@ -98,6 +109,23 @@ class Relay:
             self._wire.send(self._session.hello().pack())
             self._hello_due_s = now + HELLO_S
         return self._hello_due_s - now
+
+    def _report(self) -> None:
+        """Tell the supervisor what has passed, if that has changed."""
+        if isinstance(self._session, NodeSession) or time.monotonic() < self._report_due_s:
+            return
+        wire = self._wire
+        stats = RelayStats(
+            wire.sent_frames,
+            wire.sent_bytes,
+            wire.received_frames,
+            wire.received_bytes,
+            wire.refused,
+            self._session.stale,
+        )
+        if stats != self._reported:
+            self._control.send(stats)
+        self._reported, self._report_due_s = stats, time.monotonic() + REPORT_S
 
     # -- links -----------------------------------------------------------------------------
 
@@ -200,8 +228,10 @@ class Relay:
 
     # -- control ---------------------------------------------------------------------------
 
-    def _on_control(self) -> None:
+    def _on_control(self, *, told: bool) -> None:
         self._control.flush()
+        if not told:
+            return
         for message, descriptors in self._control.receive():
             match message:
                 case RelayUp(generation):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dynamo_cli.messages.routing import REASON_NO_WORKER, Candidate, RouteQuery, RoutingDecision
-from dynamo_cli.router.policies import Choice
+from dynamo_cli.router.policies import Choice, WorkerLoad
 
 
 def decided(
@@ -14,7 +14,7 @@ def decided(
     *,
     policy: str,
     block_size: int,
-    host_blocks: int,
+    winner: WorkerLoad | None,
     since_ns: int,
     now_ns: int,
     prefill_worker: int | None,
@@ -23,18 +23,16 @@ def decided(
     """Return the decision on a query.
 
     Args:
-        query: the query.
         choice: what the policy chose; None if no worker may take the request.
         policy: name of the policy.
         block_size: tokens per block; 0 if no worker has been up.
-        host_blocks: leading blocks of the prompt in the host cache.
-        since_ns: when the query came.
-        now_ns: current time.
+        winner: the worker that it chose.
+        since_ns, now_ns: when the query came, and the time now.
         prefill_worker, engine_order: as in `RouteAnswer`.
     """
     worker = choice.worker if choice else None
     candidates = choice.candidates if choice else []
-    winner = next((one for one in candidates if one.worker == worker), None)
+    chosen = next((one for one in candidates if one.worker == worker), None)
     return RoutingDecision(
         request_id=query.request_id,
         api_id=query.api_id,
@@ -43,10 +41,10 @@ def decided(
         reason=choice.reason if choice else REASON_NO_WORKER,
         prompt_tokens=query.prompt_tokens,
         required_blocks=blocks_of(query.prompt_tokens, block_size),
-        overlap_blocks=winner.overlap_blocks if winner else 0,
+        overlap_blocks=chosen.overlap_blocks if chosen else 0,
         block_size=block_size,
         candidates=candidates,
-        margin=_margin(candidates, winner),
+        margin=_margin(candidates, chosen),
         waited_us=(now_ns - since_ns) / 1000,
         decision_us=0.0,
         decided_ns=now_ns,
@@ -56,7 +54,8 @@ def decided(
         moved=query.moved,
         moved_from=query.moved_from,
         output_tokens=query.output_tokens,
-        host_blocks=host_blocks,
+        host_blocks=winner.host_blocks if winner else 0,
+        disk_blocks=winner.disk_blocks if winner else 0,
     )
 
 

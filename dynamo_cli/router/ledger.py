@@ -12,9 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
+from dynamo_cli.kv.index import bits
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.router.pace import Pace, Prices
 from dynamo_cli.router.promised import Promised
+from dynamo_cli.router.shortlist import Ranking
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 SETTLE_NS = 20 * MS_NS
@@ -182,6 +184,7 @@ class Ledger:
         promised: prefixes that workers will have computed.
         held: prefixes that workers keep because requests that have their first token use them.
         pace: measured times.
+        ranking: the workers that have room, by their load.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -190,6 +193,8 @@ class Ledger:
     promised: Promised = field(default_factory=Promised)
     held: Promised = field(default_factory=Promised)
     pace: Pace = field(default_factory=Pace)
+    ranking: Ranking = field(default_factory=Ranking)
+    _busy_books: int = 0
     _placed: defaultdict[int, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
     """Entries by worker, in the order in which they were placed; also of workers without a book."""
 
@@ -201,13 +206,14 @@ class Ledger:
         if worker in self.books:
             self.worker_down(worker)
         self.books[worker] = WorkerBook(num_blocks, max_active)
+        self.ranking.changed.add(worker)
         for request_id, entry in self._placed[worker].items():
             self._count(request_id, entry, 1)
 
     def worker_down(self, worker: int) -> None:
         """Release all entries of a worker whose process ended."""
         self._release(self._placed[worker], WORKER_GONE)
-        self.books.pop(worker, None)
+        self._drop_book(worker)
         self._placed.pop(worker)
 
     def close(self, worker: int) -> None:
@@ -216,7 +222,11 @@ class Ledger:
         for request_id, entry in self._placed[worker].items():
             # This also takes their prefixes out of `promised` and `held`: nobody can use them now.
             self._count(request_id, entry, -1)
+        self._drop_book(worker)
+
+    def _drop_book(self, worker: int) -> None:
         self.books.pop(worker, None)
+        self.ranking.changed.add(worker)
 
     def processor_down(self, processor: int) -> None:
         """Release the requests of a processor that ended, because nobody will report their end."""
@@ -233,13 +243,13 @@ class Ledger:
     def _note_busy(self, now_ns: int) -> None:
         """Note which share of the workers has prefills to do, before that changes."""
         if self.books:
-            busy = sum(1 for book in self.books.values() if book.waiting)
-            self.pace.busy(busy / len(self.books), now_ns)
+            self.pace.busy(self._busy_books / len(self.books), now_ns)
 
     def _count(self, request_id: str, entry: Entry, sign: int) -> None:
         """Add an entry to its worker's sums (`sign` 1) or subtract it (-1), if there is a book."""
         if (book := self.books.get(entry.worker)) is None:
             return
+        self.ranking.changed.add(entry.worker)
         book.active_requests += sign
         book.decode_blocks += sign * entry.decode_blocks
         prefixes = self.promised if entry.waiting else self.held
@@ -250,9 +260,11 @@ class Ledger:
         book.prefill_tokens += sign * entry.prefill_tokens
         book.prefill_pairs += sign * entry.prefill_pairs
         if sign > 0:
+            self._busy_books += not book.waiting
             book.waiting[request_id] = entry
         else:
             del book.waiting[request_id]
+            self._busy_books -= not book.waiting
 
     def remaining(
         self, cached: dict[int, int], prompt_blocks: int, prompt: Sequence[int]
@@ -271,7 +283,9 @@ class Ledger:
         ]
         if not tight:
             return cached
-        promised, held = self.promised.leading(prompt), self.held.leading(prompt)
+        among = bits(tight)
+        promised = self.promised.leading(prompt, among)
+        held = self.held.leading(prompt, among)
         used = {worker: max(promised.get(worker, 0), held.get(worker, 0)) for worker in tight}
         return cached | {worker: min(cached[worker], used[worker]) for worker in tight}
 
@@ -305,7 +319,7 @@ class Ledger:
 
     def nobody_waits(self) -> bool:
         """Whether all requests on open workers have had their first token."""
-        return not any(book.waiting for book in self.books.values())
+        return not self._busy_books
 
     def report(self, stats: WorkerStats) -> None:
         """Correct the sum of promises by the load that a worker reports."""

@@ -1,15 +1,17 @@
-"""Measures what workers need to load blocks from the host cache. Pure.
+"""Knows what the host cache has of a prompt, and measures what it takes to load it. Pure.
 
 The totals come from the reports of the engines' copies (`HostCopies`). Before the first of them,
-loading is assumed to take a tenth of the time of computing.
+loading is assumed to take a tenth of the time of computing. Blocks that are only on disk have to be
+read first; the host cache tells how long that takes (`DiskReads`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from dynamo_cli.messages.host_cache import HostCopies
+from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier, holder
 from dynamo_cli.router.pace import Prices
 
 FIRST_GUESS = 0.1
@@ -21,6 +23,26 @@ GUESS_TOKENS = 1000.0
 FORGET = 0.95
 """Factor by which each report with new copies reduces the weight of all older ones, so that the
 last twenty or so count."""
+
+
+class InHost(NamedTuple):
+    """Leading blocks of a prompt that the host cache has.
+
+    Attributes:
+        memory: in memory.
+        reach: in memory or on disk.
+    """
+
+    memory: int = 0
+    reach: int = 0
+
+    @property
+    def disk(self) -> int:
+        """Those that have to be read from the disk."""
+        return self.reach - self.memory
+
+
+NOTHING = InHost()
 
 
 @dataclass(slots=True)
@@ -37,11 +59,58 @@ class _Measured:
 
 @dataclass(slots=True)
 class Loading:
-    """The recent loads of all workers. A worker without loads is taken to be like the others."""
+    """What workers load from the host caches of their machines, and how fast they are.
+
+    A worker without loads is taken to be like the others.
+    """
 
     _reports: dict[int, HostCopies] = field(default_factory=dict)
     _measured: defaultdict[int, _Measured] = field(default_factory=lambda: defaultdict(_Measured))
     _everybody: _Measured = field(default_factory=_Measured)
+    _machines: dict[int, int] = field(default_factory=dict)
+    _disk_block_s: dict[int, float] = field(default_factory=dict)  # by machine
+
+    def worker_up(self, worker: int, machine: int) -> None:
+        """Note on which machine a worker runs."""
+        self._machines[worker] = machine
+
+    def disk_read(self, report: DiskReads) -> None:
+        """Take a report of a host cache."""
+        self._disk_block_s[report.machine] = report.block_s
+
+    def loadable(
+        self, worker: int, held: dict[int, int], block_size: int, prices: Prices
+    ) -> InHost:
+        """What the host cache of a worker's machine has of a prompt for it.
+
+        Nothing if it has refused the worker; and a disk that is slower than computing has nothing.
+
+        Args:
+            held: leading blocks that host caches hold, by `holder`.
+            block_size: tokens of a block.
+        """
+        report = self._reports.get(worker)
+        if not held or (report is not None and report.refused):
+            return NOTHING
+        machine = self._machines.get(worker, 0)
+        memory = held.get(holder(machine, Tier.MEMORY), 0)
+        if self._disk_block_s.get(machine, 0.0) >= block_size * prices.token_s:
+            return InHost(memory, memory)
+        return InHost(memory, max(memory, held.get(holder(machine, Tier.REACH), 0)))
+
+    def load_s(
+        self, worker: int, found: InHost, expected: int, block_size: int, prices: Prices
+    ) -> float:
+        """Time in which a worker loads what it will lack, seconds.
+
+        Args:
+            found: what the host cache has.
+            expected: leading blocks that the worker will have itself.
+        """
+        blocks = max(found.reach - expected, 0)
+        read = min(blocks, found.disk)
+        disk_block_s = self._disk_block_s.get(self._machines.get(worker, 0), 0.0)
+        return blocks * block_size * self.token_s(worker, prices) + read * disk_block_s
 
     def copied(self, report: HostCopies) -> None:
         """Take the report of a worker; those of prefill workers are ignored.
@@ -60,13 +129,9 @@ class Loading:
             for sums in (self._measured[report.worker], self._everybody):
                 sums.add(blocks * report.block_tokens, max(seconds, 0.0))
 
-    def can_load(self, worker: int) -> bool:
-        """Whether a worker loads blocks at all: not if the host cache has refused it."""
-        report = self._reports.get(worker)
-        return report is None or not report.refused
-
     def worker_down(self, worker: int) -> None:
         """Forget a worker whose process ended."""
+        self._machines.pop(worker, None)
         self._reports.pop(worker, None)
         self._measured.pop(worker, None)
 

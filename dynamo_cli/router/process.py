@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 
@@ -11,7 +10,7 @@ from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.flows import ToChild, ToRouter
-from dynamo_cli.messages.host_cache import HostCopies
+from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier, holder
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Retire, SetPhase, Stop
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
@@ -37,9 +36,6 @@ MAX_NEWS = 2_000
 """Most decisions in one report to the frontend; further ones are only counted."""
 
 
-logger = logging.getLogger(__name__)
-
-
 def main(process: ProcessId, config: RouterConfig, control: socket.socket) -> None:
     """Run the router until it is told to stop."""
     Router(process, config, control).run()
@@ -61,7 +57,6 @@ class Router:
         self._report_due_s = 0.0
         self._expiry_due_s = 0.0
         self._changed = True
-        self._warned: set[int] = set()
 
     def run(self) -> None:
         """Serve until `Stop` comes."""
@@ -124,20 +119,8 @@ class Router:
             self._news, self._measured = [], []
         stats = router_stats(self._state, self._switchboard.refused_sends())
         self._switchboard.send(FRONTEND, stats)
-        self._warn_of(stats.silent_workers)
         self._report_due_s = now + STATS_INTERVAL_S
         self._changed = False
-
-    def _warn_of(self, silent_workers: list[int]) -> None:
-        for worker in silent_workers:
-            if worker not in self._warned:
-                self._warned.add(worker)
-                logger.warning(
-                    "worker %d has sent no KV events although requests finished there: it is "
-                    "routed to blindly. Check that prefix caching is on (no "
-                    "--no-enable-prefix-caching).",
-                    worker,
-                )
 
     # -- switchboard handler ---------------------------------------------------------------
 
@@ -158,6 +141,8 @@ class Router:
                     self._switchboard.owe(peer, Resync())
             case HostCopies() as copies:
                 self._state.loading.copied(copies)
+            case DiskReads() as reads:
+                self._state.loading.disk_read(reads)
             case WorkerStats() as stats:
                 self._state.ledger.report(stats)
             case Placed() as message:
@@ -179,9 +164,11 @@ class Router:
         match peer.role:
             case Role.WORKER:
                 self._state.worker_down(peer.index)
-                self._warned.discard(peer.index)
-            case Role.PREFILL_WORKER | Role.HOST_CACHE:
-                self._state.caches_of(peer.role).worker_down(peer.index)
+            case Role.PREFILL_WORKER:
+                self._state.prefill_caches.worker_down(peer.index)
+            case Role.HOST_CACHE:
+                for tier in Tier:
+                    self._state.host_cache.worker_down(holder(peer.index, tier))
             case Role.PROCESSOR:
                 self._queries = [pair for pair in self._queries if pair[0] != peer]
                 self._state.processor_down(peer.index)

@@ -9,11 +9,11 @@ eight for each doubling, so that long prompts cost little; a depth is exact to w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from dynamo_cli.kv.index import PrefixIndex
+from dynamo_cli.kv.index import EVERYBODY, PrefixIndex
 
 PER_DOUBLING = 8
 DEPTHS = (
@@ -65,10 +65,16 @@ class Promised:
                 counts[mark] = count - 1
         self._index.remove(worker, last)
 
-    def leading(self, prompt: Sequence[int]) -> dict[int, int]:
+    def leading(self, prompt: Sequence[int], among: int = EVERYBODY) -> dict[int, int]:
         """For each worker, the number of leading blocks of this prompt that its prompts share.
 
         Args:
             prompt: marks of the prompt.
+            among: only these workers, as bits.
         """
-        return {worker: DEPTHS[place - 1] for worker, place in self._index.leading(prompt).items()}
+        leading = self._index.leading(prompt, among)
+        return {worker: DEPTHS[place - 1] for worker, place in leading.items()}
+
+    def by_depth(self, prompt: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """As in `PrefixIndex`, with the marks of a prompt; depths are places in `DEPTHS`."""
+        return self._index.by_depth(prompt)

@@ -32,6 +32,11 @@ class Sessions:
         self._index = index
         self._last: OrderedDict[str, _Session] = OrderedDict()
 
+    def last_worker(self, query: RouteQuery) -> int | None:
+        """Where the last request of the session went; None without a session."""
+        last = self._last.get(query.session) if query.session else None
+        return last.worker if last is not None else None
+
     def kept_together(self, query: RouteQuery, choice: Choice) -> Choice:
         """Return the session's last worker if it can take the request and still has the session's
         last prompt cached; otherwise `choice`."""

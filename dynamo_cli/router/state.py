@@ -6,11 +6,11 @@ import heapq
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from dynamo_cli.config import KV_POLICY, TIME, RouterConfig
 from dynamo_cli.kv import hashes
+from dynamo_cli.kv.index import EVERYBODY, bits, workers_of
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
     DECISION_BOUNDS_US,
@@ -29,6 +29,8 @@ from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, poli
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
 from dynamo_cli.router.sessions import Sessions
+from dynamo_cli.router.shortlist import Ranking
+from dynamo_cli.router.waiting import Waiting
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
 
@@ -42,18 +44,6 @@ its engine never runs dry. Further requests wait in the router, which can still 
 worker for them."""
 
 
-class _Waiting(NamedTuple):
-    """A query that no worker can take yet. They are answered in the order of their fields:
-    requests that move come first, then those with the smaller priority, then the older ones."""
-
-    is_new: bool
-    priority: int
-    number: int
-    since_ns: int
-    processor: int
-    query: RouteQuery
-
-
 class RouterState:
     """Chooses workers, and reserves the load of each request in the same step.
 
@@ -64,7 +54,7 @@ class RouterState:
     Attributes:
         caches: what workers hold.
         prefill_caches: what prefill workers hold.
-        host_cache: what the host cache holds, as worker 0; empty if there is none.
+        host_cache: what the host cache of each machine holds, by `holder`; empty if there is none.
         loading: how long workers take to load blocks from it.
         ledger: the load that was promised to each worker.
         repeats: how much of the prompts came before.
@@ -81,7 +71,7 @@ class RouterState:
         self._times = self._predicts and config.kv_cost == TIME
         self.caches, self.prefill_caches, self.host_cache = Caches(), Caches(), Caches()
         self.loading = Loading()
-        self.ledger = Ledger()
+        self.ledger = Ledger(ranking=Ranking(config.policy))
         self.repeats = Repeats()
         self.decisions: Counter[int] = Counter()
         self.prompt_tokens = self.predicted_tokens = self.measured_tokens = 0
@@ -89,7 +79,7 @@ class RouterState:
         self.decision_us = [0] * (len(DECISION_BOUNDS_US) + 1)
         self.decision_total_us = 0.0
         self._block_size = 0
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Waiting] = []
         self._retired: set[int] = set()
         self._engine_order = EngineOrder()
         self._sessions = Sessions(self.caches.index)
@@ -105,7 +95,7 @@ class RouterState:
             the decision, which names no worker if no worker may ever take the request; None if
             those that may are full: then `released` returns the decision later, in order.
         """
-        asked = _Waiting(
+        asked = Waiting(
             not query.moved, query.priority, next(self._numbers), now_ns, processor, query
         )
         if not self._anybody(query):
@@ -155,13 +145,13 @@ class RouterState:
         """Whether there is a worker that may take this request, now or later."""
         return not self.ledger.books.keys() <= set(query.excluded)
 
-    def _nobody(self, asked: _Waiting, now_ns: int) -> RoutingDecision:
+    def _nobody(self, asked: Waiting, now_ns: int) -> RoutingDecision:
         return self._decision(asked, None, now_ns, asked.query.priority)
 
-    def _try(self, asked: _Waiting, now_ns: int) -> RoutingDecision | None:
+    def _try(self, asked: Waiting, now_ns: int) -> RoutingDecision | None:
         """Choose and reserve; None if no worker can take the request."""
         request = self._request(asked.query)
-        loads = self._loads(request, asked.query.excluded, now_ns)
+        loads = self._loads(request, asked.query, now_ns)
         return self._place(asked, request, loads, now_ns) if loads else None
 
     def _request(self, query: RouteQuery) -> Request:
@@ -174,20 +164,27 @@ class RouterState:
             self.ledger.pace.prices,
         )
 
-    def _loads(self, request: Request, excluded: Collection[int], now_ns: int) -> list[WorkerLoad]:
+    def _loads(self, request: Request, query: RouteQuery, now_ns: int) -> list[WorkerLoad]:
         """The workers that can take the request."""
         usable = self._usable(request)
-        prompt, cached = marks(usable), self.caches.index.leading(usable)
+        prompt = marks(usable)
+        groups = self.caches.index.by_depth(usable), self.ledger.promised.by_depth(prompt)
+        books, last = self.ledger.books, self._sessions.last_worker(query)
+        compared = self.ledger.ranking.shortlist(books, groups, query.excluded, last)
+        among = EVERYBODY if compared is books else bits(compared)
+        cached = self.caches.index.leading(usable, among)
         cached = self.ledger.remaining(cached, request.prompt_blocks, prompt)
-        promised = self.ledger.promised.leading(prompt)
-        in_host = self._host_blocks(usable)
+        promised = self.ledger.promised.leading(prompt, among)
+        size, prices = self._block_size, request.prices
+        held = self.host_cache.index.leading(usable) if self.host_cache.feeds else {}
         loads = []
-        for worker, book in self.ledger.books.items():
-            if book.full or worker in excluded:
+        for worker in compared:
+            book = books[worker]
+            if book.full or worker in query.excluded:
                 continue
             overlap = cached.get(worker, 0)
             expected = max(overlap, promised.get(worker, 0))
-            loadable = in_host if self.loading.can_load(worker) else 0
+            found = self.loading.loadable(worker, held, size, prices)
             load = WorkerLoad(
                 worker=worker,
                 overlap_blocks=overlap,
@@ -200,21 +197,12 @@ class RouterState:
                 expected_blocks=expected,
                 cached_blocks=self.caches.index.blocks[worker],
                 wait_s=book.wait_s(request.prompt_blocks - expected, request.prices, now_ns),
-                host_blocks=loadable,
-                load_s=self._load_s(worker, loadable - expected, request) if loadable else 0.0,
+                host_blocks=found.reach,
+                disk_blocks=found.disk,
+                load_s=self.loading.load_s(worker, found, expected, size, prices),
             )
             loads.append(load)
         return loads
-
-    def _host_blocks(self, usable: Sequence[int]) -> int:
-        """Leading blocks of a prompt that the host cache holds."""
-        if not self.host_cache.feeds:
-            return 0
-        return self.host_cache.index.leading(usable).get(0, 0)
-
-    def _load_s(self, worker: int, blocks: int, request: Request) -> float:
-        """Time in which a worker loads this number of blocks from the host cache, seconds."""
-        return max(blocks, 0) * self._block_size * self.loading.token_s(worker, request.prices)
 
     def _usable(self, request: Request) -> Sequence[int]:
         """Hashes of the blocks that can be found in a cache. An engine always computes the last
@@ -227,25 +215,25 @@ class RouterState:
         """The prefill worker that holds most of the prompt; None if none holds any of it."""
         if not query.hashes or not self.prefill_caches.feeds:
             return None
-        depths = self.prefill_caches.index.leading(hashes.unpack(query.hashes))
-        return max(sorted(depths), key=depths.__getitem__, default=None)
+        groups = self.prefill_caches.index.by_depth(hashes.unpack(query.hashes))
+        return next((workers_of(group)[0] for _, group in groups), None)
 
     def _place(
-        self, asked: _Waiting, request: Request, loads: list[WorkerLoad], now_ns: int
+        self, asked: Waiting, request: Request, loads: list[WorkerLoad], now_ns: int
     ) -> RoutingDecision:
         query = asked.query
         choice = self._sessions.kept_together(query, self._policy(request, loads))
         winner = next(load for load in loads if load.worker == choice.worker)
         entry = self._entry(asked, request, winner, now_ns)
         engine_order = self._place_in_order(asked, request, entry)
-        decision = self._decision(asked, choice, now_ns, engine_order, winner.host_blocks)
+        decision = self._decision(asked, choice, now_ns, engine_order, winner)
         self.ledger.reserve(query.request_id, entry)
         self.ledger.books[choice.worker].last_used = next(self._order)
         self.decisions[choice.worker] += 1
         self._sessions.remember(query, choice.worker)
         return decision
 
-    def _place_in_order(self, asked: _Waiting, request: Request, entry: Entry) -> int:
+    def _place_in_order(self, asked: Waiting, request: Request, entry: Entry) -> int:
         """The engine order of a request: by due time if the policy measures times, else by
         priority alone."""
         if not self._times:
@@ -255,7 +243,7 @@ class RouterState:
         arrival_ns = asked.since_ns - (HEAD_START_NS if asked.query.moved else 0)
         return self._engine_order.due(asked.priority, arrival_ns, prefill_s, nobody_waits)
 
-    def _entry(self, asked: _Waiting, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
+    def _entry(self, asked: Waiting, request: Request, load: WorkerLoad, now_ns: int) -> Entry:
         size, tokens = self._block_size, request.prompt_tokens
         cached = load.reached_blocks * size
         computed = max(tokens - cached, 0)
@@ -279,18 +267,18 @@ class RouterState:
 
     def _decision(
         self,
-        asked: _Waiting,
+        asked: Waiting,
         choice: Choice | None,
         now_ns: int,
         engine_order: int,
-        host_blocks: int = 0,
+        winner: WorkerLoad | None = None,
     ) -> RoutingDecision:
         return decided(
             asked.query,
             choice,
             policy=self.config.policy,
             block_size=self._block_size,
-            host_blocks=host_blocks,
+            winner=winner,
             since_ns=asked.since_ns,
             now_ns=now_ns,
             prefill_worker=self._prefill_worker(asked.query),
@@ -355,7 +343,7 @@ class RouterState:
         if self.ledger.end(request_id) is None:
             self._forget_waiting(lambda waiting: waiting.query.request_id == request_id)
 
-    def _forget_waiting(self, unwanted: Callable[[_Waiting], bool]) -> None:
+    def _forget_waiting(self, unwanted: Callable[[Waiting], bool]) -> None:
         if any(map(unwanted, self._waiting)):
             self._waiting = [waiting for waiting in self._waiting if not unwanted(waiting)]
             heapq.heapify(self._waiting)
@@ -372,6 +360,7 @@ class RouterState:
         self._block_size = ready.block_size
         if ready.worker in self._retired:
             return
+        self.loading.worker_up(ready.worker, ready.machine)
         reserve = max(ready.max_num_seqs // RESERVE_SHARE, 1)
         limit = ready.max_num_seqs + reserve if ready.max_num_seqs else 0
         self.ledger.worker_up(ready.worker, ready.num_blocks, limit)

@@ -22,9 +22,11 @@ def run(config: ServeConfig, view: View) -> int:
 
 async def serve(config: ServeConfig, view: View) -> int:
     """The same as `run`, in an event loop that may do other work too."""
+    from dynamo_cli.host.open_files import raise_limit  # noqa: PLC0415 - children import this
     from dynamo_cli.supervisor.host_memory import host_memory  # noqa: PLC0415 - likewise
     from dynamo_cli.supervisor.tree import Supervisor  # noqa: PLC0415
 
+    raise_limit()  # each child takes several descriptors
     with host_memory(config) as plan:
         if plan.cluster is None:
             return await Supervisor(plan, view).run()

@@ -14,6 +14,7 @@ from dynamo_cli.errors import (
     InternalError,
     ResourceError,
 )
+from dynamo_cli.host import oserrors
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import (
     AdaptersChanged,
@@ -177,7 +178,7 @@ class Tree:
         Before the server is ready for the first time this ends the run. Later the start is tried
         again, as after a death during the start.
         """
-        why = f"it cannot be started: {(error.strerror or str(error)).lower()}"
+        why = f"it cannot be started: {oserrors.reason(error)}"
         if not self._has_served:
             self._ending.give_up(ResourceError(f"{process.name}: {why}. {start_hint(error)}"))
             return
@@ -362,7 +363,8 @@ class Tree:
         verdict = self._verdict()
         frontend = self._children.get(FRONTEND)
         if frontend is not None and frontend.alive:
-            message = ProcessTable(table, verdict.serving, verdict.reason, self._config.workers)
+            serves = (verdict.serving, verdict.reason)
+            message = ProcessTable(table, *serves, self._config.workers, self._offered())
             frontend.control.send(message)
         begins = verdict.serving and not self._has_served
         self._has_served |= begins
@@ -373,6 +375,10 @@ class Tree:
             # The frontend reports its URL as the detail of its readiness.
             url, has_keys = self._children[FRONTEND].reason, bool(self._config.frontend.api_keys)
             self._log_fanout.serving(url, has_keys=has_keys)
+
+    def _offered(self) -> dict[str, int]:
+        """Nodes that could be used too, with their free GPUs."""
+        return {}
 
     def _verdict(self) -> Verdict:
         table = [child.state(0) for child in self._children.values()]

@@ -93,6 +93,14 @@ class Child(ABC):
         """Whether it can get links now."""
         return True
 
+    def join_beside(self, peer: Child, generation: int) -> bool:
+        """Have a link made with a child of the same other node, without a relay.
+
+        Returns:
+            False if they are not together on another node.
+        """
+        return False
+
     @property
     @abstractmethod
     def last_words(self) -> list[str]:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from dynamo_cli.cluster_config import Node
 from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
-from dynamo_cli.messages.cluster import Carry, OutpostEnded, RelayBound, RelayCut, RelayJoined
+from dynamo_cli.messages.cluster import (
+    Carry,
+    NodesOffered,
+    NodeTable,
+    OutpostEnded,
+    RelayBound,
+    RelayCut,
+    RelayJoined,
+    RelayStats,
+)
 from dynamo_cli.messages.flows import ToSupervisor
-from dynamo_cli.messages.lifecycle import Phase
+from dynamo_cli.messages.lifecycle import NODE_LOST, Phase
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.nodes import Nodes
 from dynamo_cli.supervisor.remote_child import RemoteChild
 from dynamo_cli.supervisor.tree import Supervisor
 from dynamo_cli.supervisor.view import View
-from dynamo_cli.topology import CLUSTER, FRONTEND, ProcessId
+from dynamo_cli.topology import CLUSTER, FRONTEND, ProcessId, Role
 
-OF_NODES = (RelayBound, RelayJoined, RelayCut, Carry, OutpostEnded)
+OF_NODES = (RelayBound, RelayJoined, RelayCut, RelayStats, Carry, OutpostEnded)
 
 
 class ClusterSupervisor(Supervisor):
@@ -68,7 +79,9 @@ class ClusterSupervisor(Supervisor):
 
     def on_report(self, child: Child, message: ToSupervisor, descriptors: Sequence[int]) -> None:
         """Act on a message of a child."""
-        if isinstance(message, OF_NODES):
+        if isinstance(message, NodesOffered):
+            self._on_offered(tuple(message.nodes))
+        elif isinstance(message, OF_NODES):
             self._nodes.on_report(child, message)
         else:
             super().on_report(child, message, descriptors)
@@ -101,6 +114,36 @@ class ClusterSupervisor(Supervisor):
                 return
         super()._on_probe(worker, error)
 
+    # -- more nodes --------------------------------------------------------------------------
+
+    def _on_offered(self, nodes: tuple[Node, ...]) -> None:
+        """Remember which nodes could be used too, and say which of them are new."""
+        config, cluster = self._config, self._config.cluster
+        assert cluster is not None
+        width = len(config.engine_devices[0])
+        # A node that has just got into the plan counts as unused until its outpost is placed.
+        planned = {node.ray_id for node in cluster.nodes}
+        unused = (node for node in nodes if node.ray_id not in planned)
+        useful = tuple(node for node in unused if node.gpus >= width)
+        known = {node.ray_id for node in cluster.offered}
+        self._config = replace(config, cluster=replace(cluster, offered=useful))
+        for node in useful:
+            if node.ray_id not in known:
+                self._log_fanout.notice("INFO", offer_of(node, can=config.frontend.admin))
+        self._publish()
+
+    def _offered(self) -> dict[str, int]:
+        cluster = self._config.cluster
+        return {node.name: node.gpus for node in cluster.offered} if cluster is not None else {}
+
+    def _start_workers(self) -> None:
+        """Start the relays of nodes that are new in the plan, and workers on those that are up."""
+        self._nodes.follow(self._config)
+        for process in self._config.tree():
+            if process.role is Role.RELAY and process not in self._children:
+                self._start(process)
+        super()._start_workers()
+
     # -- what nodes ask for ------------------------------------------------------------------
 
     def child(self, process: ProcessId) -> Child | None:
@@ -119,8 +162,11 @@ class ClusterSupervisor(Supervisor):
         """Join what lives there (phase by name of the process), and start what is missing."""
         if self._ending.begun:
             return
+        joined = [child for child in self._alive() if child.node != node]
         for child in self.children_of(node):
-            self._links.join(child, self._retirements.staying(self._alive(), child.process))
+            self._links.join(child, self._retirements.staying(joined, child.process))
+            joined.append(child)
+        for child in self.children_of(node):
             self._on_phase(child, Phase(present[child.process.name]), "")
         for process in self._config.tree():
             known = self._children.get(process)
@@ -134,7 +180,7 @@ class ClusterSupervisor(Supervisor):
         if self._ending.stopping:
             return
         for child in self.children_of(node):
-            self._links.part(child, self._alive(), why)
+            self._links.part(child, self._alive(), f"{NODE_LOST}: {why}")
             child.control.drop_links()
             child.move_to(Phase.BACKOFF, why)
         self._log_fanout.notice("WARNING", f"{node} is lost: {why}; its requests move")
@@ -146,6 +192,22 @@ class ClusterSupervisor(Supervisor):
             self._ending.give_up(failure)
         return not self._has_served
 
+    def show_nodes(self, table: NodeTable) -> None:
+        """Pass the state of all nodes on to the frontend."""
+        frontend = self._children.get(FRONTEND)
+        if frontend is not None and frontend.alive and frontend.control.flush():
+            frontend.control.send(table)
+
     def notice(self, level: str, text: str) -> None:
         """Show a line to people."""
         self._log_fanout.notice(level, text)
+
+
+def offer_of(node: Node, *, can: bool) -> str:
+    """The log line about a node that could be used too; `can`: whether workers can be added."""
+    gpus = f" and has {node.gpus} free GPU{'s' if node.gpus != 1 else ''}" if node.gpus else ""
+    how = "POST /dynamo/workers" if can else "a server with --enable-admin"
+    return (
+        f"{node.name} ({node.address}) of the cluster runs nothing of this server{gpus}: {how} "
+        "can put workers there"
+    )

@@ -15,6 +15,7 @@ from dynamo_cli.config import ChildConfig
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.host import clock
 from dynamo_cli.host.lifeline import die_with, wait_for_adoption
+from dynamo_cli.host.open_files import raise_limit
 from dynamo_cli.host.optional import may_fail
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.codec import encode
@@ -64,6 +65,7 @@ def run(birth: Birth, control: socket.socket, log: socket.socket, forked_by: int
     clock.shift(birth.clock_shift_ns)
     _leave_signals_to_the_supervisor()
     _log_to(log, birth.log_level)
+    raise_limit()  # each link takes four descriptors
     set_title(birth.process, Phase.STARTING)
     if forked_by:
         wait_for_adoption(forked_by)

@@ -20,16 +20,21 @@ class Links:
 
     def join(self, child: Child, others: Iterable[Child]) -> None:
         """Make links between `child` and those of `others` that the topology joins it with."""
-        controls = {one.process: one.control for one in (child, *others) if one.reachable}
-        peers = [process for process in controls if process != child.process]
+        ends = {one.process: one for one in (child, *others) if one.reachable}
+        peers = [process for process in ends if process != child.process]
         for a, b, spec in links_of(child.process, peers):
+            if not spec.joins(ends[a].node, ends[b].node):
+                continue
             generation = self._generation_of[frozenset((a, b))] = next(self._generations)
-            join(controls[a], controls[b], a, b, spec=spec, generation=generation)
+            if not ends[a].join_beside(ends[b], generation):
+                join(ends[a].control, ends[b].control, a, b, spec=spec, generation=generation)
 
     def part(self, child: Child, others: Iterable[Child], reason: str) -> None:
         """Tell those of `others` that have a link with `child` that it is down, and why."""
         controls = {other.process: other.control for other in others}
         for a, b, _ in links_of(child.process, list(controls)):
             generation = self._generation_of.pop(frozenset((a, b)), 0)
+            if not generation:
+                continue  # they have no link
             peer = b if a == child.process else a
             controls[peer].send(LinkDown(child.process.name, generation, reason))

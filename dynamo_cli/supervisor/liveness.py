@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dynamo_cli.config import DEFAULT_WORKER_TIMEOUT_S
 from dynamo_cli.host.activity import Activity
 from dynamo_cli.topology import ProcessId, Role
 
@@ -29,6 +30,11 @@ QUICK_TIMEOUT_S = 5.0
 
 QUICK = (Role.ROUTER, Role.HOST_CACHE, Role.PREFILL_QUEUE)
 """Roles that have no long steps, and whose restart loses no request."""
+
+
+ALWAYS = {Role.CLUSTER: DEFAULT_WORKER_TIMEOUT_S, Role.RELAY: QUICK_TIMEOUT_S}
+"""Roles that are asked even if nobody else is, and their timeouts then, seconds: if one of them
+hangs, nodes are lost, and no other process can tell why."""
 
 
 class Stalled(NamedTuple):
@@ -63,7 +69,8 @@ class Liveness:
     """Remembers which children were asked, and finds those that do not answer in time.
 
     Args:
-        timeout_s: how long a child may take to answer, seconds; 0: nobody is asked.
+        timeout_s: how long a child may take to answer, seconds; 0: only those in `ALWAYS`
+            are asked.
         activity: tells whether the process with a pid is stopped, and its CPU time.
     """
 
@@ -75,8 +82,8 @@ class Liveness:
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two calls of `look`; 0: it is never called."""
-        return min(LOOK_INTERVAL_S, self._timeout_s / 4)
+        """Seconds between two calls of `look`."""
+        return min(LOOK_INTERVAL_S, self._timeout_s / 4) if self._timeout_s else LOOK_INTERVAL_S
 
     def answered(self, process: ProcessId) -> None:
         """Note that a child has given a sign of life."""
@@ -98,6 +105,8 @@ class Liveness:
         stalled: list[Stalled] = []
         for process, pid in children:
             asked = self._asked.get(process)
+            if not self._timeout_of(process):
+                continue
             if asked is None or asked.pid != pid:
                 self._asked[process] = _Asked(pid, now_s, now_s)
                 ask.append(process)
@@ -127,4 +136,6 @@ class Liveness:
         return f"no sign of life for {silent_s:.0f} s ({state})"
 
     def _timeout_of(self, process: ProcessId) -> float:
-        return min(self._timeout_s, QUICK_TIMEOUT_S) if process.role in QUICK else self._timeout_s
+        if process.role in QUICK:
+            return min(self._timeout_s, QUICK_TIMEOUT_S)
+        return self._timeout_s or ALWAYS.get(process.role, 0.0)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from dynamo_cli.cluster_config import ClusterPlan, RelayConfig
 from dynamo_cli.cluster_config import Node as Machine
+from dynamo_cli.config import ENGINE_ROLES
 from dynamo_cli.errors import ChildFailed, DynamoError, error_class
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
@@ -26,16 +27,20 @@ from dynamo_cli.messages.cluster import (
     ChildWrote,
     FromOutpost,
     Muster,
+    NodeTable,
     OutpostEnded,
     PlaceOutpost,
     RelayBound,
     RelayCut,
     RelayJoined,
+    RelayStats,
     Roll,
 )
+from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.relay.wire import key_pair
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.child import Child, Parent, Start
+from dynamo_cli.supervisor.node_counts import NodeCounts
 from dynamo_cli.supervisor.post import Post, Versions
 from dynamo_cli.supervisor.remote_child import RemoteChild
 from dynamo_cli.topology import CLUSTER, ProcessId, Role
@@ -64,6 +69,9 @@ class Tree(Parent, Protocol):
     def give_up_start(self, failure: DynamoError) -> bool:
         """End the run if it has not served yet; returns whether that was so."""
 
+    def show_nodes(self, table: NodeTable) -> None:
+        """Pass the state of all nodes on to the frontend."""
+
     def notice(self, level: str, text: str) -> None:
         """Show a line to people."""
 
@@ -79,6 +87,7 @@ class Node:
         placed: whether Ray was asked to start its outpost, which has not ended since.
         awaited_s: since when the outpost should connect; 0 if none is started.
         outpost: the start of the outpost that answered last.
+        counts: what is counted of it.
     """
 
     def __init__(self, index: int, machine: Machine, tree: Tree) -> None:
@@ -94,7 +103,7 @@ class Node:
         self.awaited_s = 0.0
         self.again_s = 0.0
         self.trouble = ""
-        self.beats = 0
+        self.counts = NodeCounts()
 
     def relay(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send to the head's end of the relay."""
@@ -123,6 +132,13 @@ class Nodes:
         self._nodes = [Node(index, one, tree) for index, one in enumerate(self._plan.nodes)]
         self._decoder: Callable[[bytes], Any] = Decoder(FromOutpost)
         self._boot = BOOT.read_text().strip()
+
+    def follow(self, config: ServeConfig) -> None:
+        """Take over a plan that may have more nodes. Their relays are to be started."""
+        assert config.cluster is not None
+        self._config, self._plan = config, config.cluster
+        new = enumerate(self._plan.nodes[len(self._nodes) :], len(self._nodes))
+        self._nodes += [Node(index, one, self._tree) for index, one in new]
 
     def _named(self, name: str) -> Node:
         return next(node for node in self._nodes if node.machine.name == name)
@@ -160,11 +176,15 @@ class Nodes:
                     self.place([node])
             case RelayJoined():
                 self._on_cut(node, "the relay has connected anew")
+                node.counts.joined()
                 node.joined, node.heard_s = True, time.monotonic()
                 self._muster(node)
             case RelayCut(reason):
                 node.joined = False
+                node.counts.cut()
                 self._on_cut(node, reason)
+            case RelayStats():
+                node.counts.relay(message)
             case Carry(payload):
                 self._on_outpost(node, self._decoder(payload))
 
@@ -177,6 +197,7 @@ class Nodes:
         if process.role is Role.RELAY:
             node = self._nodes[process.index]
             node.joined = False
+            node.counts.relay_ended()
             self._on_cut(node, f"{process.name} has ended")
 
     def place(self, nodes: Iterable[Node] | None = None) -> None:
@@ -187,7 +208,8 @@ class Nodes:
         for node in self._nodes if nodes is None else nodes:
             if node.port:
                 node.placed, node.awaited_s = True, time.monotonic()
-                cluster.control.send(PlaceOutpost(node.index, self._post(node).dump()))
+                post = self._post(node).dump()
+                cluster.control.send(PlaceOutpost(node.index, node.machine, post))
 
     def _post(self, node: Node) -> Post:
         public, secret = node.node_keys
@@ -195,7 +217,7 @@ class Nodes:
         relay = RelayConfig(
             self._plan.head, node.port, public, secret, node.head_keys[0], listens=False
         )
-        engines = [one for one in config.tree() if config.node_of(one) is not None]
+        engines = [one for one in config.tree() if one.role in ENGINE_ROLES]
         devices = config.devices_of(engines[0])
         forks = any(map(config.forked, engines))
         return Post(
@@ -207,6 +229,7 @@ class Nodes:
             Versions.here(),
             config.worker_timeout_s,
             self._patience,
+            config.host_cache,
         )
 
     def _on_cut(self, node: Node, why: str) -> None:
@@ -232,12 +255,16 @@ class Nodes:
 
     def _on_outpost(self, node: Node, message: Any) -> None:
         node.heard_s = time.monotonic()
+        if isinstance(message, ChildWrote):
+            node.counts.line(message.number, mustering=node.mustering)
         match message:
             case Beat():
+                node.counts.answered(message, node.heard_s)
                 if not node.up and not node.mustering:
                     self._muster(node)
-            case Roll(outpost, _, children):
+            case Roll(outpost, _, children, lines):
                 node.mustering = False
+                node.counts.rolled(lines, anew=outpost != node.outpost)
                 present = {one.process: one.phase for one in children}
                 for child in self._tree.children_of(node.machine.name):
                     if outpost != node.outpost or child.process.name not in present:
@@ -250,6 +277,8 @@ class Nodes:
                 known = self._tree.child(ProcessId.parse(process))
                 if isinstance(known, RemoteChild) and known.alive:
                     known.told(message)
+                elif isinstance(message, ChildWrote):
+                    node.counts.line_dropped()
 
     async def run(self) -> None:
         """Send heartbeats, and find nodes that do not answer, until cancelled."""
@@ -261,6 +290,20 @@ class Nodes:
             looked_s = now
             for node in self._nodes:
                 self._look(node, now, was_stopped=was_stopped)
+            self._tree.show_nodes(self.table(now))
+
+    def table(self, now: float) -> NodeTable:
+        """The state of all nodes."""
+        return NodeTable(
+            [
+                node.counts.state(
+                    node.machine.name,
+                    up=node.up,
+                    silent_s=now - node.heard_s if node.heard_s else 0.0,
+                )
+                for node in self._nodes
+            ]
+        )
 
     def _look(self, node: Node, now: float, *, was_stopped: bool) -> None:
         if was_stopped:
@@ -269,14 +312,19 @@ class Nodes:
             node.again_s = 0.0
             self.place([node])
         if not node.joined:
+            if node.awaited_s and not self._speaks_with_ray():
+                node.awaited_s = now  # it cannot have been started yet
             if node.awaited_s and now - node.awaited_s > self._patience.join_s:
                 node.awaited_s = now
                 self._not_joined(node)
             return
-        node.beats += 1
-        node.tell(Beat(node.beats))
+        node.tell(node.counts.beat(now))
         if node.up and (silent_s := now - node.heard_s) > self._patience.lost_s:
             self._on_cut(node, f"{node.machine.name} has been silent for {silent_s:.0f} s")
+
+    def _speaks_with_ray(self) -> bool:
+        cluster = self._tree.child(CLUSTER)
+        return cluster is not None and cluster.phase is Phase.READY
 
     def _not_joined(self, node: Node) -> None:
         why = (

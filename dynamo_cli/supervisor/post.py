@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dynamo_cli import __version__
 from dynamo_cli.cluster_config import Patience, RelayConfig
-from dynamo_cli.config import EngineConfig
+from dynamo_cli.config import EngineConfig, HostCacheConfig
 from dynamo_cli.engines.vllm import versions
 
 
@@ -48,6 +48,7 @@ class Post:
         forks: whether a zygote forks the engines; it imports vLLM.
         head: the releases of the head.
         worker_timeout_s: see `ServeConfig`.
+        host_cache: memory that its engines share; None if there is none.
     """
 
     node: str
@@ -58,6 +59,7 @@ class Post:
     head: Versions
     worker_timeout_s: float
     patience: Patience
+    host_cache: HostCacheConfig | None = None
 
     def dump(self) -> bytes:
         """As bytes. They hold keys: whoever may submit jobs to the cluster can read them."""

@@ -14,6 +14,7 @@ from dynamo_cli.messages.cluster import (
     ChildGone,
     ChildTold,
     ChildWrote,
+    JoinBeside,
     JoinChild,
     PartChild,
     RelayDown,
@@ -111,6 +112,13 @@ class RemoteChild(Child):
     def reachable(self) -> bool:
         """Whether its node is up."""
         return self._way.up
+
+    def join_beside(self, peer: Child, generation: int) -> bool:
+        """Have the outpost make a link with a child of the same node."""
+        if peer.node != self.node:
+            return False
+        self._way.tell(JoinBeside(self.process.name, peer.process.name, generation))
+        return True
 
     @property
     def last_words(self) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from dynamo_cli.messages.lifecycle import Phase, Retire, SetPhase, Stop
 from dynamo_cli.supervisor.child import Child
-from dynamo_cli.topology import HOST_CACHE, ProcessId, Role
+from dynamo_cli.topology import ProcessId, Role
 
 NOT_LISTENING = (Phase.STARTING, Phase.IMPORTING, Phase.LOADING)
 """In these phases a child does not read its control socket."""
@@ -57,7 +57,7 @@ class Retirements:
         A host cache gets links to workers that retire too: until they end they use slots of the
         memory, and it must not give these to others.
         """
-        if newcomer == HOST_CACHE:
+        if newcomer.role is Role.HOST_CACHE:
             return list(children)
         return [child for child in children if child.process not in self._retiring]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dynamo_cli.cluster_config import ClusterPlan, Node
-from dynamo_cli.config import Device, Devices
+from dynamo_cli.config import MOST_WORKERS, Device, Devices
 from dynamo_cli.errors import Conflict, InvalidRequest
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.gpus import groups_of
-
-MOST_WORKERS = 64
 
 
 def rescaled(config: ServeConfig, count: int) -> ServeConfig:
@@ -38,25 +36,42 @@ def rescaled(config: ServeConfig, count: int) -> ServeConfig:
 def _rescaled_cluster(
     config: ServeConfig, cluster: ClusterPlan, devices: list[Devices], count: int
 ) -> ServeConfig:
-    """The plan with more or fewer workers; a new one goes to the node with the fewest engines."""
+    """The plan with more or fewer workers; a new one goes to the node with the fewest engines.
+
+    Nodes that are offered get into the plan with their first worker.
+    """
     seats = list(cluster.workers[:count])
+    nodes = [*cluster.nodes, *cluster.offered]
     while len(devices) < count:
         used = [*seats, *cluster.prefill_workers]
         taken = [*zip(seats, devices, strict=True)]
         taken += zip(cluster.prefill_workers, config.prefill_devices, strict=True)
-        for node in sorted(range(len(cluster.nodes)), key=used.count):
+        for node in sorted(range(len(nodes)), key=used.count):
             of_node = {one.name for seat, group in taken if seat == node for one in group}
-            if (group := _group_on(config, cluster.nodes[node], of_node)) is not None:
+            if (group := _group_on(config, nodes[node], of_node)) is not None:
                 seats.append(node)
                 devices.append(group)
                 break
         else:
             raise Conflict(
                 f"one more worker needs {len(config.engine_devices[0])} GPUs on one node, and no "
-                "node of this run has them: start with --enable-admin and more GPUs in the cluster."
+                "node of the cluster has them: let another node join it with ray start."
             )
-    plan = replace(cluster, workers=tuple(seats))
+    plan = _joined(replace(cluster, workers=tuple(seats)))
     return replace(config, engine_devices=tuple(devices), cluster=plan)
+
+
+def _joined(cluster: ClusterPlan) -> ClusterPlan:
+    """The plan whose nodes are also those that were offered and have workers now."""
+    first = len(cluster.nodes)
+    kept, added = list(cluster.offered), dict[int, int]()
+    for seat in cluster.workers:
+        if seat >= first and seat not in added:
+            added[seat] = first + len(added)
+            kept.remove(cluster.offered[seat - first])
+    nodes = (*cluster.nodes, *(cluster.offered[seat - first] for seat in added))
+    seats = tuple(added.get(seat, seat) for seat in cluster.workers)
+    return replace(cluster, nodes=nodes, workers=seats, offered=tuple(kept))
 
 
 def _group_on(config: ServeConfig, node: Node, taken: set[str]) -> Devices | None:

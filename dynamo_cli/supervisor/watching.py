@@ -16,7 +16,7 @@ class Watching:
     """Asks and kills the children that `Liveness` names.
 
     Args:
-        timeout_s: how long a child may take to answer, seconds; 0: nobody is asked.
+        timeout_s: how long a child may take to answer, seconds; see `Liveness`.
         alive: returns the children that have not ended.
     """
 
@@ -29,9 +29,9 @@ class Watching:
         self._liveness.answered(child.process)
 
     async def run(self) -> None:
-        """Watch until cancelled; return at once if nobody is to be asked."""
-        while interval_s := self._liveness.interval_s:
-            await asyncio.sleep(interval_s)
+        """Watch until cancelled."""
+        while True:
+            await asyncio.sleep(self._liveness.interval_s)
             self._look()
 
     def _look(self) -> None:

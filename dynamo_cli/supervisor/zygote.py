@@ -23,6 +23,7 @@ from typing import NoReturn
 from dynamo_cli.config import ZygoteConfig
 from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.errors import ResourceError
+from dynamo_cli.host import oserrors
 from dynamo_cli.host.proctitle import set_title
 from dynamo_cli.ipc.control import Control
 from dynamo_cli.messages.flows import ToChild
@@ -131,5 +132,5 @@ class Zygote:
 
 def _refuse(control: socket.socket, message: Fork, error: OSError) -> None:
     """Report, on the child's own control socket, why the child could not be forked."""
-    why = f"{message.name} cannot be forked: {(error.strerror or str(error)).lower()}."
+    why = f"{message.name} cannot be forked: {oserrors.reason(error)}."
     entry.report(control, Fatal(ResourceError.__name__, why))

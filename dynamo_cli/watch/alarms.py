@@ -177,6 +177,9 @@ def of_host_cache(view: HostCacheView | None) -> Iterator[AlarmView]:
         text = f"the host cache has refused engines, {view.refused} times so far"
         advice = "they compute what others have stored. The log says how they differ."
         yield AlarmView("host cache", text, advice)
+    if view is not None and view.disk is not None and view.disk.off:
+        text = f"the disk cache is not used: {view.disk.off}"
+        yield AlarmView("disk cache", text, "look at the disk, then restart the server.")
 
 
 def of_gpus(report: GpuReport | None, views: Sequence[GpuView], now_ns: int) -> Iterator[AlarmView]:
@@ -192,17 +195,17 @@ def of_gpus(report: GpuReport | None, views: Sequence[GpuView], now_ns: int) -> 
     for view in views:
         if view.problem:
             text = f"{_gpu(view)} cannot be read: {view.problem}"
-            yield AlarmView("gpu lost", text, _reset(view))
+            yield AlarmView("gpu lost", text, _reset(view), view.gpu)
         if view.uncorrected_ecc_errors:
             several = "s" if view.uncorrected_ecc_errors > 1 else ""
             text = (
                 f"the memory of {_gpu(view)} has made {view.uncorrected_ecc_errors} error{several} "
                 "that could not be corrected since its driver was loaded"
             )
-            yield AlarmView("gpu memory", text, _reset(view))
+            yield AlarmView("gpu memory", text, _reset(view), view.gpu)
         for error in report.xids.get(view.gpu, ()):
             if _is_alarming(error, now_ns):
-                yield AlarmView("gpu error", *_xid(view, error, now_ns))
+                yield AlarmView("gpu error", *_xid(view, error, now_ns), view.gpu)
 
 
 def _is_alarming(error: Xids, now_ns: int) -> bool:

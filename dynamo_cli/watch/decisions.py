@@ -47,6 +47,7 @@ class DecisionView(msgspec.Struct, frozen=True):
         output_tokens: number of tokens that its answer had at that time.
         overlap_blocks: leading blocks of the prompt in the winner's cache.
         host_blocks: leading blocks of the prompt in the host cache.
+        disk_blocks: the last of these, which were only on its disk.
     """
 
     number: int
@@ -71,6 +72,7 @@ class DecisionView(msgspec.Struct, frozen=True):
     moved_from: int | None = None
     output_tokens: int = 0
     host_blocks: int = 0
+    disk_blocks: int = 0
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -230,6 +232,7 @@ def _view(kept: _Kept, now_ns: int) -> DecisionView:
         moved_from=decision.moved_from,
         output_tokens=decision.output_tokens,
         host_blocks=decision.host_blocks,
+        disk_blocks=decision.disk_blocks,
     )
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
+import msgspec
+
 from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
-from dynamo_cli.watch.host_cache_schema import HostCacheView, HostCopiesView
+from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.watch.disk_cache import DiskCacheState
+from dynamo_cli.watch.growth import Growth
+from dynamo_cli.watch.host_cache_schema import HostCacheShare, HostCacheView, HostCopiesView
 from dynamo_cli.watch.rates import HIT_WINDOW_S, ratio
-from dynamo_cli.watch.window import WindowSum
 
 _EMPTY = HostCacheStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 _COUNTERS = (
@@ -24,57 +28,39 @@ Engine = tuple[bool, int]
 """Whether it is a prefill worker, and its index among its kind."""
 
 
-class _Growth:
-    """Recent growth of counters that begin at 0 with each new process."""
-
-    def __init__(self, window_s: int) -> None:
-        self._window = WindowSum(window_s)
-        self._last: defaultdict[Any, float] = defaultdict(float)
-
-    def report(self, who: Any, value: float, now_ns: int) -> None:
-        """Take the counter of a process."""
-        if (new := value - self._last[who]) > 0:
-            self._window.add(new, now_ns)
-        self._last[who] = value
-
-    def gone(self, who: Any) -> None:
-        """The process has ended."""
-        self._last.pop(who, None)
-
-    def total(self, now_ns: int) -> float:
-        return self._window.total(now_ns)
-
-    def rate(self, now_ns: int) -> float:
-        return self._window.rate(now_ns)
-
-
 class HostCacheState:
-    """Totals of the host cache over all restarts of it and of the engines, and what it holds."""
+    """Totals of the host caches over all restarts of them and of the engines, and what they hold.
+
+    Each machine with engines has one.
+    """
 
     def __init__(self) -> None:
-        self._seen = False
-        self._stats = _EMPTY
+        self._caches: dict[int, HostCacheStats] = {}
         self._ended: Counter[str] = Counter()
         self._copies: dict[Engine, HostCopies] = {}
         self._ended_copies: defaultdict[Engine, Counter[str]] = defaultdict(Counter)
         self._dropped: Counter[str] = Counter()
-        self._wanted, self._found = _Growth(HIT_WINDOW_S), _Growth(HIT_WINDOW_S)
-        self._loaded, self._stored = _Growth(10), _Growth(10)
+        self._wanted, self._found = Growth(HIT_WINDOW_S), Growth(HIT_WINDOW_S)
+        self._loaded, self._stored = Growth(10), Growth(10)
         self._loaded_tokens = 0
+        self._disk = DiskCacheState()
 
     def report(self, stats: HostCacheStats, now_ns: int) -> None:
-        """Take a report of the host cache; its counters begin with its process."""
-        self._seen = True
-        self._stats = stats
-        self._wanted.report(None, stats.wanted, now_ns)
-        self._found.report(None, stats.found, now_ns)
+        """Take a report of a host cache; its counters begin with its process."""
+        self._caches[stats.machine] = stats
+        self._wanted.report(stats.machine, stats.wanted, now_ns)
+        self._found.report(stats.machine, stats.found, now_ns)
+        if stats.disk is not None:
+            self._disk.report(stats.machine, stats.disk, stats.slot_bytes, now_ns)
 
-    def gone(self) -> None:
+    def gone(self, machine: int) -> None:
         """Keep the totals of a host cache whose process ended; it holds nothing any more."""
-        self._ended.update({name: getattr(self._stats, name) for name in _COUNTERS})
-        self._stats = _EMPTY
-        self._wanted.gone(None)
-        self._found.gone(None)
+        if (stats := self._caches.get(machine)) is not None:
+            self._ended.update({name: getattr(stats, name) for name in _COUNTERS})
+            self._caches[machine] = msgspec.structs.replace(_EMPTY, machine=machine)
+        self._wanted.gone(machine)
+        self._found.gone(machine)
+        self._disk.gone(machine)
 
     def copied(self, copies: HostCopies, now_ns: int) -> None:
         """Take a report of an engine; its counters begin with its process."""
@@ -98,18 +84,18 @@ class HostCacheState:
 
     def view(self, now_ns: int) -> HostCacheView | None:
         """Return the current view; None without a host cache."""
-        if not self._seen:
+        if not self._caches:
             return None
-        stats, totals = self._stats, self._totals()
+        totals = self._totals()
         dropped = self._dropped + sum(
             (Counter(copies.dropped) for copies in self._copies.values()), Counter[str]()
         )
         return HostCacheView(
-            slots=stats.slots,
-            slot_bytes=stats.slot_bytes,
-            used=stats.used,
-            pinned=stats.pinned,
-            lent=stats.lent,
+            slots=self._sum("slots"),
+            slot_bytes=max(stats.slot_bytes for stats in self._caches.values()),
+            used=self._sum("used"),
+            pinned=self._sum("pinned"),
+            lent=self._sum("lent"),
             **totals,
             found_ratio=ratio(totals["found"], totals["wanted"]),
             recent_found_ratio=ratio(self._found.total(now_ns), self._wanted.total(now_ns)),
@@ -117,14 +103,19 @@ class HostCacheState:
             loaded_bytes_per_s=self._loaded.rate(now_ns),
             stored_bytes_per_s=self._stored.rate(now_ns),
             dropped=dict(dropped),
+            disk=self._disk.view(now_ns),
             engines=[
                 self._engine(engine)
                 for engine in sorted(self._copies.keys() | self._ended_copies.keys())
             ],
+            caches=[_share(self._caches[machine]) for machine in sorted(self._caches)],
         )
 
+    def _sum(self, name: str) -> int:
+        return sum(getattr(stats, name) for stats in self._caches.values())
+
     def _totals(self) -> dict[str, int]:
-        return {name: self._ended[name] + getattr(self._stats, name) for name in _COUNTERS}
+        return {name: self._ended[name] + self._sum(name) for name in _COUNTERS}
 
     def _engine(self, engine: Engine) -> HostCopiesView:
         """An engine's copies over all its restarts."""
@@ -134,6 +125,11 @@ class HostCacheState:
             totals = {name: totals[name] + now[name] for name in _COPY_COUNTERS}
         prefill, index = engine
         return HostCopiesView(prefill=prefill, worker=index, **totals)
+
+
+def _share(stats: HostCacheStats) -> HostCacheShare:
+    name = ProcessId(Role.HOST_CACHE, stats.machine).name
+    return HostCacheShare(name, stats.slots, stats.used, stats.wanted, stats.found)
 
 
 def _counters(copies: HostCopies) -> dict[str, Any]:

@@ -24,8 +24,50 @@ class HostCopiesView(msgspec.Struct, frozen=True):
     waited_s: float
 
 
+class DiskCacheView(msgspec.Struct, frozen=True):
+    """The tier on disk; counters are totals over all restarts; see `DiskStats`.
+
+    Attributes:
+        places, used: blocks for which it has room, and blocks that it holds.
+        *_bytes_per_s: rates over the last 10 s.
+        dropped: blocks that were not written or not waited for, by reason.
+    """
+
+    places: int
+    used: int
+    wanted: int
+    found: int
+    read: int
+    read_s: float
+    written: int
+    write_s: float
+    evicted: int
+    read_bytes_per_s: float
+    written_bytes_per_s: float
+    dropped: dict[str, int]
+    off: str
+
+
+class HostCacheShare(msgspec.Struct, frozen=True):
+    """The host cache of one machine.
+
+    Attributes:
+        process: its name.
+        slots, used: number of slots, and of those that hold a block.
+        wanted, found: blocks that engines have asked for since it was started, and that it had.
+    """
+
+    process: str
+    slots: int
+    used: int
+    wanted: int
+    found: int
+
+
 class HostCacheView(msgspec.Struct, frozen=True):
-    """The host cache; counters are totals over all restarts; see `HostCacheStats`.
+    """All host caches together, of which each machine with engines has one; see `HostCacheStats`.
+
+    Counters are totals over all restarts.
 
     Attributes:
         slots, slot_bytes: number of slots and size of each; 0 until an engine has opened it.
@@ -36,6 +78,8 @@ class HostCacheView(msgspec.Struct, frozen=True):
         *_bytes_per_s: rates over the last 10 s.
         dropped: blocks that were not stored or not looked up, by reason.
         engines: copies of each engine.
+        disk: the tier on disk; None if there is none.
+        caches: each one for itself.
     """
 
     slots: int
@@ -59,3 +103,5 @@ class HostCacheView(msgspec.Struct, frozen=True):
     stored_bytes_per_s: float
     dropped: dict[str, int]
     engines: list[HostCopiesView]
+    disk: DiskCacheView | None = None
+    caches: list[HostCacheShare] = []

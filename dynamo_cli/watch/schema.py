@@ -6,6 +6,7 @@ import msgspec
 
 from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.load_schema import ErrorsView, HostView, QueuesView, StageView
+from dynamo_cli.watch.node_schema import NodeView
 
 
 class ProcessView(msgspec.Struct, frozen=True):
@@ -318,11 +319,13 @@ class AlarmView(msgspec.Struct, frozen=True):
         kind: short name, which stays the same while the text changes.
         text: what is wrong.
         advice: what to do.
+        gpu: number of the GPU that it is about; empty if it is about none.
     """
 
     kind: str
     text: str
     advice: str
+    gpu: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -336,6 +339,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         alarms: what works worse than it should, and what to do.
         models: names that the API answers to.
         target_workers: wanted number of workers; the actual one differs while workers start or end.
+        offered_nodes: nodes that have joined the cluster and run nothing yet, with their free GPUs.
         unrouted_requests: requests placed without the router although there is one, by processor.
         links: bytes that the frontend has sent and that are not read yet, by peer.
         refused_sends: messages that full links of the frontend refused.
@@ -350,6 +354,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         recent_errors: requests that ended with an error lately.
         host: what the machine has left.
         odd: remarks on workers that differ from the others, the strongest first.
+        nodes: the other nodes of a run on several machines.
         recorded_requests: number of requests that were recorded since the start; None without
             ``--record``.
     """
@@ -384,6 +389,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     host: HostView = HostView()
     odd: list[str] = []
     recorded_requests: int | None = None
+    offered_nodes: dict[str, int] = {}
+    nodes: list[NodeView] = []
 
     @property
     def warnings(self) -> list[str]:

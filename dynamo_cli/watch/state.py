@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, TypeVar
+from typing import Any
 
 from dynamo_cli import __version__
+from dynamo_cli.messages.cluster import NodeTable
 from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import Logged, Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
@@ -32,6 +33,7 @@ from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.judge import Judge
 from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.meter import Latency, Meter
+from dynamo_cli.watch.node_schema import NodeView, node_views
 from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.processes import process_view
 from dynamo_cli.watch.queues import Calls, queues
@@ -47,18 +49,7 @@ from dynamo_cli.watch.schema import (
     WorkerView,
 )
 
-K = TypeVar("K")
 ASLEEP = "asleep: POST /sleep was asked for; POST /wake_up ends that"
-
-_COUNTERS = (
-    "prefix_cache_queries_tokens",
-    "prefix_cache_hits_tokens",
-    "prompt_tokens",
-    "output_tokens",
-    "preemptions",
-    "steps",
-    "refused_sends",
-)
 
 
 class TreeState:
@@ -74,7 +65,7 @@ class TreeState:
         logs: the last log lines of all processes.
         prefill: what is known of disaggregated prefill.
         host_cache: what is known of the host cache.
-        engine_totals: further totals of engines, for metrics.
+        engine_totals: what engines have reported, over all their restarts.
         url: where the frontend listens; empty before it does.
         draining: whether the frontend takes no new requests, whatever the table says.
         asleep: whether every ready worker sleeps.
@@ -86,8 +77,7 @@ class TreeState:
         self._started_ns = started_ns
         self._table = ProcessTable([], serving=False, reason="starting")
         self._engines: dict[int, EngineReady] = {}
-        self._loads: dict[int, WorkerStats] = {}
-        self._ended_lives: dict[int, dict[str, int]] = {}
+        self._nodes: list[NodeView] = []
         self._rates: defaultdict[int, WorkerRates] = defaultdict(WorkerRates)
         self._watch = Watch()
         self._judge = Judge()
@@ -138,7 +128,8 @@ class TreeState:
         | TransferStats
         | HostCacheStats
         | HostCopies
-        | Logged,
+        | Logged
+        | NodeTable,
         now_ns: int,
     ) -> None:
         """Take a report of a process."""
@@ -152,9 +143,10 @@ class TreeState:
                 self._engines[worker] = message
                 self.engine_totals.ready(message)
             case WorkerStats(worker):
-                self._loads[worker] = message
+                before = self.engine_totals.now(worker)
                 self.engine_totals.report(message)
-                self._see_who_sleeps()
+                if before is None or before.asleep is not message.asleep:
+                    self._see_who_sleeps()
                 self._rates[worker].report(message, now_ns)
             case RouterStats():
                 self._routing.router(message, now_ns)
@@ -171,18 +163,20 @@ class TreeState:
                 self.host_cache.copied(message, now_ns)
             case Logged():
                 self.logs.add(message)
+            case NodeTable():
+                self._nodes = node_views(message)
 
     def _forget_workers(self) -> None:
         """Forget workers that are no longer part of the tree."""
         there = {state.index for state in self._table.processes if state.role is Role.WORKER}
-        for known in (self._ended_lives, self._engines, self._loads, self._rates):
+        for known in (self._engines, self._rates):
             for worker in known.keys() - there:
                 del known[worker]
         self.engine_totals.keep(there)
 
     def _see_who_sleeps(self) -> None:
         ready = [
-            self._loads.get(state.index)
+            self.engine_totals.now(state.index)
             for state in self._table.processes
             if state.role is Role.WORKER and state.phase == Phase.READY
         ]
@@ -198,11 +192,9 @@ class TreeState:
 
     def worker_gone(self, worker: int) -> None:
         """Keep the totals of a worker whose process ended; its load is gone."""
-        self._ended_lives[worker] = self._totals(worker)
         self.engine_totals.gone(worker)
         self.prefill.worker_gone(worker, prefill=False)
         self.host_cache.engine_gone(worker, prefill=False)
-        self._loads.pop(worker, None)
         self._see_who_sleeps()
         self._rates[worker].gone()
 
@@ -214,12 +206,6 @@ class TreeState:
         """Keep the totals of a prefill worker whose process ended."""
         self.prefill.worker_gone(index, prefill=True)
         self.host_cache.engine_gone(index, prefill=True)
-
-    def _totals(self, worker: int) -> dict[str, int]:
-        """A worker's counters over all its restarts."""
-        before, stats = self._ended_lives.get(worker, {}), self._loads.get(worker)
-        now = {name: getattr(stats, name) if stats is not None else 0 for name in _COUNTERS}
-        return _added(before, now)
 
     def snapshot(
         self,
@@ -253,7 +239,7 @@ class TreeState:
             reason=self.reason,
             alarms=[*self._alarms(router, prefill, cache, now_ns), *of_gpus(gpus, seen, now_ns)],
             models=self._models,
-            target_workers=self._table.workers,
+            **_of_workers(self._table),
             processes=self._processes(host, now_ns),
             workers=workers,
             router=router,
@@ -268,9 +254,13 @@ class TreeState:
             host_cache=cache,
             queues=queues(calls, self._routing.processors(), router, prefill, workers),
             host=host.host,
-            **_of_requests(self._meter, now_ns),
+            **self._of_run(now_ns),
         )
         return self._judge.judged(snapshot)
+
+    def _of_run(self, now_ns: int) -> dict[str, Any]:
+        """Fields of the snapshot that are about requests, and about other nodes."""
+        return {"nodes": self._nodes, **_of_requests(self._meter, now_ns)}
 
     def _processes(self, host: HostReport, now_ns: int) -> list[ProcessView]:
         return [
@@ -280,11 +270,11 @@ class TreeState:
 
     def _worker_indices(self) -> list[int]:
         known = {state.index for state in self._table.processes if state.role is Role.WORKER}
-        return sorted(known | self._loads.keys() | self._ended_lives.keys())
+        return sorted(known | self.engine_totals.workers)
 
     def _worker(self, index: int, now_ns: int) -> WorkerView:
-        stats, engine = self._loads.get(index), self._engines.get(index)
-        totals = self._totals(index)
+        stats, engine = self.engine_totals.now(index), self._engines.get(index)
+        totals = self.engine_totals.counters(index)
         return WorkerView(
             worker=index,
             num_running_reqs=stats.num_running_reqs if stats else 0,
@@ -332,10 +322,6 @@ def _refused(
     return refused + (host_cache.refused_sends if host_cache else 0)
 
 
-def _added(before: dict[K, int], now: dict[K, int]) -> dict[K, int]:
-    return {key: before.get(key, 0) + now.get(key, 0) for key in before | now}
-
-
 def _latency(meter: Meter, worker: int, now_ns: int) -> dict[str, Any]:
     known = meter.workers.get(worker) or Latency()
     ttft_p50, ttft_p95 = known.ttft.percentiles(now_ns, 0.5, 0.95)
@@ -346,6 +332,11 @@ def _latency(meter: Meter, worker: int, now_ns: int) -> dict[str, Any]:
         "itl_p95_s": itl_p95,
         "ttft_samples": len(known.ttft),
     }
+
+
+def _of_workers(table: ProcessTable) -> dict[str, Any]:
+    """How many workers there should be, and where there could be more."""
+    return {"target_workers": table.workers, "offered_nodes": table.offered}
 
 
 def _of_requests(meter: Meter, now_ns: int) -> dict[str, Any]:

@@ -50,13 +50,14 @@ class DecodeWorker:
 
     def __init__(self, equipment: Equipment) -> None:
         self._process = equipment.process
+        self._machine = equipment.config.machine
         self._engine = equipment.engine
         self._switchboard = equipment.switchboard
         self._publisher = equipment.publisher
         self._handover: Handover | None = None
         if (rule := equipment.config.placement) is not None:
             side = self._engine.decode_side
-            self._handover = Handover(side, self._switchboard, rule, self._fail)
+            self._handover = Handover(side, self._switchboard, rule, self._fail, self._machine)
         self._admission = Admission(self._begin, time.monotonic_ns, self._engine.batch_limits)
         self._stats_due_s = 0.0
         self._stats_current = False
@@ -70,7 +71,7 @@ class DecodeWorker:
 
     @property
     def _away(self) -> int:
-        """Requests that are being prefilled elsewhere."""
+        """Requests that are being prefilled elsewhere, or soon may be."""
         return self._handover.away if self._handover is not None else 0
 
     def _idle(self) -> bool:
@@ -85,6 +86,8 @@ class DecodeWorker:
 
     def admit(self) -> None:
         """Give requests that have come to the engine: see `Admission`."""
+        if self._handover is not None and self._handover.settle():
+            self._stats_current = False
         self._admission.admit(busy=self._engine.has_work())
 
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
@@ -214,7 +217,8 @@ class DecodeWorker:
     def on_link(self, peer: ProcessId) -> None:
         """Tell a peer that the engine is up, if it waits for that."""
         if peer.role in SERVED:
-            self._switchboard.owe(peer, self._engine.ready())
+            ready = msgspec.structs.replace(self._engine.ready(), machine=self._machine)
+            self._switchboard.owe(peer, ready)
         self._stats_current = False
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:

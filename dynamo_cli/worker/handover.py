@@ -44,25 +44,33 @@ class Handover:
         switchboard: links of this worker.
         rule: when a prompt is worth sending away.
         refuse: tells a processor that a request of it ends, and why.
+        machine: the one that this worker runs on.
     """
 
     def __init__(
-        self, engine: DecodeSide, switchboard: Switchboard, rule: PlacementRule, refuse: Refuse
+        self,
+        engine: DecodeSide,
+        switchboard: Switchboard,
+        rule: PlacementRule,
+        refuse: Refuse,
+        machine: int = 0,
     ) -> None:
         self._engine = engine
+        self._machine = machine
         self._switchboard = switchboard
         self._rule = rule
         self._refuse = refuse
         self._queue = QueueState(0, 0)
         self._pushed = 0  # since the queue last told its depth
         self._remote: RemotePrefills[Prepared] = RemotePrefills()
+        self._asking: dict[str, Prepared] = {}  # wait for the answer of the host cache
         self._sources: dict[str, int] = {}  # transfer -> the prefill worker that holds its blocks
         self._placements: Counter[str] = Counter()
 
     @property
     def away(self) -> int:
-        """Number of requests that are being prefilled elsewhere."""
-        return len(self._remote)
+        """Number of requests that are being prefilled elsewhere, or soon may be."""
+        return len(self._remote) + len(self._asking)
 
     # -- requests --------------------------------------------------------------------------
 
@@ -79,42 +87,87 @@ class Handover:
             # A probe tests this engine alone; prefill workers may not be up yet.
             self._engine.start(prepared)
             return
-        if self._remote.join(message.request_id, prepared.family, prepared):
+        self._place(prepared)
+
+    def _place(self, prepared: Prepared) -> None:
+        """As `add`; if the host cache must be asked first, `settle` goes on with it."""
+        request_id = prepared.message.request_id
+        if self._remote.join(request_id, prepared.family, prepared):
+            self._engine.forget_known(request_id)
             self._count(Where(False, Reason.SIBLING))
             return
-        cached_tokens = self._engine.cached_tokens(prepared)
-        where = self._where(prepared, cached_tokens)
-        if where.remote and not self._push(prepared, cached_tokens):
+        placed = self._where(prepared)
+        if placed is None:
+            self._asking[request_id] = prepared
+            return
+        where, skip_tokens = placed
+        if where.remote and not self._push(prepared, skip_tokens):
             where = Where(False, Reason.PUSH_REFUSED)
         self._count(where)
-        if not where.remote:
+        if where.remote:
+            self._engine.forget_known(request_id)
+        else:
             self._engine.start(prepared)
 
-    def _where(self, prepared: Prepared, cached_tokens: int) -> Where:
+    def _where(self, prepared: Prepared) -> tuple[Where, int] | None:
+        """Where a prompt is prefilled, and how many of its tokens need not be computed.
+
+        Only about prompts that would be sent away for their length the host cache is asked.
+
+        Returns:
+            None as long as it has not answered.
+        """
         if not prepared.suitable:
-            return Where(False, Reason.UNSUITABLE)
+            return Where(False, Reason.UNSUITABLE), 0
+        cached = self._engine.cached_tokens(prepared)
+        where = self._decide(prepared, cached, cached)
+        if where.reason is not Reason.LONG:
+            return where, cached
+        known = self._engine.known_tokens(prepared, cached)
+        return None if known is None else (self._decide(prepared, cached, known), known)
+
+    def _decide(self, prepared: Prepared, cached_tokens: int, known_tokens: int) -> Where:
+        depth, prefill_workers = self._queue.on(self._machine)
         return decide(
             self._rule,
             prepared.prompt_tokens,
             cached_tokens,
-            self._queue.depth_jobs + self._pushed,
-            self._queue.prefill_workers,
+            depth + self._pushed,
+            prefill_workers,
             self._engine.room_tokens,
+            known_tokens,
         )
 
-    def _push(self, prepared: Prepared, cached_tokens: int) -> bool:
+    def settle(self) -> bool:
+        """Go on with the requests about which the host cache was asked, as far as it has answered.
+
+        The order in which they came is kept, so that siblings wait for the first of them.
+
+        Returns:
+            whether it has answered about any.
+        """
+        asking, self._asking = self._asking, {}
+        for prepared in asking.values():
+            try:
+                self._place(prepared)
+            except (InvalidRequest, InternalError) as error:
+                self._refused(prepared, error)
+        return len(self._asking) < len(asking)
+
+    def _push(self, prepared: Prepared, skip_tokens: int) -> bool:
         message = prepared.message
         prepared.pushed_ns = time.monotonic_ns()
         deadline_ns = prepared.pushed_ns + DEADLINE_NS
         job = PushJob(
             job_id=message.request_id,
             prompt_tokens=prepared.prompt_tokens,
-            skip_tokens=cached_tokens,
+            skip_tokens=skip_tokens,
             holder=message.prefill_worker,
             priority=prepared.priority,
             deadline_ns=deadline_ns,
             token_ids=message.token_ids,
             frames=message.frames,
+            machine=self._machine,
         )
         if not self._switchboard.send(QUEUE, job):
             return False
@@ -131,6 +184,8 @@ class Handover:
         Siblings that waited for them are started. The caller aborts the requests in the engine.
         """
         for request_id in request_ids:
+            if self._asking.pop(request_id, None) is not None:
+                self._engine.forget_known(request_id)
             if self._remote.abort(request_id):
                 self._switchboard.send(QUEUE, CancelJob(request_id))
         for request_id in request_ids:  # by now none of them is a sibling that waits
@@ -146,9 +201,14 @@ class Handover:
         try:
             self._engine.start(prepared, params)
         except (InvalidRequest, InternalError) as error:
-            processor = ProcessId(Role.PROCESSOR, prepared.client)
-            self._refuse(processor, prepared.message.request_id, error)
-            self._go_on(prepared.message.request_id)
+            self._refused(prepared, error)
+
+    def _refused(self, prepared: Prepared, error: DynamoError) -> None:
+        """The engine does not take a request that was prepared earlier."""
+        self._engine.forget_known(prepared.message.request_id)
+        processor = ProcessId(Role.PROCESSOR, prepared.client)
+        self._refuse(processor, prepared.message.request_id, error)
+        self._go_on(prepared.message.request_id)
 
     def stepped(self) -> None:
         """After an engine step: start waiting siblings."""
@@ -200,6 +260,7 @@ class Handover:
     def client_gone(self, client: int) -> list[str]:
         """Forget the requests of a processor that are away, and return their ids."""
         lost = self._remote.of(lambda prepared: prepared.client == client)
+        lost += [name for name, one in self._asking.items() if one.client == client]
         self.abort(lost)
         return lost
 
@@ -218,5 +279,5 @@ class Handover:
             placements=dict(self._placements),
             fallbacks=dict(self._remote.fallbacks),
             away=len(self._remote),
-            kept=self._remote.kept + len(self._sources),
+            kept=self._remote.kept + len(self._sources) + len(self._asking),
         )

@@ -67,6 +67,7 @@ class PrefillWorker:
 
     def __init__(self, equipment: Equipment) -> None:
         self._process = equipment.process
+        self._machine = equipment.config.machine
         self._engine = equipment.engine
         self._prefills = equipment.engine.prefill_side
         self._switchboard = equipment.switchboard
@@ -125,7 +126,9 @@ class PrefillWorker:
         jobs, tokens = self._engine.batch_limits
         jobs -= len(self._running)
         tokens = BATCHES_AHEAD * tokens - sum(one.tokens for one in self._running.values())
-        self._switchboard.send(QUEUE, PullJobs(max(jobs, 0), max(tokens, 0), list(self._running)))
+        held = list(self._running)
+        room = PullJobs(max(jobs, 0), max(tokens, 0), held, self._machine)
+        self._switchboard.send(QUEUE, room)
         self._pull_due_s = now_s + PULL_INTERVAL_S
 
     def _report(self, now_s: float) -> None:

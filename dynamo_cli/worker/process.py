@@ -25,7 +25,7 @@ from dynamo_cli.messages.host_cache import BlocksFound, CacheRefused, SlotsLent
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.request import StepOutputs
 from dynamo_cli.messages.routing import Resync
-from dynamo_cli.topology import HOST_CACHE, ROUTER, ProcessId
+from dynamo_cli.topology import ROUTER, ProcessId, Role
 from dynamo_cli.worker.copies import CopyReports
 from dynamo_cli.worker.operations import Operations
 
@@ -137,9 +137,10 @@ class EngineProcess:
         self._cache = self._engine.cache_client
         self._copies: CopyReports | None = None
         if self._cache is not None:
+            host_cache = ProcessId(Role.HOST_CACHE, config.machine)
             self._cache.connect(
-                lambda message: self._switchboard.send(HOST_CACHE, message),
-                lambda message: self._switchboard.owe(HOST_CACHE, message),
+                lambda message: self._switchboard.send(host_cache, message),
+                lambda message: self._switchboard.owe(host_cache, message),
             )
             self._copies = CopyReports(process, self._cache, self._switchboard)
         self._duty = duty(
@@ -189,7 +190,10 @@ class EngineProcess:
             self._switchboard.poll(left_s)
 
     def _step(self) -> None:
+        began_ns = time.monotonic_ns()
         outputs = list(self._engine.step())
+        if self._cache is not None:
+            self._cache.pace.stepped(time.monotonic_ns() - began_ns, ended=bool(outputs))
         # KV events go first: once a client has its answer, it may send the next request.
         self._publisher.publish()
         self._duty.stepped(outputs)
@@ -225,12 +229,12 @@ class EngineProcess:
         self._duty.on_link(peer)
         if peer == ROUTER:
             self._publisher.resync()
-        if peer == HOST_CACHE and self._cache is not None:
+        if peer.role is Role.HOST_CACHE and self._cache is not None:
             self._cache.opened()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         """A peer is gone."""
-        if peer == HOST_CACHE and self._cache is not None:
+        if peer.role is Role.HOST_CACHE and self._cache is not None:
             self._cache.lost()
         if self._copies is not None:
             self._copies.forget(peer)

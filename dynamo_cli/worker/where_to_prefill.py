@@ -21,6 +21,7 @@ class Reason(StrEnum):
     LONG = "long"
     NO_PREFILL_WORKER = "no_prefill_worker"
     SHORT = "short"
+    HOST_CACHE = "host_cache"
     QUEUE_FULL = "queue_full"
     UNSUITABLE = "unsuitable"
     PUSH_REFUSED = "push_refused"
@@ -42,6 +43,7 @@ def decide(
     queue_depth: int,
     prefill_workers: int,
     room_tokens: int | None = None,
+    known_tokens: int = 0,
 ) -> Where:
     """Decide where to prefill a prompt, by the rule of NVIDIA Dynamo's conditional disaggregation.
 
@@ -52,6 +54,9 @@ def decide(
         queue_depth: jobs in the queue, with those that were just pushed.
         prefill_workers: number of prefill workers that take jobs now.
         room_tokens: longest prompt whose blocks can be handed over; None if there is no limit.
+        known_tokens: how much of the prompt need not be computed, because the decode worker has it
+            or can load it from the host cache. Only prompts that are `LONG` without it depend on
+            it.
     """
     if not prefill_workers:
         return Where(False, Reason.NO_PREFILL_WORKER)
@@ -61,9 +66,13 @@ def decide(
         return Where(True, Reason.ALWAYS)
     if prompt_tokens - cached_tokens <= rule.max_local_prefill_length:
         return Where(False, Reason.SHORT)
-    limit = rule.max_prefill_queue_size
-    if limit is None:
-        limit = JOBS_PER_PREFILL_WORKER * prefill_workers
-    if queue_depth >= limit:
+    if queue_depth >= _queue_limit(rule, prefill_workers):
         return Where(False, Reason.QUEUE_FULL)
-    return Where(True, Reason.LONG)
+    long = prompt_tokens - known_tokens > rule.max_local_prefill_length
+    return Where(long, Reason.LONG if long else Reason.HOST_CACHE)
+
+
+def _queue_limit(rule: PlacementRule, prefill_workers: int) -> int:
+    if rule.max_prefill_queue_size is None:
+        return JOBS_PER_PREFILL_WORKER * prefill_workers
+    return rule.max_prefill_queue_size

@@ -1,5 +1,5 @@
-"""The demo model, a real one, from the package index: its tokens, its English, and both when
-prompts are prefilled elsewhere."""
+"""The demo model, a real one, from the package index: its tokens and its English, of prompts that
+the worker prefills itself and of prompts that are prefilled elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tokenizers import Tokenizer
 from dynamo_cli.models import catalog, hub
 from tests.api.conftest import FLOAT32
 from tests.api.test_tokens import offline, served
-from tests.disagg.mix import answers, differences, requests
 from tests.support.server import SMALL, Server
 
 pytestmark = pytest.mark.engine
@@ -27,7 +26,13 @@ SHAPE = (
     *(*ROOM, *FLOAT32, "--block-size", "32", "--max-model-len", "2048"),
     *("--max-num-batched-tokens", str(STEP_TOKENS)),
 )
-AT_ONCE = 6
+LOCAL_TOKENS = 8
+"""Most tokens of a prompt that the worker prefills itself: two of `test_tokens.PROMPTS` are as
+short. The longest is cut into steps."""
+AWAY = (
+    *("--prefill-workers", "1", "--max-local-prefill-length", str(LOCAL_TOKENS)),
+    *("--max-prefill-queue-size", "100"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def demo(folder: Path) -> Iterator[Server]:
-    """Two workers in turn."""
-    with Server(*SHAPE, "--workers", "2", "--router", "round-robin", model="demo") as server:
+    with Server(*SHAPE, *AWAY, model="demo") as server:
         yield server
 
 
@@ -61,12 +65,16 @@ def test_the_folder_is_like_that_of_the_hub(folder: Path) -> None:
 
 
 def test_what_it_says_has_the_tokens_of_vllm(demo: Server, folder: Path) -> None:
-    """Streams; `test_tiny` compares whole answers too."""
+    """Streams, wherever prompts are prefilled; `test_tiny` compares whole answers too."""
     import openai
 
     expected = offline(str(folder), max_num_batched_tokens=STEP_TOKENS, max_model_len=2048)
     with openai.OpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0) as client:
         assert served(client, "demo", stream=True) == expected
+    prefill = demo.snapshot()["prefill"]
+    assert prefill["placements"]["local:short"] == 2
+    assert prefill["placements"]["remote:long"] >= 3, prefill["placements"]
+    assert prefill["fallbacks"] == {}
 
 
 def test_it_speaks_english(demo: Server) -> None:
@@ -82,14 +90,3 @@ def test_it_speaks_english(demo: Server) -> None:
     (choice,) = answer.choices
     assert choice.message.content == "The capital of France is Paris."
     assert choice.finish_reason == "stop"
-
-
-def test_prompts_that_are_prefilled_elsewhere_have_the_same_answers(demo: Server) -> None:
-    asked = list(requests(12, "demo", seed=7))  # prompts of 1 to 150 tokens
-    expected = answers(demo, asked, AT_ONCE)
-    with Server(*SHAPE, "--prefill-workers", "1", model="demo") as server:
-        got = answers(server, asked, AT_ONCE)
-        assert not differences(expected, got, asked)
-        prefill = server.snapshot()["prefill"]
-        assert prefill["placements"]["remote:always"] > 6
-        assert prefill["fallbacks"] == {}

@@ -1,15 +1,21 @@
 """Kills and stops every process of a server under load: is anything lost, wrong, late or left?
 
     python -m tests.benchmarks.chaos [--engine mock|tiny] [--rounds 2] [--only worker,router]
+    python -m tests.benchmarks.chaos --host-cache 1GiB --prefill-workers 0 --rounds 100 \
+        --only "worker,processor,host cache" --signals SIGKILL --settle 0.2
 
 For each role and for SIGKILL and SIGSTOP a server is started, steady load put on it, and a process
 of that role killed or stopped, as often as `--rounds` says; each time the load goes on until all
 processes are ready again. Every request is greedy, and its answer is compared with that of the same
 request on the quiet server. Prints a table in Markdown; takes minutes, so it is run by hand.
 
+With `--host-cache` the engines' own caches are so small that blocks are stored and loaded all the
+time, and the moments of the kills are random.
+
 Exits with 1 when a target is missed: no request fails (but for those of the frontend and of the
 supervisor), every answer is exact, a stream on two real workers pauses for at most a second when
-one is killed, every process comes back, and nothing is left in the end.
+one is killed, every process comes back, the books of all processes are empty once nobody asks any
+more (`tests.support.invariants`), and nothing is left in the end.
 """
 
 from __future__ import annotations
@@ -17,7 +23,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import random
 import signal
+import statistics
 import sys
 import time
 from collections import Counter
@@ -27,7 +35,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.benchmarks.chaos_load import SHAPES, Answer, Load, ask, difference
+from tests.benchmarks.chaos_load import DOCUMENTS, SHAPES, Answer, Load, ask, difference
 from tests.support.server import SMALL, Server, alive, children_of, unowned
 
 TINY, MOCK = "tiny", "mock"
@@ -38,19 +46,20 @@ ENGINES = {
 SUPERVISOR, NOBODY = "supervisor", "nobody"
 ROLES = (
     *(NOBODY, "worker", "processor", "router", "zygote", "prefill queue", "prefill worker"),
-    *("frontend", SUPERVISOR),
+    *("host cache", "frontend", SUPERVISOR),
 )
-ALONE = ("router", "zygote", "prefill queue", "frontend")
+ALONE = ("router", "zygote", "prefill queue", "host cache", "frontend")
 """Roles with one process, whose name has no number."""
 
 MAY_FAIL = ("frontend", SUPERVISOR)
-MOST_ROUNDS = 4
-"""Who dies more often within five minutes is given up."""
-
 GAP_S = 1.0
 """Target: the longest pause of a stream when one of two workers is killed."""
 
-SETTLE_S, AFTER_S, QUIET_S = 2.0, 1.0, 3.0
+SMALL_CACHE = ("--block-size", "32", "--num-gpu-blocks-override", "48")
+"""With a host cache: engines that hold a part of what runs, and little of what ran before."""
+
+SETTLE_S, AFTER_S, QUIET_S, MOMENT_S = 2.0, 1.0, 3.0, 0.5
+START_S = 300.0
 GONE_S = 10.0
 LEFT_S = 15.0
 POLL_S = 0.02
@@ -68,7 +77,8 @@ class Row:
         ttft_s: the longest time to the first token of a stream.
         back_s: seconds until all processes were ready again, in each round; None if they never
             were. Of the supervisor: until all others were gone.
-        left: what stayed: processes and names in /dev/shm.
+        copied: blocks that were stored in the host cache and loaded from there meanwhile.
+        left: what stayed: processes and names in /dev/shm, and entries in the books of processes.
         errors: how requests failed.
     """
 
@@ -82,6 +92,7 @@ class Row:
     wrong: int = 0
     gap_s: float = 0.0
     ttft_s: float = 0.0
+    copied: Counter[str] = field(default_factory=Counter)
     back_s: list[float | None] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
@@ -136,10 +147,12 @@ class Chaos:
                 if options.prefill_workers
                 else ()
             ),
+            *(("--host-cache", options.host_cache, *SMALL_CACHE) if options.host_cache else ()),
             *ENGINES[options.engine],
         )
         real = options.engine != MOCK
-        self._shapes = tuple(shape for shape in SHAPES if real or not shape.real)
+        shapes = (*SHAPES, *DOCUMENTS) if options.host_cache else SHAPES
+        self._shapes = tuple(shape for shape in shapes if real or not shape.real)
         self._right: dict[str, Any] = {}
 
     def rows(self) -> list[Row]:
@@ -148,20 +161,25 @@ class Chaos:
         for role in self._options.only:
             for number in self._options.signals if role != NOBODY else (None,):
                 row = Row(role, number.name if number else "")
-                asyncio.run(self._server(row, number))
-                print(line(row), flush=True)
+                try:
+                    asyncio.run(self._server(row, number))
+                finally:  # also after Ctrl-C
+                    print(line(row), flush=True)
                 rows.append(row)
         return rows
 
     async def _server(self, row: Row, number: Signals | None) -> None:
         """A server for one kind of incident."""
-        with Server(*self._args, fresh=True) as server:
+        with Server(*self._args, ready=False) as server:
+            server.wait_ready(START_S)
+            server.take_census()
             known = children_of(server.process.pid)
             try:
                 await self._learn(server)
                 for turn in range(1 if row.role == SUPERVISOR else self._options.rounds):
                     await self._incident(server, row, number, turn)
                     known |= children_of(server.process.pid)
+                row.left += _in_books(server)
             finally:
                 known |= children_of(server.process.pid)
                 _end(server, row)
@@ -178,9 +196,10 @@ class Chaos:
                 self._right[shape.name] = answer.essence
 
     async def _incident(self, server: Server, row: Row, number: Signals | None, turn: int) -> None:
-        before = _moved(server)
+        before, copied = _moved(server), _copied(server)
         async with Load(server.url, self._shapes, self._options.clients) as load:
-            await asyncio.sleep(SETTLE_S)
+            moment_s = random.uniform(0, MOMENT_S) if self._options.host_cache else 0.0
+            await asyncio.sleep(self._options.settle + moment_s)
             earlier, since_s = len(load.answers), time.monotonic()
             row.in_flight += len(load.open)
             if number is None:
@@ -194,6 +213,7 @@ class Chaos:
         if row.role != SUPERVISOR:
             after = _moved(server)
             row.moved += after - before if after >= before else after
+            row.copied += _copied(server) - copied
 
     async def _one(self, server: Server, row: Row, number: Signals, turn: int) -> float | None:
         """Kill or stop a process, and wait until all are ready: how long that took."""
@@ -252,6 +272,30 @@ def _moved(server: Server) -> int:
         return 0  # the frontend is not back
 
 
+def _copied(server: Server) -> Counter[str]:
+    """Blocks that all engines together have stored in the host cache and loaded from there."""
+    try:
+        cache = server.snapshot()["host_cache"]
+    except (OSError, ValueError):
+        cache = None
+    copied: Counter[str] = Counter()
+    for engine in cache["engines"] if cache else ():
+        copied["stored"] += engine["stored_blocks"]
+        copied["loaded"] += engine["loaded_blocks"]
+    return copied
+
+
+def _in_books(server: Server) -> list[str]:
+    """What the processes of a server still hold although nobody asks it anything any more."""
+    if server.process.poll() is not None:
+        return []
+    try:
+        server.check_invariants()
+    except (AssertionError, OSError) as error:
+        return [str(error)]
+    return []
+
+
 def _end(server: Server, row: Row) -> None:
     """Ctrl-C, if it still runs."""
     if server.process.poll() is not None:
@@ -278,8 +322,8 @@ def _left(server: Server, known: set[int]) -> list[str]:
 
 NONE = "-"
 TITLES = (
-    *("in flight", "ended", "failed", "refused", "moved", "wrong"),
-    *("longest gap, s", "longest TTFT, s", "back, s", "left"),
+    *("times", "in flight", "ended", "failed", "refused", "moved", "wrong", "stored", "loaded"),
+    *("longest gap, s", "longest TTFT, s", "back median, max, s", "left"),
 )
 
 
@@ -290,13 +334,17 @@ def head() -> str:
 
 def line(row: Row) -> str:
     """A row of the table."""
-    back = ", ".join("never" if one is None else f"{one:.1f}" for one in row.back_s) or NONE
+    known = sorted(one for one in row.back_s if one is not None)
+    back = f"{statistics.median(known):.1f}, {known[-1]:.1f}" if known else NONE
+    if None in row.back_s:
+        back += ", never"
     moved = NONE if row.role == SUPERVISOR else row.moved
-    return (
-        f"| {row.role} | {row.signal or NONE} | {row.in_flight} | {row.ended} | {row.failed} | "
-        f"{row.refused} | "
-        f"{moved} | {row.wrong} | {row.gap_s:.2f} | {row.ttft_s:.2f} | {back} | {len(row.left)} |"
+    cells = (
+        *(row.role, row.signal or NONE, len(row.back_s), row.in_flight, row.ended, row.failed),
+        *(row.refused, moved, row.wrong, row.copied["stored"], row.copied["loaded"]),
+        *(f"{row.gap_s:.2f}", f"{row.ttft_s:.2f}", back, len(row.left)),
     )
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main() -> None:
@@ -306,7 +354,9 @@ def main() -> None:
     parser.add_argument("--processors", type=int, default=2)
     parser.add_argument("--prefill-workers", type=int, default=1)
     parser.add_argument("--clients", type=int, default=12)
-    parser.add_argument("--rounds", type=int, choices=range(1, MOST_ROUNDS + 1), default=2)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--host-cache", default="", help="its size; none if not given")
+    parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds before each time")
     parser.add_argument("--worker-timeout", type=float, default=3.0, help="seconds")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds until who is back")
     parser.add_argument("--only", default=",".join(ROLES), help="roles, separated by commas")
@@ -319,6 +369,8 @@ def main() -> None:
         parser.error(f"no such roles: {', '.join(sorted(unknown))}")
     if not options.prefill_workers:
         options.only = [role for role in options.only if "prefill" not in role]
+    if not options.host_cache:
+        options.only = [role for role in options.only if role != "host cache"]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {' '.join(sys.argv[1:])}\n")
     print(head(), flush=True)
     rows = Chaos(options).rows()

@@ -89,6 +89,21 @@ SHAPES = (
 )
 
 
+DOCUMENTS = tuple(
+    Shape(
+        *(f"document {number}", COMPLETIONS),
+        _MADE
+        | {
+            "prompt": [10 + (7 * number + place * place) % 150 for place in range(300)],
+            "max_tokens": 8 + 9 * number,
+            "stream": True,
+        },
+    )
+    for number in range(8)
+)
+"""Prompts of nine blocks of 32 tokens, which small caches do not hold together."""
+
+
 @dataclass
 class Answer:
     """What came of one request.

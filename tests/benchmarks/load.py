@@ -48,36 +48,52 @@ def client_of(port: int, *, keep: bool = True) -> Client:
     return Client(target(f"127.0.0.1:{port}"), keep=keep)
 
 
-def chat(model: str, tokens: int, *, stream: bool = True, count: int = PROMPT_WORDS) -> bytes:
+def request(model: str, tokens: int, *, stream: bool = True, api: Api = Api.CHAT) -> bytes:
     """Make a request for exactly `tokens` tokens, with a prompt that no prefix cache holds."""
     dice = random.Random(next(_seeds))
-    content = f"{dice.randrange(1 << 30)} {words(dice, count)}"
+    content = f"{dice.randrange(1 << 30)} {words(dice, PROMPT_WORDS)}"
     ask = Ask([{"role": "user", "content": content}], tokens)
-    return Form(model).body(ask, stream=stream)
+    return Form(model, api).body(ask, stream=stream)
 
 
-async def streams(port: int, model: str, *, at_once: int, each: int, tokens: int) -> Sample:
+async def streams(
+    port: int, model: str, *, at_once: int, each: int, tokens: int, api: Api = Api.CHAT
+) -> Sample:
     """Run `at_once` clients, each of which sends `each` streamed requests one after the other."""
     sample, client = Sample(), client_of(port)
 
     async def talk() -> None:
         for _ in range(each):
-            sample.add(await client.stream(Api.CHAT, chat(model, tokens)))
+            sample.add(await client.stream(api, request(model, tokens, api=api)))
 
     await _timed(sample, client, [talk() for _ in range(at_once)])
     return sample
 
 
-async def one_token(port: int, model: str, *, at_once: int, each: int) -> Sample:
+async def one_token(
+    port: int, model: str, *, at_once: int, each: int, api: Api = Api.CHAT
+) -> Sample:
     """Send requests for one token, not streamed, which are almost only overhead."""
     sample, client = Sample(), client_of(port)
 
     async def ask() -> None:
         for _ in range(each):
-            await client.whole("POST", Api.CHAT, chat(model, 1, stream=False))
+            await client.whole("POST", api, request(model, 1, stream=False, api=api))
             sample.requests += 1
 
     await _timed(sample, client, [ask() for _ in range(at_once)])
+    return sample
+
+
+async def burst(port: int, model: str, *, count: int, tokens: int, api: Api = Api.CHAT) -> Sample:
+    """Send streamed requests all at once, over connections that are open already."""
+    client = client_of(port)
+    bodies = [request(model, tokens, api=api) for _ in range(2 * count)]
+    for wave in (bodies[:count], bodies[count:]):
+        sample = Sample()
+        for heard in await asyncio.gather(*(client.stream(api, body) for body in wave)):
+            sample.add(heard)
+    client.close()
     return sample
 
 
@@ -85,7 +101,7 @@ async def first_tokens(port: int, model: str, *, count: int, kept: bool) -> list
     """Return times to the first token, seconds, over one kept connection or over new ones."""
     sample, client = Sample(), client_of(port, keep=kept)
     for _ in range(count):
-        sample.add(await client.stream(Api.CHAT, chat(model, 4)))
+        sample.add(await client.stream(Api.CHAT, request(model, 4)))
     client.close()
     return sample.ttft
 

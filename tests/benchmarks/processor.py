@@ -43,6 +43,9 @@ class Case:
         shared: part of the prompt that all requests have in common.
         at_once: requests in flight.
         count: requests of a round.
+        chat: whether they are chats; else completions.
+        reached: if not 0, the figure is the time until this part of the requests, which begin
+            together, has reached the engine.
     """
 
     prompt: int
@@ -50,6 +53,8 @@ class Case:
     shared: float
     at_once: int
     count: int
+    chat: bool = True
+    reached: float = 0.0
 
     @property
     def per_token(self) -> bool:
@@ -66,6 +71,11 @@ CASES = {
     "stream 1": Case(100, ANSWER, 0, 1, 12),
     "stream 16": Case(100, ANSWER, 0, 16, 48),
     "stream 64": Case(100, ANSWER, 0, 64, 64),
+    "half of 64 at once": Case(128, 1, 0, 64, 64, reached=0.5),
+    "all of 64 at once": Case(128, 1, 0, 64, 64, reached=1.0),
+    "completion 128 fresh": Case(128, 1, 0, 16, 200, chat=False),
+    "completion stream 1": Case(100, ANSWER, 0, 1, 12, chat=False),
+    "completion stream 64": Case(100, ANSWER, 0, 64, 64, chat=False),
 }
 
 
@@ -85,12 +95,15 @@ class Bench:
         from tests.processor.resumes import Engine
 
         class Timed(Engine):
-            """An engine that knows the CPU time that it took, seconds."""
+            """An engine that knows the CPU time that it took, seconds, and that of others when each
+            message came."""
 
+            reached_s: list[float] = []  # noqa: RUF012 - there is one engine
             spent_s = 0.0
 
             def send(self, worker: int, message: ToWorker) -> bool:
                 began = time.thread_time()
+                self.reached_s.append(time.process_time() - self.spent_s)
                 done = super().send(worker, message)
                 self.spent_s += time.thread_time() - began
                 return done
@@ -124,16 +137,20 @@ class Bench:
         return str(self._words(dice, round(tokens * self._words_per_token)))
 
     async def run(self, name: str) -> float:
-        """Return the CPU time of a case: milliseconds per request, or microseconds per token."""
+        """Return the CPU time of a case: milliseconds per request or until requests have reached
+        the engine, or microseconds per token."""
         case, number = CASES[name], next(self._numbers)
         shared = self._text(random.Random(number), case.prompt * case.shared)
         bodies = [self._body(case, shared) for _ in range(case.count)]
         waiting = iter(bodies)
         if case.shared:  # the first request does not find what it shares
-            await self._all([next(waiting)], 1)
+            await self._all(case, [next(waiting)], 1)
         rest = list(waiting)
+        self._engine.reached_s.clear()
         began = time.process_time() - self._engine.spent_s
-        await self._all(rest, case.at_once)
+        await self._all(case, rest, case.at_once)
+        if case.reached:
+            return 1e3 * (self._engine.reached_s[round(case.reached * case.count) - 1] - began)
         spent = time.process_time() - self._engine.spent_s - began
         if case.per_token:
             return 1e6 * spent / (len(rest) * case.answer)
@@ -141,17 +158,20 @@ class Bench:
 
     def _body(self, case: Case, shared: str) -> bytes:
         own = self._text(self._dice, case.prompt * (1 - case.shared))
-        messages = [{"role": "system", "content": shared}] if shared else []
-        messages.append({"role": "user", "content": own})
-        body: dict[str, Any] = {"model": "m", "messages": messages, "max_tokens": case.answer}
+        body: dict[str, Any] = {"model": "m", "max_tokens": case.answer}
+        if case.chat:
+            messages = [{"role": "system", "content": shared}] if shared else []
+            body["messages"] = [*messages, {"role": "user", "content": own}]
+        else:
+            body["prompt"] = shared + own
         if case.per_token:
             more = {"stream": True, "ignore_eos": True, "stream_options": {"include_usage": True}}
             body |= more
         return json.dumps(body).encode()
 
-    async def _all(self, bodies: list[bytes], at_once: int) -> None:
+    async def _all(self, case: Case, bodies: list[bytes], at_once: int) -> None:
         waiting = iter(bodies)
-        clients = [asyncio.ensure_future(self._client(waiting)) for _ in range(at_once)]
+        clients = [asyncio.ensure_future(self._client(case, waiting)) for _ in range(at_once)]
         done = asyncio.gather(*clients)
         while not done.done():
             await asyncio.sleep(0)
@@ -163,13 +183,14 @@ class Bench:
                 await asyncio.sleep(0.0002)
         await done
 
-    async def _client(self, waiting: Any) -> None:
+    async def _client(self, case: Case, waiting: Any) -> None:
         from dynamo_cli.messages.request import Endpoint, Submit
 
+        endpoint = Endpoint.CHAT if case.chat else Endpoint.COMPLETIONS
         for body in waiting:
             name = f"r{next(self._numbers)}"
             seed = name.encode().ljust(16)
-            submit = Submit(name, name, Endpoint.CHAT, body, [], seed, 1_700_000_000.5)
+            submit = Submit(name, name, endpoint, body, [], seed, 1_700_000_000.5)
             await self._serving.handle(submit, lambda message: None)
 
 
@@ -217,6 +238,7 @@ class Side:
 
 def _row(name: str, figures: list[list[float]]) -> str:
     unit = "us per token" if CASES[name].per_token else "ms per request"
+    unit = "ms" if CASES[name].reached else unit
     least = [min(side) for side in figures]
     told = " | ".join(f"{one:.4g}" for one in least)
     if len(figures) == 1:

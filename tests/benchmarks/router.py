@@ -5,6 +5,7 @@ python -m tests.benchmarks.router [--quick]
 Decision: `RouterState.decide` with all its parts (reading the hashes, index, policy, ledger), for
 several numbers of workers, indexed blocks and prompt blocks, without and with a host cache. Half of
 the prompts are cached by some workers, each to a different depth, and in part by the host cache.
+It is measured in CPU time, so that other work on the machine counts little.
 Round trip: a real router process, queried by a processor over a real link while every worker
 streams events to it.
 """
@@ -37,13 +38,16 @@ from dynamo_cli.router.state import RouterState
 from dynamo_cli.topology import LINKS, ROUTER, ProcessId, Role
 
 BLOCK = 16
-WORKERS = (2, 8, 64)
+WORKERS = (2, 8, 64, 1024)
 INDEXED = (10_000, 100_000, 1_000_000)
 PROMPTS = (10, 500, 8_000)
 CONFIG = RouterConfig("kv")
 PROCESSOR = ProcessId(Role.PROCESSOR)
 BATCH_BLOCKS = 64
 """Blocks stored and removed by one message of a busy worker."""
+
+SENDERS = 4
+"""Processes that send the events of all workers."""
 
 
 def u64(dice: random.Random, count: int) -> array[int]:
@@ -93,9 +97,9 @@ def decisions(state: RouterState, prompt: array[int], blocks: int, count: int) -
     times = []
     for number in range(count):
         query = queries[number % len(queries)]
-        start = time.perf_counter_ns()
-        state.decide(0, query, start)
-        times.append((time.perf_counter_ns() - start) / 1000)
+        start = time.thread_time_ns()
+        state.decide(0, query, time.monotonic_ns())
+        times.append((time.thread_time_ns() - start) / 1000)
         state.end(query.request_id)
     return times
 
@@ -127,31 +131,34 @@ def pure(count: int) -> None:
 
 def index_costs(blocks: int) -> None:
     """Measure event blocks applied per second and memory per block, with blocks of one and of eight
-    workers."""
+    workers, which are the last of all."""
     print("\nindex")
-    print("| blocks | workers that hold each | event blocks/s | bytes per block and worker |")
+    print(
+        "| workers | workers that hold each block | event blocks/s | bytes per block and worker |"
+    )
     print("|--:|--:|--:|--:|")
-    for holders in (1, 8):
+    for workers, count in product(WORKERS[1:], (1, 8)):
+        holders = range(workers - count, workers)
         content = [u64(random.Random(place), 64) for place in range(blocks // 64)]
         tracemalloc.start()
         index = PrefixIndex()
         for batch in content:
-            for worker in range(holders):
+            for worker in holders:
                 index.store(worker, hashes.unpack(batch.tobytes()))
         used, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         print(
-            f"| {blocks} | {holders} | {events_per_s(content, holders):,.0f} "
-            f"| {used / (blocks * holders):.0f} |"
+            f"| {workers} | {count} | {events_per_s(content, holders):,.0f} "
+            f"| {used / (blocks * count):.0f} |"
         )
 
 
-def events_per_s(content: list[array[int]], holders: int) -> float:
+def events_per_s(content: list[array[int]], holders: range) -> float:
     """Measure messages decoded and applied by the router's state, which store and then remove
     blocks."""
     decode = Decoder(KvEvents)
     payloads = []
-    for worker in range(holders):
+    for worker in holders:
         sequence = 0
         for stored in (True, False):
             for batch in content:
@@ -171,14 +178,14 @@ def events_per_s(content: list[array[int]], holders: int) -> float:
                 )
                 sequence += 1
     state = RouterState(CONFIG)
-    for worker in range(holders):
+    for worker in holders:
         state.worker_up(ready(worker))
-    start = time.perf_counter()
+    start = time.thread_time()
     for payload in payloads:
         state.caches.apply(decode(payload), 0)
-    elapsed = time.perf_counter() - start
+    elapsed = time.thread_time() - start
     assert len(state.caches.index) == 0
-    return 2 * holders * sum(map(len, content)) / elapsed
+    return 2 * len(holders) * sum(map(len, content)) / elapsed
 
 
 # -- round trip --------------------------------------------------------------------------------
@@ -223,19 +230,27 @@ def linked_peers(router: Control, workers: int) -> tuple[Peer, list[Peer], list[
     return peers[0], peers[1:], controls
 
 
-def stream_events(peer: Peer, worker: int, rate: float) -> None:
-    """Send batches of events without end, like a busy worker. Runs in a process of its own."""
-    dice, sequence = random.Random(worker), 1
-    peer.board.send(ROUTER, ready(worker))
-    peer.board.send(ROUTER, KvEvents(worker, 0, b"", b"", True, 0, {}))
-    old = b""
+def stream_events(peers: dict[int, Peer], rate: float) -> None:
+    """Send batches of events without end, like busy workers. Runs in a process of its own.
+
+    Args:
+        peers: by the number of the worker.
+        rate: event blocks per second of each worker.
+    """
+    dice, sequence = random.Random(len(peers)), 1
+    for worker, peer in peers.items():
+        peer.board.send(ROUTER, ready(worker))
+        peer.board.send(ROUTER, KvEvents(worker, 0, b"", b"", True, 0, {}))
+    old = dict.fromkeys(peers, b"")
     while True:
-        new = u64(dice, BATCH_BLOCKS).tobytes()
-        now = time.monotonic_ns()
-        peer.board.send(ROUTER, KvEvents(worker, sequence, new, old, False, now, {}))
-        old, sequence = new, sequence + 1
-        time.sleep(BATCH_BLOCKS * 2 / rate)
-        peer.board.poll(0)
+        for worker, peer in peers.items():
+            new = u64(dice, BATCH_BLOCKS).tobytes()
+            now = time.monotonic_ns()
+            peer.board.send(ROUTER, KvEvents(worker, sequence, new, old[worker], False, now, {}))
+            old[worker] = new
+            time.sleep(BATCH_BLOCKS * 2 / rate / len(peers))
+            peer.board.poll(0)
+        sequence += 1
 
 
 def round_trips(workers: int, blocks: int, count: int, event_rate: float) -> list[float]:
@@ -246,9 +261,11 @@ def round_trips(workers: int, blocks: int, count: int, event_rate: float) -> lis
     process.start()
     theirs.close()
     processor, others, _controls = linked_peers(router, workers)
+    numbered = dict(enumerate(others))
     streams = [
-        fork.Process(target=stream_events, args=(peer, worker, event_rate))
-        for worker, peer in enumerate(others)
+        fork.Process(target=stream_events, args=(part, event_rate))
+        for first in range(SENDERS)
+        if (part := {worker: numbered[worker] for worker in range(first, workers, SENDERS)})
     ]
     for stream in streams:
         stream.start()
@@ -281,6 +298,7 @@ def over_links(count: int) -> None:
         (2, 500, 2_000),
         (8, 500, 10_000),
         (8, 8_000, 10_000),
+        (1024, 500, 100_000),
     ):
         times = round_trips(workers, blocks, count, max(rate / workers, 1.0))
         p50, p99 = percentile(times, 0.5), percentile(times, 0.99)

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.routing [--model tiny] [--workers 2] [--rounds 10] [--quick]
     python -m tests.benchmarks.routing --model demo --systems 4 --concurrency 4 --rounds 3
-    python -m tests.benchmarks.routing --model demo --systems 4 --concurrency 4 --rounds 3 \
+    python -m tests.benchmarks.routing --model demo --systems 12 --concurrency 4 --rounds 3 \
         --only "kv,kv with host cache" --cache-ratio 0.2
 
 The tiny model computes a prompt in hardly more time than it takes to transmit it, so only its
@@ -45,7 +45,7 @@ from dynamo_cli.models import catalog
 from tests.benchmarks.load import client_of
 from tests.benchmarks.servers import OURS, Running
 
-BLOCK, CONTEXT = 32, 2048
+BLOCK, CONTEXT = 32, 1536
 CACHE_RATIO = 1.2
 """Size of the caches of all engines of a server, relative to the text of a round."""
 
@@ -129,13 +129,14 @@ Rounds = list[dict[str, Run]]
 def measure(
     servers: dict[str, Running], shape: Shape, options: argparse.Namespace, per_word: float
 ) -> Rounds:
-    """Run all rounds, after a first one that warms up all servers and is not counted."""
+    """Run all rounds, after the beginning of one that warms up all servers and is not counted."""
     rounds: Rounds = []
     names = list(servers)
     for number in range(options.rounds + 1):
         seed = f"{shape}, round {number}"
         endless = workload.conversations(shape, seed, per_word)
-        people = list(islice(endless, shape.systems * shape.conversations))
+        count = shape.systems * shape.conversations if number else options.concurrency
+        people = list(islice(endless, count))
         turn = number % len(names)
         rounds.append(
             {
@@ -144,6 +145,14 @@ def measure(
             }
         )
     return rounds[1:]
+
+
+def bound(servers: dict[str, Running]) -> str:
+    """How much of the prompts since the start was in earlier prompts, in words."""
+    views = [server.snapshot()["router"] for server in servers.values()]
+    known = [view["overall"]["limit"] or 0.0 for view in views if view is not None]
+    share = f"{100 * max(known):.1f} %" if known else "an unknown share"
+    return f"no cache could have found more than {share}"
 
 
 def _drive(server: Running, people: list[Conversation], at_once: int, seed: str) -> Run:
@@ -235,7 +244,8 @@ def main() -> None:
         )
         for title, shape in (("Shared system prompts", shared), ("Nothing shared", uniform)):
             rounds = measure(servers, shape, options, tokens_per_word(model))
-            print(f"\n{title}, load {os.getloadavg()[0]:.1f}:\n\n{table(rounds)}", flush=True)
+            print(f"\n{title}, load {os.getloadavg()[0]:.1f}, {bound(servers)}:\n")
+            print(table(rounds), flush=True)
 
 
 if __name__ == "__main__":

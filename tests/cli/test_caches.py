@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import stat
 import subprocess
 import sys
@@ -15,12 +14,6 @@ import pytest
 
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.host import cache
-from tests.support.server import COMMAND, Server
-
-UID = 12345
-READ_ALL = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-"""The user may read every file: Python itself may be installed in root's home."""
-AS_NOBODY = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *READ_ALL)
 
 NOWHERE = "/proc/nowhere"
 """A folder that nobody can make, not even root."""
@@ -183,28 +176,3 @@ def test_the_private_folder_of_a_server_that_was_killed_goes_with_the_next(
         with cache.usable():
             assert private.exists()
     assert not list(place.iterdir())
-
-
-class Nobody(Server):
-    """The server is started by a uid without a name."""
-
-    command = (*AS_NOBODY, sys.executable, COMMAND)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
-@pytest.mark.parametrize("home", ["/nonexistent"])
-def test_it_serves_without_a_home(home: str, tmp_path: Path) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="dynamo-test-", dir="/tmp"))
-    folder.chmod(0o777)
-    try:
-        usual = Path(os.environ.get("XDG_CACHE_HOME", Path(pwd.getpwuid(0).pw_dir) / ".cache"))
-        variables = {"HOME": home, "TMPDIR": str(folder), "USER": "", "LOGNAME": ""}
-        # What vLLM knows of model classes takes 10 s to find out anew.
-        variables["VLLM_CACHE_ROOT"] = os.environ.get("VLLM_CACHE_ROOT", str(usual / "vllm"))
-        with Nobody("--engine", "mock", environment=variables) as server:
-            assert f"caches are in {folder}/dynamo-llm-" in server.log
-            assert [*folder.glob("dynamo-llm-*/dynamo-llm/models/tiny-1/config.json")]
-        assert not list(folder.iterdir())
-    finally:
-        shutil.rmtree(folder)

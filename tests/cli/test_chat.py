@@ -151,6 +151,20 @@ def test_an_answer_that_breaks_off_is_an_error(manner: Manner, reason: str) -> N
         list(Server(fake.url).answer({"model": "first", "messages": [], "max_tokens": 3}))
 
 
+@pytest.mark.parametrize(
+    ("key", "why"), [("", "wants an API key"), ("other", "does not accept this API key")]
+)
+def test_what_to_do_about_a_key_is_said(key: str, why: str) -> None:
+    with FakeServer(Manner(key="sesame")) as fake:
+        with pytest.raises(ServerFailed) as raised:
+            Server(fake.url, key).models()
+        assert raised.value.message == (
+            f"{fake.url} {why}: give one of its keys with --api-key, or in the variable "
+            "DYNAMO_LLM_API_KEY."
+        )
+        assert Server(fake.url, "sesame").models() == ["first", "second"]
+
+
 def test_a_server_is_started_only_where_none_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

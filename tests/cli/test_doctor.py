@@ -100,6 +100,18 @@ def test_the_memory_of_the_host_cache_is_checked(size: str, level: Level, says: 
     assert (locked.level, "ulimit -l is 8 MiB" in locked.message) == (Level.OK, True)
 
 
+@pytest.mark.parametrize(("free", "level"), [(200 * GIB, Level.OK), (99 * GIB, Level.WARN)])
+def test_the_room_on_disk_is_checked(free: int, level: Level) -> None:
+    planned = plan(host_cache="4GiB", disk_cache="/kv:100GiB")
+    (found,) = [
+        one
+        for one in judge(replace(WELL, plan=planned, disk_free_bytes=free))
+        if one.check == "disk cache"
+    ]
+    assert found.level is level
+    assert f"100.0 GiB of the {free // GIB}.0 GiB that are free in /kv" in found.message
+
+
 def test_the_memory_of_the_host_cache_is_not_for_engines() -> None:
     """On a CPU, where both are main memory."""
     facts = replace(WELL, plan=plan(workers="2", host_cache="12GiB"))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from dynamo_cli.cli import launch, profile
-from dynamo_cli.config import Device, HostCacheConfig
+from dynamo_cli.cli import dry_run, launch, profile
+from dynamo_cli.config import Device, DiskCacheConfig, HostCacheConfig
 from dynamo_cli.errors import ResourceError, UsageError
+from dynamo_cli.host import unnamed_file
 from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.host.memory import Memory, read_memory
 from dynamo_cli.models import catalog
+from dynamo_cli.plan import disk_folder
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve import resolve
 from dynamo_cli.plan.resolve_host_cache import HAND_OVER_BYTES_ON_CPU, sized_by_model, warnings
@@ -109,6 +115,7 @@ def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
         ),
         ({"host_cache": "33GiB"}, "is more than the 32.0 GiB of memory"),
         ({"host_cache": "0", "host_cache_min_tokens": 5}, "min-tokens belongs to --host-cache"),
+        ({"host_cache": "0", "disk_cache": "/x:9GiB"}, "--disk-cache belongs to --host-cache"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(changes: dict[str, object], says: str) -> None:
@@ -263,3 +270,122 @@ def test_a_profile_is_that_of_an_engine_without_it(monkeypatch: pytest.MonkeyPat
         launch, "plan_with_model", lambda typed: resolve(typed, replace(CPU, total_bytes=0))
     )
     assert profile._engine(["--model", "tiny", "--host-cache", "1GiB"]).host_cache is None
+
+
+# -- the tier on disk --------------------------------------------------------------------------
+
+
+def test_a_disk_cache_is_a_folder_and_a_size() -> None:
+    for text, folder in (("/a/b:200GiB", "/a/b"), ("c:d:200 GiB", "c:d")):
+        cache = resolve(replace(TYPED, disk_cache=text), CPU).host_cache
+        assert cache is not None
+        assert cache.disk == DiskCacheConfig(folder, 200 * GIB)
+        assert warnings(resolve(replace(TYPED, disk_cache=text), CPU), CPU) == []
+    assert resolve(TYPED, CPU).host_cache == HostCacheConfig(4 * GIB)
+
+
+def test_a_dry_run_shows_the_disk_cache() -> None:
+    config = resolve(replace(TYPED, disk_cache="/a/b:200GiB"), CPU)
+    assert dry_run.plan_of(config)["disk_cache"] == {"folder": "/a/b", "bytes": 200 * GIB}
+    assert dry_run.plan_of(resolve(TYPED, CPU))["disk_cache"] is None
+    out = Console(file=io.StringIO(), width=200)
+    dry_run.show(config, out)
+    assert "disk cache: 200.0 GiB in /a/b" in out.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("200GiB", "takes a folder and a size, like /var/cache/kv:200GiB; not '200GiB'"),
+        (":200GiB", "takes a folder and a size"),
+        ("/var/cache/kv", "takes a folder and a size"),
+        ("/var/cache/kv:", "takes a size like 64GiB"),
+        ("/var/cache/kv:200G", "takes a size like 64GiB"),
+        ("/var/cache/kv:200", "has no room for KV blocks: without a unit"),
+        ("/var/cache/kv:0", "has no room for KV blocks"),
+        ("", "takes a folder and a size"),
+    ],
+)
+def test_what_is_no_folder_and_size_is_refused(text: str, says: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        resolve(replace(TYPED, disk_cache=text), CPU)
+    assert refused.value.message.startswith("--disk-cache")
+    assert says in refused.value.message
+
+
+def test_simulated_engines_have_nothing_for_a_disk() -> None:
+    with pytest.raises(UsageError, match="--disk-cache needs real engines"):
+        resolve(replace(TYPED, engine="mock", disk_cache="/x:9GiB"), CPU)
+
+
+def test_a_disk_that_is_no_larger_than_the_memory_gives_a_warning() -> None:
+    config = resolve(replace(TYPED, disk_cache="/x:4GiB"), CPU)
+    assert ["4.0 GiB brings little" in one for one in warnings(config, CPU)] == [True]
+
+
+def test_the_folder_must_take_files_on_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = replace(TYPED, disk_cache=f"{tmp_path}:1MiB")
+    monkeypatch.setattr(disk_folder, "in_memory", lambda _: False)
+    disk_folder.check(typed)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder, says in (("missing", "no such file"), ("file", "not a directory")):
+        with pytest.raises(UsageError, match=f"{folder} cannot have files: {says}"):
+            disk_folder.check(replace(typed, disk_cache=f"{tmp_path}/{folder}:1MiB"))
+    with pytest.raises(UsageError, match="is more than the whole disk"):
+        disk_folder.check(replace(typed, disk_cache=f"{tmp_path}:1000000TiB"))
+    monkeypatch.undo()
+    if Path("/dev/shm").is_dir():
+        with pytest.raises(UsageError, match="/dev/shm is in memory"):
+            disk_folder.check(replace(typed, disk_cache="/dev/shm:1MiB"))
+
+
+def test_a_disk_that_has_less_room_gives_a_warning(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    for size, count in ((MIB, 0), (2 * free, 1)):
+        cache = HostCacheConfig(GIB, disk=DiskCacheConfig(str(tmp_path), size))
+        assert len(disk_folder.warnings(cache)) == count
+    assert disk_folder.warnings(None) == disk_folder.warnings(HostCacheConfig(GIB)) == []
+
+
+def test_without_unnamed_files_a_file_loses_its_name_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS."""
+    real = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(unnamed_file.os, "open", refuse)
+    made = unnamed_file.open_unnamed(str(tmp_path), direct=False)
+    assert os.fstat(made).st_nlink == 0
+    assert os.pwrite(made, b"x", 0) == 1
+    os.close(made)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("error", "stays"), [(errno.EINVAL, False), (errno.ENOSPC, True)])
+def test_the_page_cache_is_used_where_direct_writes_fail_but_not_where_the_disk_is_full(
+    error: int,
+    stays: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    real = os.open
+    monkeypatch.setattr(unnamed_file.os, "pwrite", fail)
+    monkeypatch.setattr(
+        unnamed_file.os,
+        "open",
+        lambda path, flags, mode=0o777: real(path, flags & ~os.O_DIRECT, mode),
+    )
+    made, direct = unnamed_file.open_best(str(tmp_path), direct=True)
+    os.close(made)
+    assert direct is stays

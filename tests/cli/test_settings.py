@@ -165,7 +165,7 @@ def test_mistakes_in_the_file_name_file_and_key(file: Path, text: str, says: str
             "--block-size has a variable of its own: DYNAMO_LLM_BLOCK_SIZE",
         ),
         ("ENGINE_ARGS", "'", "DYNAMO_LLM_ENGINE_ARGS: No closing quotation"),
-        ("CONFIG", "/nowhere.toml", "/nowhere.toml cannot be read: No such file"),
+        ("CONFIG", "/nowhere.toml", "/nowhere.toml cannot be read: no such file"),
     ],
 )
 def test_mistakes_in_the_environment_name_the_variable(

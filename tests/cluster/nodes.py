@@ -21,7 +21,7 @@ NODE = {
     "include_dashboard": False,
     "include_log_monitor": False,
     "no_monitor": True,
-    "num_cpus": 4,
+    "num_cpus": 1,  # as many processes of Ray wait on each for work, which no test gives them
     "object_store_memory": 80 << 20,
 }
 LOOPBACK = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}

@@ -1,6 +1,7 @@
 """Workers on the nodes of a Ray cluster: answers, routing, and what a kill of each part leaves.
 
-All tests share the nodes and one server with simulated engines; each leaves it as it was.
+All tests share the nodes, and all but the first one a server with simulated engines; each leaves
+it as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.nodes import Nodes
-from tests.support.server import Server, alive, children_of, wait_until
+from tests.support.server import SMALL, Server, alive, children_of, wait_until
 
 WORKERS = 4
 KEY = "key-of-the-operator"
@@ -42,8 +43,10 @@ def server(nodes: Nodes) -> Iterator[Server]:
 
 def serving(nodes: Nodes) -> Server:
     options = ("--engine", "mock", "--workers", str(WORKERS), "--router", "kv")
+    options += ("--host-cache", "1GiB")
     admin = ("--enable-admin", "--api-key", KEY, "--ui", "plain")
-    return Server(*options, *admin, "--ray", nodes.address, environment=nodes.environment)
+    where = ("--ray", nodes.address)
+    return Server(*options, *admin, *where, environment=nodes.environment, fresh=False)
 
 
 def ask(server: Server, prompt: str, **more: Any) -> tuple[int, dict[str, str], bytes]:
@@ -131,6 +134,28 @@ def under_load(server: Server, clients: int = 4) -> Iterator[Counter[int]]:
     assert set(statuses) == {200}, statuses
 
 
+@pytest.mark.engine
+def test_real_engines_of_two_nodes_answer_alike(nodes: Nodes) -> None:
+    """Each is forked from the zygote of its node."""
+    options = ("--workers", "2", "--router", "kv", "--ray", nodes.address, *SMALL)
+    with Server(*options, environment=nodes.environment, fresh=False) as server:
+        assert len(on(server, "node-a")) == len(on(server, "node-b")) == 1
+        prompt = "The same words again and again. " * 40
+        first = text_of(ask(server, prompt))
+        others = [text_of(ask(server, f"Other words, number {turn}. " * 40)) for turn in range(3)]
+        assert text_of(ask(server, prompt)) == first
+        assert all(others)
+
+        def found_as_predicted() -> bool:
+            """The engine's blocks are known to the router a while after its answer."""
+            assert text_of(ask(server, prompt)) == first
+            (newest,) = server.get("/dynamo/decisions?limit=1")[1]["decisions"]
+            return bool(newest["predicted_tokens"] == newest["measured_tokens"] > 0)
+
+        wait_until(found_as_predicted, 20, "what was predicted was found")
+    wait_until(lambda: not nodes.outposts(), 5, "nothing is left on the nodes")
+
+
 def test_workers_of_both_nodes_answer_as_one_host_does(server: Server) -> None:
     assert len(on(server, "node-a")) == len(on(server, "node-b")) == WORKERS // 2
     with Server("--engine", "mock") as single:
@@ -152,6 +177,31 @@ def test_the_router_knows_what_each_node_holds(server: Server) -> None:
     assert {one["reason"] for one in decisions} == {"cost"}
     assert all(one["predicted_tokens"] == one["measured_tokens"] > 0 for one in decisions)
     assert len({one["worker"] % 2 for one in decisions}) == 2
+
+
+def caches(server: Server) -> dict[str, dict[str, Any]]:
+    found = server.get("/dynamo/snapshot", key=KEY)[1]["host_cache"]["caches"]
+    return {one["process"]: one for one in found}
+
+
+def test_each_node_has_a_host_cache_that_comes_back_if_it_is_killed(server: Server) -> None:
+    table = server.processes()
+    names = ("host cache 1", "host cache 2")
+    assert [table[name]["device"] for name in names] == ["@ node-a", "@ node-b"]
+    for number in range(8):
+        assert ask(server, f"text number {number} " * 40)[0] == 200
+    wait_until(lambda: all(caches(server)[name]["used"] for name in names), 20, "both hold blocks")
+    pid = table["host cache 2"]["pid"]
+    with under_load(server):
+        os.kill(pid, signal.SIGKILL)
+
+        def back() -> bool:
+            one = server.processes()["host cache 2"]
+            return bool(one["pid"] != pid and one["phase"] == "ready")
+
+        wait_until(back, BACK_S, f"it is back\n{server.log}")
+    assert caches(server)["host cache 1"]["used"]
+    check_whole(server)
 
 
 def test_a_killed_worker_comes_back_on_its_node(server: Server) -> None:
@@ -179,6 +229,21 @@ def test_a_killed_relay_moves_requests_and_leaves_the_engines(server: Server, en
         check_whole(server)
     assert on(server, "node-b") == before, server.log
 
+    def seen() -> bool:
+        nodes = {one["name"]: one for one in server.get("/dynamo/snapshot", key=KEY)[1]["nodes"]}
+        node = nodes["node-b"]
+        return bool(
+            node["up"]
+            and node["reconnects"]
+            and node["received_bytes"] > node["received_frames"] > 0
+            and 0 < node["beat_s"] < 60
+        )
+
+    wait_until(seen, 10, "the snapshot counts it")
+    _, page = server.get("/metrics", key=KEY)
+    assert 'dynamo_llm_relay_reconnects_total{node="node-b"}' in page
+    assert 'dynamo_llm_requests_moved_total{reason="node_lost"} 0.0' not in page
+
 
 @pytest.mark.parametrize("which", ["outpost", "actor"])
 def test_a_killed_outpost_is_started_again(server: Server, which: str) -> None:
@@ -187,7 +252,7 @@ def test_a_killed_outpost_is_started_again(server: Server, which: str) -> None:
     with under_load(server):
         os.kill(outpost if which == "outpost" else parent_of(outpost), signal.SIGKILL)
         wait_until(lambda: not any(map(alive, before.values())), 5, "its engines end with it")
-        wait_until(lambda: not shown(server, before), 10, f"the head knows it\n{server.log}")
+        wait_until(lambda: not shown(server, before), 30, f"the head knows it\n{server.log}")
         check_whole(server)
 
 
@@ -213,23 +278,40 @@ def test_a_killed_process_that_speaks_with_ray_takes_all_outposts_along(server: 
     assert ask(server, "and now?")[0] == 200
 
 
-def test_workers_are_added_on_the_nodes(server: Server) -> None:
-    def scale(count: int) -> None:
-        request = urllib.request.Request(
-            f"{server.url}/dynamo/workers",
-            json.dumps({"count": count}).encode(),
-            {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            assert answer.status == 202
-        wait_until(
-            lambda: ready(server) == len(workers(server)) == count, BACK_S, f"{count} workers"
-        )
+def scale(server: Server, count: int) -> None:
+    request = urllib.request.Request(
+        f"{server.url}/dynamo/workers",
+        json.dumps({"count": count}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 202
+    wait_until(lambda: ready(server) == len(workers(server)) == count, BACK_S, f"{count} workers")
 
+
+def test_workers_are_added_on_the_nodes(server: Server) -> None:
     with under_load(server):
-        scale(WORKERS + 2)
+        scale(server, WORKERS + 2)
         assert len(on(server, "node-a")) == len(on(server, "node-b")) == WORKERS // 2 + 1
-        scale(WORKERS)
+        scale(server, WORKERS)
+
+
+def test_a_node_that_joins_later_is_offered_and_gets_the_next_worker(
+    server: Server, nodes: Nodes
+) -> None:
+    def offered() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = server.get("/dynamo/workers", key=KEY)[1]["offered_nodes"]
+        return found
+
+    assert offered() == []
+    nodes.add("node-later")
+    wait_until(lambda: offered() == [{"node": "node-later", "gpus": 0}], 30, "it is offered")
+    wait_until(lambda: "POST /dynamo/workers can put workers there" in server.log, 5, "the log")
+    with under_load(server):
+        scale(server, WORKERS + 1)
+        assert len(on(server, "node-later")) == 1
+        assert offered() == []
+    scale(server, WORKERS)
 
 
 def test_a_killed_raylet_takes_its_outpost_along_and_another_node_takes_its_place(

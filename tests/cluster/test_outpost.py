@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dynamo_cli.cluster_config import Patience, RelayConfig
-from dynamo_cli.config import Device, EngineConfig, WorkerConfig
+from dynamo_cli.config import Device, EngineConfig, HostCacheConfig, WorkerConfig
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
@@ -21,6 +21,7 @@ from dynamo_cli.messages.cluster import (
     Carry,
     ChildGone,
     FromOutpost,
+    JoinBeside,
     JoinChild,
     Muster,
     Present,
@@ -42,6 +43,7 @@ from dynamo_cli.topology import ROUTER, ProcessId, Role
 
 WORKER = ProcessId(Role.WORKER, 0)
 ENGINE = EngineConfig("tiny", "tiny", ("tiny",))
+CACHE = HostCacheConfig(1 << 20)
 TIMEOUT_S = 20.0
 HOUR_NS = 3600 * 10**9
 decoded: Any = Decoder(FromOutpost)
@@ -169,6 +171,70 @@ def test_a_child_gets_the_path_the_gpus_and_the_clock_of_its_node(
     assert (found.config.engine.path, found.config.engine.devices) == ("/here", GPUS[1:])
     assert (abs(found.clock_shift_ns - HOUR_NS) < HOUR_NS / 60) is shifted
     assert shifted or not found.clock_shift_ns
+
+
+@pytest.mark.parametrize("role", [Role.WORKER, Role.HOST_CACHE])
+def test_engines_and_the_host_cache_get_the_memory_of_their_node(
+    monkeypatch: pytest.MonkeyPatch, role: Role
+) -> None:
+    started: list[Start] = []
+
+    def start(start: Start, _: Outpost) -> Any:
+        started.append(start)
+        return SimpleNamespace(spawn=lambda: None, pid=1)
+
+    monkeypatch.setattr(process, "LocalChild", start)
+
+    async def scenario() -> None:
+        node = Node()
+        cache = replace(CACHE, path="/proc/here")
+        node.outpost._post = replace(node.outpost._post, host_cache=cache)
+        config: Any = CACHE
+        if role is Role.WORKER:
+            config = WorkerConfig(replace(ENGINE, host_cache=CACHE))
+        one = ProcessId(role, 1)
+        node.hear(StartChild(one.name, pickle.dumps(Start(one, config, "INFO")), False))
+
+    asyncio.run(scenario())
+    found: Any = started[0].config
+    assert (found if role is Role.HOST_CACHE else found.engine.host_cache).path == "/proc/here"
+
+
+def test_a_node_with_fewer_gpus_than_ray_counts_says_so() -> None:
+    async def scenario() -> None:
+        node = Node()
+        engine = replace(node.outpost._post.engine, devices=GPUS)
+        node.outpost._post = replace(node.outpost._post, engine=engine)
+        config = WorkerConfig(replace(ENGINE, devices=(Device("2", "node-b/2"),)))
+        one = ProcessId(Role.WORKER, 1)
+        node.hear(StartChild(one.name, pickle.dumps(Start(one, config, "INFO")), False))
+        (gone,) = node.told(ChildGone)
+        assert (gone.process, gone.exit_code, gone.failure[0]) == (one.name, None, "ResourceError")
+        assert "more GPUs on node-b than the 2" in gone.failure[1]
+
+    asyncio.run(scenario())
+
+
+def test_two_children_are_joined_without_the_relay_and_parted_by_a_muster() -> None:
+    async def scenario() -> None:
+        node = Node()
+        cache = FakeChild(ProcessId(Role.HOST_CACHE, 1), node.outpost)
+        node.outpost._children[cache.process] = cache  # type: ignore[assignment]
+        node.hear(JoinBeside(WORKER.name, cache.process.name, 5))
+        assert node.worker.got == [LinkUp("host cache 1", 5)]
+        assert cache.got == [LinkUp("worker 0", 5)]
+        assert not any(isinstance(one, RelayUp) for one in node.relay.got)
+        node.hear(Muster("", 0))
+        parted = [
+            [one for one in child.got if isinstance(one, LinkDown)]
+            for child in (node.worker, cache)
+        ]
+        assert [[one.generation for one in found] for found in parted] == [[5], [5]]
+        cache.gone.set()  # its end is not handled yet
+        node.hear(JoinBeside(WORKER.name, cache.process.name, 6))
+        assert not node.outpost._links
+
+    asyncio.run(scenario())
 
 
 def test_an_outpost_that_was_stopped_itself_gives_the_head_time(

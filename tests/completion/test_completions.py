@@ -89,6 +89,11 @@ def test_the_files_are_up_to_date(shell_name: Shell) -> None:
         ("--model tiny --dtype=fl", {"float", "float16", "float32"}),
         ("--no-enable-prefix-cach", {"--no-enable-prefix-caching"}),
         ("conf", {"config"}),
+        ("d", {"doctor", "demo"}),
+        ("a", {"acme/Big-Model--v2"}),
+        ("./f", {"./folder"}),
+        ("demo --rout", {"--router"}),
+        ("demo --router r", {"random", "round-robin"}),
         ("config ", {"show", "init"}),
         ("config sh", {"show"}),
         ("config show --router k", {"kv"}),
@@ -118,7 +123,8 @@ def test_what_would_be_refused_is_not_offered(shell: Terminal | Fish, refused: s
 @of_the_files
 def test_every_command_and_every_option_is_offered(shell: Terminal | Fish) -> None:
     known = known_words()
-    assert offered(shell, "") == set(commands.COMMANDS)
+    models = {"demo", "tiny", "acme/Big-Model--v2", "small"}
+    assert offered(shell, "") - {"folder"} == {*commands.COMMANDS, *models}
     expected = {
         flag for one in (*known.serving.options, *known.engine) for flag in one.flags if flag
     }

@@ -35,7 +35,7 @@ def snapshot(
         1,
         routed=workers > 1,
         prefill_workers=prefill_workers,
-        host_cache=host_cache,
+        host_caches=(0,) if host_cache else (),
     )
     table = [state(process) for process in processes]
     known.apply(ProcessTable(table, serving=True, reason=""), 0)

@@ -90,7 +90,7 @@ CASES = (
 )
 """The pictures: scenes and sizes."""
 
-DOCUMENTED = Scene("disaggregated", "overview", ())
+DOCUMENTED = Scene("busy", "overview", ())
 
 TIMELINE = TimelineView(
     request_id="chat",

@@ -29,7 +29,11 @@ MOST_DECISIONS, MOST_LINES = 120, 60
 BEGAN_S = 1_767_268_800.0
 """Time at which every recording begins, seconds since 1970: a full hour."""
 SMALL = ("--kv-cache-memory-bytes", "67108864", "--engine-threads", "1", "--block-size", "32")
-NO_ROOM = (*SMALL, "--num-gpu-blocks-override", "260", "--max-model-len", "2048")
+LITTLE_ROOM = ("--block-size", "32", "--num-gpu-blocks-override", "260", "--max-model-len", "2048")
+SIMULATED = ("--engine", "mock", *LITTLE_ROOM)
+"""Simulated engines: a loaded machine changes less of what they show."""
+
+NO_ROOM = (*SMALL, *LITTLE_ROOM)
 WORDS = ("the", "cat", "sat", "on", "mats", "and", "saw", "nine", "red", "birds", "fly", "low")
 
 Load = Callable[[Server], Awaitable[None]]
@@ -127,18 +131,18 @@ async def record_empty() -> list[Any]:
 
 
 async def record_busy() -> list[Any]:
-    return await _under_load(("--workers", "2", "--router", "kv"), 10, 40, 24.0)
+    return await _under_load((*SIMULATED, "--workers", "2", "--router", "kv"), 10, 40, 24.0)
 
 
 async def record_disaggregated() -> list[Any]:
     args = ("--router", "kv", "--workers", "2", "--prefill-workers", "1")
     bound = ("--max-local-prefill-length", "150")
-    return await _under_load((*args, *bound), 12, 60, 24.0)
+    return await _under_load((*NO_ROOM, *args, *bound), 12, 60, 24.0)
 
 
 async def _under_load(args: tuple[str, ...], clients: int, words: int, seconds: float) -> list[Any]:
     events: list[Any] = []
-    with Server(*NO_ROOM, *args) as server:
+    with Server(*args) as server:
         load = asyncio.create_task(talk(server, clients, words))
         await listen(server, seconds, events)
         load.cancel()

@@ -15,6 +15,7 @@ from dynamo_cli.dashboard.events import Link, State, decode
 from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.topology import Role
 from dynamo_cli.watch.alarms import no_place
+from dynamo_cli.watch.load_schema import QueuesView
 from dynamo_cli.watch.schema import MovesView, RecentMove
 
 from . import eight
@@ -153,7 +154,8 @@ class Replay:
                 self.state.apply(event, self.now_s)
             return
         self.now_s = recorded(name)[0][0]
-        plain = msgspec.json.decode(msgspec.json.encode(snapshot(prefill_workers=1)))
+        empty = snapshot(prefill_workers=1, queues=QueuesView())
+        plain = msgspec.json.decode(msgspec.json.encode(empty))
         self.state.apply(Link(State.LIVE, URL), self.now_s)
         for at_s, kind, content in recorded(name):
             self.now_s = at_s

@@ -67,7 +67,10 @@ def test_a_key_is_needed_where_there_are_keys() -> None:
             async with aclosing(Client(url_of(stage)).events()) as events:
                 lost = await next_of(events, Link)
                 assert lost.state is State.LOST
-                assert "--api-key" in lost.reason
+                assert "wants an API key: give one of its keys with --api-key" in lost.reason
+                assert "DYNAMO_LLM_API_KEY" in lost.reason
+            async with aclosing(Client(url_of(stage), "other").events()) as events:
+                assert "does not accept this API key" in (await next_of(events, Link)).reason
             async with aclosing(Client(url_of(stage), "k").events()) as events:
                 assert (await next_of(events, Link)).state is State.LIVE
 

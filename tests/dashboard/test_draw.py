@@ -30,14 +30,14 @@ from dynamo_cli.dashboard.draw.tables import LOGS, PROCESSES
 from dynamo_cli.dashboard.draw.workers import GPU_WORKERS, WORKERS, strips, workers_of
 from dynamo_cli.dashboard.events import Decided, Link, State, Table
 from dynamo_cli.dashboard.model import Board, BoardState, Row
-from dynamo_cli.dashboard.widgets import routing
+from dynamo_cli.dashboard.widgets import requests, routing
 from dynamo_cli.dashboard.widgets.overview import CURVES
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.messages.routing import REASON_NO_WORKER
 from dynamo_cli.router.policies import Request, WorkerLoad
 from dynamo_cli.router.policies.timed import time_cost
 from dynamo_cli.watch.decisions import CandidateView
-from dynamo_cli.watch.host_cache_schema import HostCacheView
+from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheView
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
 from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.schema import MovesView
@@ -243,6 +243,20 @@ def test_the_cache_tab_shows_the_tiers() -> None:
     assert "…" not in narrow, "nothing is cut off in the smallest terminal"
 
 
+def test_the_cache_tab_has_curves_of_the_host_cache() -> None:
+    board = with_host_cache()
+    for curves in (cache.CURVES, cache.UNROUTED_CURVES):
+        drawn = trends.draw(board.samples, curves, 100, 20, 60).plain
+        for words in (
+            "found in the host cache 75 %",
+            "loaded from the host 102 MiB/s",
+            "stored on the host 51 MiB/s",
+        ):
+            assert words in drawn, words
+    without = trends.draw(board_of("busy").samples, cache.CURVES, 100, 20, 60).plain
+    assert "host" not in without
+
+
 def test_engines_that_the_host_cache_refused_are_in_its_tab() -> None:
     seen = snapshot(host_cache=True)
     assert seen.host_cache is not None
@@ -250,6 +264,29 @@ def test_engines_that_the_host_cache_refused_are_in_its_tab() -> None:
     refused = msgspec.structs.replace(seen.host_cache, refused=2)
     drawn = cache.draw(with_host_cache_view(refused), 100).plain
     assert "engines, 2 times: see the log" in drawn
+
+
+def test_the_disk_below_the_host_cache_is_in_its_tab() -> None:
+    seen = snapshot(host_cache=True)
+    assert seen.host_cache is not None
+    size = seen.host_cache.slot_bytes
+    disk = DiskCacheView(200, 50, 9, 8, 10, 0.5, 30, 1.5, 2, 10.0 * size, 0.0, {"gone": 4}, "")
+    for shown, box, lines in (
+        (
+            disk,
+            "disk 25 %",
+            ("on disk", "25 %", "disk reads", "disk writes", "not on disk gone 4 blocks"),
+        ),
+        (
+            msgspec.structs.replace(disk, off="it fails"),
+            "disk off",
+            ("disk        not used: it fails",),
+        ),
+    ):
+        view = msgspec.structs.replace(seen.host_cache, disk=shown)
+        drawn = cache.draw(with_host_cache_view(view), 100).plain
+        assert all(line in drawn for line in lines), drawn
+        assert box in picture.draw(with_host_cache_view(view), 120).plain
 
 
 def test_a_host_cache_that_nobody_has_opened_says_so() -> None:
@@ -455,3 +492,46 @@ def test_without_colour_everything_is_grey(monkeypatch: pytest.MonkeyPatch) -> N
     colours = set(re.findall(r"-r\d+ \{ fill: #([0-9a-f]{6})", styles)) - unstyled
     assert colours
     assert all(colour[:2] == colour[2:4] == colour[4:] for colour in colours), colours
+
+
+@pytest.mark.parametrize("width", (*WIDTHS, 38))
+@pytest.mark.parametrize("stream", STREAMS)
+def test_no_figure_is_cut(stream: str, width: int) -> None:
+    """Where there is little room, whole figures are left out."""
+    board = board_of(stream)
+    texts = [overview.header(board, width, paused=False), routing.summary(board, width)]
+    texts += [requests.summary(board, width), multiples.draw(board, width, 20)]
+    if width >= picture.LEAST_WIDTH:
+        texts += [picture.draw(board, width), cache.draw(board, width), prefill.draw(board, width)]
+    for text in texts:
+        assert "…" not in text.plain
+
+
+def test_the_state_of_the_server_is_in_every_header() -> None:
+    long = msgspec.structs.replace(snapshot(), models=("m" * 90,))
+    for width in (20, 38, 78, 200):
+        board = BoardState("http://127.0.0.1:8181")
+        board.apply(Link(State.LIVE, "http://127.0.0.1:8181"), 0.0)
+        board.apply(long, 0.0)
+        first, _ = lines(overview.header(board.board(0.0), width, paused=False))
+        assert "● serving" in first
+        assert len(first) <= width
+
+
+def test_one_block_is_no_plural() -> None:
+    for margin, words in ((1.0, "1 block cheaper"), (-4.0, "4 blocks dearer")):
+        row = Row(0.0, decision(1, margin=margin))
+        assert words in details.decision(row, [], Text()).plain
+
+
+def test_alarms_that_do_not_fit_have_one_line_each_and_say_which_key_shows_more() -> None:
+    text = overview.attention(board_of("overloaded"))
+    assert len(lines(text)) == 4
+    assert overview.within(text, 78, 20) == text
+    short = lines(overview.within(text, 78, 5))
+    assert [line.split()[1] for line in short[:4]] == ["saturated:", "growing", "no", "kv"]
+    assert short[4] == overview.MORE
+    assert max(map(len, short)) <= 78
+    assert [len(lines(overview.within(text, 78, room))) for room in (4, 2, 1, -3)] == [4, 2, 2, 2]
+    fine = overview.attention(board_of("busy"))
+    assert overview.within(fine, 78, 0) == fine, "a line that fits is no long list"

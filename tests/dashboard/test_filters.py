@@ -45,6 +45,14 @@ def chosen(text: str) -> list[int]:
         ("ttft> done", [0]),  # the condition is still being typed
         ("12:30", []),  # a word
         ("ttft>long", []),
+        ("ttft>0.2", [1]),
+        ("ttft<=0.2s", [0]),
+        ("worker=3", [0]),
+        ("-", [0, 1, 2]),
+        ("-ttft>1s", [0, 2]),
+        ("state:DONE", [0]),
+        ("DONE", [0]),
+        ("other:done", []),  # no field, so a word
     ],
 )
 def test_rows_for_which_all_parts_hold_are_shown(text: str, places: list[int]) -> None:
@@ -55,7 +63,18 @@ def test_rows_for_which_all_parts_hold_are_shown(text: str, places: list[int]) -
     ("text", "value"),
     [
         *(("250ms", 0.25), ("1.5s", 1.5), ("2min", 120.0), ("2k", 2000.0), ("3M", 3e6)),
-        *(("80%", 0.8), ("7", 7.0), ("-1", -1.0), ("x", None), ("5 parsecs", None)),
+        *(
+            ("80%", 0.8),
+            ("3h", 10800.0),
+            ("4us", 4e-6),
+            ("4µs", 4e-6),
+            ("2G", 2e9),
+            ("2 MS", 0.002),
+            ("7", 7.0),
+            ("-1", -1.0),
+            ("x", None),
+            ("5 parsecs", None),
+        ),
     ],
 )
 def test_a_number_has_a_unit(text: str, value: float | None) -> None:
@@ -67,6 +86,10 @@ def test_a_number_has_a_unit(text: str, value: float | None) -> None:
     [
         ("tfft>1s", "there is no field 'tfft' here; there are worker, ttft, state"),
         ("ttft>long", "ttft> takes a number, such as 5, 250ms"),
+        ("ttft>long tfft>1s", "ttft> takes a number"),
+        ("ttft>long worker>x", "ttft> takes a number"),
+        ("tfft>1s ttft>long", "there is no field 'tfft'"),
+        ("tfft:1s", ""),
         ("worker:3 ttft>1s word -word", ""),
     ],
 )
@@ -74,3 +97,8 @@ def test_what_is_wrong_is_said(text: str, problem: str) -> None:
     found = parse(text, lambda item: item.state, FIELDS).problem
     assert found.startswith(problem)
     assert bool(found) == bool(problem)
+
+
+def test_a_table_without_fields_says_so() -> None:
+    found = parse("worker>3", lambda item: item.state, {})
+    assert found.problem == "there is no field 'worker' here; only words can be searched"

@@ -33,6 +33,28 @@ def test_a_request_keeps_its_row_when_it_ends() -> None:
     assert log.last_number == 1
 
 
+def test_the_times_of_a_row_are_those_of_its_request() -> None:
+    waits, streams, ended = running(57), running(59), request(9)
+    assert RequestRow(0.0, waits).waited_s == RequestRow(0.0, waits).took_s == waits.age_s
+    assert RequestRow(0.0, streams).waited_s == 0.3
+    assert RequestRow(0.0, ended).took_s == ended.stages_ms["ended"] / 1000 != ended.age_s
+    nothing = msgspec.structs.replace(ended, ttft_ms=None)
+    assert RequestRow(0.0, nothing).waited_s is None
+
+
+def test_rows_do_not_tremble_and_the_highest_number_is_kept() -> None:
+    log = RequestLog()
+    first = msgspec.structs.replace(request(5), age_s=10.0, arrival_s=2.0)
+    log.show([first], 100.0)
+    assert log.rows()[0].at_s == 90.0
+    later = msgspec.structs.replace(request(3), age_s=10.7, arrival_s=3.0)
+    log.show([later], 101.0)
+    assert [row.at_s for row in log.rows()] == [90.0, 91.0]
+    assert log.last_number == 5
+    log.show([], 102.0)
+    assert len(log.rows()) == 2
+
+
 def test_ended_requests_are_bounded_and_running_ones_come_last() -> None:
     log = RequestLog()
     views = [

@@ -28,7 +28,7 @@ COMMON = (*PLAIN, *SMALL[:2])
 AT_ONCE = 6
 REMOTE_STAGES = ("pushed", "leased", "prefilled")
 MODELS = ("tiny", "adapter")
-ASKED = list(requests(120, "tiny"))
+ASKED = list(requests(90, "tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,10 @@ def nothing_is_left(server: Server) -> bool:
 @pytest.mark.parametrize(
     "shape",
     [
-        ("--workers", "1", "--prefill-workers", "1"),
         ("--workers", "1", "--prefill-workers", "2"),
         ("--workers", "2", "--prefill-workers", "1", "--router", "kv"),
     ],
-    ids=["1P1D", "2P1D", "1P2D"],
+    ids=["2P1D", "1P2D"],
 )
 def test_the_answers_are_those_of_one_engine(shape: tuple[str, ...], aggregated: list[Any]) -> None:
     with Server(*shape, *COMMON) as server:
@@ -66,9 +65,9 @@ def test_the_answers_are_those_of_one_engine(shape: tuple[str, ...], aggregated:
         assert not differences(aggregated, got, ASKED)
         wait_until(lambda: nothing_is_left(server), 5, "everything is released")
         remote = prefill(server)["placements"]["remote:always"]
-        assert remote > 80
+        assert remote > 55
         assert prefill(server)["fallbacks"] == prefill(server)["failures"] == {}
-        assert prefill(server)["copies"]["load"] > 80, "blocks"
+        assert prefill(server)["copies"]["load"] > 60, "blocks"
         if "kv" in shape:
             shown = server.get("/dynamo/decisions?limit=50")[1]["decisions"]
             assert {one["prefill_worker"] for one in shown} == {None, 0}
@@ -122,7 +121,7 @@ def test_short_prompts_stay_at_home_when_told(aggregated: list[Any]) -> None:
         assert placements["remote:long"] > 5
         assert set(placements) <= {
             *("local:short", "remote:long", "local:queue_full"),
-            *("local:unsuitable", "local:sibling"),
+            *("local:unsuitable", "local:sibling", "local:host_cache"),
         }
         nobody_gets_at_the_transfers(server)
 
@@ -134,9 +133,7 @@ def frail() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize(
-    "victim", ["prefill worker 0", "prefill queue", "host cache", "prefill worker 1"]
-)
+@pytest.mark.parametrize("victim", ["prefill worker 0", "prefill queue", "host cache"])
 def test_who_dies_takes_no_request_along(victim: str, frail: Server, aggregated: list[Any]) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(answers, frail, ASKED, AT_ONCE)

@@ -49,7 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         if (found := shutil.which(name)) is not None:
             (folder / name).symlink_to(found)
     none = {"PATH": str(folder), "CXX": "", "CC": ""}
-    with Server(*SMALL, "--max-model-len", "8192", environment=none) as running:
+    with Server(*SMALL, "--max-model-len", "8192", environment=none, fresh=False) as running:
         yield running
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.call import call
+
 pytestmark = pytest.mark.engine
 
 
@@ -30,32 +32,38 @@ def config(**changed: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"share": 0.5},
-        {"length": 8192},
-        {"seqs": 1024},
-        {"batch": 2048},
-        {"sizes": [1, 2, 4]},
-        {"role": "kv_producer"},
-    ],
-    ids=str,
-)
-def test_another_size_is_another_plan(
-    changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+CHANGES: list[dict[str, Any]] = [
+    {"share": 0.5},
+    {"length": 8192},
+    {"seqs": 1024},
+    {"batch": 2048},
+    {"sizes": [1, 2, 4]},
+    {"role": "kv_producer"},
+]
+
+
+def fingerprints(changes: list[dict[str, Any]]) -> list[str]:
+    """Names of engines that differ only in what vLLM does not look at."""
     from dynamo_cli.engines.vllm.core import plans
 
-    monkeypatch.setattr(plans, "_of_vllm", lambda *args: "what vLLM looks at")
-    assert plans.fingerprint(config(), 0, 1) == plans.fingerprint(config(), 0, 1)
-    assert plans.fingerprint(config(), 0, 1) != plans.fingerprint(config(**changed), 0, 1)
+    plans._of_vllm = lambda *args: "what vLLM looks at"
+    return [plans.fingerprint(config(**changed), 0, 1) for changed in changes]
 
 
-def test_vllm_asks_us() -> None:
+def test_another_size_is_another_plan() -> None:
+    plain, again, *others = call(fingerprints, [{}, {}, *CHANGES])
+    assert plain == again
+    assert len({plain, *others}) == 1 + len(CHANGES), "all of them differ"
+
+
+def is_asked() -> bool:
     from vllm.v1.worker import startup_plan
 
     from dynamo_cli.engines.vllm.core import plans
 
     plans.install()
-    assert startup_plan.compute_plan_fingerprint is plans.fingerprint
+    return startup_plan.compute_plan_fingerprint is plans.fingerprint
+
+
+def test_vllm_asks_us() -> None:
+    assert call(is_asked)

@@ -122,6 +122,9 @@ class Stage:
 
     Attributes:
         listening: what the frontend listens at.
+        log: what the frontend has logged, but for its alarms, which come after a second and so in
+            some runs only.
+        alarms: these lines.
         expected_log, expected_exit_code: what the frontend must have logged and returned at the
             end of a test that has not failed.
     """
@@ -139,7 +142,7 @@ class Stage:
         self._connections: list[asyncio.StreamWriter] = []
         self._generation = 0
         self.listening: tuple[socket.socket, ...] = ()
-        self.log = self.expected_log = ""
+        self.log = self.alarms = self.expected_log = ""
         self.expected_exit_code = 0
 
     async def __aenter__(self) -> Stage:
@@ -148,6 +151,7 @@ class Stage:
         self._loop = asyncio.get_running_loop()
         self.control, control = Control.pair()
         self._log, log = socket.socketpair()
+        self._rest = b""
         self._log.setblocking(False)
         birth = entry.Birth(FRONTEND, self._config, 0, "WARNING", self._sockets)
         self.process = child.start(birth, control, log, LIGHT)
@@ -246,10 +250,19 @@ class Stage:
     def _on_log(self) -> None:
         try:
             while data := self._log.recv(1 << 16):
-                self.log += data.decode()
+                self._rest += data
+                *lines, self._rest = self._rest.split(b"\n")
+                for line in lines:
+                    self._heard(line.decode() + "\n")
             self._loop.remove_reader(self._log.fileno())
         except BlockingIOError:
             pass  # all is read
+
+    def _heard(self, line: str) -> None:
+        if "\x1falarm " in line:
+            self.alarms += line
+        else:
+            self.log += line
 
     # -- the client's side -------------------------------------------------------------------
 

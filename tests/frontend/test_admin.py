@@ -67,6 +67,7 @@ def test_the_number_of_workers_is_the_supervisors_to_change() -> None:
                 "count": 1,
                 "target": 1,
                 "workers": [{"name": "worker 0", "phase": "ready"}],
+                "offered_nodes": [],
             }
             asked = asyncio.create_task(post(stage, "/dynamo/workers", {"count": 3}))
             assert (await stage.report(Rescale)).count == 3
@@ -263,10 +264,14 @@ def test_orders_reach_every_engine_and_answers_are_summed_up() -> None:
             )
             stage.tell(told)
             asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
+            order = await cache.take(Operate)
+            assert order.closed
+            cache.send(Operated(order.call_id, result=True))
             order = await worker.take(Operate)
             assert order.operation == Operation.RESET_PREFIX_CACHE
             worker.send(Operated(order.call_id, result=True))
             order = await cache.take(Operate)
+            assert not order.closed
             cache.send(Operated(order.call_id, result=False))
             engines = {"worker 0": True, "host cache": False}
             assert (await asked)[2] == {"success": False, "engines": engines}

@@ -102,3 +102,24 @@ def test_processes_of_other_nodes_are_not_looked_for_here(host: Host) -> None:
     away = msgspec.structs.replace(process(os.getpid()), node="node-b")
     host.look([away], 10 * SECOND_NS)
     assert not host.report().processes
+
+
+def test_cpu_time_is_averaged_over_the_last_five_seconds(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One figure for a second would be coarse, and one since the start out of date."""
+    used_s = {10: 0.0, 12: 2.0, 16: 4.0, 17: 7.0}
+    monkeypatch.setattr(
+        status_host,
+        "_reading",
+        lambda _, now_ns, threads: status_host._Reading(
+            now_ns, used_s[now_ns // SECOND_NS], 2 * used_s[now_ns // SECOND_NS]
+        ),
+    )
+    host.close()
+    told = []
+    for at_s in used_s:
+        host.look([process(os.getpid())], at_s * SECOND_NS)
+        use = host.report().processes[os.getpid()]
+        told.append((use.cpu_cores, use.cpu_demand))
+    assert told == [(None, None), (1.0, 2.0), (0.5, 1.0), (1.0, 2.0)]

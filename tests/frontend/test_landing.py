@@ -24,6 +24,7 @@ def test_the_command_is_right_for_a_shell_whatever_the_model_is_called() -> None
     assert words[:2] == ["curl", "http://127.0.0.1:8181/v1/chat/completions"]
     assert "Authorization: Bearer KEY" in words
     assert json.loads(words[-1])["model"] == NASTY
+    assert "Authorization" not in welcome().curl, "where no key is needed"
 
 
 def test_nothing_of_a_name_is_taken_for_html() -> None:

@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -361,3 +362,23 @@ def test_it_looks_for_alarms_although_nobody_asks(monkeypatch: pytest.MonkeyPatc
         here.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_frontend_that_drains_accepts_nobody_from_inherited_sockets(draining: bool) -> None:
+    """They are closed by then, and to accept from one would be a failure."""
+    begun: list[str] = []
+
+    class Listener:
+        async def start_serving(self) -> None:
+            begun.append("serving")
+
+    async def scenario() -> None:
+        serving = asyncio.Event()
+        serving.set()
+        tree = SimpleNamespace(draining=draining)
+        one: Any = SimpleNamespace(_serving=serving, _tree=tree, _listeners=[Listener()])
+        await Frontend._accept(one)
+
+    asyncio.run(scenario())
+    assert begun == ([] if draining else ["serving"])

@@ -152,6 +152,8 @@ def test_what_the_disk_does_not_take_is_counted(
     writer.add(request(), (PROMPT,))
     writer.close()
     assert len(read(path)) == writer.recorded == 1  # no half lines
+    head = json.loads(path.read_text().splitlines()[0])
+    assert "set_up" in head, "the first request that is written brings it, whichever that is"
     state = writer.state()
     assert state.unrecorded == {recorder.WRITE_FAILED: 2}
     assert state.record_free_bytes is not None

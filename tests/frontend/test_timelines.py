@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from dynamo_cli.messages.request import Abort, Head, Submit, Timeline
+from dynamo_cli.messages.telemetry import ProcessorStats
 from tests.frontend.stage import SSE, Stage, answer, chunks, finish
 
 
@@ -130,3 +131,20 @@ def test_what_cannot_be_asked_is_said(query: str, says: str) -> None:
             assert says in content["error"]["message"]
 
     asyncio.run(scenario())
+
+
+def test_a_whole_answer_is_shown_as_begun_when_its_processor_says_so() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            asked = asyncio.create_task(stage.post(headers={"X-Request-ID": "whole"}))
+            submit = await stage.processor.take(Submit)
+            (one,) = await timelines(stage, "?state=running")
+            assert one["state"] == "preparing"
+            stage.processor.send(ProcessorStats(0, 0, begun=(submit.request_id,)))
+            while one["state"] != "decode":
+                (one,) = await timelines(stage, "?state=running")
+                await asyncio.sleep(0.005)
+            stage.processor.send(answer(submit))
+            await asked
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tests.fuzz import mutations, schema
+from tests.fuzz import mutations
 from tests.fuzz.run import Outcome, report, run
 from tests.fuzz.shot import Shot
 from tests.support.server import SMALL, Server
@@ -40,6 +40,8 @@ def fuzz(
     shape: str, count: int, seed: int, hang_s: float = HANG_S, limit_s: float = math.inf
 ) -> Outcome:
     """Start a server of this shape and fuzz it for at most `limit_s` after it is ready."""
+    from tests.fuzz import schema  # a second of imports
+
     with Server(*SHAPES[shape]) as server:
         status, document = server.get(DOCUMENT)
         shots = mutations.shots(seed)

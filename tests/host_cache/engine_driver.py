@@ -1,6 +1,6 @@
 """Drives a real engine whose cache is far too small, with and without a host cache.
 
-python -m tests.host_cache.engine_driver MODEL_FOLDER plain|shared|between [OPTION ...]
+python -m tests.host_cache.engine_driver MODEL_FOLDER plain|shared|between|disk [OPTION ...]
 
 With `between`, only small loads belong to a step, and the others are done between steps.
 """
@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import random
 import sys
+import tempfile
 import time
 from collections import deque
 from dataclasses import replace
 from typing import Any
 
-from dynamo_cli.config import EngineConfig, HostCacheConfig
+from dynamo_cli.config import DiskCacheConfig, EngineConfig, HostCacheConfig
 from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.host.memory_file import MemoryFile
+from dynamo_cli.host_cache.below import Below
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes, slots
+from dynamo_cli.kv.holdings import Holdings
+from dynamo_cli.messages.admin import Operate, Operation
 from dynamo_cli.messages.host_cache import (
     BlocksFound,
     BlocksRead,
@@ -30,10 +34,12 @@ from dynamo_cli.messages.host_cache import (
 )
 from dynamo_cli.messages.request import AddRequest
 from dynamo_cli.topology import ProcessId, Role
-from tests.support.driver import config_of, tell
+from dynamo_cli.units import SECOND_NS
+from tests.support.driver import BLOCK, config_of, tell
 
 GPU_BLOCKS = 20
 HOST_BLOCKS = 60
+DISK_BLOCKS = 200
 SIZE_BYTES = 16 << 20
 BETWEEN_BYTES = 100_000
 """Some loads of a step are larger than this."""
@@ -43,12 +49,20 @@ REQUESTS = 60
 
 
 class Link:
-    """The host cache, whose answers take up to three steps."""
+    """The host cache, whose answers take up to three steps.
 
-    def __init__(self, client: Any, dice: random.Random) -> None:
+    Args:
+        disk: folder of the tier on disk; empty if there is none.
+        memory: the memory that it shares with the engine.
+    """
+
+    def __init__(self, client: Any, dice: random.Random, disk: str, memory: str) -> None:
         self.cache = HostCache(SIZE_BYTES, time.monotonic_ns)
         self.cache.all_linked()
         self.client = client
+        self.below: Below | None = None
+        self.on_disk = 0
+        self._folder, self._memory = disk, memory
         self._dice = dice
         self._down: deque[Any] = deque()
         client.connect(self._hear, self._hear)
@@ -58,26 +72,68 @@ class Link:
     def _hear(self, message: Any) -> bool:
         match message:
             case OpenCache(size, layout, reserve, busy):
-                self.cache = HostCache(
-                    HOST_BLOCKS * size, time.monotonic_ns
-                )  # smaller than the memory: it evicts
-                self.cache.all_linked()
+                self._make(size)
                 assert not self.cache.open(ME, size, layout, slots.unpack(busy), reserve)
+                if self.below is not None:
+                    self.below.opened()
+                    assert not self.below.disk.off
             case FindBlocks(name, keys):
-                self._down.append(BlocksFound(name, slots.pack(self.cache.find(ME, name, keys))))
+                found = self.cache.find(ME, name, keys)
+                if self.below is None or not self.below.disk.search(
+                    ME, name, keys, found, SECOND_NS
+                ):
+                    self._down.append(BlocksFound(name, slots.pack(found)))
             case BlocksRead(name):
+                if self.below is not None:
+                    self.below.disk.waits.forget(ME, name)
                 self.cache.read(ME, name)
             case BlocksWritten(keys, written, blocks, parents):
                 packed = slots.unpack(written), hashes.unpack(blocks), hashes.unpack(parents)
-                self.cache.wrote(ME, keys, *packed)
+                new = self.cache.wrote(ME, keys, *packed)
+                if self.below is not None:
+                    self.below.disk.stored(new)
             case SlotsReturned(returned):
                 self.cache.returned(ME, slots.unpack(returned))
         return True
 
+    def _make(self, slot_bytes: int) -> None:
+        """Start it, smaller than the memory, so that it evicts."""
+        if not self._folder:
+            self.cache = HostCache(HOST_BLOCKS * slot_bytes, time.monotonic_ns)
+        else:
+            self.end()
+            disk = DiskCacheConfig(self._folder, DISK_BLOCKS * slot_bytes)
+            config = HostCacheConfig(HOST_BLOCKS * slot_bytes, self._memory, disk=disk)
+            reach = Holdings(0)
+            self.cache = HostCache(config.size_bytes, time.monotonic_ns, reach)
+            self.below = Below(config, self.cache, reach, time.monotonic_ns, lambda _: None)
+        self.cache.all_linked()
+
+    def end(self) -> None:
+        """End the copies of a process that dies, as the system does."""
+        if self.below is not None:
+            self.on_disk += self.below.disk.stats().found
+            if self.below._file is not None:
+                self.below._file.close(wait=True)
+
+    def _forget(self) -> None:
+        """Let the memory drop all that is on disk, so that all that is found comes from there."""
+        assert self.below is not None
+        if not self.below.disk._copies and not self.below.disk._queue:
+            while (slot := self.cache.blocks.evict()) is not None:
+                self.cache._free.append(slot)
+
     def step(self, *, late: bool = True) -> None:
         """Deliver some of what is on its way."""
+        if self.below is not None:
+            self.below.take_done()
+            self._forget()
+            for _, name, found in self.below.disk.waits.answers():
+                self._down.append(BlocksFound(name, slots.pack(found)))
         for lent in self.cache.lend().values():
             self._down.append(SlotsLent(slots.pack(lent)))
+        if self.below is not None:
+            self.below.begin()
         while self._down and not (late and self._dice.random() < 0.3):
             self.client.apply(self._down.popleft())
 
@@ -89,7 +145,7 @@ class Link:
 
 
 class Driver:
-    def __init__(self, config: EngineConfig, *, shared: bool) -> None:
+    def __init__(self, config: EngineConfig, disk: str = "") -> None:
         from vllm.v1.engine import EngineCoreOutputs
         from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
@@ -98,14 +154,15 @@ class Driver:
         self.dice = random.Random(1)
         self.engine = Engine(0, config, kv_events=True)
         client = self.engine.cache_client
-        assert (client is not None) is shared
-        self.link = Link(client, random.Random(2)) if shared else None
+        self.link: Link | None = None
+        if config.host_cache is not None:
+            self.link = Link(client, random.Random(2), disk, config.host_cache.path)
         self._encode = MsgpackEncoder().encode
         self._decode = MsgpackDecoder(EngineCoreOutputs).decode
         self.told: dict[str, list[int]] = {}
         self.cached = 0
         self.joined = self.between = 0  # loads that belonged to a step, and others
-        if shared:
+        if self.link is not None:
             self._count_joined()
 
     def _count_joined(self) -> None:
@@ -120,7 +177,7 @@ class Driver:
 
         scheduler.build_connector_meta = counted
 
-    def add(self, name: str, prompt: list[int]) -> None:
+    def _request(self, name: str, prompt: list[int]) -> AddRequest:
         from vllm import SamplingParams
         from vllm.v1.engine import EngineCoreRequest
 
@@ -139,9 +196,28 @@ class Driver:
             cache_salt=None,
             data_parallel_rank=None,
         )
+        return AddRequest(name, b"", [bytes(frame) for frame in self._encode(request)])
+
+    def add(self, name: str, prompt: list[int]) -> None:
         self.told[name] = []
-        frames = [bytes(frame) for frame in self._encode(request)]
-        self.engine.add(0, AddRequest(name, b"", frames))
+        self.engine.add(0, self._request(name, prompt))
+
+    def add_known(self, name: str, prompt: list[int]) -> int:
+        """The same; how many tokens need not be computed, as it is known before."""
+        self.told[name] = []
+        side = self.engine.decode_side
+        prepared = side.prepare(0, self._request(name, prompt))
+        for _ in prepared.unfinished:
+            pass
+        cached = side.cached_tokens(prepared)
+        for forgotten in (True, False):
+            while (known := side.known_tokens(prepared, cached)) is None:
+                assert self.link is not None
+                self.link.step()
+            if forgotten:
+                side.forget_known(name)
+        side.start(prepared)
+        return known
 
     def step(self) -> None:
         if self.link is not None:
@@ -167,16 +243,50 @@ class Driver:
                 steps -= 1
             if self.link is not None and number == REQUESTS // 2:
                 self.link.die()
-        while self.engine.has_work():
-            self.step()
+        self.end()
+        # More than the engine's cache has room for, and less than the host cache.
+        again = enumerate(prompts[:4] * 2)
+        known = [self._known_and_found(number, prompt) for number, prompt in again]
         stats = self.engine.stats(0)
         told = {"tokens": self.told, "cached": self.cached, "preemptions": stats.preemptions}
-        return told | {"kept": stats.kept_requests} | self._shared()
+        told |= {"known": known}
+        return told | {"kept": stats.kept_requests} | self._shared() | self._reset(prompts[3])
+
+    def end(self) -> None:
+        while self.engine.has_work():
+            self.step()
+
+    def _known_and_found(self, number: int, prompt: list[int]) -> tuple[int, int]:
+        """What is known of a prompt before, and what the engine finds of it."""
+        before = self.cached
+        known = self.add_known(f"known {number}", prompt)
+        self.end()
+        return known, self.cached - before
+
+    def _reset(self, prompt: list[int]) -> dict[str, Any]:
+        """Reset everything, and run a prompt that was known before: what is found and stored."""
+        if self.link is None:
+            return {}
+        order = Operate(1, Operation.RESET_PREFIX_CACHE)
+        self.link.cache.reset(closed=True)
+        reset = [self.engine.operate(order)]
+        self.link.step(late=False)
+        reset.append(self.link.cache.reset())
+        self.link.step(late=False)
+        known = self.add_known("after", prompt)
+        self.end()
+        self.link.step(late=False)
+        computed = len(prompt) + len(self.told.pop("after")) - 1
+        stored = len(self.link.cache.blocks)
+        return {"reset": reset, "known_after": known, "lacks": computed // BLOCK - stored}
 
     def _shared(self) -> dict[str, Any]:
         if self.link is None:
             return {}
         self.link.step(late=False)
+        while self.link.below is not None and self.link.below.disk._copies:
+            self.link.step(late=False)
+        self.link.end()
         cache, copies = self.link.cache, self.link.client.copies(0, prefill=False)
         return {
             "loaded": copies.loaded_blocks,
@@ -191,6 +301,8 @@ class Driver:
             "blocks": len(cache.blocks),
             "published": len(cache.blocks.holdings.all()),
             "slots": [cache.free + cache.lent + len(cache.blocks), cache.busy],
+            "on_disk": self.link.on_disk,
+            "disk": self.link.below.disk.stats().dropped if self.link.below else {},
         }
 
 
@@ -205,11 +317,12 @@ def main(model: str, kind: str, *options: str) -> dict[str, Any]:
         from dynamo_cli.engines.vllm.host_cache import joined
 
         joined.JOINED_BYTES = BETWEEN_BYTES
-    driver = Driver(config, shared=kind != "plain")
-    try:
-        return driver.run()
-    finally:
-        driver.engine.close()
+    with tempfile.TemporaryDirectory() as folder:
+        driver = Driver(config, folder if kind == "disk" else "")
+        try:
+            return driver.run()
+        finally:
+            driver.engine.close()
 
 
 if __name__ == "__main__":

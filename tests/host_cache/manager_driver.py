@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from vllm.v1.kv_offload.base import OffloadKey, ReqContext, ScheduleEndContext
 
 from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.vllm.core.engine import Engine
+from dynamo_cli.engines.vllm.core.operations import operate
 from dynamo_cli.engines.vllm.core.sides import DecodeSide
 from dynamo_cli.engines.vllm.host_cache.leases import Leases
 from dynamo_cli.engines.vllm.host_cache.manager import Manager
 from dynamo_cli.errors import InternalError
 from dynamo_cli.kv import slots
+from dynamo_cli.messages.admin import Operate, Operation
 from dynamo_cli.messages.host_cache import (
     MISSING,
     BlocksFound,
@@ -108,7 +111,7 @@ def left(stage: Stage) -> int:
     """Entries that are left when all requests have ended."""
     manager = stage.manager
     kept = (manager._storing, manager._held, manager._prompts, manager._copying)
-    return sum(map(len, (*kept, manager._over, manager._small, manager._loading)))
+    return sum(map(len, (*kept, manager._over, manager._unstored, manager._loading)))
 
 
 # -- leases --------------------------------------------------------------------------------------
@@ -208,6 +211,48 @@ def jobs_that_end_otherwise() -> Any:
     return [before, *empty(stage)]
 
 
+def a_reset() -> Any:
+    """What is being loaded goes on; the end of an older answer is not stored, what runs is."""
+    stage = Stage()
+    loads, waits, ended, runs = (stage.find(name, KEYS[:4]) for name in "abcd")
+    stage.manager.prepare_load(KEYS[:2], loads)
+    stage.manager.on_schedule_end(ScheduleEndContext(["d"], []))
+    stage.manager.reset(["c"])
+    found = [stage.manager.leading(one, KEYS[:4]) for one in (loads, waits)]
+    stage.client.apply(SlotsLent(slots.pack(range(70, 80))))
+    stored = [
+        len(stage.manager.prepare_store(KEYS[:4], one).keys_to_store) for one in (ended, runs)
+    ]
+    stage.manager.complete_store(set(KEYS[:4]), runs)
+    stage.manager.complete_load(set(KEYS[:2]), loads)
+    for one in (loads, waits, ended, runs):
+        stage.manager.on_request_finished(one)
+    return [found, stored, stage.client.kept, left(stage)]
+
+
+def a_reset_of_what_cannot_be_reset() -> Any:
+    """vLLM raises when blocks of a request are being loaded; the answer is no."""
+
+    def refuse(running: bool) -> bool:
+        if running:
+            raise RuntimeError("Failed to reset KV cache")
+        return False
+
+    core: Any = SimpleNamespace(
+        reset_prefix_cache=refuse, scheduler=SimpleNamespace(connector=None)
+    )
+    orders = (Operate(1, Operation.RESET_PREFIX_CACHE, reset_running=one) for one in (True, False))
+    return [operate(core, order) for order in orders]
+
+
+def a_prompt_that_is_only_asked_about() -> Any:
+    stage = Prefills()
+    stage.find("a", KEYS[:4])
+    before = [stage.client.kept, len(stage.manager._prompts)]
+    stage.manager.forget("a")
+    return [before, len(stage.of(BlocksRead)), *empty(stage)]
+
+
 def empty(stage: Prefills) -> list[int]:
     return [len(stage.leases), stage.client.kept, left(stage)]
 
@@ -225,6 +270,7 @@ def a_request_that_fails_alone() -> Any:
 CASES = (
     *(an_aborted_load, a_load, a_small_prompt, a_lease, a_lease_on_what_another_job_stores),
     *(what_is_missing, jobs_that_end_otherwise, a_request_that_fails_alone),
+    *(a_prompt_that_is_only_asked_about, a_reset, a_reset_of_what_cannot_be_reset),
 )
 
 if __name__ == "__main__":

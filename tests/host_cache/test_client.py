@@ -251,6 +251,19 @@ class ClientMachine(RuleBasedStateMachine):
         self.host.now_ns += FIND_TIMEOUT_NS + 1
 
     @rule(number=ENGINES)
+    def engine_is_reset(self, number: int) -> None:
+        engine = self.host.engines[number]
+        engine.client.reset(engine.reads)
+        assert not engine.client.take(1)
+        assert not any(
+            engine.client.slots_of(name) for name in engine.prompts.keys() - engine.reads.keys()
+        )
+
+    @rule(closed=st.booleans())
+    def host_cache_is_reset(self, *, closed: bool) -> None:
+        self.host.cache.reset(closed=closed)
+
+    @rule(number=ENGINES)
     def engine_dies(self, number: int) -> None:
         self.host.kill_engine(number)
 
@@ -269,6 +282,7 @@ class ClientMachine(RuleBasedStateMachine):
             for request in list(engine.prompts):
                 self.host.end_request(number, request)
             self.host.give_up_write(number)
+        self.host.cache.reset()
         self.host.settle()
         cache = self.host.cache
         assert [one.client.kept for one in self.host.engines.values()] == [0, 0, 0]
@@ -316,6 +330,34 @@ def test_another_engine_finds_what_one_has_stored(host: Host) -> None:
     client.end("a")
     host.settle()
     assert (host.cache.blocks.pinned, client.kept) == (0, 0)
+
+
+def test_after_a_reset_only_what_is_being_loaded_is_read(host: Host) -> None:
+    client = host.engines[1].client
+    for request in ("a", "b"):
+        assert len(ask(host, 1, request, [1, 2]) or {}) == 2
+    assert client.find("c", keys_of([1, 2])) is None
+    client.reset(reading={"a"})
+    host.settle()
+    assert [len(client.find(name, keys_of([1, 2])) or {}) for name in "abc"] == [2, 0, 0]
+    for name in "abc":
+        client.end(name)
+    host.settle()
+    assert (host.cache.blocks.pinned, client.kept, host.cache.invalid) == (0, 0, 0)
+
+
+def test_after_a_reset_all_that_an_engine_computes_is_stored(host: Host) -> None:
+    """A regression: as many blocks as slots were lent to it were left out."""
+    host.supply()
+    host.cache.reset(closed=True)
+    host.engines[0].client.reset(())
+    host.settle()
+    host.cache.reset()
+    host.supply()
+    host.begin_write(0, 2)
+    host.end_write(0, [1, 2])
+    host.settle()
+    assert len(ask(host, 1, "a", [1, 2]) or {}) == 2
 
 
 def test_a_late_answer_to_an_earlier_question_is_not_one_to_the_next(host: Host) -> None:

@@ -39,6 +39,20 @@ def test_the_tokens_are_those_of_an_engine_without(
     assert got["cached"] > 1.5 * plain["cached"]
     assert got["loaded"] > 2 * GPU_BLOCKS
     assert got["evicted"] > 0, "the host cache is too small, too"
+    assert all(known == found for known, found in got["known"]), "before it is started"
+    assert got["known"][4:] == 4 * [[288, 288]], "all full blocks"
+    assert plain["known"][4:] == 4 * [[0, 0]]
+    assert (got["reset"], got["known_after"], got["lacks"]) == ([True, True], 0, 0)
     assert (got["kept"], got["pinned"], got["invalid"]) == (0, 0, 0)
     assert got["slots"] == [HOST_BLOCKS, 0]
     assert got["published"] == got["blocks"] > HOST_BLOCKS // 2, "the router knows each of them"
+
+
+def test_the_tokens_are_the_same_if_all_blocks_come_from_the_disk(plain: Any) -> None:
+    got = result_of(DRIVER, tiny(), "disk")
+    assert got["tokens"] == plain["tokens"]
+    assert got["on_disk"] > 2 * GPU_BLOCKS
+    assert got["cached"] > plain["cached"]
+    assert (got["kept"], got["pinned"], got["invalid"]) == (0, 0, 0)
+    assert got["slots"] == [HOST_BLOCKS, 0]
+    assert got["disk"].keys() <= {"gone", "late", "slow"}

@@ -53,5 +53,17 @@ def test_jobs_that_end_otherwise_leave_no_lease(told: Any) -> None:
     assert told["jobs_that_end_otherwise"] == [1, *NOTHING]
 
 
+def test_after_a_reset_only_what_is_computed_from_then_on_is_stored(told: Any) -> None:
+    assert told["a_reset"] == [[2, 0], [0, 4], 0, 0]
+
+
+def test_a_reset_while_blocks_are_loaded_does_not_end_the_worker(told: Any) -> None:
+    assert told["a_reset_of_what_cannot_be_reset"] == [False, False]
+
+
+def test_of_a_prompt_that_is_only_asked_about_nothing_is_kept(told: Any) -> None:
+    assert told["a_prompt_that_is_only_asked_about"] == [[1, 1], 1, *NOTHING]
+
+
 def test_a_request_that_fails_alone_gives_its_blocks_back(told: Any) -> None:
     assert told["a_request_that_fails_alone"] == [["a"], ["of a"], True]

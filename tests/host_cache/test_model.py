@@ -76,12 +76,16 @@ class CacheMachine(RuleBasedStateMachine):
         super().__init__()
         self.now_ns = 0
         self.dying: dict[int, int] = {}  # slots that ranks of dead engines write to, until when
-        self.cache = HostCache(SLOTS * SLOT_BYTES, lambda: self.now_ns)
+        self.cache = self.make()
         self.cache.all_linked()
         self.engines: dict[int, Engine] = {}
         self.memory: dict[int, Path] = {}  # what was written last to a slot
         self.public: set[int] = set()
         self.evicted = 0  # by earlier host caches
+
+    def make(self) -> HostCache:
+        """A host cache that has just been started."""
+        return HostCache(SLOTS * SLOT_BYTES, lambda: self.now_ns)
 
     def opened(self, number: int) -> Engine | None:
         engine = self.engines.get(number)
@@ -210,7 +214,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     def replace(self) -> None:
         """All engines get a link to a new host cache; what they were doing goes on."""
-        self.cache = HostCache(SLOTS * SLOT_BYTES, lambda: self.now_ns)
+        self.cache = self.make()
         self.dying.clear()  # a new host cache does not know of engines that have died before
         self.public.clear()
         for number, engine in self.engines.items():

@@ -96,6 +96,19 @@ def test_an_operator_resets_it(scene: Scene) -> None:
     assert missed.slots == slots.pack([MISSING, MISSING])
 
 
+def test_while_it_is_closed_it_gives_nothing(scene: Scene) -> None:
+    """Until the order to open comes, or the frontend that would send it has died."""
+    one, frontend = scene.peer(ONE), scene.peer(FRONTEND)
+    scene.ready()
+    mine = lent(scene.answers(one, OPEN))
+    order = Operate(5, Operation.RESET_PREFIX_CACHE, closed=True)
+    assert of(Operated, scene.answers(frontend, order)) == [Operated(5, result=True)]
+    assert scene.answers(one, SlotsReturned(slots.pack(mine))) == []
+    frontend.die()
+    scene.turn()
+    assert len(lent(one.take())) == len(mine)
+
+
 def test_what_one_engine_has_written_another_finds(scene: Scene) -> None:
     one, two, router = scene.peer(ONE), scene.peer(TWO), scene.peer(ROUTER)
     scene.ready()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dynamo_cli.host.unnamed_file import in_memory
 from tests.disagg.mix import answers, differences, requests
 from tests.support.requests import complete, post
 from tests.support.server import SMALL, Server, wait_until
@@ -19,7 +21,7 @@ COMMON = ("--dtype", "float32", "--block-size", "32", "--max-model-len", "2048",
 LITTLE = ("--num-gpu-blocks-override", "70")
 """An engine's cache that holds one long prompt, so that the host cache is needed."""
 
-ASKED = list(requests(120, "tiny", seed=5))
+ASKED = list(requests(90, "tiny", seed=5))
 AT_ONCE = 6
 
 
@@ -51,11 +53,18 @@ def test_workers_find_what_others_have_computed(alone: list[Any]) -> None:
         assert view["invalid"] == view["refused"] == 0
 
 
-def test_whoever_dies_no_answer_changes(alone: list[Any]) -> None:
-    shape = ("--workers", "2", "--router", "kv", "--host-cache", "16MiB")
+@pytest.fixture
+def disk(tmp_path: Path) -> str:
+    """A folder that is on a disk, and a size."""
+    folder = Path.cwd() if in_memory(str(tmp_path)) else tmp_path
+    return f"{folder}:64MiB"
+
+
+def test_whoever_dies_no_answer_changes(alone: list[Any], disk: str) -> None:
+    shape = ("--workers", "2", "--router", "kv", "--host-cache", "4MiB", "--disk-cache", disk)
     with Server(*shape, *COMMON, *LITTLE) as server:
         complete(server)
-        for victim in ("worker 1", "host cache", "worker 0"):
+        for victim in ("host cache", "worker 0"):
             with ThreadPoolExecutor(1) as pool:
                 running = pool.submit(answers, server, ASKED, AT_ONCE)
                 busy = lambda: server.snapshot()["traffic"]["in_flight"]  # noqa: E731
@@ -68,3 +77,7 @@ def test_whoever_dies_no_answer_changes(alone: list[Any]) -> None:
                 lambda b=before, v=victim: server.pid_of(v) not in (0, b), 30, f"{victim} is back"
             )
             server.wait_ready()
+        tier = server.snapshot()["host_cache"]["disk"]
+        assert tier["written"] > 100
+        assert tier["off"] == ""
+        assert tier["dropped"].keys() <= {"gone", "late", "slow"}

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from dynamo_cli.host_cache.state import MAX_LENT, REST_NS, HostCache
+from dynamo_cli.host_cache.opened import MAX_LENT
+from dynamo_cli.host_cache.state import REST_NS, HostCache
 from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId, Role
 
@@ -132,6 +133,35 @@ def test_after_a_reset_a_slot_is_left_out_once(*, returned: bool) -> None:
     assert made.lend() == {ONE: [slot]}
     made.wrote(ONE, [b"new"], [slot])
     assert made.find(ONE, "r", [b"new"]) == [slot]
+
+
+def test_while_engines_are_reset_no_block_passes() -> None:
+    """A regression: an engine that had been reset got old blocks of one that had not."""
+    made = cache(16, ONE, TWO)
+    made.lend()
+    writing, waiting = made._engines[TWO].lent
+    assert made.reset(closed=True)
+    write(made, ONE, b"of one that was not reset yet")
+    made.returned(TWO, [waiting])
+    assert made.lend() == {}, "what is lent now would count as old at the next reset"
+    assert made.find(TWO, "r", [b"of one that was not reset yet"]) == [MISSING]
+    assert made.reset()
+    first, *_ = made.lend()[TWO]
+    made.wrote(TWO, [b"old", b"new"], [writing, first])
+    assert made.find(ONE, "r", [b"old", b"new"]) == [MISSING, first]
+    assert made.free + made.lent + len(made.blocks) == 16
+
+
+def test_what_is_read_while_engines_are_reset_is_not_found() -> None:
+    made = cache(8, ONE, TWO)
+    made.lend()
+    write(made, ONE, b"old")
+    made.find(ONE, "r", [b"old"])
+    assert not made.reset(closed=True)
+    assert made.find(TWO, "s", [b"old"]) == [MISSING]
+    made.read(ONE, "r")
+    assert made.reset()
+    assert made.find(TWO, "s", [b"old"]) == [MISSING]
 
 
 def test_an_engine_that_starts_again_after_a_reset_writes_as_any_other() -> None:

@@ -15,6 +15,7 @@ import uvloop
 
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.host import vital
+from dynamo_cli.ipc import switchboard
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.link import MAX_PENDING_BYTES
 from dynamo_cli.ipc.ring import HEADER_BYTES
@@ -24,7 +25,7 @@ from dynamo_cli.messages.routing import RequestEnd
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import KIB
 
-from .support import HERE, THERE, Party, Recorder, exit_code, fork, ring, spec
+from .support import HERE, THERE, Party, Recorder, exit_code, fired, fork, ring, spec
 
 CAPACITY = 64 * KIB
 
@@ -75,8 +76,11 @@ def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@pytest.fixture
-def stage() -> Iterator[Stage]:
+@pytest.fixture(params=["few", "many"])
+def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """With few links all are looked at, with many those that announce data."""
+    if request.param == "many":
+        monkeypatch.setattr(switchboard, "MOST_SWEPT", 0)
     stage = Stage()
     yield stage
     stage.close()
@@ -386,3 +390,26 @@ def test_without_a_supervisor_a_process_ends(attached: bool) -> None:
     party.control.send(Stop())
     party.control.close()
     assert exit_code(pid) == 1
+
+
+def test_what_is_posted_wakes_a_peer_once_at_the_end(
+    stage: Stage, loop: asyncio.AbstractEventLoop
+) -> None:
+    stage.joined()
+    link = stage.other.links[HERE]
+    assert link.arm()
+    stage.board.attach(loop)
+    ends = [RequestEnd(f"{number}") for number in range(3)]
+
+    async def work() -> None:
+        for end in ends:
+            assert stage.board.post(THERE, end)
+        assert not fired(link.data_fd)
+        await asyncio.sleep(0)
+        assert fired(link.data_fd)
+
+    loop.run_until_complete(work())
+    assert stage.other.poll(0)
+    decode = Decoder(RequestEnd)
+    assert [decode(payload) for payload in stage.other_heard.payloads()] == ends
+    assert not stage.board.post(ProcessId(Role.WORKER, 9), ends[0])

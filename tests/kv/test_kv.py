@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import random
 import struct
+import tracemalloc
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -14,7 +16,7 @@ from xxhash import xxh3_64_intdigest
 
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv.holdings import PARTIAL_BLOCK, UNKNOWN_PARENT, UNKNOWN_REMOVAL, Holdings
-from dynamo_cli.kv.index import PrefixIndex
+from dynamo_cli.kv.index import PrefixIndex, bits, workers_of
 
 BLOCK = 4
 
@@ -250,11 +252,38 @@ def test_a_removal_of_what_is_not_held_is_counted() -> None:
 def test_long_prompts_and_many_workers() -> None:
     dice = random.Random(1)
     prompt_blocks = [dice.getrandbits(64) for _ in range(8000)]
-    depths = {worker: dice.randrange(1, 8001) for worker in range(64)}
+    depths = {worker: dice.randrange(1, 8001) for worker in range(0, 1024, 16)}
     index = PrefixIndex()
     for worker, depth in depths.items():
         index.store(worker, prompt_blocks[:depth])
     assert index.leading(prompt_blocks) == depths
+    few = list(depths)[:3]
+    assert index.leading(prompt_blocks, bits(few)) == {worker: depths[worker] for worker in few}
+    deepest_first = [
+        (depth, worker)
+        for depth, group in index.by_depth(prompt_blocks)
+        for worker in workers_of(group)
+    ]
+    assert deepest_first == sorted(
+        ((depth, worker) for worker, depth in depths.items()), key=lambda pair: (-pair[0], pair[1])
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_the_memory_of_a_block_hardly_grows_with_the_number_of_workers(batch: int) -> None:
+    """An integer with one bit for each worker is shared by neighbours with the same holders."""
+    dice = random.Random(1)
+    batches = [[dice.getrandbits(64) for _ in range(batch)] for _ in range(8192 // batch)]
+    used = []
+    for first in (0, 1000):
+        tracemalloc.start()
+        index = PrefixIndex()
+        for blocks in batches:
+            for worker in range(first, first + (4 if batch > 1 else 1)):
+                index.store(worker, blocks)
+        used.append(tracemalloc.get_traced_memory()[0] / 8192)
+        tracemalloc.stop()
+    assert used[1] - used[0] < 20
 
 
 def test_garbage_collection_does_not_look_at_blocks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from dynamo_cli.engines.mock.profile import PS, Profile, Speed
 from dynamo_cli.lab.trace import reading, trace
+from tests.support.preloaded import ENGINES, LIGHT, Preloaded
 from tests.support.server import COMMAND, SMALL, Server, wait_until
 
 pytestmark = pytest.mark.engine
@@ -21,8 +23,8 @@ pytestmark = pytest.mark.engine
 BLOCK = 32
 
 
-def command(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, *args], check=False, capture_output=True, text=True)
+def command(*args: str, source: Preloaded = LIGHT) -> subprocess.CompletedProcess[str]:
+    return source.run([COMMAND, *args], os.environ)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_nothing_of_the_text_is_recorded(server: Server, record: Path) -> None:
 def test_a_profile_of_the_engine_is_close_to_it(tmp_path: Path) -> None:
     file = tmp_path / "tiny.json"
     options = ("--model", "tiny", "--block-size", str(BLOCK), *SMALL)
-    done = command("profile", *options, "--output", str(file), "--seconds", "3")
+    done = command("profile", *options, "--output", str(file), "--seconds", "3", source=ENGINES)
     assert done.returncode == 0, done.stderr
     assert "TTFT mean" in done.stdout
     profile = msgspec.json.decode(file.read_bytes(), type=Profile)

@@ -22,8 +22,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="session")
-def server(receiver: Receiver) -> Iterator[Server]:
-    """A server that logs everything as JSON and sends traces to the receiver."""
+def server(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that logs everything as JSON, sends traces to the receiver, and has a record."""
+    record = ("--record", str(tmp_path_factory.mktemp("record") / "record.jsonl"))
     told = ("--log-level", "debug", "--log-format", "json", "--otlp-endpoint", receiver.url)
-    with Server(*SHAPE, *SMALL, *told) as running:
+    with Server(*SHAPE, *SMALL, *told, *record) as running:
         yield running

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.observe import prometheus
+from tests.observe.grafana import METRIC, expressions, metrics
 from tests.observe.prometheus import Prometheus
 from tests.support.requests import Stream, complete, post
 from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.engine
 
-DASHBOARD = Path(__file__).parents[2] / "container" / "grafana-dashboard.json"
-METRIC = re.compile(r"\b(?:dynamo_llm|vllm)[a-zA-Z0-9_:]+")
 OF_GPUS = "dynamo_llm_gpu_"
 """Metrics that exist only with GPUs; a test without a server has them."""
 
@@ -33,21 +29,15 @@ NOTHING_HAPPENED = (
     *("dynamo_llm_aborts_total", "dynamo_llm_process_restarts_total"),
     *("dynamo_llm_prefill_fallbacks_total", "dynamo_llm_kv_transfer_failures_total"),
     *("dynamo_llm_prefill_jobs_refused_total", "dynamo_llm_unrouted_requests_total"),
-    "dynamo_llm_host_cache_dropped_blocks_total",
+    *("dynamo_llm_host_cache_dropped_blocks_total", "dynamo_llm_prefill_jobs_returned_total"),
+    *("dynamo_llm_router_resyncs_total", "dynamo_llm_router_released_total"),
+    *("dynamo_llm_unrecorded_requests_total", "dynamo_llm_alarm"),
 )
 """Metrics without data as long as nothing fails."""
 
 needs_prometheus = pytest.mark.skipif(
     not prometheus.installed(), reason="needs Prometheus (Debian: apt-get install prometheus)"
 )
-
-
-def expressions() -> Iterator[str]:
-    """The expressions of all panels, with values for the variables of Grafana."""
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        for target in panel.get("targets", ()):
-            expression = target["expr"].replace("$instance", ".*")
-            yield expression.replace("$__rate_interval", "30s").replace("$__range", "30s")
 
 
 @pytest.fixture(scope="module")
@@ -68,22 +58,9 @@ def test_every_metric_of_the_dashboard_is_exported(page: str) -> None:
     for family in text_string_to_metric_families(page):
         exported |= {sample.name for sample in family.samples}
         exported |= {family.name, f"{family.name}_total"}  # of counters without samples yet
-    used = {name for expression in expressions() for name in METRIC.findall(expression)}
+    used = metrics()
     assert len(used) > 30
     assert not {name for name in used - exported if not name.startswith(OF_GPUS)}
-
-
-def test_panels_have_their_own_place_and_ids() -> None:
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    cells = set()
-    for panel in panels:
-        place = panel["gridPos"]
-        for x in range(place["x"], place["x"] + place["w"]):
-            for y in range(place["y"], place["y"] + place["h"]):
-                assert x < 24
-                assert (x, y) not in cells, panel["title"]
-                cells.add((x, y))
 
 
 @needs_prometheus

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,20 +30,14 @@ ELSEWHERE = {"PR_SET_CHILD_SUBREAPER"}
 """In tests/supervisor/test_zygote.py: children are not below the supervisor then."""
 
 
-def refused(call: str, code: str = "EPERM") -> str:
-    """What is said while the small tree starts, replaces a child and ends."""
-    return told_in([*REFUSE, code, call, "--"])
-
-
-@pytest.mark.parametrize("call", ["PR_SET_NAME", "PR_SET_MM", *sorted(TOLD.keys() - ELSEWHERE)])
-def test_the_tree_starts_without_it_and_says_so(call: str) -> None:
-    said = refused(call)
-    assert TOLD.get(call, "serving on") in said
-
-
-@pytest.mark.parametrize("code", ["EINVAL", "ENOSYS"])
-def test_whatever_the_error_is(code: str) -> None:
-    assert TOLD["sched_setscheduler"] in refused("sched_setscheduler", code)
+@pytest.mark.parametrize("code", ["EPERM", "EINVAL", "ENOSYS"])
+def test_the_tree_starts_without_any_of_them_and_says_so(code: str) -> None:
+    """It also replaces a child, and ends."""
+    calls = ["PR_SET_NAME", "PR_SET_MM", *sorted(TOLD.keys() - ELSEWHERE)]
+    said = told_in([*REFUSE, code, *calls, "--"])
+    assert "serving on" in said
+    for call in TOLD.keys() - ELSEWHERE:
+        assert TOLD[call] in said
 
 
 def test_cores_are_counted_where_nobody_says_which_are_ours() -> None:
@@ -56,19 +52,52 @@ def test_cores_are_counted_where_nobody_says_which_are_ours() -> None:
     assert "sched_getaffinity is refused here" in done.stderr
 
 
+def gone(folder: Path) -> tuple[str, ...]:
+    """Begins a command that runs in a folder that is removed, without an input."""
+    folder.mkdir()
+    return ("bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@" <&-', str(folder))
+
+
+def as_nobody() -> tuple[str, ...]:
+    """Begins a command that a uid without a name runs; empty where that cannot be.
+
+    It may read every file: Python itself may be installed in root's home.
+    """
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        return ()
+    read_all = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    return ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", *read_all)
+
+
 @pytest.mark.engine
-def test_a_server_starts_with_all_of_them_refused_in_a_folder_that_is_gone() -> None:
+def test_a_server_starts_with_all_of_them_refused_in_a_folder_that_is_gone_without_a_home(
+    tmp_path: Path,
+) -> None:
     """vLLM's and torch's own calls too, in the processor; vLLM cannot do without one of them.
 
-    It has neither a folder nor an input, and writes Latin-1: one server is in all strange places.
+    It has neither a folder nor an input, no home and no name, and writes Latin-1: one server is in
+    all strange places.
     """
     calls = [call for call in CALLS if call != "sched_getaffinity"]
-    gone = ("bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@" <&-', tempfile.mkdtemp(), DYNAMO)
 
     class Strange(Server):
-        command = (*REFUSE, "EPERM", *calls, "--", *gone)
+        command = (
+            *(*gone(tmp_path / "gone"), *as_nobody(), *REFUSE, "EPERM", *calls, "--"),
+            *(sys.executable, DYNAMO),
+        )
 
-    with Strange("--engine", "mock", environment=LATIN | {"PYTHONPATH": str(Path.cwd())}) as server:
-        assert complete(server)[0] == 200
-        for told in (*TOLD.values(), "the working directory is gone"):
-            assert told in server.log
+    usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    variables = {"HOME": "/nonexistent", "USER": "", "LOGNAME": "", "PYTHONPATH": str(Path.cwd())}
+    # What vLLM knows of model classes takes 10 s to find out anew.
+    variables["VLLM_CACHE_ROOT"] = os.environ.get("VLLM_CACHE_ROOT", str(usual / "vllm"))
+    with tempfile.TemporaryDirectory(prefix="dynamo-test-", dir="/tmp") as place:
+        folder = Path(place)
+        folder.chmod(0o777)
+        variables["TMPDIR"] = place
+        with Strange("--engine", "mock", environment=LATIN | variables) as server:
+            assert complete(server)[0] == 200
+            for told in (*TOLD.values(), "the working directory is gone"):
+                assert told in server.log
+            assert f"caches are in {place}/dynamo-llm-" in server.log
+            assert [*folder.glob("dynamo-llm-*/dynamo-llm/models/tiny-1/config.json")]
+        assert not list(folder.iterdir())

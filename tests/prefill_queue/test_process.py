@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -24,6 +25,8 @@ from dynamo_cli.messages.prefill import (
     QueueState,
     RunJob,
 )
+from dynamo_cli.prefill_queue import process
+from dynamo_cli.prefill_queue.jobs import Limits
 from dynamo_cli.prefill_queue.process import Queue
 from dynamo_cli.topology import FRONTEND, QUEUE, ProcessId, Role
 from dynamo_cli.units import SECOND_NS
@@ -40,8 +43,9 @@ HEARD = DropJob | Enlisted | JobFailed | PrefillQueueStats | QueueState | RunJob
 class Scene(Middle[Queue]):
     """The queue, and the processes around it."""
 
-    def __init__(self, alarm_s: float = 5.0) -> None:
-        super().__init__(QUEUE, partial(Queue, QUEUE, PrefillQueueConfig(alarm_s)), HEARD)
+    def __init__(self, alarm_s: float = 5.0, *, within_machine: bool = False) -> None:
+        config = PrefillQueueConfig(alarm_s, within_machine)
+        super().__init__(QUEUE, partial(Queue, QUEUE, config), HEARD)
 
     def die(self, peer: Peer) -> None:
         """Tell the queue, as the supervisor would, that a process is gone."""
@@ -193,7 +197,7 @@ def test_a_prefill_worker_is_enlisted_only_when_every_decode_worker_knows_of_it(
     assert worker.take()[-1] == QueueState(0, 1)
 
 
-def test_a_queue_that_is_stuck_warns_once_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_queue_that_is_stuck_reports_that() -> None:
     scene = Scene(alarm_s=0.0)
     frontend, worker, one = (scene.peer(process) for process in (FRONTEND, WORKER, ONE))
 
@@ -211,9 +215,6 @@ def test_a_queue_that_is_stuck_warns_once_each_time(caplog: pytest.LogCaptureFix
     assert [report(), report()] == [False, False]
     worker.send(push("b"))
     assert report()
-    said = [record.message for record in caplog.records]
-    assert len(said) == 2
-    assert all("add prefill workers" in message for message in said)
     scene.close()
 
 
@@ -221,3 +222,50 @@ def test_it_reports_that_it_is_ready_and_ends_when_it_is_told_to(scene: Scene) -
     scene.control.send(Stop())
     scene.process.run()
     assert scene.control.receive() == [(PhaseChange(Phase.READY), [])]
+
+
+def jobs_of(peer: Peer) -> list[str]:
+    return [message.job.job_id for message in of(RunJob, peer.take())]
+
+
+def test_where_blocks_go_through_memory_a_job_stays_on_its_machine() -> None:
+    scene = Scene(within_machine=True)
+    worker, one, two = (scene.peer(process) for process in (WORKER, ONE, TWO))
+    one.send(PullJobs(9, ROOM, [], machine=1))
+    two.send(PullJobs(9, ROOM, [], machine=2))
+    scene.turn()
+    assert worker.take()[-1] == QueueState(0, 2, {1: (0, 1), 2: (0, 1)})
+    for job_id, machine, holder in (("a", 1, None), ("b", 2, None), ("c", 2, 0), ("d", 3, None)):
+        job = msgspec.structs.replace(push(job_id), machine=machine, holder=holder)
+        worker.send(job)
+    scene.turn()
+    assert (jobs_of(one), jobs_of(two)) == (["a"], ["b", "c"]), "c at once: one may not take it"
+    assert of(JobFailed, worker.take()) == [JobFailed("d", "no_prefill_worker")]
+    two.send(PullJobs(0, 0, ["b", "c"], machine=2))
+    worker.send(msgspec.structs.replace(push("e"), machine=2))
+    scene.turn()
+    assert worker.take()[-1] == QueueState(1, 2, {1: (0, 1), 2: (1, 1)})
+    scene.die(two)
+    assert of(RunJob, one.take()) == []
+    failed = of(JobFailed, worker.take())
+    assert {one.job_id: one.reason for one in failed} == dict.fromkeys("bce", "no_prefill_worker")
+    scene.close()
+
+
+def test_where_blocks_travel_a_prefill_worker_of_the_same_machine_comes_first(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = time.monotonic_ns()
+    clock = SimpleNamespace(monotonic_ns=lambda: now_ns, monotonic=time.monotonic)
+    monkeypatch.setattr(process, "time", clock)
+    worker, one, two = (scene.peer(peer) for peer in (WORKER, ONE, TWO))
+    one.send(PullJobs(9, ROOM, [], machine=1))
+    two.send(PullJobs(0, 0, [], machine=2))
+    scene.turn()
+    for job_id, machine in (("near", 2), ("alone", 3)):
+        worker.send(msgspec.structs.replace(push(job_id), machine=machine))
+    scene.turn()
+    assert jobs_of(one) == ["alone"], "its machine has no prefill worker"
+    now_ns += Limits().affinity_ns + 1
+    scene.turn()
+    assert jobs_of(one) == ["near"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dynamo_cli.prefill_queue.jobs import (
@@ -21,8 +23,14 @@ NEVER = 10**18
 ROOM = 10**9
 
 
-def job(job_id: str, priority: int = 0, **more: int) -> Job[bytes]:
-    fields = {"worker": 0, "prompt_tokens": 5, "deadline_ns": NEVER, "put_ns": 0, "holder": None}
+def job(job_id: str, priority: int = 0, **more: Any) -> Job[bytes]:
+    fields: dict[str, Any] = {
+        "worker": 0,
+        "prompt_tokens": 5,
+        "deadline_ns": NEVER,
+        "put_ns": 0,
+        "holder": None,
+    }
     return Job(job_id, priority=priority, payload=job_id.encode(), **{**fields, **more})
 
 
@@ -252,3 +260,53 @@ def test_wait_times_that_nobody_takes_are_bounded_and_counted() -> None:
         state.acknowledge("a", 0)
     assert state.waits_dropped == 3
     assert state.take_waits() == list(range(3, MAX_WAITS + 3))
+
+
+# -- machines ----------------------------------------------------------------------------------
+
+
+def taken(state: PrefillQueue[bytes], machine: int, holder: int = 0, now: int = 0) -> str:
+    return names(state.lease(holder, 9, ROOM, now, machine))
+
+
+def test_a_job_that_stays_on_its_machine_is_never_taken_elsewhere() -> None:
+    state = queue(job("a", machine=1, stays=True), job("b", machine=2, stays=True), job("c"))
+    assert (state.depth_on(1), state.depth_on(2)) == (1, 1)
+    assert taken(state, machine=2, now=NEVER - 1) == "bc"
+    assert (state.depth_on(1), state.depth_on(2)) == (1, 0)
+    assert taken(state, machine=1, holder=1) == "a"
+
+
+def test_a_returned_job_stays_on_its_machine_too() -> None:
+    state = queue(job("a", machine=1, stays=True, holder=7))
+    assert taken(state, machine=1, holder=7) == "a"
+    assert state.holder_gone(7) == [Returned("a", 1)]
+    assert taken(state, machine=2, holder=2, now=1000) == ""
+    assert state.depth_on(1) == 1
+    assert taken(state, machine=1, holder=1) == "a"
+
+
+def test_after_its_first_holder_a_job_goes_to_others_of_its_machine() -> None:
+    state = queue(job("a", machine=1, stays=True, holder=7))
+    assert taken(state, machine=1, holder=1, now=9) == ""
+    assert taken(state, machine=2, holder=2, now=11) == ""
+    assert taken(state, machine=1, holder=1, now=11) == "a"
+
+
+def test_a_job_that_may_leave_goes_to_its_machine_first_and_then_to_any() -> None:
+    state = queue(job("a", machine=1), job("b", machine=1))
+    assert taken(state, machine=2, holder=2, now=9) == ""
+    assert names(state.lease(1, 1, ROOM, 9, 1)) == "a"
+    assert taken(state, machine=2, holder=2, now=11) == "b"
+
+
+def test_jobs_of_machines_without_prefill_workers_fail_if_they_must_stay() -> None:
+    stays, leaves = job("stays", machine=1, stays=True), job("leaves", machine=1)
+    held = job("held", machine=1, stays=True, holder=4)
+    state = queue(stays, leaves, job("other", machine=2, stays=True), held)
+    assert state.lease(4, 1, ROOM, 0, 1) == [stays]
+    assert state.only_on({1, 2}) == []
+    state.holder_gone(4)
+    failed = state.only_on({2})
+    assert failed == [Failed(one, 0, Reason.NO_PREFILL_WORKER) for one in ("stays", "held")]
+    assert state.view(0).depth_jobs == 2

@@ -258,9 +258,9 @@ class Stage:
         if isinstance(neighbour, Worker):
             neighbour.ready()
 
-    def kill(self, neighbour: Neighbour) -> None:
+    def kill(self, neighbour: Neighbour, reason: str = "SIGKILL") -> None:
         """Let a neighbour die."""
-        neighbour.die()
+        neighbour.die(reason)
         self._up.remove(neighbour)
 
     def close(self) -> None:

@@ -29,6 +29,9 @@ class FakeSwitchboard:
             asyncio.get_running_loop().call_soon(self.dispatch.answered, answer)
         return True
 
+    def post(self, peer: ProcessId, message: Any) -> bool:
+        return self.send(peer, message)
+
     def report(self, message: Any) -> None:
         self.reports.append(message)
 

@@ -168,14 +168,31 @@ def test_the_limit_of_moves(stage: Stage) -> None:
     stage.nothing_is_left()
 
 
+def let_time_pass(stage: Stage) -> None:
+    """Until another loss does not count as the same one."""
+    since_ns = time.monotonic_ns()
+    patiently(stage.frontend.poll, lambda: time.monotonic_ns() - since_ns > 2 * AT_ONCE_NS)
+
+
+def test_a_request_is_not_to_blame_for_nodes_that_are_lost(stage: Stage) -> None:
+    name, added = started(stage)
+    for worker in (0, 1):
+        stage.kill(stage.workers[worker], "node lost: node-b has been silent for 3 s")
+        stage.link(stage.workers[worker])
+        added = moved_to(stage, 1 - worker, added)
+        assert stage.moved().reason is MoveReason.NODE_LOST
+        let_time_pass(stage)
+    stage.workers[0].give(added, finish=True)
+    assert not stream_to_its_end(stage, name)[1].error
+
+
 def test_a_request_of_which_two_workers_die_gets_no_third(stage: Stage) -> None:
     name, added = started(stage)
     stage.kill(stage.workers[0])
-    died_ns = time.monotonic_ns()
     stage.link(stage.workers[0])
     moved_to(stage, 1, added)
     stage.moved()
-    patiently(stage.frontend.poll, lambda: time.monotonic_ns() - died_ns > 2 * AT_ONCE_NS)
+    let_time_pass(stage)
     stage.kill(stage.workers[1])
     text, finish = stream_to_its_end(stage, name)
     assert finish.error == "poison_request"

@@ -38,10 +38,17 @@ def divided(place: int) -> Tokenizer:
     return made
 
 
-def check(tokenizer: Tokenizer, text: str) -> int:
-    """Compare the tokens of a text and those of its pieces; returns the number of pieces."""
+@cache
+def pieces_of(tokenizer: Tokenizer) -> Pieces:
+    """Made once of each: it reads the whole vocabulary."""
     made = Pieces(tokenizer, THREADS, least=1)
     assert made.threads == THREADS
+    return made
+
+
+def check(tokenizer: Tokenizer, text: str) -> int:
+    """Compare the tokens of a text and those of its pieces; returns the number of pieces."""
+    made = pieces_of(tokenizer)
     whole: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     cut = list(made.cut(text))
     assert "".join(cut) == text

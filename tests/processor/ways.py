@@ -1,8 +1,8 @@
-"""Chats answered in the short ways and in vLLM's own way, compared; a program of its own.
+"""Requests answered in the short ways and in vLLM's own way, compared; a program of its own.
 
     python -m tests.processor.ways FOLDER SEED COUNT OPTION ...
 
-tells how many chats took each short way, and what was different.
+tells how many chats and completions took each short way, and what was different.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
 from dynamo_cli.engines.vllm.front import bodies, direct, inline, rendering, short, whole
 from dynamo_cli.messages.request import Chunk, Endpoint, Finish, Head, Reply
 from tests.processor.resumes import Asked, Told, Trial
@@ -28,11 +31,20 @@ SCRIPTS = (
     "<think>\nWell.\n</think>\n\nHi.",
     'Well: <tool_call>\n{"name": "f", "arguments": {"a": "b"}}\n</tool_call>',
 )
-OWN = (
-    "render_chat_request",
-    "chat_completion_stream_generator",
-    "chat_completion_full_generator",
-)
+OWN = {
+    "openai_serving_chat": (
+        *("render_chat_request", "_effective_chat_template_kwargs"),
+        *("chat_completion_stream_generator", "chat_completion_full_generator"),
+    ),
+    "openai_serving_completion": (
+        *("render_completion_request", "completion_stream_generator"),
+        "request_output_to_completion_response",
+    ),
+}
+SMALLEST = {
+    Endpoint.CHAT: {"messages": [{"role": "user", "content": "hello"}]},
+    Endpoint.COMPLETIONS: {"prompt": "hello"},
+}
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 CHOICES = ["auto", "required", {"type": "function", "function": {"name": "f"}}]
@@ -60,6 +72,12 @@ MESSAGES: list[Any] = [
     None,
     "hello",
     [5],
+]
+SEVERAL: list[Any] = [["a", "b"], [[5], [6, 7]]]
+PROMPTS: list[Any] = [
+    *("hello", "hello", "<|im_end|>\n猫", "", "long " * 600, "x" * 20_000),
+    *([5, 6, 7], [5, 6, 7], [], [True, 5], [5, -1], [5, 10**6], [2**70], [5.0], [5] * 600),
+    *(["hello"], [[5, 6]], [""], [[]], None, 7, {"a": 1}, *SEVERAL),
 ]
 COUNTS = [1, 5, 5, 8, 0, -1, None, 7.0, 7.5, "5", True, 10**6, 2**40]
 NUMBERS = [0, 0.7, 1, None, "0.5", -1, 3, True, 1e400, [1]]
@@ -107,7 +125,40 @@ FIELDS: dict[str, list[Any]] = {
 }
 
 
-def made(dice: random.Random) -> dict[str, Any]:
+OF_COMPLETIONS: dict[str, list[Any]] = {
+    name: values
+    for name, values in FIELDS.items()
+    if not name.startswith(("chat_template", "tool", "top_logprobs", "max_completion", "continue"))
+} | {
+    "logprobs": [0, 1, 2, None, -1, "1"],
+    "prompt_logprobs": [0, 1, None],
+    "suffix": ["x", None],
+    "best_of": [1],
+    "use_beam_search": [False, None],
+    "add_special_tokens": [True, False],
+    "mm_processor_kwargs": [{}, None],
+}
+
+
+def completion(dice: random.Random) -> dict[str, Any]:
+    """A completion, most often a valid one."""
+    body: dict[str, Any] = {"model": "tiny", "prompt": "hello", "max_tokens": dice.choice([6, 60])}
+    if dice.random() < 0.1:
+        del body["max_tokens"]
+    if dice.random() < 0.5:
+        body["prompt"] = dice.choice(PROMPTS)
+    if dice.random() < 0.5:
+        body["stream"] = True
+        if dice.random() < 0.3:
+            body["stream_options"] = {"include_usage": True}
+    for name in dice.sample(list(OF_COMPLETIONS), dice.choice([0, 0, 1, 1, 2, 3, 6])):
+        body[name] = dice.choice(OF_COMPLETIONS[name])
+    if body["prompt"] in SEVERAL:  # the events of several prompts come in any order
+        body |= {"stream": False, "stream_options": None}
+    return body
+
+
+def chat(dice: random.Random) -> dict[str, Any]:
     """A chat, most often a valid one."""
     most = dice.choice([6, 6, 60])
     body: dict[str, Any] = {"model": "tiny", "messages": [USER], "max_tokens": most}
@@ -133,44 +184,72 @@ class Ways(Trial):
         self.taken: Counter[str] = Counter()
         self._short = bodies._SHORT
         self._dice = random.Random(1)
-        for place, name in (
-            (short.Short, "chat"),
-            (rendering.Renderer, "render"),
-            (whole, "_body"),
-            (direct.Direct, "_send"),
-            (direct.Direct, "take"),
+        for label, place, name in (
+            ("chat", short.Short, "chat"),
+            ("completion", short.Short, "completion"),
+            ("render", rendering.Renderer, "render"),
+            ("read", rendering.PromptReader, "render"),
+            ("chat body", whole, "_chat_body"),
+            ("completion body", whole, "_completion_body"),
+            ("begin", direct.Direct, "_send"),
+            ("token", direct.Direct, "take"),
         ):
-            setattr(place, name, self._counting(name, getattr(place, name)))
+            setattr(place, name, self._counting(label, getattr(place, name)))
 
-    def _counting(self, name: str, function: Any) -> Any:
+    def compare_parameters(self, kind: Any) -> None:
+        """Compare sampling parameters that are remembered with those that vLLM makes."""
+        remembered, convert = kind.to_sampling_params, kind.to_sampling_params.__wrapped__
+
+        def run(request: Any, max_tokens: int, defaults: Any) -> Any:
+            wanted = convert(request, max_tokens, defaults)
+            for got in (remembered(request, max_tokens, defaults) for _ in range(2)):
+                if got != wanted:
+                    self.engine.wrong.append(f"parameters {got!r} not {wanted!r}")
+                got._all_stop_token_ids.add(7)
+                got.max_tokens = 1
+            return wanted
+
+        kind.to_sampling_params = run
+
+    def _counting(self, label: str, function: Any) -> Any:
         def run(*args: Any) -> Any:
-            if name == "render" and not inline.is_in_place():
-                self.engine.wrong.append("a long chat is rendered in the event loop")
+            if label in ("render", "read") and not inline.is_in_place():
+                self.engine.wrong.append("a long prompt is made in the event loop")
             result = function(*args)
-            self.taken[name] += result is not False and (result is not None or name == "_send")
+            of = f" of {self._endpoint}" if label in ("begin", "token") else ""
+            self.taken[label + of] += result is not False and (
+                result is not None or label == "begin"
+            )
             return result
 
         return run
 
-    async def both(self, body: dict[str, Any]) -> str:
+    async def both(self, endpoint: Endpoint, body: dict[str, Any]) -> str:
         """Return what is different; empty if nothing is."""
-        asked, engine, dice = Asked(Endpoint.CHAT, body, ""), self.engine, self._dice
+        asked, engine, dice = Asked(endpoint, body, ""), self.engine, self._dice
+        self._endpoint = endpoint.name.lower()
         engine.script, engine.burst = dice.choice(SCRIPTS), dice.choice([1, 1, 3])
         engine.fails = dice.random() < 0.05
         got = _told(await self._answer(asked, None))
-        chats = vars(self.serving._state.openai_serving_chat)
-        kept = {name: chats.pop(name) for name in OWN if name in chats}
+        state, kept = self.serving._state, []
+        for handler, names in OWN.items():
+            has = vars(getattr(state, handler))
+            kept.append((has, {name: has.pop(name) for name in names if name in has}))
         bodies._SHORT = _Never()  # type: ignore[assignment]
         try:
             wanted = _told(await self._answer(asked, None))
         finally:
-            chats.update(kept)
+            for has, had in kept:
+                has.update(had)
             bodies._SHORT = self._short
         return "" if got == wanted else f"{body!r}\ngot    {got!r}\nwanted {wanted!r}"
 
 
 class _Never:
     def chat(self, content: dict[str, Any]) -> None:
+        return None
+
+    def completion(self, content: dict[str, Any]) -> None:
         return None
 
 
@@ -193,9 +272,11 @@ def _full(_: int) -> None:
 
 def _shared() -> list[str]:
     """Names of the lists that two requests made in the short way have together."""
-    made = short.Short()
-    one, other = (vars(made.chat({"messages": [USER]})) for _ in range(2))
-    return [name for name, value in one.items() if type(value) is list and value is other[name]]
+    made, found = short.Short(), []
+    for make, body in ((made.chat, {"messages": [USER]}), (made.completion, {"prompt": "a"})):
+        one, other = (vars(make({**body})) for _ in range(2))
+        found += [name for name in one if type(one[name]) is list and one[name] is other[name]]
+    return [name for name in found if name != "messages"]
 
 
 def _told(told: Told) -> list[Any]:
@@ -219,15 +300,20 @@ async def main(folder: str, seed: str, count: str, *args: str) -> None:
     ways, warnings = Ways(Path(folder), *args), _Warnings()
     logging.getLogger(rendering.__name__).addHandler(warnings)
     await ways.serving.start()
-    dice = random.Random(int(seed))
-    different = [told for _ in range(int(count)) if (told := await ways.both(made(dice)))]
-    chats = ways.serving._state.openai_serving_chat
-    chats._preflight = _full
-    different.append(await ways.both({"messages": [USER]}))
-    del chats._preflight
+    for kind in (ChatCompletionRequest, CompletionRequest):
+        ways.compare_parameters(kind)
+    dice, half = random.Random(int(seed)), int(count) // 2
+    different = [await ways.both(Endpoint.CHAT, chat(dice)) for _ in range(half)]
+    different += [await ways.both(Endpoint.COMPLETIONS, completion(dice)) for _ in range(half)]
+    for handler in OWN:
+        getattr(ways.serving._state, handler)._preflight = _full
+    different += [await ways.both(endpoint, body) for endpoint, body in SMALLEST.items()]
+    for handler in OWN:
+        del getattr(ways.serving._state, handler)._preflight
     warned = len(warnings.told)
-    rendering.Renderer.render = _broken  # type: ignore[method-assign]
-    different += [told for _ in range(3) if (told := await ways.both({"messages": [USER]}))]
+    for kind in (rendering.Renderer, rendering.PromptReader):
+        kind.render = _broken  # type: ignore[method-assign,assignment]
+    different += [await ways.both(endpoint, body) for endpoint, body in SMALLEST.items()]
     different += ways.engine.wrong + _shared()
     left = ways.serving._llm.output_processor.get_num_unfinished_requests()
     different = [one for one in different if one]

@@ -11,7 +11,8 @@ from prometheus_client.core import Metric
 
 from dynamo_cli.frontend.after.recorder import Recorder
 from dynamo_cli.frontend.metrics import exposition
-from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
+from dynamo_cli.messages.cluster import NodeState, NodeTable, RelayStats
+from dynamo_cli.messages.host_cache import DiskStats, HostCacheStats, HostCopies
 from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.prefill import PrefillQueueStats, TransferStats
 from dynamo_cli.messages.routing import RouterStats
@@ -19,6 +20,8 @@ from dynamo_cli.messages.set_up import SetUp
 from dynamo_cli.messages.telemetry import ProcessorStats
 from dynamo_cli.topology import Role
 from dynamo_cli.watch.gpus import GpuReading, GpuReport, Xids
+from dynamo_cli.watch.host import HostReport
+from dynamo_cli.watch.load_schema import HostView
 from dynamo_cli.watch.state import TreeState
 from tests.watch.test_vllm_metrics import served
 
@@ -53,7 +56,8 @@ def labels(metric: Metric) -> tuple[str, ...]:
 def collected(recorder: Recorder) -> list[Metric]:
     tree, meter = served()
     everything(tree)
-    snapshot = tree.snapshot(0, {"worker 0": 0}, 0, gpus=gpus())
+    host = HostReport({}, HostView(1, 1, 1, 1))
+    snapshot = tree.snapshot(0, {"worker 0": 0}, 0, host, gpus=gpus())
     page = exposition._Page(meter, snapshot, tree.prefill, recorder, tree.engine_totals)
     return list(page.collect())
 
@@ -75,5 +79,6 @@ def everything(tree: TreeState) -> None:
         tree.apply(TransferStats(prefill, 0, {}, {}, 0, {}, {}, {}, {}, []), 0)
         tree.apply(HostCopies(prefill, 0, 0, 0, 0.0, 0, 0, 0.0, 16, {}), 0)
     tree.apply(PrefillQueueStats(0, 0, 0, 0, 0.0, False, 4, {}, {}, {}, [], 0), 0)
-    tree.apply(HostCacheStats(64, 4096, 9, 0, 16, 0, 0, 9, 0, 0, 0, 0), 0)
+    tree.apply(HostCacheStats(64, 4096, 9, 0, 16, 0, 0, 9, 0, 0, 0, 0, disk=DiskStats()), 0)
+    tree.apply(NodeTable([NodeState("node-b", True, 0.0, 0.0, RelayStats())]), 0)
     tree.processor_stats(0, ProcessorStats(0, 0))

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from dynamo_cli.ipc.link import Link
-from dynamo_cli.messages.cluster import Carry, RelayCut, RelayDown, RelayJoined
+from dynamo_cli.messages.cluster import Carry, RelayCut, RelayDown, RelayJoined, RelayStats
 from dynamo_cli.relay import port as relay_port
+from dynamo_cli.relay import process as relay_process
 from dynamo_cli.relay.wire import Wire
 from tests.relay.pair import HERE, THERE, End, Pair
 
@@ -71,6 +72,24 @@ def test_a_link_whose_reader_sleeps_is_bounded_and_delays_no_other(pair: Pair) -
     assert len(received(pair, slow[1], sent)) == sent
 
 
+def test_the_head_reports_what_has_passed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_process, "REPORT_S", 0.0)
+    here, there = pair.link(1)
+    assert here.send(b"x" * 5_000)
+    assert there.send(b"y" * 3_000)
+    received(pair, there, 1)
+    received(pair, here, 1)
+
+    def reported() -> bool:
+        pair.head.listen()
+        stats = [one for one in pair.head.said if isinstance(one, RelayStats)]
+        return bool(stats) and stats[-1].sent_bytes > 5_000 and stats[-1].received_bytes > 3_000
+
+    assert pair.run_until(reported)
+    pair.node.listen()
+    assert not [one for one in pair.node.said if isinstance(one, RelayStats)]
+
+
 def advance_a_while(pair: Pair) -> None:
     rounds = iter(range(50))
     pair.run_until(lambda: next(rounds, None) is None)
@@ -96,6 +115,57 @@ def test_what_a_process_wrote_before_its_end_is_delivered(pair: Pair) -> None:
     assert here.send(b"last words")
     pair.head.control.send(RelayDown(1))
     assert received(pair, there, 1) == [b"last words"]
+
+
+def test_what_a_process_wrote_before_its_end_is_delivered_even_if_the_window_is_full(
+    pair: Pair,
+) -> None:
+    """What waits in the ring then is sent with the end, which nothing else would do later."""
+    here, there = pair.half(pair.head, HERE, 1, ring_bytes=1 << 20), None
+    block = b"x" * 100_000
+    sent = 0
+    while here.send(block):
+        sent += 1
+        advance_a_while(pair)
+    assert pair.head.relay._ports[1]._on_the_way >= relay_port.WINDOW_BYTES
+    while here.pending_bytes:  # let go of one block after the other, as a reader would
+        pair.head.relay._ports[1].acknowledged(len(block))
+        pair.head.relay._pump(1, pair.head.relay._ports[1])
+        here.on_space()
+    assert not pair.head.relay._ports[1].link.arm()  # something is left in the ring
+    pair.head.control.send(RelayDown(1))
+    there = pair.half(pair.node, THERE, 1, ring_bytes=32 << 20)
+    assert len(received(pair, there, sent)) == sent
+
+
+def test_a_node_that_joins_anew_finds_no_link_of_the_time_before(pair: Pair) -> None:
+    """Its outpost makes all links anew, and the relay of the head must not mix them up."""
+    pair.link(1)
+    assert pair.run_until(lambda: pair.node.relay._ports and pair.head.relay._ports)
+    pair.node.close()
+    pair.head.said.clear()
+    pair.node = End(pair.node.config)
+    assert pair.run_until(lambda: pair.head.heard(RelayJoined))
+    assert not pair.head.relay._ports
+
+
+def test_a_broken_connection_is_made_anew_and_the_session_goes_on(pair: Pair) -> None:
+    here, there = pair.link(1)
+    socket, config = pair.node.relay._wire._socket, pair.node.config
+    pair.head.said.clear()
+    endpoint = f"tcp://{config.host}:{config.port}"
+    advance_a_while(pair)
+    socket.disconnect(endpoint)
+    socket.connect(endpoint)
+    pair.node.relay._hello_due_s = 0.0
+    before = pair.head.relay._wire._peer
+    assert pair.run_until(lambda: pair.head.relay._wire._peer != before)
+    assert here.send(b"down")
+    assert received(pair, there, 1) == [b"down"]
+    assert there.send(b"up")
+    assert received(pair, here, 1) == [b"up"]
+    assert not pair.head.heard(RelayCut)
+    assert not pair.head.heard(RelayJoined)
 
 
 def test_a_relay_that_was_started_again_makes_the_other_begin_anew(pair: Pair) -> None:

@@ -17,7 +17,7 @@ from dynamo_cli.relay.frames import (
     unpack_acks,
     unpack_messages,
 )
-from dynamo_cli.relay.session import MISSING, REPLACED, HeadSession, NodeSession
+from dynamo_cli.relay.session import MISSING, REPLACED, HeadSession, NodeSession, Step
 
 
 def joined() -> tuple[HeadSession, NodeSession]:
@@ -85,6 +85,25 @@ def test_a_new_head_does_not_go_on_with_the_session_of_an_earlier_one() -> None:
     assert head.take(cut.reply).joined
 
 
+def test_a_welcome_to_an_earlier_session_is_none() -> None:
+    """It is still on the way when the node begins another session."""
+    numbers = count(1)
+    head, node = HeadSession(lambda: next(numbers)), NodeSession(lambda: next(numbers))
+    late = head.take(node.hello()).reply
+    assert late is not None
+    again = NodeSession(lambda: next(numbers))
+    assert again.take(late) == Step()
+    assert not again.joined
+    assert head.take(again.hello()).joined
+
+
+def test_a_welcome_repeats_the_session_and_names_the_life_of_the_head() -> None:
+    numbers = count(10)
+    head, node = HeadSession(lambda: next(numbers)), NodeSession(lambda: next(numbers))
+    welcome = head.take(node.hello()).reply
+    assert welcome == Frame(Kind.WELCOME, node.hello().session, 0, 10, b"")
+
+
 def test_frames_of_an_earlier_session_are_counted_and_dropped() -> None:
     head, node = joined()
     old = node.frame(Kind.DATA)
@@ -116,9 +135,24 @@ def test_other_bytes_are_corrupt_or_a_frame(data: bytes) -> None:
             continue
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        pack_messages([b"abc"])[:-1],
+        pack_messages([b"abc"]) + b"d",
+        pack_messages([b"abc"])[:6],
+        (1 << 31).to_bytes(4, "little") + bytes(40),
+        b"",
+        b"123",
+    ],
+    ids=["short", "long", "half a length", "more lengths than bytes", "empty", "half a count"],
+)
+def test_bodies_whose_lengths_do_not_add_up_are_corrupt(body: bytes) -> None:
+    with pytest.raises(Corrupt, match="messages"):
+        unpack_messages(body)
+
+
 def test_cut_bodies_are_corrupt() -> None:
-    with pytest.raises(Corrupt):
-        unpack_messages(pack_messages([b"abc"])[:-1])
     with pytest.raises(Corrupt):
         unpack_acks(b"123")
     with pytest.raises(Corrupt):

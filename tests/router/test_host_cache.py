@@ -17,7 +17,7 @@ from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import join
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.flows import FromRouter
-from dynamo_cli.messages.host_cache import HostCopies
+from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier, holder
 from dynamo_cli.messages.lifecycle import LinkDown, Stop
 from dynamo_cli.messages.routing import (
     KvEvents,
@@ -199,6 +199,15 @@ def test_where_room_is_short_copies_of_a_prefix_cost_it() -> None:
     assert KvPolicy("time")(request, idle).worker == 0
 
 
+def test_a_copy_takes_room_whether_it_is_loaded_or_computed() -> None:
+    """Else a full machine without the blocks would look cheaper than one that can load them."""
+    request = Request(1600, 100, 16, prices=Prices(held_s=10.0))
+    loads = [load(0, 0, 100, decode_blocks=500), load(1, 0, 0, decode_blocks=500)]
+    candidates = KvPolicy("time")(request, loads).candidates
+    loaded, computed = (one.terms["queueing_delay_ms"] for one in candidates)
+    assert loaded == computed > 0
+
+
 def test_where_requests_want_more_than_the_caches_have_a_copy_costs_most() -> None:
     request = Request(1600, 100, 16, prices=Prices(held_s=10.0))
     costs = [
@@ -261,6 +270,50 @@ def test_a_decision_says_what_is_on_the_engine_and_what_in_the_host_cache() -> N
     assert entry.load_ns == pytest.approx(MS_NS * first.terms["load_ms"], abs=1)
 
 
+def on_disk(router: RouterState, *names: int) -> None:
+    """The host cache can reach these, in memory or on its disk."""
+    assert router.host_cache.apply(events(Tier.REACH, 1, chain(*names), whole=True), 0)
+
+
+def test_blocks_on_disk_cost_the_time_to_read_them_and_to_load_them() -> None:
+    router = state(workers=1)
+    in_host(router, *LONG[:10])
+    place_s = {}
+    for block_s in (0.0, 1e-5):
+        on_disk(router, *LONG[:30])
+        router.loading.disk_read(DiskReads(block_s))
+        decision = router.decide(0, query(f"{block_s}", *LONG), 0)
+        assert decision is not None
+        assert (decision.host_blocks, decision.disk_blocks) == (30, 20)
+        assert decision.predicted_tokens == 30 * BLOCK
+        place_s[block_s] = decision.candidates[0].terms["load_ms"] / 1000
+        router.end(f"{block_s}")
+    assert place_s[1e-5] - place_s[0.0] == pytest.approx(20 * 1e-5)
+
+
+def test_blocks_on_disk_that_the_worker_has_itself_are_not_read() -> None:
+    router = state(workers=1)
+    holding(router, 0, *LONG[:25])
+    in_host(router, *LONG[:10])
+    on_disk(router, *LONG[:30])
+    router.loading.disk_read(DiskReads(1e-5))
+    decision = router.decide(0, query("a", *LONG), 0)
+    assert decision is not None
+    loaded = decision.candidates[0].terms["load_ms"] / 1000
+    token_s = router.loading.token_s(0, router.ledger.pace.prices)
+    assert loaded == pytest.approx(5 * BLOCK * token_s + 5 * 1e-5)
+
+
+def test_a_disk_that_is_slower_than_computing_has_nothing() -> None:
+    router = state(workers=1)
+    in_host(router, *LONG[:10])
+    on_disk(router, *LONG[:30])
+    router.loading.disk_read(DiskReads(1.0))
+    decision = router.decide(0, query("a", *LONG), 0)
+    assert decision is not None
+    assert (decision.host_blocks, decision.disk_blocks) == (10, 0)
+
+
 def test_a_worker_that_the_host_cache_refuses_has_only_its_own_blocks() -> None:
     router = state(workers=2)
     holding(router, 0, *LONG[:3])
@@ -282,6 +335,34 @@ def test_a_worker_that_the_host_cache_refuses_has_only_its_own_blocks() -> None:
     decision = router.decide(0, query("again", *LONG, excluded=(1,)), 0)
     assert decision is not None
     assert decision.host_blocks == 30
+
+
+def test_a_block_is_worth_loading_only_for_workers_of_the_machine_that_holds_it() -> None:
+    router = state(workers=0)
+    for worker, machine in ((0, 1), (1, 2), (2, 2), (3, 3)):
+        router.worker_up(msgspec.structs.replace(ready(worker), machine=machine))
+    for machine, depth in ((1, 10), (2, 30)):
+        held = msgspec.structs.replace(
+            events(machine, 1, chain(*LONG[:depth]), whole=True),
+            worker=holder(machine, Tier.MEMORY),
+        )
+        assert router.host_cache.apply(held, 0)
+    decision = router.decide(0, query("a", *LONG), 0)
+    assert decision is not None
+    assert (decision.worker, decision.host_blocks) == (1, 30)
+    loads = {one.worker: one.terms["load_ms"] for one in decision.candidates}
+    assert loads[1] == loads[2] == pytest.approx(3 * loads[0])
+    assert loads[3] == 0
+    router.end("a")
+    router.host_cache.worker_down(holder(2, Tier.MEMORY))
+    decision = router.decide(0, query("b", *LONG), 0)
+    assert decision is not None
+    assert (decision.worker, decision.host_blocks) == (0, 10)
+    router.worker_down(0)
+    router.worker_up(msgspec.structs.replace(ready(0), machine=3))
+    decision = router.decide(0, query("c", *LONG, excluded=(1, 2, 3)), 0)
+    assert decision is not None
+    assert (decision.worker, decision.host_blocks) == (0, 0), "it came back elsewhere"
 
 
 def test_the_last_token_is_computed_even_if_the_host_cache_has_it() -> None:

@@ -54,7 +54,9 @@ REACHED: dict[str, tuple[str, ...]] = {
     "vllm.v1.core.sched.output.NewRequestData": (
         *("req_id", "prefill_token_ids", "prompt_len", "from_request(_, _)"),
     ),
-    "vllm.v1.core.sched.output.SchedulerOutput": ("scheduled_new_reqs",),
+    "vllm.v1.core.sched.output.SchedulerOutput": (
+        *("scheduled_new_reqs", "num_scheduled_tokens", "total_num_scheduled_tokens"),
+    ),
     "vllm.v1.executor.uniproc_executor.UniProcExecutor": ("driver_worker", "_distributed_args()"),
     "vllm.v1.worker.startup_plan": ("compute_plan_fingerprint",),
     "vllm.lora.ops.torch_ops.lora_ops": ("bgmv_shrink(_, _, _, _, _)",),

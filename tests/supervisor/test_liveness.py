@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dynamo_cli.config import DEFAULT_WORKER_TIMEOUT_S
 from dynamo_cli.host.activity import Activity
 from dynamo_cli.supervisor.liveness import Liveness
-from dynamo_cli.topology import HOST_CACHE, QUEUE, ROUTER, ProcessId, Role
+from dynamo_cli.topology import CLUSTER, HOST_CACHE, QUEUE, ROUTER, ProcessId, Role
 
 WORKER = ProcessId(Role.WORKER, 0)
 TIMEOUT_S = 20
@@ -81,8 +82,17 @@ def test_when_the_supervisor_stood_still_itself_nobody_is_to_blame() -> None:
     assert clock.stalls_after_s(1000) == 20
 
 
-def test_a_timeout_of_zero_watches_nobody() -> None:
-    assert Liveness(0.0, lambda pid: Activity(False, 0.0)).interval_s == 0
+def test_a_timeout_of_zero_watches_only_what_nodes_depend_on() -> None:
+    engine = Clock(timeout_s=0)
+    assert engine.stalls_after_s(1000) is None
+    router = Clock(timeout_s=0)
+    router.process = ROUTER
+    assert router.stalls_after_s(1000) is None
+    for process, after_s in ((CLUSTER, DEFAULT_WORKER_TIMEOUT_S), (ProcessId(Role.RELAY, 3), 5)):
+        clock = Clock(timeout_s=0)
+        clock.process = process
+        assert clock.liveness.interval_s == 1
+        assert clock.stalls_after_s(1000) == after_s
 
 
 def test_one_that_computes_and_then_hangs_is_found_soon() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,16 +17,21 @@ from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.cluster import (
     Beat,
     Carry,
+    ChildWrote,
     FromSupervisor,
     Muster,
+    NodeState,
+    NodeTable,
     OutpostEnded,
     PlaceOutpost,
     Present,
     RelayBound,
     RelayCut,
     RelayJoined,
+    RelayStats,
     Roll,
 )
+from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor import nodes
 from dynamo_cli.supervisor.nodes import AGAIN_S, Nodes
@@ -53,6 +59,7 @@ class Run:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, serves: bool = True) -> None:
         self.now_s = 1000.0
+        self.phase = Phase.READY
         clock = SimpleNamespace(monotonic=lambda: self.now_s, monotonic_ns=lambda: 0)
         monkeypatch.setattr(nodes, "time", clock)
         self.serves = serves
@@ -72,7 +79,7 @@ class Run:
 
     def child(self, process: ProcessId) -> Any:
         control = SimpleNamespace(send=lambda message, _=(): self.sent[process].append(message))
-        return SimpleNamespace(process=process, alive=True, control=control)
+        return SimpleNamespace(process=process, alive=True, control=control, phase=self.phase)
 
     def children_of(self, node: str) -> list[Worker]:
         assert node == NAME
@@ -90,6 +97,8 @@ class Run:
             self.failures.append(failure)
         return not self.serves
 
+    def show_nodes(self, table: NodeTable) -> None: ...
+
     def notice(self, level: str, text: str) -> None:
         self.notices.append(text)
 
@@ -103,8 +112,9 @@ class Run:
         """The outpost says this."""
         self.report(Carry(encode(message)))
 
-    def roll(self, *workers: int, outpost: str = "first") -> None:
-        self.say(Roll(outpost, 7, [Present(f"worker {one}", 1, "probing") for one in workers]))
+    def roll(self, *workers: int, outpost: str = "first", lines: int = 0) -> None:
+        there = [Present(f"worker {one}", 1, "probing") for one in workers]
+        self.say(Roll(outpost, 7, there, lines))
 
     def join(self) -> None:
         self.report(RelayBound(4711))
@@ -146,6 +156,28 @@ def test_an_outpost_is_placed_once_its_relay_listens_and_is_up_once_it_has_answe
     assert run.ups == [{"worker 0": "probing", "worker 1": "probing"}]
     run.report(RelayBound(4711))  # the relay was started again, for the same outpost
     assert len(run.sent[CLUSTER]) == 1
+
+
+def test_a_node_that_gets_into_the_plan_later_has_a_relay_and_an_outpost_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    late, relay = Machine("late", "late id", "127.0.0.1", gpus=2), ProcessId(Role.RELAY, 1)
+    run.sent[relay] = []
+    config = run.nodes._config
+    assert config.cluster is not None
+    plan = replace(config.cluster, nodes=(*config.cluster.nodes, late), workers=(0, 1))
+    for _ in range(2):  # the second time, nothing is new
+        run.nodes.follow(replace(config, cluster=plan))
+    assert len(run.nodes._nodes) == 2
+    assert not run.nodes.is_up("late")
+    first, second = run.nodes.config_of(RELAY), run.nodes.config_of(relay)
+    assert first is not None
+    assert second is not None
+    assert first.other != second.other
+    run.nodes.on_report(run.child(relay), RelayBound(4712))
+    (placed,) = run.sent[CLUSTER]
+    assert (placed.node, placed.machine, Post.load(placed.post).node) == (1, late, "late")
 
 
 def test_a_silent_node_is_lost_and_mustered_when_it_answers_again(
@@ -243,3 +275,73 @@ def test_an_outpost_that_does_not_connect_is_named_with_the_port(
     told = run.notices if serves else [one.message for one in run.failures]
     assert len(told) == 1
     assert "port 4711, within 60 s; does a firewall block it?" in told[0]
+
+
+def state(run: Run) -> NodeState:
+    (one,) = run.nodes.table(run.now_s).nodes
+    return one
+
+
+def test_log_lines_that_were_lost_without_a_connection_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+
+    def line(number: int) -> None:
+        run.say(ChildWrote("", "INFO", "text", number=number))
+
+    run.report(RelayBound(4711))
+    run.report(RelayJoined())
+    line(3)  # before it is known that 1 and 2 were written without a connection
+    run.roll(0, 1, lines=3)
+    assert state(run).lost_log_lines == 2
+    line(4)
+    line(6)
+    assert state(run).lost_log_lines == 3
+    run.report(RelayCut("cut"))
+    run.report(RelayJoined())
+    run.roll(0, 1, lines=10)
+    assert state(run).lost_log_lines == 7
+    line(11)
+    run.report(RelayCut("cut"))
+    run.report(RelayJoined())
+    run.roll(0, 1, outpost="second", lines=1)
+    assert state(run).lost_log_lines == 8
+    run.say(ChildWrote("worker 7", "INFO", "of a process that has ended", number=2))
+    assert state(run).lost_log_lines == 9
+
+
+def test_relays_and_heartbeats_are_counted_over_all_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    assert state(run).beat_s is None
+    run.join()
+    run.report(RelayStats(10, 1000, 5, 500, 1, 2))
+    run.after(0.5)
+    run.now_s += 0.25
+    run.say(Beat(1))
+    run.now_s += 0.5
+    now = state(run)
+    assert (now.name, now.up, now.silent_s, now.beat_s) == (NAME, True, 0.5, 0.25)
+    assert (now.reconnects, now.resyncs) == (0, 0)
+    run.report(RelayCut("cut"))
+    run.report(RelayJoined())
+    run.nodes.on_exit(RELAY)
+    run.report(RelayStats(1, 100, 1, 50, 0, 0))
+    now = state(run)
+    assert not now.up
+    assert (now.reconnects, now.resyncs) == (1, 1)
+    assert now.relay == RelayStats(11, 1100, 6, 550, 1, 2)
+
+
+def test_an_outpost_is_not_awaited_before_ray_can_have_started_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch, serves=False)
+    run.phase = Phase.STARTING  # it connects to the cluster
+    run.report(RelayBound(4711))
+    run.after(run.patience.join_s + 1)
+    run.phase = Phase.READY
+    run.after(run.patience.join_s - 1)
+    assert not run.failures
+    run.after(2)
+    assert len(run.failures) == 1

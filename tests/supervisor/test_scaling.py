@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.config import Device, Devices, EngineConfig, FrontendConfig, RouterConfig
+from dynamo_cli.config import (
+    MOST_WORKERS,
+    Device,
+    Devices,
+    EngineConfig,
+    FrontendConfig,
+    RouterConfig,
+)
 from dynamo_cli.errors import Conflict, InvalidRequest
 from dynamo_cli.messages.lifecycle import Phase, Rescaled, Retire, SetPhase, Stop
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.retirement import Retirements
-from dynamo_cli.supervisor.scaling import MOST_WORKERS, rescaled
+from dynamo_cli.supervisor.scaling import rescaled
 from dynamo_cli.supervisor.tree import Supervisor
 from dynamo_cli.topology import HOST_CACHE, ProcessId, Role
 

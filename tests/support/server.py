@@ -46,7 +46,6 @@ TRACKED = ("psm_", "sem.mp-")
 
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
-
 NOBODY: Any = {"processes": []}
 _dice = random.SystemRandom()  # not that of hypothesis, which gives every test the same numbers
 
@@ -224,11 +223,10 @@ class Server(Serving):
         args: options after ``--model`` and ``--http-port``.
         model: ``tiny``, ``demo`` or a folder.
         ready: wait until it serves; else until it is started.
-        fresh: start a Python for it, and one for its zygote, as a user does. Otherwise a server
-            that can is forked from a process that has imported vLLM (`tests.support.preloaded`),
-            which saves 10 s of a core. Some tests of starts and ends need fresh ones; a server that
-            is not awaited is one unless told, and one that has variables or a command of its own
-            always is.
+        fresh: start a Python for it, and one for its zygote, as a user does. Otherwise it is forked
+            from a process that has imported vLLM (`tests.support.preloaded`), which saves 10 s of a
+            core. Some tests of starts and ends need fresh ones. A server that is not awaited or has
+            variables of its own is one unless told; one with a command of its own always is.
         environment: variables to add.
 
     Attributes:
@@ -248,8 +246,9 @@ class Server(Serving):
         self._args = args
         self._model = model
         self._ready = ready
-        self._fresh = not ready if fresh is None else fresh
         self._environment = environment or {}
+        special = not ready or bool(self._environment.keys() - {"DYNAMO_LLM_API_KEY"})
+        self._fresh = special if fresh is None else fresh
         self._census: invariants.Census | None = None
         super().__init__(free_port())
 
@@ -296,10 +295,9 @@ class Server(Serving):
 
     @property
     def _preloaded(self) -> bool:
-        """Nothing that it is told changes what vLLM reads when it is imported."""
+        """No option changes what vLLM reads when it is imported."""
         alike = SMALL[2:] in pairwise(self._args) or ("--engine", "mock") in pairwise(self._args)
-        ordinary = self.command == (COMMAND,) and self._environment.keys() <= {"DYNAMO_LLM_API_KEY"}
-        return not self._fresh and alike and ordinary
+        return not self._fresh and alike and self.command == (COMMAND,)
 
     def __exit__(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from dynamo_cli.frontend.metrics import exposition
-from dynamo_cli.messages.host_cache import HostCacheStats, HostCopies
+from dynamo_cli.messages.host_cache import DiskStats, HostCacheStats, HostCopies
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.host_cache_schema import HostCacheView
@@ -49,7 +49,7 @@ def test_its_totals_survive_it_and_what_it_holds_does_not() -> None:
         *(100, 40, 3, 12),
         0.75,
     )
-    tree.host_cache.gone()
+    tree.host_cache.gone(0)
     seen = view(tree)
     assert (seen.slots, seen.used, seen.wanted, seen.evicted) == (0, 0, 200, 15)
     tree.apply(stats(wanted=100, found=0, evicted=1, used=1), 0)
@@ -58,6 +58,21 @@ def test_its_totals_survive_it_and_what_it_holds_does_not() -> None:
     assert (seen.found_ratio, seen.recent_found_ratio) == (0.5, 0.5)
     tree.apply(stats(wanted=110, found=10), 100 * SECOND_NS)
     assert view(tree, 100).recent_found_ratio == 1.0, "of the last minute only"
+
+
+def test_the_host_caches_of_several_machines_add_up_and_are_shown_each() -> None:
+    tree = tree_of(stats(machine=1), stats(machine=2, used=10, wanted=100, found=0))
+    seen = view(tree)
+    assert (seen.slots, seen.used, seen.wanted, seen.found_ratio) == (200, 50, 300, 0.5)
+    assert (seen.slot_bytes, seen.pinned, seen.lent) == (4096, 6, 24)
+    assert [(one.process, one.used, one.wanted) for one in seen.caches] == [
+        ("host cache 1", 40, 200),
+        ("host cache 2", 10, 100),
+    ]
+    tree.host_cache.gone(1)
+    seen = view(tree)
+    assert (seen.slots, seen.used, seen.wanted) == (100, 10, 300)
+    assert [one.used for one in seen.caches] == [0, 10]
 
 
 def test_copies_of_engines_add_up_over_lives() -> None:
@@ -135,6 +150,51 @@ def test_the_page_of_metrics_has_all_of_it() -> None:
 
 def hits(tree: TreeState) -> float:
     return float(tree.snapshot(0, {}, 0).workers[0].prefix_cache_hits_tokens)
+
+
+DISK = DiskStats(50, 30, 9, 8, 10, 0.5, 30, 1.5, 2, {"gone": 4})
+
+
+def test_the_totals_of_the_disk_survive_the_host_cache() -> None:
+    assert view(tree_of(stats())).disk is None
+    tree = tree_of(stats(disk=DISK))
+    seen = view(tree).disk
+    assert seen is not None
+    assert (seen.places, seen.used, seen.found, seen.dropped) == (50, 30, 8, {"gone": 4})
+    assert (seen.read_bytes_per_s, seen.written_bytes_per_s) == (4096, 3 * 4096)
+    tree.host_cache.gone(0)
+    tree.apply(stats(disk=DiskStats(50, 1, 1, 1, 1, 0.25, 1, dropped={"late": 1})), 0)
+    seen = view(tree).disk
+    assert seen is not None
+    assert (seen.used, seen.found, seen.read, seen.read_s, seen.written) == (1, 9, 11, 0.75, 31)
+    assert seen.dropped == {"gone": 4, "late": 1}
+    assert tree.snapshot(0, {}, 0).alarms == []
+
+
+def test_a_disk_that_is_not_used_any_more_is_an_alarm() -> None:
+    tree = tree_of(stats(disk=DiskStats(off="16 copies in a row have failed (read_failed)")))
+    (alarm,) = tree.snapshot(0, {}, 0).alarms
+    assert alarm.kind == "disk cache"
+    assert "16 copies in a row" in alarm.text
+
+
+def test_the_page_of_metrics_has_the_disk() -> None:
+    tree = tree_of(stats(disk=DISK))
+    page = exposition.render(Meter(), tree.snapshot(0, {}, 0), tree.prefill, None).decode()
+    for line in (
+        "dynamo_llm_disk_cache_size_bytes 204800.0",
+        "dynamo_llm_disk_cache_used_bytes 122880.0",
+        "dynamo_llm_disk_cache_off 0.0",
+        "dynamo_llm_disk_cache_wanted_blocks_total 9.0",
+        "dynamo_llm_disk_cache_found_blocks_total 8.0",
+        "dynamo_llm_disk_cache_read_blocks_total 10.0",
+        "dynamo_llm_disk_cache_read_seconds_total 0.5",
+        "dynamo_llm_disk_cache_written_blocks_total 30.0",
+        "dynamo_llm_disk_cache_write_seconds_total 1.5",
+        "dynamo_llm_disk_cache_evicted_blocks_total 2.0",
+        'dynamo_llm_disk_cache_dropped_blocks_total{reason="gone"} 4.0',
+    ):
+        assert line in page.splitlines(), line
 
 
 def test_without_a_host_cache_the_page_has_none_of_it() -> None:

@@ -119,3 +119,15 @@ def test_a_server_is_asleep_when_every_worker_that_is_ready_sleeps(
     tree.apply(ProcessTable(states, serving=True, reason=""), 0)
     assert tree.serving is serving
     assert tree.reason.startswith("asleep") is not serving
+
+
+def test_only_who_falls_asleep_or_wakes_up_makes_the_frontend_look_at_all_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a thousand workers that send four reports a second it would do little else."""
+    looked: list[None] = []
+    tree = TreeState(Meter(), ("tiny",), 0)
+    monkeypatch.setattr(tree, "_see_who_sleeps", lambda: looked.append(None))
+    for asleep in (False, False, True, True, True, False):
+        tree.apply(WorkerStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, asleep=asleep), 0)
+    assert len(looked) == 3

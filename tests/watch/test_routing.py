@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import msgspec
+import pytest
 
 from dynamo_cli.messages.lifecycle import Phase, ProcessState, ProcessTable
 from dynamo_cli.messages.request import EngineReady
@@ -13,7 +14,8 @@ from dynamo_cli.messages.routing import Candidate, Decisions, Measured, RouterSt
 from dynamo_cli.messages.telemetry import ProcessorStats
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
-from dynamo_cli.watch.decisions import KEPT, DecisionLog
+from dynamo_cli.watch import decisions
+from dynamo_cli.watch.decisions import DecisionLog
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.schema import HitRatios, RouterView
 from dynamo_cli.watch.state import TreeState
@@ -192,12 +194,14 @@ def test_decisions_can_be_chosen() -> None:
     assert names(worker=9) == []
 
 
-def test_memory_is_bounded() -> None:
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decisions.KEPT * 2_500 <= 25_000_000, "bytes of all that are kept, with 64 candidates"
+    monkeypatch.setattr(decisions, "KEPT", 100)
     log = DecisionLog()
-    for start in range(0, KEPT + 500, 500):
-        log.add(Decisions([decision(str(start + n), candidates=64) for n in range(500)], [], 0))
+    for start in range(0, 150, 50):
+        news = [decision(str(start + n), candidates=64) for n in range(50)]
+        log.add(Decisions(news, [], 0))
     kept = list(log.views(0, limit=1 << 30))
-    assert len(kept) == KEPT
-    assert kept[-1].number == 501
-    packed = sum(sys.getsizeof(one.packed) for one in log._kept)
-    assert packed / KEPT < 2_500
+    assert len(kept) == len(log._kept) == len(log._latest) == 100
+    assert kept[-1].number == 51
+    assert max(sys.getsizeof(one.packed) for one in log._kept) < 2_500

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -12,6 +13,7 @@ from dynamo_cli.frontend.metrics import exposition
 from dynamo_cli.messages.request import EngineReady, Timeline, Usage
 from dynamo_cli.messages.telemetry import STEP_TOKENS_BOUNDS, CacheFacts, EngineCounts, WorkerStats
 from dynamo_cli.units import MS_NS
+from dynamo_cli.watch.engine_counts import EngineTotals
 from dynamo_cli.watch.meter import Meter
 from dynamo_cli.watch.request_meter import REASONS, reason_of
 from dynamo_cli.watch.state import TreeState
@@ -217,3 +219,35 @@ def test_what_never_reached_a_worker_or_failed_says_nothing_about_answers() -> N
     worker = meter.by_worker.workers[0]
     assert worker.ended == {"error": 1}
     assert not any(worker.seconds["e2e_request_latency"].counts)
+
+
+def test_requests_that_wait_for_something_else_are_never_more_than_all_that_wait() -> None:
+    """Both counts are taken one after the other."""
+    tree, meter = served()
+    tree.apply(msgspec.structs.replace(stats(0), num_deferred_reqs=5), 0)
+    page = page_of(tree, meter)
+    waiting = "vllm:num_requests_waiting_by_reason"
+    assert page.value(waiting, engine="0", reason="capacity") == 0
+    assert page.value(waiting, engine="0", reason="deferred") == 2
+    assert page.value(waiting, engine="1", reason="capacity") == 1
+
+
+def test_totals_go_on_after_a_restart_and_end_with_the_worker() -> None:
+    totals = EngineTotals()
+    for _ in range(2):
+        totals.ready(EngineReady(0, [], 4096, 16, 512, 64, CacheFacts(settings={"a": "b"})))
+        totals.report(stats(0))
+        totals.gone(0)
+    totals.report(stats(0))
+    totals.report(stats(1))
+    assert totals.workers == {0, 1}
+    assert totals.counters(0)["output_tokens"] == 3 * totals.counters(1)["output_tokens"] > 0
+    assert totals.counts(0) == COUNTS + COUNTS + COUNTS
+    assert totals.now(0) == stats(0)
+    totals.gone(1)
+    assert (totals.now(1), totals.deferred(1)) == (None, 0)
+    totals.keep({1})
+    assert totals.workers == {1}
+    assert (totals.settings(0), totals.counts(0)) == ({}, EngineCounts())
+    assert set(totals.counters(0).values()) == {0}
+    assert totals.counts(1) == COUNTS

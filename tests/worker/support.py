@@ -84,6 +84,8 @@ class FakeDecodeSide:
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
         self.cached: dict[str, int] = {}
+        self.known: dict[str, int | None] = {}
+        self.forgotten: list[str] = []
         self.prepare_s = 0.0
         self.unsuitable: set[str] = set()
         self.room_tokens: int | None = None
@@ -111,6 +113,12 @@ class FakeDecodeSide:
 
     def cached_tokens(self, prepared: Prepared) -> int:
         return self.cached.get(prepared.message.request_id, 0)
+
+    def known_tokens(self, prepared: Prepared, cached_tokens: int) -> int | None:
+        return self.known.get(prepared.message.request_id, cached_tokens)
+
+    def forget_known(self, request_id: str) -> None:
+        self.forgotten.append(request_id)
 
     def take_started(self) -> list[str]:
         started, self.started = self.started, []
@@ -318,6 +326,7 @@ class Around:
         rule: a worker's; None without prefill workers.
         holdings: what the engine's prefix cache holds.
         cache_client: the engine's side of the host cache.
+        machine: the one that it runs on.
         peers: who is linked from the start.
     """
 
@@ -329,6 +338,7 @@ class Around:
         rule: PlacementRule | None = None,
         holdings: Blocks | None = None,
         cache_client: CacheClient | None = None,
+        machine: int = 0,
     ) -> None:
         self.id = PREFILL_WORKER if prefill_worker else WORKER
         self.clock = Clock()
@@ -338,7 +348,8 @@ class Around:
         for module in (copies, decode, handover, prefill, publisher):
             monkeypatch.setattr(module, "time", self.clock)
         self.party = Party(self.id)
-        config = WorkerConfig(EngineConfig("tiny", "/tiny", ("tiny",)), placement=rule)
+        engine = EngineConfig("tiny", "/tiny", ("tiny",))
+        config = WorkerConfig(engine, placement=rule, machine=machine)
         duty: Any = prefill.PrefillWorker if prefill_worker else decode.DecodeWorker
         messages: Any = ToPrefillWorker if prefill_worker else ToWorker
         self.process = EngineProcess(self.id, config, self.party.theirs, duty, messages)

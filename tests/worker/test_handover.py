@@ -124,6 +124,103 @@ def test_what_only_one_engine_can_do_stays(monkeypatch: pytest.MonkeyPatch) -> N
         assert counted(town).placements == {"local:unsuitable": 1}
 
 
+def test_what_the_host_cache_holds_is_not_prefilled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with around(monkeypatch, LONG) as town:
+        side = town.engine.decode_side
+        side.known = {"a": 400, "b": 300}
+        town[PROCESSOR].send(request("a", tokens=500))
+        town[PROCESSOR].send(request("b", tokens=500))
+        assert (side.params, side.forgotten) == ({"a": None}, ["b"])
+        [job] = town[QUEUE].read()
+        assert (job.job_id, job.skip_tokens) == ("b", 300)
+        assert counted(town).placements == {"local:host_cache": 1, "remote:long": 1}
+
+
+def test_the_host_cache_is_asked_only_about_prompts_that_would_go_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with around(monkeypatch, LONG) as town:
+        town.engine.decode_side.known = {"a": None}
+        town[PROCESSOR].send(request("a", tokens=100))
+        assert list(town.engine.running) == ["a"]
+        town[FRONTEND].send(SetPlacement(False, 0, None))
+        town.engine.decode_side.known = {"b": None}
+        town[PROCESSOR].send(request("b", tokens=500))
+        assert [job.job_id for job in town[QUEUE].read()] == ["b"]
+
+
+@pytest.mark.parametrize(("known", "placement"), [(0, "remote:long"), (400, "local:host_cache")])
+def test_a_prompt_waits_for_the_answer_of_the_host_cache(
+    monkeypatch: pytest.MonkeyPatch, known: int, placement: str
+) -> None:
+    with around(monkeypatch, LONG) as town:
+        side = town.engine.decode_side
+        side.known = {"a": None, "a#2": None}
+        town[PROCESSOR].send(request("a", tokens=500))
+        town[PROCESSOR].send(request("a#2", tokens=500))
+        assert (town[QUEUE].read(), town.engine.running) == ([], {})
+        told = counted(town)
+        assert (told.placements, told.kept) == ({}, 2)
+        assert town.process._duty.idle_timeout_s() == AWAY_TICK_S
+        assert town[FRONTEND].read() == []
+        side.known = {"a": known, "a#2": known}
+        town.turn()
+        local = {"a": None, "a#2": None}
+        assert side.params == (local if known else {})
+        assert len(town[QUEUE].read()) == (not known)
+        sibling = {placement: 2} if known else {placement: 1, "local:sibling": 1}
+        assert counted(town).placements == sibling
+
+
+@pytest.mark.parametrize("how", ["abort", "leave", "sleep"])
+def test_a_request_can_end_while_the_host_cache_is_asked(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    with around(monkeypatch, LONG) as town:
+        side = town.engine.decode_side
+        side.known = {"a": None}
+        town[PROCESSOR].send(request("a", tokens=500))
+        if how == "abort":
+            town[PROCESSOR].send(AbortRequests(["a"]))
+        elif how == "leave":
+            town[PROCESSOR].die()
+        else:
+            town[FRONTEND].send(Operate(1, Operation.SLEEP))
+            assert town[PROCESSOR].read() == [RequestRefused("a", ABORTED, 503)]
+        assert side.forgotten == ["a"]
+        side.known = {"a": 500}
+        town.turn()
+        told = counted(town)
+        assert (side.params, told.placements, told.away, told.kept) == ({}, {}, 0, 0)
+        assert town[QUEUE].read() == []
+
+
+def test_a_prompt_whose_answer_comes_after_the_queue_is_gone_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with around(monkeypatch, LONG) as town:
+        town.engine.decode_side.known = {"a": None}
+        town[PROCESSOR].send(request("a", tokens=500))
+        town[QUEUE].die()
+        assert list(town.engine.running) == ["a"]
+        assert counted(town).placements == {"local:no_prefill_worker": 1}
+
+
+def test_what_cannot_start_once_the_host_cache_has_answered_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with around(monkeypatch, LONG) as town:
+        side = town.engine.decode_side
+        side.known = {"a": None}
+        town[PROCESSOR].send(request("a", tokens=500))
+        town.engine.refuses["a"] = InternalError("it is broken")
+        side.known = {"a": 500}
+        town.turn()
+        assert town[PROCESSOR].read() == [RequestRefused("a", "it is broken", 500)]
+        assert side.forgotten == ["a"]
+        assert counted(town).kept == 0
+
+
 def test_a_probe_stays_and_is_no_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
     with around(monkeypatch) as town:
         town[PROCESSOR].send(request("a", probe=True))
@@ -374,3 +471,27 @@ def test_without_a_rule_nothing_of_this_happens(monkeypatch: pytest.MonkeyPatch)
         town[QUEUE].die()
         town.later(1)
         assert town[FRONTEND].heard(TransferStats) == []
+
+
+def test_where_blocks_stay_on_a_machine_only_its_prefill_workers_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peers = (PROCESSOR, FRONTEND, QUEUE, PREFILL_WORKER)
+    with Around(monkeypatch, *peers, rule=ALWAYS, machine=2) as town:
+        for number, by_machine in enumerate(({1: (0, 3)}, {1: (0, 3), 2: (0, 1)}, None)):
+            town[QUEUE].send(QueueState(0, 4, by_machine))
+            town[PROCESSOR].send(request(str(number)))
+        assert [(one.job_id, one.machine) for one in town[QUEUE].heard(PushJob)] == [
+            ("1", 2),
+            ("2", 2),
+        ]
+        assert counted(town).placements == {"local:no_prefill_worker": 1, "remote:always": 2}
+
+
+def test_the_queue_of_another_machine_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = (PROCESSOR, FRONTEND, QUEUE, PREFILL_WORKER)
+    with Around(monkeypatch, *peers, rule=LONG, machine=2) as town:
+        for number, mine in enumerate((0, 9)):
+            town[QUEUE].send(QueueState(9, 2, {1: (9 - mine, 1), 2: (mine, 1)}))
+            town[PROCESSOR].send(request(str(number), 500))
+        assert counted(town).placements == {"remote:long": 1, "local:queue_full": 1}

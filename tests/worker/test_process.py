@@ -19,9 +19,12 @@ from dynamo_cli.messages.host_cache import (
     SlotsLent,
 )
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
+from dynamo_cli.messages.prefill import PullJobs
+from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import KvEvents, Resync
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.worker import copies, process
+from dynamo_cli.worker.prefill import PULL_INTERVAL_S
 from tests.worker.support import (
     CAPACITY,
     FRONTEND,
@@ -280,3 +283,29 @@ def test_what_the_host_cache_says_is_the_engine_s(
         assert sorted(slots.unpack(opened.busy)) == [7, 9]
         town[HOST_CACHE].send(CacheRefused("it is too small."))
         assert client.refused == "it is too small."
+
+
+@BOTH
+def test_on_another_machine_it_uses_the_host_cache_there(
+    monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
+) -> None:
+    client = CacheClient(4096, "flat", 16, reserve=5)
+    there = ProcessId(Role.HOST_CACHE, 2)
+    with Around(
+        monkeypatch,
+        *(FRONTEND, ROUTER, QUEUE),
+        prefill_worker=prefill_worker,
+        cache_client=client,
+        machine=2,
+    ) as town:
+        assert town.link(there).read() == [OpenCache(4096, "flat", 5)]
+        assert client.find("r", [b"a"]) is None
+        assert len(town[there].heard(FindBlocks)) == 1
+        if prefill_worker:
+            town.later(PULL_INTERVAL_S)
+            assert {one.machine for one in town[QUEUE].heard(PullJobs)} == {2}
+        else:
+            town[ROUTER].die()
+            assert [one.machine for one in town.link(ROUTER).heard(EngineReady)] == [2]
+        town[there].die()
+        assert client.find("r", [b"a"]) == {}

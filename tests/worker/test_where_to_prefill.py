@@ -40,3 +40,26 @@ def test_the_rule(
     reason: Reason,
 ) -> None:
     assert decide(rule, prompt, cached, depth, holders) == (remote, reason)
+
+
+@pytest.mark.parametrize(
+    ("rule", "prompt", "cached", "depth", "known", "remote", "reason"),
+    [
+        (IF, 500, 0, 0, 400, False, Reason.HOST_CACHE),
+        (IF, 500, 0, 0, 399, True, Reason.LONG),
+        (IF, 500, 300, 0, 400, False, Reason.HOST_CACHE),
+        (IF, 500, 400, 0, 400, False, Reason.SHORT),
+        (IF, 500, 0, 2, 500, False, Reason.QUEUE_FULL),
+        (PlacementRule(), 500, 0, 0, 500, True, Reason.ALWAYS),
+    ],
+)
+def test_what_the_host_cache_holds_need_not_be_prefilled(
+    rule: PlacementRule,
+    prompt: int,
+    cached: int,
+    depth: int,
+    known: int,
+    remote: bool,
+    reason: Reason,
+) -> None:
+    assert decide(rule, prompt, cached, depth, 1, None, known) == (remote, reason)

@@ -11,8 +11,12 @@ from dynamo_cli.dashboard.draw.trends import Curve
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.watch.schema import HitRatios, RouterView, Snapshot
 
-CURVES = (
+UNROUTED_CURVES = (
     Curve("measured hit rate", lambda one: one.hit_measured, show.percent, 1.0),
+    *host_cache.CURVES,
+)
+CURVES = (
+    *UNROUTED_CURVES,
     Curve("estimated hit rate", lambda one: one.hit_estimated, show.percent, 1.0),
     Curve("limit: repeated before", lambda one: one.hit_limit, show.percent, 1.0),
     Curve("KV event blocks/s", lambda one: one.event_blocks_per_s),
@@ -43,7 +47,7 @@ def _ratios(recent: HitRatios, overall: HitRatios) -> list[Text]:
         head,
         _ratio("measured", recent.measured, overall.measured, "found by the engines"),
         _ratio("estimated", recent.estimated, overall.estimated, "expected by the router"),
-        _ratio("limit", recent.limit, overall.limit, "seen in some earlier prompt"),
+        _ratio("limit", recent.limit, overall.limit, "was in earlier prompts"),
     ]
 
 
@@ -71,7 +75,7 @@ def _index(router: RouterView) -> list[Text]:
         _line("lag", f"{show.micros(router.event_lag_us)}, resyncs: {resyncs or 'none'}"),
         _line(
             "predicted",
-            f"too many cached tokens for {show.number(router.over_predicted_requests)} requests",
+            f"more than was found, for {show.number(router.over_predicted_requests)} requests",
         ),
     ]
     if router.forgotten_blocks:

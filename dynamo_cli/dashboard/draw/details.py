@@ -109,7 +109,8 @@ def _against(one: DecisionView) -> str:
     than = "cheaper" if one.margin >= 0 else "dearer"
     by = amount(abs(one.margin), measure)
     if measure != "ms":
-        by = f"{cost(abs(one.margin))} {WORDS[measure]}"
+        count = cost(abs(one.margin))
+        by = f"{count} {WORDS[measure].removesuffix('s') if count == '1' else WORDS[measure]}"
     return f", {by} {than} than worker {second.worker}"
 
 
@@ -136,6 +137,8 @@ def _cached(row: Row) -> str:
 def _from_where(one: DecisionView) -> list[Text]:
     loaded = max(one.host_blocks - one.overlap_blocks, 0)
     where = f"{one.overlap_blocks} blocks in its cache, {loaded} more in the host cache"
+    if read := min(loaded, one.disk_blocks):
+        where += f", {read} of them on disk"
     return [named("", where)] if loaded else []
 
 

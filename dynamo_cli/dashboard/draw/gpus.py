@@ -96,7 +96,7 @@ GPUS: Spec[GpuView] = Spec(
         Column("use", 11, _use, lambda gpu: gpu.utilization or 0.0),
         Column("memory", 13, _memory, lambda gpu: gpu.memory_used_bytes or 0, right=True),
         Column("power", 9, power, lambda gpu: gpu.power_watts or 0.0, right=True),
-        Column("heat", 6, temperature, lambda gpu: gpu.temperature_c or 0, right=True),
+        Column("temp", 6, temperature, lambda gpu: gpu.temperature_c or 0, right=True),
         Column("engines", 12, lambda gpu: ", ".join(gpu.engines), stretch=True, most=40),
         Column("errors", 10, _errors, stretch=True),
         Column("product", 24, lambda gpu: Text(gpu.product, FAINT), from_width=110),
@@ -110,7 +110,7 @@ GPUS: Spec[GpuView] = Spec(
         "gpu": lambda gpu: gpu.gpu,
         "use": lambda gpu: gpu.utilization,
         "power": lambda gpu: gpu.power_watts,
-        "heat": lambda gpu: gpu.temperature_c,
+        "temp": lambda gpu: gpu.temperature_c,
         "memory": lambda gpu: gpu.memory_used_bytes,
     },
 )

@@ -6,10 +6,23 @@ from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.style import ACCENT, FAINT
-from dynamo_cli.watch.host_cache_schema import HostCacheView
+from dynamo_cli.dashboard.draw.trends import Curve
+from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheView
 from dynamo_cli.watch.schema import WorkerView
 
 LABEL, BAR = 12, 20
+
+
+def _rate(value: float | None) -> str:
+    return show.NONE if value is None else show.size_rate(value)
+
+
+CURVES = (
+    Curve("found in the host cache", lambda one: one.host_found, show.percent, 1.0),
+    Curve("loaded from the host", lambda one: one.host_loads_per_s, _rate),
+    Curve("stored on the host", lambda one: one.host_stores_per_s, _rate),
+)
+"""Without a host cache none of these is measured, and so none is shown."""
 
 
 def lines(cache: HostCacheView, workers: list[WorkerView]) -> list[Text]:
@@ -20,6 +33,7 @@ def lines(cache: HostCacheView, workers: list[WorkerView]) -> list[Text]:
         Text(f"{'host cache':<{LABEL}}{'share':<{BAR + 8}}", FAINT),
         _bar("used", cache.used / cache.slots, f"of {_size(cache, cache.slots)}"),
         _bar("found", cache.recent_found_ratio, "of what was asked for, last minute"),
+        *_machines(cache),
         *_tiers(cache, workers),
         _line("loads", _copies(cache, "load")),
         _line("stores", _copies(cache, "store")),
@@ -30,11 +44,51 @@ def lines(cache: HostCacheView, workers: list[WorkerView]) -> list[Text]:
         ),
     ]
     if cache.dropped:
-        reasons = ", ".join(f"{name} {show.number(n)}" for name, n in sorted(cache.dropped.items()))
-        drawn.append(_line("not stored", f"{reasons} blocks"))
+        drawn.append(_line("not stored", _reasons(cache.dropped)))
+    if cache.disk is not None:
+        drawn += _disk(cache.disk, cache.slot_bytes)
     if cache.refused:
         drawn.append(_line("refused", f"engines, {show.number(cache.refused)} times: see the log"))
     return drawn
+
+
+def _disk(disk: DiskCacheView, slot_bytes: int) -> list[Text]:
+    """Draw how full the disk is, what came from it, and how fast it is."""
+    if disk.off:
+        return [_line("disk", f"not used: {disk.off}")]
+    size = show.size(disk.places * slot_bytes)
+    drawn = [
+        _bar("on disk", disk.used / disk.places if disk.places else None, f"of {size}"),
+        _line("disk reads", _moved(disk.read, disk.read_s, disk.read_bytes_per_s, slot_bytes)),
+        _line(
+            "disk writes",
+            _moved(disk.written, disk.write_s, disk.written_bytes_per_s, slot_bytes),
+        ),
+    ]
+    if disk.dropped:
+        drawn.append(_line("not on disk", _reasons(disk.dropped)))
+    return drawn
+
+
+def _moved(blocks: int, spent_s: float, recent: float, slot_bytes: int) -> str:
+    """Blocks and bytes since the start, the speed of copies, and the recent rate."""
+    nbytes = blocks * slot_bytes
+    speed = f" at {show.size_rate(nbytes / spent_s)}" if spent_s else ""
+    return f"{show.number(blocks)} blocks, {show.size(nbytes)}{speed}; now {show.size_rate(recent)}"
+
+
+def _reasons(dropped: dict[str, int]) -> str:
+    return f"{', '.join(f'{name} {show.number(n)}' for name, n in sorted(dropped.items()))} blocks"
+
+
+def _machines(cache: HostCacheView) -> list[Text]:
+    """Draw how full the cache of each machine is, where there are several."""
+    if len(cache.caches) < 2:
+        return []
+    return [
+        _bar(one.process.removeprefix("host "), one.used / one.slots if one.slots else None, "used")
+        for one in cache.caches
+    ]
 
 
 def _tiers(cache: HostCacheView, workers: list[WorkerView]) -> list[Text]:

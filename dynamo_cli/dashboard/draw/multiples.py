@@ -7,7 +7,7 @@ from itertools import zip_longest
 from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
-from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG, clipped
+from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG, fitting
 from dynamo_cli.dashboard.draw.workers import Worker, curve, workers_of
 from dynamo_cli.dashboard.model import Board
 
@@ -48,11 +48,10 @@ def _chart(
     row: Worker, values: list[float | None], width: int, height: int, top: float
 ) -> list[Text]:
     view = row.view
-    title = Text.assemble(
-        (f"worker {view.worker} ", FAINT),
-        (f"{show.number(round(view.output_tokens_per_s))} tok/s", STRONG),
-        (f"  TTFT p95 {show.seconds(view.ttft_p95_s)}, ≤ 5 min", FAINT),
-    )
-    title = clipped(title, width)
+    name = Text(f"worker {view.worker}", FAINT)
+    rate = Text(f"{show.number(round(view.output_tokens_per_s))} tok/s", STRONG)
+    ttft = Text(f"TTFT p95 {show.seconds(view.ttft_p95_s)}", FAINT)
+    span = Text("≤ 5 min", FAINT)
+    title = fitting(width, [name, rate, ttft, span])
     title.append(" " * (width - title.cell_len))
     return [title, *(Text(line, ACCENT) for line in show.chart(values, width, height, top))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
@@ -13,6 +15,7 @@ from dynamo_cli.dashboard.draw.style import (
     STRONG,
     WARN,
     clipped,
+    fitting,
     glyph,
     joined,
     phase_style,
@@ -22,6 +25,8 @@ from dynamo_cli.dashboard.model import Board
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.watch.load_schema import ErrorsView
 from dynamo_cli.watch.schema import AlarmView, MovesView, ProcessView, Snapshot
+
+MORE = "a shows all of it, with what to do"
 
 
 def header(board: Board, width: int, *, paused: bool) -> Text:
@@ -36,29 +41,30 @@ def header(board: Board, width: int, *, paused: bool) -> Text:
 def _who(board: Board, width: int, *, paused: bool) -> Text:
     snapshot = board.snapshot
     url = (snapshot.url if snapshot else "") or board.link.url
-    left = joined(
-        [
-            Text("dynamo-llm", STRONG),
-            Text(", ".join(snapshot.models), "cyan") if snapshot else "",
-            _state(board),
-            Text(url),
-            Text(f"up {show.duration(snapshot.uptime_s)}", FAINT) if snapshot else "",
-        ]
-    )
     right = Text("‖ paused", WARN) if paused else _alarm_count(snapshot)
     room = width - right.cell_len - 1
-    left = clipped(left, room)
+    name, state = Text("dynamo-llm", STRONG), _state(board, since=True)
+    models = Text(", ".join(snapshot.models), "cyan") if snapshot else Text("")
+    up = Text(f"up {show.duration(snapshot.uptime_s)}", FAINT) if snapshot else ""
+    left = fitting(
+        room,
+        [name, models, state, url, up],
+        [name, models, state, url],
+        [name, models, state],
+        [clipped(models, room - state.cell_len - 1), state],
+        [_state(board, since=False)],
+    )
     return Text.assemble(left, " " * (width - left.cell_len - right.cell_len), right)
 
 
-def _state(board: Board) -> Text:
-    since = ""
-    if board.stale_since_s is not None:
-        since = f" since {show.clock(board.stale_since_s)}"
+def _state(board: Board, *, since: bool) -> Text:
+    """Draw the state of the server; with `since` also since when nothing is known."""
+    stale_s = board.stale_since_s
+    when = f" since {show.clock(stale_s)}" if since and stale_s is not None else ""
     if board.link.state is State.LOST:
-        return Text(f"✗ no connection{since}", BAD)
-    if since:
-        return Text(f"✗ no news{since}", BAD)
+        return Text(f"✗ no connection{when}", BAD)
+    if stale_s is not None:
+        return Text(f"✗ no news{when}", BAD)
     snapshot = board.snapshot
     if snapshot is None:
         return Text("○ starting" if board.processes else "○ connecting", WARN)
@@ -77,21 +83,20 @@ def _what(snapshot: Snapshot | None, width: int) -> Text:
     if snapshot is None:
         return Text("")
     traffic = snapshot.traffic
-    parts = [
+    requests = [
         _figure(show.number(round(traffic.requests_per_s, 1)), "req/s"),
         _figure(show.number(traffic.in_flight), "in flight"),
         _waiting(snapshot),
         _error_count(snapshot),
-        Text.assemble(
-            (show.number(round(traffic.prompt_tokens_per_s)), STRONG),
-            ("→", FAINT),
-            (show.number(round(traffic.output_tokens_per_s)), STRONG),
-            (" tok/s", FAINT),
-        ),
+    ]
+    prompts = show.number(round(traffic.prompt_tokens_per_s))
+    output = _figure(show.number(round(traffic.output_tokens_per_s)), "tok/s")
+    both = Text.assemble((prompts, STRONG), ("→", FAINT), output)
+    times = [
         _times("TTFT", traffic.ttft_p50_s, traffic.ttft_p95_s),
         _times("ITL", traffic.itl_p50_s, traffic.itl_p95_s),
     ]
-    return clipped(joined(parts), width)
+    return fitting(width, [*requests, both, *times], [*requests, output, *times])
 
 
 def _waiting(snapshot: Snapshot) -> Text:
@@ -132,6 +137,23 @@ def attention(board: Board) -> Text:
     if board.snapshot is not None and (told := moved(board.snapshot.moves)):
         lines.append(Text.assemble((f"{MOVED_GLYPH} ", WARN), told))
     return Text("\n").join(lines)
+
+
+def within(text: Text, width: int, room: int) -> Text:
+    """Return what needs attention in so many lines: as it is if it fits, else one line of each, and
+    the key that shows all of it.
+
+    Args:
+        text: what `attention` has drawn.
+        width: available cells.
+        room: available lines.
+    """
+    lines = text.split("\n")
+    needed = sum(len(textwrap.wrap(line.plain, max(width, 1))) for line in lines)
+    if needed <= max(room, 1):
+        return text
+    kept = [clipped(line, width) for line in lines[: max(room - 1, 1)]]
+    return Text("\n").join([*kept, clipped(Text(MORE, FAINT), width)])
 
 
 def _errors(errors: ErrorsView) -> Text:
@@ -199,7 +221,7 @@ def startup(board: Board, width: int) -> Text:
     """Draw every process with its phase, its seconds so far, and its last message."""
     if not board.processes:
         return Text(board.link.reason or f"connecting to {board.link.url} …", FAINT)
-    lines = [Text(f"{'process':<17}{'phase':<18}{'seconds':>7}  ", FAINT)]
+    lines = [clipped(Text(f"{'process':<17}{'phase':<18}{'seconds':>7}", FAINT), width)]
     lines += [clipped(_starting(process), width) for process in board.processes]
     return Text("\n").join(lines)
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.canvas import Canvas, pad
-from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, joined, phase_style, phase_text
+from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, fitting, joined, phase_style, phase_text
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.topology import Role
@@ -41,6 +41,11 @@ class _Layout:
     def x(self, place: int) -> int:
         """Return the left column of a box of the middle row."""
         return place * (self.box + self.arrow)
+
+    def inside(self, boxes: int) -> int:
+        """Return the width of the text in a box that spans `boxes` boxes of the middle row."""
+        width = self.across(boxes)
+        return width - 2 - 2 * pad(width)
 
     def across(self, boxes: int) -> int:
         """Return the width of a box that spans `boxes` boxes of the middle row."""
@@ -257,17 +262,22 @@ def _host_cache_numbers(cache: HostCacheView | None) -> list[Text | str]:
     if cache is None:
         return []
     used = cache.used / cache.slots if cache.slots else None
-    return [
+    numbers: list[Text | str] = [
         Text.assemble(("used ", FAINT), show.percent(used)),
         Text.assemble(("found ", FAINT), show.percent(cache.recent_found_ratio)),
     ]
+    if (disk := cache.disk) is not None:
+        full = disk.used / disk.places if disk.places else None
+        numbers.append(Text.assemble(("disk ", FAINT), "off" if disk.off else show.percent(full)))
+    return numbers
 
 
 def _draw_router(canvas: Canvas, at: _Layout, board: Board) -> None:
     """Draw the router below processors and workers."""
     y = at.row + HIGH
     router = board.snapshot.router if board.snapshot else None
-    line = joined([phase_text(_of(board, Role.ROUTER)), *_router_numbers(router, board)])
+    parts = [phase_text(_of(board, Role.ROUTER)), *_router_numbers(router, board)]
+    line = fitting(at.inside(2), parts)
     canvas.box(at.x(1), y + GAP, at.across(2), "router", [line], _frame(_of(board, Role.ROUTER)))
     _down(canvas, at.x(1) + 1, y, show.rate(board.flow.decisions))
     _up(canvas, at.x(1) + at.box - 2, y, "")
@@ -281,8 +291,8 @@ def _router_numbers(router: RouterView | None, board: Board) -> list[Text | str]
         return []
     waits, decided = board.snapshot.queues.router, sum(router.decisions.values())
     return [
-        router.policy,
         f"{show.number(waits)} wait" if waits else f"{show.number(decided)} decided",
         took(board.snapshot, "route"),
         Text.assemble(("CPU ", FAINT), _demand(board, Role.ROUTER)),
+        router.policy,
     ]

@@ -52,11 +52,9 @@ def _queue(prefill: PrefillView) -> Text:
 
 
 def _times(prefill: PrefillView) -> Text:
-    waits = f"{show.seconds(prefill.queue_time_p50_s)} p95 {show.seconds(prefill.queue_time_p95_s)}"
-    works = (
-        f"{show.seconds(prefill.prefill_time_p50_s)} p95 {show.seconds(prefill.prefill_time_p95_s)}"
-    )
-    return _line("times", f"waits {waits}, prefill {works}")
+    waits = show.two_times(prefill.queue_time_p50_s, prefill.queue_time_p95_s)
+    works = show.two_times(prefill.prefill_time_p50_s, prefill.prefill_time_p95_s)
+    return _line("times", f"in the queue {waits}, prefill {works} (p50/p95, last minute)")
 
 
 def _split(prefill: PrefillView) -> list[Text]:
@@ -87,13 +85,9 @@ def _transfers(prefill: PrefillView) -> list[Text]:
     lines = []
     for direction in sorted(prefill.copies, reverse=True):
         size, spent = prefill.nbytes.get(direction, 0), prefill.copy_s.get(direction, 0.0)
-        speed = f", {show.size(size / spent)}/s" if spent else ""
-        lines.append(
-            _line(
-                direction,
-                f"{show.number(prefill.copies[direction])} copies, {show.size(size)}{speed}",
-            )
-        )
+        speed = f", {show.size(size / spent)}/s" if spent and size else ""
+        total = f", {show.size(size)}{speed}" if size else ""
+        lines.append(_line(direction, f"{show.number(prefill.copies[direction])} copies{total}"))
     if prefill.failures:
         lines.append(_line("failures", _counts(prefill.failures)))
     return lines or [_line("transfers", "none yet")]

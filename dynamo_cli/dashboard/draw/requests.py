@@ -61,7 +61,7 @@ def _end(row: RequestRow) -> Text:
         return Text("")
     if view.state == RequestState.FAILED:
         return Text(f"{view.status} {view.error}".strip(), BAD)
-    return Text(f"{view.status} {view.finish_reason}".strip(), FAINT)
+    return Text(view.finish_reason or str(view.status), FAINT)
 
 
 def _count(value: int) -> str:

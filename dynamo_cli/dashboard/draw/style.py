@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.style import Style
 from rich.text import Span, Text
@@ -82,6 +82,24 @@ def clipped(text: Text, width: int) -> Text:
     text = text.copy()
     text.truncate(max(width, 0), overflow="ellipsis")
     return text
+
+
+def fitting(width: int, *forms: Sequence[Text | str]) -> Text:
+    """Join the parts of the first form that fits into a width, so that no figure is cut.
+
+    Args:
+        width: available cells.
+        forms: the same in ever fewer words, the most important part first. Of the last one, parts
+            are left out at its end until it fits.
+    """
+    for form in forms:
+        for gap in ("  ", " "):
+            if (line := joined(form, gap)).cell_len <= width:
+                return line
+    kept = [part for part in forms[-1] if part]
+    while len(kept) > 1 and joined(kept, " ").cell_len > width:
+        kept.pop()
+    return clipped(joined(kept, " "), width)
 
 
 def section(title: str) -> list[Text]:

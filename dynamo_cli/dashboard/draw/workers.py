@@ -99,7 +99,12 @@ def _ttft(row: Worker) -> str:
     view = row.view
     if view.ttft_p50_s is None:
         return show.NONE
-    return f"{show.milliseconds(view.ttft_p50_s)}/{show.milliseconds(view.ttft_p95_s)}"
+    return f"{_short_ms(view.ttft_p50_s)}/{_short_ms(view.ttft_p95_s)}"
+
+
+def _short_ms(value_s: float | None) -> str:
+    """Format milliseconds in at most four characters, so that two times fit the column."""
+    return f"{value_s:.0f}k" if value_s and value_s >= 9.95 else show.milliseconds(value_s)
 
 
 def _rate(value: float) -> str:
@@ -157,7 +162,7 @@ _GPU: tuple[Column[Worker], ...] = (
         from_width=107,
     ),
     Column(
-        *("heat", 6, lambda row: gpus.hottest(row.gpus)),
+        *("temp", 6, lambda row: gpus.hottest(row.gpus)),
         lambda row: max((gpu.temperature_c or 0 for gpu in row.gpus), default=0),
         right=True,
         from_width=107,

@@ -9,7 +9,8 @@ from dynamo_cli.dashboard.screens.detail import Detail
 
 KEYS = (
     ("1 … 8", "open a tab; Tab goes to its next table"),
-    ("/", "only rows with all these words, until Esc; also worker:3, ttft>1s, -word"),
+    ("/", "only rows with all these words, until Esc ..."),
+    ("", "... and with worker:3, ttft>1s; without -word"),
     ("< >  S", "sort by the column before or after; the other way round"),
     ("s", "back to the order of arrival. A click on a title sorts too"),
     ("Space", "pause what is shown; the past is still kept"),

@@ -31,5 +31,5 @@ class Cache(Tab):
 
     def _trends(self, board: Board, width: int, height: int) -> Text:
         routed = board.snapshot is not None and board.snapshot.router is not None
-        curves = cache.CURVES if routed else cache.CURVES[:1]
+        curves = cache.CURVES if routed else cache.UNROUTED_CURVES
         return trends.draw(board.samples, curves, width, height, self._span_s())

@@ -21,6 +21,9 @@ BOTH_FROM_LINES = 36
 PICTURE_AND_CURVES = 18
 """Lines that are left to the picture and a few curves when strips are below the picture."""
 
+PICTURE_GAP = 1
+"""Empty lines below the picture."""
+
 CURVES = (
     Curve("requests/s", lambda one: one.requests_per_s),
     Curve("output tok/s", lambda one: one.output_tokens_per_s),
@@ -50,7 +53,7 @@ class Overview(Tab):
         yield Pane(self._picture, id="picture")
         yield Pane(lambda board, width, _: overview.startup(board, width), id="startup")
         yield Pane(lambda board, width, _: overview.times(board.snapshot, width), id="stages")
-        yield Pane(lambda board, *_: overview.attention(board), id="attention", dims=False)
+        yield Pane(self._attention, id="attention", dims=False)
         yield Pane(self._strips, id="strips")
         yield Pane(self._trends, id="trends", classes="trends")
 
@@ -76,9 +79,22 @@ class Overview(Tab):
     def _picture(self, board: Board, width: int, _: int) -> Text:
         return top.draw(board, width, self._inner[1]) if board.processes else Text("")
 
+    def _attention(self, board: Board, width: int, _: int) -> Text:
+        above = 0
+        if self.query_one("#picture").display:
+            above += _count(self._picture(board, width, 0))
+            above += 0 if top.is_list(*self._inner) else PICTURE_GAP
+        if self.query_one("#stages").display:
+            above += _count(overview.times(board.snapshot, width))
+        return overview.within(overview.attention(board), width, self._inner[1] - above)
+
     def _strips(self, board: Board, width: int, _: int) -> Text:
         free = self._inner[1] - PICTURE_AND_CURVES
         return Text("\n").join(strips(board, width, max(free, 3)))
 
     def _trends(self, board: Board, width: int, height: int) -> Text:
         return trends.draw(board.samples, CURVES, width, height, self._span_s())
+
+
+def _count(text: Text) -> int:
+    return text.plain.count("\n") + 1

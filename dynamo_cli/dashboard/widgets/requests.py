@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.requests import REQUESTS, slow
-from dynamo_cli.dashboard.draw.style import BAD, FAINT, STRONG, WARN, clipped, joined
+from dynamo_cli.dashboard.draw.style import BAD, FAINT, STRONG, WARN, fitting
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
@@ -43,11 +43,12 @@ def summary(board: Board, width: int) -> Text:
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     late = sum(map(slow, board.requests))
     failed = counts[RequestState.FAILED]
-    parts: list[Text | str] = [
-        Text.assemble((str(running), STRONG), " running", f" ({states})" if states else ""),
+    runs = Text.assemble((str(running), STRONG), " running")
+    ended = [
         Text(f"{show.number(counts[RequestState.DONE])} done"),
         Text(f"{show.number(failed)} failed", BAD if failed else FAINT),
         Text(f"{show.number(late)} slow", WARN if late else FAINT),
-        Text("/ running  error  slow  worker:3  session:x  ttft>1s", FAINT),
     ]
-    return clipped(joined(parts, "   "), width)
+    parts = [Text.assemble(runs, f" ({states})" if states else ""), *ended]
+    hint = Text("/ running  error  slow  worker:3  session:x  ttft>1s", FAINT)
+    return fitting(width, [*parts, hint], [*parts, Text("/ filters", FAINT)], parts, [runs, *ended])

@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.decisions import DECISIONS
-from dynamo_cli.dashboard.draw.style import FAINT, WARN, clipped, joined
+from dynamo_cli.dashboard.draw.style import FAINT, WARN, fitting
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
@@ -37,14 +37,16 @@ def summary(board: Board, width: int) -> Text:
     if router is None:
         return Text("There is no router: every request goes to the one worker.", FAINT)
     total = sum(router.decisions.values()) or 1
-    shares = "  ".join(
-        f"{worker}: {show.percent(count / total)}" for worker, count in router.decisions.items()
-    )
+    shares = {worker: count / total for worker, count in sorted(router.decisions.items())}
+    named = "  ".join(f"{worker}: {show.percent(share)}" for worker, share in shares.items())
+    short = " ".join(f"{share * 100:.0f}" for share in shares.values()) + " %"
     parts: list[Text | str] = [
         router.policy,
         Text.assemble(f"{show.rate(board.flow.decisions)} ", ("decided", FAINT)),
-        Text.assemble(("chosen ", FAINT), shares) if router.decisions else "",
         Text.assemble(("waiting ", FAINT), show.number(router.waiting_requests)),
         Text(f"{show.number(board.missed)} not shown", WARN) if board.missed else "",
     ]
-    return clipped(joined(parts, "   "), width)
+    if not shares:
+        return fitting(width, parts)
+    chosen = (Text.assemble(("chosen ", FAINT), form) for form in (named, short))
+    return fitting(width, *([*parts, form] for form in chosen))

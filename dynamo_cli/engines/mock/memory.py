@@ -138,6 +138,13 @@ class Memory:
         while len(request.hashes) < blocks:
             request.hashes.append(request.name_block(request, len(request.hashes)))
 
+    def clear(self) -> bool:
+        """Forget every prefix; False if requests hold blocks."""
+        done = self.blocks.clear()
+        if done and self.tier is not None:
+            self.tier.reset()
+        return done
+
     # -- when it leaves --------------------------------------------------------------------
 
     def release(self, request: SimRequest) -> None:

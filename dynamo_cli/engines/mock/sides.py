@@ -72,6 +72,13 @@ class DecodeSide:
         """How many leading tokens of the prompt are in the prefix cache now."""
         return self._sim.cached_tokens(prepared.begin[0])
 
+    def known_tokens(self, prepared: Prepared, cached_tokens: int) -> int | None:
+        """What is cached: with prefill workers no host cache is simulated."""
+        return cached_tokens
+
+    def forget_known(self, request_id: str) -> None:
+        """Do nothing: nothing was searched."""
+
     def take_moved(self) -> None:
         """For the engine: queue the requests whose blocks have arrived."""
         now_ns = time.monotonic_ns()

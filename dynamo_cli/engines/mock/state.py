@@ -137,7 +137,7 @@ class SimEngine:
         while running and self._running:
             self._preempt()
             self._settled = False
-        return self.blocks.clear()
+        return self._memory.clear()
 
     def output_of(self, request: SimRequest) -> int:
         """Number of output tokens that a request has produced so far."""

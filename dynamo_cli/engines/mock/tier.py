@@ -118,6 +118,11 @@ class Tier:
             parent = request.hashes[place - 1] if place else hashes.ROOT
             self._computed[request.hashes[place]] = parent
 
+    def reset(self) -> None:
+        """The engine's cache was reset: nothing that is older is loaded or stored any more."""
+        self._computed.clear()
+        self.client.reset(self.loading)
+
     def store(self) -> None:
         """Store what was computed, at the end of a step."""
         if not self._computed:

@@ -35,6 +35,7 @@ class Engines:
         self._switchboard = switchboard
         self._ready = ready
         self._numbers = itertools.count(1)
+        self._resetting = asyncio.Lock()
         self._calls: dict[int, tuple[ProcessId, asyncio.Future[Operated]]] = {}
 
     async def sleep(self, query: Query) -> dict[str, Any]:
@@ -81,14 +82,20 @@ class Engines:
     async def reset_prefix_cache(self, query: Query) -> dict[str, Any]:
         """Reset the prefix caches: whether all engines could, and each one by name.
 
-        The host cache comes last, so that it forgets what engines have stored until then.
+        The host cache is closed before and opened after, so that no engine gets blocks from there
+        that another has stored before its reset.
         """
         running = query.get("reset_running_requests", "false").lower()
         if running not in FLAGS:
             raise InvalidRequest("reset_running_requests must be true or false.")
         order = Operate(0, Operation.RESET_PREFIX_CACHE, reset_running=FLAGS[running])
-        done = await self._all(order, Role.WORKER, Role.PREFILL_WORKER)
-        done |= await self._all(order, Role.HOST_CACHE)
+        async with self._resetting:
+            await self._all(msgspec.structs.replace(order, closed=True), Role.HOST_CACHE)
+            try:
+                done = await self._all(order, Role.WORKER, Role.PREFILL_WORKER)
+            finally:
+                opened = await self._all(order, Role.HOST_CACHE)
+        done |= opened
         return {"success": all(done.values()), "engines": done}
 
     async def _all(self, order: Operate, *roles: Role) -> dict[str, bool]:

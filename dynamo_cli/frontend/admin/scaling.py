@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from dynamo_cli.errors import InvalidRequest, error_class
 from dynamo_cli.frontend.http.admission import check_body
 from dynamo_cli.messages.lifecycle import Phase, Rescale, Rescaled
 from dynamo_cli.topology import Role
-from dynamo_cli.watch.schema import ProcessView, Snapshot
+from dynamo_cli.watch.schema import Snapshot
 
 
 class Scaling:
@@ -28,9 +28,12 @@ class Scaling:
         self._asked: deque[asyncio.Future[Rescaled]] = deque()
 
     def show(self) -> dict[str, Any]:
-        """The workers with their phases; ``count`` of them are ready, ``target`` is the goal."""
+        """The workers with their phases; ``count`` of them are ready, ``target`` is the goal.
+
+        With ``--ray`` also the nodes that could get further ones, each with its free GPUs.
+        """
         snapshot = self._snapshot()
-        return _state(snapshot.processes, snapshot.target_workers)
+        return _state(snapshot, snapshot.target_workers)
 
     async def change(self, body: bytes) -> dict[str, Any]:
         """Ask the supervisor for another number of workers.
@@ -54,17 +57,19 @@ class Scaling:
         rescaled = await answer
         if rescaled.error:
             raise error_class(rescaled.error)(rescaled.message)
-        return _state(self._snapshot().processes, rescaled.workers)
+        return _state(self._snapshot(), rescaled.workers)
 
     def answered(self, rescaled: Rescaled) -> None:
         """The supervisor has answered the oldest open request."""
         self._asked.popleft().set_result(rescaled)
 
 
-def _state(processes: Sequence[ProcessView], target: int) -> dict[str, Any]:
-    workers = [process for process in processes if process.role == Role.WORKER]
+def _state(snapshot: Snapshot, target: int) -> dict[str, Any]:
+    workers = [process for process in snapshot.processes if process.role == Role.WORKER]
+    offered = snapshot.offered_nodes
     return {
         "count": sum(worker.phase == Phase.READY for worker in workers),
         "target": target,
         "workers": [{"name": worker.name, "phase": worker.phase} for worker in workers],
+        "offered_nodes": [{"node": node, "gpus": gpus} for node, gpus in offered.items()],
     }

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.frontend.after import record
-from dynamo_cli.host import vital
+from dynamo_cli.host import oserrors, vital
 from dynamo_cli.messages.request import Prompt
 from dynamo_cli.messages.set_up import SetUp
 from dynamo_cli.units import MS_NS
@@ -75,7 +75,7 @@ class Recorder:
             tail = os.pread(self._file, TAIL_BYTES, start)
             origin_ms = record.end_ms(tail)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = oserrors.reason(error)
             raise UsageError(f"cannot record to {path}: {reason}.") from error
         except UsageError as error:
             raise UsageError(f"cannot record to {path}: {error.message}.") from error
@@ -181,7 +181,7 @@ class Recorder:
             if written < len(data):
                 raise OSError(None, "no space left for a whole line")
         except OSError as error:
-            self._lose(WRITE_FAILED, (error.strerror or str(error)).lower())
+            self._lose(WRITE_FAILED, oserrors.reason(error))
             self._take_back()
             return False
         self._size += len(data)

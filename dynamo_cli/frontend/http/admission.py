@@ -66,7 +66,9 @@ def check_key(path: str, headers: Mapping[str, str], keys: Sequence[str]) -> Non
     sent = given.strip().encode(errors="surrogateescape")
     matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
     if not any(matches):
-        raise Unauthorized("the API key is not valid for this server.")
+        raise Unauthorized(
+            "the API key is not valid here: send one that the server was given (--api-key)."
+        )
 
 
 def check_serving(up: bool, draining: bool, reason: str) -> None:

@@ -20,6 +20,7 @@ from dynamo_cli.frontend.metrics import (
     host_cache_metrics,
     load_metrics,
     move_metrics,
+    node_metrics,
     prefill_metrics,
     routing_metrics,
     vllm_metrics,
@@ -138,6 +139,8 @@ class _Page:
             yield from host_cache_metrics.of(self._snapshot.host_cache, self._snapshot.workers)
         if self._snapshot.gpus:
             yield from gpu_metrics.of(self._snapshot.gpus)
+        if self._snapshot.nodes:
+            yield from node_metrics.of(self._snapshot.nodes)
         if self._recorder is not None:
             yield from _record(self._recorder)
 

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from dynamo_cli.frontend.metrics.routing_metrics import counter
 from dynamo_cli.topology import ProcessId, Role
-from dynamo_cli.watch.host_cache_schema import HostCacheView, HostCopiesView
+from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheView, HostCopiesView
 from dynamo_cli.watch.schema import WorkerView
 
 _COPIES = (
@@ -46,6 +46,8 @@ def of(view: HostCacheView, workers: list[WorkerView]) -> Iterator[Metric]:
         view.dropped.items(),
     )
     yield from _copies(view)
+    if view.disk is not None:
+        yield from _disk(view.disk, view.slot_bytes)
     yield _tiers(view, workers)
 
 
@@ -61,6 +63,27 @@ def _copies(view: HostCacheView) -> Iterator[Metric]:
     waits = [(_name(engine), engine.waited_s) for engine in view.engines]
     text = "Time that requests waited for the host cache's answers."
     yield counter("host_cache_wait_seconds", text, "process", waits)
+
+
+def _disk(disk: DiskCacheView, slot_bytes: int) -> Iterator[Metric]:
+    for name, text, value in (
+        ("size_bytes", "Most that KV blocks take on disk.", disk.places * slot_bytes),
+        ("used_bytes", "KV blocks on disk, many of them in memory too.", disk.used * slot_bytes),
+        ("off", "1 if the disk is not used any more because it fails.", bool(disk.off)),
+    ):
+        yield GaugeMetricFamily(f"dynamo_llm_disk_cache_{name}", text, value)
+    for name, text, count in (
+        ("wanted_blocks", "Blocks that engines asked for, that were only on disk.", disk.wanted),
+        ("found_blocks", "Of those, blocks that came in time.", disk.found),
+        ("read_blocks", "Blocks that were read from the disk.", disk.read),
+        ("read_seconds", "Time in which any block was being read.", disk.read_s),
+        ("written_blocks", "Blocks that were written to the disk.", disk.written),
+        ("write_seconds", "Time in which any block was being written.", disk.write_s),
+        ("evicted_blocks", "Blocks that made room for others, or were reset.", disk.evicted),
+    ):
+        yield CounterMetricFamily(f"dynamo_llm_disk_cache_{name}", text, count)
+    text = "Blocks that were not written to the disk, or not waited for."
+    yield counter("disk_cache_dropped_blocks", text, "reason", disk.dropped.items())
 
 
 def _name(engine: HostCopiesView) -> str:

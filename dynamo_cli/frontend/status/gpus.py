@@ -38,7 +38,6 @@ class Gpus:
     def __init__(self, devices: Devices) -> None:
         self._devices = devices
         self._log = GpuLog()
-        self._told = ""
         self._deaf: set[str] = set()
         self._stopped = threading.Event()
         self.report: GpuReport | None = None
@@ -97,14 +96,4 @@ class Gpus:
             logger.warning("cannot receive Xids (GPU errors) from the NVIDIA driver: %s", why)
 
     def _publish(self, readings: list[GpuReading], problem: str = "") -> None:
-        self._tell(problem or next((one.problem for one in readings if one.problem), ""))
         self.report = self._log.read(readings, time.monotonic_ns(), problem)
-
-    def _tell(self, problem: str) -> None:
-        """Log a problem of the driver when it begins and when it ends."""
-        if problem != self._told:
-            self._told = problem
-            if problem:
-                logger.error("the NVIDIA driver: %s", problem)
-            else:
-                logger.info("the NVIDIA driver answers again")

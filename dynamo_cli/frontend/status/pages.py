@@ -21,6 +21,7 @@ from dynamo_cli.frontend.http.visit import Route, Visit
 from dynamo_cli.frontend.metrics import exposition
 from dynamo_cli.frontend.status import inspect
 from dynamo_cli.frontend.status.broadcast import Broadcast
+from dynamo_cli.host import oserrors
 from dynamo_cli.messages.request import Head
 from dynamo_cli.origin import JSON
 from dynamo_cli.watch.meter import Meter
@@ -150,7 +151,7 @@ class StatusPages:
         try:
             body = await asyncio.to_thread(recorder.last, seconds)
         except OSError as error:
-            raise InternalError(f"the record cannot be read: {error.strerror}.") from error
+            raise InternalError(f"the record cannot be read: {oserrors.reason(error)}.") from error
         head = record.heading(set_up(self._snapshot())) if body else b""
         return web.Response(body=head + body, content_type=LINES)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from dynamo_cli.errors import UsageError
+from dynamo_cli.host import oserrors
 from dynamo_cli.lab.load.answer import Malformed, Response, Stream, Usage, failure
 from dynamo_cli.lab.report import Outcome
 
@@ -177,9 +178,7 @@ class Client:
         except TimeoutError as error:
             raise Failed("timeout", f"no whole answer in {self._timeout_s:g} s") from error
         except OSError as error:
-            # The text of asyncio's errors is longer than the system's own message.
-            text = error.strerror or str(error)
-            raise Failed(UNREACHABLE, text) from error
+            raise Failed(UNREACHABLE, oserrors.reason(error)) from error
         except Malformed as error:
             raise Failed("malformed answer", str(error)) from error
 

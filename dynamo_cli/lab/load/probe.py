@@ -7,6 +7,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
+from dynamo_cli import api_key
 from dynamo_cli.errors import ServerFailed
 from dynamo_cli.lab.load.answer import Usage
 from dynamo_cli.lab.load.client import Client, Failed
@@ -113,4 +114,5 @@ async def _prompt_tokens(client: Client, form: Form, count: int) -> int:
 
 
 def _fail(error: Failed) -> NoReturn:
-    raise ServerFailed(f"{error.kind}: {error.message}") from error
+    remedy = f"; {api_key.REMEDY}" if error.kind == f"HTTP {api_key.UNAUTHORIZED}" else ""
+    raise ServerFailed(f"{error.kind}: {error.message.rstrip('.')}{remedy}.") from error

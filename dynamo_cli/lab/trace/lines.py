@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from dynamo_cli.errors import UsageError
+from dynamo_cli.host import oserrors
 
 STDIN = "-"
 MAX_LINE_BYTES = 32 * 1024 * 1024
@@ -64,7 +65,9 @@ def lines(path: Path) -> Iterator[tuple[str, bytes]]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UsageError(f"the trace {called(path)} is cut off or not gzip: {error}.") from error
     except OSError as error:
-        raise UsageError(f"cannot read the trace {called(path)}: {error.strerror}.") from error
+        raise UsageError(
+            f"cannot read the trace {called(path)}: {oserrors.reason(error)}."
+        ) from error
 
 
 def _lines(where: str, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:

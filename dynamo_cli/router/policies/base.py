@@ -48,6 +48,7 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
         wait_s: estimated time until the prefill could begin, seconds.
         host_blocks: leading blocks of the prompt that are in the host cache. The worker loads those
             of them that it has not cached; 0 for a worker that the host cache has refused.
+        disk_blocks: the last of these, which are only on its disk.
         load_s: estimated time to load them beyond `expected_blocks`, seconds.
     """
 
@@ -63,6 +64,7 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
     cached_blocks: int = 0
     wait_s: float = 0.0
     host_blocks: int = 0
+    disk_blocks: int = 0
     load_s: float = 0.0
 
     @property

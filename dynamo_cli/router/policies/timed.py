@@ -80,7 +80,7 @@ def time_cost(
     streams = sum(load.active_requests - load.waiting_requests for load in loads) / len(loads)
     lost = prices.lost_share / (1 - prices.lost_share)
     delayed = prices.busy_share / (1 - prices.busy_share) + STALL_WEIGHT * streams
-    in_host = any(load.host_blocks for load in loads)
+    in_host = max(load.host_blocks for load in loads)
     held_s = _held_s(prices, loads) if in_host else 0.0
     terms = []
     for load in loads:
@@ -88,7 +88,7 @@ def time_cost(
         computed = max(request.prompt_tokens - cached, 0)
         loading = MS * weight * load.load_s
         prefill = MS * weight * prices.prefill_s(1, computed, pairs(computed, cached))
-        room = MS * weight * held_s * _loaded(load) if in_host else 0.0
+        room = MS * weight * held_s * _copied(load, in_host) if in_host else 0.0
         again = (loading + prefill * (1 + delayed)) * lost
         terms.append(
             {
@@ -103,10 +103,11 @@ def time_cost(
     return terms
 
 
-def _loaded(load: WorkerLoad) -> float:
-    """Share of the worker's cache that is loaded from the host cache."""
-    loaded = load.host_blocks - load.expected_blocks
-    return loaded / load.num_blocks if loaded > 0 and load.num_blocks else 0.0
+def _copied(load: WorkerLoad, in_host: int) -> float:
+    """Share of the worker's cache that another copy of what a host cache holds would take: whether
+    it is loaded, or computed because the host cache is another machine's."""
+    copied = in_host - load.expected_blocks
+    return copied / load.num_blocks if copied > 0 and load.num_blocks else 0.0
 
 
 def _held_s(prices: Prices, loads: Sequence[WorkerLoad]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vllm.v1.engine.core import EngineCore
 
+from dynamo_cli.engines.vllm.host_cache.connector import HostCacheConnector
 from dynamo_cli.errors import Conflict
 from dynamo_cli.messages.admin import Operate, Operation
 
@@ -24,8 +25,19 @@ def operate(core: EngineCore, order: Operate) -> bool:
         case Operation.WAKE_UP:
             core.wake_up(list(order.tags) or None)
         case Operation.RESET_PREFIX_CACHE:
-            return bool(core.reset_prefix_cache(order.reset_running))
+            return _reset(core, running=order.reset_running)
     return bool(core.is_sleeping())
+
+
+def _reset(core: EngineCore, *, running: bool) -> bool:
+    try:
+        done = bool(core.reset_prefix_cache(running))
+    except RuntimeError:  # blocks that are being loaded or sent cannot be taken from requests
+        done = False
+    connector = core.scheduler.connector
+    if done and isinstance(connector, HostCacheConnector):
+        connector.forget_old()
+    return done
 
 
 def _check_sleep(core: EngineCore, level: int) -> None:

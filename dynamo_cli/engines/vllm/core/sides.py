@@ -11,6 +11,7 @@ from vllm.v1.engine.core import EngineCore
 from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.engines.vllm.core.intake import Intake
+from dynamo_cli.engines.vllm.host_cache.connector import HostCacheConnector
 from dynamo_cli.engines.vllm.host_cache.leases import Leases
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.prefill import PushJob, TransferStats
@@ -92,6 +93,23 @@ class DecodeSide:
             request.block_hashes, request.num_prompt_tokens - 1
         )
         return int(tokens)
+
+    def known_tokens(self, prepared: Prepared, cached_tokens: int) -> int | None:
+        """How many leading tokens need not be computed: cached, or found in the host cache.
+
+        The engine does not ask again when the request is started: the search has its name.
+        """
+        connector = self._core.scheduler.connector
+        if not isinstance(connector, HostCacheConnector):
+            return cached_tokens
+        more = connector.loadable_tokens(prepared.begin[0], cached_tokens)
+        return None if more is None else cached_tokens + more
+
+    def forget_known(self, request_id: str) -> None:
+        """A request is not started here now: it reads nothing of what was found."""
+        connector = self._core.scheduler.connector
+        if isinstance(connector, HostCacheConnector):
+            connector.forget(request_id)
 
     def handed_over(self, request_id: str) -> bool:
         """For the engine: whether a prefill worker has computed the prompt of this request."""

@@ -84,7 +84,7 @@ def request_of(endpoint: Endpoint, body: bytes, limits: gate.Limits) -> Any:
     content = orjson.loads(body)
     gate.check(endpoint, content, weight, limits)
     try:
-        if endpoint is Endpoint.CHAT and (plain := _SHORT.chat(content)) is not None:
+        if (plain := _plain(endpoint, content)) is not None:
             return plain
         for name, entries in _LONG_LISTS.get(endpoint, {}).items():
             _check_entries(name, entries, content)
@@ -92,6 +92,16 @@ def request_of(endpoint: Endpoint, body: bytes, limits: gate.Limits) -> Any:
     except (TypeError, AttributeError, KeyError) as error:
         # vLLM's own validators raise these for fields of a type that they do not expect.
         raise InvalidRequest(f"the body does not have the shape of {endpoint}: {error}.") from error
+
+
+def _plain(endpoint: Endpoint, content: dict[str, Any]) -> Any:
+    """Return the request of a plain body; None if pydantic must make it."""
+    match endpoint:
+        case Endpoint.CHAT:
+            return _SHORT.chat(content)
+        case Endpoint.COMPLETIONS:
+            return _SHORT.completion(content)
+    return None
 
 
 def _check_entries(name: str, entries: TypeAdapter[Any], content: dict[str, Any]) -> None:

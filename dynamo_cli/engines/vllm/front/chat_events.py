@@ -55,8 +55,8 @@ class ChatEvents:
         )
         self._before = self._begin + b'"content":'
 
-    def role(self) -> bytes:
-        """Return the first event."""
+    def first(self, _: RequestOutput) -> bytes:
+        """Return the event with which a stream begins."""
         role = orjson.dumps(self._serving.get_chat_request_role(self._request))
         return self._begin + b'"role":' + role + _AFTER_ROLE
 

@@ -40,7 +40,7 @@ from dynamo_cli.errors import (
     Unavailable,
 )
 from dynamo_cli.kv import hashes
-from dynamo_cli.messages.lifecycle import STALLED
+from dynamo_cli.messages.lifecycle import move_reason
 from dynamo_cli.messages.prefill import PrefilledElsewhere
 from dynamo_cli.messages.request import (
     AbortRequests,
@@ -216,8 +216,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self.calls.lost(worker, error)
         for live in self._names.values():
             live.refused_by.discard(worker)  # what it has refused, its next life may take
-        kind = MoveReason.STALLED if reason.startswith(STALLED) else MoveReason.DIED
-        return self._leave(self._on(worker), kind, error)
+        return self._leave(self._on(worker), move_reason(reason), error)
 
     def worker_retired(self, worker: int) -> None:
         """Move the requests of a worker that is to be stopped, if another worker takes requests.

@@ -1,4 +1,4 @@
-"""Streams of common chats: each step of an engine becomes an event at once.
+"""Streams of common chats and completions: each step of an engine becomes an event at once.
 
 vLLM passes an output through a queue, a task and several generators to its serving class, which
 makes three objects and their JSON for each token. Here the serving class begins the stream, and its
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.openai.chat_completion import serving as chats
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionNamedToolChoiceParam
+from vllm.entrypoints.openai.completion import serving as completions
 from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine import EngineCoreOutput
@@ -25,31 +26,34 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor, OutputProcessorOutput, RequestState
 
 from dynamo_cli.engines.vllm.front.chat_events import DONE, ChatEvents, usage_of
+from dynamo_cli.engines.vllm.front.completion_events import CompletionEvents
 from dynamo_cli.engines.vllm.front.outgoing import Outgoing
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
+
+Begin = Callable[..., "Direct | AsyncIterator[str]"]
 
 
 class Generation(NamedTuple):
     """A call of AsyncLLM's `generate`, which begins when the stream is read.
 
     Attributes:
-        stream: what `generate` returned.
+        stream: what `generate` returned; for completions, pairs of a number and an output.
         call: number of the prompt within the API request.
         arguments: the arguments of `AsyncLLM.add_request`: prompt, sampling parameters, id.
         more: its keyword arguments.
     """
 
-    stream: AsyncIterator[RequestOutput]
+    stream: AsyncIterator[Any]
     call: int
     arguments: tuple[str, Any, Any]
     more: dict[str, Any]
 
-    def __aiter__(self) -> AsyncIterator[RequestOutput]:
+    def __aiter__(self) -> AsyncIterator[Any]:
         return self.stream
 
 
 class Direct:
-    """The stream of one chat; AsyncLLM takes it for the queue of the engine request.
+    """The stream of one answer; AsyncLLM takes it for the queue of the engine request.
 
     Args:
         llm: runs the engine request.
@@ -68,7 +72,7 @@ class Direct:
         llm: AsyncLLM,
         generation: Generation,
         trace: RequestTrace,
-        events: ChatEvents,
+        events: ChatEvents | CompletionEvents,
         serving: Any,
         request: Any,
         answer_id: str,
@@ -168,7 +172,8 @@ class Direct:
         part = output.outputs[0]
         if not self._named:
             self._named = True
-            self._out.event(self._events.role())
+            if first := self._events.first(output):
+                self._out.event(first)
         self._serving._raise_if_error(part.finish_reason, self._answer_id)
         if part.text or part.token_ids or self._tokens:
             self._tokens += len(part.token_ids)
@@ -202,27 +207,38 @@ class Direct:
         named = isinstance(self._request.tool_choice, ChatCompletionNamedToolChoiceParam)
         if self._called_tools and finish == "stop" and not named:
             finish = "tool_calls"
+        assert isinstance(self._events, ChatEvents)
         self._out.event(self._events.delta(delta, part, finish))
 
     def _end(self, output: RequestOutput) -> None:
         if self._events.usage:
-            reasoning = None
-            if self._serving._include_reasoning_tokens_details:
-                reasoning = self._parser.count_reasoning_tokens(tuple(self._ids))
-            self._out.event(self._events.end(output, self._tokens, reasoning))
+            self._out.event(self._usage(output))
         self._out.event(DONE)
         self._over.set_result(None)
+
+    def _usage(self, output: RequestOutput) -> bytes:
+        if isinstance(self._events, CompletionEvents):
+            return self._events.end(output, self._tokens)
+        reasoning = None
+        if self._serving._include_reasoning_tokens_details:
+            reasoning = self._parser.count_reasoning_tokens(tuple(self._ids))
+        return self._events.end(output, self._tokens, reasoning)
 
 
 # -- installation ------------------------------------------------------------------------------
 
 
-def install(llm: AsyncLLM, serving: Any) -> None:
-    """Let `serving`, vLLM's object for chats, begin direct streams where it can."""
-    if type(serving) is not chats.OpenAIServingChat:  # others make other events
-        return
+def install(llm: AsyncLLM, chat: Any, completion: Any) -> None:
+    """Let vLLM's objects for chats and for completions begin direct streams where they can."""
     processor = llm.output_processor
     processor.process_outputs = _taking(processor, processor.process_outputs)
+    if type(chat) is chats.OpenAIServingChat:  # others make other events
+        chat.chat_completion_stream_generator = _begin_chat(llm, chat)
+    if type(completion) is completions.OpenAIServingCompletion:
+        completion.completion_stream_generator = _begin_completion(llm, completion)
+
+
+def _begin_chat(llm: AsyncLLM, serving: Any) -> Begin:
     stream: Callable[..., AsyncIterator[str]] = serving.chat_completion_stream_generator
 
     def begin(
@@ -241,7 +257,26 @@ def install(llm: AsyncLLM, serving: Any) -> None:
             parser = serving._make_parser(request, args[1], more.get("chat_template_kwargs"))
         return Direct(llm, outputs, trace, events, serving, request, answer_id, parser, fail)
 
-    serving.chat_completion_stream_generator = begin
+    return begin
+
+
+def _begin_completion(llm: AsyncLLM, serving: Any) -> Begin:
+    stream: Callable[..., AsyncIterator[str]] = serving.completion_stream_generator
+
+    def begin(
+        request: Any, inputs: Any, outputs: Any, answer_id: str, *args: Any, **more: Any
+    ) -> Direct | AsyncIterator[str]:
+        def fail(raising: AsyncIterator[Any]) -> AsyncIterator[str]:
+            return stream(request, inputs, raising, answer_id, *args, **more)
+
+        if not isinstance(outputs, Generation) or not is_common_completion(serving, request):
+            return fail(outputs)
+        created, model = args
+        events = CompletionEvents(serving, request, (answer_id, created, model))
+        trace = current_trace.get()
+        return Direct(llm, outputs, trace, events, serving, request, answer_id, None, fail)
+
+    return begin
 
 
 def is_common(serving: Any, request: Any) -> bool:
@@ -253,6 +288,17 @@ def is_common(serving: Any, request: Any) -> bool:
         and not serving.enable_per_request_metrics
         and not (request.logprobs or request.echo or request.return_token_ids)
         and not (request.return_prompt_text or continuous)
+    )
+
+
+def is_common_completion(serving: Any, request: Any) -> bool:
+    """Whether an answer has one choice, without log probabilities and other additions."""
+    _, continuous = usage_of(serving, request)
+    return (
+        request.n == 1
+        and request.logprobs is None
+        and not serving.enable_per_request_metrics
+        and not (request.echo or request.return_token_ids or continuous)
     )
 
 

@@ -75,8 +75,8 @@ class Live:
 
     @property
     def lost_by(self) -> set[int]:
-        """The workers that died or stalled while they had it: they are started again."""
-        ends = (MoveReason.DIED, MoveReason.STALLED)
+        """The workers that died, stalled or were lost while they had it: they come back."""
+        ends = (MoveReason.DIED, MoveReason.STALLED, MoveReason.NODE_LOST)
         return {move.source for move in self.trace.moves if move.reason in ends}
 
     def left(self, move: int) -> None:

@@ -1,8 +1,9 @@
-"""Turns the messages of plain chats into tokens, without the steps that these do not need.
+"""Turns plain chats and completions into tokens, without the steps that these do not need.
 
 vLLM passes a chat through a dozen functions that resolve, merge and check what depends on the
 server alone. Here this is done once. A chat is plain if its messages are the only field that has to
-do with the prompt; every other chat, and every one that fails, takes vLLM's way.
+do with the prompt, and a completion if its one prompt is; every other one, and every one that
+fails, takes vLLM's way.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from unittest import mock
 from transformers.utils import chat_template_utils
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.renderers import hf
 from vllm.renderers.chat_utils import parse_chat_messages
@@ -37,8 +40,14 @@ OF_THE_PROMPT = frozenset(
 )
 """Fields of a chat that vLLM reads while it makes the prompt; a plain chat has none of them."""
 
+OF_A_COMPLETION = OF_THE_PROMPT | {"suffix", "prompt_embeds", "prompt_logprobs"}
+"""The same of a completion."""
+
 DEVELOPER = "developer"
 """The role that vLLM renames for templates that do not know it."""
+
+BILLING = "x-anthropic-"
+"""How a line of a client begins that vLLM removes from system messages."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +101,8 @@ class Renderer:
                 **params.get_apply_chat_template_kwargs(),
             )
         self._template, self._values = compiled[0], recorder.values
+        # Each rendering copies them, which takes longer for the chain of mappings that they are.
+        self._template.globals = dict(self._template.globals)
 
     def render(self, request: ChatCompletionRequest) -> tuple[list[Any], list[Any]] | None:
         """Return the conversation and the input of the engine; None if the chat is not plain."""
@@ -100,7 +111,7 @@ class Renderer:
         if special or not messages or any(one["role"] == DEVELOPER for one in messages):
             return None
         arrived, longest = time.time(), self._model.max_model_len
-        conversation, _, _ = parse_chat_messages(messages, self._model, self._format)
+        conversation = self._parse(messages)
         text = self._template.render(**{**self._values, "messages": conversation})
         if len(text) > longest * self._tokenizer.max_chars_per_token:
             return None
@@ -112,22 +123,82 @@ class Renderer:
         made = {"type": "token", "prompt_token_ids": tokens, "prompt": text}
         return conversation, [{**made, "arrival_time": arrived}]
 
+    def _parse(self, messages: list[Any]) -> list[Any]:
+        """Return the conversation that the template gets."""
+        if self._format == "string" and all(map(_is_plain, messages)):
+            return [{"role": one["role"], "content": one["content"]} for one in messages]
+        conversation, _, _ = parse_chat_messages(messages, self._model, self._format)
+        parsed: list[Any] = conversation
+        return parsed
 
-def install(llm: AsyncLLM, serving: Any, memory: TokenMemory | None) -> None:
-    """Let `serving`, vLLM's object for chats, render short plain chats directly."""
-    online = serving.online_renderer
+
+def _is_plain(message: Any) -> bool:
+    """Whether the template gets a message as it is."""
+    if type(message) is not dict or len(message) != 2 or "role" not in message:
+        return False
+    content = message.get("content")
+    if type(content) is not str:
+        return False
+    role = message["role"]
+    return role in ("user", "assistant") or (role == "system" and not content.startswith(BILLING))
+
+
+class PromptReader:
+    """Tokenizes the prompts of plain completions.
+
+    Args:
+        llm: its model and tokenizer, which adds no special tokens.
+        memory: tokenizes the text.
+    """
+
+    def __init__(self, llm: AsyncLLM, memory: TokenMemory) -> None:
+        self._memory = memory
+        self._longest = llm.model_config.max_model_len
+        self._most_letters = self._longest * llm.renderer.tokenizer.max_chars_per_token
+
+    def render(self, request: CompletionRequest) -> list[Any] | None:
+        """Return the input of the engine; None if the completion is not plain."""
+        prompt = request.prompt
+        if not prompt or OF_A_COMPLETION.intersection(request.model_fields_set):
+            return None
+        made: dict[str, Any] = {"type": "token", "arrival_time": time.time()}
+        if isinstance(prompt, str):
+            if len(prompt) > self._most_letters:
+                return None
+            made |= {"prompt_token_ids": self._memory.encode(prompt), "prompt": prompt}
+        elif type(prompt[0]) is int:
+            made["prompt_token_ids"] = prompt
+        else:
+            return None
+        if max(len(made["prompt_token_ids"]), request.max_tokens or 0) > self._longest:
+            return None
+        return [made]
+
+
+def install(llm: AsyncLLM, chat: Any, completion: Any, memory: TokenMemory | None) -> None:
+    """Let vLLM's objects for chats and for completions render short plain ones directly."""
+    if type(chat) is OpenAIServingChat:
+        chat._effective_chat_template_kwargs = _template_arguments(chat)
     if (
         memory is None
-        or type(serving) is not OpenAIServingChat
         or not isinstance(llm.renderer, hf.HfRenderer)
         or llm.model_config.is_multimodal_model
         or llm.model_config.enable_prompt_embeds
-        or online.parser is not None
-        or online.use_harmony
-        or (renderer := _renderer(llm, serving, memory)) is None
     ):
         return
-    serving.render_chat_request = _rendering(serving, renderer)
+    if (
+        type(chat) is OpenAIServingChat
+        and chat.online_renderer.parser is None
+        and not chat.online_renderer.use_harmony
+        and (renderer := _renderer(llm, chat, memory)) is not None
+    ):
+        chat.render_chat_request = _trying(chat, chat.render_chat_request, renderer)
+    own = llm.model_config.is_encoder_decoder
+    own = own or llm.renderer.tokenizer.num_special_tokens_to_add(False) > 0
+    if type(completion) is OpenAIServingCompletion and not own:
+        original = completion.render_completion_request
+        reader = PromptReader(llm, memory)
+        completion.render_completion_request = _trying(completion, original, reader)
 
 
 def _renderer(llm: AsyncLLM, serving: Any, memory: TokenMemory) -> Renderer | None:
@@ -140,10 +211,26 @@ def _renderer(llm: AsyncLLM, serving: Any, memory: TokenMemory) -> Renderer | No
         return None
 
 
-def _rendering(serving: Any, renderer: Renderer) -> Callable[..., Any]:
-    original = serving.render_chat_request
+def _template_arguments(serving: Any) -> Callable[[ChatCompletionRequest], dict[str, Any]]:
+    """Return what gives the arguments of the template: those of all plain chats are the same."""
+    original = serving._effective_chat_template_kwargs
+    plain = original(ChatCompletionRequest(messages=[{"role": "user", "content": "a"}]))
 
-    async def run(request: ChatCompletionRequest) -> Any:
+    def run(request: ChatCompletionRequest) -> dict[str, Any]:
+        if OF_THE_PROMPT.isdisjoint(request.model_fields_set):
+            return {**plain}
+        arguments: dict[str, Any] = original(request)
+        return arguments
+
+    return run
+
+
+def _trying(
+    serving: Any, original: Callable[..., Any], renderer: Renderer | PromptReader
+) -> Callable[..., Any]:
+    """Return a function that renders after vLLM's checks, or has `original` do it."""
+
+    async def run(request: Any) -> Any:
         known = serving._is_model_supported(request.model)
         if not is_in_place() or (not known and request.model not in serving.models.lora_requests):
             return await original(request)
@@ -157,7 +244,7 @@ def _rendering(serving: Any, renderer: Renderer) -> Callable[..., Any]:
             return rendered
         answer = await original(request)
         if failure is not None and not isinstance(answer, ErrorResponse):
-            logger.warning("a chat was rendered in vLLM's way alone", exc_info=failure)
+            logger.warning("a prompt was made in vLLM's way alone", exc_info=failure)
         return answer
 
     return run

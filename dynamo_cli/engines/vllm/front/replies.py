@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any
 
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -17,13 +19,50 @@ from dynamo_cli.messages.request import Finish, Reply, Submit
 _VLLM_HEADERS = {"x-priority": "x-vllm-priority"}
 
 
-def raw_request(submit: Submit) -> Request:
+class _Headers(dict[str, str]):
+    """Headers by their names in lower case."""
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name.lower() if isinstance(name, str) else name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+
+class _RawRequest:
+    """What vLLM's classes use of an HTTP request; the rest is made when it is asked for."""
+
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
+        self.headers = _Headers(
+            (_VLLM_HEADERS.get(name, name), value) for name, value in submit.headers
+        )
+        self.state = State()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+    @cached_property
+    def _whole(self) -> Request:
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in self.headers.items()
+        ]
+        scope = {
+            "type": "http",
+            "headers": headers,
+            "method": "POST",
+            "path": self._submit.endpoint,
+        }
+        return Request(scope)
+
+
+def raw_request(submit: Submit) -> Any:
     """Return the HTTP request whose headers vLLM's classes read and whose `state` they write to."""
-    headers = [
-        (_VLLM_HEADERS.get(name, name).encode("latin-1"), value.encode("latin-1"))
-        for name, value in submit.headers
-    ]
-    return Request({"type": "http", "headers": headers, "method": "POST", "path": submit.endpoint})
+    return _RawRequest(submit)
 
 
 async def reply_of(trace: RequestTrace, answer: Any) -> Reply:

@@ -38,6 +38,9 @@ Place = Callable[[EngineCoreRequest], Coroutine[Any, Any, None]]
 AT_ONCE = 16
 """Number of outputs, 70 us each, that are replayed before other tasks of the event loop run."""
 
+DIRECT = (Endpoint.CHAT, Endpoint.COMPLETIONS)
+"""Endpoints whose streams may be `Direct` ones."""
+
 _FINISHES = {str(reason): reason for reason in FinishReason} | {"": None}
 
 
@@ -259,12 +262,11 @@ def _wrapped(generate: Callable[..., Outputs]) -> Callable[..., Outputs | Genera
             stream = trace.replay.outputs(request_id, call, stream)
         # /v1/completions merges the streams of several prompts and receives the outputs in the
         # order of the merge, so they are packed there.
-        if trace.path == Endpoint.COMPLETIONS:
+        if trace.path != Endpoint.COMPLETIONS:
+            stream = _packed(trace, call, stream)
+        if trace.path not in DIRECT or trace.replay is not None:
             return stream
-        packed = _packed(trace, call, stream)
-        if trace.path != Endpoint.CHAT or trace.replay is not None:
-            return packed
-        return Generation(packed, call, (request_id, prompt, sampling_params), more)
+        return Generation(stream, call, (request_id, prompt, sampling_params), more)
 
     return wrapped
 
@@ -284,10 +286,15 @@ def pack(trace: RequestTrace, call: int, output: RequestOutput) -> None:
         trace.given.add(call, output)
 
 
-def _merging(merge: Callable[..., Merged]) -> Callable[..., Merged]:
-    def packs(*streams: Outputs) -> Merged:
-        trace, merged = current_trace.get(None), merge(*streams)
-        return merged if trace is None or not trace.calls else _packed_merge(trace, merged)
+def _merging(merge: Callable[..., Merged]) -> Callable[..., Merged | Generation]:
+    def packs(*streams: Outputs | Generation) -> Merged | Generation:
+        trace, first = current_trace.get(None), streams[0]
+        merged = merge(*(one.stream if isinstance(one, Generation) else one for one in streams))
+        if trace is not None and trace.calls:
+            merged = _packed_merge(trace, merged)
+        if len(streams) == 1 and isinstance(first, Generation):
+            return first._replace(stream=merged)
+        return merged
 
     packs.packs = True  # type: ignore[attr-defined]
     return packs

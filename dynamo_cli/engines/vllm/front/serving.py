@@ -33,6 +33,7 @@ from dynamo_cli.engines.vllm.front import (
     rendering,
     responses,
     resume,
+    sampling,
     tokenizing,
     whole,
 )
@@ -45,7 +46,6 @@ from dynamo_cli.engines.vllm.front.failures import (
     raise_error,
 )
 from dynamo_cli.engines.vllm.front.lanes import Lanes
-from dynamo_cli.engines.vllm.front.one_at_a_time import OneAtATime
 from dynamo_cli.engines.vllm.front.outgoing import Outgoing, Tell
 from dynamo_cli.engines.vllm.front.replies import (
     finish_of,
@@ -55,6 +55,7 @@ from dynamo_cli.engines.vllm.front.replies import (
 )
 from dynamo_cli.engines.vllm.front.resume import Replay
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
+from dynamo_cli.engines.vllm.front.turns import Groups
 from dynamo_cli.engines.vllm.front.workers import Workers
 from dynamo_cli.engines.vllm.options import arguments
 from dynamo_cli.errors import DynamoError, ModelError, NotFound
@@ -74,8 +75,8 @@ from dynamo_cli.messages.request import (
 )
 
 SSE = "text/event-stream"
-ONE_AT_A_TIME = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
-"""Endpoints whose short requests are prepared one after the other."""
+IN_GROUPS = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
+"""Endpoints whose short requests are prepared in groups."""
 
 WITHOUT_ENGINE = (Endpoint.TOKENIZE, Endpoint.DETOKENIZE, Endpoint.COUNT_TOKENS)
 """Endpoints that only need the tokenizer."""
@@ -129,7 +130,7 @@ class Serving:
         assert self._llm.output_handler is not None
         vital.watch(self._llm.output_handler, endless=True)
         self._state = State()
-        self._one_at_a_time = OneAtATime()
+        self._groups = Groups()
         self._traces: set[RequestTrace] = set()
         self._description: asyncio.Future[bytes] | None = None
         self._limits = gate.Limits()
@@ -153,11 +154,13 @@ class Serving:
             )
         with refusals.named(self._model):
             await init_app_state(self._llm, self._state, self._args, tuple(ready.tasks))
-        if (chats := getattr(self._state, "openai_serving_chat", None)) is not None:
-            rendering.install(self._llm, chats, self._memory)
-            if versions.release() in versions.SHORT_WAYS:
-                direct.install(self._llm, chats)
-                whole.install(chats)
+        chats = getattr(self._state, "openai_serving_chat", None)
+        completions = getattr(self._state, "openai_serving_completion", None)
+        sampling.install()
+        rendering.install(self._llm, chats, completions, self._memory)
+        if versions.release() in versions.SHORT_WAYS:
+            direct.install(self._llm, chats, completions)
+            whole.install(chats, completions)
         envs.enable_envs_cache()
         if (messages := getattr(self._state, anthropic.HANDLER, None)) is not None:
             anthropic.install(messages)
@@ -195,8 +198,8 @@ class Serving:
             trace.replay = Replay(request.resume, trace, processor, place)
         self._traces.add(trace)
         try:
-            if trace.in_place and self._text_only and trace.path in ONE_AT_A_TIME:
-                await self._one_at_a_time.begin(trace)
+            if trace.in_place and self._text_only and trace.path in IN_GROUPS:
+                await self._groups.begin(trace)
             await self._handle(request, trace, tell)
         finally:
             trace.prepared()

@@ -1,4 +1,4 @@
-"""Makes the request objects of plain chats without pydantic.
+"""Makes the request objects of plain chats and completions without pydantic.
 
 Most bodies use a few fields with plain values. For these the object is a copy of one that pydantic
 has made, with the values of the body; its types were checked by msgspec. Every other body, valid or
@@ -7,16 +7,19 @@ not, is left to pydantic, so that its errors and conversions are vLLM's.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from vllm.entrypoints.generate.base.protocol import StreamOptions
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
 MANY = 256
 """Messages of a chat above which it is not a plain one."""
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Tokens = Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1)]
 
 
 class _Message(msgspec.Struct, forbid_unknown_fields=True):
@@ -28,20 +31,17 @@ class _StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_usage: bool
 
 
-class _Chat(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A plain chat; what is missing is `UNSET`, since null is a value."""
+class _Plain(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What plain bodies have in common; what is missing is `UNSET`, since null is a value."""
 
-    messages: list[_Message]
     model: str | msgspec.UnsetType | None = msgspec.UNSET
     stream: bool | msgspec.UnsetType | None = msgspec.UNSET
     stream_options: _StreamOptions | msgspec.UnsetType = msgspec.UNSET
     max_tokens: int | msgspec.UnsetType | None = msgspec.UNSET
-    max_completion_tokens: int | msgspec.UnsetType | None = msgspec.UNSET
     temperature: float | msgspec.UnsetType | None = msgspec.UNSET
     top_p: float | msgspec.UnsetType | None = msgspec.UNSET
     top_k: int | msgspec.UnsetType | None = msgspec.UNSET
     min_p: float | msgspec.UnsetType | None = msgspec.UNSET
-    n: int | msgspec.UnsetType | None = msgspec.UNSET
     seed: _Int64 | msgspec.UnsetType | None = msgspec.UNSET
     presence_penalty: float | msgspec.UnsetType | None = msgspec.UNSET
     frequency_penalty: float | msgspec.UnsetType | None = msgspec.UNSET
@@ -51,39 +51,49 @@ class _Chat(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     user: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-_NAMES = tuple(name for name in _Chat.__struct_fields__ if name != "messages")
+class _Chat(_Plain, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    messages: list[_Message]
+    max_completion_tokens: int | msgspec.UnsetType | None = msgspec.UNSET
+    n: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class Short:
-    """Makes requests as copies of one that pydantic made."""
+class _Completion(_Plain, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    prompt: _Text | _Tokens
+    n: int | msgspec.UnsetType = msgspec.UNSET
 
-    def __init__(self) -> None:
+
+Kind = TypeVar("Kind", bound=_Plain)
+
+
+class _Copies:
+    """Makes requests as copies of one that pydantic made.
+
+    Args:
+        model: the one.
+        content: the field that is taken over as it is.
+    """
+
+    def __init__(self, model: Any, content: str) -> None:
+        self._class: Any = type(model)
         # Reading a deprecated field would warn each time, and vLLM reads it several times.
-        for name, field in ChatCompletionRequest.model_fields.items():
-            if field.deprecated and name in vars(ChatCompletionRequest):
-                delattr(ChatCompletionRequest, name)
-        model = ChatCompletionRequest(messages=[{"role": "user", "content": ""}])
+        for name, field in self._class.model_fields.items():
+            if field.deprecated and name in vars(self._class):
+                delattr(self._class, name)
+        self._content = content
         self._values = vars(model)
         self._lists = [name for name, value in self._values.items() if type(value) is list]
         self._private = model.__pydantic_private__
-        self._id = ChatCompletionRequest.model_fields["request_id"].default_factory
+        self._id = self._class.model_fields["request_id"].default_factory
 
-    def chat(self, content: dict[str, Any]) -> ChatCompletionRequest | None:
-        """Return the request of a parsed body that has passed the gate; None if it is not plain."""
-        try:
-            plain = msgspec.convert(content, _Chat)
-        except msgspec.ValidationError:
-            return None
-        if len(plain.messages) > MANY or (content.get("stream_options") and not plain.stream):
-            return None
-        request = ChatCompletionRequest.__new__(ChatCompletionRequest)
+    def make(self, plain: _Plain, content: dict[str, Any]) -> Any:
+        """Return the request of a parsed body, which `plain` is a checked copy of."""
+        request = self._class.__new__(self._class)
         values = self._values.copy()
         for name in self._lists:
             values[name] = values[name].copy()
-        for name in _NAMES:
-            if name in content:
-                values[name] = getattr(plain, name)
-        values["messages"] = content["messages"]
+        for name in content:
+            values[name] = getattr(plain, name)
+        values[self._content] = content[self._content]
         values["request_id"] = self._id()
         if "stream_options" in content:
             values["stream_options"] = StreamOptions(**content["stream_options"])
@@ -93,3 +103,39 @@ class Short:
         put(request, "__pydantic_extra__", {})
         put(request, "__pydantic_private__", dict(self._private or {}))
         return request
+
+
+class Short:
+    """Makes the requests of plain bodies."""
+
+    def __init__(self) -> None:
+        messages: Any = [{"role": "user", "content": ""}]
+        self._chats = _Copies(ChatCompletionRequest(messages=messages), "messages")
+        self._completions = _Copies(CompletionRequest(prompt="a"), "prompt")
+        self._most = CompletionRequest.model_fields["max_tokens"].default
+
+    def chat(self, content: dict[str, Any]) -> ChatCompletionRequest | None:
+        """Return the request of a parsed body that has passed the gate; None if it is not plain."""
+        plain = _checked(content, _Chat)
+        if plain is None or len(plain.messages) > MANY:
+            return None
+        request: ChatCompletionRequest = self._chats.make(plain, content)
+        return request
+
+    def completion(self, content: dict[str, Any]) -> CompletionRequest | None:
+        """Return the request of a parsed body that has passed the gate; None if it is not plain."""
+        plain = _checked(content, _Completion)
+        if plain is None:
+            return None
+        request: CompletionRequest = self._completions.make(plain, content)
+        if request.max_tokens is None or "max_tokens" not in content:
+            request.max_tokens = self._most  # vLLM sets it even where it is left out
+        return request
+
+
+def _checked(content: dict[str, Any], kind: type[Kind]) -> Kind | None:
+    try:
+        plain = msgspec.convert(content, kind)
+    except msgspec.ValidationError:
+        return None
+    return None if content.get("stream_options") and not plain.stream else plain

@@ -81,7 +81,7 @@ class RequestTrace:
         cached_tokens: of these, tokens that engines found in their caches.
         output_tokens: tokens of its answers.
         is_prepared: whether template, tokenizer and checks are done, or it is over.
-        release: releases the lock of `OneAtATime` while the request has it; else None.
+        release: ends the turn of the request in `turns.Groups` while it has one; else None.
         error: kind of the failure; empty when there is none.
         failure: what ended the request, if neither the model nor vLLM did.
         finish_reason: finish reason of the engine request that ended last; empty before.
@@ -193,7 +193,7 @@ class RequestTrace:
         return next((answer.worker for answer in self.placed.values()), None)
 
     def prepared(self) -> None:
-        """The request is on its way to an engine, or over: let the next one be prepared."""
+        """The request is on its way to an engine, or over: let the next ones be prepared."""
         self.is_prepared = True
         if self.release is not None:
             release, self.release = self.release, None

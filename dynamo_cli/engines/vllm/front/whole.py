@@ -1,4 +1,4 @@
-"""Whole answers of plain chats: their JSON is made from parts that stay the same.
+"""Whole answers of plain chats and completions: their JSON is made from parts that stay the same.
 
 vLLM makes five objects and their JSON for each answer. The bytes here are the same.
 """
@@ -11,18 +11,24 @@ from typing import Any
 
 import orjson
 from vllm.entrypoints.openai.chat_completion import serving as chats
+from vllm.entrypoints.openai.completion import serving as completions
 from vllm.outputs import RequestOutput
 
-from dynamo_cli.engines.vllm.front.direct import is_common
+from dynamo_cli.engines.vllm.front.direct import is_common, is_common_completion
 from dynamo_cli.engines.vllm.front.failures import JSON
 from dynamo_cli.engines.vllm.front.trace import current_trace
 from dynamo_cli.messages.request import Reply
 
 
-def install(serving: Any) -> None:
-    """Let `serving`, vLLM's object for chats, answer without objects of its own where it can."""
-    if type(serving) is not chats.OpenAIServingChat:  # others make other answers
-        return
+def install(chat: Any, completion: Any) -> None:
+    """Let vLLM's objects for chats and for completions make such answers where they can."""
+    if type(chat) is chats.OpenAIServingChat:  # others make other answers
+        chat.chat_completion_full_generator = _chats(chat)
+    if type(completion) is completions.OpenAIServingCompletion:
+        completion.request_output_to_completion_response = _completions(completion)
+
+
+def _chats(serving: Any) -> Callable[..., Awaitable[Any]]:
     answer: Callable[..., Awaitable[Any]] = serving.chat_completion_full_generator
 
     async def run(
@@ -39,10 +45,30 @@ def install(serving: Any) -> None:
             return serving.create_error_response("Client disconnected")
         if final is None or not _is_plain(final) or more.get("mm_token_counts"):
             return await answer(request, _again(final), answer_id, model, *args, **more)
-        body = _body(serving, request, final, answer_id, created, model)
+        body = _chat_body(serving, request, final, answer_id, created, model)
         return Reply(current_trace.get().request_id, 200, JSON, body)
 
-    serving.chat_completion_full_generator = run
+    return run
+
+
+def _completions(serving: Any) -> Callable[..., Any]:
+    answer: Callable[..., Any] = serving.request_output_to_completion_response
+
+    def run(
+        outputs: list[RequestOutput],
+        request: Any,
+        answer_id: str,
+        created: int,
+        model: str,
+        *args: Any,
+    ) -> Any:
+        common = len(outputs) == 1 and is_common_completion(serving, request)
+        if not common or not _is_plain(outputs[0]):
+            return answer(outputs, request, answer_id, created, model, *args)
+        body = _completion_body(serving, outputs[0], answer_id, created, model)
+        return Reply(current_trace.get().request_id, 200, JSON, body)
+
+    return run
 
 
 def _is_plain(output: RequestOutput) -> bool:
@@ -65,7 +91,7 @@ async def _again(output: RequestOutput | None) -> AsyncIterator[RequestOutput]:
         yield output
 
 
-def _body(
+def _chat_body(
     serving: Any, request: Any, output: RequestOutput, answer_id: str, created: int, model: str
 ) -> bytes:
     """Return the answer as the JSON of vLLM's `ChatCompletionResponse`."""
@@ -77,7 +103,7 @@ def _body(
             dumps(output.num_cached_tokens),
             dumps(output.num_cache_creation_tokens),
         )
-    return _ANSWER % (
+    return _CHAT % (
         dumps(answer_id),
         created,
         dumps(model),
@@ -93,14 +119,50 @@ def _body(
     )
 
 
-_ANSWER = (
+def _completion_body(
+    serving: Any, output: RequestOutput, answer_id: str, created: int, model: str
+) -> bytes:
+    """Return the answer as the JSON of vLLM's `CompletionResponse`."""
+    part, prompt = output.outputs[0], len(output.prompt_token_ids or ())
+    dumps, tokens = orjson.dumps, len(part.token_ids)
+    details = b"null"
+    if serving.enable_prompt_tokens_details and output.num_cached_tokens is not None:
+        details = _DETAILS % (dumps(output.num_cached_tokens), b"null")
+    return _COMPLETION % (
+        dumps(answer_id),
+        created,
+        dumps(model),
+        dumps(part.text),
+        dumps(part.finish_reason),
+        dumps(part.stop_reason),
+        dumps(serving.system_fingerprint),
+        prompt,
+        prompt + tokens,
+        tokens,
+        details,
+    )
+
+
+_USAGE = (
+    b'"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d,'
+    b'"prompt_tokens_details":%b,"completion_tokens_details":null},'
+)
+_CHAT = (
     b'{"id":%b,"object":"chat.completion","created":%d,"model":%b,"choices":[{"index":0,'
     b'"message":{"role":%b,"content":%b,"refusal":null,"annotations":null,"audio":null,'
     b'"function_call":null,"reasoning":null},"logprobs":null,"finish_reason":%b,'
     b'"stop_reason":%b,"token_ids":null,"routed_experts":null}],"service_tier":null,'
-    b'"system_fingerprint":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d,'
-    b'"completion_tokens":%d,"prompt_tokens_details":%b,"completion_tokens_details":null},'
-    b'"prompt_logprobs":null,"prompt_token_ids":null,"prompt_text":null,'
+    b'"system_fingerprint":%b,'
+    + _USAGE
+    + b'"prompt_logprobs":null,"prompt_token_ids":null,"prompt_text":null,'
     b'"kv_transfer_params":null,"ec_transfer_params":null,"metrics":null}'
+)
+_COMPLETION = (
+    b'{"id":%b,"object":"text_completion","created":%d,"model":%b,"choices":[{"index":0,'
+    b'"text":%b,"logprobs":null,"finish_reason":%b,"stop_reason":%b,"token_ids":null,'
+    b'"prompt_logprobs":null,"prompt_token_ids":null,"routed_experts":null}],"service_tier":null,'
+    b'"system_fingerprint":%b,'
+    + _USAGE
+    + b'"kv_transfer_params":null,"ec_transfer_params":null,"metrics":null}'
 )
 _DETAILS = b'{"cached_tokens":%b,"created_cache_tokens":%b,"multimodal_tokens":null}'

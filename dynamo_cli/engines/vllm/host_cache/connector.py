@@ -70,14 +70,38 @@ class _Scheduler(JoiningScheduler):  # type: ignore[misc]
         """As vLLM's, with our kind of request."""
         super().on_new_request(request)
         begun = self._req_status[request.request_id]
-        self._req_status[request.request_id] = _Request(
+        self._req_status[request.request_id] = self._status(begun)
+        if self.manager.client.searches < EARLY_SEARCHES:
+            self._ask(self._req_status[request.request_id])
+
+    @staticmethod
+    def _status(begun: RequestOffloadState) -> _Request:
+        return _Request(
             config=begun.config,
-            req=request,
+            req=begun.req,
             req_context=begun.req_context,
             offloading_context=begun.offloading_context,
         )
-        if self.manager.client.searches < EARLY_SEARCHES:
-            self._ask(self._req_status[request.request_id])
+
+    def loadable_tokens(self, request: Request, cached_tokens: int) -> int | None:
+        """How many tokens after the cached ones the host cache has for a request.
+
+        The request is not in the scheduler yet. None as long as the host cache has not answered.
+        """
+        super().on_new_request(request)
+        status = self._status(self._req_status.pop(request.request_id))
+        status.num_locally_computed_tokens = cached_tokens
+        if request.skip_reading_prefix_cache:
+            return 0
+        return self._lookup(status)
+
+    def reset(self) -> None:
+        """The engine's cache was reset; see `Manager.reset`."""
+        self.manager.reset(
+            request_id
+            for request_id, status in self._req_status.items()
+            if status.req.is_finished() and not status.finished_signaled
+        )
 
     def _ask(self, status: RequestOffloadState) -> bool:
         """Ask for all blocks of a prompt; whether there is an answer."""
@@ -87,6 +111,9 @@ class _Scheduler(JoiningScheduler):  # type: ignore[misc]
 
     def _build_store_jobs(self, scheduler_output: SchedulerOutput) -> dict[int, TransferJob]:
         """As vLLM's, without a look at the requests that have nothing to store in this step."""
+        # Each request has a token of its answer, or one of its prompt, which counts little.
+        tokens = scheduler_output.total_num_scheduled_tokens
+        self.manager.client.pace.scheduled(tokens - len(scheduler_output.num_scheduled_tokens))
         jobs: dict[int, TransferJob] = super()._build_store_jobs(
             SimpleNamespace(
                 num_scheduled_tokens={
@@ -153,3 +180,21 @@ class HostCacheConnector(OffloadingConnector):  # type: ignore[misc]
             self.connector_scheduler = _Scheduler(spec, vllm_config, kv_cache_config)
         elif role == KVConnectorRole.WORKER:
             self.connector_worker = JoiningWorker(spec, vllm_config, kv_cache_config)
+
+    def loadable_tokens(self, request: Request, cached_tokens: int) -> int | None:
+        """How many tokens after the cached ones the host cache has for a request; see `_Scheduler`.
+
+        None as long as the host cache has not answered.
+        """
+        assert isinstance(self.connector_scheduler, _Scheduler)
+        return self.connector_scheduler.loadable_tokens(request, cached_tokens)
+
+    def forget_old(self) -> None:
+        """The engine's cache was reset: nothing that is older is loaded or stored any more."""
+        assert isinstance(self.connector_scheduler, _Scheduler)
+        self.connector_scheduler.reset()
+
+    def forget(self, request_id: str) -> None:
+        """A request of `loadable_tokens` is not given to this engine now."""
+        assert isinstance(self.connector_scheduler, _Scheduler)
+        self.connector_scheduler.manager.forget(request_id)

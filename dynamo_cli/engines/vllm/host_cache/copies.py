@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from vllm.v1.kv_offload.base import (
     BlockIDsLoadStoreSpec,
@@ -21,6 +23,12 @@ from vllm.v1.kv_offload.base import (
 from vllm.v1.kv_offload.cpu.gpu_worker import CPUOffloadingWorker
 
 from dynamo_cli.engines.vllm.host_cache.region import Region
+
+Rows = npt.NDArray[np.int8]
+"""One layer of a cache: a row for each block."""
+
+Numbers = npt.NDArray[np.int32]
+"""Which rows."""
 
 
 class GpuCopies(CPUOffloadingWorker):  # type: ignore[misc]
@@ -42,16 +50,21 @@ class GpuCopies(CPUOffloadingWorker):  # type: ignore[misc]
 
 
 class CpuCopies(OffloadingWorker):  # type: ignore[misc]
-    """Plain copies between two places in the memory of the host."""
+    """Plain copies between two places in the memory of the host.
+
+    NumPy copies whole rows, where torch's indexing goes through them byte by byte: with rows of 32
+    KiB that took 25 times as long.
+    """
 
     def __init__(self, kv_caches: CanonicalKVCaches, region: Region) -> None:
         self._region = region
-        self._engine = [
-            cache.tensor.view(torch.int8).view(-1, cache.page_size_bytes)
+        self._engine: list[Rows] = [
+            cache.tensor.view(torch.int8).view(-1, cache.page_size_bytes).numpy()
             for cache in kv_caches.tensors
         ]
-        self._host = [
-            region.create_next_worker_view(cache.page_size_bytes) for cache in kv_caches.tensors
+        self._host: list[Rows] = [
+            region.create_next_worker_view(cache.page_size_bytes).numpy()
+            for cache in kv_caches.tensors
         ]
         self._groups = [[ref.tensor_idx for ref in refs] for refs in kv_caches.group_data_refs]
         self._done: list[TransferResult] = []
@@ -78,7 +91,7 @@ class CpuCopies(OffloadingWorker):  # type: ignore[misc]
         self, job_id: int, engine: GPULoadStoreSpec, host: BlockIDsLoadStoreSpec, *, store: bool
     ) -> bool:
         started, nbytes, first = time.perf_counter(), 0, 0
-        blocks, slots = (torch.from_numpy(spec.block_ids).long() for spec in (engine, host))
+        blocks, slots = engine.block_ids, host.block_ids
         for tensors, size in zip(self._groups, engine.group_sizes, strict=True):
             chosen = slice(first, first + size)
             first += size
@@ -88,9 +101,7 @@ class CpuCopies(OffloadingWorker):  # type: ignore[misc]
         self._done.append(TransferResult(job_id, True, nbytes, spent))
         return True
 
-    def _copy_layer(
-        self, index: int, blocks: torch.Tensor, slots: torch.Tensor, *, store: bool
-    ) -> int:
+    def _copy_layer(self, index: int, blocks: Numbers, slots: Numbers, *, store: bool) -> int:
         engine, host = self._engine[index], self._host[index]
         if store:
             host[slots] = engine[blocks]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import TransferStats
@@ -51,7 +51,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         self.names: Names = _no_names
         self.saved: Callable[[str, list[OffloadKey]], None] | None = None
         self._min_blocks = min_blocks
-        self._small: set[str] = set()
+        self._unstored: set[str] = set()  # requests of which nothing is stored
         self._storing: dict[OffloadKey, tuple[int, int]] = {}  # block -> its number and its slot
         self._stores = 0
         # Requests whose blocks are being copied to the engine, and whether they have ended since.
@@ -67,9 +67,25 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         if self.saved is not None:
             self._prompts[context.req_id] = list(keys)
         if len(keys) < self._min_blocks:
-            self._small.add(context.req_id)
+            self._unstored.add(context.req_id)
             return True
         return self.client.find(context.req_id, keys) is not None
+
+    def forget(self, request_id: str) -> None:
+        """Forget what `find` noted about a request that the scheduler has never got."""
+        self._unstored.discard(request_id)
+        self._prompts.pop(request_id, None)
+        self.client.end(request_id)
+
+    def reset(self, ended: Iterable[str]) -> None:
+        """The engine's cache was reset: nothing that is older is loaded or stored any more.
+
+        Args:
+            ended: requests that have ended, of which some blocks would be stored only now.
+        """
+        self._unstored.update(ended)
+        self._held.clear()
+        self.client.reset(self._loading)
 
     def leading(self, context: ReqContext, keys: Sequence[OffloadKey]) -> int:
         """How many of these blocks, from the first on, the host cache has for this request."""
@@ -134,7 +150,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         """Take slots for the blocks that the host cache does not have, as far as there are any."""
         request_id = req_context.req_id
         wanted: list[OffloadKey] = []
-        if request_id not in self._small:
+        if request_id not in self._unstored:
             held = self._held.setdefault(request_id, set())
             wanted = [
                 key for key in dict.fromkeys(keys) if key not in held and key not in self._storing
@@ -171,7 +187,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
 
     def on_request_finished(self, req_context: ReqContext) -> None:
         """Forget what was found for a request."""
-        self._small.discard(req_context.req_id)
+        self._unstored.discard(req_context.req_id)
         self._held.pop(req_context.req_id, None)
         if req_context.req_id in self._loading:
             self._loading[req_context.req_id] = True  # the copies go on

@@ -1,0 +1,85 @@
+"""The tier on disk with its file: what `Disk` decides is done by the threads of `DiskFile`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from dynamo_cli.config import HostCacheConfig
+from dynamo_cli.host_cache.disk import Disk
+from dynamo_cli.host_cache.disk_file import DiskFile
+from dynamo_cli.host_cache.state import HostCache
+from dynamo_cli.kv.holdings import Holdings
+
+logger = logging.getLogger(__name__)
+
+
+class Below:
+    """The tier on disk.
+
+    Args:
+        config: the plan of the host cache, which has a disk.
+        memory: the tier above.
+        reach: what the router is told of both tiers.
+        clock: gives nanoseconds; only differences count.
+        wake_by: is told of the eventfd that is set when a copy has ended.
+
+    Attributes:
+        disk: what is there.
+    """
+
+    def __init__(
+        self,
+        config: HostCacheConfig,
+        memory: HostCache,
+        reach: Holdings,
+        clock: Callable[[], int],
+        wake_by: Callable[[int], None],
+    ) -> None:
+        assert config.disk is not None
+        self._config = config
+        self._folder = config.disk.folder
+        self._memory = memory
+        self._wake_by = wake_by
+        self._file: DiskFile | None = None
+        self.disk = Disk(memory, config.disk.size_bytes, clock, reach)
+
+    def opened(self) -> None:
+        """An engine has said how large blocks are: make the file, if there is none."""
+        if self._file is not None or self.disk.off or not self._memory.slots:
+            return
+        try:
+            self._file = DiskFile(self._folder, self._config.path, self._memory.slot_bytes)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            self._off(f"{self._folder} takes no file: {why}")
+            return
+        self._wake_by(self._file.wake)
+        self.disk.opened()
+        if not self._file.direct:
+            logger.info("the disk cache goes through the page cache: direct I/O is not possible")
+
+    def _off(self, reason: str) -> None:
+        self.disk.off = reason
+        logger.error("the disk cache is not used: %s", reason)
+
+    def take_done(self) -> bool:
+        """Note the copies that have ended; returns whether there were any."""
+        ended = self._file.take_done() if self._file is not None else []
+        used = not self.disk.off
+        for done in ended:
+            self.disk.done(done)
+        if used and self.disk.off:
+            self._off(self.disk.off)
+        return bool(ended)
+
+    def begin(self) -> None:
+        """Begin the copies that are due."""
+        if self._file is not None:
+            for job in self.disk.jobs():
+                self._file.begin(job)
+
+    def close(self) -> None:
+        """Begin no more copies."""
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,51 @@
+"""The places of the file on disk that hold no block. Pure."""
+
+from __future__ import annotations
+
+from dynamo_cli.units import SECOND_NS
+
+FULL_REST_NS = 10 * SECOND_NS
+"""After the disk was full, the file is not made larger for so long."""
+
+
+class Places:
+    """Places that are free. The file grows by a place when none that it has already is free.
+
+    Args:
+        count: places that the file may have.
+
+    Attributes:
+        count: as above.
+        full: whether the disk was full when the file was made larger last.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.full = False
+        self._free: list[int] = []  # parts of the file that exist
+        self._missing: list[int] = []  # those for which there was no room
+        self._end = 0
+        self._grows_ns = 0
+
+    def take(self, now_ns: int) -> int | None:
+        """Take a free place; None if there is none."""
+        if self._free:
+            return self._free.pop()
+        if self.full and now_ns < self._grows_ns:
+            return None
+        self.full = False
+        if self._missing:
+            return self._missing.pop()
+        if self._end == self.count:
+            return None
+        self._end += 1
+        return self._end - 1
+
+    def put(self, place: int) -> None:
+        """A place is free."""
+        self._free.append(place)
+
+    def full_at(self, place: int, now_ns: int) -> None:
+        """There was no room on disk for this place."""
+        self.full, self._grows_ns = True, now_ns + FULL_REST_NS
+        self._missing.append(place)
