@@ -237,6 +237,10 @@ def load_engines() -> None:
     os.environ |= LOOPBACK  # Ray reads them when it is imported, and vLLM imports it
     environment.prepare(EngineConfig("tiny", "tiny", ("tiny",), ("--enforce-eager",), threads=1))
     zygote._load()
+    from vllm.v1.executor import multiproc_executor
+
+    # The ranks of an engine too, as on GPUs: for CPUs vLLM would start a fresh Python for each.
+    multiproc_executor.get_mp_context = lambda: multiprocessing.get_context("fork")
 
 
 def load_light() -> None:
