@@ -65,6 +65,7 @@ class Link:
         self._folder, self._memory = disk, memory
         self._dice = dice
         self._down: deque[Any] = deque()
+        self.late = True
         client.connect(self._hear, self._hear)
         client.opened()
         self.step(late=False)
@@ -134,7 +135,7 @@ class Link:
             self._down.append(SlotsLent(slots.pack(lent)))
         if self.below is not None:
             self.below.begin()
-        while self._down and not (late and self._dice.random() < 0.3):
+        while self._down and not (late and self.late and self._dice.random() < 0.3):
             self.client.apply(self._down.popleft())
 
     def die(self) -> None:
@@ -244,6 +245,8 @@ class Driver:
             if self.link is not None and number == REQUESTS // 2:
                 self.link.die()
         self.end()
+        if self.link is not None:
+            self.link.late = False  # no block is dropped for want of a slot
         # More than the engine's cache has room for, and less than the host cache.
         again = enumerate(prompts[:4] * 2)
         known = [self._known_and_found(number, prompt) for number, prompt in again]
@@ -265,7 +268,7 @@ class Driver:
 
     def _reset(self, prompt: list[int]) -> dict[str, Any]:
         """Reset everything, and run a prompt that was known before: what is found and stored."""
-        if self.link is None:
+        if self.link is None or self.link.below is not None:
             return {}
         order = Operate(1, Operation.RESET_PREFIX_CACHE)
         self.link.cache.reset(closed=True)

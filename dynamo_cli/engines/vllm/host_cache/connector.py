@@ -61,7 +61,7 @@ class _Request(RequestOffloadState):  # type: ignore[misc]
                 return
 
 
-class _Scheduler(JoiningScheduler):  # type: ignore[misc]
+class _Scheduler(JoiningScheduler):
     """vLLM's scheduler side; it asks for all blocks of a prompt at once."""
 
     manager: Manager

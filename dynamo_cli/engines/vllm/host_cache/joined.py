@@ -5,6 +5,7 @@ was admitted, and the request goes on one or two steps after they have ended. Th
 answer, and costs this one three steps of 10 to 60 ms, where the copies of 1,000 tokens of an 8B
 model take 4 ms. vLLM's scheduler knows loads that belong to a step, too. Here those that are short
 belong to the step that computes the rest of the prompt: the device waits for them, and nobody else.
+vLLM 0.33 can do the like (`sync_load_budget_bytes`, 0 by default), but then its loop waits too.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
             status.transfer_jobs.add(job)
             self._req_status.setdefault(self._under_way[job], status)  # it may have ended
         joined, self._joined, self._joined_bytes = frozenset(self._joined), set(), 0
-        return Metadata(meta.load_jobs, meta.store_jobs, meta.jobs_to_flush, joined)
+        return Metadata(**vars(meta), joined=joined)
 
     def _forget_ended(self) -> None:
         ended = [job for job in self._under_way if job not in self._jobs]
