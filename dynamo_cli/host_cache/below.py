@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from dynamo_cli.config import HostCacheConfig
+from dynamo_cli.host import oserrors
 from dynamo_cli.host_cache.disk import Disk
 from dynamo_cli.host_cache.disk_file import DiskFile
 from dynamo_cli.host_cache.state import HostCache
@@ -51,7 +52,7 @@ class Below:
         try:
             self._file = DiskFile(self._folder, self._config.path, self._memory.slot_bytes)
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
+            why = oserrors.reason(error)
             self._off(f"{self._folder} takes no file: {why}")
             return
         self._wake_by(self._file.wake)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from xxhash import xxh3_64_intdigest
 
+from dynamo_cli.host import oserrors
 from dynamo_cli.host.memory_file import map_shared
 from dynamo_cli.host.unnamed_file import open_best
 from dynamo_cli.host_cache.disk import CORRUPT, DISK_FULL, READ_FAILED, WRITE_FAILED, Done, Job
@@ -106,7 +107,7 @@ class DiskFile:
             reason = DISK_FULL
         else:
             reason = WRITE_FAILED if job.write else READ_FAILED
-        self._tell(reason, f"the disk of --disk-cache: {(error.strerror or str(error)).lower()}")
+        self._tell(reason, f"the disk of --disk-cache: {oserrors.reason(error)}")
         return reason
 
     def _tell(self, reason: str, text: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 
 from dynamo_cli.config import HostCacheConfig
 from dynamo_cli.errors import UsageError
+from dynamo_cli.host import oserrors
 from dynamo_cli.host.unnamed_file import in_memory, open_unnamed
 from dynamo_cli.plan.resolve_host_cache import DISK, disk_cache
 from dynamo_cli.plan.sizes import sized
@@ -27,7 +28,7 @@ def check(typed: Typed) -> None:
         os.close(open_unnamed(folder, direct=False))
         total = shutil.disk_usage(folder).total
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = oserrors.reason(error)
         raise UsageError(
             f"{DISK} {folder} cannot have files: {why}. It takes a folder that is there."
         ) from error

@@ -25,6 +25,8 @@ OF_OTHERS = {
     "--loads": "tests.benchmarks.gpus",
     "--seconds": "tests.benchmarks.gpus",
     "--servers": "tests.benchmarks.gpus",
+    "--streams": "tests.benchmarks.steps",
+    "--vllm": "tests.benchmarks.steps",
     "--ulimit": "docker run",
     "--upgrade": "pip",
     "--no-deps": "pip",
