@@ -67,6 +67,7 @@ class _Search:
         slots: where each key is, without those that are missing; None until the answer comes.
         pinned: whether the host cache keeps the slots for this request.
         busy: whether the slots count as busy, because the host cache that pinned them is gone.
+        number: of the question, from 1 on.
     """
 
     name: str
@@ -75,6 +76,7 @@ class _Search:
     slots: dict[bytes, int] | None = None
     pinned: bool = False
     busy: bool = False
+    number: int = 0
 
 
 def _nothing(_: Message) -> bool:
@@ -197,9 +199,9 @@ class CacheClient:
         """Number of questions since the start."""
         return self._questions
 
-    def waits(self) -> bool:
-        """Whether any request waits for an answer."""
-        return bool(self._asked)
+    def waits(self, since: int = 0) -> bool:
+        """Whether any request waits for an answer, of those that asked after so many questions."""
+        return any(search.number > since for search in self._asked.values())
 
     def copies(self, worker: int, *, prefill: bool) -> HostCopies:
         """The report on copies."""
@@ -238,7 +240,8 @@ class CacheClient:
 
     def _ask(self, request_id: str, keys: list[bytes]) -> _Search:
         self._questions += 1
-        search = _Search(f"{request_id}#{self._questions}", keys, self.clock())
+        name = f"{request_id}#{self._questions}"
+        search = _Search(name, keys, self.clock(), number=self._questions)
         self._asked[search.name] = search
         if not self._send(FindBlocks(search.name, keys, self.pace.us(self.block_tokens))):
             self._give_up(search)

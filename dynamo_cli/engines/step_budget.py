@@ -27,10 +27,12 @@ class StepBudget:
         most: most tokens that the engine can take in a step.
         prompt_tokens: most prompt tokens of a short step.
         each: most tokens that a streaming answer takes: 1, and more with speculative decoding.
+        turns: steps in which an answer gets one token: the stages of a pipeline.
     """
 
-    def __init__(self, most: int, prompt_tokens: int, each: int = 1) -> None:
+    def __init__(self, most: int, prompt_tokens: int, each: int = 1, turns: int = 1) -> None:
         self._most, self._prompt_tokens, self._each = most, prompt_tokens, each
+        self._between = STEPS_BETWEEN * turns
         self._again = 0
         self._delayed: frozenset[str] = frozenset()
 
@@ -49,7 +51,7 @@ class StepBudget:
     def spent(self, step: int, streams: Sequence[str], tokens: int) -> None:
         """Note how many tokens the step had."""
         if streams and tokens > self._short(streams):
-            self._again, self._delayed = step + STEPS_BETWEEN, frozenset(streams)
+            self._again, self._delayed = step + self._between, frozenset(streams)
 
     def _short(self, streams: Sequence[str]) -> int:
         return min(len(streams) * self._each + self._prompt_tokens, self._most)

@@ -258,13 +258,13 @@ class Disk:
         kind = self._writes if done.job.write else self._reads
         if kind.get(copy.block.key) is copy:
             del kind[copy.block.key]
-        self._note(done)
         if done.job.write:
             self._writes_speed.end(ok=not done.failure)
             self._written(copy, done)
         else:
             self._reads_speed.end(ok=not done.failure)
             self._was_read(copy, done)
+        self._note(done)  # last: after too many failures nothing of what was known holds
 
     def _note(self, done: Done) -> None:
         if not done.failure:

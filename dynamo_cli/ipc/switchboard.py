@@ -204,7 +204,9 @@ class Switchboard:
         waits = not (delivered or self._unarmed)
         for descriptor, _ in self._poller.poll(timeout_s if waits else 0):
             if (link := self._of_descriptor.get(descriptor)) is None:
-                continue  # the control socket
+                if descriptor != self._control.fileno():
+                    clear(descriptor)
+                continue
             if descriptor == link.space_fd:
                 link.on_space()
             else:

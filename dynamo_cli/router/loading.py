@@ -78,6 +78,10 @@ class Loading:
         """Take a report of a host cache."""
         self._disk_block_s[report.machine] = report.block_s
 
+    def cache_down(self, machine: int) -> None:
+        """Forget how fast the disk of a host cache was whose process ended."""
+        self._disk_block_s.pop(machine, None)
+
     def loadable(
         self, worker: int, held: dict[int, int], block_size: int, prices: Prices
     ) -> InHost:

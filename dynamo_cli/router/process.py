@@ -167,6 +167,7 @@ class Router:
             case Role.PREFILL_WORKER:
                 self._state.prefill_caches.worker_down(peer.index)
             case Role.HOST_CACHE:
+                self._state.loading.cache_down(peer.index)
                 for tier in Tier:
                     self._state.host_cache.worker_down(holder(peer.index, tier))
             case Role.PROCESSOR:

@@ -86,9 +86,13 @@ class DecodeWorker:
 
     def admit(self) -> None:
         """Give requests that have come to the engine: see `Admission`."""
+        self.heard()
+        self._admission.admit(busy=self._engine.has_work())
+
+    def heard(self) -> None:
+        """See `Duty`."""
         if self._handover is not None and self._handover.settle():
             self._stats_current = False
-        self._admission.admit(busy=self._engine.has_work())
 
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
         """Send each processor its outputs, and refuse the requests that failed alone."""

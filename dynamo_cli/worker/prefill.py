@@ -88,6 +88,9 @@ class PrefillWorker:
     def admit(self) -> None:
         """See `Duty`: jobs go to the engine as they come, because no stream waits here."""
 
+    def heard(self) -> None:
+        """See `Duty`: no job waits for the host cache outside of the engine."""
+
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
         """Nobody needs the outputs, which are one token of each prompt."""
         self._notify()

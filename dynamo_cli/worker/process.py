@@ -78,6 +78,9 @@ class Duty(Protocol):
     def admit(self) -> None:
         """Give requests that have come to the engine, before its next step."""
 
+    def heard(self) -> None:
+        """Go on with requests that waited for the host cache, before the engine's next step."""
+
     def stepped(self, outputs: Sequence[tuple[int, StepOutputs]]) -> None:
         """Send what an engine step gave; its KV events were sent to the router before."""
 
@@ -175,7 +178,8 @@ class EngineProcess:
         asked = self._cache.asked if self._cache is not None else 0
         self._duty.admit()
         if self._cache is not None and self._cache.asked > asked:
-            self._hear_answers(self._cache)
+            self._hear_answers(self._cache, asked)
+            self._duty.heard()
         if self._engine.has_work():
             self._step()
         self._duty.operations.tick()
@@ -183,10 +187,14 @@ class EngineProcess:
         if self._copies is not None:
             self._copies.tick()
 
-    def _hear_answers(self, cache: CacheClient) -> None:
-        """Give the host cache a moment to answer, else new requests would miss the next step."""
+    def _hear_answers(self, cache: CacheClient, asked: int) -> None:
+        """Give the host cache a moment to answer, else new requests would miss the next step.
+
+        Args:
+            asked: number of questions before theirs.
+        """
         end_s = time.monotonic() + HEAR_S
-        while cache.waits() and (left_s := end_s - time.monotonic()) > 0:
+        while cache.waits(asked) and (left_s := end_s - time.monotonic()) > 0:
             self._switchboard.poll(left_s)
 
     def _step(self) -> None:

@@ -18,13 +18,15 @@ class Scheduler:
 
     def __init__(self, **changes: Any) -> None:
         values = {"chunked": True, "whole_images": False, "runner": chunks.GENERATE, "spec": 0}
+        values |= {"stages": 1}
         values |= changes
         self.scheduler_config = SimpleNamespace(
             enable_chunked_prefill=values["chunked"],
             disable_chunked_mm_input=values["whole_images"],
         )
         model = SimpleNamespace(runner_type=values["runner"])
-        self.vllm_config = SimpleNamespace(model_config=model)
+        parallel = SimpleNamespace(pipeline_parallel_size=values["stages"])
+        self.vllm_config = SimpleNamespace(model_config=model, parallel_config=parallel)
         self.max_num_scheduled_tokens = MOST
         self.num_spec_tokens = values["spec"]
         self.running: list[Any] = []
@@ -104,6 +106,13 @@ def test_an_answer_is_delayed_again_after_many_tokens() -> None:
     again = 7 + STEPS_BETWEEN
     assert budget.tokens(again - 1, ["a"], prompts=True) == CHUNK + 1
     assert budget.tokens(again, ["a"], prompts=True) == MOST
+
+
+def test_with_stages_an_answer_gets_a_token_in_some_steps_only() -> None:
+    made = limited(stages=4)
+    made.hold("a")
+    assert [tokens_of_step(made) for _ in range(4 * STEPS_BETWEEN)].count(MOST) == 1
+    assert tokens_of_step(made) == MOST
 
 
 def test_a_step_at_the_limit_is_short() -> None:

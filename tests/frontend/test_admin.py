@@ -289,6 +289,29 @@ def test_orders_reach_every_engine_and_answers_are_summed_up() -> None:
     asyncio.run(scenario())
 
 
+def test_a_host_cache_is_opened_again_if_closing_failed() -> None:
+    async def scenario() -> None:
+        async with Stage(ADMIN) as stage:
+            await stage.neighbour(WORKER)
+            cache = await stage.neighbour(HOST_CACHE)
+            told = table(serving=True)
+            told.processes.append(
+                msgspec.structs.replace(
+                    told.processes[0], name=HOST_CACHE.name, role=HOST_CACHE.role
+                )
+            )
+            stage.tell(told)
+            asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
+            order = await cache.take(Operate)
+            cache.send(Operated(order.call_id, False, "Conflict", "it cannot."))
+            order = await cache.take(Operate)
+            assert not order.closed
+            cache.send(Operated(order.call_id, result=True))
+            assert (await asked)[0] == 409
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("path", [Endpoint.MESSAGES, Endpoint.COUNT_TOKENS])
 def test_messages_fail_in_anthropics_shape(path: str) -> None:
     async def scenario() -> None:

@@ -234,7 +234,9 @@ class Driver:
         prompts = [[dice.randrange(60, 200) for _ in range(300)] for _ in range(8)]
         for number in range(REQUESTS):
             prompt = dice.choice(prompts)
-            self.add(f"r{number}", prompt[: dice.randrange(30, len(prompt))])
+            length = dice.randrange(BLOCK, len(prompt))
+            # Some end with a block, all of which may be found.
+            self.add(f"r{number}", prompt[: length - length % BLOCK * (number % 3 == 0)])
             if number % 10 == 9:
                 self.engine.abort([f"r{number}"])
                 del self.told[f"r{number}"]

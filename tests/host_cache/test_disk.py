@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dynamo_cli.engines.pace import LEAST_TOKENS, Pace
 from dynamo_cli.host_cache.disk import (
+    CORRUPT,
     DISK_FULL,
     MOST_FAILURES,
     MOST_WAIT_NS,
     MOST_WRITES,
+    READ_FAILED,
     WRITE_FAILED,
     Disk,
     Done,
@@ -231,3 +235,20 @@ def test_an_engines_pace_is_that_of_steps_with_many_prompt_tokens() -> None:
     assert pace.us(16) == 800
     pace.stepped(SECOND_NS, ended=True)
     assert pace.us(16) == 800
+
+
+@pytest.mark.parametrize("failure", [READ_FAILED, CORRUPT])
+def test_a_disk_whose_reads_fail_is_not_used_any_more(failure: str) -> None:
+    scene = Scene()
+    names = range(1, MOST_FAILURES + 5)
+    scene.write(*names)
+    while (slot := scene.memory.blocks.evict()) is not None:
+        scene.memory._free.append(slot)
+    for name in names:
+        if scene.find(name, block_ns=SECOND_NS)[0]:
+            scene.end(scene.disk.jobs(), failure)
+            scene.disk.waits.answers()
+        scene.memory.read(ONE, str(scene.questions))
+    assert scene.disk.off
+    assert scene.disk.stats().used == scene.memory.claimed == 0
+    assert scene.find(names[0]) == (False, [MISSING])

@@ -33,7 +33,8 @@ def test_the_tokens_are_those_of_an_engine_without(
 ) -> None:
     got = result_of(DRIVER, tiny(), kind, *options)
     assert got["joined"] > 5
-    assert (got["between"] > 5) is (kind == "between")
+    assert got["between"] > 0, "of whole prompts"
+    assert (got["between"] > got["joined"] / 2) is (kind == "between")
     assert got["tokens"] == plain["tokens"]
     assert plain["preemptions"] > 0, "its own cache is too small for what runs"
     assert got["cached"] > 1.5 * plain["cached"]
@@ -46,8 +47,6 @@ def test_the_tokens_are_those_of_an_engine_without(
     assert (got["kept"], got["pinned"], got["invalid"]) == (0, 0, 0)
     assert got["slots"] == [HOST_BLOCKS, 0]
     assert got["blocks"] >= got["published"] > HOST_BLOCKS // 2
-    # A block cannot be found if the one before it was dropped.
-    assert got["published"] == got["blocks"] or got["dropped"]["no_slot"], "the router knows each"
 
 
 def test_the_tokens_are_the_same_if_all_blocks_come_from_the_disk(plain: Any) -> None:

@@ -141,6 +141,18 @@ def test_poll_returns_for_a_new_link_alone(stage: Stage) -> None:
     assert stage.heard.events == [("link", THERE)]
 
 
+def test_poll_ends_once_for_what_may_wake_it(stage: Stage) -> None:
+    stage.joined()
+    eventfd = os.eventfd(0, os.EFD_NONBLOCK)
+    stage.board.wake_by(eventfd)
+    os.eventfd_write(eventfd, 1)
+    stage.board.poll(5)
+    start = time.monotonic()
+    assert not stage.board.poll(0.05)
+    assert time.monotonic() - start > 0.04
+    os.close(eventfd)
+
+
 def test_poll_waits_no_longer_than_it_may(stage: Stage) -> None:
     stage.joined()
     start = time.monotonic()

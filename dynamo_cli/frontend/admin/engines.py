@@ -90,8 +90,8 @@ class Engines:
             raise InvalidRequest("reset_running_requests must be true or false.")
         order = Operate(0, Operation.RESET_PREFIX_CACHE, reset_running=FLAGS[running])
         async with self._resetting:
-            await self._all(msgspec.structs.replace(order, closed=True), Role.HOST_CACHE)
             try:
+                await self._all(msgspec.structs.replace(order, closed=True), Role.HOST_CACHE)
                 done = await self._all(order, Role.WORKER, Role.PREFILL_WORKER)
             finally:
                 opened = await self._all(order, Role.HOST_CACHE)
@@ -122,7 +122,10 @@ class Engines:
         future: asyncio.Future[Operated] = asyncio.get_running_loop().create_future()
         self._calls[number] = (peer, future)
         try:
-            if not self._switchboard.send(peer, msgspec.structs.replace(order, call_id=number)):
+            called = msgspec.structs.replace(order, call_id=number)
+            # A host cache that did not hear that it is to open would stay closed.
+            owed = peer.role is Role.HOST_CACHE
+            if not (self._switchboard.owe if owed else self._switchboard.send)(peer, called):
                 raise Unavailable(f"{peer.name} cannot be reached.")
             async with asyncio.timeout(TIMEOUT_S):
                 answer = await future

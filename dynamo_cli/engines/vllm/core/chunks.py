@@ -29,7 +29,8 @@ def install(scheduler: Any, prompt_tokens: int) -> None:
 def _limit(scheduler: Any, prompt_tokens: int) -> None:
     schedule, steps = scheduler.schedule, itertools.count()
     each = 1 + scheduler.num_spec_tokens
-    budget = StepBudget(scheduler.max_num_scheduled_tokens, prompt_tokens, each)
+    turns = scheduler.vllm_config.parallel_config.pipeline_parallel_size
+    budget = StepBudget(scheduler.max_num_scheduled_tokens, prompt_tokens, each, turns)
 
     def limited(*args: Any) -> Any:
         step = next(steps)

@@ -49,12 +49,15 @@ def named(error: Exception) -> InternalError:
 
 def can_go_on(core: EngineCore, error: Exception) -> bool:
     """Whether the engine can go on without one request."""
+    connector = core.scheduler.connector
     functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
     return (
         core.batch_queue is None
         and isinstance(core.model_executor, UniProcExecutor)
         and not isinstance(error, DEVICE_LOST)
         and functions.isdisjoint(HALF_DONE)
+        # Of a step that failed nobody is told which copies to and from the host cache have ended.
+        and not (connector is not None and connector.has_pending_push_work())
     )
 
 

@@ -60,7 +60,9 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
         tokens, loads = super().get_num_new_matched_tokens(
             request, num_computed_tokens, max_num_new_tokens
         )
-        joins = bool(loads and tokens and self._fits(tokens))
+        # A step computes at least one token of each request: a load of a whole prompt is no part.
+        part = num_computed_tokens + (tokens or 0) < request.num_tokens
+        joins = bool(loads and tokens and part and self._fits(tokens))
         self._joining.discard(request.request_id)
         if joins:
             self._joining.add(request.request_id)
@@ -69,10 +71,21 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
     def _fits(self, tokens: int) -> bool:
         # With several groups of layers, blocks before those that are loaded may have no data yet.
         groups = self.config.kv_group_configs
-        if len(groups) > 1:
+        if len(groups) > 1 or self._loads_between():
             return False
         nbytes = tokens // groups[0].tokens_per_block * self.manager.block_bytes
         return bool(self._joined_bytes + nbytes <= JOINED_BYTES)
+
+    def _loads_between(self) -> bool:
+        """Whether a load that belongs to no step is under way: vLLM lets later ones wait for it."""
+        others = self._jobs.keys() - self._under_way.keys()
+        return any(not self._jobs[job].is_store for job in others)
+
+    def request_finished(self, request: Request) -> tuple[bool, dict[str, Any] | None]:
+        """As vLLM's; it may have waited for room for its blocks."""
+        self._joining.discard(request.request_id)
+        ended: tuple[bool, dict[str, Any] | None] = super().request_finished(request)
+        return ended
 
     def update_state_after_alloc(
         self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int
