@@ -107,7 +107,7 @@ def test_who_is_more_urgent_waits_less() -> None:
             ask(server, "/v1/completions", body, {"X-Priority": priority})
             ended.append(name)
 
-        running = [pool.submit(request, f"first {number}", "0", 300) for number in range(2)]
+        running = [pool.submit(request, f"first {number}", "0", 700) for number in range(2)]
         wait_until(lambda: server.snapshot()["traffic"]["in_flight"] == 2, 5, "they run")
         waiting = [pool.submit(request, f"patient {number}", "5") for number in range(4)]
         wait_until(lambda: server.snapshot()["traffic"]["in_flight"] >= 4, 5, "some wait")
