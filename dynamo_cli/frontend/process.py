@@ -275,6 +275,7 @@ class Frontend:
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
         """Move or fail what a lost process was asked, and forget its reports."""
         self._engines.engine_gone(peer, reason)
+        self._tree.lives.unlinked(peer, reason)
         match peer.role:
             case Role.PROCESSOR:
                 self._welcomed.discard(peer)

@@ -8,7 +8,8 @@ from dynamo_cli.messages.host_cache import DiskStats
 from dynamo_cli.watch.growth import Growth
 from dynamo_cli.watch.host_cache_schema import DiskCacheView
 
-_COUNTERS = ("wanted", "found", "read", "read_s", "written", "write_s", "evicted")
+COUNTERS = ("wanted", "found", "read", "read_s", "written", "write_s", "evicted")
+"""Counters of `DiskStats` that begin with a process."""
 
 
 class DiskCacheState:
@@ -29,7 +30,7 @@ class DiskCacheState:
     def gone(self, machine: int) -> None:
         """Keep the totals of a host cache whose process ended; its file has ended with it."""
         if (stats := self._disks.get(machine)) is not None:
-            self._ended.update({name: getattr(stats, name) for name in _COUNTERS})
+            self._ended.update({name: getattr(stats, name) for name in COUNTERS})
             self._dropped.update(stats.dropped)
             self._disks[machine] = DiskStats()
         self._read.gone(machine)
@@ -46,7 +47,7 @@ class DiskCacheState:
             used=sum(stats.used for stats in disks),
             **{
                 name: self._ended[name] + sum(getattr(stats, name) for stats in disks)
-                for name in _COUNTERS
+                for name in COUNTERS
             },
             read_bytes_per_s=self._read.rate(now_ns),
             written_bytes_per_s=self._written.rate(now_ns),

@@ -15,14 +15,17 @@ from dynamo_cli.watch.host_cache_schema import HostCacheShare, HostCacheView, Ho
 from dynamo_cli.watch.rates import HIT_WINDOW_S, ratio
 
 _EMPTY = HostCacheStats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-_COUNTERS = (
+COUNTERS = (
     *("wanted", "found", "written", "duplicates", "evicted"),
     *("short", "refused", "invalid", "refused_sends"),
 )
-_COPY_COUNTERS = (
+"""Counters of `HostCacheStats` that begin with a process."""
+
+COPY_COUNTERS = (
     *("loaded_blocks", "loaded_bytes", "load_s"),
     *("stored_blocks", "stored_bytes", "store_s", "waited_s"),
 )
+"""Those of `HostCopies`."""
 
 Engine = tuple[bool, int]
 """Whether it is a prefill worker, and its index among its kind."""
@@ -56,7 +59,7 @@ class HostCacheState:
     def gone(self, machine: int) -> None:
         """Keep the totals of a host cache whose process ended; it holds nothing any more."""
         if (stats := self._caches.get(machine)) is not None:
-            self._ended.update({name: getattr(stats, name) for name in _COUNTERS})
+            self._ended.update({name: getattr(stats, name) for name in COUNTERS})
             self._caches[machine] = msgspec.structs.replace(_EMPTY, machine=machine)
         self._wanted.gone(machine)
         self._found.gone(machine)
@@ -115,14 +118,14 @@ class HostCacheState:
         return sum(getattr(stats, name) for stats in self._caches.values())
 
     def _totals(self) -> dict[str, int]:
-        return {name: self._ended[name] + self._sum(name) for name in _COUNTERS}
+        return {name: self._ended[name] + self._sum(name) for name in COUNTERS}
 
     def _engine(self, engine: Engine) -> HostCopiesView:
         """An engine's copies over all its restarts."""
-        totals: dict[str, Any] = dict.fromkeys(_COPY_COUNTERS, 0) | self._ended_copies[engine]
+        totals: dict[str, Any] = dict.fromkeys(COPY_COUNTERS, 0) | self._ended_copies[engine]
         if (copies := self._copies.get(engine)) is not None:
             now = _counters(copies)
-            totals = {name: totals[name] + now[name] for name in _COPY_COUNTERS}
+            totals = {name: totals[name] + now[name] for name in COPY_COUNTERS}
         prefill, index = engine
         return HostCopiesView(prefill=prefill, worker=index, **totals)
 
@@ -133,4 +136,4 @@ def _share(stats: HostCacheStats) -> HostCacheShare:
 
 
 def _counters(copies: HostCopies) -> dict[str, Any]:
-    return {name: getattr(copies, name) for name in _COPY_COUNTERS}
+    return {name: getattr(copies, name) for name in COPY_COUNTERS}

@@ -54,7 +54,8 @@ class HostCacheShare(msgspec.Struct, frozen=True):
     Attributes:
         process: its name.
         slots, used: number of slots, and of those that hold a block.
-        wanted, found: blocks that engines have asked for since it was started, and that it had.
+        wanted, found: blocks that engines have asked for since it was started, or since its node
+            was lost for a moment, and that it had.
     """
 
     process: str

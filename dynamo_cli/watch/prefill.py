@@ -14,7 +14,8 @@ WAIT_BOUNDS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0)
 
 _EMPTY_QUEUE = PrefillQueueStats(0, 0, 0, 0, 0.0, False, 0, {}, {}, {}, [], 0)
 _QUEUE_COUNTERS = ("ended", "refused", "returned")
-_TRANSFER_COUNTERS = ("placements", "fallbacks", "copies", "nbytes", "copy_s", "failures")
+TRANSFER_COUNTERS = ("placements", "fallbacks", "copies", "nbytes", "copy_s", "failures")
+"""Counters of `TransferStats` that begin with a process."""
 
 
 class PrefillState:
@@ -32,7 +33,7 @@ class PrefillState:
         self._queue_taken = 0
         self._transfers: dict[tuple[bool, int], TransferStats] = {}
         self._transfer_totals: dict[str, Counter[str]] = {
-            name: Counter() for name in _TRANSFER_COUNTERS
+            name: Counter() for name in TRANSFER_COUNTERS
         }
         self._recent_waits, self._recent_prefills = WindowSamples(60), WindowSamples(60)
         self.queue_time, self.prefill_time = Histogram(WAIT_BOUNDS_S), Histogram(WAIT_BOUNDS_S)
@@ -96,7 +97,7 @@ class PrefillState:
             name: dict(totals + Counter(getattr(self._queue, name)))
             for name, totals in self._queue_totals.items()
         }
-        return counters | {name: self._transfer_total(name) for name in _TRANSFER_COUNTERS}
+        return counters | {name: self._transfer_total(name) for name in TRANSFER_COUNTERS}
 
     def _transfer_total(self, name: str) -> dict[str, int]:
         total = Counter(self._transfer_totals[name])

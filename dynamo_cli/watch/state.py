@@ -31,6 +31,7 @@ from dynamo_cli.watch.host import HostReport
 from dynamo_cli.watch.host_cache import HostCacheState
 from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.judge import Judge
+from dynamo_cli.watch.lives import Lives
 from dynamo_cli.watch.logs import LogRing
 from dynamo_cli.watch.meter import Latency, Meter
 from dynamo_cli.watch.node_schema import NodeView, node_views
@@ -66,6 +67,7 @@ class TreeState:
         prefill: what is known of disaggregated prefill.
         host_cache: what is known of the host cache.
         engine_totals: what engines have reported, over all their restarts.
+        lives: which processes go on reporting after their node was lost.
         url: where the frontend listens; empty before it does.
         draining: whether the frontend takes no new requests, whatever the table says.
         asleep: whether every ready worker sleeps.
@@ -85,6 +87,7 @@ class TreeState:
         self.prefill = PrefillState()
         self.host_cache = HostCacheState()
         self.engine_totals = EngineTotals()
+        self.lives = Lives()
         self.decisions = DecisionLog()
         self.logs = LogRing()
         self.url = ""
@@ -133,7 +136,7 @@ class TreeState:
         now_ns: int,
     ) -> None:
         """Take a report of a process."""
-        match message:
+        match message := self.lives.since_link(message):
             case ProcessTable():
                 self._table = message
                 self._watch.processes(message.processes)
