@@ -219,9 +219,9 @@ def test_a_server_answers(command: Command, server: Server, folder: Path) -> Non
         run(f"DYNAMO_LLM_API_KEY={SHOWN_KEY} {text}", folder)
 
 
-GPU_OR_DISK = ("dynamo_llm_gpu_", "dynamo_llm_disk_cache_")
-ELSEWHERE = (*GPU_OR_DISK, "dynamo_llm_record_")
-"""Metrics that are there where engines have GPUs, with --disk-cache, or with --record."""
+NOT_HERE = ("dynamo_llm_gpu_", "dynamo_llm_disk_cache_", "dynamo_llm_node_", "dynamo_llm_relay_")
+ELSEWHERE = (*NOT_HERE, "dynamo_llm_record_")
+"""Metrics that are there with GPUs, with --disk-cache, with --ray, or with --record."""
 
 
 def named_metrics() -> set[str]:
@@ -237,8 +237,8 @@ def test_metrics_have_the_names_that_pages_give(server: Server) -> None:
     assert not [name for name in here if f"# HELP {name}" not in exported]
 
 
-def test_metrics_of_gpus_and_the_disk_have_the_names_that_pages_give() -> None:
+def test_metrics_of_gpus_disks_and_nodes_have_the_names_that_pages_give() -> None:
     known = {family.name for family in families()}
-    named = {name for name in named_metrics() if name.startswith(GPU_OR_DISK)}
+    named = {name for name in named_metrics() if name.startswith(NOT_HERE)}
     assert named
     assert not [name for name in named if not any(one.startswith(name) for one in known)]
