@@ -6,8 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import pytest
-
 from dynamo_cli.supervisor.post import Versions
 from tests.support.server import COMMAND
 
@@ -31,16 +29,9 @@ def test_a_process_on_another_machine_tells_the_time_of_the_head() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--ray", "ray://127.0.0.1:10001"), "HOST:PORT"),
-        (("--ray", "127.0.0.1:6379", "--host-cache", "1GiB"), "--host-cache does not go with"),
-    ],
-)
-def test_the_command_says_in_one_line_what_is_wrong(options: tuple[str, ...], words: str) -> None:
-    line = [COMMAND, "--model", "tiny", "--engine", "mock", *options]
+def test_the_command_says_in_one_line_what_is_wrong() -> None:
+    line = [COMMAND, "--model", "tiny", "--engine", "mock", "--ray", "ray://127.0.0.1:10001"]
     ended = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2
-    assert words in ended.stderr
+    assert "HOST:PORT" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
