@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from xxhash import xxh3_64_intdigest
 
-from dynamo_cli.host import oserrors
+from dynamo_cli.host import oserrors, vital
 from dynamo_cli.host.memory_file import map_shared
 from dynamo_cli.host.unnamed_file import open_best
 from dynamo_cli.host_cache.disk import CORRUPT, DISK_FULL, READ_FAILED, WRITE_FAILED, Done, Job
@@ -73,6 +73,7 @@ class DiskFile:
         for threads in (self._readers, self._writers):
             threads.shutdown(wait=wait, cancel_futures=True)
 
+    @vital.callback
     def _run(self, job: Job) -> None:
         try:
             done = self._write(job) if job.write else self._read(job)

@@ -107,7 +107,14 @@ class Handover:
         if where.remote:
             self._engine.forget_known(request_id)
         else:
+            self._start_at_once(prepared)
+
+    def _start_at_once(self, prepared: Prepared) -> None:
+        try:
             self._engine.start(prepared)
+        except (InvalidRequest, InternalError):
+            self._engine.forget_known(prepared.message.request_id)
+            raise
 
     def _where(self, prepared: Prepared) -> tuple[Where, int] | None:
         """Where a prompt is prefilled, and how many of its tokens need not be computed.
