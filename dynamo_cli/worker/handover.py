@@ -87,7 +87,11 @@ class Handover:
             # A probe tests this engine alone; prefill workers may not be up yet.
             self._engine.start(prepared)
             return
-        self._place(prepared)
+        try:
+            self._place(prepared)
+        except (InvalidRequest, InternalError):
+            self._engine.forget_known(message.request_id)
+            raise
 
     def _place(self, prepared: Prepared) -> None:
         """As `add`; if the host cache must be asked first, `settle` goes on with it."""
@@ -107,14 +111,7 @@ class Handover:
         if where.remote:
             self._engine.forget_known(request_id)
         else:
-            self._start_at_once(prepared)
-
-    def _start_at_once(self, prepared: Prepared) -> None:
-        try:
             self._engine.start(prepared)
-        except (InvalidRequest, InternalError):
-            self._engine.forget_known(prepared.message.request_id)
-            raise
 
     def _where(self, prepared: Prepared) -> tuple[Where, int] | None:
         """Where a prompt is prefilled, and how many of its tokens need not be computed.

@@ -221,6 +221,16 @@ def test_what_cannot_start_once_the_host_cache_has_answered_is_refused(
         assert counted(town).kept == 0
 
 
+def test_a_search_of_what_cannot_start_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    with around(monkeypatch, LONG) as town:
+        side = town.engine.decode_side
+        side.known = {"a": 500}
+        town.engine.refuses["a"] = InternalError("it is broken")
+        town[PROCESSOR].send(request("a", tokens=500))
+        assert town[PROCESSOR].read() == [RequestRefused("a", "it is broken", 500)]
+        assert side.forgotten == ["a"]
+
+
 def test_a_probe_stays_and_is_no_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
     with around(monkeypatch) as town:
         town[PROCESSOR].send(request("a", probe=True))
