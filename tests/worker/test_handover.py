@@ -225,7 +225,11 @@ def test_a_search_of_what_cannot_start_is_forgotten(monkeypatch: pytest.MonkeyPa
     with around(monkeypatch, LONG) as town:
         side = town.engine.decode_side
         side.known = {"a": 500}
-        town.engine.refuses["a"] = InternalError("it is broken")
+
+        def broken(_: Any) -> None:
+            raise InternalError("it is broken")
+
+        monkeypatch.setattr(side, "start", broken)
         town[PROCESSOR].send(request("a", tokens=500))
         assert town[PROCESSOR].read() == [RequestRefused("a", "it is broken", 500)]
         assert side.forgotten == ["a"]
