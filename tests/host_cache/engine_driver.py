@@ -21,6 +21,7 @@ from dynamo_cli.host.memory_file import MemoryFile
 from dynamo_cli.host_cache.below import Below
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes, slots
+from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages.admin import Operate, Operation
 from dynamo_cli.messages.host_cache import (
@@ -285,6 +286,14 @@ class Driver:
         stored = len(self.link.cache.blocks)
         return {"reset": reset, "known_after": known, "lacks": computed // BLOCK - stored}
 
+    def _reachable(self, name: int) -> bool:
+        """Whether all blocks before this one are in the host cache too; else nobody can find it."""
+        assert self.link is not None
+        by_hash = self.link.cache.blocks._by_hash
+        while name in by_hash:
+            name = by_hash[name].parent
+        return name == ROOT
+
     def _shared(self) -> dict[str, Any]:
         if self.link is None:
             return {}
@@ -305,6 +314,7 @@ class Driver:
             "pinned": cache.blocks.pinned,
             "blocks": len(cache.blocks),
             "published": len(cache.blocks.holdings.all()),
+            "reachable": sum(map(self._reachable, cache.blocks._by_hash)),
             "slots": [cache.free + cache.lent + len(cache.blocks), cache.busy],
             "on_disk": self.link.on_disk,
             "disk": self.link.below.disk.stats().dropped if self.link.below else {},
