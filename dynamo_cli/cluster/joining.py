@@ -1,4 +1,4 @@
-"""Which nodes of a cluster could be used, but are not yet. Pure."""
+"""Which node of a cluster runs what, and which could be used, but are not yet. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def offers(
     Args:
         living: all nodes of the cluster that live.
         planned: the nodes of the plan, by their position.
-        ids: where each of them is now.
+        ids: where each of them is now; empty if nowhere.
     """
     alive = {node.ray_id for node in living}
     lost = [planned[number] for number, ray_id in ids.items() if ray_id not in alive]
@@ -33,6 +33,29 @@ def offers(
         names.add(name)
         found.append(replace(node, name=name))
     return found
+
+
+def place_of(number: int, machine: Node, ids: Mapping[int, str], living: Sequence[Node]) -> str:
+    """The Ray id of the node that a node of the plan is to be now; empty if there is none.
+
+    It is the one that it was, unless that has left the cluster, or has taken the place of another
+    node before it was placed itself. Then it is one that no other has: the same machine if that is
+    back, else any with as many GPUs.
+
+    Args:
+        number: its position in the plan.
+        machine: the node as it was planned.
+        ids: where each of the nodes is now; a new one is missing.
+        living: all nodes of the cluster that live.
+    """
+    others = {ray_id for other, ray_id in ids.items() if other != number}
+    unused = [node for node in living if node.ray_id not in others]
+    before = ids.get(number, machine.ray_id)
+    if any(node.ray_id == before for node in unused):
+        return before
+    fit = [node for node in unused if node.gpus >= machine.gpus]
+    fit.sort(key=lambda node: node.address != machine.address)
+    return fit[0].ray_id if fit else ""
 
 
 def _unlike(name: str, names: set[str]) -> str:

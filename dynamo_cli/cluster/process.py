@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any
 
 from dynamo_cli.cluster.connect import connect, patience
-from dynamo_cli.cluster.joining import offers
+from dynamo_cli.cluster.joining import offers, place_of
 from dynamo_cli.cluster.survey import living
 from dynamo_cli.cluster_config import ClusterConfig, Node
 from dynamo_cli.errors import ResourceError
@@ -31,6 +31,7 @@ from dynamo_cli.topology import ProcessId
 LOOK_S = 2.0
 """Seconds between two looks at the nodes of the cluster."""
 
+NO_PLACE = "no node of the cluster can be used for it"
 IDS = re.compile(r"\b[0-9a-f]{16,} ?")
 """Ids of Ray, which say nothing to people and differ in each message."""
 
@@ -113,7 +114,6 @@ class Cluster:
                 case PlaceOutpost(node, machine, post):
                     self._posts[node] = post
                     self._nodes[node] = machine
-                    self._ids.setdefault(node, machine.ray_id)
                     self._place(node)
                 case Ping():
                     self._control.send(Pong())
@@ -135,7 +135,12 @@ class Cluster:
             import ray  # noqa: PLC0415
 
             ray.kill(before)
-        self._find(node)
+        nodes = _living()
+        self._ids[node] = place_of(node, self._nodes[node], self._ids, nodes)
+        self._seen(nodes)  # nobody is offered what was just taken
+        if not self._ids[node]:
+            self._ended(node, NO_PLACE)
+            return
         where = On(self._ids[node], soft=False)
         gpus = self._nodes[node].gpus
         outpost = self._actor.options(num_cpus=0, num_gpus=gpus, scheduling_strategy=where).remote()
@@ -144,23 +149,6 @@ class Cluster:
         started = outpost.start.remote(self._posts[node], versions)
         self._when_done(started, lambda done: self._started(node, outpost, done))
 
-    def _find(self, node: int) -> None:
-        """Take another node if the one that was planned has left the cluster.
-
-        It is one that came later: the same machine if that is back, else any with as many GPUs.
-        """
-        import ray  # noqa: PLC0415
-
-        alive = {one["NodeID"]: one for one in ray.nodes() if one["Alive"]}
-        if self._ids[node] in alive:
-            return
-        machine = self._nodes[node]
-        unused = [one for key, one in alive.items() if key not in self._ids.values()]
-        fit = [one for one in unused if one["Resources"].get("GPU", 0) >= machine.gpus]
-        fit.sort(key=lambda one: one["NodeManagerAddress"] != machine.address)
-        if fit:
-            self._ids[node] = fit[0]["NodeID"]
-
     def _look(self) -> None:
         """Look for nodes again and again, in a thread: while Ray does not answer, the loop does."""
         import ray  # noqa: PLC0415
@@ -168,7 +156,7 @@ class Cluster:
         failed = False
         while True:
             try:
-                nodes = [Node(**one) for one in living()]
+                nodes = _living()
             except (ray.exceptions.RayError, RuntimeError, OSError) as error:
                 if not failed:
                     logger.warning("Ray does not say which nodes there are: %s", _words(error))
@@ -215,8 +203,12 @@ class Cluster:
             self._ended(node, done.result() if error is None else _words(error))
 
     def _ended(self, node: int, why: str, error: str = "") -> None:
-        del self._outposts[node]
+        self._outposts.pop(node, None)
         self._control.send(OutpostEnded(node, why, error))
+
+
+def _living() -> list[Node]:
+    return [Node(**one) for one in living()]
 
 
 def _words(error: BaseException) -> str:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
-from dynamo_cli.cluster.joining import offers
+from dynamo_cli.cluster import process
+from dynamo_cli.cluster.joining import offers, place_of
+from dynamo_cli.cluster.process import Cluster
 from dynamo_cli.cluster_config import Node
 from dynamo_cli.errors import Conflict
+from dynamo_cli.messages.cluster import NodesOffered, OutpostEnded, PlaceOutpost
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor, offer_of
 from dynamo_cli.supervisor.scaling import rescaled
-from dynamo_cli.topology import ProcessId, Role
+from dynamo_cli.topology import CLUSTER, ProcessId, Role
 from tests.cluster.test_plan import places, planned
 
 
@@ -53,6 +58,61 @@ def test_new_nodes_of_one_name_get_names_of_their_own() -> None:
     assert [(one.name, one.ray_id) for one in offers([A, B, *same], PLAN, IDS)] == [
         ("node-c", "x"),
         ("node-c-2", "y"),
+    ]
+
+
+BACK = replace(node("node-b", 2, "back"), address="10.0.0.2")
+LOST_B = replace(B, address=BACK.address)
+
+
+@pytest.mark.parametrize(
+    ("number", "machine", "ids", "living", "place"),
+    [
+        (1, B, IDS, [C, A, B], B.ray_id),
+        (1, B, IDS, [A, node("small", 1), C], C.ray_id),
+        (1, LOST_B, IDS, [A, C, BACK], "back"),
+        (1, B, IDS, [A, node("small", 1)], ""),
+        (2, C, IDS, [A, B, C], C.ray_id),
+        (2, C, {0: A.ray_id, 1: C.ray_id}, [A, C], ""),
+        (2, C, {0: A.ray_id, 1: C.ray_id}, [A, C, node("node-d", 4)], "id-of-node-d"),
+        (1, B, {0: A.ray_id, 1: C.ray_id, 2: ""}, [A, C], C.ray_id),
+        (2, C, {0: A.ray_id, 1: B.ray_id, 2: ""}, [A, B, C], C.ray_id),
+    ],
+    ids=["stays", "moves", "back", "nobody", "new", "taken", "takes another", "keeps", "later"],
+)
+def test_which_node_one_of_the_plan_is_now(
+    number: int, machine: Node, ids: dict[int, str], living: list[Node], place: str
+) -> None:
+    assert place_of(number, machine, ids, living) == place
+
+
+def test_an_offered_node_is_given_to_one_node_of_the_run_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is offered, takes the place of a lost one, and only then comes the order to use it."""
+    placed: list[str] = []
+    outpost = MagicMock()
+    outpost.options = lambda scheduling_strategy, **_: (
+        placed.append(scheduling_strategy) or MagicMock()
+    )
+    fake = SimpleNamespace(remote=lambda _: outpost, kill=lambda _: None)
+    strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda ray_id, soft: ray_id)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
+    living = [A, B, C]
+    monkeypatch.setattr(process, "living", lambda: [asdict(one) for one in living])
+    control: Any = MagicMock(closed=False)
+    run = Cluster(CLUSTER, SimpleNamespace(nodes=(A, B)), control)  # type: ignore[arg-type]
+    run._seen(living)
+    living.remove(B)
+    orders = [PlaceOutpost(1, B, b""), PlaceOutpost(2, C, b"")]
+    control.receive.return_value = [(order, []) for order in orders]
+    run._on_control()
+    assert placed == [C.ray_id]
+    assert [call.args[0] for call in control.send.call_args_list[1:]] == [
+        NodesOffered([C]),
+        NodesOffered([]),
+        OutpostEnded(2, process.NO_PLACE),
     ]
 
 
