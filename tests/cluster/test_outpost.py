@@ -24,6 +24,7 @@ from dynamo_cli.messages.cluster import (
     JoinBeside,
     JoinChild,
     Muster,
+    PartChild,
     Present,
     RelayCut,
     RelayDown,
@@ -143,18 +144,24 @@ def test_a_child_whose_end_is_not_handled_yet_gets_no_link() -> None:
 GPUS = tuple(Device(str(number), f"GPU-{number}") for number in (4, 6))
 
 
-@pytest.mark.parametrize(("boot", "shifted"), [("another machine", True), (None, False)])
-def test_a_child_gets_the_path_the_gpus_and_the_clock_of_its_node(
-    monkeypatch: pytest.MonkeyPatch, boot: str | None, shifted: bool
-) -> None:
-    """The head numbers the GPUs of a node. Clocks differ unless the node is the head's machine."""
-    started: list[Start] = []
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Start]:
+    """What the outpost starts; no process is."""
+    found: list[Start] = []
 
     def start(start: Start, _: Outpost) -> Any:
-        started.append(start)
+        found.append(start)
         return SimpleNamespace(spawn=lambda: None, pid=1)
 
     monkeypatch.setattr(process, "LocalChild", start)
+    return found
+
+
+@pytest.mark.parametrize(("boot", "shifted"), [("another machine", True), (None, False)])
+def test_a_child_gets_the_path_the_gpus_and_the_clock_of_its_node(
+    started: list[Start], boot: str | None, shifted: bool
+) -> None:
+    """The head numbers the GPUs of a node. Clocks differ unless the node is the head's machine."""
 
     async def scenario() -> None:
         node = Node()
@@ -175,16 +182,8 @@ def test_a_child_gets_the_path_the_gpus_and_the_clock_of_its_node(
 
 @pytest.mark.parametrize("role", [Role.WORKER, Role.HOST_CACHE])
 def test_engines_and_the_host_cache_get_the_memory_of_their_node(
-    monkeypatch: pytest.MonkeyPatch, role: Role
+    started: list[Start], role: Role
 ) -> None:
-    started: list[Start] = []
-
-    def start(start: Start, _: Outpost) -> Any:
-        started.append(start)
-        return SimpleNamespace(spawn=lambda: None, pid=1)
-
-    monkeypatch.setattr(process, "LocalChild", start)
-
     async def scenario() -> None:
         node = Node()
         cache = replace(CACHE, path="/proc/here")
@@ -317,5 +316,45 @@ def test_an_unexpected_error_ends_it(monkeypatch: pytest.MonkeyPatch, where: str
         assert "an unexpected error" in why
         assert "ZeroDivisionError" in why
         assert not node.worker.alive
+
+    asyncio.run(scenario())
+
+
+def test_the_head_has_time_to_be_heard_when_the_relay_is_up_again() -> None:
+    async def scenario() -> None:
+        node = Node()
+        node.hear(Muster("", 0))
+        node.outpost._heard_s = silent_since_s = time.monotonic() - HOUR_NS
+        node.outpost.on_report(node.relay, PhaseChange(Phase.READY), ())
+        assert node.outpost._heard_s > silent_since_s
+
+    asyncio.run(scenario())
+
+
+def test_the_next_process_of_a_child_is_not_taken_for_the_last_one() -> None:
+    async def scenario() -> None:
+        node = Node()
+        node.outpost.on_report(node.worker, PhaseChange(Phase.PROBING), ())
+        node.outpost._waiting[WORKER] = node.worker  # type: ignore[assignment]
+        node.worker.gone.set()
+        node.outpost.on_exit(node.worker, -9)
+        assert not node.outpost._waiting
+        node.outpost._children[WORKER] = FakeChild(WORKER, node.outpost)  # type: ignore[assignment]
+        node.hear(Muster("", 0))
+        assert node.told(Roll)[0].children == [Present(WORKER.name, 1, Phase.STARTING)]
+
+    asyncio.run(scenario())
+
+
+def test_the_end_of_a_link_that_was_replaced_leaves_the_next_one() -> None:
+    async def scenario() -> None:
+        node = Node()
+        node.link(7)
+        node.link(8)
+        node.hear(PartChild(WORKER.name, ROUTER.name, 7, "replaced"))
+        node.worker.gone.set()
+        node.outpost.on_exit(node.worker, -9)
+        downs = [one for one in node.relay.got if isinstance(one, RelayDown)]
+        assert downs == [RelayDown(7), RelayDown(8)]
 
     asyncio.run(scenario())

@@ -34,6 +34,7 @@ from dynamo_cli.messages.cluster import (
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor import nodes
+from dynamo_cli.supervisor.node_counts import MOST_BEATS, NodeCounts
 from dynamo_cli.supervisor.nodes import AGAIN_S, Nodes
 from dynamo_cli.supervisor.post import Post
 from dynamo_cli.topology import CLUSTER, ProcessId, Role
@@ -277,6 +278,17 @@ def test_an_outpost_that_does_not_connect_is_named_with_the_port(
     assert "port 4711, within 60 s; does a firewall block it?" in told[0]
 
 
+def test_a_node_that_does_not_join_again_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    run.join()
+    run.after(1)
+    run.report(RelayCut("cut"))
+    run.after(run.patience.join_s - 1)
+    assert not run.notices
+    run.after(2)
+    assert len(run.notices) == 1
+
+
 def state(run: Run) -> NodeState:
     (one,) = run.nodes.table(run.now_s).nodes
     return one
@@ -345,3 +357,13 @@ def test_an_outpost_is_not_awaited_before_ray_can_have_started_it(
     assert not run.failures
     run.after(2)
     assert len(run.failures) == 1
+
+
+def test_only_the_last_heartbeats_are_awaited() -> None:
+    counts = NodeCounts()
+    beats = [counts.beat(float(number)) for number in range(MOST_BEATS + 1)]
+    seen = []
+    for beat in beats[:2]:
+        counts.answered(beat, 500.0)
+        seen.append(counts.state(NAME, up=True, silent_s=0.0).beat_s)
+    assert seen == [None, 499.0]

@@ -6,7 +6,14 @@ from typing import Any
 
 from dynamo_cli.config import EngineConfig, ZygoteConfig
 from dynamo_cli.messages.base import Message
-from dynamo_cli.messages.cluster import JoinBeside, JoinChild, PartChild, RelayDown, RelayUp
+from dynamo_cli.messages.cluster import (
+    ChildGone,
+    JoinBeside,
+    JoinChild,
+    PartChild,
+    RelayDown,
+    RelayUp,
+)
 from dynamo_cli.messages.lifecycle import LinkDown, LinkUp
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.links import Links
@@ -102,3 +109,12 @@ def test_no_engine_is_joined_with_the_host_cache_of_another_node() -> None:
     prefill = child(way, Role.PREFILL_WORKER)
     links.join(far, [prefill])  # these may be apart: the link goes through both relays
     assert [type(one) for one in (*way.told, *other.told)] == [JoinChild, JoinChild]
+
+
+def test_the_reason_that_the_supervisor_has_given_is_kept() -> None:
+    """The outpost does not know why it was told to kill a worker, such as for a failed probe."""
+    worker = child(Way(), Role.WORKER)
+    worker.failure = ("ChildFailed", "its probe failed")
+    worker.told(ChildGone("worker 0", -9))
+    assert not worker.alive
+    assert worker.failure == ("ChildFailed", "its probe failed")

@@ -1,0 +1,91 @@
+"""What the supervisor of several machines does with children on other nodes, without processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dynamo_cli.messages.cluster import RelayDown, TellChild
+from dynamo_cli.messages.lifecycle import LinkUp, Phase
+from dynamo_cli.supervisor.child import Start
+from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor
+from dynamo_cli.supervisor.remote_child import RemoteChild
+from dynamo_cli.supervisor.revival import Restarts
+from dynamo_cli.topology import FRONTEND, ROUTER, ProcessId, Role
+from tests.cluster.test_plan import planned
+from tests.supervisor.test_remote_child import Way
+
+WORKER = ProcessId(Role.WORKER, 0)
+NODE = "node-0"
+
+
+class Run:
+    """A supervisor with a worker on another node; make it in a running loop."""
+
+    def __init__(self) -> None:
+        view: Any = SimpleNamespace(notice=lambda *_: None, processes=lambda table: None)
+        config = planned(1, workers="1", router="kv")
+        self.tree = ClusterSupervisor(config, view)
+        self.way = Way()
+        start = Start(WORKER, config.config_of(WORKER), "INFO")
+        self.worker = RemoteChild(start, self.tree, NODE, self.way)
+        self.tree._children[WORKER] = self.worker
+        self.tree._restarts[WORKER] = Restarts(config.restart)
+
+
+def in_a_run(scenario: Callable[[Run], None]) -> None:
+    async def main() -> None:
+        run = Run()
+        scenario(run)
+        run.tree._background.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_worker_is_ready_once_its_last_probe_is_answered() -> None:
+    """Earlier probes went over links that were replaced."""
+
+    def scenario(run: Run) -> None:
+        run.worker.move_to(Phase.PROBING)
+        run.worker.probes = 2
+        run.tree._on_probe(run.worker, "the link has ended")
+        assert (run.worker.phase, run.worker.failure, run.way.told) == (Phase.PROBING, None, [])
+        run.tree._on_probe(run.worker, "")
+        assert run.worker.phase is Phase.READY
+        assert [type(one) for one in run.way.told] == [TellChild]
+
+    in_a_run(scenario)
+
+
+def test_links_of_a_lost_node_end_at_the_relay() -> None:
+    def scenario(run: Run) -> None:
+        for generation, peer in ((3, ROUTER), (4, FRONTEND)):
+            run.worker.control.send(LinkUp(peer.name, generation))
+        del run.way.relayed[:]
+        run.tree.on_node_down(NODE, "it is silent")
+        assert run.way.relayed == [RelayDown(3), RelayDown(4)]
+        assert (run.worker.phase, run.worker.reason) == (Phase.BACKOFF, "it is silent")
+
+    in_a_run(scenario)
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_a_worker_that_ended_with_its_node_is_not_to_blame(up: bool) -> None:
+    def scenario(run: Run) -> None:
+        blameless: list[bool] = []
+
+        def next_delay_s(ready_s: float | None, *, killed: bool) -> float:
+            blameless.append(killed)
+            return 60.0
+
+        restarts: Any = SimpleNamespace(next_delay_s=next_delay_s)
+        run.tree._restarts[WORKER] = restarts
+        run.tree._nodes._named(NODE).up = up
+        run.tree._restart_later(run.worker, "it ended", 1.0)
+        assert blameless == [not up]
+
+    in_a_run(scenario)
