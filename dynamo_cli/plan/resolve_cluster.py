@@ -90,9 +90,11 @@ def seats(typed: Typed, survey: Survey, *, on_gpus: bool, pairs: bool = False) -
     missing = _missing(typed, places, width, len(workers))
     workers += [_seat(places, width) for _ in range(missing)]
     keeps_all = typed.enable_admin
-    kept = [place for place in places if place.engines or (keeps_all and place.free(width or 1))]
-    if not on_gpus:
-        kept = [place for place in places if place.engines or keeps_all]
+    kept = [
+        place
+        for place in places
+        if place.engines or (keeps_all and (not on_gpus or place.free(width)))
+    ]
     return Seats(
         ClusterPlan(
             survey.address,

@@ -190,7 +190,10 @@ def test_only_the_gpus_of_this_run_are_claimed() -> None:
         return [node.gpus for node in config.cluster.nodes]
 
     assert claims(planned(4, 4, workers="1")) == [1]
-    assert claims(planned(4, 4, workers="1", enable_admin=True, api_keys=("k",))) == [4, 4]
+    admin = {"workers": "1", "enable_admin": True, "api_keys": ("k",)}
+    assert claims(planned(4, 4, **admin)) == [4, 4]
+    assert claims(planned(4, 1, 0, **admin, worker_tp=2)) == [4]
+    assert claims(planned(4, 0, needs_gpu=False, **admin)) == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +216,8 @@ def test_too_few_gpus_are_an_error_that_counts_them() -> None:
         planned(1, 1, workers="3")
     with pytest.raises(ResourceError, match="2 more free GPUs"):
         planned(1, 1, workers="1", worker_tp=2)
+    with pytest.raises(ResourceError, match="1 more free GPUs"):
+        planned(0, 0, workers="auto")
 
 
 def test_a_new_worker_goes_to_the_node_with_the_fewest() -> None:
@@ -261,6 +266,9 @@ def test_doctor_says_what_each_node_gets_to_do() -> None:
     assert str(second.level) == "warn"
     assert "1 engine of this plan; --host-cache takes 8.0 GiB of it" in second.message
     assert (str(third.level), third.remedy) == ("warn", "no engine will run there")
+    fewer = planned(2, 2, 0, workers="1", host_cache="8GiB")
+    unused = [*judge(survey, {}, fewer, needs_gpu=True)][2]
+    assert (str(unused.level), unused.message[-22:]) == ("ok", "0 engines of this plan")
 
 
 def test_doctor_judges_the_head_without_engines_if_they_run_elsewhere() -> None:
