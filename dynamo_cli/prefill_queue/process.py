@@ -206,8 +206,8 @@ class Queue:
     def _holder(self, push: PushJob) -> int | None:
         """The prefill worker with its prefix, if that may take the job at all."""
         room = self._rooms.get(push.holder) if push.holder is not None else None
-        away = room is not None and room.machine != push.machine
-        return None if self._within and away else push.holder
+        near = room is not None and room.machine == push.machine
+        return push.holder if near or not self._within else None
 
     def _machine(self, push: PushJob) -> int | None:
         """The machine whose prefill workers come first: that of the decode worker, if it has any

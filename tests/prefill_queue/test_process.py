@@ -241,6 +241,13 @@ def test_where_blocks_go_through_memory_a_job_stays_on_its_machine() -> None:
     scene.turn()
     assert (jobs_of(one), jobs_of(two)) == (["a"], ["b", "c"]), "c at once: one may not take it"
     assert of(JobFailed, worker.take()) == [JobFailed("d", "no_prefill_worker")]
+    late = scene.peer(ProcessId(Role.PREFILL_WORKER, 2))
+    worker.send(msgspec.structs.replace(push("f"), machine=2, holder=2))
+    late.send(PullJobs(9, ROOM, [], machine=1))
+    scene.turn()
+    assert (jobs_of(late), jobs_of(two)) == ([], ["f"]), "its holder came up on another machine"
+    scene.die(late)
+    two.send(JobEnded("f"))
     two.send(PullJobs(0, 0, ["b", "c"], machine=2))
     worker.send(msgspec.structs.replace(push("e"), machine=2))
     scene.turn()
