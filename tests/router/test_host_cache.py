@@ -312,6 +312,10 @@ def test_a_disk_that_is_slower_than_computing_has_nothing() -> None:
     decision = router.decide(0, query("a", *LONG), 0)
     assert decision is not None
     assert (decision.host_blocks, decision.disk_blocks) == (10, 0)
+    router.loading.cache_down(0)  # the next host cache may have another disk
+    decision = router.decide(0, query("b", *LONG), 0)
+    assert decision is not None
+    assert (decision.host_blocks, decision.disk_blocks) == (30, 20)
 
 
 def test_a_worker_that_the_host_cache_refuses_has_only_its_own_blocks() -> None:

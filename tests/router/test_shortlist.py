@@ -83,8 +83,9 @@ def test_full_and_excluded_workers_are_not_compared() -> None:
     router = state(workers=100, seqs=4)
     holding(router, 50, 1, 2, 3)
     assert place(router, query("a", 1, 2, 3, excluded=(50,))) not in (50, None)
-    everybody_but_seven = tuple(one for one in range(100) if one != 7)
-    assert place(router, query("b", 1, 2, 3, excluded=everybody_but_seven)) == 7
+    for only in (7, 97):
+        others = tuple(one for one in range(100) if one != only)
+        assert place(router, query(f"only {only}", 1, 2, 3, excluded=others)) == only
     give(router, 50, 5)
     assert router.ledger.books[50].full
     assert 50 not in compared(router, query("d", 1, 2, 3))
@@ -108,6 +109,14 @@ def test_the_worker_of_a_session_is_compared() -> None:
     for worker in range(40):  # more than are compared hold more of it than the session's worker
         holding(router, worker, 1, 2, 3, 4)
     assert place(router, query("b", 1, 2, 3, 4, session="s", excluded=())) == 500
+
+
+def test_the_worker_of_a_session_may_have_ended() -> None:
+    router = state(workers=100)
+    holding(router, 50, 1, 2)
+    assert place(router, query("a", 1, 2, session="s", extra=3)) == 50
+    router.worker_down(50)
+    assert 50 not in compared(router, query("b", 1, 2, session="s"))
 
 
 def busy(router: RouterState, dice: random.Random) -> None:
