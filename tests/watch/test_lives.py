@@ -182,3 +182,13 @@ def test_a_disk_that_was_not_there_before_is_counted_whole() -> None:
     unlink(tree, LOST)
     found = figures(told(tree, 1))
     assert [found[name] for name in ("cache_wanted", "disk_read")] == [200, 10]
+
+
+def test_a_counter_that_is_missing_is_enough_too() -> None:
+    tree = begun()
+    unlink(tree, LOST)
+    copies = HostCopies(False, 0, 20, 2_000, 1.0, 8, 80, 2.0, 32, {})  # `late` was 1
+    tree.apply(copies, 0)
+    cache = seen(tree, 0).host_cache
+    assert cache is not None
+    assert cache.engines[0].loaded_blocks == 10 + 20
