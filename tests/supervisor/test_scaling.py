@@ -187,7 +187,8 @@ def test_a_new_host_cache_gets_links_to_workers_that_retire_too() -> None:
         task = retire(retirements, worker, router)
         children: Any = [worker, router]
         assert retirements.staying(children, PROCESSOR) == [router]
-        assert retirements.staying(children, HOST_CACHE) == [worker, router]
+        for cache in (HOST_CACHE, ProcessId(Role.HOST_CACHE, 2)):  # of a node
+            assert retirements.staying(children, cache) == [worker, router]
         worker.gone.set()
         await task
 
