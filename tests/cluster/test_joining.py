@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
@@ -86,21 +87,49 @@ def test_which_node_one_of_the_plan_is_now(
     assert place_of(number, machine, ids, living) == place
 
 
+def simulated_ray(monkeypatch: pytest.MonkeyPatch, living: list[Node]) -> list[str]:
+    """A Ray that starts nothing; returns where outposts are placed."""
+    placed: list[str] = []
+    actor = MagicMock()
+    actor.options = lambda scheduling_strategy, **_: (
+        placed.append(scheduling_strategy) or MagicMock()
+    )
+    fake = SimpleNamespace(remote=lambda _: actor, kill=lambda _: None)
+    strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda ray_id, soft: ray_id)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
+    monkeypatch.setattr(process, "living", lambda: [asdict(one) for one in living])
+    return placed
+
+
+def test_what_becomes_of_an_outpost_that_was_replaced_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulated_ray(monkeypatch, [A])
+    control: Any = MagicMock(closed=False)
+    run = Cluster(CLUSTER, SimpleNamespace(nodes=(A,)), control)  # type: ignore[arg-type]
+    control.receive.return_value = [(PlaceOutpost(0, A, b""), [])]
+    failed: Future[Any] = Future()
+    failed.set_exception(RuntimeError("killed"))
+    run._on_control()
+    first = run._outposts[0]
+    run._on_control()
+    for told in (run._started, run._over):
+        told(0, first, failed)
+    sent = [call.args[0] for call in control.send.call_args_list]
+    assert not any(isinstance(one, OutpostEnded) for one in sent)
+    run._started(0, run._outposts[0], failed)
+    assert [call.args[0] for call in control.send.call_args_list][len(sent) :] == [
+        OutpostEnded(0, "killed")
+    ]
+
+
 def test_an_offered_node_is_given_to_one_node_of_the_run_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is offered, takes the place of a lost one, and only then comes the order to use it."""
-    placed: list[str] = []
-    outpost = MagicMock()
-    outpost.options = lambda scheduling_strategy, **_: (
-        placed.append(scheduling_strategy) or MagicMock()
-    )
-    fake = SimpleNamespace(remote=lambda _: outpost, kill=lambda _: None)
-    strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda ray_id, soft: ray_id)
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
     living = [A, B, C]
-    monkeypatch.setattr(process, "living", lambda: [asdict(one) for one in living])
+    placed = simulated_ray(monkeypatch, living)
     control: Any = MagicMock(closed=False)
     run = Cluster(CLUSTER, SimpleNamespace(nodes=(A, B)), control)  # type: ignore[arg-type]
     run._seen(living)

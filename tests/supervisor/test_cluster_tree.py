@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.messages.cluster import RelayDown, TellChild
+from dynamo_cli.messages.cluster import JoinBeside, RelayDown, TellChild
 from dynamo_cli.messages.lifecycle import LinkUp, Phase
 from dynamo_cli.supervisor.child import Start
 from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor
@@ -20,6 +20,7 @@ from tests.cluster.test_plan import planned
 from tests.supervisor.test_remote_child import Way
 
 WORKER = ProcessId(Role.WORKER, 0)
+CACHE = ProcessId(Role.HOST_CACHE, 1)
 NODE = "node-0"
 
 
@@ -28,7 +29,7 @@ class Run:
 
     def __init__(self) -> None:
         view: Any = SimpleNamespace(notice=lambda *_: None, processes=lambda table: None)
-        config = planned(1, workers="1", router="kv")
+        config = planned(1, workers="1", router="kv", host_cache="1GiB")
         self.tree = ClusterSupervisor(config, view)
         self.way = Way()
         start = Start(WORKER, config.config_of(WORKER), "INFO")
@@ -87,5 +88,50 @@ def test_a_worker_that_ended_with_its_node_is_not_to_blame(up: bool) -> None:
         run.tree._nodes._named(NODE).up = up
         run.tree._restart_later(run.worker, "it ended", 1.0)
         assert blameless == [not up]
+
+    in_a_run(scenario)
+
+
+def test_probes_of_an_earlier_frontend_are_forgotten() -> None:
+    def scenario(run: Run) -> None:
+        run.worker.probes = 3
+        frontend: Any = SimpleNamespace(process=FRONTEND, alive=True, phase=Phase.STARTING)
+        run.tree._children[FRONTEND] = frontend
+        run.tree._probe(run.worker)
+        assert run.worker.probes == 0
+        run.worker.probes = 1
+        run.tree._probe(run.worker)
+        assert run.worker.probes == 1, "it is the same frontend"
+
+    in_a_run(scenario)
+
+
+def test_what_lives_on_a_node_that_is_up_is_joined_there() -> None:
+    def scenario(run: Run) -> None:
+        start = Start(CACHE, run.tree._config.config_of(CACHE), "INFO")
+        run.tree._children[CACHE] = RemoteChild(start, run.tree, NODE, run.way)
+        run.tree._restarts[CACHE] = Restarts(run.tree._config.restart)
+        run.worker.move_to(Phase.BACKOFF, "the node was lost")
+        run.tree.on_node_up(NODE, {WORKER.name: Phase.LOADING, CACHE.name: Phase.READY})
+        (joined,) = [one for one in run.way.told if isinstance(one, JoinBeside)]
+        assert {joined.process, joined.peer} == {WORKER.name, CACHE.name}
+        assert run.worker.phase is Phase.LOADING
+
+    in_a_run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("phase", "started"), [(Phase.BACKOFF, [CACHE, WORKER]), (Phase.FAILED, [CACHE])]
+)
+def test_what_is_missing_on_a_node_that_is_up_is_started_unless_it_was_given_up(
+    monkeypatch: pytest.MonkeyPatch, phase: Phase, started: list[ProcessId]
+) -> None:
+    def scenario(run: Run) -> None:
+        begun: list[ProcessId] = []
+        monkeypatch.setattr(run.tree, "_start", begun.append)
+        run.worker.gone.set()
+        run.worker.move_to(phase, "it ended")
+        run.tree.on_node_up(NODE, {})
+        assert sorted(begun, key=lambda one: one.name) == started
 
     in_a_run(scenario)
