@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
-import signal
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dynamo_cli.cluster_config import Patience, RelayConfig
-from dynamo_cli.config import Device, EngineConfig, HostCacheConfig, WorkerConfig
-from dynamo_cli.ipc.codec import Decoder, encode
-from dynamo_cli.messages.base import Message
+from dynamo_cli.ipc.codec import encode
+from dynamo_cli.ipc.link import RingFds, create_ring
 from dynamo_cli.messages.cluster import (
     Beat,
     Carry,
     ChildGone,
-    FromOutpost,
+    ChildWrote,
     JoinBeside,
     JoinChild,
     Muster,
@@ -30,73 +25,21 @@ from dynamo_cli.messages.cluster import (
     RelayDown,
     RelayUp,
     Roll,
-    StartChild,
     TellChild,
 )
 from dynamo_cli.messages.lifecycle import LinkDown, LinkUp, Phase, PhaseChange, Ping, SetPhase
 from dynamo_cli.outpost import process
-from dynamo_cli.outpost.process import NO_HEAD, RELAY, Outpost
-from dynamo_cli.supervisor.child import Child, Start
+from dynamo_cli.outpost.process import NO_HEAD, Outpost
+from dynamo_cli.supervisor.logs import Line
 from dynamo_cli.supervisor.orphans import Orphans
-from dynamo_cli.supervisor.post import Post, Versions
 from dynamo_cli.supervisor.watching import Watching
-from dynamo_cli.topology import ROUTER, ProcessId, Role
-
-WORKER = ProcessId(Role.WORKER, 0)
-ENGINE = EngineConfig("tiny", "tiny", ("tiny",))
-CACHE = HostCacheConfig(1 << 20)
-TIMEOUT_S = 20.0
-HOUR_NS = 3600 * 10**9
-decoded: Any = Decoder(FromOutpost)
-
-
-def post(**patience: float) -> Post:
-    relay = RelayConfig("127.0.0.1", 1, "", "", "", listens=False)
-    versions = Versions("1", "1", "3.11")
-    return Post(
-        "node-b", "127.0.0.1", relay, ENGINE, False, versions, TIMEOUT_S, Patience(**patience)
-    )
-
-
-class FakeChild(Child):
-    """A child that records the messages sent to it."""
-
-    def __init__(self, process: ProcessId, outpost: Outpost) -> None:
-        super().__init__(Start(process, ENGINE, "WARNING"), outpost)  # type: ignore[arg-type]
-        self.pid = 1
-        self.got: list[Any] = []
-        self.control: Any = SimpleNamespace(send=lambda message, _=(): self.got.append(message))
-
-    @property
-    def last_words(self) -> list[str]:
-        return ["words"]
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        self.gone.set()
-
-    def discard(self) -> None:
-        pass
-
-
-class Node:
-    """An outpost with a relay and a worker; make it in a running loop."""
-
-    def __init__(self, **patience: float) -> None:
-        self.outpost = Outpost(post(**patience))
-        self.relay, self.worker = (FakeChild(one, self.outpost) for one in (RELAY, WORKER))
-        self.outpost._children.update({RELAY: self.relay, WORKER: self.worker})  # type: ignore[dict-item]
-
-    def hear(self, message: Message) -> None:
-        """The head says this."""
-        self.outpost.on_report(self.relay, Carry(encode(message)), ())
-
-    def told(self, kind: type) -> list[Any]:
-        """What the head was told, of one kind."""
-        carried = [decoded(one.payload) for one in self.relay.got if isinstance(one, Carry)]
-        return [one for one in carried if isinstance(one, kind)]
-
-    def link(self, generation: int) -> None:
-        self.hear(JoinChild(WORKER.name, ROUTER.name, generation))
+from dynamo_cli.topology import ROUTER, ZYGOTE, ProcessId, Role
+from tests.cluster.outposts import (
+    HOUR_NS,
+    WORKER,
+    FakeChild,
+    Node,
+)
 
 
 def test_a_worker_that_the_head_found_ready_is_asked_for_signs_of_life() -> None:
@@ -137,79 +80,6 @@ def test_a_child_whose_end_is_not_handled_yet_gets_no_link() -> None:
         node.link(7)
         assert node.relay.got == [RelayDown(7)]
         assert not node.worker.got
-
-    asyncio.run(scenario())
-
-
-GPUS = tuple(Device(str(number), f"GPU-{number}") for number in (4, 6))
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Start]:
-    """What the outpost starts; no process is."""
-    found: list[Start] = []
-
-    def start(start: Start, _: Outpost) -> Any:
-        found.append(start)
-        return SimpleNamespace(spawn=lambda: None, pid=1)
-
-    monkeypatch.setattr(process, "LocalChild", start)
-    return found
-
-
-@pytest.mark.parametrize(("boot", "shifted"), [("another machine", True), (None, False)])
-def test_a_child_gets_the_path_the_gpus_and_the_clock_of_its_node(
-    started: list[Start], boot: str | None, shifted: bool
-) -> None:
-    """The head numbers the GPUs of a node. Clocks differ unless the node is the head's machine."""
-
-    async def scenario() -> None:
-        node = Node()
-        engine = replace(ENGINE, path="/here", devices=GPUS)
-        node.outpost._post = replace(node.outpost._post, engine=engine)
-        node.hear(Muster(boot or process.BOOT.read_text().strip(), time.monotonic_ns() + HOUR_NS))
-        config = WorkerConfig(replace(ENGINE, devices=(Device("1", "node-b/1"),)), False)
-        given = pickle.dumps(Start(WORKER, config, "INFO"))
-        node.hear(StartChild(WORKER.name, given, False))
-
-    asyncio.run(scenario())
-    (found,) = started
-    assert isinstance(found.config, WorkerConfig)
-    assert (found.config.engine.path, found.config.engine.devices) == ("/here", GPUS[1:])
-    assert (abs(found.clock_shift_ns - HOUR_NS) < HOUR_NS / 60) is shifted
-    assert shifted or not found.clock_shift_ns
-
-
-@pytest.mark.parametrize("role", [Role.WORKER, Role.HOST_CACHE])
-def test_engines_and_the_host_cache_get_the_memory_of_their_node(
-    started: list[Start], role: Role
-) -> None:
-    async def scenario() -> None:
-        node = Node()
-        cache = replace(CACHE, path="/proc/here")
-        node.outpost._post = replace(node.outpost._post, host_cache=cache)
-        config: Any = CACHE
-        if role is Role.WORKER:
-            config = WorkerConfig(replace(ENGINE, host_cache=CACHE))
-        one = ProcessId(role, 1)
-        node.hear(StartChild(one.name, pickle.dumps(Start(one, config, "INFO")), False))
-
-    asyncio.run(scenario())
-    found: Any = started[0].config
-    assert (found if role is Role.HOST_CACHE else found.engine.host_cache).path == "/proc/here"
-
-
-def test_a_node_with_fewer_gpus_than_ray_counts_says_so() -> None:
-    async def scenario() -> None:
-        node = Node()
-        engine = replace(node.outpost._post.engine, devices=GPUS)
-        node.outpost._post = replace(node.outpost._post, engine=engine)
-        config = WorkerConfig(replace(ENGINE, devices=(Device("2", "node-b/2"),)))
-        one = ProcessId(Role.WORKER, 1)
-        node.hear(StartChild(one.name, pickle.dumps(Start(one, config, "INFO")), False))
-        (gone,) = node.told(ChildGone)
-        assert (gone.process, gone.exit_code, gone.failure[0]) == (one.name, None, "ResourceError")
-        assert "more GPUs on node-b than the 2" in gone.failure[1]
 
     asyncio.run(scenario())
 
@@ -358,3 +228,40 @@ def test_the_end_of_a_link_that_was_replaced_leaves_the_next_one() -> None:
         assert downs == [RelayDown(7), RelayDown(8)]
 
     asyncio.run(scenario())
+
+
+def test_the_outpost_speaks_for_its_own_children() -> None:
+    async def scenario() -> None:
+        node = Node()
+        node.outpost._children[ZYGOTE] = FakeChild(ZYGOTE, node.outpost)  # type: ignore[assignment]
+        node.hear(Muster("", 0))
+        assert [one.process for one in node.told(Roll)[0].children] == [WORKER.name]
+        for child in (node.relay, node.worker):
+            node.outpost.on_log(child, Line("INFO", "text"))
+        wrote = [(one.process, one.number) for one in node.told(ChildWrote)]
+        assert wrote == [("", 1), (WORKER.name, 2)]
+        node.relay.failure = ("PortInUse", "it cannot connect")
+        node.relay.gone.set()
+        node.outpost.on_exit(node.relay, 1)
+        assert await node.outpost._ended == "relay 0: it cannot connect"
+
+    asyncio.run(scenario())
+
+
+def test_a_link_has_its_sizes_whichever_end_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, int] = {}
+
+    def make(size_bytes: int, name: str) -> RingFds:
+        made[name] = size_bytes
+        return create_ring(size_bytes, name)
+
+    monkeypatch.setattr(process, "create_ring", make)
+
+    async def scenario() -> None:
+        node = Node()
+        node.link(7)
+        node.hear(JoinChild(WORKER.name, "processor 0", 8))
+
+    asyncio.run(scenario())
+    assert made["worker 0 to router"] > made["router to worker 0"]
+    assert made["processor 0 to worker 0"] > made["worker 0 to processor 0"]

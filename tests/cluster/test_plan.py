@@ -223,6 +223,8 @@ def test_too_few_gpus_are_an_error_that_counts_them() -> None:
 def test_a_new_worker_goes_to_the_node_with_the_fewest() -> None:
     config = planned(2, 2, workers="2", router="kv", enable_admin=True, api_keys=("k",))
     assert places(rescaled(config, 3))[2] == "gpu 1 @ node-0"
+    lone = planned(2, 2, workers="1", router="kv", enable_admin=True, api_keys=("k",))
+    assert places(rescaled(lone, 2))[1] == "gpu 0 @ node-1"
     more = rescaled(config, 4)
     assert places(more)[3] == "gpu 1 @ node-1"
     assert places(rescaled(more, 1)) == ["gpu 0 @ node-0"]

@@ -114,6 +114,12 @@ def test_engines_that_are_refused_are_an_alarm() -> None:
     assert (alarm.kind, "2 times" in alarm.text) == ("host cache", True)
 
 
+def test_a_machine_whose_host_cache_knows_no_size_yet_hides_no_other() -> None:
+    tree = tree_of(stats(), stats(machine=1))
+    tree.host_cache.gone(1)
+    assert (view(tree).slots, view(tree).slot_bytes) == (100, 4096)
+
+
 def missing(tree: TreeState, *lines: str) -> list[str]:
     """Those of the lines that the page of metrics lacks."""
     page = exposition.render(Meter(), tree.snapshot(0, {}, 0), tree.prefill, None).decode()
