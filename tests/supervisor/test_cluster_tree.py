@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.messages.cluster import JoinBeside, RelayDown, TellChild
+from dynamo_cli.messages.cluster import JoinBeside, NodeTable, RelayDown, TellChild
 from dynamo_cli.messages.lifecycle import LinkUp, Phase
 from dynamo_cli.supervisor.child import Start
 from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor
@@ -133,5 +133,46 @@ def test_what_is_missing_on_a_node_that_is_up_is_started_unless_it_was_given_up(
         run.worker.move_to(phase, "it ended")
         run.tree.on_node_up(NODE, {})
         assert sorted(begun, key=lambda one: one.name) == started
+
+    in_a_run(scenario)
+
+
+def test_a_worker_of_a_node_that_is_lost_waits_for_it() -> None:
+    def scenario(run: Run) -> None:
+        run.worker.gone.set()
+        run.tree._start(WORKER)
+        assert (run.worker.phase, run.worker.reason) == (Phase.BACKOFF, f"waiting for {NODE}")
+        assert run.tree._children[WORKER] is run.worker
+
+    in_a_run(scenario)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_frontend_that_does_not_read_gets_no_table_of_nodes(reads: bool) -> None:
+    """The next one says the same, so none has to wait."""
+
+    def scenario(run: Run) -> None:
+        sent: list[NodeTable] = []
+        control = SimpleNamespace(flush=lambda: reads, send=sent.append)
+        frontend: Any = SimpleNamespace(process=FRONTEND, alive=True, control=control)
+        run.tree._children[FRONTEND] = frontend
+        table = NodeTable([])
+        run.tree.show_nodes(table)
+        assert sent == [table] * reads
+
+    in_a_run(scenario)
+
+
+def test_the_end_of_a_relay_is_the_loss_of_its_node() -> None:
+    def scenario(run: Run) -> None:
+        relay = ProcessId(Role.RELAY, 0)
+        start = Start(relay, run.tree._config.config_of(WORKER), "INFO")
+        child = RemoteChild(start, run.tree, "", run.way)
+        run.tree._children[relay] = child
+        run.tree._restarts[relay] = Restarts(run.tree._config.restart)
+        run.tree._nodes._named(NODE).up = True
+        child.gone.set()
+        run.tree.on_exit(child, -9)
+        assert not run.tree._nodes.is_up(NODE)
 
     in_a_run(scenario)
