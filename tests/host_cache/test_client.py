@@ -433,6 +433,18 @@ def test_nobody_waits_for_a_host_cache_that_is_gone() -> None:
     assert not client.waits()
 
 
+def test_who_asked_earlier_is_told_apart() -> None:
+    client = CacheClient(SLOT_BYTES, "flat", BLOCK_TOKENS, SLOTS)
+    client.connect(lambda _: True, lambda _: True)
+    client.opened()
+    assert (client.asked, client.waits()) == (0, False)
+    client.find("a", [b"k"])
+    assert (client.asked, client.waits(0), client.waits(1)) == (1, True, False)
+    client.find("b", [b"k"])
+    client.find("b", [b"k"])
+    assert (client.asked, client.waits(1), client.waits(2)) == (2, True, False)
+
+
 def test_without_a_host_cache_nothing_is_stored_or_found(host: Host) -> None:
     client = host.engines[1].client
     client.lost()

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from dynamo_cli.config import PlacementRule
 from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.mock.blocks import Blocks
 from dynamo_cli.errors import Conflict, InternalError
 from dynamo_cli.kv import hashes, slots
 from dynamo_cli.messages.admin import Operate, Operated, Operation
 from dynamo_cli.messages.host_cache import (
+    BlocksFound,
     CacheRefused,
     FindBlocks,
     HostCopies,
@@ -19,7 +21,7 @@ from dynamo_cli.messages.host_cache import (
     SlotsLent,
 )
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
-from dynamo_cli.messages.prefill import PullJobs
+from dynamo_cli.messages.prefill import PullJobs, QueueState
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import KvEvents, Resync
 from dynamo_cli.topology import ProcessId, Role
@@ -283,6 +285,91 @@ def test_what_the_host_cache_says_is_the_engine_s(
         assert sorted(slots.unpack(opened.busy)) == [7, 9]
         town[HOST_CACHE].send(CacheRefused("it is too small."))
         assert client.refused == "it is too small."
+
+
+class Asking:
+    """A worker that asks the host cache about each request as it comes.
+
+    Attributes:
+        answers: what the host cache has of each request, which it says as soon as it is asked.
+        waits: how long the loop might wait for messages, each time.
+        found: what was known of the requests when the step began.
+    """
+
+    def __init__(self, town: Around, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert town.engine.cache_client is not None
+        self.answers: dict[str, bytes] = {}
+        self.waits: list[float | None] = []
+        self.found: list[dict[str, dict[bytes, int] | None]] = []
+        self._town = town
+        self._client = town.engine.cache_client
+        board, engine = town.process._switchboard, town.engine
+        self._send, self._poll, self._step = board.send, board.poll, engine.step
+        monkeypatch.setattr(board, "send", self.send)
+        monkeypatch.setattr(board, "poll", self.poll)
+        monkeypatch.setattr(engine, "step", self.step)
+
+    def ask(self, name: str) -> dict[bytes, int] | None:
+        return self._client.find(name, [b"k"])
+
+    def send(self, peer: ProcessId, message: Any) -> bool:
+        sent = self._send(peer, message)
+        if isinstance(message, FindBlocks):
+            found = self.answers.get(message.name.partition("#")[0])
+            if found is not None:
+                board = self._town[HOST_CACHE].board
+                assert board.send(self._town.id, BlocksFound(message.name, found))
+        return sent
+
+    def poll(self, timeout_s: float | None) -> Any:
+        self.waits.append(timeout_s)
+        return self._poll(timeout_s)
+
+    def step(self) -> Any:
+        self.found.append({name: self.ask(name) for name in self._town.engine.running})
+        return self._step()
+
+
+def test_a_new_request_has_its_answer_before_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no other: what was asked before does not make it wait, nor what is not answered."""
+    client = CacheClient(4096, "flat", 16)
+    with Around(monkeypatch, FRONTEND, PROCESSOR, HOST_CACHE, cache_client=client) as town:
+        asking = Asking(town, monkeypatch)
+        start = town.engine.decode_side.start
+        monkeypatch.setattr(
+            town.engine.decode_side,
+            "start",
+            lambda prepared: (start(prepared), asking.ask(prepared.message.request_id)),
+        )
+        town[PROCESSOR].send(request("slow"))
+        assert asking.found == [{"slow": None}]
+        assert all(0 < (wait or 0) <= process.HEAR_S for wait in asking.waits[1:])
+        monkeypatch.setattr(process, "HEAR_S", 5.0)
+        asking.answers["a"] = slots.pack([3])
+        asking.waits.clear()
+        town[PROCESSOR].send(request("a"))
+        assert asking.found[1:] == [{"slow": None, "a": {b"k": 3}}]
+        assert len(asking.waits) == 2, "for the request and for its answer"
+        town.turn()
+        assert asking.waits[2:] == [0], "nothing new was asked"
+
+
+def test_a_prompt_is_placed_before_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = PlacementRule(conditional=True, max_local_prefill_length=100)
+    client = CacheClient(4096, "flat", 16)
+    peers = (FRONTEND, PROCESSOR, QUEUE, HOST_CACHE)
+    with Around(monkeypatch, *peers, rule=rule, cache_client=client) as town:
+        town[QUEUE].send(QueueState(0, 1))
+        asking = Asking(town, monkeypatch)
+        asking.answers["a"] = slots.pack([3])
+
+        def known(prepared: Any, _: int) -> int | None:
+            found = asking.ask(prepared.message.request_id)
+            return None if found is None else 400 * len(found)
+
+        monkeypatch.setattr(town.engine.decode_side, "known_tokens", known)
+        town[PROCESSOR].send(request("a", tokens=500))
+        assert asking.found == [{"a": {b"k": 3}}]
 
 
 @BOTH
