@@ -112,6 +112,7 @@ class Driver:
         result["after"] = self.answers(NAMES)
         result["twice"] = self.twice()
         result["refused"] = self.refused()
+        result["copies"] = [self.goes_on(copies) for copies in (False, True)]
         result["unnamed"] = self.unnamed()
         return result
 
@@ -160,6 +161,16 @@ class Driver:
         while self.engine.has_work():
             self.step(answers)
         return [found, answers]
+
+    def goes_on(self, copies: bool) -> bool:
+        """Whether it could go on after an error, with a host cache and copies under way or not."""
+        from dynamo_cli.engines.vllm.core import faults
+
+        scheduler = self.engine._core.scheduler
+        scheduler.connector = SimpleNamespace(has_pending_push_work=lambda: copies)
+        can = faults.can_go_on(self.engine._core, RuntimeError())
+        scheduler.connector = None
+        return can
 
     def unnamed(self) -> str:
         try:

@@ -167,6 +167,7 @@ def test_a_prompt_waits_for_the_answer_of_the_host_cache(
         town.turn()
         local = {"a": None, "a#2": None}
         assert side.params == (local if known else {})
+        assert side.forgotten == ([] if known else ["a", "a#2"])
         assert len(town[QUEUE].read()) == (not known)
         sibling = {placement: 2} if known else {placement: 1, "local:sibling": 1}
         assert counted(town).placements == sibling
