@@ -251,18 +251,22 @@ def test_the_next_life_knows_what_the_last_has_loaded() -> None:
     asyncio.run(scenario())
 
 
+async def with_host_cache(stage: Stage) -> Neighbour:
+    """A host cache that the frontend knows of."""
+    cache = await stage.neighbour(HOST_CACHE)
+    told = table(serving=True)
+    told.processes.append(
+        msgspec.structs.replace(told.processes[0], name=HOST_CACHE.name, role=HOST_CACHE.role)
+    )
+    stage.tell(told)
+    return cache
+
+
 def test_orders_reach_every_engine_and_answers_are_summed_up() -> None:
     async def scenario() -> None:
         async with Stage(ADMIN) as stage:
             worker = await stage.neighbour(WORKER)
-            cache = await stage.neighbour(HOST_CACHE)
-            told = table(serving=True)
-            told.processes.append(
-                msgspec.structs.replace(
-                    told.processes[0], name=HOST_CACHE.name, role=HOST_CACHE.role
-                )
-            )
-            stage.tell(told)
+            cache = await with_host_cache(stage)
             asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
             order = await cache.take(Operate)
             assert order.closed
@@ -293,14 +297,7 @@ def test_a_host_cache_is_opened_again_if_closing_failed() -> None:
     async def scenario() -> None:
         async with Stage(ADMIN) as stage:
             await stage.neighbour(WORKER)
-            cache = await stage.neighbour(HOST_CACHE)
-            told = table(serving=True)
-            told.processes.append(
-                msgspec.structs.replace(
-                    told.processes[0], name=HOST_CACHE.name, role=HOST_CACHE.role
-                )
-            )
-            stage.tell(told)
+            cache = await with_host_cache(stage)
             asked = asyncio.create_task(post(stage, "/reset_prefix_cache"))
             order = await cache.take(Operate)
             cache.send(Operated(order.call_id, False, "Conflict", "it cannot."))

@@ -129,6 +129,19 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.close()
 
 
+def hang(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let no copy begin before the function is called that this returns."""
+    held: list[Job] = []
+    monkeypatch.setattr(DiskFile, "begin", lambda _, job: held.append(job))
+
+    def go_on() -> None:
+        monkeypatch.undo()
+        for job in held:
+            scene.process._below._file.begin(job)  # type: ignore[union-attr]
+
+    return go_on
+
+
 def test_what_the_memory_has_dropped_comes_back_from_the_disk(scene: Scene) -> None:
     scene.write(*range(1, 15))
     assert 1 not in scene.in_memory
@@ -195,8 +208,7 @@ def test_an_answer_waits_no_longer_than_computing_would_take(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.write(*range(1, 15))
-    held: list[Job] = []
-    monkeypatch.setattr(DiskFile, "begin", lambda _, job: held.append(job))
+    go_on = hang(scene, monkeypatch)
     began = time.monotonic()
     came = scene.say(FindBlocks("q", [(1).to_bytes(8)], 50_000))
     assert of(BlocksFound, came) == []
@@ -207,9 +219,7 @@ def test_an_answer_waits_no_longer_than_computing_would_take(
     assert time.monotonic() - began >= 0.05
     assert of(BlocksFound, came) == [BlocksFound("q", slots.pack([MISSING]))]
     assert scene.stats.dropped == {"late": 1}
-    monkeypatch.undo()
-    for job in held:
-        scene.process._below._file.begin(job)  # type: ignore[union-attr]
+    go_on()
     scene.settle()
     assert 1 in scene.in_memory, "it is there for the next one"
     assert scene.process._cache.blocks.pinned == 0
@@ -293,14 +303,11 @@ def test_an_engine_that_dies_waits_for_nothing(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.write(*range(1, 15))
-    held: list[Job] = []
-    monkeypatch.setattr(DiskFile, "begin", lambda _, job: held.append(job))
+    go_on = hang(scene, monkeypatch)
     scene.say(FindBlocks("q", [n.to_bytes(8) for n in (1, 14)], PATIENT_US))
     scene.engine.die()
     scene.turn()
-    monkeypatch.undo()
-    for job in held:
-        scene.process._below._file.begin(job)  # type: ignore[union-attr]
+    go_on()
     scene.until(lambda: not scene.disk._copies)
     assert scene.process._cache.blocks.pinned == 0
     assert scene.process._cache.claimed == 0
