@@ -8,6 +8,7 @@ from dynamo_cli.engines.pace import LEAST_TOKENS, Pace
 from dynamo_cli.host_cache.disk import (
     CORRUPT,
     DISK_FULL,
+    GUESSED_BLOCK_NS,
     MOST_FAILURES,
     MOST_WAIT_NS,
     MOST_WRITES,
@@ -92,14 +93,15 @@ def test_a_block_is_not_evicted_from_disk_while_it_is_read() -> None:
     assert scene.memory.blocks.get(key(11)) is not None
 
 
-def test_a_place_that_is_read_at_a_reset_is_free_once_and_only_after_the_read() -> None:
+@pytest.mark.parametrize("failure", ["", READ_FAILED])
+def test_a_place_that_is_read_at_a_reset_is_free_once_and_only_after_the_read(failure: str) -> None:
     scene = Scene(places=2 * SLOTS)
     scene.write(*range(1, 2 * SLOTS + 1))
     assert scene.find(1)[0]
     (read,) = scene.disk.jobs()
     scene.disk.reset()
     assert read.place not in scene.disk._places._free
-    scene.disk.done(Done(read))
+    scene.disk.done(Done(read, failure))
     assert sorted(scene.disk._places._free) == list(range(2 * SLOTS))
     assert scene.memory.claimed == 0
     assert scene.memory.blocks.get(key(1)) is None, "it was read before the reset"
@@ -119,6 +121,38 @@ def test_few_blocks_are_written_at_a_time_and_those_that_are_gone_not_at_all() -
     assert scene.disk.stats().written == MOST_WRITES
     scene.disk.stored(new * 10)
     assert len(scene.disk._queue) == SLOTS, "no longer than the memory"
+    assert scene.disk.stats().dropped == {"gone": 10 - MOST_WRITES + 10 * len(new) - SLOTS}
+
+
+def test_a_block_that_is_being_written_is_not_written_again() -> None:
+    """Nor one that was written; after a reset it is, and the older copy counts for nothing."""
+    scene = Scene()
+    new = scene.memory.wrote(ONE, [key(1)], scene.memory.lend()[ONE][:1])
+
+    def write() -> list[Job]:
+        scene.disk.stored(new)
+        return scene.disk.jobs()
+
+    (old,) = write()
+    assert write() == []
+    scene.disk.reset()
+    scene.disk.reset()
+    assert scene.memory.blocks.pinned == 0
+    (young,) = write()
+    scene.disk.done(Done(old))
+    assert write() == []
+    assert scene.disk._places._free == [old.place]
+    scene.disk.done(Done(young))
+    assert write() == []
+    assert (scene.disk.stats().used, scene.memory.blocks.pinned) == (1, 0)
+
+
+def test_a_block_that_is_asked_for_stays_on_disk_longer() -> None:
+    scene = Scene(places=4)
+    scene.write(1, 2, 3, 4)
+    assert not scene.find(1)[0], "it is in memory, too"
+    scene.write(5)
+    assert [scene.disk.blocks.get(key(n)) is None for n in (1, 2)] == [False, True]
 
 
 def test_two_questions_wait_for_one_read() -> None:
@@ -132,6 +166,7 @@ def test_two_questions_wait_for_one_read() -> None:
     answers = {name: slots for _, name, slots in scene.disk.waits.answers()}
     assert answers["1"][0] == answers["2"][0] != MISSING
     assert scene.memory.blocks.pinned == 2
+    assert scene.memory.found == scene.disk.stats().found == 3
     for name in ("1", "2"):
         scene.memory.read(ONE, name)
     assert scene.memory.blocks.pinned == 0
@@ -145,6 +180,23 @@ def test_a_long_prompt_is_read_as_far_as_the_longest_wait_allows() -> None:
     assert waits
     assert 2 <= len(scene.disk.jobs()) <= 6
     assert scene.disk.stats().dropped["slow"] >= 14
+    assert scene.disk.waits.due_ns == scene.now_ns + MOST_WAIT_NS
+
+
+def test_what_is_being_read_leaves_less_time_for_others() -> None:
+    scene = Scene(places=400)
+    scene.write(*range(1, 3 * SLOTS))
+    scene.measure(MOST_WAIT_NS // 4, range(1, 9))
+    assert scene.find(10, block_ns=SECOND_NS)[0]
+    assert scene.find(*range(11, 30), block_ns=SECOND_NS)[0], "some of them"
+    assert not scene.find(30, block_ns=SECOND_NS)[0]
+
+
+def test_an_engine_that_does_not_know_its_pace_waits_as_long_as_most_would_compute() -> None:
+    scene = Scene()
+    scene.write(*range(1, 2 * SLOTS))
+    assert scene.find(1, block_ns=0)[0]
+    assert scene.disk.waits.due_ns == scene.now_ns + GUESSED_BLOCK_NS
 
 
 def test_reads_that_are_slower_than_computing_are_not_begun_but_tried_again_later() -> None:
@@ -173,6 +225,8 @@ def test_reads_take_at_most_a_quarter_of_the_memory() -> None:
     scene.write(*range(1, 3 * SLOTS))
     assert scene.find(*range(1, 2 * SLOTS), block_ns=SECOND_NS)[0]
     assert len(scene.disk.jobs()) == scene.memory.claimed == SLOTS // 4
+    stats = scene.disk.stats()
+    assert stats.dropped["slow"] == stats.wanted - SLOTS // 4
 
 
 def test_places_that_exist_are_taken_before_the_file_grows() -> None:
@@ -250,5 +304,5 @@ def test_a_disk_whose_reads_fail_is_not_used_any_more(failure: str) -> None:
             scene.disk.waits.answers()
         scene.memory.read(ONE, str(scene.questions))
     assert scene.disk.off
-    assert scene.disk.stats().used == scene.memory.claimed == 0
+    assert scene.disk.stats().used == scene.disk.stats().read == scene.memory.claimed == 0
     assert scene.find(names[0]) == (False, [MISSING])

@@ -266,7 +266,9 @@ def test_without_a_folder_the_memory_alone_serves(
     try:
         scene.write(*range(1, 15))
         assert "takes no file: no such file or directory" in scene.stats.off
-        assert len(caplog.records) == 1
+        scene.peer(ProcessId(Role.WORKER, 1)).send(OpenCache(SLOT_BYTES, "flat"))
+        scene.turn()
+        assert len(caplog.records) == 1, "it is not tried again"
         assert scene.content(scene.find(14)[0]) == {14}
         assert scene.find(1, name="r") == [MISSING]
     finally:
