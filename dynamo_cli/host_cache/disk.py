@@ -234,7 +234,7 @@ class Disk:
     def _read(self, question: Question, wait: Wait, missing: list[tuple[int, Block]]) -> bool:
         for index, block in missing:
             copy = self._reads.get(block.key) or self._begin_read(block)
-            if copy is None or copy.stale:
+            if copy is None:
                 self.dropped[SLOW] += 1
                 continue
             copy.waiting.append(question)
@@ -282,26 +282,29 @@ class Disk:
             self._memory.blocks.unpin([copy.block])
         if done.failure == DISK_FULL:
             self._places.full_at(place, self._clock())
+        elif done.failure:
+            pass  # the place may be bad, and is not used again
         elif copy.stale:
             self._places.put(place)
-        elif not done.failure:  # else the place may be bad, and is not used again
+        else:
             block = copy.block
             self._checksums[place] = done.checksum
             added = self.blocks.add(block.key, place, block.sequence_hash, block.parent)
             self.blocks.use([added])
 
     def _was_read(self, copy: _Copy, done: Done) -> None:
+        """The place of a read that has failed may be bad, too."""
         block, found = copy.block, None
         self.blocks.unpin([block])
         if not done.failure and not copy.stale:
             found = self._memory.fill(done.job.slot, block.key, block.sequence_hash, block.parent)
         else:
             self._memory.unclaim(done.job.slot)
-        if done.failure and not copy.stale:  # its place may be bad, and is not used again
+        if copy.stale and not done.failure:
+            self._places.put(block.slot)
+        elif done.failure and not copy.stale:
             self.blocks.drop(block)
             del self._checksums[block.slot]
-        elif copy.stale:
-            self._places.put(block.slot)
         for question in copy.waiting:
             slot = MISSING if found is None else found.slot
             if self.waits.came(question, block.key, slot) and found is not None:

@@ -181,7 +181,7 @@ class DiskMachine(CacheMachine):
             failure = data.draw(st.sampled_from(kinds))
         if failure == DISK_FULL:
             self.full.add(job.place)
-        elif failure and (job.write or counts):
+        elif failure:
             self.bad.add(job.place)
         elif job.write:
             assert not counts or self.memory[job.slot] == content, "it has changed meanwhile"
