@@ -139,7 +139,7 @@ def test_a_block_that_is_being_written_is_not_written_again() -> None:
     assert write() == []
     scene.disk.reset()
     scene.disk.reset()
-    assert scene.memory.blocks.pinned == 0
+    assert (scene.memory.blocks.pinned, new[0].pins) == (0, 0)
     (young,) = write()
     scene.disk.done(Done(old))
     assert write() == []
@@ -229,6 +229,17 @@ def test_no_read_begins_while_one_hangs() -> None:
     scene.now_ns += 2 * SECOND_NS
     assert scene.find(2) == (False, [MISSING])
     assert [slots for _, _, slots in scene.disk.waits.answers()] == [[MISSING]]
+
+
+def test_late_blocks_are_counted_and_nobody_answers_what_was_forgotten() -> None:
+    scene = Scene()
+    scene.write(*range(1, 2 * SLOTS))
+    assert scene.find(1, 2)[0]
+    assert scene.find(3)[0]
+    scene.disk.waits.forget(ONE, "2")
+    scene.now_ns += MOST_WAIT_NS
+    assert [name for _, name, _ in scene.disk.waits.answers()] == ["1"]
+    assert scene.disk.stats().dropped == {"late": 2}
 
 
 def test_reads_take_at_most_a_quarter_of_the_memory() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from dynamo_cli.config import DiskCacheConfig, HostCacheConfig
 from dynamo_cli.host.memory_file import MemoryFile, map_shared
+from dynamo_cli.host.unnamed_file import open_best
 from dynamo_cli.host_cache import disk_file
 from dynamo_cli.host_cache.disk import MOST_FAILURES, Job
 from dynamo_cli.host_cache.disk_file import DiskFile
@@ -34,7 +35,7 @@ from dynamo_cli.messages.host_cache import (
     SlotsLent,
     Tier,
 )
-from dynamo_cli.messages.lifecycle import Phase, SetPhase
+from dynamo_cli.messages.lifecycle import Phase, SetPhase, Stop
 from dynamo_cli.messages.routing import KvEvents
 from dynamo_cli.topology import FRONTEND, HOST_CACHE, ROUTER, ProcessId, Role
 from tests.ipc.peer import Middle, Peer, of
@@ -223,6 +224,41 @@ def test_an_answer_waits_no_longer_than_computing_would_take(
     scene.settle()
     assert 1 in scene.in_memory, "it is there for the next one"
     assert scene.process._cache.blocks.pinned == 0
+
+
+def test_a_copy_goes_on_after_a_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system may write or read less than it was asked for."""
+    monkeypatch.setattr(disk_file, "open_best", lambda one, **_: open_best(one, direct=False))
+    scene = Scene(tmp_path)
+    write, read = os.pwrite, os.preadv
+    monkeypatch.setattr(os, "pwrite", lambda to, data, at: write(to, data[:1000], at))
+    monkeypatch.setattr(os, "preadv", lambda of, rooms, at: read(of, [rooms[0][:1000]], at))
+    scene.write(*range(1, 15))
+    assert [scene.content(slot) for slot in scene.find(1, 2)] == [{1}, {2}]
+    assert scene.stats.dropped == {}
+    scene.close()
+
+
+def test_the_end_of_a_copy_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = hang(scene, monkeypatch)
+    frontend = scene.peer(FRONTEND)
+    slot = scene.lent.pop()
+    scene.say(BlocksWritten([b"key"], slots.pack([slot])))
+    scene.process._report_due_s, scene.process._changed = 0.0, False
+    frontend.take()
+    go_on()
+    scene.settle()
+    (stats,) = of(HostCacheStats, frontend.take())
+    assert stats.disk is not None
+    assert stats.disk.used == 1
+
+
+def test_at_the_end_no_more_copies_begin(scene: Scene) -> None:
+    scene.control.send(Stop())
+    scene.process.run()
+    file = scene.process._below._file  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError, match="shutdown"):
+        file.begin(Job(write=True, number=1, slot=0, place=0))
 
 
 def test_a_disk_that_is_slower_than_computing_is_not_read(scene: Scene) -> None:
