@@ -362,7 +362,9 @@ def test_without_unnamed_files_a_file_loses_its_name_at_once(
         return real(path, flags, mode)
 
     monkeypatch.setattr(unnamed_file.os, "open", refuse)
+    open_before = open_files()
     made = unnamed_file.open_unnamed(str(tmp_path), direct=False)
+    assert open_files() == open_before + 1
     assert os.fstat(made).st_nlink == 0
     assert os.pwrite(made, b"x", 0) == 1
     os.close(made)
@@ -386,6 +388,34 @@ def test_the_page_cache_is_used_where_direct_writes_fail_but_not_where_the_disk_
         "open",
         lambda path, flags, mode=0o777: real(path, flags & ~os.O_DIRECT, mode),
     )
+    open_before = open_files()
     made, direct = unnamed_file.open_best(str(tmp_path), direct=True)
+    assert open_files() == open_before + 1
     os.close(made)
     assert direct is stays
+
+
+def test_the_page_cache_is_used_where_files_cannot_be_opened_directly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(unnamed_file.os, "open", refuse)
+    made, direct = unnamed_file.open_best(str(tmp_path), direct=True)
+    os.close(made)
+    assert not direct
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_tmpfs_is_not_in_memory() -> None:
+    assert not unnamed_file.in_memory("/proc"), "though others are mounted"
+    assert not unnamed_file.in_memory("/missing")
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
