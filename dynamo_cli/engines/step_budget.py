@@ -36,15 +36,14 @@ class StepBudget:
         self._again = 0
         self._delayed: frozenset[str] = frozenset()
 
-    def tokens(self, step: int, streams: Sequence[str], *, prompts: bool) -> int:
+    def tokens(self, step: int, streams: Sequence[str]) -> int:
         """Return the most tokens of a step.
 
         Args:
             step: its number; numbers only grow.
             streams: the requests whose answers stream.
-            prompts: whether other requests wait, or have a part of their prompt computed.
         """
-        if not streams or (prompts and self._may_be_long(step, streams)):
+        if not streams or self._may_be_long(step, streams):
             return self._most
         return self._short(streams)
 

@@ -104,8 +104,8 @@ def test_an_answer_is_delayed_again_after_many_tokens() -> None:
     budget = StepBudget(MOST, CHUNK)
     budget.spent(7, ["a"], CHUNK + 2)
     again = 7 + STEPS_BETWEEN
-    assert budget.tokens(again - 1, ["a"], prompts=True) == CHUNK + 1
-    assert budget.tokens(again, ["a"], prompts=True) == MOST
+    assert budget.tokens(again - 1, ["a"]) == CHUNK + 1
+    assert budget.tokens(again, ["a"]) == MOST
 
 
 def test_with_stages_an_answer_gets_a_token_in_some_steps_only() -> None:
@@ -118,11 +118,11 @@ def test_with_stages_an_answer_gets_a_token_in_some_steps_only() -> None:
 def test_a_step_at_the_limit_is_short() -> None:
     budget = StepBudget(MOST, CHUNK)
     budget.spent(0, ["a"], CHUNK + 1)
-    assert budget.tokens(1, ["a"], prompts=True) == MOST
+    assert budget.tokens(1, ["a"]) == MOST
 
 
 def test_a_step_never_has_more_than_the_engine_takes() -> None:
-    assert StepBudget(MOST, MOST).tokens(0, ["a"] * 5, prompts=False) == MOST
+    assert StepBudget(MOST, MOST).tokens(0, ["a"] * 5) == MOST
 
 
 @pytest.mark.parametrize(

@@ -225,10 +225,8 @@ class SimEngine:
         # They hold blocks, so they begin before those that may have to wait for room.
         self.waiting.extendleft(reversed(self._memory.arrived(now_ps)))
         step, streams = self.totals.steps, self._streams()
-        prompts = len(self._requests) > self.num_decoding
-        most = self._budget.tokens(step, streams, prompts=prompts)
         stopped = self._grow(result)
-        budget = most - self.num_decoding
+        budget = self._budget.tokens(step, streams) - self.num_decoding
         if not stopped:
             budget -= self._go_on(result, budget)
         result.decoded = self.num_decoding - len(result.joined) - len(result.stalled)

@@ -35,8 +35,7 @@ def _limit(scheduler: Any, prompt_tokens: int) -> None:
     def limited(*args: Any) -> Any:
         step = next(steps)
         streams = [one.request_id for one in scheduler.running if not one.is_prefill_chunk]
-        prompts = len(scheduler.requests) > len(streams)
-        scheduler.max_num_scheduled_tokens = budget.tokens(step, streams, prompts=prompts)
+        scheduler.max_num_scheduled_tokens = budget.tokens(step, streams)
         output = schedule(*args)
         budget.spent(step, streams, output.total_num_scheduled_tokens)
         return output
