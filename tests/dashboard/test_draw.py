@@ -257,6 +257,18 @@ def test_the_cache_tab_has_curves_of_the_host_cache() -> None:
     assert "host" not in without
 
 
+def test_a_narrow_box_of_the_host_cache_has_whole_figures() -> None:
+    seen = snapshot(host_cache=True, prefill_workers=1)
+    assert seen.host_cache is not None
+    disk = DiskCacheView(200, 50, 9, 8, 10, 0.5, 30, 1.5, 2, 0.0, 0.0, {}, "")
+    view = msgspec.structs.replace(seen.host_cache, disk=disk)
+    state = BoardState("http://h:1")
+    state.apply(msgspec.structs.replace(seen, host_cache=view), 0)
+    drawn = picture.draw(state.board(0), 78).plain
+    (line,) = [one for one in drawn.splitlines() if "used" in one]
+    assert "│ ● ready used 40 % found 75 %     │" in line, line
+
+
 def test_engines_that_the_host_cache_refused_are_in_its_tab() -> None:
     seen = snapshot(host_cache=True)
     assert seen.host_cache is not None
