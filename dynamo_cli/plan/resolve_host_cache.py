@@ -147,6 +147,8 @@ def _hand_over_bytes(machine: Machine) -> int:
 def _obstacles(typed: Typed, kv_transfer: str) -> Iterator[str]:
     """Why there can be no host cache, as the rest of a sentence."""
     if typed.prefill_workers:
+        if typed.engine == MOCK:
+            yield "does not go with simulated prefill workers, which hand prompts over without it."
         if kv_transfer == "nixl":
             yield "does not go with --kv-transfer nixl, which moves blocks past it; use shm."
         if typed.prefill_tp != typed.worker_tp:

@@ -113,6 +113,10 @@ def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
             {"engine": "mock", "host_cache": "1MiB"},
             "has no room for a block of simulated engines, which takes 2 MiB",
         ),
+        (
+            {"engine": "mock", "host_cache": "1GiB", "prefill_workers": 1},
+            "--host-cache does not go with simulated prefill workers",
+        ),
         ({"host_cache": "33GiB"}, "is more than the 32.0 GiB of memory"),
         ({"host_cache": "0", "host_cache_min_tokens": 5}, "min-tokens belongs to --host-cache"),
         ({"host_cache": "0", "disk_cache": "/x:9GiB"}, "--disk-cache belongs to --host-cache"),

@@ -21,6 +21,7 @@ from dynamo_cli.dashboard.draw import (
     prefill,
     top,
     trends,
+    workers,
 )
 from dynamo_cli.dashboard.draw.decisions import DECISIONS
 from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
@@ -37,7 +38,7 @@ from dynamo_cli.messages.routing import REASON_NO_WORKER
 from dynamo_cli.router.policies import Request, WorkerLoad
 from dynamo_cli.router.policies.timed import time_cost
 from dynamo_cli.watch.decisions import CandidateView
-from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheView
+from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheShare, HostCacheView
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
 from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.schema import MovesView
@@ -255,6 +256,34 @@ def test_the_cache_tab_has_curves_of_the_host_cache() -> None:
             assert words in drawn, words
     without = trends.draw(board_of("busy").samples, cache.CURVES, 100, 20, 60).plain
     assert "host" not in without
+
+
+def test_the_host_cache_of_each_node_is_in_its_tab() -> None:
+    seen = snapshot(host_cache=True)
+    assert seen.host_cache is not None
+    shares = [HostCacheShare(f"host cache {node}", 100, 25 * node, 0, 0) for node in (1, 2)]
+    for caches, shown in ((shares, 2), (shares[:1], 0)):
+        view = msgspec.structs.replace(seen.host_cache, caches=caches)
+        drawn = lines(cache.draw(with_host_cache_view(view), 100))
+        found = [line for line in drawn if re.match("cache [12] .* (25|50) % +used", line.strip())]
+        assert len(found) == shown, "of a single one the other lines say it"
+
+
+def test_two_times_of_many_seconds_fit_into_their_column() -> None:
+    found = [workers._short_ms(value_s) for value_s in (0.0071, 0.9, 9.94, 9.96, 12.3, 130.0)]
+    assert found == ["7.1", "900", "9.9k", "10k", "12k", "130k"]
+
+
+def test_a_narrow_box_of_the_host_cache_has_whole_figures() -> None:
+    seen = snapshot(host_cache=True, prefill_workers=1)
+    assert seen.host_cache is not None
+    disk = DiskCacheView(200, 50, 9, 8, 10, 0.5, 30, 1.5, 2, 0.0, 0.0, {}, "")
+    view = msgspec.structs.replace(seen.host_cache, disk=disk)
+    state = BoardState("http://h:1")
+    state.apply(msgspec.structs.replace(seen, host_cache=view), 0)
+    drawn = picture.draw(state.board(0), 78).plain
+    (line,) = [one for one in drawn.splitlines() if "used" in one]
+    assert "│ ● ready used 40 % found 75 %     │" in line, line
 
 
 def test_engines_that_the_host_cache_refused_are_in_its_tab() -> None:

@@ -23,7 +23,10 @@ from dynamo_cli.dashboard.source import Source
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab_bar import TABS
 from dynamo_cli.dashboard.widgets.table import Table
+from dynamo_cli.watch.load_schema import StageView
 from dynamo_cli.watch.logs import LogView
+from dynamo_cli.watch.schema import AlarmView
+from dynamo_cli.watch.stages import STAGES
 
 from .made import decision
 from .pictures import timelines
@@ -497,6 +500,22 @@ def test_a_bug_ends_it_without_a_traceback(capsys: pytest.CaptureFixture[str]) -
         seeing(scenario)
     captured = capsys.readouterr()
     assert "Traceback" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize("said", [["● nothing needs attention"], ["overload", "a shows all of it"]])
+def test_what_needs_attention_is_seen_below_the_largest_picture(said: list[str]) -> None:
+    """Of a server with a router, prefill workers and a host cache, in the usual terminal."""
+
+    async def scenario(seen: Seen) -> None:
+        known = seen.replay.state.board(seen.replay.now_s).snapshot
+        assert known is not None
+        stages = [StageView(name, 9, 0.012, 0.138) for name in STAGES]
+        alarms = 5 * [AlarmView("overload", "requests wait", "add workers.")] if said[1:] else []
+        await seen.hear(msgspec.structs.replace(known, stages=stages, alarms=alarms))
+        shown = seen.screen()
+        assert all(one in shown for one in ("host cache", "router", *said)), shown
+
+    seeing(scenario, "disaggregated")
 
 
 def test_a_screen_without_news_is_grey_until_they_come() -> None:

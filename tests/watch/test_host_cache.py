@@ -179,6 +179,8 @@ def test_the_totals_of_the_disk_survive_the_host_cache() -> None:
     assert seen is not None
     assert (seen.used, seen.found, seen.read, seen.read_s, seen.written) == (1, 9, 11, 0.75, 31)
     assert seen.dropped == {"gone": 4, "late": 1}
+    assert seen.read_bytes_per_s == (10 + 1) * 4096 / 10, "those of both in the last 10 s"
+    assert seen.written_bytes_per_s == (30 + 1) * 4096 / 10
     assert tree.snapshot(0, {}, 0).alarms == []
 
 

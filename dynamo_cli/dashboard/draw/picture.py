@@ -10,7 +10,7 @@ from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.canvas import Canvas, pad
-from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, fitting, joined, phase_style, phase_text
+from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, fitting, phase_style, phase_text
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.topology import Role
@@ -82,7 +82,7 @@ def draw(board: Board, width: int) -> Text:
         _draw_prefill(canvas, layout, board)
     if cache := _of(board, Role.HOST_CACHE):
         host_cache = board.snapshot.host_cache if board.snapshot else None
-        line = joined([phase_text(cache), *_host_cache_numbers(host_cache)])
+        line = fitting(layout.inside(2), [phase_text(cache), *_host_cache_numbers(host_cache)])
         _draw_host_cache(canvas, layout, line, _frame(cache), beside=disaggregated)
         _draw_copies(canvas, layout, host_cache, beside=disaggregated)
     if _of(board, Role.ROUTER):
@@ -225,7 +225,8 @@ def _draw_prefill(canvas: Canvas, at: _Layout, board: Board) -> None:
     canvas.put(at.x(2) + at.box, at.row + 1, "─" * (at.arrow - 1) + "►", ACCENT)
     canvas.put(at.x(2) + at.box, at.row + 2, show.rate(flow.pushed).center(at.arrow))
     workers = _of(board, Role.PREFILL_WORKER)
-    line = joined([phase_text(workers) if workers else "", *_prefill_numbers(prefill)])
+    parts = [phase_text(workers) if workers else "", *_prefill_numbers(prefill)]
+    line = fitting(at.inside(2), parts)
     canvas.box(at.x(2), 0, at.across(2), "prefill workers", [line], _frame(workers))
     _down(canvas, at.x(2) + 3, FLAT, f"notify {show.rate(flow.notified)}")
     _up(canvas, at.x(3) + 1, FLAT, f"pull {show.rate(flow.pulled)}")

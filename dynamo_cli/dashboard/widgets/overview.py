@@ -24,6 +24,10 @@ PICTURE_AND_CURVES = 18
 PICTURE_GAP = 1
 """Empty lines below the picture."""
 
+LEAST_ATTENTION = 2
+"""Lines of what needs attention that are more important than the times of the stages: the first
+one, and the key that shows all of it."""
+
 CURVES = (
     Curve("requests/s", lambda one: one.requests_per_s),
     Curve("output tok/s", lambda one: one.output_tokens_per_s),
@@ -68,8 +72,15 @@ class Overview(Tab):
         self.query_one("#startup").display = starting
         self.query_one("#trends").display = not starting
         known = board.snapshot is not None and bool(board.snapshot.stages)
-        self.query_one("#stages").display = known and not short
+        self.query_one("#stages").display = known and not short and self._has_room_for_both(board)
         super().show(board)
+
+    def _has_room_for_both(self, board: Board) -> bool:
+        """Whether what needs attention can be seen below the times of the stages too."""
+        width, height = self._inner
+        needed = min(_count(overview.attention(board)), LEAST_ATTENTION)
+        needed += _count(overview.times(board.snapshot, width))
+        return self._of_picture(board, width) + needed <= height
 
     @property
     def _inner(self) -> tuple[int, int]:
@@ -79,11 +90,15 @@ class Overview(Tab):
     def _picture(self, board: Board, width: int, _: int) -> Text:
         return top.draw(board, width, self._inner[1]) if board.processes else Text("")
 
+    def _of_picture(self, board: Board, width: int) -> int:
+        """Lines that the picture takes, with the gap below it."""
+        if not self.query_one("#picture").display:
+            return 0
+        gap = 0 if top.is_list(*self._inner) else PICTURE_GAP
+        return _count(self._picture(board, width, 0)) + gap
+
     def _attention(self, board: Board, width: int, _: int) -> Text:
-        above = 0
-        if self.query_one("#picture").display:
-            above += _count(self._picture(board, width, 0))
-            above += 0 if top.is_list(*self._inner) else PICTURE_GAP
+        above = self._of_picture(board, width)
         if self.query_one("#stages").display:
             above += _count(overview.times(board.snapshot, width))
         return overview.within(overview.attention(board), width, self._inner[1] - above)
