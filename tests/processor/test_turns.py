@@ -142,14 +142,13 @@ def test_all_that_wait_begin_beside_a_group_that_hangs() -> None:
 def test_a_later_group_that_hangs_is_noticed_too() -> None:
     async def work() -> None:
         kitchen, loop = _Kitchen(), asyncio.get_running_loop()
-        first = [kitchen.prepare(f"first {n}", 0.75 * PATIENCE_S) for n in range(GROUP)]
-        tasks = [asyncio.ensure_future(one) for one in first]
-        hung = [asyncio.ensure_future(kitchen.prepare(f"{n}", 3600)) for n in range(GROUP)]
-        await kitchen.prepare("last", 0.001)
+        times_s = [0.75 * PATIENCE_S] * GROUP + [3600.0] * GROUP + [0.001]
+        tasks = [asyncio.ensure_future(kitchen.prepare(f"{t}", t)) for t in times_s]
+        await tasks[-1]
         assert loop.time() < 3 * PATIENCE_S
-        for task in hung:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *hung, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     _run(work())
 
@@ -169,9 +168,10 @@ def test_nobody_waits_after_a_burst() -> None:
 def test_the_next_group_waits_for_those_that_joined_before_it_was_to_begin() -> None:
     async def work() -> None:
         kitchen, trace = _Kitchen(), RequestTrace("quick")
+        tasks = [asyncio.ensure_future(kitchen.prepare(f"{n}", 0.001)) for n in range(2 * GROUP)]
         await kitchen.turns.begin(trace)
         trace.prepared()  # the group has ended, but goes on with those of the same iteration
-        await asyncio.gather(*(kitchen.prepare(f"{n}", 0.001) for n in range(2 * GROUP)))
+        await asyncio.gather(*tasks)
         assert kitchen.most_at_once <= GROUP
 
     _run(work())
