@@ -81,6 +81,9 @@ def test_the_number_of_workers_is_the_supervisors_to_change() -> None:
             stage.tell(Rescaled(3, "Conflict", "there is no GPU for one more."))
             status, _, body = await asked
             assert (status, body["error"]["code"]) == (409, "conflict")
+            stage.tell(msgspec.structs.replace(table(serving=True), offered={"node-b": 2}))
+            shown = (await stage.get("/dynamo/workers", headers=HEADERS))[2]
+            assert shown["offered_nodes"] == [{"node": "node-b", "gpus": 2}]
 
     asyncio.run(scenario())
 
