@@ -45,7 +45,7 @@ SMALLEST = {
     Endpoint.CHAT: {"messages": [{"role": "user", "content": "hello"}]},
     Endpoint.COMPLETIONS: {"prompt": "hello"},
 }
-RARE = ({"max_tokens": None}, {"max_tokens": None, "stream": True})
+RARE = ({"max_tokens": None}, {"max_tokens": None, "stream": True}, {"max_tokens": 10**6})
 """Fields that the dice seldom give by themselves."""
 
 USER = {"role": "user", "content": "hello"}
