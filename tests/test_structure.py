@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -226,6 +227,34 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize("folder", layout.folders())
 def test_no_entries_of_a_folder_import_each_other_in_a_circle(folder: str) -> None:
     assert layout.circles(layout.entries(folder)) == []
+
+
+def test_what_tests_import_from_each_other_is_there() -> None:
+    """Benchmarks are programs of their own: no test imports them, nor does mypy read them."""
+    missing = []
+    for path in Path(__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+                home = layout.ROOT.parent.joinpath(*str(node.module).split("."))
+                file = home.with_suffix(".py")
+                has = _defined(file) if file.exists() else {one.stem for one in home.iterdir()}
+                missing += [(path.name, one.name) for one in node.names if one.name not in has]
+    assert missing == []
+
+
+def _defined(file: Path) -> set[str]:
+    """Names that a file assigns, defines or imports at its top."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                found.add(node.name)
+            case ast.ImportFrom() | ast.Import():
+                found |= {one.asname or one.name for one in node.names}
+            case _:
+                names = (one for one in ast.walk(node) if isinstance(one, ast.Name))
+                found |= {one.id for one in names if isinstance(one.ctx, ast.Store)}
+    return found
 
 
 def test_a_circle_is_found() -> None:

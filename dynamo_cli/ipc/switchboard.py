@@ -233,7 +233,7 @@ class Switchboard:
 
     def wake_by(self, eventfd: int) -> None:
         """Let `poll` end when this eventfd is set, which it clears."""
-        self._poller.register(eventfd, select.POLLIN)
+        self._poller.register(eventfd, select.EPOLLIN)
 
     # -- delivering ------------------------------------------------------------------------
 

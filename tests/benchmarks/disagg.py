@@ -23,7 +23,7 @@ import time
 
 from dynamo_cli.lab.load.form import Api
 from dynamo_cli.models import catalog
-from tests.benchmarks.load import Sample, chat, client_of
+from tests.benchmarks.load import Sample, client_of, request
 from tests.benchmarks.servers import OURS, Running
 
 CHATS = 4
@@ -46,11 +46,11 @@ async def drive(port: int, seconds: float, every_s: float) -> Figures:
 
     async def talk() -> None:
         while time.perf_counter() < end:
-            body = chat("bench", CHAT_TOKENS, count=CHAT_WORDS)
+            body = request("bench", CHAT_TOKENS, count=CHAT_WORDS)
             short.add(await client.stream(Api.CHAT, body))
 
     async def one_long() -> None:
-        body = chat("bench", LONG_TOKENS, count=LONG_WORDS)
+        body = request("bench", LONG_TOKENS, count=LONG_WORDS)
         long.add(await client.stream(Api.CHAT, body))
 
     async def longs() -> None:

@@ -41,7 +41,7 @@ from dynamo_cli.lab.load.form import Api
 from dynamo_cli.lab.load.pace import Bounds, Closed, Pace, Poisson
 from dynamo_cli.lab.load.workload import Shape
 from dynamo_cli.lab.report import NO_SLO, Summary
-from tests.benchmarks.load import Sample, chat, client_of, streams
+from tests.benchmarks.load import Sample, client_of, request, streams
 from tests.benchmarks.servers import OURS, THEIRS, Running
 
 Figures = dict[str, float]
@@ -203,10 +203,12 @@ async def beside(port: int, seconds: float) -> Figures:
 
     async def talk() -> None:
         while time.perf_counter() < end:
-            short.add(await client.stream(Api.CHAT, chat("bench", CHAT_TOKENS, count=CHAT_WORDS)))
+            short.add(
+                await client.stream(Api.CHAT, request("bench", CHAT_TOKENS, count=CHAT_WORDS))
+            )
 
     async def one_long() -> None:
-        long.add(await client.stream(Api.CHAT, chat("bench", LONG_TOKENS, count=LONG_WORDS)))
+        long.add(await client.stream(Api.CHAT, request("bench", LONG_TOKENS, count=LONG_WORDS)))
 
     async def longs() -> None:
         running = []
@@ -242,7 +244,7 @@ async def bereft(server: GpuServer, clients: int) -> Figures:
 
     async def talk() -> None:
         for _ in range(2):
-            heard = await client.stream(Api.CHAT, chat("bench", 256))
+            heard = await client.stream(Api.CHAT, request("bench", 256))
             failed.append(bool(heard.error))
 
     talks = [asyncio.create_task(talk()) for _ in range(clients)]

@@ -48,10 +48,17 @@ def client_of(port: int, *, keep: bool = True) -> Client:
     return Client(target(f"127.0.0.1:{port}"), keep=keep)
 
 
-def request(model: str, tokens: int, *, stream: bool = True, api: Api = Api.CHAT) -> bytes:
+def request(
+    model: str,
+    tokens: int,
+    *,
+    stream: bool = True,
+    api: Api = Api.CHAT,
+    count: int = PROMPT_WORDS,
+) -> bytes:
     """Make a request for exactly `tokens` tokens, with a prompt that no prefix cache holds."""
     dice = random.Random(next(_seeds))
-    content = f"{dice.randrange(1 << 30)} {words(dice, PROMPT_WORDS)}"
+    content = f"{dice.randrange(1 << 30)} {words(dice, count)}"
     ask = Ask([{"role": "user", "content": content}], tokens)
     return Form(model, api).body(ask, stream=stream)
 

@@ -9,15 +9,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from multidict import MultiDict
 
 from dynamo_cli.config import FIRST_ADAPTER_NUMBER, Adapter, AdapterTable, FrontendConfig
 from dynamo_cli.errors import Overloaded
 from dynamo_cli.frontend.admin.adapters import Adapters
+from dynamo_cli.frontend.admin.engines import Engines
 from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, Operation, UnloadAdapter
 from dynamo_cli.messages.lifecycle import AdaptersChanged, Rescale, Rescaled
 from dynamo_cli.messages.request import Endpoint, Reply, Submit
-from dynamo_cli.topology import HOST_CACHE
+from dynamo_cli.topology import HOST_CACHE, ProcessId
 from tests.frontend.stage import PROCESSOR, UNMOVED, WORKER, Neighbour, Stage, answer, table
 from tests.frontend.test_exchange import TWO, Scene, in_a_loop
 
@@ -79,6 +81,9 @@ def test_the_number_of_workers_is_the_supervisors_to_change() -> None:
             stage.tell(Rescaled(3, "Conflict", "there is no GPU for one more."))
             status, _, body = await asked
             assert (status, body["error"]["code"]) == (409, "conflict")
+            stage.tell(msgspec.structs.replace(table(serving=True), offered={"node-b": 2}))
+            shown = (await stage.get("/dynamo/workers", headers=HEADERS))[2]
+            assert shown["offered_nodes"] == [{"node": "node-b", "gpus": 2}]
 
     asyncio.run(scenario())
 
@@ -305,6 +310,37 @@ def test_a_host_cache_is_opened_again_if_closing_failed() -> None:
             assert not order.closed
             cache.send(Operated(order.call_id, result=True))
             assert (await asked)[0] == 409
+
+    asyncio.run(scenario())
+
+
+class _Answering:
+    """Stands for the switchboard: each order is answered a little later, and noted."""
+
+    def __init__(self) -> None:
+        self.engines = Engines(self, lambda: [WORKER, HOST_CACHE])  # type: ignore[arg-type]
+        self.orders: list[tuple[str, ProcessId, bool]] = []
+
+    def send(self, peer: ProcessId, order: Operate) -> bool:
+        return self._note("sent", peer, order)
+
+    def owe(self, peer: ProcessId, order: Operate) -> bool:
+        return self._note("owed", peer, order)
+
+    def _note(self, how: str, peer: ProcessId, order: Operate) -> bool:
+        self.orders.append((how, peer, order.closed))
+        told = Operated(order.call_id, result=True)
+        asyncio.get_running_loop().call_soon(self.engines.answered, told)
+        return True
+
+
+def test_caches_are_reset_by_one_request_at_a_time_and_a_host_cache_hears_it_for_sure() -> None:
+    async def scenario() -> None:
+        board = _Answering()
+        query: MultiDict[str] = MultiDict()
+        await asyncio.gather(*(board.engines.reset_prefix_cache(query) for _ in range(2)))
+        once = [("owed", HOST_CACHE, True), ("sent", WORKER, False), ("owed", HOST_CACHE, False)]
+        assert board.orders == 2 * once
 
     asyncio.run(scenario())
 

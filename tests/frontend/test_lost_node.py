@@ -1,10 +1,11 @@
-"""A worker whose node was lost goes on reporting when it is linked again."""
+"""Nodes, and a worker that goes on reporting when its lost node is linked again."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
+from dynamo_cli.messages.cluster import NodeState, NodeTable, RelayStats
 from dynamo_cli.messages.lifecycle import NODE_LOST
 from dynamo_cli.messages.telemetry import WorkerStats
 
@@ -39,5 +40,17 @@ def test_totals_double_only_if_the_worker_has_ended() -> None:
                 worker.die(reason)
                 await _let_go(stage)
             assert totals == [20, 20, 40]
+
+    asyncio.run(scenario())
+
+
+def test_the_snapshot_has_the_nodes_that_the_supervisor_tells_of() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            stage.tell(NodeTable([NodeState("node-b", True, 0.0, 0.0, RelayStats())]))
+            nodes = (await stage.get("/dynamo/snapshot"))[2]["nodes"]
+            while not nodes:
+                nodes = (await stage.get("/dynamo/snapshot"))[2]["nodes"]
+            assert [node["name"] for node in nodes] == ["node-b"]
 
     asyncio.run(scenario())

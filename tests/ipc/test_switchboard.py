@@ -17,7 +17,7 @@ from dynamo_cli.errors import Corrupt
 from dynamo_cli.host import vital
 from dynamo_cli.ipc import switchboard
 from dynamo_cli.ipc.codec import Decoder
-from dynamo_cli.ipc.link import MAX_PENDING_BYTES
+from dynamo_cli.ipc.link import MAX_PENDING_BYTES, Link
 from dynamo_cli.ipc.ring import HEADER_BYTES
 from dynamo_cli.ipc.switchboard import ROUNDS, Handler, Switchboard, join
 from dynamo_cli.messages.lifecycle import Drain, LinkDown, LinkUp, Phase, PhaseChange, Stop
@@ -151,6 +151,20 @@ def test_poll_ends_once_for_what_may_wake_it(stage: Stage) -> None:
     assert not stage.board.poll(0.05)
     assert time.monotonic() - start > 0.04
     os.close(eventfd)
+
+
+def test_a_link_is_heard_whenever_links_become_many(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a link sent while all were looked at, unannounced, is not overlooked afterwards."""
+    stage.joined()
+    for most in (0, 9):
+        monkeypatch.setattr(switchboard, "MOST_SWEPT", most)
+        stage.board.poll(0.001)
+    stage.say(b"unannounced")
+    monkeypatch.setattr(switchboard, "MOST_SWEPT", 0)
+    assert stage.board.poll(0)
+    assert stage.heard.payloads() == [b"unannounced"]
 
 
 def test_poll_waits_no_longer_than_it_may(stage: Stage) -> None:
@@ -405,23 +419,25 @@ def test_without_a_supervisor_a_process_ends(attached: bool) -> None:
 
 
 def test_what_is_posted_wakes_a_peer_once_at_the_end(
-    stage: Stage, loop: asyncio.AbstractEventLoop
+    stage: Stage, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.joined()
-    link = stage.other.links[HERE]
-    assert link.arm()
+    link, wake, woken = stage.other.links[HERE], Link.wake, []
+    monkeypatch.setattr(Link, "wake", lambda one: (woken.append(one), wake(one)))
     stage.board.attach(loop)
-    ends = [RequestEnd(f"{number}") for number in range(3)]
+    ends, heard = [RequestEnd(f"{number}") for number in range(6)], []
 
     async def work() -> None:
-        for end in ends:
-            assert stage.board.post(THERE, end)
-        assert not fired(link.data_fd)
-        await asyncio.sleep(0)
-        assert fired(link.data_fd)
+        for part in (ends[:3], ends[3:]):
+            assert link.arm()
+            for end in part:
+                assert stage.board.post(THERE, end)
+            assert not fired(link.data_fd)
+            await asyncio.sleep(0)
+            assert fired(link.data_fd)
+            heard.extend(link.receive())
 
     loop.run_until_complete(work())
-    assert stage.other.poll(0)
-    decode = Decoder(RequestEnd)
-    assert [decode(payload) for payload in stage.other_heard.payloads()] == ends
+    assert [Decoder(RequestEnd)(payload) for payload in heard] == ends
+    assert len(woken) == 2
     assert not stage.board.post(ProcessId(Role.WORKER, 9), ends[0])

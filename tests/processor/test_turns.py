@@ -121,3 +121,76 @@ def test_the_turn_of_one_whose_client_leaves_goes_to_the_next() -> None:
         assert loop.time() < PATIENCE_S
 
     _run(work())
+
+
+def test_all_that_wait_begin_beside_a_group_that_hangs() -> None:
+    async def work() -> None:
+        kitchen, loop = _Kitchen(), asyncio.get_running_loop()
+        tasks = [asyncio.ensure_future(kitchen.prepare(f"{n}", 3600)) for n in range(4 * GROUP)]
+        await asyncio.sleep(1.5 * PATIENCE_S)
+        assert len(kitchen.begun) == len(tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        before_s = loop.time()
+        await kitchen.prepare("at once", 0)
+        assert loop.time() == before_s
+
+    _run(work())
+
+
+def test_a_later_group_that_hangs_is_noticed_too() -> None:
+    async def work() -> None:
+        kitchen, loop = _Kitchen(), asyncio.get_running_loop()
+        times_s = [0.75 * PATIENCE_S] * GROUP + [3600.0] * GROUP + [0.001]
+        tasks = [asyncio.ensure_future(kitchen.prepare(f"{t}", t)) for t in times_s]
+        await tasks[-1]
+        assert loop.time() < 3 * PATIENCE_S
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    _run(work())
+
+
+def test_nobody_waits_after_a_burst() -> None:
+    async def work() -> None:
+        kitchen, loop = _Kitchen(), asyncio.get_running_loop()
+        await asyncio.gather(*(kitchen.prepare(f"{n}", 0.001) for n in range(2 * GROUP)))
+        await asyncio.sleep(2.5 * PATIENCE_S)
+        before_s = loop.time()
+        await kitchen.prepare("later", 0)
+        assert loop.time() == before_s
+
+    _run(work())
+
+
+def test_the_next_group_waits_for_those_that_joined_before_it_was_to_begin() -> None:
+    async def work() -> None:
+        kitchen, trace = _Kitchen(), RequestTrace("quick")
+        tasks = [asyncio.ensure_future(kitchen.prepare(f"{n}", 0.001)) for n in range(2 * GROUP)]
+        await kitchen.turns.begin(trace)
+        trace.prepared()  # the group has ended, but goes on with those of the same iteration
+        await asyncio.gather(*tasks)
+        assert kitchen.most_at_once <= GROUP
+
+    _run(work())
+
+
+def test_the_end_of_one_that_hung_is_not_the_end_of_a_later_group() -> None:
+    async def work() -> None:
+        kitchen = _Kitchen()
+        hung = [asyncio.ensure_future(kitchen.prepare(f"hung {n}", 3600)) for n in range(GROUP)]
+        names = [f"{number}" for number in range(2 * GROUP)]
+        tasks = [asyncio.ensure_future(kitchen.prepare(one, PATIENCE_S)) for one in names[:GROUP]]
+        await asyncio.sleep(1.25 * PATIENCE_S)
+        tasks += [asyncio.ensure_future(kitchen.prepare(one, 0.001)) for one in names[GROUP:]]
+        await asyncio.sleep(0.001)
+        for task in hung:
+            task.cancel()
+        await asyncio.sleep(0.25 * PATIENCE_S)
+        assert kitchen.begun[GROUP:] == names[:GROUP]
+        await asyncio.gather(*tasks, *hung, return_exceptions=True)
+        assert kitchen.begun[GROUP:] == names
+
+    _run(work())

@@ -45,6 +45,9 @@ SMALLEST = {
     Endpoint.CHAT: {"messages": [{"role": "user", "content": "hello"}]},
     Endpoint.COMPLETIONS: {"prompt": "hello"},
 }
+RARE = ({"max_tokens": None}, {"max_tokens": None, "stream": True}, {"max_tokens": 10**6})
+"""Fields that the dice seldom give by themselves."""
+
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 CHOICES = ["auto", "required", {"type": "function", "function": {"name": "f"}}]
@@ -140,6 +143,14 @@ OF_COMPLETIONS: dict[str, list[Any]] = {
 }
 
 
+def streamed(dice: random.Random) -> dict[str, Any]:
+    """Fields of half of the requests, which are streamed."""
+    if dice.random() >= 0.5:
+        return {}
+    usage = {"stream_options": {"include_usage": True}} if dice.random() < 0.3 else {}
+    return {"stream": True} | usage
+
+
 def completion(dice: random.Random) -> dict[str, Any]:
     """A completion, most often a valid one."""
     body: dict[str, Any] = {"model": "tiny", "prompt": "hello", "max_tokens": dice.choice([6, 60])}
@@ -147,10 +158,7 @@ def completion(dice: random.Random) -> dict[str, Any]:
         del body["max_tokens"]
     if dice.random() < 0.5:
         body["prompt"] = dice.choice(PROMPTS)
-    if dice.random() < 0.5:
-        body["stream"] = True
-        if dice.random() < 0.3:
-            body["stream_options"] = {"include_usage": True}
+    body |= streamed(dice)
     for name in dice.sample(list(OF_COMPLETIONS), dice.choice([0, 0, 1, 1, 2, 3, 6])):
         body[name] = dice.choice(OF_COMPLETIONS[name])
     if body["prompt"] in SEVERAL:  # the events of several prompts come in any order
@@ -164,10 +172,7 @@ def chat(dice: random.Random) -> dict[str, Any]:
     body: dict[str, Any] = {"model": "tiny", "messages": [USER], "max_tokens": most}
     if dice.random() < 0.5:
         body["messages"] = dice.choice(MESSAGES)
-    if dice.random() < 0.5:
-        body["stream"] = True
-        if dice.random() < 0.3:
-            body["stream_options"] = {"include_usage": True}
+    body |= streamed(dice)
     if dice.random() < 0.2:
         tools = {"tools": [TOOL], "tool_choice": dice.choice(CHOICES)}
         return body | tools | {"messages": [USER], "max_tokens": 60}
@@ -305,6 +310,8 @@ async def main(folder: str, seed: str, count: str, *args: str) -> None:
     dice, half = random.Random(int(seed)), int(count) // 2
     different = [await ways.both(Endpoint.CHAT, chat(dice)) for _ in range(half)]
     different += [await ways.both(Endpoint.COMPLETIONS, completion(dice)) for _ in range(half)]
+    rare = [(endpoint, least | more) for endpoint, least in SMALLEST.items() for more in RARE]
+    different += [await ways.both(endpoint, body) for endpoint, body in rare]
     for handler in OWN:
         getattr(ways.serving._state, handler)._preflight = _full
     different += [await ways.both(endpoint, body) for endpoint, body in SMALLEST.items()]

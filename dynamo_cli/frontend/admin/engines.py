@@ -27,7 +27,7 @@ class Engines:
     """Sends operations to all engines and gathers their answers.
 
     Args:
-        switchboard: links to workers and prefill workers.
+        switchboard: links to workers, prefill workers and host caches.
         ready: gives the processes that are ready and linked now.
     """
 

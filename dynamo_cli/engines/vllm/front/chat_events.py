@@ -48,11 +48,7 @@ class ChatEvents:
         self._words = words
         self._mm_tokens = mm_tokens
         self.usage, _ = usage_of(serving, request)
-        answer_id, created, model = (orjson.dumps(word) for word in words)
-        self._begin = (
-            b'data: {"id":%b,"object":"chat.completion.chunk","created":%b,"model":%b,'
-            b'"choices":[{"index":0,"delta":{' % (answer_id, created, model)
-        )
+        self._begin = begin_of(KIND, words) + b'"delta":{'
         self._before = self._begin + b'"content":'
 
     def first(self, _: RequestOutput) -> bytes:
@@ -66,8 +62,7 @@ class ChatEvents:
 
     def last(self, text: str | None, finish: str, stop: int | str | None) -> bytes:
         """Return the event that says why the answer ended."""
-        fingerprint = self._fingerprint()
-        more = b',"system_fingerprint":' + orjson.dumps(fingerprint) if fingerprint else b""
+        more = fingerprint_of(self._serving, self.usage)
         return b"%b%b%b%b%b%b%b%b}\n\n" % (
             *(self._before, orjson.dumps(text)),
             *(b'},"logprobs":null,"finish_reason":', orjson.dumps(finish)),
@@ -93,7 +88,8 @@ class ChatEvents:
             **({} if finish is None else {"stop_reason": part.stop_reason}),
         )
         chunk = self._chunk([chats.maybe_filter_parallel_tool_calls(choice, self._request)])
-        if finish is not None and (fingerprint := self._fingerprint()) is not None:
+        fingerprint: str | None = self._serving.system_fingerprint
+        if finish is not None and not self.usage and fingerprint is not None:
             chunk.system_fingerprint = fingerprint
         return f"data: {chunk.model_dump_json(exclude_unset=True)}\n\n".encode()
 
@@ -136,11 +132,6 @@ class ChatEvents:
             id=answer_id, object=KIND, created=created, choices=choices, model=model, **more
         )
 
-    def _fingerprint(self) -> str | None:
-        """Return the fingerprint for the last event with a choice, if that is where it goes."""
-        fingerprint: str | None = self._serving.system_fingerprint
-        return None if self.usage else fingerprint
-
 
 _AFTER = b'},"logprobs":null,"finish_reason":null,"token_ids":null}]}\n\n'
 _AFTER_ROLE = (
@@ -155,3 +146,26 @@ def usage_of(serving: Any, request: Any) -> tuple[bool, bool]:
         request.stream_options, serving.enable_force_include_usage
     )
     return bool(at_the_end), bool(always)
+
+
+def begin_of(kind: str, words: tuple[str, int, str]) -> bytes:
+    """Return how an event with one choice begins.
+
+    Args:
+        kind: the event's `object`.
+        words: id and creation time of the answer, and the name of the model.
+    """
+    answer_id, created, model = (orjson.dumps(word) for word in words)
+    return b'data: {"id":%b,"object":"%b","created":%b,"model":%b,"choices":[{"index":0,' % (
+        *(answer_id, kind.encode(), created, model),
+    )
+
+
+def fingerprint_of(serving: Any, usage: bool) -> bytes:
+    """Return the end of the last event with a choice: the fingerprint, if it goes there.
+
+    Args:
+        usage: whether an event about usage follows, which has it then.
+    """
+    fingerprint = None if usage else serving.system_fingerprint
+    return b"" if fingerprint is None else b',"system_fingerprint":' + orjson.dumps(fingerprint)

@@ -10,7 +10,9 @@ from vllm.entrypoints.openai.completion.protocol import CompletionStreamResponse
 from vllm.entrypoints.serve.engine.protocol import PromptTokenUsageInfo, UsageInfo
 from vllm.outputs import RequestOutput
 
-from dynamo_cli.engines.vllm.front.chat_events import usage_of
+from dynamo_cli.engines.vllm.front.chat_events import begin_of, fingerprint_of, usage_of
+
+KIND = "text_completion"
 
 
 class CompletionEvents:
@@ -29,11 +31,7 @@ class CompletionEvents:
         self._serving = serving
         self._words = words
         self.usage, _ = usage_of(serving, request)
-        answer_id, created, model = (orjson.dumps(word) for word in words)
-        self._before = (
-            b'data: {"id":%b,"object":"text_completion","created":%b,"model":%b,'
-            b'"choices":[{"index":0,"text":' % (answer_id, created, model)
-        )
+        self._before = begin_of(KIND, words) + b'"text":'
         self._cached: int | None = None
 
     def first(self, output: RequestOutput) -> bytes:
@@ -47,8 +45,7 @@ class CompletionEvents:
 
     def last(self, text: str | None, finish: str, stop: int | str | None) -> bytes:
         """Return the event that says why the answer ended."""
-        fingerprint = None if self.usage else self._serving.system_fingerprint
-        more = b"" if fingerprint is None else b',"system_fingerprint":' + orjson.dumps(fingerprint)
+        more = fingerprint_of(self._serving, self.usage)
         return b"%b%b%b%b%b%b%b%b}\n\n" % (
             *(self._before, orjson.dumps(text)),
             *(b',"logprobs":null,"finish_reason":', orjson.dumps(finish)),

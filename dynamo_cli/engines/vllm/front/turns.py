@@ -38,7 +38,7 @@ class Groups:
 
         The turn of the request ends with ``trace.prepared()``.
         """
-        if self._left and not self._waiting:
+        if self._left:  # then nobody waits
             self._left -= 1
             self._running += 1
             group = self._group

@@ -95,52 +95,33 @@ def _chat_body(
     serving: Any, request: Any, output: RequestOutput, answer_id: str, created: int, model: str
 ) -> bytes:
     """Return the answer as the JSON of vLLM's `ChatCompletionResponse`."""
-    part, prompt = output.outputs[0], len(output.prompt_token_ids or ())
-    dumps, tokens = orjson.dumps, len(part.token_ids)
-    details = b"null"
+    dumps, details = orjson.dumps, b"null"
     if serving.enable_prompt_tokens_details:
         details = _DETAILS % (
             dumps(output.num_cached_tokens),
             dumps(output.num_cache_creation_tokens),
         )
-    return _CHAT % (
-        dumps(answer_id),
-        created,
-        dumps(model),
-        dumps(serving.get_chat_request_role(request)),
-        dumps(part.text),
-        dumps(part.finish_reason),
-        dumps(part.stop_reason),
-        dumps(serving.system_fingerprint),
-        prompt,
-        prompt + tokens,
-        tokens,
-        details,
-    )
+    head = (dumps(answer_id), created, dumps(model), dumps(serving.get_chat_request_role(request)))
+    return _CHAT % (*head, *_answer(serving, output, details))
 
 
 def _completion_body(
     serving: Any, output: RequestOutput, answer_id: str, created: int, model: str
 ) -> bytes:
     """Return the answer as the JSON of vLLM's `CompletionResponse`."""
-    part, prompt = output.outputs[0], len(output.prompt_token_ids or ())
-    dumps, tokens = orjson.dumps, len(part.token_ids)
-    details = b"null"
+    dumps, details = orjson.dumps, b"null"
     if serving.enable_prompt_tokens_details and output.num_cached_tokens is not None:
         details = _DETAILS % (dumps(output.num_cached_tokens), b"null")
-    return _COMPLETION % (
-        dumps(answer_id),
-        created,
-        dumps(model),
-        dumps(part.text),
-        dumps(part.finish_reason),
-        dumps(part.stop_reason),
-        dumps(serving.system_fingerprint),
-        prompt,
-        prompt + tokens,
-        tokens,
-        details,
-    )
+    head = (dumps(answer_id), created, dumps(model))
+    return _COMPLETION % (*head, *_answer(serving, output, details))
+
+
+def _answer(serving: Any, output: RequestOutput, details: bytes) -> tuple[Any, ...]:
+    """Return the values from the text to the usage, which are the same in both."""
+    part, prompt = output.outputs[0], len(output.prompt_token_ids or ())
+    tokens = len(part.token_ids)
+    values = (part.text, part.finish_reason, part.stop_reason, serving.system_fingerprint)
+    return (*map(orjson.dumps, values), prompt, prompt + tokens, tokens, details)
 
 
 _USAGE = (
