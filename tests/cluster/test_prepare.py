@@ -14,7 +14,7 @@ from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.host.memory_file import map_shared
 from dynamo_cli.outpost import prepare as module
 from dynamo_cli.outpost.prepare import prepare
-from tests.cluster.test_outpost import post
+from tests.cluster.outposts import post
 
 SIMULATED = SimulationConfig("default")
 
