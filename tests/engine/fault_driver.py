@@ -42,6 +42,13 @@ class Driver:
         executor = self.engine._core.model_executor
         self.sample, executor.sample_tokens = executor.sample_tokens, self.sampled
         engine.time = SimpleNamespace(sleep=self.nap)
+        self.tables = 0
+        manager = sys.modules["vllm.v1.structured_output"]
+        self.make_tables, manager.XgrammarBackend = manager.XgrammarBackend, self.made_tables
+
+    def made_tables(self, *args: Any, **more: Any) -> Any:
+        self.tables += 1
+        return self.make_tables(*args, **more)
 
     def nap(self, limit_s: float) -> None:
         self.naps += 1
@@ -108,6 +115,7 @@ class Driver:
         result["alone"] = self.answers(("a",), "no name in it")
         result["failed alone"] = self.failed()
         result["grammar"] = self.answers_with_grammar()
+        result["tables"] = self.tables
         result["failed grammar"] = self.failed()
         result["after"] = self.answers(NAMES)
         result["twice"] = self.twice()

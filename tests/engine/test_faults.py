@@ -21,6 +21,7 @@ def test_a_step_that_fails_for_one_request_fails_that_one() -> None:
     assert result["alone"] == {}
     assert result["failed alone"] == [[0, "a-request", 500, f"{FAILED}no name in it"]]
     assert result["grammar"] == {"a": plain["a"]}
+    assert result["tables"] == 0, "those that were made at the start are used"
     ((client, request_id, status, why),) = result["failed grammar"]
     assert (client, request_id, status) == (0, "b-request", 400)
     assert why.startswith("the grammar or schema cannot be compiled: ")

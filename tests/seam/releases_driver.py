@@ -15,7 +15,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
 from vllm.exceptions import VLLMValidationError
 
 from dynamo_cli.engines.vllm import refusals
-from dynamo_cli.engines.vllm.core import warmup
+from dynamo_cli.engines.vllm.core import vocabulary
 from dynamo_cli.engines.vllm.front import anthropic
 from dynamo_cli.engines.vllm.front.failures import EventError
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
@@ -27,7 +27,7 @@ def main() -> None:
         {
             "refused": [status(VLLMValidationError("a")), status(ValueError("b"))],
             "failed": status(RuntimeError("c")),
-            "warm": warm(),
+            "chosen": chosen(),
             "texts": stream(
                 ["data: 1", 'data: {"error": {"message": "m", "type": "t"}}', "data: 2"]
             ),
@@ -42,23 +42,37 @@ def status(error: Exception) -> int:
     return refusals.of_request(error).http_status
 
 
-def warm() -> list[str]:
-    """What the warm-up leaves of the backend of grammars."""
-    backend = SimpleNamespace(destroy=lambda: None)
-    manager = SimpleNamespace(backend=backend, backend_name="xgrammar")
-    scheduler = SimpleNamespace(has_requests=lambda: False)
-    core: Any = SimpleNamespace(
-        structured_output_manager=manager,
-        scheduler=scheduler,
-        preprocess_add_request=lambda request: (request, 0),
-        add_request=lambda _request, _wave: None,
-    )
+def chosen() -> list[list[Any]]:
+    """The backend of grammars after requests, and after what warms up has forgotten them."""
+    manager = SimpleNamespace(backend=None, backend_name=None, tokenizer=None)
+    manager.grammar_init = lambda _: None
     model = SimpleNamespace(
-        runner_type="generate", is_encoder_decoder=False, skip_tokenizer_init=False
+        runner_type="generate", skip_tokenizer_init=False, get_vocab_size=lambda: 1
     )
-    config: Any = SimpleNamespace(model_config=model, lora_config=None)
-    warmup.run(core, config, prefills=False)
-    return [str(manager.backend), str(manager.backend_name)]
+    outputs = SimpleNamespace(backend="auto")
+    config = SimpleNamespace(model_config=model, structured_outputs_config=outputs)
+    core: Any = SimpleNamespace(structured_output_manager=manager, vllm_config=config)
+    vocabulary.BACKENDS["auto"] = FakeBackend
+    tables = vocabulary.Vocabulary(core)
+    told: list[list[Any]] = []
+    for name in ("", "guidance", "xgrammar"):
+        params = SimpleNamespace(structured_outputs=SimpleNamespace(_backend=name))
+        manager.grammar_init(
+            SimpleNamespace(structured_output_request=name or None, sampling_params=params)
+        )
+        told.append([str(manager.backend), manager.backend_name])
+    tables.unchoose()
+    return [*told, [str(manager.backend), manager.backend_name]]
+
+
+class FakeBackend:
+    """Has no tables."""
+
+    def __init__(self, config: Any, *, tokenizer: Any, vocab_size: int) -> None:
+        """Take what vLLM's backends take."""
+
+    def __str__(self) -> str:
+        return "tables"
 
 
 def broken() -> ErrorResponse:

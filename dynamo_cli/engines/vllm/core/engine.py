@@ -35,6 +35,7 @@ from dynamo_cli.engines.vllm.core import (
 from dynamo_cli.engines.vllm.core.intake import Intake
 from dynamo_cli.engines.vllm.core.sides import DecodeSide, PrefillSide
 from dynamo_cli.engines.vllm.core.totals import Totals
+from dynamo_cli.engines.vllm.core.vocabulary import Vocabulary
 from dynamo_cli.engines.vllm.host_cache import naming
 from dynamo_cli.engines.vllm.host_cache.leases import Leases
 from dynamo_cli.engines.vllm.options import arguments, environment
@@ -83,8 +84,10 @@ class Engine:
             plans.install()
             with environment.transfer(config):
                 self._core = build.build(vllm_config)
+            # A prefill worker compiles no grammars.
+            vocabulary = None if self._producer else Vocabulary(self._core)
             if warmup.needed():
-                warmup.run(self._core, vllm_config, prefills=self._producer)
+                warmup.run(self._core, vllm_config, vocabulary)
         self._cache_events = events.CacheEvents(self._core) if kv_events else None
         shares = config.host_cache is not None and not uses_nixl(config)
         manager = naming.connect(vllm_config, self.holdings) if shares else None

@@ -50,7 +50,7 @@ def preprocess(core: EngineCore, request: EngineCoreRequest, tokens: list[int]) 
     try:
         begun, wave = core.preprocess_add_request(request)
     finally:
-        del manager.grammar_init
+        manager.grammar_init = begin_grammar
     begun.append_output_token_ids(tokens)
     begun.prefill_stats = _NoPrompt()
     begin_grammar(begun)

@@ -19,6 +19,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.core import EngineCore
 
 from dynamo_cli.engines.vllm import refusals
+from dynamo_cli.engines.vllm.core.vocabulary import Vocabulary
 from dynamo_cli.engines.vllm.options import arguments, environment
 from dynamo_cli.errors import ResourceError
 
@@ -42,7 +43,6 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 """Sampling parameters by name; each set runs a different part of the sampler."""
 
-GRAMMAR_BACKEND = "xgrammar"
 PROMPT = (1, 2, 3, 4)
 OUTPUT_TOKENS = 3
 """Prompt and output together are less than a block, so that nothing stays in the prefix cache."""
@@ -56,48 +56,47 @@ def needed() -> bool:
     return environment.compiles() or not current_platform.is_cpu()
 
 
-def run(core: EngineCore, config: VllmConfig, *, prefills: bool) -> None:
+def run(core: EngineCore, config: VllmConfig, vocabulary: Vocabulary | None) -> None:
     """Run requests of each kind, first alone and then all at once; the engine must have no others.
 
     Args:
         core: the engine.
         config: its configuration.
-        prefills: whether it belongs to a prefill worker, which only samples greedily.
+        vocabulary: what it has for grammars; None for a prefill worker, which only samples
+            greedily.
 
     Raises:
         ResourceError: the sampler cannot be compiled.
     """
     if config.model_config.runner_type != "generate" or config.model_config.is_encoder_decoder:
         return
-    names = ["greedy"] if prefills else [name for name in KINDS if _can(config, name)]
+    names = ["greedy"] if vocabulary is None else list(_possible(config, vocabulary))
     try:
+        backend = vocabulary.name if vocabulary is not None else ""
         for name in names:
-            _ask(core, [name])
-        _ask(core, names)
+            _ask(core, [name], backend)
+        _ask(core, names, backend)
     # Whatever a compiler raises ends the start, with its own message.
     except Exception as error:
         raise ResourceError(
             f"the engine cannot prepare its sampler: {refusals.reason(error)}. "
             "Without a C++ compiler, give --enforce-eager."
         ) from error
-    if (manager := core.structured_output_manager).backend is not None:
-        manager.backend.destroy()
-        # The first request with a grammar chooses the backend. vLLM 0.33 also keeps its name, and
-        # refuses requests that need another one.
-        manager.backend = manager.backend_name = None
+    if vocabulary is not None:
+        vocabulary.unchoose()
 
 
-def _can(config: VllmConfig, name: str) -> bool:
-    match name:
-        case "prompt_logprobs":
-            return arguments.scores_prompts(config)
-        case "json":
-            return not config.model_config.skip_tokenizer_init
-    return True
+def _possible(config: VllmConfig, vocabulary: Vocabulary) -> Iterator[str]:
+    for name in KINDS:
+        if name == "prompt_logprobs" and not arguments.scores_prompts(config):
+            continue
+        if name == "json" and not vocabulary.ready:
+            continue
+        yield name
 
 
-def _ask(core: EngineCore, names: list[str]) -> None:
-    for request in _requests(names):
+def _ask(core: EngineCore, names: list[str], backend: str) -> None:
+    for request in _requests(names, backend):
         core.add_request(*core.preprocess_add_request(request))
     while core.scheduler.has_requests():
         _, ran = core.step_fn()
@@ -106,13 +105,13 @@ def _ask(core: EngineCore, names: list[str]) -> None:
             time.sleep(POLL_S)  # a grammar is being compiled
 
 
-def _requests(names: list[str]) -> Iterator[EngineCoreRequest]:
+def _requests(names: list[str], backend: str) -> Iterator[EngineCoreRequest]:
     for name in names:
         yield EngineCoreRequest(
             request_id=f"warm-up-{name}",
             prompt_token_ids=list(PROMPT),
             mm_features=None,
-            sampling_params=_params(KINDS[name]),
+            sampling_params=_params(KINDS[name], backend),
             pooling_params=None,
             arrival_time=time.time(),
             lora_request=None,
@@ -121,13 +120,13 @@ def _requests(names: list[str]) -> Iterator[EngineCoreRequest]:
         )
 
 
-def _params(kind: dict[str, Any]) -> SamplingParams:
-    """Sampling parameters as a processor would complete them."""
+def _params(kind: dict[str, Any], backend: str) -> SamplingParams:
+    """Sampling parameters as a processor would complete them, with the backend of grammars."""
     chosen = dict(kind)
     grammar, bad_words = chosen.pop("structured_outputs", None), chosen.pop("bad_words", None)
     params = SamplingParams(max_tokens=OUTPUT_TOKENS, ignore_eos=True, detokenize=False, **chosen)
     if grammar is not None:
         params.structured_outputs = StructuredOutputsParams(**grammar)
-        params.structured_outputs._backend = GRAMMAR_BACKEND
+        params.structured_outputs._backend = backend
     params._bad_words_token_ids = bad_words
     return params
