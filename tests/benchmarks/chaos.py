@@ -364,7 +364,10 @@ def main() -> None:
     parser.add_argument("--signals", default="SIGKILL,SIGSTOP")
     parser.add_argument("--log", type=int, default=0, help="characters of a log after a miss")
     options = parser.parse_args()
-    options.signals = [Signals[name] for name in options.signals.split(",")]
+    names = options.signals.split(",")
+    if unknown := set(names) - set(Signals.__members__):
+        parser.error(f"no such signals: {', '.join(sorted(unknown))}; SIGKILL and SIGSTOP are.")
+    options.signals = [Signals[name] for name in names]
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(ROLES):
         parser.error(f"no such roles: {', '.join(sorted(unknown))}")
