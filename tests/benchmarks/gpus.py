@@ -1,7 +1,8 @@
 """How several GPUs of one host serve one model: ways to serve it, compared in turns.
 
     python -m tests.benchmarks.gpus COUNT --model FOLDER [--servers kv,vllm] [--loads talks,streams]
-        [--rounds 3] [--cache-gb 8] [--host-cache 40GiB] [--rate 8] [--seconds 10] [--streams 64]
+        [--rounds 3] [--cache-gb 8] [--host-cache 40GiB] [--rate 4,8] [--seconds 10] [--streams 64]
+    python -m tests.benchmarks.gpus COUNT --model FOLDER --servers one,kv,vllm --starts
 
 All servers run at the same time on the same GPUs, each with a KV cache of a fixed size, and are
 loaded one after the other; the order turns around from round to round. Weights are random: only
@@ -11,25 +12,23 @@ the first one within each round, as median and range.
 Servers: `one` (one worker), `kv` (a worker per GPU), `host` (the same with a host cache), `blind`
 (round-robin), `chunk4096` (`kv` with so many prompt tokens in a step while answers stream;
 `chunk0`: as many as vLLM takes), `disagg` (half of the GPUs prefill), `vllm` (vLLM's own data
-parallel).
-Loads: `talks` (conversations over system prompts at a fixed rate), `closed` (the same from clients
-that wait for their answers), `apart` (prompts that share nothing), `streams` (as many streams as
-asked for per GPU), `mixed` (short chats beside long prompts), `kill` (kill -9 of a worker
-meanwhile).
+parallel), `rust` (the same with its frontend in Rust, where its build has that).
+Loads: `talks` (conversations over system prompts, at each rate of --rate), `closed` (the same from
+clients that wait for their answers), `apart` (prompts that share nothing), `streams` (as many
+streams as asked for per GPU), `mixed` (short chats beside long prompts), `kill` (kill -9 of a
+worker meanwhile).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import signal
 import statistics
-import sys
+import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +40,9 @@ from dynamo_cli.lab.load.form import Api
 from dynamo_cli.lab.load.pace import Bounds, Closed, Pace, Poisson
 from dynamo_cli.lab.load.workload import Shape
 from dynamo_cli.lab.report import NO_SLO, Summary
+from tests.benchmarks.gpu_server import Facts, GpuServer
 from tests.benchmarks.load import Sample, client_of, request, streams
-from tests.benchmarks.servers import OURS, THEIRS, Running
+from tests.benchmarks.servers import OURS
 
 Figures = dict[str, float]
 TALKS = Shape(12, 4, 6, (3000, 3000), (150, 250), (64, 128))
@@ -50,62 +50,8 @@ APART = Shape(4000, 1, 1, (500, 1500), (20, 40), (64, 128))
 TALKS_PER_GPU, STREAMS_PER_GPU = 24, "1,64,128"
 CHATS, CHAT_WORDS, CHAT_TOKENS = 8, 100, 128
 LONG_WORDS, LONG_TOKENS, LONG_EVERY_S = 5000, 16, 0.8
-START_S = 240.0
-ROUTER = "dynamo_llm_router_"
-EXPECTATION = ("predicted", "measured", "prompt")
-"""Counters of tokens, for requests whose prefill was measured."""
-
-
-def options_of(name: str, count: int, options: argparse.Namespace) -> tuple[str, list[str]]:
-    """Kind of a server, and its options."""
-    kv = ["--workers", str(count), "--router", "kv", "--reuse-gpus"]
-    half = max(1, count // 2)
-    roles = ["--workers", str(count - half), "--prefill-workers", str(half), "--conditional-disagg"]
-    parallel = ["--data-parallel-size", str(count)] if count > 1 else []
-    known = {
-        "one": (OURS, ["--workers", "1", "--reuse-gpus"]),
-        "kv": (OURS, kv),
-        "host": (OURS, [*kv, "--host-cache", options.host_cache]),
-        "blind": (OURS, ["--workers", str(count), "--router", "round-robin", "--reuse-gpus"]),
-        "disagg": (OURS, [*roles, "--host-cache", options.host_cache]),
-        "vllm": (THEIRS, [*parallel, "--enable-prompt-tokens-details"]),
-    }
-    if name.startswith("chunk"):
-        return OURS, [*kv, "--prefill-chunk-tokens", name.removeprefix("chunk")]
-    if name not in known:
-        raise SystemExit(f"there is no server {name!r}")
-    return known[name]
-
-
-class GpuServer(Running):
-    """A server with engines on GPUs."""
-
-    def __init__(self, name: str, count: int, options: argparse.Namespace) -> None:
-        kind, more = options_of(name, count, options)
-        self.engine = ["--load-format", "dummy", "--max-model-len", "16384"]
-        self.engine += ["--gpu-memory-utilization", "0.42"]
-        self.engine += ["--kv-cache-memory-bytes", str(int(options.cache_gb * 1e9))]
-        self.more = more
-        super().__init__(kind, options.model, *more)
-
-    def _beside(self) -> list[str]:
-        return []  # `engine` and `more` have them
-
-    def assert_nothing_left(self, below: set[int], timeout_s: float = 2.0) -> None:
-        """Not asked: other servers leave names in shared memory meanwhile."""
-
-    def _words(self) -> list[str]:
-        # The options of a CPU engine, which `Running` gives, are replaced.
-        if self.kind == THEIRS:
-            command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", self._model]
-            address = ["--host", "127.0.0.1", "--port", str(self.port)]
-            return [*command, "--served-model-name", "bench", *address, *self.engine, *self.more]
-        words = super()._words()
-        for flag, values in (("--enforce-eager", 0), ("--max-num-seqs", 1)):
-            at = words.index(flag)
-            del words[at : at + 1 + values]
-        at = words.index("--kv-cache-memory-bytes")
-        return [*words[:at], *self.engine, *words[at + 2 :]]
+COMPILED = ("VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+"""Variables that name the folders with compiled code."""
 
 
 @dataclass
@@ -128,23 +74,13 @@ async def bench(
     found = {}
     for name in order:
         server = servers[name]
-        before, expected = server.cpu_s(), predicted(server)
+        before, began_s = Facts(server), time.perf_counter()
         run = Bench(plan, {name: target(f"127.0.0.1:{server.port}")})
         await run.run()
-        found[name] = figures(run.summaries(NO_SLO)[name], server.cpu_s() - before)
-        told = [after - first for after, first in zip(predicted(server), expected, strict=True)]
-        found[name]["expected less found, points"] = 100 * (told[0] - told[1]) / max(1, told[2])
+        after, wall_s = Facts(server), time.perf_counter() - began_s
+        found[name] = figures(run.summaries(NO_SLO)[name], after.cpu_s - before.cpu_s)
+        found[name] |= after.since(before, wall_s)
     return found
-
-
-def predicted(server: GpuServer) -> list[float]:
-    """Prompt tokens that the router expected in a cache, that were found there, and all."""
-    if server.kind == THEIRS:
-        return [0.0, 0.0, 0.0]
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
-        lines = [line.rpartition(" ") for line in answer.read().decode().splitlines()]
-    values = {name: float(value) for name, _, value in lines if name.startswith(ROUTER)}
-    return [values.get(f"{ROUTER}{name}_tokens_total", 0.0) for name in EXPECTATION]
 
 
 def figures(summary: Summary, cpu_s: float) -> Figures:
@@ -249,11 +185,11 @@ async def bereft(server: GpuServer, clients: int) -> Figures:
 
     talks = [asyncio.create_task(talk()) for _ in range(clients)]
     await asyncio.sleep(2.0)
-    os.kill(worker_pid(server), signal.SIGKILL)
+    os.kill(server.worker_pid(), signal.SIGKILL)
     killed = time.perf_counter()
     await asyncio.gather(*talks)
     client.close()
-    while not await asyncio.to_thread(all_ready, server):
+    while not await asyncio.to_thread(server.all_ready):
         await asyncio.sleep(0.1)
     back_s = time.perf_counter() - killed
     return {"requests": len(failed), "failed": sum(failed), "back after, s": back_s}
@@ -269,32 +205,18 @@ def kill(count: int) -> Load:
     return Load(run)
 
 
-def snapshot(server: GpuServer) -> dict[str, list[dict[str, object]]]:
-    with urllib.request.urlopen(f"{server.url}/dynamo/snapshot", timeout=30) as answer:
-        found: dict[str, list[dict[str, object]]] = json.loads(answer.read())
-        return found
-
-
-def worker_pid(server: GpuServer) -> int:
-    pids = {one["name"]: one["pid"] for one in snapshot(server)["processes"]}
-    return int(str(pids["worker 0"]))
-
-
-def all_ready(server: GpuServer) -> bool:
-    return all(one["phase"] == "ready" for one in snapshot(server)["processes"])
-
-
 def loads_of(options: argparse.Namespace) -> dict[str, Load]:
     count = options.count
-    talks = round(options.rate * count * options.seconds)
     many = TALKS_PER_GPU * count
     found = {
-        "talks": talking(TALKS, Poisson(options.rate * count), talks),
         "closed": talking(TALKS, Closed(many), many * 6),
         "apart": talking(APART, Closed(32 * count), 150 * count),
         "mixed": mixed(options.seconds),
         "kill": kill(count),
     }
+    for rate in map(float, options.rate.split(",")):
+        talks = round(rate * count * options.seconds)
+        found[f"talks {rate:g}"] = talking(TALKS, Poisson(rate * count), talks)
     for each in map(int, options.streams.split(",")):
         number = each * count if each > 1 else 1
         found[f"streams {number}"] = at_once(number)
@@ -307,26 +229,36 @@ def show(name: str, rounds: list[dict[str, Figures]], seconds: float) -> None:
     columns = [*servers, *(f"{other} / {servers[0]}" for other in servers[1:])]
     print("| | " + " | ".join(columns) + " |")
     print("|---|" + "--:|" * (2 * len(servers) - 1))
-    for figure in rounds[0][servers[0]]:
-        cells = [f"{statistics.median(one[s][figure] for one in rounds):.4g}" for s in servers]
-        for other in servers[1:]:
-            ratios = [
-                one[other][figure] / one[servers[0]][figure]
-                for one in rounds
-                if one[servers[0]][figure]
-            ]
-            cells.append(
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-                if ratios
-                else "-"
-            )
+    for figure in dict.fromkeys(figure for server in servers for figure in rounds[0][server]):
+        values = {server: [one[server].get(figure) for one in rounds] for server in servers}
+        cells = [middle(values[server]) for server in servers]
+        cells += [ratio(values[other], values[servers[0]]) for other in servers[1:]]
         print(f"| {figure} | " + " | ".join(cells) + " |", flush=True)
 
 
-def announce(name: str, server: GpuServer) -> None:
-    print(f"{name}: first answer after {server.wait_answer():.1f} s", flush=True)
-    if server.kind == OURS:
-        print(f"{name}: all ready after {server.wait_serving():.1f} s", flush=True)
+def middle(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.median(known):.4g}" if known else "-"
+
+
+def ratio(values: list[float | None], base: list[float | None]) -> str:
+    found = [value / one for value, one in zip(values, base, strict=True) if value and one]
+    if not found:
+        return "-"
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+
+
+def starts(options: argparse.Namespace) -> None:
+    """Start each server alone, with empty caches of compiled code and then with full ones."""
+    for name in options.servers.split(","):
+        with tempfile.TemporaryDirectory(prefix="compiled-") as folder:
+            for caches in ("empty", "full"):
+                variables = {variable: f"{folder}/{variable}" for variable in COMPILED}
+                server = GpuServer(name, options.count, options, variables)
+                try:
+                    server.announce(f"{name}, {caches} caches")
+                finally:
+                    server.stop()
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -335,16 +267,16 @@ def measure(options: argparse.Namespace) -> None:
         name
         for asked in options.loads.split(",")
         for name in loads
-        if name == asked or (asked == "streams" and name.startswith("streams "))
+        if asked in (name, name.partition(" ")[0])
     ]
     servers: dict[str, GpuServer] = {}
     try:
         for name in options.servers.split(","):
             servers[name] = GpuServer(name, options.count, options)
             if not options.together:
-                announce(name, servers[name])
+                servers[name].announce(name)
         for name, server in servers.items() if options.together else ():
-            announce(name, server)
+            server.announce(name)
         for server in servers.values():  # warm up what is compiled at the first use
             many = 32 * options.count
             asyncio.run(streams(server.port, "bench", at_once=many, each=1, tokens=16))
@@ -374,15 +306,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache-gb", type=float, default=8.0, help="KV cache of each engine")
     parser.add_argument("--host-cache", default="40GiB")
-    parser.add_argument("--rate", type=float, default=8.0, help="requests per second and GPU")
+    parser.add_argument("--rate", default="8", help="requests per second and GPU; several: 4,8")
     parser.add_argument("--streams", default=STREAMS_PER_GPU, help="per GPU, but for 1")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of open loads")
+    parser.add_argument("--starts", action="store_true", help="measure starts, and nothing else")
     parser.add_argument("--together", action="store_true", help="start all servers at once")
     parser.add_argument("--within", type=float, default=3600.0, help="begin no round after this")
     options = parser.parse_args()
     names = [gpu.product for gpu in read_gpus()][: options.count]
     print(f"{names}, {os.cpu_count()} cores, {options.model}")
-    measure(options)
+    starts(options) if options.starts else measure(options)
 
 
 if __name__ == "__main__":

@@ -47,12 +47,15 @@ class Running(Server):
         kind: `THEIRS`, `RUST` (the same engine behind vLLM's frontend in Rust) or `OURS`.
         model: a folder.
         more: options for ours.
+        variables: of its environment, beside those that all have.
     """
 
-    def __init__(self, kind: str, model: str, *more: str) -> None:
+    def __init__(
+        self, kind: str, model: str, *more: str, variables: dict[str, str] | None = None
+    ) -> None:
         self.kind = kind
         options = ("--served-model-name", "bench", *ENGINE, *self._beside(), *more)
-        environment = ENVIRONMENT | (rust.environment() if kind == RUST else {})
+        environment = ENVIRONMENT | (rust.environment() if kind == RUST else {}) | (variables or {})
         super().__init__(*options, model=model, ready=False, environment=environment)
         self.__enter__()
 
