@@ -89,6 +89,13 @@ def test_the_picture_of_packages_is_that_of_the_imports() -> None:
     assert layout.PAGE.read_text() == layout.drawn()
 
 
+def test_the_table_of_packages_names_all_of_them() -> None:
+    text = layout.PAGE.read_text().partition("## Packages")[2].partition("<!-- packages")[0]
+    named = {path.partition("/")[0] for path in re.findall(r"`([a-z_]+/)", text)}
+    packages = {file.partition("/")[0] for file in layout.modules() if "/" in file}
+    assert packages - named == set()
+
+
 def anchors(page: Path) -> set[str]:
     """Of its headings, as they are linked."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
