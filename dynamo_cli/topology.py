@@ -1,9 +1,9 @@
 """Which processes there are and which links join them, as data.
 
 Every box of the picture in docs/architecture.md is a `RoleSpec`, every arrow a `LinkSpec`. The
-supervisor starts and joins processes from these tables alone. Two processes are not in the picture
-because no request passes through them: the supervisor, and the zygote, which imports vLLM once and
-forks the processes that need it.
+supervisor starts and joins processes from these tables alone. Some processes are not in the
+picture: the supervisor and the zygote, through which no request passes, and with ``--ray`` the
+process that speaks with Ray, and the relays, which carry links to other nodes.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Everything that needs Ray: finds the nodes of a cluster, places outposts there, watches them.
 
-An address comes in, and the nodes (`survey.py`) go out; while serving, `PlaceOutpost` comes in and
-`OutpostEnded` goes out (`process.py`, which is the one to open first).
+Before serving, an address comes in and the nodes go out (`survey.py`). While serving,
+`PlaceOutpost` comes in, and `OutpostEnded` and `NodesOffered` go out. Open `process.py` first; on
+each node, `hand.py` starts the outpost.
 """

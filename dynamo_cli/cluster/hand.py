@@ -1,4 +1,4 @@
-"""What runs in the Ray actor of a node: it starts the outpost, and ends it with the raylet."""
+"""What runs in the Ray actor of a node: it starts the outpost, and ends it when the raylet ends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dynamo_cli.host import lifeline
 from dynamo_cli.supervisor.post import Versions
 
 LOOK_S = 0.25
+"""Seconds between two looks whether the raylet still runs."""
 
 
 class Hand:

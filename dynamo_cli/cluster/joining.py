@@ -11,14 +11,14 @@ from dynamo_cli.cluster_config import Node
 def offers(
     living: Sequence[Node], planned: Mapping[int, Node], ids: Mapping[int, str]
 ) -> list[Node]:
-    """The nodes that no outpost has, and that are not to take the place of a lost one.
+    """The nodes without an outpost, except those that will take the place of a lost node.
 
     Each has a name that no other node of the run has.
 
     Args:
         living: all nodes of the cluster that live.
         planned: the nodes of the plan, by their position.
-        ids: where each of them is now; empty if nowhere.
+        ids: the Ray id of the machine that each of them is now; empty if there is none.
     """
     alive = {node.ray_id for node in living}
     lost = [planned[number] for number, ray_id in ids.items() if ray_id not in alive]
@@ -36,16 +36,16 @@ def offers(
 
 
 def place_of(number: int, machine: Node, ids: Mapping[int, str], living: Sequence[Node]) -> str:
-    """The Ray id of the node that a node of the plan is to be now; empty if there is none.
+    """The Ray id of the machine that a node of the plan is to run on; empty if there is none.
 
-    It is the one that it was, unless that has left the cluster, or has taken the place of another
-    node before it was placed itself. Then it is one that no other has: the same machine if that is
-    back, else any with as many GPUs.
+    A node stays on its machine. If that has left the cluster, or has meanwhile taken the place of
+    another node of the plan, it is replaced by one that no node of the plan has: by the same
+    machine if that has come back, else by any with as many GPUs.
 
     Args:
-        number: its position in the plan.
+        number: position of the node in the plan.
         machine: the node as it was planned.
-        ids: where each of the nodes is now; a new one is missing.
+        ids: the Ray id of the machine of each node of the plan; a new node is missing.
         living: all nodes of the cluster that live.
     """
     others = {ray_id for other, ray_id in ids.items() if other != number}

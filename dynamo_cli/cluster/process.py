@@ -51,7 +51,7 @@ def main(process: ProcessId, config: ClusterConfig, control: socket.socket) -> N
 
 
 def _actor() -> Any:
-    """The class of the actor. It travels as code, so a node without this package can say so."""
+    """The class of the actor. Ray sends its code, so a node without our package can say so."""
     import ray  # noqa: PLC0415
 
     class Outpost:

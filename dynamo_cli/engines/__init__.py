@@ -2,5 +2,6 @@
 
 Requests and prefill jobs come in from the process that owns the engine, and tokens, KV blocks and
 load go out to it; an engine has neither sockets nor links. Open `seam.py` first, the protocols that
-workers know; `start.py` builds an engine.
+workers know; `start.py` builds an engine. Both engines use `step_budget.py`, which limits the
+tokens of a step, and `cache_client.py`, which speaks with the host cache.
 """

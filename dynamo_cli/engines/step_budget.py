@@ -1,15 +1,15 @@
 """How many tokens a step may have, so that no step takes long while answers stream.
 
 Every answer waits for the whole step. vLLM fills a step with as many prompt tokens as the engine
-can take at once, 8,192 or more on a GPU, and the answers that stream meanwhile stand still for as
-long as those take. A device computes a few thousand tokens as efficiently, so a step is limited to
-these while an answer streams; without one, steps are as large as vLLM makes them. This is the
-"stall-free batching" of Sarathi-Serve (Agrawal et al., OSDI 2024), but for one exception.
+can take at once, 8,192 or more on a GPU. Answers that stream get no token until all of these are
+computed. A device computes a few thousand tokens just as efficiently. So a step is limited to a few
+thousand while any answer streams; otherwise steps are as large as vLLM makes them. This is the
+"stall-free batching" of Sarathi-Serve (Agrawal et al., OSDI 2024), with one exception.
 
-One pause of 0.2 s in hundreds of tokens is hardly seen, and prompts that are computed at once have
-their first tokens sooner than those that are computed in parts. So each answer may be delayed by
-one long step. After that, steps are short until none of the answers that the long step has delayed
-still streams, or until they have got `STEPS_BETWEEN` tokens.
+The exception: one pause of 0.2 s in hundreds of tokens is hardly seen, and a prompt that is
+computed at once has its first token sooner than one that is computed in parts. So each answer may
+be delayed by one long step. After that, steps are short until all answers that the long step
+delayed have ended, or until these answers have got `STEPS_BETWEEN` more tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 STEPS_BETWEEN = 200
-"""So few of an answer's gaps are long that their 99th percentile is one between short steps."""
+"""With this many tokens after each long gap, less than 1 % of an answer's gaps are long, and their
+99th percentile is a gap between short steps."""
 
 
 class StepBudget:
@@ -26,8 +27,9 @@ class StepBudget:
     Args:
         most: most tokens that the engine can take in a step.
         prompt_tokens: most prompt tokens of a short step.
-        each: most tokens that a streaming answer takes: 1, and more with speculative decoding.
-        turns: steps in which an answer gets one token: the stages of a pipeline.
+        each: most tokens of a step that one streaming answer takes: 1, and more with speculative
+            decoding.
+        turns: in how many steps an answer gets one token: the number of stages of a pipeline.
     """
 
     def __init__(self, most: int, prompt_tokens: int, each: int = 1, turns: int = 1) -> None:

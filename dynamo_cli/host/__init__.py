@@ -2,5 +2,5 @@
 
 Device lists, file names and process ids come in. GPU readings, cache folders, process titles and
 plain error sentences go out. Open `optional.py` first: it shows how refusals of the system are
-treated; the other modules do not depend on each other.
+treated. Nearly all other modules can be read alone.
 """

@@ -4,6 +4,6 @@ Engines open it (`OpenCache`), ask for blocks (`FindBlocks`) and tell what they 
 (`BlocksWritten`). It tells them where blocks are (`BlocksFound`) and where they may write
 (`SlotsLent`), and the router which blocks it holds (`KvEvents`). The engines copy the blocks.
 Open `state.py` first, the pure state; `blocks.py` has the order of eviction, and `process.py` is
-the loop around both. With a tier on disk, `disk.py` decides what is written and read, and
-`disk_file.py` has the threads that do it.
+the loop around both. With a tier on disk, `disk.py` decides what is written and read,
+`disk_file.py` has the threads that do it, and `below.py` joins the two.
 """

@@ -3,8 +3,8 @@
 The block that was not used for the longest time is evicted first, but never a pinned one, and never
 one that other blocks of the cache follow: engines look up a prompt block by block, so that a block
 without the one before it could never be found. Which block follows which is known from sequence
-hashes. Engines do not have them if the router does not use them; then only the order of use
-counts, in which the last block of a prompt counts as used before the first.
+hashes. Engines send none if the router does not use them; then only the order of use counts. The
+last block of a prompt counts as used before the first one, so that it is evicted before it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.kv.holdings import Holdings
 
 LEAST_STALE = 1_000
-"""Entries of the queue that may be out of date before it is made anew."""
+"""So many entries of the queue may be out of date in any case; with more it may be made anew."""
 
 
 @dataclass(slots=True, eq=False)

@@ -2,7 +2,8 @@
 
 Each new block of the memory is written to the disk soon after, as fast as the disk takes it, so
 that the memory can drop it at any time. A block that an engine asks for and that is only on disk is
-read into an empty slot first; the answer waits for that, but no longer than computing would take.
+read into an empty slot first. The answer waits for that, but no longer than the engine would take
+to compute the block.
 
     memory:  slots, `HostCache`          disk:  places of the same size, `Blocks` of their own
       new block ---- write, from its slot, which is pinned ----> place
@@ -27,10 +28,10 @@ from dynamo_cli.topology import ProcessId
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 MOST_WAIT_NS = 250 * MS_NS
-"""No answer waits longer; it is half of the time after which engines count it as late."""
+"""No answer waits longer than this: half of the time after which engines count it as late."""
 
 GUESSED_BLOCK_NS = MS_NS
-"""Time in which an engine computes a block, until it says so."""
+"""Assumed time in which an engine computes a block, as long as the engine has not told its own."""
 
 STALLED_NS = SECOND_NS
 """While a read has taken longer than this, no other one is begun."""
@@ -39,19 +40,20 @@ MOST_WRITES = 8
 """Most blocks that are being written at the same time."""
 
 READ_SHARE = 4
-"""At most one of so many slots is claimed for reads."""
+"""At most a slot in four is claimed for reads."""
 
 MOST_FAILURES = 16
 """After so many failures in a row the disk is not used any more."""
 
 GONE, NO_ROOM, DISK_FULL = "gone", "no_room", "disk_full"
-"""Why a block was not written: it has left the memory before, or there is no place for it."""
+"""Why a block was not written: it has left the memory before, the file has no place for it, or the
+disk is full."""
 
 SLOW = "slow"
 """Why a block on disk was not read: computing it is faster, or too much is being read already."""
 
 READ_FAILED, WRITE_FAILED, CORRUPT = "read_failed", "write_failed", "corrupt"
-"""What the system, or the sum of its bytes, said of a block."""
+"""Why a copy has failed: the system could not read or write, or a block has a wrong checksum."""
 
 
 class Job(NamedTuple):
@@ -86,7 +88,7 @@ class Done(NamedTuple):
 
 @dataclass(slots=True)
 class _Copy:
-    """A job that runs: its block in the tier where it is, and who waits for it."""
+    """A job that runs: its block in the tier it is copied from, and the questions that wait."""
 
     job: Job
     block: Block
@@ -198,7 +200,7 @@ class Disk:
         """Begin to read the blocks of a prompt that are only on disk, if that is worth it.
 
         Args:
-            slots: where the memory has them, which has pinned those for this question.
+            slots: where the memory has them; it has pinned these blocks for this question.
             block_ns: time in which the engine computes a block; 0 if it is not known.
 
         Returns:
@@ -264,7 +266,7 @@ class Disk:
         else:
             self._reads_speed.end(ok=not done.failure)
             self._was_read(copy, done)
-        self._note(done)  # last: after too many failures nothing of what was known holds
+        self._note(done)  # last, because after too many failures it resets everything
 
     def _note(self, done: Done) -> None:
         if not done.failure:
@@ -293,7 +295,7 @@ class Disk:
             self.blocks.use([added])
 
     def _was_read(self, copy: _Copy, done: Done) -> None:
-        """The place of a read that has failed may be bad, too."""
+        """End a read. If it has failed, its place may be bad, and is not used again."""
         block, found = copy.block, None
         self.blocks.unpin([block])
         if not done.failure and not copy.stale:
@@ -318,7 +320,7 @@ class Disk:
         self._queue.clear()
         for copy in self._copies.values():
             if copy.job.write and not copy.stale:
-                self._memory.blocks.unpin([copy.block])  # what is written now counts for nothing
+                self._memory.blocks.unpin([copy.block])  # what is being written is not used
             copy.stale = True
         self._evicted += len(self.blocks)
         read = {copy.job.place for copy in self._copies.values()}  # free when these have ended

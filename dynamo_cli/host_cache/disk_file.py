@@ -1,7 +1,7 @@
 """Copies blocks between the memory and a file on disk, with a few threads.
 
-The file has no name: it ends with this process however that ends, and no other process finds parts
-of blocks, or blocks of another model.
+The file has no name, so it is gone when this process ends, however that happens. No later process
+finds parts of blocks, or blocks of another model.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class DiskFile:
         """Begin no more copies.
 
         Args:
-            wait: until those that have begun have ended.
+            wait: whether to wait until the copies that have begun have ended.
         """
         for threads in (self._readers, self._writers):
             threads.shutdown(wait=wait, cancel_futures=True)

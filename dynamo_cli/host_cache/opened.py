@@ -16,7 +16,7 @@ class Opened:
 
     Attributes:
         lent: empty slots that it may write to.
-        busy: slots that it uses by orders of an earlier host cache.
+        busy: slots that it still reads or writes because an earlier host cache process let it.
         pinned: blocks that it reads, by request id.
         reserve: how many slots it should be lent in advance.
         stale: those of `lent` that it had when the cache was reset: what it writes there may have

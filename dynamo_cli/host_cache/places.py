@@ -5,18 +5,18 @@ from __future__ import annotations
 from dynamo_cli.units import SECOND_NS
 
 FULL_REST_NS = 10 * SECOND_NS
-"""After the disk was full, the file is not made larger for so long."""
+"""How long the file does not grow after the disk was found to be full."""
 
 
 class Places:
-    """Places that are free. The file grows by a place when none that it has already is free.
+    """The free places. The file grows by one place when it has no free one.
 
     Args:
         count: places that the file may have.
 
     Attributes:
         count: as above.
-        full: whether the disk was full when the file was made larger last.
+        full: whether the disk was full when the file had to grow last.
     """
 
     def __init__(self, count: int) -> None:
@@ -42,7 +42,7 @@ class Places:
         return self._end - 1
 
     def put(self, place: int) -> None:
-        """A place is free."""
+        """Give back a place, which is free now."""
         self._free.append(place)
 
     def full_at(self, place: int, now_ns: int) -> None:

@@ -111,8 +111,9 @@ class HostCacheProcess:
     def _answer(self) -> None:
         """Answer the engines' questions.
 
-        An engine may ask because another has told it that blocks are written. That was written to
-        another link, before; so each link is read once more.
+        An engine may ask because another engine has told it that blocks are written. The message
+        about these blocks is on another link, and was sent before the question. So each link is
+        read once more before the answer.
         """
         if self._searches:
             self._switchboard.poll(0)
@@ -203,7 +204,7 @@ class HostCacheProcess:
                 cache.returned(peer, slots.unpack(returned))
             case Resync():
                 self._resync()
-            case Operate(call_id, closed=closed):  # an operator's only order to it: to reset
+            case Operate(call_id, closed=closed):  # operators can only reset it
                 if self._below is not None:
                     self._below.disk.reset()
                 self._switchboard.owe(peer, Operated(call_id, cache.reset(closed=closed)))
@@ -226,7 +227,7 @@ class HostCacheProcess:
         if peer.role in ENGINE_ROLES:
             self._forget(peer)
             self._cache.gone(peer)
-        elif peer == FRONTEND and self._cache.closed:  # its order to open will not come
+        elif peer == FRONTEND and self._cache.closed:  # it cannot open it any more
             self._cache.reset()
         self._changed = True
 

@@ -1,4 +1,4 @@
-"""How fast something works that does several things at the same time. Pure."""
+"""Measures the speed of a device that does several units of work at the same time. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ FORGET = 0.98
 """Factor by which each unit reduces the weight of all older ones: the last fifty or so count."""
 
 GUESS_NS, GUESS_UNITS = MS_NS // 5, 4.0
-"""Time of a unit before there is any, and the weight of this guess. It is short: a disk that seems
-slower than it is would not be used, and so never be measured."""
+"""Assumed time of a unit before any was done, and the weight of this guess. The guess is short: a
+disk that seems slower than it is would not be used, and its speed would never be measured."""
 
 STALE_NS = 10 * SECOND_NS
 """After so long without any unit the guess holds again, for the same reason."""

@@ -10,7 +10,7 @@ The state of a slot, and what changes it:
 
     free ---- claim, to read a block from the disk ----> filled: holds a block, or free again
 
-    busy: an engine still uses it by orders of an earlier host cache ---- returned ----> free
+    busy: an engine still uses it because an earlier process let it ---- returned ----> free
 
 A host cache that was started again knows nothing. It lends no slot before every engine that was
 there before it has said which slots it still uses.
@@ -31,11 +31,12 @@ from dynamo_cli.topology import ProcessId
 from dynamo_cli.units import SECOND_NS
 
 LENT_SHARE = 4
-"""At most one of so many slots is lent, empty, to all engines together."""
+"""At most a slot in four is lent, empty, to all engines together."""
 
 REST_NS = 5 * SECOND_NS
-"""How long nobody gets the slots of an engine that has died. Ranks of an engine on several devices
-are processes of their own, which the kernel ends after it: their last copies may still run."""
+"""How long the slots of an engine that has died are lent to nobody. Ranks of an engine on several
+devices are processes of their own, which the kernel ends after it: their last copies may still
+run."""
 
 
 class HostCache:
@@ -90,7 +91,7 @@ class HostCache:
 
     @property
     def awaited(self) -> list[str]:
-        """Names of the engines without whose word no slot is lent."""
+        """Names of the engines that must say which slots they use before any slot is lent."""
         return [engine.name for engine in self._awaited]
 
     def open(
@@ -130,7 +131,7 @@ class HostCache:
         return ""
 
     def _set_busy(self, engine: ProcessId, busy: Sequence[int]) -> None:
-        """Take slots out of use that an engine uses by orders of an earlier host cache."""
+        """Lend nobody the slots that an engine uses because an earlier process let it."""
         able = {*self._free, *self._busy, *self._resting} if busy else set()
         taken = {slot for slot in busy if slot in able}
         self.invalid += len(busy) - len(taken)
@@ -254,11 +255,12 @@ class HostCache:
         which it was not writing yet.
 
         Args:
-            closed: give and take no blocks until the next reset: meanwhile engines are reset, and
-                those that were may not get old blocks of those that were not.
+            closed: give and take no blocks until the next reset. Meanwhile the engines are reset
+                one after the other, and one that was reset may not get old blocks of one that was
+                not.
 
         Returns:
-            whether all are gone; what is being read, and what comes before it, stays.
+            whether all are gone. Blocks that are being read stay, and so do the blocks before them.
         """
         self.closed = closed
         for engine in self._engines.values():
@@ -269,7 +271,7 @@ class HostCache:
         return not len(self.blocks)
 
     def _not_busy(self, slot: int) -> bool:
-        """One engine less uses a slot; returns whether none does any more."""
+        """Count one engine less for a slot; returns whether no engine uses it any more."""
         self._busy[slot] -= 1
         if self._busy[slot]:
             return False
@@ -300,7 +302,7 @@ class HostCache:
 
     @property
     def busy(self) -> int:
-        """Number of slots that engines use by orders of an earlier host cache."""
+        """Number of slots that engines use because an earlier host cache process let them."""
         return len(self._busy)
 
     def lend(self) -> dict[ProcessId, list[int]]:

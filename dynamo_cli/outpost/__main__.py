@@ -1,6 +1,6 @@
-"""Runs an outpost as a process of its own: its post comes on standard input.
+"""Runs an outpost as a process of its own. Its `Post`, what it is started with, is standard input.
 
-Standard output gets one line of JSON when it is ready, or could not be.
+Standard output gets one line of JSON when it is ready, or when it cannot start.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What only the node itself knows of its post: the model's path, the GPUs, and the memory."""
+"""Adds to a post what only the node itself knows: the model's path, the GPUs, and the memory."""
 
 from __future__ import annotations
 

@@ -294,7 +294,7 @@ class Outpost:
             self._tell(ChildGone(process.name, None, (ResourceError.__name__, error.message)))
 
     def _adapted(self, config: Any) -> Any:
-        """The configuration with what is of this node: path of the model, GPUs, host cache.
+        """The configuration with what differs on this node: path of the model, GPUs, host cache.
 
         Raises:
             ResourceError: the node has fewer GPUs than Ray says.
@@ -346,7 +346,7 @@ class Outpost:
         inward.close()
 
     def _join_beside(self, process: ProcessId, peer: ProcessId, generation: int) -> None:
-        """Join two children; if one of them has ended, the head is about to hear of that."""
+        """Link two children of this node. If one has ended, the head is about to be told of it."""
         found = [self._children.get(one) for one in (process, peer)]
         ends = {one.process: one for one in found if one is not None and one.alive}
         if len(ends) == 2:

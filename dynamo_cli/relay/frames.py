@@ -4,7 +4,8 @@
 
     HELLO    node -> head: the session that the node wants; sent again and again. Its number says
              how many frames the node has sent in it
-    WELCOME  head -> node: the answer; its generation is the number of the head's own life
+    WELCOME  head -> node: the answer; its generation names the life of the head's end, which is
+             another one after each start, and after each loss of a frame
     OPEN     there is a link with this generation; data may follow
     DATA     body: u32 count | u32 length of each message | the messages
     ACK      body: (u64 generation | u64 bytes that were delivered) for each link

@@ -1,8 +1,8 @@
-"""One link in a relay: its local end, and how much of it is on the way. Does no waiting.
+"""One link in a relay: its local end, and how many of its bytes are on the way. Nothing here waits.
 
-The sender keeps at most `WINDOW_BYTES` (and one message) on the way; what comes beyond stays in the
-ring, and then at the process that sends, as on any link whose reader is slow. So a relay drops
-nothing, and one slow link does not delay the others.
+At most `WINDOW_BYTES` (and one message) are on the way to the other relay. Further messages stay in
+the ring, and when that is full, in the process that sends them, as on any link whose reader is
+slow. So a relay drops nothing, and one slow link does not delay the others.
 """
 
 from __future__ import annotations

@@ -205,10 +205,10 @@ class Relay:
         generation = frame.generation
         match frame.kind:
             case Kind.OPEN if isinstance(self._session, NodeSession):
-                # Data may come before the outpost has made the local end. The head makes its first.
+                # Data may come before the outpost has made the local end; the head makes its first.
                 self._ports.setdefault(generation, Port())
             case Kind.DATA:
-                # Without a port the local process has ended, as its peer is about to hear.
+                # Without a port the local process has ended; its peer is about to be told of that.
                 if (port := self._ports.get(generation)) is not None:
                     port.deliver(unpack_messages(frame.body))
                     self._note_delivered(generation, port)

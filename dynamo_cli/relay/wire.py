@@ -96,7 +96,7 @@ class Wire:
         self._peer = peer
 
     def send(self, data: bytes) -> None:
-        """Send to the other end. Without a connection the frame is lost; numbers show that."""
+        """Send to the other end. Without a connection it is lost, which the numbers show."""
         with suppress(zmq.Again):
             if not self._listens:
                 self._socket.send(data, zmq.DONTWAIT)

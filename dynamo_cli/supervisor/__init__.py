@@ -1,7 +1,8 @@
 """The supervisor: starts, joins, watches, restarts, drains and ends all other processes.
 
 A `ServeConfig` comes in, and reports and log lines of the children. Process tables and lines for a
-`View` go out, and in the end an exit code. Open `tree.py` first.
+`View` go out, and in the end an exit code. Open `base_tree.py` first; `tree.py` adds changes of the
+number of workers, and `cluster_tree.py` processes on other nodes (`nodes.py`).
 """
 
 from __future__ import annotations

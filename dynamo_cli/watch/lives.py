@@ -1,4 +1,4 @@
-"""Whether a process that reports again is a new one, or one that was only out of reach. Pure."""
+"""Tells whether a process that reports again is a new one or was only out of reach. Pure."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ _COUNTERS: dict[type, tuple[str, ...]] = {
 class Lives:
     """Lets the counters of a process begin at 0 whenever it is linked.
 
-    When a link ends, the totals of its process are kept, and what it reports later is added to
-    them. But a process whose node was lost for a moment lives, and its counters go on: what they
-    were when its node was lost is taken from its later reports. A counter that is smaller than it
-    was shows that the process is a new one.
+    When a link ends, others keep the totals of its process, and add to them what it reports later.
+    A process that was started again counts from 0, as it should. But a process whose node was lost
+    for a moment still lives, and its counters go on. So the values that they had when the node was
+    lost are subtracted from its later reports. If a counter is smaller than it was, the process is
+    a new one.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class Lives:
         self._kept: dict[ProcessId, dict[type, Any]] = {}  # last reports when nodes were lost
 
     def since_link(self, report: Report) -> Report:
-        """Return a report whose counters say what has come since the process was linked.
+        """Return the report with counters that began at 0 when the process was linked.
 
         Reports of processes that never run on other nodes are returned as they are.
         """
@@ -88,7 +89,7 @@ def _sender(report: object) -> ProcessId | None:
 
 
 def _difference(now: Any, before: Any) -> Any:
-    """What has come to a counter, or to all counters of a report; all else is that of `now`.
+    """By how much a counter, or each counter of a report, has grown; all else is that of `now`.
 
     Raises:
         _NewProcessError: a counter is smaller than before.
@@ -108,4 +109,4 @@ def _difference(now: Any, before: Any) -> Any:
             if now < before:
                 raise _NewProcessError
             return now - before
-    return now  # there is no disk, or there was none
+    return now  # there is no disk now, or there was none before

@@ -18,9 +18,9 @@ def install(scheduler: Any, prompt_tokens: int) -> None:
         prompt_tokens: most prompt tokens of a short step; 0: no limit.
     """
     config = scheduler.scheduler_config
-    # A scheduler that computes a prompt or an image in one piece needs a step that has room.
+    # If a prompt or an image may not be split, the step must have room for all of it.
     cuts = config.enable_chunked_prefill and not config.disable_chunked_mm_input
-    # Where steps are scheduled ahead, embeddings whose step runs would look like streams.
+    # Where steps are scheduled ahead, an embedding whose step runs would look like a stream.
     streams = scheduler.vllm_config.model_config.runner_type == GENERATE
     if prompt_tokens and cuts and streams:
         _limit(scheduler, prompt_tokens)

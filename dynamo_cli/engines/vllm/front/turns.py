@@ -17,10 +17,11 @@ from dynamo_cli.engines.vllm.front.trace import RequestTrace
 from dynamo_cli.host import vital
 
 GROUP = 8
-"""Most requests of a group: they take up to 8 ms, like what workers let into an engine at once."""
+"""Most requests of a group. Together they take up to 8 ms, which is about as long as a worker takes
+at most to let requests into its engine between two steps."""
 
 PATIENCE_S = 0.05
-"""If a group takes longer, seconds, those that wait for its end begin: it may hang."""
+"""Seconds after which all requests that wait begin, since one of the running group may hang."""
 
 
 class Groups:

@@ -41,7 +41,7 @@ block, 256 streams of an 8B model gave 10 % fewer tokens per second on two H200.
 """
 
 EARLY_SEARCHES = 16
-"""As long as blocks wait for fewer requests than this, a new request asks as it arrives.
+"""A new request asks as it arrives while fewer requests than this have, or await, found blocks.
 
 Otherwise it asks when the scheduler comes to it, since what was found for it cannot be evicted.
 """
@@ -111,7 +111,8 @@ class _Scheduler(JoiningScheduler):
 
     def _build_store_jobs(self, scheduler_output: SchedulerOutput) -> dict[int, TransferJob]:
         """As vLLM's, without a look at the requests that have nothing to store in this step."""
-        # Each request has a token of its answer, or one of its prompt, which counts little.
+        # One token of each request is not counted: that of an answer is no token of a prompt, and
+        # one token of a prompt counts little.
         tokens = scheduler_output.total_num_scheduled_tokens
         self.manager.client.pace.scheduled(tokens - len(scheduler_output.num_scheduled_tokens))
         jobs: dict[int, TransferJob] = super()._build_store_jobs(

@@ -2,10 +2,10 @@
 
 By itself vLLM's connector loads between steps: the copies begin after the step in which a request
 was admitted, and the request goes on one or two steps after they have ended. That delays no other
-answer, and costs this one three steps of 10 to 60 ms, where the copies of 1,000 tokens of an 8B
-model take 4 ms. vLLM's scheduler knows loads that belong to a step, too. Here those that are short
-belong to the step that computes the rest of the prompt: the device waits for them, and nobody else.
-vLLM 0.33 can do the like (`sync_load_budget_bytes`, 0 by default), but then its loop waits too.
+answer, but it delays this one by three steps of 10 to 60 ms, although the copies of 1,000 tokens of
+an 8B model take only 4 ms. vLLM's scheduler also knows loads that belong to a step. Here short
+loads belong to the step that computes the rest of the prompt: only the device waits for them.
+vLLM 0.33 can do the same (`sync_load_budget_bytes`, 0 by default), but then its loop waits too.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
         tokens, loads = super().get_num_new_matched_tokens(
             request, num_computed_tokens, max_num_new_tokens
         )
-        # A step computes at least one token of each request: a load of a whole prompt is no part.
+        # A step computes at least one token of each request, so it cannot have the load of a whole
+        # prompt.
         part = num_computed_tokens + (tokens or 0) < request.num_tokens
         joins = bool(loads and tokens and part and self._fits(tokens))
         self._joining.discard(request.request_id)
@@ -69,7 +70,7 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
         return tokens, loads and not joins
 
     def _fits(self, tokens: int) -> bool:
-        # With several groups of layers, blocks before those that are loaded may have no data yet.
+        # With several groups of layers, blocks before the loaded ones may still be empty.
         groups = self.config.kv_group_configs
         if len(groups) > 1 or self._loads_between():
             return False
@@ -82,7 +83,7 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
         return any(not self._jobs[job].is_store for job in others)
 
     def request_finished(self, request: Request) -> tuple[bool, dict[str, Any] | None]:
-        """As vLLM's; it may have waited for room for its blocks."""
+        """As vLLM's; the request may still have waited for room for its blocks."""
         self._joining.discard(request.request_id)
         ended: tuple[bool, dict[str, Any] | None] = super().request_finished(request)
         return ended
@@ -106,8 +107,8 @@ class JoiningScheduler(OffloadingConnectorScheduler):  # type: ignore[misc]
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> Metadata:
         """As vLLM's, which expects that a request neither runs nor is preempted during its load.
 
-        The device does one thing after the other: what is stored was computed after the load, and
-        blocks that others get are written after it, too.
+        Here it may do both, because the device does one thing after the other: what is stored was
+        computed after the load, and blocks that other requests get are written after it, too.
         """
         self._forget_ended()
         loading = {job: self._req_status[name] for job, name in self._under_way.items()}

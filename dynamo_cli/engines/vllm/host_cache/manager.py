@@ -41,8 +41,8 @@ class Manager(OffloadingManager):  # type: ignore[misc]
     Attributes:
         client, block_bytes: as given.
         names: gives the router's names of blocks; the engine sets it.
-        saved: is told of each request that has ended once no block of its prompt is still being
-            stored, with the keys of its prompt; None if nobody wants to know.
+        saved: called with the id of a request that has ended and the keys of its prompt, as soon as
+            no block of the prompt is still being stored; None if nobody wants to know.
     """
 
     def __init__(self, client: CacheClient, min_blocks: int, block_bytes: int) -> None:
@@ -139,7 +139,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
         self.client.end(request_id)
 
     def on_schedule_end(self, context: ScheduleEndContext) -> None:
-        """Release what was found for requests that run now and have loaded, or need, nothing."""
+        """Release the found blocks of requests that run now and do not load them in this step."""
         for request_id in context.new_req_ids:
             if request_id not in self._loading:  # else it loads in this step
                 self._release(request_id)
@@ -168,7 +168,7 @@ class Manager(OffloadingManager):  # type: ignore[misc]
     ) -> None:
         """The blocks are in the host's memory: everybody may read them now."""
         self._copying[req_context.req_id] -= 1
-        # vLLM gives a set; who evicts blocks must know their order.
+        # vLLM gives a set; the host cache must know their order to evict the last ones first.
         complete = sorted(self._storing.keys() & keys, key=self._storing.__getitem__)
         slots = [self._storing.pop(key)[1] for key in complete]
         if not success:
