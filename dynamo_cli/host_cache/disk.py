@@ -211,8 +211,8 @@ class Disk:
             return False
         self.blocks.use([block for block in there if block is not None])
         missing = [
-            (place, block)
-            for place, (slot, block) in enumerate(zip(slots, there, strict=True))
+            (index, block)
+            for index, (slot, block) in enumerate(zip(slots, there, strict=True))
             if slot == MISSING and block is not None
         ]
         if not missing:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from dynamo_cli.config import DiskCacheConfig, HostCacheConfig
 from dynamo_cli.engines.mock.options import sized as simulated_size
-from dynamo_cli.engines.mock.profile import DEFAULT_PROFILE, load
+from dynamo_cli.engines.mock.profile import DEFAULT_PROFILE, Profile, load
 from dynamo_cli.engines.mock.tier import MAX_SLOTS
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import ResourceError, UsageError
@@ -123,17 +123,32 @@ def disk_cache(typed: Typed) -> DiskCacheConfig | None:
 
 
 def _check_simulated(typed: Typed, size_bytes: int) -> None:
-    """Simulated engines keep nothing in the memory, so only the number of slots is limited."""
     profile = simulated_size(load(typed.engine_profile or DEFAULT_PROFILE), typed.engine_args)
+    check_slots(typed.host_cache, size_bytes, profile)
+
+
+def check_slots(text: str, size_bytes: int, profile: Profile) -> None:
+    """Check the size of a host cache of simulated engines, which keep nothing in its memory.
+
+    So only the number of slots is limited.
+
+    Args:
+        text: the size as it was typed.
+        size_bytes: what it means.
+        profile: of the engines.
+
+    Raises:
+        UsageError: no block fits, or too many do.
+    """
     if size_bytes < profile.slot_bytes:
         raise UsageError(
-            f"{FLAG} {typed.host_cache} has no room for a block of simulated engines, which takes "
-            f"{sized(profile.slot_bytes)}."
+            f"{FLAG} {text} has no room for a block of {profile.block_size} tokens of simulated "
+            f"engines, which takes {sized(profile.slot_bytes)}."
         )
     if (slots := size_bytes // profile.slot_bytes) > MAX_SLOTS:
         raise UsageError(
-            f"{FLAG} {typed.host_cache} has room for {slots:,} blocks of simulated engines; at "
-            f"most {MAX_SLOTS:,} are possible."
+            f"{FLAG} {text} has room for {slots:,} blocks of simulated engines, which have at most "
+            f"{MAX_SLOTS:,}: give less, or a larger --block-size."
         )
 
 

@@ -111,7 +111,7 @@ def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
         ({"host_cache": "63KiB"}, "--host-cache 63KiB has no room for KV blocks"),
         (
             {"engine": "mock", "host_cache": "1MiB"},
-            "has no room for a block of simulated engines, which takes 2 MiB",
+            "tokens of simulated engines, which takes 2 MiB",
         ),
         (
             {"engine": "mock", "host_cache": "1GiB", "prefill_workers": 1},
@@ -135,7 +135,7 @@ def test_simulated_engines_may_have_more_memory_than_there_is() -> None:
     assert config.host_cache is not None
     assert config.host_cache.size_bytes == 4 << 40
     assert warnings(config, CPU) == []
-    with pytest.raises(UsageError, match="most 20,000,000 are possible"):
+    with pytest.raises(UsageError, match="which have at most 20,000,000"):
         resolve(replace(typed, host_cache="100000TiB"), CPU)
 
 

@@ -165,8 +165,11 @@ def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:
         (["--block-size", "100"], "does not divide"),
         (["--host-cache", "some"], "--host-cache takes a size like 64GiB, 500MiB"),
         (["--host-cache", "-1x"], "--host-cache takes a size like 64GiB, 500MiB"),
-        (["--host-cache", "1MiB"], "has no room for a block of 512 tokens, which takes 64 MiB"),
-        (["--host-cache", "900000000TiB"], "a replay has at most 20,000,000"),
+        (
+            ["--host-cache", "1MiB"],
+            "has no room for a block of 512 tokens of simulated engines, which takes 64 MiB",
+        ),
+        (["--host-cache", "900000000TiB"], "simulated engines, which have at most 20,000,000"),
         (["--host-cache", "1x", "--prefill-workers", "1"], "cannot be replayed together yet"),
         (["--json", "--csv"], "choose one"),
         (["--plot", "picture.pdf"], "writes .svg or .png"),

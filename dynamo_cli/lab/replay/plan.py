@@ -11,7 +11,6 @@ import msgspec
 
 from dynamo_cli.config import FORMER_KV_COSTS, KV_POLICY, PlacementRule
 from dynamo_cli.engines.mock.profile import Profile
-from dynamo_cli.engines.mock.tier import MAX_SLOTS
 from dynamo_cli.errors import UsageError
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.lab.replay.loop import ALWAYS, Replay, Result
@@ -20,8 +19,8 @@ from dynamo_cli.lab.replay.plot import Curve, curve
 from dynamo_cli.lab.replay.routers import SERVED, Factory
 from dynamo_cli.lab.report import Slo, Summary, summarize
 from dynamo_cli.lab.trace.trace import Trace, infinite_hit_ratio
+from dynamo_cli.plan.resolve_host_cache import check_slots
 from dynamo_cli.plan.sizes import size_of
-from dynamo_cli.plan.sizes import sized as sized_bytes
 
 LIMIT, SKEW, PREEMPTIONS = "hit rate without bound, %", "load skew", "preemptions"
 TO_PREFILL_LATE = "prefilled locally after all"
@@ -104,16 +103,7 @@ def host_cache_bytes(text: str, profile: Profile, workers: int, prefill_workers:
     size = int(float(times[1]) * workers * profile.kv_bytes) if times else size_of(HOST_CACHE, text)
     if not size:
         return 0
-    if size < profile.slot_bytes:
-        raise UsageError(
-            f"{HOST_CACHE} {text} has no room for a block of {profile.block_size} tokens, which "
-            f"takes {sized_bytes(profile.slot_bytes)}."
-        )
-    if (slots := size // profile.slot_bytes) > MAX_SLOTS:
-        raise UsageError(
-            f"{HOST_CACHE} {text} has room for {slots:,} blocks; a replay has at most "
-            f"{MAX_SLOTS:,}: give less, or a larger --block-size."
-        )
+    check_slots(text, size, profile)
     if prefill_workers:
         raise UsageError(f"{HOST_CACHE} and --prefill-workers cannot be replayed together yet.")
     return size
