@@ -24,6 +24,7 @@ PROCESSES = (
     "host_cache",
     "relay",
     "cluster",
+    "outpost",
 )
 ONLY_IN = {
     "vllm": ("engines/vllm",),

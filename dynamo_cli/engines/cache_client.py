@@ -269,7 +269,7 @@ class CacheClient:
             self._lent.clear()
 
     def _drop(self, search: _Search) -> None:
-        """Read nothing of what was found, or will be."""
+        """Read neither what was found nor what a later answer finds."""
         self._asked.pop(search.name, None)
         if search.pinned:
             self._owe(BlocksRead(search.name))
