@@ -54,6 +54,7 @@ from dynamo_cli.messages.lifecycle import (
     SetPhase,
 )
 from dynamo_cli.serve_config import RestartPolicy
+from dynamo_cli.supervisor.awake import AwakeClock
 from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.local_child import LocalChild
@@ -92,7 +93,9 @@ class Outpost:
         self._shift_ns = 0
         self._mustered = False
         self._lines = 0
-        self._heard_s = time.monotonic()
+        self._look_s = post.patience.beat_s / 2
+        self._awake = AwakeClock(self._look_s, time.monotonic)
+        self._heard_s = self._awake.now()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._orphans = Orphans(self._alive)
         self._watching = Watching(post.worker_timeout_s, self._others)
@@ -119,15 +122,9 @@ class Outpost:
 
     async def _listen(self) -> None:
         """End when the head has been silent for too long."""
-        patience = self._post.patience
-        looked_s = time.monotonic()
         while not self._ended.done():
-            await asyncio.sleep(patience.beat_s / 2)
-            now = time.monotonic()
-            if now - looked_s > patience.beat_s + 1:
-                self._heard_s = now  # this process was stopped itself
-            looked_s = now
-            if now - self._heard_s > self._limit_s:
+            await asyncio.sleep(self._look_s)
+            if self._awake.look() - self._heard_s > self._limit_s:
                 self._end(NO_HEAD)
 
     @property
@@ -195,7 +192,7 @@ class Outpost:
                 child.move_to(phase, detail)
                 self._reported[child.process] = phase
                 if child.process == RELAY:
-                    self._heard_s = time.monotonic()  # nothing could be heard before
+                    self._heard_s = self._awake.now()  # nothing could be heard before
                 if child.process in OWN and phase is Phase.READY:
                     child.control.send(SetPhase(phase))
                     self._fork_waiting()
@@ -237,7 +234,7 @@ class Outpost:
         self._to_relay(Carry(encode(message)))
 
     def _obey(self, message: Any) -> None:
-        self._heard_s = time.monotonic()
+        self._heard_s = self._awake.now()
         match message:
             case Beat():
                 self._tell(message)

@@ -13,7 +13,10 @@ from dynamo_cli.cluster_config import RelayConfig
 from dynamo_cli.errors import PortInUse
 
 ZAP = "inproc://zeromq.zap.01"
-HANDSHAKE_MS, BEAT_MS, DEAD_MS = 5_000, 1_000, 3_000
+HANDSHAKE_MS, BEAT_MS, DEAD_MS = 5_000, 1_000, 10_000
+"""ZeroMQ connects again, and loses frames, when its own heartbeats are not answered for so long,
+also if the machine stood still meanwhile. So it waits longer than the head, which knows that."""
+
 RETRY_MS, MOST_RETRY_MS = 50, 250
 
 EVENTS, POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from dynamo_cli.config import DEFAULT_WORKER_TIMEOUT_S
 from dynamo_cli.host.activity import Activity
+from dynamo_cli.supervisor.awake import AwakeClock
 from dynamo_cli.topology import ProcessId, Role
 
 LOOK_INTERVAL_S = 1.0
@@ -54,7 +55,7 @@ class _Asked:
 
     Attributes:
         pid: its process id, which changes with a restart.
-        since_s: when it was asked, monotonic time in seconds.
+        since_s: when it was asked, seconds by the time that the supervisor was awake.
         looked_s: when its CPU time was read last; before the first time, when it was asked.
         cpu_s: CPU time in seconds that it had used then; None before the first time.
     """
@@ -78,7 +79,8 @@ class Liveness:
         self._timeout_s = timeout_s
         self._activity = activity
         self._asked: dict[ProcessId, _Asked] = {}
-        self._looked_s: float | None = None
+        self._now_s = 0.0
+        self._awake = AwakeClock(self.interval_s, lambda: self._now_s)
 
     @property
     def interval_s(self) -> float:
@@ -98,9 +100,8 @@ class Liveness:
             children: the children that are ready, with their pids.
             now_s: monotonic time, seconds.
         """
-        if self._looked_s is not None and now_s - self._looked_s > 3 * self.interval_s + 1:
-            self._asked.clear()  # this process was stopped itself, and perhaps the whole machine
-        self._looked_s = now_s
+        self._now_s = now_s
+        awake_s = self._awake.look()  # the whole machine may have been stopped, or too busy
         ask: list[ProcessId] = []
         stalled: list[Stalled] = []
         for process, pid in children:
@@ -108,9 +109,9 @@ class Liveness:
             if not self._timeout_of(process):
                 continue
             if asked is None or asked.pid != pid:
-                self._asked[process] = _Asked(pid, now_s, now_s)
+                self._asked[process] = _Asked(pid, awake_s, awake_s)
                 ask.append(process)
-            elif (why := self._judge(process, asked, now_s)) is not None:
+            elif (why := self._judge(process, asked, awake_s)) is not None:
                 del self._asked[process]
                 stalled.append(Stalled(process, why))
         return ask, stalled

@@ -39,6 +39,7 @@ from dynamo_cli.messages.cluster import (
 from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.relay.wire import key_pair
 from dynamo_cli.serve_config import ServeConfig
+from dynamo_cli.supervisor.awake import AwakeClock
 from dynamo_cli.supervisor.child import Child, Parent, Start
 from dynamo_cli.supervisor.node_counts import NodeCounts
 from dynamo_cli.supervisor.post import Post, Versions
@@ -85,7 +86,8 @@ class Node:
         mustering: whether its outpost has been asked who is there, and has not answered yet.
         up: whether its outpost answers.
         placed: whether Ray was asked to start its outpost, which has not ended since.
-        awaited_s: since when the outpost should connect; 0 if none is started.
+        heard_s: when its outpost was heard last, by the time that the head was awake.
+        awaited_s: since when the outpost should connect, by the same time; None if none is started.
         outpost: the start of the outpost that answered last.
         counts: what is counted of it.
     """
@@ -98,9 +100,9 @@ class Node:
         self.port = 0
         self.up = self.joined = self.mustering = False
         self.outpost = ""
-        self.heard_s = 0.0
+        self.heard_s: float | None = None
         self.placed = False
-        self.awaited_s = 0.0
+        self.awaited_s: float | None = None
         self.again_s = 0.0
         self.trouble = ""
         self.counts = NodeCounts()
@@ -129,6 +131,7 @@ class Nodes:
         self._config, self._tree = config, tree
         self._plan: ClusterPlan = config.cluster
         self._patience = self._plan.patience
+        self._awake = AwakeClock(self._patience.beat_s, time.monotonic)
         self._nodes = [Node(index, one, tree) for index, one in enumerate(self._plan.nodes)]
         self._decoder: Callable[[bytes], Any] = Decoder(FromOutpost)
         self._boot = BOOT.read_text().strip()
@@ -177,7 +180,7 @@ class Nodes:
             case RelayJoined():
                 self._on_cut(node, "the relay has connected anew")
                 node.counts.joined()
-                node.joined, node.heard_s = True, time.monotonic()
+                node.joined, node.heard_s = True, self._awake.now()
                 self._muster(node)
             case RelayCut(reason):
                 node.joined = False
@@ -207,7 +210,7 @@ class Nodes:
             return
         for node in self._nodes if nodes is None else nodes:
             if node.port:
-                node.placed, node.awaited_s = True, time.monotonic()
+                node.placed, node.awaited_s = True, self._awake.now()
                 post = self._post(node).dump()
                 cluster.control.send(PlaceOutpost(node.index, node.machine, post))
 
@@ -233,7 +236,7 @@ class Nodes:
         )
 
     def _on_cut(self, node: Node, why: str) -> None:
-        node.awaited_s = time.monotonic() if node.placed else 0.0
+        node.awaited_s = self._awake.now() if node.placed else None
         if node.up:
             node.up = False
             self._tree.on_node_down(node.machine.name, why)
@@ -245,7 +248,7 @@ class Nodes:
             return
         if node.trouble != why:
             self._tree.notice("WARNING", f"the outpost has ended: {why}; it is started again")
-        node.trouble, node.placed, node.awaited_s = why, False, 0.0
+        node.trouble, node.placed, node.awaited_s = why, False, None
         node.again_s = time.monotonic() + AGAIN_S
         self._on_cut(node, ended.reason)
         for child in self._tree.children_of(node.machine.name):
@@ -254,12 +257,12 @@ class Nodes:
     # -- outposts ------------------------------------------------------------------------------
 
     def _on_outpost(self, node: Node, message: Any) -> None:
-        node.heard_s = time.monotonic()
+        node.heard_s = self._awake.now()
         if isinstance(message, ChildWrote):
             node.counts.line(message.number, mustering=node.mustering)
         match message:
             case Beat():
-                node.counts.answered(message, node.heard_s)
+                node.counts.answered(message, time.monotonic())
                 if not node.up and not node.mustering:
                     self._muster(node)
             case Roll(outpost, _, children, lines):
@@ -282,44 +285,52 @@ class Nodes:
 
     async def run(self) -> None:
         """Send heartbeats, and find nodes that do not answer, until cancelled."""
-        looked_s = time.monotonic()
         while True:
             await asyncio.sleep(self._patience.beat_s)
-            now = time.monotonic()
-            was_stopped = now - looked_s > self._patience.beat_s + 1
-            looked_s = now
-            for node in self._nodes:
-                self._look(node, now, was_stopped=was_stopped)
-            self._tree.show_nodes(self.table(now))
+            self._look()
+            self._tree.show_nodes(self.table())
 
-    def table(self, now: float) -> NodeTable:
+    def table(self) -> NodeTable:
         """The state of all nodes."""
+        now_s = self._awake.now()
         return NodeTable(
             [
                 node.counts.state(
                     node.machine.name,
                     up=node.up,
-                    silent_s=now - node.heard_s if node.heard_s else 0.0,
+                    silent_s=now_s - node.heard_s if node.heard_s is not None else 0.0,
                 )
                 for node in self._nodes
             ]
         )
 
-    def _look(self, node: Node, now: float, *, was_stopped: bool) -> None:
-        if was_stopped:
-            node.heard_s = now
-        if node.again_s and now > node.again_s:
-            node.again_s = 0.0
-            self.place([node])
-        if not node.joined:
-            if node.awaited_s and not self._speaks_with_ray():
-                node.awaited_s = now  # it cannot have been started yet
-            if node.awaited_s and now - node.awaited_s > self._patience.join_s:
-                node.awaited_s = now
-                self._not_joined(node)
+    def _look(self) -> None:
+        """Look at all nodes, once in each interval between two heartbeats."""
+        awake_s = self._awake.look()
+        for node in self._nodes:
+            if node.again_s and time.monotonic() > node.again_s:
+                node.again_s = 0.0
+                self.place([node])
+            if node.joined:
+                self._listen_to(node, awake_s)
+            else:
+                self._await(node, awake_s)
+
+    def _await(self, node: Node, awake_s: float) -> None:
+        """Say so if the outpost does not connect."""
+        if node.awaited_s is None:
             return
-        node.tell(node.counts.beat(now))
-        if node.up and (silent_s := now - node.heard_s) > self._patience.lost_s:
+        if not self._speaks_with_ray():
+            node.awaited_s = awake_s  # it cannot have been started yet
+        elif awake_s - node.awaited_s > self._patience.join_s:
+            node.awaited_s = awake_s
+            self._not_joined(node)
+
+    def _listen_to(self, node: Node, awake_s: float) -> None:
+        """Send a heartbeat; a node that has answered none for long is lost."""
+        node.tell(node.counts.beat(time.monotonic()))
+        assert node.heard_s is not None
+        if node.up and (silent_s := awake_s - node.heard_s) > self._patience.lost_s:
             self._on_cut(node, f"{node.machine.name} has been silent for {silent_s:.0f} s")
 
     def _speaks_with_ray(self) -> bool:

@@ -75,11 +75,22 @@ def test_a_new_life_begins_anew() -> None:
     assert clock.stalls_after_s(1000) == 20
 
 
-def test_when_the_supervisor_stood_still_itself_nobody_is_to_blame() -> None:
+@pytest.mark.parametrize("pause_s", [3.0, 3600.0])
+def test_when_the_supervisor_stood_still_itself_nobody_is_to_blame(pause_s: float) -> None:
     clock = Clock()
     assert clock.stalls_after_s(15) is None
-    clock.now_s += 3600
-    assert clock.stalls_after_s(1000) == 20
+    clock.now_s += pause_s
+    assert clock.stalls_after_s(1000) == 4  # the rest of its time
+
+
+def test_a_slow_machine_gives_each_more_time() -> None:
+    clock = Clock()
+    clock.process = ROUTER
+    looks = 0
+    while not clock.liveness.look([(ROUTER, 1)], clock.now_s)[1]:
+        clock.now_s += 3
+        looks += 1
+    assert looks == 4
 
 
 def test_a_timeout_of_zero_watches_only_what_nodes_depend_on() -> None:

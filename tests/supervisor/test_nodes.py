@@ -122,9 +122,19 @@ class Run:
         self.report(RelayJoined())
         self.roll(0, 1)
 
-    def after(self, seconds: float, *, was_stopped: bool = False) -> None:
+    def after(self, seconds: float) -> None:
+        """The supervisor looks at its nodes in regular intervals, and after these seconds."""
+        end_s, looks = self.now_s + seconds, int(seconds / self.patience.beat_s)
+        for _ in range(looks):
+            self.now_s += self.patience.beat_s
+            self.nodes._look()
+        self.now_s = end_s
+        self.nodes._look()
+
+    def after_a_pause(self, seconds: float) -> None:
+        """The supervisor looks again so much later: it could not do so before."""
         self.now_s += seconds
-        self.nodes._look(self.nodes._nodes[0], self.now_s, was_stopped=was_stopped)
+        self.nodes._look()
 
     def told(self, kind: type) -> int:
         """How many messages of one kind the outpost has got."""
@@ -188,15 +198,15 @@ def test_a_silent_node_is_lost_and_mustered_when_it_answers_again(
     run.join()
     run.after(run.patience.lost_s - 0.1)
     assert run.up
-    assert run.told(Beat) == 1
-    run.say(Beat(1))
+    assert run.told(Beat) == 6
+    run.say(Beat(6))
     run.after(run.patience.lost_s - 0.1)
     assert run.up
     run.after(0.2)
     assert not run.up
     assert run.downs == [f"{NAME} has been silent for 3 s"]
-    run.say(Beat(2))
-    run.say(Beat(3))
+    run.say(Beat(7))
+    run.say(Beat(8))
     assert run.told(Muster) == 2  # it is asked once only
     run.roll(0)
     assert run.up
@@ -206,8 +216,31 @@ def test_a_silent_node_is_lost_and_mustered_when_it_answers_again(
 def test_when_the_head_stood_still_itself_no_node_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch)
     run.join()
-    run.after(3600, was_stopped=True)
+    run.after_a_pause(3600)
     assert run.up
+
+
+@pytest.mark.parametrize(("pause_s", "looks"), [(0.55, 6), (0.75, 5), (1.0, 5), (1.4, 5)])
+def test_a_head_that_gets_no_time_blames_no_node_for_that(
+    monkeypatch: pytest.MonkeyPatch, pause_s: float, looks: int
+) -> None:
+    """Each look of a slow machine counts as one and a half intervals at most."""
+    run = Run(monkeypatch)
+    run.join()
+    lost_after = 0
+    while run.up:
+        run.after_a_pause(pause_s)
+        lost_after += 1
+    assert lost_after == looks
+
+
+def test_an_outpost_is_awaited_as_long_as_the_head_is_awake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch)
+    run.report(RelayBound(4711))
+    run.after_a_pause(3600)
+    assert not run.notices
 
 
 def test_children_of_an_earlier_outpost_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +323,7 @@ def test_a_node_that_does_not_join_again_is_named_too(monkeypatch: pytest.Monkey
 
 
 def state(run: Run) -> NodeState:
-    (one,) = run.nodes.table(run.now_s).nodes
+    (one,) = run.nodes.table().nodes
     return one
 
 
