@@ -16,7 +16,9 @@ class Opened:
 
     Attributes:
         lent: empty slots that it may write to.
-        busy: slots that it still reads or writes because an earlier host cache process let it.
+        busy: slots that it still reads or writes because an earlier link let it, to this process or
+            to an earlier one.
+        read: blocks that it still reads because an earlier link let it, by their slots.
         pinned: blocks that it reads, by request id.
         reserve: how many slots it should be lent in advance.
         stale: those of `lent` that it had when the cache was reset: what it writes there may have
@@ -26,6 +28,7 @@ class Opened:
 
     lent: set[int] = field(default_factory=set)
     busy: set[int] = field(default_factory=set)
+    read: dict[int, Block] = field(default_factory=dict)
     pinned: dict[str, list[Block]] = field(default_factory=dict)
     reserve: int = MAX_LENT
     stale: set[int] = field(default_factory=set)

@@ -31,7 +31,7 @@ from dynamo_cli.messages.host_cache import (
     Tier,
     holder,
 )
-from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
+from dynamo_cli.messages.lifecycle import PeerEnded, Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.routing import Resync
 from dynamo_cli.topology import FRONTEND, ROUTER, ProcessId
 from dynamo_cli.units import SECOND_NS, US_NS
@@ -223,10 +223,10 @@ class HostCacheProcess:
             publisher.resync()
 
     def on_unlink(self, peer: ProcessId, reason: str) -> None:
-        """A peer's process has ended: an engine asks for nothing any more."""
+        """The link to a peer is gone. An engine gets no answers; it may live and use its slots."""
         if peer.role in ENGINE_ROLES:
             self._forget(peer)
-            self._cache.gone(peer)
+            self._cache.parted(peer)
         elif peer == FRONTEND and self._cache.closed:  # it cannot open it any more
             self._cache.reset()
         self._changed = True
@@ -246,6 +246,9 @@ class HostCacheProcess:
         match message:
             case Stop():
                 self._stopping = True
+            case PeerEnded(peer):
+                self._cache.gone(ProcessId.parse(peer))
+                self._changed = True
             case SetPhase(phase):
                 # The supervisor sends it after the links to all processes that were there before.
                 self._cache.all_linked()

@@ -10,10 +10,11 @@ The state of a slot, and what changes it:
 
     free ---- claim, to read a block from the disk ----> filled: holds a block, or free again
 
-    busy: an engine still uses it because an earlier process let it ---- returned ----> free
+    busy: an engine still uses it because an earlier link let it ---- returned ----> free
 
 A host cache that was started again knows nothing. It lends no slot before every engine that was
-there before it has said which slots it still uses.
+there before it has said which slots it still uses. One whose links were made anew knows what each
+engine had: that stays out of use until the engine has said what it still uses, or has ended.
 """
 
 from __future__ import annotations
@@ -24,19 +25,14 @@ from collections.abc import Callable, Sequence
 from dynamo_cli.host_cache.blocks import Block, Blocks
 from dynamo_cli.host_cache.opened import MAX_LENT, Opened
 from dynamo_cli.host_cache.refusal import Slots
+from dynamo_cli.host_cache.resting import Resting
 from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId
-from dynamo_cli.units import SECOND_NS
 
 LENT_SHARE = 4
 """At most a slot in four is lent, empty, to all engines together."""
-
-REST_NS = 5 * SECOND_NS
-"""How long the slots of an engine that has died are lent to nobody. Ranks of an engine on several
-devices are processes of their own, which the kernel ends after it: their last copies may still
-run."""
 
 
 class HostCache:
@@ -67,16 +63,16 @@ class HostCache:
         self.wanted = self.found = self.written = self.duplicates = 0
         self.evicted = self.short = self.refused = self.invalid = 0
         self._size_bytes = size_bytes
-        self._clock = clock
         self._layout = ""
         self._first = ""
         self._engines: dict[ProcessId, Opened] = {}
+        self._parted: dict[ProcessId, Opened] = {}  # what those had that may live without a link
         # engines that must tell before any slot is lent -> slots that a refused one still uses
         self._awaited: dict[ProcessId, set[int]] = {}
         self._all_linked = False
         self._free: list[int] = []
         self._busy: Counter[int] = Counter()
-        self._resting: dict[int, int] = {}  # slot -> until when, the first to end first
+        self._resting = Resting(clock)
 
     # -- engines come and go -------------------------------------------------------------------
 
@@ -127,11 +123,26 @@ class HostCache:
             self._free = list(range(self.slots - 1, -1, -1))
         self._awaited.pop(engine, None)
         self._engines[engine] = Opened(reserve=min(reserve or MAX_LENT, MAX_LENT))
+        if (had := self._parted.pop(engine, None)) is not None:
+            busy = self._keep_read(engine, had, busy)
         self._set_busy(engine, busy)
         return ""
 
+    def _keep_read(self, engine: ProcessId, had: Opened, busy: Sequence[int]) -> list[int]:
+        """Keep those blocks of an earlier link that an engine still reads; release all else.
+
+        Returns:
+            the other slots that it uses.
+        """
+        blocks = [*had.read.values(), *(one for found in had.pinned.values() for one in found)]
+        known = {block.slot: block for block in blocks}
+        read = self._engines[engine].read = {slot: known[slot] for slot in busy if slot in known}
+        self.blocks.pin(read.values())
+        self._release(had)
+        return [slot for slot in busy if slot not in read]
+
     def _set_busy(self, engine: ProcessId, busy: Sequence[int]) -> None:
-        """Lend nobody the slots that an engine uses because an earlier process let it."""
+        """Lend nobody the slots that an engine uses because an earlier link let it."""
         able = {*self._free, *self._busy, *self._resting} if busy else set()
         taken = {slot for slot in busy if slot in able}
         self.invalid += len(busy) - len(taken)
@@ -139,18 +150,25 @@ class HostCache:
         self._busy.update(taken)
         if taken:
             self._free = [slot for slot in self._free if slot not in taken]
-        for slot in taken & self._resting.keys():
-            del self._resting[slot]
+        self._resting.drop(taken)
+
+    def parted(self, engine: ProcessId) -> None:
+        """The link to an engine is gone. If it lives, it goes on reading and writing its slots."""
+        if (had := self._engines.pop(engine, None)) is not None:
+            self._parted[engine] = had
 
     def gone(self, engine: ProcessId) -> None:
         """The process of an engine has ended: it reads nothing, and its slots are free soon."""
         self._awaited.pop(engine, None)
-        had = self._engines.pop(engine, None)
-        if had is None:
-            return
+        had = self._engines.pop(engine, None) or self._parted.pop(engine, None)
+        if had is not None:
+            self._release(had)
+
+    def _release(self, had: Opened) -> None:
+        """Nobody uses these slots and blocks any more; ranks may write to the slots for a while."""
         unused = [*had.lent, *(slot for slot in had.busy if self._not_busy(slot))]
-        self._resting.update(dict.fromkeys(unused, self._clock() + REST_NS))
-        for pinned in had.pinned.values():
+        self._resting.begin(unused)
+        for pinned in (*had.pinned.values(), had.read.values()):
             self.blocks.unpin(pinned)
 
     # -- reading -----------------------------------------------------------------------------
@@ -244,6 +262,8 @@ class HostCache:
                 had.busy.remove(slot)
                 if self._not_busy(slot):
                     self._free.append(slot)
+            elif slot in had.read:
+                self.blocks.unpin([had.read.pop(slot)])
             else:
                 self.invalid += 1
 
@@ -288,7 +308,8 @@ class HostCache:
     @property
     def lent(self) -> int:
         """Number of empty slots that engines may write to."""
-        return sum(len(engine.lent) for engine in self._engines.values())
+        both = (*self._engines.values(), *self._parted.values())
+        return sum(len(engine.lent) for engine in both)
 
     @property
     def free(self) -> int:
@@ -302,7 +323,7 @@ class HostCache:
 
     @property
     def busy(self) -> int:
-        """Number of slots that engines use because an earlier host cache process let them."""
+        """Number of slots without a block that engines use because an earlier link let them."""
         return len(self._busy)
 
     def lend(self) -> dict[ProcessId, list[int]]:
@@ -311,7 +332,7 @@ class HostCache:
         Returns:
             the slots that each engine gets in addition to those that it has.
         """
-        self._wake()
+        self._free += self._resting.ended()
         if not self._all_linked or self._awaited or self.closed or not self._engines:
             return {}
         share = max(1, self.slots // (LENT_SHARE * len(self._engines)))
@@ -324,15 +345,6 @@ class HostCache:
             if slots := self._take(engine, enough):
                 lent[name] = slots
         return lent
-
-    def _wake(self) -> None:
-        """Slots that have rested long enough are free."""
-        now_ns = self._clock() if self._resting else 0
-        if next(iter(self._resting.values()), now_ns + 1) <= now_ns:
-            rested = [slot for slot, until_ns in self._resting.items() if until_ns <= now_ns]
-            self._free += rested
-            for slot in rested:
-                del self._resting[slot]
 
     def _take(self, engine: Opened, enough: int) -> list[int]:
         """Lend an engine as many slots as it lacks, if there are so many."""

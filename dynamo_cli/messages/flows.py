@@ -40,6 +40,7 @@ from dynamo_cli.messages.lifecycle import (
     LinkUp,
     Listening,
     Logged,
+    PeerEnded,
     PhaseChange,
     Ping,
     Pong,
@@ -167,6 +168,7 @@ FromWorker = (
 ToChild = (
     LinkUp
     | LinkDown
+    | PeerEnded
     | Drain
     | Stop
     | Ping

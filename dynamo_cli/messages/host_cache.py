@@ -27,7 +27,7 @@ class OpenCache(Message, frozen=True):
         layout: what else engines must have in common to read each other's blocks, as text.
         reserve: how many empty slots it should be lent in advance, so that what a few steps compute
             finds room at once.
-        busy: slots that the engine still reads or writes because an earlier host cache let it. They
+        busy: slots that the engine still reads or writes because an earlier link let it. They
             stay out of use until `SlotsReturned` names them.
     """
 

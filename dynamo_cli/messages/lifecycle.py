@@ -70,6 +70,16 @@ class LinkDown(Message, frozen=True):
     reason: str
 
 
+class PeerEnded(Message, frozen=True):
+    """The process of an engine has ended, after the link to it; only host caches are told.
+
+    For all others it is enough that a link is gone. A host cache lends slots of its memory, which
+    an engine goes on using when its link alone is gone: all links of a node may be made anew.
+    """
+
+    peer: str
+
+
 class Drain(Message, frozen=True):
     """Take no new requests and finish those in flight; the frontend answers with `Drained`.
 

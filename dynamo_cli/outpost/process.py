@@ -15,7 +15,7 @@ from signal import Signals
 from typing import Any
 
 from dynamo_cli.cluster_config import RelayConfig
-from dynamo_cli.config import Devices, HostCacheConfig, WorkerConfig, ZygoteConfig
+from dynamo_cli.config import ENGINE_ROLES, Devices, HostCacheConfig, WorkerConfig, ZygoteConfig
 from dynamo_cli.errors import ResourceError
 from dynamo_cli.host import oserrors
 from dynamo_cli.ipc.codec import Decoder, encode
@@ -48,6 +48,7 @@ from dynamo_cli.messages.lifecycle import (
     Forked,
     LinkDown,
     LinkUp,
+    PeerEnded,
     Phase,
     PhaseChange,
     Pong,
@@ -222,6 +223,9 @@ class Outpost:
         self._waiting.pop(process, None)
         for key in [key for key in self._links if key[0] == process]:
             self._to_relay(RelayDown(self._links.pop(key)))
+        for other in self._others():
+            if (other.process, process.name) not in self._links:
+                self._tell_ended(other, process)
         gone = ChildGone(process.name, exit_code, child.failure, child.stalled, child.last_words)
         self._tell(gone)
 
@@ -357,6 +361,14 @@ class Outpost:
         self._to_relay(RelayDown(generation))
         if (child := self._children.get(process)) is not None:
             child.control.send(LinkDown(peer, generation, reason))
+            other = self._children.get(ended := ProcessId.parse(peer))
+            if other is None or not other.alive:
+                self._tell_ended(child, ended)
+
+    def _tell_ended(self, child: LocalChild, peer: ProcessId) -> None:
+        """Tell a host cache that an engine of this node has ended, after the link to it."""
+        if child.process.role is Role.HOST_CACHE and peer.role in ENGINE_ROLES:
+            child.control.send(PeerEnded(peer.name))
 
     def _part_all(self, reason: str) -> None:
         for (process, peer), generation in list(self._links.items()):

@@ -146,7 +146,7 @@ class Tree:
             self._begin(child)
         except OSError as error:
             if child is not None:
-                self._links.part(child, staying, "it could not be started")
+                self._links.ended(child, staying, "it could not be started")
                 child.discard()
             self._cannot_start(process, error)
             return
@@ -266,7 +266,7 @@ class Tree:
     def on_exit(self, child: Child, exit_code: int | None) -> None:
         """Act on the exit of a child: end the run, restart the child, or forget it."""
         how = describe_exit(exit_code)
-        self._links.part(child, self._alive(), child.stalled or how)
+        self._links.ended(child, self._alive(), child.stalled or how)
         self._retirements.ended(child.process)
         self._deaths.ended(child.process)
         if self._ending.stopping:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+from dynamo_cli.config import ENGINE_ROLES
 from dynamo_cli.ipc.switchboard import join
-from dynamo_cli.messages.lifecycle import LinkDown
+from dynamo_cli.messages.lifecycle import LinkDown, PeerEnded
 from dynamo_cli.supervisor.child import Child
-from dynamo_cli.topology import ProcessId, links_of
+from dynamo_cli.topology import ProcessId, Role, links_of
 
 
 class Links:
@@ -38,3 +39,12 @@ class Links:
                 continue  # they have no link
             peer = b if a == child.process else a
             controls[peer].send(LinkDown(child.process.name, generation, reason))
+
+    def ended(self, child: Child, others: Iterable[Child], reason: str) -> None:
+        """Part a child whose process has ended, and tell the host cache that it has."""
+        others = list(others)
+        self.part(child, others, reason)
+        for other in others if child.process.role in ENGINE_ROLES else ():
+            # An outpost itself tells that of its node, also while the head does not hear of it.
+            if other.process.role is Role.HOST_CACHE and not other.node:
+                other.control.send(PeerEnded(child.process.name))

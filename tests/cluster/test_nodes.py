@@ -25,6 +25,8 @@ from tests.support.server import SMALL, Server, alive, children_of, wait_until
 WORKERS = 4
 KEY = "key-of-the-operator"
 BACK_S = 90.0
+IMPORTED_S = 420.0
+"""Both nodes import vLLM at the same time, with the cores of one machine."""
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +137,12 @@ def under_load(server: Server, clients: int = 4) -> Iterator[Counter[int]]:
 
 
 @pytest.mark.engine
+@pytest.mark.timeout(600)
 def test_real_engines_of_two_nodes_answer_alike(nodes: Nodes) -> None:
     """Each is forked from the zygote of its node."""
     options = ("--workers", "2", "--router", "kv", "--ray", nodes.address, *SMALL)
-    with Server(*options, environment=nodes.environment, fresh=False) as server:
+    environment = nodes.environment
+    with Server(*options, environment=environment, fresh=False, ready_s=IMPORTED_S) as server:
         assert len(on(server, "node-a")) == len(on(server, "node-b")) == 1
         prompt = "The same words again and again. " * 40
         first = text_of(ask(server, prompt))

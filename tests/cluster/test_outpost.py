@@ -27,7 +27,15 @@ from dynamo_cli.messages.cluster import (
     Roll,
     TellChild,
 )
-from dynamo_cli.messages.lifecycle import LinkDown, LinkUp, Phase, PhaseChange, Ping, SetPhase
+from dynamo_cli.messages.lifecycle import (
+    LinkDown,
+    LinkUp,
+    PeerEnded,
+    Phase,
+    PhaseChange,
+    Ping,
+    SetPhase,
+)
 from dynamo_cli.outpost import process
 from dynamo_cli.outpost.process import NO_HEAD, Outpost
 from dynamo_cli.supervisor.logs import Line
@@ -101,6 +109,53 @@ def test_two_children_are_joined_without_the_relay_and_parted_by_a_muster() -> N
         cache.gone.set()  # its end is not handled yet
         node.hear(JoinBeside(WORKER.name, cache.process.name, 6))
         assert not node.outpost._links
+
+    asyncio.run(scenario())
+
+
+def told_of_links(child: FakeChild) -> list[Any]:
+    """What it has been told of links that are gone, and of processes; and forget that."""
+    found = [one for one in child.got if isinstance(one, LinkDown | PeerEnded)]
+    child.got.clear()
+    return found
+
+
+def test_the_host_cache_is_told_of_the_end_of_an_engine_after_that_of_its_link() -> None:
+    async def scenario() -> None:
+        node = Node()
+        cache = FakeChild(ProcessId(Role.HOST_CACHE, 1), node.outpost)
+        node.outpost._children[cache.process] = cache  # type: ignore[assignment]
+        node.hear(JoinBeside(WORKER.name, cache.process.name, 5))
+        node.hear(Muster("", 0))
+        assert [type(one) for one in told_of_links(cache)] == [LinkDown]
+        node.hear(JoinBeside(WORKER.name, cache.process.name, 6))
+        told_of_links(node.worker)
+        node.worker.gone.set()
+        node.outpost.on_exit(node.worker, -9)
+        assert told_of_links(cache) == []  # it has not read what the engine had written
+        node.hear(PartChild(cache.process.name, WORKER.name, 6, "it ended"))
+        ended = PeerEnded(WORKER.name)
+        assert told_of_links(cache) == [LinkDown(WORKER.name, 6, "it ended"), ended]
+        assert told_of_links(node.worker) == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("dies_first", [False, True])
+def test_an_engine_that_ends_while_the_head_is_away_leaves_its_slots(*, dies_first: bool) -> None:
+    async def scenario() -> None:
+        node = Node()
+        cache = FakeChild(ProcessId(Role.HOST_CACHE, 1), node.outpost)
+        node.outpost._children[cache.process] = cache  # type: ignore[assignment]
+        node.hear(JoinBeside(WORKER.name, cache.process.name, 5))
+        if not dies_first:
+            node.outpost.on_report(node.relay, RelayCut("cut"), ())
+        node.worker.gone.set()
+        node.outpost.on_exit(node.worker, -9)
+        if dies_first:
+            node.outpost.on_report(node.relay, RelayCut("cut"), ())
+        told = [LinkDown(WORKER.name, 5, "cut"), PeerEnded(WORKER.name)]
+        assert told_of_links(cache) == told
 
     asyncio.run(scenario())
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dynamo_cli.engines.cache_client import FIND_TIMEOUT_NS, LATE, NO_CACHE, NO_SLOT, CacheClient
+from dynamo_cli.host_cache.resting import REST_NS
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import slots
 from dynamo_cli.messages.base import Message
@@ -50,6 +51,8 @@ class Engine:
         prompts: what its requests have asked for.
         reads: slots that it copies from, with what must be in them, by request.
         writes: slots that it copies to.
+        cut_here, cut_there: whether its end of the link is gone, and that of the host cache; both
+            live.
     """
 
     client: CacheClient
@@ -58,6 +61,8 @@ class Engine:
     prompts: dict[str, list[bytes]] = field(default_factory=dict)
     reads: dict[str, dict[bytes, int]] = field(default_factory=dict)
     writes: list[int] = field(default_factory=list)
+    cut_here: bool = False
+    cut_there: bool = False
 
 
 class Host:
@@ -80,8 +85,9 @@ class Host:
 
     @staticmethod
     def _send(engine: Engine, message: Message) -> bool:
-        engine.up.append(message)
-        return True
+        if not engine.cut_here and not engine.cut_there:
+            engine.up.append(message)
+        return not engine.cut_here
 
     def _link(self, number: int) -> None:
         self.cache.linked(name(number))
@@ -97,7 +103,8 @@ class Host:
                 if refusal := self.cache.open(who, size, layout, slots.unpack(busy), reserve):
                     engine.down.append(CacheRefused(refusal))
             case FindBlocks(question, keys):
-                if (found := self.cache.find(who, question, keys)) is not None:
+                found = self.cache.find(who, question, keys)
+                if found is not None and not engine.cut_here:
                     engine.down.append(BlocksFound(question, slots.pack(found)))
             case BlocksRead(question):
                 self.cache.read(who, question)
@@ -108,12 +115,46 @@ class Host:
 
     def lend(self) -> None:
         for who, lent in self.cache.lend().items():
-            self.engines[who.index].down.append(SlotsLent(slots.pack(lent)))
+            if not (engine := self.engines[who.index]).cut_here:
+                engine.down.append(SlotsLent(slots.pack(lent)))
 
     def tell(self, number: int) -> None:
         """The engine takes the next message of the host cache."""
         engine = self.engines[number]
         engine.client.apply(engine.down.popleft())
+
+    # -- links that are made anew ----------------------------------------------------------------
+
+    def cut_there(self, number: int) -> None:
+        """The host cache is told that the link is gone; it has read all that was written to it."""
+        engine = self.engines[number]
+        while engine.up:
+            self.hear(number)
+        self.cache.parted(name(number))
+        engine.cut_there = True
+        self._joined_again(number)
+
+    def cut_here(self, number: int) -> None:
+        """The engine is told that the link is gone; it has read all that was written to it."""
+        engine = self.engines[number]
+        while engine.down:
+            self.tell(number)
+        engine.client.lost()
+        engine.cut_here = True
+        self._joined_again(number)
+
+    def _joined_again(self, number: int) -> None:
+        engine = self.engines[number]
+        if engine.cut_here and engine.cut_there:
+            engine.cut_here = engine.cut_there = False
+            self._link(number)
+
+    def join_again(self, number: int) -> None:
+        """Both are told of a cut of which one was told."""
+        if self.engines[number].cut_here:
+            self.cut_there(number)
+        elif self.engines[number].cut_there:
+            self.cut_here(number)
 
     # -- deaths --------------------------------------------------------------------------------
 
@@ -127,6 +168,7 @@ class Host:
         for number, engine in self.engines.items():
             engine.up.clear()
             engine.down.clear()
+            engine.cut_here = engine.cut_there = False
             engine.client.lost()
             self._link(number)
         self.cache.all_linked()
@@ -264,6 +306,16 @@ class ClientMachine(RuleBasedStateMachine):
         self.host.cache.reset(closed=closed)
 
     @rule(number=ENGINES)
+    def link_is_gone_for_the_host_cache(self, number: int) -> None:
+        if not self.host.engines[number].cut_there:
+            self.host.cut_there(number)
+
+    @rule(number=ENGINES)
+    def link_is_gone_for_the_engine(self, number: int) -> None:
+        if not self.host.engines[number].cut_here:
+            self.host.cut_here(number)
+
+    @rule(number=ENGINES)
     def engine_dies(self, number: int) -> None:
         self.host.kill_engine(number)
 
@@ -282,6 +334,7 @@ class ClientMachine(RuleBasedStateMachine):
             for request in list(engine.prompts):
                 self.host.end_request(number, request)
             self.host.give_up_write(number)
+            self.host.join_again(number)
         self.host.cache.reset()
         self.host.settle()
         cache = self.host.cache
@@ -487,3 +540,60 @@ def test_of_a_written_batch_only_what_this_host_cache_lent_is_told(host: Host) -
 
 def two_names() -> tuple[bytes, bytes]:
     return (3).to_bytes(8, "little") + (4).to_bytes(8, "little"), bytes(16)
+
+
+def fill(host: Host, number: int) -> None:
+    """An engine stores so much that all that nobody uses is evicted."""
+    for turn in range(4 * SLOTS):
+        host.supply()
+        host.begin_write(number, 1)
+        host.end_write(number, [turn + 10])
+
+
+def test_what_is_read_stays_where_it_is_while_links_are_made_anew(host: Host) -> None:
+    assert ask(host, 1, "r", [1, 2])
+    host.begin_read(1, "r")
+    host.cut_there(1)
+    fill(host, 2)
+    host.cut_here(1)
+    fill(host, 2)
+    assert ask(host, 2, "s", [1, 2])
+    host.end_request(2, "s")
+    assert host.cache.blocks.pinned == 2
+    host.end_request(1, "r")
+    host.settle()
+    assert (host.cache.blocks.pinned, host.cache.invalid) == (0, 0)
+    fill(host, 2)
+    assert not ask(host, 2, "t", [1, 2])
+
+
+@pytest.mark.parametrize("told", ["here", "there"])
+def test_what_is_written_is_not_lent_to_others_while_links_are_made_anew(
+    host: Host, told: str
+) -> None:
+    host.supply()
+    if told == "there":
+        host.cut_there(1)
+    host.begin_write(1, 2)
+    if told == "here":
+        host.cut_there(1)
+    host.now_ns += 2 * REST_NS
+    fill(host, 2)
+    host.cut_here(1)
+    host.now_ns += 2 * REST_NS
+    fill(host, 2)
+    assert host.cache.busy == 2
+    host.end_write(1, [5, 5])
+    host.settle()
+    assert (host.cache.busy, host.cache.invalid) == (0, 0)
+    assert not ask(host, 2, "r", [5, 5])
+
+
+def test_an_engine_that_dies_without_a_link_leaves_its_slots(host: Host) -> None:
+    assert ask(host, 1, "r", [1, 2])
+    host.supply()
+    host.cut_there(1)
+    lent = host.cache.lent
+    host.cache.gone(name(1))
+    assert host.cache.blocks.pinned == 0
+    assert host.cache.lent < lent

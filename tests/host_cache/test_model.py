@@ -15,7 +15,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from dynamo_cli.host_cache.state import REST_NS, HostCache
+from dynamo_cli.host_cache.resting import REST_NS
+from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv.hashes import ROOT
 from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId, Role

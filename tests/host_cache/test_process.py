@@ -25,7 +25,7 @@ from dynamo_cli.messages.host_cache import (
     SlotsLent,
     SlotsReturned,
 )
-from dynamo_cli.messages.lifecycle import Phase, PhaseChange, SetPhase, Stop
+from dynamo_cli.messages.lifecycle import PeerEnded, Phase, PhaseChange, SetPhase, Stop
 from dynamo_cli.messages.routing import KvEvents, Resync
 from dynamo_cli.topology import FRONTEND, HOST_CACHE, ROUTER, ProcessId, Role
 from tests.ipc.peer import Middle, Peer, of
@@ -191,6 +191,27 @@ def test_what_a_dead_engine_had_is_free_and_is_lent_again(scene: Scene) -> None:
     assert report(scene, frontend).lent == 0
     two = scene.peer(TWO)
     assert len(lent(scene.answers(two, OPEN))) == SLOTS // 4
+
+
+def test_an_engine_without_a_link_keeps_its_slots_until_it_has_ended(scene: Scene) -> None:
+    one, frontend = scene.peer(ONE), scene.peer(FRONTEND)
+    scene.ready()
+    mine = lent(scene.answers(one, OPEN))
+    scene.answers(one, written(mine[:2], 7, 8), FindBlocks("r", KEYS))
+    one.part()
+    scene.turn()
+    stats = report(scene, frontend)
+    assert (stats.lent, stats.pinned) == (SLOTS // 4 - 2, 2)
+    again = scene.peer(ONE)
+    busy = slots.pack([mine[0], mine[5]])
+    theirs = lent(scene.answers(again, OpenCache(SLOT_BYTES, "flat", busy=busy)))
+    assert not set(theirs) & set(mine)
+    assert report(scene, frontend).pinned == 1
+    again.part()
+    scene.control.send(PeerEnded(ONE.name))
+    scene.turn()
+    stats = report(scene, frontend)
+    assert (stats.lent, stats.pinned, stats.invalid) == (0, 0, 0)
 
 
 def test_it_wakes_up_only_for_what_is_due(scene: Scene) -> None:

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from dynamo_cli.host_cache.opened import MAX_LENT
-from dynamo_cli.host_cache.state import REST_NS, HostCache
+from dynamo_cli.host_cache.resting import REST_NS
+from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.messages.host_cache import MISSING
 from dynamo_cli.topology import ProcessId, Role
 

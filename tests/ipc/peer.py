@@ -6,11 +6,12 @@ import socket
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
+from dynamo_cli.config import ENGINE_ROLES
 from dynamo_cli.ipc.codec import Decoder
 from dynamo_cli.ipc.switchboard import Switchboard, join
 from dynamo_cli.messages.base import Message
-from dynamo_cli.messages.lifecycle import LinkDown
-from dynamo_cli.topology import ProcessId, links_of
+from dynamo_cli.messages.lifecycle import LinkDown, PeerEnded
+from dynamo_cli.topology import ProcessId, Role, links_of
 from tests.ipc.support import Party
 
 M = TypeVar("M", bound=Message)
@@ -59,7 +60,13 @@ class Peer:
 
     def die(self) -> None:
         """Tell the one in the middle, as the supervisor would, that this process is gone."""
-        self._middle.control.send(LinkDown(self.process.name, self.generation, "SIGKILL"))
+        self.part("SIGKILL")
+        if self._middle.process.role is Role.HOST_CACHE and self.process.role in ENGINE_ROLES:
+            self._middle.control.send(PeerEnded(self.process.name))
+
+    def part(self, reason: str = "node_lost") -> None:
+        """Tell the one in the middle that the link to this process is gone."""
+        self._middle.control.send(LinkDown(self.process.name, self.generation, reason))
 
     def close(self) -> None:
         self._board.close()

@@ -14,7 +14,7 @@ from dynamo_cli.messages.cluster import (
     RelayDown,
     RelayUp,
 )
-from dynamo_cli.messages.lifecycle import LinkDown, LinkUp
+from dynamo_cli.messages.lifecycle import LinkDown, LinkUp, PeerEnded
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.links import Links
 from dynamo_cli.supervisor.remote_child import RemoteChild
@@ -92,11 +92,43 @@ def test_engines_and_the_host_cache_of_a_node_are_joined_there_without_the_relay
         JoinBeside("prefill worker 0", "worker 0", 2),
         JoinBeside("prefill worker 0", "host cache 1", 3),
     ]
-    links.part(worker, [cache, prefill], "it ended")
+    links.ended(worker, [cache, prefill], "it ended")
     assert sorted(way.told[3:], key=lambda one: one.generation) == [
         PartChild("host cache 1", "worker 0", 1, "it ended"),
         PartChild("prefill worker 0", "worker 0", 2, "it ended"),
     ]
+
+
+class Here:
+    """A child on this machine that keeps what it is told."""
+
+    reachable, node = True, ""
+
+    def __init__(self, role: Role) -> None:
+        self.process = ProcessId(role)
+        self.told: list[Any] = []
+        self.control = self
+
+    def send(self, message: Message, descriptors: object = ()) -> None:
+        self.told.append(message)
+
+    def join_beside(self, peer: object, generation: int) -> bool:
+        return False
+
+
+def test_the_host_cache_of_this_machine_is_told_of_an_end_and_not_of_a_lost_link() -> None:
+    cache, router, worker = map(Here, (Role.HOST_CACHE, Role.ROUTER, Role.WORKER))
+    links: Any = Links()
+    links.join(worker, [cache, router])
+    links.part(worker, [cache, router], "node_lost")
+    links.join(worker, [cache, router])
+    links.ended(worker, iter([cache, router]), "it ended")
+    kinds = [[type(one) for one in other.told] for other in (cache, router)]
+    twice = [LinkUp, LinkDown, LinkUp, LinkDown]
+    assert kinds == [[*twice, PeerEnded], twice]
+    cache.told.clear()
+    links.ended(router, [cache], "it ended")
+    assert cache.told == []
 
 
 def test_no_engine_is_joined_with_the_host_cache_of_another_node() -> None:

@@ -223,6 +223,7 @@ class Server(Serving):
         args: options after ``--model`` and ``--http-port``.
         model: ``tiny``, ``demo`` or a folder.
         ready: wait until it serves; else until it is started.
+        ready_s: the longest wait.
         fresh: start a Python for it, and one for its zygote, as a user does. Otherwise it is forked
             from a process that has imported vLLM (`tests.support.preloaded`), which saves 10 s of a
             core. Some tests of starts and ends need fresh ones. A server that is not awaited or has
@@ -240,12 +241,13 @@ class Server(Serving):
         *args: str,
         model: str = "tiny",
         ready: bool = True,
+        ready_s: float = READY_S,
         fresh: bool | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
         self._args = args
         self._model = model
-        self._ready = ready
+        self._ready, self._ready_s = ready, ready_s
         self._environment = environment or {}
         special = not ready or bool(self._environment.keys() - {"DYNAMO_LLM_API_KEY"})
         self._fresh = special if fresh is None else fresh
@@ -264,7 +266,7 @@ class Server(Serving):
             self.process = self._start(self._words(), environment, log)
         if self._ready:
             try:
-                self.wait_ready()
+                self.wait_ready(self._ready_s)
                 self.take_census()
             except BaseException:
                 self.kill()
