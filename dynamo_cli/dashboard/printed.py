@@ -16,10 +16,10 @@ from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.draw import cache, overview, picture, prefill
 from dynamo_cli.dashboard.draw.decisions import DECISIONS
 from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
+from dynamo_cli.dashboard.draw.nodes import NODES, nodes_of, processes_spec, workers_spec
 from dynamo_cli.dashboard.draw.style import STRONG
 from dynamo_cli.dashboard.draw.table import Spec, T, fit
-from dynamo_cli.dashboard.draw.tables import PROCESSES
-from dynamo_cli.dashboard.draw.workers import GPU_WORKERS, WORKERS, workers_of
+from dynamo_cli.dashboard.draw.workers import workers_of
 from dynamo_cli.dashboard.events import Event
 from dynamo_cli.dashboard.model import Board, BoardState
 from dynamo_cli.errors import CannotWatch
@@ -95,18 +95,18 @@ def screen(board: Board, console: Console) -> None:
     parts = [overview.header(board, width, paused=False)]
     if width >= picture.LEAST_WIDTH:
         parts.append(picture.draw(board, width))
-    gpus = gpus_of(board)
-    spec = GPU_WORKERS if gpus else WORKERS
     parts += [overview.times(board.snapshot, width), overview.attention(board)]
-    parts += [_table(spec, workers_of(board), width)]
-    if gpus:
+    parts += [_table(workers_spec(board), workers_of(board), width)]
+    if gpus := gpus_of(board):
         parts.append(_table(GPUS, gpus, width))
+    if nodes := nodes_of(board):
+        parts.append(_table(NODES, nodes, width))
     if board.decisions:
         parts.append(_table(DECISIONS, board.decisions[-LAST_DECISIONS:], width))
     parts.append(cache.draw(board, width))
     if board.snapshot.prefill is not None:
         parts.append(prefill.draw(board, width))
-    parts.append(_table(PROCESSES, board.processes, width))
+    parts.append(_table(processes_spec(board), board.processes, width))
     for part in parts:
         console.print(part, highlight=False, soft_wrap=True)
         console.print()

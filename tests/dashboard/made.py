@@ -16,6 +16,7 @@ from dynamo_cli.topology import ProcessId, tree
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.decisions import CandidateView, DecisionView
 from dynamo_cli.watch.meter import Meter
+from dynamo_cli.watch.node_schema import NodeView
 from dynamo_cli.watch.schema import GpuView, Snapshot, WorkerView
 from dynamo_cli.watch.state import TreeState
 
@@ -109,5 +110,25 @@ def gpu(index: int, **fields: Any) -> GpuView:
         power_limit_watts=700.0,
         temperature_c=64,
         uncorrected_ecc_errors=0,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def node(name: str, **fields: Any) -> NodeView:
+    """Make another node of a run, which is up and of which nothing was lost."""
+    plain = NodeView(
+        name=name,
+        up=True,
+        silent_s=0.2,
+        beat_s=0.0012,
+        sent_frames=48_200,
+        sent_bytes=31 << 20,
+        received_frames=151_000,
+        received_bytes=64 << 20,
+        refused_connections=0,
+        stale_frames=0,
+        reconnects=0,
+        resyncs=0,
+        lost_log_lines=0,
     )
     return msgspec.structs.replace(plain, **fields)

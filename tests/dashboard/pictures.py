@@ -20,7 +20,7 @@ from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.dashboard.source import Source
 from dynamo_cli.watch.moves import MoveStep
 from dynamo_cli.watch.timelines import TimelineView
-from tests.dashboard.replay import EIGHT, HOST_CACHE, LOST, MOVED, OVERLOADED, Replay
+from tests.dashboard.replay import EIGHT, HOST_CACHE, LOST, MOVED, NODES, OVERLOADED, Replay
 
 FOLDER = Path(__file__).parent / "pictures"
 MADE_WITH = FOLDER / "made-with"
@@ -85,6 +85,8 @@ EIGHT_SIZES = ((80, 24), (200, 60))
 CASES = (
     *((scene, size) for scene in SCENES for size in SIZES),
     *((scene, size) for scene in EIGHT_SCENES for size in EIGHT_SIZES),
+    *((Scene(NODES, "workers", ("2",)), size) for size in ((80, 24), (120, 36), (200, 60))),
+    (Scene(NODES, "node", ("2", "tab", "down", "enter")), (80, 24)),
     (Scene(EIGHT, "overview", ()), (120, 36)),
     (Scene(EIGHT, "overview", ()), (40, 10)),
 )

@@ -13,13 +13,13 @@ import msgspec
 
 from dynamo_cli.dashboard.events import Link, State, decode
 from dynamo_cli.dashboard.model import BoardState
-from dynamo_cli.topology import Role
+from dynamo_cli.topology import CLUSTER, ProcessId, Role
 from dynamo_cli.watch.alarms import no_place
 from dynamo_cli.watch.load_schema import QueuesView
 from dynamo_cli.watch.schema import MovesView, RecentMove
 
 from . import eight
-from .made import gpu, snapshot
+from .made import gpu, node, snapshot
 
 FOLDER = Path(__file__).parent / "recorded"
 WATCHED = Path(__file__).parents[1] / "watch" / "recorded"
@@ -43,6 +43,30 @@ def on_gpus(content: Any) -> Any:
         for one in content["processes"]
     ]
     return content | {"processes": devices, "gpus": msgspec.to_builtins(views, str_keys=True)}
+
+
+NODES = "nodes"
+"""Name of the recording of the busy server, as if its two workers ran on two other nodes."""
+
+
+def on_nodes(content: Any) -> Any:
+    """Add two nodes to a snapshot, of which one has been lost before. Other events are returned
+    unchanged."""
+    if "processes" not in content:
+        return content
+    devices = ("gpu 0 @ node-a", "gpu 0 @ node-b")
+    named = [
+        one | {"device": devices[one["index"]]} if one["device"] else one
+        for one in content["processes"]
+    ]
+    plain = next(one for one in named if one["role"] == Role.ROUTER.value)
+    relays = [
+        plain | {"name": process.name, "role": process.role.value, "index": process.index}
+        for process in (CLUSTER, ProcessId(Role.RELAY, 0), ProcessId(Role.RELAY, 1))
+    ]
+    views = [node("node-a"), node("node-b", reconnects=2, resyncs=3, stale_frames=14)]
+    nodes = msgspec.to_builtins(views)
+    return content | {"processes": [*named, *relays], "nodes": nodes}
 
 
 MOVED = "moved"
@@ -117,6 +141,8 @@ def recorded(name: str) -> list[tuple[float, str, Any]]:
     address."""
     if name == GPUS:
         return [(at_s, kind, on_gpus(content)) for at_s, kind, content in recorded("busy")]
+    if name == NODES:
+        return [(at_s, kind, on_nodes(content)) for at_s, kind, content in recorded("busy")]
     if name == MOVED:
         return with_moves(recorded("busy"))
     if name == HOST_CACHE:

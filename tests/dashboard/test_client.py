@@ -23,8 +23,9 @@ from dynamo_cli.errors import CannotWatch
 from dynamo_cli.messages.lifecycle import Logged, LogLine
 from dynamo_cli.messages.routing import Candidate, Decisions, RouterStats, RoutingDecision
 from dynamo_cli.topology import ROUTER
+from dynamo_cli.watch.node_schema import NodeView
 from dynamo_cli.watch.schema import GpuView, MovesView, Snapshot
-from tests.dashboard.made import gpu, snapshot
+from tests.dashboard.made import gpu, node, snapshot
 from tests.frontend.stage import Stage, patiently
 from tests.support.server import free_port
 
@@ -171,3 +172,14 @@ def test_gpus_are_on_paper_where_there_are_some(gpus: list[GpuView]) -> None:
     else:
         assert "power" not in text
     assert len(json.loads(printed.as_json(state.board(0)))["gpus"]) == len(gpus)
+
+
+@pytest.mark.parametrize("nodes", [[], [node("node-a"), node("node-b", up=False, silent_s=9.0)]])
+def test_nodes_are_on_paper_where_there_are_some(nodes: list[NodeView]) -> None:
+    state = BoardState()
+    state.apply(snapshot(nodes=nodes), 0)
+    paper = io.StringIO()
+    printed.screen(state.board(0), Console(width=80, file=paper, color_system=None))
+    lines = [" ".join(line.split()) for line in paper.getvalue().splitlines()]
+    assert ("node-a ● up 1.2 ms 31 MiB 64 MiB 0 0 0 0" in lines) == bool(nodes)
+    assert ("node-b ✗ lost 9s 1.2 ms 31 MiB 64 MiB 0 0 0 0" in lines) == bool(nodes)

@@ -16,6 +16,7 @@ from dynamo_cli.dashboard.draw import (
     details,
     facts,
     multiples,
+    nodes,
     overview,
     picture,
     prefill,
@@ -25,6 +26,7 @@ from dynamo_cli.dashboard.draw import (
 )
 from dynamo_cli.dashboard.draw.decisions import DECISIONS
 from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
+from dynamo_cli.dashboard.draw.nodes import NODES, nodes_of, processes_spec, workers_spec
 from dynamo_cli.dashboard.draw.requests import REQUESTS
 from dynamo_cli.dashboard.draw.table import Spec, fit
 from dynamo_cli.dashboard.draw.tables import LOGS, PROCESSES
@@ -50,7 +52,7 @@ from .replay import Replay
 
 STREAMS = (
     *("startup", "empty", "busy", "disaggregated", "degraded", "gpus", "moved", "host-cache"),
-    *("overloaded", "lost"),
+    *("overloaded", "lost", "nodes"),
     "eight",
 )
 WIDTHS = (78, 100, 118, 158, 300)
@@ -88,6 +90,9 @@ def test_nothing_is_wider_than_its_room(stream: str, width: int) -> None:
         (GPU_WORKERS, workers_of(board)),
         (PROCESSES, board.processes),
         (GPUS, gpus_of(board)),
+        (NODES, nodes_of(board)),
+        (workers_spec(board), workers_of(board)),
+        (processes_spec(board), board.processes),
         (DECISIONS, board.decisions),
         (LOGS, board.lines),
     ]
@@ -97,7 +102,13 @@ def test_nothing_is_wider_than_its_room(stream: str, width: int) -> None:
             assert fitted.line(item).cell_len == len(fitted.head()) <= width
 
 
-@pytest.mark.parametrize("spec", [WORKERS, GPU_WORKERS, GPUS, PROCESSES, DECISIONS, REQUESTS, LOGS])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(WORKERS, GPU_WORKERS, workers_spec(board_of("nodes")), GPUS, NODES),
+        *(PROCESSES, processes_spec(board_of("nodes")), DECISIONS, REQUESTS, LOGS),
+    ],
+)
 def test_the_columns_of_every_table_fit_every_width(spec: Spec[Any]) -> None:
     for width in range(77, 260):
         fitted = fit(spec.columns, width)
@@ -118,6 +129,35 @@ def test_workers_are_drawn_in_words_with_their_gpus() -> None:
     assert "_" not in text, "field names are no words"
     line = fit(GPU_WORKERS.columns, 118).line(row).plain
     assert "99 %   71 GiB  690 W  87 °C 512 MiB gpu 1" in line
+
+
+def test_nodes_are_drawn_with_all_that_their_relays_count() -> None:
+    near, far = nodes_of(board_of("nodes"))
+    narrow = fit(NODES.columns, 78).line(near).plain.split()
+    assert " ".join(narrow) == "node-a ● up 1.2 ms 31 MiB 64 MiB 0 0 0 0"
+    wide = fit(NODES.columns, 120).line(far).plain.split()
+    assert " ".join(wide) == "node-b ● up 1.2 ms 31 MiB 64 MiB 48.2k 151k 3 2 0 14 0"
+    lost = msgspec.structs.replace(far, up=False, silent_s=65.0)
+    assert nodes.state(lost).plain == "✗ lost 1m05s"
+    assert nodes.state(msgspec.structs.replace(lost, beat_s=None)).plain == "○ awaited"
+    refused = msgspec.structs.replace(far, refused_connections=5, lost_log_lines=7)
+    text = facts.node(refused).plain
+    for words in (
+        *("151,000 frames, 64 MiB", "48,200 frames, 31 MiB", "1.2 ms to the node and back"),
+        *("3 times frames were lost", "2 times the relays", "5 connections", "14 frames came"),
+        *("7 lines", "● up"),
+    ):
+        assert words in text, words
+
+
+def test_with_nodes_the_tables_have_room_for_their_names() -> None:
+    board = board_of("nodes")
+    for width, named in ((77, " 0 @ node-a"), (100, "gpu 0 @ node-a"), (198, "gpu 0 @ node-a")):
+        row = fit(workers_spec(board).columns, width).line(workers_of(board)[0]).plain
+        assert named in row
+    one = next(one for one in board.processes if one.name == "worker 1")
+    for width in (70, 118):
+        assert " 0 @ node-b" in fit(processes_spec(board).columns, width).line(one).plain
 
 
 def test_strips_say_how_many_workers_they_leave_out() -> None:
@@ -190,7 +230,17 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
         3
         + (
             stream
-            in ("startup", "busy", "degraded", "gpus", "moved", "overloaded", "lost", "eight")
+            in (
+                "startup",
+                "busy",
+                "degraded",
+                "gpus",
+                "moved",
+                "overloaded",
+                "lost",
+                "eight",
+                "nodes",
+            )
         )
         + 2 * (stream == "host-cache")
         + 4 * (stream == "disaggregated")

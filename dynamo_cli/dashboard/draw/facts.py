@@ -1,4 +1,4 @@
-"""Draws a worker, a process, a GPU or a log line in full, in words and with units. Pure."""
+"""Draws a worker, a process, a GPU, a node or a log line in full, in words and with units. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
-from dynamo_cli.dashboard.draw import gpus
+from dynamo_cli.dashboard.draw import gpus, nodes
 from dynamo_cli.dashboard.draw.style import BAD, LEVELS, named, phase_mark, section
 from dynamo_cli.dashboard.draw.workers import Worker
 from dynamo_cli.watch.logs import LogView
+from dynamo_cli.watch.node_schema import NodeView
 from dynamo_cli.watch.schema import GpuView, ProcessView, WorkerView
 
 LABEL = 16
@@ -38,6 +39,11 @@ def process(one: ProcessView) -> Text:
 def gpu(one: GpuView) -> Text:
     """Draw all that is known of a GPU."""
     return Text("\n").join(_lines(_gpu(one)))
+
+
+def node(one: NodeView) -> Text:
+    """Draw all that is known of another node of the run."""
+    return Text("\n").join(_lines(_node(one)))
 
 
 def line(one: LogView) -> Text:
@@ -123,6 +129,22 @@ def _gpu(one: GpuView) -> list[tuple[str, str | Text]]:
         ("memory errors", _ecc(one)),
         ("Xid errors", Text(_xids(one), BAD if one.xids else "")),
         ("problem", Text(one.problem or "none", BAD if one.problem else "")),
+    ]
+
+
+def _node(one: NodeView) -> list[tuple[str, str | Text]]:
+    return [
+        ("node", one.name),
+        ("state", nodes.state(one)),
+        ("heard", f"{show.seconds(one.silent_s)} ago"),
+        ("heartbeat", f"{show.seconds(one.beat_s)} to the node and back"),
+        ("sent", f"{one.sent_frames:,} frames, {show.size(one.sent_bytes)}"),
+        ("received", f"{one.received_frames:,} frames, {show.size(one.received_bytes)}"),
+        ("cuts", f"{one.resyncs:,} times frames were lost, and all links were made anew"),
+        ("joins", f"{one.reconnects:,} times the relays have connected again"),
+        ("refused", f"{one.refused_connections:,} connections had a wrong key"),
+        ("stale", f"{one.stale_frames:,} frames came after the end of their connection"),
+        ("log", f"{one.lost_log_lines:,} lines of its log were lost"),
     ]
 
 

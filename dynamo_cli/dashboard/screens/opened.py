@@ -14,6 +14,7 @@ from dynamo_cli.dashboard.requests import RequestRow
 from dynamo_cli.dashboard.screens.detail import Detail
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.watch.logs import LogView
+from dynamo_cli.watch.node_schema import NodeView
 from dynamo_cli.watch.schema import GpuView, ProcessView
 from dynamo_cli.watch.timelines import TimelineView
 
@@ -46,6 +47,8 @@ class Opener:
                 self._push(item.name, facts.process(item))
             case GpuView():
                 self._push(f"gpu {item.gpu}", facts.gpu(item))
+            case NodeView():
+                self._push(item.name, facts.node(item))
             case LogView():
                 self._push("log line", facts.line(item))
 

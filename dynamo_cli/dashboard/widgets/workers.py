@@ -1,4 +1,4 @@
-"""The workers tab: tables of workers, GPUs and processes, and curves of the workers."""
+"""The workers tab: tables of workers, GPUs, nodes and processes, and curves of the workers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from textual.containers import Container
 
 from dynamo_cli.dashboard.draw import multiples
 from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
+from dynamo_cli.dashboard.draw.nodes import NODES, nodes_of, processes_spec, workers_spec
 from dynamo_cli.dashboard.draw.style import FAINT, WARN
 from dynamo_cli.dashboard.draw.tables import PROCESSES, processes_of
-from dynamo_cli.dashboard.draw.workers import GPU_WORKERS, WORKERS, workers_of
+from dynamo_cli.dashboard.draw.workers import WORKERS, workers_of
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
@@ -34,19 +35,24 @@ class Workers(Tab):
         yield Pane(lambda board, *_: odd(board), id="odd")
         yield Table(WORKERS, id="workers-table")
         yield Table(GPUS, id="gpus-table")
+        yield Table(NODES, id="nodes-table")
         with Container(id="below"):
             yield Table(PROCESSES, id="processes-table")
             yield Pane(multiples.draw, id="multiples")
 
     def show(self, board: Board) -> None:
         """Show this board from now on."""
-        workers, gpus, processes = self.query(Table)
-        rows, there, known = workers_of(board), gpus_of(board), processes_of(board)
-        workers.use(GPU_WORKERS if there else WORKERS)
+        workers, *middle, processes = self.query(Table)
+        rows, known = workers_of(board), processes_of(board)
+        workers.use(workers_spec(board))
+        processes.use(processes_spec(board))
         workers.styles.max_height = max(len(rows), 1) + 1
-        gpus.display = bool(there)
-        gpus.styles.max_height = len(there) + 1
-        free = self.size.height - len(rows) - 3 - (len(there) + 2 if there else 0)
+        free = self.size.height - len(rows) - 3
+        for table, there in zip(middle, (gpus_of(board), nodes_of(board)), strict=True):
+            table.display = bool(there)
+            table.styles.max_height = len(there) + 1
+            table.show(there)
+            free -= len(there) + 2 if there else 0
         beside = self.size.width >= BESIDE_FROM
         self.query_one("#below").set_class(beside, "beside")
         curves = self.query_one("#multiples")
@@ -54,7 +60,6 @@ class Workers(Tab):
         processes.styles.max_height = len(known) + 1 if curves.display else None
         super().show(board)
         workers.show(rows)
-        gpus.show(there)
         processes.show(known)
 
 
