@@ -1,15 +1,15 @@
 """What workers on other nodes cost, and how far one head carries. Engines are simulated.
 
-    python -m tests.benchmarks.cluster start [--rounds 3] [--real]
+    python -m tests.benchmarks.cluster start [--rounds 3] [--workers 4] [--real]
     python -m tests.benchmarks.cluster overhead [--rounds 5]
     python -m tests.benchmarks.cluster rate [--workers 64] [--nodes 4] [--streams 256]
     python -m tests.benchmarks.cluster head [--workers 8] [--streams 64] [--processors 2]
 
 The nodes are on this machine, at 127.0.0.1, so that everything shares its cores. `start` is the
-time until all is ready: two nodes with two workers each against one host with four, in turns (with
-``--real``: tiny engines of vLLM). `overhead` sends the same load to both, in turns. `rate` loads
-many workers on several nodes. `head` measures without other nodes what each process of a head
-computes for a token: its reciprocal is the rate at which the process is full.
+time until all is ready: two nodes with half of the workers each against one host with all of them,
+in turns (with ``--real``: tiny engines of vLLM). `overhead` sends the same load to both, in turns.
+`rate` loads many workers on several nodes. `head` measures without other nodes what each process of
+a head computes for a token: its reciprocal is the rate at which the process is full.
 
 Prints Markdown. CPU time is that of each process, so that other work on the machine counts little.
 """
@@ -107,7 +107,7 @@ def loaded(server: Server, nodes: Nodes | None, at_once: int) -> Loaded:
 
 def start(options: argparse.Namespace) -> None:
     engine = ("--ui", "plain", *SMALL) if options.real else MOCK
-    line = (*engine, "--workers", "4", "--router", "kv")
+    line = (*engine, "--workers", str(options.workers), "--router", "kv")
     times: dict[str, list[float]] = {"one host": [], "two nodes": []}
     with Nodes("node-a", "node-b") as nodes:
         for _ in range(options.rounds):

@@ -125,20 +125,19 @@ def _device(name: str, width: int) -> Text:
     return Text(name if len(name) <= width else name.removeprefix("gpu "))
 
 
-def _on_nodes(spec: Spec[T], device: str, other: str, name: Callable[[T], str | None]) -> Spec[T]:
+def _on_nodes(spec: Spec[T], device: str, other: str, name: Callable[[T], str]) -> Spec[T]:
     """The table with room for names of nodes: narrow ones leave out another column.
 
     Args:
         device, other: titles of the column that gets the room, and of the one that is left out.
         name: returns what the first one says of a row.
     """
-
     more = DEVICE_WIDTH - next(one.width for one in spec.columns if one.title == device)
 
     def fitted(column: Column[T]) -> Column[T]:
         if column.title == device:
             room = replace(column, width=DEVICE_WIDTH, stretch=True, most=DEVICE_MOST)
-            return replace(room, wide=lambda row, width: _device(name(row) or "", width))
+            return replace(room, wide=lambda row, width: _device(name(row), width))
         if column.title == other:
             return replace(column, from_width=ROOMY)
         return replace(column, from_width=column.from_width and column.from_width + more + 1)
@@ -147,7 +146,7 @@ def _on_nodes(spec: Spec[T], device: str, other: str, name: Callable[[T], str | 
 
 
 _WORKERS, _GPU_WORKERS = (
-    _on_nodes(one, "on", "memory", lambda row: row.process and row.process.device)
+    _on_nodes(one, "on", "memory", lambda row: row.process.device if row.process else "")
     for one in (WORKERS, GPU_WORKERS)
 )
 _PROCESSES = _on_nodes(PROCESSES, "device", "pid", lambda one: one.device)
