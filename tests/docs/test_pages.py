@@ -32,6 +32,7 @@ OF_OTHERS = {
     "--no-deps": "pip",
     "--filename": "kubectl",
     "--from-literal": "kubectl",
+    "--real": "tests.benchmarks.cluster",
     "--rust": "tests.benchmarks.serve",
 }
 """Options of programs that are neither ours nor vLLM's."""
