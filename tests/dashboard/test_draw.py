@@ -436,6 +436,14 @@ def test_a_wrong_request_of_a_client_is_told_and_is_no_error_of_the_server() -> 
     assert "errors/min" not in overview.header(state.board(0), 120, paused=False).plain
 
 
+def test_clients_that_left_are_told_and_need_no_attention() -> None:
+    state = BoardState("http://h:1")
+    state.apply(snapshot(recent_errors=ErrorsView(300, left=240)), 0)
+    told = overview.attention(state.board(0)).plain
+    assert "nothing needs attention" in told
+    assert "the clients of 240 of 300 requests left in the last minute" in told
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_times_of_stages_fit(width: int) -> None:
     stages = [StageView(name, 9, 0.012, 1.25) for name in STAGES]
