@@ -74,6 +74,16 @@ def test_a_restart_is_told_with_its_reason_for_ten_minutes() -> None:
     assert alarms(state, 701) == []
 
 
+def test_memory_is_not_blamed_for_a_process_that_the_supervisor_ended() -> None:
+    state = tree()
+    died = worker_state(Phase.BACKOFF, 0, 0, "stalled: no sign of life for 60 s")
+    state.apply(ProcessTable([died], True, ""), 0)
+    state.apply(ProcessTable([worker_state(Phase.READY, 1, 100)], True, ""), 0)
+    (alarm,) = alarms(state, 130)
+    assert alarm.text == "worker 0 was started again, 30 s ago (stalled)"
+    assert "memory" not in alarm.advice
+
+
 def test_refused_sends_are_told_for_a_minute() -> None:
     state = tree()
     assert alarms(state, 1, refused=0) == []
