@@ -343,7 +343,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         unrouted_requests: requests placed without the router although there is one, by processor.
         links: bytes that the frontend has sent and that are not read yet, by peer.
         refused_sends: messages that full links of the frontend refused.
-        unwritten_log_lines: log lines that could not be written to the command's output.
+        unwritten_log_lines: log lines that could not be written to the output or the log file.
         processors: current load of each processor.
         calls: answers that the frontend waits for.
         gpus: GPUs that engines run on.

@@ -141,9 +141,9 @@ def errors_page() -> str:
         client that leaves before the end counts as 499.
     """
     counted = """
-        `dynamo_llm_errors_total` counts by `kind`, which is the `code` of the answer, or its `type` where
-        the code is null or a number. Logs and the dashboard name the same kind. Only for an internal
-        error, `kind` is the class of what was raised.
+        `dynamo_llm_errors_total` counts by `kind`, which is the `code` of the answer, or its `type`
+        where the code is null or a number. Logs and the dashboard name the same kind. Only for an
+        internal error, `kind` is the class of what was raised.
     """
     in_terminal = """
         [Operations](operations.md#what-is-checked-before-anything-starts) explains the exit codes.
