@@ -248,6 +248,8 @@ class TrafficView(msgspec.Struct, frozen=True):
     Attributes:
         requests, received: requests that ended, and requests that came.
         in_flight: requests in progress.
+        prompt_tokens, cached_tokens: of answered requests.
+        prompt_tokens_per_s: of prompts whose first token the engines have made.
         ttft_*_s: time from arrival to the first token of streamed answers, seconds.
         itl_*_s: time between the tokens of streamed answers, seconds.
         hit_ratio: cached / prompt tokens of answered requests, as measured by the engines.

@@ -101,8 +101,10 @@ def test_rates_of_a_worker_are_of_the_last_seconds_and_survive_it() -> None:
     state.apply(stats(1000, 50, 1000, 250), 0)
     state.worker_gone(0)
     state.apply(stats(200, 50, 1000, 750), SECOND_NS)
-    (view,) = state.snapshot(2 * SECOND_NS, {}, 0).workers
+    seen = state.snapshot(2 * SECOND_NS, {}, 0)
+    (view,) = seen.workers
     assert (view.prompt_tokens_per_s, view.output_tokens_per_s) == (120.0, 10.0)
+    assert seen.traffic.prompt_tokens_per_s == 120.0  # although no request has ended
     assert view.recent_hit_ratio == 0.5
     (later,) = state.snapshot(100 * SECOND_NS, {}, 0).workers
     assert (later.prompt_tokens_per_s, later.recent_hit_ratio) == (0.0, None)
