@@ -22,6 +22,7 @@ from dynamo_cli.frontend.admin.paths import Admin, Command, View
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.http import admission, docs
 from dynamo_cli.frontend.http.body import BodyReader
+from dynamo_cli.frontend.http.nearest import nearest
 from dynamo_cli.frontend.http.server import error_response, json_response
 from dynamo_cli.frontend.http.visit import Route, Visit
 from dynamo_cli.frontend.model_requests import (
@@ -137,13 +138,23 @@ class Api:
         http = visit.http
         methods = self._methods(visit.path)
         if not methods:
-            raise NotFound(f"there is no {visit.path!a} here; the API is under /v1.")
+            raise NotFound(f"there is no {visit.path!a} here; {self._hint(visit.path)}")
         if http.method not in methods:
             allowed = ", ".join(methods)
             raise MethodNotAllowed(f"{visit.path} takes {allowed}, not {http.method}.")
         self._admin.check_enabled(visit.path, http.method)
         admission.check_key(visit.path, http.headers, self._config.api_keys)
         return methods[http.method]
+
+    def _hint(self, path: str) -> str:
+        """Name the path that was meant, if there is one like it on this server."""
+        paths = [
+            known
+            for known, methods in self._routes.items()
+            if any(self._exists(known, method) for method in methods)
+        ]
+        meant = nearest(path, paths)
+        return f"did you mean {meant}?" if meant else "the API is under /v1."
 
     def _routed(self, command: Command) -> Route:
         async def route(visit: Visit) -> web.StreamResponse:
