@@ -294,6 +294,15 @@ def test_the_cache_tab_shows_the_tiers() -> None:
     assert "…" not in narrow, "nothing is cut off in the smallest terminal"
 
 
+def test_figures_come_before_bars_where_there_is_little_room() -> None:
+    tiny = cache.draw(board_of("host-cache"), 38).plain
+    for pattern in (r"hit rate +last minute +since start", r"measured \D+\d+ %", r"used \D+\d+ %"):
+        (line,) = (one for one in tiny.split("\n") if re.match(pattern, one))
+        assert not re.search(r"\d…", line)
+    shares = prefill.draw(board_of("disaggregated"), 38).plain
+    assert re.search(r"^remote .* \d+ %", shares, re.MULTILINE)
+
+
 def test_the_cache_tab_has_curves_of_the_host_cache() -> None:
     board = with_host_cache()
     for curves in (cache.CURVES, cache.UNROUTED_CURVES):
