@@ -39,6 +39,7 @@ from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.messages.routing import REASON_NO_WORKER
 from dynamo_cli.router.policies import Request, WorkerLoad
 from dynamo_cli.router.policies.timed import time_cost
+from dynamo_cli.topology import Role
 from dynamo_cli.watch.decisions import CandidateView
 from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheShare, HostCacheView
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
@@ -451,6 +452,22 @@ def test_clients_that_left_are_told_and_need_no_attention() -> None:
     told = overview.attention(state.board(0)).plain
     assert "nothing needs attention" in told
     assert "the clients of 240 of 300 requests left in the last minute" in told
+
+
+@pytest.mark.parametrize(
+    ("used", "wanted", "text"),
+    [(0.04, 0.9, "4/90 %"), (0.85, 0.9, "90 %"), (None, 0.9, "90 %"), (0.5, None, "–")],
+)
+def test_a_process_that_waits_for_a_core_does_not_seem_to_use_it(
+    used: float | None, wanted: float | None, text: str
+) -> None:
+    seen = snapshot()
+    processes = [
+        msgspec.structs.replace(one, cpu_cores=used, cpu_demand=wanted) for one in seen.processes
+    ]
+    state = BoardState("http://h:1")
+    state.apply(msgspec.structs.replace(seen, processes=processes), 0)
+    assert picture.cpu(state.board(0), Role.FRONTEND) == text
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
