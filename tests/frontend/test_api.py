@@ -124,6 +124,21 @@ def test_every_refusal_has_its_status_and_shape() -> None:
     asyncio.run(scenario())
 
 
+def test_head_is_get_without_the_body() -> None:
+    """Many monitors ask so."""
+
+    async def scenario() -> None:
+        async with Stage() as stage:
+            for path in ("/", "/live", "/health", "/metrics", "/dynamo/snapshot"):
+                status, head, body = await stage.ask("HEAD", path)
+                assert (status, body) == ((await stage.get(path))[0], ""), path
+                assert int(head["Content-Length"]) > 0
+            for path in ("/dynamo/stream", "/v1/completions"):
+                assert (await stage.ask("HEAD", path))[0] == 405
+
+    asyncio.run(scenario())
+
+
 def test_monitors_need_no_key_and_keys_open_the_rest() -> None:
     async def scenario() -> None:
         async with Stage(LIMITS) as stage:
