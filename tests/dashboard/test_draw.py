@@ -470,6 +470,19 @@ def test_a_process_that_waits_for_a_core_does_not_seem_to_use_it(
     assert picture.cpu(state.board(0), Role.FRONTEND) == text
 
 
+@pytest.mark.parametrize(
+    ("label", "value", "text"),
+    [
+        ("run+wait", "43+257", "r+w    43+257"),
+        ("run+wait", "4+25", "run+wait 4+25"),
+        ("CPU", "143/1620 %", "   143/1620 %"),
+        ("took", "12.4/16.1 s", "p95    16.1 s"),
+    ],
+)
+def test_figures_in_small_boxes_are_whole(label: str, value: str, text: str) -> None:
+    assert picture._pair(label, value, 13).plain == text
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_times_of_stages_fit(width: int) -> None:
     stages = [StageView(name, 9, 0.012, 1.25) for name in STAGES]

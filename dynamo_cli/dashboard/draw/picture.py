@@ -22,6 +22,7 @@ WIDE_ARROW = 12
 LEAST_WIDTH = 4 * BOX_LEAST + 3 * ARROW_LEAST
 HIGH, FLAT, GAP = 6, 3, 2
 """Heights of a box with four lines, of a box with one line, and of vertical arrows."""
+BRIEF = {"run+wait": "r+w", "CPU": ""}
 WAITS_FOR_CORE = 0.1
 """A process often waits for a core if it wants so much more than it uses, in cores."""
 
@@ -133,8 +134,12 @@ def _box(
 
 
 def _pair(label: str, value: str, width: int) -> Text:
-    if len(label) + 1 + len(value) > width and "/" in value:  # of two times the second is left
-        label, value = "p95", value.partition("/")[2]
+    """Draw a line of a box; where there is little room, the figure is whole and the rest is not."""
+    if len(label) + 1 + len(value) > width:
+        if label in BRIEF:
+            label = BRIEF[label]
+        elif "/" in value:  # of two times the second is left
+            label, value = "p95", value.partition("/")[2]
     return Text.assemble((label, FAINT), " " * max(width - len(label) - len(value), 1), value)
 
 
