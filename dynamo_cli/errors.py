@@ -67,6 +67,11 @@ class DynamoError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
 
+    @property
+    def kind(self) -> str:
+        """Its name in counters and logs: what the client sees too, the code or else the type."""
+        return self.code or self.openai_type
+
     def body(self) -> dict[str, Any]:
         """Return the error in the shape of OpenAI's API."""
         return error_body(self.message, self.openai_type, self.param, self.code)

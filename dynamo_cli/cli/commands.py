@@ -13,6 +13,7 @@ from typing import NamedTuple
 import typer
 
 from dynamo_cli.config import BUILT_IN_MODELS
+from dynamo_cli.engines.vllm.options.hints import for_long_dash
 from dynamo_cli.errors import UsageError
 
 
@@ -102,6 +103,8 @@ def _hint(name: str, args: Sequence[str]) -> str:
         return "no command 'version'; it is dynamo-llm --version."
     if Path(name).is_dir():
         return f"no command {name!r}; a folder is given with --model: dynamo-llm --model {name}."
+    if long_dash := for_long_dash(name):
+        return long_dash
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f" Did you mean {near[0]}?" if near else " A model is given with --model."
     return f"no command {name!r}; dynamo-llm --help lists them.{hint}"

@@ -9,7 +9,6 @@ from dynamo_cli.cli import reports, traces
 from dynamo_cli.cli.declare import application, takes
 from dynamo_cli.cli.replay_options import ReplayOptions
 from dynamo_cli.errors import UsageError
-from dynamo_cli.plan import sizes
 
 if TYPE_CHECKING:
     from dynamo_cli.lab.replay.plan import Plan, Replayed
@@ -158,10 +157,7 @@ def _run(plan: Plan, slo: Slo) -> list[dict[str, Replayed]]:
 
 
 def _title(plan: Plan) -> str:
-    memory = (
-        f"; host cache of {sizes.sized(plan.host_cache_bytes)}" if plan.host_cache_bytes else ""
-    )
-    return f"{plan.trace.name}: {plan.engines}{memory}"
+    return f"{plan.trace.name}: {plan.engines}"
 
 
 def _show(plan: Plan, loads: list[dict[str, Summary]], options: ReplayOptions) -> None:
@@ -198,7 +194,9 @@ def _print(plan: Plan, loads: list[dict[str, Summary]], line: str, *, details: b
         console.print(ranking(loads, plan.speeds, console.width, BOUNDS))
     for speed, load in zip(plan.speeds, loads, strict=True) if details else ():
         for part in table.parts(load, console.width):
-            console.print(table.table(part, f"{_title(plan)}, speed {speed:g}"))
+            console.print(
+                table.table(part, f"{f'{plan.trace.name}: {plan.engines}'}, speed {speed:g}")
+            )
             console.print()
     if not details:
         console.print("* the best of the column at this speed", style="dim")

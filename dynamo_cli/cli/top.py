@@ -140,7 +140,7 @@ async def _print_lines(client: Client, interval_s: float) -> None:
     from dynamo_cli.dashboard import printed  # noqa: PLC0415
 
     print(printed.WATCH_HEAD, flush=True)
-    due = 0.0
+    due = time.monotonic()
     async with aclosing(printed.boards(client)) as boards:
         async for board in boards:
             if time.monotonic() >= due:

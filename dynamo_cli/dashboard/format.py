@@ -40,6 +40,8 @@ def seconds(value: float | None) -> str:
     """Format a short time: ``0.4 ms``, ``12 ms``, ``1.2 s``, ``45 s``."""
     if value is None:
         return NONE
+    if value < 0:
+        return f"-{seconds(-value)}"
     if value < 0.9995:
         ms = value * 1000
         return f"{ms:.1f} ms" if 0 < ms < 9.95 else f"{ms:.0f} ms"

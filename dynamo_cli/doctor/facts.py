@@ -126,6 +126,11 @@ class Facts:
     model: ModelFiles | None = None
 
     @property
+    def simulated(self) -> bool:
+        """Whether the engines only simulate vLLM (``--engine mock``)."""
+        return self.plan is not None and self.plan.engine.simulation is not None
+
+    @property
     def engines_here(self) -> int:
         """How many engines are to run on this machine; 0 with ``--ray``."""
         if self.plan is None or self.plan.cluster is not None:

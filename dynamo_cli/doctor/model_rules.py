@@ -12,6 +12,8 @@ from dynamo_cli.plan.sizes import sized
 DUMMY = "dummy"
 """The ``--load-format`` that makes random weights instead of reading files."""
 
+SIMULATED = "some 50 MiB each"
+
 CPU_HEAD_DIMS_FROM = 32
 """Width of the smallest heads that vLLM's attention on the CPU supports."""
 
@@ -38,7 +40,11 @@ def model(facts: Facts) -> Iterator[Finding]:
         yield warn("model", f"{name} has no weights here", "serving tries to fetch them")
     else:
         yield ok("model", f"{name}, {sized(facts.model.weights_bytes)} of weights")
-    if facts.model.config:
+    if facts.simulated:
+        yield ok(
+            "engines", f"{facts.engines_here} simulated ones, which take {SIMULATED} of memory"
+        )
+    elif facts.model.config:
         yield from _shape(facts)
         if needs := needs_of(facts):
             yield from _needs(facts, needs)

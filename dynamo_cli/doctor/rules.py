@@ -197,7 +197,7 @@ def cpu(facts: Facts) -> Iterator[Finding]:
         yield ok("CPU", f"{text}, no bfloat16 of its own: --dtype float32 is more exact")
     else:
         yield ok("CPU", text)
-    if on_cpu and facts.engines_here > cores:
+    if on_cpu and facts.engines_here > cores and not facts.simulated:
         yield warn("CPU", f"{facts.engines_here} engines share {text}", "fewer --workers")
 
 

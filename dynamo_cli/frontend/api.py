@@ -22,6 +22,7 @@ from dynamo_cli.frontend.admin.paths import Admin, Command, View
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.http import admission, docs
 from dynamo_cli.frontend.http.body import BodyReader
+from dynamo_cli.frontend.http.nearest import nearest
 from dynamo_cli.frontend.http.server import error_response, json_response
 from dynamo_cli.frontend.http.visit import Route, Visit
 from dynamo_cli.frontend.model_requests import (
@@ -30,7 +31,7 @@ from dynamo_cli.frontend.model_requests import (
     ModelRequests,
     response_of,
 )
-from dynamo_cli.frontend.status.pages import StatusPages
+from dynamo_cli.frontend.status.pages import STREAM_PATH, StatusPages
 from dynamo_cli.messages.request import Question
 from dynamo_cli.origin import OriginGate, is_preflight
 from dynamo_cli.watch.meter import Meter
@@ -135,15 +136,27 @@ class Api:
 
     def _route(self, visit: Visit) -> Route:
         http = visit.http
-        methods = self._methods(visit.path)
+        methods, method = self._methods(visit.path), http.method
         if not methods:
-            raise NotFound(f"there is no {visit.path!a} here; the API is under /v1.")
-        if http.method not in methods:
+            raise NotFound(f"there is no {visit.path!a} here; {self._hint(visit.path)}")
+        if method == "HEAD" and visit.path != STREAM_PATH:
+            method = "GET"  # aiohttp leaves out the body
+        if method not in methods:
             allowed = ", ".join(methods)
-            raise MethodNotAllowed(f"{visit.path} takes {allowed}, not {http.method}.")
-        self._admin.check_enabled(visit.path, http.method)
+            raise MethodNotAllowed(f"{visit.path} takes {allowed}, not {method}.")
+        self._admin.check_enabled(visit.path, method)
         admission.check_key(visit.path, http.headers, self._config.api_keys)
-        return methods[http.method]
+        return methods[method]
+
+    def _hint(self, path: str) -> str:
+        """Name the path that was meant, if there is one like it on this server."""
+        paths = [
+            known
+            for known, methods in self._routes.items()
+            if any(self._exists(known, method) for method in methods)
+        ]
+        meant = nearest(path, paths)
+        return f"did you mean {meant}?" if meant else "the API is under /v1."
 
     def _routed(self, command: Command) -> Route:
         async def route(visit: Visit) -> web.StreamResponse:

@@ -289,7 +289,8 @@ class Tree:
             self._background.start(self._restart(child.process, 0.0))
         else:
             killed = was_killed(exit_code) and child.failure is None
-            step = self._restart_later(child, how, child.ready_s, killed=killed)
+            why = child.failure[1] if child.failure is not None else how
+            step = self._restart_later(child, why, child.ready_s, killed=killed)
             self._deaths.died(child, exit_code, self._alive(), *step)
         self._publish()
 

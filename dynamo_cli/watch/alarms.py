@@ -28,9 +28,8 @@ SKEW_LEAST_REQUESTS = 5
 """Load is skewed if a worker has this many requests more than the mean of the others, and at least
 twice that mean."""
 
-RESTART_ADVICE = (
-    "the log has its last lines. If nobody sent SIGKILL, the kernel did, because memory ran out."
-)
+RESTART_ADVICE = "the log says how it ended, and what became of its requests."
+KILLED_ADVICE = " If nobody sent SIGKILL, the kernel did, because memory ran out."
 
 XID_MEMORY_S = 600
 """How long an error of a GPU raises an alarm."""
@@ -108,7 +107,9 @@ class Watch:
             and (age_s := (now_ns - state.started_ns) / SECOND_NS) < RESTART_MEMORY_S
         ]
         if restarted:
-            found.append(AlarmView("restarts", "; ".join(restarted), RESTART_ADVICE))
+            text = "; ".join(restarted)
+            killed = KILLED_ADVICE if "(SIGKILL)" in text else ""
+            found.append(AlarmView("restarts", text, RESTART_ADVICE + killed))
         if refused := int(self._recently_refused.total(now_ns)):
             found.append(AlarmView("refused sends", *_refusal(refused)))
         return found

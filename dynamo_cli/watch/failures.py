@@ -28,11 +28,14 @@ class FailureLog:
     def __init__(self) -> None:
         self._requests = WindowSum(WINDOW_S)
         self._classes = {name: WindowSum(WINDOW_S) for name in ("failed", "refused", "mistaken")}
+        self._left = WindowSum(WINDOW_S)
         self._kinds: dict[str, WindowSum] = {}
 
     def ended(self, status: int, error: str, now_ns: int) -> None:
         """Note the end of a request; `error` is the kind of its failure, empty if it has none."""
         self._requests.add(1, now_ns)
+        if status == CLIENT_CLOSED:
+            self._left.add(1, now_ns)
         if found := class_of(status, error):
             self._classes[found].add(1, now_ns)
             self._kinds.setdefault(error or NO_KIND, WindowSum(WINDOW_S)).add(1, now_ns)
@@ -42,7 +45,8 @@ class FailureLog:
         kinds = Counter({kind: int(seen.total(now_ns)) for kind, seen in self._kinds.items()})
         counts = {name: int(seen.total(now_ns)) for name, seen in self._classes.items()}
         known = {kind: count for kind, count in kinds.most_common() if count}
-        return ErrorsView(int(self._requests.total(now_ns)), kinds=known, **counts)
+        requests, left = (int(one.total(now_ns)) for one in (self._requests, self._left))
+        return ErrorsView(requests, kinds=known, left=left, **counts)
 
 
 def class_of(status: int, error: str) -> str:

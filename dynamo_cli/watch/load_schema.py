@@ -67,6 +67,7 @@ class ErrorsView(msgspec.Struct, frozen=True):
         refused: requests that it refused because of its load or state: status 429 and 503.
         mistaken: requests that the client has to correct: other statuses from 400 on.
         kinds: number of all of these by kind of error, the most frequent first.
+        left: requests whose client closed the connection before the end of the answer.
     """
 
     requests: int = 0
@@ -74,6 +75,7 @@ class ErrorsView(msgspec.Struct, frozen=True):
     refused: int = 0
     mistaken: int = 0
     kinds: dict[str, int] = {}
+    left: int = 0
 
     @property
     def all(self) -> int:

@@ -20,12 +20,14 @@ class Look:
         waiting: requests that wait at any box.
         preemptions: preemptions of all engines since the start.
         unrecorded: requests that could not be recorded since the start.
+        unwritten: lines of the log that could not be written since the start.
     """
 
     at_s: float
     waiting: int
     preemptions: int
     unrecorded: int
+    unwritten: int = 0
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Look:
@@ -35,6 +37,7 @@ class Look:
             snapshot.queues.waiting,
             sum(worker.preemptions for worker in snapshot.workers),
             sum(snapshot.host.unrecorded.values()),
+            snapshot.unwritten_log_lines,
         )
 
 
@@ -62,6 +65,11 @@ class Past:
     def unrecorded(self) -> int:
         """Number of requests that could not be recorded in this time."""
         return max(self._looks[-1].unrecorded - self._looks[0].unrecorded, 0)
+
+    @property
+    def unwritten(self) -> int:
+        """Number of lines of the log that could not be written in this time."""
+        return max(self._looks[-1].unwritten - self._looks[0].unwritten, 0)
 
     def growth_per_s(self, seconds: float = 10.0) -> float:
         """Return by how many waiting requests more there were each second of the last ones."""

@@ -226,6 +226,15 @@ def _record(snapshot: Snapshot, past: Past) -> Text | None:
     return f"the disk of the record has {free // MIB} MiB left", advice
 
 
+def _log(snapshot: Snapshot, past: Past) -> Text | None:
+    if not past.unwritten:
+        return None
+    text = f"{past.unwritten} lines of the log could not be written in the last {SPAN_S:.0f} s"
+    return text, (
+        "free room on the disk of the log (--log-file); if it goes to a pipe, its reader is slow."
+    )
+
+
 RULES = (
     Rule("saturated", 5.0, _saturated),
     Rule("growing queue", 3.0, _growing),
@@ -237,4 +246,5 @@ RULES = (
     Rule("busy cores", 10.0, _starved),
     Rule("host memory", 10.0, _memory),
     Rule("record", 2.0, _record),
+    Rule("log", 2.0, _log),
 )

@@ -248,6 +248,8 @@ class TrafficView(msgspec.Struct, frozen=True):
     Attributes:
         requests, received: requests that ended, and requests that came.
         in_flight: requests in progress.
+        prompt_tokens, cached_tokens: of answered requests.
+        prompt_tokens_per_s: of prompts whose first token the engines have made.
         ttft_*_s: time from arrival to the first token of streamed answers, seconds.
         itl_*_s: time between the tokens of streamed answers, seconds.
         hit_ratio: cached / prompt tokens of answered requests, as measured by the engines.
@@ -343,7 +345,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         unrouted_requests: requests placed without the router although there is one, by processor.
         links: bytes that the frontend has sent and that are not read yet, by peer.
         refused_sends: messages that full links of the frontend refused.
-        unwritten_log_lines: log lines that could not be written to the command's output.
+        unwritten_log_lines: log lines that could not be written to the output or the log file.
         processors: current load of each processor.
         calls: answers that the frontend waits for.
         gpus: GPUs that engines run on.

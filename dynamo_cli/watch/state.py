@@ -257,13 +257,13 @@ class TreeState:
             host_cache=cache,
             queues=queues(calls, self._routing.processors(), router, prefill, workers),
             host=host.host,
-            **self._of_run(now_ns),
+            **self._of_run(workers, now_ns),
         )
         return self._judge.judged(snapshot)
 
-    def _of_run(self, now_ns: int) -> dict[str, Any]:
+    def _of_run(self, workers: list[WorkerView], now_ns: int) -> dict[str, Any]:
         """Fields of the snapshot that are about requests, and about other nodes."""
-        return {"nodes": self._nodes, **_of_requests(self._meter, now_ns)}
+        return {"nodes": self._nodes, **_of_requests(self._meter, workers, now_ns)}
 
     def _processes(self, host: HostReport, now_ns: int) -> list[ProcessView]:
         return [
@@ -342,10 +342,10 @@ def _of_workers(table: ProcessTable) -> dict[str, Any]:
     return {"target_workers": table.workers, "offered_nodes": table.offered}
 
 
-def _of_requests(meter: Meter, now_ns: int) -> dict[str, Any]:
-    """What the frontend measured itself, by field of the snapshot."""
+def _of_requests(meter: Meter, workers: list[WorkerView], now_ns: int) -> dict[str, Any]:
+    """What became of requests, by field of the snapshot."""
     return {
-        "traffic": _traffic(meter, now_ns),
+        "traffic": _traffic(meter, workers, now_ns),
         "aborts": dict(meter.aborts),
         "errors": dict(meter.errors),
         "moves": meter.moves.view(now_ns),
@@ -354,7 +354,7 @@ def _of_requests(meter: Meter, now_ns: int) -> dict[str, Any]:
     }
 
 
-def _traffic(meter: Meter, now_ns: int) -> TrafficView:
+def _traffic(meter: Meter, workers: list[WorkerView], now_ns: int) -> TrafficView:
     ttft_p50, ttft_p95, ttft_p99 = meter.recent_ttft.percentiles(now_ns, 0.5, 0.95, 0.99)
     itl_p50, itl_p95 = meter.recent_itl.percentiles(now_ns, 0.5, 0.95)
     return TrafficView(
@@ -365,7 +365,8 @@ def _traffic(meter: Meter, now_ns: int) -> TrafficView:
         cached_tokens=meter.cached_tokens,
         output_tokens=meter.output_tokens,
         requests_per_s=meter.recent_requests.rate(now_ns),
-        prompt_tokens_per_s=meter.recent_prompt.rate(now_ns),
+        # Of the engines: usage is only known of requests that ended, which may be none for long.
+        prompt_tokens_per_s=sum(worker.prompt_tokens_per_s for worker in workers),
         output_tokens_per_s=meter.recent_output.rate(now_ns),
         ttft_p50_s=ttft_p50,
         ttft_p95_s=ttft_p95,

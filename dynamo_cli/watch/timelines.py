@@ -37,8 +37,11 @@ class RequestState(StrEnum):
     DONE = "done"
     FAILED = "failed"
 
+    LEFT = "left"
+    """Its client closed the connection before the end of the answer."""
 
-ENDED = (RequestState.DONE, RequestState.FAILED)
+
+ENDED = (RequestState.DONE, RequestState.FAILED, RequestState.LEFT)
 """States of requests that do not run any more."""
 
 
@@ -238,6 +241,8 @@ def running(
 def _ended(record: RequestRecord, number: int, now_ns: int) -> TimelineView:
     failed = bool(record.error) or record.status >= FIRST_ERROR
     state = RequestState.FAILED if failed else RequestState.DONE
+    if record.status == CLIENT_CLOSED:
+        state = RequestState.LEFT
     return msgspec.structs.replace(_view(record, now_ns), state=state, number=number)
 
 

@@ -233,4 +233,5 @@ class DecodeWorker:
         if peer.role is not Role.PROCESSOR:
             return
         if lost := len(self._abort_client(peer.index)):
-            logger.warning("%s is gone (%s): %d of its requests aborted", peer.name, reason, lost)
+            # The supervisor's line tells of the death, and where the requests have gone.
+            logger.debug("%s is gone (%s): %d of its requests end here", peer.name, reason, lost)

@@ -138,6 +138,8 @@ def test_the_help_of_every_command_fits_80_columns(name: str) -> None:
         (("--model", "tiny", "--max-num-seq", "2"), "Did you mean --max-num-seqs?"),
         (("--model", "tiny", "--worker", "2"), "Did you mean --workers?"),
         (("--model", "tiny", "stray"), "'stray' belongs to no option; a model is given"),
+        (("--model", "tiny", "\u2014workers", "2"), "begins with a long dash; write --workers."),
+        (("\u2013\u2013model", "tiny"), "begins with a long dash; write --model."),
         (("--model",), "requires an argument"),
         (("stray", "--model", "tiny"), "no command 'stray'"),
         (("serve",), "serving needs no command: dynamo-llm --model NAME"),

@@ -365,6 +365,15 @@ def test_what_a_model_needs(facts: Facts, kv_token_kib: int, tokens: int) -> Non
     assert needs.tokens_fit == tokens
 
 
+def test_simulated_engines_do_not_need_what_real_ones_do() -> None:
+    real, simulated = (
+        replace(WELL, plan=plan(workers="60", engine=engine)) for engine in ("vllm", "mock")
+    )
+    assert {finding.check for finding in bad(real)} >= {"CPU", "engines"}
+    assert not can_serve(judge(real))
+    assert bad(simulated) == []
+
+
 def test_a_model_without_a_growing_cache_has_no_such_needs() -> None:
     config = LLAMA | {"layer_types": ["linear_attention"] * 32}
     assert needs_of(replace(WELL, model=replace(HERE, config=config))) is None

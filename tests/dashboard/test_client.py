@@ -13,12 +13,13 @@ import pytest
 from aiohttp import web
 from rich.console import Console
 
+from dynamo_cli.cli import top
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.dashboard import client as module
 from dynamo_cli.dashboard import printed
 from dynamo_cli.dashboard.client import Client
 from dynamo_cli.dashboard.events import Decided, Event, Lines, Link, State
-from dynamo_cli.dashboard.model import BoardState
+from dynamo_cli.dashboard.model import Board, BoardState
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.messages.lifecycle import Logged, LogLine
 from dynamo_cli.messages.routing import Candidate, Decisions, RouterStats, RoutingDecision
@@ -183,3 +184,17 @@ def test_nodes_are_on_paper_where_there_are_some(nodes: list[NodeView]) -> None:
     lines = [" ".join(line.split()) for line in paper.getvalue().splitlines()]
     assert ("node-a ● up 1.2 ms 31 MiB 64 MiB 0 0 0 0" in lines) == bool(nodes)
     assert ("node-b ✗ lost 9s 1.2 ms 31 MiB 64 MiB 0 0 0 0" in lines) == bool(nodes)
+
+
+def test_a_line_of_watch_comes_once_in_an_interval(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def boards(_: Client) -> AsyncGenerator[Board]:
+        state = BoardState("http://h:1")
+        for at_s in range(3):
+            state.apply(snapshot(), at_s)
+            yield state.board(at_s)
+
+    monkeypatch.setattr(printed, "boards", boards)
+    asyncio.run(top._print_lines(Client("http://h:1", ""), 60.0))
+    assert len(capsys.readouterr().out.splitlines()) == 2  # the head, and one line

@@ -39,6 +39,7 @@ from dynamo_cli.messages.lifecycle import Phase
 from dynamo_cli.messages.routing import REASON_NO_WORKER
 from dynamo_cli.router.policies import Request, WorkerLoad
 from dynamo_cli.router.policies.timed import time_cost
+from dynamo_cli.topology import Role
 from dynamo_cli.watch.decisions import CandidateView
 from dynamo_cli.watch.host_cache_schema import DiskCacheView, HostCacheShare, HostCacheView
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
@@ -294,6 +295,15 @@ def test_the_cache_tab_shows_the_tiers() -> None:
     assert "…" not in narrow, "nothing is cut off in the smallest terminal"
 
 
+def test_figures_come_before_bars_where_there_is_little_room() -> None:
+    tiny = cache.draw(board_of("host-cache"), 38).plain
+    for pattern in (r"hit rate +last minute +since start", r"measured \D+\d+ %", r"used \D+\d+ %"):
+        (line,) = (one for one in tiny.split("\n") if re.match(pattern, one))
+        assert not re.search(r"\d…", line)
+    shares = prefill.draw(board_of("disaggregated"), 38).plain
+    assert re.search(r"^remote .* \d+ %", shares, re.MULTILINE)
+
+
 def test_the_cache_tab_has_curves_of_the_host_cache() -> None:
     board = with_host_cache()
     for curves in (cache.CURVES, cache.UNROUTED_CURVES):
@@ -434,6 +444,43 @@ def test_a_wrong_request_of_a_client_is_told_and_is_no_error_of_the_server() -> 
     state.apply(snapshot(recent_errors=ErrorsView(9, 0, 0, 4, {"NotFoundError": 4})), 0)
     assert "4 wrong requests of clients" in overview.attention(state.board(0)).plain
     assert "errors/min" not in overview.header(state.board(0), 120, paused=False).plain
+
+
+def test_clients_that_left_are_told_and_need_no_attention() -> None:
+    state = BoardState("http://h:1")
+    state.apply(snapshot(recent_errors=ErrorsView(300, left=240)), 0)
+    told = overview.attention(state.board(0)).plain
+    assert "nothing needs attention" in told
+    assert "the clients of 240 of 300 requests left in the last minute" in told
+
+
+@pytest.mark.parametrize(
+    ("used", "wanted", "text"),
+    [(0.04, 0.9, "4/90 %"), (0.85, 0.9, "90 %"), (None, 0.9, "90 %"), (0.5, None, "–")],
+)
+def test_a_process_that_waits_for_a_core_does_not_seem_to_use_it(
+    used: float | None, wanted: float | None, text: str
+) -> None:
+    seen = snapshot()
+    processes = [
+        msgspec.structs.replace(one, cpu_cores=used, cpu_demand=wanted) for one in seen.processes
+    ]
+    state = BoardState("http://h:1")
+    state.apply(msgspec.structs.replace(seen, processes=processes), 0)
+    assert picture.cpu(state.board(0), Role.FRONTEND) == text
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "text"),
+    [
+        ("run+wait", "43+257", "r+w    43+257"),
+        ("run+wait", "4+25", "run+wait 4+25"),
+        ("CPU", "143/1620 %", "   143/1620 %"),
+        ("took", "12.4/16.1 s", "p95    16.1 s"),
+    ],
+)
+def test_figures_in_small_boxes_are_whole(label: str, value: str, text: str) -> None:
+    assert picture._pair(label, value, 13).plain == text
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

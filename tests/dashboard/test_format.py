@@ -33,6 +33,7 @@ def test_rates(value: float, text: str) -> None:
     [
         *((None, "–"), (0, "0 ms"), (0.0004, "0.4 ms"), (0.0123, "12 ms"), (0.9994, "999 ms")),
         *((0.9996, "1.0 s"), (1.25, "1.2 s"), (45, "45.0 s"), (130, "2m10s")),
+        *((-0.25, "-250 ms"), (-1.697, "-1.7 s")),
     ],
 )
 def test_short_times(value: float | None, text: str) -> None:

@@ -109,6 +109,19 @@ def test_a_running_request_is_drawn_in_words_with_its_timeline() -> None:
     assert "503 first_token_timeout" in failed
 
 
+def test_a_client_that_left_is_no_error() -> None:
+    left = msgspec.structs.replace(
+        request(1), state="left", status=499, error="client_left", stages_ms={"ended": 900.0}
+    )
+    row = RequestRow(0.0, left)
+    assert not parse("error", REQUESTS.words, REQUESTS.fields).accepts(row)
+    assert parse("left", REQUESTS.words, REQUESTS.fields).accepts(row)
+    text = draw.detail(row).plain
+    assert "its client left before the end of the answer" in text
+    assert "503" not in text
+    assert "answered" not in text
+
+
 def test_the_tab_asks_for_requests_and_open_details_follow() -> None:
     asked: list[int] = []
     tokens = [40]

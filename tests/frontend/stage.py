@@ -276,7 +276,7 @@ class Stage:
         """Send a request: status, headers and body of the answer, decoded if it is JSON."""
         async with self.http.request(method, path, **options) as response:
             body = await response.read()
-            if response.content_type == "application/json":
+            if response.content_type == "application/json" and method != "HEAD":
                 return response.status, response.headers, json.loads(body)
             return response.status, response.headers, body.decode()
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 
 import msgspec
+import pytest
 from aiohttp import web
 
 from dynamo_cli.config import FrontendConfig
@@ -119,6 +120,21 @@ def test_every_refusal_has_its_status_and_shape() -> None:
                     words.removeprefix("takes ") if status == 405 else ""
                 )
             assert stage.processor.inbox.empty()
+
+    asyncio.run(scenario())
+
+
+def test_head_is_get_without_the_body() -> None:
+    """Many monitors ask so."""
+
+    async def scenario() -> None:
+        async with Stage() as stage:
+            for path in ("/", "/live", "/health", "/metrics", "/dynamo/snapshot"):
+                status, head, body = await stage.ask("HEAD", path)
+                assert (status, body) == ((await stage.get(path))[0], ""), path
+                assert int(head["Content-Length"]) > 0
+            for path in ("/dynamo/stream", "/v1/completions"):
+                assert (await stage.ask("HEAD", path))[0] == 405
 
     asyncio.run(scenario())
 
@@ -311,6 +327,44 @@ def test_models_are_listed_and_found_by_id() -> None:
             status, content = await ask("/v1/models/none")
             assert status == 404
             assert "'none'" in content["error"]["message"]  # type: ignore[index]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "did you mean /v1/chat/completions?"),  # a base URL without /v1
+        ("/v1/v1/chat/completions", "did you mean /v1/chat/completions?"),  # and with it twice
+        ("/v1/chat/completions/", "did you mean /v1/chat/completions?"),
+        ("//v1//completions", "did you mean /v1/completions?"),
+        ("/v1/chat/completion", "did you mean /v1/chat/completions?"),
+        ("/metric", "did you mean /metrics?"),
+        ("/slep", "the API is under /v1."),  # it would need --enable-admin
+        ("/favicon.ico", "the API is under /v1."),
+        ("/v1/chat/completions" * 9, "the API is under /v1."),
+    ],
+)
+def test_a_wrong_path_is_answered_with_the_right_one(path: str, meant: str) -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            reader, _ = await stage.raw(f"POST {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert b" 404 " in head
+            assert json.loads(body)["error"]["message"].endswith(meant)
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_cannot_be_read_is_answered_in_words() -> None:
+    async def scenario() -> None:
+        async with Stage() as stage:
+            for data, headers, why in (
+                (b'{"a": "\xe9"}', {}, "byte 7 is not UTF-8 (0xe9); encode the body as UTF-8."),
+                (b"{}", {"Content-Encoding": "gzip"}, "Can not decode content-encoding: gzip."),
+            ):
+                status, _, content = await stage.post(data=data, headers=headers)
+                assert (status, content["error"]["message"].partition(": ")[2]) == (400, why)
 
     asyncio.run(scenario())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dynamo_cli.config import Adapter
@@ -86,6 +88,26 @@ def test_what_the_engine_refuses_fails_with_its_reason(stage: Stage, status: int
     assert "it is not wanted here" in message
     assert (f"request id api-{name}" in message) == (status == 500)
     assert stage.router.take(RequestEnd).request_id == added.request_id
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n": 10_000},  # the gate refuses it
+        {"max_tokens": "many"},  # pydantic does
+        {"temperature": -1.0},  # vLLM does
+        {"model": "other"},
+        {"endpoint": Endpoint.EMBEDDINGS},  # the model has none
+    ],
+)
+def test_a_failure_is_counted_under_the_name_that_its_client_sees(
+    stage: Stage, wrong: dict[str, Any]
+) -> None:
+    stage.ask(**wrong)
+    reply = stage.frontend.take(Reply)
+    error = error_of(reply)
+    assert reply.status in (400, 404)
+    assert reply.error == (error["code"] if isinstance(error["code"], str) else error["type"])
 
 
 @pytest.mark.parametrize("reason", ["client_left", "slow_reader", "shutdown"])
@@ -267,7 +289,7 @@ def test_an_adapter_that_a_worker_cannot_load_is_not_served(stage: Stage) -> Non
     for worker, error in zip(stage.workers, ("", "add_lora: a bad rank"), strict=True):
         worker.answer_call(worker.take(CallUtility).call_id, True, error)
     reply = stage.frontend.take(Reply)
-    assert (reply.status, reply.error) == (400, "InvalidRequest")
+    assert (reply.status, reply.error) == (400, "invalid_request_error")
     assert "a bad rank" in error_of(reply)["message"]
     stage.ask(model=adapter(1002).name)
     assert stage.frontend.take(Reply).status == 404

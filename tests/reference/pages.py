@@ -140,6 +140,11 @@ def errors_page() -> str:
         message. Answers with 429 and 503 have `Retry-After` where it is known when to try again. A
         client that leaves before the end counts as 499.
     """
+    counted = """
+        `dynamo_llm_errors_total` counts by `kind`, which is the `code` of the answer, or its `type`
+        where the code is null or a number. Logs and the dashboard name the same kind. Only for an
+        internal error, `kind` is the class of what was raised.
+    """
     in_terminal = """
         [Operations](operations.md#what-is-checked-before-anything-starts) explains the exit codes.
     """
@@ -149,7 +154,7 @@ def errors_page() -> str:
         "## Over HTTP",
         prose(over_http),
         table(("status", "code", "type", "Anthropic's type", "what happened"), answers),
-        "`code` is also the label `kind` of `dynamo_llm_errors_total`.",
+        prose(counted),
         "## In the terminal",
         prose(in_terminal),
         table(("exit code", "class", "what happened"), exits),

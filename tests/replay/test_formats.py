@@ -189,6 +189,7 @@ def test_the_engines_are_those_of_the_record_unless_others_are_named(tmp_path: P
     assert (chosen.workers, chosen.host_cache_bytes) == (3, 1 << 30)
     assert (chosen.profile.num_blocks, chosen.profile.max_num_seqs) == (900 * 32 // 512, 48)
     assert "3 engines with 56 KV blocks of 512 tokens, as recorded" in chosen.words
+    assert chosen.words.endswith("; host cache of 1.0 GiB")
     named = engines(Asked(5, 2, "gpu-8b", 70, ""), trace, gpu)
     assert (named.workers, named.prefill_workers, named.host_cache_bytes) == (5, 2, 0)
     assert (named.profile.num_blocks, named.words) == (
@@ -204,6 +205,7 @@ def test_the_engines_are_those_of_the_record_unless_others_are_named(tmp_path: P
         (Asked(1), "1 engine, assumed to be like gpu-8b; --profile names another"),
         (Asked(profile="gpu-8b"), "assumed: 8 engines like gpu-8b; --workers says otherwise"),
         (Asked(4, profile="gpu-8b"), "4 engines like gpu-8b"),
+        (Asked(4, 0, "gpu-8b", None, "2GiB"), "4 engines like gpu-8b; host cache of 2.0 GiB"),
     ],
 )
 def test_what_is_assumed_is_said(asked: Asked, words: str, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.messages.cluster import JoinBeside, NodeTable, RelayDown, TellChild
-from dynamo_cli.messages.lifecycle import LinkUp, Phase
+from dynamo_cli.errors import ChildFailed
+from dynamo_cli.messages.cluster import ChildGone, JoinBeside, NodeTable, RelayDown, TellChild
+from dynamo_cli.messages.lifecycle import STALLED, LinkUp, Phase
 from dynamo_cli.supervisor.child import Start
 from dynamo_cli.supervisor.cluster_tree import ClusterSupervisor
 from dynamo_cli.supervisor.remote_child import RemoteChild
@@ -159,6 +160,21 @@ def test_a_frontend_that_does_not_read_gets_no_table_of_nodes(reads: bool) -> No
         table = NodeTable([])
         run.tree.show_nodes(table)
         assert sent == [table] * reads
+
+    in_a_run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("stalled", "reason"),
+    [("", "SIGKILL"), (f"{STALLED}: no sign of life for 9 s", STALLED)],
+)
+def test_a_child_starts_again_because_of_what_it_died_of(stalled: str, reason: str) -> None:
+    def scenario(run: Run) -> None:
+        run.tree._has_served, run.worker.pid = True, 5
+        failure = (ChildFailed.__name__, stalled) if stalled else None
+        run.worker.told(ChildGone(WORKER.name, -9, failure, stalled, []))
+        assert run.worker.phase is Phase.BACKOFF
+        assert run.worker.reason.partition(":")[0] == reason
 
     in_a_run(scenario)
 

@@ -74,6 +74,16 @@ def test_a_restart_is_told_with_its_reason_for_ten_minutes() -> None:
     assert alarms(state, 701) == []
 
 
+def test_memory_is_not_blamed_for_a_process_that_the_supervisor_ended() -> None:
+    state = tree()
+    died = worker_state(Phase.BACKOFF, 0, 0, "stalled: no sign of life for 60 s")
+    state.apply(ProcessTable([died], True, ""), 0)
+    state.apply(ProcessTable([worker_state(Phase.READY, 1, 100)], True, ""), 0)
+    (alarm,) = alarms(state, 130)
+    assert alarm.text == "worker 0 was started again, 30 s ago (stalled)"
+    assert "memory" not in alarm.advice
+
+
 def test_refused_sends_are_told_for_a_minute() -> None:
     state = tree()
     assert alarms(state, 1, refused=0) == []
@@ -91,8 +101,10 @@ def test_rates_of_a_worker_are_of_the_last_seconds_and_survive_it() -> None:
     state.apply(stats(1000, 50, 1000, 250), 0)
     state.worker_gone(0)
     state.apply(stats(200, 50, 1000, 750), SECOND_NS)
-    (view,) = state.snapshot(2 * SECOND_NS, {}, 0).workers
+    seen = state.snapshot(2 * SECOND_NS, {}, 0)
+    (view,) = seen.workers
     assert (view.prompt_tokens_per_s, view.output_tokens_per_s) == (120.0, 10.0)
+    assert seen.traffic.prompt_tokens_per_s == 120.0  # although no request has ended
     assert view.recent_hit_ratio == 0.5
     (later,) = state.snapshot(100 * SECOND_NS, {}, 0).workers
     assert (later.prompt_tokens_per_s, later.recent_hit_ratio) == (0.0, None)

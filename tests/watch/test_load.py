@@ -129,6 +129,14 @@ def test_errors_are_of_the_last_minute_by_kind() -> None:
     assert log.view(70 * SECOND_NS) == ErrorsView(1, 0, 1, 0, {"too_many_requests": 1})
 
 
+def test_clients_that_left_are_counted_apart_from_errors() -> None:
+    log = FailureLog()
+    for status, error in ((200, ""), (499, "client_left"), (499, "client_left")):
+        log.ended(status, error, SECOND_NS)
+    assert log.view(SECOND_NS) == ErrorsView(3, left=2)
+    assert log.view(70 * SECOND_NS) == ErrorsView()
+
+
 def test_the_end_of_a_request_is_in_the_snapshot() -> None:
     meter = Meter()
     meter.ended(record(13, 50, 503, "worker_lost"))

@@ -86,9 +86,17 @@ def test_a_full_host_and_a_full_disk_are_told() -> None:
     assert kinds(lost) == {"record"}
 
 
+def test_lines_of_the_log_that_are_lost_are_told() -> None:
+    calm = snapshots("calm")
+    old = [msgspec.structs.replace(one, unwritten_log_lines=7) for one in calm]
+    assert kinds(old) == set()
+    lost = [msgspec.structs.replace(one, unwritten_log_lines=9) for one in old[10:]]
+    assert kinds([*old[:10], *lost]) == {"log"}
+
+
 def test_each_rule_is_raised_by_a_recording_and_says_what_to_do() -> None:
     alarms = [alarm for name in RECORDED for one in judged(snapshots(name)) for alarm in one.alarms]
-    assert {alarm.kind for alarm in alarms} == OURS - {"host memory", "record"}
+    assert {alarm.kind for alarm in alarms} == OURS - {"host memory", "record", "log"}
     assert all(alarm.text and alarm.advice.endswith(".") for alarm in alarms)
 
 

@@ -129,7 +129,7 @@ def test_the_last_decision_for_a_request_counts() -> None:
 
 def test_only_requests_after_a_number_are_told_and_failures_are_failures() -> None:
     log = TimelineLog()
-    for status in (200, 200, 500):
-        log.add(msgspec.structs.replace(record(), status=status))
-    assert [view.number for view in log.views(at(60))] == [3, 2, 1]
-    assert [view.state for view in log.views(at(60), after=1)] == ["failed", "done"]
+    for status, error in ((200, ""), (200, ""), (500, ""), (499, "client_left")):
+        log.add(msgspec.structs.replace(record(), status=status, error=error))
+    assert [view.number for view in log.views(at(60))] == [4, 3, 2, 1]
+    assert [view.state for view in log.views(at(60), after=1)] == ["left", "failed", "done"]

@@ -87,10 +87,11 @@ def test_requests_of_a_processor_that_is_gone_are_forgotten(
     with Around(monkeypatch, PROCESSOR, OTHER_PROCESSOR) as around:
         around[PROCESSOR].send(request("a"))
         around[OTHER_PROCESSOR].send(request("b"))
-        with caplog.at_level(logging.WARNING):
+        with caplog.at_level(logging.DEBUG):
             around[PROCESSOR].die()
         assert list(around.engine.running) == ["b"]
-        assert "processor 0 is gone (killed): 1 of its requests aborted" in caplog.text
+        assert "processor 0 is gone (killed): 1 of its requests end here" in caplog.text
+        assert all(one.levelno < logging.INFO for one in caplog.records), "the supervisor warns"
 
 
 @pytest.mark.parametrize("peer", [FRONTEND, ROUTER, QUEUE])

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw import host_cache
-from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG, clipped
+from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG, bar_cells, clipped
 from dynamo_cli.dashboard.draw.trends import Curve
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.watch.schema import HitRatios, RouterView, Snapshot
@@ -21,7 +21,6 @@ CURVES = (
     Curve("limit: repeated before", lambda one: one.hit_limit, show.percent, 1.0),
     Curve("KV event blocks/s", lambda one: one.event_blocks_per_s),
 )
-BAR = 20
 
 
 def draw(board: Board, width: int) -> Text:
@@ -29,32 +28,32 @@ def draw(board: Board, width: int) -> Text:
     snapshot = board.snapshot
     if snapshot is None:
         return Text("nothing is known yet", FAINT)
-    router = snapshot.router
+    router, cells = snapshot.router, bar_cells(width)
     if router is None:
         lines = _without_router(snapshot)
     elif router.overall.limit is None and router.overall.measured is None:
-        lines = _not_routed_by_kv(snapshot, router)
+        lines = _not_routed_by_kv(snapshot, router, cells)
     else:
-        lines = [*_ratios(router.recent, router.overall), Text(""), *_index(router)]
+        lines = [*_ratios(router.recent, router.overall, cells), Text(""), *_index(router)]
     if snapshot.host_cache is not None:
-        lines += [Text(""), *host_cache.lines(snapshot.host_cache, snapshot.workers)]
+        lines += [Text(""), *host_cache.lines(snapshot.host_cache, snapshot.workers, cells)]
     return Text("\n").join([clipped(line, width) for line in lines])
 
 
-def _ratios(recent: HitRatios, overall: HitRatios) -> list[Text]:
-    head = Text(f"{'hit rate':<12}{'last minute':<{BAR + 8}}  {'since start':>11}", FAINT)
+def _ratios(recent: HitRatios, overall: HitRatios, cells: int) -> list[Text]:
+    head = Text(f"{'hit rate':<12}{'last minute':<{cells + 8}}  {'since start':>11}", FAINT)
     return [
         head,
-        _ratio("measured", recent.measured, overall.measured, "found by the engines"),
-        _ratio("estimated", recent.estimated, overall.estimated, "expected by the router"),
-        _ratio("limit", recent.limit, overall.limit, "was in earlier prompts"),
+        _ratio("measured", recent.measured, overall.measured, cells, "found by the engines"),
+        _ratio("estimated", recent.estimated, overall.estimated, cells, "expected by the router"),
+        _ratio("limit", recent.limit, overall.limit, cells, "was in earlier prompts"),
     ]
 
 
-def _ratio(name: str, recent: float | None, overall: float | None, means: str) -> Text:
+def _ratio(name: str, recent: float | None, overall: float | None, cells: int, means: str) -> Text:
     return Text.assemble(
         f"{name:<12}",
-        (show.bar(recent or 0.0, BAR), ACCENT),
+        (show.bar(recent or 0.0, cells), ACCENT),
         f" {show.percent(recent):>6} ",
         f"  {show.percent(overall):>11}",
         (f"   {means}", FAINT),
@@ -98,11 +97,11 @@ def _without_router(snapshot: Snapshot) -> list[Text]:
     ]
 
 
-def _not_routed_by_kv(snapshot: Snapshot, router: RouterView) -> list[Text]:
+def _not_routed_by_kv(snapshot: Snapshot, router: RouterView, cells: int) -> list[Text]:
     lines = [
         Text.assemble(
             (f"worker {worker.worker:<5}", FAINT),
-            (show.bar(worker.recent_hit_ratio or 0.0, BAR), ACCENT),
+            (show.bar(worker.recent_hit_ratio or 0.0, cells), ACCENT),
             f" {show.percent(worker.recent_hit_ratio):>6} of the last minute",
         )
         for worker in snapshot.workers

@@ -47,9 +47,12 @@ STAGES = {
     "first_token": "first token",
     "first_byte": "first token was sent on",
     "last_token": "last token",
-    "ended": "answered",
 }
-
+ENDS = {
+    RequestState.DONE: "answered",
+    RequestState.FAILED: "failed",
+    RequestState.LEFT: "its client left",
+}
 
 STATES = {
     RequestState.PREPARING: "now: no worker was chosen yet",
@@ -249,7 +252,8 @@ def _so_far(view: TimelineView) -> str:
 
 def _steps(view: TimelineView) -> list[tuple[float, str]]:
     """Return stages and moves in the order of time: milliseconds, and what happened."""
-    steps = [(at_ms, STAGES.get(name, name)) for name, at_ms in view.stages_ms.items()]
+    ends = {"ended": ENDS.get(RequestState(view.state), "ended")}
+    steps = [(at_ms, (STAGES | ends).get(name, name)) for name, at_ms in view.stages_ms.items()]
     if view.state not in ENDED:
         steps.append((view.age_s * 1000, STATES[RequestState(view.state)]))
     for move in view.moves:

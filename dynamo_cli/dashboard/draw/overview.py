@@ -134,6 +134,10 @@ def attention(board: Board) -> Text:
         lines.append(_errors(board.snapshot.recent_errors))
     if not lines and not board.starting:
         lines.append(Text("● nothing needs attention", GOOD))
+    if board.snapshot is not None and (left := board.snapshot.recent_errors.left):
+        requests = show.number(board.snapshot.recent_errors.requests)
+        whose = f"the clients of {show.number(left)} of {requests} requests left in the last minute"
+        lines.append(Text(f"· {whose}, before the answer ended", FAINT))
     if board.snapshot is not None and (told := moved(board.snapshot.moves)):
         lines.append(Text.assemble((f"{MOVED_GLYPH} ", WARN), told))
     return Text("\n").join(lines)

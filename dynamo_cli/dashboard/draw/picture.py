@@ -22,6 +22,9 @@ WIDE_ARROW = 12
 LEAST_WIDTH = 4 * BOX_LEAST + 3 * ARROW_LEAST
 HIGH, FLAT, GAP = 6, 3, 2
 """Heights of a box with four lines, of a box with one line, and of vertical arrows."""
+BRIEF = {"run+wait": "r+w", "CPU": ""}
+WAITS_FOR_CORE = 0.1
+"""A process often waits for a core if it wants so much more than it uses, in cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,12 @@ def _box(
 
 
 def _pair(label: str, value: str, width: int) -> Text:
-    if len(label) + 1 + len(value) > width and "/" in value:  # of two times the second is left
-        label, value = "p95", value.partition("/")[2]
+    """Draw a line of a box; where there is little room, the figure is whole and the rest is not."""
+    if len(label) + 1 + len(value) > width:
+        if label in BRIEF:
+            label = BRIEF[label]
+        elif "/" in value:  # of two times the second is left
+            label, value = "p95", value.partition("/")[2]
     return Text.assemble((label, FAINT), " " * max(width - len(label) - len(value), 1), value)
 
 
@@ -170,7 +177,7 @@ def _http(board: Board) -> list[tuple[str, str]]:
     return [
         ("in flight", show.number(snapshot.traffic.in_flight)),
         ("waiting", show.number(snapshot.queues.frontend)),
-        ("CPU", _demand(board, Role.FRONTEND)),
+        ("CPU", cpu(board, Role.FRONTEND)),
     ]
 
 
@@ -180,7 +187,7 @@ def _processors(board: Board) -> list[tuple[str, str]]:
         return [("waiting", show.NONE), ("CPU", show.NONE), ("took", show.NONE)]
     return [
         ("waiting", show.number(snapshot.queues.processors)),
-        ("CPU", _demand(board, Role.PROCESSOR)),
+        ("CPU", cpu(board, Role.PROCESSOR)),
         ("took", took(snapshot, "tokenize")),
     ]
 
@@ -199,10 +206,17 @@ def _workers(snapshot: Snapshot | None) -> list[tuple[str, str]]:
     ]
 
 
-def _demand(board: Board, role: Role) -> str:
-    """Draw how much of its time the busiest process of a role computes or wants to."""
-    known = [one.cpu_demand for one in _of(board, role) if one.cpu_demand is not None]
-    return show.percent(max(known, default=None))
+def cpu(board: Board, role: Role) -> str:
+    """Draw the share of a core that the busiest process of a role uses, and after a slash what it
+    would use, if it often waits for a core."""
+    known = [one for one in _of(board, role) if one.cpu_demand is not None]
+    busiest = max(known, key=lambda one: one.cpu_demand or 0.0, default=None)
+    if busiest is None or busiest.cpu_demand is None:
+        return show.NONE
+    wanted, used = busiest.cpu_demand, busiest.cpu_cores
+    if used is None or wanted - used < WAITS_FOR_CORE:
+        return show.percent(wanted)
+    return f"{round(used * 100)}/{show.percent(wanted)}"
 
 
 def took(snapshot: Snapshot, stage: str) -> str:
@@ -294,6 +308,6 @@ def _router_numbers(router: RouterView | None, board: Board) -> list[Text | str]
     return [
         f"{show.number(waits)} wait" if waits else f"{show.number(decided)} decided",
         took(board.snapshot, "route"),
-        Text.assemble(("CPU ", FAINT), _demand(board, Role.ROUTER)),
+        Text.assemble(("CPU ", FAINT), cpu(board, Role.ROUTER)),
         router.policy,
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
-from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG, WARN, clipped
+from dynamo_cli.dashboard.draw.style import ACCENT, FAINT, STRONG, WARN, bar_cells, clipped
 from dynamo_cli.dashboard.draw.trends import Curve
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.watch.schema import PrefillView
@@ -20,7 +20,6 @@ CURVES_OF_WORKERS = (
 )
 """Curves without prefill workers."""
 
-BAR = 20
 LABEL = 12
 
 
@@ -33,7 +32,7 @@ def draw(board: Board, width: int) -> Text:
             "Start with --prefill-workers 1 --conditional-disagg to send long prompts away.",
             FAINT,
         )
-    lines = [_queue(prefill), _times(prefill), Text(""), *_split(prefill)]
+    lines = [_queue(prefill), _times(prefill), Text(""), *_split(prefill, bar_cells(width))]
     lines += [Text(""), *_transfers(prefill)]
     return Text("\n").join([clipped(line, width) for line in lines])
 
@@ -57,10 +56,10 @@ def _times(prefill: PrefillView) -> Text:
     return _line("times", f"in the queue {waits}, prefill {works} (p50/p95, last minute)")
 
 
-def _split(prefill: PrefillView) -> list[Text]:
+def _split(prefill: PrefillView, cells: int) -> list[Text]:
     """Draw the shares of remote and local prefills with their reasons."""
     total = sum(prefill.placements.values())
-    lines = [Text(f"{'prefilled':<{LABEL}}{'share':<{BAR + 8}} why", FAINT)]
+    lines = [Text(f"{'prefilled':<{LABEL}}{'share':<{cells + 8}} why", FAINT)]
     for where in ("remote", "local"):
         reasons = {
             name.partition(":")[2]: count
@@ -71,7 +70,7 @@ def _split(prefill: PrefillView) -> list[Text]:
         lines.append(
             Text.assemble(
                 f"{where:<{LABEL}}",
-                (show.bar(share, BAR), ACCENT),
+                (show.bar(share, cells), ACCENT),
                 f" {show.percent(share) if total else show.NONE:>6}  ",
                 _counts(reasons),
             )

@@ -21,6 +21,7 @@ STATES = {
     RequestState.DECODE: ("►", "decode", GOOD),
     RequestState.DONE: ("●", "done", FAINT),
     RequestState.FAILED: ("✗", "failed", BAD),
+    RequestState.LEFT: ("◌", "left", FAINT),
 }
 EXPLAINED = {
     RequestState.PREPARING: "runs: no worker was chosen yet",
@@ -28,6 +29,7 @@ EXPLAINED = {
     RequestState.DECODE: "runs: its tokens come",
     RequestState.DONE: "done",
     RequestState.FAILED: "failed",
+    RequestState.LEFT: "its client left before the end of the answer",
 }
 
 
@@ -80,7 +82,8 @@ def _words(row: RequestRow) -> str:
     return (
         f"{view.request_id} {view.session} {view.endpoint} {view.model} {view.error} "
         f"{view.finish_reason} {STATES[RequestState(view.state)][1]} "
-        f"{'running' if row.running else 'ended'} {'error' if view.error else ''} "
+        f"{'running' if row.running else 'ended'} "
+        f"{'error' if view.state == RequestState.FAILED else ''} "
         f"{'slow' if slow(row) else ''} {'moved' if view.moves else ''}"
     )
 
@@ -186,8 +189,8 @@ def detail(row: RequestRow) -> Text:
         named("answer", _answer(row)),
         named("TTFT", f"{show.seconds(row.waited_s)}, {show.seconds(row.took_s)} in all"),
     ]
-    if view.error:
-        lines.append(named("error", Text(f"{view.status} {view.error}", BAD)))
+    if view.state == RequestState.FAILED:
+        lines.append(named("error", Text(f"{view.status} {view.error}".strip(), BAD)))
     return Text("\n").join([*lines, *section("timeline"), timeline(view)])
 
 

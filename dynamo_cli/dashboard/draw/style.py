@@ -26,6 +26,9 @@ MOVED_GLYPH = "⇄"
 
 LEVELS = {"DEBUG": FAINT, "INFO": "", "WARNING": WARN, "ERROR": BAD, "CRITICAL": BAD}
 
+BAR, BESIDE_BAR = 20, 34
+"""Cells of a bar where there is room, and of the name and two figures beside it."""
+
 
 def glyph(phase: str) -> str:
     """Return the glyph of a phase, one cell wide."""
@@ -82,6 +85,11 @@ def clipped(text: Text, width: int) -> Text:
     text = text.copy()
     text.truncate(max(width, 0), overflow="ellipsis")
     return text
+
+
+def bar_cells(width: int) -> int:
+    """Return the length of a bar that leaves its name and figures whole in so narrow a tab."""
+    return max(min(BAR, width - BESIDE_BAR), 0)
 
 
 def fitting(width: int, *forms: Sequence[Text | str]) -> Text:

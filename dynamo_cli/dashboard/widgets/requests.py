@@ -43,10 +43,12 @@ def summary(board: Board, width: int) -> Text:
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     late = sum(map(slow, board.requests))
     failed = counts[RequestState.FAILED]
+    left = counts[RequestState.LEFT]
     runs = Text.assemble((str(running), STRONG), " running")
     ended = [
         Text(f"{show.number(counts[RequestState.DONE])} done"),
         Text(f"{show.number(failed)} failed", BAD if failed else FAINT),
+        Text(f"{show.number(left)} left" if left else "", FAINT),
         Text(f"{show.number(late)} slow", WARN if late else FAINT),
     ]
     parts = [Text.assemble(runs, f" ({states})" if states else ""), *ended]

@@ -96,7 +96,7 @@ def check_body(body: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
+        raise _not_json(body, error) from error
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object.")
     return value
@@ -115,7 +115,19 @@ def skim_body(body: bytes) -> dict[str, Any]:
     except msgspec.ValidationError as error:
         raise InvalidRequest("the body must be a JSON object.") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}.") from error
+        raise _not_json(body, error) from error
+
+
+def _not_json(body: bytes, error: Exception) -> InvalidRequest:
+    """Say what is wrong; parsers say it badly of a body in another encoding."""
+    why = str(error)
+    try:
+        body.decode()
+    except UnicodeDecodeError as wrong:
+        why = (
+            f"byte {wrong.start} is not UTF-8 ({body[wrong.start]:#04x}); encode the body as UTF-8"
+        )
+    return InvalidRequest(f"the body is not valid JSON: {why}.")
 
 
 def model_of(content: dict[str, Any]) -> str:

@@ -79,7 +79,7 @@ class BodyReader:
             ) from error
         except web.RequestPayloadError as error:
             http.content.feed_eof()  # else aiohttp would read on, and fail again
-            what = " ".join(str(error).split())
+            what = " ".join(str(error).rpartition("message:")[2].split()).rstrip(".")
             raise InvalidRequest(f"the body cannot be read: {what}.") from error
         finally:
             self._held_bytes -= size

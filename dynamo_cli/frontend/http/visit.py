@@ -67,7 +67,7 @@ class Visit:
 
     def fail(self, error: DynamoError) -> None:
         """Note the kind of failure, as counters and logs name it."""
-        self.error = error.code or error.openai_type
+        self.error = error.kind
 
     @property
     def names(self) -> dict[str, str]:

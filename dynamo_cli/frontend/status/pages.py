@@ -32,6 +32,7 @@ from dynamo_cli.watch.timelines import TimelineView
 
 EVENT_STREAM = "text/event-stream"
 LINES = "application/x-ndjson"
+STREAM_PATH = "/dynamo/stream"
 
 
 class StatusPages:
@@ -78,7 +79,7 @@ class StatusPages:
             "/dynamo/snapshot": self._show_snapshot,
             "/dynamo/decisions": self._decisions,
             "/dynamo/timeline": self._timelines,
-            "/dynamo/stream": self._stream,
+            STREAM_PATH: self._stream,
             "/dynamo/record": self._record,
         }
 

@@ -10,6 +10,7 @@ from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.lab.replay import plan as plans
 from dynamo_cli.lab.trace.trace import Trace
 from dynamo_cli.messages.set_up import SetUp
+from dynamo_cli.plan.sizes import sized as sized_bytes
 
 NOT_SAID = SetUp()
 
@@ -67,13 +68,10 @@ def engines(asked: Asked, trace: Trace, profile: Profile) -> Engines:
     blocks = asked.kv_blocks or told.num_blocks * told.block_size // trace.block_size or None
     sized = plans.sized(_limited(profile, told), trace.block_size, blocks)
     memory = asked.host_cache or ("0" if prefill else str(told.host_cache_bytes))
-    return Engines(
-        workers,
-        prefill,
-        sized,
-        plans.host_cache_bytes(memory, sized, workers, prefill),
-        _words(asked, told, workers, prefill, sized),
-    )
+    shared = plans.host_cache_bytes(memory, sized, workers, prefill)
+    words = _words(asked, told, workers, prefill, sized)
+    words += f"; host cache of {sized_bytes(shared)}" if shared else ""
+    return Engines(workers, prefill, sized, shared, words)
 
 
 def _limited(profile: Profile, told: SetUp) -> Profile:

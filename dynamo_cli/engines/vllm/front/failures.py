@@ -126,30 +126,28 @@ def failure_of(error: Exception, trace: RequestTrace) -> Failure:
     """Return the failure that an exception means; only bugs are internal errors, and logged."""
     cause = _unwrapped(error)
     if trace.failure is not None:
-        return _named(trace.failure, trace.error or _kind(trace.failure))
+        return _named(trace.failure, trace.error)
     match cause:
         case ValidationError():
-            return _named(validation_failure(cause), type(cause).__name__)
+            return _named(validation_failure(cause))
         case RequestFailed():
-            return _named(cause.error, _kind(cause.error))
+            return _named(cause.error)
         case DynamoError():
-            return _named(cause, type(cause).__name__)
+            return _named(cause)
         case EventError():
-            told, kind = cause.error, str(cause.error["type"])
+            told, bug = cause.error, str(cause.error["type"])
         case _:
-            told, kind = create_error_response(cause).error.model_dump(), type(cause).__name__
+            told, bug = create_error_response(cause).error.model_dump(), type(cause).__name__
     status = told["code"] if isinstance(told["code"], int) else 500
     if status == InternalError.http_status:
-        return _internal(trace.api_id, cause, kind)
-    return Failure(status, kind, told)
+        return _internal(trace.api_id, cause, bug)
+    return Failure(status, str(told["type"]), told)
 
 
-def _named(error: DynamoError, kind: str) -> Failure:
-    return Failure(error.http_status, kind, error.body()["error"], error.retry_after_s)
-
-
-def _kind(error: DynamoError) -> str:
-    return error.code or type(error).__name__
+def _named(error: DynamoError, kind: str = "") -> Failure:
+    return Failure(
+        error.http_status, kind or error.kind, error.body()["error"], error.retry_after_s
+    )
 
 
 def _internal(api_id: str, error: Exception, kind: str) -> Failure:

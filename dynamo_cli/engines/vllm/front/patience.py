@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from dynamo_cli.engines.vllm.front.episodes import QUIET_S, Episodes
 from dynamo_cli.engines.vllm.front.live import Live
 from dynamo_cli.engines.vllm.front.workers import Workers
 from dynamo_cli.errors import DynamoError, FirstTokenTimeout
@@ -38,6 +39,7 @@ class Patience:
         self._workers = workers
         self._move = move
         self._fail = fail
+        self._episodes = Episodes()
 
     def begin(self, live: Live) -> None:
         """Start the timer of a request that was just sent to a worker; not if it has a token."""
@@ -60,15 +62,24 @@ class Patience:
         waited = f"no first token for {self.timeout_s:g} s at worker {live.worker}"
         error = FirstTokenTimeout(f"the request had {waited}. Send it again later.")
         if live.overdue:
-            logger.warning("request %s: %s, again: it fails", live.trace.api_id, waited)
+            self._tell(live, f"{waited}, again: it fails")
             self._fail(live, error)
         elif set(self._workers.ready_workers()) - {live.worker}:
-            logger.warning("request %s: %s: it moves", live.trace.api_id, waited)
+            self._tell(live, f"{waited}: it moves")
             live.overdue = True
             self._move(live, error)
         else:
-            logger.warning(
-                "request %s: %s: it stays, since no other worker is up", live.trace.api_id, waited
-            )
+            self._tell(live, f"{waited}: it stays, since no other worker is up")
             live.overdue = True
             self.begin(live)
+
+    def _tell(self, live: Live, what: str) -> None:
+        """Warn once in an episode and worker: under overload, all requests have to wait."""
+        if self._episodes.begins(live.worker, asyncio.get_running_loop().time()):
+            logger.warning(
+                "request %s: %s; there is no further line about this worker until %.0f s have "
+                "passed without any",
+                *(live.trace.api_id, what, QUIET_S),
+            )
+        else:
+            logger.debug("request %s: %s", live.trace.api_id, what)

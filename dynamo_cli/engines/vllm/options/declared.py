@@ -175,7 +175,8 @@ def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[Given]
     while left:
         word = left.pop(0)
         if not _is_flag(word):
-            raise UsageError(f"{word!r} belongs to no option; a model is given with --model.")
+            stray = f"{word!r} belongs to no option; a model is given with --model."
+            raise UsageError(hints.for_long_dash(word) or stray)
         flag, equals, value = word.partition("=")
         option = _find(flag, own_options)
         values = [value] if equals else _take_values(flag, option, left)

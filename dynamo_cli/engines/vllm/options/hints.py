@@ -75,6 +75,17 @@ _GONE = {
 """Names that vLLM once had or other tools have, and what to do instead."""
 
 
+LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+"""What word processors and web pages make of the dashes of an option."""
+
+
+def for_long_dash(word: str) -> str:
+    """An error for a word that begins with a long dash; empty if it does not."""
+    if not word.startswith(tuple(LONG_DASHES)):
+        return ""
+    return f"{word!r} begins with a long dash; write --{word.lstrip(LONG_DASHES + '-')}."
+
+
 def for_unknown(name: str, known: Sequence[str]) -> str:
     """A sentence with a hint, after a space; empty if there is none.
 
