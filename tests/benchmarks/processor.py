@@ -29,6 +29,8 @@ BLOCK = 32
 ANSWER = 128
 """Tokens of a streamed answer."""
 
+COMPLETIONS, MESSAGES, RESPONSES = "completions", "messages", "responses"
+
 SHARED = 0.8
 """Part of a prompt that is shared by the requests of a case."""
 
@@ -43,7 +45,7 @@ class Case:
         shared: part of the prompt that all requests have in common.
         at_once: requests in flight.
         count: requests of a round.
-        chat: whether they are chats; else completions.
+        of: their endpoint, as the path without its beginning.
         reached: if not 0, the figure is the time until this part of the requests, which begin
             together, has reached the engine.
     """
@@ -53,7 +55,7 @@ class Case:
     shared: float
     at_once: int
     count: int
-    chat: bool = True
+    of: str = "chat/completions"
     reached: float = 0.0
 
     @property
@@ -73,9 +75,15 @@ CASES = {
     "stream 64": Case(100, ANSWER, 0, 64, 64),
     "half of 64 at once": Case(128, 1, 0, 64, 64, reached=0.5),
     "all of 64 at once": Case(128, 1, 0, 64, 64, reached=1.0),
-    "completion 128 fresh": Case(128, 1, 0, 16, 200, chat=False),
-    "completion stream 1": Case(100, ANSWER, 0, 1, 12, chat=False),
-    "completion stream 64": Case(100, ANSWER, 0, 64, 64, chat=False),
+    "completion 128 fresh": Case(128, 1, 0, 16, 200, COMPLETIONS),
+    "completion stream 1": Case(100, ANSWER, 0, 1, 12, COMPLETIONS),
+    "completion stream 64": Case(100, ANSWER, 0, 64, 64, COMPLETIONS),
+    "message 128 fresh": Case(128, 1, 0, 16, 200, MESSAGES),
+    "message stream 1": Case(100, ANSWER, 0, 1, 12, MESSAGES),
+    "message stream 64": Case(100, ANSWER, 0, 64, 64, MESSAGES),
+    "response 128 fresh": Case(128, 1, 0, 16, 200, RESPONSES),
+    "response stream 1": Case(100, ANSWER, 0, 1, 12, RESPONSES),
+    "response stream 64": Case(100, ANSWER, 0, 64, 64, RESPONSES),
 }
 
 
@@ -158,15 +166,18 @@ class Bench:
 
     def _body(self, case: Case, shared: str) -> bytes:
         own = self._text(self._dice, case.prompt * (1 - case.shared))
-        body: dict[str, Any] = {"model": "m", "max_tokens": case.answer}
-        if case.chat:
-            messages = [{"role": "system", "content": shared}] if shared else []
-            body["messages"] = [*messages, {"role": "user", "content": own}]
-        else:
-            body["prompt"] = shared + own
-        if case.per_token:
-            more = {"stream": True, "ignore_eos": True, "stream_options": {"include_usage": True}}
-            body |= more
+        body: dict[str, Any] = {"model": "m", "stream": case.per_token}
+        match case.of:
+            case "completions":
+                body |= {"max_tokens": case.answer, "prompt": shared + own}
+            case "responses":
+                return json.dumps(body | {"max_output_tokens": case.answer, "input": own}).encode()
+            case _:
+                messages = [{"role": "system", "content": shared}] if shared else []
+                body |= {"max_tokens": case.answer}
+                body["messages"] = [*messages, {"role": "user", "content": own}]
+        if case.per_token and case.of != MESSAGES:
+            body |= {"ignore_eos": True, "stream_options": {"include_usage": True}}
         return json.dumps(body).encode()
 
     async def _all(self, case: Case, bodies: list[bytes], at_once: int) -> None:
@@ -186,7 +197,7 @@ class Bench:
     async def _client(self, case: Case, waiting: Any) -> None:
         from dynamo_cli.messages.request import Endpoint, Submit
 
-        endpoint = Endpoint.CHAT if case.chat else Endpoint.COMPLETIONS
+        endpoint = Endpoint(f"/v1/{case.of}")
         for body in waiting:
             name = f"r{next(self._numbers)}"
             seed = name.encode().ljust(16)

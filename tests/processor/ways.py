@@ -2,7 +2,7 @@
 
     python -m tests.processor.ways FOLDER SEED COUNT OPTION ...
 
-tells how many chats and completions took each short way, and what was different.
+tells how many chats, completions and messages took each short way, and what was different.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import Any
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
-from dynamo_cli.engines.vllm.front import bodies, direct, inline, rendering, short, whole
+from dynamo_cli.engines.vllm.front import anthropic, bodies, direct, inline, rendering, short, whole
 from dynamo_cli.messages.request import Chunk, Endpoint, Finish, Head, Reply
+from tests.processor import message_bodies
 from tests.processor.resumes import Asked, Told, Trial
 from tests.support.driver import RESULT
 
@@ -40,10 +41,12 @@ OWN = {
         *("render_completion_request", "completion_stream_generator"),
         "request_output_to_completion_response",
     ),
+    anthropic.HANDLER: ("chat_completion_stream_generator",),
 }
 SMALLEST = {
     Endpoint.CHAT: {"messages": [{"role": "user", "content": "hello"}]},
     Endpoint.COMPLETIONS: {"prompt": "hello"},
+    Endpoint.MESSAGES: message_bodies.SMALLEST,
 }
 RARE = ({"max_tokens": None}, {"max_tokens": None, "stream": True}, {"max_tokens": 10**6})
 """Fields that the dice seldom give by themselves."""
@@ -307,9 +310,11 @@ async def main(folder: str, seed: str, count: str, *args: str) -> None:
     await ways.serving.start()
     for kind in (ChatCompletionRequest, CompletionRequest):
         ways.compare_parameters(kind)
-    dice, half = random.Random(int(seed)), int(count) // 2
-    different = [await ways.both(Endpoint.CHAT, chat(dice)) for _ in range(half)]
-    different += [await ways.both(Endpoint.COMPLETIONS, completion(dice)) for _ in range(half)]
+    dice, each = random.Random(int(seed)), int(count) // 3
+    different = [await ways.both(Endpoint.CHAT, chat(dice)) for _ in range(each)]
+    different += [await ways.both(Endpoint.COMPLETIONS, completion(dice)) for _ in range(each)]
+    told = [message_bodies.message(dice) for _ in range(each)]
+    different += [await ways.both(Endpoint.MESSAGES, body) for body in told]
     rare = [(endpoint, least | more) for endpoint, least in SMALLEST.items() for more in RARE]
     different += [await ways.both(endpoint, body) for endpoint, body in rare]
     for handler in OWN:

@@ -165,7 +165,7 @@ class Direct:
         text = detokenizer.get_next_output_text(False, True)
         self._tokens += len(tokens)
         self._trace.given.add_tokens(tokens)
-        self._out.event(self._events.text(text))
+        self._text(text)
 
     def _send(self, output: RequestOutput) -> None:
         self._trace.given.add(self._generation.call, output)
@@ -180,12 +180,18 @@ class Direct:
             if self._parser is not None:
                 self._send_parsed(part, output)
             elif part.finish_reason is None:
-                self._out.event(self._events.text(part.text))
+                self._text(part.text)
             else:
-                finish, stop = part.finish_reason, part.stop_reason
-                self._out.event(self._events.last(part.text, finish, stop))
+                self._last(part)
         if output.finished:
             self._end(output)
+
+    def _text(self, text: str | None) -> None:
+        self._out.event(self._events.text(text))
+
+    def _last(self, part: CompletionOutput) -> None:
+        assert part.finish_reason is not None
+        self._out.event(self._events.last(part.text, part.finish_reason, part.stop_reason))
 
     def _send_parsed(self, part: CompletionOutput, output: RequestOutput) -> None:
         """Send the event for what the parser finds in an output."""
@@ -322,7 +328,7 @@ def _taking(
 
 
 def _taken(state: RequestState | None, output: EngineCoreOutput) -> bool:
-    return state is not None and type(state.queue) is Direct and state.queue.take(state, output)
+    return state is not None and isinstance(state.queue, Direct) and state.queue.take(state, output)
 
 
 def _is_plain(output: EngineCoreOutput) -> bool:

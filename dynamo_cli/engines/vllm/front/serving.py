@@ -29,6 +29,7 @@ from dynamo_cli.engines.vllm.front import (
     gate,
     identity,
     inline,
+    message_stream,
     openapi,
     rendering,
     responses,
@@ -158,12 +159,14 @@ class Serving:
         completions = getattr(self._state, "openai_serving_completion", None)
         sampling.install()
         rendering.install(self._llm, chats, completions, self._memory)
+        messages = getattr(self._state, anthropic.HANDLER, None)
+        if messages is not None:
+            anthropic.install(messages)
         if versions.release() in versions.SHORT_WAYS:
             direct.install(self._llm, chats, completions)
+            message_stream.install(self._llm, messages)
             whole.install(chats, completions)
         envs.enable_envs_cache()
-        if (messages := getattr(self._state, anthropic.HANDLER, None)) is not None:
-            anthropic.install(messages)
 
     def _fail(self, request_id: str, error: Exception) -> None:
         """End a request inside AsyncLLM with an exception instead of its next output."""

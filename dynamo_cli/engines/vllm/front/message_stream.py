@@ -1,0 +1,160 @@
+"""Streams of plain messages, byte for byte those that vLLM translates from its chat streams.
+
+vLLM makes each event of a chat as JSON, parses it again, and makes an event of the Messages API of
+it. A server without parsers of reasoning and tools has one block of text in each answer, so the
+events of all tokens but the first differ in their text only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import orjson
+from vllm.entrypoints.anthropic import serving as messages
+from vllm.entrypoints.openai.chat_completion import serving as chats
+from vllm.entrypoints.serve.engine.protocol import UsageInfo
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from dynamo_cli.engines.vllm.front.direct import Direct, Generation
+from dynamo_cli.engines.vllm.front.trace import current_trace
+
+
+class MessageEvents:
+    """Makes the events of one stream.
+
+    Args:
+        serving: vLLM's object for messages.
+        words: id of the answer and name of the model.
+    """
+
+    usage = True
+
+    def __init__(self, serving: Any, words: tuple[str, str]) -> None:
+        self._serving = serving
+        self._words = words
+        self._cached: tuple[int | None, int | None] = (None, None)
+        self.has_text = False
+        self._finish, self._stop = "stop", None
+
+    def first(self, output: RequestOutput) -> bytes:
+        """Return the event with which a stream begins; note what is cached."""
+        self._cached = (output.num_cached_tokens, output.num_cache_creation_tokens)
+        usage = _usage(UsageInfo(prompt_tokens=_prompt(output), completion_tokens=0))
+        return _START % (*map(orjson.dumps, self._words), usage)
+
+    def block(self) -> bytes:
+        """Return the event that begins the text."""
+        self.has_text = True
+        return _BLOCK
+
+    def text(self, text: str) -> bytes:
+        """Return an event with text."""
+        return _BEFORE + orjson.dumps(text) + _AFTER
+
+    def ended(self, finish: str, stop: Any) -> None:
+        """Note why the answer ended."""
+        self._finish, self._stop = finish, stop
+
+    def end(self, output: RequestOutput, tokens: int) -> list[bytes]:
+        """Return the events after the last text.
+
+        Args:
+            tokens: tokens of the answer.
+        """
+        usage = UsageInfo(prompt_tokens=_prompt(output), completion_tokens=tokens)
+        usage.prompt_tokens_details = chats._make_prompt_tokens_details(
+            self._serving.enable_prompt_tokens_details, *self._cached, None
+        )
+        why = messages._to_anthropic_stop_reason(
+            self._finish, self._stop, tool_used=False, tool_complete=False
+        )
+        last = _END % (*map(orjson.dumps, why), _usage(usage))
+        return [_BLOCK_STOP, last, _STOP] if self.has_text else [last, _STOP]
+
+
+class MessageStream(Direct):
+    """The stream of one message."""
+
+    _events: MessageEvents
+
+    def _text(self, text: str | None) -> None:
+        if not text:
+            return
+        if not self._events.has_text:
+            self._out.event(self._events.block())
+        self._out.event(self._events.text(text))
+
+    def _last(self, part: CompletionOutput) -> None:
+        self._text(part.text)
+        assert part.finish_reason is not None
+        self._events.ended(part.finish_reason, part.stop_reason)
+
+    def _end(self, output: RequestOutput) -> None:
+        for event in self._events.end(output, self._tokens):
+            self._out.event(event)
+        self._over.set_result(None)
+
+
+def install(llm: AsyncLLM, serving: Any) -> None:
+    """Let vLLM's object for messages begin direct streams where it can."""
+    if type(serving) is not messages.AnthropicServingMessages:  # others make other events
+        return
+    if serving.parser_cls is not None or serving.enable_log_outputs:
+        return
+    serving.chat_completion_stream_generator = _begin(
+        llm, serving, serving.chat_completion_stream_generator
+    )
+    convert = serving.message_stream_converter
+    serving.message_stream_converter = lambda made: (
+        made if isinstance(made, MessageStream) else convert(made)
+    )
+
+
+def _begin(
+    llm: AsyncLLM, serving: Any, stream: Callable[..., AsyncIterator[str]]
+) -> Callable[..., MessageStream | AsyncIterator[str]]:
+    def begin(
+        request: Any, outputs: Any, answer_id: str, model: str, *args: Any, **more: Any
+    ) -> MessageStream | AsyncIterator[str]:
+        def fail(raising: AsyncIterator[RequestOutput]) -> AsyncIterator[str]:
+            return stream(request, raising, answer_id, model, *args, **more)
+
+        if not isinstance(outputs, Generation):
+            return fail(outputs)
+        events, trace = MessageEvents(serving, (answer_id, model)), current_trace.get()
+        return MessageStream(llm, outputs, trace, events, serving, request, answer_id, None, fail)
+
+    return begin
+
+
+def _prompt(output: RequestOutput) -> int:
+    return len(output.prompt_token_ids or ()) + len(output.encoder_prompt_token_ids or ())
+
+
+def _usage(usage: UsageInfo) -> bytes:
+    made: str = messages._build_anthropic_usage(usage).model_dump_json(exclude_unset=True)
+    return made.encode()
+
+
+_START = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":%b,"type":"message",'
+    b'"role":"assistant","content":[],"model":%b,"stop_reason":null,"stop_sequence":null,'
+    b'"usage":%b}}\n\n'
+)
+_BLOCK = (
+    b'event: content_block_start\ndata: {"type":"content_block_start",'
+    b'"content_block":{"type":"text","text":""},"index":0}\n\n'
+)
+_BEFORE = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta",'
+    b'"delta":{"type":"text_delta","text":'
+)
+_AFTER = b'},"index":0}\n\n'
+_BLOCK_STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
+_END = (
+    b'event: message_delta\ndata: {"type":"message_delta",'
+    b'"delta":{"stop_reason":%b,"stop_sequence":%b},"usage":%b}\n\n'
+)
+_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
