@@ -20,7 +20,16 @@ from typing import Any
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
-from dynamo_cli.engines.vllm.front import anthropic, bodies, direct, inline, rendering, short, whole
+from dynamo_cli.engines.vllm.front import (
+    anthropic,
+    bodies,
+    direct,
+    inline,
+    message_requests,
+    rendering,
+    short,
+    whole,
+)
 from dynamo_cli.messages.request import Chunk, Endpoint, Finish, Head, Reply
 from tests.processor import message_bodies
 from tests.processor.resumes import Asked, Told, Trial
@@ -41,7 +50,10 @@ OWN = {
         *("render_completion_request", "completion_stream_generator"),
         "request_output_to_completion_response",
     ),
-    anthropic.HANDLER: ("chat_completion_stream_generator",),
+    anthropic.HANDLER: (
+        *("render_chat_request", "_effective_chat_template_kwargs", "to_chat_completion_request"),
+        *("chat_completion_stream_generator", "chat_completion_full_generator"),
+    ),
 }
 SMALLEST = {
     Endpoint.CHAT: {"messages": [{"role": "user", "content": "hello"}]},
@@ -199,6 +211,8 @@ class Ways(Trial):
             ("read", rendering.PromptReader, "render"),
             ("chat body", whole, "_chat_body"),
             ("completion body", whole, "_completion_body"),
+            ("message body", whole, "_message_body"),
+            ("message", message_requests._Chats, "make"),
             ("begin", direct.Direct, "_send"),
             ("token", direct.Direct, "take"),
         ):

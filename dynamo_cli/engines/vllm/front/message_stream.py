@@ -41,7 +41,7 @@ class MessageEvents:
     def first(self, output: RequestOutput) -> bytes:
         """Return the event with which a stream begins; note what is cached."""
         self._cached = (output.num_cached_tokens, output.num_cache_creation_tokens)
-        usage = _usage(UsageInfo(prompt_tokens=_prompt(output), completion_tokens=0))
+        usage = usage_of(self._serving, output, 0, (None, None))
         return _START % (*map(orjson.dumps, self._words), usage)
 
     def block(self) -> bytes:
@@ -63,14 +63,8 @@ class MessageEvents:
         Args:
             tokens: tokens of the answer.
         """
-        usage = UsageInfo(prompt_tokens=_prompt(output), completion_tokens=tokens)
-        usage.prompt_tokens_details = chats._make_prompt_tokens_details(
-            self._serving.enable_prompt_tokens_details, *self._cached, None
-        )
-        why = messages._to_anthropic_stop_reason(
-            self._finish, self._stop, tool_used=False, tool_complete=False
-        )
-        last = _END % (*map(orjson.dumps, why), _usage(usage))
+        usage = usage_of(self._serving, output, tokens, self._cached)
+        last = _END % (*map(orjson.dumps, why(self._finish, self._stop)), usage)
         return [_BLOCK_STOP, last, _STOP] if self.has_text else [last, _STOP]
 
 
@@ -97,18 +91,21 @@ class MessageStream(Direct):
         self._over.set_result(None)
 
 
+def is_plain(serving: Any) -> bool:
+    """Whether all answers of vLLM's object for messages have nothing but a text."""
+    return (
+        type(serving) is messages.AnthropicServingMessages  # others make other answers
+        and serving.parser_cls is None
+        and not serving.enable_log_outputs
+    )
+
+
 def install(llm: AsyncLLM, serving: Any) -> None:
     """Let vLLM's object for messages begin direct streams where it can."""
-    if type(serving) is not messages.AnthropicServingMessages:  # others make other events
-        return
-    if serving.parser_cls is not None or serving.enable_log_outputs:
+    if not is_plain(serving):
         return
     serving.chat_completion_stream_generator = _begin(
         llm, serving, serving.chat_completion_stream_generator
-    )
-    convert = serving.message_stream_converter
-    serving.message_stream_converter = lambda made: (
-        made if isinstance(made, MessageStream) else convert(made)
     )
 
 
@@ -129,13 +126,32 @@ def _begin(
     return begin
 
 
-def _prompt(output: RequestOutput) -> int:
-    return len(output.prompt_token_ids or ()) + len(output.encoder_prompt_token_ids or ())
+def usage_of(
+    serving: Any, output: RequestOutput, tokens: int, cached: tuple[int | None, int | None]
+) -> bytes:
+    """Return the usage of an answer as JSON.
 
-
-def _usage(usage: UsageInfo) -> bytes:
+    Args:
+        serving: vLLM's object for messages.
+        tokens: tokens of the answer.
+        cached: tokens of the prompt that were cached, and that were added to the cache; None if
+            that is not known.
+    """
+    prompt = len(output.prompt_token_ids or ()) + len(output.encoder_prompt_token_ids or ())
+    usage = UsageInfo(prompt_tokens=prompt, completion_tokens=tokens)
+    usage.prompt_tokens_details = chats._make_prompt_tokens_details(
+        serving.enable_prompt_tokens_details, *cached, None
+    )
     made: str = messages._build_anthropic_usage(usage).model_dump_json(exclude_unset=True)
     return made.encode()
+
+
+def why(finish: str | None, stop: int | str | None) -> tuple[str | None, str | None]:
+    """Return why an answer without tool calls ended, and the text that stopped it."""
+    told: tuple[str | None, str | None] = messages._to_anthropic_stop_reason(
+        finish, stop, tool_used=False, tool_complete=False
+    )
+    return told
 
 
 _START = (
