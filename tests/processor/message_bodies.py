@@ -65,7 +65,7 @@ def message(dice: random.Random) -> dict[str, Any]:
     body: dict[str, Any] = SMALLEST | {"max_tokens": dice.choice([6, 60, 60])}
     if dice.random() < 0.5:
         body["messages"] = dice.choice(MESSAGES)
-    if dice.random() < 0.6:
+    if dice.random() < 0.5:
         body["stream"] = True
     for name in dice.sample(list(FIELDS), dice.choice([0, 0, 1, 1, 2, 3, 6])):
         body[name] = dice.choice(FIELDS[name])

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import random
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -308,9 +309,11 @@ def _told(told: Told) -> list[Any]:
             case Head():
                 found.append((one.status, one.content_type, one.headers, one.worker))
             case Chunk():
-                found.append((one.data, one.tokens, one.output))
+                data = re.sub(rb'"signature":"\w+"', b"", one.data)
+                found.append((data, one.tokens, one.output))
             case Reply():
-                found.append((one.status, one.body, one.usage, one.error, one.finish_reason))
+                body = re.sub(rb'"signature":"\w+"', b"", one.body)  # a random id
+                found.append((one.status, body, one.usage, one.error, one.finish_reason))
             case Finish():
                 found.append((one.usage, one.error, one.finish_reason))
     return found
