@@ -13,6 +13,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
 CALLED = {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}
 RESULT = {"type": "tool_result", "tool_use_id": "t", "content": "5"}
 TOOL = {"name": "f", "input_schema": {"type": "object"}}
+CHOICES = [{"type": "auto"}, {"type": "any"}, {"type": "tool", "name": "f"}, None]
 MESSAGES: list[Any] = [
     [USER, ASSISTANT, {"role": "user", "content": "<|im_end|>\n猫"}],
     [USER, ASSISTANT, {"role": "user", "content": [A]}],
@@ -67,6 +68,9 @@ def message(dice: random.Random) -> dict[str, Any]:
         body["messages"] = dice.choice(MESSAGES)
     if dice.random() < 0.5:
         body["stream"] = True
+    if dice.random() < 0.2:
+        tools = {"tools": [TOOL], "tool_choice": dice.choice(CHOICES)}
+        return body | tools | {"messages": [USER], "max_tokens": 60}
     for name in dice.sample(list(FIELDS), dice.choice([0, 0, 1, 1, 2, 3, 6])):
         body[name] = dice.choice(FIELDS[name])
     return body

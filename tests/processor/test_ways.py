@@ -20,6 +20,7 @@ COMPLETIONS = (
     *("begin of completions", "token of completions"),
 )
 MESSAGES = ("message", "message body", "begin of messages", "token of messages")
+OF_PARSED = ("chat", "begin of chat", "message", "begin of messages", *COMPLETIONS)
 PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
 
@@ -27,7 +28,7 @@ PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
     ("options", "ways"),
     [
         (("--enable-prompt-tokens-details",), (*CHATS, *COMPLETIONS, *MESSAGES)),
-        ((*PARSERS, "--reasoning-parser", "qwen3"), ("chat", "begin of chat", *COMPLETIONS)),
+        ((*PARSERS, "--reasoning-parser", "qwen3"), OF_PARSED),
     ],
 )
 def test_answers_are_the_same(

@@ -172,7 +172,7 @@ class Direct:
         part = output.outputs[0]
         if not self._named:
             self._named = True
-            if first := self._events.first(output):
+            if first := self._first(output):
                 self._out.event(first)
         self._serving._raise_if_error(part.finish_reason, self._answer_id)
         if part.text or part.token_ids or self._tokens:
@@ -185,6 +185,9 @@ class Direct:
                 self._last(part)
         if output.finished:
             self._end(output)
+
+    def _first(self, output: RequestOutput) -> bytes:
+        return self._events.first(output)
 
     def _text(self, text: str | None) -> None:
         self._out.event(self._events.text(text))
@@ -213,6 +216,9 @@ class Direct:
         named = isinstance(self._request.tool_choice, ChatCompletionNamedToolChoiceParam)
         if self._called_tools and finish == "stop" and not named:
             finish = "tool_calls"
+        self._delta(delta, part, finish)
+
+    def _delta(self, delta: DeltaMessage, part: CompletionOutput, finish: str | None) -> None:
         assert isinstance(self._events, ChatEvents)
         self._out.event(self._events.delta(delta, part, finish))
 

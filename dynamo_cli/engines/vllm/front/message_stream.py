@@ -12,13 +12,17 @@ from typing import Any
 
 import orjson
 from vllm.entrypoints.anthropic import serving as messages
+from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.openai.chat_completion import serving as chats
 from vllm.entrypoints.serve.engine.protocol import UsageInfo
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from dynamo_cli.engines.vllm.front.chat_events import ChatEvents
 from dynamo_cli.engines.vllm.front.direct import Direct, Generation
+from dynamo_cli.engines.vllm.front.outgoing import Outgoing
 from dynamo_cli.engines.vllm.front.trace import current_trace
+from dynamo_cli.engines.vllm.front.translation import Translation
 
 
 class MessageEvents:
@@ -91,18 +95,45 @@ class MessageStream(Direct):
         self._over.set_result(None)
 
 
-def is_plain(serving: Any) -> bool:
-    """Whether all answers of vLLM's object for messages have nothing but a text."""
-    return (
-        type(serving) is messages.AnthropicServingMessages  # others make other answers
-        and serving.parser_cls is None
-        and not serving.enable_log_outputs
-    )
+class ParsedStream(Direct):
+    """The stream of one message in which a parser looks for reasoning and tool calls."""
+
+    _events: MessageEvents
+
+    def __init__(self, *args: Any, translation: Translation) -> None:
+        super().__init__(*args)
+        self._translation = translation
+
+    async def run(self, out: Outgoing) -> AsyncIterator[str] | None:
+        """Send the stream up to its end; see `Direct`."""
+        try:
+            return await super().run(out)
+        finally:
+            self._translation.close()
+
+    def _first(self, output: RequestOutput) -> bytes:
+        self._translation.begin(output)
+        return self._events.first(output)
+
+    def _delta(self, delta: DeltaMessage, part: CompletionOutput, finish: str | None) -> None:
+        for event in self._translation.of(delta, part, finish):
+            self._out.event(event)
+
+    def _end(self, output: RequestOutput) -> None:
+        for event in self._translation.end(output, self._tokens):
+            self._out.event(event)
+        self._over.set_result(None)
+
+
+def is_known(serving: Any) -> bool:
+    """Whether the answers of an object for messages are those that are made here."""
+    known = type(serving) is messages.AnthropicServingMessages
+    return known and not serving.enable_log_outputs
 
 
 def install(llm: AsyncLLM, serving: Any) -> None:
     """Let vLLM's object for messages begin direct streams where it can."""
-    if not is_plain(serving):
+    if not is_known(serving):
         return
     serving.chat_completion_stream_generator = _begin(
         llm, serving, serving.chat_completion_stream_generator
@@ -121,7 +152,14 @@ def _begin(
         if not isinstance(outputs, Generation):
             return fail(outputs)
         events, trace = MessageEvents(serving, (answer_id, model)), current_trace.get()
-        return MessageStream(llm, outputs, trace, events, serving, request, answer_id, None, fail)
+        if serving.parser_cls is None:
+            plain = (llm, outputs, trace, events, serving, request, answer_id, None, fail)
+            return MessageStream(*plain)
+        parser = serving._make_parser(request, args[1], more.get("chat_template_kwargs"))
+        words = (answer_id, 0, model)
+        translation = Translation(serving, ChatEvents(serving, request, words, None))
+        parsed = (llm, outputs, trace, events, serving, request, answer_id, parser, fail)
+        return ParsedStream(*parsed, translation=translation)
 
     return begin
 

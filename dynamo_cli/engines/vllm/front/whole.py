@@ -25,7 +25,7 @@ def install(chat: Any, completion: Any, message: Any) -> None:
     """Let vLLM's objects for chats, completions and messages make such answers where they can."""
     if type(chat) is chats.OpenAIServingChat:  # others make other answers
         chat.chat_completion_full_generator = _chats(chat, _chat_body)
-    if message_stream.is_plain(message):
+    if message_stream.is_known(message):
         message.chat_completion_full_generator = _chats(message, _message_body)
     if type(completion) is completions.OpenAIServingCompletion:
         completion.request_output_to_completion_response = _completions(completion)
