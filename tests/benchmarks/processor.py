@@ -1,6 +1,7 @@
 """Measures the CPU time of the processor's work: per request, and per token of an answer.
 
-    python -m tests.benchmarks.processor [--model tiny] [--rounds 5] [--against FOLDER] [--only ...]
+    python -m tests.benchmarks.processor [--model tiny] [--rounds 5] [--against FOLDER]
+        [--only ...] [--parsers]
 
 vLLM's serving classes run as in a processor, without other processes around them; the engine is a
 list of tokens, whose own time does not count. CPU time says more than wall time on a machine that
@@ -30,6 +31,11 @@ ANSWER = 128
 """Tokens of a streamed answer."""
 
 COMPLETIONS, MESSAGES, RESPONSES = "completions", "messages", "responses"
+
+PARSERS = (
+    *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    *("--reasoning-parser", "qwen3"),
+)
 
 SHARED = 0.8
 """Part of a prompt that is shared by the requests of a case."""
@@ -92,9 +98,10 @@ class Bench:
 
     Args:
         folder: folder of the model.
+        parsers: whether parsers look for reasoning and tool calls.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, parsers: bool = False) -> None:
         from dynamo_cli.config import EngineConfig, SimulationConfig
         from dynamo_cli.engines.vllm.front.serving import Serving
         from dynamo_cli.lab.load.workload import words
@@ -124,6 +131,7 @@ class Bench:
 
         longer = json.dumps({"max_position_embeddings": CONTEXT})
         options = ("--max-model-len", str(CONTEXT), "--hf-overrides", longer)
+        options += PARSERS if parsers else ()
         config = EngineConfig("m", folder, ("m",), options, simulation=SimulationConfig("cpu-tiny"))
         self._engine = Timed()
         self._serving = Serving(config, self._engine, kv_routing=True)
@@ -205,12 +213,12 @@ class Bench:
             await self._serving.handle(submit, lambda message: None)
 
 
-async def _serve(model: str) -> None:
+async def _serve(model: str, *, parsers: bool) -> None:
     told_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print
     from dynamo_cli.models import catalog
 
-    bench = Bench(str(catalog.resolve(model, lambda _: None).path))
+    bench = Bench(str(catalog.resolve(model, lambda _: None).path), parsers=parsers)
     await bench.start()
     print("ready", file=told_to, flush=True)
     for line in sys.stdin:
@@ -220,8 +228,9 @@ async def _serve(model: str) -> None:
 class Side:
     """A checkout that is measured, in a process of its own."""
 
-    def __init__(self, folder: Path, model: str) -> None:
+    def __init__(self, folder: Path, model: str, *, parsers: bool) -> None:
         words = [sys.executable, "-m", "tests.benchmarks.processor", "--serve", "--model", model]
+        words += ["--parsers"] if parsers else []
         self._process = subprocess.Popen(
             words,
             cwd=folder,
@@ -265,13 +274,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(CASES), help=f"of {','.join(CASES)}")
     parser.add_argument("--against", type=Path, help="another checkout")
+    parser.add_argument("--parsers", action="store_true", help="with those for reasoning and tools")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        asyncio.run(_serve(given.model))
+        asyncio.run(_serve(given.model, parsers=given.parsers))
         return
     folders = [Path.cwd()] + ([given.against] if given.against else [])
-    sides = [Side(folder, given.model) for folder in folders]
+    sides = [Side(folder, given.model, parsers=given.parsers) for folder in folders]
     for side in sides:
         side.ask()
     for name in given.only.split(","):
