@@ -130,8 +130,8 @@ class Bench:
                 return outputs
 
         longer = json.dumps({"max_position_embeddings": CONTEXT})
-        options = ("--max-model-len", str(CONTEXT), "--hf-overrides", longer)
-        options += PARSERS if parsers else ()
+        more = PARSERS if parsers else ()
+        options = ("--max-model-len", str(CONTEXT), "--hf-overrides", longer, *more)
         config = EngineConfig("m", folder, ("m",), options, simulation=SimulationConfig("cpu-tiny"))
         self._engine = Timed()
         self._serving = Serving(config, self._engine, kv_routing=True)

@@ -56,7 +56,7 @@ OWN = {
         *("chat_completion_stream_generator", "chat_completion_full_generator"),
     ),
 }
-SMALLEST = {
+SMALLEST: dict[Endpoint, dict[str, Any]] = {
     Endpoint.CHAT: {"messages": [{"role": "user", "content": "hello"}]},
     Endpoint.COMPLETIONS: {"prompt": "hello"},
     Endpoint.MESSAGES: message_bodies.SMALLEST,

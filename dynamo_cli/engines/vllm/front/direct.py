@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.openai.chat_completion import serving as chats
@@ -31,6 +31,16 @@ from dynamo_cli.engines.vllm.front.outgoing import Outgoing
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 
 Begin = Callable[..., "Direct | AsyncIterator[str]"]
+
+
+class Events(Protocol):
+    """What makes the events of a stream, as far as all streams need it."""
+
+    def first(self, output: RequestOutput, /) -> bytes:
+        """Return the event with which a stream begins; empty if there is none."""
+
+    def text(self, text: str | None, /) -> bytes:
+        """Return an event with text."""
 
 
 class Generation(NamedTuple):
@@ -72,7 +82,7 @@ class Direct:
         llm: AsyncLLM,
         generation: Generation,
         trace: RequestTrace,
-        events: ChatEvents | CompletionEvents,
+        events: Events,
         serving: Any,
         request: Any,
         answer_id: str,
@@ -194,6 +204,7 @@ class Direct:
 
     def _last(self, part: CompletionOutput) -> None:
         assert part.finish_reason is not None
+        assert isinstance(self._events, ChatEvents | CompletionEvents)
         self._out.event(self._events.last(part.text, part.finish_reason, part.stop_reason))
 
     def _send_parsed(self, part: CompletionOutput, output: RequestOutput) -> None:
@@ -223,6 +234,7 @@ class Direct:
         self._out.event(self._events.delta(delta, part, finish))
 
     def _end(self, output: RequestOutput) -> None:
+        assert isinstance(self._events, ChatEvents | CompletionEvents)
         if self._events.usage:
             self._out.event(self._usage(output))
         self._out.event(DONE)
@@ -231,6 +243,7 @@ class Direct:
     def _usage(self, output: RequestOutput) -> bytes:
         if isinstance(self._events, CompletionEvents):
             return self._events.end(output, self._tokens)
+        assert isinstance(self._events, ChatEvents)
         reasoning = None
         if self._serving._include_reasoning_tokens_details:
             reasoning = self._parser.count_reasoning_tokens(tuple(self._ids))

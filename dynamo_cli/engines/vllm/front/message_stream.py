@@ -33,8 +33,6 @@ class MessageEvents:
         words: id of the answer and name of the model.
     """
 
-    usage = True
-
     def __init__(self, serving: Any, words: tuple[str, str]) -> None:
         self._serving = serving
         self._words = words
@@ -53,7 +51,7 @@ class MessageEvents:
         self.has_text = True
         return _BLOCK
 
-    def text(self, text: str) -> bytes:
+    def text(self, text: str | None) -> bytes:
         """Return an event with text."""
         return _BEFORE + orjson.dumps(text) + _AFTER
 
@@ -142,10 +140,10 @@ def install(llm: AsyncLLM, serving: Any) -> None:
 
 def _begin(
     llm: AsyncLLM, serving: Any, stream: Callable[..., AsyncIterator[str]]
-) -> Callable[..., MessageStream | AsyncIterator[str]]:
+) -> Callable[..., Direct | AsyncIterator[str]]:
     def begin(
         request: Any, outputs: Any, answer_id: str, model: str, *args: Any, **more: Any
-    ) -> MessageStream | AsyncIterator[str]:
+    ) -> Direct | AsyncIterator[str]:
         def fail(raising: AsyncIterator[RequestOutput]) -> AsyncIterator[str]:
             return stream(request, raising, answer_id, model, *args, **more)
 
