@@ -4,7 +4,7 @@ vLLM passes an output through a queue, a task and several generators to its serv
 makes three objects and their JSON for each token. Here the serving class begins the stream, and its
 events are made where vLLM would have put the output into the queue, from parts that stay the same.
 They are byte for byte the events of vLLM, which makes them for every other request, and when a
-stream of another processor goes on here (`resume.py`).
+stream of another processor goes on here (`resume.py`). Messages are in `message_stream.py`.
 """
 
 from __future__ import annotations
