@@ -330,7 +330,8 @@ async def main(folder: str, seed: str, count: str, *args: str) -> None:
     dice, each = random.Random(int(seed)), int(count) // 3
     different = [await ways.both(Endpoint.CHAT, chat(dice)) for _ in range(each)]
     different += [await ways.both(Endpoint.COMPLETIONS, completion(dice)) for _ in range(each)]
-    told = [message_bodies.message(dice) for _ in range(each)]
+    # Fewer of them are plain, since many have tools or blocks of text.
+    told = [message_bodies.message(dice) for _ in range(each * 3 // 2)]
     different += [await ways.both(Endpoint.MESSAGES, body) for body in told]
     rare = [(endpoint, least | more) for endpoint, least in SMALLEST.items() for more in RARE]
     different += [await ways.both(endpoint, body) for endpoint, body in rare]
