@@ -1,6 +1,7 @@
 """Measures the CPU time of the processor's work: per request, and per token of an answer.
 
-    python -m tests.benchmarks.processor [--model tiny] [--rounds 5] [--against FOLDER] [--only ...]
+    python -m tests.benchmarks.processor [--model tiny] [--rounds 5] [--against FOLDER]
+        [--only ...] [--parsers]
 
 vLLM's serving classes run as in a processor, without other processes around them; the engine is a
 list of tokens, whose own time does not count. CPU time says more than wall time on a machine that
@@ -29,6 +30,13 @@ BLOCK = 32
 ANSWER = 128
 """Tokens of a streamed answer."""
 
+COMPLETIONS, MESSAGES, RESPONSES = "completions", "messages", "responses"
+
+PARSERS = (
+    *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    *("--reasoning-parser", "qwen3"),
+)
+
 SHARED = 0.8
 """Part of a prompt that is shared by the requests of a case."""
 
@@ -43,7 +51,7 @@ class Case:
         shared: part of the prompt that all requests have in common.
         at_once: requests in flight.
         count: requests of a round.
-        chat: whether they are chats; else completions.
+        of: their endpoint, as the path without its beginning.
         reached: if not 0, the figure is the time until this part of the requests, which begin
             together, has reached the engine.
     """
@@ -53,7 +61,7 @@ class Case:
     shared: float
     at_once: int
     count: int
-    chat: bool = True
+    of: str = "chat/completions"
     reached: float = 0.0
 
     @property
@@ -73,9 +81,15 @@ CASES = {
     "stream 64": Case(100, ANSWER, 0, 64, 64),
     "half of 64 at once": Case(128, 1, 0, 64, 64, reached=0.5),
     "all of 64 at once": Case(128, 1, 0, 64, 64, reached=1.0),
-    "completion 128 fresh": Case(128, 1, 0, 16, 200, chat=False),
-    "completion stream 1": Case(100, ANSWER, 0, 1, 12, chat=False),
-    "completion stream 64": Case(100, ANSWER, 0, 64, 64, chat=False),
+    "completion 128 fresh": Case(128, 1, 0, 16, 200, COMPLETIONS),
+    "completion stream 1": Case(100, ANSWER, 0, 1, 12, COMPLETIONS),
+    "completion stream 64": Case(100, ANSWER, 0, 64, 64, COMPLETIONS),
+    "message 128 fresh": Case(128, 1, 0, 16, 200, MESSAGES),
+    "message stream 1": Case(100, ANSWER, 0, 1, 12, MESSAGES),
+    "message stream 64": Case(100, ANSWER, 0, 64, 64, MESSAGES),
+    "response 128 fresh": Case(128, 1, 0, 16, 200, RESPONSES),
+    "response stream 1": Case(100, ANSWER, 0, 1, 12, RESPONSES),
+    "response stream 64": Case(100, ANSWER, 0, 64, 64, RESPONSES),
 }
 
 
@@ -84,9 +98,10 @@ class Bench:
 
     Args:
         folder: folder of the model.
+        parsers: whether parsers look for reasoning and tool calls.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, parsers: bool = False) -> None:
         from dynamo_cli.config import EngineConfig, SimulationConfig
         from dynamo_cli.engines.vllm.front.serving import Serving
         from dynamo_cli.lab.load.workload import words
@@ -115,7 +130,8 @@ class Bench:
                 return outputs
 
         longer = json.dumps({"max_position_embeddings": CONTEXT})
-        options = ("--max-model-len", str(CONTEXT), "--hf-overrides", longer)
+        more = PARSERS if parsers else ()
+        options = ("--max-model-len", str(CONTEXT), "--hf-overrides", longer, *more)
         config = EngineConfig("m", folder, ("m",), options, simulation=SimulationConfig("cpu-tiny"))
         self._engine = Timed()
         self._serving = Serving(config, self._engine, kv_routing=True)
@@ -158,15 +174,18 @@ class Bench:
 
     def _body(self, case: Case, shared: str) -> bytes:
         own = self._text(self._dice, case.prompt * (1 - case.shared))
-        body: dict[str, Any] = {"model": "m", "max_tokens": case.answer}
-        if case.chat:
-            messages = [{"role": "system", "content": shared}] if shared else []
-            body["messages"] = [*messages, {"role": "user", "content": own}]
-        else:
-            body["prompt"] = shared + own
-        if case.per_token:
-            more = {"stream": True, "ignore_eos": True, "stream_options": {"include_usage": True}}
-            body |= more
+        body: dict[str, Any] = {"model": "m", "stream": case.per_token}
+        match case.of:
+            case "completions":
+                body |= {"max_tokens": case.answer, "prompt": shared + own}
+            case "responses":
+                return json.dumps(body | {"max_output_tokens": case.answer, "input": own}).encode()
+            case _:
+                messages = [{"role": "system", "content": shared}] if shared else []
+                body |= {"max_tokens": case.answer}
+                body["messages"] = [*messages, {"role": "user", "content": own}]
+        if case.per_token and case.of != MESSAGES:
+            body |= {"ignore_eos": True, "stream_options": {"include_usage": True}}
         return json.dumps(body).encode()
 
     async def _all(self, case: Case, bodies: list[bytes], at_once: int) -> None:
@@ -186,7 +205,7 @@ class Bench:
     async def _client(self, case: Case, waiting: Any) -> None:
         from dynamo_cli.messages.request import Endpoint, Submit
 
-        endpoint = Endpoint.CHAT if case.chat else Endpoint.COMPLETIONS
+        endpoint = Endpoint(f"/v1/{case.of}")
         for body in waiting:
             name = f"r{next(self._numbers)}"
             seed = name.encode().ljust(16)
@@ -194,12 +213,12 @@ class Bench:
             await self._serving.handle(submit, lambda message: None)
 
 
-async def _serve(model: str) -> None:
+async def _serve(model: str, *, parsers: bool) -> None:
     told_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print
     from dynamo_cli.models import catalog
 
-    bench = Bench(str(catalog.resolve(model, lambda _: None).path))
+    bench = Bench(str(catalog.resolve(model, lambda _: None).path), parsers=parsers)
     await bench.start()
     print("ready", file=told_to, flush=True)
     for line in sys.stdin:
@@ -209,8 +228,9 @@ async def _serve(model: str) -> None:
 class Side:
     """A checkout that is measured, in a process of its own."""
 
-    def __init__(self, folder: Path, model: str) -> None:
+    def __init__(self, folder: Path, model: str, *, parsers: bool) -> None:
         words = [sys.executable, "-m", "tests.benchmarks.processor", "--serve", "--model", model]
+        words += ["--parsers"] if parsers else []
         self._process = subprocess.Popen(
             words,
             cwd=folder,
@@ -254,13 +274,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(CASES), help=f"of {','.join(CASES)}")
     parser.add_argument("--against", type=Path, help="another checkout")
+    parser.add_argument("--parsers", action="store_true", help="with those for reasoning and tools")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        asyncio.run(_serve(given.model))
+        asyncio.run(_serve(given.model, parsers=given.parsers))
         return
     folders = [Path.cwd()] + ([given.against] if given.against else [])
-    sides = [Side(folder, given.model) for folder in folders]
+    sides = [Side(folder, given.model, parsers=given.parsers) for folder in folders]
     for side in sides:
         side.ask()
     for name in given.only.split(","):

@@ -231,9 +231,8 @@ class Trial:
         got = _by_choice([*whole.chunks[:place], *rest.chunks])
         found = [] if got == wanted else [f"{place}: {got!r}\nnot {wanted!r}"]
         # Tokens after a stop string count only where the engine still gave them.
-        if rest.finish.usage != whole.finish.usage and not (
-            "stop" in asked.body and asked.burst > 1
-        ):
+        stops = not asked.body.keys().isdisjoint(("stop", "stop_sequences"))
+        if rest.finish.usage != whole.finish.usage and not (stops and asked.burst > 1):
             found.append(f"{place}: {rest.finish.usage} not {whole.finish.usage}")
         if rest.finish.finish_reason != whole.finish.finish_reason:
             found.append(f"{place}: {rest.finish.finish_reason}")

@@ -108,6 +108,22 @@ def test_a_chat_without_parsers(
     check(plain.went_on(CHAT, TEXT, {"messages": ASK} | body, burst=burst), *texts, places=4)
 
 
+@pytest.mark.parametrize("burst", [1, 3])
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        ({}, ['"stop_reason":"end_turn"', "message_stop"]),
+        ({"max_tokens": 12}, ['"stop_reason":"max_tokens"']),
+        ({"stop_sequences": ["has a few"]}, ['"stop_sequence":"has a few"']),
+    ],
+)
+def test_messages_without_parsers(
+    plain: Streams, body: dict[str, Any], texts: list[str], burst: int
+) -> None:
+    result = plain.went_on(Endpoint.MESSAGES, TEXT, {"messages": ASK} | body, burst=burst)
+    check(result, *texts, places=4)
+
+
 @pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize("usage", [USAGE, AT_THE_END], ids=["in each event", "at the end"])
 def test_tools_keep_their_ids(streams: Streams, choice: str, usage: dict[str, bool]) -> None:

@@ -1,4 +1,4 @@
-"""Common chats and completions take short ways, and get the answers of vLLM's own way."""
+"""Common chats, completions and messages take short ways, and get the answers of vLLM's own way."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ COMPLETIONS = (
     *("completion", "read", "completion body"),
     *("begin of completions", "token of completions"),
 )
+MESSAGES = ("message", "message body", "begin of messages", "token of messages")
+OF_PARSED = ("chat", "begin of chat", "message", "begin of messages", *COMPLETIONS)
 PARSERS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
 
 @pytest.mark.parametrize(
     ("options", "ways"),
     [
-        (("--enable-prompt-tokens-details",), (*CHATS, *COMPLETIONS)),
-        ((*PARSERS, "--reasoning-parser", "qwen3"), ("chat", "begin of chat", *COMPLETIONS)),
+        (("--enable-prompt-tokens-details",), (*CHATS, *COMPLETIONS, *MESSAGES)),
+        ((*PARSERS, "--reasoning-parser", "qwen3"), OF_PARSED),
     ],
 )
 def test_answers_are_the_same(
     options: tuple[str, ...], ways: tuple[str, ...], tmp_path: Path
 ) -> None:
-    told = result_of("tests.processor.ways", str(tmp_path), str(len(options)), "600", *options)
+    told = result_of("tests.processor.ways", str(tmp_path), str(len(options)), "900", *options)
     assert told["different"] == []
     assert told["left"] == 0
     assert told["warned"] == 0
-    assert len(told["broken"]) == (2 if "render" in ways else 1), told["broken"]
+    assert len(told["broken"]) == (3 if "render" in ways else 1), told["broken"]
     if versions.release() not in versions.SHORT_WAYS:
         ways = tuple(way for way in ways if way in OF_ALL_RELEASES)
     for way in ways:

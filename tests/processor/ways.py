@@ -2,7 +2,7 @@
 
     python -m tests.processor.ways FOLDER SEED COUNT OPTION ...
 
-tells how many chats and completions took each short way, and what was different.
+tells how many chats, completions and messages took each short way, and what was different.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import random
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,8 +21,18 @@ from typing import Any
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
-from dynamo_cli.engines.vllm.front import bodies, direct, inline, rendering, short, whole
+from dynamo_cli.engines.vllm.front import (
+    anthropic,
+    bodies,
+    direct,
+    inline,
+    message_requests,
+    rendering,
+    short,
+    whole,
+)
 from dynamo_cli.messages.request import Chunk, Endpoint, Finish, Head, Reply
+from tests.processor import message_bodies
 from tests.processor.resumes import Asked, Told, Trial
 from tests.support.driver import RESULT
 
@@ -40,10 +51,15 @@ OWN = {
         *("render_completion_request", "completion_stream_generator"),
         "request_output_to_completion_response",
     ),
+    anthropic.HANDLER: (
+        *("render_chat_request", "_effective_chat_template_kwargs", "to_chat_completion_request"),
+        *("chat_completion_stream_generator", "chat_completion_full_generator"),
+    ),
 }
-SMALLEST = {
+SMALLEST: dict[Endpoint, dict[str, Any]] = {
     Endpoint.CHAT: {"messages": [{"role": "user", "content": "hello"}]},
     Endpoint.COMPLETIONS: {"prompt": "hello"},
+    Endpoint.MESSAGES: message_bodies.SMALLEST,
 }
 RARE = ({"max_tokens": None}, {"max_tokens": None, "stream": True}, {"max_tokens": 10**6})
 """Fields that the dice seldom give by themselves."""
@@ -196,6 +212,8 @@ class Ways(Trial):
             ("read", rendering.PromptReader, "render"),
             ("chat body", whole, "_chat_body"),
             ("completion body", whole, "_completion_body"),
+            ("message body", whole, "_message_body"),
+            ("message", message_requests._Chats, "make"),
             ("begin", direct.Direct, "_send"),
             ("token", direct.Direct, "take"),
         ):
@@ -291,9 +309,11 @@ def _told(told: Told) -> list[Any]:
             case Head():
                 found.append((one.status, one.content_type, one.headers, one.worker))
             case Chunk():
-                found.append((one.data, one.tokens, one.output))
+                data = re.sub(rb'"signature":"\w+"', b"", one.data)
+                found.append((data, one.tokens, one.output))
             case Reply():
-                found.append((one.status, one.body, one.usage, one.error, one.finish_reason))
+                body = re.sub(rb'"signature":"\w+"', b"", one.body)  # a random id
+                found.append((one.status, body, one.usage, one.error, one.finish_reason))
             case Finish():
                 found.append((one.usage, one.error, one.finish_reason))
     return found
@@ -307,9 +327,12 @@ async def main(folder: str, seed: str, count: str, *args: str) -> None:
     await ways.serving.start()
     for kind in (ChatCompletionRequest, CompletionRequest):
         ways.compare_parameters(kind)
-    dice, half = random.Random(int(seed)), int(count) // 2
-    different = [await ways.both(Endpoint.CHAT, chat(dice)) for _ in range(half)]
-    different += [await ways.both(Endpoint.COMPLETIONS, completion(dice)) for _ in range(half)]
+    dice, each = random.Random(int(seed)), int(count) // 3
+    different = [await ways.both(Endpoint.CHAT, chat(dice)) for _ in range(each)]
+    different += [await ways.both(Endpoint.COMPLETIONS, completion(dice)) for _ in range(each)]
+    # Fewer of them are plain, since many have tools or blocks of text.
+    told = [message_bodies.message(dice) for _ in range(each * 3 // 2)]
+    different += [await ways.both(Endpoint.MESSAGES, body) for body in told]
     rare = [(endpoint, least | more) for endpoint, least in SMALLEST.items() for more in RARE]
     different += [await ways.both(endpoint, body) for endpoint, body in rare]
     for handler in OWN:

@@ -18,8 +18,8 @@ SUPPORTED = ("0.32", "0.33")
 """The supported releases, oldest first, without the number of a correction."""
 
 SHORT_WAYS = ("0.32",)
-"""Releases for which answers to plain chats and completions are made without vLLM's objects: the
-bytes are the same (`tests/processor/test_ways.py`)."""
+"""Releases for which answers to plain chats, completions and messages are made without vLLM's
+objects: the bytes are the same (`tests/processor/test_ways.py`)."""
 
 MOVED: Mapping[str, Mapping[str, str]] = {
     "cli_args": {

@@ -11,8 +11,10 @@ from vllm.entrypoints.anthropic.protocol import (
     AnthropicMessagesRequest,
 )
 
+from dynamo_cli.engines.vllm.front.direct import Direct
 from dynamo_cli.engines.vllm.front.failures import EventError, raise_error, raise_response
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
+from dynamo_cli.messages.request import Reply
 
 HANDLER = "anthropic_serving_messages"
 
@@ -24,10 +26,14 @@ def install(handler: Any) -> None:
     """Stop the chat stream at an error, before vLLM translates it.
 
     vLLM 0.32 would take the error for a chunk, and fail because of its shape. Later releases
-    translate it, but then only its text is left.
+    translate it, but then only its text is left. What short ways have made needs no translation.
     """
     convert = handler.message_stream_converter
-    handler.message_stream_converter = lambda chunks: convert(_up_to_an_error(chunks))
+
+    def run(made: Any) -> Any:
+        return made if isinstance(made, Direct | Reply) else convert(_up_to_an_error(made))
+
+    handler.message_stream_converter = run
 
 
 async def _up_to_an_error(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -20,7 +20,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 
 DONE = b"data: [DONE]\n\n"
 KIND = "chat.completion.chunk"
-PLAIN = {"content"}
+TEXT, REASONING = {"content"}, {"reasoning"}
 
 
 class ChatEvents:
@@ -75,10 +75,13 @@ class ChatEvents:
         Args:
             finish: why the answer ended; None if it goes on.
         """
-        if delta.model_fields_set == PLAIN and not delta.model_extra:
-            if finish is None:
-                return self.text(delta.content)
+        plain = set() if delta.model_extra else delta.model_fields_set
+        if plain == TEXT and finish is not None:
             return self.last(delta.content, finish, part.stop_reason)
+        if plain == TEXT:
+            return self.text(delta.content)
+        if plain == REASONING and finish is None:
+            return self._begin + b'"reasoning":' + orjson.dumps(delta.reasoning) + _AFTER
         choice = ChatCompletionResponseStreamChoice(
             index=0,
             delta=delta,

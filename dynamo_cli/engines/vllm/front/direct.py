@@ -4,7 +4,7 @@ vLLM passes an output through a queue, a task and several generators to its serv
 makes three objects and their JSON for each token. Here the serving class begins the stream, and its
 events are made where vLLM would have put the output into the queue, from parts that stay the same.
 They are byte for byte the events of vLLM, which makes them for every other request, and when a
-stream of another processor goes on here (`resume.py`).
+stream of another processor goes on here (`resume.py`). Messages are in `message_stream.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.openai.chat_completion import serving as chats
@@ -31,6 +31,16 @@ from dynamo_cli.engines.vllm.front.outgoing import Outgoing
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 
 Begin = Callable[..., "Direct | AsyncIterator[str]"]
+
+
+class Events(Protocol):
+    """What makes the events of a stream, as far as all streams need it."""
+
+    def first(self, output: RequestOutput, /) -> bytes:
+        """Return the event with which a stream begins; empty if there is none."""
+
+    def text(self, text: str | None, /) -> bytes:
+        """Return an event with text."""
 
 
 class Generation(NamedTuple):
@@ -72,7 +82,7 @@ class Direct:
         llm: AsyncLLM,
         generation: Generation,
         trace: RequestTrace,
-        events: ChatEvents | CompletionEvents,
+        events: Events,
         serving: Any,
         request: Any,
         answer_id: str,
@@ -165,14 +175,14 @@ class Direct:
         text = detokenizer.get_next_output_text(False, True)
         self._tokens += len(tokens)
         self._trace.given.add_tokens(tokens)
-        self._out.event(self._events.text(text))
+        self._text(text)
 
     def _send(self, output: RequestOutput) -> None:
         self._trace.given.add(self._generation.call, output)
         part = output.outputs[0]
         if not self._named:
             self._named = True
-            if first := self._events.first(output):
+            if first := self._first(output):
                 self._out.event(first)
         self._serving._raise_if_error(part.finish_reason, self._answer_id)
         if part.text or part.token_ids or self._tokens:
@@ -180,12 +190,22 @@ class Direct:
             if self._parser is not None:
                 self._send_parsed(part, output)
             elif part.finish_reason is None:
-                self._out.event(self._events.text(part.text))
+                self._text(part.text)
             else:
-                finish, stop = part.finish_reason, part.stop_reason
-                self._out.event(self._events.last(part.text, finish, stop))
+                self._last(part)
         if output.finished:
             self._end(output)
+
+    def _first(self, output: RequestOutput) -> bytes:
+        return self._events.first(output)
+
+    def _text(self, text: str | None) -> None:
+        self._out.event(self._events.text(text))
+
+    def _last(self, part: CompletionOutput) -> None:
+        assert part.finish_reason is not None
+        assert isinstance(self._events, ChatEvents | CompletionEvents)
+        self._out.event(self._events.last(part.text, part.finish_reason, part.stop_reason))
 
     def _send_parsed(self, part: CompletionOutput, output: RequestOutput) -> None:
         """Send the event for what the parser finds in an output."""
@@ -207,10 +227,14 @@ class Direct:
         named = isinstance(self._request.tool_choice, ChatCompletionNamedToolChoiceParam)
         if self._called_tools and finish == "stop" and not named:
             finish = "tool_calls"
+        self._delta(delta, part, finish)
+
+    def _delta(self, delta: DeltaMessage, part: CompletionOutput, finish: str | None) -> None:
         assert isinstance(self._events, ChatEvents)
         self._out.event(self._events.delta(delta, part, finish))
 
     def _end(self, output: RequestOutput) -> None:
+        assert isinstance(self._events, ChatEvents | CompletionEvents)
         if self._events.usage:
             self._out.event(self._usage(output))
         self._out.event(DONE)
@@ -219,6 +243,7 @@ class Direct:
     def _usage(self, output: RequestOutput) -> bytes:
         if isinstance(self._events, CompletionEvents):
             return self._events.end(output, self._tokens)
+        assert isinstance(self._events, ChatEvents)
         reasoning = None
         if self._serving._include_reasoning_tokens_details:
             reasoning = self._parser.count_reasoning_tokens(tuple(self._ids))
@@ -322,7 +347,7 @@ def _taking(
 
 
 def _taken(state: RequestState | None, output: EngineCoreOutput) -> bool:
-    return state is not None and type(state.queue) is Direct and state.queue.take(state, output)
+    return state is not None and isinstance(state.queue, Direct) and state.queue.take(state, output)
 
 
 def _is_plain(output: EngineCoreOutput) -> bool:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from unittest import mock
 
 from transformers.utils import chat_template_utils
+from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
@@ -39,6 +40,13 @@ OF_THE_PROMPT = frozenset(
     }
 )
 """Fields of a chat that vLLM reads while it makes the prompt; a plain chat has none of them."""
+
+DEFAULTS = {
+    name: field.get_default(call_default_factory=True)
+    for name, field in ChatCompletionRequest.model_fields.items()
+    if name in OF_THE_PROMPT
+}
+"""What these fields are if they are left out, which is what null means too."""
 
 OF_A_COMPLETION = OF_THE_PROMPT | {"suffix", "prompt_embeds", "prompt_logprobs"}
 """The same of a completion."""
@@ -107,8 +115,11 @@ class Renderer:
     def render(self, request: ChatCompletionRequest) -> tuple[list[Any], list[Any]] | None:
         """Return the conversation and the input of the engine; None if the chat is not plain."""
         messages = request.messages
-        special = OF_THE_PROMPT.intersection(request.model_fields_set)
-        if special or not messages or any(one["role"] == DEVELOPER for one in messages):
+        if (
+            not has_plain_prompt(request)
+            or not messages
+            or any(one["role"] == DEVELOPER for one in messages)
+        ):
             return None
         arrived, longest = time.time(), self._model.max_model_len
         conversation = self._parse(messages)
@@ -143,6 +154,13 @@ def _is_plain(message: Any) -> bool:
     return role in ("user", "assistant") or (role == "system" and not content.startswith(BILLING))
 
 
+def has_plain_prompt(request: ChatCompletionRequest) -> bool:
+    """Whether nothing but the messages of a chat has to do with its prompt."""
+    special = OF_THE_PROMPT.intersection(request.model_fields_set)
+    values = vars(request)
+    return all(values.get(name) in (None, DEFAULTS.get(name)) for name in special)
+
+
 class PromptReader:
     """Tokenizes the prompts of plain completions.
 
@@ -175,9 +193,16 @@ class PromptReader:
         return [made]
 
 
-def install(llm: AsyncLLM, chat: Any, completion: Any, memory: TokenMemory | None) -> None:
-    """Let vLLM's objects for chats and for completions render short plain ones directly."""
-    if type(chat) is OpenAIServingChat:
+def install(
+    llm: AsyncLLM, chats: Iterable[Any], completion: Any, memory: TokenMemory | None
+) -> None:
+    """Let vLLM's objects for chats and for completions render short plain ones directly.
+
+    Args:
+        chats: the objects for chats, and for messages, which become chats.
+    """
+    known = [one for one in chats if type(one) in (OpenAIServingChat, AnthropicServingMessages)]
+    for chat in known:
         chat._effective_chat_template_kwargs = _template_arguments(chat)
     if (
         memory is None
@@ -186,13 +211,14 @@ def install(llm: AsyncLLM, chat: Any, completion: Any, memory: TokenMemory | Non
         or llm.model_config.enable_prompt_embeds
     ):
         return
-    if (
-        type(chat) is OpenAIServingChat
-        and chat.online_renderer.parser is None
-        and not chat.online_renderer.use_harmony
-        and (renderer := _renderer(llm, chat, memory)) is not None
-    ):
-        chat.render_chat_request = _trying(chat, chat.render_chat_request, renderer)
+    for chat in known:
+        online = chat.online_renderer
+        if (
+            online.parser is None
+            and not online.use_harmony
+            and (renderer := _renderer(llm, chat, memory)) is not None
+        ):
+            chat.render_chat_request = _trying(chat, chat.render_chat_request, renderer)
     own = llm.model_config.is_encoder_decoder
     own = own or llm.renderer.tokenizer.num_special_tokens_to_add(False) > 0
     if type(completion) is OpenAIServingCompletion and not own:
@@ -217,7 +243,7 @@ def _template_arguments(serving: Any) -> Callable[[ChatCompletionRequest], dict[
     plain = original(ChatCompletionRequest(messages=[{"role": "user", "content": "a"}]))
 
     def run(request: ChatCompletionRequest) -> dict[str, Any]:
-        if OF_THE_PROMPT.isdisjoint(request.model_fields_set):
+        if has_plain_prompt(request):
             return {**plain}
         arguments: dict[str, Any] = original(request)
         return arguments

@@ -38,7 +38,7 @@ Place = Callable[[EngineCoreRequest], Coroutine[Any, Any, None]]
 AT_ONCE = 16
 """Number of outputs, 70 us each, that are replayed before other tasks of the event loop run."""
 
-DIRECT = (Endpoint.CHAT, Endpoint.COMPLETIONS)
+DIRECT = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
 """Endpoints whose streams may be `Direct` ones."""
 
 _FINISHES = {str(reason): reason for reason in FinishReason} | {"": None}

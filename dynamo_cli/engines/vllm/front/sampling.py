@@ -15,6 +15,8 @@ from typing import Any
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
+from dynamo_cli.engines.vllm.front import message_requests
+
 CHOSEN = (
     *("max_tokens", "stream", "n", "temperature", "top_p", "top_k", "min_p", "ignore_eos"),
     *("min_tokens", "presence_penalty", "frequency_penalty", "repetition_penalty"),
@@ -35,24 +37,26 @@ MOST = 256
 Convert = Callable[..., Any]
 
 
-def remembering(convert: Convert, plain: Any) -> Convert:
+def remembering(convert: Convert, *plain: Any) -> Convert:
     """Return `convert`, a method that makes sampling parameters, with a memory.
 
     Args:
-        plain: a request; those that differ from it in fields that are not `CHOSEN` have their
+        plain: requests; one that differs from each of them in fields that are not `CHOSEN` has its
             parameters made anew.
     """
     known: dict[tuple[Any, ...], Any] = {}
     chosen = itemgetter(*CHOSEN)
-    others = itemgetter(*(vars(plain).keys() - REST.union(CHOSEN)))
-    plain_others, private = others(vars(plain)), plain.__pydantic_private__
+    others = itemgetter(*(vars(plain[0]).keys() - REST.union(CHOSEN)))
+    plain_others, private = [others(vars(one)) for one in plain], plain[0].__pydantic_private__
 
     @wraps(convert)
     def run(request: Any, max_tokens: int, defaults: dict[str, Any]) -> Any:
         values = vars(request)
-        if others(values) != plain_others or request.__pydantic_private__ != private:
+        rest = others(values)
+        which = next((number for number, one in enumerate(plain_others) if one == rest), None)
+        if which is None or request.__pydantic_private__ != private:
             return convert(request, max_tokens, defaults)
-        key = (id(defaults), max_tokens, chosen(values))
+        key = (which, id(defaults), max_tokens, chosen(values))
         if (made := known.get(key)) is None:
             if len(known) >= MOST:
                 known.clear()
@@ -74,7 +78,8 @@ def _copied(made: Any) -> Any:
 def install() -> None:
     """Let vLLM's requests for chats and for completions remember their parameters."""
     messages: Any = [{"role": "user", "content": ""}]
-    for plain in (ChatCompletionRequest(messages=messages), CompletionRequest(prompt="a")):
-        kind: Any = type(plain)
+    chat = ChatCompletionRequest(messages=messages)
+    for plain in ([chat, message_requests.plain_chat()], [CompletionRequest(prompt="a")]):
+        kind: Any = type(plain[0])
         if not hasattr(kind.to_sampling_params, "__wrapped__"):
-            kind.to_sampling_params = remembering(kind.to_sampling_params, plain)
+            kind.to_sampling_params = remembering(kind.to_sampling_params, *plain)

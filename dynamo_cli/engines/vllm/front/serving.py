@@ -29,6 +29,8 @@ from dynamo_cli.engines.vllm.front import (
     gate,
     identity,
     inline,
+    message_requests,
+    message_stream,
     openapi,
     rendering,
     responses,
@@ -157,13 +159,16 @@ class Serving:
         chats = getattr(self._state, "openai_serving_chat", None)
         completions = getattr(self._state, "openai_serving_completion", None)
         sampling.install()
-        rendering.install(self._llm, chats, completions, self._memory)
+        messages = getattr(self._state, anthropic.HANDLER, None)
+        rendering.install(self._llm, (chats, messages), completions, self._memory)
+        if messages is not None:
+            anthropic.install(messages)
         if versions.release() in versions.SHORT_WAYS:
             direct.install(self._llm, chats, completions)
-            whole.install(chats, completions)
+            message_requests.install(messages)
+            message_stream.install(self._llm, messages)
+            whole.install(chats, completions, messages)
         envs.enable_envs_cache()
-        if (messages := getattr(self._state, anthropic.HANDLER, None)) is not None:
-            anthropic.install(messages)
 
     def _fail(self, request_id: str, error: Exception) -> None:
         """End a request inside AsyncLLM with an exception instead of its next output."""

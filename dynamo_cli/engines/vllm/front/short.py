@@ -65,41 +65,40 @@ class _Completion(_Plain, forbid_unknown_fields=True, omit_defaults=True, kw_onl
 Kind = TypeVar("Kind", bound=_Plain)
 
 
-class _Copies:
+class Copies:
     """Makes requests as copies of one that pydantic made.
 
     Args:
         model: the one.
-        content: the field that is taken over as it is.
     """
 
-    def __init__(self, model: Any, content: str) -> None:
+    def __init__(self, model: Any) -> None:
         self._class: Any = type(model)
         # Reading a deprecated field would warn each time, and vLLM reads it several times.
         for name, field in self._class.model_fields.items():
             if field.deprecated and name in vars(self._class):
                 delattr(self._class, name)
-        self._content = content
         self._values = vars(model)
         self._lists = [name for name, value in self._values.items() if type(value) is list]
         self._private = model.__pydantic_private__
         self._id = self._class.model_fields["request_id"].default_factory
 
-    def make(self, plain: _Plain, content: dict[str, Any]) -> Any:
-        """Return the request of a parsed body, which `plain` is a checked copy of."""
+    def make(self, changed: dict[str, Any], given: set[str]) -> Any:
+        """Return a request.
+
+        Args:
+            changed: the values in which it differs.
+            given: names of the fields that its maker has set.
+        """
         request = self._class.__new__(self._class)
         values = self._values.copy()
         for name in self._lists:
             values[name] = values[name].copy()
-        for name in content:
-            values[name] = getattr(plain, name)
-        values[self._content] = content[self._content]
+        values |= changed
         values["request_id"] = self._id()
-        if "stream_options" in content:
-            values["stream_options"] = StreamOptions(**content["stream_options"])
         put = object.__setattr__
         put(request, "__dict__", values)
-        put(request, "__pydantic_fields_set__", set(content))
+        put(request, "__pydantic_fields_set__", given)
         put(request, "__pydantic_extra__", {})
         put(request, "__pydantic_private__", dict(self._private or {}))
         return request
@@ -110,8 +109,8 @@ class Short:
 
     def __init__(self) -> None:
         messages: Any = [{"role": "user", "content": ""}]
-        self._chats = _Copies(ChatCompletionRequest(messages=messages), "messages")
-        self._completions = _Copies(CompletionRequest(prompt="a"), "prompt")
+        self._chats = Copies(ChatCompletionRequest(messages=messages))
+        self._completions = Copies(CompletionRequest(prompt="a"))
         self._most = CompletionRequest.model_fields["max_tokens"].default
 
     def chat(self, content: dict[str, Any]) -> ChatCompletionRequest | None:
@@ -119,7 +118,9 @@ class Short:
         plain = _checked(content, _Chat)
         if plain is None or len(plain.messages) > MANY:
             return None
-        request: ChatCompletionRequest = self._chats.make(plain, content)
+        request: ChatCompletionRequest = self._chats.make(
+            _values(plain, content, "messages"), set(content)
+        )
         return request
 
     def completion(self, content: dict[str, Any]) -> CompletionRequest | None:
@@ -127,7 +128,9 @@ class Short:
         plain = _checked(content, _Completion)
         if plain is None:
             return None
-        request: CompletionRequest = self._completions.make(plain, content)
+        request: CompletionRequest = self._completions.make(
+            _values(plain, content, "prompt"), set(content)
+        )
         if request.max_tokens is None or "max_tokens" not in content:
             request.max_tokens = self._most  # vLLM sets it even where it is left out
         return request
@@ -139,3 +142,16 @@ def _checked(content: dict[str, Any], kind: type[Kind]) -> Kind | None:
     except msgspec.ValidationError:
         return None
     return None if content.get("stream_options") and not plain.stream else plain
+
+
+def _values(plain: _Plain, content: dict[str, Any], as_it_is: str) -> dict[str, Any]:
+    """Return the values of a parsed body, which `plain` is a checked copy of.
+
+    Args:
+        as_it_is: the field that is taken over from the body.
+    """
+    values = {name: getattr(plain, name) for name in content}
+    values[as_it_is] = content[as_it_is]
+    if "stream_options" in content:
+        values["stream_options"] = StreamOptions(**content["stream_options"])
+    return values

@@ -1,4 +1,4 @@
-"""Whole answers of plain chats and completions: their JSON is made from parts that stay the same.
+"""Whole answers of plain chats, completions and messages: their JSON is made from constant parts.
 
 vLLM makes five objects and their JSON for each answer. The bytes here are the same.
 """
@@ -14,21 +14,24 @@ from vllm.entrypoints.openai.chat_completion import serving as chats
 from vllm.entrypoints.openai.completion import serving as completions
 from vllm.outputs import RequestOutput
 
+from dynamo_cli.engines.vllm.front import message_stream
 from dynamo_cli.engines.vllm.front.direct import is_common, is_common_completion
 from dynamo_cli.engines.vllm.front.failures import JSON
 from dynamo_cli.engines.vllm.front.trace import current_trace
 from dynamo_cli.messages.request import Reply
 
 
-def install(chat: Any, completion: Any) -> None:
-    """Let vLLM's objects for chats and for completions make such answers where they can."""
+def install(chat: Any, completion: Any, message: Any) -> None:
+    """Let vLLM's objects for chats, completions and messages make such answers where they can."""
     if type(chat) is chats.OpenAIServingChat:  # others make other answers
-        chat.chat_completion_full_generator = _chats(chat)
+        chat.chat_completion_full_generator = _chats(chat, _chat_body)
+    if message_stream.is_known(message):
+        message.chat_completion_full_generator = _chats(message, _message_body)
     if type(completion) is completions.OpenAIServingCompletion:
         completion.request_output_to_completion_response = _completions(completion)
 
 
-def _chats(serving: Any) -> Callable[..., Awaitable[Any]]:
+def _chats(serving: Any, body_of: Callable[..., bytes]) -> Callable[..., Awaitable[Any]]:
     answer: Callable[..., Awaitable[Any]] = serving.chat_completion_full_generator
 
     async def run(
@@ -45,7 +48,7 @@ def _chats(serving: Any) -> Callable[..., Awaitable[Any]]:
             return serving.create_error_response("Client disconnected")
         if final is None or not _is_plain(final) or more.get("mm_token_counts"):
             return await answer(request, _again(final), answer_id, model, *args, **more)
-        body = _chat_body(serving, request, final, answer_id, created, model)
+        body = body_of(serving, request, final, answer_id, created, model)
         return Reply(current_trace.get().request_id, 200, JSON, body)
 
     return run
@@ -105,6 +108,19 @@ def _chat_body(
     return _CHAT % (*head, *_answer(serving, output, details))
 
 
+def _message_body(
+    serving: Any, _request: Any, output: RequestOutput, answer_id: str, _created: int, model: str
+) -> bytes:
+    """Return the answer as the JSON of vLLM's `AnthropicMessagesResponse`."""
+    part, details = output.outputs[0], (output.num_cached_tokens, output.num_cache_creation_tokens)
+    usage = message_stream.usage_of(serving, output, len(part.token_ids), details)
+    why, sequence = message_stream.why(part.finish_reason, part.stop_reason)
+    head = (orjson.dumps(answer_id), orjson.dumps(part.text), orjson.dumps(model))
+    reason = b"" if why is None else b'"stop_reason":%b,' % orjson.dumps(why)
+    stop = b"" if sequence is None else b'"stop_sequence":%b,' % orjson.dumps(sequence)
+    return _MESSAGE % (*head, reason, stop, usage)
+
+
 def _completion_body(
     serving: Any, output: RequestOutput, answer_id: str, created: int, model: str
 ) -> bytes:
@@ -145,5 +161,9 @@ _COMPLETION = (
     b'"system_fingerprint":%b,'
     + _USAGE
     + b'"kv_transfer_params":null,"ec_transfer_params":null,"metrics":null}'
+)
+_MESSAGE = (
+    b'{"id":%b,"type":"message","role":"assistant","content":[{"type":"text","text":%b}],'
+    b'"model":%b,%b%b"usage":%b}'
 )
 _DETAILS = b'{"cached_tokens":%b,"created_cache_tokens":%b,"multimodal_tokens":null}'
