@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from dynamo_cli.host.control_groups import groups_of_this_process, text_of
 
 
 class Memory(NamedTuple):
@@ -27,9 +28,11 @@ class _Files(NamedTuple):
     reclaimable: str
 
 
-VERSION_2 = _Files("memory.max", "memory.current", "inactive_file")
-VERSION_1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-"""Older systems still have it (RHEL 8, Ubuntu 20.04); there no limit is a very large number."""
+FILES = {
+    1: _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: _Files("memory.max", "memory.current", "inactive_file"),
+}
+"""By the version of control groups. In version 1, no limit is a very large number."""
 
 
 def read_memory(root: Path = Path("/")) -> Memory:
@@ -39,7 +42,8 @@ def read_memory(root: Path = Path("/")) -> Memory:
         root: where ``proc`` and ``sys`` are.
     """
     found = Memory(*(_of_machine(root, name) for name in ("MemTotal:", "MemAvailable:")))
-    for folder, files in _groups(root):
+    for folder, version in groups_of_this_process("memory", root):
+        files = FILES[version]
         limit, used = _number(folder / files.limit), _number(folder / files.used)
         if limit is not None and used is not None:
             # Files that were read count as used, but make room when it is needed.
@@ -53,40 +57,11 @@ def _of_machine(root: Path, name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def _groups(root: Path) -> Iterator[tuple[Path, _Files]]:
-    """The control group of this process and all above it, each of which may have a limit.
-
-    A container may see its own group at the top, although the kernel names the path outside.
-    """
-    own = {"": "", "memory": ""}
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        own |= {name: path.lstrip("/") for name in controllers.split(",") if name in own}
-    top = root / "sys/fs/cgroup"
-    yield from ((group, VERSION_2) for group in _up(top, own[""]))
-    yield from ((group, VERSION_1) for group in _up(top / "memory", own["memory"]))
-
-
-def _up(top: Path, path: str) -> Iterator[Path]:
-    own = top / path
-    while own.is_relative_to(top) and own != top:
-        yield own
-        own = own.parent
-    yield top
-
-
 def _reclaimable(file: Path, name: str) -> int:
-    values = dict(line.split(" ", 1) for line in _text(file).splitlines())
+    values = dict(line.split(" ", 1) for line in text_of(file).splitlines())
     return int(values.get(name, 0))
 
 
 def _number(file: Path) -> int | None:
-    text = _text(file).strip()
+    text = text_of(file)
     return int(text) if text.isdigit() else None  # "max" means that there is no limit
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:
-        return ""
