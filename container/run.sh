@@ -59,7 +59,8 @@ add_cache() {
     fi
     cache=$(folder --cache "$cache")
     command+=(--volume "$cache:/cache")
-    if [ "$engine" = podman ]; then command+=(--userns keep-id); fi
+    # Podman that root runs maps no users, and refuses to keep one.
+    if [ "$engine" = podman ] && [ "$(id -u)" != 0 ]; then command+=(--userns keep-id); fi
     command+=(--user "$(id -u):$(id -g)")
 }
 

@@ -38,6 +38,14 @@ def call(
     )
 
 
+@pytest.fixture
+def bin_folder(tmp_path: Path) -> Path:
+    """A PATH with the tools that the scripts need, and without a container engine."""
+    for tool in ("bash", "cat", "dirname", "env", "sed"):
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    return tmp_path
+
+
 def dry_run(script: str, *args: str, **variables: str) -> list[str]:
     """The words of the command that the script prints."""
     done = call(script, "--dry-run", "--engine", "docker", *args, **variables)
@@ -75,7 +83,6 @@ def test_what_run_runs(args: str, becomes: str) -> None:
         ("--cache mine", "--volume mine:/cache"),
         ("--cache ./tests", f"--volume {ROOT}/tests:/cache"),
         ("--cache ./tests", f"--user {os.getuid()}:{os.getgid()}"),
-        ("--cache ./tests --engine podman", "--userns keep-id"),
         ("--config pyproject.toml", f"--volume {ROOT}/pyproject.toml:/etc/dynamo-llm.toml:ro"),
         ("--config pyproject.toml", "--env DYNAMO_LLM_CONFIG=/etc/dynamo-llm.toml"),
         ("--models tests", f"--volume {ROOT}/tests:{ROOT}/tests:ro"),
@@ -86,6 +93,19 @@ def test_what_options_of_run_add(args: str, has: str) -> None:
     in_order = has.split(" dynamo-llm:")
     assert in_order[0] in words
     assert words.endswith("dynamo-llm:" + in_order[-1]) or len(in_order) == 1
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_folder_as_the_cache_belongs_to_who_runs_it(bin_folder: Path, uid: int) -> None:
+    """Podman maps the users of others than root, and refuses to keep root's."""
+    identity = bin_folder / "id"
+    identity.write_text(f"#!/bin/sh\necho {uid}\n")
+    identity.chmod(0o755)
+    words = ["--dry-run", "--engine", "podman", "--cache", str(bin_folder)]
+    done = call("run.sh", *words, path=bin_folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f" --user {uid}:{uid} " in done.stdout
+    assert ("--userns keep-id" in done.stdout) == (uid != 0)
 
 
 def test_run_hands_variables_on_by_name_only() -> None:
@@ -166,14 +186,6 @@ def test_what_is_refused(script: str, args: str, says: str) -> None:
     assert done.stderr.startswith(f"{script}: error: ")
     assert len(done.stderr.splitlines()) == 1
     assert says in done.stderr
-
-
-@pytest.fixture
-def bin_folder(tmp_path: Path) -> Path:
-    """A PATH with the tools that the scripts need, and without a container engine."""
-    for tool in ("bash", "cat", "dirname", "env", "sed"):
-        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
-    return tmp_path
 
 
 @pytest.mark.parametrize("script", ["build.sh", "run.sh"])
