@@ -29,6 +29,8 @@ Run dynamo-llm in a container: the API is on http://localhost:8181/v1, for this 
   --models FOLDER         of yours, readable inside under the same path; repeatable
   --config FILE           of settings, as dynamo-llm --config; the default is $DYNAMO_LLM_CONFIG
   --shm-size SIZE         of /dev/shm; engines of several GPUs need 2g, all else needs none
+  --memory SIZE           the most memory that it may take, such as 64g
+  --cpus NUMBER           the most CPU time that it may take, in cores
   --engine docker|podman  who runs it; the default is $CONTAINER_ENGINE, or which of them is here
   --dry-run               print the command and run nothing
   --help                  this
@@ -76,7 +78,7 @@ of_a_service() {
 }
 
 tag='' name='' port=8181 address=127.0.0.1 cache=dynamo-llm-cache shm_size='' gpus=''
-engine='' dry_run='' terminal=() detach=() models=() config=${DYNAMO_LLM_CONFIG-}
+engine='' dry_run='' terminal=() detach=() models=() limits=() config=${DYNAMO_LLM_CONFIG-}
 while [ $# -gt 0 ]; do
     case $1 in
         -it | -ti | -i | -t) terminal+=("$1") ;;
@@ -90,6 +92,7 @@ while [ $# -gt 0 ]; do
         --models) path=$(value "$1" "${2-}" $#); models+=("$path"); shift ;;
         --config) config=$(value "$1" "${2-}" $#); shift ;;
         --shm-size) shm_size=$(value "$1" "${2-}" $#); shift ;;
+        --memory | --cpus) amount=$(value "$1" "${2-}" $#); limits+=("$1" "$amount"); shift ;;
         --engine) engine=$(value "$1" "${2-}" $#); shift ;;
         --dry-run) dry_run=yes ;;
         --help | -h) help; exit ;;
@@ -121,6 +124,7 @@ if [ "$inside" != "$PORT_INSIDE" ]; then command+=(--env "DYNAMO_LLM_HTTP_PORT=$
 if [ -n "$name" ]; then command+=(--name "$name"); fi
 if [ -n "$gpus" ]; then add_gpus; fi
 if [ -n "$shm_size" ]; then command+=(--shm-size "$shm_size"); fi
+command+=("${limits[@]}")
 add_cache
 for path in "${models[@]}"; do
     path=$(folder --models "$path")

@@ -80,6 +80,7 @@ def test_what_run_runs(args: str, becomes: str) -> None:
         ("--gpus 0,2 --engine podman", "--device nvidia.com/gpu=0 --device nvidia.com/gpu=2"),
         ("--gpus all --engine podman", "--device nvidia.com/gpu=all"),
         ("--shm-size 2g", "--shm-size 2g"),
+        ("--memory 64g --cpus 8", "--memory 64g --cpus 8 --volume"),
         ("--cache mine", "--volume mine:/cache"),
         ("--cache ./tests", f"--volume {ROOT}/tests:/cache"),
         ("--cache ./tests", f"--user {os.getuid()}:{os.getgid()}"),
@@ -164,6 +165,7 @@ def test_build_hands_the_indexes_of_pip_on_by_name_only() -> None:
     [
         ("run.sh", "--model tiny", "no option '--model'; options of dynamo-llm go behind --"),
         ("run.sh", "--port", "--port needs a value"),
+        ("run.sh", "--memory", "--memory needs a value"),
         ("run.sh", "--port http", "--port is a number from 1 to 65535, not 'http'"),
         ("run.sh", "--port 70000", "--port is a number from 1 to 65535, not '70000'"),
         ("run.sh", "--gpus some", "--gpus is all or numbers like 0,1; not 'some'"),
