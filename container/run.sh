@@ -6,6 +6,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 . "$here/engine.sh"
 
 CONFIG_INSIDE=/etc/dynamo-llm.toml
+PORT_INSIDE=8181
 
 help() {
     cat <<'END'
@@ -21,13 +22,15 @@ Run dynamo-llm in a container: the API is on http://localhost:8181/v1, for this 
   --gpus all|0,1,...      which GPUs it gets; the default is none
   --tag IMAGE             what to run; the default is dynamo-llm:cuda with GPUs, else dynamo-llm:cpu
   --name NAME             of the container
-  --port PORT             on this machine; 8181
+  --port PORT             on this machine, and inside from 1024 on; 8181
   --address ADDRESS       of this machine; the default 127.0.0.1 keeps others out,
                           0.0.0.0 lets them in: set DYNAMO_LLM_API_KEY then
   --cache VOLUME|FOLDER   where models and compiled kernels are kept; dynamo-llm-cache
   --models FOLDER         of yours, readable inside under the same path; repeatable
   --config FILE           of settings, as dynamo-llm --config; the default is $DYNAMO_LLM_CONFIG
   --shm-size SIZE         of /dev/shm; engines of several GPUs need 2g, all else needs none
+  --memory SIZE           the most memory that it may take, such as 64g
+  --cpus NUMBER           the most CPU time that it may take, in cores
   --engine docker|podman  who runs it; the default is $CONTAINER_ENGINE, or which of them is here
   --dry-run               print the command and run nothing
   --help                  this
@@ -58,7 +61,8 @@ add_cache() {
     fi
     cache=$(folder --cache "$cache")
     command+=(--volume "$cache:/cache")
-    if [ "$engine" = podman ]; then command+=(--userns keep-id); fi
+    # Podman that root runs maps no users, and refuses to keep one.
+    if [ "$engine" = podman ] && [ "$(id -u)" != 0 ]; then command+=(--userns keep-id); fi
     command+=(--user "$(id -u):$(id -g)")
 }
 
@@ -74,7 +78,7 @@ of_a_service() {
 }
 
 tag='' name='' port=8181 address=127.0.0.1 cache=dynamo-llm-cache shm_size='' gpus=''
-engine='' dry_run='' terminal=() detach=() models=() config=${DYNAMO_LLM_CONFIG-}
+engine='' dry_run='' terminal=() detach=() models=() limits=() config=${DYNAMO_LLM_CONFIG-}
 while [ $# -gt 0 ]; do
     case $1 in
         -it | -ti | -i | -t) terminal+=("$1") ;;
@@ -88,6 +92,7 @@ while [ $# -gt 0 ]; do
         --models) path=$(value "$1" "${2-}" $#); models+=("$path"); shift ;;
         --config) config=$(value "$1" "${2-}" $#); shift ;;
         --shm-size) shm_size=$(value "$1" "${2-}" $#); shift ;;
+        --memory | --cpus) amount=$(value "$1" "${2-}" $#); limits+=("$1" "$amount"); shift ;;
         --engine) engine=$(value "$1" "${2-}" $#); shift ;;
         --dry-run) dry_run=yes ;;
         --help | -h) help; exit ;;
@@ -96,7 +101,8 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[[ $port =~ ^[0-9]+$ ]] || fail "--port is a number, not '$port'."
+[[ $port =~ ^[1-9][0-9]{0,4}$ && $port -le 65535 ]] ||
+    fail "--port is a number from 1 to 65535, not '$port'."
 for word in "$@"; do
     case $word in
         --host | --host=* | --http-port | --http-port=*)
@@ -109,10 +115,16 @@ choose_engine
 
 # A drain takes 30 s by default; Docker's own patience is 10.
 command=("$engine" run --rm --stop-timeout 60 --cap-drop ALL --security-opt no-new-privileges)
-command+=("${terminal[@]}" "${detach[@]}" --publish "$address:$port:8181")
+# The same port inside, so that the addresses that the server prints are right. Those below 1024 may
+# be for root only.
+inside=$port
+if [ "$port" -lt 1024 ]; then inside=$PORT_INSIDE; fi
+command+=("${terminal[@]}" "${detach[@]}" --publish "$address:$port:$inside")
+if [ "$inside" != "$PORT_INSIDE" ]; then command+=(--env "DYNAMO_LLM_HTTP_PORT=$inside"); fi
 if [ -n "$name" ]; then command+=(--name "$name"); fi
 if [ -n "$gpus" ]; then add_gpus; fi
 if [ -n "$shm_size" ]; then command+=(--shm-size "$shm_size"); fi
+command+=("${limits[@]}")
 add_cache
 for path in "${models[@]}"; do
     path=$(folder --models "$path")

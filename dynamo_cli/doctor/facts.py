@@ -83,7 +83,6 @@ class Facts:
         machine: None when it could not be read; `machine_problem` then says why.
         gpus: every GPU that the driver lists, whatever build of vLLM is installed.
         cpu_flags: features of the first core.
-        total_bytes: main memory.
         shm_free_bytes: free space in ``/dev/shm``; None without that folder.
         disk_free_bytes: free space for ``--disk-cache``; None without it.
         caches: the cache folder; `cache_problem` says why it is not the usual one.
@@ -106,7 +105,6 @@ class Facts:
     machine_problem: str = ""
     gpus: tuple[Gpu, ...] = ()
     cpu_flags: frozenset[str] = frozenset()
-    total_bytes: int = 0
     shm_free_bytes: int | None = None
     disk_free_bytes: int | None = None
     caches: str = ""

@@ -87,7 +87,6 @@ def _gather(typed: Typed, moved: str, cluster: Survey | None) -> Facts:
         machine_problem=machine_problem,
         gpus=tuple(_gpus()),
         cpu_flags=_cpu_flags(),
-        total_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         shm_free_bytes=_free_bytes("/dev/shm"),
         disk_free_bytes=disk_folder.free_bytes(plan.host_cache if plan is not None else None),
         caches=str(cache.cache_root()),

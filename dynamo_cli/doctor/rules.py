@@ -206,7 +206,7 @@ def memory(facts: Facts) -> Iterator[Finding]:
     if facts.machine is None:
         return
     free = facts.machine.available_bytes
-    text = f"{sized(free)} of {sized(facts.total_bytes)} available"
+    text = f"{sized(free)} of {sized(facts.machine.total_bytes)} available"
     if free < COMFORTABLE_BYTES:
         yield warn("memory", text, "each process with vLLM takes about 0.7 GiB: free some memory")
     else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from dynamo_cli.host.control_groups import groups_of_this_process, text_of
 
 
 class Memory(NamedTuple):
@@ -19,6 +20,21 @@ class Memory(NamedTuple):
     available_bytes: int
 
 
+class _Files(NamedTuple):
+    """What the memory controller calls its files, and in ``memory.stat`` the cache of files."""
+
+    limit: str
+    used: str
+    reclaimable: str
+
+
+FILES = {
+    1: _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: _Files("memory.max", "memory.current", "inactive_file"),
+}
+"""By the version of control groups. In version 1, no limit is a very large number."""
+
+
 def read_memory(root: Path = Path("/")) -> Memory:
     """Read the kernel's figures.
 
@@ -26,11 +42,12 @@ def read_memory(root: Path = Path("/")) -> Memory:
         root: where ``proc`` and ``sys`` are.
     """
     found = Memory(*(_of_machine(root, name) for name in ("MemTotal:", "MemAvailable:")))
-    for folder in _groups(root):
-        limit, used = _number(folder / "memory.max"), _number(folder / "memory.current")
+    for folder, version in groups_of_this_process("memory", root):
+        files = FILES[version]
+        limit, used = _number(folder / files.limit), _number(folder / files.used)
         if limit is not None and used is not None:
             # Files that were read count as used, but make room when it is needed.
-            free = limit - used + _reclaimable(folder / "memory.stat")
+            free = limit - used + _reclaimable(folder / "memory.stat", files.reclaimable)
             found = Memory(min(found.total_bytes, limit), min(found.available_bytes, max(0, free)))
     return found
 
@@ -40,31 +57,11 @@ def _of_machine(root: Path, name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def _groups(root: Path) -> Iterator[Path]:
-    """The control group of this process and all above it, each of which may have a limit."""
-    top = root / "sys/fs/cgroup"
-    own = top
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        if line.startswith("0::/"):
-            own = top / line.removeprefix("0::/")
-    while own.is_relative_to(top) and own != top:
-        yield own
-        own = own.parent
-    yield top
-
-
-def _reclaimable(file: Path) -> int:
-    values = dict(line.split(" ", 1) for line in _text(file).splitlines())
-    return int(values.get("inactive_file", 0))
+def _reclaimable(file: Path, name: str) -> int:
+    values = dict(line.split(" ", 1) for line in text_of(file).splitlines())
+    return int(values.get(name, 0))
 
 
 def _number(file: Path) -> int | None:
-    text = _text(file).strip()
+    text = text_of(file)
     return int(text) if text.isdigit() else None  # "max" means that there is no limit
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:
-        return ""

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from dynamo_cli.cluster_config import Survey
 from dynamo_cli.engines.vllm import versions
 from dynamo_cli.errors import ResourceError
+from dynamo_cli.host.cores import count_cores
 from dynamo_cli.host.gpus import Gpu, read_gpus, visible
 from dynamo_cli.host.memory import read_memory
-from dynamo_cli.host.optional import cores_of_this_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Machine:
     """The resources that engines can use.
 
     Attributes:
-        cores: how many cores this process may run on.
+        cores: how many cores this process may keep busy, as far as control groups allow.
         available_bytes: available main memory, as far as control groups allow.
         gpus: GPUs that may be used; none when the installed build of vLLM is for CPUs.
         nixl: whether the package ``nixl`` is installed.
@@ -50,7 +50,7 @@ def read_machine() -> Machine:
     gpus = () if _has_cpu_build() else visible(read_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     nixl = find_spec("nixl") is not None
     memory = read_memory()
-    cores = len(cores_of_this_process())
+    cores = count_cores()
     available, total = memory.available_bytes, memory.total_bytes
     return Machine(cores, available, gpus, nixl, total, versions.is_for_cuda())
 

@@ -40,7 +40,7 @@ from dynamo_cli.plan.typed import Typed
 from dynamo_cli.units import GIB, MIB
 from tests.cli.test_command import command
 
-CPU = Machine(cores=4, available_bytes=16 * GIB)
+CPU = Machine(cores=4, available_bytes=16 * GIB, total_bytes=24 * GIB)
 ONE_GPU = replace(CPU, gpus=(Gpu(Device("0", "GPU-0"), "H100", 80 * GIB, 10 * MIB),))
 LLAMA = {
     "num_hidden_layers": 32,
@@ -58,7 +58,6 @@ WELL = Facts(
     trial=Trial((Step("torch", ok=True, detail="2.13.0+cpu"),)),
     machine=CPU,
     cpu_flags=frozenset({"avx2"}),
-    total_bytes=24 * GIB,
     shm_free_bytes=64 * MIB,
     open_files=65536,
     host="127.0.0.1",
@@ -205,8 +204,8 @@ FAIL, WARN = Level.FAIL, Level.WARN
         ({"cpu_flags": frozenset({"sse4"})}, FAIL, "CPU", "without AVX2", "newer"),
         ({"plan": plan(workers="5")}, WARN, "CPU", "5 engines share 4 cores", "--workers"),
         (
-            {"machine": replace(CPU, available_bytes=7 * GIB // 2)},
-            *(WARN, "memory", "3.5 GiB of 24.0 GiB", "free some"),
+            {"machine": replace(CPU, available_bytes=7 * GIB // 2, total_bytes=4 * GIB)},
+            *(WARN, "memory", "3.5 GiB of 4.0 GiB", "free some"),
         ),
         ({"open_files": 100}, FAIL, "open files", "too few", "ulimit"),
         ({"open_files": 1000}, WARN, "open files", "1000 may be open", "ulimit"),

@@ -17,7 +17,6 @@ from dynamo_cli.config import Device, DiskCacheConfig, HostCacheConfig
 from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.host import unnamed_file
 from dynamo_cli.host.gpus import Gpu
-from dynamo_cli.host.memory import Memory, read_memory
 from dynamo_cli.models import catalog
 from dynamo_cli.plan import disk_folder
 from dynamo_cli.plan.machine import Machine
@@ -215,57 +214,6 @@ def test_more_than_is_available_is_worth_a_warning() -> None:
     assert warnings(resolve(replace(TYPED, host_cache="0"), CPU), CPU) == []
     (warning,) = warnings(resolve(replace(TYPED, host_cache="21GiB"), CPU), CPU)
     assert "takes 21.0 GiB as it fills, and 20.0 GiB" in warning
-
-
-# -- how much memory there is ------------------------------------------------------------------
-
-
-def machine(root: Path, group: str = "0::/\n", **groups: dict[str, object]) -> Memory:
-    """What is read from a machine of 32 GiB, 20 of them available, with these control groups."""
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/meminfo").write_text(
-        f"MemTotal: {32 * GIB // KIB} kB\nMemFree: 1 kB\nMemAvailable: {20 * GIB // KIB} kB\n"
-    )
-    (root / "proc/self/cgroup").write_text(group)
-    for path, files in groups.items():
-        folder = root / "sys/fs/cgroup" / path.replace("top", "").strip("_").replace("__", "/")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, value in files.items():
-            (folder / f"memory.{name}").write_text(f"{value}\n")
-    return read_memory(root)
-
-
-def test_without_control_groups_the_machine_counts(tmp_path: Path) -> None:
-    assert machine(tmp_path) == (32 * GIB, 20 * GIB)
-
-
-def test_a_container_has_what_its_limit_leaves_and_what_files_give_back(tmp_path: Path) -> None:
-    stat = f"anon 5\ninactive_file {2 * GIB}"
-    limited = {"max": 8 * GIB, "current": 5 * GIB, "stat": stat}
-    assert machine(tmp_path, top=limited) == (8 * GIB, 5 * GIB)
-
-
-def test_a_group_without_a_limit_is_no_limit(tmp_path: Path) -> None:
-    assert machine(tmp_path, top={"max": "max", "current": GIB}) == (32 * GIB, 20 * GIB)
-
-
-def test_the_limit_of_a_service_counts_and_those_of_the_slices_above_it(tmp_path: Path) -> None:
-    found = machine(
-        tmp_path,
-        "1:name=systemd:/x\n0::/slice/llm.service\n",
-        slice={"max": 6 * GIB, "current": 5 * GIB},
-        slice__llm_service={"max": 1 * GIB, "current": GIB},  # another one
-    )
-    assert found == (6 * GIB, GIB)
-
-
-def test_a_group_that_uses_more_than_its_limit_leaves_nothing(tmp_path: Path) -> None:
-    assert machine(tmp_path, top={"max": GIB, "current": 2 * GIB}) == (GIB, 0)
-
-
-def test_this_machine_has_memory() -> None:
-    found = read_memory()
-    assert 0 < found.available_bytes <= found.total_bytes
 
 
 def test_a_profile_is_that_of_an_engine_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

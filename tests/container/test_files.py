@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -37,15 +38,26 @@ def final() -> dict[str, str]:
     return dict(instructions()[places[-1] :])
 
 
-def test_there_are_two_stages_from_one_pinned_base() -> None:
+def test_all_stages_come_from_one_pinned_base() -> None:
     bases = [words.split()[0] for name, words in instructions() if name == "FROM"]
-    assert bases == ["${BASE}", "${BASE}"]
+    assert bases == ["${BASE}", "packages", "${BASE}"]
     (base,) = [words for name, words in instructions() if words.startswith("BASE=")]
     assert re.fullmatch(r"BASE=python:3\.11\.\d+-slim-bookworm", base)
 
 
 def test_only_a_virtual_environment_gets_into_the_image() -> None:
-    assert final()["COPY"] == "--from=build /opt/dynamo-llm /opt/dynamo-llm"
+    copied = [words.split()[-2:] for name, words in instructions() if "--from" in words]
+    assert [words[-1] for words in copied] == ["/opt/dynamo-llm"] * 2
+    assert all(words[0].endswith("/opt/dynamo-llm") for words in copied)
+
+
+def test_the_program_is_a_layer_of_its_own_above_the_packages() -> None:
+    """An update of an image transfers a few MB then, not the GBs of the packages."""
+    _, packages, program, _ = (CONTAINER / "Dockerfile").read_text().split("\nFROM ")
+    assert "dynamo_cli" in program
+    assert "dynamo_cli" not in packages
+    from_stages = [words for name, words in instructions() if "--from" in words]
+    assert [words.split()[0] for words in from_stages] == ["--from=packages", "--from=program"]
 
 
 def test_it_runs_as_nobody_who_matters_and_hears_signals() -> None:
@@ -83,11 +95,14 @@ def test_what_is_copied_is_let_through() -> None:
     assert all(list(ROOT.glob(path)) for path in copied)
 
 
-def health_check(port: int) -> list[str]:
+def check_health(port: int) -> int:
+    """The exit code of the health check of an image that serves on `port`."""
     command = json.loads(final()["HEALTHCHECK"].partition("CMD ")[2])
     assert command[0] == "python"
-    assert str(DEFAULT_PORT) in command[-1]
-    return [sys.executable, *command[1:-1], command[-1].replace(str(DEFAULT_PORT), str(port))]
+    env = os.environ | {"DYNAMO_LLM_HTTP_PORT": str(port)}
+    return subprocess.run(
+        [sys.executable, *command[1:]], check=False, capture_output=True, env=env
+    ).returncode
 
 
 @pytest.mark.parametrize(("status", "code"), [("200 OK", 0), ("503 Unavailable", 1)])
@@ -100,13 +115,11 @@ def test_the_health_check_tells_health(status: str, code: int) -> None:
     )
     with subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE) as running:
         assert running.stdout
-        port = int(running.stdout.readline())
-        assert subprocess.run(health_check(port), check=False).returncode == code
+        assert check_health(int(running.stdout.readline())) == code
 
 
 def test_the_health_check_fails_where_nobody_listens() -> None:
-    done = subprocess.run(health_check(1), check=False, capture_output=True)
-    assert done.returncode == 1
+    assert check_health(1) == 1
 
 
 def name_of(requirement: str) -> str:

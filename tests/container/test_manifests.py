@@ -76,6 +76,12 @@ def test_the_server_takes_its_arguments(words: list[str]) -> None:
     assert typed_of(parse(words)).model == "demo"
 
 
+def test_compose_hands_keys_on_by_name_only() -> None:
+    """Some releases of podman-compose hand `${NAME:-}` on as these very characters, as the key."""
+    assert COMPOSE["services"]["server"]["environment"] == ["DYNAMO_LLM_API_KEY", "HF_TOKEN"]
+    assert ":-}" not in (CONTAINER / "compose.yaml").read_text()
+
+
 def test_what_compose_mounts_is_there_and_leads_to_the_server() -> None:
     services: dict[str, Any] = COMPOSE["services"]
     mounts = [mount for one in services.values() for mount in one["volumes"]]
@@ -89,6 +95,13 @@ def test_what_compose_mounts_is_there_and_leads_to_the_server() -> None:
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
     dashboard = json.loads((CONTAINER / "grafana-dashboard.json").read_text())
     assert dashboard["templating"]["list"][0]["query"] == "prometheus", "it finds the data source"
+
+
+def test_what_prometheus_measures_is_kept_in_its_volume() -> None:
+    """Its command takes the place of the one in the image, which names the folder."""
+    prometheus = COMPOSE["services"]["prometheus"]
+    (folder,) = [one.partition("=")[2] for one in prometheus["command"] if "tsdb.path=" in one]
+    assert f"prometheus:{folder}" in prometheus["volumes"]
 
 
 def test_only_this_machine_reaches_what_has_no_password() -> None:

@@ -38,6 +38,14 @@ def call(
     )
 
 
+@pytest.fixture
+def bin_folder(tmp_path: Path) -> Path:
+    """A PATH with the tools that the scripts need, and without a container engine."""
+    for tool in ("bash", "cat", "dirname", "env", "sed"):
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    return tmp_path
+
+
 def dry_run(script: str, *args: str, **variables: str) -> list[str]:
     """The words of the command that the script prints."""
     done = call(script, "--dry-run", "--engine", "docker", *args, **variables)
@@ -64,17 +72,18 @@ def test_what_run_runs(args: str, becomes: str) -> None:
         ("-it", "-it"),
         ("--detach --name llm", "--detach"),
         ("--detach --name llm", "--name llm"),
-        ("--port 9000", "--publish 127.0.0.1:9000:8181"),
+        ("--port 9000", "--publish 127.0.0.1:9000:9000 --env DYNAMO_LLM_HTTP_PORT=9000"),
+        ("--port 80", "--publish 127.0.0.1:80:8181 --volume"),
         ("--address 0.0.0.0", "--publish 0.0.0.0:8181:8181"),
         ("--gpus all", "--gpus all dynamo-llm:cuda"),
         ("--gpus 0,2", '--gpus "device=0,2"'),
         ("--gpus 0,2 --engine podman", "--device nvidia.com/gpu=0 --device nvidia.com/gpu=2"),
         ("--gpus all --engine podman", "--device nvidia.com/gpu=all"),
         ("--shm-size 2g", "--shm-size 2g"),
+        ("--memory 64g --cpus 8", "--memory 64g --cpus 8 --volume"),
         ("--cache mine", "--volume mine:/cache"),
         ("--cache ./tests", f"--volume {ROOT}/tests:/cache"),
         ("--cache ./tests", f"--user {os.getuid()}:{os.getgid()}"),
-        ("--cache ./tests --engine podman", "--userns keep-id"),
         ("--config pyproject.toml", f"--volume {ROOT}/pyproject.toml:/etc/dynamo-llm.toml:ro"),
         ("--config pyproject.toml", "--env DYNAMO_LLM_CONFIG=/etc/dynamo-llm.toml"),
         ("--models tests", f"--volume {ROOT}/tests:{ROOT}/tests:ro"),
@@ -85,6 +94,19 @@ def test_what_options_of_run_add(args: str, has: str) -> None:
     in_order = has.split(" dynamo-llm:")
     assert in_order[0] in words
     assert words.endswith("dynamo-llm:" + in_order[-1]) or len(in_order) == 1
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_folder_as_the_cache_belongs_to_who_runs_it(bin_folder: Path, uid: int) -> None:
+    """Podman maps the users of others than root, and refuses to keep root's."""
+    identity = bin_folder / "id"
+    identity.write_text(f"#!/bin/sh\necho {uid}\n")
+    identity.chmod(0o755)
+    words = ["--dry-run", "--engine", "podman", "--cache", str(bin_folder)]
+    done = call("run.sh", *words, path=bin_folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f" --user {uid}:{uid} " in done.stdout
+    assert ("--userns keep-id" in done.stdout) == (uid != 0)
 
 
 def test_run_hands_variables_on_by_name_only() -> None:
@@ -143,7 +165,9 @@ def test_build_hands_the_indexes_of_pip_on_by_name_only() -> None:
     [
         ("run.sh", "--model tiny", "no option '--model'; options of dynamo-llm go behind --"),
         ("run.sh", "--port", "--port needs a value"),
-        ("run.sh", "--port http", "--port is a number, not 'http'"),
+        ("run.sh", "--memory", "--memory needs a value"),
+        ("run.sh", "--port http", "--port is a number from 1 to 65535, not 'http'"),
+        ("run.sh", "--port 70000", "--port is a number from 1 to 65535, not '70000'"),
         ("run.sh", "--gpus some", "--gpus is all or numbers like 0,1; not 'some'"),
         ("run.sh", "--models /no/such", "--models: there is no folder '/no/such'"),
         ("run.sh", "--cache /no/such", "--cache: there is no folder '/no/such'"),
@@ -164,14 +188,6 @@ def test_what_is_refused(script: str, args: str, says: str) -> None:
     assert done.stderr.startswith(f"{script}: error: ")
     assert len(done.stderr.splitlines()) == 1
     assert says in done.stderr
-
-
-@pytest.fixture
-def bin_folder(tmp_path: Path) -> Path:
-    """A PATH with the tools that the scripts need, and without a container engine."""
-    for tool in ("bash", "cat", "dirname", "env", "sed"):
-        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
-    return tmp_path
 
 
 @pytest.mark.parametrize("script", ["build.sh", "run.sh"])
