@@ -38,6 +38,7 @@ DynamoError                     base
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 
@@ -297,10 +298,26 @@ def error_class(name: str) -> type[DynamoError]:
 
     An unknown name gives ``InternalError``.
     """
+    return next((cls for cls in _classes() if cls.__name__ == name), InternalError)
+
+
+def error_class_of(status: int, kind: str) -> type[DynamoError]:
+    """Return an error class that clients see with this status and kind; else ``InternalError``.
+
+    Args:
+        status: status of an HTTP answer.
+        kind: code of the error, or else its type.
+    """
+    seen = (status, kind)
+    known: tuple[type[DynamoError], ...] = (InternalError, *_classes())
+    same = (cls for cls in known if (cls.http_status, cls.code or cls.openai_type) == seen)
+    return next(same, InternalError)
+
+
+def _classes() -> Iterator[type[DynamoError]]:
+    """All error classes."""
     stack: list[type[DynamoError]] = [DynamoError]
     while stack:
         cls = stack.pop()
-        if cls.__name__ == name:
-            return cls
+        yield cls
         stack.extend(cls.__subclasses__())
-    return InternalError

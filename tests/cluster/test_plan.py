@@ -277,7 +277,7 @@ def test_doctor_judges_the_head_without_engines_if_they_run_elsewhere() -> None:
     """A head of a cluster with GPUs needs none itself."""
     config = planned(2, 2, workers="4", host_cache="8GiB")
     packages = {"vllm": "0.32.0"}
-    facts = Facts((3, 11), packages, machine=machine(2, 2), plan=config, total_bytes=64 * GIB)
+    facts = Facts((3, 11), packages, machine=machine(2, 2), plan=config)
     assert facts.engines_here == 0
     assert [one.level for one in rules.gpus(facts)] == ["ok"]
     assert list(rules.host_cache(facts)) == []

@@ -8,7 +8,6 @@ import shutil
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from tests.support.server import SMALL, Server
 
 STALL_S = 0.5
+SERVERS = 3
 KINDS: list[tuple[str, dict[str, Any]]] = [
     ("greedy", {"temperature": 0}),
     ("random", {"temperature": 1.5}),
@@ -43,15 +43,13 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder: Path = tmp_path_factory.mktemp("bin")
-    for name in ("lscpu", "env", "sh"):  # programs with which vLLM looks at the machine
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A folder with the programs with which vLLM looks at the machine, and no compiler."""
+    for name in ("lscpu", "env", "sh"):
         if (found := shutil.which(name)) is not None:
-            (folder / name).symlink_to(found)
-    none = {"PATH": str(folder), "CXX": "", "CC": ""}
-    with Server(*SMALL, "--max-model-len", "8192", environment=none, fresh=False) as running:
-        yield running
+            (tmp_path / name).symlink_to(found)
+    return tmp_path
 
 
 def ask(server: Server, body: dict[str, Any]) -> Any:
@@ -105,7 +103,20 @@ def cpu_s(pid: int) -> float:
 
 
 @pytest.mark.engine
-def test_no_kind_of_sampling_stops_a_stream(server: Server) -> None:
+def test_no_kind_of_sampling_stops_a_stream(programs: Path) -> None:
+    """What an engine does once, it does in each new server; a busy machine delays any of them."""
+    suspects = dict(KINDS)
+    for _ in range(SERVERS):
+        none = {"PATH": str(programs), "CXX": "", "CC": ""}
+        with Server(*SMALL, "--max-model-len", "8192", environment=none, fresh=False) as server:
+            suspects = {name: suspects[name] for name in stalling(server, suspects)}
+        if not suspects:
+            return
+    assert not suspects, "streams stall while such a request is new"
+
+
+def stalling(server: Server, kinds: dict[str, dict[str, Any]]) -> list[str]:
+    """Those kinds of sampling during which a stream stalls."""
     pid = server.pid_of("worker 0")
 
     def each(body: dict[str, Any]) -> None:
@@ -113,7 +124,9 @@ def test_no_kind_of_sampling_stops_a_stream(server: Server) -> None:
             assert answer.status == 200
             assert json.loads(answer.read())["choices"]
 
-    for name, kind in KINDS:
-        worst_s = Stream(server, pid).worst_while(lambda kind=kind: each(kind))
-        assert worst_s < STALL_S, (name, worst_s)
+    worst = {
+        name: Stream(server, pid).worst_while(lambda kind=kind: each(kind))
+        for name, kind in kinds.items()
+    }
     assert server.pid_of("worker 0") == pid
+    return [name for name, worst_s in worst.items() if worst_s >= STALL_S]

@@ -23,7 +23,7 @@ from dynamo_cli.errors import (
     NotReady,
     PeerLost,
     Unavailable,
-    error_class,
+    error_class_of,
 )
 from dynamo_cli.frontend.exchange import Exchange
 from dynamo_cli.frontend.http.admission import check_body
@@ -160,7 +160,7 @@ class Adapters:
         assert isinstance(answer, Reply)
         if answer.status != 200:
             message = orjson.loads(answer.body)["error"]["message"]
-            raise error_class(answer.error)(message)
+            raise error_class_of(answer.status, answer.error)(message)
 
 
 async def _failures(calls: Iterable[Awaitable[None]]) -> list[BaseException]:
