@@ -12,7 +12,14 @@ import pytest
 from multidict import MultiDict
 
 from dynamo_cli.config import FIRST_ADAPTER_NUMBER, Adapter, AdapterTable, FrontendConfig
-from dynamo_cli.errors import Overloaded
+from dynamo_cli.errors import (
+    DynamoError,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
 from dynamo_cli.frontend.admin.adapters import Adapters
 from dynamo_cli.frontend.admin.engines import Engines
 from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
@@ -92,12 +99,16 @@ async def post(stage: Stage, path: str, body: Any = None) -> tuple[int, Any, Any
     return await stage.post(path, data=json.dumps(body or {}).encode(), headers=HEADERS)
 
 
-async def change(processor: Neighbour, path: str, error: str = "") -> Adapter:
+async def change(
+    processor: Neighbour, path: str, error: type[DynamoError] | None = None
+) -> Adapter:
     """A processor receives a change of an adapter and answers it, with an error if one is given."""
     asked = await processor.take(CHANGES[path])
-    body = json.dumps({"error": {"message": "it is broken"}}) if error else "{}"
-    status = 400 if error else 200
-    processor.send(Reply(asked.request_id, status, "application/json", body.encode(), error=error))
+    status, kind, body = 200, "", b"{}"
+    if error is not None:
+        told = error("it is broken")
+        status, kind, body = told.http_status, told.kind, json.dumps(told.body()).encode()
+    processor.send(Reply(asked.request_id, status, "application/json", body, error=kind))
     return asked.adapter
 
 
@@ -122,8 +133,8 @@ def test_an_adapter_reaches_the_processors_of_now_and_of_later() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("error", ["InvalidRequest", "InternalError", "NotFound", "Unavailable"])
-def test_a_processor_that_cannot_load_an_adapter_serves_all_else(error: str) -> None:
+@pytest.mark.parametrize("error", [InvalidRequest, InternalError, NotFound, Unavailable])
+def test_a_processor_that_cannot_load_an_adapter_serves_all_else(error: type[DynamoError]) -> None:
     async def scenario() -> None:
         two = (Adapter("one", "/one", 1000), Adapter("two", "/two", 1001))
         config = FrontendConfig(
@@ -153,7 +164,7 @@ def test_an_adapter_that_a_living_processor_has_not_loaded_is_not_there() -> Non
         async with Stage(ADMIN) as stage:
             load = {"lora_name": "one", "lora_path": "/one"}
             asked = asyncio.create_task(post(stage, LOAD, load))
-            await change(stage.processor, LOAD, "Unavailable")
+            await change(stage.processor, LOAD, Unavailable)
             await change(stage.processor, UNLOAD)
             assert (await asked)[0] == 503
             assert (await stage.report(AdaptersChanged)).table.adapters == ()
@@ -217,7 +228,7 @@ def test_a_number_is_never_given_twice() -> None:
     async def scenario() -> None:
         async with Stage(ADMIN) as stage:
             numbers = []
-            for error in ("", "InvalidRequest", ""):
+            for error in (None, InvalidRequest, None):
                 name = f"adapter {len(numbers)}"
                 load = {"lora_name": name, "lora_path": "/x"}
                 asked = asyncio.create_task(post(stage, LOAD, load))
