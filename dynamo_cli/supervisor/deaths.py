@@ -15,7 +15,7 @@ from dynamo_cli.supervisor.revival import was_killed
 from dynamo_cli.supervisor.verdict import describe_exit
 from dynamo_cli.topology import ProcessId, Role
 
-PATIENCE_S = 5.0
+PATIENCE_S = 1.0
 """How long the line of a death waits for reports about its requests, seconds."""
 
 REPORTERS = {Role.WORKER: Role.PROCESSOR, Role.PROCESSOR: Role.FRONTEND}
