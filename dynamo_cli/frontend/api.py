@@ -143,7 +143,7 @@ class Api:
             method = "GET"  # aiohttp leaves out the body
         if method not in methods:
             allowed = ", ".join(methods)
-            raise MethodNotAllowed(f"{visit.path} takes {allowed}, not {method}.")
+            raise MethodNotAllowed(f"{visit.path} takes {allowed}, not {http.method}.")
         self._admin.check_enabled(visit.path, method)
         admission.check_key(visit.path, http.headers, self._config.api_keys)
         return methods[method]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import urllib.request
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from tests.benchmarks.servers import OURS, THEIRS, TICKS_PER_S, Running
 
@@ -92,19 +90,6 @@ class GpuServer(Running):
         if self.kind == OURS:
             print(f"{name}: all ready after {self.wait_serving():.1f} s", flush=True)
 
-    def worker_pid(self) -> int:
-        """Process id of the first worker."""
-        return int({one["name"]: one["pid"] for one in self._snapshot()}["worker 0"])
-
-    def all_ready(self) -> bool:
-        """Whether every process is ready."""
-        return all(one["phase"] == "ready" for one in self._snapshot())
-
-    def _snapshot(self) -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"{self.url}/dynamo/snapshot", timeout=30) as answer:
-            found: list[dict[str, Any]] = json.loads(answer.read())["processes"]
-        return found
-
 
 class Facts:
     """What a server has counted; two of them tell what happened between.
@@ -130,9 +115,9 @@ class Facts:
             if name.startswith(DECISION):
                 limit = name.partition('le="')[2].partition('"')[0]
                 self.decisions[float(limit.replace("+Inf", "inf"))] = int(value)
-        for one in server._snapshot():
-            if one["role"] in FRONT:
-                self.front_s[one["name"]] = cpu_s_of(one["pid"])
+        for name, one in server.processes().items():
+            if name.startswith(FRONT):
+                self.front_s[name] = cpu_s_of(one["pid"])
 
     def since(self, before: Facts, wall_s: float) -> dict[str, float]:
         """Figures of the time in between; none of a server of vLLM.

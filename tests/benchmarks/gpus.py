@@ -185,14 +185,18 @@ async def bereft(server: GpuServer, clients: int) -> Figures:
 
     talks = [asyncio.create_task(talk()) for _ in range(clients)]
     await asyncio.sleep(2.0)
-    os.kill(server.worker_pid(), signal.SIGKILL)
+    os.kill(server.pid_of("worker 0"), signal.SIGKILL)
     killed = time.perf_counter()
     await asyncio.gather(*talks)
     client.close()
-    while not await asyncio.to_thread(server.all_ready):
+    while not await asyncio.to_thread(all_ready, server):
         await asyncio.sleep(0.1)
     back_s = time.perf_counter() - killed
     return {"requests": len(failed), "failed": sum(failed), "back after, s": back_s}
+
+
+def all_ready(server: GpuServer) -> bool:
+    return all(one["phase"] == "ready" for one in server.processes().values())
 
 
 def kill(count: int) -> Load:

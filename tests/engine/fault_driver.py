@@ -5,6 +5,7 @@ python -m tests.engine.fault_driver MODEL_FOLDER
 
 from __future__ import annotations
 
+import concurrent.futures
 import sys
 import time
 from types import SimpleNamespace
@@ -132,7 +133,11 @@ class Driver:
         """A request whose grammar only the engine refuses, beside another request."""
         answers: dict[str, list[int]] = {}
         self.add("a")
-        self.add("b", grammar="root ::= ")
+        frames = self.frames("b", 40, "root ::= ")
+        prepared = self.engine._intake.prepare(0, AddRequest("b-request", b"", frames))
+        # It is refused before the request starts, which may wait for blocks of other engines.
+        concurrent.futures.wait([prepared.begin[0].structured_output_request._grammar], 30)
+        self.engine._intake.start(prepared)
         while self.engine.has_work():
             self.step(answers)
         return answers

@@ -71,6 +71,12 @@ def message(dice: random.Random) -> dict[str, Any]:
     if dice.random() < 0.2:
         tools = {"tools": [TOOL], "tool_choice": dice.choice(CHOICES)}
         return body | tools | {"messages": [USER], "max_tokens": 60}
-    for name in dice.sample(list(FIELDS), dice.choice([0, 0, 1, 1, 2, 3, 6])):
-        body[name] = dice.choice(FIELDS[name])
-    return body
+    return filled(body, FIELDS, dice)
+
+
+def filled(
+    body: dict[str, Any], fields: dict[str, list[Any]], dice: random.Random
+) -> dict[str, Any]:
+    """A body with values for some of the fields."""
+    names = dice.sample(list(fields), dice.choice([0, 0, 1, 1, 2, 3, 6]))
+    return body | {name: dice.choice(fields[name]) for name in names}

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from dynamo_cli.engines.vllm.front.episodes import QUIET_S, Episodes
+from dynamo_cli.engines.vllm.front.episodes import QUIET_S, Onsets
 from tests.support.driver import run
 
 
 def test_an_episode_begins_after_a_quiet_time_and_for_each_worker_alone() -> None:
-    episodes = Episodes()
+    onsets = Onsets()
     steps = [(0, 1.0), (0, 2.0), (1, 2.0), (0, 30.0), (0, 59.0), (0, 59.0 + QUIET_S + 1), (1, 99.0)]
-    begins = [episodes.begins(worker, at_s) for worker, at_s in steps]
+    begins = [onsets.begins(worker, at_s) for worker, at_s in steps]
     assert begins == [True, False, True, False, False, True, True]
 
 

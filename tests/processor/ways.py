@@ -192,9 +192,7 @@ def chat(dice: random.Random) -> dict[str, Any]:
     if dice.random() < 0.2:
         tools = {"tools": [TOOL], "tool_choice": dice.choice(CHOICES)}
         return body | tools | {"messages": [USER], "max_tokens": 60}
-    for name in dice.sample(list(FIELDS), dice.choice([0, 0, 1, 1, 2, 3, 6])):
-        body[name] = dice.choice(FIELDS[name])
-    return body
+    return message_bodies.filled(body, FIELDS, dice)
 
 
 class Ways(Trial):

@@ -62,7 +62,17 @@ def chosen() -> list[list[Any]]:
         )
         told.append([str(manager.backend), manager.backend_name])
     tables.unchoose()
-    return [*told, [str(manager.backend), manager.backend_name]]
+    told.append([str(manager.backend), manager.backend_name])
+    begin = manager.grammar_init = object()
+    vocabulary.BACKENDS["auto"] = BrokenBackend
+    return [*told, [vocabulary.Vocabulary(core).ready, manager.grammar_init is begin]]
+
+
+class BrokenBackend:
+    """Cannot read this tokenizer."""
+
+    def __init__(self, config: Any, *, tokenizer: Any, vocab_size: int) -> None:
+        raise TypeError("a tokenizer of another kind")
 
 
 class FakeBackend:

@@ -39,9 +39,24 @@ def state(node: NodeView) -> Text:
     return Text(f"✗ lost {show.duration(node.silent_s)}", BAD)
 
 
-def count(number: int) -> Text:
+def count(number: float) -> Text:
     """Draw how often something went wrong."""
     return Text(show.number(number), WARN if number else FAINT)
+
+
+def _number(
+    title: str,
+    width: int,
+    drawn: Callable[[float], str | Text],
+    value: Callable[[NodeView], float],
+    from_width: int = 0,
+) -> Column[NodeView]:
+    """A column with a number of each node."""
+    return Column(
+        *(title, width, lambda node: drawn(value(node)), value),
+        right=True,
+        from_width=from_width,
+    )
 
 
 NODES: Spec[NodeView] = Spec(
@@ -53,52 +68,15 @@ NODES: Spec[NodeView] = Spec(
             lambda node: node.beat_s or 0.0,
             right=True,
         ),
-        Column(
-            *("sent", 7, lambda node: show.size(node.sent_bytes)),
-            lambda node: node.sent_bytes,
-            right=True,
-        ),
-        Column(
-            *("received", 8, lambda node: show.size(node.received_bytes)),
-            lambda node: node.received_bytes,
-            right=True,
-        ),
-        Column(
-            *("frames out", 10, lambda node: show.number(node.sent_frames)),
-            lambda node: node.sent_frames,
-            right=True,
-            from_width=120,
-        ),
-        Column(
-            *("frames in", 9, lambda node: show.number(node.received_frames)),
-            lambda node: node.received_frames,
-            right=True,
-            from_width=120,
-        ),
-        Column(
-            *("cuts", 4, lambda node: count(node.resyncs)), lambda node: node.resyncs, right=True
-        ),
-        Column(
-            *("joins", 5, lambda node: count(node.reconnects)),
-            lambda node: node.reconnects,
-            right=True,
-        ),
-        Column(
-            *("refused", 7, lambda node: count(node.refused_connections)),
-            lambda node: node.refused_connections,
-            right=True,
-        ),
-        Column(
-            *("stale", 5, lambda node: count(node.stale_frames)),
-            lambda node: node.stale_frames,
-            right=True,
-            from_width=90,
-        ),
-        Column(
-            *("log lost", 8, lambda node: count(node.lost_log_lines)),
-            lambda node: node.lost_log_lines,
-            right=True,
-        ),
+        _number("sent", 7, show.size, lambda node: node.sent_bytes),
+        _number("received", 8, show.size, lambda node: node.received_bytes),
+        _number("frames out", 10, show.number, lambda node: node.sent_frames, 120),
+        _number("frames in", 9, show.number, lambda node: node.received_frames, 120),
+        _number("cuts", 4, count, lambda node: node.resyncs),
+        _number("joins", 5, count, lambda node: node.reconnects),
+        _number("refused", 7, count, lambda node: node.refused_connections),
+        _number("stale", 5, count, lambda node: node.stale_frames, 90),
+        _number("log lost", 8, count, lambda node: node.lost_log_lines),
     ),
     key=lambda node: node.name,
     words=lambda node: f"{node.name} {state(node)}",

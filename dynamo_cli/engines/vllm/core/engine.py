@@ -102,7 +102,7 @@ class Engine:
         self.decode_side = DecodeSide(index, self._core, self._intake, self.cache_client)
         self.prefill_side = PrefillSide(index, self._intake, Leases(manager) if manager else None)
         # A prefill worker keeps no reasons: prompts that fail here are refused by decode workers.
-        self._grammars = grammars.Grammars(self._core, {} if self._producer else self._clients)
+        self._grammars = grammars.Grammars(self._core, None if self._producer else self._clients)
         self._failed: list[tuple[int, str, DynamoError]] = []
         self._failed_before = self._stood_still = False
 
@@ -160,8 +160,8 @@ class Engine:
 
     def abort(self, request_ids: list[str]) -> None:
         """Forget these requests; their KV blocks are free at once. Unknown ids are ignored."""
+        self._grammars.forget(request_ids)
         known = [name for name in request_ids if self._clients.pop(name, None) is not None]
-        self._grammars.forget(known)
         self.decode_side.forget(known)
         if known:
             self._core.abort_requests(known)

@@ -18,6 +18,9 @@ from dynamo_cli.engines.vllm import refusals
 from dynamo_cli.engines.vllm.core import resume
 from dynamo_cli.errors import DynamoError, InvalidRequest
 
+MOST = 1024
+"""Most reasons that are kept. Those of requests that never start are dropped, the oldest first."""
+
 REFUSED = "the grammar or schema cannot be compiled: {}"
 
 _ORIGIN = re.compile(r"(\w+: )?\[[\d:]+\] \S+:\d+: ")
@@ -29,10 +32,11 @@ class Grammars:
 
     Args:
         core: the engine; it compiles grammars in threads.
-        clients: the requests in the engine, by id, each with its processor.
+        clients: the requests in the engine, by id, each with its processor; None if nobody is to be
+            told.
     """
 
-    def __init__(self, core: EngineCore, clients: dict[str, int]) -> None:
+    def __init__(self, core: EngineCore, clients: dict[str, int] | None) -> None:
         manager = core.structured_output_manager
         self._manager = manager
         self._compile = manager._create_grammar
@@ -48,9 +52,15 @@ class Grammars:
             return grammar
         # Whatever a backend raises is about this grammar; vLLM fails the request for it.
         except Exception as error:
-            if request.request_id in self._clients:
-                self._reasons[request.request_id] = _named(error)
+            if self._clients is not None:
+                self._keep(request.request_id, error)
             raise
+
+    def _keep(self, request_id: str, error: Exception) -> None:
+        """Keep a reason: its request may start much later, as it may wait for blocks of others."""
+        self._reasons[request_id] = _named(error)
+        while len(self._reasons) > MOST:
+            self._reasons.pop(next(iter(self._reasons)), None)
 
     def forget(self, request_ids: Iterable[str]) -> None:
         """Drop the reasons of requests that were aborted."""
@@ -63,7 +73,7 @@ class Grammars:
         Returns:
             Processor, id and error of each. The engine holds nothing of them any more.
         """
-        if not self._reasons:
+        if self._clients is None or not self._reasons:
             return []
         ended = [one.request_id for one in batch.outputs if one.finish_reason == FinishReason.ERROR]
         why = {name: self._reasons.pop(name) for name in ended if name in self._reasons}

@@ -8,8 +8,8 @@ QUIET_S = 30.0
 """An episode is over when there was no event for so long, seconds."""
 
 
-class Episodes:
-    """Episodes of events, by what they are about."""
+class Onsets:
+    """Finds the beginnings of episodes of events, by what these are about."""
 
     def __init__(self) -> None:
         self._last_s: dict[Hashable, float] = {}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from dynamo_cli.engines.vllm.front.episodes import QUIET_S, Episodes
+from dynamo_cli.engines.vllm.front.episodes import QUIET_S, Onsets
 from dynamo_cli.engines.vllm.front.live import Live
 from dynamo_cli.engines.vllm.front.workers import Workers
 from dynamo_cli.errors import DynamoError, FirstTokenTimeout
@@ -39,7 +39,7 @@ class Patience:
         self._workers = workers
         self._move = move
         self._fail = fail
-        self._episodes = Episodes()
+        self._onsets = Onsets()
 
     def begin(self, live: Live) -> None:
         """Start the timer of a request that was just sent to a worker; not if it has a token."""
@@ -75,7 +75,7 @@ class Patience:
 
     def _tell(self, live: Live, what: str) -> None:
         """Warn once in an episode and worker: under overload, all requests have to wait."""
-        if self._episodes.begins(live.worker, asyncio.get_running_loop().time()):
+        if self._onsets.begins(live.worker, asyncio.get_running_loop().time()):
             logger.warning(
                 "request %s: %s; there is no further line about this worker until %.0f s have "
                 "passed without any",
