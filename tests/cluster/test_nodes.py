@@ -332,8 +332,8 @@ def test_a_killed_raylet_takes_its_outpost_along_and_another_node_takes_its_plac
 
 def test_a_killed_head_leaves_nothing_on_the_nodes(nodes: Nodes, server: Server) -> None:
     with serving(nodes) as second:
-        own = set(on(second, "node-a").values())
-        assert own
+        own = {one["pid"] for one in workers(second).values()}
+        assert len(own) == WORKERS, second.log
         second.process.kill()
         second.process.wait()
         wait_until(lambda: not any(map(alive, own)), 5, "the engines end with the head")

@@ -147,11 +147,16 @@ async def draw(scene: Scene, size: tuple[int, int]) -> str:
         await pilot.pause()
         for key in scene.keys:
             await pilot.press(key)
-            await pilot.pause()
+            await pilot.wait_for_scheduled_animations()  # a table scrolls to what is selected
         await app.workers.wait_for_complete()
-        app._update()
-        await pilot.pause()
-        return tidied(app.export_screenshot(title="dynamo-llm"))
+        before = ""
+        while True:  # a table that was drawn before it had its size scrolls when it is drawn again
+            app._update()
+            await pilot.pause()
+            drawn = tidied(app.export_screenshot(title="dynamo-llm"))
+            if drawn == before:
+                return drawn
+            before = drawn
 
 
 def tidied(svg: str) -> str:
