@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import urllib.request
 from collections import Counter
@@ -38,6 +39,9 @@ def options_of(name: str, count: int, options: argparse.Namespace) -> tuple[str,
     }
     if name.startswith("chunk"):
         return OURS, [*kv, "--prefill-chunk-tokens", name.removeprefix("chunk")]
+    if name.startswith("graphs"):
+        sizes = name.removeprefix("graphs").split("-")
+        return OURS, [*kv, "--cudagraph-capture-sizes", *sizes]
     if name not in known:
         raise SystemExit(f"there is no server {name!r}")
     return known[name]
@@ -151,6 +155,11 @@ def cpu_s_of(pid: int) -> float:
 
 
 def _p99(buckets: Counter[float]) -> float:
-    """Upper limit of the bucket of a histogram with the 99th percentile; buckets add up."""
-    every = max(buckets.values(), default=0)
-    return min((limit for limit, count in buckets.items() if count >= 0.99 * every), default=0.0)
+    """The 99th percentile of a histogram whose buckets add up, within its bucket by proportion."""
+    wanted, below, least = 0.99 * max(buckets.values(), default=0), 0, 0.0
+    for limit, count in sorted(buckets.items()):
+        if count >= wanted and count > below:
+            width = (limit if limit < math.inf else least) - least
+            return least + width * (wanted - below) / (count - below)
+        below, least = count, limit
+    return 0.0

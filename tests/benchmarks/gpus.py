@@ -11,8 +11,9 @@ the first one within each round, as median and range.
 
 Servers: `one` (one worker), `kv` (a worker per GPU), `host` (the same with a host cache), `blind`
 (round-robin), `chunk4096` (`kv` with so many prompt tokens in a step while answers stream;
-`chunk0`: as many as vLLM takes), `disagg` (half of the GPUs prefill), `vllm` (vLLM's own data
-parallel), `rust` (the same with its frontend in Rust, where its build has that).
+`chunk0`: as many as vLLM takes), `graphs1-8-64` (`kv` with CUDA graphs for these numbers of
+tokens), `disagg` (half of the GPUs prefill), `vllm` (vLLM's own data parallel), `rust` (the same
+with its frontend in Rust, where its build has that).
 Loads: `talks` (conversations over system prompts, at each rate of --rate), `closed` (the same from
 clients that wait for their answers), `apart` (prompts that share nothing), `streams` (as many
 streams as asked for per GPU), `mixed` (short chats beside long prompts), `kill` (kill -9 of a
@@ -277,9 +278,9 @@ def measure(options: argparse.Namespace) -> None:
     try:
         for name in options.servers.split(","):
             servers[name] = GpuServer(name, options.count, options)
-            if not options.together:
+            if len(servers) == 1 or not options.together:
                 servers[name].announce(name)
-        for name, server in servers.items() if options.together else ():
+        for name, server in list(servers.items())[1:] if options.together else ():
             server.announce(name)
         for server in servers.values():  # warm up what is compiled at the first use
             many = 32 * options.count
@@ -314,7 +315,7 @@ def main() -> None:
     parser.add_argument("--streams", default=STREAMS_PER_GPU, help="per GPU, but for 1")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of open loads")
     parser.add_argument("--starts", action="store_true", help="measure starts, and nothing else")
-    parser.add_argument("--together", action="store_true", help="start all servers at once")
+    parser.add_argument("--together", action="store_true", help="start all but the first at once")
     parser.add_argument("--within", type=float, default=3600.0, help="begin no round after this")
     options = parser.parse_args()
     names = [gpu.product for gpu in read_gpus()][: options.count]
