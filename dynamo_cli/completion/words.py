@@ -186,7 +186,7 @@ def _by_name(flags: list[str] | tuple[str, ...], *, many: bool, optional: bool =
     return Value(kind, words, optional, many)
 
 
-def _engine_option(option: declared.Option) -> Option:
+def _engine_option(option: declared.VllmOption) -> Option:
     flags = [flag for flag in option.flags if flag.startswith("--")]
     many, optional = option.values == "+", option.values == "?"
     if option.values == "0":

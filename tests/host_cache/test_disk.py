@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynamo_cli.engines.pace import LEAST_TOKENS, Pace
+from dynamo_cli.engines.prefill_pace import LEAST_TOKENS, PrefillPace
 from dynamo_cli.host_cache.disk import (
     CORRUPT,
     DISK_FULL,
@@ -298,7 +298,7 @@ def test_speed_counts_time_in_which_anything_is_done_once() -> None:
 
 
 def test_an_engines_pace_is_that_of_steps_with_many_prompt_tokens() -> None:
-    pace = Pace()
+    pace = PrefillPace()
     pace.scheduled(1)
     pace.stepped(30 * MS_NS, ended=True)
     assert pace.us(16) == 0, "such a step is no prefill"

@@ -13,9 +13,9 @@ from dynamo_cli.engines.mock import wire
 
 def main() -> None:
     for ours, theirs in (
-        (wire.Request, engine.EngineCoreRequest),
+        (wire.CoreRequest, engine.EngineCoreRequest),
         (wire.Output, engine.EngineCoreOutput),
-        (wire.Outputs, engine.EngineCoreOutputs),
+        (wire.CoreOutputs, engine.EngineCoreOutputs),
     ):
         names = ours.__struct_fields__
         assert theirs.__struct_fields__[: len(names)] == names, theirs

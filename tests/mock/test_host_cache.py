@@ -74,7 +74,7 @@ def linked(count: int = 2, **options: Any) -> tuple[HostCache, list[MockEngine],
 
 
 def message(name: str, prompt: list[int] = PROMPT) -> AddRequest:
-    request = wire.Request(
+    request = wire.CoreRequest(
         name, None, None, wire.Sampling(max_tokens=COUNT), None, 0.0, None, None, None
     )
     return AddRequest(name, hashes.pack_tokens(prompt), [msgspec.msgpack.encode(request)])
@@ -82,7 +82,7 @@ def message(name: str, prompt: list[int] = PROMPT) -> AddRequest:
 
 def outputs(mock: MockEngine, link: Link | None) -> list[wire.Output]:
     """All that comes until nothing is left to do, as the loop of a worker steps."""
-    decoder = msgspec.msgpack.Decoder(wire.Outputs)
+    decoder = msgspec.msgpack.Decoder(wire.CoreOutputs)
     found: list[wire.Output] = []
     while mock.has_work():
         for _, step in mock.step():

@@ -27,7 +27,7 @@ class Sampling(msgspec.Struct):
     skip_reading_prefix_cache: bool | None = None
 
 
-class Request(msgspec.Struct, array_like=True):
+class CoreRequest(msgspec.Struct, array_like=True):
     """vLLM's ``EngineCoreRequest``."""
 
     request_id: str
@@ -83,7 +83,7 @@ class Output(msgspec.Struct, array_like=True, omit_defaults=True):
     prefill_stats: PrefillStats | None = None
 
 
-class Outputs(msgspec.Struct, array_like=True, omit_defaults=True):
+class CoreOutputs(msgspec.Struct, array_like=True, omit_defaults=True):
     """vLLM's ``EngineCoreOutputs``."""
 
     engine_index: int = 0

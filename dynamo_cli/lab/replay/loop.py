@@ -16,7 +16,7 @@ from functools import partial
 from xxhash import xxh3_64_intdigest
 
 from dynamo_cli.config import PlacementRule
-from dynamo_cli.engines.mock.profile import PS, Profile, Speed
+from dynamo_cli.engines.mock.profile import PS, Profile, StepTimes
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes
@@ -132,7 +132,7 @@ class Replay:
         ]
         self._prefill = PrefillSide(rule, profile, prefill_workers, leaps=leaps)
         self._all = [*self._workers, *self._prefill.workers]
-        self._speeds = Speed.of(profile)
+        self._speeds = StepTimes.of(profile)
         self._router = factory([worker.engine for worker in self._workers], seed)
         # time, kind, place of a worker in `_all` or of a moved request in the trace, version
         self._heap: list[tuple[int, int, int, int]] = []

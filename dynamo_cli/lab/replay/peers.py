@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from dynamo_cli.config import BLOCKS, KV_POLICY, RouterConfig
-from dynamo_cli.engines.mock.blocks import Blocks
+from dynamo_cli.engines.mock.block_pool import BlockPool
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.kv import hashes
 from dynamo_cli.lab.replay.routers import PROCESSOR, Factory, Live
@@ -122,7 +122,7 @@ class Pooled:
     """
 
     def __init__(self, engines: Sequence[SimEngine]) -> None:
-        self._cache = Blocks(sum(engine.blocks.usable for engine in engines) + 1)
+        self._cache = BlockPool(sum(engine.blocks.usable for engine in engines) + 1)
         for engine in engines:
             engine.share(self._cache)
         self._ledger = Ledger()

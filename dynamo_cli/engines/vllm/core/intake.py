@@ -18,7 +18,7 @@ from dynamo_cli.messages.prefill import PushJob
 from dynamo_cli.messages.request import AddRequest
 
 
-class Intake:
+class VllmIntake:
     """Prepares requests and gives them to one engine.
 
     Args:

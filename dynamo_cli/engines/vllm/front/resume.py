@@ -44,7 +44,7 @@ DIRECT = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
 _FINISHES = {str(reason): reason for reason in FinishReason} | {"": None}
 
 
-class Replay:
+class StreamReplay:
     """Replays the outputs of a lost processor to one stream, then lets it go on.
 
     Engine requests that vLLM makes during the replay are held back until it is over.
@@ -242,7 +242,8 @@ NOT_REPRODUCED = "not_reproduced"
 
 
 def install(llm: AsyncLLM) -> None:
-    """Wrap `llm`, so that the outputs of streams are packed, and those of a `Replay` come first."""
+    """Wrap `llm`, so that the outputs of streams are packed, and those of a `StreamReplay` come
+    first."""
     llm.generate = _wrapped(llm.generate)
     if not hasattr(completions.merge_async_iterators, "packs"):
         completions.merge_async_iterators = _merging(completions.merge_async_iterators)
