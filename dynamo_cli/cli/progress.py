@@ -10,7 +10,7 @@ from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColu
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
-    from dynamo_cli.lab.load.bench import Bench, Plan
+    from dynamo_cli.lab.load.bench import Bench, BenchPlan
 
 
 SHOW_S = 0.2
@@ -38,7 +38,7 @@ def bars(*more: ProgressColumn) -> Bar:
 class Progress:
     """The progress of ``bench`` as one bar; a context manager that shows it."""
 
-    def __init__(self, plan: Plan, servers: int) -> None:
+    def __init__(self, plan: BenchPlan, servers: int) -> None:
         self._bar = bars(TextColumn("{task.fields[done]}"))
         self._requests, self._duration_s = plan.bounds
         total = self._requests if self._requests is not None else self._duration_s

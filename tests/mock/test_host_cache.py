@@ -15,7 +15,7 @@ from dynamo_cli.engines.mock import wire
 from dynamo_cli.engines.mock.engine import MockEngine
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes, slots
-from dynamo_cli.lab.replay.host import handle
+from dynamo_cli.lab.replay.host_cache import handle
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.host_cache import SlotsLent
 from dynamo_cli.messages.request import AddRequest

@@ -20,8 +20,8 @@ from dynamo_cli.engines.mock.profile import PS, Profile, StepTimes
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes
-from dynamo_cli.lab.replay.host import Host
-from dynamo_cli.lab.replay.prefill import PrefillSide
+from dynamo_cli.lab.replay.host_cache import ReplayHostCache
+from dynamo_cli.lab.replay.prefill import ReplayPrefill
 from dynamo_cli.lab.replay.routers import Factory
 from dynamo_cli.lab.replay.worker import NS_PS, SimWorker
 from dynamo_cli.lab.report import Gaps, Outcome
@@ -125,12 +125,14 @@ class Replay:
         self._trace = trace
         self._speed = speed
         self._progress = progress
-        self._host = Host(host_cache_bytes, profile, workers) if host_cache_bytes else None
+        self._host = (
+            ReplayHostCache(host_cache_bytes, profile, workers) if host_cache_bytes else None
+        )
         tiers = self._host.tiers if self._host else [None] * workers
         self._workers = [
             SimWorker(index, profile, leaps=leaps, tier=tier) for index, tier in enumerate(tiers)
         ]
-        self._prefill = PrefillSide(rule, profile, prefill_workers, leaps=leaps)
+        self._prefill = ReplayPrefill(rule, profile, prefill_workers, leaps=leaps)
         self._all = [*self._workers, *self._prefill.workers]
         self._speeds = StepTimes.of(profile)
         self._router = factory([worker.engine for worker in self._workers], seed)

@@ -13,7 +13,7 @@ from dynamo_cli.worker.away import DEADLINE_NS
 from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD, decide
 
 
-class PrefillSide:
+class ReplayPrefill:
     """The prefill queue and the prefill workers.
 
     Args:

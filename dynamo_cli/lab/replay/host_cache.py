@@ -25,7 +25,7 @@ from dynamo_cli.messages.routing import KvEvents
 from dynamo_cli.topology import HOST_CACHE, ProcessId, Role
 
 
-class Host:
+class ReplayHostCache:
     """One host cache for all workers.
 
     Args:
