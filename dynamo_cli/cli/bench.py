@@ -167,10 +167,10 @@ def _measure(plan: BenchPlan, servers: dict[str, Target]) -> tuple[Bench, int]:
     """
     import uvloop  # noqa: PLC0415
 
-    from dynamo_cli.cli.progress import Progress  # noqa: PLC0415
+    from dynamo_cli.cli.progress import ProgressBar  # noqa: PLC0415
     from dynamo_cli.lab.load.bench import Bench  # noqa: PLC0415
 
-    with Progress(plan, len(servers)) as progress:
+    with ProgressBar(plan, len(servers)) as progress:
         measured = Bench(plan, servers, lambda: progress.show(measured))
         try:
             uvloop.run(measured.run())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 SHOW_S = 0.2
-"""Shortest time between two updates of the figures of `Progress`, seconds."""
+"""Shortest time between two updates of the figures of `ProgressBar`, seconds."""
 
 
 def bars(*more: ProgressColumn) -> Bar:
@@ -35,7 +35,7 @@ def bars(*more: ProgressColumn) -> Bar:
     )
 
 
-class Progress:
+class ProgressBar:
     """The progress of ``bench`` as one bar; a context manager that shows it."""
 
     def __init__(self, plan: BenchPlan, servers: int) -> None:
@@ -45,7 +45,7 @@ class Progress:
         self._task = self._bar.add_task("measuring", total=servers * (total or 0), done="")
         self._shown_s = 0.0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         self._bar.start()
         return self
 

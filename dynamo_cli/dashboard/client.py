@@ -11,7 +11,7 @@ import msgspec
 from dynamo_cli import api_key
 from dynamo_cli.dashboard.events import ConnectionChange, Event, RequestTimelines, State, decode
 from dynamo_cli.errors import CannotWatch
-from dynamo_cli.event_stream import EventStream
+from dynamo_cli.event_stream import EventStreamParser
 from dynamo_cli.host import oserrors
 from dynamo_cli.watch.timelines import TimelineView
 
@@ -127,7 +127,7 @@ class DashboardClient:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
         )
-        stream = EventStream()
+        stream = EventStreamParser()
         try:
             async with (
                 aiohttp.ClientSession(headers=self._headers, timeout=timeout) as session,

@@ -26,7 +26,7 @@ from dynamo_cli.messages.prefill import (
     QueueState,
     RunJob,
 )
-from dynamo_cli.prefill_queue.jobs import Abandoned, Failed, Job, Limits, Outcome, Reason
+from dynamo_cli.prefill_queue.jobs import Abandoned, FailedJob, Job, JobReason, Outcome, QueueLimits
 from dynamo_cli.prefill_queue.state import PrefillQueue
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
 from dynamo_cli.units import SECOND_NS
@@ -65,7 +65,7 @@ class Queue:
         self._process = process
         self._alarm_ns = round(config.alarm_s * SECOND_NS)
         self._within = config.within_machine
-        self._queue: PrefillQueue[PushJob] = PrefillQueue(Limits())
+        self._queue: PrefillQueue[PushJob] = PrefillQueue(QueueLimits())
         self._rooms: dict[int, _Room] = {}
         self._newcomers: set[int] = set()
         self._switchboard = Switchboard(control, self)
@@ -111,7 +111,7 @@ class Queue:
     def _tell(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
             match outcome:
-                case Failed(job_id, worker, reason):
+                case FailedJob(job_id, worker, reason):
                     peer = ProcessId(Role.WORKER, worker)
                     self._switchboard.owe(peer, JobFailed(job_id, reason))
                 case Abandoned(job_id, holder):
@@ -199,7 +199,7 @@ class Queue:
         )
         refusal = self._queue.put(job)
         self._told = NOTHING_TOLD  # workers add what they push to the last depth that they heard
-        if refusal is not None and refusal is not Reason.DUPLICATE:
+        if refusal is not None and refusal is not JobReason.DUPLICATE:
             peer = ProcessId(Role.WORKER, worker)
             self._switchboard.owe(peer, JobFailed(push.job_id, refusal))
 

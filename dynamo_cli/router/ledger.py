@@ -14,9 +14,9 @@ from itertools import islice, takewhile
 
 from dynamo_cli.kv.index import bits
 from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.router.pace import Pace, Prices
 from dynamo_cli.router.promised import Promised
-from dynamo_cli.router.shortlist import Ranking
+from dynamo_cli.router.shortlist import WorkerRanking
+from dynamo_cli.router.time_estimator import Prices, TimeEstimator
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 SETTLE_NS = 20 * MS_NS
@@ -192,8 +192,8 @@ class Ledger:
     released: Counter[str] = field(default_factory=Counter)
     promised: Promised = field(default_factory=Promised)
     held: Promised = field(default_factory=Promised)
-    pace: Pace = field(default_factory=Pace)
-    ranking: Ranking = field(default_factory=Ranking)
+    pace: TimeEstimator = field(default_factory=TimeEstimator)
+    ranking: WorkerRanking = field(default_factory=WorkerRanking)
     _busy_books: int = 0
     _placed: defaultdict[int, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
     """Entries by worker, in the order in which they were placed; also of workers without a book."""

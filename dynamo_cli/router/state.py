@@ -24,12 +24,12 @@ from dynamo_cli.router.decided import blocks_of, decided
 from dynamo_cli.router.engine_order import EngineOrder
 from dynamo_cli.router.ledger import Entry, Ledger
 from dynamo_cli.router.loading import Loading
-from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
 from dynamo_cli.router.sessions import Sessions
-from dynamo_cli.router.shortlist import Ranking
+from dynamo_cli.router.shortlist import WorkerRanking
+from dynamo_cli.router.time_estimator import pairs
 from dynamo_cli.router.waiting import Waiting
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
@@ -71,7 +71,7 @@ class RouterState:
         self._times = self._predicts and config.kv_cost == TIME
         self.caches, self.prefill_caches, self.host_cache = Caches(), Caches(), Caches()
         self.loading = Loading()
-        self.ledger = Ledger(ranking=Ranking(config.policy))
+        self.ledger = Ledger(ranking=WorkerRanking(config.policy))
         self.repeats = Repeats()
         self.decisions: Counter[int] = Counter()
         self.prompt_tokens = self.predicted_tokens = self.measured_tokens = 0

@@ -64,7 +64,7 @@ _REMEDIES = {
 }
 
 
-class Rule(NamedTuple):
+class AlarmRule(NamedTuple):
     """A rule.
 
     Attributes:
@@ -236,15 +236,15 @@ def _log(snapshot: Snapshot, past: Past) -> Text | None:
 
 
 RULES = (
-    Rule("saturated", 5.0, _saturated),
-    Rule("growing queue", 3.0, _growing),
-    Rule("no first token", 3.0, _no_token),
-    Rule("kv full", 10.0, _kv_full),
-    Rule("errors", 2.0, _failing),
-    Rule("refusing", 2.0, _refusing),
-    Rule("busy process", 10.0, _busy),
-    Rule("busy cores", 10.0, _starved),
-    Rule("host memory", 10.0, _memory),
-    Rule("record", 2.0, _record),
-    Rule("log", 2.0, _log),
+    AlarmRule("saturated", 5.0, _saturated),
+    AlarmRule("growing queue", 3.0, _growing),
+    AlarmRule("no first token", 3.0, _no_token),
+    AlarmRule("kv full", 10.0, _kv_full),
+    AlarmRule("errors", 2.0, _failing),
+    AlarmRule("refusing", 2.0, _refusing),
+    AlarmRule("busy process", 10.0, _busy),
+    AlarmRule("busy cores", 10.0, _starved),
+    AlarmRule("host memory", 10.0, _memory),
+    AlarmRule("record", 2.0, _record),
+    AlarmRule("log", 2.0, _log),
 )

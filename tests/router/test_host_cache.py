@@ -29,11 +29,11 @@ from dynamo_cli.messages.routing import (
 )
 from dynamo_cli.router import process as router_process
 from dynamo_cli.router.loading import FIRST_GUESS, GUESS_TOKENS, Loading
-from dynamo_cli.router.pace import UNMEASURED, Prices
 from dynamo_cli.router.policies import KvPolicy, Request, WorkerLoad
 from dynamo_cli.router.policies.kv import LOADED_COST
 from dynamo_cli.router.report import router_stats
 from dynamo_cli.router.state import RouterState
+from dynamo_cli.router.time_estimator import UNMEASURED, Prices
 from dynamo_cli.topology import HOST_CACHE, LINKS, ROUTER, ProcessId, Role
 from dynamo_cli.units import MS_NS, SECOND_NS
 from tests.ipc.support import Party

@@ -25,7 +25,7 @@ from dynamo_cli.router.ledger import (
     Entry,
     Ledger,
 )
-from dynamo_cli.router.pace import Prices
+from dynamo_cli.router.time_estimator import Prices
 from dynamo_cli.units import SECOND_NS
 
 

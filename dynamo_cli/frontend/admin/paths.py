@@ -10,7 +10,7 @@ from multidict import MultiMapping
 
 from dynamo_cli.errors import NotFound
 from dynamo_cli.frontend.admin.adapters import Adapters
-from dynamo_cli.frontend.admin.engines import Engines
+from dynamo_cli.frontend.admin.engines import EngineOperations
 from dynamo_cli.frontend.admin.prefill_bounds import Placement
 from dynamo_cli.frontend.admin.scaling import Scaling
 from dynamo_cli.frontend.http.server import json_response
@@ -42,7 +42,7 @@ class Admin:
         *,
         enabled: bool,
         adapters: Adapters,
-        engines: Engines,
+        engines: EngineOperations,
         scaling: Scaling,
         placement: Placement,
     ) -> None:

@@ -16,7 +16,7 @@ from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.http import landing
 from dynamo_cli.frontend.http.admission import RETRY_AFTER_S
 from dynamo_cli.frontend.http.server import json_response
-from dynamo_cli.frontend.http.stream import EventStream
+from dynamo_cli.frontend.http.stream import EventStreamWriter
 from dynamo_cli.frontend.http.visit import Route, Visit
 from dynamo_cli.frontend.metrics import exposition
 from dynamo_cli.frontend.status import inspect
@@ -160,6 +160,6 @@ class StatusPages:
         interval_s = inspect.stream_interval_s(visit.http.query)
         head = Head(visit.id, 200, EVENT_STREAM)
         limit = self._max_pending_bytes
-        stream = await EventStream.start(visit.http, head, visit.headers, limit)
+        stream = await EventStreamWriter.start(visit.http, head, visit.headers, limit)
         await self._broadcast.watch(stream.write, interval_s)
         return stream.response

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from dynamo_cli.event_stream import EventStream
+from dynamo_cli.event_stream import EventStreamParser
 
 HEAD_END = b"\r\n\r\n"
 LINE_END = b"\r\n"
@@ -225,7 +225,7 @@ class Stream:
         self.over = False
         self.error = ""
         self._text: list[str] = []
-        self._stream = EventStream()
+        self._stream = EventStreamParser()
 
     @property
     def text(self) -> str:

@@ -30,10 +30,10 @@ from dynamo_cli.messages.routing import (
 )
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.router.ledger import Entry, Ledger
-from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad
 from dynamo_cli.router.policies.timed import LOAD_MS, time_cost
 from dynamo_cli.router.state import RouterState
+from dynamo_cli.router.time_estimator import pairs
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
 

@@ -53,8 +53,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynamo_cli.router.pace import MOST_BUSY, Prices, pairs
 from dynamo_cli.router.policies.base import Request, WorkerLoad
+from dynamo_cli.router.time_estimator import MOST_BUSY, Prices, pairs
 
 STALL_WEIGHT = 0.1
 """Cost of a second in which an answer stalls, relative to a second before its first token. Between

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from dynamo_cli.deaths import Deaths
+from dynamo_cli.deaths import RequestDeaths
 from dynamo_cli.engines.vllm.front.given import OutputPacker
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import DynamoError
@@ -179,7 +179,7 @@ class RequestTrace:
         self.response: dict[str, Any] | None = None
         self.events = 0
         self.broken: Exception | None = None
-        self.deaths = Deaths()
+        self.deaths = RequestDeaths()
         self.moves: list[Move] = []
         self.prompts: dict[str, PromptTrace] = {}
         self.received_ns = time.monotonic_ns()

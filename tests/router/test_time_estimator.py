@@ -6,7 +6,14 @@ import random
 
 import pytest
 
-from dynamo_cli.router.pace import BUSY_WINDOW_S, MOST_BUSY, MOST_LOST, Pace, Prices, pairs
+from dynamo_cli.router.time_estimator import (
+    BUSY_WINDOW_S,
+    MOST_BUSY,
+    MOST_LOST,
+    Prices,
+    TimeEstimator,
+    pairs,
+)
 from dynamo_cli.units import SECOND_NS
 
 MACHINES = [
@@ -16,7 +23,7 @@ MACHINES = [
 ]
 
 
-def feed(pace: Pace, machine: Prices, count: int, noise: float = 0.2) -> None:
+def feed(pace: TimeEstimator, machine: Prices, count: int, noise: float = 0.2) -> None:
     dice = random.Random(1)
     for _ in range(count):
         tokens = round(dice.lognormvariate(8, 1.2))
@@ -27,7 +34,7 @@ def feed(pace: Pace, machine: Prices, count: int, noise: float = 0.2) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_prefills_are_foretold_after_a_while(machine: Prices) -> None:
-    pace = Pace()
+    pace = TimeEstimator()
     feed(pace, machine, 300)
     for tokens, before in ((500, 0), (5_000, 0), (5_000, 20_000), (40_000, 0)):
         expected_s = machine.prefill_s(1, tokens, pairs(tokens, before))
@@ -36,7 +43,7 @@ def test_prefills_are_foretold_after_a_while(machine: Prices) -> None:
 
 
 def test_a_machine_that_changes_is_followed() -> None:
-    pace = Pace()
+    pace = TimeEstimator()
     feed(pace, MACHINES[2], 1000)
     feed(pace, MACHINES[0], 1000)
     machine = MACHINES[0]
@@ -46,13 +53,13 @@ def test_a_machine_that_changes_is_followed() -> None:
 
 
 def test_the_first_prefill_counts_for_more_than_the_prior() -> None:
-    pace = Pace()
+    pace = TimeEstimator()
     pace.prefilled(1_000, 0, 8.0)
     assert pace.prices.prefill_s(1, 1_000, pairs(1_000, 0)) == pytest.approx(8.0, rel=0.2)
 
 
 def test_nothing_takes_less_than_no_time() -> None:
-    pace = Pace()
+    pace = TimeEstimator()
     for tokens, took_s in ((10, 1.0), (10_000, 0.0), (1_000, 0.5)) * 50:
         pace.prefilled(tokens, 0, took_s)
     prices = pace.prices
@@ -60,7 +67,7 @@ def test_nothing_takes_less_than_no_time() -> None:
 
 
 def test_the_slowdown_of_decoding_is_what_a_request_adds_to_each_step_of_an_answer() -> None:
-    pace = Pace()
+    pace = TimeEstimator()
     for running in (3, 40, 12, 25) * 50:
         pace.stepped(running, 0.01 + 0.0002 * running)
     for _ in range(1000):
@@ -75,7 +82,7 @@ def test_the_slowdown_of_decoding_is_what_a_request_adds_to_each_step_of_an_answ
     [(0, 0, 0.0), (600, 600, 0.0), (600, 200, 0.5), (400, 500, 0.0), (999, 0, MOST_LOST)],
 )
 def test_what_came_before_and_is_computed_was_lost(repeated: int, cached: int, lost: float) -> None:
-    pace = Pace()
+    pace = TimeEstimator()
     for _ in range(2000):
         pace.asked(1000, repeated)
         pace.prefilled(1000, cached, 0.1)
@@ -83,7 +90,7 @@ def test_what_came_before_and_is_computed_was_lost(repeated: int, cached: int, l
 
 
 def test_the_busy_share_is_that_of_the_last_half_minute() -> None:
-    pace = Pace()
+    pace = TimeEstimator()
     pace.busy(0.0, 100 * SECOND_NS)
     pace.busy(0.5, 1000 * SECOND_NS)
     assert pace.prices.busy_share == pytest.approx(0.5)
