@@ -300,6 +300,16 @@ def test_old_words_are_gone() -> None:
     assert found == []
 
 
+def test_no_two_modules_define_a_class_of_the_same_name() -> None:
+    """A name has one meaning: a reader who finds it anywhere knows which class is meant."""
+    homes: dict[str, list[str]] = {}
+    for file, tree in layout.modules().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(file)
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
+
+
 @pytest.mark.parametrize("name", ONCE)
 def test_a_constant_is_defined_once(name: str) -> None:
     homes = [file for file in layout.modules() if layout.exists(file, name)]
