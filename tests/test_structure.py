@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -300,14 +301,30 @@ def test_old_words_are_gone() -> None:
     assert found == []
 
 
-def test_no_two_modules_define_a_class_of_the_same_name() -> None:
-    """A name has one meaning: a reader who finds it anywhere knows which class is meant."""
+def test_no_two_modules_define_a_type_of_the_same_name() -> None:
+    """A reader who finds the name of a class or of an alias knows which type is meant."""
     homes: dict[str, list[str]] = {}
     for file, tree in layout.modules().items():
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef):
-                homes.setdefault(node.name, []).append(file)
+        for name in _types(tree):
+            homes.setdefault(name, []).append(file)
     assert {name: files for name, files in homes.items() if len(files) > 1} == {}
+
+
+def _types(tree: ast.Module) -> Iterator[str]:
+    """Names of a module's classes and aliases.
+
+    Not those of type variables, which mean nothing outside their module, and not those of the
+    command's options, which are named after what they set.
+    """
+    for node in tree.body:
+        match node:
+            case ast.ClassDef(name=name):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if not name.isupper():
+                if re.match("_?[A-Z]", name):
+                    calls = {one.func for one in ast.walk(value) if isinstance(one, ast.Call)}
+                    if not {"TypeVar", "option"} & {ast.unparse(one) for one in calls}:
+                        yield name
 
 
 @pytest.mark.parametrize("name", ONCE)

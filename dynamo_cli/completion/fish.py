@@ -8,8 +8,8 @@ from dynamo_cli.completion.words import (
     CompletionCommand,
     CompletionKind,
     CompletionOption,
+    CompletionValue,
     CompletionWords,
-    Value,
 )
 
 SCRIPT = """\
@@ -80,7 +80,7 @@ def _path(command: CompletionCommand) -> str:
 def _command(command: CompletionCommand) -> Iterator[str]:
     first = _quoted(f"__dynamo_llm_first '{_path(command)}'")
     if not command.path:  # a model may stand in the place of a command
-        yield f"complete -c dynamo-llm -n {first}{_offers(Value(CompletionKind.MODEL))}"
+        yield f"complete -c dynamo-llm -n {first}{_offers(CompletionValue(CompletionKind.MODEL))}"
     for child in command.children:
         name, text = child.path[-1], _quoted(child.help)
         yield f"complete -c dynamo-llm -n {first} -a {name} -d {text}"
@@ -102,7 +102,7 @@ def _options(options: Iterable[CompletionOption], condition: str) -> Iterator[st
         )
 
 
-def _offers(value: Value) -> str:
+def _offers(value: CompletionValue) -> str:
     words = f" -a {_quoted(' '.join(value.words))}" if value.words else ""
     match value.kind:
         case CompletionKind.NONE:

@@ -28,7 +28,7 @@ class CompletionKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class CompletionValue:
     """The value of an option or an argument.
 
     Attributes:
@@ -54,7 +54,7 @@ class CompletionOption:
 
     flags: tuple[str, ...]
     help: str
-    value: Value
+    value: CompletionValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class CompletionCommand:
     path: tuple[str, ...]
     help: str
     options: tuple[CompletionOption, ...] = ()
-    arguments: tuple[Value, ...] = ()
+    arguments: tuple[CompletionValue, ...] = ()
     children: tuple[CompletionCommand, ...] = ()
     serves: bool = False
 
@@ -139,7 +139,9 @@ def _command(
             if not child.hidden
         )
     found = [_option(param, negations or {}) for param in params if isinstance(param, TyperOption)]
-    help_option = CompletionOption(("--help",), "Show the help", Value(CompletionKind.NONE))
+    help_option = CompletionOption(
+        ("--help",), "Show the help", CompletionValue(CompletionKind.NONE)
+    )
     return CompletionCommand(
         path,
         _short(text),
@@ -157,25 +159,29 @@ def _option(param: TyperOption, negations: Mapping[str, str]) -> CompletionOptio
     return CompletionOption(tuple(flags), _short(param.help or ""), _value(param, flags))
 
 
-def _value(param: TyperOption | TyperArgument, flags: list[str] | tuple[str, ...]) -> Value:
+def _value(
+    param: TyperOption | TyperArgument, flags: list[str] | tuple[str, ...]
+) -> CompletionValue:
     described = param.type_descriptor
     many = param.multiple or param.nargs == -1
     if getattr(param, "is_flag", False):
-        return Value(CompletionKind.NONE)
+        return CompletionValue(CompletionKind.NONE)
     if described.choices:
         words = (str(getattr(choice, "value", choice)) for choice in described.choices)
-        return Value(CompletionKind.CHOICE, tuple(words), many=many)
+        return CompletionValue(CompletionKind.CHOICE, tuple(words), many=many)
     if described.is_path:
-        return Value(
+        return CompletionValue(
             CompletionKind.FOLDER if described.path_type == "dir" else CompletionKind.FILE,
             many=many,
         )
     if "FILE" in (param.metavar or "") and not {*flags} & {*PROFILES}:
-        return Value(CompletionKind.FILE, many=many)
+        return CompletionValue(CompletionKind.FILE, many=many)
     return _by_name(flags, many=many)
 
 
-def _by_name(flags: list[str] | tuple[str, ...], *, many: bool, optional: bool = False) -> Value:
+def _by_name(
+    flags: list[str] | tuple[str, ...], *, many: bool, optional: bool = False
+) -> CompletionValue:
     words: tuple[str, ...] = ()
     kind = CompletionKind.WORD
     if any(flag in MODELS for flag in flags):
@@ -186,16 +192,16 @@ def _by_name(flags: list[str] | tuple[str, ...], *, many: bool, optional: bool =
         kind = CompletionKind.FOLDER
     elif any(flag in PROFILES for flag in flags):
         kind, words = CompletionKind.FILE, tuple(built_in())
-    return Value(kind, words, optional, many)
+    return CompletionValue(kind, words, optional, many)
 
 
 def _engine_option(option: declared.VllmOption) -> CompletionOption:
     flags = [flag for flag in option.flags if flag.startswith("--")]
     many, optional = option.values == "+", option.values == "?"
     if option.values == "0":
-        value = Value(CompletionKind.NONE)
+        value = CompletionValue(CompletionKind.NONE)
     elif option.choices:
-        value = Value(CompletionKind.CHOICE, tuple(option.choices), optional, many)
+        value = CompletionValue(CompletionKind.CHOICE, tuple(option.choices), optional, many)
     else:
         value = _by_name(flags, many=many, optional=optional)
     # The help of some options of vLLM only explains the syntax of JSON.

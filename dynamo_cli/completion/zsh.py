@@ -8,8 +8,8 @@ from dynamo_cli.completion.words import (
     CompletionCommand,
     CompletionKind,
     CompletionOption,
+    CompletionValue,
     CompletionWords,
-    Value,
 )
 
 SCRIPT = """\
@@ -117,11 +117,11 @@ def _spec(option: CompletionOption, flag: str) -> str:
     return f"{before}{flag}=[{_escaped(option.help)}]{colon}{value.kind}:{_action(value)}"
 
 
-def _argument(value: Value) -> str:
+def _argument(value: CompletionValue) -> str:
     return f"{'*' if value.many else ''}:{value.kind}:{_action(value)}"
 
 
-def _action(value: Value) -> str:
+def _action(value: CompletionValue) -> str:
     words = " ".join(value.words)
     match value.kind:
         case CompletionKind.CHOICE:

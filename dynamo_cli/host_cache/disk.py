@@ -21,7 +21,7 @@ from dynamo_cli.host_cache.blocks import Block, TierBlocks
 from dynamo_cli.host_cache.places import Places
 from dynamo_cli.host_cache.service_time import ServiceTime
 from dynamo_cli.host_cache.state import HostCache
-from dynamo_cli.host_cache.waits import Question, Wait, Waits
+from dynamo_cli.host_cache.waits import QuestionKey, Wait, Waits
 from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages.host_cache import MISSING, DiskStats
 from dynamo_cli.topology import ProcessId
@@ -94,7 +94,7 @@ class _Copy:
     block: Block
     since_ns: int
     stale: bool = False
-    waiting: list[Question] = field(default_factory=list)
+    waiting: list[QuestionKey] = field(default_factory=list)
 
 
 class Disk:
@@ -233,7 +233,7 @@ class Disk:
         oldest = next(iter(self._reads.values()), None)
         return oldest is not None and self._clock() - oldest.since_ns > STALLED_NS
 
-    def _read(self, question: Question, wait: Wait, missing: list[tuple[int, Block]]) -> bool:
+    def _read(self, question: QuestionKey, wait: Wait, missing: list[tuple[int, Block]]) -> bool:
         for index, block in missing:
             copy = self._reads.get(block.key) or self._begin_read(block)
             if copy is None:

@@ -132,7 +132,7 @@ class Abandoned(NamedTuple):
     holder: int
 
 
-Outcome = Returned | FailedJob | Abandoned
+JobOutcome = Returned | FailedJob | Abandoned
 
 
 class QueueView(NamedTuple):

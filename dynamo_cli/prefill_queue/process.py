@@ -26,7 +26,14 @@ from dynamo_cli.messages.prefill import (
     QueueState,
     RunJob,
 )
-from dynamo_cli.prefill_queue.jobs import Abandoned, FailedJob, Job, JobReason, Outcome, QueueLimits
+from dynamo_cli.prefill_queue.jobs import (
+    Abandoned,
+    FailedJob,
+    Job,
+    JobOutcome,
+    JobReason,
+    QueueLimits,
+)
 from dynamo_cli.prefill_queue.state import PrefillQueue
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
 from dynamo_cli.units import SECOND_NS
@@ -108,7 +115,7 @@ class Queue:
         elif self._within:
             self._tell(self._queue.only_on({room.machine for room in self._rooms.values()}))
 
-    def _tell(self, outcomes: Iterable[Outcome]) -> None:
+    def _tell(self, outcomes: Iterable[JobOutcome]) -> None:
         for outcome in outcomes:
             match outcome:
                 case FailedJob(job_id, worker, reason):

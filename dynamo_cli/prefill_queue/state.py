@@ -23,9 +23,9 @@ from dynamo_cli.prefill_queue.jobs import (
     Abandoned,
     FailedJob,
     Job,
+    JobOutcome,
     JobReason,
     Line,
-    Outcome,
     QueueLimits,
     QueueView,
     Returned,
@@ -111,7 +111,7 @@ class PrefillQueue(Generic[T]):
         self.taken += 1
         return None
 
-    def cancel(self, job_id: str) -> list[Outcome]:
+    def cancel(self, job_id: str) -> list[JobOutcome]:
         """Drop a job that its decode worker does not want any more."""
         entry = self._entries.get(job_id)
         if entry is None:
@@ -119,7 +119,7 @@ class PrefillQueue(Generic[T]):
             return []
         return self._drop(entry, JobReason.CANCELLED)
 
-    def worker_gone(self, worker: int) -> list[Outcome]:
+    def worker_gone(self, worker: int) -> list[JobOutcome]:
         """Drop the jobs of a decode worker that is gone."""
         gone = [entry for entry in self._entries.values() if entry.job.worker == worker]
         return _flat(self._drop(entry, JobReason.WORKER_GONE) for entry in gone)
@@ -150,9 +150,9 @@ class PrefillQueue(Generic[T]):
             leased.append(entry.job)
         return leased
 
-    def renew(self, holder: int, job_ids: Iterable[str], now_ns: int) -> list[Outcome]:
+    def renew(self, holder: int, job_ids: Iterable[str], now_ns: int) -> list[JobOutcome]:
         """Extend the leases of these jobs; `holder` is told to stop those that it does not hold."""
-        lost: list[Outcome] = []
+        lost: list[JobOutcome] = []
         for job_id in job_ids:
             entry = self._held_by(holder, job_id)
             if entry is None:
@@ -169,7 +169,7 @@ class PrefillQueue(Generic[T]):
         self._remove(entry, JobReason.DONE)
         return True
 
-    def refuse(self, job_id: str, holder: int, reason: str) -> list[Outcome]:
+    def refuse(self, job_id: str, holder: int, reason: str) -> list[JobOutcome]:
         """A prefill worker cannot run a job that it holds: the job fails, without another attempt.
 
         Args:
@@ -181,23 +181,25 @@ class PrefillQueue(Generic[T]):
         self._remove(entry, reason)
         return [_failed(entry.job, reason)]
 
-    def holder_gone(self, holder: int) -> list[Outcome]:
+    def holder_gone(self, holder: int) -> list[JobOutcome]:
         """A prefill worker is gone: any other may take the jobs that it held or was to get.
 
         A job that has had its last attempt fails.
         """
         held = list(self._held.get(holder, {}).values())
-        outcomes: list[Outcome] = [self._break_off(entry, JobReason.HOLDER_GONE) for entry in held]
+        outcomes: list[JobOutcome] = [
+            self._break_off(entry, JobReason.HOLDER_GONE) for entry in held
+        ]
         for job_id in list(self._lines.get((Taker.HOLDER, holder), ())):
             self._free(self._entries[job_id])
         return outcomes
 
-    def no_holders(self) -> list[Outcome]:
+    def no_holders(self) -> list[JobOutcome]:
         """There is no prefill worker any more: fail all jobs that wait."""
         waiting = [entry for entry in self._entries.values() if entry.holder is None]
         return self._fail_all(waiting)
 
-    def only_on(self, machines: Collection[int]) -> list[Outcome]:
+    def only_on(self, machines: Collection[int]) -> list[JobOutcome]:
         """Only these machines have prefill workers: fail jobs that must wait for another one."""
         waiting = [
             self._entries[job_id]
@@ -207,12 +209,12 @@ class PrefillQueue(Generic[T]):
         ]
         return self._fail_all([entry for entry in waiting if entry.job.stays])
 
-    def _fail_all(self, entries: list[_Entry[T]]) -> list[Outcome]:
+    def _fail_all(self, entries: list[_Entry[T]]) -> list[JobOutcome]:
         return _flat(self._fail(entry, JobReason.NO_PREFILL_WORKER) for entry in entries)
 
     # -- time ----------------------------------------------------------------------------------
 
-    def expire(self, now_ns: int) -> list[Outcome]:
+    def expire(self, now_ns: int) -> list[JobOutcome]:
         """End the jobs whose deadline has passed, and the leases that were not renewed."""
         late = [self._entries[job_id] for job_id in self._deadlines.due(now_ns)]
         outcomes = _flat(self._fail(entry, JobReason.DEADLINE) for entry in late)
@@ -326,10 +328,10 @@ class PrefillQueue(Generic[T]):
         self.returned[reason] += 1
         return Returned(entry.job.job_id, entry.attempts)
 
-    def _fail(self, entry: _Entry[T], reason: JobReason) -> list[Outcome]:
+    def _fail(self, entry: _Entry[T], reason: JobReason) -> list[JobOutcome]:
         return [_failed(entry.job, reason), *self._drop(entry, reason)]
 
-    def _drop(self, entry: _Entry[T], reason: JobReason) -> list[Outcome]:
+    def _drop(self, entry: _Entry[T], reason: JobReason) -> list[JobOutcome]:
         """End a job, whether it waits or is leased; a holder must be told to stop."""
         holder = self._remove(entry, reason)
         return [] if holder is None else [Abandoned(entry.job.job_id, holder)]
@@ -351,5 +353,5 @@ def _failed(job: Job[T], reason: str) -> FailedJob:
     return FailedJob(job.job_id, job.worker, reason)
 
 
-def _flat(parts: Iterable[list[Outcome]]) -> list[Outcome]:
+def _flat(parts: Iterable[list[JobOutcome]]) -> list[JobOutcome]:
     return list(itertools.chain.from_iterable(parts))

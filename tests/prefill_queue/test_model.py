@@ -13,7 +13,7 @@ from dynamo_cli.prefill_queue.jobs import (
     Abandoned,
     FailedJob,
     Job,
-    Outcome,
+    JobOutcome,
     QueueLimits,
     QueueView,
     Returned,
@@ -52,16 +52,16 @@ class QueueMachine(RuleBasedStateMachine):
     def find(self, job_id: str) -> Known | None:
         return next((one for one in self.known if one.job.job_id == job_id), None)
 
-    def end(self, one: Known) -> list[Outcome]:
+    def end(self, one: Known) -> list[JobOutcome]:
         """Remove a job from the model; the outcomes that the queue must return for it."""
         self.known.remove(one)
         self.ends[one.job.payload] += 1
         return [] if one.holder is None else [Abandoned(one.job.job_id, one.holder)]
 
-    def fail(self, one: Known, reason: str) -> list[Outcome]:
+    def fail(self, one: Known, reason: str) -> list[JobOutcome]:
         return [FailedJob(one.job.job_id, one.job.worker, reason), *self.end(one)]
 
-    def break_off(self, one: Known) -> Outcome:
+    def break_off(self, one: Known) -> JobOutcome:
         one.attempts += 1
         if one.attempts == LIMITS.max_attempts:
             return self.fail(one, "attempts")[0]

@@ -10,8 +10,8 @@ from dynamo_cli.prefill_queue.jobs import (
     Abandoned,
     FailedJob,
     Job,
+    JobOutcome,
     JobReason,
-    Outcome,
     QueueLimits,
     QueueView,
     Returned,
@@ -175,7 +175,7 @@ def test_jobs_of_a_dead_holder_come_back_to_the_front_in_their_order() -> None:
         (lambda state: state.expire(100), [Abandoned("a", 0)]),
     ],
 )
-def test_a_job_has_so_many_attempts(break_off: object, told: list[Outcome]) -> None:
+def test_a_job_has_so_many_attempts(break_off: object, told: list[JobOutcome]) -> None:
     assert callable(break_off)
     state = queue(job("a", worker=7))
     for attempts in (1, 2):

@@ -214,8 +214,8 @@ class MockEngine:
                 request.prompt_tokens, computed, cached, local, external + request.loaded_tokens
             )
             output.events = [
-                wire.Event(wire.QUEUED, running.queued_s),
-                wire.Event(wire.SCHEDULED, running.begun_s),
+                wire.CoreEvent(wire.QUEUED, running.queued_s),
+                wire.CoreEvent(wire.SCHEDULED, running.begun_s),
             ]
         if produced == request.output_tokens:
             output.finish_reason = wire.STOP if running.natural else wire.LENGTH

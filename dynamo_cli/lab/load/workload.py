@@ -31,7 +31,7 @@ RECENT_BLOCKS = 4096
 Range = tuple[int, int]
 """Smallest and largest value, both included."""
 
-Message = dict[str, str]
+ChatMessage = dict[str, str]
 """A message of a chat: role and content."""
 
 
@@ -45,7 +45,7 @@ class LoadRequest(NamedTuple):
         talk: conversation that it belongs to; None if it belongs to none.
     """
 
-    messages: list[Message]
+    messages: list[ChatMessage]
     output_tokens: int
     at_s: float = 0.0
     talk: Talk | None = None
@@ -148,7 +148,7 @@ class Talk:
     """
 
     conversation: Conversation
-    messages: list[Message] = field(default_factory=list)
+    messages: list[ChatMessage] = field(default_factory=list)
     said: int = 0
 
     @property

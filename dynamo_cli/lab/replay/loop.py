@@ -40,7 +40,7 @@ STEP_ENDS, MOVED, ARRIVES, BEGINS = range(4)
 
 ALWAYS = PlacementRule()
 TOO_LONG = "too_long"
-Progress = Callable[[int], None]
+OnRequestsOver = Callable[[int], None]
 """Called with the number of requests that are over."""
 
 
@@ -120,7 +120,7 @@ class Replay:
         rule: PlacementRule = ALWAYS,
         host_cache_bytes: int = 0,
         leaps: bool = True,
-        progress: Progress = lambda done: None,
+        progress: OnRequestsOver = lambda done: None,
     ) -> None:
         self._trace = trace
         self._speed = speed

@@ -37,7 +37,7 @@ FORMER_POLICIES = {
     f"{KV_POLICY}:{old}": f"{KV_POLICY}:{cost}" for old, cost in FORMER_KV_COSTS.items()
 }
 
-Progress = Callable[[str, float, int], None]
+OnReplayProgress = Callable[[str, float, int], None]
 """Called with the policy, the speed, and the number of its requests that are over."""
 
 
@@ -121,7 +121,7 @@ def named(name: str) -> str:
     return name
 
 
-def run(plan: ReplayPlan, slo: Slo, progress: Progress) -> list[dict[str, Replayed]]:
+def run(plan: ReplayPlan, slo: Slo, progress: OnReplayProgress) -> list[dict[str, Replayed]]:
     """Return what is kept of each policy, for each load.
 
     Args:
@@ -138,7 +138,7 @@ def run(plan: ReplayPlan, slo: Slo, progress: Progress) -> list[dict[str, Replay
     return [{name: one(name, speed) for name in plan.policies} for speed in plan.speeds]
 
 
-def _one(plan: ReplayPlan, name: str, speed: float, progress: Progress) -> Result:
+def _one(plan: ReplayPlan, name: str, speed: float, progress: OnReplayProgress) -> Result:
     return Replay(
         plan.trace,
         FACTORIES[name],

@@ -14,7 +14,7 @@ from rich.text import Text
 from dynamo_cli.lab.replay.plan import PREEMPTIONS, SKEW
 from dynamo_cli.lab.replay.verdict import Loads
 from dynamo_cli.lab.report import Spread, Summary
-from dynamo_cli.lab.table import Value, number, percent
+from dynamo_cli.lab.table import TableValue, number, percent
 
 BEST = "*"
 GAP = 2
@@ -36,7 +36,7 @@ class RankingColumn(NamedTuple):
     """
 
     name: str
-    value: Callable[[Summary], Value]
+    value: Callable[[Summary], TableValue]
     best: Callable[[Sequence[float]], float] | None
     keep: int
     optional: bool = False
@@ -47,7 +47,7 @@ class RankingColumn(NamedTuple):
         return self.name.endswith("ms")
 
 
-def _part(get: Callable[[Summary], Spread | None], which: str) -> Callable[[Summary], Value]:
+def _part(get: Callable[[Summary], Spread | None], which: str) -> Callable[[Summary], TableValue]:
     return lambda summary: getattr(get(summary), which, None)
 
 
@@ -143,7 +143,7 @@ def _cells(column: RankingColumn, loads: Loads, bounds: Sequence[str]) -> _Cells
 
 
 def _marked(
-    column: RankingColumn, load: Mapping[str, Value], scale: float, bounds: Sequence[str]
+    column: RankingColumn, load: Mapping[str, TableValue], scale: float, bounds: Sequence[str]
 ) -> dict[str, Text]:
     """Return the cells of one load; those that show the best value are marked, if not all do."""
     texts = {name: number(None if value is None else scale * value) for name, value in load.items()}

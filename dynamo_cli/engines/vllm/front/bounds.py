@@ -93,7 +93,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class BoundedText:
     """A string of at most `most` characters."""
 
     most: int
@@ -121,7 +121,7 @@ class Entries:
 
     most: int
     numbers: bool = False
-    each: Text | None = None
+    each: BoundedText | None = None
 
     def check(self, name: str, value: Any) -> None:
         """Raise `InvalidRequest` if the value breaks the rule."""

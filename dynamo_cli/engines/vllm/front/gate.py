@@ -18,11 +18,11 @@ from dynamo_cli.engines.vllm.front.bounds import (
     Allowed,
     BoundedJson,
     BoundedStrings,
+    BoundedText,
     Entries,
     FieldRule,
     Number,
     Refused,
-    Text,
     as_number,
     check_all,
     entries,
@@ -80,7 +80,7 @@ ENGINE_ARGUMENTS: Mapping[str, FieldRule] = {
 }
 """Fields that vLLM's engine reads from the extra arguments of a request."""
 
-_XARGS: Mapping[str, FieldRule] = {**ENGINE_ARGUMENTS, "session_id": Text(MAX_SESSION_ID)}
+_XARGS: Mapping[str, FieldRule] = {**ENGINE_ARGUMENTS, "session_id": BoundedText(MAX_SESSION_ID)}
 
 _TEMPLATE_ARGUMENTS: Mapping[str, FieldRule] = {
     name: Refused("it is an argument of the tokenizer, not of the template; leave it out")
@@ -93,13 +93,13 @@ _TEMPLATE_ARGUMENTS: Mapping[str, FieldRule] = {
 
 STRUCTURED_OUTPUTS: Mapping[str, FieldRule] = {
     "json": _SCHEMA,
-    "regex": Text(8 * _KIB),
+    "regex": BoundedText(8 * _KIB),
     "choice": BoundedJson(64 * _KIB, entries=1024),
-    "grammar": Text(64 * _KIB),
+    "grammar": BoundedText(64 * _KIB),
     "json_object": ALLOWED,
     "disable_any_whitespace": ALLOWED,
     "disable_additional_properties": ALLOWED,
-    "whitespace_pattern": Text(256),
+    "whitespace_pattern": BoundedText(256),
     "structural_tag": _SCHEMA,
 }
 
@@ -126,10 +126,10 @@ _REFUSED: dict[str, FieldRule] = {
 
 _BOUNDED: dict[str, FieldRule] = {
     # session and priority
-    "session_id": Text(MAX_SESSION_ID),
+    "session_id": BoundedText(MAX_SESSION_ID),
     # the engine gets the nearest number of nine digits, which is the bound of X-Priority too
     "priority": Number(-(2**63), 2**63 - 1),
-    "cache_salt": Text(128),
+    "cache_salt": BoundedText(128),
     # amounts
     "n": Number(1, MAX_N),
     **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), _COUNT),
@@ -152,8 +152,8 @@ _BOUNDED: dict[str, FieldRule] = {
     "logprob_token_ids": Entries(128, numbers=True),
     "stop_token_ids": Entries(64, numbers=True),
     "bad_words": BoundedStrings(128, 512),
-    "stop": Entries(16, each=Text(_KIB)),
-    "stop_sequences": Entries(16, each=Text(_KIB)),
+    "stop": Entries(16, each=BoundedText(_KIB)),
+    "stop_sequences": Entries(16, each=BoundedText(_KIB)),
     "repetition_detection": BoundedJson(_KIB, inner=REPETITION_DETECTION),
     # schemas that are compiled, and arguments of templates
     "structured_outputs": BoundedJson(256 * _KIB, inner=STRUCTURED_OUTPUTS),
@@ -163,7 +163,7 @@ _BOUNDED: dict[str, FieldRule] = {
     "vllm_xargs": BoundedJson(64 * _KIB, inner=_XARGS),
     # only repeated in the answer
     "prompt_cache_options": BoundedJson(_KIB),
-    "safety_identifier": Text(512),
+    "safety_identifier": BoundedText(512),
 }
 
 _ALLOWED = (

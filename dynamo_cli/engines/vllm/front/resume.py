@@ -33,7 +33,7 @@ from dynamo_cli.messages.request import Endpoint, Resume
 
 Outputs = AsyncGenerator[RequestOutput, None]
 Merged = AsyncGenerator[tuple[int, RequestOutput], None]
-Place = Callable[[EngineCoreRequest], Coroutine[Any, Any, None]]
+PlaceRequest = Callable[[EngineCoreRequest], Coroutine[Any, Any, None]]
 
 AT_ONCE = 16
 """Number of outputs, 70 us each, that are replayed before other tasks of the event loop run."""
@@ -57,7 +57,7 @@ class StreamReplay:
     """
 
     def __init__(
-        self, resume: Resume, trace: RequestTrace, processor: OutputProcessor, place: Place
+        self, resume: Resume, trace: RequestTrace, processor: OutputProcessor, place: PlaceRequest
     ) -> None:
         self._resume = resume
         self._trace = trace
