@@ -161,7 +161,7 @@ class RouterState:
             blocks_of(tokens, self._block_size),
             self._block_size,
             hashes.unpack(query.hashes) if query.hashes else (),
-            self.ledger.pace.prices,
+            self.ledger.estimator.prices,
         )
 
     def _loads(self, request: Request, query: RouteQuery, now_ns: int) -> list[WorkerLoad]:
@@ -291,7 +291,7 @@ class RouterState:
         if self._predicts and not query.moved:
             blocks = hashes.unpack(query.hashes)
             repeated = self.repeats.ask(query.prompt_tokens, blocks, self._block_size)
-            self.ledger.pace.asked(query.prompt_tokens, repeated)
+            self.ledger.estimator.asked(query.prompt_tokens, repeated)
 
     def timed(self, elapsed_ns: int) -> None:
         """Note how long a decision took."""
@@ -331,7 +331,9 @@ class RouterState:
             feed.finished += 1
         if entry.predicted_tokens is None:
             return None
-        self.ledger.pace.prefilled(entry.prompt_tokens, cached_tokens, entry.prefill_ns / SECOND_NS)
+        self.ledger.estimator.prefilled(
+            entry.prompt_tokens, cached_tokens, entry.prefill_ns / SECOND_NS
+        )
         self.prompt_tokens += entry.prompt_tokens
         self.predicted_tokens += entry.predicted_tokens
         self.measured_tokens += cached_tokens

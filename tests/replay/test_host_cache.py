@@ -112,7 +112,7 @@ def test_what_the_router_expects_is_what_engines_find_and_load() -> None:
     assert state.predicted_tokens == state.measured_tokens > 0
     assert state.over_predicted_requests == 0
     assert result.loaded_tokens > 0
-    measured_s = state.loading.token_s(0, state.ledger.pace.prices)
+    measured_s = state.loading.token_s(0, state.ledger.estimator.prices)
     assert measured_s == pytest.approx(PROFILE.load_token_s, rel=1.0)
 
 

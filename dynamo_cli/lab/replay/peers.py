@@ -135,7 +135,7 @@ class Pooled:
 
     def query(self, message: RouteQuery, now_ns: int) -> RoutingDecision:
         """As in `routers.ReplayRouter`; a worker is never full."""
-        prices, books = self._ledger.pace.prices, self._ledger.books
+        prices, books = self._ledger.estimator.prices, self._ledger.books
 
         def cost(worker: int) -> tuple[float, int]:
             book = books[worker]
@@ -184,7 +184,7 @@ class Pooled:
         entry = self._ledger.first_token(message.request_id, now_ns)
         if entry is not None:
             took_s = entry.prefill_ns / SECOND_NS
-            self._ledger.pace.prefilled(entry.prompt_tokens, message.cached_tokens, took_s)
+            self._ledger.estimator.prefilled(entry.prompt_tokens, message.cached_tokens, took_s)
 
     def end(self, message: RequestEnd) -> None:
         """As in `routers.ReplayRouter`."""

@@ -46,7 +46,7 @@ Without this, copies of one prefix fill the caches of all workers (in replays at
 tokens came later than if the router knew nothing of the host cache). Where there is room and
 everything is in the host cache, all workers cost nearly the same, and the load decides.
 
-All figures are measured while the router runs (`router.pace`).
+All figures are measured while the router runs (`router.time_estimator`).
 """
 
 from __future__ import annotations
