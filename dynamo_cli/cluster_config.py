@@ -11,7 +11,7 @@ DEFAULT_JOIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class ClusterTimeouts:
     """How long the head and the outposts wait for each other.
 
     Attributes:
@@ -65,7 +65,7 @@ class ClusterPlan:
     nodes: tuple[Node, ...]
     workers: tuple[int, ...]
     prefill_workers: tuple[int, ...] = ()
-    patience: Patience = Patience()
+    timeouts: ClusterTimeouts = ClusterTimeouts()
     offered: tuple[Node, ...] = ()
 
 

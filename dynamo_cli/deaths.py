@@ -36,7 +36,7 @@ def refusal(request_id: str, deaths: int) -> PoisonRequest:
 
 
 @dataclass(slots=True)
-class Deaths:
+class RequestDeaths:
     """The deaths of processes that had one request.
 
     Attributes:

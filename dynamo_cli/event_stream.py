@@ -23,7 +23,7 @@ class ServerEvent(NamedTuple):
     data: bytes
 
 
-class EventStream:
+class EventStreamParser:
     """The events of one response, fed with its body as the bytes come."""
 
     def __init__(self) -> None:

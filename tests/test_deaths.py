@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynamo_cli.deaths import Deaths
+from dynamo_cli.deaths import RequestDeaths
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 W0, W1, P0 = "worker 0", "worker 1", "processor 0"
@@ -29,14 +29,14 @@ W0, W1, P0 = "worker 0", "worker 1", "processor 0"
 def test_deaths_without_a_token_in_between_add_up(
     deaths: list[tuple[str, int, int]], count: int
 ) -> None:
-    seen = Deaths()
+    seen = RequestDeaths()
     for process, tokens, at_ms in deaths:
         seen.add(process, tokens, at_ms * MS_NS)
     assert (seen.count, seen.fatal) == (count, count >= 2)
 
 
 def test_a_token_that_nobody_counted_is_progress_once() -> None:
-    seen = Deaths()
+    seen = RequestDeaths()
     for at_ms, begun, count in ((1000, True, 1), (3000, True, 1), (5000, False, 2)):
         if begun:
             seen.begun()
@@ -45,14 +45,14 @@ def test_a_token_that_nobody_counted_is_progress_once() -> None:
 
 
 def test_an_answer_that_begins_again_is_measured_anew() -> None:
-    seen = Deaths()
+    seen = RequestDeaths()
     for process, tokens, at_ms in ((W0, 100, 1000), (P0, 0, 3000), (W1, 50, 5000)):
         seen.add(process, tokens, at_ms * MS_NS)
     assert seen.count == 1
 
 
 def test_what_engines_made_is_not_compared_with_what_clients_have() -> None:
-    seen = Deaths()
+    seen = RequestDeaths()
     seen.add("worker 0", 12, SECOND_NS, 1)  # a parser holds back eleven tokens
     seen.add("processor 0", None, 3 * SECOND_NS, 4)
     assert seen.count == 1, "the client got three more in between"

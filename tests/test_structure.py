@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ PURE = (
     "router/decided.py",
     "router/loading.py",
     "router/ledger.py",
-    "router/pace.py",
+    "router/time_estimator.py",
     "router/promised.py",
     "router/repeats.py",
     "router/report.py",
@@ -93,7 +94,7 @@ PURE = (
     "host_cache/disk.py",
     "host_cache/places.py",
     "host_cache/refusal.py",
-    "host_cache/speed.py",
+    "host_cache/service_time.py",
     "host_cache/state.py",
     "host_cache/waits.py",
     "worker/where_to_prefill.py",
@@ -101,18 +102,18 @@ PURE = (
     "worker/away.py",
     "worker/capacity.py",
     "prefill_queue/jobs.py",
-    "prefill_queue/ranking.py",
+    "prefill_queue/lazy_heap.py",
     "prefill_queue/state.py",
     "engines/measured.py",
-    "engines/pace.py",
+    "engines/prefill_pace.py",
     "engines/prepared.py",
     "engines/mock/agenda.py",
-    "engines/mock/blocks.py",
+    "engines/mock/block_pool.py",
     "lab/profile/fit.py",
     "engines/mock/profile.py",
     "engines/mock/report.py",
     "engines/mock/request.py",
-    "engines/mock/memory.py",
+    "engines/mock/kv_cache.py",
     "engines/mock/state.py",
     "engines/vllm/front/bounds.py",
     "engines/vllm/front/gate.py",
@@ -126,7 +127,7 @@ PURE = (
     "dashboard/events.py",
     "dashboard/history.py",
     "dashboard/model.py",
-    "supervisor/deaths.py",
+    "supervisor/death_log.py",
     "supervisor/logs.py",
     "supervisor/gpus.py",
     "supervisor/revival.py",
@@ -298,6 +299,32 @@ def test_old_words_are_gone() -> None:
         if OLD_WORDS.search(name)
     ]
     assert found == []
+
+
+def test_no_two_modules_define_a_type_of_the_same_name() -> None:
+    """A reader who finds the name of a class or of an alias knows which type is meant."""
+    homes: dict[str, list[str]] = {}
+    for file, tree in layout.modules().items():
+        for name in _types(tree):
+            homes.setdefault(name, []).append(file)
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
+
+
+def _types(tree: ast.Module) -> Iterator[str]:
+    """Names of a module's classes and aliases.
+
+    Not those of type variables, which mean nothing outside their module, and not those of the
+    command's options, which are named after what they set.
+    """
+    for node in tree.body:
+        match node:
+            case ast.ClassDef(name=name):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if not name.isupper():
+                if re.match("_?[A-Z]", name):
+                    calls = {one.func for one in ast.walk(value) if isinstance(one, ast.Call)}
+                    if not {"TypeVar", "option"} & {ast.unparse(one) for one in calls}:
+                        yield name
 
 
 @pytest.mark.parametrize("name", ONCE)

@@ -22,12 +22,12 @@ from dynamo_cli.errors import ServerFailed, UsageError
 from dynamo_cli.plan import limits
 
 if TYPE_CHECKING:
-    from dynamo_cli.lab.load.bench import Bench, Plan
+    from dynamo_cli.lab.load.bench import Bench, BenchPlan
     from dynamo_cli.lab.load.client import Target
     from dynamo_cli.lab.load.pace import Bounds, Pace
-    from dynamo_cli.lab.load.workload import Shape
+    from dynamo_cli.lab.load.workload import WorkloadShape
     from dynamo_cli.lab.report import Slo
-    from dynamo_cli.lab.trace.reading import Told
+    from dynamo_cli.lab.trace.reading import TraceHints
     from dynamo_cli.lab.trace.trace import Trace
 
 INTERRUPTED = 130
@@ -53,13 +53,13 @@ def bench(options: BenchOptions) -> None:
     raise typer.Exit(code)
 
 
-def _plan(options: BenchOptions) -> Plan:
-    from dynamo_cli.lab.load.bench import Plan  # noqa: PLC0415 - not for --help
-    from dynamo_cli.lab.load.form import Api  # noqa: PLC0415
+def _plan(options: BenchOptions) -> BenchPlan:
+    from dynamo_cli.lab.load.bench import BenchPlan  # noqa: PLC0415 - not for --help
+    from dynamo_cli.lab.load.form import ApiPath  # noqa: PLC0415
 
     load = _load(options)
     warmup = 0 if options.trace else DEFAULT_WARMUP
-    return Plan(
+    return BenchPlan(
         load=load,
         pace=_pace(options.concurrency, options.rate, options.speed, load),
         bounds=_bounds(options.requests, options.duration, load),
@@ -68,17 +68,17 @@ def _plan(options: BenchOptions) -> Plan:
         warmup=warmup if options.warmup is None else options.warmup,
         seed=options.seed or secrets.token_hex(3),
         model=options.model,
-        api=Api[options.endpoint.name],
+        api=ApiPath[options.endpoint.name],
         timeout_s=options.timeout,
     )
 
 
-def _load(options: BenchOptions) -> Shape | Trace:
+def _load(options: BenchOptions) -> WorkloadShape | Trace:
     """The trace that is named, or the shape of conversations to make up."""
-    from dynamo_cli.lab.load.workload import Shape  # noqa: PLC0415
-    from dynamo_cli.lab.trace.reading import TOLD_NOTHING, Told  # noqa: PLC0415
+    from dynamo_cli.lab.load.workload import WorkloadShape  # noqa: PLC0415
+    from dynamo_cli.lab.trace.reading import TOLD_NOTHING, TraceHints  # noqa: PLC0415
 
-    told = Told(options.form, options.block_size, options.time_unit)
+    told = TraceHints(options.form, options.block_size, options.time_unit)
     if options.trace is None and (options.speed, options.length_scale) != (1.0, 1.0):
         raise UsageError("--speed and --length-scale belong to --trace.")
     if options.trace is None and told != TOLD_NOTHING:
@@ -90,10 +90,10 @@ def _load(options: BenchOptions) -> Shape | Trace:
     )
     if options.trace is not None:
         return _read(options.trace, told)
-    return Shape(options.systems, options.sessions, options.turns, *lengths)
+    return WorkloadShape(options.systems, options.sessions, options.turns, *lengths)
 
 
-def _read(path: Path, told: Told) -> Trace:
+def _read(path: Path, told: TraceHints) -> Trace:
     from dynamo_cli.lab.trace.reading import read  # noqa: PLC0415
 
     trace = read(path, told)
@@ -114,7 +114,9 @@ def _range(flag: str, text: str) -> tuple[int, int]:
     return ends
 
 
-def _pace(concurrency: int | None, rate: float | None, speed: float, load: Shape | Trace) -> Pace:
+def _pace(
+    concurrency: int | None, rate: float | None, speed: float, load: WorkloadShape | Trace
+) -> Pace:
     from dynamo_cli.lab.load.pace import AsRecorded, Closed, Poisson  # noqa: PLC0415
     from dynamo_cli.lab.trace.trace import Trace  # noqa: PLC0415
 
@@ -129,7 +131,7 @@ def _pace(concurrency: int | None, rate: float | None, speed: float, load: Shape
     return Closed(concurrency or DEFAULT_CLIENTS)
 
 
-def _bounds(requests: int | None, duration_s: float | None, load: Shape | Trace) -> Bounds:
+def _bounds(requests: int | None, duration_s: float | None, load: WorkloadShape | Trace) -> Bounds:
     """When to stop: a trace ends by itself, made-up conversations go on until a bound."""
     from dynamo_cli.lab.load.pace import Bounds  # noqa: PLC0415
     from dynamo_cli.lab.trace.trace import Trace  # noqa: PLC0415
@@ -154,7 +156,7 @@ def _servers(url: str, other_url: str, api_key: str) -> dict[str, Target]:
     return servers
 
 
-def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
+def _measure(plan: BenchPlan, servers: dict[str, Target]) -> tuple[Bench, int]:
     """Measure until the end, Ctrl-C, or until a server is gone.
 
     Returns:
@@ -165,10 +167,10 @@ def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
     """
     import uvloop  # noqa: PLC0415
 
-    from dynamo_cli.cli.progress import Progress  # noqa: PLC0415
+    from dynamo_cli.cli.progress import ProgressBar  # noqa: PLC0415
     from dynamo_cli.lab.load.bench import Bench  # noqa: PLC0415
 
-    with Progress(plan, len(servers)) as progress:
+    with ProgressBar(plan, len(servers)) as progress:
         measured = Bench(plan, servers, lambda: progress.show(measured))
         try:
             uvloop.run(measured.run())
@@ -189,7 +191,7 @@ def _measure(plan: Plan, servers: dict[str, Target]) -> tuple[Bench, int]:
     return measured, ServerFailed.exit_code
 
 
-def _show(measured: Bench, slo: Slo, plan: Plan, *, as_json: bool, as_csv: bool) -> None:
+def _show(measured: Bench, slo: Slo, plan: BenchPlan, *, as_json: bool, as_csv: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from dynamo_cli.lab import table  # noqa: PLC0415

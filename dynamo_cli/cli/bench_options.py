@@ -22,7 +22,7 @@ DEFAULT_ROUNDS = 5
 DEFAULT_WARMUP = 8
 
 
-class Endpoint(StrEnum):
+class BenchEndpoint(StrEnum):
     """Which of OpenAI's endpoints gets the requests."""
 
     CHAT = "chat"
@@ -58,8 +58,9 @@ class BenchOptions:
         ),
     ] = None
     endpoint: Annotated[
-        Endpoint, option("--endpoint", help="Which endpoint of the OpenAI API gets the requests.")
-    ] = Endpoint.CHAT
+        BenchEndpoint,
+        option("--endpoint", help="Which endpoint of the OpenAI API gets the requests."),
+    ] = BenchEndpoint.CHAT
     systems: Annotated[
         int,
         option(

@@ -102,14 +102,14 @@ def chat(options: ChatOptions) -> None:
     with _server(options) as (server, model):
         given = {"temperature": options.temperature, "max_tokens": options.max_tokens}
         settings = {name: value for name, value in given.items() if value is not None}
-        talk = Conversation(server, model, settings, options.system)
+        talk = ChatSession(server, model, settings, options.system)
         if options.message or not sys.stdin.isatty():
             raise typer.Exit(_once(talk, options.message))
         _loop(talk)
 
 
 @dataclass
-class Conversation:
+class ChatSession:
     """A conversation with one model.
 
     Attributes:
@@ -197,7 +197,7 @@ def _model(models: list[str], wanted: str, url: str) -> str:
     return wanted or models[0]
 
 
-def _once(talk: Conversation, message: str) -> int:
+def _once(talk: ChatSession, message: str) -> int:
     """Print the answer to one message, which may come from a pipe; returns the exit code."""
     text = sys.stdin.read().strip() if message in ("", "-") else message
     if not text:
@@ -206,7 +206,7 @@ def _once(talk: Conversation, message: str) -> int:
     return 0
 
 
-def _loop(talk: Conversation) -> None:
+def _loop(talk: ChatSession) -> None:
     """Ask for messages until Ctrl-D."""
     import readline  # noqa: F401, PLC0415 - gives `input` its history and its editing keys
 
@@ -229,7 +229,7 @@ def _loop(talk: Conversation) -> None:
             _exchange(talk, text)
 
 
-def _exchange(talk: Conversation, text: str) -> None:
+def _exchange(talk: ChatSession, text: str) -> None:
     """One message and its answer; a failure ends neither the conversation nor the program."""
     try:
         took = talk.say(text)
@@ -242,7 +242,7 @@ def _exchange(talk: Conversation, text: str) -> None:
         _note("stopped" if took is None else _summary(took))
 
 
-def _command(talk: Conversation, text: str) -> None:
+def _command(talk: ChatSession, text: str) -> None:
     name, _, rest = text.partition(" ")
     match name:
         case "/new":

@@ -13,7 +13,7 @@ import orjson
 
 from dynamo_cli import api_key
 from dynamo_cli.errors import ServerFailed
-from dynamo_cli.event_stream import EventStream
+from dynamo_cli.event_stream import EventStreamParser
 from dynamo_cli.host import oserrors
 
 CONNECT_TIMEOUT_S = 5.0
@@ -111,7 +111,7 @@ class Server:
         self, connection: http.client.HTTPConnection, body: bytes, began_s: float
     ) -> Iterator[Piece | Took]:
         response = self._open(connection, "POST", "/v1/chat/completions", body)
-        events, ttft_s, tokens, reason = EventStream(), 0.0, 0, ""
+        events, ttft_s, tokens, reason = EventStreamParser(), 0.0, 0, ""
         while data := response.read1(PIECE_BYTES):
             for event in events.feed(data):
                 if event.data == DONE:

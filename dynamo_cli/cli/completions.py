@@ -15,7 +15,7 @@ from dynamo_cli.errors import UsageError
 from dynamo_cli.host import oserrors
 
 if TYPE_CHECKING:
-    from dynamo_cli.completion.words import Words
+    from dynamo_cli.completion.words import CompletionWords
 
 
 class Shell(StrEnum):
@@ -58,7 +58,7 @@ def script(shell: Shell) -> str:
     return write(known_words())
 
 
-def known_words() -> Words:
+def known_words() -> CompletionWords:
     """Everything that can be completed, read from the declarations of all commands."""
     from dynamo_cli.cli import app as serving  # noqa: PLC0415 - it loads every option
     from dynamo_cli.cli import commands, settings  # noqa: PLC0415

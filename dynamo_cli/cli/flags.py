@@ -28,7 +28,7 @@ class Ui(StrEnum):
     NONE = "none"
 
 
-class Engine(StrEnum):
+class EngineKind(StrEnum):
     """Kinds of engines that workers run."""
 
     VLLM = "vllm"
@@ -109,7 +109,7 @@ WorkerTp = Annotated[
     ),
 ]
 WhichEngine = Annotated[
-    Engine,
+    EngineKind,
     option(
         "--worker-engine",  # the key in a settings file, in which `engine` is a table
         "--engine",

@@ -13,7 +13,7 @@ from dynamo_cli.cli.terminal import DUMB
 from dynamo_cli.host import journal
 from dynamo_cli.messages.logs import MOVED
 
-Form = Callable[[str, str, str, str], str]
+LineForm = Callable[[str, str, str, str], str]
 """Makes a line from (process name, level, text, fields as a JSON object)."""
 
 JSON = "json"
@@ -60,7 +60,9 @@ def json_line(name: str, level: str, text: str, fields: str = "{}") -> str:
     return head if fields == "{}" else f"{head[:-1]},{fields[1:]}"
 
 
-def form_of(log_format: str, stream: TextIO, environment: Mapping[str, str] = os.environ) -> Form:
+def form_of(
+    log_format: str, stream: TextIO, environment: Mapping[str, str] = os.environ
+) -> LineForm:
     """The form of lines that are written to a stream: colours are for terminals only.
 
     Args:
@@ -75,7 +77,7 @@ def form_of(log_format: str, stream: TextIO, environment: Mapping[str, str] = os
     return coloured_line if stream.isatty() and not dumb else line
 
 
-def file_form(log_format: str) -> Form:
+def file_form(log_format: str) -> LineForm:
     """The form of lines in a file."""
     return json_line if log_format == JSON else line
 

@@ -13,7 +13,7 @@ from rich.progress import TaskProgressColumn
 
 from dynamo_cli.cli import dry_run
 from dynamo_cli.cli.forms import JSON
-from dynamo_cli.cli.outputs import Outputs, outputs
+from dynamo_cli.cli.outputs import OutputViews, outputs
 from dynamo_cli.cli.progress import bars
 from dynamo_cli.cli.terminal import is_interactive
 from dynamo_cli.cli.views import PlainView, outlet
@@ -163,7 +163,7 @@ def wants_dashboard(ui: str, terminal: bool, *, as_json: bool) -> bool:
     return ui == DASHBOARD or (ui == AUTO and terminal and not as_json)
 
 
-def _run(config: ServeConfig, out: Outputs, *, dashboard: bool) -> int:
+def _run(config: ServeConfig, out: OutputViews, *, dashboard: bool) -> int:
     """Run the tree until it ends; returns its exit code."""
     from dynamo_cli import supervisor  # noqa: PLC0415 - a dry run needs none of it
 

@@ -17,7 +17,7 @@ from dynamo_cli.plan.typed import LOG_FORMATS, Typed
 from dynamo_cli.supervisor.view import View
 
 
-class Outputs(NamedTuple):
+class OutputViews(NamedTuple):
     """Views for the lines of a run.
 
     Attributes:
@@ -52,7 +52,7 @@ class Outputs(NamedTuple):
 
 
 @contextmanager
-def outputs(typed: Typed, *, dashboard: bool, errors_only: bool) -> Iterator[Outputs]:
+def outputs(typed: Typed, *, dashboard: bool, errors_only: bool) -> Iterator[OutputViews]:
     """Open the outputs of a run, and close them afterwards.
 
     Args:
@@ -71,7 +71,7 @@ def outputs(typed: Typed, *, dashboard: bool, errors_only: bool) -> Iterator[Out
         plain = NullView(out, form) if errors_only else PlainView(out, typed.log_level, form)
         manager = service_manager.found()
         others = [file, ServiceView(manager) if manager is not None else None]
-        yield Outputs(plain, tuple(filter(None, others)), file, log_format == JSON)
+        yield OutputViews(plain, tuple(filter(None, others)), file, log_format == JSON)
 
 
 def _file(typed: Typed, closing: ExitStack) -> PlainView | None:

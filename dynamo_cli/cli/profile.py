@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dynamo_cli.config import EngineConfig
     from dynamo_cli.engines.measured import Burst
     from dynamo_cli.engines.mock.profile import Profile
-    from dynamo_cli.engines.vllm.measure import Measured, Plan
+    from dynamo_cli.engines.vllm.measure import Measurements, MeasurePlan
     from dynamo_cli.lab.profile.fit import Errors
 
 MEASURE = "dynamo_cli.engines.vllm.measure"
@@ -69,7 +69,7 @@ def _profile_engine(args: list[str], output: Path | None, seconds: float, *, for
     import msgspec  # noqa: PLC0415 - the help needs none of it
     from rich.console import Console  # noqa: PLC0415
 
-    from dynamo_cli.engines.vllm.measure import Plan  # noqa: PLC0415
+    from dynamo_cli.engines.vllm.measure import MeasurePlan  # noqa: PLC0415
     from dynamo_cli.lab.profile import fit  # noqa: PLC0415
 
     config = _engine(args)
@@ -79,7 +79,9 @@ def _profile_engine(args: list[str], output: Path | None, seconds: float, *, for
     if not file.absolute().parent.is_dir():
         raise UsageError(f"--output {file}: there is no folder {file.parent}.")
     with Console(stderr=True).status("starting") as status:
-        measured = _measure(Plan(config, seconds), lambda what: status.update(f"measuring: {what}"))
+        measured = _measure(
+            MeasurePlan(config, seconds), lambda what: status.update(f"measuring: {what}")
+        )
     times = fit.fit(measured.runs)
     errors = fit.errors(measured.runs, times)
     found = _profile(config, measured, times, errors)
@@ -104,7 +106,7 @@ def _engine(args: list[str]) -> EngineConfig:
     return replace(config.worker_config(0).engine, host_cache=None)
 
 
-def _measure(plan: Plan, say: Callable[[str], None]) -> Measured:
+def _measure(plan: MeasurePlan, say: Callable[[str], None]) -> Measurements:
     """Measure in a process that imports vLLM, and that ends with this one.
 
     Raises:
@@ -126,11 +128,11 @@ def _measure(plan: Plan, say: Callable[[str], None]) -> Measured:
     return child.found
 
 
-def _follow(reports: Iterable[Any], say: Callable[[str], None]) -> Measured | None:
+def _follow(reports: Iterable[Any], say: Callable[[str], None]) -> Measurements | None:
     """Pass on the progress of the process; its last report is the result, or its failure."""
     import msgspec  # noqa: PLC0415
 
-    from dynamo_cli.engines.vllm.measure import Measured  # noqa: PLC0415
+    from dynamo_cli.engines.vllm.measure import Measurements  # noqa: PLC0415
 
     for report in reports:
         match report:
@@ -139,12 +141,12 @@ def _follow(reports: Iterable[Any], say: Callable[[str], None]) -> Measured | No
             case {"error": name, "message": message}:
                 raise error_class(name)(message)
             case {"measured": found}:
-                return msgspec.convert(found, Measured)
+                return msgspec.convert(found, Measurements)
     return None
 
 
 def _profile(
-    config: EngineConfig, measured: Measured, times: dict[str, float], errors: dict[str, Errors]
+    config: EngineConfig, measured: Measurements, times: dict[str, float], errors: dict[str, Errors]
 ) -> Profile:
     from dynamo_cli.engines.mock.profile import Profile  # noqa: PLC0415
 
@@ -163,7 +165,9 @@ def _profile(
     )
 
 
-def _show(profile: Profile, errors: dict[str, Errors], measured: Measured, guess: Burst) -> None:
+def _show(
+    profile: Profile, errors: dict[str, Errors], measured: Measurements, guess: Burst
+) -> None:
     """Print the fit, and compare it with a burst of requests that was not used for the fit."""
     lines = [
         f"a step takes {profile.step_s * MS:.3g} ms, and",

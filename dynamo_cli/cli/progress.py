@@ -10,11 +10,11 @@ from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColu
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
-    from dynamo_cli.lab.load.bench import Bench, Plan
+    from dynamo_cli.lab.load.bench import Bench, BenchPlan
 
 
 SHOW_S = 0.2
-"""Shortest time between two updates of the figures of `Progress`, seconds."""
+"""Shortest time between two updates of the figures of `ProgressBar`, seconds."""
 
 
 def bars(*more: ProgressColumn) -> Bar:
@@ -35,17 +35,17 @@ def bars(*more: ProgressColumn) -> Bar:
     )
 
 
-class Progress:
+class ProgressBar:
     """The progress of ``bench`` as one bar; a context manager that shows it."""
 
-    def __init__(self, plan: Plan, servers: int) -> None:
+    def __init__(self, plan: BenchPlan, servers: int) -> None:
         self._bar = bars(TextColumn("{task.fields[done]}"))
         self._requests, self._duration_s = plan.bounds
         total = self._requests if self._requests is not None else self._duration_s
         self._task = self._bar.add_task("measuring", total=servers * (total or 0), done="")
         self._shown_s = 0.0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         self._bar.start()
         return self
 

@@ -11,7 +11,7 @@ from dynamo_cli.cli.replay_options import ReplayOptions
 from dynamo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from dynamo_cli.lab.replay.plan import Plan, Replayed
+    from dynamo_cli.lab.replay.plan import Replayed, ReplayPlan
     from dynamo_cli.lab.report import Slo, Summary
     from dynamo_cli.lab.trace.formats import Format, Parser
     from dynamo_cli.lab.trace.trace import Trace
@@ -48,7 +48,7 @@ def _each(results: list[dict[str, Replayed]], part: str) -> list[dict[str, Any]]
     return [{name: getattr(one, part) for name, one in load.items()} for load in results]
 
 
-def _plan(options: ReplayOptions) -> Plan:
+def _plan(options: ReplayOptions) -> ReplayPlan:
     from dynamo_cli.config import DEFAULT_MAX_LOCAL_PREFILL_LENGTH, PlacementRule  # noqa: PLC0415
     from dynamo_cli.engines.mock.profile import DEFAULT_PROFILE, load  # noqa: PLC0415
     from dynamo_cli.lab.replay import plan as plans  # noqa: PLC0415
@@ -67,7 +67,7 @@ def _plan(options: ReplayOptions) -> Plan:
         options.host_cache,
     )
     chosen = engines(asked, trace, profile)
-    return plans.Plan(
+    return plans.ReplayPlan(
         trace=trace,
         profile=chosen.profile,
         policies=policies,
@@ -83,13 +83,13 @@ def _plan(options: ReplayOptions) -> Plan:
 
 def _trace(options: ReplayOptions, engine_block_size: int) -> Trace:
     """The requests, with blocks of the size that was asked for."""
-    from dynamo_cli.lab.trace.reading import Told, read  # noqa: PLC0415
+    from dynamo_cli.lab.trace.reading import TraceHints, read  # noqa: PLC0415
     from dynamo_cli.lab.trace.trace import with_block_size  # noqa: PLC0415
 
     size = options.block_size or engine_block_size
     found = read(
         options.trace,
-        Told(options.form, options.block_size, options.time_unit),
+        TraceHints(options.form, options.block_size, options.time_unit),
         engine_block_size=size,
         prompts=lambda form: _prompts(options, form, size),
     )
@@ -137,7 +137,7 @@ def _folder(model: str) -> str:
     return catalog.resolve(model, lambda _: None).path
 
 
-def _run(plan: Plan, slo: Slo) -> list[dict[str, Replayed]]:
+def _run(plan: ReplayPlan, slo: Slo) -> list[dict[str, Replayed]]:
     from dynamo_cli.cli.progress import bars  # noqa: PLC0415
     from dynamo_cli.lab.replay import plan as plans  # noqa: PLC0415
 
@@ -156,11 +156,11 @@ def _run(plan: Plan, slo: Slo) -> list[dict[str, Replayed]]:
         return plans.run(plan, slo, progress)
 
 
-def _title(plan: Plan) -> str:
+def _title(plan: ReplayPlan) -> str:
     return f"{plan.trace.name}: {plan.engines}"
 
 
-def _show(plan: Plan, loads: list[dict[str, Summary]], options: ReplayOptions) -> None:
+def _show(plan: ReplayPlan, loads: list[dict[str, Summary]], options: ReplayOptions) -> None:
     from dynamo_cli.lab import table  # noqa: PLC0415
     from dynamo_cli.lab.replay.routers import SERVED  # noqa: PLC0415
     from dynamo_cli.lab.replay.verdict import verdict  # noqa: PLC0415
@@ -180,7 +180,7 @@ def _show(plan: Plan, loads: list[dict[str, Summary]], options: ReplayOptions) -
         _print(plan, loads, line, details=options.details)
 
 
-def _print(plan: Plan, loads: list[dict[str, Summary]], line: str, *, details: bool) -> None:
+def _print(plan: ReplayPlan, loads: list[dict[str, Summary]], line: str, *, details: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from dynamo_cli.lab import table  # noqa: PLC0415

@@ -32,7 +32,7 @@ class ServeOptions:
     block_size: flags.BlockSize = None
     workers: flags.Workers = Typed.workers
     worker_tp: flags.WorkerTp = Typed.worker_tp
-    engine: flags.WhichEngine = flags.Engine.VLLM
+    engine: flags.WhichEngine = flags.EngineKind.VLLM
     engine_profile: flags.EngineProfile = None
     speedup: flags.Speedup = None
     reuse_gpus: flags.ReuseGpus = Typed.reuse_gpus

@@ -65,7 +65,7 @@ class Origin:
 class EngineSetting:
     """An option for vLLM, and where it came from."""
 
-    given: declared.Given
+    given: declared.GivenOption
     origin: Origin
 
 
@@ -163,7 +163,7 @@ def _join(weak: Settings, strong: Settings) -> Settings:
     )
 
 
-def _replaced(given: declared.Given, by: Iterable[EngineSetting]) -> bool:
+def _replaced(given: declared.GivenOption, by: Iterable[EngineSetting]) -> bool:
     """Whether one of `by` replaces it. An object replaces its fields: ``--x`` also ``--x.y``."""
     return any(
         given.name == other.given.name and other.given.field in ("", given.field) for other in by

@@ -20,7 +20,7 @@ from dynamo_cli.errors import UsageError
 from dynamo_cli.plan import limits, ports
 
 if TYPE_CHECKING:
-    from dynamo_cli.dashboard.client import Client
+    from dynamo_cli.dashboard.client import DashboardClient
 
 DEFAULT_URL = f"http://localhost:{DEFAULT_PORT}"
 WEB_PORT = 8182
@@ -86,9 +86,9 @@ def top(options: TopOptions) -> None:
         hosts = tuple(options.allowed_hosts or ())
         _serve_browsers(url, key, options.web_host, options.web_port, hosts)
         return
-    from dynamo_cli.dashboard.client import Client  # noqa: PLC0415 - help needs none of it
+    from dynamo_cli.dashboard.client import DashboardClient  # noqa: PLC0415 - help needs none of it
 
-    client = Client(url, key)
+    client = DashboardClient(url, key)
     if once or as_json:
         asyncio.run(_print_once(client, as_json=as_json))
     elif watch:
@@ -114,7 +114,7 @@ def address_of(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
-def _attach(client: Client) -> None:
+def _attach(client: DashboardClient) -> None:
     # With --web the dashboard runs for a browser, without a terminal.
     if not is_interactive() and "TEXTUAL_DRIVER" not in os.environ:
         raise UsageError("top needs a terminal; without one use --once, --json or --watch.")
@@ -123,7 +123,7 @@ def _attach(client: Client) -> None:
     attached.run(client)
 
 
-async def _print_once(client: Client, *, as_json: bool) -> None:
+async def _print_once(client: DashboardClient, *, as_json: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from dynamo_cli.dashboard import printed  # noqa: PLC0415
@@ -135,7 +135,7 @@ async def _print_once(client: Client, *, as_json: bool) -> None:
         printed.screen(board, Console())
 
 
-async def _print_lines(client: Client, interval_s: float) -> None:
+async def _print_lines(client: DashboardClient, interval_s: float) -> None:
     """Print a line per interval, until Ctrl-C or until the server ends."""
     from dynamo_cli.dashboard import printed  # noqa: PLC0415
 

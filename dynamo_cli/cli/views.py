@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from dynamo_cli.cli.forms import Form, line
+from dynamo_cli.cli.forms import LineForm, line
 from dynamo_cli.host.outlet import Outlet
 from dynamo_cli.host.rotation import RotatedFile
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
@@ -30,12 +30,12 @@ class Out(Protocol):
         """Write a piece of text soon."""
 
 
-def outlet(stream: TextIO, form: Form = line) -> Outlet:
+def outlet(stream: TextIO, form: LineForm = line) -> Outlet:
     """An outlet for lines of this form, which reports lost lines in the same form."""
     return Outlet(stream, lambda missing: _warning(form, _missing(missing)))
 
 
-def log_file(path: Path, form: Form, limit_bytes: int) -> RotatedFile:
+def log_file(path: Path, form: LineForm, limit_bytes: int) -> RotatedFile:
     """A log file for lines of this form, which is rotated when it gets larger than that.
 
     Raises:
@@ -49,7 +49,7 @@ def log_file(path: Path, form: Form, limit_bytes: int) -> RotatedFile:
     )
 
 
-def _warning(form: Form, text: str) -> str:
+def _warning(form: LineForm, text: str) -> str:
     return form(OWN_NAME, "WARNING", text, "{}") + "\n"
 
 
@@ -66,7 +66,7 @@ class PlainView:
         form: makes a line.
     """
 
-    def __init__(self, out: Out, log_level: str | None = None, form: Form = line) -> None:
+    def __init__(self, out: Out, log_level: str | None = None, form: LineForm = line) -> None:
         self._out = out
         self._level = _number(log_level or "INFO")
         self._log_level = _number(log_level or "WARNING")
@@ -121,7 +121,7 @@ class PlainView:
 class NullView(PlainView):
     """A `View` that writes errors only."""
 
-    def __init__(self, out: Out, form: Form = line) -> None:
+    def __init__(self, out: Out, form: LineForm = line) -> None:
         super().__init__(out, "ERROR", form)
 
 

@@ -37,7 +37,7 @@ IDS = re.compile(r"\b[0-9a-f]{16,} ?")
 
 logger = logging.getLogger(__name__)
 
-Event = Callable[[], None]
+Callback = Callable[[], None]
 
 
 def main(process: ProcessId, config: ClusterConfig, control: socket.socket) -> None:
@@ -83,7 +83,7 @@ class Cluster:
         self._offered: list[Node] = []
         self._outposts: dict[int, Any] = {}
         self._posts: dict[int, bytes] = {}
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._callbacks: queue.SimpleQueue[Callback] = queue.SimpleQueue()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
         self._versions = Versions.here()
@@ -101,8 +101,8 @@ class Cluster:
             for descriptor, _ in poller.poll():
                 if descriptor == self._bell:
                     os.eventfd_read(self._bell)
-            while not self._events.empty():
-                self._events.get()()
+            while not self._callbacks.empty():
+                self._callbacks.get()()
             self._on_control()
         for outpost in self._outposts.values():
             ray.kill(outpost)
@@ -173,9 +173,9 @@ class Cluster:
             self._offered = offered
             self._control.send(NodesOffered(offered))
 
-    def _call(self, event: Event) -> None:
+    def _call(self, callback: Callback) -> None:
         """Have the loop call this; from any thread."""
-        self._events.put(event)
+        self._callbacks.put(callback)
         os.eventfd_write(self._bell, 1)
 
     def _when_done(self, reference: Any, act: Callable[[Future[Any]], None]) -> None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dynamo_cli.completion.words import Command, Kind, Option, Words
+from dynamo_cli.completion.words import (
+    CompletionCommand,
+    CompletionKind,
+    CompletionOption,
+    CompletionWords,
+)
 
 SCRIPT = """\
 # bash completion for dynamo-llm. Generated: `make completions` writes it anew.
@@ -99,7 +104,7 @@ complete -F _dynamo_llm dynamo-llm
 """
 
 
-def script(words: Words) -> str:
+def script(words: CompletionWords) -> str:
     """The text of the script."""
     everything = [*words.serving.walk()]
     return SCRIPT.format(
@@ -111,7 +116,7 @@ def script(words: Words) -> str:
     )
 
 
-def _branch(command: Command) -> str:
+def _branch(command: CompletionCommand) -> str:
     """What a command takes, as a branch of ``case``."""
     path = " ".join(("", *command.path)) if command.path else ""
     lines = [f"    '{path}')"]
@@ -124,19 +129,25 @@ def _branch(command: Command) -> str:
     if command.serves:
         lines.append("        serves=yes")
     if command.arguments:
-        kinds = {value.kind for value in command.arguments} - {Kind.WORD}
+        kinds = {value.kind for value in command.arguments} - {CompletionKind.WORD}
         words = [word for value in command.arguments for word in value.words]
-        kind = Kind.CHOICE if kinds == {Kind.CHOICE} else next(iter(sorted(kinds)), Kind.WORD)
+        kind = (
+            CompletionKind.CHOICE
+            if kinds == {CompletionKind.CHOICE}
+            else next(iter(sorted(kinds)), CompletionKind.WORD)
+        )
         lines.append(f"        arguments='{kind} {' '.join(words)}'")
     return "\n".join([*lines, "        ;;"])
 
 
-def _cases(options: Iterable[Option]) -> str:
+def _cases(options: Iterable[CompletionOption]) -> str:
     """Branches of ``case`` that set the kind of an option's value, one for each kind."""
     by_value: dict[str, list[str]] = {}
     for option in options:
         value = option.value
-        if value.kind is Kind.NONE or (value.optional and value.kind is Kind.WORD):
+        if value.kind is CompletionKind.NONE or (
+            value.optional and value.kind is CompletionKind.WORD
+        ):
             continue
         assigned = f"kind='{value.kind}'" + (
             f" words='{' '.join(value.words)}'" if value.words else ""
@@ -145,5 +156,5 @@ def _cases(options: Iterable[Option]) -> str:
     return "\n".join(f"    {' | '.join(flags)}) {then} ;;" for then, flags in by_value.items())
 
 
-def _flags(options: Iterable[Option]) -> str:
+def _flags(options: Iterable[CompletionOption]) -> str:
     return " ".join(flag for option in options for flag in option.flags)

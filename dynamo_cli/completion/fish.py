@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from dynamo_cli.completion.words import Command, Kind, Option, Value, Words
+from dynamo_cli.completion.words import (
+    CompletionCommand,
+    CompletionKind,
+    CompletionOption,
+    CompletionValue,
+    CompletionWords,
+)
 
 SCRIPT = """\
 # fish completion for dynamo-llm. Generated: `make completions` writes it anew.
@@ -55,7 +61,7 @@ complete -c dynamo-llm -f
 """
 
 
-def script(words: Words) -> str:
+def script(words: CompletionWords) -> str:
     """The text of the script."""
     everything = [*words.serving.walk()]
     lines = [line for command in everything for line in _command(command)]
@@ -67,14 +73,14 @@ def script(words: Words) -> str:
     )
 
 
-def _path(command: Command) -> str:
+def _path(command: CompletionCommand) -> str:
     return "".join(f" {word}" for word in command.path)
 
 
-def _command(command: Command) -> Iterator[str]:
+def _command(command: CompletionCommand) -> Iterator[str]:
     first = _quoted(f"__dynamo_llm_first '{_path(command)}'")
     if not command.path:  # a model may stand in the place of a command
-        yield f"complete -c dynamo-llm -n {first}{_offers(Value(Kind.MODEL))}"
+        yield f"complete -c dynamo-llm -n {first}{_offers(CompletionValue(CompletionKind.MODEL))}"
     for child in command.children:
         name, text = child.path[-1], _quoted(child.help)
         yield f"complete -c dynamo-llm -n {first} -a {name} -d {text}"
@@ -82,30 +88,30 @@ def _command(command: Command) -> Iterator[str]:
     if command.path:
         yield from _options(command.options, here)
     for value in command.arguments:
-        if value.kind is not Kind.WORD:
+        if value.kind is not CompletionKind.WORD:
             yield f"complete -c dynamo-llm -n {_quoted(here)}{_offers(value)}"
 
 
-def _options(options: Iterable[Option], condition: str) -> Iterator[str]:
+def _options(options: Iterable[CompletionOption], condition: str) -> Iterator[str]:
     for option in options:
         flags = " ".join(f"-l {flag.removeprefix('--')}" for flag in option.flags)
-        needed = "" if option.value.kind is Kind.NONE or option.value.optional else " -r"
+        needed = "" if option.value.kind is CompletionKind.NONE or option.value.optional else " -r"
         yield (
             f"complete -c dynamo-llm -n {_quoted(condition)} {flags}"
             f"{needed}{_offers(option.value)} -d {_quoted(option.help)}"
         )
 
 
-def _offers(value: Value) -> str:
+def _offers(value: CompletionValue) -> str:
     words = f" -a {_quoted(' '.join(value.words))}" if value.words else ""
     match value.kind:
-        case Kind.NONE:
+        case CompletionKind.NONE:
             return ""
-        case Kind.MODEL:
+        case CompletionKind.MODEL:
             return " -f -a '(__dynamo_llm_models; __fish_complete_directories (commandline -ct))'"
-        case Kind.FILE:
+        case CompletionKind.FILE:
             return f" -F{words}"
-        case Kind.FOLDER:
+        case CompletionKind.FOLDER:
             return " -f -a '(__fish_complete_directories (commandline -ct))'"
         case _:
             return f" -f{words}"

@@ -16,7 +16,7 @@ from dynamo_cli.engines.vllm.options import declared
 HELP_WIDTH = 72
 
 
-class Kind(StrEnum):
+class CompletionKind(StrEnum):
     """Kinds of values."""
 
     NONE = "none"  # a switch has no value
@@ -28,23 +28,23 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class CompletionValue:
     """The value of an option or an argument.
 
     Attributes:
-        words: the words that it may be; with `Kind.FILE` in addition to files.
+        words: the words that it may be; with `CompletionKind.FILE` in addition to files.
         optional: it may be left out.
         many: it may be given more than once.
     """
 
-    kind: Kind
+    kind: CompletionKind
     words: tuple[str, ...] = ()
     optional: bool = False
     many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class CompletionOption:
     """An option.
 
     Attributes:
@@ -54,11 +54,11 @@ class Option:
 
     flags: tuple[str, ...]
     help: str
-    value: Value
+    value: CompletionValue
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CompletionCommand:
     """A command, or a group of commands.
 
     Attributes:
@@ -68,12 +68,12 @@ class Command:
 
     path: tuple[str, ...]
     help: str
-    options: tuple[Option, ...] = ()
-    arguments: tuple[Value, ...] = ()
-    children: tuple[Command, ...] = ()
+    options: tuple[CompletionOption, ...] = ()
+    arguments: tuple[CompletionValue, ...] = ()
+    children: tuple[CompletionCommand, ...] = ()
     serves: bool = False
 
-    def walk(self) -> Iterator[Command]:
+    def walk(self) -> Iterator[CompletionCommand]:
         """This command and all commands below it."""
         yield self
         for child in self.children:
@@ -81,7 +81,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class CompletionWords:
     """Everything that can be completed.
 
     Attributes:
@@ -89,8 +89,8 @@ class Words:
         engine: options of vLLM, which commands that serve take too.
     """
 
-    serving: Command
-    engine: tuple[Option, ...]
+    serving: CompletionCommand
+    engine: tuple[CompletionOption, ...]
 
 
 MODELS = ("--model", "--tokenizer", "--spec-model")
@@ -108,7 +108,7 @@ PROFILES = ("--profile", "--engine-profile")
 
 def read(
     serving: TyperCommand, negations: Mapping[str, str], others: Iterable[tuple[str, str, Any]]
-) -> Words:
+) -> CompletionWords:
     """Read the declarations of all commands.
 
     Args:
@@ -121,16 +121,16 @@ def read(
     command = _command((), "", serving, tuple(children), negations)
     own = {flag for option in command.options for flag in option.flags}
     engine = [_engine_option(option) for option in declared.passed_on()]
-    return Words(command, tuple(option for option in engine if not own & {*option.flags}))
+    return CompletionWords(command, tuple(option for option in engine if not own & {*option.flags}))
 
 
 def _command(
     path: tuple[str, ...],
     text: str,
     command: Any,
-    children: tuple[Command, ...] = (),
+    children: tuple[CompletionCommand, ...] = (),
     negations: Mapping[str, str] | None = None,
-) -> Command:
+) -> CompletionCommand:
     params = [param for param in command.params if not getattr(param, "hidden", False)]
     if isinstance(command, TyperGroup):
         children = tuple(
@@ -139,8 +139,10 @@ def _command(
             if not child.hidden
         )
     found = [_option(param, negations or {}) for param in params if isinstance(param, TyperOption)]
-    help_option = Option(("--help",), "Show the help", Value(Kind.NONE))
-    return Command(
+    help_option = CompletionOption(
+        ("--help",), "Show the help", CompletionValue(CompletionKind.NONE)
+    )
+    return CompletionCommand(
         path,
         _short(text),
         (*found, help_option),
@@ -150,54 +152,61 @@ def _command(
     )
 
 
-def _option(param: TyperOption, negations: Mapping[str, str]) -> Option:
+def _option(param: TyperOption, negations: Mapping[str, str]) -> CompletionOption:
     flags = [flag for flag in (*param.opts, *param.secondary_opts) if flag.startswith("--")]
     if param.name in negations:
         flags.append(negations[param.name])
-    return Option(tuple(flags), _short(param.help or ""), _value(param, flags))
+    return CompletionOption(tuple(flags), _short(param.help or ""), _value(param, flags))
 
 
-def _value(param: TyperOption | TyperArgument, flags: list[str] | tuple[str, ...]) -> Value:
+def _value(
+    param: TyperOption | TyperArgument, flags: list[str] | tuple[str, ...]
+) -> CompletionValue:
     described = param.type_descriptor
     many = param.multiple or param.nargs == -1
     if getattr(param, "is_flag", False):
-        return Value(Kind.NONE)
+        return CompletionValue(CompletionKind.NONE)
     if described.choices:
         words = (str(getattr(choice, "value", choice)) for choice in described.choices)
-        return Value(Kind.CHOICE, tuple(words), many=many)
+        return CompletionValue(CompletionKind.CHOICE, tuple(words), many=many)
     if described.is_path:
-        return Value(Kind.FOLDER if described.path_type == "dir" else Kind.FILE, many=many)
+        return CompletionValue(
+            CompletionKind.FOLDER if described.path_type == "dir" else CompletionKind.FILE,
+            many=many,
+        )
     if "FILE" in (param.metavar or "") and not {*flags} & {*PROFILES}:
-        return Value(Kind.FILE, many=many)
+        return CompletionValue(CompletionKind.FILE, many=many)
     return _by_name(flags, many=many)
 
 
-def _by_name(flags: list[str] | tuple[str, ...], *, many: bool, optional: bool = False) -> Value:
+def _by_name(
+    flags: list[str] | tuple[str, ...], *, many: bool, optional: bool = False
+) -> CompletionValue:
     words: tuple[str, ...] = ()
-    kind = Kind.WORD
+    kind = CompletionKind.WORD
     if any(flag in MODELS for flag in flags):
-        kind = Kind.MODEL
+        kind = CompletionKind.MODEL
     elif any(flag in FILES for flag in flags):
-        kind = Kind.FILE
+        kind = CompletionKind.FILE
     elif any(flag in FOLDERS for flag in flags):
-        kind = Kind.FOLDER
+        kind = CompletionKind.FOLDER
     elif any(flag in PROFILES for flag in flags):
-        kind, words = Kind.FILE, tuple(built_in())
-    return Value(kind, words, optional, many)
+        kind, words = CompletionKind.FILE, tuple(built_in())
+    return CompletionValue(kind, words, optional, many)
 
 
-def _engine_option(option: declared.Option) -> Option:
+def _engine_option(option: declared.VllmOption) -> CompletionOption:
     flags = [flag for flag in option.flags if flag.startswith("--")]
     many, optional = option.values == "+", option.values == "?"
     if option.values == "0":
-        value = Value(Kind.NONE)
+        value = CompletionValue(CompletionKind.NONE)
     elif option.choices:
-        value = Value(Kind.CHOICE, tuple(option.choices), optional, many)
+        value = CompletionValue(CompletionKind.CHOICE, tuple(option.choices), optional, many)
     else:
         value = _by_name(flags, many=many, optional=optional)
     # The help of some options of vLLM only explains the syntax of JSON.
     text = "" if option.help.startswith(("API docs", "Should either be")) else option.help
-    return Option(tuple(flags), _short(text) or f"vLLM: {option.group}", value)
+    return CompletionOption(tuple(flags), _short(text) or f"vLLM: {option.group}", value)
 
 
 def _short(text: str) -> str:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dynamo_cli.completion.words import Command, Kind, Option, Value, Words
+from dynamo_cli.completion.words import (
+    CompletionCommand,
+    CompletionKind,
+    CompletionOption,
+    CompletionValue,
+    CompletionWords,
+)
 
 SCRIPT = """\
 #compdef dynamo-llm
@@ -65,7 +71,7 @@ fi
 """
 
 
-def script(words: Words) -> str:
+def script(words: CompletionWords) -> str:
     """The text of the script."""
     everything = [*words.serving.walk()]
     return SCRIPT.format(
@@ -75,7 +81,7 @@ def script(words: Words) -> str:
     )
 
 
-def _branch(command: Command) -> str:
+def _branch(command: CompletionCommand) -> str:
     path = " ".join(("", *command.path)) if command.path else ""
     lines = [f"    '{path}')"]
     if command.children:
@@ -91,40 +97,40 @@ def _branch(command: Command) -> str:
     return "\n".join([*lines, "        ;;"])
 
 
-def _described(command: Command) -> str:
+def _described(command: CompletionCommand) -> str:
     return f"{command.path[-1]}:{command.help}"
 
 
-def _specs(options: Iterable[Option]) -> str:
+def _specs(options: Iterable[CompletionOption]) -> str:
     """Specifications of options, one per name; each name excludes the others of its option."""
     return "\n".join(
         f"            {_quoted(_spec(option, flag))}" for option in options for flag in option.flags
     )
 
 
-def _spec(option: Option, flag: str) -> str:
+def _spec(option: CompletionOption, flag: str) -> str:
     value = option.value
     before = "*" if value.many else f"({' '.join(option.flags)})" if len(option.flags) > 1 else ""
-    if value.kind is Kind.NONE:
+    if value.kind is CompletionKind.NONE:
         return f"{before}{flag}[{_escaped(option.help)}]"
     colon = "::" if value.optional else ":"
     return f"{before}{flag}=[{_escaped(option.help)}]{colon}{value.kind}:{_action(value)}"
 
 
-def _argument(value: Value) -> str:
+def _argument(value: CompletionValue) -> str:
     return f"{'*' if value.many else ''}:{value.kind}:{_action(value)}"
 
 
-def _action(value: Value) -> str:
+def _action(value: CompletionValue) -> str:
     words = " ".join(value.words)
     match value.kind:
-        case Kind.CHOICE:
+        case CompletionKind.CHOICE:
             return f"({words})"
-        case Kind.MODEL:
+        case CompletionKind.MODEL:
             return "_dynamo_llm_models"
-        case Kind.FILE:
+        case CompletionKind.FILE:
             return f"_dynamo_llm_files_or {words}" if words else "_files"
-        case Kind.FOLDER:
+        case CompletionKind.FOLDER:
             return "_files -/"
         case _:
             return " "

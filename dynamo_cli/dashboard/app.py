@@ -25,20 +25,20 @@ from dynamo_cli.dashboard.screens.detail import Detail
 from dynamo_cli.dashboard.screens.help import Help
 from dynamo_cli.dashboard.screens.opened import Opener
 from dynamo_cli.dashboard.source import NO_SOURCE, Follow, Source
-from dynamo_cli.dashboard.widgets.cache import Cache
+from dynamo_cli.dashboard.widgets.cache import CacheTab
 from dynamo_cli.dashboard.widgets.filter_line import FilterLine
 from dynamo_cli.dashboard.widgets.key_bar import KeyBar
-from dynamo_cli.dashboard.widgets.logs import Logs
-from dynamo_cli.dashboard.widgets.overview import Overview
+from dynamo_cli.dashboard.widgets.logs import LogsTab
+from dynamo_cli.dashboard.widgets.overview import OverviewTab
 from dynamo_cli.dashboard.widgets.pane import Pane
-from dynamo_cli.dashboard.widgets.prefill import Prefill
-from dynamo_cli.dashboard.widgets.replay import Replay
-from dynamo_cli.dashboard.widgets.requests import Requests
-from dynamo_cli.dashboard.widgets.routing import Routing
+from dynamo_cli.dashboard.widgets.prefill import PrefillTab
+from dynamo_cli.dashboard.widgets.replay import ReplayTab
+from dynamo_cli.dashboard.widgets.requests import RequestsTab
+from dynamo_cli.dashboard.widgets.routing import RoutingTab
 from dynamo_cli.dashboard.widgets.tab import Tab
 from dynamo_cli.dashboard.widgets.tab_bar import TABS, TabBar
 from dynamo_cli.dashboard.widgets.table import Table
-from dynamo_cli.dashboard.widgets.workers import Workers
+from dynamo_cli.dashboard.widgets.workers import WorkersTab
 from dynamo_cli.host import oserrors
 
 FOLDER = Path(__file__).parent
@@ -92,14 +92,14 @@ class Dashboard(App[None]):
         yield Pane(self._header, id="header", dims=False)
         yield TabBar()
         with ContentSwitcher(initial=TABS[0]):
-            yield Overview(self._span_s)
-            yield Workers()
-            yield Routing()
-            yield Cache(self._span_s)
-            yield Prefill(self._span_s)
-            yield Logs()
-            yield Requests()
-            yield Replay()
+            yield OverviewTab(self._span_s)
+            yield WorkersTab()
+            yield RoutingTab()
+            yield CacheTab(self._span_s)
+            yield PrefillTab(self._span_s)
+            yield LogsTab()
+            yield RequestsTab()
+            yield ReplayTab()
         yield FilterLine()
         yield KeyBar()
 
@@ -208,7 +208,7 @@ class Dashboard(App[None]):
 
     def action_log_level(self) -> None:
         """Show only log lines of the next level and above."""
-        if isinstance(self._tab, Logs):
+        if isinstance(self._tab, LogsTab):
             self._tab.next_level()
 
     def action_copy(self) -> None:
@@ -322,14 +322,14 @@ class Dashboard(App[None]):
 
     def _ask_for_requests(self) -> None:
         """Ask for new requests while their tab is open."""
-        if not self._ending and self.is_running and isinstance(self._tab, Requests):
+        if not self._ending and self.is_running and isinstance(self._tab, RequestsTab):
             self._asker.ask_for_requests()
 
     def action_role_or_replay(self) -> None:
         """Logs: show only lines of the next role. Replay: start a replay, or stop it."""
-        if isinstance(self._tab, Logs):
+        if isinstance(self._tab, LogsTab):
             self._tab.next_role()
-        elif isinstance(self._tab, Replay):
+        elif isinstance(self._tab, ReplayTab):
             self._asker.replay_or_stop(self._board)
             self._update()
 

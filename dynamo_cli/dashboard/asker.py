@@ -9,7 +9,7 @@ from textual.app import App
 from textual.worker import Worker
 
 from dynamo_cli.dashboard.events import Event
-from dynamo_cli.dashboard.experiment import Stage
+from dynamo_cli.dashboard.experiment import ReplayStage
 from dynamo_cli.dashboard.model import Board, BoardState
 from dynamo_cli.dashboard.source import KnownRequests, Source
 from dynamo_cli.errors import CannotWatch
@@ -64,7 +64,7 @@ class Asker:
         snapshot = board.snapshot
         if self._replaying is not None and not self._replaying.is_finished:
             self._replaying.cancel()
-            self._state.apply(replace(board.experiment, stage=Stage.STOPPED), self._clock())
+            self._state.apply(replace(board.experiment, stage=ReplayStage.STOPPED), self._clock())
         elif snapshot is None or snapshot.recorded_requests is None:
             self._app.notify("start the server with --record FILE first", severity="warning")
         elif self._source.replay is None or self._app.is_web:

@@ -7,14 +7,14 @@ import signal
 
 from dynamo_cli.dashboard import hangup
 from dynamo_cli.dashboard.app import Dashboard
-from dynamo_cli.dashboard.client import Client
+from dynamo_cli.dashboard.client import DashboardClient
 from dynamo_cli.dashboard.embedded import where
 from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.dashboard.source import Source
 from dynamo_cli.errors import InternalError
 
 
-def run(client: Client) -> None:
+def run(client: DashboardClient) -> None:
     """Run the dashboard until it is quit.
 
     Raises:
@@ -23,7 +23,7 @@ def run(client: Client) -> None:
     asyncio.run(_run(client))
 
 
-async def _run(client: Client) -> None:
+async def _run(client: DashboardClient) -> None:
     app = Dashboard(BoardState(client.url), source=Source.of(client, client.events))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -9,9 +9,9 @@ import aiohttp
 import msgspec
 
 from dynamo_cli import api_key
-from dynamo_cli.dashboard.events import Event, Link, Requests, State, decode
+from dynamo_cli.dashboard.events import ConnectionChange, Event, RequestTimelines, State, decode
 from dynamo_cli.errors import CannotWatch
-from dynamo_cli.event_stream import EventStream
+from dynamo_cli.event_stream import EventStreamParser
 from dynamo_cli.host import oserrors
 from dynamo_cli.watch.timelines import TimelineView
 
@@ -31,7 +31,7 @@ class _Timelines(msgspec.Struct):
 _timelines = msgspec.json.Decoder(_Timelines).decode
 
 
-class Client:
+class DashboardClient:
     """A client of one server.
 
     Args:
@@ -46,7 +46,8 @@ class Client:
         self._interval_s = interval_s
 
     async def events(self) -> AsyncGenerator[Event]:
-        """Generate the events of the server, and a `Link` for each change of the connection.
+        """Generate the events of the server, and a `ConnectionChange` whenever the connection
+        changes.
 
         This never ends: a lost connection is tried again, with growing pauses.
         """
@@ -57,7 +58,7 @@ class Client:
                     delay = FIRST_RETRY_S
                     yield event
             except CannotWatch as failure:
-                yield Link(State.LOST, self.url, f"{failure.message} Trying again.")
+                yield ConnectionChange(State.LOST, self.url, f"{failure.message} Trying again.")
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_S)
 
@@ -78,14 +79,14 @@ class Client:
         """
         return await self._timelines({"request_id": request_id, "state": "all"})
 
-    async def requests(self, after: int) -> Requests:
+    async def requests(self, after: int) -> RequestTimelines:
         """Return the requests that run, and those that ended after the one with this number.
 
         Raises:
             CannotWatch: the server does not answer.
         """
         asked = {"state": "all", "after": str(after), "limit": str(MOST_REQUESTS)}
-        return Requests(await self._timelines(asked))
+        return RequestTimelines(await self._timelines(asked))
 
     async def record(self, seconds: float) -> bytes:
         """Return what the server has recorded in the last seconds, as lines of JSON.
@@ -126,7 +127,7 @@ class Client:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
         )
-        stream = EventStream()
+        stream = EventStreamParser()
         try:
             async with (
                 aiohttp.ClientSession(headers=self._headers, timeout=timeout) as session,
@@ -135,7 +136,7 @@ class Client:
                 ) as answer,
             ):
                 self._check(answer)
-                yield Link(State.LIVE, self.url)
+                yield ConnectionChange(State.LIVE, self.url)
                 async for data in answer.content.iter_any():
                     for name, content in stream.feed(data):
                         if (event := decode(name, content)) is not None:

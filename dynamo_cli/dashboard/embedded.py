@@ -13,8 +13,8 @@ from typing import Any
 
 from dynamo_cli.dashboard import hangup
 from dynamo_cli.dashboard.app import Dashboard
-from dynamo_cli.dashboard.client import Client
-from dynamo_cli.dashboard.events import Event, Lines, Table
+from dynamo_cli.dashboard.client import DashboardClient
+from dynamo_cli.dashboard.events import Event, Lines, ProcessList
 from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.dashboard.source import Source
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
@@ -43,7 +43,7 @@ class Embedded:
 
     def __init__(self, plain: View, api_key: str = "") -> None:
         self._plain = plain
-        self._client = Client("", api_key)
+        self._client = DashboardClient("", api_key)
         self._state = BoardState()
         self._known = asyncio.Event()
         self._app = Dashboard(
@@ -120,7 +120,7 @@ class Embedded:
     def processes(self, table: Sequence[ProcessState]) -> None:
         """Show a new process table, and learn the address of the frontend from it."""
         now = time.monotonic_ns()
-        self._state.apply(Table([process_view(state, now) for state in table]), time.time())
+        self._state.apply(ProcessList([process_view(state, now) for state in table]), time.time())
         for state in table:
             if state.role is Role.FRONTEND and state.phase == Phase.READY:
                 self._client.url = _here(state.reason)

@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ConnectionChange:
     """A change of the connection.
 
     Attributes:
@@ -60,20 +60,29 @@ class Lines:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ProcessList:
     """The supervisor's process table, which is known before the frontend answers."""
 
     processes: list[ProcessView]
 
 
 @dataclass(frozen=True, slots=True)
-class Requests:
+class RequestTimelines:
     """The requests that run now, and those that ended since the last such event."""
 
     timelines: list[TimelineView]
 
 
-Event = Link | Snapshot | Decided | Found | Lines | Table | Requests | Experiment
+Event = (
+    ConnectionChange
+    | Snapshot
+    | Decided
+    | Found
+    | Lines
+    | ProcessList
+    | RequestTimelines
+    | Experiment
+)
 
 _snapshot = msgspec.json.Decoder(Snapshot).decode
 _decisions = msgspec.json.Decoder(list[DecisionView]).decode

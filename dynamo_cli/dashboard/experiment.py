@@ -17,7 +17,7 @@ SPAN_S = 3600.0
 POLICIES = ("round-robin", "least-loaded", "kv")
 
 
-class Stage(StrEnum):
+class ReplayStage(StrEnum):
     """How far a replay is."""
 
     IDLE = "idle"
@@ -28,7 +28,7 @@ class Stage(StrEnum):
     STOPPED = "stopped"
 
 
-class Spread(msgspec.Struct, frozen=True):
+class LatencySpread(msgspec.Struct, frozen=True):
     """Mean and quantiles of a time, milliseconds."""
 
     mean: float
@@ -36,7 +36,7 @@ class Spread(msgspec.Struct, frozen=True):
     p99: float
 
 
-class Run(msgspec.Struct, frozen=True):
+class PolicyResult(msgspec.Struct, frozen=True):
     """What a policy did, or what the server itself measured: an entry of ``replay --json``.
 
     Attributes:
@@ -46,8 +46,8 @@ class Run(msgspec.Struct, frozen=True):
 
     requests: int
     hit_ratio: float | None = None
-    ttft_ms: Spread | None = None
-    e2e_ms: Spread | None = None
+    ttft_ms: LatencySpread | None = None
+    e2e_ms: LatencySpread | None = None
     more: dict[str, float] = {}
 
 
@@ -59,12 +59,12 @@ class Report(msgspec.Struct, frozen=True):
         verdict: which policy to use.
     """
 
-    runs: dict[str, Run]
+    runs: dict[str, PolicyResult]
     engines: str = ""
     verdict: str = ""
 
 
-class _Line(msgspec.Struct):
+class _RecordLine(msgspec.Struct):
     timestamp: float
     input_length: int
     output_length: int
@@ -81,7 +81,7 @@ class Recorded:
         span_s: time from the first request to the last.
     """
 
-    run: Run
+    run: PolicyResult
     span_s: float
 
 
@@ -99,7 +99,7 @@ class Experiment:
         problem: why it failed.
     """
 
-    stage: Stage = Stage.IDLE
+    stage: ReplayStage = ReplayStage.IDLE
     began_s: float = 0.0
     took_s: float = 0.0
     recorded: Recorded | None = None
@@ -110,7 +110,7 @@ class Experiment:
     @property
     def busy(self) -> bool:
         """Whether it is under way."""
-        return self.stage in (Stage.READING, Stage.RUNNING)
+        return self.stage in (ReplayStage.READING, ReplayStage.RUNNING)
 
 
 def recorded(lines: Iterable[bytes]) -> Recorded:
@@ -120,23 +120,23 @@ def recorded(lines: Iterable[bytes]) -> Recorded:
     times: list[float] = []
     for line in lines:
         try:
-            one = msgspec.json.decode(line, type=_Line)
+            one = msgspec.json.decode(line, type=_RecordLine)
         except msgspec.DecodeError:
             continue
         times.append(one.timestamp)
         e2e.append(one.e2e_ms)
         if one.ttft_ms is not None:
             ttft.append(one.ttft_ms)
-    run = Run(len(times), None, _spread(ttft), _spread(e2e))
+    run = PolicyResult(len(times), None, _spread(ttft), _spread(e2e))
     return Recorded(run, (max(times) - min(times)) / 1000 if times else 0.0)
 
 
-def _spread(values: list[float]) -> Spread | None:
+def _spread(values: list[float]) -> LatencySpread | None:
     if not values:
         return None
     ordered = sorted(values)
     p50, p99 = (ordered[max(math.ceil(share * len(ordered)) - 1, 0)] for share in (0.5, 0.99))
-    return Spread(sum(ordered) / len(ordered), p50, p99)
+    return LatencySpread(sum(ordered) / len(ordered), p50, p99)
 
 
 def read_report(output: bytes) -> Report:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-Value = str | float | None
-Field = Callable[[T], Value]
+FieldValue = str | float | None
+Field = Callable[[T], FieldValue]
 """Returns a field of an item: text, a number (times in seconds, shares from 0 to 1), or None."""
 
 CONDITION = re.compile(r"([a-z_]+)(>=|<=|[:=<>])(.*)", re.IGNORECASE)
@@ -96,7 +96,7 @@ def _condition(
     return same, ""
 
 
-def _compared(value: Value, compare: Callable[[Any, Any], bool], bound: float) -> bool:
+def _compared(value: FieldValue, compare: Callable[[Any, Any], bool], bound: float) -> bool:
     return isinstance(value, int | float) and bool(compare(value, bound))
 
 

@@ -85,7 +85,7 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
-class _Totals:
+class _DecisionTotals:
     at_s: float
     decisions: int
     pushed: int
@@ -98,7 +98,7 @@ class History:
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque(maxlen=KEPT)
-        self._totals: deque[_Totals] = deque()
+        self._totals: deque[_DecisionTotals] = deque()
         self._workers: dict[int, deque[WorkerSample]] = {}
 
     def add(self, snapshot: Snapshot) -> None:
@@ -147,11 +147,11 @@ class History:
         )
 
 
-def _totals(snapshot: Snapshot) -> _Totals:
+def _totals(snapshot: Snapshot) -> _DecisionTotals:
     router, prefill = snapshot.router, snapshot.prefill
     waiting = prefill.depth_jobs if prefill else 0
     taken = prefill.taken if prefill else 0
-    return _Totals(
+    return _DecisionTotals(
         snapshot.uptime_s,
         sum(router.decisions.values()) if router else 0,
         taken,

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from dynamo_cli.dashboard.events import Decided, Event, Found, Lines, Link, Requests, State, Table
+from dynamo_cli.dashboard.events import (
+    ConnectionChange,
+    Decided,
+    Event,
+    Found,
+    Lines,
+    ProcessList,
+    RequestTimelines,
+    State,
+)
 from dynamo_cli.dashboard.experiment import Experiment
 from dynamo_cli.dashboard.history import Flow, History, Sample, WorkerSample
 from dynamo_cli.dashboard.requests import RequestLog, RequestRow
@@ -24,7 +33,7 @@ DECISIONS_KEPT, LINES_KEPT = 10_000, 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DecisionRow:
     """A row of the list of decisions.
 
     Attributes:
@@ -66,12 +75,12 @@ class Board:
     """
 
     now_s: float
-    link: Link
+    link: ConnectionChange
     snapshot: Snapshot | None
     processes: tuple[ProcessView, ...]
     samples: tuple[Sample, ...]
     flow: Flow
-    decisions: tuple[Row, ...]
+    decisions: tuple[DecisionRow, ...]
     missed: int
     lines: tuple[LogView, ...]
     odd: tuple[str, ...]
@@ -93,11 +102,11 @@ class BoardState:
     """
 
     def __init__(self, url: str = "") -> None:
-        self._link = Link(State.CONNECTING, url)
+        self._link = ConnectionChange(State.CONNECTING, url)
         self._snapshot: Snapshot | None = None
         self._processes: tuple[ProcessView, ...] = ()
         self._history = History()
-        self._decisions: OrderedDict[str, Row] = OrderedDict()  # by key
+        self._decisions: OrderedDict[str, DecisionRow] = OrderedDict()  # by key
         self._latest: dict[str, str] = {}  # keys by the engine's request id
         self._last_number = self._missed = 0
         self._lines: deque[LogView] = deque(maxlen=LINES_KEPT)
@@ -116,7 +125,7 @@ class BoardState:
         """Take an event."""
         self.version += 1
         match event:
-            case Link():
+            case ConnectionChange():
                 self._connect(event)
             case Snapshot():
                 self._seen_s = now_s
@@ -127,9 +136,9 @@ class BoardState:
                 self._find(measurements)
             case Lines(lines):
                 self._lines.extend(lines)
-            case Table(processes):
+            case ProcessList(processes):
                 self._processes = tuple(processes)
-            case Requests(timelines):
+            case RequestTimelines(timelines):
                 self._requests.show(timelines, now_s)
             case Experiment():
                 self._experiment = event
@@ -160,7 +169,7 @@ class BoardState:
             stale_since_s=self._seen_s if self.stale(now_s) else None,
         )
 
-    def _connect(self, link: Link) -> None:
+    def _connect(self, link: ConnectionChange) -> None:
         if link.state is State.LIVE and self._link.state is not State.LIVE:
             self._lines.clear()  # after a connect, the server sends the last lines again
             self._last_number = 0
@@ -180,7 +189,7 @@ class BoardState:
             self._missed += first - self._last_number - 1
         self._last_number = decisions[0].number
         for decision in reversed(decisions):
-            row = Row(now_s - decision.age_s, decision)
+            row = DecisionRow(now_s - decision.age_s, decision)
             if row.key not in self._decisions:
                 self._decisions[row.key] = row
                 self._latest[decision.engine_request_id] = row.key
@@ -196,4 +205,4 @@ class BoardState:
                 decision = msgspec.structs.replace(
                     row.decision, measured_tokens=found.measured_tokens
                 )
-                self._decisions[row.key] = Row(row.at_s, decision)
+                self._decisions[row.key] = DecisionRow(row.at_s, decision)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
-from dynamo_cli.dashboard.client import Client
+from dynamo_cli.dashboard.client import DashboardClient
 from dynamo_cli.dashboard.draw import cache, overview, picture, prefill
 from dynamo_cli.dashboard.draw.decisions import DECISIONS
 from dynamo_cli.dashboard.draw.gpus import GPUS, gpus_of
@@ -33,7 +33,7 @@ FIRST_S = 10.0
 """How long the first snapshot may take."""
 
 
-async def boards(client: Client) -> AsyncGenerator[Board]:
+async def boards(client: DashboardClient) -> AsyncGenerator[Board]:
     """Generate a board for each snapshot, with all events that came with it.
 
     Raises:
@@ -51,7 +51,7 @@ async def boards(client: Client) -> AsyncGenerator[Board]:
             due = due or isinstance(event, Snapshot)
 
 
-async def _patiently(client: Client) -> AsyncGenerator[Event]:
+async def _patiently(client: DashboardClient) -> AsyncGenerator[Event]:
     events = client.once()
     try:
         async with asyncio.timeout(FIRST_S):
@@ -63,7 +63,7 @@ async def _patiently(client: Client) -> AsyncGenerator[Event]:
         yield event
 
 
-async def first_board(client: Client, span_s: float = 0.0) -> Board:
+async def first_board(client: DashboardClient, span_s: float = 0.0) -> Board:
     """Return the first complete board.
 
     Args:

@@ -13,8 +13,8 @@ from dataclasses import replace
 import msgspec
 
 from dynamo_cli.dashboard import experiment
-from dynamo_cli.dashboard.client import Client
-from dynamo_cli.dashboard.experiment import Experiment, Stage
+from dynamo_cli.dashboard.client import DashboardClient
+from dynamo_cli.dashboard.experiment import Experiment, ReplayStage
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.watch.schema import Snapshot
 
@@ -30,7 +30,7 @@ PROGRAM = (
 
 
 async def replay(
-    client: Client, snapshot: Snapshot, span_s: float = experiment.SPAN_S
+    client: DashboardClient, snapshot: Snapshot, span_s: float = experiment.SPAN_S
 ) -> AsyncIterator[Experiment]:
     """Replay what the server has recorded, and generate the experiment at each stage.
 
@@ -43,12 +43,12 @@ async def replay(
     """
     began = time.monotonic()
     served = snapshot.router.policy if snapshot.router else ""
-    state = Experiment(Stage.READING, time.time(), served=served)
+    state = Experiment(ReplayStage.READING, time.time(), served=served)
     yield state
     try:
         lines = await client.record(span_s)
         found = await asyncio.to_thread(lambda: experiment.recorded(lines.splitlines()))
-        state = replace(state, stage=Stage.RUNNING, recorded=found)
+        state = replace(state, stage=ReplayStage.RUNNING, recorded=found)
         yield state
         if found.run.requests < FEWEST_REQUESTS:
             raise CannotWatch(
@@ -58,9 +58,9 @@ async def replay(
         report = await _run(lines, experiment.options(snapshot))
     except (CannotWatch, OSError) as failure:
         took = time.monotonic() - began
-        yield replace(state, stage=Stage.FAILED, took_s=took, problem=str(failure))
+        yield replace(state, stage=ReplayStage.FAILED, took_s=took, problem=str(failure))
         return
-    yield replace(state, stage=Stage.DONE, took_s=time.monotonic() - began, report=report)
+    yield replace(state, stage=ReplayStage.DONE, took_s=time.monotonic() - began, report=report)
 
 
 async def _run(lines: bytes, options: list[str]) -> experiment.Report:

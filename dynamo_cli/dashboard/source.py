@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Self
 
 from dynamo_cli.dashboard import replaying
-from dynamo_cli.dashboard.client import Client
-from dynamo_cli.dashboard.events import Event, Requests
+from dynamo_cli.dashboard.client import DashboardClient
+from dynamo_cli.dashboard.events import Event, RequestTimelines
 from dynamo_cli.watch.schema import Snapshot
 from dynamo_cli.watch.timelines import TimelineView
 
 Follow = Callable[[], AsyncIterator[Event]]
-KnownRequests = Callable[[int], Awaitable[Requests]]
+KnownRequests = Callable[[int], Awaitable[RequestTimelines]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Source:
     replay: Callable[[Snapshot], AsyncIterator[Event]] | None = None
 
     @classmethod
-    def of(cls, client: Client, follow: Follow) -> Self:
+    def of(cls, client: DashboardClient, follow: Follow) -> Self:
         """Return the functions of a client."""
         return cls(
             follow,

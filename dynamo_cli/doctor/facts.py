@@ -12,7 +12,7 @@ from dynamo_cli.serve_config import ServeConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TrialStep:
     """One thing that was tried with the installed vLLM.
 
     Attributes:
@@ -35,7 +35,7 @@ class Trial:
         ended_by: name of the signal that ended it, or ``timeout``; otherwise empty.
     """
 
-    steps: tuple[Step, ...] = ()
+    steps: tuple[TrialStep, ...] = ()
     ended_by: str = ""
 
 

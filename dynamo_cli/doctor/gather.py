@@ -26,8 +26,8 @@ from dynamo_cli.doctor.facts import (
     ModelFiles,
     Orphan,
     Place,
-    Step,
     Trial,
+    TrialStep,
 )
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import DynamoError, ModelError, ModelUnreachable, ResourceError
@@ -178,13 +178,13 @@ def _trial(engine: str) -> Trial:
     return Trial(steps_of(done.stdout), ended_by)
 
 
-def steps_of(text: str) -> tuple[Step, ...]:
+def steps_of(text: str) -> tuple[TrialStep, ...]:
     """The steps that the process reported; its last line may be cut short."""
-    steps: dict[str, Step] = {}
+    steps: dict[str, TrialStep] = {}
     for line in text.splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):  # a library printed the line
             said = json.loads(line)
-            steps[said["step"]] = Step(said["step"], said.get("ok"), said.get("detail", ""))
+            steps[said["step"]] = TrialStep(said["step"], said.get("ok"), said.get("detail", ""))
     return tuple(steps.values())
 
 

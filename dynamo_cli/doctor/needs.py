@@ -29,7 +29,7 @@ SUFFIXES = {"k": 1000, "m": 1000**2, "g": 1000**3, "K": 1024, "M": 1024**2, "G":
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class KvCacheShape:
     """The part of ``config.json`` that decides how large the KV cache of a token is.
 
     Attributes:
@@ -80,7 +80,7 @@ class Needs:
         return max(0, self.kv_bytes) // self.kv_token_bytes
 
 
-def shape_of(config: Mapping[str, Any]) -> Shape | None:
+def shape_of(config: Mapping[str, Any]) -> KvCacheShape | None:
     """Read a ``config.json``; None when it lacks what every transformer has, or is nonsense."""
     try:
         return _shape(config.get("text_config") or config, config)
@@ -88,12 +88,12 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
         return None
 
 
-def _shape(text: Mapping[str, Any], config: Mapping[str, Any]) -> Shape:
+def _shape(text: Mapping[str, Any], config: Mapping[str, Any]) -> KvCacheShape:
     heads = int(text["num_attention_heads"])
     head_dim = int(text.get("head_dim") or text["hidden_size"] // heads)
     compressed = int(text.get("kv_lora_rank") or 0)
     rotated = int(text.get("qk_rope_head_dim") or 0)
-    return Shape(
+    return KvCacheShape(
         layers=_layers_that_keep(text),
         kv_heads=1 if compressed else int(text.get("num_key_value_heads") or heads),
         head_size=compressed + rotated if compressed else 2 * head_dim,
@@ -167,20 +167,20 @@ def _memory(gpus: tuple[Gpu, ...], placed: list[Devices]) -> list[Gpu]:
     return [gpu for gpu in gpus if gpu.device in wanted] or [Gpu(Device("unknown", ""))]
 
 
-def _weights_bytes(model: ModelFiles, shape: Shape, options: Mapping[str, str]) -> int:
+def _weights_bytes(model: ModelFiles, shape: KvCacheShape, options: Mapping[str, str]) -> int:
     """Weights in memory: ``--dtype float32`` doubles the size of weights stored in 16 bits."""
     stored = DTYPE_BYTES.get(shape.dtype, 2)
     return model.weights_bytes * _dtype_bytes(shape, options) // stored
 
 
-def _kv_bytes(shape: Shape, options: Mapping[str, str]) -> int:
+def _kv_bytes(shape: KvCacheShape, options: Mapping[str, str]) -> int:
     kind = options.get("--kv-cache-dtype", "auto")
     if kind == "auto":
         return _dtype_bytes(shape, options)
     return DTYPE_BYTES.get(kind, 1)  # the others are kinds of fp8 and int8
 
 
-def _dtype_bytes(shape: Shape, options: Mapping[str, str]) -> int:
+def _dtype_bytes(shape: KvCacheShape, options: Mapping[str, str]) -> int:
     """Bytes of one weight. By default vLLM converts float32 to 16 bits."""
     wanted = options.get("--dtype", "auto")
     if wanted == "auto":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dynamo_cli.doctor.facts import Facts, Step
+from dynamo_cli.doctor.facts import Facts, TrialStep
 from dynamo_cli.doctor.finding import Finding, Level, Rule, fail, ok, warn
 from dynamo_cli.doctor.model_rules import model, plan
 from dynamo_cli.engines.vllm import versions
@@ -90,7 +90,7 @@ def trial(facts: Facts) -> Iterator[Finding]:
         yield fail("vLLM", f"the process that tries it does not run: {why}", INSTALL)
 
 
-def _unfinished(step: Step, ended_by: str) -> Finding:
+def _unfinished(step: TrialStep, ended_by: str) -> Finding:
     match ended_by:
         case "SIGILL":
             remedy = "this CPU lacks an instruction that the build uses; take another build"
@@ -105,7 +105,7 @@ def _unfinished(step: Step, ended_by: str) -> Finding:
     )
 
 
-def _remedy(step: Step, facts: Facts) -> str:
+def _remedy(step: TrialStep, facts: Facts) -> str:
     if step.name == SERVING:
         return "dynamo-llm --help lists the options; --model demo works everywhere"
     companions = [

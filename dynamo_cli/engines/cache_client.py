@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dynamo_cli.engines.pace import Pace
+from dynamo_cli.engines.prefill_pace import PrefillPace
 from dynamo_cli.kv import hashes
 from dynamo_cli.kv import slots as packing
 from dynamo_cli.messages.base import Message
@@ -108,7 +108,7 @@ class CacheClient:
     clock: Callable[[], int] = time.monotonic_ns
     loaded: Copied = field(default_factory=Copied)
     stored: Copied = field(default_factory=Copied)
-    pace: Pace = field(default_factory=Pace)
+    pace: PrefillPace = field(default_factory=PrefillPace)
     dropped: Counter[str] = field(default_factory=Counter)
     refused: str = ""
     _send: Callable[[Message], bool] = _nothing

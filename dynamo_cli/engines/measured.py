@@ -14,13 +14,14 @@ TERMS = (
     "decode_request_s",
     "decode_context_s",
 )
-"""Names of a profile's times. Each is multiplied by one of the sums of a `Run`, in this order."""
+"""Names of a profile's times. Each is multiplied by one of the sums of a `MeasuredRun`, in this
+order."""
 
 Times = dict[str, float]
 """Seconds by the names in `TERMS`."""
 
 
-class Run(msgspec.Struct, frozen=True):
+class MeasuredRun(msgspec.Struct, frozen=True):
     """Several steps of an engine: sums over all of them.
 
     Attributes:

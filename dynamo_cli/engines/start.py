@@ -22,7 +22,7 @@ def build(index: int, config: EngineConfig, *, kv_events: bool) -> Engine:
         from dynamo_cli.engines.mock.engine import MockEngine  # noqa: PLC0415 - one of the two
 
         return MockEngine(index, config, kv_events=kv_events)
-    from dynamo_cli.engines.vllm.core.engine import Engine as VllmEngine  # noqa: PLC0415
+    from dynamo_cli.engines.vllm.core.engine import VllmEngine  # noqa: PLC0415
 
     with alone_on(config.devices):
         return VllmEngine(index, config, kv_events=kv_events)

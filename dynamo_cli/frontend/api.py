@@ -18,13 +18,13 @@ from dynamo_cli.errors import (
     PayloadTooLarge,
 )
 from dynamo_cli.frontend import openapi
-from dynamo_cli.frontend.admin.paths import Admin, Command, View
+from dynamo_cli.frontend.admin.paths import Admin, CommandHandler, JsonSource
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.http import admission, docs
 from dynamo_cli.frontend.http.body import BodyReader
 from dynamo_cli.frontend.http.nearest import nearest
 from dynamo_cli.frontend.http.server import error_response, json_response
-from dynamo_cli.frontend.http.visit import Route, Visit
+from dynamo_cli.frontend.http.visit import RouteHandler, Visit
 from dynamo_cli.frontend.model_requests import (
     GENERATE_PATHS,
     MODEL_PREFIX,
@@ -69,7 +69,7 @@ class Api:
         self._models = models
         self._admin = admin
         self._origins = OriginGate(config.origins, config.host)
-        self._routes: dict[str, dict[str, Route]] = {
+        self._routes: dict[str, dict[str, RouteHandler]] = {
             **{path: {"POST": models.generate} for path in GENERATE_PATHS},
             Question.MODELS: {"GET": models.models},
             Question.OPENAPI: {"GET": self._openapi},
@@ -129,12 +129,12 @@ class Api:
             response.force_close()
         return response
 
-    def _methods(self, path: str) -> dict[str, Route]:
+    def _methods(self, path: str) -> dict[str, RouteHandler]:
         if path.startswith(MODEL_PREFIX):
             return {"GET": self._models.model}
         return self._routes.get(path, {})
 
-    def _route(self, visit: Visit) -> Route:
+    def _route(self, visit: Visit) -> RouteHandler:
         http = visit.http
         methods, method = self._methods(visit.path), http.method
         if not methods:
@@ -158,7 +158,7 @@ class Api:
         meant = nearest(path, paths)
         return f"did you mean {meant}?" if meant else "the API is under /v1."
 
-    def _routed(self, command: Command) -> Route:
+    def _routed(self, command: CommandHandler) -> RouteHandler:
         async def route(visit: Visit) -> web.StreamResponse:
             has_body = visit.http.method == "POST"
             body = await self._bodies.read_json(visit) if has_body else b""
@@ -188,7 +188,7 @@ class Api:
         return method in self._methods(path)
 
 
-def _shown(view: View) -> Route:
+def _shown(view: JsonSource) -> RouteHandler:
     async def route(visit: Visit) -> web.StreamResponse:
         return json_response(view())
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from dynamo_cli.deaths import Deaths
+from dynamo_cli.deaths import RequestDeaths
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.request import (
     Finish,
@@ -61,7 +61,7 @@ class Call:
         self.abort = ""
         self.moves: list[Move] = []
         self.worker_moves: list[Move] = []
-        self.deaths = Deaths()
+        self.deaths = RequestDeaths()
         self.tokens = self.chunks = self.size = self.left_ns = 0
         self.begun = False
         self.output = bytearray()

@@ -35,7 +35,7 @@ from dynamo_cli.messages.request import (
 from dynamo_cli.topology import ProcessId
 from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.meter import Meter
-from dynamo_cli.watch.queues import Calls
+from dynamo_cli.watch.queues import PendingAnswers
 
 SLOW_READER = "slow_reader"
 CLIENT_LEFT = "client_left"
@@ -103,13 +103,13 @@ class Exchange:
         """
         return self._send(Ask(self._key(), api_id, question), time.monotonic_ns())
 
-    def load(self, now_ns: int) -> Calls:
+    def load(self, now_ns: int) -> PendingAnswers:
         """Return how many calls have not ended, and which of them wait for their first token."""
         calls = self._calls.values()
         unstarted = [call.arrival_ns for call in calls if call.unstarted]
         oldest_s = (now_ns - min(unstarted)) / SECOND_NS if unstarted else 0.0
         submitted = sum(isinstance(call.message, Submit) for call in calls)
-        return Calls(len(calls), submitted, len(unstarted), oldest_s)
+        return PendingAnswers(len(calls), submitted, len(unstarted), oldest_s)
 
     @property
     def processors(self) -> list[ProcessId]:

@@ -19,7 +19,7 @@ from dynamo_cli.frontend.http import admission
 from dynamo_cli.frontend.http.body import BodyReader
 from dynamo_cli.frontend.http.poison import Suspects
 from dynamo_cli.frontend.http.server import json_response
-from dynamo_cli.frontend.http.stream import EventStream
+from dynamo_cli.frontend.http.stream import EventStreamWriter
 from dynamo_cli.frontend.http.visit import Visit
 from dynamo_cli.messages.request import Endpoint, Head, Question, Reply
 from dynamo_cli.watch.meter import Meter
@@ -152,7 +152,7 @@ class ModelRequests:
     async def _stream(self, visit: Visit, call: Call, head: Head) -> web.StreamResponse:
         """Stream to the client; if the stream fails, its last event is the error."""
         limit = self._config.max_pending_bytes
-        stream = await EventStream.start(visit.http, head, visit.headers, limit)
+        stream = await EventStreamWriter.start(visit.http, head, visit.headers, limit)
         call.write_to(stream.write)
         try:
             finish = await call.finish

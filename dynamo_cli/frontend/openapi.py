@@ -21,7 +21,7 @@ from dynamo_cli.origin import JSON
 from dynamo_cli.shapes import ANTHROPIC
 from dynamo_cli.watch.decisions import KEPT
 
-Operation = dict[str, Any]
+OperationObject = dict[str, Any]
 
 DOCS_PATH = "/docs"
 
@@ -96,7 +96,7 @@ def complete(
         exists: whether this server takes a method at a path.
         has_keys: whether clients need an API key.
     """
-    paths: dict[str, dict[str, Operation]] = document["paths"]
+    paths: dict[str, dict[str, OperationObject]] = document["paths"]
     for path, method, operation in _operations(OWN):
         if exists(path, method.upper()):
             paths.setdefault(str(path), {})[method] = dict(operation)
@@ -124,8 +124,8 @@ def complete(
 
 
 def _operations(
-    paths: Mapping[str, Mapping[str, Operation]],
-) -> Iterator[tuple[str, str, Operation]]:
+    paths: Mapping[str, Mapping[str, OperationObject]],
+) -> Iterator[tuple[str, str, OperationObject]]:
     for path, methods in paths.items():
         for method, operation in methods.items():
             yield path, method, operation
@@ -151,9 +151,9 @@ def _operation(
     answer: str = JSON,
     status: str = "200",
     body: Any = None,
-) -> Operation:
+) -> OperationObject:
     schema = {"type": "object"} if answer == JSON else _TEXT
-    operation: Operation = {"summary": summary, "responses": _answer(answer, schema, status)}
+    operation: OperationObject = {"summary": summary, "responses": _answer(answer, schema, status)}
     if parameters:
         operation["parameters"] = list(parameters)
     if body is not None:
@@ -177,7 +177,7 @@ _AFTER = _query("after", {"type": "integer", "minimum": 0})
 _HEALTH = _operation("Whether requests can be answered, and why not")
 _HEALTH["responses"] |= _answer(JSON, {"type": "object"}, "503")
 
-OWN: Mapping[str, Mapping[str, Operation]] = {
+OWN: Mapping[str, Mapping[str, OperationObject]] = {
     Question.MODELS + "/{model}": {
         "get": _operation("One model")
         | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": _TEXT}]}

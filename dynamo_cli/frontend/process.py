@@ -16,7 +16,7 @@ from dynamo_cli.config import FrontendConfig, PlacementRule
 from dynamo_cli.errors import Draining, PortInUse
 from dynamo_cli.frontend import draining
 from dynamo_cli.frontend.admin.adapters import Adapters
-from dynamo_cli.frontend.admin.engines import Engines
+from dynamo_cli.frontend.admin.engines import EngineOperations
 from dynamo_cli.frontend.admin.paths import Admin
 from dynamo_cli.frontend.admin.prefill_bounds import Placement
 from dynamo_cli.frontend.admin.scaling import Scaling
@@ -29,7 +29,7 @@ from dynamo_cli.frontend.http.body import BodyReader
 from dynamo_cli.frontend.http.server import HttpServer
 from dynamo_cli.frontend.model_requests import ModelRequests
 from dynamo_cli.frontend.status.gpus import Gpus
-from dynamo_cli.frontend.status.host import Host
+from dynamo_cli.frontend.status.host import HostMeter
 from dynamo_cli.frontend.status.pages import StatusPages
 from dynamo_cli.host import oserrors, vital
 from dynamo_cli.host.proctitle import set_title
@@ -110,10 +110,10 @@ class Frontend:
         self._tree = TreeState(self._meter, config.served_names, time.monotonic_ns())
         self._exchange = Exchange(self._switchboard, self._meter, config.migration)
         self._fanout = FinishedRequestFanout(config, self._meter, lambda: set_up(self._snapshot()))
-        self._host = Host(lambda: self._tree.processes, self._fanout.record_state)
+        self._host = HostMeter(lambda: self._tree.processes, self._fanout.record_state)
         self._placement = Placement(config.placement, self._announce)
         report = self._switchboard.report
-        self._engines = Engines(self._switchboard, self._ready_peers)
+        self._engines = EngineOperations(self._switchboard, self._ready_peers)
         self._scaling = Scaling(report, self._snapshot)
         self._adapters = Adapters(
             self._exchange, config.adapters, lambda table: report(AdaptersChanged(table))

@@ -49,7 +49,7 @@ class Block:
         return not self.pins and not self.followers
 
 
-class Blocks:
+class TierBlocks:
     """All blocks of one tier of the host cache.
 
     Args:

@@ -5,7 +5,7 @@ that the memory can drop it at any time. A block that an engine asks for and tha
 read into an empty slot first. The answer waits for that, but no longer than the engine would take
 to compute the block.
 
-    memory:  slots, `HostCache`          disk:  places of the same size, `Blocks` of their own
+    memory:  slots, `HostCache`          disk:  places of the same size, `TierBlocks` of their own
       new block ---- write, from its slot, which is pinned ----> place
       claimed slot <---- read, from its place, which is pinned ---- block that is asked for
 """
@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dynamo_cli.host_cache.blocks import Block, Blocks
+from dynamo_cli.host_cache.blocks import Block, TierBlocks
 from dynamo_cli.host_cache.places import Places
-from dynamo_cli.host_cache.speed import Speed
+from dynamo_cli.host_cache.service_time import ServiceTime
 from dynamo_cli.host_cache.state import HostCache
-from dynamo_cli.host_cache.waits import Question, Wait, Waits
+from dynamo_cli.host_cache.waits import QuestionKey, Wait, Waits
 from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages.host_cache import MISSING, DiskStats
 from dynamo_cli.topology import ProcessId
@@ -56,7 +56,7 @@ READ_FAILED, WRITE_FAILED, CORRUPT = "read_failed", "write_failed", "corrupt"
 """Why a copy has failed: the system could not read or write, or a block has a wrong checksum."""
 
 
-class Job(NamedTuple):
+class DiskJob(NamedTuple):
     """A copy between the memory and the file.
 
     Attributes:
@@ -81,7 +81,7 @@ class Done(NamedTuple):
         checksum: of the block that was written.
     """
 
-    job: Job
+    job: DiskJob
     failure: str = ""
     checksum: int = 0
 
@@ -90,11 +90,11 @@ class Done(NamedTuple):
 class _Copy:
     """A job that runs: its block in the tier it is copied from, and the questions that wait."""
 
-    job: Job
+    job: DiskJob
     block: Block
     since_ns: int
     stale: bool = False
-    waiting: list[Question] = field(default_factory=list)
+    waiting: list[QuestionKey] = field(default_factory=list)
 
 
 class Disk:
@@ -116,7 +116,7 @@ class Disk:
     def __init__(
         self, memory: HostCache, size_bytes: int, clock: Callable[[], int], reach: Holdings
     ) -> None:
-        self.blocks = Blocks(reach)
+        self.blocks = TierBlocks(reach)
         self.dropped: Counter[str] = Counter()
         self.waits = Waits(clock, self.dropped)
         self.off = ""
@@ -124,13 +124,13 @@ class Disk:
         self._size_bytes = size_bytes
         self._clock = clock
         self._places = Places(0)
-        self._reads_speed, self._writes_speed = Speed(clock), Speed(clock)
+        self._reads_speed, self._writes_speed = ServiceTime(clock), ServiceTime(clock)
         self._checksums: dict[int, int] = {}  # by place
         self._queue: deque[bytes] = deque()  # keys of blocks to write
         self._reads: dict[bytes, _Copy] = {}
         self._writes: dict[bytes, _Copy] = {}
         self._copies: dict[int, _Copy] = {}  # all of them, by number
-        self._new: list[Job] = []
+        self._new: list[DiskJob] = []
         self._jobs = self._failures = 0
         self._wanted = self._found = self._evicted = 0
 
@@ -150,7 +150,7 @@ class Disk:
             self._queue.popleft()
             self.dropped[GONE] += 1
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[DiskJob]:
         """The copies that begin now."""
         while self._queue and len(self._writes) < MOST_WRITES:
             self._write(self._queue.popleft())
@@ -181,7 +181,7 @@ class Disk:
     def _begin(self, kind: dict[bytes, _Copy], block: Block, slot: int, place: int) -> _Copy:
         self._jobs += 1
         write = kind is self._writes
-        job = Job(write, self._jobs, slot, place, 0 if write else self._checksums[place])
+        job = DiskJob(write, self._jobs, slot, place, 0 if write else self._checksums[place])
         copy = kind[block.key] = self._copies[job.number] = _Copy(job, block, self._clock())
         (self._writes_speed if write else self._reads_speed).begin()
         self._new.append(job)
@@ -233,7 +233,7 @@ class Disk:
         oldest = next(iter(self._reads.values()), None)
         return oldest is not None and self._clock() - oldest.since_ns > STALLED_NS
 
-    def _read(self, question: Question, wait: Wait, missing: list[tuple[int, Block]]) -> bool:
+    def _read(self, question: QuestionKey, wait: Wait, missing: list[tuple[int, Block]]) -> bool:
         for index, block in missing:
             copy = self._reads.get(block.key) or self._begin_read(block)
             if copy is None:

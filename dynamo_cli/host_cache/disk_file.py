@@ -17,7 +17,7 @@ from xxhash import xxh3_64_intdigest
 from dynamo_cli.host import oserrors, vital
 from dynamo_cli.host.memory_file import map_shared
 from dynamo_cli.host.unnamed_file import open_best
-from dynamo_cli.host_cache.disk import CORRUPT, DISK_FULL, READ_FAILED, WRITE_FAILED, Done, Job
+from dynamo_cli.host_cache.disk import CORRUPT, DISK_FULL, READ_FAILED, WRITE_FAILED, DiskJob, Done
 
 READERS, WRITERS = 4, 2
 """Threads of each kind. A disk gets faster with several requests at the same time."""
@@ -56,7 +56,7 @@ class DiskFile:
         self._readers = ThreadPoolExecutor(READERS, "disk read")
         self._writers = ThreadPoolExecutor(WRITERS, "disk write")
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: DiskJob) -> None:
         """Let a thread do a copy; `take_done` has its end."""
         (self._writers if job.write else self._readers).submit(self._run, job)
 
@@ -74,7 +74,7 @@ class DiskFile:
             threads.shutdown(wait=wait, cancel_futures=True)
 
     @vital.callback
-    def _run(self, job: Job) -> None:
+    def _run(self, job: DiskJob) -> None:
         try:
             done = self._write(job) if job.write else self._read(job)
         except OSError as error:
@@ -82,10 +82,10 @@ class DiskFile:
         self._done.append(done)
         os.eventfd_write(self.wake, 1)
 
-    def _slot(self, job: Job) -> memoryview:
+    def _slot(self, job: DiskJob) -> memoryview:
         return self._memory[job.slot * self._slot_bytes : (job.slot + 1) * self._slot_bytes]
 
-    def _write(self, job: Job) -> Done:
+    def _write(self, job: DiskJob) -> Done:
         block, offset = self._slot(job), job.place * self._slot_bytes
         checksum = xxh3_64_intdigest(block)
         while block:
@@ -93,7 +93,7 @@ class DiskFile:
             block, offset = block[written:], offset + written
         return Done(job, checksum=checksum)
 
-    def _read(self, job: Job) -> Done:
+    def _read(self, job: DiskJob) -> Done:
         rest, offset = self._slot(job), job.place * self._slot_bytes
         while rest and (read := os.preadv(self._file, [rest], offset)):
             rest, offset = rest[read:], offset + read
@@ -102,7 +102,7 @@ class DiskFile:
             return Done(job, CORRUPT)
         return Done(job)
 
-    def _failure(self, job: Job, error: OSError) -> str:
+    def _failure(self, job: DiskJob, error: OSError) -> str:
         """The reason that stands for an error of the system; the first of each is logged."""
         if job.write and error.errno in NO_ROOM:
             reason = DISK_FULL

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from dynamo_cli.host_cache.blocks import Block, Blocks
+from dynamo_cli.host_cache.blocks import Block, TierBlocks
 from dynamo_cli.host_cache.opened import MAX_LENT, Opened
 from dynamo_cli.host_cache.refusal import Slots
 from dynamo_cli.host_cache.resting import Resting
@@ -57,7 +57,7 @@ class HostCache:
     def __init__(
         self, size_bytes: int, clock: Callable[[], int], reach: Holdings | None = None
     ) -> None:
-        self.blocks = Blocks(reach=reach)
+        self.blocks = TierBlocks(reach=reach)
         self.slots = self.slot_bytes = self.claimed = 0
         self.closed = False
         self.wanted = self.found = self.written = self.duplicates = 0

@@ -11,7 +11,7 @@ from dynamo_cli.topology import ProcessId
 LATE = "late"
 """Why a block was not waited for any longer: it did not come in time."""
 
-Question = tuple[ProcessId, str]
+QuestionKey = tuple[ProcessId, str]
 """An engine, and its name of a question."""
 
 
@@ -41,15 +41,15 @@ class Waits:
     def __init__(self, clock: Callable[[], int], dropped: Counter[str]) -> None:
         self._clock = clock
         self._dropped = dropped
-        self._waits: dict[Question, Wait] = {}
+        self._waits: dict[QuestionKey, Wait] = {}
 
-    def add(self, question: Question, wait: Wait) -> bool:
+    def add(self, question: QuestionKey, wait: Wait) -> bool:
         """Let a question wait if it awaits anything; returns whether it does."""
         if wait.awaited:
             self._waits[question] = wait
         return bool(wait.awaited)
 
-    def came(self, question: Question, key: bytes, slot: int) -> bool:
+    def came(self, question: QuestionKey, key: bytes, slot: int) -> bool:
         """A block is in a slot, or `MISSING`; returns whether this question still waits for it."""
         wait = self._waits.get(question)
         index = wait.awaited.pop(key, None) if wait is not None else None

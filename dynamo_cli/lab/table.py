@@ -23,7 +23,7 @@ GAP = 3
 
 LEAST_WIDTH = len("1234567")
 
-Value = float | None
+TableValue = float | None
 Ratios = dict[str, Ratio | None]
 """Ratios by the name of the figure."""
 
@@ -38,18 +38,18 @@ class Figure(NamedTuple):
     """
 
     name: str
-    value: Callable[[Summary], Value]
+    value: Callable[[Summary], TableValue]
     optional: bool = False
 
 
 def _of_spread(name: str, get: Callable[[Summary], Spread | None]) -> list[Figure]:
-    def part(which: str) -> Callable[[Summary], Value]:
+    def part(which: str) -> Callable[[Summary], TableValue]:
         return lambda summary: getattr(get(summary), which, None)
 
     return [Figure(f"{name} {which}, ms", part(which)) for which in Spread.__struct_fields__]
 
 
-def percent(share: float | None) -> Value:
+def percent(share: float | None) -> TableValue:
     """Return a share in per cent."""
     return None if share is None else PERCENT * share
 
@@ -84,7 +84,7 @@ def figures(summaries: Sequence[Summary]) -> list[Figure]:
     return common + [Figure(name, _more(name)) for name in names]
 
 
-def _more(name: str) -> Callable[[Summary], Value]:
+def _more(name: str) -> Callable[[Summary], TableValue]:
     return lambda summary: summary.more.get(name)
 
 
@@ -141,7 +141,7 @@ def _ratio_cells(found: Ratio | None) -> list[str]:
     return [f"{found.median:.2f}", f"{found.low:.2f} to {found.high:.2f}"]
 
 
-def number(value: Value) -> str:
+def number(value: TableValue) -> str:
     """Format a value with its significant digits."""
     if value is None:
         return UNKNOWN

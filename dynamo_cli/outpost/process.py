@@ -59,7 +59,7 @@ from dynamo_cli.supervisor.awake import AwakeClock
 from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
 from dynamo_cli.supervisor.local_child import LocalChild
-from dynamo_cli.supervisor.logs import Line
+from dynamo_cli.supervisor.logs import OutputLine
 from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.post import Post
 from dynamo_cli.supervisor.revival import Restarts
@@ -94,7 +94,7 @@ class Outpost:
         self._shift_ns = 0
         self._mustered = False
         self._lines = 0
-        self._look_s = post.patience.beat_s / 2
+        self._look_s = post.timeouts.beat_s / 2
         self._awake = AwakeClock(self._look_s, time.monotonic)
         self._heard_s = self._awake.now()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -131,9 +131,9 @@ class Outpost:
     @property
     def _limit_s(self) -> float:
         """How long the head may be silent: longer before it was heard, and without a relay."""
-        patience = self._post.patience
+        timeouts = self._post.timeouts
         can_hear = self._mustered and self._children[RELAY].phase is Phase.READY
-        return patience.headless_s if can_hear else patience.join_s
+        return timeouts.headless_s if can_hear else timeouts.join_s
 
     def _on_bug(self, what: str, trace: list[str]) -> None:
         """End: nothing here can be relied on any more, and the head starts another outpost."""
@@ -204,7 +204,7 @@ class Outpost:
         if child.process not in OWN:
             self._tell(ChildTold(child.process.name, encode(message)))
 
-    def on_log(self, child: Child, line: Line) -> None:
+    def on_log(self, child: Child, line: OutputLine) -> None:
         """Pass a line of a child on."""
         self._lines += 1
         name = "" if child.process in OWN else child.process.name

@@ -11,7 +11,7 @@ from dynamo_cli.units import MS_NS, SECOND_NS
 T = TypeVar("T")
 
 
-class Reason(StrEnum):
+class JobReason(StrEnum):
     """Why a job was refused, was returned or ended, or why a message about it was ignored."""
 
     # A job was refused.
@@ -90,7 +90,7 @@ class Job(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QueueLimits:
     """Bounds of the queue.
 
     Attributes:
@@ -117,7 +117,7 @@ class Returned(NamedTuple):
     attempts: int
 
 
-class Failed(NamedTuple):
+class FailedJob(NamedTuple):
     """A job has ended without a result: its decode worker must be told why."""
 
     job_id: str
@@ -132,10 +132,10 @@ class Abandoned(NamedTuple):
     holder: int
 
 
-Outcome = Returned | Failed | Abandoned
+JobOutcome = Returned | FailedJob | Abandoned
 
 
-class View(NamedTuple):
+class QueueView(NamedTuple):
     """The numbers of the queue.
 
     Attributes:

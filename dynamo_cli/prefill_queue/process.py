@@ -26,7 +26,14 @@ from dynamo_cli.messages.prefill import (
     QueueState,
     RunJob,
 )
-from dynamo_cli.prefill_queue.jobs import Abandoned, Failed, Job, Limits, Outcome, Reason
+from dynamo_cli.prefill_queue.jobs import (
+    Abandoned,
+    FailedJob,
+    Job,
+    JobOutcome,
+    JobReason,
+    QueueLimits,
+)
 from dynamo_cli.prefill_queue.state import PrefillQueue
 from dynamo_cli.topology import FRONTEND, ProcessId, Role
 from dynamo_cli.units import SECOND_NS
@@ -65,7 +72,7 @@ class Queue:
         self._process = process
         self._alarm_ns = round(config.alarm_s * SECOND_NS)
         self._within = config.within_machine
-        self._queue: PrefillQueue[PushJob] = PrefillQueue(Limits())
+        self._queue: PrefillQueue[PushJob] = PrefillQueue(QueueLimits())
         self._rooms: dict[int, _Room] = {}
         self._newcomers: set[int] = set()
         self._switchboard = Switchboard(control, self)
@@ -108,10 +115,10 @@ class Queue:
         elif self._within:
             self._tell(self._queue.only_on({room.machine for room in self._rooms.values()}))
 
-    def _tell(self, outcomes: Iterable[Outcome]) -> None:
+    def _tell(self, outcomes: Iterable[JobOutcome]) -> None:
         for outcome in outcomes:
             match outcome:
-                case Failed(job_id, worker, reason):
+                case FailedJob(job_id, worker, reason):
                     peer = ProcessId(Role.WORKER, worker)
                     self._switchboard.owe(peer, JobFailed(job_id, reason))
                 case Abandoned(job_id, holder):
@@ -199,7 +206,7 @@ class Queue:
         )
         refusal = self._queue.put(job)
         self._told = NOTHING_TOLD  # workers add what they push to the last depth that they heard
-        if refusal is not None and refusal is not Reason.DUPLICATE:
+        if refusal is not None and refusal is not JobReason.DUPLICATE:
             peer = ProcessId(Role.WORKER, worker)
             self._switchboard.owe(peer, JobFailed(push.job_id, refusal))
 

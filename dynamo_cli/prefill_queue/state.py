@@ -21,18 +21,18 @@ from typing import Generic
 
 from dynamo_cli.prefill_queue.jobs import (
     Abandoned,
-    Failed,
+    FailedJob,
     Job,
-    Limits,
+    JobOutcome,
+    JobReason,
     Line,
-    Outcome,
-    Reason,
+    QueueLimits,
+    QueueView,
     Returned,
     T,
     Taker,
-    View,
 )
-from dynamo_cli.prefill_queue.ranking import Ranking
+from dynamo_cli.prefill_queue.lazy_heap import LazyHeap
 
 MAX_WAITS = 4096
 """Number of wait times that are kept for the next report."""
@@ -74,19 +74,19 @@ class PrefillQueue(Generic[T]):
         waits_dropped: number of wait times that were dropped before a report took them.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: QueueLimits) -> None:
         self.limits = limits
         self.taken = 0
-        self.refused: Counter[Reason] = Counter()
-        self.returned: Counter[Reason] = Counter()
+        self.refused: Counter[JobReason] = Counter()
+        self.returned: Counter[JobReason] = Counter()
         self.ended: Counter[str] = Counter()
-        self.ignored: Counter[Reason] = Counter()
+        self.ignored: Counter[JobReason] = Counter()
         self.waits_dropped = 0
         self._entries: dict[str, _Entry[T]] = {}
-        self._lines: dict[Line, Ranking] = {None: Ranking()}  # by priority
-        self._reserved = Ranking()  # by the time when others may take it too
-        self._deadlines = Ranking()
-        self._leases = Ranking()  # by the time when the lease expires
+        self._lines: dict[Line, LazyHeap] = {None: LazyHeap()}  # by priority
+        self._reserved = LazyHeap()  # by the time when others may take it too
+        self._deadlines = LazyHeap()
+        self._leases = LazyHeap()  # by the time when the lease expires
         self._held: dict[int, dict[str, _Entry[T]]] = {}
         self._numbers = itertools.count()
         self._waiting_tokens = self._leased_tokens = 0
@@ -95,7 +95,7 @@ class PrefillQueue(Generic[T]):
 
     # -- decode workers ------------------------------------------------------------------------
 
-    def put(self, job: Job[T]) -> Reason | None:
+    def put(self, job: Job[T]) -> JobReason | None:
         """Add a job; the reason if it is refused, else None."""
         refusal = self._refusal(job)
         if refusal is not None:
@@ -111,18 +111,18 @@ class PrefillQueue(Generic[T]):
         self.taken += 1
         return None
 
-    def cancel(self, job_id: str) -> list[Outcome]:
+    def cancel(self, job_id: str) -> list[JobOutcome]:
         """Drop a job that its decode worker does not want any more."""
         entry = self._entries.get(job_id)
         if entry is None:
-            self.ignored[Reason.UNKNOWN] += 1
+            self.ignored[JobReason.UNKNOWN] += 1
             return []
-        return self._drop(entry, Reason.CANCELLED)
+        return self._drop(entry, JobReason.CANCELLED)
 
-    def worker_gone(self, worker: int) -> list[Outcome]:
+    def worker_gone(self, worker: int) -> list[JobOutcome]:
         """Drop the jobs of a decode worker that is gone."""
         gone = [entry for entry in self._entries.values() if entry.job.worker == worker]
-        return _flat(self._drop(entry, Reason.WORKER_GONE) for entry in gone)
+        return _flat(self._drop(entry, JobReason.WORKER_GONE) for entry in gone)
 
     # -- prefill workers -----------------------------------------------------------------------
 
@@ -150,9 +150,9 @@ class PrefillQueue(Generic[T]):
             leased.append(entry.job)
         return leased
 
-    def renew(self, holder: int, job_ids: Iterable[str], now_ns: int) -> list[Outcome]:
+    def renew(self, holder: int, job_ids: Iterable[str], now_ns: int) -> list[JobOutcome]:
         """Extend the leases of these jobs; `holder` is told to stop those that it does not hold."""
-        lost: list[Outcome] = []
+        lost: list[JobOutcome] = []
         for job_id in job_ids:
             entry = self._held_by(holder, job_id)
             if entry is None:
@@ -166,10 +166,10 @@ class PrefillQueue(Generic[T]):
         entry = self._held_by(holder, job_id)
         if entry is None:
             return False
-        self._remove(entry, Reason.DONE)
+        self._remove(entry, JobReason.DONE)
         return True
 
-    def refuse(self, job_id: str, holder: int, reason: str) -> list[Outcome]:
+    def refuse(self, job_id: str, holder: int, reason: str) -> list[JobOutcome]:
         """A prefill worker cannot run a job that it holds: the job fails, without another attempt.
 
         Args:
@@ -181,23 +181,25 @@ class PrefillQueue(Generic[T]):
         self._remove(entry, reason)
         return [_failed(entry.job, reason)]
 
-    def holder_gone(self, holder: int) -> list[Outcome]:
+    def holder_gone(self, holder: int) -> list[JobOutcome]:
         """A prefill worker is gone: any other may take the jobs that it held or was to get.
 
         A job that has had its last attempt fails.
         """
         held = list(self._held.get(holder, {}).values())
-        outcomes: list[Outcome] = [self._break_off(entry, Reason.HOLDER_GONE) for entry in held]
+        outcomes: list[JobOutcome] = [
+            self._break_off(entry, JobReason.HOLDER_GONE) for entry in held
+        ]
         for job_id in list(self._lines.get((Taker.HOLDER, holder), ())):
             self._free(self._entries[job_id])
         return outcomes
 
-    def no_holders(self) -> list[Outcome]:
+    def no_holders(self) -> list[JobOutcome]:
         """There is no prefill worker any more: fail all jobs that wait."""
         waiting = [entry for entry in self._entries.values() if entry.holder is None]
         return self._fail_all(waiting)
 
-    def only_on(self, machines: Collection[int]) -> list[Outcome]:
+    def only_on(self, machines: Collection[int]) -> list[JobOutcome]:
         """Only these machines have prefill workers: fail jobs that must wait for another one."""
         waiting = [
             self._entries[job_id]
@@ -207,28 +209,28 @@ class PrefillQueue(Generic[T]):
         ]
         return self._fail_all([entry for entry in waiting if entry.job.stays])
 
-    def _fail_all(self, entries: list[_Entry[T]]) -> list[Outcome]:
-        return _flat(self._fail(entry, Reason.NO_PREFILL_WORKER) for entry in entries)
+    def _fail_all(self, entries: list[_Entry[T]]) -> list[JobOutcome]:
+        return _flat(self._fail(entry, JobReason.NO_PREFILL_WORKER) for entry in entries)
 
     # -- time ----------------------------------------------------------------------------------
 
-    def expire(self, now_ns: int) -> list[Outcome]:
+    def expire(self, now_ns: int) -> list[JobOutcome]:
         """End the jobs whose deadline has passed, and the leases that were not renewed."""
         late = [self._entries[job_id] for job_id in self._deadlines.due(now_ns)]
-        outcomes = _flat(self._fail(entry, Reason.DEADLINE) for entry in late)
+        outcomes = _flat(self._fail(entry, JobReason.DEADLINE) for entry in late)
         for job_id in self._leases.due(now_ns):
             entry = self._entries[job_id]
             holder = entry.holder
             assert holder is not None
-            outcomes += [self._break_off(entry, Reason.LEASE_EXPIRED), Abandoned(job_id, holder)]
+            outcomes += [self._break_off(entry, JobReason.LEASE_EXPIRED), Abandoned(job_id, holder)]
         return outcomes
 
     # -- numbers -------------------------------------------------------------------------------
 
-    def view(self, now_ns: int) -> View:
+    def view(self, now_ns: int) -> QueueView:
         """The numbers of the queue; takes O(n) for the age of the oldest job."""
         waiting = (entry.job.put_ns for entry in self._entries.values() if entry.holder is None)
-        return View(
+        return QueueView(
             self.depth_jobs,
             self._waiting_tokens,
             len(self._leases),
@@ -253,14 +255,14 @@ class PrefillQueue(Generic[T]):
 
     # -- transitions ---------------------------------------------------------------------------
 
-    def _refusal(self, job: Job[T]) -> Reason | None:
+    def _refusal(self, job: Job[T]) -> JobReason | None:
         if job.job_id in self._entries:
-            return Reason.DUPLICATE
-        return Reason.FULL if self.depth_jobs >= self.limits.max_jobs else None
+            return JobReason.DUPLICATE
+        return JobReason.FULL if self.depth_jobs >= self.limits.max_jobs else None
 
     def _enqueue(self, entry: _Entry[T]) -> None:
         job = entry.job
-        line = self._lines.setdefault(entry.line, Ranking())
+        line = self._lines.setdefault(entry.line, LazyHeap())
         line.add(job.job_id, job.priority, entry.number)
         self._waiting_tokens += job.prompt_tokens
         self._waiting_on[job.machine] += 1
@@ -303,7 +305,7 @@ class PrefillQueue(Generic[T]):
         entry = self._held.get(holder, {}).get(job_id)
         if entry is None:
             known = job_id in self._entries
-            self.ignored[Reason.NOT_HOLDER if known else Reason.UNKNOWN] += 1
+            self.ignored[JobReason.NOT_HOLDER if known else JobReason.UNKNOWN] += 1
         return entry
 
     def _unlease(self, entry: _Entry[T]) -> None:
@@ -314,22 +316,22 @@ class PrefillQueue(Generic[T]):
         self._leased_tokens -= entry.job.prompt_tokens
         entry.holder = None
 
-    def _break_off(self, entry: _Entry[T], reason: Reason) -> Returned | Failed:
+    def _break_off(self, entry: _Entry[T], reason: JobReason) -> Returned | FailedJob:
         """A lease ended without a result: the job waits again, or fails after the last attempt."""
         entry.attempts += 1
         if entry.attempts >= self.limits.max_attempts:
-            self._remove(entry, Reason.ATTEMPTS)
-            return _failed(entry.job, Reason.ATTEMPTS)
+            self._remove(entry, JobReason.ATTEMPTS)
+            return _failed(entry.job, JobReason.ATTEMPTS)
         self._unlease(entry)
         entry.line = entry.job.last_line
         self._enqueue(entry)
         self.returned[reason] += 1
         return Returned(entry.job.job_id, entry.attempts)
 
-    def _fail(self, entry: _Entry[T], reason: Reason) -> list[Outcome]:
+    def _fail(self, entry: _Entry[T], reason: JobReason) -> list[JobOutcome]:
         return [_failed(entry.job, reason), *self._drop(entry, reason)]
 
-    def _drop(self, entry: _Entry[T], reason: Reason) -> list[Outcome]:
+    def _drop(self, entry: _Entry[T], reason: JobReason) -> list[JobOutcome]:
         """End a job, whether it waits or is leased; a holder must be told to stop."""
         holder = self._remove(entry, reason)
         return [] if holder is None else [Abandoned(entry.job.job_id, holder)]
@@ -347,9 +349,9 @@ class PrefillQueue(Generic[T]):
         return holder
 
 
-def _failed(job: Job[T], reason: str) -> Failed:
-    return Failed(job.job_id, job.worker, reason)
+def _failed(job: Job[T], reason: str) -> FailedJob:
+    return FailedJob(job.job_id, job.worker, reason)
 
 
-def _flat(parts: Iterable[list[Outcome]]) -> list[Outcome]:
+def _flat(parts: Iterable[list[JobOutcome]]) -> list[JobOutcome]:
     return list(itertools.chain.from_iterable(parts))

@@ -19,7 +19,7 @@ from dynamo_cli.topology import ROUTER, ProcessId, Role
 
 
 @dataclass(slots=True)
-class _Running:
+class _PlacedRequest:
     """A request on a worker; `prefilled` once its first token has come."""
 
     worker: int
@@ -48,7 +48,7 @@ class Dispatch:
         self._unusable: set[int] = set()
         self._came_up: asyncio.Future[None] | None = None
         self._queries: dict[str, asyncio.Future[RouteAnswer]] = {}
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, _PlacedRequest] = {}
         self.unrouted = 0
 
     @property
@@ -72,7 +72,7 @@ class Dispatch:
             # The router had not heard yet that the worker is retired: ask again without it.
             answer = await self._ask_router(query)
         if answer.worker in self._ready and answer.worker not in query.excluded:
-            self._running[query.request_id] = _Running(answer.worker, query.prompt_tokens)
+            self._running[query.request_id] = _PlacedRequest(answer.worker, query.prompt_tokens)
             return ChosenWorker(
                 answer.worker, answer.overlap_blocks, answer.prefill_worker, answer.engine_order
             )
@@ -114,10 +114,10 @@ class Dispatch:
 
     def follow(self, request_id: str, worker: int, prompt_tokens: int) -> None:
         """Note a request on a worker for which the router was not asked, and tell the router."""
-        running = self._running[request_id] = _Running(worker, prompt_tokens)
+        running = self._running[request_id] = _PlacedRequest(worker, prompt_tokens)
         self._announce(request_id, running)
 
-    def _announce(self, request_id: str, running: _Running) -> None:
+    def _announce(self, request_id: str, running: _PlacedRequest) -> None:
         message = Placed(request_id, running.worker, running.prompt_tokens, running.prefilled)
         self._tell_router(message)
 

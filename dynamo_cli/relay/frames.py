@@ -28,7 +28,7 @@ _HEAD = struct.Struct("<BQQQ")
 _ACK = struct.Struct("<QQ")
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is."""
 
     HELLO = 1
@@ -39,13 +39,13 @@ class Kind(IntEnum):
     CARRY = 6
 
 
-UNCOUNTED = (Kind.HELLO, Kind.WELCOME)
+UNCOUNTED = (FrameKind.HELLO, FrameKind.WELCOME)
 
 
 class Frame(NamedTuple):
     """A frame; see the layout above."""
 
-    kind: Kind
+    kind: FrameKind
     session: int
     number: int
     generation: int
@@ -61,9 +61,9 @@ class Frame(NamedTuple):
         if len(data) < _HEAD.size:
             raise Corrupt(f"a frame of {len(data)} bytes")
         kind, session, number, generation = _HEAD.unpack_from(data)
-        if kind not in Kind.__members__.values():
+        if kind not in FrameKind.__members__.values():
             raise Corrupt(f"a frame of kind {kind}")
-        return Frame(Kind(kind), session, number, generation, data[_HEAD.size :])
+        return Frame(FrameKind(kind), session, number, generation, data[_HEAD.size :])
 
 
 def pack_messages(messages: list[bytes]) -> bytes:

@@ -27,7 +27,7 @@ from dynamo_cli.messages.flows import ToChild
 from dynamo_cli.messages.lifecycle import Phase, PhaseChange, Ping, Pong, SetPhase, Stop
 from dynamo_cli.relay.frames import (
     Frame,
-    Kind,
+    FrameKind,
     pack_acks,
     pack_messages,
     unpack_acks,
@@ -140,9 +140,9 @@ class Relay:
     def _pump(self, generation: int, port: Port) -> None:
         """Send what the local process has written, as far as the window allows."""
         while self._session.joined and (messages := port.take()):
-            self._send(Kind.DATA, generation, pack_messages(messages))
+            self._send(FrameKind.DATA, generation, pack_messages(messages))
 
-    def _send(self, kind: Kind, generation: int = 0, body: bytes = b"") -> None:
+    def _send(self, kind: FrameKind, generation: int = 0, body: bytes = b"") -> None:
         if self._session.joined:
             self._wire.send(self._session.frame(kind, generation, body).pack())
 
@@ -152,7 +152,7 @@ class Relay:
 
     def _acknowledge(self) -> None:
         if self._acks:
-            self._send(Kind.ACK, 0, pack_acks(self._acks))
+            self._send(FrameKind.ACK, 0, pack_acks(self._acks))
             self._acks.clear()
 
     def _up(self, generation: int, descriptors: list[int]) -> None:
@@ -164,7 +164,7 @@ class Relay:
             self._poller.register(descriptor, select.EPOLLIN)
         port.attach(link)
         self._note_delivered(generation, port)
-        self._send(Kind.OPEN, generation)
+        self._send(FrameKind.OPEN, generation)
         self._pump(generation, port)
 
     def _down(self, generation: int) -> None:
@@ -172,7 +172,7 @@ class Relay:
         if port is None:
             return
         if words := port.last_words():
-            self._send(Kind.DATA, generation, pack_messages(words))
+            self._send(FrameKind.DATA, generation, pack_messages(words))
         self._close(port)
 
     def _close(self, port: Port) -> None:
@@ -186,7 +186,7 @@ class Relay:
     # -- frames ----------------------------------------------------------------------------
 
     def _on_frame(self, peer: bytes, frame: Frame) -> None:
-        if frame.kind is Kind.HELLO:
+        if frame.kind is FrameKind.HELLO:
             self._wire.answer_to(peer)
         step = self._session.take(frame)
         if step.cut or step.joined:
@@ -204,20 +204,20 @@ class Relay:
     def _act(self, frame: Frame) -> None:
         generation = frame.generation
         match frame.kind:
-            case Kind.OPEN if isinstance(self._session, NodeSession):
+            case FrameKind.OPEN if isinstance(self._session, NodeSession):
                 # Data may come before the outpost has made the local end; the head makes its first.
                 self._ports.setdefault(generation, Port())
-            case Kind.DATA:
+            case FrameKind.DATA:
                 # Without a port the local process has ended; its peer is about to be told of that.
                 if (port := self._ports.get(generation)) is not None:
                     port.deliver(unpack_messages(frame.body))
                     self._note_delivered(generation, port)
-            case Kind.ACK:
+            case FrameKind.ACK:
                 for one, size in unpack_acks(frame.body).items():
                     if (port := self._ports.get(one)) is not None:
                         port.acknowledged(size)
                         self._pump(one, port)
-            case Kind.CARRY:
+            case FrameKind.CARRY:
                 self._control.send(Carry(frame.body))
 
     def _forget_links(self) -> None:
@@ -239,7 +239,7 @@ class Relay:
                 case RelayDown(generation):
                     self._down(generation)
                 case Carry(payload):
-                    self._send(Kind.CARRY, 0, payload)
+                    self._send(FrameKind.CARRY, 0, payload)
                 case Ping():
                     self._control.send(Pong())
                 case SetPhase(phase):

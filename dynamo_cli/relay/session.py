@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dynamo_cli.relay.frames import UNCOUNTED, Frame, Kind
+from dynamo_cli.relay.frames import UNCOUNTED, Frame, FrameKind
 
 
-class Step(NamedTuple):
+class SessionStep(NamedTuple):
     """What follows a frame.
 
     Attributes:
@@ -55,7 +55,7 @@ class Session:
     def _count_anew(self) -> None:
         self._sent = self._received = 0
 
-    def frame(self, kind: Kind, generation: int = 0, body: bytes = b"") -> Frame:
+    def frame(self, kind: FrameKind, generation: int = 0, body: bytes = b"") -> Frame:
         """The next counted frame of the open session."""
         self._sent += 1
         return Frame(kind, self._session, self._sent, generation, body)
@@ -74,9 +74,9 @@ class Session:
 class HeadSession(Session):
     """The head's end: takes the session that the node names."""
 
-    def take(self, frame: Frame) -> Step:
+    def take(self, frame: Frame) -> SessionStep:
         """Judge a frame of the node."""
-        if frame.kind is Kind.HELLO:
+        if frame.kind is FrameKind.HELLO:
             known = self.joined and frame.session == self._session
             # A session in which frames were sent began with an earlier life of this end. The node
             # sees from the answer that it is over.
@@ -84,14 +84,14 @@ class HeadSession(Session):
             if joined:
                 self._session, self.joined = frame.session, True
                 self._count_anew()
-            welcome = Frame(Kind.WELCOME, frame.session, 0, self._life, b"")
-            return Step(joined=joined, reply=welcome)
+            welcome = Frame(FrameKind.WELCOME, frame.session, 0, self._life, b"")
+            return SessionStep(joined=joined, reply=welcome)
         if self._is_stale(frame):
-            return Step()
+            return SessionStep()
         if self._in_order(frame):
-            return Step(deliver=True)
+            return SessionStep(deliver=True)
         self.joined, self._life = False, self._new()
-        return Step(cut=MISSING)
+        return SessionStep(cut=MISSING)
 
 
 class NodeSession(Session):
@@ -108,24 +108,24 @@ class NodeSession(Session):
 
     def hello(self) -> Frame:
         """The frame to repeat."""
-        return Frame(Kind.HELLO, self._session, self._sent, 0, b"")
+        return Frame(FrameKind.HELLO, self._session, self._sent, 0, b"")
 
-    def take(self, frame: Frame) -> Step:
+    def take(self, frame: Frame) -> SessionStep:
         """Judge a frame of the head."""
-        if frame.kind is Kind.WELCOME:
+        if frame.kind is FrameKind.WELCOME:
             return self._welcomed(frame)
         if self._is_stale(frame):
-            return Step()
+            return SessionStep()
         if self._in_order(frame):
-            return Step(deliver=True)
+            return SessionStep(deliver=True)
         self._begin()
-        return Step(cut=MISSING, reply=self.hello())
+        return SessionStep(cut=MISSING, reply=self.hello())
 
-    def _welcomed(self, frame: Frame) -> Step:
+    def _welcomed(self, frame: Frame) -> SessionStep:
         if frame.session != self._session:
-            return Step()
+            return SessionStep()
         if self.joined and frame.generation != self._head:
             self._begin()
-            return Step(cut=REPLACED, reply=self.hello())
+            return SessionStep(cut=REPLACED, reply=self.hello())
         joined, self.joined, self._head = not self.joined, True, frame.generation
-        return Step(joined=joined)
+        return SessionStep(joined=joined)

@@ -14,9 +14,9 @@ from itertools import islice, takewhile
 
 from dynamo_cli.kv.index import bits
 from dynamo_cli.messages.telemetry import WorkerStats
-from dynamo_cli.router.pace import Pace, Prices
 from dynamo_cli.router.promised import Promised
-from dynamo_cli.router.shortlist import Ranking
+from dynamo_cli.router.shortlist import WorkerRanking
+from dynamo_cli.router.time_estimator import Prices, TimeEstimator
 from dynamo_cli.units import MS_NS, SECOND_NS
 
 SETTLE_NS = 20 * MS_NS
@@ -50,7 +50,7 @@ class Entry:
         placed_ns: when it was placed.
         alive_ns: last sign of life.
         prefill_tokens, prefill_pairs: prompt tokens that its worker has to compute, and pairs of
-            such a token and one before it, which is what attention costs; see `pace`.
+            such a token and one before it, which is what attention costs; see `time_estimator`.
         load_ns: estimated time to load what the host cache has of it, nanoseconds.
         prefill_ns: duration of the prefill, once the first token has come.
         marks: some of the hashes of its prompt, see `promised.marks`.
@@ -183,7 +183,7 @@ class Ledger:
         released: number of entries that were removed without the end of their request, by reason.
         promised: prefixes that workers will have computed.
         held: prefixes that workers keep because requests that have their first token use them.
-        pace: measured times.
+        estimator: measured times.
         ranking: the workers that have room, by their load.
     """
 
@@ -192,8 +192,8 @@ class Ledger:
     released: Counter[str] = field(default_factory=Counter)
     promised: Promised = field(default_factory=Promised)
     held: Promised = field(default_factory=Promised)
-    pace: Pace = field(default_factory=Pace)
-    ranking: Ranking = field(default_factory=Ranking)
+    estimator: TimeEstimator = field(default_factory=TimeEstimator)
+    ranking: WorkerRanking = field(default_factory=WorkerRanking)
     _busy_books: int = 0
     _placed: defaultdict[int, dict[str, Entry]] = field(default_factory=lambda: defaultdict(dict))
     """Entries by worker, in the order in which they were placed; also of workers without a book."""
@@ -243,7 +243,7 @@ class Ledger:
     def _note_busy(self, now_ns: int) -> None:
         """Note which share of the workers has prefills to do, before that changes."""
         if self.books:
-            self.pace.busy(self._busy_books / len(self.books), now_ns)
+            self.estimator.busy(self._busy_books / len(self.books), now_ns)
 
     def _count(self, request_id: str, entry: Entry, sign: int) -> None:
         """Add an entry to its worker's sums (`sign` 1) or subtract it (-1), if there is a book."""
@@ -314,7 +314,7 @@ class Ledger:
             del self._placed[entry.worker][request_id]
             self._count(request_id, entry, -1)
             if not entry.waiting:
-                self.pace.answered()
+                self.estimator.answered()
         return entry
 
     def nobody_waits(self) -> bool:
@@ -355,12 +355,12 @@ class Ledger:
         took_s = (stats.sent_ns - last.sent_ns) / SECOND_NS
         # If the engine had been idle in between, it would have sent a report of that.
         running = min(stats.num_running_reqs, last.num_running_reqs)
-        self.pace.ran(stats.output_tokens - last.output_tokens, running * took_s)
+        self.estimator.ran(stats.output_tokens - last.output_tokens, running * took_s)
         begun = stats.prefix_cache_queries_tokens > last.prefix_cache_queries_tokens
         done = stats.prompt_tokens > last.prompt_tokens
         quiet = not (begun or done or book.waiting or last.num_waiting_reqs)
         if quiet and running and stats.steps > last.steps:
-            self.pace.stepped(running, took_s / (stats.steps - last.steps))
+            self.estimator.stepped(running, took_s / (stats.steps - last.steps))
 
     def expire(self, now_ns: int) -> None:
         """Release requests that have had no sign of life for `EXPIRY_NS`."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dynamo_cli.messages.host_cache import DiskReads, HostCopies, Tier, holder
-from dynamo_cli.router.pace import Prices
+from dynamo_cli.router.time_estimator import Prices
 
 FIRST_GUESS = 0.1
 """Time to load a token relative to the time to compute it, until it is measured."""

@@ -40,7 +40,7 @@ class Load(Protocol):
 
 
 @dataclass(slots=True)
-class Ranking:
+class WorkerRanking:
     """The workers that have room, in the order in which a policy tries them.
 
     Args:

@@ -24,12 +24,12 @@ from dynamo_cli.router.decided import blocks_of, decided
 from dynamo_cli.router.engine_order import EngineOrder
 from dynamo_cli.router.ledger import Entry, Ledger
 from dynamo_cli.router.loading import Loading
-from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad, policy_of
 from dynamo_cli.router.promised import marks
 from dynamo_cli.router.repeats import Repeats
 from dynamo_cli.router.sessions import Sessions
-from dynamo_cli.router.shortlist import Ranking
+from dynamo_cli.router.shortlist import WorkerRanking
+from dynamo_cli.router.time_estimator import pairs
 from dynamo_cli.router.waiting import Waiting
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
@@ -71,7 +71,7 @@ class RouterState:
         self._times = self._predicts and config.kv_cost == TIME
         self.caches, self.prefill_caches, self.host_cache = Caches(), Caches(), Caches()
         self.loading = Loading()
-        self.ledger = Ledger(ranking=Ranking(config.policy))
+        self.ledger = Ledger(ranking=WorkerRanking(config.policy))
         self.repeats = Repeats()
         self.decisions: Counter[int] = Counter()
         self.prompt_tokens = self.predicted_tokens = self.measured_tokens = 0
@@ -161,7 +161,7 @@ class RouterState:
             blocks_of(tokens, self._block_size),
             self._block_size,
             hashes.unpack(query.hashes) if query.hashes else (),
-            self.ledger.pace.prices,
+            self.ledger.estimator.prices,
         )
 
     def _loads(self, request: Request, query: RouteQuery, now_ns: int) -> list[WorkerLoad]:
@@ -291,7 +291,7 @@ class RouterState:
         if self._predicts and not query.moved:
             blocks = hashes.unpack(query.hashes)
             repeated = self.repeats.ask(query.prompt_tokens, blocks, self._block_size)
-            self.ledger.pace.asked(query.prompt_tokens, repeated)
+            self.ledger.estimator.asked(query.prompt_tokens, repeated)
 
     def timed(self, elapsed_ns: int) -> None:
         """Note how long a decision took."""
@@ -331,7 +331,9 @@ class RouterState:
             feed.finished += 1
         if entry.predicted_tokens is None:
             return None
-        self.ledger.pace.prefilled(entry.prompt_tokens, cached_tokens, entry.prefill_ns / SECOND_NS)
+        self.ledger.estimator.prefilled(
+            entry.prompt_tokens, cached_tokens, entry.prefill_ns / SECOND_NS
+        )
         self.prompt_tokens += entry.prompt_tokens
         self.predicted_tokens += entry.predicted_tokens
         self.measured_tokens += cached_tokens

@@ -36,13 +36,13 @@ from dynamo_cli.messages.lifecycle import (
 from dynamo_cli.serve_config import ServeConfig
 from dynamo_cli.supervisor.background import Background
 from dynamo_cli.supervisor.child import Child, Start
-from dynamo_cli.supervisor.deaths import Deaths
+from dynamo_cli.supervisor.death_log import DeathLog
 from dynamo_cli.supervisor.ending import STOP_TIMEOUT_S, Ending
 from dynamo_cli.supervisor.links import Links
 from dynamo_cli.supervisor.listening import ListeningSockets
 from dynamo_cli.supervisor.local_child import LocalChild
 from dynamo_cli.supervisor.log_fanout import LogFanout
-from dynamo_cli.supervisor.logs import Line
+from dynamo_cli.supervisor.logs import OutputLine
 from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.retirement import Retirements
 from dynamo_cli.supervisor.revival import NO_ZYGOTE, WAITS, Restarts, next_step, was_killed
@@ -71,7 +71,7 @@ class Tree:
         self._listening = ListeningSockets()
         self._has_served = False
         self._orphans = Orphans(self._alive_here)
-        self._deaths = Deaths(self._log_fanout.notice, asyncio.get_running_loop().call_later)
+        self._deaths = DeathLog(self._log_fanout.notice, asyncio.get_running_loop().call_later)
         self._watching = Watching(config.worker_timeout_s, self._alive)
         self._ending = Ending(self._log_fanout.notice)
         self._background = Background(self._on_bug)
@@ -257,7 +257,7 @@ class Tree:
         worker.control.send(SetPhase(Phase.READY))
         self._publish()
 
-    def on_log(self, child: Child, line: Line) -> None:
+    def on_log(self, child: Child, line: OutputLine) -> None:
         """Show a line of a child."""
         self._log_fanout.line(child, line)
 

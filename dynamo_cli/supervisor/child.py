@@ -16,7 +16,7 @@ from dynamo_cli.errors import ChildFailed
 from dynamo_cli.ipc.control import Controls
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import STALLED, Phase, ProcessState
-from dynamo_cli.supervisor.logs import Line
+from dynamo_cli.supervisor.logs import OutputLine
 from dynamo_cli.topology import ProcessId
 
 
@@ -26,7 +26,7 @@ class Parent(Protocol):
     def on_report(self, child: Child, message: ToSupervisor, descriptors: Sequence[int]) -> None:
         """A message has arrived on the control socket. The parent owns its descriptors."""
 
-    def on_log(self, child: Child, line: Line) -> None:
+    def on_log(self, child: Child, line: OutputLine) -> None:
         """The child has written a line."""
 
     def on_exit(self, child: Child, exit_code: int | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from dynamo_cli.supervisor.child import Child
-from dynamo_cli.supervisor.logs import Line, LogFeed
+from dynamo_cli.supervisor.logs import LogFeed, OutputLine
 from dynamo_cli.supervisor.view import OWN_NAME, View
 
 INTERVAL_S = 0.1
@@ -54,7 +54,7 @@ class LogFanout:
         finally:
             logging.root.removeHandler(handler)
 
-    def line(self, child: Child, line: Line) -> None:
+    def line(self, child: Child, line: OutputLine) -> None:
         """Show a line of a child's output."""
         name = child.process.name
         if line.access:

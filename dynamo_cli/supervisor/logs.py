@@ -35,7 +35,7 @@ BATCH_LINES, LINE_CHARS = 64, 400
 """Bounds of one batch: the size of a packet on a control socket is limited."""
 
 
-class Line(NamedTuple):
+class OutputLine(NamedTuple):
     """A line of a log.
 
     Attributes:
@@ -59,7 +59,7 @@ class LogLines:
         self._rest = b""
         self._in_last_words = False
 
-    def feed(self, data: bytes) -> list[Line]:
+    def feed(self, data: bytes) -> list[OutputLine]:
         """The lines that `data` completes. A line longer than `MAX_LINE_BYTES` is cut in two."""
         *whole, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
@@ -67,20 +67,20 @@ class LogLines:
             self._rest = b""
         return [line for raw in whole if (line := self._line(raw)).text]
 
-    def end(self) -> list[Line]:
+    def end(self) -> list[OutputLine]:
         """The last line, if it did not end with a newline."""
         return self.feed(b"\n") if self._rest else []
 
-    def _line(self, raw: bytes) -> Line:
+    def _line(self, raw: bytes) -> OutputLine:
         before, mark, after = raw.decode(errors="replace").rstrip().partition(LEVEL_END)
         if after.startswith(LEVEL_END) and _is_object(after[1:]):
-            return Line(before, after[1:], access=True)
-        line = Line(before, _seen(after)) if mark else Line(UNMARKED, _seen(before))
+            return OutputLine(before, after[1:], access=True)
+        line = OutputLine(before, _seen(after)) if mark else OutputLine(UNMARKED, _seen(before))
         if line.text and self._explains(line, marked=bool(mark)):
             self.tail.append(line.text)
         return line
 
-    def _explains(self, line: Line, *, marked: bool) -> bool:
+    def _explains(self, line: OutputLine, *, marked: bool) -> bool:
         """Whether a line may say why the process ends.
 
         Lines without a level that follow the beginning of a traceback belong to it.

@@ -13,8 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from dynamo_cli.cluster_config import ClusterPlan, RelayConfig
-from dynamo_cli.cluster_config import Node as Machine
+from dynamo_cli.cluster_config import ClusterPlan, Node, RelayConfig
 from dynamo_cli.config import ENGINE_ROLES
 from dynamo_cli.errors import ChildFailed, DynamoError, error_class
 from dynamo_cli.ipc.codec import Decoder, encode
@@ -52,7 +51,7 @@ AGAIN_S = 1.0
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Tree(Parent, Protocol):
+class NodeParent(Parent, Protocol):
     """What nodes ask of the supervisor."""
 
     def child(self, process: ProcessId) -> Child | None:
@@ -77,7 +76,7 @@ class Tree(Parent, Protocol):
         """Show a line to people."""
 
 
-class Node:
+class NodeHandle:
     """One other machine.
 
     Attributes:
@@ -92,7 +91,7 @@ class Node:
         counts: what is counted of it.
     """
 
-    def __init__(self, index: int, machine: Machine, tree: Tree) -> None:
+    def __init__(self, index: int, machine: Node, tree: NodeParent) -> None:
         self.index, self.machine = index, machine
         self._tree = tree
         self.relay_id = ProcessId(Role.RELAY, index)
@@ -126,13 +125,13 @@ class Nodes:
         tree: the supervisor.
     """
 
-    def __init__(self, config: ServeConfig, tree: Tree) -> None:
+    def __init__(self, config: ServeConfig, tree: NodeParent) -> None:
         assert config.cluster is not None
         self._config, self._tree = config, tree
         self._plan: ClusterPlan = config.cluster
-        self._patience = self._plan.patience
-        self._awake = AwakeClock(self._patience.beat_s, time.monotonic)
-        self._nodes = [Node(index, one, tree) for index, one in enumerate(self._plan.nodes)]
+        self._timeouts = self._plan.timeouts
+        self._awake = AwakeClock(self._timeouts.beat_s, time.monotonic)
+        self._nodes = [NodeHandle(index, one, tree) for index, one in enumerate(self._plan.nodes)]
         self._decoder: Callable[[bytes], Any] = Decoder(FromOutpost)
         self._boot = BOOT.read_text().strip()
 
@@ -141,9 +140,9 @@ class Nodes:
         assert config.cluster is not None
         self._config, self._plan = config, config.cluster
         new = enumerate(self._plan.nodes[len(self._nodes) :], len(self._nodes))
-        self._nodes += [Node(index, one, self._tree) for index, one in new]
+        self._nodes += [NodeHandle(index, one, self._tree) for index, one in new]
 
-    def _named(self, name: str) -> Node:
+    def _named(self, name: str) -> NodeHandle:
         return next(node for node in self._nodes if node.machine.name == name)
 
     def config_of(self, process: ProcessId) -> RelayConfig | None:
@@ -191,7 +190,7 @@ class Nodes:
             case Carry(payload):
                 self._on_outpost(node, self._decoder(payload))
 
-    def _muster(self, node: Node) -> None:
+    def _muster(self, node: NodeHandle) -> None:
         node.mustering = True
         node.tell(Muster(self._boot, time.monotonic_ns()))
 
@@ -203,7 +202,7 @@ class Nodes:
             node.counts.relay_ended()
             self._on_cut(node, f"{process.name} has ended")
 
-    def place(self, nodes: Iterable[Node] | None = None) -> None:
+    def place(self, nodes: Iterable[NodeHandle] | None = None) -> None:
         """Have outposts started on these nodes, or on all whose relay listens."""
         cluster = self._tree.child(CLUSTER)
         if cluster is None or not cluster.alive:
@@ -214,7 +213,7 @@ class Nodes:
                 post = self._post(node).dump()
                 cluster.control.send(PlaceOutpost(node.index, node.machine, post))
 
-    def _post(self, node: Node) -> Post:
+    def _post(self, node: NodeHandle) -> Post:
         public, secret = node.node_keys
         config = self._config
         relay = RelayConfig(
@@ -231,17 +230,17 @@ class Nodes:
             forks,
             Versions.here(),
             config.worker_timeout_s,
-            self._patience,
+            self._timeouts,
             config.host_cache,
         )
 
-    def _on_cut(self, node: Node, why: str) -> None:
+    def _on_cut(self, node: NodeHandle, why: str) -> None:
         node.awaited_s = self._awake.now() if node.placed else None
         if node.up:
             node.up = False
             self._tree.on_node_down(node.machine.name, why)
 
-    def _on_outpost_ended(self, node: Node, ended: OutpostEnded) -> None:
+    def _on_outpost_ended(self, node: NodeHandle, ended: OutpostEnded) -> None:
         why = f"{node.machine.name}: {ended.reason}"
         failure = error_class(ended.error or ChildFailed.__name__)(why)
         if self._tree.give_up_start(failure):
@@ -256,7 +255,7 @@ class Nodes:
 
     # -- outposts ------------------------------------------------------------------------------
 
-    def _on_outpost(self, node: Node, message: Any) -> None:
+    def _on_outpost(self, node: NodeHandle, message: Any) -> None:
         node.heard_s = self._awake.now()
         if isinstance(message, ChildWrote):
             node.counts.line(message.number, mustering=node.mustering)
@@ -286,7 +285,7 @@ class Nodes:
     async def run(self) -> None:
         """Send heartbeats, and find nodes that do not answer, until cancelled."""
         while True:
-            await asyncio.sleep(self._patience.beat_s)
+            await asyncio.sleep(self._timeouts.beat_s)
             self._look()
             self._tree.show_nodes(self.table())
 
@@ -316,31 +315,31 @@ class Nodes:
             else:
                 self._await(node, awake_s)
 
-    def _await(self, node: Node, awake_s: float) -> None:
+    def _await(self, node: NodeHandle, awake_s: float) -> None:
         """Say so if the outpost does not connect."""
         if node.awaited_s is None:
             return
         if not self._speaks_with_ray():
             node.awaited_s = awake_s  # it cannot have been started yet
-        elif awake_s - node.awaited_s > self._patience.join_s:
+        elif awake_s - node.awaited_s > self._timeouts.join_s:
             node.awaited_s = awake_s
             self._not_joined(node)
 
-    def _listen_to(self, node: Node, awake_s: float) -> None:
+    def _listen_to(self, node: NodeHandle, awake_s: float) -> None:
         """Send a heartbeat; a node that has answered none for long is lost."""
         node.tell(node.counts.beat(time.monotonic()))
         assert node.heard_s is not None
-        if node.up and (silent_s := awake_s - node.heard_s) > self._patience.lost_s:
+        if node.up and (silent_s := awake_s - node.heard_s) > self._timeouts.lost_s:
             self._on_cut(node, f"{node.machine.name} has been silent for {silent_s:.0f} s")
 
     def _speaks_with_ray(self) -> bool:
         cluster = self._tree.child(CLUSTER)
         return cluster is not None and cluster.phase is Phase.READY
 
-    def _not_joined(self, node: Node) -> None:
+    def _not_joined(self, node: NodeHandle) -> None:
         why = (
             f"the outpost on {node.machine.name} has not connected to {self._plan.head}, port "
-            f"{node.port}, within {self._patience.join_s:.0f} s; does a firewall block it?"
+            f"{node.port}, within {self._timeouts.join_s:.0f} s; does a firewall block it?"
         )
         if not self._tree.give_up_start(ChildFailed(why)):
             self._tree.notice("WARNING", why)

@@ -7,7 +7,7 @@ import platform
 from dataclasses import dataclass
 
 from dynamo_cli import __version__
-from dynamo_cli.cluster_config import Patience, RelayConfig
+from dynamo_cli.cluster_config import ClusterTimeouts, RelayConfig
 from dynamo_cli.config import EngineConfig, HostCacheConfig
 from dynamo_cli.engines.vllm import versions
 
@@ -58,7 +58,7 @@ class Post:
     forks: bool
     head: Versions
     worker_timeout_s: float
-    patience: Patience
+    timeouts: ClusterTimeouts
     host_cache: HostCacheConfig | None = None
 
     def dump(self) -> bytes:

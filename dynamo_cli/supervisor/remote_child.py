@@ -26,7 +26,7 @@ from dynamo_cli.messages.cluster import (
 from dynamo_cli.messages.flows import ToSupervisor
 from dynamo_cli.messages.lifecycle import LinkDown, LinkUp
 from dynamo_cli.supervisor.child import Child, Parent, Start
-from dynamo_cli.supervisor.logs import Line
+from dynamo_cli.supervisor.logs import OutputLine
 
 _reports: Callable[[bytes], Any] = Decoder(ToSupervisor)
 
@@ -155,7 +155,7 @@ class RemoteChild(Child):
             case ChildTold(_, payload):
                 self._parent.on_report(self, _reports(payload), ())
             case ChildWrote(_, level, text, access):
-                self._parent.on_log(self, Line(level, text, access))
+                self._parent.on_log(self, OutputLine(level, text, access))
             case ChildGone(_, exit_code, failure, stalled, words):
                 self.failure = failure or self.failure
                 self.stalled, self._words = stalled, words

@@ -66,7 +66,7 @@ def was_killed(exit_code: int | None) -> bool:
     return exit_code is not None and exit_code < 0 and -exit_code not in _CRASHES
 
 
-class Step(NamedTuple):
+class RestartDecision(NamedTuple):
     """What follows a death.
 
     Attributes:
@@ -86,7 +86,9 @@ class Step(NamedTuple):
         return "ERROR" if self.phase is Phase.FAILED else "WARNING"
 
 
-def next_step(how: str, delay_s: float | None, limit: int, zygote: Phase = Phase.READY) -> Step:
+def next_step(
+    how: str, delay_s: float | None, limit: int, zygote: Phase = Phase.READY
+) -> RestartDecision:
     """Return what follows the death of a child.
 
     Args:
@@ -97,8 +99,8 @@ def next_step(how: str, delay_s: float | None, limit: int, zygote: Phase = Phase
     """
     if delay_s is None or zygote is Phase.FAILED:
         why = NO_ZYGOTE if delay_s is not None else f"{limit} restarts in a row did not help"
-        return Step(Phase.FAILED, f"{how}, and {why}", f"it is given up: {why}")
+        return RestartDecision(Phase.FAILED, f"{how}, and {why}", f"it is given up: {why}")
     if zygote is not Phase.READY:
-        return Step(Phase.BACKOFF, WAITS, "it starts again when there is a new zygote")
+        return RestartDecision(Phase.BACKOFF, WAITS, "it starts again when there is a new zygote")
     when = f"in {delay_s:.1f} s" if delay_s else "at once"
-    return Step(Phase.BACKOFF, how, f"it starts again {when}", delay_s)
+    return RestartDecision(Phase.BACKOFF, how, f"it starts again {when}", delay_s)

@@ -12,6 +12,7 @@ from dynamo_cli.units import SECOND_NS
 from dynamo_cli.watch.gpus import GpuReport, Xids
 from dynamo_cli.watch.host_cache_schema import HostCacheView
 from dynamo_cli.watch.moves import NOT_MOVED_MEMORY_S
+from dynamo_cli.watch.rules import AlarmText
 from dynamo_cli.watch.schema import AlarmView, GpuView, PrefillView
 from dynamo_cli.watch.window import WindowSum
 
@@ -55,9 +56,6 @@ FALLEN_OFF_ADVICE = (
     "it has fallen off the bus: restart this machine. If that happens again, check its power "
     "supply, its cooling and its seat in the slot."
 )
-
-Text = tuple[str, str]
-"""The text of an alarm, and its advice."""
 
 
 class Watch:
@@ -214,7 +212,7 @@ def _is_alarming(error: Xids, now_ns: int) -> bool:
     return recent and error.xid not in XIDS_OF_ENDINGS
 
 
-def _xid(view: GpuView, error: Xids, now_ns: int) -> Text:
+def _xid(view: GpuView, error: Xids, now_ns: int) -> AlarmText:
     times = "" if error.count == 1 else f" {error.count} times"
     age_s = (now_ns - error.last_ns) / SECOND_NS
     text = f"the driver has reported Xid {error.xid} of {_gpu(view)}{times}, {age_s:.0f} s ago"
@@ -249,7 +247,7 @@ def _is_skewed(active: list[int]) -> bool:
     return most - others >= SKEW_LEAST_REQUESTS and most >= 2 * others
 
 
-def _skew(active: dict[int, int], held_s: float) -> Text:
+def _skew(active: dict[int, int], held_s: float) -> AlarmText:
     worker = max(active, key=active.__getitem__)
     return (
         f"worker {worker} has {active[worker]} of {sum(active.values())} active requests, "
@@ -265,7 +263,7 @@ def _restart(name: str, count: int, why: str, age_s: float) -> str:
     return f"{name} was started {times}, {age_s:.0f} s ago{because}"
 
 
-def _refusal(refused: int) -> Text:
+def _refusal(refused: int) -> AlarmText:
     return (
         f"full links refused {refused} messages in the last minute",
         "their readers cannot keep up; try more --processors, or a bound with --max-inflight.",

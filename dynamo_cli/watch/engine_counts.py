@@ -20,21 +20,21 @@ COUNTERS = (
 """Counters of `WorkerStats` that begin with a process."""
 
 
-class _Totals(NamedTuple):
+class _EndedTotals(NamedTuple):
     """Totals of the processes of a worker that have ended."""
 
     counters: dict[str, int]
     counts: EngineCounts
 
 
-_NOTHING = _Totals(dict.fromkeys(COUNTERS, 0), EngineCounts())
+_NOTHING = _EndedTotals(dict.fromkeys(COUNTERS, 0), EngineCounts())
 
 
 class EngineTotals:
     """Adds up what engines report, and keeps what they said when they were ready."""
 
     def __init__(self) -> None:
-        self._ended: dict[int, _Totals] = {}
+        self._ended: dict[int, _EndedTotals] = {}
         self._now: dict[int, WorkerStats] = {}
         self._settings: dict[int, dict[str, str]] = {}
 
@@ -53,7 +53,7 @@ class EngineTotals:
 
     def gone(self, worker: int) -> None:
         """Keep the totals of a worker whose process ended."""
-        self._ended[worker] = _Totals(self.counters(worker), self.counts(worker))
+        self._ended[worker] = _EndedTotals(self.counters(worker), self.counts(worker))
         self._now.pop(worker, None)
 
     def keep(self, workers: Set[int]) -> None:

@@ -27,7 +27,7 @@ COPY_COUNTERS = (
 )
 """Those of `HostCopies`."""
 
-Engine = tuple[bool, int]
+EngineKey = tuple[bool, int]
 """Whether it is a prefill worker, and its index among its kind."""
 
 
@@ -40,8 +40,8 @@ class HostCacheState:
     def __init__(self) -> None:
         self._caches: dict[int, HostCacheStats] = {}
         self._ended: Counter[str] = Counter()
-        self._copies: dict[Engine, HostCopies] = {}
-        self._ended_copies: defaultdict[Engine, Counter[str]] = defaultdict(Counter)
+        self._copies: dict[EngineKey, HostCopies] = {}
+        self._ended_copies: defaultdict[EngineKey, Counter[str]] = defaultdict(Counter)
         self._dropped: Counter[str] = Counter()
         self._wanted, self._found = Growth(HIT_WINDOW_S), Growth(HIT_WINDOW_S)
         self._loaded, self._stored = Growth(10), Growth(10)
@@ -120,7 +120,7 @@ class HostCacheState:
     def _totals(self) -> dict[str, int]:
         return {name: self._ended[name] + self._sum(name) for name in COUNTERS}
 
-    def _engine(self, engine: Engine) -> HostCopiesView:
+    def _engine(self, engine: EngineKey) -> HostCopiesView:
         """An engine's copies over all its restarts."""
         totals: dict[str, Any] = dict.fromkeys(COPY_COUNTERS, 0) | self._ended_copies[engine]
         if (copies := self._copies.get(engine)) is not None:

@@ -9,7 +9,7 @@ from dynamo_cli.watch.load_schema import QueuesView
 from dynamo_cli.watch.schema import PrefillView, ProcessorView, RouterView, WorkerView
 
 
-class Calls(NamedTuple):
+class PendingAnswers(NamedTuple):
     """What the frontend waits for.
 
     Attributes:
@@ -26,7 +26,7 @@ class Calls(NamedTuple):
 
 
 def queues(
-    calls: Calls,
+    calls: PendingAnswers,
     processors: Sequence[ProcessorView],
     router: RouterView | None,
     prefill: PrefillView | None,

@@ -15,7 +15,7 @@ from dynamo_cli.watch.load_schema import ErrorsView
 from dynamo_cli.watch.past import SPAN_S, Past
 from dynamo_cli.watch.schema import ProcessView, Snapshot
 
-Text = tuple[str, str]
+AlarmText = tuple[str, str]
 """The text of an alarm, and its advice."""
 
 WAITING, WAITED_S = 4, 2.0
@@ -64,7 +64,7 @@ _REMEDIES = {
 }
 
 
-class Rule(NamedTuple):
+class AlarmRule(NamedTuple):
     """A rule.
 
     Attributes:
@@ -75,10 +75,10 @@ class Rule(NamedTuple):
 
     kind: str
     hold_s: float
-    find: Callable[[Snapshot, Past], Text | None]
+    find: Callable[[Snapshot, Past], AlarmText | None]
 
 
-def _saturated(snapshot: Snapshot, past: Past) -> Text | None:
+def _saturated(snapshot: Snapshot, past: Past) -> AlarmText | None:
     queues = snapshot.queues
     if queues.waiting < WAITING or queues.oldest_unstarted_s < WAITED_S:
         return None
@@ -98,7 +98,7 @@ def remedy(snapshot: Snapshot) -> str:
     return _REMEDIES.get(max(boxes, key=boxes.__getitem__), MORE_WORKERS)
 
 
-def _growing(snapshot: Snapshot, past: Past) -> Text | None:
+def _growing(snapshot: Snapshot, past: Past) -> AlarmText | None:
     first, middle, last = past.thirds()
     if not past.whole or not (first and middle and last) or last[-1] < GROWN_TO:
         return None
@@ -109,7 +109,7 @@ def _growing(snapshot: Snapshot, past: Past) -> Text | None:
     return text, "more requests come than are answered, and that does not end by itself."
 
 
-def _kv_full(snapshot: Snapshot, past: Past) -> Text | None:
+def _kv_full(snapshot: Snapshot, past: Past) -> AlarmText | None:
     full = [
         one.worker
         for one in snapshot.workers
@@ -138,7 +138,7 @@ def _share(count: int, errors: ErrorsView, name: str) -> str | None:
     return f"{count} of {errors.requests} requests of the last minute {name} ({kinds})"
 
 
-def _failing(snapshot: Snapshot, past: Past) -> Text | None:
+def _failing(snapshot: Snapshot, past: Past) -> AlarmText | None:
     errors = snapshot.recent_errors
     if (text := _share(errors.failed, errors, "failed")) is None:
         return None
@@ -148,7 +148,7 @@ def _failing(snapshot: Snapshot, past: Past) -> Text | None:
     )
 
 
-def _refusing(snapshot: Snapshot, past: Past) -> Text | None:
+def _refusing(snapshot: Snapshot, past: Past) -> AlarmText | None:
     errors = snapshot.recent_errors
     if (text := _share(errors.refused, errors, "were refused")) is None:
         return None
@@ -158,7 +158,7 @@ def _refusing(snapshot: Snapshot, past: Past) -> Text | None:
     )
 
 
-def _no_token(snapshot: Snapshot, past: Past) -> Text | None:
+def _no_token(snapshot: Snapshot, past: Past) -> AlarmText | None:
     queues = snapshot.queues
     if queues.oldest_unstarted_s < NO_TOKEN_S:
         return None
@@ -172,7 +172,7 @@ def _no_token(snapshot: Snapshot, past: Past) -> Text | None:
     )
 
 
-def _busy(snapshot: Snapshot, past: Past) -> Text | None:
+def _busy(snapshot: Snapshot, past: Past) -> AlarmText | None:
     busy = [one for one in _single(snapshot) if (one.cpu_cores or 0.0) >= FULL_CORE]
     if not busy:
         return None
@@ -186,7 +186,7 @@ def _busy(snapshot: Snapshot, past: Past) -> Text | None:
     )
 
 
-def _starved(snapshot: Snapshot, past: Past) -> Text | None:
+def _starved(snapshot: Snapshot, past: Past) -> AlarmText | None:
     starved = [
         one
         for one in _single(snapshot)
@@ -204,7 +204,7 @@ def _single(snapshot: Snapshot) -> list[ProcessView]:
     return [one for one in snapshot.processes if one.role in _SINGLE]
 
 
-def _memory(snapshot: Snapshot, past: Past) -> Text | None:
+def _memory(snapshot: Snapshot, past: Past) -> AlarmText | None:
     total, left = snapshot.host.memory_total_bytes, snapshot.host.memory_available_bytes
     if total is None or left is None or left >= min(LEAST_MEMORY_BYTES, LEAST_SHARE * total):
         return None
@@ -214,7 +214,7 @@ def _memory(snapshot: Snapshot, past: Past) -> Text | None:
     )
 
 
-def _record(snapshot: Snapshot, past: Past) -> Text | None:
+def _record(snapshot: Snapshot, past: Past) -> AlarmText | None:
     host, advice = snapshot.host, "free room on its disk, or record to another one (--record)."
     if lost := past.unrecorded:
         reasons = ", ".join(f"{why} {count}" for why, count in host.unrecorded.items())
@@ -226,7 +226,7 @@ def _record(snapshot: Snapshot, past: Past) -> Text | None:
     return f"the disk of the record has {free // MIB} MiB left", advice
 
 
-def _log(snapshot: Snapshot, past: Past) -> Text | None:
+def _log(snapshot: Snapshot, past: Past) -> AlarmText | None:
     if not past.unwritten:
         return None
     text = f"{past.unwritten} lines of the log could not be written in the last {SPAN_S:.0f} s"
@@ -236,15 +236,15 @@ def _log(snapshot: Snapshot, past: Past) -> Text | None:
 
 
 RULES = (
-    Rule("saturated", 5.0, _saturated),
-    Rule("growing queue", 3.0, _growing),
-    Rule("no first token", 3.0, _no_token),
-    Rule("kv full", 10.0, _kv_full),
-    Rule("errors", 2.0, _failing),
-    Rule("refusing", 2.0, _refusing),
-    Rule("busy process", 10.0, _busy),
-    Rule("busy cores", 10.0, _starved),
-    Rule("host memory", 10.0, _memory),
-    Rule("record", 2.0, _record),
-    Rule("log", 2.0, _log),
+    AlarmRule("saturated", 5.0, _saturated),
+    AlarmRule("growing queue", 3.0, _growing),
+    AlarmRule("no first token", 3.0, _no_token),
+    AlarmRule("kv full", 10.0, _kv_full),
+    AlarmRule("errors", 2.0, _failing),
+    AlarmRule("refusing", 2.0, _refusing),
+    AlarmRule("busy process", 10.0, _busy),
+    AlarmRule("busy cores", 10.0, _starved),
+    AlarmRule("host memory", 10.0, _memory),
+    AlarmRule("record", 2.0, _record),
+    AlarmRule("log", 2.0, _log),
 )

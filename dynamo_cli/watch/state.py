@@ -37,7 +37,7 @@ from dynamo_cli.watch.meter import Latency, Meter
 from dynamo_cli.watch.node_schema import NodeView, node_views
 from dynamo_cli.watch.prefill import PrefillState
 from dynamo_cli.watch.processes import process_view
-from dynamo_cli.watch.queues import Calls, queues
+from dynamo_cli.watch.queues import PendingAnswers, queues
 from dynamo_cli.watch.rates import WorkerRates, ratio
 from dynamo_cli.watch.routing import RoutingState
 from dynamo_cli.watch.schema import (
@@ -216,7 +216,7 @@ class TreeState:
         links: dict[str, int],
         refused_sends: int,
         host: HostReport = HostReport(),  # noqa: B008 - frozen
-        calls: Calls = Calls(),  # noqa: B008 - frozen
+        calls: PendingAnswers = PendingAnswers(),  # noqa: B008 - frozen
         gpus: GpuReport | None = None,
     ) -> Snapshot:
         """Return everything as of now.

@@ -21,7 +21,7 @@ or part of one is begun before the next step. A part takes a millisecond at most
 scheduled ahead, the GPU is busy meanwhile, and the loop needs the rest of the time for the step
 after that; elsewhere a burst makes steps half as long again at most."""
 
-Begin = Callable[[int, AddRequest], Generator[None]]
+BeginRequest = Callable[[int, AddRequest], Generator[None]]
 """Gives a request of this processor to the engine; stops after each part of the work."""
 
 
@@ -42,7 +42,7 @@ class Admission:
     """
 
     def __init__(
-        self, begin: Begin, clock: Callable[[], int], batch_limits: tuple[int, int]
+        self, begin: BeginRequest, clock: Callable[[], int], batch_limits: tuple[int, int]
     ) -> None:
         self._begin = begin
         self._clock = clock

@@ -27,7 +27,7 @@ from dynamo_cli.messages.prefill import (
 )
 from dynamo_cli.topology import QUEUE, ProcessId, Role
 from dynamo_cli.worker.away import DEADLINE_NS, RemotePrefills
-from dynamo_cli.worker.where_to_prefill import Reason, Where, decide
+from dynamo_cli.worker.where_to_prefill import PlacementReason, Where, decide
 
 Refuse = Callable[[ProcessId, str, DynamoError], None]
 """Takes the processor, the id of its request, and the reason."""
@@ -98,7 +98,7 @@ class Handover:
         request_id = prepared.message.request_id
         if self._remote.join(request_id, prepared.family, prepared):
             self._engine.forget_known(request_id)
-            self._count(Where(False, Reason.SIBLING))
+            self._count(Where(False, PlacementReason.SIBLING))
             return
         placed = self._where(prepared)
         if placed is None:
@@ -106,7 +106,7 @@ class Handover:
             return
         where, skip_tokens = placed
         if where.remote and not self._push(prepared, skip_tokens):
-            where = Where(False, Reason.PUSH_REFUSED)
+            where = Where(False, PlacementReason.PUSH_REFUSED)
         self._count(where)
         if where.remote:
             self._engine.forget_known(request_id)
@@ -122,10 +122,10 @@ class Handover:
             None as long as it has not answered.
         """
         if not prepared.suitable:
-            return Where(False, Reason.UNSUITABLE), 0
+            return Where(False, PlacementReason.UNSUITABLE), 0
         cached = self._engine.cached_tokens(prepared)
         where = self._decide(prepared, cached, cached)
-        if where.reason is not Reason.LONG:
+        if where.reason is not PlacementReason.LONG:
             return where, cached
         known = self._engine.known_tokens(prepared, cached)
         return None if known is None else (self._decide(prepared, cached, known), known)

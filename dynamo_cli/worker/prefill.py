@@ -48,7 +48,7 @@ def main(process: ProcessId, config: WorkerConfig, control: socket.socket) -> No
 
 
 @dataclass(slots=True)
-class _Running:
+class _RunningJob:
     """A job in the engine.
 
     Attributes:
@@ -71,7 +71,7 @@ class PrefillWorker:
         self._engine = equipment.engine
         self._prefills = equipment.engine.prefill_side
         self._switchboard = equipment.switchboard
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, _RunningJob] = {}
         self._prefill_s: list[float] = []
         self._pull_due_s = self._report_due_s = 0.0
         self._enlisted = False
@@ -174,7 +174,7 @@ class PrefillWorker:
             self._switchboard.owe(QUEUE, JobEnded(job.job_id, REFUSED))
             return
         tokens = job.prompt_tokens - job.skip_tokens
-        self._running[job.job_id] = _Running(message.worker, tokens, time.monotonic_ns())
+        self._running[job.job_id] = _RunningJob(message.worker, tokens, time.monotonic_ns())
 
     def _drop(self, job_id: str) -> None:
         if self._running.pop(job_id, None) is not None:

@@ -14,7 +14,7 @@ BATCHES_AHEAD = 4
 """A prefill worker pulls jobs for this many full steps, so that it never waits for the queue."""
 
 
-class Reason(StrEnum):
+class PlacementReason(StrEnum):
     """Why a prompt is prefilled where it is: remotely for the first two reasons, else locally."""
 
     ALWAYS = "always"
@@ -33,7 +33,7 @@ class Where(NamedTuple):
     """Where a prompt is prefilled, and why there."""
 
     remote: bool
-    reason: Reason
+    reason: PlacementReason
 
 
 def decide(
@@ -59,17 +59,17 @@ def decide(
             it.
     """
     if not prefill_workers:
-        return Where(False, Reason.NO_PREFILL_WORKER)
+        return Where(False, PlacementReason.NO_PREFILL_WORKER)
     if room_tokens is not None and prompt_tokens > room_tokens:
-        return Where(False, Reason.NO_ROOM)
+        return Where(False, PlacementReason.NO_ROOM)
     if not rule.conditional:
-        return Where(True, Reason.ALWAYS)
+        return Where(True, PlacementReason.ALWAYS)
     if prompt_tokens - cached_tokens <= rule.max_local_prefill_length:
-        return Where(False, Reason.SHORT)
+        return Where(False, PlacementReason.SHORT)
     if queue_depth >= _queue_limit(rule, prefill_workers):
-        return Where(False, Reason.QUEUE_FULL)
+        return Where(False, PlacementReason.QUEUE_FULL)
     long = prompt_tokens - known_tokens > rule.max_local_prefill_length
-    return Where(long, Reason.LONG if long else Reason.HOST_CACHE)
+    return Where(long, PlacementReason.LONG if long else PlacementReason.HOST_CACHE)
 
 
 def _queue_limit(rule: PlacementRule, prefill_workers: int) -> int:

@@ -21,7 +21,7 @@ import random
 import statistics
 import time
 
-from dynamo_cli.lab.load.form import Api
+from dynamo_cli.lab.load.form import ApiPath
 from dynamo_cli.models import catalog
 from tests.benchmarks.load import Sample, client_of, request
 from tests.benchmarks.servers import OURS, Running
@@ -47,11 +47,11 @@ async def drive(port: int, seconds: float, every_s: float) -> Figures:
     async def talk() -> None:
         while time.perf_counter() < end:
             body = request("bench", CHAT_TOKENS, count=CHAT_WORDS)
-            short.add(await client.stream(Api.CHAT, body))
+            short.add(await client.stream(ApiPath.CHAT, body))
 
     async def one_long() -> None:
         body = request("bench", LONG_TOKENS, count=LONG_WORDS)
-        long.add(await client.stream(Api.CHAT, body))
+        long.add(await client.stream(ApiPath.CHAT, body))
 
     async def longs() -> None:
         running = []

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dynamo_cli.config import DiskCacheConfig, HostCacheConfig
 from dynamo_cli.host.memory_file import MemoryFile
 from dynamo_cli.host_cache.below import Below
-from dynamo_cli.host_cache.disk import Done, Job
+from dynamo_cli.host_cache.disk import DiskJob, Done
 from dynamo_cli.host_cache.disk_file import DiskFile
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv.holdings import Holdings
@@ -48,7 +48,7 @@ def _speeds(folder: str, block_bytes: int, blocks: int, rounds: int) -> None:
         sums: dict[int, int] = {}
         for write in (True, False):
             began = time.perf_counter()
-            jobs = [Job(write, slot, slot, slot, sums.get(slot, 0)) for slot in range(blocks)]
+            jobs = [DiskJob(write, slot, slot, slot, sums.get(slot, 0)) for slot in range(blocks)]
             for done in _run(file, jobs):
                 assert not done.failure, done.failure
                 sums[done.job.slot] = done.checksum
@@ -60,7 +60,7 @@ def _speeds(folder: str, block_bytes: int, blocks: int, rounds: int) -> None:
     memory.close()
 
 
-def _run(file: DiskFile, jobs: list[Job]) -> list[Done]:
+def _run(file: DiskFile, jobs: list[DiskJob]) -> list[Done]:
     for job in jobs:
         file.begin(job)
     ended: list[Done] = []

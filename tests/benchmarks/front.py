@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from dynamo_cli.lab.load.form import Api
+from dynamo_cli.lab.load.form import ApiPath
 from tests.benchmarks import load
 from tests.support.server import Server
 
@@ -62,7 +62,7 @@ class Checkout(Server):
 class Bench:
     """Measures one server."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: ApiPath) -> None:
         self._api = api
 
     def burst(self, server: Server, streams: int = 64) -> Figures:
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another checkout")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(CASES), help=f"of {','.join(CASES)}")
-    parser.add_argument("--api", type=Api, default=Api.CHAT, help="path after /v1")
+    parser.add_argument("--api", type=ApiPath, default=ApiPath.CHAT, help="path after /v1")
     parser.add_argument("options", nargs="*", help="more options for the servers, after --")
     given = parser.parse_args()
     folders = [Path.cwd()] + ([given.against] if given.against else [])

@@ -35,19 +35,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynamo_cli.host.gpus import read_gpus
-from dynamo_cli.lab.load.bench import Bench, Plan
+from dynamo_cli.lab.load.bench import Bench, BenchPlan
 from dynamo_cli.lab.load.client import target
-from dynamo_cli.lab.load.form import Api
+from dynamo_cli.lab.load.form import ApiPath
 from dynamo_cli.lab.load.pace import Bounds, Closed, Pace, Poisson
-from dynamo_cli.lab.load.workload import Shape
+from dynamo_cli.lab.load.workload import WorkloadShape
 from dynamo_cli.lab.report import NO_SLO, Summary
 from tests.benchmarks.gpu_server import Facts, GpuServer
 from tests.benchmarks.load import Sample, client_of, request, streams
 from tests.benchmarks.servers import OURS
 
 Figures = dict[str, float]
-TALKS = Shape(12, 4, 6, (3000, 3000), (150, 250), (64, 128))
-APART = Shape(4000, 1, 1, (500, 1500), (20, 40), (64, 128))
+TALKS = WorkloadShape(12, 4, 6, (3000, 3000), (150, 250), (64, 128))
+APART = WorkloadShape(4000, 1, 1, (500, 1500), (20, 40), (64, 128))
 TALKS_PER_GPU, STREAMS_PER_GPU = 24, "1,64,128"
 CHATS, CHAT_WORDS, CHAT_TOKENS = 8, 100, 128
 LONG_WORDS, LONG_TOKENS, LONG_EVERY_S = 5000, 16, 0.8
@@ -67,9 +67,14 @@ class Load:
 
 
 async def bench(
-    servers: dict[str, GpuServer], order: list[str], seed: int, shape: Shape, pace: Pace, count: int
+    servers: dict[str, GpuServer],
+    order: list[str],
+    seed: int,
+    shape: WorkloadShape,
+    pace: Pace,
+    count: int,
 ) -> dict[str, Figures]:
-    plan = Plan(
+    plan = BenchPlan(
         shape, pace, Bounds(requests=count), seed=str(seed), model="bench", warmup=count // 8
     )
     found = {}
@@ -126,7 +131,7 @@ def at_once(number: int) -> Load:
     return Load(run)
 
 
-def talking(shape: Shape, pace: Pace, count: int) -> Load:
+def talking(shape: WorkloadShape, pace: Pace, count: int) -> Load:
     async def run(servers: dict[str, GpuServer], order: list[str], seed: int) -> dict[str, Figures]:
         return await bench(servers, order, seed, shape, pace, count)
 
@@ -141,11 +146,11 @@ async def beside(port: int, seconds: float) -> Figures:
     async def talk() -> None:
         while time.perf_counter() < end:
             short.add(
-                await client.stream(Api.CHAT, request("bench", CHAT_TOKENS, count=CHAT_WORDS))
+                await client.stream(ApiPath.CHAT, request("bench", CHAT_TOKENS, count=CHAT_WORDS))
             )
 
     async def one_long() -> None:
-        long.add(await client.stream(Api.CHAT, request("bench", LONG_TOKENS, count=LONG_WORDS)))
+        long.add(await client.stream(ApiPath.CHAT, request("bench", LONG_TOKENS, count=LONG_WORDS)))
 
     async def longs() -> None:
         running = []
@@ -181,7 +186,7 @@ async def bereft(server: GpuServer, clients: int) -> Figures:
 
     async def talk() -> None:
         for _ in range(2):
-            heard = await client.stream(Api.CHAT, request("bench", 256))
+            heard = await client.stream(ApiPath.CHAT, request("bench", 256))
             failed.append(bool(heard.error))
 
     talks = [asyncio.create_task(talk()) for _ in range(clients)]

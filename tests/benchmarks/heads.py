@@ -27,7 +27,7 @@ from dynamo_cli.engines.mock import profile
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.kv import hashes
 from dynamo_cli.lab.replay.loop import Replay
-from dynamo_cli.lab.replay.routers import SERVED, Factory, Router
+from dynamo_cli.lab.replay.routers import SERVED, Factory, ReplayRouter
 from dynamo_cli.lab.report import Slo, Summary, summarize
 from dynamo_cli.messages.host_cache import HostCopies
 from dynamo_cli.messages.request import EngineReady
@@ -66,11 +66,11 @@ class Heads:
         own: whether each head has its own part of the workers.
     """
 
-    def __init__(self, routers: list[Router], balancer: Balancer, *, own: bool) -> None:
+    def __init__(self, routers: list[ReplayRouter], balancer: Balancer, *, own: bool) -> None:
         self._routers, self._balancer, self._own = routers, balancer, own
-        self._head_of: dict[str, Router] = {}
+        self._head_of: dict[str, ReplayRouter] = {}
 
-    def _of_worker(self, worker: int) -> list[Router]:
+    def _of_worker(self, worker: int) -> list[ReplayRouter]:
         return [self._routers[worker % len(self._routers)]] if self._own else self._routers
 
     def ready(self, message: EngineReady) -> None:
@@ -113,7 +113,7 @@ def heads(count: int, system_tokens: int | None, *, own: bool, sticky: bool) -> 
         sticky: whether the balancer keeps a conversation on a head.
     """
 
-    def build(engines: Sequence[SimEngine], seed: int) -> Router:
+    def build(engines: Sequence[SimEngine], seed: int) -> ReplayRouter:
         dice = random.Random(seed)
 
         def balancer(query: RouteQuery) -> int:

@@ -8,9 +8,9 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from dynamo_cli.lab.load.client import Client, Heard, target
-from dynamo_cli.lab.load.form import Api, Form
-from dynamo_cli.lab.load.workload import Ask, words
+from dynamo_cli.lab.load.client import Heard, LoadClient, target
+from dynamo_cli.lab.load.form import ApiPath, Form
+from dynamo_cli.lab.load.workload import LoadRequest, words
 
 PROMPT_WORDS = 60  # about 100 tokens with the tiny model's tokenizer
 
@@ -44,8 +44,8 @@ class Sample:
         self.requests += 1
 
 
-def client_of(port: int, *, keep: bool = True) -> Client:
-    return Client(target(f"127.0.0.1:{port}"), keep=keep)
+def client_of(port: int, *, keep: bool = True) -> LoadClient:
+    return LoadClient(target(f"127.0.0.1:{port}"), keep=keep)
 
 
 def request(
@@ -53,18 +53,18 @@ def request(
     tokens: int,
     *,
     stream: bool = True,
-    api: Api = Api.CHAT,
+    api: ApiPath = ApiPath.CHAT,
     count: int = PROMPT_WORDS,
 ) -> bytes:
     """Make a request for exactly `tokens` tokens, with a prompt that no prefix cache holds."""
     dice = random.Random(next(_seeds))
     content = f"{dice.randrange(1 << 30)} {words(dice, count)}"
-    ask = Ask([{"role": "user", "content": content}], tokens)
+    ask = LoadRequest([{"role": "user", "content": content}], tokens)
     return Form(model, api).body(ask, stream=stream)
 
 
 async def streams(
-    port: int, model: str, *, at_once: int, each: int, tokens: int, api: Api = Api.CHAT
+    port: int, model: str, *, at_once: int, each: int, tokens: int, api: ApiPath = ApiPath.CHAT
 ) -> Sample:
     """Run `at_once` clients, each of which sends `each` streamed requests one after the other."""
     sample, client = Sample(), client_of(port)
@@ -78,7 +78,7 @@ async def streams(
 
 
 async def one_token(
-    port: int, model: str, *, at_once: int, each: int, api: Api = Api.CHAT
+    port: int, model: str, *, at_once: int, each: int, api: ApiPath = ApiPath.CHAT
 ) -> Sample:
     """Send requests for one token, not streamed, which are almost only overhead."""
     sample, client = Sample(), client_of(port)
@@ -92,7 +92,9 @@ async def one_token(
     return sample
 
 
-async def burst(port: int, model: str, *, count: int, tokens: int, api: Api = Api.CHAT) -> Sample:
+async def burst(
+    port: int, model: str, *, count: int, tokens: int, api: ApiPath = ApiPath.CHAT
+) -> Sample:
     """Send streamed requests all at once, over connections that are open already."""
     client = client_of(port)
     bodies = [request(model, tokens, api=api) for _ in range(2 * count)]
@@ -108,7 +110,7 @@ async def first_tokens(port: int, model: str, *, count: int, kept: bool) -> list
     """Return times to the first token, seconds, over one kept connection or over new ones."""
     sample, client = Sample(), client_of(port, keep=kept)
     for _ in range(count):
-        sample.add(await client.stream(Api.CHAT, request(model, 4)))
+        sample.add(await client.stream(ApiPath.CHAT, request(model, 4)))
     client.close()
     return sample.ttft
 
@@ -130,15 +132,15 @@ async def long_prompts(
         dice = random.Random(next(_seeds))
         content = f"{dice.randrange(1 << 30)} {words(dice, round(count * (1 - shared)))}"
         messages = [{"role": "system", "content": system}] if shared else []
-        ask = Ask([*messages, {"role": "user", "content": content}], 4)
-        heard = await client.stream(Api.CHAT, Form(model).body(ask, stream=True))
+        ask = LoadRequest([*messages, {"role": "user", "content": content}], 4)
+        heard = await client.stream(ApiPath.CHAT, Form(model).body(ask, stream=True))
         if place:  # the first one does not find what it shares
             sample.add(heard)
     client.close()
     return sample.ttft
 
 
-async def _timed(sample: Sample, client: Client, clients: list[object]) -> None:
+async def _timed(sample: Sample, client: LoadClient, clients: list[object]) -> None:
     began = time.perf_counter()
     await asyncio.gather(*clients)  # type: ignore[call-overload]
     sample.wall_s = time.perf_counter() - began

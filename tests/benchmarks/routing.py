@@ -39,7 +39,7 @@ from dynamo_cli.lab.load import workload
 from dynamo_cli.lab.load.drive import Driver
 from dynamo_cli.lab.load.form import Form
 from dynamo_cli.lab.load.pace import Bounds, Closed
-from dynamo_cli.lab.load.workload import Conversation, Shape, Talks
+from dynamo_cli.lab.load.workload import Conversation, Talks, WorkloadShape
 from dynamo_cli.lab.report import Gaps, Outcome, Summary, quantile, summarize
 from dynamo_cli.models import catalog
 from tests.benchmarks.load import client_of
@@ -112,7 +112,7 @@ FIGURES: dict[str, Callable[[Run], float]] = {
     "CPU ms per request": lambda run: 1000 * run.cpu_s / run.summary.requests,
 }
 
-SHARED = Shape(
+SHARED = WorkloadShape(
     systems=12,
     conversations=2,
     turns=5,
@@ -127,7 +127,7 @@ Rounds = list[dict[str, Run]]
 
 
 def measure(
-    servers: dict[str, Running], shape: Shape, options: argparse.Namespace, per_word: float
+    servers: dict[str, Running], shape: WorkloadShape, options: argparse.Namespace, per_word: float
 ) -> Rounds:
     """Run all rounds, after the beginning of one that warms up all servers and is not counted."""
     rounds: Rounds = []

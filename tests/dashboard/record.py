@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from dynamo_cli.event_stream import EventStream
+from dynamo_cli.event_stream import EventStreamParser
 from tests.support.server import Server
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -42,7 +42,7 @@ Load = Callable[[Server], Awaitable[None]]
 async def listen(server: Server, seconds: float, events: list[Any]) -> None:
     """Record a stream for some seconds; a server that does not listen yet is tried again."""
     end = time.monotonic() + seconds
-    stream = EventStream()
+    stream = EventStreamParser()
     while time.monotonic() < end:
         with suppress(aiohttp.ClientError, TimeoutError):
             async with asyncio.timeout(max(end - time.monotonic(), 0.1)):
@@ -50,7 +50,7 @@ async def listen(server: Server, seconds: float, events: list[Any]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _listen(server: Server, stream: EventStream, events: list[Any]) -> None:
+async def _listen(server: Server, stream: EventStreamParser, events: list[Any]) -> None:
     url = f"{server.url}/dynamo/stream?interval={INTERVAL_S}"
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         async for data in answer.content.iter_any():

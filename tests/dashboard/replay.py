@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from dynamo_cli.dashboard.events import Link, State, decode
+from dynamo_cli.dashboard.events import ConnectionChange, State, decode
 from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.topology import CLUSTER, ProcessId, Role
 from dynamo_cli.watch.alarms import no_place
@@ -175,14 +175,14 @@ class Replay:
     def __init__(self, name: str) -> None:
         self.state = BoardState(URL)
         if name == EIGHT:
-            self.state.apply(Link(State.LIVE, URL), eight.START_S)
+            self.state.apply(ConnectionChange(State.LIVE, URL), eight.START_S)
             for self.now_s, event in eight.events():
                 self.state.apply(event, self.now_s)
             return
         self.now_s = recorded(name)[0][0]
         empty = snapshot(prefill_workers=1, queues=QueuesView())
         plain = msgspec.json.decode(msgspec.json.encode(empty))
-        self.state.apply(Link(State.LIVE, URL), self.now_s)
+        self.state.apply(ConnectionChange(State.LIVE, URL), self.now_s)
         for at_s, kind, content in recorded(name):
             self.now_s = at_s
             if kind == "snapshot":
@@ -192,7 +192,7 @@ class Replay:
             self.state.apply(event, at_s)
         if name == LOST:
             self.now_s += 12.0
-            self.state.apply(Link(State.LOST, URL, f"no server at {URL}."), self.now_s)
+            self.state.apply(ConnectionChange(State.LOST, URL, f"no server at {URL}."), self.now_s)
 
     def clock(self) -> float:
         return self.now_s

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dynamo_cli.dashboard.asker import Asker
-from dynamo_cli.dashboard.events import Requests
-from dynamo_cli.dashboard.experiment import Experiment, Stage
+from dynamo_cli.dashboard.events import RequestTimelines
+from dynamo_cli.dashboard.experiment import Experiment, ReplayStage
 from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.dashboard.source import Source
 from dynamo_cli.errors import CannotWatch
@@ -62,9 +62,9 @@ def test_a_question_is_asked_when_the_last_one_is_answered_and_only_about_news()
     app, state = App(), BoardState()
     asked: list[int] = []
 
-    async def requests(after: int) -> Requests:
+    async def requests(after: int) -> RequestTimelines:
         asked.append(after)
-        return Requests([request(7)])
+        return RequestTimelines([request(7)])
 
     one = asker(app, state, requests=requests)
     one.ask_for_requests()
@@ -83,10 +83,10 @@ def test_a_failure_is_told_once_as_long_as_it_lasts() -> None:
     app = App()
     failing = [True]
 
-    async def requests(after: int) -> Requests:
+    async def requests(after: int) -> RequestTimelines:
         if failing[0]:
             raise CannotWatch("it does not answer.")
-        return Requests([])
+        return RequestTimelines([])
 
     one = asker(app, BoardState(), requests=requests)
     for fails, told in ((True, 1), (True, 1), (False, 1), (True, 2)):
@@ -97,7 +97,7 @@ def test_a_failure_is_told_once_as_long_as_it_lasts() -> None:
 
 
 async def never(_: Snapshot) -> AsyncIterator[Experiment]:
-    yield Experiment(Stage.DONE)
+    yield Experiment(ReplayStage.DONE)
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ def test_the_key_stops_a_replay_that_runs_and_starts_another_one_afterwards() ->
     one.replay_or_stop(state.board(5.0))
     one.replay_or_stop(state.board(5.0))
     assert app.begun[0].cancelled
-    assert state.board(5.0).experiment.stage is Stage.STOPPED
+    assert state.board(5.0).experiment.stage is ReplayStage.STOPPED
     app.begun[0].is_finished = True
     one.replay_or_stop(state.board(5.0))
     app.begun[1].finish()
-    assert state.board(5.0).experiment.stage is Stage.DONE
+    assert state.board(5.0).experiment.stage is ReplayStage.DONE
     one.replay_or_stop(state.board(5.0))
     assert len(app.begun) == 3
     app.begun[2].work.close()

@@ -17,8 +17,8 @@ from dynamo_cli.cli import top
 from dynamo_cli.config import FrontendConfig
 from dynamo_cli.dashboard import client as module
 from dynamo_cli.dashboard import printed
-from dynamo_cli.dashboard.client import Client
-from dynamo_cli.dashboard.events import Decided, Event, Lines, Link, State
+from dynamo_cli.dashboard.client import DashboardClient
+from dynamo_cli.dashboard.events import ConnectionChange, Decided, Event, Lines, State
 from dynamo_cli.dashboard.model import Board, BoardState
 from dynamo_cli.errors import CannotWatch
 from dynamo_cli.messages.lifecycle import Logged, LogLine
@@ -53,8 +53,8 @@ def test_it_hears_snapshots_decisions_and_lines() -> None:
             fields = ("kv", "cost", 70, 3, 2, 32, candidates, 0.0, 0.0, 9.0, 0, None, "s1")
             router.send(Decisions([RoutingDecision("e", "a", 0, *fields)], [], 0))
             stage.tell(Logged([LogLine(1, 0.0, "worker 0", "INFO", "hello")], 0))
-            async with aclosing(Client(url_of(stage)).events()) as events:
-                assert (await next_of(events, Link)).state is State.LIVE
+            async with aclosing(DashboardClient(url_of(stage)).events()) as events:
+                assert (await next_of(events, ConnectionChange)).state is State.LIVE
                 assert (await next_of(events, Snapshot)).serving
                 decided = await next_of(events, Decided)
                 assert decided.decisions[0].session == "s1"
@@ -66,15 +66,18 @@ def test_it_hears_snapshots_decisions_and_lines() -> None:
 def test_a_key_is_needed_where_there_are_keys() -> None:
     async def scenario() -> None:
         async with Stage(FrontendConfig(port=0, api_keys=("k",))) as stage:
-            async with aclosing(Client(url_of(stage)).events()) as events:
-                lost = await next_of(events, Link)
+            async with aclosing(DashboardClient(url_of(stage)).events()) as events:
+                lost = await next_of(events, ConnectionChange)
                 assert lost.state is State.LOST
                 assert "wants an API key: give one of its keys with --api-key" in lost.reason
                 assert "DYNAMO_LLM_API_KEY" in lost.reason
-            async with aclosing(Client(url_of(stage), "other").events()) as events:
-                assert "does not accept this API key" in (await next_of(events, Link)).reason
-            async with aclosing(Client(url_of(stage), "k").events()) as events:
-                assert (await next_of(events, Link)).state is State.LIVE
+            async with aclosing(DashboardClient(url_of(stage), "other").events()) as events:
+                assert (
+                    "does not accept this API key"
+                    in (await next_of(events, ConnectionChange)).reason
+                )
+            async with aclosing(DashboardClient(url_of(stage), "k").events()) as events:
+                assert (await next_of(events, ConnectionChange)).state is State.LIVE
 
     asyncio.run(scenario())
 
@@ -86,14 +89,14 @@ def test_a_server_that_goes_is_told_and_found_again_when_it_is_back(
 
     async def scenario() -> None:
         port = free_port()
-        async with aclosing(Client(f"http://127.0.0.1:{port}").events()) as events:
-            lost = await next_of(events, Link)
+        async with aclosing(DashboardClient(f"http://127.0.0.1:{port}").events()) as events:
+            lost = await next_of(events, ConnectionChange)
             assert (lost.state, "connection refused" in lost.reason) == (State.LOST, True)
             for _ in range(2):
                 async with Answers(port, b"event: weather\ndata: 1\n\n"):
-                    while (await next_of(events, Link)).state is not State.LIVE:
+                    while (await next_of(events, ConnectionChange)).state is not State.LIVE:
                         pass
-                assert (await next_of(events, Link)).state is State.LOST
+                assert (await next_of(events, ConnectionChange)).state is State.LOST
 
     asyncio.run(scenario())
 
@@ -133,10 +136,10 @@ def test_other_servers_are_told_apart(body: bytes, status: int, says: str) -> No
         port = free_port()
         async with Answers(port, body, status):
             with pytest.raises(CannotWatch) as failure:
-                await printed.first_board(Client(f"http://127.0.0.1:{port}"))
+                await printed.first_board(DashboardClient(f"http://127.0.0.1:{port}"))
             assert says in failure.value.message
             with pytest.raises(CannotWatch):
-                await Client(f"http://127.0.0.1:{port}").timelines("a")
+                await DashboardClient(f"http://127.0.0.1:{port}").timelines("a")
 
     asyncio.run(scenario())
 
@@ -144,9 +147,9 @@ def test_other_servers_are_told_apart(body: bytes, status: int, says: str) -> No
 def test_one_screen_and_one_line_on_paper() -> None:
     async def scenario() -> None:
         async with Stage() as stage:
-            board = await printed.first_board(Client(url_of(stage)))
+            board = await printed.first_board(DashboardClient(url_of(stage)))
             assert board.flow.decisions is None, "nothing is known of rates yet"
-            later = await printed.first_board(Client(url_of(stage)), 0.3)
+            later = await printed.first_board(DashboardClient(url_of(stage)), 0.3)
             assert later.flow.decisions == 0.0
         assert '"serving": true' in printed.as_json(board)
         line = printed.watch_line(board)
@@ -189,12 +192,12 @@ def test_nodes_are_on_paper_where_there_are_some(nodes: list[NodeView]) -> None:
 def test_a_line_of_watch_comes_once_in_an_interval(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def boards(_: Client) -> AsyncGenerator[Board]:
+    async def boards(_: DashboardClient) -> AsyncGenerator[Board]:
         state = BoardState("http://h:1")
         for at_s in range(3):
             state.apply(snapshot(), at_s)
             yield state.board(at_s)
 
     monkeypatch.setattr(printed, "boards", boards)
-    asyncio.run(top._print_lines(Client("http://h:1", ""), 60.0))
+    asyncio.run(top._print_lines(DashboardClient("http://h:1", ""), 60.0))
     assert len(capsys.readouterr().out.splitlines()) == 2  # the head, and one line

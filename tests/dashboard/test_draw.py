@@ -31,8 +31,8 @@ from dynamo_cli.dashboard.draw.requests import REQUESTS
 from dynamo_cli.dashboard.draw.table import Spec, fit
 from dynamo_cli.dashboard.draw.tables import LOGS, PROCESSES
 from dynamo_cli.dashboard.draw.workers import GPU_WORKERS, WORKERS, strips, workers_of
-from dynamo_cli.dashboard.events import Decided, Link, State, Table
-from dynamo_cli.dashboard.model import Board, BoardState, Row
+from dynamo_cli.dashboard.events import ConnectionChange, Decided, ProcessList, State
+from dynamo_cli.dashboard.model import Board, BoardState, DecisionRow
 from dynamo_cli.dashboard.widgets import requests, routing
 from dynamo_cli.dashboard.widgets.overview import CURVES
 from dynamo_cli.messages.lifecycle import Phase
@@ -213,7 +213,7 @@ def test_a_cost_never_goes_without_its_unit(
     terms: dict[str, float], margin: float, drawn: str
 ) -> None:
     candidates = [CandidateView(worker, 0, 5.0 + worker, terms) for worker in (0, 1)]
-    row = Row(0.0, decision(1, candidates=candidates, margin=margin))
+    row = DecisionRow(0.0, decision(1, candidates=candidates, margin=margin))
     fitted = fit(DECISIONS.columns, 118)
     cells = {column.title: str(column.cell(row)) for column, _ in fitted.columns}
     assert cells["margin"] == drawn
@@ -251,7 +251,7 @@ def test_every_box_of_the_picture_is_closed(stream: str) -> None:
 
 def with_host_cache(**fields: Any) -> Board:
     state = BoardState()
-    state.apply(Link(State.LIVE), 0)
+    state.apply(ConnectionChange(State.LIVE), 0)
     state.apply(snapshot(host_cache=True, **fields), 0)
     return state.board(0)
 
@@ -390,14 +390,14 @@ def test_a_host_cache_that_nobody_has_opened_says_so() -> None:
 @pytest.mark.parametrize(
     ("link", "seen", "says"),
     [
-        (Link(State.CONNECTING, "http://h:1"), None, "○ connecting"),
-        (Link(State.LOST, "http://h:1", "refused"), None, "✗ no connection"),
-        (Link(State.LIVE), Table(snapshot().processes), "○ starting"),
-        (Link(State.LIVE), snapshot(), "● serving"),
-        (Link(State.LIVE), snapshot(serving=False, reason="starting"), "○ starting"),
+        (ConnectionChange(State.CONNECTING, "http://h:1"), None, "○ connecting"),
+        (ConnectionChange(State.LOST, "http://h:1", "refused"), None, "✗ no connection"),
+        (ConnectionChange(State.LIVE), ProcessList(snapshot().processes), "○ starting"),
+        (ConnectionChange(State.LIVE), snapshot(), "● serving"),
+        (ConnectionChange(State.LIVE), snapshot(serving=False, reason="starting"), "○ starting"),
     ],
 )
-def test_the_header_says_how_it_is(link: Link, seen: Any, says: str) -> None:
+def test_the_header_says_how_it_is(link: ConnectionChange, seen: Any, says: str) -> None:
     state = BoardState("http://h:1")
     state.apply(link, 0)
     if seen is not None:
@@ -407,11 +407,11 @@ def test_the_header_says_how_it_is(link: Link, seen: Any, says: str) -> None:
 
 def test_a_header_without_news_says_since_when_and_is_dim() -> None:
     state = BoardState("http://h:1")
-    state.apply(Link(State.LIVE), 0)
+    state.apply(ConnectionChange(State.LIVE), 0)
     state.apply(snapshot(), 0)
     late = overview.header(state.board(60), 120, paused=False)
     assert "✗ no news since 00:00:00" in late.plain
-    state.apply(Link(State.LOST, "http://h:1", "no server"), 61)
+    state.apply(ConnectionChange(State.LOST, "http://h:1", "no server"), 61)
     lost = overview.header(state.board(61), 120, paused=False)
     assert "✗ no connection since 00:00:00" in lost.plain
     traffic = lost.split("\n")[1]
@@ -423,7 +423,7 @@ def test_errors_of_the_last_minute_are_on_the_overview_and_in_a_line_of_watch() 
     errors = ErrorsView(340, 8, 3, 4, {"worker_lost": 8, "NotFoundError": 4, "not_ready": 3})
     queues = QueuesView(0, 5, 40, 0, 16, 70, 12.0)
     state = BoardState("http://h:1")
-    state.apply(Link(State.LIVE), 0)
+    state.apply(ConnectionChange(State.LIVE), 0)
     state.apply(snapshot(recent_errors=errors, queues=queues), 0)
     board = state.board(0)
     told = overview.attention(board).plain
@@ -501,7 +501,7 @@ def test_rates_of_one_snapshot_are_not_known() -> None:
 
 def test_a_process_that_is_not_ready_makes_it_degraded_and_no_server_says_why() -> None:
     state = BoardState()
-    state.apply(Link(State.LIVE), 0)
+    state.apply(ConnectionChange(State.LIVE), 0)
     state.apply(snapshot(), 0)
     state.apply(snapshot(serving=False, reason="no worker is ready"), 0)
     assert "✗ no worker is ready" in overview.header(state.board(0), 120, paused=False).plain
@@ -527,7 +527,9 @@ def test_a_decision_shows_who_won_by_how_much_and_what_was_found() -> None:
 
 def test_the_costs_of_candidates_fit_the_narrowest_terminal() -> None:
     terms = time_cost(Request(100, 4, 32), [WorkerLoad(0)], 1.0)[0]
-    row = Row(0.0, decision(1, candidates=[CandidateView(0, 2, sum(terms.values()), terms)]))
+    row = DecisionRow(
+        0.0, decision(1, candidates=[CandidateView(0, 2, sum(terms.values()), terms)])
+    )
     lines = details.decision(row, [], Text("")).plain.splitlines()
     assert max(map(len, lines)) <= 75, "80 cells without frame, padding and scroll bar"
     head = lines.index("candidates, cost and its terms, milliseconds")
@@ -543,7 +545,7 @@ def test_a_decision_says_what_comes_from_the_host_cache() -> None:
     terms = time_cost(Request(100, 4, 32), [load], 1.0)[0]
     candidates = [CandidateView(0, 2, sum(terms.values()), terms)]
     made = decision(1, overlap_blocks=2, host_blocks=4, predicted_tokens=128, candidates=candidates)
-    lines = details.decision(Row(0.0, made), [], Text("")).plain.splitlines()
+    lines = details.decision(DecisionRow(0.0, made), [], Text("")).plain.splitlines()
     (place,) = (place for place, line in enumerate(lines) if line.startswith("cached"))
     assert "128 tokens predicted" in lines[place]
     assert "2 blocks in its cache, 2 more in the host cache" in lines[place + 1]
@@ -551,18 +553,20 @@ def test_a_decision_says_what_comes_from_the_host_cache() -> None:
     assert lines[head + 2].split()[3:5] == ["wait", "load"]
     assert lines[head + 3].split()[5] == "250"
     assert max(map(len, lines)) <= 75
-    deep = details.decision(Row(0.0, decision(1, overlap_blocks=6, host_blocks=4)), [], Text(""))
+    deep = details.decision(
+        DecisionRow(0.0, decision(1, overlap_blocks=6, host_blocks=4)), [], Text("")
+    )
     assert "host cache" not in deep.plain
 
 
 def test_a_request_that_moved_is_marked_and_found_by_that_word() -> None:
-    row = Row(0.0, decision(2, worker=1, moved="died", moved_from=0, output_tokens=12))
+    row = DecisionRow(0.0, decision(2, worker=1, moved="died", moved_from=0, output_tokens=12))
     assert "⇄ 1" in fit(DECISIONS.columns, 78).line(row).plain
     assert "moved died" in DECISIONS.words(row)
-    assert "moved" not in DECISIONS.words(Row(0.0, decision(1)))
+    assert "moved" not in DECISIONS.words(DecisionRow(0.0, decision(1)))
     text = details.decision(row, [], Text("")).plain
     assert "⇄ from worker 0 (died), with 12 tokens of its answer" in text
-    assert "⇄" not in details.decision(Row(0.0, decision(1)), [], Text("")).plain
+    assert "⇄" not in details.decision(DecisionRow(0.0, decision(1)), [], Text("")).plain
 
 
 def test_the_timeline_has_moves_in_the_order_of_time() -> None:
@@ -581,7 +585,7 @@ def test_the_timeline_has_moves_in_the_order_of_time() -> None:
 def test_the_overview_says_how_many_moved_and_why() -> None:
     moves = MovesView({"died": 12, "drained": 0}, {"died": 1}, 0.035)
     state = BoardState()
-    state.apply(Link(State.LIVE), 0)
+    state.apply(ConnectionChange(State.LIVE), 0)
     state.apply(snapshot(), 0)
     assert "⇄" not in overview.attention(state.board(0)).plain
     state.apply(snapshot(moves=moves), 0)
@@ -637,7 +641,7 @@ def test_the_state_of_the_server_is_in_every_header() -> None:
     long = msgspec.structs.replace(snapshot(), models=("m" * 90,))
     for width in (20, 38, 78, 200):
         board = BoardState("http://127.0.0.1:8181")
-        board.apply(Link(State.LIVE, "http://127.0.0.1:8181"), 0.0)
+        board.apply(ConnectionChange(State.LIVE, "http://127.0.0.1:8181"), 0.0)
         board.apply(long, 0.0)
         first, _ = lines(overview.header(board.board(0.0), width, paused=False))
         assert "● serving" in first
@@ -646,7 +650,7 @@ def test_the_state_of_the_server_is_in_every_header() -> None:
 
 def test_one_block_is_no_plural() -> None:
     for margin, words in ((1.0, "1 block cheaper"), (-4.0, "4 blocks dearer")):
-        row = Row(0.0, decision(1, margin=margin))
+        row = DecisionRow(0.0, decision(1, margin=margin))
         assert words in details.decision(row, [], Text()).plain
 
 

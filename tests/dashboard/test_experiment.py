@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from dynamo_cli.dashboard import experiment, replaying
-from dynamo_cli.dashboard.client import Client
+from dynamo_cli.dashboard.client import DashboardClient
 from dynamo_cli.dashboard.draw import replay as draw
-from dynamo_cli.dashboard.experiment import Experiment, Stage
+from dynamo_cli.dashboard.experiment import Experiment, ReplayStage
 from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.dashboard.source import Source
 from dynamo_cli.errors import CannotWatch
@@ -42,7 +42,7 @@ LINES = HEAD + b"".join(
 )
 
 
-class Recording(Client):
+class Recording(DashboardClient):
     """A client of a server that has recorded these lines; None: it records nothing."""
 
     def __init__(self, lines: bytes | None) -> None:
@@ -55,7 +55,7 @@ class Recording(Client):
         return self._lines
 
 
-def told(client: Client) -> list[Experiment]:
+def told(client: DashboardClient) -> list[Experiment]:
     async def run() -> list[Experiment]:
         return [one async for one in replaying.replay(client, snapshot(2, recorded_requests=1))]
 
@@ -64,14 +64,14 @@ def told(client: Client) -> list[Experiment]:
 
 def test_the_command_replays_the_record_with_engines_as_here() -> None:
     *_, last = told(Recording(LINES))
-    assert (last.stage, last.problem) == (Stage.DONE, "")
+    assert (last.stage, last.problem) == (ReplayStage.DONE, "")
     assert last.report is not None
     assert set(last.report.runs) == {"round-robin", "least-loaded", "kv"}
     assert all(run.requests == 20 and run.ttft_ms for run in last.report.runs.values())
     assert last.report.verdict
     assert "2 engines with 100 KV blocks of 32 tokens, as recorded" in last.report.engines
     assert last.recorded is not None
-    assert last.recorded.run.ttft_ms == experiment.Spread(19.5, 19.0, 29.0)
+    assert last.recorded.run.ttft_ms == experiment.LatencySpread(19.5, 19.0, 29.0)
     assert last.recorded.span_s == 1.9
 
 
@@ -110,7 +110,7 @@ def test_the_process_has_the_lowest_priority_and_ends_with_the_experiment(tmp_pa
 )
 def test_what_cannot_be_replayed_is_said(lines: bytes | None, problem: str) -> None:
     *_, last = told(Recording(lines))
-    assert last.stage is Stage.FAILED
+    assert last.stage is ReplayStage.FAILED
     assert problem in last.problem
     assert "Traceback" not in last.problem
 
@@ -127,8 +127,8 @@ def test_the_tab_says_how_far_it_is_and_marks_the_best() -> None:
     assert "Start it with --record FILE" in shown(Experiment())
     state.apply(snapshot(2, recorded_requests=300), 10.0)
     assert "300 requests were recorded since the start. r replays" in shown(Experiment())
-    assert "reads the record … 4s" in shown(Experiment(Stage.READING, 6.0))
-    assert "✗ it broke" in shown(Experiment(Stage.FAILED, problem="it broke"))
+    assert "reads the record … 4s" in shown(Experiment(ReplayStage.READING, 6.0))
+    assert "✗ it broke" in shown(Experiment(ReplayStage.FAILED, problem="it broke"))
     done = shown(EXPERIMENT).splitlines()
     rows = [line for line in done if line.startswith(("★", "  "))]
     assert [row.split()[:2] for row in rows[1:]] == [
@@ -144,7 +144,7 @@ def test_r_starts_a_replay_and_stops_it() -> None:
     async def replay(of: Snapshot) -> AsyncIterator[Experiment]:
         begun.append(of)
         try:
-            yield Experiment(Stage.RUNNING)
+            yield Experiment(ReplayStage.RUNNING)
             await asyncio.sleep(600)
         finally:
             ended.append("ended")
@@ -156,7 +156,7 @@ def test_r_starts_a_replay_and_stops_it() -> None:
         assert said.message == "start the server with --record FILE first"
         await seen.hear(snapshot(2, recorded_requests=5))
         await seen.press("r")
-        while seen.app._state.board(0).experiment.stage is not Stage.RUNNING:
+        while seen.app._state.board(0).experiment.stage is not ReplayStage.RUNNING:
             await seen.pilot.pause()
         assert len(begun) == 1
         seen.app._update()

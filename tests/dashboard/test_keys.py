@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 from textual.widgets import ContentSwitcher, Input
 
 from dynamo_cli.dashboard.app import THEMES, Dashboard
-from dynamo_cli.dashboard.events import Decided, Lines, Link, State
+from dynamo_cli.dashboard.events import ConnectionChange, Decided, Lines, State
 from dynamo_cli.dashboard.screens.confirm import Confirm
 from dynamo_cli.dashboard.screens.detail import Detail
 from dynamo_cli.dashboard.screens.help import KEYS, Help
@@ -466,7 +466,9 @@ def test_drawing_while_it_goes_down_is_no_failure() -> None:
 
 def test_a_lost_server_is_told_and_what_was_known_stays() -> None:
     async def scenario(seen: Seen) -> None:
-        await seen.hear(Link(State.LOST, "http://h:1", "no server at http://h:1: refused"))
+        await seen.hear(
+            ConnectionChange(State.LOST, "http://h:1", "no server at http://h:1: refused")
+        )
         assert "✗ no connection" in seen.text("#header")
         assert "no server at http://h:1" in seen.text("#attention")
         assert "╭ workers" in seen.text("#picture")
@@ -529,13 +531,13 @@ def test_a_screen_without_news_is_grey_until_they_come() -> None:
         await seen.press("2")
         (green,) = colours("● serving", top=0)
         assert colours("● ready") == {green}
-        await seen.hear(Link(State.LOST, "http://h:1", "no server"))
+        await seen.hear(ConnectionChange(State.LOST, "http://h:1", "no server"))
         assert colours("● ready").isdisjoint({green})
         await seen.press("1")
         assert colours("● ready").isdisjoint({green})
         assert "✗ what is shown is from" in seen.text("#attention")
         snapshot = seen.replay.state.board(seen.replay.now_s).snapshot
-        await seen.hear(Link(State.LIVE, "http://h:1"))
+        await seen.hear(ConnectionChange(State.LIVE, "http://h:1"))
         await seen.hear(snapshot)
         assert colours("● ready") == {green}
 

@@ -6,7 +6,15 @@ import msgspec
 import pytest
 
 from dynamo_cli.dashboard import history, model
-from dynamo_cli.dashboard.events import Decided, Found, Lines, Link, State, Table, decode
+from dynamo_cli.dashboard.events import (
+    ConnectionChange,
+    Decided,
+    Found,
+    Lines,
+    ProcessList,
+    State,
+    decode,
+)
 from dynamo_cli.dashboard.history import Flow, History
 from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.messages.lifecycle import Phase
@@ -40,7 +48,7 @@ def test_a_snapshot_survives_the_way() -> None:
 def test_the_supervisors_table_shows_until_there_is_a_snapshot() -> None:
     state = BoardState()
     processes = snapshot().processes
-    state.apply(Table(processes[:2]), 0)
+    state.apply(ProcessList(processes[:2]), 0)
     board = state.board(0)
     assert (len(board.processes), board.snapshot, board.starting) == (2, None, True)
     state.apply(snapshot(), 1)
@@ -84,12 +92,12 @@ def test_a_request_that_moves_has_a_row_for_each_of_its_workers() -> None:
 
 def test_decisions_that_the_stream_left_out_are_counted() -> None:
     state = BoardState()
-    state.apply(Link(State.LIVE), 0)
+    state.apply(ConnectionChange(State.LIVE), 0)
     state.apply(Decided([decision(41)]), 0)  # decisions before the first do not count as missed
     state.apply(Decided([decision(50), decision(49)]), 0)
     assert state.board(0).missed == 7
-    state.apply(Link(State.LOST), 0)
-    state.apply(Link(State.LIVE), 0)
+    state.apply(ConnectionChange(State.LOST), 0)
+    state.apply(ConnectionChange(State.LIVE), 0)
     state.apply(Decided([decision(1, "new")]), 0)
     assert state.board(0).missed == 7
 
@@ -114,11 +122,11 @@ snapshot_of_now = snapshot()
 
 def test_lines_are_told_again_after_a_lost_connection_and_stand_there_once() -> None:
     state = BoardState()
-    state.apply(Link(State.LIVE), 0)
+    state.apply(ConnectionChange(State.LIVE), 0)
     state.apply(Lines([line(1), line(2)]), 0)
-    state.apply(Link(State.LOST, reason="gone"), 0)
+    state.apply(ConnectionChange(State.LOST, reason="gone"), 0)
     assert [one.number for one in state.board(0).lines] == [1, 2]
-    state.apply(Link(State.LIVE), 0)
+    state.apply(ConnectionChange(State.LIVE), 0)
     state.apply(Lines([line(1), line(2), line(3)]), 0)
     assert [one.number for one in state.board(0).lines] == [1, 2, 3]
 
@@ -169,12 +177,12 @@ def test_flow_is_what_grew_over_the_last_seconds() -> None:
 
 def test_what_came_too_long_ago_or_before_the_connection_was_lost_is_out_of_date() -> None:
     state = BoardState("http://h:1")
-    state.apply(Link(State.LIVE), 100.0)
+    state.apply(ConnectionChange(State.LIVE), 100.0)
     assert state.board(200.0).stale_since_s is None, "nothing is shown yet"
     state.apply(snapshot(), 100.0)
     assert state.board(101.0).stale_since_s is None
     assert state.board(104.0).stale_since_s == 100.0
     state.apply(snapshot(), 105.0)
     assert state.board(106.0).stale_since_s is None
-    state.apply(Link(State.LOST, "http://h:1", "no server"), 106.0)
+    state.apply(ConnectionChange(State.LOST, "http://h:1", "no server"), 106.0)
     assert state.board(106.0).stale_since_s == 105.0

@@ -10,7 +10,7 @@ import pytest
 from textual import events
 
 from dynamo_cli.dashboard.app import Dashboard
-from dynamo_cli.dashboard.events import Link, State
+from dynamo_cli.dashboard.events import ConnectionChange, State
 
 from .replay import Replay
 
@@ -42,7 +42,7 @@ async def press(batches: list[list[str]], *, asks: bool) -> None:
         for number, batch in enumerate(batches):
             for key in batch:
                 typed(app, key)
-            replay.state.apply(Link(State.LIVE, "http://a"), replay.now_s)
+            replay.state.apply(ConnectionChange(State.LIVE, "http://a"), replay.now_s)
             if not app.is_running:
                 break
             await pilot.resize_terminal(60 + 20 * number, 20 + number)

@@ -8,7 +8,7 @@ import pytest
 from dynamo_cli.dashboard.draw import requests as draw
 from dynamo_cli.dashboard.draw.requests import REQUESTS
 from dynamo_cli.dashboard.draw.table import fit
-from dynamo_cli.dashboard.events import Link, Requests, State
+from dynamo_cli.dashboard.events import ConnectionChange, RequestTimelines, State
 from dynamo_cli.dashboard.filters import parse
 from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.dashboard.requests import KEPT, RequestLog, RequestRow
@@ -69,10 +69,10 @@ def test_ended_requests_are_bounded_and_running_ones_come_last() -> None:
 
 def test_another_server_process_starts_a_new_list() -> None:
     state = BoardState()
-    state.apply(Requests([request(5)]), 0.0)
+    state.apply(RequestTimelines([request(5)]), 0.0)
     assert state.last_request == 5
-    state.apply(Link(State.LOST), 1.0)
-    state.apply(Link(State.LIVE), 2.0)
+    state.apply(ConnectionChange(State.LOST), 1.0)
+    state.apply(ConnectionChange(State.LIVE), 2.0)
     assert (state.last_request, state.board(2.0).requests) == (0, ())
 
 
@@ -126,9 +126,9 @@ def test_the_tab_asks_for_requests_and_open_details_follow() -> None:
     asked: list[int] = []
     tokens = [40]
 
-    async def requests(after: int) -> Requests:
+    async def requests(after: int) -> RequestTimelines:
         asked.append(after)
-        return Requests([msgspec.structs.replace(running(59), output_tokens=tokens[-1])])
+        return RequestTimelines([msgspec.structs.replace(running(59), output_tokens=tokens[-1])])
 
     async def scenario(seen: Seen) -> None:
         await seen.press("1")

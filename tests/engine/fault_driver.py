@@ -36,7 +36,7 @@ class Driver:
 
         from dynamo_cli.engines.vllm.core import engine
 
-        self.engine = engine.Engine(0, config)
+        self.engine = engine.VllmEngine(0, config)
         self.encoder, self.decoder = MsgpackEncoder(), MsgpackDecoder(EngineCoreOutputs)
         self.errors: list[str] = []
         self.naps = 0

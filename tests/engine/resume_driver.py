@@ -90,9 +90,9 @@ class Driver:
         from vllm.v1.engine import EngineCoreOutputs
         from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-        from dynamo_cli.engines.vllm.core.engine import Engine
+        from dynamo_cli.engines.vllm.core.engine import VllmEngine
 
-        self.engine = Engine(0, config)
+        self.engine = VllmEngine(0, config)
         self.encoder, self.decoder = MsgpackEncoder(), MsgpackDecoder(EngineCoreOutputs)
         self.adapter = LoRARequest("one", 1, adapter)
         self.backend = backend

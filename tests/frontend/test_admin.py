@@ -21,7 +21,7 @@ from dynamo_cli.errors import (
     Unavailable,
 )
 from dynamo_cli.frontend.admin.adapters import Adapters
-from dynamo_cli.frontend.admin.engines import Engines
+from dynamo_cli.frontend.admin.engines import EngineOperations
 from dynamo_cli.frontend.admin.paths import LOAD_ADAPTER, UNLOAD_ADAPTER
 from dynamo_cli.messages.admin import LoadAdapter, Operate, Operated, Operation, UnloadAdapter
 from dynamo_cli.messages.lifecycle import AdaptersChanged, Rescale, Rescaled
@@ -329,7 +329,7 @@ class _Answering:
     """Stands for the switchboard: each order is answered a little later, and noted."""
 
     def __init__(self) -> None:
-        self.engines = Engines(self, lambda: [WORKER, HOST_CACHE])  # type: ignore[arg-type]
+        self.engines = EngineOperations(self, lambda: [WORKER, HOST_CACHE])  # type: ignore[arg-type]
         self.orders: list[tuple[str, ProcessId, bool]] = []
 
     def send(self, peer: ProcessId, order: Operate) -> bool:

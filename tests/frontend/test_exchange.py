@@ -34,7 +34,7 @@ from dynamo_cli.messages.request import (
 from dynamo_cli.topology import ProcessId, Role
 from dynamo_cli.units import MS_NS, SECOND_NS
 from dynamo_cli.watch.meter import Meter
-from dynamo_cli.watch.queues import Calls
+from dynamo_cli.watch.queues import PendingAnswers
 
 ONE, TWO = ProcessId(Role.PROCESSOR, 0), ProcessId(Role.PROCESSOR, 1)
 
@@ -281,12 +281,12 @@ async def test_requests_without_a_token_are_counted_with_the_age_of_the_oldest()
     scene = Scene(ONE)
     old, streamed, whole = (scene.submit(arrival_ns=at * SECOND_NS) for at in (2, 5, 6))
     scene.exchange.ask(Question.MODELS, "b")
-    assert scene.exchange.load(9 * SECOND_NS) == Calls(4, 3, 3, 7.0)
+    assert scene.exchange.load(9 * SECOND_NS) == PendingAnswers(4, 3, 3, 7.0)
     scene.exchange.chunks(Chunks([Chunk(streamed.key, b"a", 1)]))
     scene.exchange.begun([whole.key])
-    assert scene.exchange.load(9 * SECOND_NS) == Calls(4, 3, 1, 7.0)
+    assert scene.exchange.load(9 * SECOND_NS) == PendingAnswers(4, 3, 1, 7.0)
     scene.exchange.close(old)
-    assert scene.exchange.load(9 * SECOND_NS) == Calls(3, 2, 0, 0.0)
+    assert scene.exchange.load(9 * SECOND_NS) == PendingAnswers(3, 2, 0, 0.0)
 
 
 @in_a_loop
@@ -294,6 +294,6 @@ async def test_a_call_whose_client_has_left_is_not_waited_for() -> None:
     scene = Scene(ONE)
     call = scene.submit(arrival_ns=0)
     call.answer.cancel()  # as the task that awaits it is, before it can close the call
-    assert scene.exchange.load(SECOND_NS) == Calls(1, 1, 0, 0.0)
+    assert scene.exchange.load(SECOND_NS) == PendingAnswers(1, 1, 0, 0.0)
     scene.exchange.processor_down(ONE, "SIGKILL")
     assert scene.links.reports[-1] == Rescued(ONE.name, 0, 0)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from dynamo_cli.frontend.status import host as status_host
-from dynamo_cli.frontend.status.host import Host
+from dynamo_cli.frontend.status.host import HostMeter
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
@@ -33,14 +33,14 @@ def compute(seconds: float) -> None:
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
+def host() -> Iterator[HostMeter]:
     """What reads only when it is told."""
-    made = Host(tuple, lambda: HostView(record_free_bytes=7, unrecorded={"queue_full": 1}))
+    made = HostMeter(tuple, lambda: HostView(record_free_bytes=7, unrecorded={"queue_full": 1}))
     yield made
     made.close()
 
 
-def test_a_process_that_computes_uses_a_core(host: Host) -> None:
+def test_a_process_that_computes_uses_a_core(host: HostMeter) -> None:
     own, made = [process(os.getpid()), process(GONE), process(0)], host
     made.close()  # its own looks would come between
     made.look(own, 10 * SECOND_NS)
@@ -57,7 +57,7 @@ def test_a_process_that_computes_uses_a_core(host: Host) -> None:
     assert use.cpu_demand >= 0.7
 
 
-def test_threads_of_engines_are_not_read(host: Host) -> None:
+def test_threads_of_engines_are_not_read(host: HostMeter) -> None:
     engine = [process(os.getpid(), Role.WORKER)]
     host.close()
     host.look(engine, 10 * SECOND_NS)
@@ -77,7 +77,7 @@ def test_it_looks_by_itself_and_has_the_record_and_the_memory(
         looked.set()
         return [process(os.getpid())]
 
-    made = Host(processes, lambda: HostView(record_free_bytes=7, unrecorded={"queue_full": 1}))
+    made = HostMeter(processes, lambda: HostView(record_free_bytes=7, unrecorded={"queue_full": 1}))
     assert looked.wait(20)
     while not made.report().processes:
         time.sleep(0.01)
@@ -93,26 +93,26 @@ def test_a_system_that_does_not_tell_its_memory_is_no_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(status_host, "read_memory", lambda: (_ for _ in ()).throw(OSError()))
-    made = Host(tuple, HostView)
+    made = HostMeter(tuple, HostView)
     made.close()
     assert made.report().host == HostView()
 
 
-def test_processes_of_other_nodes_are_not_looked_for_here(host: Host) -> None:
+def test_processes_of_other_nodes_are_not_looked_for_here(host: HostMeter) -> None:
     away = msgspec.structs.replace(process(os.getpid()), node="node-b")
     host.look([away], 10 * SECOND_NS)
     assert not host.report().processes
 
 
 def test_cpu_time_is_averaged_over_the_last_five_seconds(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    host: HostMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One figure for a second would be coarse, and one since the start out of date."""
     used_s = {10: 0.0, 12: 2.0, 16: 4.0, 17: 7.0}
     monkeypatch.setattr(
         status_host,
         "_reading",
-        lambda _, now_ns, threads: status_host._Reading(
+        lambda _, now_ns, threads: status_host._CpuReading(
             now_ns, used_s[now_ns // SECOND_NS], 2 * used_s[now_ns // SECOND_NS]
         ),
     )

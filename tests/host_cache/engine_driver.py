@@ -151,10 +151,10 @@ class Driver:
         from vllm.v1.engine import EngineCoreOutputs
         from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-        from dynamo_cli.engines.vllm.core.engine import Engine
+        from dynamo_cli.engines.vllm.core.engine import VllmEngine
 
         self.dice = random.Random(1)
-        self.engine = Engine(0, config, kv_events=True)
+        self.engine = VllmEngine(0, config, kv_events=True)
         client = self.engine.cache_client
         self.link: Link | None = None
         if config.host_cache is not None:

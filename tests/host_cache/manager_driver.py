@@ -9,9 +9,9 @@ from typing import Any
 from vllm.v1.kv_offload.base import OffloadKey, ReqContext, ScheduleEndContext
 
 from dynamo_cli.engines.cache_client import CacheClient
-from dynamo_cli.engines.vllm.core.engine import Engine
+from dynamo_cli.engines.vllm.core.engine import VllmEngine
 from dynamo_cli.engines.vllm.core.operations import operate
-from dynamo_cli.engines.vllm.core.sides import DecodeSide
+from dynamo_cli.engines.vllm.core.sides import VllmDecodeSide
 from dynamo_cli.engines.vllm.host_cache.leases import Leases
 from dynamo_cli.engines.vllm.host_cache.manager import Manager
 from dynamo_cli.errors import InternalError
@@ -259,8 +259,8 @@ def empty(stage: Prefills) -> list[int]:
 
 def a_request_that_fails_alone() -> Any:
     """Its worker gives the blocks back that were kept for it, and the engine others."""
-    engine = object.__new__(Engine)
-    side = engine.decode_side = DecodeSide(0, Any, Any, None)
+    engine = object.__new__(VllmEngine)
+    side = engine.decode_side = VllmDecodeSide(0, Any, Any, None)
     side._handed_over = {"a": "of a", "b": "of b"}
     engine._failed = [(0, "a", InternalError("it cannot."))]
     failed = [name for _, name, _ in engine.take_failed()]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dynamo_cli.host_cache.blocks import LEAST_STALE, Block, Blocks
+from dynamo_cli.host_cache.blocks import LEAST_STALE, Block, TierBlocks
 
 
-def prompt(blocks: Blocks, letters: str, *, named: bool = True) -> list[Block]:
+def prompt(blocks: TierBlocks, letters: str, *, named: bool = True) -> list[Block]:
     """Add and use the blocks of a prompt; the block "b" of "ab" has the key "ab"."""
     added = []
     for depth in range(1, len(letters) + 1):
@@ -17,7 +17,7 @@ def prompt(blocks: Blocks, letters: str, *, named: bool = True) -> list[Block]:
     return added
 
 
-def evicted(blocks: Blocks) -> list[str]:
+def evicted(blocks: TierBlocks) -> list[str]:
     """Evict everything that can be; the keys in the order of eviction."""
     keys = {block.slot: key.decode() for key, block in blocks._by_key.items()}
     gone = []
@@ -28,7 +28,7 @@ def evicted(blocks: Blocks) -> list[str]:
 
 def test_the_prompt_that_was_used_longest_ago_goes_first_and_its_end_before_its_beginning() -> None:
     for named in (True, False):
-        blocks = Blocks()
+        blocks = TierBlocks()
         prompt(blocks, "abc", named=named)
         prompt(blocks, "xy", named=named)
         prompt(blocks, "ab", named=named)
@@ -38,7 +38,7 @@ def test_the_prompt_that_was_used_longest_ago_goes_first_and_its_end_before_its_
 
 def test_a_block_stays_while_another_follows_it_even_if_that_was_written_later() -> None:
     """The blocks of a long prompt are written in several steps: the last step has its end."""
-    blocks = Blocks()
+    blocks = TierBlocks()
     prompt(blocks, "ab")
     prompt(blocks, "x")
     blocks.use([blocks.add(b"abc", 3, int.from_bytes(b"abc"), int.from_bytes(b"ab"))])
@@ -46,7 +46,7 @@ def test_a_block_stays_while_another_follows_it_even_if_that_was_written_later()
 
 
 def test_a_pinned_block_and_all_before_it_stay() -> None:
-    blocks = Blocks()
+    blocks = TierBlocks()
     ends = prompt(blocks, "abc")[1:2]
     prompt(blocks, "x")
     blocks.pin(ends)
@@ -61,7 +61,7 @@ def test_a_pinned_block_and_all_before_it_stay() -> None:
 
 def test_of_blocks_with_one_hash_the_router_is_told_once() -> None:
     """As of the groups of a hybrid model."""
-    blocks = Blocks()
+    blocks = TierBlocks()
     blocks.add(b"group 0", 0, 7, 0)
     blocks.use([blocks.add(b"group 1", 1, 7, 0)])
     assert blocks.holdings.take().stored == [7]
@@ -70,7 +70,7 @@ def test_of_blocks_with_one_hash_the_router_is_told_once() -> None:
 
 
 def test_the_queue_does_not_grow_with_uses() -> None:
-    blocks = Blocks()
+    blocks = TierBlocks()
     for _ in range(5 * LEAST_STALE):
         prompt(blocks, "a")
         prompt(blocks, "x", named=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynamo_cli.engines.pace import LEAST_TOKENS, Pace
+from dynamo_cli.engines.prefill_pace import LEAST_TOKENS, PrefillPace
 from dynamo_cli.host_cache.disk import (
     CORRUPT,
     DISK_FULL,
@@ -15,11 +15,11 @@ from dynamo_cli.host_cache.disk import (
     READ_FAILED,
     WRITE_FAILED,
     Disk,
+    DiskJob,
     Done,
-    Job,
 )
 from dynamo_cli.host_cache.places import FULL_REST_NS, Places
-from dynamo_cli.host_cache.speed import GUESS_NS, STALE_NS, Speed
+from dynamo_cli.host_cache.service_time import GUESS_NS, STALE_NS, ServiceTime
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv.holdings import Holdings
 from dynamo_cli.messages.host_cache import MISSING
@@ -51,7 +51,7 @@ class Scene:
             self.disk.stored(new)
             self.end(self.disk.jobs(), failure)
 
-    def end(self, jobs: list[Job], failure: str = "", each_ns: int = 0) -> None:
+    def end(self, jobs: list[DiskJob], failure: str = "", each_ns: int = 0) -> None:
         for job in jobs:
             self.now_ns += each_ns
             self.disk.done(Done(job, failure))
@@ -131,7 +131,7 @@ def test_a_block_that_is_being_written_is_not_written_again() -> None:
     scene = Scene()
     new = scene.memory.wrote(ONE, [key(1)], scene.memory.lend()[ONE][:1])
 
-    def write() -> list[Job]:
+    def write() -> list[DiskJob]:
         scene.disk.stored(new)
         return scene.disk.jobs()
 
@@ -282,7 +282,7 @@ def test_a_disk_that_stays_full_is_tried_again_and_one_that_fails_is_not() -> No
 
 def test_speed_counts_time_in_which_anything_is_done_once() -> None:
     now = [0]
-    speed = Speed(lambda: now[0])
+    speed = ServiceTime(lambda: now[0])
     assert (speed.unit_s, speed.within(10 * GUESS_NS)) == (None, 10)
     for _ in range(300):
         speed.begin()
@@ -298,7 +298,7 @@ def test_speed_counts_time_in_which_anything_is_done_once() -> None:
 
 
 def test_an_engines_pace_is_that_of_steps_with_many_prompt_tokens() -> None:
-    pace = Pace()
+    pace = PrefillPace()
     pace.scheduled(1)
     pace.stepped(30 * MS_NS, ended=True)
     assert pace.us(16) == 0, "such a step is no prefill"

@@ -13,8 +13,8 @@ from dynamo_cli.host_cache.disk import (
     READ_FAILED,
     WRITE_FAILED,
     Disk,
+    DiskJob,
     Done,
-    Job,
 )
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv.holdings import Holdings
@@ -57,7 +57,9 @@ class DiskMachine(CacheMachine):
         cache = HostCache(SLOTS * SLOT_BYTES, lambda: self.now_ns, self.reach)
         self.disk = Disk(cache, PLACES * SLOT_BYTES, lambda: self.now_ns, self.reach)
         self.file: dict[int, Path] = {}
-        self.jobs: dict[int, tuple[Job, Path, bool]] = {}  # with what is copied, and if it counts
+        self.jobs: dict[
+            int, tuple[DiskJob, Path, bool]
+        ] = {}  # with what is copied, and if it counts
         self.bad: set[int] = set()  # places that are not used any more
         self.full: set[int] = set()
         self.known: set[int] = set()

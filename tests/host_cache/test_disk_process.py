@@ -15,7 +15,7 @@ from dynamo_cli.config import DiskCacheConfig, HostCacheConfig
 from dynamo_cli.host.memory_file import MemoryFile, map_shared
 from dynamo_cli.host.unnamed_file import open_best
 from dynamo_cli.host_cache import disk_file
-from dynamo_cli.host_cache.disk import MOST_FAILURES, Job
+from dynamo_cli.host_cache.disk import MOST_FAILURES, DiskJob
 from dynamo_cli.host_cache.disk_file import DiskFile
 from dynamo_cli.host_cache.process import HostCacheProcess
 from dynamo_cli.kv import hashes, slots
@@ -132,7 +132,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 def hang(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let no copy begin before the function is called that this returns."""
-    held: list[Job] = []
+    held: list[DiskJob] = []
     monkeypatch.setattr(DiskFile, "begin", lambda _, job: held.append(job))
 
     def go_on() -> None:
@@ -258,7 +258,7 @@ def test_at_the_end_no_more_copies_begin(scene: Scene) -> None:
     scene.process.run()
     file = scene.process._below._file  # type: ignore[union-attr]
     with pytest.raises(RuntimeError, match="shutdown"):
-        file.begin(Job(write=True, number=1, slot=0, place=0))
+        file.begin(DiskJob(write=True, number=1, slot=0, place=0))
 
 
 def test_a_disk_that_is_slower_than_computing_is_not_read(scene: Scene) -> None:

@@ -46,10 +46,10 @@ class Driver:
         from vllm.v1.serial_utils import MsgpackEncoder
 
         from dynamo_cli.engines.vllm.core import hashing
-        from dynamo_cli.engines.vllm.core.engine import Engine
+        from dynamo_cli.engines.vllm.core.engine import VllmEngine
 
         hashing.PART_TOKENS = 100  # so that most prompts are hashed in several parts
-        self.engine = Engine(0, config, kv_events=True)
+        self.engine = VllmEngine(0, config, kv_events=True)
         assert self.engine.holdings is not None
         self.announcer = CacheAnnouncer(0, self.engine.holdings)
         self.index = PrefixIndex()

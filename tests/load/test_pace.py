@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 import pytest
 
 from dynamo_cli.lab.load.pace import Bounds, poisson
-from dynamo_cli.lab.load.workload import Shape, Talks, conversations
+from dynamo_cli.lab.load.workload import Talks, WorkloadShape, conversations
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_arrivals_have_their_rate_and_are_no_clockwork() -> None:
     assert gaps[2500] == pytest.approx(0.0139, rel=0.15)  # ln 2 / rate
 
 
-SHAPE = Shape(2, 3, 2, (10, 20), (5, 5), (1, 9))
+SHAPE = WorkloadShape(2, 3, 2, (10, 20), (5, 5), (1, 9))
 
 
 def test_people_share_their_system_prompt_and_nothing_else() -> None:

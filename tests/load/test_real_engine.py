@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dynamo_cli.engines.mock.profile import PS, Profile, Speed
+from dynamo_cli.engines.mock.profile import PS, Profile, StepTimes
 from dynamo_cli.lab.trace import reading, trace
 from tests.support.preloaded import ENGINES, LIGHT, Preloaded
 from tests.support.server import COMMAND, SMALL, Server, wait_until
@@ -125,7 +125,7 @@ def test_a_profile_of_the_engine_is_close_to_it(tmp_path: Path) -> None:
     profile = msgspec.json.decode(file.read_bytes(), type=Profile)
     assert (profile.name, profile.block_size) == ("tiny", BLOCK)
     assert 0 < profile.step_s < 0.1
-    speed = Speed.of(profile)
+    speed = StepTimes.of(profile)
     assert 0 < speed.prefill_ps(1000, 0) - speed.prefill_ps(10, 0) < PS
     # For this model, the cost of one more token is within the noise of a step.
     assert 0 <= speed.decode_ps(64, 64 * 1000) - speed.decode_ps(1, 10) < PS

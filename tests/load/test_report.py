@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from dynamo_cli.lab import table
-from dynamo_cli.lab.load.bench import Bench, Plan
+from dynamo_cli.lab.load.bench import Bench, BenchPlan
 from dynamo_cli.lab.load.drive import Round
 from dynamo_cli.lab.load.pace import Bounds, Closed
-from dynamo_cli.lab.load.workload import Shape
+from dynamo_cli.lab.load.workload import WorkloadShape
 from dynamo_cli.lab.report import Gaps, Outcome, Ratio, Slo, quantile, ratio, summarize
 
 RUN = [
@@ -152,7 +152,9 @@ def test_what_nobody_has_is_no_row() -> None:
 
 
 def test_figures_of_a_measurement_that_runs_are_of_its_last_round() -> None:
-    measured = Bench(Plan(Shape(1, 1, 1, (1, 1), (1, 1), (1, 1)), Closed(1), Bounds(9)), {})
+    measured = Bench(
+        BenchPlan(WorkloadShape(1, 1, 1, (1, 1), (1, 1), (1, 1)), Closed(1), Bounds(9)), {}
+    )
     assert measured.live is None
     before, now = Round(Bounds(9), began_s=0.0), Round(Bounds(9))
     before.outcomes.append(Outcome(0.0, 9.0))

@@ -13,14 +13,14 @@ from dynamo_cli.engines.mock import wire
 
 def main() -> None:
     for ours, theirs in (
-        (wire.Request, engine.EngineCoreRequest),
+        (wire.CoreRequest, engine.EngineCoreRequest),
         (wire.Output, engine.EngineCoreOutput),
-        (wire.Outputs, engine.EngineCoreOutputs),
+        (wire.CoreOutputs, engine.EngineCoreOutputs),
     ):
         names = ours.__struct_fields__
         assert theirs.__struct_fields__[: len(names)] == names, theirs
     assert set(wire.Sampling.__struct_fields__) <= set(SamplingParams.__struct_fields__)
-    assert set(wire.Event.__struct_fields__) == set(engine.EngineCoreEvent.__struct_fields__)
+    assert set(wire.CoreEvent.__struct_fields__) == set(engine.EngineCoreEvent.__struct_fields__)
     assert set(wire.PrefillStats.__struct_fields__) <= {one.name for one in fields(PrefillStats)}
     assert engine.FinishReason(wire.STOP).name == "STOP"
     assert engine.FinishReason(wire.LENGTH).name == "LENGTH"

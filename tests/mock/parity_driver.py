@@ -115,9 +115,9 @@ class Real:
     def __init__(self, config: EngineConfig, seed: int) -> None:
         from vllm.v1.serial_utils import MsgpackEncoder
 
-        from dynamo_cli.engines.vllm.core.engine import Engine
+        from dynamo_cli.engines.vllm.core.engine import VllmEngine
 
-        self.engine = Engine(0, config, kv_events=True)
+        self.engine = VllmEngine(0, config, kv_events=True)
         self.encoder = MsgpackEncoder()
         self.names: dict[Any, int] = {}
         self.events: list[tuple[str, int]] = []

@@ -6,20 +6,20 @@ import random
 
 import pytest
 
-from dynamo_cli.engines.measured import TERMS, Burst, Run, pairs
+from dynamo_cli.engines.measured import TERMS, Burst, MeasuredRun, pairs
 from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.lab.profile.fit import errors, fit, simulate
 
 TRUE = dict(zip(TERMS, (2e-3, 500e-6, 60e-6, 5e-9, 90e-6, 10e-9), strict=True))
 
 
-def runs(times: dict[str, float], noise: float = 0.0) -> list[Run]:
+def runs(times: dict[str, float], noise: float = 0.0) -> list[MeasuredRun]:
     dice = random.Random(5)
 
-    def run(kind: str, *sums: int) -> Run:
-        bare = Run(kind, *sums, seconds=1.0)  # type: ignore[arg-type]
+    def run(kind: str, *sums: int) -> MeasuredRun:
+        bare = MeasuredRun(kind, *sums, seconds=1.0)  # type: ignore[arg-type]
         seconds = bare.predicted_s(times) * dice.uniform(1 - noise, 1 + noise)
-        return Run(kind, *sums, seconds=seconds)  # type: ignore[arg-type]
+        return MeasuredRun(kind, *sums, seconds=seconds)  # type: ignore[arg-type]
 
     prefills = [(size, before) for size in (8, 128, 2000) for before in (0, 1024, 4096)]
     together = [(count, size) for count in (2, 8) for size in (8, 128)]
@@ -54,7 +54,7 @@ def test_no_time_is_negative() -> None:
 
 
 def test_one_run_is_enough_for_something() -> None:
-    only = Run("prefill", 1, 1, 8, pairs(8, 0), 0, 0, 0.004)
+    only = MeasuredRun("prefill", 1, 1, 8, pairs(8, 0), 0, 0, 0.004)
     times = fit([only])
     assert times["step_s"] > 0
     assert only.predicted_s(times) == pytest.approx(0.004)

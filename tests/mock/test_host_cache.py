@@ -15,7 +15,7 @@ from dynamo_cli.engines.mock import wire
 from dynamo_cli.engines.mock.engine import MockEngine
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes, slots
-from dynamo_cli.lab.replay.host import handle
+from dynamo_cli.lab.replay.host_cache import handle
 from dynamo_cli.messages.base import Message
 from dynamo_cli.messages.host_cache import SlotsLent
 from dynamo_cli.messages.request import AddRequest
@@ -74,7 +74,7 @@ def linked(count: int = 2, **options: Any) -> tuple[HostCache, list[MockEngine],
 
 
 def message(name: str, prompt: list[int] = PROMPT) -> AddRequest:
-    request = wire.Request(
+    request = wire.CoreRequest(
         name, None, None, wire.Sampling(max_tokens=COUNT), None, 0.0, None, None, None
     )
     return AddRequest(name, hashes.pack_tokens(prompt), [msgspec.msgpack.encode(request)])
@@ -82,7 +82,7 @@ def message(name: str, prompt: list[int] = PROMPT) -> AddRequest:
 
 def outputs(mock: MockEngine, link: Link | None) -> list[wire.Output]:
     """All that comes until nothing is left to do, as the loop of a worker steps."""
-    decoder = msgspec.msgpack.Decoder(wire.Outputs)
+    decoder = msgspec.msgpack.Decoder(wire.CoreOutputs)
     found: list[wire.Output] = []
     while mock.has_work():
         for _, step in mock.step():

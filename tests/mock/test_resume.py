@@ -37,7 +37,7 @@ def engine(*args: str, kv_role: str = "") -> MockEngine:
 
 
 def message(said: list[int], name: str = "a", count: int | None = COUNT) -> AddRequest:
-    request = wire.Request(
+    request = wire.CoreRequest(
         name, None, None, wire.Sampling(max_tokens=count), None, 0.0, None, None, None
     )
     tokens = hashes.pack_tokens(PROMPT)
@@ -47,7 +47,7 @@ def message(said: list[int], name: str = "a", count: int | None = COUNT) -> AddR
 
 def outputs(mock: MockEngine) -> list[wire.Output]:
     """All that comes until nothing is left to do."""
-    decoder = msgspec.msgpack.Decoder(wire.Outputs)
+    decoder = msgspec.msgpack.Decoder(wire.CoreOutputs)
     found: list[wire.Output] = []
     while mock.has_work():
         for _, step in mock.step():

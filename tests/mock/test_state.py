@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from dynamo_cli.engines.mock.profile import PS, Profile, Speed, built_in, load
+from dynamo_cli.engines.mock.profile import PS, Profile, StepTimes, built_in, load
 from dynamo_cli.engines.mock.request import SimRequest
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.errors import UsageError
@@ -179,7 +179,7 @@ def test_built_in_profiles_make_sense(name: str) -> None:
     profile = load(name)
     assert profile.name == name
     assert len(profile.source) > 40
-    speed = Speed.of(profile)
+    speed = StepTimes.of(profile)
     assert speed.prefill_ps(1000, 0) + speed.prefill_ps(1000, 1000) == speed.prefill_ps(2000, 0)
     assert speed.transfer_ps(0) == 0 < speed.transfer_ps(1)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.engines.mock.state import SimEngine
-from dynamo_cli.lab.replay.host import Host
+from dynamo_cli.lab.replay.host_cache import ReplayHostCache
 from tests.mock import test_state
 from tests.mock.test_state import MS
 
@@ -26,9 +26,11 @@ PROFILE = msgspec.structs.replace(
 )
 
 
-def engines(count: int = 2, slots: int = 1000, **changes: object) -> tuple[Host, list[SimEngine]]:
+def engines(
+    count: int = 2, slots: int = 1000, **changes: object
+) -> tuple[ReplayHostCache, list[SimEngine]]:
     profile = msgspec.structs.replace(PROFILE, **changes)
-    host = Host(slots * profile.block_size * profile.kv_token_bytes, profile, count)
+    host = ReplayHostCache(slots * profile.block_size * profile.kv_token_bytes, profile, count)
     host.lend()
     return host, [SimEngine(profile, tier=tier) for tier in host.tiers]
 
@@ -39,7 +41,7 @@ def request(name: str, prompt: int, output: int = 1, start: int = 100) -> SimReq
     return SimRequest(name, prompt, output, hashes, lambda _, block: seed + block)
 
 
-def step(host: Host, sim: SimEngine, now_ps: int) -> StepResult:
+def step(host: ReplayHostCache, sim: SimEngine, now_ps: int) -> StepResult:
     result = sim.step(now_ps)
     assert sim.tier is not None
     sim.tier.store()
@@ -47,7 +49,7 @@ def step(host: Host, sim: SimEngine, now_ps: int) -> StepResult:
     return result
 
 
-def run(host: Host, sim: SimEngine, now_ps: int = 0) -> int:
+def run(host: ReplayHostCache, sim: SimEngine, now_ps: int = 0) -> int:
     """Step until nothing is left to do; return the time then."""
     while sim.has_work():
         result = step(host, sim, now_ps)

@@ -41,13 +41,13 @@ def test_of_warnings_only_what_is_constant_passes() -> None:
 
 def those_that_pass(messages: list[str]) -> list[str]:
     """Those that are logged of errors that vLLM's classes log."""
-    from dynamo_cli.engines.vllm.front.failures import Told
+    from dynamo_cli.engines.vllm.front.failures import KnownErrorFilter
 
     records = [
         logging.LogRecord("vllm.a", logging.ERROR, "f.py", 7, message, ("x",), None)
         for message in messages
     ]
-    return [record.msg for record in records if Told().filter(record)]
+    return [record.msg for record in records if KnownErrorFilter().filter(record)]
 
 
 @pytest.mark.engine

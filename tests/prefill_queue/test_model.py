@@ -11,16 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dynamo_cli.prefill_queue.jobs import (
     Abandoned,
-    Failed,
+    FailedJob,
     Job,
-    Limits,
-    Outcome,
+    JobOutcome,
+    QueueLimits,
+    QueueView,
     Returned,
-    View,
 )
 from dynamo_cli.prefill_queue.state import PrefillQueue
 
-LIMITS = Limits(max_jobs=6, max_attempts=3, lease_ns=20, affinity_ns=25)
+LIMITS = QueueLimits(max_jobs=6, max_attempts=3, lease_ns=20, affinity_ns=25)
 WORKERS = st.integers(0, 1)
 HOLDERS = st.integers(0, 2)
 JOB_IDS = st.sampled_from("abcdefgh")
@@ -52,16 +52,16 @@ class QueueMachine(RuleBasedStateMachine):
     def find(self, job_id: str) -> Known | None:
         return next((one for one in self.known if one.job.job_id == job_id), None)
 
-    def end(self, one: Known) -> list[Outcome]:
+    def end(self, one: Known) -> list[JobOutcome]:
         """Remove a job from the model; the outcomes that the queue must return for it."""
         self.known.remove(one)
         self.ends[one.job.payload] += 1
         return [] if one.holder is None else [Abandoned(one.job.job_id, one.holder)]
 
-    def fail(self, one: Known, reason: str) -> list[Outcome]:
-        return [Failed(one.job.job_id, one.job.worker, reason), *self.end(one)]
+    def fail(self, one: Known, reason: str) -> list[JobOutcome]:
+        return [FailedJob(one.job.job_id, one.job.worker, reason), *self.end(one)]
 
-    def break_off(self, one: Known) -> Outcome:
+    def break_off(self, one: Known) -> JobOutcome:
         one.attempts += 1
         if one.attempts == LIMITS.max_attempts:
             return self.fail(one, "attempts")[0]
@@ -176,7 +176,7 @@ class QueueMachine(RuleBasedStateMachine):
     def numbers_are_those_of_the_model(self) -> None:
         waiting = self.waiting()
         leased = [one for one in self.known if one.holder is not None]
-        assert self.queue.view(self.now) == View(
+        assert self.queue.view(self.now) == QueueView(
             len(waiting),
             sum(one.job.prompt_tokens for one in waiting),
             len(leased),

@@ -26,7 +26,7 @@ from dynamo_cli.messages.prefill import (
     RunJob,
 )
 from dynamo_cli.prefill_queue import process
-from dynamo_cli.prefill_queue.jobs import Limits
+from dynamo_cli.prefill_queue.jobs import QueueLimits
 from dynamo_cli.prefill_queue.process import Queue
 from dynamo_cli.topology import FRONTEND, QUEUE, ProcessId, Role
 from dynamo_cli.units import SECOND_NS
@@ -273,6 +273,6 @@ def test_where_blocks_travel_a_prefill_worker_of_the_same_machine_comes_first(
         worker.send(msgspec.structs.replace(push(job_id), machine=machine))
     scene.turn()
     assert jobs_of(one) == ["alone"], "its machine has no prefill worker"
-    now_ns += Limits().affinity_ns + 1
+    now_ns += QueueLimits().affinity_ns + 1
     scene.turn()
     assert jobs_of(one) == ["near"]

@@ -8,17 +8,17 @@ import pytest
 
 from dynamo_cli.prefill_queue.jobs import (
     Abandoned,
-    Failed,
+    FailedJob,
     Job,
-    Limits,
-    Outcome,
-    Reason,
+    JobOutcome,
+    JobReason,
+    QueueLimits,
+    QueueView,
     Returned,
-    View,
 )
 from dynamo_cli.prefill_queue.state import MAX_WAITS, PrefillQueue
 
-LIMITS = Limits(max_jobs=4, max_attempts=3, lease_ns=100, affinity_ns=10)
+LIMITS = QueueLimits(max_jobs=4, max_attempts=3, lease_ns=100, affinity_ns=10)
 NEVER = 10**18
 ROOM = 10**9
 
@@ -34,7 +34,7 @@ def job(job_id: str, priority: int = 0, **more: Any) -> Job[bytes]:
     return Job(job_id, priority=priority, payload=job_id.encode(), **{**fields, **more})
 
 
-def queue(*jobs: Job[bytes], limits: Limits = LIMITS) -> PrefillQueue[bytes]:
+def queue(*jobs: Job[bytes], limits: QueueLimits = LIMITS) -> PrefillQueue[bytes]:
     fresh: PrefillQueue[bytes] = PrefillQueue(limits)
     assert [fresh.put(one) for one in jobs] == [None] * len(jobs)
     return fresh
@@ -51,11 +51,11 @@ def lease(state: PrefillQueue[bytes], holder: int = 0, jobs: int = 9, now: int =
 def test_the_life_of_a_job() -> None:
     a = job("a", put_ns=3)
     state = queue(a)
-    assert state.view(5) == View(1, 5, 0, 0, oldest_age_ns=2)
+    assert state.view(5) == QueueView(1, 5, 0, 0, oldest_age_ns=2)
     assert state.lease(0, 1, ROOM, 7) == [a]
-    assert state.view(7) == View(0, 0, 1, 5, oldest_age_ns=0)
+    assert state.view(7) == QueueView(0, 0, 1, 5, oldest_age_ns=0)
     assert state.acknowledge("a", 0)
-    assert state.view(7) == View(0, 0, 0, 0, oldest_age_ns=0)
+    assert state.view(7) == QueueView(0, 0, 0, 0, oldest_age_ns=0)
     assert state.ended == {"done": 1}
     assert state.taken == 1
     assert state.take_waits() == [4]
@@ -96,12 +96,12 @@ def test_a_job_that_is_too_large_comes_when_its_holder_has_nothing_else() -> Non
 
 def test_a_job_that_is_not_taken_has_a_reason() -> None:
     state = queue(job("a"), job("b"), job("c"))
-    assert state.put(job("a")) is Reason.DUPLICATE
+    assert state.put(job("a")) is JobReason.DUPLICATE
     assert lease(state, jobs=1) == "a"
-    assert state.put(job("a")) is Reason.DUPLICATE
+    assert state.put(job("a")) is JobReason.DUPLICATE
     assert state.put(job("d")) is None
     assert state.put(job("e")) is None
-    assert state.put(job("f")) is Reason.FULL
+    assert state.put(job("f")) is JobReason.FULL
     assert state.refused == {"duplicate": 2, "full": 1}
     assert state.taken == 5
     assert state.acknowledge("a", 0)
@@ -128,7 +128,7 @@ def test_nobody_waits_for_a_holder_that_is_gone() -> None:
 
 
 def test_nobody_waits_for_a_holder_that_is_stuck() -> None:
-    state = queue(job("a", holder=1), limits=Limits(lease_ns=5, affinity_ns=1000))
+    state = queue(job("a", holder=1), limits=QueueLimits(lease_ns=5, affinity_ns=1000))
     assert lease(state, holder=1) == "a"
     state.expire(5)
     assert lease(state, holder=0, now=5) == "a"
@@ -151,9 +151,9 @@ def test_what_is_said_of_jobs_of_others_is_counted() -> None:
 def test_a_job_that_its_holder_cannot_do_fails() -> None:
     state = queue(job("a", worker=7))
     lease(state)
-    assert state.refuse("a", 0, "engine") == [Failed("a", 7, "engine")]
+    assert state.refuse("a", 0, "engine") == [FailedJob("a", 7, "engine")]
     assert state.ended == {"engine": 1}
-    assert state.view(0) == View(0, 0, 0, 0, 0)
+    assert state.view(0) == QueueView(0, 0, 0, 0, 0)
 
 
 def test_jobs_of_a_dead_holder_come_back_to_the_front_in_their_order() -> None:
@@ -175,16 +175,16 @@ def test_jobs_of_a_dead_holder_come_back_to_the_front_in_their_order() -> None:
         (lambda state: state.expire(100), [Abandoned("a", 0)]),
     ],
 )
-def test_a_job_has_so_many_attempts(break_off: object, told: list[Outcome]) -> None:
+def test_a_job_has_so_many_attempts(break_off: object, told: list[JobOutcome]) -> None:
     assert callable(break_off)
     state = queue(job("a", worker=7))
     for attempts in (1, 2):
         assert lease(state) == "a"
         assert break_off(state) == [Returned("a", attempts), *told]
     assert lease(state) == "a"
-    assert break_off(state) == [Failed("a", 7, "attempts"), *told]
+    assert break_off(state) == [FailedJob("a", 7, "attempts"), *told]
     assert state.ended == {"attempts": 1}
-    assert state.view(0) == View(0, 0, 0, 0, 0)
+    assert state.view(0) == QueueView(0, 0, 0, 0, 0)
 
 
 def test_a_lease_lasts_while_it_is_renewed() -> None:
@@ -203,8 +203,8 @@ def test_a_deadline_ends_jobs_that_wait_and_jobs_that_are_leased() -> None:
     state = queue(job("a", deadline_ns=50), job("b", deadline_ns=20, worker=1), job("c"))
     assert lease(state, jobs=1) == "a"
     assert state.expire(19) == []
-    assert state.expire(20) == [Failed("b", 1, "deadline")]
-    assert state.expire(50) == [Failed("a", 0, "deadline"), Abandoned("a", 0)]
+    assert state.expire(20) == [FailedJob("b", 1, "deadline")]
+    assert state.expire(50) == [FailedJob("a", 0, "deadline"), Abandoned("a", 0)]
     assert state.ended == {"deadline": 2}
     assert lease(state) == "c"
 
@@ -212,7 +212,7 @@ def test_a_deadline_ends_jobs_that_wait_and_jobs_that_are_leased() -> None:
 def test_a_deadline_goes_before_the_end_of_a_lease() -> None:
     state = queue(job("a", deadline_ns=100))
     lease(state)
-    assert state.expire(100) == [Failed("a", 0, "deadline"), Abandoned("a", 0)]
+    assert state.expire(100) == [FailedJob("a", 0, "deadline"), Abandoned("a", 0)]
     assert state.returned == {}
 
 
@@ -222,7 +222,7 @@ def test_a_cancelled_job_is_dropped_and_its_holder_told() -> None:
     assert state.cancel("a") == [Abandoned("a", 3)]
     assert state.cancel("b") == []
     assert state.ended == {"cancelled": 2}
-    assert state.view(0) == View(0, 0, 0, 0, 0)
+    assert state.view(0) == QueueView(0, 0, 0, 0, 0)
 
 
 def test_jobs_of_a_dead_decode_worker_are_dropped() -> None:
@@ -230,14 +230,14 @@ def test_jobs_of_a_dead_decode_worker_are_dropped() -> None:
     lease(state, holder=3, jobs=2)
     assert state.worker_gone(1) == [Abandoned("a", 3)]
     assert state.ended == {"worker_gone": 2}
-    assert state.view(0) == View(1, 5, 1, 5, 0)
+    assert state.view(0) == QueueView(1, 5, 1, 5, 0)
     assert lease(state, holder=2) == "d"
 
 
 def test_without_prefill_workers_nothing_waits() -> None:
     state = queue(job("a"), job("b", holder=1, worker=2))
-    gone = Reason.NO_PREFILL_WORKER
-    assert state.no_holders() == [Failed("a", 0, gone), Failed("b", 2, gone)]
+    gone = JobReason.NO_PREFILL_WORKER
+    assert state.no_holders() == [FailedJob("a", 0, gone), FailedJob("b", 2, gone)]
     assert state.ended == {gone: 2}
     assert state.depth_jobs == 0
 
@@ -308,5 +308,5 @@ def test_jobs_of_machines_without_prefill_workers_fail_if_they_must_stay() -> No
     assert state.only_on({1, 2}) == []
     state.holder_gone(4)
     failed = state.only_on({2})
-    assert failed == [Failed(one, 0, Reason.NO_PREFILL_WORKER) for one in ("stays", "held")]
+    assert failed == [FailedJob(one, 0, JobReason.NO_PREFILL_WORKER) for one in ("stays", "held")]
     assert state.view(0).depth_jobs == 2

@@ -48,7 +48,7 @@ def _outcome(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(path: str, args: tuple[str, ...]) -> None:
-    from dynamo_cli.engines.vllm.core.engine import Engine
+    from dynamo_cli.engines.vllm.core.engine import VllmEngine
     from dynamo_cli.engines.vllm.front.serving import Serving
 
     config = EngineConfig(model=path, path=path, served_names=("m",), args=args, threads=1)
@@ -57,7 +57,7 @@ def _build(path: str, args: tuple[str, ...]) -> None:
         Serving(config, None)  # type: ignore[arg-type]
 
     asyncio.run(front())
-    Engine(0, config)
+    VllmEngine(0, config)
 
 
 if __name__ == "__main__":

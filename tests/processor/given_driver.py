@@ -6,7 +6,7 @@ import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
-from dynamo_cli.engines.vllm.front.given import Given, groups
+from dynamo_cli.engines.vllm.front.given import OutputPacker, groups
 from tests.support.driver import tell
 
 
@@ -19,7 +19,7 @@ def output(*parts: tuple[int, list[int], str | None, Any], cached: int = 0) -> A
 
 
 def main() -> None:
-    given, packed = Given(), []
+    given, packed = OutputPacker(), []
     for call, one in (
         (0, output((0, [5], None, None), cached=7)),
         (0, output((0, [6], None, None))),

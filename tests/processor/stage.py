@@ -56,7 +56,7 @@ MOVES = MigrationRule(limit=2, timeout_s=5)
 
 T = TypeVar("T", bound=Message)
 
-_request = msgspec.msgpack.Decoder(wire.Request)
+_request = msgspec.msgpack.Decoder(wire.CoreRequest)
 
 
 def patiently(poll: Callable[[], Any], done: Callable[[], Any]) -> None:
@@ -164,7 +164,7 @@ class Worker(Neighbour):
             output.finish_reason = wire.LENGTH
         if first:
             output.prefill_stats = wire.PrefillStats(len(prompt), len(prompt), cached, cached, 0)
-        frames = [msgspec.msgpack.encode(wire.Outputs(outputs=[output]))]
+        frames = [msgspec.msgpack.encode(wire.CoreOutputs(outputs=[output]))]
         self.send(StepOutputs(frames))
 
     def complete(self, added: AddRequest) -> None:
@@ -181,7 +181,7 @@ class Worker(Neighbour):
         self.send(UtilityAnswer(call_id, [] if error else frames, error))
 
 
-def request_of(added: AddRequest) -> wire.Request:
+def request_of(added: AddRequest) -> wire.CoreRequest:
     """Decode vLLM's request object, which does not contain the prompt."""
     return _request.decode(added.frames[0])
 

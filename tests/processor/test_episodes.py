@@ -19,6 +19,6 @@ def test_an_episode_begins_after_a_quiet_time_and_for_each_worker_alone() -> Non
 
 @pytest.mark.engine
 def test_requests_that_wait_too_long_at_a_worker_are_one_warning() -> None:
-    done = run("tests.processor.patience_driver")
+    done = run("tests.processor.first_token_deadlines_driver")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {"WARNING": 1, "DEBUG": 4}

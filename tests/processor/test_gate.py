@@ -15,7 +15,7 @@ from dynamo_cli.frontend.http import admission
 from dynamo_cli.messages.request import Endpoint
 
 GENERATE = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.MESSAGES)
-LIMITS = gate.Limits()
+LIMITS = gate.ModelLimits()
 PULL = {"do_remote_prefill": True, "transfer_id": "a"}
 
 

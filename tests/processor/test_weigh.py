@@ -43,7 +43,7 @@ def test_marks_in_strings_do_not_count(
     assert found.values >= values  # an empty list or object counts as if it had one value
 
 
-LIMITS = gate.Limits(1000)
+LIMITS = gate.ModelLimits(1000)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from dynamo_cli.errors import Corrupt
 from dynamo_cli.relay.frames import (
     Frame,
-    Kind,
+    FrameKind,
     pack_acks,
     pack_messages,
     unpack_acks,
     unpack_messages,
 )
-from dynamo_cli.relay.session import MISSING, REPLACED, HeadSession, NodeSession, Step
+from dynamo_cli.relay.session import MISSING, REPLACED, HeadSession, NodeSession, SessionStep
 
 
 def joined() -> tuple[HeadSession, NodeSession]:
@@ -33,8 +33,8 @@ def joined() -> tuple[HeadSession, NodeSession]:
 def test_frames_in_order_are_delivered_in_both_directions() -> None:
     head, node = joined()
     for _ in range(3):
-        assert node.take(head.frame(Kind.DATA)).deliver
-        assert head.take(node.frame(Kind.DATA)).deliver
+        assert node.take(head.frame(FrameKind.DATA)).deliver
+        assert head.take(node.frame(FrameKind.DATA)).deliver
 
 
 def test_a_repeated_hello_changes_nothing() -> None:
@@ -43,25 +43,25 @@ def test_a_repeated_hello_changes_nothing() -> None:
     assert not step.joined
     assert step.reply is not None
     assert not node.take(step.reply).joined
-    assert head.take(node.frame(Kind.DATA)).deliver
+    assert head.take(node.frame(FrameKind.DATA)).deliver
 
 
 def test_a_node_that_misses_a_frame_begins_another_session() -> None:
     head, node = joined()
-    head.frame(Kind.DATA)
-    step = node.take(head.frame(Kind.DATA))
+    head.frame(FrameKind.DATA)
+    step = node.take(head.frame(FrameKind.DATA))
     assert step.cut == MISSING
     assert step.reply is not None
     assert head.take(step.reply).joined
-    assert not node.take(head.frame(Kind.DATA)).deliver  # it is not welcome yet
+    assert not node.take(head.frame(FrameKind.DATA)).deliver  # it is not welcome yet
     assert node.stale == 1
 
 
 def test_a_head_that_misses_a_frame_makes_the_node_begin_anew() -> None:
     head, node = joined()
-    node.frame(Kind.DATA)
-    assert head.take(node.frame(Kind.DATA)).cut == MISSING
-    assert not head.take(node.frame(Kind.DATA)).deliver
+    node.frame(FrameKind.DATA)
+    assert head.take(node.frame(FrameKind.DATA)).cut == MISSING
+    assert not head.take(node.frame(FrameKind.DATA)).deliver
     welcome = head.take(node.hello()).reply
     assert welcome is not None
     step = node.take(welcome)
@@ -73,7 +73,7 @@ def test_a_head_that_misses_a_frame_makes_the_node_begin_anew() -> None:
 def test_a_new_head_does_not_go_on_with_the_session_of_an_earlier_one() -> None:
     """It would find that frames are missing."""
     _, node = joined()
-    node.frame(Kind.DATA)
+    node.frame(FrameKind.DATA)
     numbers = count(200)
     head = HeadSession(lambda: next(numbers))
     step = head.take(node.hello())
@@ -92,7 +92,7 @@ def test_a_welcome_to_an_earlier_session_is_none() -> None:
     late = head.take(node.hello()).reply
     assert late is not None
     again = NodeSession(lambda: next(numbers))
-    assert again.take(late) == Step()
+    assert again.take(late) == SessionStep()
     assert not again.joined
     assert head.take(again.hello()).joined
 
@@ -101,12 +101,12 @@ def test_a_welcome_repeats_the_session_and_names_the_life_of_the_head() -> None:
     numbers = count(10)
     head, node = HeadSession(lambda: next(numbers)), NodeSession(lambda: next(numbers))
     welcome = head.take(node.hello()).reply
-    assert welcome == Frame(Kind.WELCOME, node.hello().session, 0, 10, b"")
+    assert welcome == Frame(FrameKind.WELCOME, node.hello().session, 0, 10, b"")
 
 
 def test_frames_of_an_earlier_session_are_counted_and_dropped() -> None:
     head, node = joined()
-    old = node.frame(Kind.DATA)
+    old = node.frame(FrameKind.DATA)
     numbers = count(100)
     again = NodeSession(lambda: next(numbers))
     assert head.take(again.hello()).joined
@@ -116,7 +116,7 @@ def test_frames_of_an_earlier_session_are_counted_and_dropped() -> None:
 
 @given(st.lists(st.binary(max_size=50)))
 def test_messages_survive(messages: list[bytes]) -> None:
-    frame = Frame(Kind.DATA, 1 << 62, 7, 9, pack_messages(messages))
+    frame = Frame(FrameKind.DATA, 1 << 62, 7, 9, pack_messages(messages))
     assert Frame.unpack(frame.pack()) == frame
     assert unpack_messages(frame.body) == messages
 

@@ -12,7 +12,7 @@ from dynamo_cli.config import RouterConfig
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.lab.replay.loop import Replay, Result
 from dynamo_cli.lab.replay.peers import PEERS
-from dynamo_cli.lab.replay.routers import SERVED, Live, Router
+from dynamo_cli.lab.replay.routers import SERVED, LiveRouter, ReplayRouter
 from dynamo_cli.lab.report import summarize
 from dynamo_cli.lab.trace.trace import Trace, infinite_hit_ratio
 from dynamo_cli.messages.routing import RouteQuery, RoutingDecision
@@ -79,7 +79,7 @@ def test_loaded_tokens_count_as_cached_and_take_less_time() -> None:
     assert times[1].mean < 0.9 * times[0].mean
 
 
-class _Watched(Live):
+class _Watched(LiveRouter):
     """Keeps all decisions."""
 
     def __init__(self, state: RouterState) -> None:
@@ -98,7 +98,7 @@ def test_what_the_router_expects_is_what_engines_find_and_load() -> None:
     trace = chats(count=9, turns=6)
     routers: list[_Watched] = []
 
-    def factory(engines: Any, seed: int) -> Router:
+    def factory(engines: Any, seed: int) -> ReplayRouter:
         routers.append(_Watched(RouterState(RouterConfig("kv"))))
         return routers[0]
 
@@ -112,16 +112,16 @@ def test_what_the_router_expects_is_what_engines_find_and_load() -> None:
     assert state.predicted_tokens == state.measured_tokens > 0
     assert state.over_predicted_requests == 0
     assert result.loaded_tokens > 0
-    measured_s = state.loading.token_s(0, state.ledger.pace.prices)
+    measured_s = state.loading.token_s(0, state.ledger.estimator.prices)
     assert measured_s == pytest.approx(PROFILE.load_token_s, rel=1.0)
 
 
 def test_the_router_knows_what_the_host_cache_holds() -> None:
     states: list[RouterState] = []
 
-    def factory(engines: list[SimEngine], seed: int) -> Router:
+    def factory(engines: list[SimEngine], seed: int) -> ReplayRouter:
         states.append(RouterState(RouterConfig("kv")))
-        return Live(states[0])
+        return LiveRouter(states[0])
 
     trace = conversations(5, 300)
     result = Replay(trace, factory, PROFILE, 3, host_cache_bytes=4 * ENGINE_BYTES).run()

@@ -12,8 +12,8 @@ from dynamo_cli.lab.replay.loop import Replay, Result
 from dynamo_cli.lab.replay.peers import PEERS, CacheAware, data_parallel, first_token_only
 from dynamo_cli.lab.replay.routers import SERVED
 from dynamo_cli.lab.trace.trace import Trace, TraceRequest, infinite_hit_ratio
-from dynamo_cli.router.pace import Prices
 from dynamo_cli.router.policies import Request, WorkerLoad
+from dynamo_cli.router.time_estimator import Prices
 from dynamo_cli.units import SECOND_NS
 
 BLOCK = 16

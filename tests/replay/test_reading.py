@@ -12,9 +12,9 @@ import pytest
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.lab.trace import reading
-from dynamo_cli.lab.trace.block_sizes import Fit
+from dynamo_cli.lab.trace.block_sizes import BlockSizeRange
 from dynamo_cli.lab.trace.formats import Format, TimeUnit
-from dynamo_cli.lab.trace.reading import Told, read
+from dynamo_cli.lab.trace.reading import TraceHints, read
 from tests.replay.test_command import replay
 
 Rows = list[dict[str, object]]
@@ -81,14 +81,17 @@ def test_the_same_trace_in_both_units_gives_the_same_report(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        (Told(), "blocks of 16 tokens are not Mooncake's.*--format qwen"),
-        (Told(block_size=16), "--time-unit s or ms"),
-        (Told(Format.MOONCAKE), "its hash_ids fit blocks of 16 tokens, not 512: say --block-size"),
-        (Told(Format.RECORD), "line 1: a record has block_size"),
-        (Told(Format.AZURE), "line 1: a CSV file of azure begins with its header"),
+        (TraceHints(), "blocks of 16 tokens are not Mooncake's.*--format qwen"),
+        (TraceHints(block_size=16), "--time-unit s or ms"),
+        (
+            TraceHints(Format.MOONCAKE),
+            "its hash_ids fit blocks of 16 tokens, not 512: say --block-size",
+        ),
+        (TraceHints(Format.RECORD), "line 1: a record has block_size"),
+        (TraceHints(Format.AZURE), "line 1: a CSV file of azure begins with its header"),
     ],
 )
-def test_other_units_are_refused(told: Told, message: str, tmp_path: Path) -> None:
+def test_other_units_are_refused(told: TraceHints, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         read(written(tmp_path / "trace.jsonl", in_small_blocks()), told)
 
@@ -96,13 +99,13 @@ def test_other_units_are_refused(told: Told, message: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "told",
     [
-        Told(Format.QWEN),
-        Told(time_unit=TimeUnit.S),
-        Told(block_size=16, time_unit=TimeUnit.S),
-        Told(Format.MOONCAKE, 16, TimeUnit.S),
+        TraceHints(Format.QWEN),
+        TraceHints(time_unit=TimeUnit.S),
+        TraceHints(block_size=16, time_unit=TimeUnit.S),
+        TraceHints(Format.MOONCAKE, 16, TimeUnit.S),
     ],
 )
-def test_what_is_told_is_done(told: Told, tmp_path: Path) -> None:
+def test_what_is_told_is_done(told: TraceHints, tmp_path: Path) -> None:
     found = read(written(tmp_path / "trace.jsonl", in_small_blocks()), told)
     assert (found.block_size, found.duration_ns) == (16, 901 * 10**6)
     assert [len(one.hashes) for one in found.requests] == [128, 32, 128, 96, 160, 64]
@@ -114,8 +117,8 @@ def test_fractions_of_milliseconds_are_asked_about(tmp_path: Path) -> None:
     path = written(tmp_path / "trace.jsonl", rows)
     with pytest.raises(UsageError, match="line 3: the timestamp is not a whole number"):
         read(path)
-    assert read(path, Told(time_unit=TimeUnit.MS)).duration_ns == 901 * 10**6
-    assert read(path, Told(time_unit=TimeUnit.S)).duration_ns == 901 * 10**9
+    assert read(path, TraceHints(time_unit=TimeUnit.MS)).duration_ns == 901 * 10**6
+    assert read(path, TraceHints(time_unit=TimeUnit.S)).duration_ns == 901 * 10**9
 
 
 @pytest.mark.parametrize("format_", ["qwen", "record"])
@@ -142,7 +145,7 @@ def test_a_size_that_a_trace_names_must_be_so(format_: str, tmp_path: Path) -> N
 def test_lengths_tell_the_size_of_blocks(
     lengths: list[tuple[int, int]], fits: tuple[int, int]
 ) -> None:
-    fit = Fit()
+    fit = BlockSizeRange()
     for line, (tokens, blocks) in enumerate(lengths, 1):
         fit.add(line, tokens, blocks)
     assert (fit.lowest, fit.highest) == fits
@@ -182,7 +185,7 @@ def test_public_tables(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runs"]["kv at 1"]["hit_ratio"] == 0
     with pytest.raises(UsageError, match="has dates"):
-        read(azure, Told(time_unit=TimeUnit.S))
+        read(azure, TraceHints(time_unit=TimeUnit.S))
 
 
 BURST = "Timestamp,Request tokens,Response tokens"

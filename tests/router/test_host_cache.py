@@ -29,11 +29,11 @@ from dynamo_cli.messages.routing import (
 )
 from dynamo_cli.router import process as router_process
 from dynamo_cli.router.loading import FIRST_GUESS, GUESS_TOKENS, Loading
-from dynamo_cli.router.pace import UNMEASURED, Prices
 from dynamo_cli.router.policies import KvPolicy, Request, WorkerLoad
 from dynamo_cli.router.policies.kv import LOADED_COST
 from dynamo_cli.router.report import router_stats
 from dynamo_cli.router.state import RouterState
+from dynamo_cli.router.time_estimator import UNMEASURED, Prices
 from dynamo_cli.topology import HOST_CACHE, LINKS, ROUTER, ProcessId, Role
 from dynamo_cli.units import MS_NS, SECOND_NS
 from tests.ipc.support import Party
@@ -300,7 +300,7 @@ def test_blocks_on_disk_that_the_worker_has_itself_are_not_read() -> None:
     decision = router.decide(0, query("a", *LONG), 0)
     assert decision is not None
     loaded = decision.candidates[0].terms["load_ms"] / 1000
-    token_s = router.loading.token_s(0, router.ledger.pace.prices)
+    token_s = router.loading.token_s(0, router.ledger.estimator.prices)
     assert loaded == pytest.approx(5 * BLOCK * token_s + 5 * 1e-5)
 
 
@@ -406,7 +406,7 @@ def test_the_time_of_loading_is_no_time_of_prefill() -> None:
         assert load_ns > 0.7 * SECOND_NS
         router.first_token(str(number), 40 * BLOCK, now + load_ns + 5 * MS_NS)
         router.end(str(number))
-    assert router.ledger.pace.prices.prefill_s(1, 1, 0) == pytest.approx(0.005, rel=0.2)
+    assert router.ledger.estimator.prices.prefill_s(1, 1, 0) == pytest.approx(0.005, rel=0.2)
 
 
 def test_a_prefill_begins_when_its_blocks_are_loaded() -> None:
@@ -414,7 +414,7 @@ def test_a_prefill_begins_when_its_blocks_are_loaded() -> None:
     in_host(router, *LONG)
     place(router, query("a", *LONG))
     entry, book = router.ledger.entries["a"], router.ledger.books[0]
-    prices = router.ledger.pace.prices
+    prices = router.ledger.estimator.prices
     alone_s = prices.prefill_s(1, entry.prefill_tokens, entry.prefill_pairs)
     assert book.wait_s(1, prices, 0) == pytest.approx(entry.load_ns / SECOND_NS + alone_s)
     assert book.wait_s(1, prices, entry.load_ns) == pytest.approx(alone_s)

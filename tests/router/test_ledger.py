@@ -25,7 +25,7 @@ from dynamo_cli.router.ledger import (
     Entry,
     Ledger,
 )
-from dynamo_cli.router.pace import Prices
+from dynamo_cli.router.time_estimator import Prices
 from dynamo_cli.units import SECOND_NS
 
 
@@ -270,10 +270,10 @@ def test_only_quiet_reports_say_how_long_steps_take() -> None:
         book = ledger()
         for one in reports:
             book.report(one)
-        return book.pace.prices.decode_slowdown_s
+        return book.estimator.prices.decode_slowdown_s
 
     quiet = [report(at, 10 * at, 100 * at) for at in range(1, 6)]
-    unmeasured = ledger().pace.prices.decode_slowdown_s
+    unmeasured = ledger().estimator.prices.decode_slowdown_s
     assert decode_slowdown_s(quiet[0]) == unmeasured
     assert decode_slowdown_s(*quiet) != unmeasured
     for busy in ("prefix_cache_queries_tokens", "prompt_tokens"):

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from dynamo_cli.config import KV_COSTS, RouterConfig
-from dynamo_cli.router.pace import Prices
 from dynamo_cli.router.policies import (
     Choice,
     KvPolicy,
@@ -21,6 +20,7 @@ from dynamo_cli.router.policies import (
     policy_of,
 )
 from dynamo_cli.router.policies.timed import STALL_WEIGHT
+from dynamo_cli.router.time_estimator import Prices
 
 BLOCK = 16
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from dynamo_cli.cluster_config import ClusterPlan
-from dynamo_cli.cluster_config import Node as Machine
+from dynamo_cli.cluster_config import ClusterPlan, Node
 from dynamo_cli.config import EngineConfig, FrontendConfig
 from dynamo_cli.errors import DynamoError, UsageError
 from dynamo_cli.ipc.codec import Decoder, encode
@@ -70,10 +69,10 @@ class Run:
         self.downs: list[str] = []
         self.sent: dict[ProcessId, list[Any]] = {RELAY: [], CLUSTER: []}
         self.workers: list[Worker] = []
-        plan = ClusterPlan("127.0.0.1:1", "127.0.0.1", (Machine(NAME, "id", "127.0.0.1"),), (0, 0))
+        plan = ClusterPlan("127.0.0.1:1", "127.0.0.1", (Node(NAME, "id", "127.0.0.1"),), (0, 0))
         engine = EngineConfig("tiny", "tiny", ("tiny",))
         config = ServeConfig(engine, FrontendConfig(), ((), ()), cluster=plan)
-        self.patience = plan.patience
+        self.timeouts = plan.timeouts
         self.nodes = Nodes(config, self)  # type: ignore[arg-type]
 
     # -- what nodes ask of the supervisor
@@ -124,9 +123,9 @@ class Run:
 
     def after(self, seconds: float) -> None:
         """The supervisor looks at its nodes in regular intervals, and after these seconds."""
-        end_s, looks = self.now_s + seconds, int(seconds / self.patience.beat_s)
+        end_s, looks = self.now_s + seconds, int(seconds / self.timeouts.beat_s)
         for _ in range(looks):
-            self.now_s += self.patience.beat_s
+            self.now_s += self.timeouts.beat_s
             self.nodes._look()
         self.now_s = end_s
         self.nodes._look()
@@ -173,7 +172,7 @@ def test_a_node_that_gets_into_the_plan_later_has_a_relay_and_an_outpost_of_its_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = Run(monkeypatch)
-    late, relay = Machine("late", "late id", "127.0.0.1", gpus=2), ProcessId(Role.RELAY, 1)
+    late, relay = Node("late", "late id", "127.0.0.1", gpus=2), ProcessId(Role.RELAY, 1)
     run.sent[relay] = []
     config = run.nodes._config
     assert config.cluster is not None
@@ -196,11 +195,11 @@ def test_a_silent_node_is_lost_and_mustered_when_it_answers_again(
 ) -> None:
     run = Run(monkeypatch)
     run.join()
-    run.after(run.patience.lost_s - 0.1)
+    run.after(run.timeouts.lost_s - 0.1)
     assert run.up
     assert run.told(Beat) == 6
     run.say(Beat(6))
-    run.after(run.patience.lost_s - 0.1)
+    run.after(run.timeouts.lost_s - 0.1)
     assert run.up
     run.after(0.2)
     assert not run.up
@@ -302,7 +301,7 @@ def test_an_outpost_that_does_not_connect_is_named_with_the_port(
 ) -> None:
     run = Run(monkeypatch, serves=serves)
     run.report(RelayBound(4711))
-    run.after(run.patience.join_s - 1)
+    run.after(run.timeouts.join_s - 1)
     assert not run.notices
     assert not run.failures
     run.after(2)
@@ -316,7 +315,7 @@ def test_a_node_that_does_not_join_again_is_named_too(monkeypatch: pytest.Monkey
     run.join()
     run.after(1)
     run.report(RelayCut("cut"))
-    run.after(run.patience.join_s - 1)
+    run.after(run.timeouts.join_s - 1)
     assert not run.notices
     run.after(2)
     assert len(run.notices) == 1
@@ -384,9 +383,9 @@ def test_an_outpost_is_not_awaited_before_ray_can_have_started_it(
     run = Run(monkeypatch, serves=False)
     run.phase = Phase.STARTING  # it connects to the cluster
     run.report(RelayBound(4711))
-    run.after(run.patience.join_s + 1)
+    run.after(run.timeouts.join_s + 1)
     run.phase = Phase.READY
-    run.after(run.patience.join_s - 1)
+    run.after(run.timeouts.join_s - 1)
     assert not run.failures
     run.after(2)
     assert len(run.failures) == 1

@@ -8,7 +8,7 @@ import pytest
 
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.messages.logs import LEVEL_END, access_line
-from dynamo_cli.supervisor.logs import MAX_LINE_BYTES, TAIL_LINES, Line, LogLines
+from dynamo_cli.supervisor.logs import MAX_LINE_BYTES, TAIL_LINES, LogLines, OutputLine
 from dynamo_cli.supervisor.verdict import describe_exit, judge
 from dynamo_cli.topology import ProcessId
 
@@ -68,19 +68,19 @@ def test_log_lines_know_their_level_and_come_whole() -> None:
     lines = LogLines()
     assert lines.feed(f"ERROR{LEVEL_END}bad".encode()) == []
     assert lines.feed(b" thing\nprinted\n\nhal") == [
-        Line("ERROR", "bad thing"),
-        Line("INFO", "printed"),
+        OutputLine("ERROR", "bad thing"),
+        OutputLine("INFO", "printed"),
     ]
     assert lines.feed(b"f \xff") == []
-    assert lines.end() == [Line("INFO", "half \N{REPLACEMENT CHARACTER}")]
+    assert lines.end() == [OutputLine("INFO", "half \N{REPLACEMENT CHARACTER}")]
     assert lines.end() == []
 
 
 def test_lines_about_requests_are_no_last_words() -> None:
     lines = LogLines()
     assert lines.feed(access_line(b'{"a": "\\u001b"}') + b"ERROR\x1fbad\n") == [
-        Line("INFO", '{"a": "\\u001b"}', access=True),
-        Line("ERROR", "bad"),
+        OutputLine("INFO", '{"a": "\\u001b"}', access=True),
+        OutputLine("ERROR", "bad"),
     ]
     assert list(lines.tail) == ["bad"]
 

@@ -89,7 +89,7 @@ def main(process: ProcessId, config: Any, control: socket.socket) -> None:
                 case SetPhase(phase):
                     set_title(process, phase)
                 case LinkDown(peer):
-                    from dynamo_cli.supervisor.deaths import REPORTERS
+                    from dynamo_cli.supervisor.death_log import REPORTERS
 
                     if REPORTERS.get(ProcessId.parse(peer).role) is process.role:
                         ours.send(Rescued(peer, MOVED, FAILED))

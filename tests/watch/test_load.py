@@ -15,7 +15,7 @@ from dynamo_cli.watch.failures import FailureLog, class_of
 from dynamo_cli.watch.host import HostReport, ProcessUse
 from dynamo_cli.watch.load_schema import ErrorsView, QueuesView, StageView
 from dynamo_cli.watch.meter import Meter
-from dynamo_cli.watch.queues import Calls
+from dynamo_cli.watch.queues import PendingAnswers
 from dynamo_cli.watch.set_up import set_up
 from dynamo_cli.watch.stages import WINDOW_S, StageTimes
 from dynamo_cli.watch.state import TreeState
@@ -47,7 +47,7 @@ def test_requests_are_counted_at_the_box_where_they_wait() -> None:
     tree.apply(WorkerStats(0, 8, 3, 0.5, 0, 0, 0, 0, 0, 1, 0), 0)
     tree.apply(WorkerStats(1, 8, 4, 0.5, 0, 0, 0, 0, 0, 1, 0), 0)
     tree.apply(RouterStats("kv", {}, {0: 1}, 0, waiting_requests=6), 0)
-    seen = tree.snapshot(0, {}, 0, calls=Calls(105, 100, 70, 12.5))
+    seen = tree.snapshot(0, {}, 0, calls=PendingAnswers(105, 100, 70, 12.5))
     assert seen.queues == QueuesView(10, 25, 9, 0, 7, 70, 12.5)
     assert seen.queues.waiting == 51
     assert seen.calls == 105
@@ -91,7 +91,7 @@ def test_an_error_is_the_servers_or_the_clients(status: int, error: str, found: 
 def test_a_report_that_is_older_than_the_calls_makes_no_negative_queue() -> None:
     tree = TreeState(Meter(), ("tiny",), 0)
     tree.processor_stats(0, ProcessorStats(0, 0, requests=60))
-    assert tree.snapshot(0, {}, 0, calls=Calls(3, 3)).queues.frontend == 0
+    assert tree.snapshot(0, {}, 0, calls=PendingAnswers(3, 3)).queues.frontend == 0
 
 
 def test_what_a_process_uses_is_not_that_of_a_process_of_another_node() -> None:

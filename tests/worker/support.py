@@ -12,7 +12,7 @@ import pytest
 from dynamo_cli.config import EngineConfig, PlacementRule, WorkerConfig
 from dynamo_cli.engines import start
 from dynamo_cli.engines.cache_client import CacheClient
-from dynamo_cli.engines.mock.blocks import Blocks
+from dynamo_cli.engines.mock.block_pool import BlockPool
 from dynamo_cli.engines.prepared import Prepared
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.ipc import publisher
@@ -188,7 +188,7 @@ class FakeEngine:
 
     batch_limits = (4, 100)
 
-    def __init__(self, holdings: Blocks | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, holdings: BlockPool | None = None, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
         self.cache_client: CacheClient | None = None
         self.decode_side = FakeDecodeSide(self)
@@ -336,7 +336,7 @@ class Around:
         *peers: ProcessId,
         prefill_worker: bool = False,
         rule: PlacementRule | None = None,
-        holdings: Blocks | None = None,
+        holdings: BlockPool | None = None,
         cache_client: CacheClient | None = None,
         machine: int = 0,
     ) -> None:

@@ -59,9 +59,9 @@ class Pair:
 
     def add(self, request_id: str, tokens: int, logprobs: int | None = None) -> None:
         sampling = wire.Sampling(max_tokens=tokens, logprobs=logprobs)
-        nothing = dict.fromkeys(wire.Request.__struct_fields__[:9])
+        nothing = dict.fromkeys(wire.CoreRequest.__struct_fields__[:9])
         known = {"request_id": request_id, "sampling_params": sampling, "arrival_time": 0.0}
-        request = wire.Request(**(nothing | known))
+        request = wire.CoreRequest(**(nothing | known))
         frames = [msgspec.msgpack.encode(request)]
         assert self.board.send(THERE, AddRequest(request_id, TOKENS, frames))
 

@@ -8,7 +8,7 @@ import pytest
 
 from dynamo_cli.config import PlacementRule
 from dynamo_cli.engines.cache_client import CacheClient
-from dynamo_cli.engines.mock.blocks import Blocks
+from dynamo_cli.engines.mock.block_pool import BlockPool
 from dynamo_cli.errors import Conflict, InternalError
 from dynamo_cli.kv import hashes, slots
 from dynamo_cli.messages.admin import Operate, Operated, Operation
@@ -44,7 +44,7 @@ from tests.worker.support import (
 BOTH = pytest.mark.parametrize("prefill_worker", [False, True])
 
 
-def store(blocks: Blocks, *names: int) -> None:
+def store(blocks: BlockPool, *names: int) -> None:
     """Let the prefix cache hold these blocks."""
     blocks.name(blocks.allot(len(names)), names)
 
@@ -84,7 +84,7 @@ def test_it_ends_when_the_supervisor_says_so(
 
 def test_what_a_step_gave_is_sent_before_the_engine_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the cache holds before that: the next request may come as soon as tokens do."""
-    blocks = Blocks(10)
+    blocks = BlockPool(10)
     with Around(monkeypatch, PROCESSOR, ROUTER, holdings=blocks) as around:
         around[PROCESSOR].send(request("a"))
         around.engine.failed = [(PROCESSOR.index, "a", InternalError("it is broken"))]
@@ -113,7 +113,7 @@ def test_a_router_learns_what_the_cache_holds(
     monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
 ) -> None:
     """All of it when it is new or asks, else what a step changed."""
-    blocks = Blocks(10)
+    blocks = BlockPool(10)
     store(blocks, 5)
     with Around(monkeypatch, QUEUE, prefill_worker=prefill_worker, holdings=blocks) as around:
         router = around.link(ROUTER)
@@ -132,7 +132,7 @@ def test_a_router_learns_what_the_cache_holds(
 def test_changes_that_a_full_link_refused_come_later_with_all(
     monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
 ) -> None:
-    blocks = Blocks(10)
+    blocks = BlockPool(10)
     with Around(
         monkeypatch, QUEUE, ROUTER, prefill_worker=prefill_worker, holdings=blocks
     ) as around:
@@ -204,7 +204,7 @@ def test_what_the_engine_cannot_do_is_the_answer(
 def test_the_router_hears_of_blocks_that_an_order_has_dropped(
     monkeypatch: pytest.MonkeyPatch, prefill_worker: bool
 ) -> None:
-    blocks = Blocks(10)
+    blocks = BlockPool(10)
     with Around(
         monkeypatch, FRONTEND, ROUTER, prefill_worker=prefill_worker, holdings=blocks
     ) as around:

@@ -9,7 +9,7 @@ from rich.text import Text
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.style import BAD, FAINT, GOOD, MOVED_GLYPH, STRONG, WARN
 from dynamo_cli.dashboard.draw.table import Column, Spec
-from dynamo_cli.dashboard.model import Row
+from dynamo_cli.dashboard.model import DecisionRow
 from dynamo_cli.watch.decisions import CandidateView, DecisionView
 
 MS = "_ms"
@@ -73,23 +73,23 @@ def short(name: str, width: int = SHORT) -> str:
     return f"{name[: width - 5]}…{name[-4:]}"
 
 
-def _next(row: Row) -> str:
+def _next(row: DecisionRow) -> str:
     second = runner_up(row.decision)
     return show.NONE if second is None or not unit(row.decision) else str(second.worker)
 
 
-def _margin(row: Row) -> str:
+def _margin(row: DecisionRow) -> str:
     one = row.decision
     return amount(one.margin, unit(one)) if runner_up(one) is not None else show.NONE
 
 
-def _by_worker(row: Row) -> Iterable[tuple[CandidateView, bool]]:
+def _by_worker(row: DecisionRow) -> Iterable[tuple[CandidateView, bool]]:
     one = row.decision
     for candidate in sorted(one.candidates, key=lambda each: each.worker):
         yield candidate, candidate.worker == one.worker
 
 
-def _overlap(row: Row) -> Text:
+def _overlap(row: DecisionRow) -> Text:
     """Draw a small bar for each worker: the share of the prompt that it holds. The winner's bar is
     bright."""
     blocks = max(row.decision.required_blocks, 1)
@@ -101,7 +101,7 @@ def _overlap(row: Row) -> Text:
     return bars
 
 
-def _costs(row: Row) -> Text:
+def _costs(row: DecisionRow) -> Text:
     """Draw the costs in the order of the workers, and their unit. The winner's cost is bright."""
     measure = unit(row.decision)
     if not measure:
@@ -117,12 +117,12 @@ def _moved_words(decision: DecisionView) -> str:
     return f"moved {decision.moved}" if decision.moved else ""
 
 
-def _won(row: Row) -> int:
+def _won(row: DecisionRow) -> int:
     """Sort key of the chosen worker: rows without one come before the first worker."""
     return -1 if row.decision.worker is None else row.decision.worker
 
 
-def _cached(row: Row) -> Text:
+def _cached(row: DecisionRow) -> Text:
     """Draw predicted and measured tokens, with a sign if fewer were measured than predicted."""
     decision = row.decision
     predicted, measured = decision.predicted_tokens, decision.measured_tokens
@@ -132,7 +132,7 @@ def _cached(row: Row) -> Text:
     return text
 
 
-DECISIONS: Spec[Row] = Spec(
+DECISIONS: Spec[DecisionRow] = Spec(
     columns=(
         Column("time", 8, lambda row: Text(show.clock(row.at_s), FAINT)),
         Column("request", SHORT, lambda row: short(row.decision.request_id)),

@@ -17,7 +17,7 @@ from dynamo_cli.dashboard.draw.style import (
     named,
     section,
 )
-from dynamo_cli.dashboard.model import Row
+from dynamo_cli.dashboard.model import DecisionRow
 from dynamo_cli.watch.decisions import DecisionView
 from dynamo_cli.watch.timelines import ENDED, RequestState, TimelineView
 
@@ -61,7 +61,7 @@ STATES = {
 }
 
 
-def decision(row: Row, earlier: Sequence[Row], timeline: Text) -> Text:
+def decision(row: DecisionRow, earlier: Sequence[DecisionRow], timeline: Text) -> Text:
     """Draw why a request went where it went.
 
     Args:
@@ -122,7 +122,7 @@ def _in_unit(one: DecisionView) -> str:
     return f", {WORDS[measure]}" if measure else ""
 
 
-def _moved(row: Row) -> Text:
+def _moved(row: DecisionRow) -> Text:
     one = row.decision
     return Text.assemble(
         ("moved".ljust(LABEL), FAINT),
@@ -131,7 +131,7 @@ def _moved(row: Row) -> Text:
     )
 
 
-def _cached(row: Row) -> str:
+def _cached(row: DecisionRow) -> str:
     one = row.decision
     measured = "not measured yet" if one.measured_tokens is None else f"{one.measured_tokens} found"
     return f"{one.predicted_tokens} tokens predicted, {measured}"
@@ -145,7 +145,7 @@ def _from_where(one: DecisionView) -> list[Text]:
     return [named("", where)] if loaded else []
 
 
-def _candidates(row: Row) -> list[Text]:
+def _candidates(row: DecisionRow) -> list[Text]:
     """Draw a line for each worker. The policy defines the names and the meaning of the terms."""
     one = row.decision
     candidates = sorted(one.candidates, key=lambda candidate: candidate.cost)
@@ -200,7 +200,7 @@ def _term_heads(heads: list[list[str]], wide: list[int], gap: int) -> list[Text]
     return lines
 
 
-def _earlier(row: Row) -> Text:
+def _earlier(row: DecisionRow) -> Text:
     one = row.decision
     return Text.assemble(
         (f"{show.clock(row.at_s)}  ", FAINT),

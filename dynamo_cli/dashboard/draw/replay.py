@@ -8,7 +8,7 @@ from rich.text import Text
 
 from dynamo_cli.dashboard import format as show
 from dynamo_cli.dashboard.draw.style import ACCENT, BAD, FAINT, GOOD, STRONG, WARN
-from dynamo_cli.dashboard.experiment import Experiment, Report, Run, Stage
+from dynamo_cli.dashboard.experiment import Experiment, PolicyResult, ReplayStage, Report
 from dynamo_cli.dashboard.model import Board
 from dynamo_cli.watch.schema import Snapshot
 
@@ -28,11 +28,11 @@ def draw(board: Board, width: int) -> Text:
     one = board.experiment
     lines = [Text("What would other router policies have done to the last hour?", STRONG), Text("")]
     match one.stage:
-        case Stage.IDLE | Stage.STOPPED:
+        case ReplayStage.IDLE | ReplayStage.STOPPED:
             lines += _idle(board.snapshot, one)
-        case Stage.FAILED:
+        case ReplayStage.FAILED:
             lines += [Text(f"✗ {one.problem}", BAD), Text("r tries again", FAINT)]
-        case Stage.DONE:
+        case ReplayStage.DONE:
             lines += _found(one, width)
         case _:
             lines += _under_way(one, board.now_s)
@@ -47,7 +47,7 @@ def _idle(snapshot: Snapshot | None, one: Experiment) -> list[Text]:
             Text("This server records no requests, so there is nothing to replay.", WARN),
             Text("Start it with --record FILE: it writes lengths and hashes, never text.", FAINT),
         ]
-    stopped = [Text("stopped", WARN)] if one.stage is Stage.STOPPED else []
+    stopped = [Text("stopped", WARN)] if one.stage is ReplayStage.STOPPED else []
     return [
         *stopped,
         Text.assemble(
@@ -61,7 +61,7 @@ def _idle(snapshot: Snapshot | None, one: Experiment) -> list[Text]:
 
 
 def _under_way(one: Experiment, now_s: float) -> list[Text]:
-    doing = "reads the record" if one.stage is Stage.READING else "replays"
+    doing = "reads the record" if one.stage is ReplayStage.READING else "replays"
     lines = [
         Text.assemble(
             ("○ ", WARN),
@@ -116,7 +116,7 @@ def _best(report: Report) -> str:
     return min(report.runs, key=lambda name: _ttft(report.runs[name]), default="")
 
 
-def _ttft(run: Run) -> float:
+def _ttft(run: PolicyResult) -> float:
     return run.ttft_ms.mean if run.ttft_ms is not None else float("inf")
 
 
@@ -129,13 +129,13 @@ def _head(width: int) -> Text:
     return Text(f"{'  policy':<{NAME}}" + " ".join(cells), STRONG)
 
 
-def _row(name: str, run: Run, width: int, style: str) -> Text:
+def _row(name: str, run: PolicyResult, width: int, style: str) -> Text:
     cells = _cells(run, run.more)
     shown = (f"{cells[place]:>{CELL}}" for place in _places(width))
     return Text(f"{name:<{NAME}}" + " ".join(shown), style)
 
 
-def _cells(run: Run, more: Mapping[str, float]) -> tuple[str, ...]:
+def _cells(run: PolicyResult, more: Mapping[str, float]) -> tuple[str, ...]:
     ttft, e2e = run.ttft_ms, run.e2e_ms
     times = (
         *((ttft.mean, ttft.p50, ttft.p99) if ttft else (None, None, None)),

@@ -9,7 +9,7 @@ from textual.app import App
 
 from dynamo_cli.dashboard.draw import details, facts, requests
 from dynamo_cli.dashboard.draw.workers import Worker
-from dynamo_cli.dashboard.model import Board, Row
+from dynamo_cli.dashboard.model import Board, DecisionRow
 from dynamo_cli.dashboard.requests import RequestRow
 from dynamo_cli.dashboard.screens.detail import Detail
 from dynamo_cli.errors import CannotWatch
@@ -37,7 +37,7 @@ class Opener:
     def open(self, item: object, board: Board) -> None:
         """Show a row in full."""
         match item:
-            case Row():
+            case DecisionRow():
                 self._open_decision(item, board)
             case RequestRow():
                 self._request = item.key, self._push("request", requests.detail(item))
@@ -66,7 +66,7 @@ class Opener:
         self._app.push_screen(screen)
         return screen
 
-    def _open_decision(self, row: Row, board: Board) -> None:
+    def _open_decision(self, row: DecisionRow, board: Board) -> None:
         session = row.decision.session
         earlier = [
             other
@@ -81,7 +81,7 @@ class Opener:
 
     @staticmethod
     async def _tell_timeline(
-        screen: Detail, row: Row, earlier: list[Row], timelines: Timelines
+        screen: Detail, row: DecisionRow, earlier: list[DecisionRow], timelines: Timelines
     ) -> None:
         try:
             found = await timelines(row.decision.request_id)

@@ -17,7 +17,7 @@ from dynamo_cli.config import OriginRules
 from dynamo_cli.errors import Forbidden
 from dynamo_cli.origin import OriginGate
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WebDashboard(Server):
@@ -46,7 +46,7 @@ class WebDashboard(Server):
         return app
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _guard(self, request: web.Request, handler: WebHandler) -> web.StreamResponse:
         """Refuse pages of other sites: the socket controls a process with the server's API key."""
         try:
             self._gate.check(request.headers)

@@ -13,7 +13,7 @@ from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
 
 
-class Cache(Tab):
+class CacheTab(Tab):
     """The fourth tab, about caches.
 
     Args:

@@ -19,7 +19,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 ALL = "all"
 
 
-class Logs(Tab):
+class LogsTab(Tab):
     """The sixth tab, with log lines."""
 
     def __init__(self) -> None:

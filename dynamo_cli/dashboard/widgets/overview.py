@@ -41,7 +41,7 @@ CURVES = (
 )
 
 
-class Overview(Tab):
+class OverviewTab(Tab):
     """The first tab, with the picture.
 
     Args:

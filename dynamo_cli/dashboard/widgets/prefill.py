@@ -13,7 +13,7 @@ from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
 
 
-class Prefill(Tab):
+class PrefillTab(Tab):
     """The fifth tab, about prefill.
 
     Args:

@@ -9,7 +9,7 @@ from dynamo_cli.dashboard.widgets.pane import Pane
 from dynamo_cli.dashboard.widgets.tab import Tab
 
 
-class Replay(Tab):
+class ReplayTab(Tab):
     """The eighth tab, for experiments."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from dynamo_cli.watch.timelines import RequestState
 STATES = (RequestState.PREPARING, RequestState.PREFILL, RequestState.DECODE)
 
 
-class Requests(Tab):
+class RequestsTab(Tab):
     """The seventh tab, with requests."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from dynamo_cli.dashboard.widgets.tab import Tab
 from dynamo_cli.dashboard.widgets.table import Table
 
 
-class Routing(Tab):
+class RoutingTab(Tab):
     """The third tab, with decisions."""
 
     def __init__(self) -> None:

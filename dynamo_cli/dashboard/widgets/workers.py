@@ -24,7 +24,7 @@ LEAST_CURVES = 6
 """Fewest free lines in which curves are drawn."""
 
 
-class Workers(Tab):
+class WorkersTab(Tab):
     """The second tab, with workers."""
 
     def __init__(self) -> None:

@@ -13,13 +13,13 @@ import msgspec
 from dynamo_cli.config import EngineConfig
 from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.mock import report, wire
-from dynamo_cli.engines.mock.intake import Intake, Running
+from dynamo_cli.engines.mock.intake import MockIntake, Running
 from dynamo_cli.engines.mock.options import NO_CACHE, sized
-from dynamo_cli.engines.mock.profile import PS, Speed, load
+from dynamo_cli.engines.mock.profile import PS, StepTimes, load
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
-from dynamo_cli.engines.mock.sides import DecodeSide, PrefillSide
+from dynamo_cli.engines.mock.sides import MockDecodeSide, MockPrefillSide
 from dynamo_cli.engines.mock.state import SimEngine
-from dynamo_cli.engines.mock.tier import PS_PER_NS, Tier, client_of
+from dynamo_cli.engines.mock.tier import PS_PER_NS, MockHostCache, client_of
 from dynamo_cli.errors import Conflict, DynamoError
 from dynamo_cli.kv.holdings import Held
 from dynamo_cli.messages.admin import Operate, Operation
@@ -60,28 +60,28 @@ class MockEngine:
             prefill_chunk_tokens=config.prefill_chunk_tokens,
         )
         self._speedup = config.simulation.speedup
-        self._speed = Speed.of(self._profile)
+        self._speed = StepTimes.of(self._profile)
         self._tier = self._tier_of(config)
         self.cache_client: CacheClient | None = self._tier.client if self._tier else None
         caching = NO_CACHE not in config.args
         self._sim = SimEngine(self._profile, caching=caching, tier=self._tier)
         self._kv_events = kv_events
         self._consumer = config.kv_role == "kv_consumer"
-        self._intake = Intake(self._profile, self._sim)
+        self._intake = MockIntake(self._profile, self._sim)
         self._running = self._intake.running
-        self.decode_side = DecodeSide(index, self._sim, self._intake, self._transfer_s)
-        self.prefill_side = PrefillSide(index, self._intake)
+        self.decode_side = MockDecodeSide(index, self._sim, self._intake, self._transfer_s)
+        self.prefill_side = MockPrefillSide(index, self._intake)
         self._due_ns = 0  # when the last step was due to end
         self._follows = False
         self._idle = False  # the last step had nothing to compute
         self._asleep = False
 
-    def _tier_of(self, config: EngineConfig) -> Tier | None:
+    def _tier_of(self, config: EngineConfig) -> MockHostCache | None:
         """The host cache; engines that hand prompts over do not simulate it."""
         if config.host_cache is None or config.kv_role:
             return None
         client = client_of(self._profile)
-        return Tier(client, self._profile, config.host_cache.min_tokens, self._speedup)
+        return MockHostCache(client, self._profile, config.host_cache.min_tokens, self._speedup)
 
     def _now_ps(self, now_ns: int) -> int:
         """The time of the simulation, in picoseconds."""
@@ -158,7 +158,7 @@ class MockEngine:
                 by_client.setdefault(running.client, []).append(self._output(request, running))
         self._finish(result)
         for client, outputs in by_client.items():
-            yield client, StepOutputs([msgspec.msgpack.encode(wire.Outputs(outputs=outputs))])
+            yield client, StepOutputs([msgspec.msgpack.encode(wire.CoreOutputs(outputs=outputs))])
 
     def take_failed(self) -> list[tuple[int, str, DynamoError]]:
         """Nothing: simulated requests do not fail."""
@@ -214,8 +214,8 @@ class MockEngine:
                 request.prompt_tokens, computed, cached, local, external + request.loaded_tokens
             )
             output.events = [
-                wire.Event(wire.QUEUED, running.queued_s),
-                wire.Event(wire.SCHEDULED, running.begun_s),
+                wire.CoreEvent(wire.QUEUED, running.queued_s),
+                wire.CoreEvent(wire.SCHEDULED, running.begun_s),
             ]
         if produced == request.output_tokens:
             output.finish_reason = wire.STOP if running.natural else wire.LENGTH

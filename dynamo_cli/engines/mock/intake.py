@@ -48,7 +48,7 @@ class Running:
         return int.from_bytes(self.tokens[start : start + hashes.TOKEN_BYTES], "little")
 
 
-class Intake:
+class MockIntake:
     """Prepares requests and gives them to one engine.
 
     Args:
@@ -63,7 +63,7 @@ class Intake:
         self.running: dict[str, Running] = {}
         self._profile = profile
         self._sim = sim
-        self._decoder = msgspec.msgpack.Decoder(wire.Request)
+        self._decoder = msgspec.msgpack.Decoder(wire.CoreRequest)
 
     def prepare(self, client: int, message: AddRequest) -> Prepared:
         """Read and check a request without starting it.
@@ -149,7 +149,7 @@ class Intake:
         return hashes.chain(hashes.pack_tokens(tokens), size, (), parent)[0]
 
 
-def _refuse_what_needs_a_model(request: wire.Request, tokens: bytes) -> None:
+def _refuse_what_needs_a_model(request: wire.CoreRequest, tokens: bytes) -> None:
     sampling = request.sampling_params
     if sampling is None or not tokens:
         raise InvalidRequest("the simulated engine only generates text from a prompt of tokens.")

@@ -95,7 +95,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class StepTimes:
     """The times of a profile in picoseconds."""
 
     step: int
@@ -110,7 +110,7 @@ class Speed:
     load_token: int
 
     @classmethod
-    def of(cls, profile: Profile) -> Speed:
+    def of(cls, profile: Profile) -> StepTimes:
         """Convert the times of a profile from seconds."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(*(round(getattr(profile, f"{name}_s") * PS) for name in names))

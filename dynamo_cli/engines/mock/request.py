@@ -100,7 +100,7 @@ class StepResult:
 
 
 @dataclass(slots=True)
-class Totals:
+class MockTotals:
     """Counters since the start of an engine; queries and hits of the prefix cache,
     and what was loaded from the host cache, are in tokens."""
 

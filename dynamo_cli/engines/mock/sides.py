@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dynamo_cli.engines.mock import report
-from dynamo_cli.engines.mock.intake import Intake
+from dynamo_cli.engines.mock.intake import MockIntake
 from dynamo_cli.engines.mock.request import SimRequest
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.engines.prepared import Prepared
@@ -17,7 +17,7 @@ from dynamo_cli.messages.request import AddRequest
 from dynamo_cli.units import SECOND_NS
 
 
-class DecodeSide:
+class MockDecodeSide:
     """An `engines.seam.DecodeSide`.
 
     Args:
@@ -28,7 +28,7 @@ class DecodeSide:
     """
 
     def __init__(
-        self, worker: int, sim: SimEngine, intake: Intake, transfer_s: Callable[[int], float]
+        self, worker: int, sim: SimEngine, intake: MockIntake, transfer_s: Callable[[int], float]
     ) -> None:
         self._worker = worker
         self._sim = sim
@@ -122,7 +122,7 @@ class DecodeSide:
         )
 
 
-class PrefillSide:
+class MockPrefillSide:
     """An `engines.seam.PrefillSide`; it keeps no blocks after the end of a prefill.
 
     Args:
@@ -130,7 +130,7 @@ class PrefillSide:
         intake: takes its requests.
     """
 
-    def __init__(self, worker: int, intake: Intake) -> None:
+    def __init__(self, worker: int, intake: MockIntake) -> None:
         self._worker = worker
         self._intake = intake
         self._ended: list[tuple[str, bytes, str]] = []

@@ -29,11 +29,11 @@ import itertools
 from collections import deque
 
 from dynamo_cli.engines.mock.agenda import Agenda
-from dynamo_cli.engines.mock.blocks import Blocks, Observer
-from dynamo_cli.engines.mock.memory import Entered, Memory
-from dynamo_cli.engines.mock.profile import Profile, Speed
-from dynamo_cli.engines.mock.request import SimRequest, StepResult, Totals
-from dynamo_cli.engines.mock.tier import Tier
+from dynamo_cli.engines.mock.block_pool import BlockPool, Observer
+from dynamo_cli.engines.mock.kv_cache import Entered, KvCacheManager
+from dynamo_cli.engines.mock.profile import Profile, StepTimes
+from dynamo_cli.engines.mock.request import MockTotals, SimRequest, StepResult
+from dynamo_cli.engines.mock.tier import MockHostCache
 from dynamo_cli.engines.step_budget import StepBudget
 
 
@@ -57,19 +57,19 @@ class SimEngine:
         observer: Observer | None = None,
         *,
         caching: bool = True,
-        tier: Tier | None = None,
+        tier: MockHostCache | None = None,
     ) -> None:
         self.profile = profile
-        self.totals = Totals()
-        self._memory = Memory(
-            Blocks(profile.num_blocks, observer),
+        self.totals = MockTotals()
+        self._memory = KvCacheManager(
+            BlockPool(profile.num_blocks, observer),
             profile.block_size,
             self.totals,
             caching=caching,
             tier=tier if caching else None,
         )
         self.waiting: deque[SimRequest] = deque()
-        self._speed = Speed.of(profile)
+        self._speed = StepTimes.of(profile)
         self._block_size = profile.block_size
         self._running: dict[int, SimRequest] = {}  # by rank, so in order
         self._prefilling: SimRequest | None = None  # the last of them, when there is one
@@ -83,16 +83,16 @@ class SimEngine:
         self._settled = True  # the next step can begin nothing that the last one could not
 
     @property
-    def blocks(self) -> Blocks:
+    def blocks(self) -> BlockPool:
         """Its KV cache."""
         return self._memory.blocks
 
-    def share(self, blocks: Blocks) -> None:
+    def share(self, blocks: BlockPool) -> None:
         """Use a KV cache that other engines use too, from the start."""
         self._memory.blocks = blocks
 
     @property
-    def tier(self) -> Tier | None:
+    def tier(self) -> MockHostCache | None:
         """The host cache as it uses it; None if there is none."""
         return self._memory.tier
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dynamo_cli.engines.cache_client import STEPS_AHEAD, CacheClient
-from dynamo_cli.engines.mock.profile import PS, Profile, Speed
+from dynamo_cli.engines.mock.profile import PS, Profile, StepTimes
 from dynamo_cli.engines.mock.request import SimRequest
 from dynamo_cli.kv import hashes
 from dynamo_cli.units import SECOND_NS
@@ -33,7 +33,7 @@ def client_of(profile: Profile) -> CacheClient:
 
 
 @dataclass(slots=True)
-class Tier:
+class MockHostCache:
     """The host cache as one engine uses it.
 
     Args:
@@ -52,10 +52,10 @@ class Tier:
     speedup: float = 1.0
     loading: dict[str, tuple[int, SimRequest, int]] = field(default_factory=dict)
     _computed: dict[int, int] = field(default_factory=dict)  # block -> the one before it
-    _speed: Speed = field(init=False)
+    _speed: StepTimes = field(init=False)
 
     def __post_init__(self) -> None:
-        self._speed = Speed.of(self.profile)
+        self._speed = StepTimes.of(self.profile)
 
     def find(self, request: SimRequest, cached: int, usable: int) -> int | None:
         """Leading blocks of a request that need not be computed, at least `cached`.

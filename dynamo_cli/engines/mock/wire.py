@@ -27,7 +27,7 @@ class Sampling(msgspec.Struct):
     skip_reading_prefix_cache: bool | None = None
 
 
-class Request(msgspec.Struct, array_like=True):
+class CoreRequest(msgspec.Struct, array_like=True):
     """vLLM's ``EngineCoreRequest``."""
 
     request_id: str
@@ -49,7 +49,7 @@ class Request(msgspec.Struct, array_like=True):
     external_req_id: str | None = None
 
 
-class Event(msgspec.Struct):
+class CoreEvent(msgspec.Struct):
     """``EngineCoreEvent``; `timestamp` is in seconds on the monotonic clock."""
 
     type: int
@@ -76,14 +76,14 @@ class Output(msgspec.Struct, array_like=True, omit_defaults=True):
     pooling_output: None = None
     finish_reason: int | None = None
     stop_reason: int | str | None = None
-    events: list[Event] | None = None
+    events: list[CoreEvent] | None = None
     kv_transfer_params: None = None
     ec_transfer_params: None = None
     trace_headers: None = None
     prefill_stats: PrefillStats | None = None
 
 
-class Outputs(msgspec.Struct, array_like=True, omit_defaults=True):
+class CoreOutputs(msgspec.Struct, array_like=True, omit_defaults=True):
     """vLLM's ``EngineCoreOutputs``."""
 
     engine_index: int = 0

@@ -2,7 +2,7 @@
 
     python -m dynamo_cli.engines.vllm.measure < CONFIG
 
-The configuration is a `Plan` as JSON. The output is JSON too, one object a line: several
+The configuration is a `MeasurePlan` as JSON. The output is JSON too, one object a line: several
 ``{"progress": ...}``, then ``{"measured": ...}`` or ``{"error": NAME, "message": ...}``.
 """
 
@@ -19,7 +19,7 @@ import msgspec
 import orjson
 
 from dynamo_cli.config import EngineConfig
-from dynamo_cli.engines.measured import Burst, Run, pairs
+from dynamo_cli.engines.measured import Burst, MeasuredRun, pairs
 from dynamo_cli.engines.vllm.options import environment
 from dynamo_cli.errors import ChildFailed, DynamoError
 from dynamo_cli.kv import hashes
@@ -47,7 +47,7 @@ KV_SHARE = 0.8
 """Fraction of the KV cache that a measurement may fill."""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class MeasurePlan(msgspec.Struct, frozen=True):
     """What is to be measured.
 
     Attributes:
@@ -59,7 +59,7 @@ class Plan(msgspec.Struct, frozen=True):
     seconds: float = 30.0
 
 
-class Measured(msgspec.Struct, frozen=True):
+class Measurements(msgspec.Struct, frozen=True):
     """The results for an engine. For the sizes see `Profile`.
 
     Attributes:
@@ -68,7 +68,7 @@ class Measured(msgspec.Struct, frozen=True):
         left_out: number of measurements for which there was no time, or no room.
     """
 
-    runs: list[Run]
+    runs: list[MeasuredRun]
     burst: Burst
     left_out: int
     block_size: int
@@ -86,18 +86,18 @@ def main() -> None:
     def say(**content: Any) -> None:
         out.write(orjson.dumps(msgspec.to_builtins(content)) + b"\n")
 
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=MeasurePlan)
     environment.prepare(plan.config)
     environment.select_devices(plan.config.devices)
     try:
         say(progress="loading the engine")
-        meter = Meter(plan, lambda what: say(progress=what))
+        meter = EngineMeter(plan, lambda what: say(progress=what))
         say(measured=meter.measure())
     except DynamoError as error:
         say(error=type(error).__name__, message=error.message)
 
 
-class Meter:
+class EngineMeter:
     """Measures an engine.
 
     Args:
@@ -105,14 +105,14 @@ class Meter:
         say: is called with what is being measured, for people.
     """
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: MeasurePlan, say: Callable[[str], None]) -> None:
         # To be imported only after the environment is prepared.
         from vllm.v1.engine import EngineCoreOutputs  # noqa: PLC0415
         from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder  # noqa: PLC0415
 
-        from dynamo_cli.engines.vllm.core.engine import Engine  # noqa: PLC0415
+        from dynamo_cli.engines.vllm.core.engine import VllmEngine  # noqa: PLC0415
 
-        self._engine = Engine(0, plan.config)
+        self._engine = VllmEngine(0, plan.config)
         self._ready = self._engine.ready()
         self._encoder = MsgpackEncoder()
         self._decode = MsgpackDecoder(EngineCoreOutputs).decode
@@ -125,7 +125,7 @@ class Meter:
         self._outputs: dict[str, int] = {}  # request -> tokens so far
         self._left_out = 0
 
-    def measure(self) -> Measured:
+    def measure(self) -> Measurements:
         """Do all measurements, from small to large."""
         self._warm()
         runs = [
@@ -137,7 +137,7 @@ class Meter:
         self._say("a burst of requests")
         seqs, tokens = self._engine.batch_limits
         ready = self._ready
-        return Measured(
+        return Measurements(
             runs=runs,
             burst=self._burst(),
             left_out=self._left_out,
@@ -155,13 +155,13 @@ class Meter:
 
     # -- prefill -----------------------------------------------------------------------------
 
-    def _prefills(self) -> Iterator[Run]:
+    def _prefills(self) -> Iterator[MeasuredRun]:
         """Single prompts of which nothing is cached."""
         for length in PROMPTS:
             if self._has_room(1, length, f"prompts of {length} tokens"):
                 yield self._prefill(1, length)
 
-    def _prefills_at_once(self) -> Iterator[Run]:
+    def _prefills_at_once(self) -> Iterator[MeasuredRun]:
         """Several prompts in one step."""
         seqs, tokens = self._engine.batch_limits
         for count, length in AT_ONCE:
@@ -170,7 +170,7 @@ class Meter:
             if fits and self._has_room(count, length, what):
                 yield self._prefill(count, length)
 
-    def _prefills_after_prefixes(self) -> Iterator[Run]:
+    def _prefills_after_prefixes(self) -> Iterator[MeasuredRun]:
         """Prompts with a cached prefix: few tokens are computed, with many before them."""
         for wanted in PREFIXES if self._engine.caches_prefixes else ():
             prefix = self._prompt(wanted // self._ready.block_size * self._ready.block_size)
@@ -181,11 +181,11 @@ class Meter:
                     self._finish()
                     yield self._prefill(1, new, prefix)
 
-    def _prefill(self, count: int, length: int, prefix: Sequence[int] = ()) -> Run:
+    def _prefill(self, count: int, length: int, prefix: Sequence[int] = ()) -> MeasuredRun:
         """The fastest of several runs of `count` prompts, each with one token of output."""
         _, most_tokens = self._engine.batch_limits
         steps = -(-count * length // most_tokens)
-        return Run(
+        return MeasuredRun(
             kind="prefill",
             steps=steps,
             prefill_requests=max(steps, count),
@@ -212,7 +212,7 @@ class Meter:
 
     # -- decode ------------------------------------------------------------------------------
 
-    def _decodes(self) -> Iterator[Run]:
+    def _decodes(self) -> Iterator[MeasuredRun]:
         """Several requests at once that decode, each with a number of cached tokens."""
         seqs, _ = self._engine.batch_limits
         for context in CONTEXTS:
@@ -222,7 +222,7 @@ class Meter:
                 if count <= seqs and self._has_room(count, length, what):
                     yield self._decode_run(count, context)
 
-    def _decode_run(self, count: int, context: int) -> Run:
+    def _decode_run(self, count: int, context: int) -> MeasuredRun:
         """The fastest of several parts of one long decode, with its context in that part."""
         most = self._longest - context  # they are aborted long before that
         names = [self._add(self._prompt(context), most) for _ in range(count)]
@@ -239,7 +239,7 @@ class Meter:
         self._engine.abort(names)
         self._finish()
         seconds, total = min(pieces)
-        return Run(
+        return MeasuredRun(
             kind="decode",
             steps=DECODE_STEPS,
             prefill_requests=0,

@@ -33,7 +33,7 @@ from dynamo_cli.topology import ProcessId
 
 logger = logging.getLogger(__name__)
 
-Change = type[LoadAdapter | UnloadAdapter]
+AdapterChange = type[LoadAdapter | UnloadAdapter]
 
 TIMEOUT_S = 300.0
 """How long a processor may take until all workers have loaded an adapter."""
@@ -133,7 +133,7 @@ class Adapters:
     def _save(self) -> None:
         self._remember(AdapterTable(tuple(self._adapters.values()), self._last_number))
 
-    async def _tell_all(self, change: Change, adapter: Adapter) -> None:
+    async def _tell_all(self, change: AdapterChange, adapter: Adapter) -> None:
         """Change all processors that take requests; one that is restarted gets the list again."""
         processors = self._exchange.processors
         if not processors:
@@ -146,7 +146,7 @@ class Adapters:
             await _failures(taken_back)
         raise failures[0]
 
-    async def _tell(self, processor: ProcessId, change: Change, adapter: Adapter) -> None:
+    async def _tell(self, processor: ProcessId, change: AdapterChange, adapter: Adapter) -> None:
         call = self._exchange.change_adapter(processor, change, adapter)
         try:
             async with asyncio.timeout(TIMEOUT_S):

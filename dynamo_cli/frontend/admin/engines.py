@@ -23,7 +23,7 @@ FLAGS = {"true": True, "1": True, "false": False, "0": False}
 Query = MultiMapping[str]
 
 
-class Engines:
+class EngineOperations:
     """Sends operations to all engines and gathers their answers.
 
     Args:

@@ -10,7 +10,7 @@ from multidict import MultiMapping
 
 from dynamo_cli.errors import NotFound
 from dynamo_cli.frontend.admin.adapters import Adapters
-from dynamo_cli.frontend.admin.engines import Engines
+from dynamo_cli.frontend.admin.engines import EngineOperations
 from dynamo_cli.frontend.admin.prefill_bounds import Placement
 from dynamo_cli.frontend.admin.scaling import Scaling
 from dynamo_cli.frontend.http.server import json_response
@@ -19,10 +19,10 @@ WORKERS, PLACEMENT = "/dynamo/workers", "/dynamo/placement"
 LOAD_ADAPTER, UNLOAD_ADAPTER = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 ACCEPTED = 202
 
-Command = Callable[[MultiMapping[str], bytes], Awaitable[web.Response]]
+CommandHandler = Callable[[MultiMapping[str], bytes], Awaitable[web.Response]]
 """Answers a request from its query and its body; it is not cancelled when its client leaves."""
 
-View = Callable[[], dict[str, Any]]
+JsonSource = Callable[[], dict[str, Any]]
 """Gives the JSON of an answer."""
 
 
@@ -42,7 +42,7 @@ class Admin:
         *,
         enabled: bool,
         adapters: Adapters,
-        engines: Engines,
+        engines: EngineOperations,
         scaling: Scaling,
         placement: Placement,
     ) -> None:
@@ -50,7 +50,7 @@ class Admin:
         self._adapters = adapters
         self._scaling = scaling
         self._placement = placement
-        self.commands: dict[str, dict[str, Command]] = {
+        self.commands: dict[str, dict[str, CommandHandler]] = {
             LOAD_ADAPTER: {"POST": self._load_adapter},
             UNLOAD_ADAPTER: {"POST": self._unload_adapter},
             "/sleep": {"POST": _of(engines.sleep)},
@@ -60,7 +60,7 @@ class Admin:
             WORKERS: {"POST": self._scale},
             PLACEMENT: {"POST": self._place},
         }
-        self.views: dict[str, View] = {WORKERS: scaling.show, PLACEMENT: placement.show}
+        self.views: dict[str, JsonSource] = {WORKERS: scaling.show, PLACEMENT: placement.show}
 
     def check_enabled(self, path: str, method: str) -> None:
         """Raises `NotFound` for a command if ``--enable-admin`` was not given."""
@@ -80,7 +80,7 @@ class Admin:
         return json_response(self._placement.change(body))
 
 
-def _of(action: Callable[[Any], Awaitable[dict[str, Any]]]) -> Command:
+def _of(action: Callable[[Any], Awaitable[dict[str, Any]]]) -> CommandHandler:
     """A command from an action that takes a query and gives JSON."""
 
     async def command(query: MultiMapping[str], _: bytes) -> web.Response:

@@ -22,7 +22,7 @@ from dynamo_cli.units import MS_NS
 from dynamo_cli.watch.timelines import RequestRecord
 
 
-class Line(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class RecordLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One prompt of a successful request.
 
     Attributes:
@@ -70,7 +70,7 @@ def lines(
     ttft_ns = record.ttft_ns
     for prompt in prompts:
         session = xxh3_64_hexdigest(salt + prompt.session.encode()) if prompt.session else ""
-        line = Line(
+        line = RecordLine(
             timestamp=_ms(record.arrival_ns - origin_ns),
             input_length=prompt.prompt_tokens,
             output_length=prompt.output_tokens,

@@ -45,7 +45,7 @@ QUEUE_FULL, WRITE_FAILED = "queue_full", "write_failed"
 
 logger = logging.getLogger(__name__)
 
-_Entry = tuple[RequestRecord, tuple[Prompt, ...]] | SetUp
+_QueuedEntry = tuple[RequestRecord, tuple[Prompt, ...]] | SetUp
 
 
 class Recorder:
@@ -83,7 +83,7 @@ class Recorder:
         self._measured_s = 0.0
         self._origin_ns = time.monotonic_ns() - round(origin_ms * MS_NS)
         self._salt = secrets.token_bytes(16)
-        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[_QueuedEntry | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
         self._thread.start()
 

@@ -55,7 +55,7 @@ def error_response(error: DynamoError, path: str = "") -> web.Response:
     return response
 
 
-class _Connection(web.RequestHandler):
+class _HttpConnection(web.RequestHandler):
     """One connection; what is not valid HTTP gets an error of our shape too."""
 
     def __init__(self, server: HttpServer, config: FrontendConfig) -> None:
@@ -191,7 +191,7 @@ class HttpServer(web.Server):
         self._goodbyes = 0
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, self._config)
+        return _HttpConnection(self, self._config)
 
     @property
     def full(self) -> bool:

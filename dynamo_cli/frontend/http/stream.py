@@ -9,7 +9,7 @@ from aiohttp import HttpVersion11, web
 from dynamo_cli.messages.request import Head
 
 
-class EventStream:
+class EventStreamWriter:
     """Writes bytes to the socket in the same iteration of the loop in which they arrive.
 
     `web.StreamResponse.write` is a coroutine, which would wake the handler's task for each token of
@@ -38,7 +38,7 @@ class EventStream:
     @classmethod
     async def start(
         cls, http: web.BaseRequest, head: Head, headers: dict[str, str], max_pending_bytes: int
-    ) -> EventStream:
+    ) -> EventStreamWriter:
         """Send the status and the headers: those of `head` and `headers`.
 
         Raises:

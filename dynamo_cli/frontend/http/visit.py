@@ -114,5 +114,5 @@ class Visit:
         return running(self.record(now_ns), decision, tokens, now_ns, begun=begun)
 
 
-Route = Callable[[Visit], Awaitable[web.StreamResponse]]
+RouteHandler = Callable[[Visit], Awaitable[web.StreamResponse]]
 """Answers a request, or raises `DynamoError`."""

@@ -33,7 +33,7 @@ SPAN_NS = 5 * SECOND_NS
 """CPU time is averaged over this time: the kernel counts it in steps of 10 ms."""
 
 
-class _Reading(NamedTuple):
+class _CpuReading(NamedTuple):
     """Counters of a process: CPU time of all its threads, and the time in which they were on a core
     or waited for one, seconds; None if that is not read."""
 
@@ -42,7 +42,7 @@ class _Reading(NamedTuple):
     wanted_s: float | None
 
 
-class Host:
+class HostMeter:
     """Figures of processes and of the machine, read once a second until `close`, in a thread: the
     files of many processes take milliseconds, for which no token should wait.
 
@@ -56,7 +56,7 @@ class Host:
     ) -> None:
         self._processes = processes
         self._record = record
-        self._readings: dict[int, deque[_Reading]] = {}
+        self._readings: dict[int, deque[_CpuReading]] = {}
         self._uses: dict[int, ProcessUse] = {}
         self._memory = _memory()
         self._stopped = threading.Event()
@@ -109,7 +109,7 @@ def _with_memory(view: HostView, memory: Memory | None) -> HostView:
     return msgspec.structs.replace(view, memory_total_bytes=total, memory_available_bytes=available)
 
 
-def _use(resident: int, first: _Reading, last: _Reading) -> ProcessUse:
+def _use(resident: int, first: _CpuReading, last: _CpuReading) -> ProcessUse:
     seconds = (last.at_ns - first.at_ns) / SECOND_NS
     if seconds <= 0:
         return ProcessUse(resident, last.cpu_s)
@@ -119,13 +119,13 @@ def _use(resident: int, first: _Reading, last: _Reading) -> ProcessUse:
     return ProcessUse(resident, last.cpu_s, (last.cpu_s - first.cpu_s) / seconds, demand)
 
 
-def _reading(pid: int, now_ns: int, *, threads: bool) -> _Reading | None:
+def _reading(pid: int, now_ns: int, *, threads: bool) -> _CpuReading | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         wanted_s = _wanted_s(pid) if threads else None
     except OSError:
         return None  # it ended meanwhile
-    return _Reading(now_ns, (int(stat[11]) + int(stat[12])) / TICKS_PER_S, wanted_s)
+    return _CpuReading(now_ns, (int(stat[11]) + int(stat[12])) / TICKS_PER_S, wanted_s)
 
 
 def _wanted_s(pid: int) -> float | None:

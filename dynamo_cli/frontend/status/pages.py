@@ -16,8 +16,8 @@ from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.http import landing
 from dynamo_cli.frontend.http.admission import RETRY_AFTER_S
 from dynamo_cli.frontend.http.server import json_response
-from dynamo_cli.frontend.http.stream import EventStream
-from dynamo_cli.frontend.http.visit import Route, Visit
+from dynamo_cli.frontend.http.stream import EventStreamWriter
+from dynamo_cli.frontend.http.visit import RouteHandler, Visit
 from dynamo_cli.frontend.metrics import exposition
 from dynamo_cli.frontend.status import inspect
 from dynamo_cli.frontend.status.broadcast import Broadcast
@@ -70,7 +70,7 @@ class StatusPages:
         self._running = running
         self._max_pending_bytes = max_pending_bytes
         self._broadcast = Broadcast(snapshot, tree.decisions, tree.logs, time.monotonic_ns)
-        self.routes: dict[str, Route] = {
+        self.routes: dict[str, RouteHandler] = {
             "/": self._welcome,
             "/live": self._live,
             "/health": self._health,
@@ -160,6 +160,6 @@ class StatusPages:
         interval_s = inspect.stream_interval_s(visit.http.query)
         head = Head(visit.id, 200, EVENT_STREAM)
         limit = self._max_pending_bytes
-        stream = await EventStream.start(visit.http, head, visit.headers, limit)
+        stream = await EventStreamWriter.start(visit.http, head, visit.headers, limit)
         await self._broadcast.watch(stream.write, interval_s)
         return stream.response

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from dynamo_cli.event_stream import EventStream
+from dynamo_cli.event_stream import EventStreamParser
 
 HEAD_END = b"\r\n\r\n"
 LINE_END = b"\r\n"
@@ -160,7 +160,7 @@ class Details(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
 
-class Usage(msgspec.Struct, gc=False):
+class AnswerUsage(msgspec.Struct, gc=False):
     """OpenAI's ``usage``; a field is None if the server does not report it."""
 
     prompt_tokens: int = 0
@@ -190,7 +190,7 @@ class _Choice(msgspec.Struct, gc=False):
 
 class _Event(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
-    usage: Usage | None = None
+    usage: AnswerUsage | None = None
     error: Any = None
 
 
@@ -220,12 +220,12 @@ class Stream:
 
     def __init__(self) -> None:
         self.events = 0
-        self.usage: Usage | None = None
+        self.usage: AnswerUsage | None = None
         self.finished = False
         self.over = False
         self.error = ""
         self._text: list[str] = []
-        self._stream = EventStream()
+        self._stream = EventStreamParser()
 
     @property
     def text(self) -> str:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from dynamo_cli.errors import ServerFailed
 from dynamo_cli.lab.load import probe, workload
-from dynamo_cli.lab.load.client import Client, Target
+from dynamo_cli.lab.load.client import LoadClient, Target
 from dynamo_cli.lab.load.drive import Driver
-from dynamo_cli.lab.load.form import Api
+from dynamo_cli.lab.load.form import ApiPath
 from dynamo_cli.lab.load.pace import Bounds, Pace, words
-from dynamo_cli.lab.load.workload import Shape, Talks, TracePrompts, Workload
+from dynamo_cli.lab.load.workload import Talks, TracePrompts, Workload, WorkloadShape
 from dynamo_cli.lab.report import MS, Slo, Summary, quantile
 from dynamo_cli.lab.table import Ratios, compare
 from dynamo_cli.lab.trace.trace import Trace
@@ -22,7 +22,7 @@ LATE_S = 0.05
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What is measured.
 
     Attributes:
@@ -38,7 +38,7 @@ class Plan:
         timeout_s: time limit of a whole answer.
     """
 
-    load: Shape | Trace
+    load: WorkloadShape | Trace
     pace: Pace
     bounds: Bounds
     scale: float = 1.0
@@ -46,7 +46,7 @@ class Plan:
     warmup: int = 0
     seed: str = "0"
     model: str = ""
-    api: Api = Api.CHAT
+    api: ApiPath = ApiPath.CHAT
     timeout_s: float = 600.0
 
     @property
@@ -67,10 +67,10 @@ class Plan:
 
 
 RECENT = 50
-"""The number of requests of which `Live` tells the time to the first token."""
+"""The number of requests of which `LiveFigures` tells the time to the first token."""
 
 
-class Live(NamedTuple):
+class LiveFigures(NamedTuple):
     """Figures of a measurement that still runs; the time is the median of the last requests."""
 
     requests_per_s: float
@@ -92,11 +92,11 @@ class Bench:
     """
 
     def __init__(
-        self, plan: Plan, servers: dict[str, Target], on_end: Callable[[], None] = lambda: None
+        self, plan: BenchPlan, servers: dict[str, Target], on_end: Callable[[], None] = lambda: None
     ) -> None:
         self._plan = plan
         self._clients = {
-            name: Client(server, timeout_s=plan.timeout_s) for name, server in servers.items()
+            name: LoadClient(server, timeout_s=plan.timeout_s) for name, server in servers.items()
         }
         self._on_end = on_end
         self.drivers: dict[str, Driver] = {}
@@ -123,7 +123,7 @@ class Bench:
             for client in self._clients.values():
                 client.close()
 
-    async def _driver(self, name: str, client: Client) -> Driver:
+    async def _driver(self, name: str, client: LoadClient) -> Driver:
         plan = self._plan
         try:
             known = await probe.get_to_know(client, plan.model, plan.api)
@@ -155,7 +155,7 @@ class Bench:
         return sum(driver.failed for driver in self.drivers.values())
 
     @property
-    def live(self) -> Live | None:
+    def live(self) -> LiveFigures | None:
         """Figures of the round that runs; None before any request of it has succeeded."""
         running = [driver.rounds[-1] for driver in self.drivers.values() if driver.rounds]
         if not running:
@@ -165,7 +165,7 @@ class Bench:
         if not ttfts:
             return None
         per_s = 1 / max(now.elapsed_s, 1e-3)
-        return Live(len(now.outcomes) * per_s, now.tokens * per_s, MS * quantile(ttfts, 0.5))
+        return LiveFigures(len(now.outcomes) * per_s, now.tokens * per_s, MS * quantile(ttfts, 0.5))
 
     def summaries(self, slo: Slo) -> dict[str, Summary]:
         """Return the summary of each server."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.host import oserrors
-from dynamo_cli.lab.load.answer import Malformed, Response, Stream, Usage, failure
+from dynamo_cli.lab.load.answer import AnswerUsage, Malformed, Response, Stream, failure
 from dynamo_cli.lab.report import Outcome
 
 API = "/v1"
@@ -65,7 +65,7 @@ def target(url: str, api_key: str = "") -> Target:
     return Target(parts.hostname, port, parts.scheme == "https", base, head)
 
 
-class Failed(Exception):
+class AnswerFailed(Exception):
     """There is no answer, or only a part of it.
 
     Attributes:
@@ -97,7 +97,7 @@ class Heard:
     ttft_s: float = 0.0
     e2e_s: float = 0.0
     gaps_s: list[float] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
+    usage: AnswerUsage = field(default_factory=AnswerUsage)
     text: str = ""
     error: str = ""
     message: str = ""
@@ -115,7 +115,7 @@ class Heard:
         )
 
 
-class Client:
+class LoadClient:
     """Sends requests to one server, any number of them at the same time.
 
     Args:
@@ -128,7 +128,7 @@ class Client:
         self._server = server
         self._timeout_s = timeout_s
         self._keep = keep
-        self._idle: list[_Connection] = []
+        self._idle: list[_ClientConnection] = []
 
     @property
     def name(self) -> str:
@@ -145,17 +145,17 @@ class Client:
         status = await self._exchange(method, path, body, lambda piece, _: pieces.append(piece))
         content = b"".join(pieces)
         if status != 200:
-            raise Failed(f"HTTP {status}", failure(content))
+            raise AnswerFailed(f"HTTP {status}", failure(content))
         return content
 
     async def stream(self, path: str, body: bytes) -> Heard:
         """Return a streamed answer once it has ended; a failure is noted in it."""
-        reading = _Reading(time.perf_counter())
+        reading = _StreamedAnswer(time.perf_counter())
         heard = reading.heard
         try:
             status = await self._exchange("POST", path, body, reading.take)
             reading.check(status)
-        except Failed as error:
+        except AnswerFailed as error:
             heard.error, heard.message = error.kind, error.message
         reading.end(time.perf_counter())
         return heard
@@ -176,11 +176,11 @@ class Client:
             async with asyncio.timeout(self._timeout_s):
                 return await self._send(request, sink)
         except TimeoutError as error:
-            raise Failed("timeout", f"no whole answer in {self._timeout_s:g} s") from error
+            raise AnswerFailed("timeout", f"no whole answer in {self._timeout_s:g} s") from error
         except OSError as error:
-            raise Failed(UNREACHABLE, oserrors.reason(error)) from error
+            raise AnswerFailed(UNREACHABLE, oserrors.reason(error)) from error
         except Malformed as error:
-            raise Failed("malformed answer", str(error)) from error
+            raise AnswerFailed("malformed answer", str(error)) from error
 
     async def _send(self, request: bytes, sink: Sink) -> int:
         while self._idle:
@@ -192,16 +192,16 @@ class Client:
                     continue  # the server closed it before it saw this request
         return await self._over(await self._connect(), request, sink)
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> _ClientConnection:
         server = self._server
         context = ssl.create_default_context() if server.tls else None
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            _Connection, server.host, server.port, ssl=context
+            _ClientConnection, server.host, server.port, ssl=context
         )
         return connection
 
-    async def _over(self, connection: _Connection, request: bytes, sink: Sink) -> int:
+    async def _over(self, connection: _ClientConnection, request: bytes, sink: Sink) -> int:
         response = await connection.ask(request, sink)
         if response.keep and self._keep:
             self._idle.append(connection)
@@ -220,7 +220,7 @@ class _Stale(Exception):
     """A kept connection ended before any byte of the answer came."""
 
 
-class _Connection(asyncio.Protocol):
+class _ClientConnection(asyncio.Protocol):
     """One connection, which carries one request at a time.
 
     Attributes:
@@ -285,10 +285,12 @@ class _Connection(asyncio.Protocol):
         elif self._used and not self._response.status:
             answer.set_exception(_Stale())
         else:
-            answer.set_exception(Failed("connection lost", str(error or "the server closed it")))
+            answer.set_exception(
+                AnswerFailed("connection lost", str(error or "the server closed it"))
+            )
 
 
-class _Reading:
+class _StreamedAnswer:
     """Collects a streamed answer while it comes."""
 
     def __init__(self, sent_s: float) -> None:
@@ -317,11 +319,11 @@ class _Reading:
         """
         stream = self._stream
         if status != 200:
-            raise Failed(f"HTTP {status}", failure(self._start))
+            raise AnswerFailed(f"HTTP {status}", failure(self._start))
         if stream.error:
-            raise Failed("error in the stream", stream.error)
+            raise AnswerFailed("error in the stream", stream.error)
         if not stream.finished:
-            raise Failed("incomplete answer", "the stream ended without a finish_reason")
+            raise AnswerFailed("incomplete answer", "the stream ended without a finish_reason")
 
     def end(self, now_s: float) -> None:
         """Note the end. Without a usage, each event with tokens counts as one token."""
@@ -329,4 +331,4 @@ class _Reading:
         heard.e2e_s = now_s - heard.sent_s
         heard.ttft_s = heard.ttft_s or heard.e2e_s
         heard.text = stream.text
-        heard.usage = stream.usage or Usage(completion_tokens=stream.events)
+        heard.usage = stream.usage or AnswerUsage(completion_tokens=stream.events)

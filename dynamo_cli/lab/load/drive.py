@@ -11,10 +11,10 @@ import msgspec
 
 from dynamo_cli.errors import ServerFailed
 from dynamo_cli.lab.load import pace
-from dynamo_cli.lab.load.client import UNREACHABLE, Client, Heard
+from dynamo_cli.lab.load.client import UNREACHABLE, Heard, LoadClient
 from dynamo_cli.lab.load.form import Form
 from dynamo_cli.lab.load.pace import AsRecorded, Bounds, Closed, Pace, Poisson
-from dynamo_cli.lab.load.workload import Ask, Workload
+from dynamo_cli.lab.load.workload import LoadRequest, Workload
 from dynamo_cli.lab.report import NO_SLO, Gaps, Outcome, Slo, Summary, summarize
 
 WARM_CLIENTS = 4
@@ -115,7 +115,7 @@ class Driver:
 
     def __init__(
         self,
-        client: Client,
+        client: LoadClient,
         form: Form,
         workload: Workload,
         how: Pace,
@@ -128,7 +128,7 @@ class Driver:
         self._pace = how
         self._seed = seed
         self._on_end = on_end
-        self._held: Ask | None = None
+        self._held: LoadRequest | None = None
         self._refusals = Refusals()
         self._gone = False
         self.rounds: list[Round] = []
@@ -193,14 +193,14 @@ class Driver:
             await round_.wait_until(due_s)
             group.create_task(self._one(round_, ask))
 
-    def _take(self, round_: Round) -> Ask | None:
+    def _take(self, round_: Round) -> LoadRequest | None:
         if round_.full or self._gone:
             return None
         ask, self._held = self._held or self._workload.next(), None
         round_.sent += ask is not None
         return ask
 
-    async def _one(self, round_: Round, ask: Ask) -> bool:
+    async def _one(self, round_: Round, ask: LoadRequest) -> bool:
         """Send a request; return whether it succeeded."""
         heard = await self._client.stream(self._form.api, self._form.body(ask))
         self._workload.answered(ask, None if heard.error else heard.text)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from dynamo_cli.lab.load.workload import Ask
+from dynamo_cli.lab.load.workload import LoadRequest
 
 
-class Api(StrEnum):
+class ApiPath(StrEnum):
     """The endpoint of OpenAI's API that is used; the value is its path after ``/v1``."""
 
     CHAT = "/chat/completions"
@@ -28,10 +28,10 @@ class Form(NamedTuple):
     """
 
     model: str
-    api: Api = Api.CHAT
+    api: ApiPath = ApiPath.CHAT
     exact: bool = True
 
-    def body(self, ask: Ask, *, stream: bool = True) -> bytes:
+    def body(self, ask: LoadRequest, *, stream: bool = True) -> bytes:
         """Return the JSON body of a request, with greedy sampling so that answers are
         repeatable."""
         body: dict[str, object] = {
@@ -40,7 +40,7 @@ class Form(NamedTuple):
             "temperature": 0,
             "stream": stream,
         }
-        if self.api is Api.CHAT:
+        if self.api is ApiPath.CHAT:
             body["messages"] = ask.messages
         else:
             body["prompt"] = "\n".join(message["content"] for message in ask.messages)

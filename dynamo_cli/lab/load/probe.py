@@ -9,10 +9,10 @@ import msgspec
 
 from dynamo_cli import api_key
 from dynamo_cli.errors import ServerFailed
-from dynamo_cli.lab.load.answer import Usage
-from dynamo_cli.lab.load.client import Client, Failed
-from dynamo_cli.lab.load.form import Api, Form
-from dynamo_cli.lab.load.workload import Ask, words
+from dynamo_cli.lab.load.answer import AnswerUsage
+from dynamo_cli.lab.load.client import AnswerFailed, LoadClient
+from dynamo_cli.lab.load.form import ApiPath, Form
+from dynamo_cli.lab.load.workload import LoadRequest, words
 
 FEW_WORDS, MORE_WORDS = 20, 120
 USUAL_TOKENS_PER_WORD = 1.3
@@ -42,10 +42,10 @@ class _Models(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    usage: Usage | None = None
+    usage: AnswerUsage | None = None
 
 
-async def get_to_know(client: Client, model: str, api: Api) -> Known:
+async def get_to_know(client: LoadClient, model: str, api: ApiPath) -> Known:
     """Find out what requests to a server depend on.
 
     Args:
@@ -60,7 +60,7 @@ async def get_to_know(client: Client, model: str, api: Api) -> Known:
     form = Form(model or await _first_model(client), api)
     try:
         few = await _prompt_tokens(client, form, FEW_WORDS)
-    except Failed as error:
+    except AnswerFailed as error:
         if error.kind not in BAD_REQUEST:
             _fail(error)
         form = form._replace(exact=False)
@@ -77,11 +77,11 @@ async def get_to_know(client: Client, model: str, api: Api) -> Known:
     return Known(form, tokens_per_word, notices)
 
 
-async def _first_model(client: Client) -> str:
+async def _first_model(client: LoadClient) -> str:
     try:
         content = await client.whole("GET", "/models")
         models = msgspec.json.decode(content, type=_Models).data
-    except Failed as error:
+    except AnswerFailed as error:
         _fail(error)
     except msgspec.DecodeError as error:
         raise ServerFailed("its /v1/models is not OpenAI's; name the model (--model).") from error
@@ -90,29 +90,29 @@ async def _first_model(client: Client) -> str:
     return models[0].id
 
 
-async def _checked_prompt_tokens(client: Client, form: Form, count: int) -> int:
+async def _checked_prompt_tokens(client: LoadClient, form: Form, count: int) -> int:
     try:
         return await _prompt_tokens(client, form, count)
-    except Failed as error:
+    except AnswerFailed as error:
         _fail(error)
 
 
-async def _prompt_tokens(client: Client, form: Form, count: int) -> int:
+async def _prompt_tokens(client: LoadClient, form: Form, count: int) -> int:
     """Count the tokens of a prompt of `count` words; 0 if the server does not report them.
 
     Raises:
         Failed: there is no answer.
     """
     text = words(random.Random(count), count)
-    ask = Ask([{"role": "user", "content": text}], output_tokens=1)
+    ask = LoadRequest([{"role": "user", "content": text}], output_tokens=1)
     content = await client.whole("POST", form.api, form.body(ask, stream=False))
     try:
         usage = msgspec.json.decode(content, type=_Answer).usage
     except msgspec.DecodeError as error:
-        raise Failed("malformed answer", str(error)) from error
+        raise AnswerFailed("malformed answer", str(error)) from error
     return usage.prompt_tokens if usage else 0
 
 
-def _fail(error: Failed) -> NoReturn:
+def _fail(error: AnswerFailed) -> NoReturn:
     remedy = f"; {api_key.REMEDY}" if error.kind == f"HTTP {api_key.UNAUTHORIZED}" else ""
     raise ServerFailed(f"{error.kind}: {error.message.rstrip('.')}{remedy}.") from error

@@ -31,11 +31,11 @@ RECENT_BLOCKS = 4096
 Range = tuple[int, int]
 """Smallest and largest value, both included."""
 
-Message = dict[str, str]
+ChatMessage = dict[str, str]
 """A message of a chat: role and content."""
 
 
-class Ask(NamedTuple):
+class LoadRequest(NamedTuple):
     """A request.
 
     Attributes:
@@ -45,7 +45,7 @@ class Ask(NamedTuple):
         talk: conversation that it belongs to; None if it belongs to none.
     """
 
-    messages: list[Message]
+    messages: list[ChatMessage]
     output_tokens: int
     at_s: float = 0.0
     talk: Talk | None = None
@@ -54,10 +54,10 @@ class Ask(NamedTuple):
 class Workload(Protocol):
     """Where requests come from."""
 
-    def next(self) -> Ask | None:
+    def next(self) -> LoadRequest | None:
         """Return the next request; None if there is none now."""
 
-    def answered(self, ask: Ask, text: str | None) -> None:
+    def answered(self, ask: LoadRequest, text: str | None) -> None:
         """Take the answer to a request; None if it failed."""
 
 
@@ -78,7 +78,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Shape:
+class WorkloadShape:
     """A tree of prefixes. Lengths are tokens of the text, without those of the chat template.
 
     Attributes:
@@ -114,7 +114,7 @@ class Shape:
 
 
 def conversations(
-    shape: Shape, seed: str, tokens_per_word: float, salt: str = ""
+    shape: WorkloadShape, seed: str, tokens_per_word: float, salt: str = ""
 ) -> Iterator[Conversation]:
     """Generate conversations without end, over one system prompt after the other.
 
@@ -148,7 +148,7 @@ class Talk:
     """
 
     conversation: Conversation
-    messages: list[Message] = field(default_factory=list)
+    messages: list[ChatMessage] = field(default_factory=list)
     said: int = 0
 
     @property
@@ -156,13 +156,13 @@ class Talk:
         """Whether all turns are complete."""
         return self.said == len(self.conversation.turns)
 
-    def ask(self) -> Ask:
+    def ask(self) -> LoadRequest:
         """Begin the next turn and return its request."""
         if not self.messages:
             self.messages.append({"role": "system", "content": self.conversation.system})
         turn = self.conversation.turns[self.said]
         self.messages.append({"role": "user", "content": turn.text})
-        return Ask(self.messages, turn.answer_tokens, talk=self)
+        return LoadRequest(self.messages, turn.answer_tokens, talk=self)
 
     def hear(self, text: str) -> None:
         """Complete a turn with the answer."""
@@ -195,7 +195,7 @@ class Talks:
             self._welcome()
         self._dice.shuffle(self._waiting)
 
-    def next(self) -> Ask | None:
+    def next(self) -> LoadRequest | None:
         """Return the next request; None if no conversation can go on now."""
         if not self._waiting and self._endless:
             self._welcome()
@@ -204,7 +204,7 @@ class Talks:
         longer = (len(self._waiting) + 1) // 2
         return self._waiting.pop(self._dice.randrange(longer)).ask()
 
-    def answered(self, ask: Ask, text: str | None) -> None:
+    def answered(self, ask: LoadRequest, text: str | None) -> None:
         """Let the conversation go on, or replace it if it is over or failed."""
         talk = ask.talk
         assert talk is not None
@@ -246,16 +246,16 @@ class TracePrompts:
         self._seed = seed
         self._block = lru_cache(RECENT_BLOCKS)(self._words_of_block)
 
-    def next(self) -> Ask | None:
+    def next(self) -> LoadRequest | None:
         """Return the next request of the trace; None at its end."""
         number, request = next(self._requests, (0, None))
         if request is None:
             return None
         message = {"role": "user", "content": self._text(number, request)}
         tokens = max(1, round(request.output_tokens * self._scale))
-        return Ask([message], tokens, request.arrival_ns / SECOND_NS)
+        return LoadRequest([message], tokens, request.arrival_ns / SECOND_NS)
 
-    def answered(self, ask: Ask, text: str | None) -> None:
+    def answered(self, ask: LoadRequest, text: str | None) -> None:
         """Ignore the answer: a trace goes on whatever the answers are."""
 
     def _text(self, number: int, request: TraceRequest) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from dynamo_cli.engines.measured import TERMS, Burst, Run, Times
+from dynamo_cli.engines.measured import TERMS, Burst, MeasuredRun, Times
 from dynamo_cli.engines.mock.profile import PS, Profile
 from dynamo_cli.engines.mock.request import SimRequest
 from dynamo_cli.engines.mock.state import SimEngine
 
 
-def fit(runs: Sequence[Run]) -> Times:
+def fit(runs: Sequence[MeasuredRun]) -> Times:
     """Return the times with the least squares of relative errors; none of them is negative.
 
     There are so few terms that every subset is tried; the best one without negative times wins.
@@ -66,7 +66,7 @@ class Errors(NamedTuple):
     largest: float
 
 
-def errors(runs: Sequence[Run], times: Times) -> dict[str, Errors]:
+def errors(runs: Sequence[MeasuredRun], times: Times) -> dict[str, Errors]:
     """Return the relative errors by the kind of run."""
     found: dict[str, list[float]] = {}
     for run in runs:

@@ -34,7 +34,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
+class ReplayEngines:
     """The engines of a replay.
 
     Attributes:
@@ -51,7 +51,7 @@ class Engines:
     words: str
 
 
-def engines(asked: Asked, trace: Trace, profile: Profile) -> Engines:
+def engines(asked: Asked, trace: Trace, profile: Profile) -> ReplayEngines:
     """Choose the engines for a trace.
 
     Args:
@@ -71,7 +71,7 @@ def engines(asked: Asked, trace: Trace, profile: Profile) -> Engines:
     shared = plans.host_cache_bytes(memory, sized, workers, prefill)
     words = _words(asked, told, workers, prefill, sized)
     words += f"; host cache of {sized_bytes(shared)}" if shared else ""
-    return Engines(workers, prefill, sized, shared, words)
+    return ReplayEngines(workers, prefill, sized, shared, words)
 
 
 def _limited(profile: Profile, told: SetUp) -> Profile:

@@ -16,12 +16,12 @@ from functools import partial
 from xxhash import xxh3_64_intdigest
 
 from dynamo_cli.config import PlacementRule
-from dynamo_cli.engines.mock.profile import PS, Profile, Speed
+from dynamo_cli.engines.mock.profile import PS, Profile, StepTimes
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes
-from dynamo_cli.lab.replay.host import Host
-from dynamo_cli.lab.replay.prefill import PrefillSide
+from dynamo_cli.lab.replay.host_cache import ReplayHostCache
+from dynamo_cli.lab.replay.prefill import ReplayPrefill
 from dynamo_cli.lab.replay.routers import Factory
 from dynamo_cli.lab.replay.worker import NS_PS, SimWorker
 from dynamo_cli.lab.report import Gaps, Outcome
@@ -40,7 +40,7 @@ STEP_ENDS, MOVED, ARRIVES, BEGINS = range(4)
 
 ALWAYS = PlacementRule()
 TOO_LONG = "too_long"
-Progress = Callable[[int], None]
+OnRequestsOver = Callable[[int], None]
 """Called with the number of requests that are over."""
 
 
@@ -120,19 +120,21 @@ class Replay:
         rule: PlacementRule = ALWAYS,
         host_cache_bytes: int = 0,
         leaps: bool = True,
-        progress: Progress = lambda done: None,
+        progress: OnRequestsOver = lambda done: None,
     ) -> None:
         self._trace = trace
         self._speed = speed
         self._progress = progress
-        self._host = Host(host_cache_bytes, profile, workers) if host_cache_bytes else None
+        self._host = (
+            ReplayHostCache(host_cache_bytes, profile, workers) if host_cache_bytes else None
+        )
         tiers = self._host.tiers if self._host else [None] * workers
         self._workers = [
             SimWorker(index, profile, leaps=leaps, tier=tier) for index, tier in enumerate(tiers)
         ]
-        self._prefill = PrefillSide(rule, profile, prefill_workers, leaps=leaps)
+        self._prefill = ReplayPrefill(rule, profile, prefill_workers, leaps=leaps)
         self._all = [*self._workers, *self._prefill.workers]
-        self._speeds = Speed.of(profile)
+        self._speeds = StepTimes.of(profile)
         self._router = factory([worker.engine for worker in self._workers], seed)
         # time, kind, place of a worker in `_all` or of a moved request in the trace, version
         self._heap: list[tuple[int, int, int, int]] = []

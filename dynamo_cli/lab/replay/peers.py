@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from dynamo_cli.config import BLOCKS, KV_POLICY, RouterConfig
-from dynamo_cli.engines.mock.blocks import Blocks
+from dynamo_cli.engines.mock.block_pool import BlockPool
 from dynamo_cli.engines.mock.state import SimEngine
 from dynamo_cli.kv import hashes
-from dynamo_cli.lab.replay.routers import PROCESSOR, Factory, Live
+from dynamo_cli.lab.replay.routers import PROCESSOR, Factory, LiveRouter
 from dynamo_cli.messages.host_cache import HostCopies
 from dynamo_cli.messages.request import EngineReady
 from dynamo_cli.messages.routing import (
@@ -30,10 +30,10 @@ from dynamo_cli.messages.routing import (
 )
 from dynamo_cli.messages.telemetry import WorkerStats
 from dynamo_cli.router.ledger import Entry, Ledger
-from dynamo_cli.router.pace import pairs
 from dynamo_cli.router.policies import Choice, Policy, Request, WorkerLoad
 from dynamo_cli.router.policies.timed import LOAD_MS, time_cost
 from dynamo_cli.router.state import RouterState
+from dynamo_cli.router.time_estimator import pairs
 from dynamo_cli.topology import Role
 from dynamo_cli.units import SECOND_NS
 
@@ -122,20 +122,20 @@ class Pooled:
     """
 
     def __init__(self, engines: Sequence[SimEngine]) -> None:
-        self._cache = Blocks(sum(engine.blocks.usable for engine in engines) + 1)
+        self._cache = BlockPool(sum(engine.blocks.usable for engine in engines) + 1)
         for engine in engines:
             engine.share(self._cache)
         self._ledger = Ledger()
         self._used = itertools.count(1)
 
     def ready(self, message: EngineReady) -> None:
-        """As in `routers.Router`."""
+        """As in `routers.ReplayRouter`."""
         self._ledger.worker_up(message.worker, num_blocks=0, max_active=0)
         self._block_size = message.block_size
 
     def query(self, message: RouteQuery, now_ns: int) -> RoutingDecision:
-        """As in `routers.Router`; a worker is never full."""
-        prices, books = self._ledger.pace.prices, self._ledger.books
+        """As in `routers.ReplayRouter`; a worker is never full."""
+        prices, books = self._ledger.estimator.prices, self._ledger.books
 
         def cost(worker: int) -> tuple[float, int]:
             book = books[worker]
@@ -166,7 +166,7 @@ class Pooled:
         self._ledger.reserve(message.request_id, entry)
 
     def released(self, now_ns: int) -> list[RoutingDecision]:
-        """As in `routers.Router`; no query ever waits."""
+        """As in `routers.ReplayRouter`; no query ever waits."""
         return []
 
     def events(self, message: KvEvents, now_ns: int, role: Role = Role.WORKER) -> None:
@@ -176,18 +176,18 @@ class Pooled:
         """Ignore the copies, which the shared cache makes few."""
 
     def stats(self, message: WorkerStats) -> None:
-        """As in `routers.Router`."""
+        """As in `routers.ReplayRouter`."""
         self._ledger.report(message)
 
     def first_token(self, message: FirstToken, now_ns: int) -> None:
-        """As in `routers.Router`."""
+        """As in `routers.ReplayRouter`."""
         entry = self._ledger.first_token(message.request_id, now_ns)
         if entry is not None:
             took_s = entry.prefill_ns / SECOND_NS
-            self._ledger.pace.prefilled(entry.prompt_tokens, message.cached_tokens, took_s)
+            self._ledger.estimator.prefilled(entry.prompt_tokens, message.cached_tokens, took_s)
 
     def end(self, message: RequestEnd) -> None:
-        """As in `routers.Router`."""
+        """As in `routers.ReplayRouter`."""
         self._ledger.end(message.request_id)
 
 
@@ -216,7 +216,7 @@ def _peer(policy: Callable[[], Policy]) -> Factory:
     """Make a router that decides by this rule. It has the same data as the router that serves, and
     engines take requests in the order of their arrival."""
     config = RouterConfig(KV_POLICY, kv_cost=BLOCKS)
-    return lambda engines, seed: Live(RouterState(config, policy()))
+    return lambda engines, seed: LiveRouter(RouterState(config, policy()))
 
 
 PEERS: dict[str, Factory] = {

@@ -15,7 +15,7 @@ from dynamo_cli.errors import UsageError
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.lab.replay.loop import ALWAYS, Replay, Result
 from dynamo_cli.lab.replay.peers import PEERS
-from dynamo_cli.lab.replay.plot import Curve, curve
+from dynamo_cli.lab.replay.plot import TtftDistribution, curve
 from dynamo_cli.lab.replay.routers import SERVED, Factory
 from dynamo_cli.lab.report import Slo, Summary, summarize
 from dynamo_cli.lab.trace.trace import Trace, infinite_hit_ratio
@@ -37,7 +37,7 @@ FORMER_POLICIES = {
     f"{KV_POLICY}:{old}": f"{KV_POLICY}:{cost}" for old, cost in FORMER_KV_COSTS.items()
 }
 
-Progress = Callable[[str, float, int], None]
+OnReplayProgress = Callable[[str, float, int], None]
 """Called with the policy, the speed, and the number of its requests that are over."""
 
 
@@ -45,11 +45,11 @@ class Replayed(NamedTuple):
     """What is kept of the replay of one policy at one load; its outcomes may be a million."""
 
     summary: Summary
-    curve: Curve
+    curve: TtftDistribution
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReplayPlan:
     """What is replayed.
 
     Attributes:
@@ -121,7 +121,7 @@ def named(name: str) -> str:
     return name
 
 
-def run(plan: Plan, slo: Slo, progress: Progress) -> list[dict[str, Replayed]]:
+def run(plan: ReplayPlan, slo: Slo, progress: OnReplayProgress) -> list[dict[str, Replayed]]:
     """Return what is kept of each policy, for each load.
 
     Args:
@@ -138,7 +138,7 @@ def run(plan: Plan, slo: Slo, progress: Progress) -> list[dict[str, Replayed]]:
     return [{name: one(name, speed) for name in plan.policies} for speed in plan.speeds]
 
 
-def _one(plan: Plan, name: str, speed: float, progress: Progress) -> Result:
+def _one(plan: ReplayPlan, name: str, speed: float, progress: OnReplayProgress) -> Result:
     return Replay(
         plan.trace,
         FACTORIES[name],
@@ -153,7 +153,7 @@ def _one(plan: Plan, name: str, speed: float, progress: Progress) -> Result:
     ).run()
 
 
-def _summary(plan: Plan, result: Result, slo: Slo, limit: float) -> Summary:
+def _summary(plan: ReplayPlan, result: Result, slo: Slo, limit: float) -> Summary:
     more = {LIMIT: limit, SKEW: result.skew, PREEMPTIONS: result.preemptions}
     if plan.prefill_workers:
         more[TO_PREFILL_LATE] = result.fallbacks

@@ -15,7 +15,7 @@ POINTS = 400
 """Points of a curve; more cannot be seen."""
 
 
-class Curve(NamedTuple):
+class TtftDistribution(NamedTuple):
     """What is drawn of one policy at one load.
 
     Attributes:
@@ -28,17 +28,17 @@ class Curve(NamedTuple):
     points: list[tuple[float, float]]
 
 
-Curves = Mapping[str, Curve]
+Curves = Mapping[str, TtftDistribution]
 """Curves by policy."""
 
 
-def curve(outcomes: Sequence[Outcome]) -> Curve:
+def curve(outcomes: Sequence[Outcome]) -> TtftDistribution:
     """Return the curve of a replay."""
     done = [one for one in outcomes if not one.error]
     times = sorted(one.ttft_s for one in done)
     seen = sorted({len(times) * point // POINTS for point in range(POINTS)}) if times else []
     points = [(times[index], 100 * (index + 1) / len(times)) for index in seen]
-    return Curve(hit_ratio(done) or 0.0, points)
+    return TtftDistribution(hit_ratio(done) or 0.0, points)
 
 
 def check(path: Path) -> None:

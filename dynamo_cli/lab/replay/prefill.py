@@ -7,13 +7,13 @@ from dynamo_cli.engines.mock.profile import Profile
 from dynamo_cli.engines.mock.request import SimRequest
 from dynamo_cli.lab.replay.worker import NS_PS, SimWorker
 from dynamo_cli.messages.routing import RoutingDecision
-from dynamo_cli.prefill_queue.jobs import Failed, Job, Limits
+from dynamo_cli.prefill_queue.jobs import FailedJob, Job, QueueLimits
 from dynamo_cli.prefill_queue.state import PrefillQueue
 from dynamo_cli.worker.away import DEADLINE_NS
 from dynamo_cli.worker.where_to_prefill import BATCHES_AHEAD, decide
 
 
-class PrefillSide:
+class ReplayPrefill:
     """The prefill queue and the prefill workers.
 
     Args:
@@ -32,7 +32,7 @@ class PrefillSide:
         self.workers = [SimWorker(index, profile, leaps=leaps) for index in range(count)]
         self._rule = rule
         self._profile = profile
-        self._queue: PrefillQueue[SimRequest] = PrefillQueue(Limits())
+        self._queue: PrefillQueue[SimRequest] = PrefillQueue(QueueLimits())
         self._running: list[dict[str, int]] = [{} for _ in range(count)]  # tokens by job id
 
     def put(
@@ -79,7 +79,7 @@ class PrefillSide:
         failed = [
             outcome.job_id
             for outcome in self._queue.expire(now_ps // NS_PS)
-            if isinstance(outcome, Failed)
+            if isinstance(outcome, FailedJob)
         ]
         for running, worker in zip(self._running, self.workers, strict=True):
             for job_id in failed:

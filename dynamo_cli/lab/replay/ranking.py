@@ -14,7 +14,7 @@ from rich.text import Text
 from dynamo_cli.lab.replay.plan import PREEMPTIONS, SKEW
 from dynamo_cli.lab.replay.verdict import Loads
 from dynamo_cli.lab.report import Spread, Summary
-from dynamo_cli.lab.table import Value, number, percent
+from dynamo_cli.lab.table import TableValue, number, percent
 
 BEST = "*"
 GAP = 2
@@ -24,7 +24,7 @@ SECONDS_FROM_MS = 100_000
 """Times are shown in seconds where one of the column is at least this long."""
 
 
-class Column(NamedTuple):
+class RankingColumn(NamedTuple):
     """A figure of all policies.
 
     Attributes:
@@ -36,7 +36,7 @@ class Column(NamedTuple):
     """
 
     name: str
-    value: Callable[[Summary], Value]
+    value: Callable[[Summary], TableValue]
     best: Callable[[Sequence[float]], float] | None
     keep: int
     optional: bool = False
@@ -47,7 +47,7 @@ class Column(NamedTuple):
         return self.name.endswith("ms")
 
 
-def _part(get: Callable[[Summary], Spread | None], which: str) -> Callable[[Summary], Value]:
+def _part(get: Callable[[Summary], Spread | None], which: str) -> Callable[[Summary], TableValue]:
     return lambda summary: getattr(get(summary), which, None)
 
 
@@ -56,17 +56,17 @@ def _ttft(summary: Summary) -> Spread | None:
 
 
 COLUMNS = (
-    Column("hit\nrate\n%", lambda one: percent(one.hit_ratio), max, 9),
-    Column("TTFT\nmean\nms", _part(_ttft, "mean"), min, 9),
-    Column("TTFT\np50\nms", _part(_ttft, "p50"), min, 1),
-    Column("TTFT\np99\nms", _part(_ttft, "p99"), min, 9),
-    Column("E2E\nmean\nms", _part(lambda one: one.e2e_ms, "mean"), min, 6),
-    Column("ITL\np99\nms", lambda one: one.itl_p99_ms, min, 5),
-    Column("output\ntok/s", lambda one: one.output_tokens_per_s, max, 3),
-    Column("goodput\n%", lambda one: percent(one.goodput_ratio), max, 8, optional=True),
-    Column("load\nskew", lambda one: one.more.get(SKEW), min, 2),
-    Column("pre-\nempted", lambda one: one.more.get(PREEMPTIONS), min, 4, optional=True),
-    Column("errors", lambda one: sum(one.errors.values()), min, 9, optional=True),
+    RankingColumn("hit\nrate\n%", lambda one: percent(one.hit_ratio), max, 9),
+    RankingColumn("TTFT\nmean\nms", _part(_ttft, "mean"), min, 9),
+    RankingColumn("TTFT\np50\nms", _part(_ttft, "p50"), min, 1),
+    RankingColumn("TTFT\np99\nms", _part(_ttft, "p99"), min, 9),
+    RankingColumn("E2E\nmean\nms", _part(lambda one: one.e2e_ms, "mean"), min, 6),
+    RankingColumn("ITL\np99\nms", lambda one: one.itl_p99_ms, min, 5),
+    RankingColumn("output\ntok/s", lambda one: one.output_tokens_per_s, max, 3),
+    RankingColumn("goodput\n%", lambda one: percent(one.goodput_ratio), max, 8, optional=True),
+    RankingColumn("load\nskew", lambda one: one.more.get(SKEW), min, 2),
+    RankingColumn("pre-\nempted", lambda one: one.more.get(PREEMPTIONS), min, 4, optional=True),
+    RankingColumn("errors", lambda one: sum(one.errors.values()), min, 9, optional=True),
 )
 
 
@@ -117,7 +117,7 @@ class _Cells(NamedTuple):
         return max(widest, *(len(word) for word in self.head.split("\n")))
 
 
-def _known(loads: Loads) -> list[Column]:
+def _known(loads: Loads) -> list[RankingColumn]:
     return [
         column
         for column in COLUMNS
@@ -133,7 +133,7 @@ def _fitting(cells: list[_Cells], width: int) -> list[_Cells]:
     return shown
 
 
-def _cells(column: Column, loads: Loads, bounds: Sequence[str]) -> _Cells:
+def _cells(column: RankingColumn, loads: Loads, bounds: Sequence[str]) -> _Cells:
     values = [{name: column.value(one) for name, one in load.items()} for load in loads]
     known = [value for load in values for value in load.values() if value is not None]
     head, scale = column.name, 1.0
@@ -143,7 +143,7 @@ def _cells(column: Column, loads: Loads, bounds: Sequence[str]) -> _Cells:
 
 
 def _marked(
-    column: Column, load: Mapping[str, Value], scale: float, bounds: Sequence[str]
+    column: RankingColumn, load: Mapping[str, TableValue], scale: float, bounds: Sequence[str]
 ) -> dict[str, Text]:
     """Return the cells of one load; those that show the best value are marked, if not all do."""
     texts = {name: number(None if value is None else scale * value) for name, value in load.items()}

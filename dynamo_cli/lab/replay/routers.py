@@ -27,7 +27,7 @@ PROCESSOR = 0
 """Index of the only processor."""
 
 
-class Router(Protocol):
+class ReplayRouter(Protocol):
     """Takes the messages of the router process, and returns its answers. Times in nanoseconds."""
 
     def ready(self, message: EngineReady) -> None:
@@ -55,59 +55,59 @@ class Router(Protocol):
         """Note the end of a request."""
 
 
-Factory = Callable[[Sequence[SimEngine], int], Router]
+Factory = Callable[[Sequence[SimEngine], int], ReplayRouter]
 """Makes a router for these engines, with a seed for its random choices. Only a router that is a
 bound may look into the engines."""
 
 
-class Live:
+class LiveRouter:
     """`RouterState`, driven in the same way as by `router.process`."""
 
     def __init__(self, state: RouterState) -> None:
         self.state = state
 
     def ready(self, message: EngineReady) -> None:
-        """As in `Router`."""
+        """As in `ReplayRouter`."""
         self.state.worker_up(message)
 
     def query(self, message: RouteQuery, now_ns: int) -> RoutingDecision | None:
-        """As in `Router`."""
+        """As in `ReplayRouter`."""
         decision = self.state.decide(PROCESSOR, message, now_ns)
         self.state.remember(message)
         return decision
 
     def released(self, now_ns: int) -> list[RoutingDecision]:
-        """As in `Router`."""
+        """As in `ReplayRouter`."""
         if not self.state.waiting_requests:
             return []
         return [decision for _, decision in self.state.released(now_ns)]
 
     def events(self, message: KvEvents, now_ns: int, role: Role = Role.WORKER) -> None:
-        """As in `Router`."""
+        """As in `ReplayRouter`."""
         self.state.caches_of(role).apply(message, now_ns)
 
     def copied(self, message: HostCopies) -> None:
-        """As in `Router`."""
+        """As in `ReplayRouter`."""
         self.state.loading.copied(message)
 
     def stats(self, message: WorkerStats) -> None:
-        """As in `Router`."""
+        """As in `ReplayRouter`."""
         self.state.ledger.report(message)
 
     def first_token(self, message: FirstToken, now_ns: int) -> None:
-        """As in `Router`."""
+        """As in `ReplayRouter`."""
         self.state.first_token(message.request_id, message.cached_tokens, now_ns)
 
     def end(self, message: RequestEnd) -> None:
-        """As in `Router`."""
+        """As in `ReplayRouter`."""
         self.state.end(message.request_id)
 
 
 def live(config: RouterConfig) -> Factory:
     """Return a factory of routers with this configuration."""
 
-    def build(engines: Sequence[SimEngine], seed: int) -> Router:
-        return Live(RouterState(config, policy_of(config, random.Random(seed))))
+    def build(engines: Sequence[SimEngine], seed: int) -> ReplayRouter:
+        return LiveRouter(RouterState(config, policy_of(config, random.Random(seed))))
 
     return build
 

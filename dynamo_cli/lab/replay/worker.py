@@ -6,7 +6,7 @@ from dynamo_cli.engines.mock import report
 from dynamo_cli.engines.mock.profile import PS, Profile
 from dynamo_cli.engines.mock.request import SimRequest, StepResult
 from dynamo_cli.engines.mock.state import SimEngine
-from dynamo_cli.engines.mock.tier import Tier
+from dynamo_cli.engines.mock.tier import MockHostCache
 from dynamo_cli.kv.announcer import CacheAnnouncer
 from dynamo_cli.lab.report import Gaps
 from dynamo_cli.messages.host_cache import HostCopies
@@ -34,7 +34,7 @@ class SimWorker:
     """
 
     def __init__(
-        self, index: int, profile: Profile, *, leaps: bool = True, tier: Tier | None = None
+        self, index: int, profile: Profile, *, leaps: bool = True, tier: MockHostCache | None = None
     ) -> None:
         self.index = index
         self.tier = tier

@@ -14,7 +14,7 @@ from __future__ import annotations
 NO_BOUND = 1 << 62
 
 
-class Fit:
+class BlockSizeRange:
     """The block sizes that fit all lines so far.
 
     Attributes:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dynamo_cli.lab.trace.formats import MAX_TOKENS, Row, strictly
+from dynamo_cli.lab.trace.formats import MAX_TOKENS, TraceRow, strictly
 from dynamo_cli.lab.trace.prompts import Arrivals, Encode, hashed
 
 PAUSE_S = 30.0
@@ -26,7 +26,7 @@ MODEL = frozenset(("gpt", "chatgpt", "bing", "bard", "claude", "assistant", "mod
 """Names under which the model speaks; anybody else gives a part of the prompt."""
 
 
-class Turn(msgspec.Struct):
+class Utterance(msgspec.Struct):
     """What one of both says."""
 
     who: str = msgspec.field(name="from", default="")
@@ -35,15 +35,15 @@ class Turn(msgspec.Struct):
     content: str = ""
 
 
-class Conversation(msgspec.Struct):
+class ConversationLine(msgspec.Struct):
     """A line."""
 
-    conversations: list[Turn] = []
-    conversation: list[Turn] = []
+    conversations: list[Utterance] = []
+    conversation: list[Utterance] = []
     id: str | int = ""
 
 
-_decode = msgspec.json.Decoder(Conversation).decode
+_decode = msgspec.json.Decoder(ConversationLine).decode
 
 
 class Conversations:
@@ -58,7 +58,7 @@ class Conversations:
     def __init__(self, encode: Encode, *, block_size: int, arrivals: Arrivals) -> None:
         self._encode, self._block_size, self._arrivals = encode, block_size, arrivals
 
-    def __call__(self, line: bytes) -> Sequence[Row]:
+    def __call__(self, line: bytes) -> Sequence[TraceRow]:
         """Return the requests of a conversation; none if the model says nothing.
 
         Raises:
@@ -72,11 +72,13 @@ class Conversations:
         for prompt, answer_tokens in prompts:
             blocks = hashed(prompt, self._block_size)
             session = sys.intern(str(told.id))
-            rows.append(Row(None, len(prompt), answer_tokens, blocks, session, random_ns=at_ns))
+            rows.append(
+                TraceRow(None, len(prompt), answer_tokens, blocks, session, random_ns=at_ns)
+            )
             at_ns += self._arrivals.pause_ns(PAUSE_S)
         return rows
 
-    def _prompts(self, turns: Sequence[Turn]) -> list[tuple[list[int], int]]:
+    def _prompts(self, turns: Sequence[Utterance]) -> list[tuple[list[int], int]]:
         """Return the token ids before each turn of the model, and the length of the turn."""
         found: list[tuple[list[int], int]] = []
         before: list[int] = []

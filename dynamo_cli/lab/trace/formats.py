@@ -74,7 +74,7 @@ OutputTokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 Timestamp = Annotated[float, msgspec.Meta(ge=0, le=MAX_TIME)]
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
+class TraceRow(msgspec.Struct, frozen=True, gc=False):
     """A request as given by a line.
 
     Attributes:
@@ -97,14 +97,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     random_ns: int = 0
 
 
-Parser = Callable[[bytes], Sequence[Row]]
+Parser = Callable[[bytes], Sequence[TraceRow]]
 """Parses a line into its requests; none if it has no prompt or no answer.
 
 It raises ValueError with a text that says what is wrong with the line.
 """
 
 
-class _Line(msgspec.Struct):
+class _HashLine(msgspec.Struct):
     """A JSON line with lengths and hashes."""
 
     timestamp: Timestamp
@@ -124,7 +124,7 @@ class _QwenLine(msgspec.Struct):
 
 
 _decode_any = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(_HashLine).decode
 _decode_qwen = msgspec.json.Decoder(_QwenLine).decode
 Kind = TypeVar("Kind")
 
@@ -205,9 +205,9 @@ def strictly(decode: Callable[[bytes], Kind], line: bytes) -> Kind:
         raise ValueError("it is nested too deeply") from error
 
 
-def _mooncake(line: bytes) -> Sequence[Row]:
+def _mooncake(line: bytes) -> Sequence[TraceRow]:
     told = strictly(_decode_line, line)
-    row = Row(
+    row = TraceRow(
         told.timestamp,
         told.input_length,
         max(told.output_length, 1),
@@ -219,11 +219,11 @@ def _mooncake(line: bytes) -> Sequence[Row]:
     return (row,)
 
 
-def _qwen(line: bytes) -> Sequence[Row]:
+def _qwen(line: bytes) -> Sequence[TraceRow]:
     told = strictly(_decode_qwen, line)
     if not told.input_length or not told.output_length:
         return ()
-    return (Row(told.timestamp, told.input_length, told.output_length, _named(told.hash_ids)),)
+    return (TraceRow(told.timestamp, told.input_length, told.output_length, _named(told.hash_ids)),)
 
 
 def _named(hashes: tuple[int, ...]) -> Sequence[int]:
@@ -254,13 +254,13 @@ class _Csv:
         self._places = [cells.index(name) for name in _COLUMNS[form]]
         self._time = _date if form is Format.AZURE else _seconds
 
-    def __call__(self, line: bytes) -> Sequence[Row]:
+    def __call__(self, line: bytes) -> Sequence[TraceRow]:
         cells = _cells(line)
         if len(cells) <= max(self._places):
             raise ValueError(f"{len(cells)} columns are too few")
         when, prompt, answer = (cells[place] for place in self._places)
         timestamp, tokens, output = self._time(when), _count(prompt), _count(answer)
-        return (Row(timestamp, tokens, output),) if tokens and output else ()
+        return (TraceRow(timestamp, tokens, output),) if tokens and output else ()
 
 
 def _cells(line: bytes) -> list[str]:

@@ -13,7 +13,7 @@ import msgspec
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.kv import hashes
-from dynamo_cli.lab.trace.formats import OutputTokens, Row, Timestamp, strictly
+from dynamo_cli.lab.trace.formats import OutputTokens, Timestamp, TraceRow, strictly
 from dynamo_cli.units import SECOND_NS
 
 Encode = Callable[[str], Sequence[int]]
@@ -23,7 +23,7 @@ Encode = Callable[[str], Sequence[int]]
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 
 
-class Message(msgspec.Struct):
+class PromptMessage(msgspec.Struct):
     """A message of a conversation."""
 
     role: str
@@ -42,7 +42,7 @@ class PromptLine(msgspec.Struct):
     """
 
     prompt: str | list[TokenId] = ""
-    messages: list[Message] = []
+    messages: list[PromptMessage] = []
     timestamp: Timestamp | None = None
     max_tokens: OutputTokens | None = None
     session: str = ""
@@ -119,7 +119,7 @@ class Prompts:
         self._encode, self._block_size, self._output_tokens = encode, block_size, output_tokens
         self._arrivals = arrivals
 
-    def __call__(self, line: bytes) -> Sequence[Row]:
+    def __call__(self, line: bytes) -> Sequence[TraceRow]:
         """Return the request of a line.
 
         Raises:
@@ -130,7 +130,7 @@ class Prompts:
         tokens = self._encode(text) if isinstance(text, str) else text
         if not tokens:
             raise ValueError("there is neither prompt nor messages")
-        row = Row(
+        row = TraceRow(
             told.timestamp,
             len(tokens),
             told.max_tokens or self._output_tokens,

@@ -17,8 +17,8 @@ import msgspec
 
 from dynamo_cli.errors import UsageError
 from dynamo_cli.lab.trace import formats, lines
-from dynamo_cli.lab.trace.block_sizes import Fit, bounds, far_off, said
-from dynamo_cli.lab.trace.formats import Format, Parser, Row, TimeUnit
+from dynamo_cli.lab.trace.block_sizes import BlockSizeRange, bounds, far_off, said
+from dynamo_cli.lab.trace.formats import Format, Parser, TimeUnit, TraceRow
 from dynamo_cli.lab.trace.trace import MAX_BLOCKS, Trace, TraceRequest
 from dynamo_cli.messages.set_up import Heading, SetUp
 from dynamo_cli.units import SECOND_NS
@@ -45,7 +45,7 @@ _decode_heading = msgspec.json.Decoder(Heading).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TraceHints:
     """What the user says about a trace.
 
     Attributes:
@@ -59,12 +59,12 @@ class Told:
     time_unit: TimeUnit | None = None
 
 
-TOLD_NOTHING = Told()
+TOLD_NOTHING = TraceHints()
 
 
 def read(
     path: Path,
-    told: Told = TOLD_NOTHING,
+    told: TraceHints = TOLD_NOTHING,
     *,
     engine_block_size: int = BLOCK_SIZES[Format.QWEN],
     prompts: Callable[[Format], Parser] | None = None,
@@ -123,7 +123,7 @@ def _set_up(line: bytes) -> SetUp:
     return formats.strictly(_decode_heading, line).set_up
 
 
-def _form(told: Told, first: bytes) -> Format:
+def _form(told: TraceHints, first: bytes) -> Format:
     return formats.told_by(first) if told.form is Format.AUTO else told.form
 
 
@@ -155,14 +155,14 @@ class _Rows:
     """
 
     def __init__(self, where: str, form: Format, *, assumed: bool) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[TraceRow] = []
         self._where, self._form, self._assumed = where, form, assumed
-        self._fit = Fit()
+        self._fit = BlockSizeRange()
         self._blocks = 0
         self._left_out = 0
         self._fraction_at = ""
 
-    def take(self, place: str, rows: Sequence[Row]) -> None:
+    def take(self, place: str, rows: Sequence[TraceRow]) -> None:
         """Add the requests of the line at `place`; none is a line without prompt or answer.
 
         Raises:
@@ -172,7 +172,7 @@ class _Rows:
         for row in rows:
             self._take(place, row)
 
-    def _take(self, place: str, row: Row) -> None:
+    def _take(self, place: str, row: TraceRow) -> None:
         self.rows.append(row)
         self._blocks += len(row.hashes)
         if len(self.rows) > MAX_REQUESTS or self._blocks > MAX_BLOCKS:
@@ -186,7 +186,7 @@ class _Rows:
             self._fraction_at = place
         self._check_size(place, row)
 
-    def _check_size(self, place: str, row: Row) -> None:
+    def _check_size(self, place: str, row: TraceRow) -> None:
         """Check a line against the block size that it or the format states."""
         first = self.rows[0].block_size
         if row.block_size != first:
@@ -282,7 +282,7 @@ class _Rows:
         return note
 
 
-def _request(row: Row, start: float, unit: TimeUnit, block_size: int) -> TraceRequest:
+def _request(row: TraceRow, start: float, unit: TimeUnit, block_size: int) -> TraceRequest:
     since = None if row.timestamp is None else round((row.timestamp - start) * unit.ns)
     full = row.input_tokens // block_size
     return TraceRequest(

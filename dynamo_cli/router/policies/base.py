@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from dynamo_cli.messages.routing import Candidate
-from dynamo_cli.router.pace import UNMEASURED, Prices
+from dynamo_cli.router.time_estimator import UNMEASURED, Prices
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

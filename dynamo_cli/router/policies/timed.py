@@ -46,15 +46,15 @@ Without this, copies of one prefix fill the caches of all workers (in replays at
 tokens came later than if the router knew nothing of the host cache). Where there is room and
 everything is in the host cache, all workers cost nearly the same, and the load decides.
 
-All figures are measured while the router runs (`router.pace`).
+All figures are measured while the router runs (`router.time_estimator`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynamo_cli.router.pace import MOST_BUSY, Prices, pairs
 from dynamo_cli.router.policies.base import Request, WorkerLoad
+from dynamo_cli.router.time_estimator import MOST_BUSY, Prices, pairs
 
 STALL_WEIGHT = 0.1
 """Cost of a second in which an answer stalls, relative to a second before its first token. Between

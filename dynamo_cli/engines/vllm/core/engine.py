@@ -32,9 +32,9 @@ from dynamo_cli.engines.vllm.core import (
     resume,
     warmup,
 )
-from dynamo_cli.engines.vllm.core.intake import Intake
-from dynamo_cli.engines.vllm.core.sides import DecodeSide, PrefillSide
-from dynamo_cli.engines.vllm.core.totals import Totals
+from dynamo_cli.engines.vllm.core.intake import VllmIntake
+from dynamo_cli.engines.vllm.core.sides import VllmDecodeSide, VllmPrefillSide
+from dynamo_cli.engines.vllm.core.totals import VllmTotals
 from dynamo_cli.engines.vllm.core.vocabulary import Vocabulary
 from dynamo_cli.engines.vllm.host_cache import naming
 from dynamo_cli.engines.vllm.host_cache.leases import Leases
@@ -59,7 +59,7 @@ WAIT_S = 0.001
 logger = logging.getLogger(__name__)
 
 
-class Engine:
+class VllmEngine:
     """An `engines.seam.Engine` that computes.
 
     Args:
@@ -95,12 +95,14 @@ class Engine:
         self._encoder = MsgpackEncoder()
         self._arguments = MsgpackDecoder()
         chunks.install(self._core.scheduler, config.prefill_chunk_tokens)
-        self._totals = Totals()
-        self._intake = Intake(self._core)
+        self._totals = VllmTotals()
+        self._intake = VllmIntake(self._core)
         self._clients = self._intake.clients
         self._consumer = config.kv_role == "kv_consumer"
-        self.decode_side = DecodeSide(index, self._core, self._intake, self.cache_client)
-        self.prefill_side = PrefillSide(index, self._intake, Leases(manager) if manager else None)
+        self.decode_side = VllmDecodeSide(index, self._core, self._intake, self.cache_client)
+        self.prefill_side = VllmPrefillSide(
+            index, self._intake, Leases(manager) if manager else None
+        )
         # A prefill worker keeps no reasons: prompts that fail here are refused by decode workers.
         self._grammars = grammars.Grammars(self._core, None if self._producer else self._clients)
         self._failed: list[tuple[int, str, DynamoError]] = []

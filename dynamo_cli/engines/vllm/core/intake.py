@@ -18,7 +18,7 @@ from dynamo_cli.messages.prefill import PushJob
 from dynamo_cli.messages.request import AddRequest
 
 
-class Intake:
+class VllmIntake:
     """Prepares requests and gives them to one engine.
 
     Args:
@@ -98,7 +98,9 @@ class Intake:
             request.prompt_token_ids = hashes.unpack_tokens(message.token_ids)
         return request
 
-    def _preprocessed(self, request: EngineCoreRequest, outputs: bytes = b"") -> resume.Begin:
+    def _preprocessed(
+        self, request: EngineCoreRequest, outputs: bytes = b""
+    ) -> resume.Preprocessed:
         params = request.sampling_params
         if params is not None and params.prompt_logprobs is not None and not self._scores_prompts:
             raise InvalidRequest(
@@ -109,7 +111,7 @@ class Intake:
         try:
             if outputs:
                 return resume.preprocess(self._core, request, hashes.unpack_tokens(outputs))
-            begin: resume.Begin = self._core.preprocess_add_request(request)
+            begin: resume.Preprocessed = self._core.preprocess_add_request(request)
         except InternalError:
             raise
         # Whatever it is, the engine has not seen the request yet.

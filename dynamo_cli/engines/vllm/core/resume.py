@@ -29,11 +29,11 @@ from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
 from dynamo_cli.errors import InternalError
 
-Begin = tuple[Any, int]
+Preprocessed = tuple[Any, int]
 """The scheduler's request, and its data-parallel wave, as vLLM's preprocessing returns them."""
 
 
-def preprocess(core: EngineCore, request: EngineCoreRequest, tokens: list[int]) -> Begin:
+def preprocess(core: EngineCore, request: EngineCoreRequest, tokens: list[int]) -> Preprocessed:
     """Make the scheduler's request of a request that has these output tokens already.
 
     Raises:

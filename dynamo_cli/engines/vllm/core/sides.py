@@ -10,7 +10,7 @@ from vllm.v1.engine.core import EngineCore
 
 from dynamo_cli.engines.cache_client import CacheClient
 from dynamo_cli.engines.prepared import Prepared
-from dynamo_cli.engines.vllm.core.intake import Intake
+from dynamo_cli.engines.vllm.core.intake import VllmIntake
 from dynamo_cli.engines.vllm.host_cache.connector import HostCacheConnector
 from dynamo_cli.engines.vllm.host_cache.leases import Leases
 from dynamo_cli.errors import DynamoError
@@ -37,7 +37,7 @@ def _copies(client: CacheClient | None, direction: str) -> dict[str, Any]:
     }
 
 
-class DecodeSide:
+class VllmDecodeSide:
     """An `engines.seam.DecodeSide`.
 
     Args:
@@ -48,7 +48,7 @@ class DecodeSide:
     """
 
     def __init__(
-        self, worker: int, core: EngineCore, intake: Intake, client: CacheClient | None
+        self, worker: int, core: EngineCore, intake: VllmIntake, client: CacheClient | None
     ) -> None:
         self._worker = worker
         self._client = client
@@ -153,7 +153,7 @@ class DecodeSide:
         )
 
 
-class PrefillSide:
+class VllmPrefillSide:
     """An `engines.seam.PrefillSide`.
 
     Args:
@@ -164,7 +164,7 @@ class PrefillSide:
             its engine itself waits for blocks that are still being copied.
     """
 
-    def __init__(self, worker: int, intake: Intake, leases: Leases | None) -> None:
+    def __init__(self, worker: int, intake: VllmIntake, leases: Leases | None) -> None:
         self._worker = worker
         self._client = leases.client if leases is not None else None
         self._intake = intake

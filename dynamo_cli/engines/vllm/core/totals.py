@@ -11,7 +11,7 @@ from vllm.v1.spec_decode.metrics import SpecDecodingStats
 from dynamo_cli.messages.telemetry import STEP_TOKENS_BOUNDS, EngineCounts, WorkerStats
 
 
-class Totals:
+class VllmTotals:
     """Sums of what the steps of an engine report."""
 
     def __init__(self) -> None:

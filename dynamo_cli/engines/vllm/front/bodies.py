@@ -74,7 +74,7 @@ _LONG_LISTS: dict[Endpoint, dict[str, TypeAdapter[Any]]] = {
 """By endpoint, the fields that may be lists of thousands of objects."""
 
 
-def request_of(endpoint: Endpoint, body: bytes, limits: gate.Limits) -> Any:
+def request_of(endpoint: Endpoint, body: bytes, limits: gate.ModelLimits) -> Any:
     """Return a body as an object of the class that vLLM has for the endpoint. May take seconds.
 
     Raises:

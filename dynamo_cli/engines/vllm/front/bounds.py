@@ -24,7 +24,7 @@ def place(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc if isinstance(part, int) or _FIELD.fullmatch(part))
 
 
-class Rule(Protocol):
+class FieldRule(Protocol):
     """A rule for the value of one field."""
 
     def check(self, name: str, value: Any) -> None:
@@ -93,7 +93,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class BoundedText:
     """A string of at most `most` characters."""
 
     most: int
@@ -121,7 +121,7 @@ class Entries:
 
     most: int
     numbers: bool = False
-    each: Text | None = None
+    each: BoundedText | None = None
 
     def check(self, name: str, value: Any) -> None:
         """Raise `InvalidRequest` if the value breaks the rule."""
@@ -141,7 +141,7 @@ class Entries:
 
 
 @dataclass(frozen=True, slots=True)
-class Weight:
+class BoundedJson:
     """A JSON value of bounded size.
 
     Attributes:
@@ -152,7 +152,7 @@ class Weight:
 
     bytes: int
     entries: int = 0
-    inner: Mapping[str, Rule] | None = None
+    inner: Mapping[str, FieldRule] | None = None
 
     def check(self, name: str, value: Any) -> None:
         """Raise `InvalidRequest` if the value breaks the rule."""
@@ -172,7 +172,7 @@ class Weight:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class BoundedStrings:
     """A list of strings with few tokens: their bytes are bounded, and a token has at least a byte.
 
     Attributes:
@@ -200,7 +200,7 @@ class Words:
         return {"maxItems": self.most}
 
 
-def check_all(rules: Mapping[str, Rule], content: dict[str, Any], prefix: str = "") -> None:
+def check_all(rules: Mapping[str, FieldRule], content: dict[str, Any], prefix: str = "") -> None:
     """Check all fields that there are rules for, in the order in which the client sent them.
 
     A refused field that passes, such as a null one, is removed: vLLM does not take every null.

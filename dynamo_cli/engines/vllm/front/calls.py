@@ -14,7 +14,7 @@ from dynamo_cli.errors import InternalError, PeerLost
 from dynamo_cli.messages.request import CallUtility, UtilityAnswer
 
 
-class Calls:
+class UtilityCalls:
     """Makes utility calls, and keeps those that workers have not answered.
 
     Args:

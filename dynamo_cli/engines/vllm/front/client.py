@@ -22,11 +22,11 @@ from vllm.v1.engine.core_client import EngineCoreClient
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from dynamo_cli.config import MigrationRule
-from dynamo_cli.engines.vllm.front.calls import Calls
+from dynamo_cli.engines.vllm.front.calls import UtilityCalls
 from dynamo_cli.engines.vllm.front.failures import RequestFailed
-from dynamo_cli.engines.vllm.front.live import Live, engine_times, family_of, take_tokens
+from dynamo_cli.engines.vllm.front.first_token_deadlines import FirstTokenDeadlines
+from dynamo_cli.engines.vllm.front.live import LiveRequest, engine_times, family_of, take_tokens
 from dynamo_cli.engines.vllm.front.moves import Lost, Mover
-from dynamo_cli.engines.vllm.front.patience import Patience
 from dynamo_cli.engines.vllm.front.queries import Queries
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker, Workers
@@ -97,10 +97,12 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             record=record,
             block_size=lambda: self._ready.result().block_size,
         )
-        self._live: dict[str, Live] = {}  # requests on a worker, by `Live.wire_id`
-        self._names: dict[str, Live] = {}  # requests that AsyncLLM waits for, by its own id
-        self.calls = Calls(workers)
-        self._patience = Patience(rule.first_token_timeout_s, workers, self._hurry, self._give_up)
+        self._live: dict[str, LiveRequest] = {}  # requests on a worker, by `LiveRequest.wire_id`
+        self._names: dict[str, LiveRequest] = {}  # requests that AsyncLLM waits for, by its own id
+        self.calls = UtilityCalls(workers)
+        self._deadlines = FirstTokenDeadlines(
+            rule.first_token_timeout_s, workers, self._hurry, self._give_up
+        )
         self.mover = Mover(rule, workers, self._queries.of_moved, self._send, self._end)
         self.begun: list[str] = []
         self._outputs: asyncio.Queue[EngineCoreOutputs] = asyncio.Queue()
@@ -149,7 +151,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             outputs.outputs = [one for one in outputs.outputs if id(one) not in late]
         self._outputs.put_nowait(outputs)
 
-    def _started(self, live: Live, output: EngineCoreOutput) -> None:
+    def _started(self, live: LiveRequest, output: EngineCoreOutput) -> None:
         """Note the first output of a request on its worker."""
         live.unstarted = False
         trace = live.trace
@@ -229,34 +231,34 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             self._abort_at(worker, leaving)
             self._leave(leaving, MoveReason.DRAINED, error)
 
-    def _on(self, worker: int) -> list[Live]:
+    def _on(self, worker: int) -> list[LiveRequest]:
         return [live for live in self._live.values() if live.worker == worker]
 
-    def _leave(self, leaving: list[Live], reason: MoveReason, error: DynamoError) -> Lost:
+    def _leave(self, leaving: list[LiveRequest], reason: MoveReason, error: DynamoError) -> Lost:
         for live in leaving:
             self._leave_worker(live)
         return self.mover.leave(leaving, reason, error)
 
-    def _hurry(self, live: Live, error: DynamoError) -> None:
+    def _hurry(self, live: LiveRequest, error: DynamoError) -> None:
         """Move a request whose first token takes too long."""
         live.refused_by.add(live.worker)
         self._abort_at(live.worker, [live])
         self._leave([live], MoveReason.FIRST_TOKEN, error)
 
-    def _give_up(self, live: Live, error: DynamoError) -> None:
+    def _give_up(self, live: LiveRequest, error: DynamoError) -> None:
         """Abort a request at its worker, and end it with an error."""
         self._abort_at(live.worker, [live])
         self._end(live, error)
 
-    def _abort_at(self, worker: int, requests: list[Live]) -> None:
+    def _abort_at(self, worker: int, requests: list[LiveRequest]) -> None:
         self._workers.send(worker, AbortRequests([live.wire_id for live in requests]))
 
-    def _leave_worker(self, live: Live) -> None:
-        self._patience.end(live)
+    def _leave_worker(self, live: LiveRequest) -> None:
+        self._deadlines.end(live)
         if self._live.pop(live.wire_id, None) is not None:
             self._workers.ended(live.wire_id)
 
-    def _end(self, live: Live, error: DynamoError) -> None:
+    def _end(self, live: LiveRequest, error: DynamoError) -> None:
         """End a request with an error."""
         if live.name in self._names:
             live.trace.failure = error
@@ -264,7 +266,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
             self._forget(live)
             self.fail(live.name, RequestFailed(error))
 
-    def _forget(self, live: Live) -> None:
+    def _forget(self, live: LiveRequest) -> None:
         self._leave_worker(live)
         self._names.pop(live.name, None)
         self.mover.ended(live)
@@ -294,7 +296,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         routed_ns = time.monotonic_ns()
         family = family_of(request)
         prompt = trace.prompts.get(family)
-        live = Live(request_id, request, tokens, trace, prompt, family, request.priority)
+        live = LiveRequest(request_id, request, tokens, trace, prompt, family, request.priority)
         if trace.replay is not None:
             live.output.extend(trace.replay.output_of(request_id))
             if prompt is not None:
@@ -306,7 +308,7 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         self._names[request_id] = live
         self._send(live, answer)
 
-    def _send(self, live: Live, chosen: ChosenWorker) -> None:
+    def _send(self, live: LiveRequest, chosen: ChosenWorker) -> None:
         """Send a request to the worker that was chosen for it."""
         request = live.request
         live.worker = chosen.worker
@@ -326,8 +328,8 @@ class RoutedClient(EngineCoreClient):  # type: ignore[misc]
         if not self._workers.send(chosen.worker, message):
             error = Unavailable(f"worker {chosen.worker} cannot take the request. Send it again.")
             self._end(live, error)
-        elif self._patience.timeout_s:
-            self._patience.begin(live)
+        elif self._deadlines.timeout_s:
+            self._deadlines.begin(live)
 
     async def _place(
         self, trace: RequestTrace, request: EngineCoreRequest, tokens: bytes

@@ -30,7 +30,7 @@ from dynamo_cli.engines.vllm.front.completion_events import CompletionEvents
 from dynamo_cli.engines.vllm.front.outgoing import Outgoing
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 
-Begin = Callable[..., "Direct | AsyncIterator[str]"]
+BeginStream = Callable[..., "Direct | AsyncIterator[str]"]
 
 
 class Events(Protocol):
@@ -263,7 +263,7 @@ def install(llm: AsyncLLM, chat: Any, completion: Any) -> None:
         completion.completion_stream_generator = _begin_completion(llm, completion)
 
 
-def _begin_chat(llm: AsyncLLM, serving: Any) -> Begin:
+def _begin_chat(llm: AsyncLLM, serving: Any) -> BeginStream:
     stream: Callable[..., AsyncIterator[str]] = serving.chat_completion_stream_generator
 
     def begin(
@@ -285,7 +285,7 @@ def _begin_chat(llm: AsyncLLM, serving: Any) -> Begin:
     return begin
 
 
-def _begin_completion(llm: AsyncLLM, serving: Any) -> Begin:
+def _begin_completion(llm: AsyncLLM, serving: Any) -> BeginStream:
     stream: Callable[..., AsyncIterator[str]] = serving.completion_stream_generator
 
     def begin(

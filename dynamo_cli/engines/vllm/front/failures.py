@@ -49,7 +49,7 @@ class EventError(Exception):
         self.error = error
 
 
-class Told(logging.Filter):
+class KnownErrorFilter(logging.Filter):
     """Drops what vLLM's classes log of each request that ended with our error, with a traceback,
     or that has a mistake which only its client can correct.
 
@@ -96,7 +96,7 @@ class Failure:
 def install() -> None:
     """Add the filter to the root handlers, which all lines of this process pass."""
     for handler in logging.getLogger().handlers:
-        handler.addFilter(Told())
+        handler.addFilter(KnownErrorFilter())
 
 
 def raise_error(text: str) -> None:

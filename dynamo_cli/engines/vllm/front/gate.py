@@ -16,19 +16,18 @@ from typing import Any
 
 from dynamo_cli.engines.vllm.front.bounds import (
     Allowed,
+    BoundedJson,
+    BoundedStrings,
+    BoundedText,
     Entries,
+    FieldRule,
     Number,
     Refused,
-    Rule,
-    Text,
-    Weight,
-    Words,
     as_number,
     check_all,
     entries,
 )
-from dynamo_cli.engines.vllm.front.weigh import Weight as BodyWeight
-from dynamo_cli.engines.vllm.front.weigh import weigh
+from dynamo_cli.engines.vllm.front.weigh import BodyWeight, weigh
 from dynamo_cli.errors import InvalidRequest
 from dynamo_cli.messages.request import MAX_SESSION_ID, Endpoint
 
@@ -64,7 +63,7 @@ _INT32 = 2**31 - 1
 _KIB = 1024
 _MESSAGES = Entries(8192, numbers=True)
 _COUNT = Number(0, _INT32)
-_SCHEMA = Weight(128 * _KIB)  # OpenAI takes 120,000 characters
+_SCHEMA = BoundedJson(128 * _KIB)  # OpenAI takes 120,000 characters
 _BETWEEN_ENGINES = Refused(
     "it says where other engines keep the state of a request, which this server arranges itself "
     "with --prefill-workers"
@@ -74,16 +73,16 @@ _REPORTS = Refused("it says what engines tell the router; leave it out")
 
 ALLOWED = Allowed()
 
-ENGINE_ARGUMENTS: Mapping[str, Rule] = {
+ENGINE_ARGUMENTS: Mapping[str, FieldRule] = {
     "kv_transfer_params": _BETWEEN_ENGINES,
     "ec_transfer_params": _BETWEEN_ENGINES,
     "kv_cache_report_mode": _REPORTS,
 }
 """Fields that vLLM's engine reads from the extra arguments of a request."""
 
-_XARGS: Mapping[str, Rule] = {**ENGINE_ARGUMENTS, "session_id": Text(MAX_SESSION_ID)}
+_XARGS: Mapping[str, FieldRule] = {**ENGINE_ARGUMENTS, "session_id": BoundedText(MAX_SESSION_ID)}
 
-_TEMPLATE_ARGUMENTS: Mapping[str, Rule] = {
+_TEMPLATE_ARGUMENTS: Mapping[str, FieldRule] = {
     name: Refused("it is an argument of the tokenizer, not of the template; leave it out")
     for name in (
         *("conversation", "max_length", "padding", "return_assistant_tokens_mask"),
@@ -92,26 +91,26 @@ _TEMPLATE_ARGUMENTS: Mapping[str, Rule] = {
     )
 }
 
-STRUCTURED_OUTPUTS: Mapping[str, Rule] = {
+STRUCTURED_OUTPUTS: Mapping[str, FieldRule] = {
     "json": _SCHEMA,
-    "regex": Text(8 * _KIB),
-    "choice": Weight(64 * _KIB, entries=1024),
-    "grammar": Text(64 * _KIB),
+    "regex": BoundedText(8 * _KIB),
+    "choice": BoundedJson(64 * _KIB, entries=1024),
+    "grammar": BoundedText(64 * _KIB),
     "json_object": ALLOWED,
     "disable_any_whitespace": ALLOWED,
     "disable_additional_properties": ALLOWED,
-    "whitespace_pattern": Text(256),
+    "whitespace_pattern": BoundedText(256),
     "structural_tag": _SCHEMA,
 }
 
-REPETITION_DETECTION: Mapping[str, Rule] = {
+REPETITION_DETECTION: Mapping[str, FieldRule] = {
     # After each token the engine looks for patterns of each size.
     "max_pattern_size": Number(0, 256),
     "min_pattern_size": Number(0, 256),
     "min_count": Number(0, 256),
 }
 
-_REFUSED: dict[str, Rule] = {
+_REFUSED: dict[str, FieldRule] = {
     **ENGINE_ARGUMENTS,
     "request_id": Refused("send it as the header X-Request-ID"),
     "background": Refused(
@@ -122,22 +121,22 @@ _REFUSED: dict[str, Rule] = {
     "return_weight_versions": Refused(
         "the weights never change while this server runs; leave it out", unless=False
     ),
-    "extra_args": Weight(_KIB * _KIB, inner=ENGINE_ARGUMENTS),
+    "extra_args": BoundedJson(_KIB * _KIB, inner=ENGINE_ARGUMENTS),
 }
 
-_BOUNDED: dict[str, Rule] = {
+_BOUNDED: dict[str, FieldRule] = {
     # session and priority
-    "session_id": Text(MAX_SESSION_ID),
+    "session_id": BoundedText(MAX_SESSION_ID),
     # the engine gets the nearest number of nine digits, which is the bound of X-Priority too
     "priority": Number(-(2**63), 2**63 - 1),
-    "cache_salt": Text(128),
+    "cache_salt": BoundedText(128),
     # amounts
     "n": Number(1, MAX_N),
     **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), _COUNT),
     "min_tokens": _COUNT,
     "max_tool_calls": _COUNT,
     "thinking_token_budget": Number(-1, _INT32),
-    "thinking": Weight(_KIB, inner={"budget_tokens": _COUNT}),
+    "thinking": BoundedJson(_KIB, inner={"budget_tokens": _COUNT}),
     "stream_interval": Number(1, _INT32),
     "routed_experts_prompt_start": _COUNT,
     "dimensions": Number(1, _INT32),
@@ -152,19 +151,19 @@ _BOUNDED: dict[str, Rule] = {
     "logit_bias": Entries(1024),
     "logprob_token_ids": Entries(128, numbers=True),
     "stop_token_ids": Entries(64, numbers=True),
-    "bad_words": Words(128, 512),
-    "stop": Entries(16, each=Text(_KIB)),
-    "stop_sequences": Entries(16, each=Text(_KIB)),
-    "repetition_detection": Weight(_KIB, inner=REPETITION_DETECTION),
+    "bad_words": BoundedStrings(128, 512),
+    "stop": Entries(16, each=BoundedText(_KIB)),
+    "stop_sequences": Entries(16, each=BoundedText(_KIB)),
+    "repetition_detection": BoundedJson(_KIB, inner=REPETITION_DETECTION),
     # schemas that are compiled, and arguments of templates
-    "structured_outputs": Weight(256 * _KIB, inner=STRUCTURED_OUTPUTS),
+    "structured_outputs": BoundedJson(256 * _KIB, inner=STRUCTURED_OUTPUTS),
     **dict.fromkeys(("response_format", "text", "output_config"), _SCHEMA),
-    "tools": Weight(_KIB * _KIB, entries=1024),
-    "chat_template_kwargs": Weight(64 * _KIB, inner=_TEMPLATE_ARGUMENTS),
-    "vllm_xargs": Weight(64 * _KIB, inner=_XARGS),
+    "tools": BoundedJson(_KIB * _KIB, entries=1024),
+    "chat_template_kwargs": BoundedJson(64 * _KIB, inner=_TEMPLATE_ARGUMENTS),
+    "vllm_xargs": BoundedJson(64 * _KIB, inner=_XARGS),
     # only repeated in the answer
-    "prompt_cache_options": Weight(_KIB),
-    "safety_identifier": Text(512),
+    "prompt_cache_options": BoundedJson(_KIB),
+    "safety_identifier": BoundedText(512),
 }
 
 _ALLOWED = (
@@ -190,7 +189,7 @@ _ALLOWED = (
     *("return_token_offsets", "return_token_strs", "return_tokens_as_token_ids"),
 )
 
-RULES: Mapping[str, Rule] = MappingProxyType(
+RULES: Mapping[str, FieldRule] = MappingProxyType(
     {**dict.fromkeys(_ALLOWED, ALLOWED), **_BOUNDED, **_REFUSED}
 )
 """The rules by name of the field, for all endpoints."""
@@ -212,7 +211,7 @@ _ACTIVE = {name: rule for name, rule in RULES.items() if rule is not ALLOWED}
 
 _INPUTS = Entries(MAX_INPUTS)
 
-_OF_ENDPOINTS: Mapping[Endpoint, Mapping[str, Rule]] = {
+_OF_ENDPOINTS: Mapping[Endpoint, Mapping[str, FieldRule]] = {
     Endpoint.EMBEDDINGS: {**_ACTIVE, "input": _INPUTS, "messages": _INPUTS},
 }
 
@@ -228,7 +227,7 @@ _FORCED: Mapping[Endpoint, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ModelLimits:
     """Bounds of a request that depend on the model.
 
     Attributes:
@@ -255,12 +254,12 @@ class Limits:
         return max(524_288, 8 * self.context)
 
 
-def rules_of(endpoint: Endpoint) -> Mapping[str, Rule]:
+def rules_of(endpoint: Endpoint) -> Mapping[str, FieldRule]:
     """Return the rules that can refuse a body of the endpoint, by field."""
     return _OF_ENDPOINTS.get(endpoint, _ACTIVE)
 
 
-def check_weight(body: bytes, limits: Limits) -> BodyWeight:
+def check_weight(body: bytes, limits: ModelLimits) -> BodyWeight:
     """Estimate how many values are in a body, before it is parsed.
 
     Raises:
@@ -280,7 +279,9 @@ def check_weight(body: bytes, limits: Limits) -> BodyWeight:
     return weight
 
 
-def check(endpoint: Endpoint, content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
+def check(
+    endpoint: Endpoint, content: dict[str, Any], weight: BodyWeight, limits: ModelLimits
+) -> None:
     """Check all of a request, and change it to what vLLM may see.
 
     Args:
@@ -318,7 +319,7 @@ def _check_parts(content: dict[str, Any]) -> None:
                     )
 
 
-def _check_ids(content: dict[str, Any], weight: BodyWeight, limits: Limits) -> None:
+def _check_ids(content: dict[str, Any], weight: BodyWeight, limits: ModelLimits) -> None:
     """Check prompts of token ids by their length, without looking at each id."""
     most = limits.context if content.get("truncate_prompt_tokens") is None else 0
     found = sum(_count_ids(name, content.get(name), most) for name in _IDS)
@@ -345,7 +346,7 @@ def _count_ids(name: str, value: Any, most: int) -> int:
     return count
 
 
-def check_text(text: str, limits: Limits) -> None:
+def check_text(text: str, limits: ModelLimits) -> None:
     """Check the length of a text to tokenize, which vLLM does not bound.
 
     Raises:

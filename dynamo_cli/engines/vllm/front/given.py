@@ -50,7 +50,7 @@ class Part:
     counts: tuple[int, int] | None = None
 
 
-class Given:
+class OutputPacker:
     """Packs the outputs of one stream until the next chunk takes them."""
 
     __slots__ = ("_begun", "_call", "_choice", "_packed", "_prefix")
@@ -112,7 +112,7 @@ class Given:
 
 
 def groups(packed: bytes) -> Iterator[list[Part]]:
-    """Unpack what `Given` has packed; yield the parts of each group."""
+    """Unpack what `OutputPacker` has packed; yield the parts of each group."""
     words, at = array("i", packed), 0
     group: list[Part] = []
     while at < len(words):

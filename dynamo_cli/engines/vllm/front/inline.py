@@ -81,7 +81,7 @@ def _bounded(tokenize: Blocking, model: ModelConfig) -> Blocking:
 
     def run(prompt: Any, params: Any) -> Any:
         if params.max_total_tokens is None:
-            gate.check_text(prompt["prompt"], gate.Limits(model.max_model_len))
+            gate.check_text(prompt["prompt"], gate.ModelLimits(model.max_model_len))
         return tokenize(prompt, params)
 
     return run

@@ -18,7 +18,7 @@ from dynamo_cli.units import SECOND_NS
 
 
 @dataclass(slots=True, eq=False)
-class Live:
+class LiveRequest:
     """An engine request that AsyncLLM waits for.
 
     Attributes:
@@ -39,7 +39,7 @@ class Live:
         overdue: whether its first token took too long once already.
         moving: the task that finds another worker, and the requests for which it does; None if it
             never moved.
-        patience: the running timer of `Patience`; None if there is none.
+        deadline: the running timer of `FirstTokenDeadlines`; None if there is none.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Live:
     refused_by: set[int] = field(default_factory=set)
     over: bool = False
     overdue: bool = False
-    moving: tuple[asyncio.Task[None], Sequence[Live]] | None = None
-    patience: asyncio.TimerHandle | None = None
+    moving: tuple[asyncio.Task[None], Sequence[LiveRequest]] | None = None
+    deadline: asyncio.TimerHandle | None = None
     _move: int = 0
 
     @property
@@ -92,10 +92,10 @@ class Live:
             moves[self._move] = msgspec.structs.replace(moves[self._move], resumed_ns=now_ns)
 
 
-def families(requests: Iterable[Live]) -> list[list[Live]]:
+def families(requests: Iterable[LiveRequest]) -> list[list[LiveRequest]]:
     """Group the requests into families: those for one prompt of one API request."""
 
-    def key(live: Live) -> tuple[str, str]:
+    def key(live: LiveRequest) -> tuple[str, str]:
         return live.trace.request_id, live.family
 
     ordered = sorted(requests, key=key)

@@ -11,7 +11,7 @@ import msgspec
 
 from dynamo_cli.config import MigrationRule
 from dynamo_cli.deaths import refusal
-from dynamo_cli.engines.vllm.front.live import Live, families
+from dynamo_cli.engines.vllm.front.live import LiveRequest, families
 from dynamo_cli.engines.vllm.front.trace import RequestTrace
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker, Workers
 from dynamo_cli.errors import DynamoError, NotReady
@@ -54,9 +54,9 @@ class Mover:
         self,
         rule: MigrationRule,
         workers: Workers,
-        query: Callable[[Live], RouteQuery],
-        send: Callable[[Live, ChosenWorker], None],
-        end: Callable[[Live, DynamoError], None],
+        query: Callable[[LiveRequest], RouteQuery],
+        send: Callable[[LiveRequest, ChosenWorker], None],
+        end: Callable[[LiveRequest, DynamoError], None],
     ) -> None:
         self._rule = rule
         self._workers = workers
@@ -66,7 +66,9 @@ class Mover:
         self.told: Callable[[RequestTrace, Move], None] = lambda trace, move: None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def leave(self, requests: Iterable[Live], reason: MoveReason, error: DynamoError) -> Lost:
+    def leave(
+        self, requests: Iterable[LiveRequest], reason: MoveReason, error: DynamoError
+    ) -> Lost:
         """Move these requests, which have left their workers, or fail those that must not move.
 
         Args:
@@ -85,11 +87,11 @@ class Mover:
                 self._begin(family, reason, error)
         return Lost(len(moved - failed), len(failed))
 
-    def must_stay(self, live: Live) -> bool:
+    def must_stay(self, live: LiveRequest) -> bool:
         """Whether a request must not move: it is at the limit, or is a probe of its worker."""
         return live.trace.worker is not None or live.moves >= self._rule.limit
 
-    def _begin(self, family: Sequence[Live], reason: MoveReason, error: DynamoError) -> None:
+    def _begin(self, family: Sequence[LiveRequest], reason: MoveReason, error: DynamoError) -> None:
         trace, source = family[0].trace, family[0].worker
         tokens = sum(len(live.output) for live in family)
         move = Move(Role.WORKER, source, None, reason, tokens, time.monotonic_ns())
@@ -103,7 +105,7 @@ class Mover:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _move(self, family: Sequence[Live], move: Move, error: DynamoError) -> None:
+    async def _move(self, family: Sequence[LiveRequest], move: Move, error: DynamoError) -> None:
         trace = family[0].trace
         query = msgspec.structs.replace(
             self._query(family[0]),
@@ -128,7 +130,7 @@ class Mover:
         self.told(trace, trace.moves[position])
         self._send_all(family, chosen)
 
-    def _send_all(self, family: Sequence[Live], chosen: ChosenWorker) -> None:
+    def _send_all(self, family: Sequence[LiveRequest], chosen: ChosenWorker) -> None:
         """Send a family to the worker that was chosen for its first request."""
         first, *siblings = family
         for live in siblings:
@@ -136,7 +138,7 @@ class Mover:
             self._send(live, chosen)
         self._send(first, chosen)
 
-    def ended(self, live: Live) -> None:
+    def ended(self, live: LiveRequest) -> None:
         """A request is over; if all of its family are, nobody needs another worker any more."""
         live.over = True
         if live.moving is not None and all(one.over for one in live.moving[1]):
@@ -163,7 +165,7 @@ class Mover:
                     raise
 
 
-def _refused(family: Sequence[Live], reason: MoveReason) -> DynamoError | None:
+def _refused(family: Sequence[LiveRequest], reason: MoveReason) -> DynamoError | None:
     """Count the death of the worker, if it died; return an error if the request is to blame."""
     trace = family[0].trace
     if reason is MoveReason.DIED:

@@ -23,7 +23,7 @@ from vllm.entrypoints.serve.engine.protocol import ModelList
 from vllm.entrypoints.serve.tokenize.protocol import DetokenizeResponse, TokenizeResponse
 
 from dynamo_cli.engines.vllm.front import gate
-from dynamo_cli.engines.vllm.front.bounds import Refused, Rule, Weight
+from dynamo_cli.engines.vllm.front.bounds import BoundedJson, FieldRule, Refused
 from dynamo_cli.messages.request import Endpoint, Question
 
 ANSWERS: Mapping[Endpoint | Question, Any] = {
@@ -127,7 +127,9 @@ def _objects(schema: JsonSchemaValue, components: dict[str, Any]) -> Iterator[di
         yield schema
 
 
-def _narrow(schema: dict[str, Any], rules: Mapping[str, Rule], components: dict[str, Any]) -> None:
+def _narrow(
+    schema: dict[str, Any], rules: Mapping[str, FieldRule], components: dict[str, Any]
+) -> None:
     """Remove fields that the gate refuses, and add its bounds to the others."""
     properties = schema["properties"]
     for name in rules.keys() & properties.keys():
@@ -136,7 +138,7 @@ def _narrow(schema: dict[str, Any], rules: Mapping[str, Rule], components: dict[
             del properties[name]
             continue
         _bound(properties[name], rule.schema())
-        if isinstance(rule, Weight) and rule.inner is not None:
+        if isinstance(rule, BoundedJson) and rule.inner is not None:
             for one in _objects(properties[name], components):
                 _narrow(one, rule.inner, components)
 

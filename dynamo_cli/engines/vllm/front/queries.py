@@ -7,7 +7,7 @@ from collections.abc import Callable
 from vllm.v1.engine import EngineCoreRequest
 
 from dynamo_cli.engines.vllm.core.events import sequence_hashes
-from dynamo_cli.engines.vllm.front.live import Live, family_of
+from dynamo_cli.engines.vllm.front.live import LiveRequest, family_of
 from dynamo_cli.engines.vllm.front.trace import PromptTrace, RequestTrace
 from dynamo_cli.kv import hashes
 from dynamo_cli.messages.request import MoveReason, Prompt
@@ -51,7 +51,7 @@ class Queries:
             output_tokens=len(replay.output_of(request.request_id)) if replay is not None else 0,
         )
 
-    def of_moved(self, live: Live) -> RouteQuery:
+    def of_moved(self, live: LiveRequest) -> RouteQuery:
         """Return the query for a request that has left its worker."""
         request = live.request
         return RouteQuery(

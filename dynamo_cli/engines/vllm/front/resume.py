@@ -33,7 +33,7 @@ from dynamo_cli.messages.request import Endpoint, Resume
 
 Outputs = AsyncGenerator[RequestOutput, None]
 Merged = AsyncGenerator[tuple[int, RequestOutput], None]
-Place = Callable[[EngineCoreRequest], Coroutine[Any, Any, None]]
+PlaceRequest = Callable[[EngineCoreRequest], Coroutine[Any, Any, None]]
 
 AT_ONCE = 16
 """Number of outputs, 70 us each, that are replayed before other tasks of the event loop run."""
@@ -44,7 +44,7 @@ DIRECT = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.MESSAGES)
 _FINISHES = {str(reason): reason for reason in FinishReason} | {"": None}
 
 
-class Replay:
+class StreamReplay:
     """Replays the outputs of a lost processor to one stream, then lets it go on.
 
     Engine requests that vLLM makes during the replay are held back until it is over.
@@ -57,7 +57,7 @@ class Replay:
     """
 
     def __init__(
-        self, resume: Resume, trace: RequestTrace, processor: OutputProcessor, place: Place
+        self, resume: Resume, trace: RequestTrace, processor: OutputProcessor, place: PlaceRequest
     ) -> None:
         self._resume = resume
         self._trace = trace
@@ -242,7 +242,8 @@ NOT_REPRODUCED = "not_reproduced"
 
 
 def install(llm: AsyncLLM) -> None:
-    """Wrap `llm`, so that the outputs of streams are packed, and those of a `Replay` come first."""
+    """Wrap `llm`, so that the outputs of streams are packed, and those of a `StreamReplay` come
+    first."""
     llm.generate = _wrapped(llm.generate)
     if not hasattr(completions.merge_async_iterators, "packs"):
         completions.merge_async_iterators = _merging(completions.merge_async_iterators)

@@ -7,7 +7,6 @@ values, so their parameters are copies of some that vLLM has made.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import wraps
 from operator import itemgetter
 from typing import Any
@@ -34,10 +33,8 @@ REST = frozenset(
 MOST = 256
 """Parameters that are remembered; then they are forgotten all at once."""
 
-Convert = Callable[..., Any]
 
-
-def remembering(convert: Convert, *plain: Any) -> Convert:
+def remembering(convert: message_requests.Convert, *plain: Any) -> message_requests.Convert:
     """Return `convert`, a method that makes sampling parameters, with a memory.
 
     Args:

@@ -55,7 +55,7 @@ from dynamo_cli.engines.vllm.front.replies import (
     reply_in_thread,
     reply_of,
 )
-from dynamo_cli.engines.vllm.front.resume import Replay
+from dynamo_cli.engines.vllm.front.resume import StreamReplay
 from dynamo_cli.engines.vllm.front.trace import RequestTrace, current_trace
 from dynamo_cli.engines.vllm.front.turns import Groups
 from dynamo_cli.engines.vllm.front.workers import Workers
@@ -135,7 +135,7 @@ class Serving:
         self._groups = Groups()
         self._traces: set[RequestTrace] = set()
         self._description: asyncio.Future[bytes] | None = None
-        self._limits = gate.Limits()
+        self._limits = gate.ModelLimits()
         # Multimodal inputs are downloaded during the preparation, which may take long.
         self._text_only = not self._llm.model_config.is_multimodal_model
 
@@ -148,7 +148,7 @@ class Serving:
         ready = await self.client.first_ready()
         self._llm.model_config.max_model_len = ready.max_model_len
         side = getattr(self._llm.renderer.tokenizer, "truncation_side", "right")
-        self._limits = gate.Limits(ready.max_model_len, side)
+        self._limits = gate.ModelLimits(ready.max_model_len, side)
         if not {"generate", "embed"} & set(ready.tasks):
             raise ModelError(
                 f"the model can do {', '.join(ready.tasks)}; "
@@ -200,7 +200,7 @@ class Serving:
         current_trace.set(trace)
         if isinstance(request, Submit) and request.resume is not None:
             place, processor = self.client.add_request_async, self._llm.output_processor
-            trace.replay = Replay(request.resume, trace, processor, place)
+            trace.replay = StreamReplay(request.resume, trace, processor, place)
         self._traces.add(trace)
         try:
             if trace.in_place and self._text_only and trace.path in IN_GROUPS:

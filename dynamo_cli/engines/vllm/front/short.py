@@ -18,7 +18,7 @@ MANY = 256
 """Messages of a chat above which it is not a plain one."""
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_NonEmptyText = Annotated[str, msgspec.Meta(min_length=1)]
 _Tokens = Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1)]
 
 
@@ -58,7 +58,7 @@ class _Chat(_Plain, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
 
 
 class _Completion(_Plain, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    prompt: _Text | _Tokens
+    prompt: _NonEmptyText | _Tokens
     n: int | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from dynamo_cli.deaths import Deaths
-from dynamo_cli.engines.vllm.front.given import Given
+from dynamo_cli.deaths import RequestDeaths
+from dynamo_cli.engines.vllm.front.given import OutputPacker
 from dynamo_cli.engines.vllm.front.workers import ChosenWorker
 from dynamo_cli.errors import DynamoError
 from dynamo_cli.messages.prefill import PrefilledElsewhere
@@ -38,7 +38,7 @@ class PromptTrace:
 
 
 class Continued(Protocol):
-    """A stream of a lost processor that goes on here; see `resume.Replay`."""
+    """A stream of a lost processor that goes on here; see `resume.StreamReplay`."""
 
     @property
     def running(self) -> bool:
@@ -162,7 +162,7 @@ class RequestTrace:
         self.in_place = in_place
         self.body_bytes = body_bytes
         self.seed, self.ids, self.created_s = seed, 0, created_s
-        self.calls, self.given = 0, Given()
+        self.calls, self.given = 0, OutputPacker()
         self.replay: Continued | None = None
         self.pace = asyncio.Semaphore(AT_ONCE)
         self.placed: dict[str, ChosenWorker] = {}
@@ -179,7 +179,7 @@ class RequestTrace:
         self.response: dict[str, Any] | None = None
         self.events = 0
         self.broken: Exception | None = None
-        self.deaths = Deaths()
+        self.deaths = RequestDeaths()
         self.moves: list[Move] = []
         self.prompts: dict[str, PromptTrace] = {}
         self.received_ns = time.monotonic_ns()

@@ -27,7 +27,7 @@ for _kind, _marks in (
 
 
 @dataclass(slots=True)
-class Weight:
+class BodyWeight:
     """How many values are in a body; if it is not JSON, the numbers mean nothing.
 
     Attributes:
@@ -43,9 +43,9 @@ class Weight:
     depth: int = 0
 
 
-def weigh(body: bytes) -> Weight:
+def weigh(body: bytes) -> BodyWeight:
     """Count what is in a body, a piece at a time."""
-    weight, inside, level, start = Weight(), 0, 0, 0
+    weight, inside, level, start = BodyWeight(), 0, 0, 0
     while start < len(body):
         piece = body[start : start + PIECE_BYTES]
         if _is_cut(piece) and len(piece) == PIECE_BYTES:
@@ -61,7 +61,7 @@ def _is_cut(piece: bytes) -> bool:
     return bool((len(piece) - len(piece.rstrip(b"\\"))) % 2)
 
 
-def _add(weight: Weight, piece: bytes, inside: int, level: int) -> tuple[int, int]:
+def _add(weight: BodyWeight, piece: bytes, inside: int, level: int) -> tuple[int, int]:
     """Count a piece; return whether it ends inside a string, and at which depth."""
     if b"\\" in piece:
         # Remove escapes from left to right, as a parser reads them; the quotes left are real ones.

@@ -17,14 +17,14 @@ import msgspec
 
 from dynamo_cli.engines.vllm import versions
 from dynamo_cli.engines.vllm.options import hints, values
-from dynamo_cli.engines.vllm.options.values import Kind
+from dynamo_cli.engines.vllm.options.values import ValueType
 from dynamo_cli.errors import UsageError
 
 SWITCH, ONE, MANY = "0", "1", "+"
-"""Numbers of values, as `Option.values` has them."""
+"""Numbers of values, as `VllmOption.values` has them."""
 
 
-class Option(msgspec.Struct, frozen=True, omit_defaults=True):
+class VllmOption(msgspec.Struct, frozen=True, omit_defaults=True):
     """An option of vLLM's server, as the file has it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Option(msgspec.Struct, frozen=True, omit_defaults=True):
     group: str
     choices: list[str] = []
     names: list[str] = []
-    kind: Kind = Kind.WORD
+    kind: ValueType = ValueType.WORD
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
@@ -53,7 +53,7 @@ class Option(msgspec.Struct, frozen=True, omit_defaults=True):
     help: str = ""
 
 
-class Given(NamedTuple):
+class GivenOption(NamedTuple):
     """An option as it was given.
 
     Attributes:
@@ -137,14 +137,14 @@ def file_of(release: str) -> Path:
 
 
 @cache
-def known() -> dict[str, Option]:
+def known() -> dict[str, VllmOption]:
     """All options of the installed release of vLLM, by each of their flags."""
     file = file_of(versions.release())
-    options = msgspec.json.decode(file.read_bytes(), type=list[Option])
+    options = msgspec.json.decode(file.read_bytes(), type=list[VllmOption])
     return {flag: option for option in options for flag in option.flags}
 
 
-def passed_on() -> list[Option]:
+def passed_on() -> list[VllmOption]:
     """All options that may be given here, each once."""
     named = {option.flags[0]: option for option in known().values()}
     return [option for name, option in named.items() if not instead(name)]
@@ -155,7 +155,7 @@ def check(tokens: Sequence[str], own_options: Iterable[str] = ()) -> tuple[str, 
     return tuple(word for given in parse(tokens, own_options) for word in given.words)
 
 
-def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[Given]:
+def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[GivenOption]:
     """Check the words of the command line that are not options of ours.
 
     Args:
@@ -171,7 +171,7 @@ def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[Given]
             there are too few or too many values, or a value is not valid.
     """
     left = _spelled_out(tokens)
-    checked: list[Given] = []
+    checked: list[GivenOption] = []
     while left:
         word = left.pop(0)
         if not _is_flag(word):
@@ -183,7 +183,7 @@ def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[Given]
         if "." not in flag:
             _check_values(flag, option, values, attached=bool(equals))
         words = (word,) if equals else (flag, *values)
-        checked.append(Given(option.flags[0], flag.partition(".")[2], words))
+        checked.append(GivenOption(option.flags[0], flag.partition(".")[2], words))
     return checked
 
 
@@ -203,7 +203,7 @@ def _spelled_out(tokens: Sequence[str]) -> list[str]:
     return words
 
 
-def _find(flag: str, own_options: Iterable[str]) -> Option:
+def _find(flag: str, own_options: Iterable[str]) -> VllmOption:
     name = flag.partition(".")[0]
     option = known().get(name)
     if option is None:
@@ -223,7 +223,7 @@ def instead(name: str) -> str:
     return next((why for start, why in _INSTEAD_BY_PREFIX.items() if name.startswith(start)), "")
 
 
-def _take_values(flag: str, option: Option, left: list[str]) -> list[str]:
+def _take_values(flag: str, option: VllmOption, left: list[str]) -> list[str]:
     """Take the values of an option off the words that are left."""
     limit = {SWITCH: 0, MANY: len(left)}.get(option.values, 1)
     if "." in flag:
@@ -236,7 +236,7 @@ def _take_values(flag: str, option: Option, left: list[str]) -> list[str]:
     return taken
 
 
-def _check_values(flag: str, option: Option, given: list[str], *, attached: bool) -> None:
+def _check_values(flag: str, option: VllmOption, given: list[str], *, attached: bool) -> None:
     if attached and option.values == SWITCH:
         raise UsageError(f"{flag} is a switch and takes no value.")
     for value in given:

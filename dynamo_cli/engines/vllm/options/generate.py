@@ -16,8 +16,8 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from dynamo_cli.engines.vllm import versions
 from dynamo_cli.engines.vllm.options import declared
-from dynamo_cli.engines.vllm.options.declared import MANY, ONE, Option
-from dynamo_cli.engines.vllm.options.values import Kind
+from dynamo_cli.engines.vllm.options.declared import MANY, ONE, VllmOption
+from dynamo_cli.engines.vllm.options.values import ValueType
 
 _CPU = "cpu"
 """If this is among the choices, they are devices. These depend on the build of vLLM, but the file
@@ -38,7 +38,7 @@ def changed() -> list[str]:
     return sorted(name for name in here | there if here.get(name) != there.get(name))
 
 
-def _read_parser() -> list[Option]:
+def _read_parser() -> list[VllmOption]:
     parser = versions.module("cli_args").make_arg_parser(FlexibleArgumentParser())
     parsers = _parsers()
     flags: dict[argparse.Action, list[str]] = {}
@@ -63,40 +63,40 @@ def _parsers() -> dict[str, list[str]]:
 
 def _option(
     action: argparse.Action, flags: list[str], group: str, parsers: Mapping[str, list[str]]
-) -> Option:
-    """An `argparse.Action` as an `Option`."""
+) -> VllmOption:
+    """An `argparse.Action` as a `VllmOption`."""
     # Where any word is allowed, vLLM shows the known ones as a metavar, not as choices.
     shown: list[str] = action.metavar if isinstance(action.metavar, list) else []
     choices = [str(choice) for choice in action.choices or ()]
     # argparse accepts an empty list for "*", but no option of vLLM has a use for one.
     values = {"None": ONE, "*": MANY}.get(str(action.nargs), str(action.nargs))
-    return Option(
+    return VllmOption(
         flags=sorted(flags, key=lambda flag: not flag.startswith("--")),
         values=values,
         group=group,
         choices=[] if _CPU in choices else choices,
         names=parsers.get(action.dest, [str(name) for name in shown]),
-        kind=Kind.WORD if action.choices else _kind(action),
+        kind=ValueType.WORD if action.choices else _kind(action),
         default=str(action.default) if isinstance(action.default, str | int | float) else "",
         help=" ".join((action.help or "").split()).split(". ")[0].rstrip("."),
         **dict(_bounds(group, action.dest)),
     )
 
 
-def _kind(action: argparse.Action) -> Kind:
+def _kind(action: argparse.Action) -> ValueType:
     """Find out by trial which values the reader of an option takes: most readers are closures."""
     if not callable(action.type):
-        return Kind.WORD
+        return ValueType.WORD
     word, object_, thousands, auto, real, whole = (
         _reads(action.type, text) for text in ("word", "{bad}", "4k", "auto", "1.5", "1")
     )
     if word:
-        return Kind.WORD if object_ else Kind.WORD_OR_OBJECT
+        return ValueType.WORD if object_ else ValueType.WORD_OR_OBJECT
     if thousands:
-        return Kind.LENGTH if auto else Kind.SIZE
+        return ValueType.LENGTH if auto else ValueType.SIZE
     if _reads(action.type, "{}") or not whole:
-        return Kind.OBJECT
-    return Kind.REAL if real else Kind.WHOLE
+        return ValueType.OBJECT
+    return ValueType.REAL if real else ValueType.WHOLE
 
 
 def _reads(reader: Callable[[str], object], text: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Protocol
 from dynamo_cli.errors import UsageError
 
 
-class Kind(StrEnum):
+class ValueType(StrEnum):
     """How a value is read."""
 
     WORD = "word"
@@ -24,14 +24,14 @@ class Kind(StrEnum):
 
 
 class Rules(Protocol):
-    """What is known of an option's value; see `declared.Option`."""
+    """What is known of an option's value; see `declared.VllmOption`."""
 
     @property
     def choices(self) -> list[str]:
         """All values that it may have; empty if there is no such list."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ValueType:
         """How the value is read."""
 
     @property
@@ -62,10 +62,10 @@ _QUOTED = re.compile(r'("(?:[^"\\]|\\.)*")')
 _BARE_SIZE = re.compile(r"\b(\d+(?:\.\d+)?)[kKmMgGtT]\b")
 
 _NAMES = {
-    Kind.WHOLE: "a whole number",
-    Kind.REAL: "a number",
-    Kind.SIZE: "a whole number, such as 4096, 4k or 4K",
-    Kind.LENGTH: "a whole number, such as 4096, 4k or 4K, or auto",
+    ValueType.WHOLE: "a whole number",
+    ValueType.REAL: "a number",
+    ValueType.SIZE: "a whole number, such as 4096, 4k or 4K",
+    ValueType.LENGTH: "a whole number, such as 4096, 4k or 4K, or auto",
 }
 _SHOWN = 60
 """Most characters of a value that an error message shows."""
@@ -79,10 +79,10 @@ def check(flag: str, value: str, rules: Rules) -> None:
     """
     if rules.choices:
         _check_choice(flag, value, rules.choices)
-    elif value in _ABSENT or rules.kind is Kind.WORD:
+    elif value in _ABSENT or rules.kind is ValueType.WORD:
         return
-    elif rules.kind is Kind.OBJECT or (
-        rules.kind is Kind.WORD_OR_OBJECT and value.lstrip().startswith("{")
+    elif rules.kind is ValueType.OBJECT or (
+        rules.kind is ValueType.WORD_OR_OBJECT and value.lstrip().startswith("{")
     ):
         _check_object(flag, value)
     elif rules.kind in _NAMES:
@@ -102,7 +102,7 @@ def _folded(choice: str) -> str:
 
 
 def _check_number(flag: str, value: str, rules: Rules) -> None:
-    if rules.kind is Kind.LENGTH and value.lower() in _AUTOMATIC:
+    if rules.kind is ValueType.LENGTH and value.lower() in _AUTOMATIC:
         return
     number = _number(value, rules.kind)
     if number is None:
@@ -130,12 +130,12 @@ def _range(rules: Rules) -> str:
     )
 
 
-def _number(value: str, kind: Kind) -> float | None:
+def _number(value: str, kind: ValueType) -> float | None:
     """Read a number; None if it is not one of that kind."""
-    sized = _SIZE.fullmatch(value.strip()) if kind in (Kind.SIZE, Kind.LENGTH) else None
+    sized = _SIZE.fullmatch(value.strip()) if kind in (ValueType.SIZE, ValueType.LENGTH) else None
     try:
         if sized is None:
-            return float(value) if kind is Kind.REAL else int(value)
+            return float(value) if kind is ValueType.REAL else int(value)
         digits, suffix = sized.groups()
         if suffix in _THOUSANDS:
             return int(float(digits) * _THOUSANDS[suffix])

@@ -22,7 +22,7 @@ Observer = Callable[[str, int], None]
 """Is called with each single event: STORED or REMOVED, and the hash."""
 
 
-class Blocks:
+class BlockPool:
     """The blocks of one engine, and the prefix cache in them.
 
     Args:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from dynamo_cli.engines.mock.blocks import Blocks
-from dynamo_cli.engines.mock.request import SimRequest, Totals
-from dynamo_cli.engines.mock.tier import Tier
+from dynamo_cli.engines.mock.block_pool import BlockPool
+from dynamo_cli.engines.mock.request import MockTotals, SimRequest
+from dynamo_cli.engines.mock.tier import MockHostCache
 
 
 class Entered(Enum):
@@ -19,7 +19,7 @@ class Entered(Enum):
     NO_ROOM = auto()
 
 
-class Memory:
+class KvCacheManager:
     """The KV blocks of one engine and their use by requests.
 
     Args:
@@ -31,7 +31,13 @@ class Memory:
     """
 
     def __init__(
-        self, blocks: Blocks, block_size: int, totals: Totals, *, caching: bool, tier: Tier | None
+        self,
+        blocks: BlockPool,
+        block_size: int,
+        totals: MockTotals,
+        *,
+        caching: bool,
+        tier: MockHostCache | None,
     ) -> None:
         self.blocks = blocks
         self.tier = tier

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from dynamo_cli.engines.vllm.front.episodes import QUIET_S, Onsets
-from dynamo_cli.engines.vllm.front.live import Live
+from dynamo_cli.engines.vllm.front.live import LiveRequest
 from dynamo_cli.engines.vllm.front.workers import Workers
 from dynamo_cli.errors import DynamoError, FirstTokenTimeout
 from dynamo_cli.host import vital
@@ -15,7 +15,7 @@ from dynamo_cli.host import vital
 logger = logging.getLogger(__name__)
 
 
-class Patience:
+class FirstTokenDeadlines:
     """Watches requests from the moment at which they are sent to a worker.
 
     A request whose time is over is moved if another worker takes requests. If none does, it gets
@@ -32,8 +32,8 @@ class Patience:
         self,
         timeout_s: float,
         workers: Workers,
-        move: Callable[[Live, DynamoError], None],
-        fail: Callable[[Live, DynamoError], None],
+        move: Callable[[LiveRequest, DynamoError], None],
+        fail: Callable[[LiveRequest, DynamoError], None],
     ) -> None:
         self.timeout_s = timeout_s
         self._workers = workers
@@ -41,21 +41,21 @@ class Patience:
         self._fail = fail
         self._onsets = Onsets()
 
-    def begin(self, live: Live) -> None:
+    def begin(self, live: LiveRequest) -> None:
         """Start the timer of a request that was just sent to a worker; not if it has a token."""
         self.end(live)
         if self.timeout_s and not live.output:
             loop = asyncio.get_running_loop()
-            live.patience = loop.call_later(self.timeout_s, self._is_over, live)
+            live.deadline = loop.call_later(self.timeout_s, self._is_over, live)
 
-    def end(self, live: Live) -> None:
+    def end(self, live: LiveRequest) -> None:
         """Stop the timer of a request, if it runs."""
-        if live.patience is not None:
-            live.patience.cancel()
-            live.patience = None
+        if live.deadline is not None:
+            live.deadline.cancel()
+            live.deadline = None
 
     @vital.callback
-    def _is_over(self, live: Live) -> None:
+    def _is_over(self, live: LiveRequest) -> None:
         """Move or fail a request whose time is over, unless it has its first token."""
         if live.output:
             return
@@ -73,7 +73,7 @@ class Patience:
             live.overdue = True
             self.begin(live)
 
-    def _tell(self, live: Live, what: str) -> None:
+    def _tell(self, live: LiveRequest, what: str) -> None:
         """Warn once in an episode and worker: under overload, all requests have to wait."""
         if self._onsets.begins(live.worker, asyncio.get_running_loop().time()):
             logger.warning(

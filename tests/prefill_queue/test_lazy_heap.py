@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamo_cli.prefill_queue.ranking import DEAD_ITEMS, Ranking
+from dynamo_cli.prefill_queue.lazy_heap import DEAD_ITEMS, LazyHeap
 
 NAMES = st.sampled_from("abcdef")
 ADDS = st.tuples(NAMES, st.integers(0, 3))
@@ -14,7 +14,7 @@ STEPS = st.lists(ADDS | NAMES | st.integers(0, 3), max_size=60)
 
 @given(STEPS)
 def test_a_ranking_is_a_sorted_list(steps: list[tuple[str, int] | str | int]) -> None:
-    ranking, model = Ranking(), dict[str, tuple[int, int]]()
+    ranking, model = LazyHeap(), dict[str, tuple[int, int]]()
     for number, step in enumerate(steps):
         if isinstance(step, tuple):
             ranking.add(step[0], step[1], number)
@@ -34,7 +34,7 @@ def test_a_ranking_is_a_sorted_list(steps: list[tuple[str, int] | str | int]) ->
 
 
 def test_what_is_moved_takes_no_space() -> None:
-    ranking = Ranking()
+    ranking = LazyHeap()
     ranking.add("first", 0, 0)
     for number in range(1, 10_000):
         ranking.add("moved", number, number)
@@ -42,7 +42,7 @@ def test_what_is_moved_takes_no_space() -> None:
 
 
 def test_what_is_gone_takes_no_space_and_leaves_the_order() -> None:
-    ranking = Ranking()
+    ranking = LazyHeap()
     for number in range(1_000):
         ranking.add(str(number), -number, number)
     for number in range(10, 1_000):

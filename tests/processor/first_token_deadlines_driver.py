@@ -12,7 +12,7 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
-from dynamo_cli.engines.vllm.front import patience
+from dynamo_cli.engines.vllm.front import first_token_deadlines
 
 
 class Kept(logging.Handler):
@@ -28,16 +28,16 @@ class Kept(logging.Handler):
 
 async def main() -> dict[str, int]:
     kept = Kept()
-    patience.logger.addHandler(kept)
-    patience.logger.setLevel(logging.DEBUG)
+    first_token_deadlines.logger.addHandler(kept)
+    first_token_deadlines.logger.setLevel(logging.DEBUG)
     moved: asyncio.Queue[Any] = asyncio.Queue()
     workers: Any = SimpleNamespace(ready_workers=lambda: {0, 1})
-    watch = patience.Patience(
+    watch = first_token_deadlines.FirstTokenDeadlines(
         0.01, workers, lambda live, _: moved.put_nowait(live), lambda *_: None
     )
     for number in range(5):
         trace = SimpleNamespace(api_id=f"r{number}")
-        live: Any = SimpleNamespace(output=b"", worker=0, overdue=False, patience=None, trace=trace)
+        live: Any = SimpleNamespace(output=b"", worker=0, overdue=False, deadline=None, trace=trace)
         watch.begin(live)
     for _ in range(5):
         await moved.get()

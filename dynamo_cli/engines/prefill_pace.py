@@ -11,7 +11,7 @@ FORGET = 0.9
 """Factor by which each such step reduces the weight of all older ones."""
 
 
-class Pace:
+class PrefillPace:
     """Time per prompt token of an engine's recent steps."""
 
     def __init__(self) -> None:

@@ -71,7 +71,7 @@ class Death:
         return "; ".join(filter(None, parts)) + (f"; its last words:{words}" if words else "")
 
 
-class Deaths:
+class DeathLog:
     """The deaths whose log lines are not written yet.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from dynamo_cli.messages.lifecycle import Phase, Rescued
-from dynamo_cli.supervisor.deaths import PATIENCE_S, Death, Deaths, reporters
+from dynamo_cli.supervisor.death_log import PATIENCE_S, Death, DeathLog, reporters
 from dynamo_cli.topology import FRONTEND, ROUTER, ZYGOTE, ProcessId, Role
 
 WORKER, OTHER_WORKER = ProcessId(Role.WORKER, 0), ProcessId(Role.WORKER, 1)
@@ -20,7 +20,9 @@ class Log:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.later: list[Callable[[], None]] = []
-        self.deaths = Deaths(lambda level, text: self.lines.append(f"{level} {text}"), self._later)
+        self.deaths = DeathLog(
+            lambda level, text: self.lines.append(f"{level} {text}"), self._later
+        )
 
     def _later(self, delay_s: float, call: Callable[[], None]) -> None:
         assert delay_s == PATIENCE_S

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dynamo_cli.engines.cache_client import CacheClient, FromHostCache
 from dynamo_cli.engines.mock.profile import Profile
-from dynamo_cli.engines.mock.tier import Tier, client_of
+from dynamo_cli.engines.mock.tier import MockHostCache, client_of
 from dynamo_cli.host_cache.state import HostCache
 from dynamo_cli.kv import hashes, slots
 from dynamo_cli.kv.announcer import CacheAnnouncer
@@ -25,7 +25,7 @@ from dynamo_cli.messages.routing import KvEvents
 from dynamo_cli.topology import HOST_CACHE, ProcessId, Role
 
 
-class Host:
+class ReplayHostCache:
     """One host cache for all workers.
 
     Args:
@@ -45,7 +45,7 @@ class Host:
         self.tiers = [self._tier(index, profile) for index in range(workers)]
         self._announcer = CacheAnnouncer(HOST_CACHE.index, self.cache.blocks.holdings)
 
-    def _tier(self, index: int, profile: Profile) -> Tier:
+    def _tier(self, index: int, profile: Profile) -> MockHostCache:
         process = ProcessId(Role.WORKER, index)
         client = self._clients[process] = client_of(profile)
 
@@ -55,7 +55,7 @@ class Host:
 
         client.connect(deliver, deliver)
         client.opened()
-        return Tier(client, profile)
+        return MockHostCache(client, profile)
 
     def lend(self) -> None:
         """Lend slots to the engines that have used up theirs."""

@@ -12,7 +12,7 @@ Item = tuple[int, int, str]
 """(rank, number, name): numbers are unique and decide between equal ranks."""
 
 
-class Ranking:
+class LazyHeap:
     """Names by (rank, number), smallest first. Each change takes O(log n), amortized.
 
     It is a heap in which a removed item stays until it comes to the top. Since it may never come

@@ -17,7 +17,7 @@ STALE_NS = 10 * SECOND_NS
 """After so long without any unit the guess holds again, for the same reason."""
 
 
-class Speed:
+class ServiceTime:
     """Time per unit of work, counting only time in which there is any.
 
     Args:

@@ -76,7 +76,7 @@ def pairs(tokens: float, before: float) -> float:
 
 
 @dataclass(slots=True)
-class Fit:
+class LeastSquares:
     """Least squares with coefficients that are not negative; older samples weigh less.
 
     Attributes:
@@ -116,17 +116,17 @@ class Fit:
             found[place] = max(found[place] + rest / row[place], 0.0)
 
 
-def _prefill_fit() -> Fit:
+def _prefill_fit() -> LeastSquares:
     prior = UNMEASURED
-    return Fit([prior.request_s, prior.token_s / TOKENS, prior.pair_s / PAIRS])
+    return LeastSquares([prior.request_s, prior.token_s / TOKENS, prior.pair_s / PAIRS])
 
 
-def _step_fit() -> Fit:
-    return Fit([0.01, 0.0001])
+def _step_fit() -> LeastSquares:
+    return LeastSquares([0.01, 0.0001])
 
 
 @dataclass(slots=True)
-class Pace:
+class TimeEstimator:
     """The measurements of the last few hundred requests. All sums decay by `FORGET`.
 
     Attributes:
@@ -146,8 +146,8 @@ class Pace:
     repeated_tokens: float = 0.0
     prompt_tokens: float = 1.0
     cached_tokens: float = 0.0
-    _prefill: Fit = field(default_factory=_prefill_fit)
-    _step: Fit = field(default_factory=_step_fit)
+    _prefill: LeastSquares = field(default_factory=_prefill_fit)
+    _step: LeastSquares = field(default_factory=_step_fit)
     _busy_share: float = 0.0
     _busy_ns: int = 0
 
