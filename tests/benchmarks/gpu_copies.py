@@ -10,6 +10,7 @@ long the copy takes, and its speed. What was copied is compared. It uses vLLM's 
 from __future__ import annotations
 
 import argparse
+import functools
 import random
 import statistics
 import time
@@ -18,10 +19,11 @@ import torch
 from vllm.v1.kv_offload.base import CanonicalKVCacheRef, GPULoadStoreSpec
 from vllm.v1.kv_offload.cpu.common import CPULoadStoreSpec
 from vllm.v1.kv_offload.cpu.gpu_worker import SingleDirectionOffloadingHandler
+from vllm.v1.kv_offload.cpu.swap_blocks_triton import swap_blocks_batch
 
-from dynamo_cli.engines.vllm.host_cache.copies import copying_kernel
+from dynamo_cli.engines.vllm.host_cache.copies import Pieces
 
-BLOCKS, REPEATS = (4, 16, 64, 128, 188), 5
+BLOCKS, REPEATS, CHUNK_BYTES = (4, 16, 64, 128, 188), 5, 8192
 
 
 class Bench:
@@ -43,8 +45,11 @@ class Bench:
         made = SingleDirectionOffloadingHandler(
             self.gpu, self.host, 1, self.refs, gpu_to_cpu=store, host_memory_is_pinned=True
         )
+        made._fill_group_ops = Pieces(self.refs, made.src_tensors, made.dst_tensors).fill
         if kernel:
-            made._swap_blocks_batch = copying_kernel([self.page])
+            made._swap_blocks_batch = functools.partial(
+                swap_blocks_batch, bytes_per_chunk=CHUNK_BYTES
+            )
         return made
 
     def busy(self) -> None:

@@ -39,3 +39,13 @@ def test_a_service_of_kubernetes_is_no_port(value: str, left: str | None) -> Non
     with patch.dict("os.environ", {"VLLM_PORT": value}, clear=True):
         environment.prepare(EngineConfig("tiny", "tiny", ("tiny",)))
         assert os.environ.get("VLLM_PORT") == left
+
+
+@pytest.mark.parametrize(
+    ("own", "used"), [({}, "/cache/dynamo-llm/triton"), ({"TRITON_CACHE_DIR": "/t"}, "/t")]
+)
+def test_kernels_are_kept_where_the_next_start_looks(own: dict[str, str], used: str) -> None:
+    """vLLM, which compiles, and torch, which loads compiled code, leave a named folder alone."""
+    with patch.dict("os.environ", {"XDG_CACHE_HOME": "/cache", **own}, clear=True):
+        environment.prepare(EngineConfig("tiny", "tiny", ("tiny",)))
+        assert os.environ["TRITON_CACHE_DIR"] == used

@@ -6,17 +6,15 @@ nothing waits for them. On a CPU a copy is done at once, between two steps.
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from vllm.platforms import current_platform
-from vllm.triton_utils import HAS_TRITON
 from vllm.v1.kv_offload.base import (
     BlockIDsLoadStoreSpec,
+    CanonicalKVCacheRef,
     CanonicalKVCaches,
     GPULoadStoreSpec,
     LoadStoreSpec,
@@ -24,7 +22,6 @@ from vllm.v1.kv_offload.base import (
     TransferResult,
 )
 from vllm.v1.kv_offload.cpu.gpu_worker import CPUOffloadingWorker
-from vllm.v1.kv_offload.cpu.swap_blocks_triton import MIN_N, swap_blocks_batch
 
 from dynamo_cli.engines.vllm.host_cache.region import Region
 
@@ -35,21 +32,12 @@ Numbers = npt.NDArray[np.int32]
 """Which rows."""
 
 
-WORD_BYTES, CHUNK_BYTES = 8, 8192
-"""vLLM's kernel copies words, and at most so many bytes at a time."""
-
-SwapBlocks = Callable[..., None]
-"""Copies blocks between two lists of addresses."""
+Addresses = npt.NDArray[np.int64]
+"""Addresses, or sizes in bytes."""
 
 
 class GpuCopies(CPUOffloadingWorker):  # type: ignore[misc]
-    """vLLM's copies, between a GPU and our memory.
-
-    vLLM lets its kernel copy small pieces from the host, and the driver everything else. The driver
-    takes about 5 us of the engine's loop for each piece, and a block has one for each layer: 10 ms
-    for 1,000 tokens of a model of 32 layers, in which the GPU has nothing to do. To start the
-    kernel takes as long as a few pieces. So it copies pieces of all sizes, in both directions.
-    """
+    """vLLM's copies, between a GPU and our memory."""
 
     def __init__(self, kv_caches: CanonicalKVCaches, region: Region) -> None:
         super().__init__(
@@ -58,10 +46,9 @@ class GpuCopies(CPUOffloadingWorker):  # type: ignore[misc]
             num_cpu_chunks=region.num_chunks,
             mmap_region=region,
         )
-        sizes = [one.page_size_bytes for refs in kv_caches.group_data_refs for one in refs]
-        if region.is_pinned and (kernel := copying_kernel(sizes)) is not None:
-            self._store_handler._swap_blocks_batch = kernel
-            self._load_handler._swap_blocks_batch = kernel
+        for handler in (self._store_handler, self._load_handler):
+            refs, tensors = handler.layer_refs_per_group, (handler.src_tensors, handler.dst_tensors)
+            handler._fill_group_ops = Pieces(refs, *tensors).fill
 
     def join(self, job_ids: Iterable[int]) -> None:
         """Let all that the device is given from now on wait for these loads."""
@@ -70,26 +57,71 @@ class GpuCopies(CPUOffloadingWorker):  # type: ignore[misc]
             stream.wait_event(self._load_handler._transfer_events[job_id])
 
 
-def copying_kernel(sizes: list[int]) -> SwapBlocks | None:
-    """Compile vLLM's copying kernel.
+class Pieces:
+    """The addresses of what is copied: a block has one piece for each layer.
+
+    vLLM computes them layer by layer, and the engine's loop stands still meanwhile. Here all layers
+    of a group are computed at once: 12 us instead of 180 for 64 blocks of a model of 32 layers.
 
     Args:
-        sizes: of the pieces that it copies, bytes.
-
-    Returns:
-        it, or None if it cannot copy these, or not on this device.
+        refs: for each group of layers its pieces, as vLLM describes them.
+        sources, targets: the tensors that they are in; each has a row for each block.
     """
-    usable = HAS_TRITON and current_platform.is_cuda() and sizes
-    if not usable or any(size % WORD_BYTES for size in sizes):
-        return None
-    chunk = min(1 << (max(sizes) - 1).bit_length(), CHUNK_BYTES)
-    copy = functools.partial(swap_blocks_batch, bytes_per_chunk=chunk)
-    words = torch.zeros(MIN_N + 1, 2, dtype=torch.int64, device="cuda")
-    for count in (MIN_N, MIN_N + 1):  # Triton compiles multiples of 16 by themselves
-        source = words[:count, 0].data_ptr() + torch.arange(count) * words.stride(0) * WORD_BYTES
-        copy(source, source + WORD_BYTES, torch.full((count,), WORD_BYTES))
-    torch.cuda.synchronize()
-    return copy
+
+    def __init__(
+        self,
+        refs: Sequence[Sequence[CanonicalKVCacheRef]],
+        sources: Sequence[torch.Tensor],
+        targets: Sequence[torch.Tensor],
+    ) -> None:
+        self._sources = [_starts([sources[one.tensor_idx] for one in group]) for group in refs]
+        self._targets = [_starts([targets[one.tensor_idx] for one in group]) for group in refs]
+        self._sizes = [
+            np.array([[one.page_size_bytes] for one in group], dtype=np.int64) for group in refs
+        ]
+
+    def fill(
+        self,
+        g_idx: int,
+        group_src: Numbers,
+        group_dst: Numbers,
+        group_size: int,
+        src_skip_count: int,
+        dst_skip_count: int,
+        all_src: Addresses,
+        all_dst: Addresses,
+        all_sizes: Addresses,
+        op_idx: int,
+    ) -> tuple[int, int]:
+        """Write the addresses and sizes of one group of layers, as vLLM's method of this place.
+
+        Args:
+            g_idx: number of the group.
+            group_src, group_dst: the blocks, `group_size` of them.
+            src_skip_count, dst_skip_count: 0, since blocks have the same size on both sides.
+            all_src, all_dst, all_sizes: where to write, from `op_idx` on.
+
+        Returns:
+            the index after the last one that was written, and the number of bytes to copy.
+        """
+        sizes = self._sizes[g_idx]
+        end = op_idx + group_size * len(sizes)
+        shape = (len(sizes), group_size)
+        for (first, stride), blocks, addresses in (
+            (self._sources[g_idx], group_src, all_src),
+            (self._targets[g_idx], group_dst, all_dst),
+        ):
+            rows = addresses[op_idx:end].reshape(shape)
+            np.multiply(stride, blocks.astype(np.int64), out=rows)
+            rows += first
+        all_sizes[op_idx:end].reshape(shape)[:] = sizes
+        return end, group_size * int(sizes.sum())
+
+
+def _starts(tensors: Sequence[torch.Tensor]) -> tuple[Addresses, Addresses]:
+    """Where each begins, and the distance of its rows; a row of the result for each tensor."""
+    first = np.array([[one.data_ptr()] for one in tensors], dtype=np.int64)
+    return first, np.array([[one.stride(0)] for one in tensors], dtype=np.int64)
 
 
 class CpuCopies(OffloadingWorker):  # type: ignore[misc]
