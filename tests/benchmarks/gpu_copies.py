@@ -21,7 +21,7 @@ from vllm.v1.kv_offload.cpu.common import CPULoadStoreSpec
 from vllm.v1.kv_offload.cpu.gpu_worker import SingleDirectionOffloadingHandler
 from vllm.v1.kv_offload.cpu.swap_blocks_triton import swap_blocks_batch
 
-from dynamo_cli.engines.vllm.host_cache.copies import Pieces
+from dynamo_cli.engines.vllm.host_cache.copies import CopyAddresses
 
 BLOCKS, REPEATS, CHUNK_BYTES = (4, 16, 64, 128, 188), 5, 8192
 
@@ -45,7 +45,7 @@ class Bench:
         made = SingleDirectionOffloadingHandler(
             self.gpu, self.host, 1, self.refs, gpu_to_cpu=store, host_memory_is_pinned=True
         )
-        made._fill_group_ops = Pieces(self.refs, made.src_tensors, made.dst_tensors).fill
+        made._fill_group_ops = CopyAddresses(self.refs, made.src_tensors, made.dst_tensors).fill
         if kernel:
             made._swap_blocks_batch = functools.partial(
                 swap_blocks_batch, bytes_per_chunk=CHUNK_BYTES

@@ -48,7 +48,7 @@ class GpuCopies(CPUOffloadingWorker):  # type: ignore[misc]
         )
         for handler in (self._store_handler, self._load_handler):
             refs, tensors = handler.layer_refs_per_group, (handler.src_tensors, handler.dst_tensors)
-            handler._fill_group_ops = Pieces(refs, *tensors).fill
+            handler._fill_group_ops = CopyAddresses(refs, *tensors).fill
 
     def join(self, job_ids: Iterable[int]) -> None:
         """Let all that the device is given from now on wait for these loads."""
@@ -57,7 +57,7 @@ class GpuCopies(CPUOffloadingWorker):  # type: ignore[misc]
             stream.wait_event(self._load_handler._transfer_events[job_id])
 
 
-class Pieces:
+class CopyAddresses:
     """The addresses of what is copied: a block has one piece for each layer.
 
     vLLM computes them layer by layer, and the engine's loop stands still meanwhile. Here all layers

@@ -10,7 +10,7 @@ import torch
 from vllm.v1.kv_offload.base import CanonicalKVCacheRef
 from vllm.v1.kv_offload.cpu.gpu_worker import SingleDirectionOffloadingHandler
 
-from dynamo_cli.engines.vllm.host_cache.copies import Pieces
+from dynamo_cli.engines.vllm.host_cache.copies import CopyAddresses
 from tests.support.driver import tell
 
 Filled = list[list[int]]
@@ -40,7 +40,7 @@ def compared(seed: int) -> tuple[Filled, Filled]:
     theirs.src_blocks_per_chunk = theirs.dst_blocks_per_chunk = 1
     return (
         _filled(theirs._fill_direct_ops, refs, counts, chosen),
-        _filled(Pieces(refs, *sides).fill, refs, counts, chosen),
+        _filled(CopyAddresses(refs, *sides).fill, refs, counts, chosen),
     )
 
 

@@ -10,5 +10,5 @@ pytestmark = pytest.mark.engine
 
 
 def test_the_addresses_are_those_of_vllm() -> None:
-    for theirs, ours in result_of("tests.host_cache.pieces_driver"):
+    for theirs, ours in result_of("tests.host_cache.copy_addresses_driver"):
         assert ours == theirs
