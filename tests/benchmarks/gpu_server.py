@@ -16,7 +16,12 @@ EXPECTATION = ("predicted", "measured", "prompt")
 """Counters of tokens, for requests whose prefill was measured."""
 
 DECISION = f"{ROUTER}decision_seconds_bucket"
-RUST = {"VLLM_USE_RUST_FRONTEND": "1"}
+OWN = {
+    "rust": {"VLLM_USE_RUST_FRONTEND": "1"},
+    "packed": {"VLLM_KV_CACHE_LAYOUT": "BLNHC"},
+}
+"""Variables of the environment of some servers."""
+
 FRONT = ("frontend", "processor", "router")
 """Roles that must not be the limit, as engines are."""
 
@@ -32,6 +37,7 @@ def options_of(name: str, count: int, options: argparse.Namespace) -> tuple[str,
         "one": (OURS, ["--workers", "1", "--reuse-gpus"]),
         "kv": (OURS, kv),
         "host": (OURS, [*kv, "--host-cache", options.host_cache]),
+        "packed": (OURS, [*kv, "--host-cache", options.host_cache]),
         "blind": (OURS, ["--workers", str(count), "--router", "round-robin", "--reuse-gpus"]),
         "disagg": (OURS, [*roles, "--host-cache", options.host_cache]),
         "vllm": (THEIRS, details),
@@ -54,6 +60,13 @@ class GpuServer(Running):
         variables: more of its environment.
     """
 
+    # The package need not be installed: these machines have no network.
+    command = (
+        sys.executable,
+        "-c",
+        "import sys; from dynamo_cli.cli import main; sys.exit(main())",
+    )
+
     def __init__(
         self,
         name: str,
@@ -66,8 +79,8 @@ class GpuServer(Running):
         self.engine += ["--gpu-memory-utilization", "0.42"]
         self.engine += ["--kv-cache-memory-bytes", str(int(options.cache_gb * 1e9))]
         self.more = more
-        own = RUST if name == "rust" else {}
-        super().__init__(kind, options.model, *more, variables=own | (variables or {}))
+        own = OWN.get(name, {}) | (variables or {})
+        super().__init__(kind, options.model, *more, variables=own)
 
     def _beside(self) -> list[str]:
         return []  # `engine` and `more` have them

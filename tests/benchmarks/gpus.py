@@ -9,7 +9,8 @@ loaded one after the other; the order turns around from round to round. Weights 
 shapes matter. Prints Markdown: for each load the figures of each server, and the ratio of each to
 the first one within each round, as median and range.
 
-Servers: `one` (one worker), `kv` (a worker per GPU), `host` (the same with a host cache), `blind`
+Servers: `one` (one worker), `kv` (a worker per GPU), `host` (the same with a host cache), `packed`
+(`host`, and the layers of a block lie side by side, so that it is copied in one piece), `blind`
 (round-robin), `chunk4096` (`kv` with so many prompt tokens in a step while answers stream;
 `chunk0`: as many as vLLM takes), `graphs1-8-64` (`kv` with CUDA graphs for these numbers of
 tokens), `disagg` (half of the GPUs prefill), `vllm` (vLLM's own data parallel), `rust` (the same
