@@ -180,7 +180,6 @@ def _keep_out_of_home(base: Path) -> None:
     if home is None:
         os.environ["HOME"] = str(base)
     os.environ.setdefault("XDG_CONFIG_HOME", str(base / "config"))
-    os.environ.setdefault("TRITON_CACHE_DIR", str(base / "triton"))
     os.environ.setdefault("FLASHINFER_WORKSPACE_BASE", str(base))
 
 

@@ -18,7 +18,7 @@ from dynamo_cli.host import cache
 NOWHERE = "/proc/nowhere"
 """A folder that nobody can make, not even root."""
 
-VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME", "HF_HOME", "TRITON_CACHE_DIR", "USER")
+VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME", "HF_HOME", "USER")
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_without_a_home_caches_are_private_and_go(
         assert "XDG_CACHE_HOME=/proc/nowhere, HOME=/proc/nowhere" in moved
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
         assert cache.cache_root().is_relative_to(private)
-        told = {os.environ[name] for name in ("HOME", "XDG_CONFIG_HOME", "TRITON_CACHE_DIR")}
+        told = {os.environ[name] for name in ("HOME", "XDG_CONFIG_HOME")}
         assert all(Path(value).is_relative_to(private) for value in told)
     assert not list(place.iterdir())
     assert os.environ == before
