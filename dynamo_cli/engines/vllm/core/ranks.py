@@ -7,7 +7,9 @@ their output reaches the log like that of every process.
 
 Ranks find each other by sockets and a file in the folder for temporary files, which vLLM leaves
 behind. Here they have a folder of their own. A small process waits until the engine's process has
-ended, for whatever reason, and removes it.
+ended, for whatever reason, and removes it. On CPUs with AVX-512 ranks also exchange data in files
+in /dev/shm, whose names begin with the name of that file; a killed rank cannot remove them, so the
+small process does.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 from vllm.v1.executor.multiproc_executor import WorkerProc
 
 from dynamo_cli.engines.vllm.core import plans, resume
+from dynamo_cli.host.cache import SHARED_MEMORY
 from dynamo_cli.host.lifeline import bind_spawned, die_with
 
 _vllm_main = WorkerProc.worker_main
@@ -33,7 +36,17 @@ RANK_LOST = 70
 logger = logging.getLogger(__name__)
 
 
-_REMOVE = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+_REMOVE = """
+import contextlib, os, shutil, sys
+folder, shared = sys.argv[1:]
+sys.stdin.read()
+names = tuple(name + "-" for name in os.listdir(folder))
+for entry in os.scandir(shared) if names and os.path.isdir(shared) else ():
+    if entry.name.startswith(names):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(entry.path)
+shutil.rmtree(folder, ignore_errors=True)
+"""
 """The program of the small process. Its standard input ends when the engine's process and all ranks
 have ended."""
 
@@ -49,7 +62,8 @@ def install(vllm_config: Any) -> None:
     WorkerProc.worker_main = staticmethod(_Rank(os.getpid()))
     folder = tempfile.mkdtemp(prefix="ranks-")  # paths of sockets must be short
     reader, _ = os.pipe()  # the other end stays open as long as this process runs
-    _removers.append(subprocess.Popen([sys.executable, "-ISc", _REMOVE, folder], stdin=reader))
+    words = [sys.executable, "-ISc", _REMOVE, folder, SHARED_MEMORY]
+    _removers.append(subprocess.Popen(words, stdin=reader))
     os.close(reader)
     os.environ["VLLM_RPC_BASE_PATH"] = tempfile.tempdir = folder
 
