@@ -16,6 +16,7 @@ from textual.widgets import ContentSwitcher, Input
 
 from dynamo_cli.dashboard.asker import Asker
 from dynamo_cli.dashboard.draw import overview
+from dynamo_cli.dashboard.draw.palette import ON_DARK, ON_LIGHT
 from dynamo_cli.dashboard.draw.trends import SPANS_S
 from dynamo_cli.dashboard.driver import SteadyDriver
 from dynamo_cli.dashboard.keys import BINDINGS
@@ -43,7 +44,7 @@ from dynamo_cli.host import oserrors
 
 FOLDER = Path(__file__).parent
 UPDATE_INTERVAL_S, REQUESTS_INTERVAL_S = 0.25, 1.0
-THEMES = ("textual-dark", "textual-light", "nord", "gruvbox", "solarized-light", "dracula")
+THEMES = ("textual-dark", "textual-light", "nord", "gruvbox", "atom-one-light", "dracula")
 
 
 class Dashboard(App[None]):
@@ -72,6 +73,7 @@ class Dashboard(App[None]):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
+        self.ansi_theme_dark, self.ansi_theme_light = ON_DARK, ON_LIGHT
         self.animation_level = "none"
         self.failure: Exception | None = None
         self._state = state
