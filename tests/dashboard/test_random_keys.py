@@ -11,11 +11,13 @@ from textual import events
 
 from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.dashboard.events import Link, State
+from dynamo_cli.dashboard.screens.detail import Detail
 
-from .replay import Replay
+from .replay import EIGHT, Replay
+from .test_keys import Seen, seeing
 
 KEYS = (
-    *"123456asSfrlzytw/?qynkj ",
+    *"12345678asSfrlzytw/?qynkj<> ",
     *("enter", "escape", "up", "down", "tab", "pageup", "end", "ctrl+p", "q", "y", "a", "enter"),
 )
 AT_ONCE = 25
@@ -56,6 +58,21 @@ def test_no_keys_break_it(seed: int) -> None:
     dice = random.Random(seed)
     batches = [dice.choices(KEYS, k=dice.randint(1, AT_ONCE)) for _ in range(4)]
     asyncio.run(press(batches, asks=bool(seed % 2)))
+
+
+@pytest.mark.parametrize("stream", ["busy", EIGHT])
+def test_each_row_can_be_opened(stream: str) -> None:
+    async def scenario(seen: Seen) -> None:
+        opened = 0
+        for tab in "237":
+            await seen.press(tab, "end")
+            for _ in range(6):
+                await seen.press("enter")
+                opened += isinstance(seen.app.screen, Detail)
+                await seen.press("escape", "up")
+        assert opened >= 8
+
+    seeing(scenario, stream=stream)
 
 
 @pytest.mark.parametrize("keys", ["qya", "qyy", "a?qqy"])
