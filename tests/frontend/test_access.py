@@ -163,6 +163,19 @@ def test_every_other_answer_has_one_line_too_whatever_gave_it() -> None:
     assert (stream["endpoint"], stream["status"]) == ("/dynamo/stream", 499)
 
 
+def test_the_line_of_an_answer_that_was_cut_off_tells_how_many_tokens_had_come() -> None:
+    async def scenario() -> str:
+        async with Stage(FrontendConfig(port=0, access_log=True)) as stage:
+            submit, client = await stage.stream()
+            stage.processor.send(chunks(submit, b"data: zebra\n\n", tokens=5))
+            await client.chunk()
+            client.leave()
+            return await lines_of(stage, 1)
+
+    (line,) = told(asyncio.run(scenario()))
+    assert (line["status"], line["output_tokens"], line["finish_reason"]) == (499, 5, "")
+
+
 def test_a_connection_too_many_has_a_line_with_the_id_that_its_client_is_told() -> None:
     async def scenario() -> tuple[bytes, str]:
         async with Stage(FrontendConfig(port=0, access_log=True, max_connections=1)) as stage:
