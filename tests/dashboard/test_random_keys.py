@@ -60,6 +60,15 @@ def test_no_keys_break_it(seed: int) -> None:
     asyncio.run(press(batches, asks=bool(seed % 2)))
 
 
+def test_tables_with_and_without_columns_to_sort_by_take_the_same_keys() -> None:
+    async def scenario(seen: Seen) -> None:
+        for tab in "12345678":
+            await seen.press(tab, "<", ">", "S", "s", "f", "y", "up", "enter", "escape")
+        assert seen.app.failure is None
+
+    seeing(scenario, stream=EIGHT)
+
+
 @pytest.mark.parametrize("stream", ["busy", EIGHT])
 def test_each_row_can_be_opened(stream: str) -> None:
     async def scenario(seen: Seen) -> None:
