@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
+from textual.command import CommandPalette
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.screen import Screen
@@ -350,6 +351,12 @@ class Dashboard(App[None]):
         yield SystemCommand("Picture", "write the screen to an SVG file", self.action_write_picture)
         yield SystemCommand("Help", "all keys", self.action_help)
         yield SystemCommand("Quit", "leave the dashboard", self.action_leave)
+
+    def action_command_palette(self) -> None:
+        """Open the list of commands. It has no id, unlike Textual's, so that it can be opened while
+        another one closes."""
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(CommandPalette())
 
     def notify(self, message: str, **options: Any) -> None:
         """Show a message instead of the one before, so that there is one at a time."""

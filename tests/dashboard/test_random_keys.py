@@ -8,6 +8,7 @@ import random
 
 import pytest
 from textual import events
+from textual.command import CommandPalette
 
 from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.dashboard.events import Link, State
@@ -87,3 +88,17 @@ def test_each_row_can_be_opened(stream: str) -> None:
 @pytest.mark.parametrize("keys", ["qya", "qyy", "a?qqy"])
 def test_keys_while_it_quits_break_nothing(keys: str) -> None:
     asyncio.run(press([list(keys)], asks=True))
+
+
+def test_the_commands_can_be_opened_while_they_close() -> None:
+    async def scenario(seen: Seen) -> None:
+        for _ in range(5):
+            await seen.press("ctrl+p")
+            closing = seen.app.screen
+            assert isinstance(closing, CommandPalette)
+            closing._action_escape()
+            seen.app.action_command_palette()
+            assert seen.app.screen is not closing
+            await seen.press("escape")
+
+    seeing(scenario)
