@@ -189,7 +189,7 @@ complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-level -r -f -a 'debug inf
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-format -r -f -a 'text json' -d 'Form of log lines'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-file -r -F -d 'Write the log, also while the dashboard is shown, to this file as well'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-file-size -r -f -d 'Begin a new file at this size; the last five are kept as FILE.1 to FI...'
-complete -c dynamo-llm -n '__dynamo_llm_serves' -l access-log -l no-access-log -d 'Log a line for each request that has ended; with the dashboard only i...'
+complete -c dynamo-llm -n '__dynamo_llm_serves' -l access-log -l no-access-log -d 'Log a line for each answer; with the dashboard only in --log-file'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l log-prompts -l no-log-prompts -d 'Allow text of requests in the log'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l otlp-endpoint -r -f -d 'Send an OpenTelemetry trace of each request to this URL (OTLP over HTTP)'
 complete -c dynamo-llm -n '__dynamo_llm_serves' -l record -r -F -d 'Append a line for each successful request: times, lengths and block h...'

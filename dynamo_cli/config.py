@@ -254,7 +254,7 @@ class FrontendConfig:
         served_names: names of the model in the API.
         first_answer_timeout_s: seconds within which a new worker has to answer the probe.
         placement: where prompts are prefilled at first; None without prefill workers.
-        access_log: whether each request that has ended gets a line in the log.
+        access_log: whether each answer gets a line in the log.
         log_prompts: whether that line has the prompt.
         otlp_endpoint: URL to which spans of requests are sent; empty sends none.
         record: file that gets a line for each request that succeeded; empty records none.

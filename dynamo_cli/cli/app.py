@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from dynamo_cli import PROGRAM
-from dynamo_cli.cli import commands, settings, terminal, vllm_environment
+from dynamo_cli.cli import bad_value, commands, settings, terminal, vllm_environment
 from dynamo_cli.cli.called import as_called
 from dynamo_cli.cli.declare import application, takes
 from dynamo_cli.cli.serve_options import ServeOptions
@@ -142,7 +142,7 @@ def run() -> NoReturn:
     except DynamoError as error:
         _fail(error.message, error.exit_code)
     except typer.TyperException as error:
-        _fail(error.format_message().replace("Value error, ", ""), error.exit_code)
+        _fail(bad_value.explain(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
     except OSError as error:

@@ -33,7 +33,10 @@ class BenchEndpoint(StrEnum):
 class BenchOptions:
     """The command line of ``bench`` as it was typed."""
 
-    url: Annotated[str, typer.Argument(help="URL of a server, for instance http://127.0.0.1:8181.")]
+    url: Annotated[
+        str,
+        typer.Argument(metavar="URL", help="URL of a server, for instance http://127.0.0.1:8181."),
+    ]
     other_url: Annotated[
         str,
         typer.Argument(

@@ -44,7 +44,7 @@ class ChatOptions:
     message: Annotated[
         str,
         typer.Argument(
-            metavar="[MESSAGE]", help="Print the answer to this, and exit; - reads standard input."
+            metavar="MESSAGE", help="Print the answer to this, and exit; - reads standard input."
         ),
     ] = ""
     url: Annotated[

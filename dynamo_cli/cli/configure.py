@@ -60,9 +60,7 @@ def show(
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="File to write.")] = Path(
-        FILE_NAME
-    ),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")] = Path(FILE_NAME),
     model: Annotated[
         str, option("--model", metavar="NAME", help="Set the model, so that the file can serve.")
     ] = "",

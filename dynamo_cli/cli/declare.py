@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import typer
 
+from dynamo_cli.cli.bad_value import TooLarge
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -57,7 +59,7 @@ def option(
 def _at_most(bound: float) -> Callable[[float | None], float | None]:
     def check(value: float | None) -> float | None:
         if value is not None and value > bound:
-            raise typer.BadParameter(f"Input should be less than or equal to {bound:.15g}")
+            raise TooLarge(value, bound)
         return value
 
     return check

@@ -62,7 +62,7 @@ AccessLog = Annotated[
     option(
         "--access-log/--no-access-log",
         panel=LOG,
-        help="Log a line for each request that has ended; with the dashboard only in --log-file.",
+        help="Log a line for each answer; with the dashboard only in --log-file.",
     ),
 ]
 OtlpEndpoint = Annotated[

@@ -60,6 +60,11 @@ def json_line(name: str, level: str, text: str, fields: str = "{}") -> str:
     return head if fields == "{}" else f"{head[:-1]},{fields[1:]}"
 
 
+def journal_json_line(name: str, level: str, text: str, fields: str = "{}") -> str:
+    """A JSON line for systemd's journal, which takes the priority off again."""
+    return journal.priority(level) + json_line(name, level, text, fields)
+
+
 def form_of(
     log_format: str, stream: TextIO, environment: Mapping[str, str] = os.environ
 ) -> LineForm:
@@ -69,10 +74,10 @@ def form_of(
         log_format: one of `LOG_FORMATS`.
         environment: has the variables NO_COLOR, TERM and JOURNAL_STREAM.
     """
+    if journal.reads(stream, environment):
+        return journal_json_line if log_format == JSON else journal_line
     if log_format == JSON:
         return json_line
-    if journal.reads(stream, environment):
-        return journal_line
     dumb = environment.get("NO_COLOR") or environment.get("TERM") == DUMB
     return coloured_line if stream.isatty() and not dumb else line
 

@@ -10,6 +10,11 @@ from dynamo_cli.host.service_manager import ALIVE, READY, STOPPING, ServiceManag
 from dynamo_cli.messages.lifecycle import Phase, ProcessState
 from dynamo_cli.topology import Role
 
+STATUS = "STATUS="
+
+AGAIN_S = 0.2
+"""After so long, what the service manager had no room for is told again."""
+
 BEATS = 3
 """Signs of life in the time after which the service manager gives this process up."""
 
@@ -25,7 +30,9 @@ class ServiceView:
         self._manager = manager
         self._url = ""
         self._status = ""
-        self._beating = False
+        self._untold: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._beating = self._ends = False
 
     @property
     def lost_lines(self) -> int:
@@ -34,7 +41,8 @@ class ServiceView:
 
     def processes(self, table: Sequence[ProcessState]) -> None:
         """Tell what it does now, and begin to give signs of life."""
-        self._tell_status(status_of(table, self._url))
+        if not self._ends:  # then it is told that it ends, not who of it is still there
+            self._tell_status(status_of(table, self._url))
         if not self._beating and self._manager.watchdog_s:
             self._beating = True
             self._beat()
@@ -51,18 +59,33 @@ class ServiceView:
     def serving(self, url: str, curl: str) -> None:
         """Tell that requests can be answered."""
         self._url = url
-        self._manager.tell(READY)
+        self._tell(READY)
         self._tell_status(f"serving on {url}")
 
     def ending(self) -> None:
         """Tell that it ends."""
-        self._manager.tell(STOPPING)
+        self._ends = True
+        self._tell(STOPPING)
         self._tell_status("finishing what runs")
 
     def _tell_status(self, status: str) -> None:
         if status != self._status:
             self._status = status
-            self._manager.tell(f"STATUS={status}")
+            self._untold = [line for line in self._untold if not line.startswith(STATUS)]
+            self._tell(STATUS + status)
+
+    def _tell(self, line: str) -> None:
+        self._untold.append(line)
+        if self._timer is None:
+            self._tell_untold()
+
+    def _tell_untold(self) -> None:
+        """Tell it all. A lost ``READY=1`` would leave the service starting for ever."""
+        self._timer = None
+        if self._manager.tell(*self._untold):
+            self._untold.clear()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(AGAIN_S, self._tell_untold)
 
     def _beat(self) -> None:
         self._manager.tell(ALIVE)

@@ -26,7 +26,7 @@ from typing import Any
 import typer
 from typer.core import TyperOption
 
-from dynamo_cli.cli import services
+from dynamo_cli.cli import bad_value, services
 from dynamo_cli.engines.vllm.options import declared
 from dynamo_cli.errors import UsageError
 from dynamo_cli.host import oserrors
@@ -298,8 +298,7 @@ def _checked(context: typer.Context, param: TyperOption, value: Any, where: str)
     try:
         param.process_value(context, typed)
     except typer.BadParameter as error:
-        message = error.message.removeprefix("Value error, ").rstrip(".")
-        raise UsageError(f"{where}: {message}.") from error
+        raise UsageError(bad_value.explain(error, param, where)) from error
     return typed
 
 

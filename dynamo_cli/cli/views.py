@@ -88,7 +88,7 @@ class PlainView:
             self._print(name, level, text)
 
     def access(self, name: str, fields: str) -> None:
-        """Write the access log line of a request that has ended."""
+        """Write the access log line of an answer."""
         self._say(name, "INFO", ACCESS, fields)
 
     def serving(self, url: str, curl: str) -> None:

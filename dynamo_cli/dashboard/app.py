@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
+from textual.command import CommandPalette
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.screen import Screen
@@ -16,6 +17,7 @@ from textual.widgets import ContentSwitcher, Input
 
 from dynamo_cli.dashboard.asker import Asker
 from dynamo_cli.dashboard.draw import overview
+from dynamo_cli.dashboard.draw.palette import ON_DARK, ON_LIGHT
 from dynamo_cli.dashboard.draw.trends import SPANS_S
 from dynamo_cli.dashboard.driver import SteadyDriver
 from dynamo_cli.dashboard.keys import BINDINGS
@@ -43,7 +45,7 @@ from dynamo_cli.host import oserrors
 
 FOLDER = Path(__file__).parent
 UPDATE_INTERVAL_S, REQUESTS_INTERVAL_S = 0.25, 1.0
-THEMES = ("textual-dark", "textual-light", "nord", "gruvbox", "solarized-light", "dracula")
+THEMES = ("textual-dark", "textual-light", "nord", "gruvbox", "atom-one-light", "dracula")
 
 
 class Dashboard(App[None]):
@@ -72,6 +74,7 @@ class Dashboard(App[None]):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
+        self.ansi_theme_dark, self.ansi_theme_light = ON_DARK, ON_LIGHT
         self.animation_level = "none"
         self.failure: Exception | None = None
         self._state = state
@@ -348,6 +351,12 @@ class Dashboard(App[None]):
         yield SystemCommand("Picture", "write the screen to an SVG file", self.action_write_picture)
         yield SystemCommand("Help", "all keys", self.action_help)
         yield SystemCommand("Quit", "leave the dashboard", self.action_leave)
+
+    def action_command_palette(self) -> None:
+        """Open the list of commands. It has no id, unlike Textual's, so that it can be opened while
+        another one closes."""
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(CommandPalette())
 
     def notify(self, message: str, **options: Any) -> None:
         """Show a message instead of the one before, so that there is one at a time."""

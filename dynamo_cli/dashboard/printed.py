@@ -144,6 +144,6 @@ def watch_line(board: Board) -> str:
         f"{show.seconds(traffic.itl_p95_s):>8} {show.percent(usage):>5} "
         f"{show.percent(sample.hit_measured):>5} {show.number(sample.depth_jobs):>5} "
         f"{show.number(sum(snapshot.moves.moved.values())):>5} "
-        f"{show.number(snapshot.recent_errors.all):>5}  "
+        f"{show.number(snapshot.recent_errors.of_server):>5}  "
         f"{alarms or show.NONE}"
     )

@@ -83,7 +83,7 @@ class Api:
             self._routes[path] = self._routes.get(path, {}) | methods
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request, and count it when it is one for the model."""
+        """Answer one request and log it, and count it when it is one for the model."""
         visit = Visit(http)
         if visit.path in GENERATE_PATHS:
             self._meter.received += 1
@@ -94,6 +94,8 @@ class Api:
         finally:
             if visit.path in GENERATE_PATHS:
                 self._fanout.finished(visit)
+            else:
+                self._fanout.answered(visit)
         return response
 
     async def _answer(self, visit: Visit) -> web.StreamResponse:

@@ -25,13 +25,23 @@ class ServiceManager(NamedTuple):
     address: str
     watchdog_s: float = 0.0
 
-    def tell(self, *lines: str) -> None:
-        """Send it lines such as ``STATUS=...``. One that does not listen is no failure of ours."""
+    def tell(self, *lines: str) -> bool:
+        """Send it lines such as ``STATUS=...``, without waiting for it.
+
+        Returns:
+            False if it has not read what it was told before and has no room for more. One that does
+            not listen at all is no failure of ours.
+        """
+        told = "\n".join(lines).encode(errors="replace")
         with (
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out,
         ):
-            out.sendto("\n".join(lines).encode(errors="replace"), self.address)
+            try:
+                out.sendto(told, self.address)
+            except BlockingIOError:
+                return False
+        return True
 
 
 def found(environment: MutableMapping[str, str] = os.environ) -> ServiceManager | None:

@@ -1,7 +1,7 @@
 """The format of lines in a child's log pipe, which the supervisor reads.
 
 LEVEL <mark> text               a record of `logging`
-LEVEL <mark> <mark> object      a request that ended, as a JSON object
+LEVEL <mark> <mark> object      an answer that was given, as a JSON object
 text                            any other output of the process
 """
 
@@ -19,7 +19,7 @@ It is a list of objects with `from`, `to`, `reason`, `output_tokens` and `gap_ms
 
 
 def access_line(fields: bytes) -> bytes:
-    """The line for a request that ended; `fields` is a JSON object without line ends."""
+    """The line for an answer that was given; `fields` is a JSON object without line ends."""
     return b"INFO%b%b%b\n" % (_MARK, _MARK, fields)
 
 

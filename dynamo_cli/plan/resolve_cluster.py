@@ -11,6 +11,7 @@ from dynamo_cli.errors import ResourceError, UsageError
 from dynamo_cli.plan.resolve_engine import stages_of
 from dynamo_cli.plan.typed import AUTO, Typed
 
+MAX_PORT = 65_535
 PORT = "--ray takes HOST:PORT, the address of a Ray cluster, or auto"
 
 
@@ -63,11 +64,16 @@ def check(typed: Typed) -> None:
     address = typed.ray
     if address is None:
         return
-    port = address.rpartition(":")[2]
-    if address != AUTO and (not port.isdecimal() or "://" in address):
+    if address != AUTO and not _is_host_and_port(address):
         raise UsageError(f"{PORT}; not {address!r}.")
     if typed.reuse_gpus:
         raise UsageError("--reuse-gpus does not go with --ray, which gives each GPU to one engine.")
+
+
+def _is_host_and_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    fine = port.isascii() and port.isdecimal() and len(port) <= len(str(MAX_PORT))
+    return bool(host) and "://" not in address and fine and 0 < int(port) <= MAX_PORT
 
 
 def seats(typed: Typed, survey: Survey, *, on_gpus: bool, pairs: bool = False) -> Seats:

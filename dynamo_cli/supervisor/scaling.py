@@ -19,7 +19,9 @@ def rescaled(config: ServeConfig, count: int) -> ServeConfig:
         Conflict: there is no router to choose between workers, or no GPU for one more.
     """
     if not 1 <= count <= MOST_WORKERS:
-        raise InvalidRequest(f"count is a number from 1 to {MOST_WORKERS}.", param="count")
+        raise InvalidRequest(
+            f"count is a number from 1 to {MOST_WORKERS}; not {count}.", param="count"
+        )
     if count > 1 and config.router is None:
         raise Conflict(
             "there is no router to choose between workers; start with --router least-loaded "

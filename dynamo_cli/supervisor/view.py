@@ -29,7 +29,7 @@ class View(Protocol):
         """Called with a line of a child's log."""
 
     def access(self, name: str, fields: str) -> None:
-        """Called when a request has ended; `fields` is its access log entry, a JSON object."""
+        """Called when an answer was given; `fields` is its access log entry, a JSON object."""
 
     def serving(self, url: str, curl: str) -> None:
         """Called once, when requests can be answered; `curl` is a command to try."""

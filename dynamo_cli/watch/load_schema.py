@@ -78,6 +78,11 @@ class ErrorsView(msgspec.Struct, frozen=True):
     left: int = 0
 
     @property
+    def of_server(self) -> int:
+        """Number of requests that ended with an error that the server has to do with."""
+        return self.failed + self.refused
+
+    @property
     def all(self) -> int:
         """Number of requests that ended with an error."""
         return self.failed + self.refused + self.mistaken

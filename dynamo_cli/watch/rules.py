@@ -135,7 +135,7 @@ def _share(count: int, errors: ErrorsView, name: str) -> str | None:
     if count < ERRORS or count < ERROR_SHARE * errors.requests:
         return None
     kinds = ", ".join(f"{kind} {number}" for kind, number in errors.kinds.items())
-    return f"{count} of {errors.requests} requests of the last minute {name} ({kinds})"
+    return f"{count} of {errors.requests} requests of the last minute {name}; all errors: {kinds}"
 
 
 def _failing(snapshot: Snapshot, past: Past) -> AlarmText | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer
 
-from dynamo_cli.cli import app, dry_run
+from dynamo_cli.cli import app, bad_value, commands, dry_run
 from dynamo_cli.errors import UsageError
 from dynamo_cli.plan.machine import Machine
 from dynamo_cli.plan.resolve import resolve
@@ -65,7 +68,36 @@ def planned(*args: str) -> ServeConfig:
 def test_what_cannot_be_is_refused_before_anything_is_made_of_it(args: str) -> None:
     with pytest.raises((UsageError, app.typer.TyperException)) as caught:
         planned("--model", "tiny", *args.split(" "))
-    assert caught.value.exit_code == 2
+    error = caught.value
+    assert error.exit_code == 2
+    says = error.message if isinstance(error, UsageError) else bad_value.explain(error)
+    *_, option, value = args.replace("=", " ").split(" ")
+    assert option in says
+    assert value in says.replace("e+", "e") or option == "--api-key", "a key is not repeated"
+
+
+def numbers() -> Iterator[tuple[Any, Any]]:
+    """The context and the option of every option that takes numbers from a least one."""
+    found = [typer.main.get_command(commands.find(name)) for name in commands.COMMANDS]
+    for one in (app.command(), *found):
+        context = typer.Context(one)
+        for param in one.params:
+            if param.type_descriptor.annotation in (int, float) and param.min is not None:
+                yield context, param
+
+
+@pytest.mark.parametrize("value", ["x", "-7"])
+def test_the_error_of_a_number_names_the_option_the_value_and_what_it_takes(value: str) -> None:
+    checked = 0
+    for context, param in numbers():
+        checked += 1
+        with pytest.raises(typer.BadParameter) as caught:
+            param.process_value(context, value)
+        says = bad_value.explain(caught.value, param)
+        assert says.startswith(f"{' / '.join(param.opts)} takes a ")
+        assert says.endswith(f"; not '{value}'.")
+        assert f"{param.min:.15g}" in says
+    assert checked > 40
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tempfile
 from typing import TextIO
@@ -46,13 +47,16 @@ def test_the_journal_is_known_by_the_stream_and_not_by_the_variable_alone() -> N
         environment = {journal.STREAM_VARIABLE: f"{found.st_dev}:{found.st_ino}"}
         assert forms.form_of("text", file, environment) is forms.journal_line
         assert forms.form_of("text", other, environment) is forms.line
-        assert forms.form_of("json", file, environment) is forms.json_line
+        assert forms.form_of("json", file, environment) is forms.journal_json_line
+        assert forms.form_of("json", other, environment) is forms.json_line
 
 
 def test_lines_for_the_journal_have_a_priority_each_and_no_time() -> None:
     assert forms.journal_line("worker 0", "ERROR", "one\ntwo") == "<3>worker 0     one\n<3>two"
     access = forms.journal_line("frontend", "INFO", "request", '{"id":"a"}')
     assert access == "<6>frontend     request id=a"
+    as_json = forms.journal_json_line("worker 0", "ERROR", "one\ntwo")
+    assert (as_json[:3], json.loads(as_json[3:])["message"]) == ("<3>", "one\ntwo")
     marks = [journal.priority(level) for level in ("CRITICAL", "WARNING", "DEBUG", "?")]
     assert marks == ["<2>", "<4>", "<7>", "<6>"]
 

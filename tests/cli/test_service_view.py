@@ -38,6 +38,8 @@ def test_it_hears_what_the_server_does_from_the_start_to_the_end(
     view.serving("http://localhost:8181/v1", "curl")
     view.processes([state(Role.WORKER, Phase.READY), state(Role.WORKER, Phase.BACKOFF)])
     view.ending()
+    view.processes([state(Role.WORKER, Phase.READY), state(Role.WORKER, Phase.STOPPED)])
+    listening.settimeout(0)
     told = [listening.recv(4096).decode() for _ in range(6)]
     assert told == [
         "STATUS=starting: worker loading weights",
@@ -47,6 +49,8 @@ def test_it_hears_what_the_server_does_from_the_start_to_the_end(
         "STOPPING=1",
         "STATUS=finishing what runs",
     ]
+    with pytest.raises(BlockingIOError):
+        listening.recv(4096)
 
 
 def test_signs_of_life_come_from_the_loop(manager: tuple[socket.socket, str]) -> None:
@@ -62,6 +66,27 @@ def test_signs_of_life_come_from_the_loop(manager: tuple[socket.socket, str]) ->
         assert told == [b"STATUS=starting", b"WATCHDOG=1", b"WATCHDOG=1", b"WATCHDOG=1"]
 
     asyncio.run(scenario())
+
+
+def test_a_manager_that_is_slow_to_read_still_hears_what_matters(
+    manager: tuple[socket.socket, str],
+) -> None:
+    listening, address = manager
+
+    async def scenario() -> list[bytes]:
+        while ServiceManager(address).tell("WATCHDOG=1"):
+            pass  # now it has no room for more
+        view = ServiceView(ServiceManager(address))
+        view.processes([state(Role.WORKER, Phase.LOADING)])
+        view.serving("url", "curl")
+        loop = asyncio.get_running_loop()
+        listening.setblocking(False)
+        told = []
+        while not told or told[-1] == b"WATCHDOG=1":
+            told.append(await asyncio.wait_for(loop.sock_recv(listening, 4096), 10))
+        return told
+
+    assert asyncio.run(scenario())[-1] == b"READY=1\nSTATUS=serving on url"
 
 
 def test_a_manager_that_is_gone_harms_nobody(tmp_path: Path) -> None:

@@ -201,6 +201,9 @@ def test_only_the_gpus_of_this_run_are_claimed() -> None:
     [
         ({"ray": "ray://10.0.0.1:10001"}, "HOST:PORT"),
         ({"ray": "somewhere"}, "HOST:PORT"),
+        ({"ray": ":6379"}, "HOST:PORT"),
+        ({"ray": "10.0.0.1:99999"}, "not '10.0.0.1:99999'"),
+        ({"ray": "10.0.0.1:0"}, "HOST:PORT"),
         ({"reuse_gpus": True}, "--reuse-gpus"),
     ],
 )

@@ -168,6 +168,7 @@ def running(number: int) -> TimelineView:
         error="",
         finish_reason="",
         worker=None if state == "preparing" else number % WORKERS,
+        prompt_tokens=0 if state == "preparing" else plain.prompt_tokens,
         output_tokens=40 if begun else 0,
         cached_tokens=0,
         age_s=60.0 - number + 0.75,

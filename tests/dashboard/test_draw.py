@@ -436,7 +436,7 @@ def test_errors_of_the_last_minute_are_on_the_overview_and_in_a_line_of_watch() 
     line = printed.watch_line(board).split()
     heads = printed.WATCH_HEAD.split()
     assert line[heads.index("wait")] == "61"
-    assert (heads[-2], line[-2]) == ("err/m", "15")
+    assert (heads[-2], line[-2]) == ("err/m", "11"), "the same as in the header"
 
 
 def test_a_wrong_request_of_a_client_is_told_and_is_no_error_of_the_server() -> None:

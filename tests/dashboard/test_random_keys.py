@@ -8,14 +8,17 @@ import random
 
 import pytest
 from textual import events
+from textual.command import CommandPalette
 
 from dynamo_cli.dashboard.app import Dashboard
 from dynamo_cli.dashboard.events import ConnectionChange, State
+from dynamo_cli.dashboard.screens.detail import Detail
 
-from .replay import Replay
+from .replay import EIGHT, Replay
+from .test_keys import Seen, seeing
 
 KEYS = (
-    *"123456asSfrlzytw/?qynkj ",
+    *"12345678asSfrlzytw/?qynkj<> ",
     *("enter", "escape", "up", "down", "tab", "pageup", "end", "ctrl+p", "q", "y", "a", "enter"),
 )
 AT_ONCE = 25
@@ -58,6 +61,44 @@ def test_no_keys_break_it(seed: int) -> None:
     asyncio.run(press(batches, asks=bool(seed % 2)))
 
 
+def test_tables_with_and_without_columns_to_sort_by_take_the_same_keys() -> None:
+    async def scenario(seen: Seen) -> None:
+        for tab in "12345678":
+            await seen.press(tab, "<", ">", "S", "s", "f", "y", "up", "enter", "escape")
+        assert seen.app.failure is None
+
+    seeing(scenario, stream=EIGHT)
+
+
+@pytest.mark.parametrize("stream", ["busy", EIGHT])
+def test_each_row_can_be_opened(stream: str) -> None:
+    async def scenario(seen: Seen) -> None:
+        opened = 0
+        for tab in "237":
+            await seen.press(tab, "end")
+            for _ in range(6):
+                await seen.press("enter")
+                opened += isinstance(seen.app.screen, Detail)
+                await seen.press("escape", "up")
+        assert opened >= 8
+
+    seeing(scenario, stream=stream)
+
+
 @pytest.mark.parametrize("keys", ["qya", "qyy", "a?qqy"])
 def test_keys_while_it_quits_break_nothing(keys: str) -> None:
     asyncio.run(press([list(keys)], asks=True))
+
+
+def test_the_commands_can_be_opened_while_they_close() -> None:
+    async def scenario(seen: Seen) -> None:
+        for _ in range(5):
+            await seen.press("ctrl+p")
+            closing = seen.app.screen
+            assert isinstance(closing, CommandPalette)
+            closing._action_escape()
+            seen.app.action_command_palette()
+            assert seen.app.screen is not closing
+            await seen.press("escape")
+
+    seeing(scenario)

@@ -14,6 +14,7 @@ from dynamo_cli.dashboard.model import BoardState
 from dynamo_cli.dashboard.requests import KEPT, RequestLog, RequestRow
 from dynamo_cli.dashboard.screens.detail import Detail
 from dynamo_cli.dashboard.source import Source
+from dynamo_cli.watch.timelines import RequestState, TimelineView
 
 from .eight import request, running
 from .replay import EIGHT
@@ -107,6 +108,19 @@ def test_a_running_request_is_drawn_in_words_with_its_timeline() -> None:
     assert "no worker was chosen yet" in waits
     failed = draw.detail(RequestRow(0.0, request(9))).plain
     assert "503 first_token_timeout" in failed
+
+
+@pytest.mark.parametrize("state", RequestState)
+def test_details_of_a_request_of_which_little_is_known_are_drawn(state: RequestState) -> None:
+    """No worker, no prompt, no token: it was refused, or has only just come."""
+    little = TimelineView(
+        **{**msgspec.structs.asdict(request(1)), "state": state, "worker": None}
+        | {"prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "ttft_ms": None}
+        | {"stages_ms": {}, "finish_reason": ""}
+    )
+    row = RequestRow(0.0, little)
+    assert "not known" in draw.detail(row).plain
+    assert fit(REQUESTS.columns, 200).line(row).plain
 
 
 def test_a_client_that_left_is_no_error() -> None:

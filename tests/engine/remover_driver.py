@@ -9,7 +9,7 @@ from pathlib import Path
 
 def removed(folder: str, shared: str) -> tuple[bool, list[str]]:
     """Whether the folder of the ranks is gone, and what is left in the shared one."""
-    from dynamo_cli.engines.vllm.core.ranks import _REMOVE  # noqa: PLC0415 - it imports vLLM
+    from dynamo_cli.engines.vllm.core.ranks import _REMOVE
 
     words = [sys.executable, "-ISc", _REMOVE, folder, shared]
     subprocess.run(words, input=b"", check=True)

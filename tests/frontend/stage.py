@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import aiohttp
+from yarl import URL
 
 from dynamo_cli.config import FrontendConfig, MigrationRule
 from dynamo_cli.ipc.codec import Decoder
@@ -272,7 +273,7 @@ class Stage:
     async def post(self, path: str = "/v1/completions", **options: Any) -> tuple[int, Any, Any]:
         return await self.ask("POST", path, **({"data": b"{}"} | options))
 
-    async def ask(self, method: str, path: str, **options: Any) -> tuple[int, Any, Any]:
+    async def ask(self, method: str, path: str | URL, **options: Any) -> tuple[int, Any, Any]:
         """Send a request: status, headers and body of the answer, decoded if it is JSON."""
         async with self.http.request(method, path, **options) as response:
             body = await response.read()

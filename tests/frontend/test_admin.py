@@ -83,6 +83,8 @@ def test_the_number_of_workers_is_the_supervisors_to_change() -> None:
             stage.tell(Rescaled(3))
             status, _, body = await asked
             assert (status, body["count"], body["target"]) == (202, 1, 3)
+            body = (await post(stage, "/dynamo/workers", {"count": "9"}))[2]
+            assert body["error"]["message"].endswith('not {"count":"9"}.')
             asked = asyncio.create_task(post(stage, "/dynamo/workers", {"count": 9}))
             await stage.report(Rescale)
             stage.tell(Rescaled(3, "Conflict", "there is no GPU for one more."))

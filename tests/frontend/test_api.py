@@ -458,7 +458,7 @@ def test_accepted_sockets_have_nagle_off() -> None:
             flag = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             return json_response({"nodelay": flag})
 
-        server = HttpServer(handle, FrontendConfig(), lambda _: None)
+        server = HttpServer(handle, FrontendConfig(), lambda _, __: None)
         listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

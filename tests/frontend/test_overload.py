@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dynamo_cli.config import FrontendConfig
+from dynamo_cli.errors import Overloaded
 from dynamo_cli.frontend.after import overload
 from dynamo_cli.frontend.after.ended import FinishedRequestFanout
 from dynamo_cli.frontend.after.overload import CAUSES, QUIET_S, Episode, OverloadLog
@@ -72,5 +73,5 @@ def test_it_hears_of_requests_and_of_connections(monkeypatch: pytest.MonkeyPatch
     ended = RequestRecord("a", "/v1/completions", "m", 429, 0, 1, error="too_many_requests")
     visit: Any = SimpleNamespace(record=lambda _: ended, outcome=None, trace=None)
     fanout.finished(visit)
-    fanout.turned_away("overloaded")
+    fanout.turned_away(Overloaded("full"), "b")
     assert heard == ["too_many_requests", "overloaded"]

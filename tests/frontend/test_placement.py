@@ -47,9 +47,9 @@ def test_new_bounds_reach_the_workers_of_now_and_of_later() -> None:
             b'{"max_length": 1}',
             "the bounds are max_local_prefill_length and max_prefill_queue_size",
         ),
-        (b'{"max_local_prefill_length": -1}', "whole number, 0 or more"),
+        (b'{"max_local_prefill_length": -1}', "whole number, 0 or more; it is -1."),
         (b'{"max_local_prefill_length": null}', "whole number, 0 or more"),
-        (b'{"max_prefill_queue_size": true}', "whole number, 0 or more"),
+        (b'{"max_prefill_queue_size": true}', "0 or more; it is true."),
         (b'{"max_prefill_queue_size": 1, "max_local_prefill_length": "9"}', "whole number"),
     ],
 )

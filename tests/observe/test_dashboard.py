@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,6 +14,7 @@ from tests.observe.grafana import METRIC, expressions, metrics
 from tests.observe.prometheus import Prometheus
 from tests.support.requests import Stream, complete, post
 from tests.support.server import Server, wait_until
+from tests.watch.test_vllm_metrics import asked
 
 pytestmark = pytest.mark.engine
 
@@ -81,6 +83,47 @@ def test_a_real_prometheus_evaluates_every_panel(page: str, server: Server) -> N
         empty = [one for one in here if not scraping.query(one)]
         unexpected = [one for one in empty if not set(METRIC.findall(one)) & set(NOTHING_HAPPENED)]
         assert not unexpected
+
+
+def forms(name: str, labels: set[str]) -> Iterator[str]:
+    """The forms of query in which vLLM's dashboards ask for a series."""
+    one_model = ', model_name=~"tiny"' if "model_name" in labels else ""
+    chosen = f'{{job=~".+", instance=~".+"{one_model}}}'
+    by = ", ".join(sorted(labels - {"model_name"})) or "job"
+    if name.endswith("_bucket"):
+        yield f"histogram_quantile(0.95, sum by (le) (rate({name}{chosen}[30s])))"
+    elif name.endswith("_sum"):
+        count = f"{name.removesuffix('_sum')}_count"
+        yield f"sum(rate({name}{chosen}[30s])) / sum(rate({count}{chosen}[30s]))"
+    elif name.endswith(("_total", "_count")):
+        yield f"sum by ({by}) (rate({name}{chosen}[30s]))"
+    else:
+        yield f"sum by ({by}) ({name}{chosen})"
+        yield f"count({name}{chosen})"
+
+
+@needs_prometheus
+def test_a_real_prometheus_has_an_answer_to_what_vllms_dashboards_ask_for(server: Server) -> None:
+    queries = [
+        query
+        for name, labels in asked()
+        for query in forms(name, labels)
+        if "spec_decode" not in name  # of engines that decode speculatively
+    ]
+    assert len(queries) > 50
+    with Prometheus(server.port) as scraping:
+
+        def unanswered() -> list[str]:
+            with Stream(server, 5) as stream:
+                stream.rest()
+            found = {query: scraping.query(query) for query in queries}
+            return [
+                query
+                for query, series in found.items()
+                if not series or any(one["value"][1] == "NaN" for one in series)
+            ]
+
+        wait_until(lambda: not unanswered(), 30, "each query has an answer that is a number")
 
 
 @needs_prometheus

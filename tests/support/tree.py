@@ -129,23 +129,23 @@ def run(*words: str) -> int:
 
     from dynamo_cli import supervisor
     from dynamo_cli.cli import terminal
-    from dynamo_cli.cli.views import PlainView, outlet
+    from dynamo_cli.cli.outputs import outputs
+    from dynamo_cli.plan.typed import Typed
 
     terminal.settle()
-    out = outlet(sys.stderr)
-    plain = PlainView(out)
-    try:
-        if "dashboard" not in words:
-            return supervisor.run(plan(), plain)
-        from dynamo_cli.dashboard.embedded import Embedded
+    dashboard = "dashboard" in words
+    with outputs(Typed(model="tiny"), dashboard=dashboard, errors_only=False) as out:
+        try:
+            if not dashboard:
+                return supervisor.run(plan(), out.beside_others(out.plain))
+            from dynamo_cli.dashboard.embedded import Embedded
 
-        view = Embedded(plain)
-        return asyncio.run(view.beside(supervisor.serve(plan(), view)))
-    except DynamoError as error:
-        plain.notice("ERROR", error.message)
-        return error.exit_code
-    finally:
-        out.close()
+            view = Embedded(out.plain)
+            shown = out.beside_others(view)
+            return asyncio.run(view.beside(supervisor.serve(plan(), shown)))
+        except DynamoError as error:
+            out.plain.notice("ERROR", error.message)
+            return error.exit_code
 
 
 if __name__ == "__main__":

@@ -93,8 +93,14 @@ def test_a_few_errors_or_a_small_share_are_no_alarm(
     kind: str, count: int, requests: int, raised: bool
 ) -> None:
     field = "failed" if kind == "errors" else "refused"
-    errors: Any = msgspec.structs.replace(ErrorsView(requests), **{field: count})
-    assert bool(found(kind, snapshot(recent_errors=errors))) is raised
+    kinds = {"some_kind": count, "NotFoundError": 2}
+    errors: Any = msgspec.structs.replace(
+        ErrorsView(requests, mistaken=2, kinds=kinds), **{field: count}
+    )
+    text = found(kind, snapshot(recent_errors=errors))
+    assert bool(text) is raised
+    if raised:  # the kinds are those of all errors
+        assert f"all errors: some_kind {count}, NotFoundError 2" in text
 
 
 def test_engines_may_use_whole_cores_and_more_processors_help_only_processors() -> None:

@@ -106,8 +106,7 @@ def _waiting(snapshot: Snapshot) -> Text:
 
 def _error_count(snapshot: Snapshot) -> Text:
     """Draw the errors of the last minute that the server has to do with."""
-    errors = snapshot.recent_errors
-    count = errors.failed + errors.refused
+    count = snapshot.recent_errors.of_server
     return Text(f"{show.number(count)} errors/min", BAD) if count else Text("")
 
 

@@ -176,8 +176,6 @@ def detail(row: RequestRow) -> Text:
     """Draw all that is known of a request, with its timeline."""
     view = row.view
     state = RequestState(view.state)
-    cached = f", {show.percent(view.cached_tokens / view.prompt_tokens)} of it cached"
-    prompt = f"{view.prompt_tokens:,} tokens" if view.prompt_tokens else "not known yet"
     sign, _, style = STATES[state]
     lines = [
         named("request", view.request_id),
@@ -185,13 +183,23 @@ def detail(row: RequestRow) -> Text:
         named("came", f"{show.clock(row.at_s)}   session {view.session or show.NONE}"),
         named("path", f"{view.endpoint}   model {view.model or show.NONE}"),
         named("worker", show.NONE if view.worker is None else str(view.worker)),
-        named("prompt", prompt + (cached if view.prompt_tokens and not row.running else "")),
+        named("prompt", _prompt(row)),
         named("answer", _answer(row)),
         named("TTFT", f"{show.seconds(row.waited_s)}, {show.seconds(row.took_s)} in all"),
     ]
     if view.state == RequestState.FAILED:
         lines.append(named("error", Text(f"{view.status} {view.error}".strip(), BAD)))
     return Text("\n").join([*lines, *section("timeline"), timeline(view)])
+
+
+def _prompt(row: RequestRow) -> str:
+    view = row.view
+    if not view.prompt_tokens:
+        return "not known yet" if row.running else "not known: it was not computed"
+    length = f"{view.prompt_tokens:,} tokens"
+    if row.running:
+        return length
+    return f"{length}, {show.percent(view.cached_tokens / view.prompt_tokens)} of it cached"
 
 
 def _answer(row: RequestRow) -> str:

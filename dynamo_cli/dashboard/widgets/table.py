@@ -120,6 +120,8 @@ class Table(ScrollView, Generic[T], can_focus=True):
     def sort_beside(self, step: int) -> None:
         """Sort by the next column, or by the one before if `step` is -1."""
         columns = [column for column, _ in self._fitted.columns if column.order]
+        if not columns:
+            return  # such as the log, which has one order
         if self._column in columns:
             place = (columns.index(self._column) + step) % len(columns)
         else:

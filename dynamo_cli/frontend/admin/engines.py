@@ -87,7 +87,9 @@ class EngineOperations:
         """
         running = query.get("reset_running_requests", "false").lower()
         if running not in FLAGS:
-            raise InvalidRequest("reset_running_requests must be true or false.")
+            raise InvalidRequest(
+                f"reset_running_requests must be true or false; it is {running!a}."
+            )
         order = Operate(0, Operation.RESET_PREFIX_CACHE, reset_running=FLAGS[running])
         async with self._resetting:
             try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dynamo_cli.config import PlacementRule
 from dynamo_cli.errors import InvalidRequest, NotFound
-from dynamo_cli.frontend.http.admission import check_body
+from dynamo_cli.frontend.http.admission import check_body, told
 
 BOUNDS = ("max_local_prefill_length", "max_prefill_queue_size")
 
@@ -54,7 +54,9 @@ class Placement:
             if not unbounded and (
                 not isinstance(value, int) or isinstance(value, bool) or value < 0
             ):
-                raise InvalidRequest(f"{name} must be a whole number, 0 or more.", param=name)
+                raise InvalidRequest(
+                    f"{name} must be a whole number, 0 or more; it is {told(value)}.", param=name
+                )
         # Without `conditional` the bounds would have no effect.
         self._rule = replace(rule, conditional=True, **wanted) if wanted else rule
         self._announce(self._rule)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dynamo_cli.errors import InvalidRequest, error_class
-from dynamo_cli.frontend.http.admission import check_body
+from dynamo_cli.frontend.http.admission import check_body, told
 from dynamo_cli.messages.lifecycle import Phase, Rescale, Rescaled
 from dynamo_cli.topology import Role
 from dynamo_cli.watch.schema import Snapshot
@@ -50,7 +50,10 @@ class Scaling:
         wanted = check_body(body)
         count = wanted.get("count")
         if set(wanted) != {"count"} or not isinstance(count, int) or isinstance(count, bool):
-            raise InvalidRequest('send {"count": N}, where N is the number of workers to run.')
+            raise InvalidRequest(
+                'send {"count": N}, where N is the number of workers to run; not '
+                + f"{told(wanted)}."
+            )
         answer: asyncio.Future[Rescaled] = asyncio.get_running_loop().create_future()
         self._asked.append(answer)
         self._report(Rescale(count))

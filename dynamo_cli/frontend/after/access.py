@@ -1,4 +1,4 @@
-"""The access log: one line for each finished request."""
+"""The access log: one line for each answer that leaves the port, whatever gave it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from dynamo_cli.errors import DynamoError
 from dynamo_cli.frontend.http.admission import PROMPTS
 from dynamo_cli.frontend.http.traceparent import TraceContext
 from dynamo_cli.host import vital
@@ -29,25 +30,29 @@ MAX_PENDING_BYTES = 1024 * 1024
 MAX_PROMPT = 4096
 """Number of characters of a prompt that are logged."""
 
+MAX_PATH = 256
+"""Number of characters of a path that are logged."""
+
 _encode = msgspec.json.Encoder().encode
 
 
 def fields(
-    record: RequestRecord, trace: TraceContext | None = None, prompt: str = ""
+    record: RequestRecord, method: str, trace: TraceContext | None = None, prompt: str = ""
 ) -> dict[str, Any]:
-    """The fields of a line; they have no text of the request unless `prompt` is given."""
-    model, ttft_ns = record.model, record.ttft_ns
+    """The fields of a request for the model, without its text unless `prompt` is given."""
+    ttft_ns = record.ttft_ns
     told: dict[str, Any] = {
         "id": record.request_id,
+        "method": method,
         "endpoint": record.endpoint,
         "status": record.status,
-        "model": model if model.isprintable() else ascii(model),
+        "model": _printable(record.model),
         "worker": record.worker,
         "prompt_tokens": record.usage.prompt_tokens,
         "cached_tokens": record.usage.cached_tokens,
         "output_tokens": record.usage.output_tokens,
         "ttft_ms": None if ttft_ns is None else round(ttft_ns / MS_NS, 1),
-        "total_ms": round((record.ended_ns - record.arrival_ns) / MS_NS, 1),
+        "total_ms": _total_ms(record),
         "finish_reason": record.finish_reason,
     }
     if record.error:
@@ -61,6 +66,38 @@ def fields(
     if prompt:
         told["prompt"] = prompt[:MAX_PROMPT]
     return told
+
+
+def plain_fields(record: RequestRecord, method: str) -> dict[str, Any]:
+    """The fields of any other request: a page of a monitor, a wrong path, a command."""
+    told = {
+        "id": record.request_id,
+        "method": method,
+        "endpoint": _printable(record.endpoint[:MAX_PATH]),
+        "status": record.status,
+        "total_ms": _total_ms(record),
+    }
+    return told | ({"error": record.error} if record.error else {})
+
+
+def refused_fields(error: DynamoError, request_id: str) -> dict[str, Any]:
+    """The fields of an answer to what was no request: invalid HTTP, or one connection too many."""
+    return {
+        "id": request_id,
+        "method": None,
+        "endpoint": None,
+        "status": error.http_status,
+        "error": error.kind,
+    }
+
+
+def _printable(text: str) -> str:
+    """Text of a client, without anything that a terminal would obey."""
+    return text if text.isprintable() else ascii(text)
+
+
+def _total_ms(record: RequestRecord) -> float:
+    return round((record.ended_ns - record.arrival_ns) / MS_NS, 1)
 
 
 def _move(step: moves.MoveStep) -> dict[str, Any]:

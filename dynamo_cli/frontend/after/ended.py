@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dynamo_cli.config import FrontendConfig
+from dynamo_cli.errors import DynamoError
 from dynamo_cli.frontend.after import access
 from dynamo_cli.frontend.after.access import AccessLog
 from dynamo_cli.frontend.after.overload import OverloadLog
@@ -61,16 +62,25 @@ class FinishedRequestFanout:
         if record.processor is not None:
             self.timelines.add(record)
         if self._access is not None:
-            self._access.add(access.fields(record, visit.trace, visit.prompt))
+            method = visit.http.method
+            self._access.add(access.fields(record, method, visit.trace, visit.prompt))
         if self.recorder is not None and visit.outcome is not None and not record.error:
             self.recorder.add(record, visit.outcome.prompts)
         if self._tracer is not None and visit.trace is not None and visit.trace.sampled:
             self._tracer.add(record, visit.trace)
 
-    def turned_away(self, kind: str) -> None:
-        """Count a connection or a head that is refused before there is a request."""
-        self._meter.failed(kind)
-        self._overload.failed(kind)
+    def answered(self, visit: Visit) -> None:
+        """Log a request that was not for the model."""
+        if self._access is not None:
+            told = visit.record(time.monotonic_ns())
+            self._access.add(access.plain_fields(told, visit.http.method))
+
+    def turned_away(self, error: DynamoError, request_id: str) -> None:
+        """Count and log a connection or a head that is refused before there is a request."""
+        self._meter.failed(error.kind)
+        self._overload.failed(error.kind)
+        if self._access is not None:
+            self._access.add(access.refused_fields(error, request_id))
 
     def record_state(self) -> HostView:
         """The state of the record; nothing is known without ``--record``."""

@@ -26,6 +26,9 @@ RETRY_AFTER_S = 2
 MAX_MODEL_NAME = 256
 """Number of characters of the model name that logs and records keep."""
 
+MAX_TOLD = 64
+"""Number of characters of a wrong value that an error repeats."""
+
 LARGE_BODY_BYTES = 256 * 1024
 """A larger body is only skimmed: parsing all of it would block the loop for too long."""
 
@@ -102,6 +105,11 @@ def check_body(body: bytes) -> dict[str, Any]:
     return value
 
 
+def told(value: object) -> str:
+    """A wrong value of a body as an error repeats it: as JSON, and not all of a long one."""
+    return orjson.dumps(value).decode()[:MAX_TOLD]
+
+
 def skim_body(body: bytes) -> dict[str, Any]:
     """Like `check_body`, but of a large body it gives only ``model``, and the prompts as raw JSON.
 
@@ -141,10 +149,13 @@ def check_headers(headers: Mapping[str, str]) -> None:
     priority, session = headers.get("X-Priority"), headers.get("X-Session-ID")
     if priority is not None and not _PRIORITY.fullmatch(priority.strip()):
         raise InvalidRequest(
-            "X-Priority must be a whole number of at most 9 digits; smaller is served earlier."
+            "X-Priority must be a whole number of at most 9 digits, smaller is served earlier; "
+            f"it is {priority[:MAX_TOLD]!a}."
         )
     if session is not None and len(session) > MAX_SESSION_ID:
-        raise InvalidRequest(f"X-Session-ID must have at most {MAX_SESSION_ID} characters.")
+        raise InvalidRequest(
+            f"X-Session-ID must have at most {MAX_SESSION_ID} characters; it has {len(session)}."
+        )
 
 
 def forwarded(headers: Mapping[str, str], own: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -135,8 +135,7 @@ class _HttpConnection(web.RequestHandler):
     def _refuse_head(self, error: DynamoError) -> None:
         self._end_head()
         if self.transport is not None and self._between_requests:
-            self.transport.write(_raw(error))
-            self._server.refused(error)
+            self._server.refuse(self.transport, error)
             self.force_close()
 
     def handle_error(
@@ -147,6 +146,8 @@ class _HttpConnection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The answer to what is not valid HTTP, or to a request whose handler failed."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client has left, which is no failure of ours
         error: DynamoError
         if isinstance(exc, LineTooLong):
             error = _head_too_large()
@@ -155,9 +156,10 @@ class _HttpConnection(web.RequestHandler):
         else:
             logger.error("the HTTP server failed", exc_info=exc)
             error = InternalError("internal error; see the server's log.")
-        self._server.refused(error)
+        own_id = request_id(request.headers.get("X-Request-ID"))
+        self._server.refused(error, own_id)
         response = error_response(error)
-        response.headers["X-Request-ID"] = request_id(request.headers.get("X-Request-ID"))
+        response.headers["X-Request-ID"] = own_id
         response.force_close()
         return response
 
@@ -168,7 +170,8 @@ class HttpServer(web.Server):
     Args:
         handle: answers one request.
         config: timeouts.
-        failed: called with the kind of each failure that happens outside `handle`.
+        refused: called with each error that is sent without calling `handle`, and with the id that
+            the client is told.
         max_connections: further connections are refused; 0 is no limit.
     """
 
@@ -176,7 +179,7 @@ class HttpServer(web.Server):
         self,
         handle: Handle,
         config: FrontendConfig,
-        failed: Callable[[str], None],
+        refused: Callable[[DynamoError, str], None],
         max_connections: int = 0,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -186,7 +189,7 @@ class HttpServer(web.Server):
             handler_cancellation=True,
         )
         self._config = config
-        self._failed = failed
+        self.refused = refused
         self._max_connections = max_connections
         self._goodbyes = 0
 
@@ -198,9 +201,11 @@ class HttpServer(web.Server):
         """Whether there are as many connections as allowed."""
         return 0 < self._max_connections <= len(self._connections)
 
-    def refused(self, error: DynamoError) -> None:
-        """Count an error that is sent without calling `handle`."""
-        self._failed(error.code or error.openai_type)
+    def refuse(self, transport: asyncio.WriteTransport, error: DynamoError) -> None:
+        """Send an error where there is no request that could be answered."""
+        own_id = request_id(None)
+        transport.write(_raw(error, own_id))
+        self.refused(error, own_id)
 
     def turn_away(self, transport: asyncio.Transport) -> None:
         """Refuse a connection with an error that says why, and close it soon after."""
@@ -209,8 +214,7 @@ class HttpServer(web.Server):
             "limit of open files (ulimit -Hn) allows no more; try again soon.",
             retry_after_s=1,
         )
-        transport.write(_raw(error))
-        self.refused(error)
+        self.refuse(transport, error)
         if self._goodbyes >= GOODBYES:
             transport.close()
             return
@@ -244,14 +248,14 @@ def _unquoted(message: str) -> str:
     return what if what and not {"'", '"'} & {*what} else "the headers cannot be parsed"
 
 
-def _raw(error: DynamoError) -> bytes:
+def _raw(error: DynamoError, own_id: str) -> bytes:
     """An error as the bytes of a whole answer, for when aiohttp has no request to answer."""
     body = orjson.dumps(error.body())
     retry = f"Retry-After: {error.retry_after_s}\r\n" if error.retry_after_s is not None else ""
     status = HTTPStatus(error.http_status)
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {JSON}\r\n"
-        f"Content-Length: {len(body)}\r\n{retry}X-Request-ID: {request_id(None)}\r\n"
+        f"Content-Length: {len(body)}\r\n{retry}X-Request-ID: {own_id}\r\n"
         "Connection: close\r\n\r\n"
     )
     return head.encode() + body

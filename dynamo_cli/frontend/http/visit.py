@@ -16,8 +16,6 @@ from dynamo_cli.messages.routing import RoutingDecision
 from dynamo_cli.watch.moves import merged
 from dynamo_cli.watch.timelines import CLIENT_CLOSED, RequestRecord, TimelineView, running
 
-_NOTHING_TOLD = Finish("", Usage())
-
 
 class Visit:
     """One HTTP request while it is being answered.
@@ -83,7 +81,8 @@ class Visit:
     def record(self, ended_ns: int) -> RequestRecord:
         """The record of the request for logs, timelines and traces."""
         call, outcome = self.call, self.outcome
-        told = outcome or _NOTHING_TOLD
+        # Without an end, of which a processor tells, it is known how many tokens have come.
+        told = outcome or Finish("", Usage(output_tokens=call.tokens if call else 0))
         return RequestRecord(
             request_id=self.id,
             endpoint=self.path,

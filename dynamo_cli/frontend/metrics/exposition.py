@@ -166,7 +166,7 @@ def _requests(meter: Meter) -> Iterator[Metric]:
     yield _counter("traces", "Traced requests, by export.", "outcome", meter.traces.items())
     yield CounterMetricFamily(
         "dynamo_llm_lost_access_lines",
-        "Requests missing from the access log.",
+        "Answers missing from the access log.",
         meter.lost_access_lines,
     )
 

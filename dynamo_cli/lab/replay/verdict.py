@@ -13,6 +13,8 @@ PLAINEST = ("least-loaded", "round-robin", "random")
 WORTH_IT = 0.05
 """Relative differences of time below this are not worth another mode."""
 
+NEAR = f"{100 * WORTH_IT:.0f} %"
+
 FEW, ENOUGH = 100, 1000
 """With fewer requests than the first there is no recommendation; with fewer than the second it is
 only a hint, because less than ten requests are slower than the p99."""
@@ -74,10 +76,13 @@ def _advice(loads: Loads, scores: Mapping[str, float], best: str, worst: str, pl
 
 def _no_matter(plain: str, worst: str, score: float) -> str:
     if score < 1 + WORTH_IT:
-        return f"It does not matter: all are within {WORTH_IT:.0%} of {plain}."
+        return (
+            f"It does not matter: in mean and p99 TTFT taken together, all are within {NEAR} of "
+            f"{plain}."
+        )
     return (
-        f"Use {_option(plain)}: none is more than {WORTH_IT:.0%} faster, and {worst} takes "
-        f"{score:.2f} times as long to the first token."
+        f"Use {_option(plain)}: in mean and p99 TTFT taken together, none is more than {NEAR} "
+        f"faster, and {worst} takes {score:.2f} times as long."
     )
 
 
