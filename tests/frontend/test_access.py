@@ -46,7 +46,8 @@ RECORD = RequestRecord(
 
 
 def told(log: str) -> list[dict[str, Any]]:
-    """The access lines in a log, but for those of the questions with which `Stage` begins."""
+    """The access lines in a log, but for those of the questions with which `Stage` begins: a server
+    that is not ready yet answers them with an error."""
     lines = [json.loads(line.text) for line in LogLines().feed(log.encode()) if line.access]
     return [line for line in lines if line["endpoint"] != "/health"]
 
@@ -123,7 +124,7 @@ def test_every_request_for_the_model_gets_a_line_without_its_text() -> None:
 
 def test_every_other_answer_has_one_line_too_whatever_gave_it() -> None:
     asks: tuple[tuple[str, str, dict[str, str]], ...] = (
-        ("GET", "/live", {}),
+        ("GET", "/version", {}),
         ("HEAD", "/version", {}),
         ("POST", "/v1/complete", {}),
         ("DELETE", "/v1/models", {}),
@@ -161,6 +162,19 @@ def test_every_other_answer_has_one_line_too_whatever_gave_it() -> None:
     assert len(lines[5]["endpoint"]) < MAX_PATH + 8
     assert (no_http["id"], no_http["status"]) == (id_in(invalid), 400)
     assert (stream["endpoint"], stream["status"]) == ("/dynamo/stream", 499)
+
+
+def test_what_monitors_read_again_and_again_has_a_line_only_if_it_fails() -> None:
+    async def scenario() -> str:
+        async with Stage(FrontendConfig(port=0, access_log=True)) as stage:
+            for path in ("/live", "/metrics", "/dynamo/snapshot"):
+                assert (await stage.ask("GET", path))[0] == 200
+                await stage.ask("POST", path)
+            await stage.ask("GET", "/dynamo/nothing")
+            return await lines_of(stage, 4)
+
+    lines = told(asyncio.run(scenario()))
+    assert [line["status"] for line in lines] == [405, 405, 405, 404]
 
 
 def test_the_line_of_an_answer_that_was_cut_off_tells_how_many_tokens_had_come() -> None:

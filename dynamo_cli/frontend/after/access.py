@@ -1,4 +1,7 @@
-"""The access log: one line for each answer that leaves the port, whatever gave it."""
+"""The access log: one line for each answer that leaves the port, whatever gave it.
+
+Only what monitors and dashboards ask every few seconds has no line as long as it succeeds.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import os
 import socket
 from collections import deque
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -29,6 +33,9 @@ BATCH_BYTES = 16 * 1024
 MAX_PENDING_BYTES = 1024 * 1024
 MAX_PROMPT = 4096
 """Number of characters of a prompt that are logged."""
+
+POLLED, POLLED_PREFIX = frozenset({"/live", "/health", "/metrics"}), "/dynamo/"
+"""Paths that programs read every few seconds."""
 
 MAX_PATH = 256
 """Number of characters of a path that are logged."""
@@ -66,6 +73,12 @@ def fields(
     if prompt:
         told["prompt"] = prompt[:MAX_PROMPT]
     return told
+
+
+def is_poll(record: RequestRecord, method: str) -> bool:
+    """Whether a monitor or a dashboard got what it reads again and again."""
+    read = method in ("GET", "HEAD") and record.status < HTTPStatus.BAD_REQUEST
+    return read and (record.endpoint in POLLED or record.endpoint.startswith(POLLED_PREFIX))
 
 
 def plain_fields(record: RequestRecord, method: str) -> dict[str, Any]:

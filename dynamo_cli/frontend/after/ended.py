@@ -72,8 +72,9 @@ class FinishedRequestFanout:
     def answered(self, visit: Visit) -> None:
         """Log a request that was not for the model."""
         if self._access is not None:
-            told = visit.record(time.monotonic_ns())
-            self._access.add(access.plain_fields(told, visit.http.method))
+            told, method = visit.record(time.monotonic_ns()), visit.http.method
+            if not access.is_poll(told, method):
+                self._access.add(access.plain_fields(told, method))
 
     def turned_away(self, error: DynamoError, request_id: str) -> None:
         """Count and log a connection or a head that is refused before there is a request."""
