@@ -167,7 +167,8 @@ class RoutingDecision(Message, frozen=True):
         api_id: the client's id of the request.
         worker: index of the winner; None if none could take the request.
         policy: name of the policy that chose.
-        reason: what decided: cost, session, no_overlap, or `REASON_NO_WORKER`.
+        reason: what decided: cost; no_overlap, which is the cost too, where nobody holds any of
+            the prompt; session; or `REASON_NO_WORKER`.
         prompt_tokens: length of the prompt.
         required_blocks: blocks of the prompt, of which the last need not be full.
         overlap_blocks: those of the winner.
