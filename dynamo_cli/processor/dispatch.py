@@ -14,9 +14,15 @@ from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.flows import ToWorker
 from dynamo_cli.messages.lifecycle import Released
 from dynamo_cli.messages.request import AbortRequests
-from dynamo_cli.messages.routing import FirstToken, Placed, RequestEnd, RouteAnswer, RouteQuery
+from dynamo_cli.messages.routing import (
+    FirstToken,
+    Placed,
+    RequestEnd,
+    RouteAnswer,
+    RouteQuery,
+    weighted_requests,
+)
 from dynamo_cli.topology import ROUTER, ProcessId, Role
-from dynamo_cli.weighted_requests import weighted_requests
 
 
 @dataclass(slots=True)

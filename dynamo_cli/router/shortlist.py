@@ -21,7 +21,7 @@ from heapq import nsmallest
 from typing import Protocol
 
 from dynamo_cli.kv.index import workers_of
-from dynamo_cli.weighted_requests import weighted_requests
+from dynamo_cli.messages.routing import weighted_requests
 
 MOST_COMPARED = 64
 IDLEST = DEEPEST = 16

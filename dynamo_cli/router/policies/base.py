@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dynamo_cli.messages.routing import Candidate
+from dynamo_cli.messages.routing import Candidate, weighted_requests
 from dynamo_cli.router.time_estimator import UNMEASURED, Prices
-from dynamo_cli.weighted_requests import weighted_requests
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

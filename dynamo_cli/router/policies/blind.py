@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dynamo_cli.messages.routing import Candidate
+from dynamo_cli.messages.routing import WAITING_WEIGHT, Candidate
 from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
-from dynamo_cli.weighted_requests import WAITING_WEIGHT
 
 
 def choose_random(

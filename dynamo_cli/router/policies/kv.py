@@ -74,8 +74,8 @@ COSTS: dict[str, Cost] = {TIME: time_cost, BLOCKS: blocks_cost, SHARES: shares_c
 class KvPolicy:
     """Chooses the lowest cost.
 
-    The reason of a choice is `NO_OVERLAP` if no worker holds any of the prompt, nor the host cache:
-    then the costs differ by the load alone.
+    The reason of a choice is `NO_OVERLAP` if neither a worker nor the host cache holds any of the
+    prompt, so that every worker would compute all of it.
 
     Attributes:
         cost: a key of `COSTS`.
