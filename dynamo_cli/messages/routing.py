@@ -9,6 +9,25 @@ from dynamo_cli.messages.base import Message
 REASON_NO_WORKER = "no_worker"
 """Reason of a decision: no worker could take the request."""
 
+WAITING_WEIGHT = 4
+"""How many requests with a first token count as much as one without.
+
+A request that waits for its first token still has its whole prefill to do. vLLM's balance between
+data-parallel engines used the same weight (``DPLBAsyncMPClient.get_core_engine_for_request`` in
+vllm/v1/engine/core_client.py, 0.10); in 0.32 it depends on how full the engine's cache is.
+"""
+
+
+def weighted_requests(active: int, waiting: int) -> int:
+    """Return the number of requests of a worker, of which those that wait count `WAITING_WEIGHT`.
+
+    Args:
+        active: requests that it has.
+        waiting: those of them without a first token.
+    """
+    return active + (WAITING_WEIGHT - 1) * waiting
+
+
 # -- processor -> router ---------------------------------------------------------------------
 
 
@@ -167,7 +186,8 @@ class RoutingDecision(Message, frozen=True):
         api_id: the client's id of the request.
         worker: index of the winner; None if none could take the request.
         policy: name of the policy that chose.
-        reason: what decided: cost, session, no_overlap, or `REASON_NO_WORKER`.
+        reason: what decided: cost; no_overlap, which is the cost too, where nobody holds any of
+            the prompt; session; or `REASON_NO_WORKER`.
         prompt_tokens: length of the prompt.
         required_blocks: blocks of the prompt, of which the last need not be full.
         overlap_blocks: those of the winner.

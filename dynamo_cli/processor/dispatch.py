@@ -14,7 +14,14 @@ from dynamo_cli.ipc.switchboard import Switchboard
 from dynamo_cli.messages.flows import ToWorker
 from dynamo_cli.messages.lifecycle import Released
 from dynamo_cli.messages.request import AbortRequests
-from dynamo_cli.messages.routing import FirstToken, Placed, RequestEnd, RouteAnswer, RouteQuery
+from dynamo_cli.messages.routing import (
+    FirstToken,
+    Placed,
+    RequestEnd,
+    RouteAnswer,
+    RouteQuery,
+    weighted_requests,
+)
 from dynamo_cli.topology import ROUTER, ProcessId, Role
 
 
@@ -106,7 +113,7 @@ class Dispatch:
         load = dict.fromkeys(sorted(usable), 0)
         for running in self._running.values():
             if running.worker in load:
-                load[running.worker] += 1
+                load[running.worker] += weighted_requests(1, not running.prefilled)
         return min(load, key=load.__getitem__)
 
     def _tell_router(self, message: RouteQuery | Placed | RequestEnd) -> bool:

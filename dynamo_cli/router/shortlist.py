@@ -3,9 +3,10 @@
 The cost of one worker takes a microsecond or two. With up to `MOST_COMPARED` workers all are
 compared. With more, these are, as far as they have room:
 
-- the `IDLEST` with the fewest requests, among equals the least recently used;
+- the `IDLEST` with the fewest requests, of which those without a first token count for more, as
+  with the policy ``least-loaded``; among equals the least recently used;
 - the `DEEPEST` that hold most of the prompt, and as many that will have computed most of it. Of
-  workers that hold equally much, those with the fewest requests.
+  workers that hold equally much, those with the fewest requests, counted likewise.
 
 What is left out has less of the prompt than those, and more to do. ``round-robin`` compares those
 that were not used for the longest time, and ``random`` any.
@@ -20,6 +21,7 @@ from heapq import nsmallest
 from typing import Protocol
 
 from dynamo_cli.kv.index import workers_of
+from dynamo_cli.messages.routing import weighted_requests
 
 MOST_COMPARED = 64
 IDLEST = DEEPEST = 16
@@ -32,6 +34,11 @@ class Load(Protocol):
 
     active_requests: int
     last_used: int
+
+    @property
+    def waiting_requests(self) -> int:
+        """Requests without a first token."""
+        ...
 
     @property
     def full(self) -> bool:
@@ -61,8 +68,8 @@ class WorkerRanking:
             if (book := books.get(worker)) is None or book.full:
                 self._ranks.pop(worker, None)
             else:
-                active = 0 if self.policy == "round-robin" else book.active_requests
-                used = active << USED_BITS | book.last_used
+                load = weighted_requests(book.active_requests, book.waiting_requests)
+                used = (0 if self.policy == "round-robin" else load) << USED_BITS | book.last_used
                 self._ranks[worker] = used << WORKER_BITS | worker
         self.changed.clear()
 

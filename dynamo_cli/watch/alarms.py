@@ -150,7 +150,7 @@ def no_router(table: Sequence[ProcessState], unrouted: int) -> AlarmView | None:
     return AlarmView(
         "no router",
         f"the router is down; {unrouted} requests were placed without it so far, each on the "
-        "worker with the fewest requests",
+        "least loaded worker",
         "it restarts automatically; the log says why it ended.",
     )
 

@@ -202,7 +202,7 @@ def test_most_curves_are_shown_in_full_rows_of_as_many_columns_as_possible() -> 
     ("terms", "margin", "drawn"),
     [
         ({"wait_ms": 1.0, "prefill_ms": 2.0}, 34.0, "34 ms"),
-        ({"active_requests": 3.0}, 1.0, "1 req"),
+        ({"running_requests": 3.0, "weighted_waiting_requests": 4.0}, 1.0, "1 req"),
         ({"prefill": 1.0, "decode": 2.0, "incoming": 3.0}, 0.25, "0.25 blk"),
         ({"overlap": 1.0, "kv_usage": 0.1, "waiting": 0.0}, 0.5, "0.50 pt"),
         ({"last_used": 9.0}, 7.0, "–"),

@@ -56,6 +56,17 @@ def test_without_a_router_a_request_keeps_its_own_priority() -> None:
     assert (answer.worker, answer.engine_order) == (0, 7)
 
 
+def test_without_a_router_a_request_that_waits_for_its_first_token_counts_as_four() -> None:
+    where = dispatch(FakeSwitchboard(0, *[1] * 4, *[None] * 2))
+    for name in "abcde":  # the router puts four on worker 1
+        place(where, name)
+    for name in "bcde":
+        where.first_token(name, 0)
+    assert place(where, "four and four") == 0
+    where.ended("b")
+    assert place(where, "two times four, and three") == 1
+
+
 def test_a_retired_worker_is_released_when_its_requests_are_over() -> None:
     board = FakeSwitchboard(1, 1, 0)
     where = dispatch(board)

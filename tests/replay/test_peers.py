@@ -30,19 +30,22 @@ def load(worker: int, **more: Any) -> WorkerLoad:
 
 
 @pytest.mark.parametrize(
-    ("loads", "winner"),
-    [
-        ([load(0, active_requests=4), load(1, active_requests=1, waiting_requests=1)], 0),
-        ([load(0, active_requests=5), load(1, active_requests=1, waiting_requests=1)], 1),
-        ([load(0, last_used=2), load(1, last_used=1)], 1),
-        ([load(0, overlap_blocks=9, active_requests=1), load(1)], 1),
-    ],
+    ("used", "running", "winner"),
+    [(0.5, 1, 0), (0.5, 2, 1), (0.75, 2, 0), (0.75, 3, 1), (1.0, 4, 0), (1.0, 5, 1), (1.2, 5, 1)],
 )
-def test_data_parallel_counts_four_for_a_waiting_request(
-    loads: list[WorkerLoad], winner: int
+def test_data_parallel_counts_more_for_a_waiting_request_the_fuller_the_cache(
+    used: float, running: int, winner: int
 ) -> None:
-    # The first case ties (4 and 4) and the least recently used is the first.
+    # Worker 1 has a request that waits; of equals the first wins, which was used longer ago.
+    blocks = {"num_blocks": 100, "decode_blocks": round(100 * used)}
+    waiting = load(1, active_requests=1, waiting_requests=1, last_used=1, **blocks)
+    loads = [load(0, active_requests=running, **blocks), waiting]
     assert data_parallel(request(1, 2), loads).worker == winner
+
+
+def test_data_parallel_looks_neither_at_caches_nor_at_sizes_that_it_does_not_know() -> None:
+    loads = [load(0, overlap_blocks=9, active_requests=1), load(1)]
+    assert data_parallel(request(1, 2), loads).worker == 1
 
 
 @pytest.mark.parametrize(("wait_s", "winner"), [(0.031, 0), (0.033, 1)])

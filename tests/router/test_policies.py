@@ -67,6 +67,26 @@ def test_least_loaded_takes_the_fewest_requests_then_the_least_recently_used() -
     assert costs(choice) == {0: 2, 1: 1, 2: 1}
 
 
+@pytest.mark.parametrize(
+    ("loads", "winner"),
+    [
+        ([load(0, active_requests=4), load(1, active_requests=1, waiting_requests=1)], 0),
+        ([load(0, active_requests=5), load(1, active_requests=1, waiting_requests=1)], 1),
+        ([load(0, 9, active_requests=1), load(1)], 1),
+    ],
+    ids=["as many: the least recently used", "more than four", "what is cached does not count"],
+)
+def test_a_request_without_a_first_token_counts_as_four(
+    loads: list[WorkerLoad], winner: int
+) -> None:
+    choice = choose_least_loaded(request(2), loads)
+    assert choice.worker == winner
+    assert costs(choice) == {each.worker: sum(each.terms.values()) for each in choice.candidates}
+    assert all(each.terms.keys() == LEAST_LOADED_TERMS for each in choice.candidates)
+
+
+LEAST_LOADED_TERMS = {"running_requests", "weighted_waiting_requests"}
+
 # -- kv --------------------------------------------------------------------------------------
 
 KV_CASES: list[tuple[str, Request, list[WorkerLoad], int]] = [
@@ -119,8 +139,8 @@ KV_CASES: list[tuple[str, Request, list[WorkerLoad], int]] = [
         [load(0, 1, decode_blocks=90), load(1, 1, decode_blocks=80), load(2, 1, decode_blocks=95)],
         1,
     ),
-    ("a prompt shorter than a block", Request(3, 1), [load(0, active_requests=1), load(1)], 1),
-    ("an empty prompt", Request(0, 0), [load(0, active_requests=1), load(1)], 1),
+    ("a prompt shorter than a block", Request(3, 1), [load(0, decode_blocks=1), load(1)], 1),
+    ("an empty prompt", Request(0, 0), [load(0, decode_blocks=1), load(1)], 1),
 ]
 
 
@@ -158,17 +178,23 @@ def test_the_cost_by_shares_is_as_published() -> None:
 
 @pytest.mark.parametrize("cost", KV_COSTS)
 @pytest.mark.parametrize("blocks", [0, 1, 20])
-def test_without_overlap_kv_is_least_loaded(cost: str, blocks: int) -> None:
+def test_without_overlap_the_cost_decides_too(cost: str, blocks: int) -> None:
+    # The worker with the fewest requests has the longest prompts to compute.
+    waits = {"prefill_blocks": 50, "decode_blocks": 90, "wait_s": 0.5}
     loads = [
-        load(0, active_requests=2, decode_blocks=1, last_used=1),
-        load(1, active_requests=1, decode_blocks=99, prefill_blocks=50, last_used=5),
-        load(2, active_requests=1, decode_blocks=50, last_used=4),
+        load(0, active_requests=1, waiting_requests=1, last_used=1, **waits),
+        load(1, active_requests=5, decode_blocks=60, last_used=5),
+        load(2, active_requests=4, decode_blocks=50, last_used=4),
     ]
-    for policy in (KvPolicy(cost), KvPolicy(cost, temperature=5.0)):
-        choice = policy(request(blocks), loads)
-        blind = choose_least_loaded(request(blocks), loads)
-        assert (choice.worker, choice.candidates) == (blind.worker, blind.candidates)
-        assert choice.reason == "no_overlap"
+    choice = KvPolicy(cost)(request(blocks), loads)
+    assert choice.worker == 2
+    assert choice.reason == "no_overlap"
+    assert costs(choice) == {each.worker: sum(each.terms.values()) for each in choice.candidates}
+    drawn = {
+        KvPolicy(cost, temperature=5.0, dice=lambda dice=dice: dice)(request(blocks), loads).worker
+        for dice in (0.1, 0.5, 0.9)
+    }
+    assert drawn == {0, 1, 2}
 
 
 def test_temperature_spreads_and_prefers_low_costs() -> None:

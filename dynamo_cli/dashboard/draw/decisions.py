@@ -16,7 +16,7 @@ MS = "_ms"
 """End of the names of terms that are times in milliseconds."""
 
 UNITS: tuple[tuple[frozenset[str], str], ...] = (
-    (frozenset({"active_requests"}), "req"),
+    (frozenset({"running_requests", "weighted_waiting_requests"}), "req"),
     (frozenset({"prefill", "decode", "incoming"}), "blk"),
     (frozenset({"overlap", "kv_usage", "waiting"}), "pt"),
 )

@@ -49,15 +49,20 @@ def choose_lowest(loads: Sequence[WorkerLoad], costs: Sequence[float]) -> Choice
 
 
 def data_parallel(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
-    """``4 * waiting + running``: vLLM's balance between its data-parallel engines.
+    """The fewest requests, where a waiting one counts up to four: vLLM's data-parallel balance.
 
-    ``DPLBAsyncMPClient.get_core_engine_for_request`` in vllm/v1/engine/core_client.py (0.10).
-    There, counts are up to 100 ms old, except for what the client itself has sent; here they are
-    current.
+    ``DPLBAsyncMPClient.get_core_engine_for_request`` in vllm/v1/engine/core_client.py (0.32): a
+    waiting request counts as one while at most half of the engine's cache is in use, and up to
+    three more as that share grows to all of it. There, counts are up to 100 ms old, except for what
+    the client itself has sent, and a request waits until its first step, here until its first
+    token.
     """
-    running = (load.active_requests - load.waiting_requests for load in loads)
-    waiting = (load.waiting_requests for load in loads)
-    return choose_lowest(loads, [4.0 * w + r for w, r in zip(waiting, running, strict=True)])
+    return choose_lowest(loads, [_balance(load) for load in loads])
+
+
+def _balance(load: WorkerLoad) -> float:
+    used = min(load.decode_blocks / load.num_blocks, 1.0) if load.num_blocks else 0.0
+    return load.active_requests + load.waiting_requests * 6.0 * max(0.0, used - 0.5)
 
 
 def first_token_only(request: Request, loads: Sequence[WorkerLoad]) -> Choice:

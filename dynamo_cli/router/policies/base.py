@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dynamo_cli.messages.routing import Candidate
+from dynamo_cli.messages.routing import Candidate, weighted_requests
 from dynamo_cli.router.time_estimator import UNMEASURED, Prices
 
 
@@ -66,6 +66,11 @@ class WorkerLoad(msgspec.Struct, frozen=True, gc=False):
     host_blocks: int = 0
     disk_blocks: int = 0
     load_s: float = 0.0
+
+    @property
+    def weighted_requests(self) -> int:
+        """Its requests, of which those without a first token count for more."""
+        return weighted_requests(self.active_requests, self.waiting_requests)
 
     @property
     def reached_blocks(self) -> int:

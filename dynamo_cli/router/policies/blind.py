@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dynamo_cli.messages.routing import Candidate
+from dynamo_cli.messages.routing import WAITING_WEIGHT, Candidate
 from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
 
 
@@ -29,14 +29,20 @@ def choose_round_robin(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
 
 
 def choose_least_loaded(request: Request, loads: Sequence[WorkerLoad]) -> Choice:
-    """Choose the worker with the fewest requests; among equals the least recently used."""
-    winner = min(loads, key=lambda load: (load.active_requests, load.last_used, load.worker))
+    """Choose the worker with the fewest requests; among equals the least recently used.
+
+    A request that waits for its first token counts as `WAITING_WEIGHT` others.
+    """
+    winner = min(loads, key=lambda load: (load.weighted_requests, load.last_used, load.worker))
     candidates = [
         Candidate(
             load.worker,
-            float(load.active_requests),
+            float(load.weighted_requests),
             load.overlap_blocks,
-            {"active_requests": load.active_requests},
+            {
+                "running_requests": load.active_requests - load.waiting_requests,
+                "weighted_waiting_requests": WAITING_WEIGHT * load.waiting_requests,
+            },
         )
         for load in loads
     ]

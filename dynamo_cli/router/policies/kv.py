@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from dynamo_cli.config import BLOCKS, SHARES, TIME
 from dynamo_cli.messages.routing import Candidate
 from dynamo_cli.router.policies.base import Choice, Request, WorkerLoad
-from dynamo_cli.router.policies.blind import choose_least_loaded
 from dynamo_cli.router.policies.timed import time_cost
 
-NO_OVERLAP = "no_overlap"
+COST, NO_OVERLAP = "cost", "no_overlap"
 
 LOADED_COST = 0.1
 """In the costs that count blocks, what a block counts that is loaded from the host cache, relative
@@ -73,7 +72,10 @@ COSTS: dict[str, Cost] = {TIME: time_cost, BLOCKS: blocks_cost, SHARES: shares_c
 
 @dataclass(frozen=True, slots=True)
 class KvPolicy:
-    """Chooses the lowest cost, or the least loaded worker if nobody holds any of the prompt.
+    """Chooses the lowest cost.
+
+    The reason of a choice is `NO_OVERLAP` if neither a worker nor the host cache holds any of the
+    prompt, so that every worker would compute all of it.
 
     Attributes:
         cost: a key of `COSTS`.
@@ -90,9 +92,6 @@ class KvPolicy:
 
     def __call__(self, request: Request, loads: Sequence[WorkerLoad]) -> Choice:
         known = [self._known_blocks(load) for load in loads]
-        if not any(known) and not any(load.host_blocks for load in loads):
-            blind = choose_least_loaded(request, loads)
-            return Choice(blind.worker, blind.candidates, NO_OVERLAP)
         terms = COSTS[self.cost](request, loads, self.overlap_weight)
         costs = [sum(parts.values()) for parts in terms]
         place = self._sample(costs) if self.temperature > 0 else _lowest(loads, costs, known)
@@ -100,7 +99,8 @@ class KvPolicy:
             Candidate(load.worker, cost, load.overlap_blocks, parts)
             for load, cost, parts in zip(loads, costs, terms, strict=True)
         ]
-        return Choice(loads[place].worker, candidates)
+        found = any(known) or any(load.host_blocks for load in loads)
+        return Choice(loads[place].worker, candidates, COST if found else NO_OVERLAP)
 
     def _known_blocks(self, load: WorkerLoad) -> int:
         """Leading blocks of the prompt that the chosen cost counts as cached."""
