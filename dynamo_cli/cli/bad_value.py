@@ -9,7 +9,7 @@ import typer
 SWITCH, WHOLE, NUMBER = "true or false", "a whole number", "a number"
 
 
-class TooLarge(typer.BadParameter):
+class NumberTooLarge(typer.BadParameter):
     """A number is larger than the largest one that an option takes.
 
     Args:
@@ -34,7 +34,7 @@ def explain(error: typer.TyperException, param: Any = None, where: str = "") -> 
         return error.format_message()
     param = error.param or param
     where = where or (_flags(param) if param else "")
-    if isinstance(error, TooLarge):
+    if isinstance(error, NumberTooLarge):
         return _told(where, param, str(error.value), error.most)
     # The cause is pydantic's ValidationError. Importing that to compare would slow down --help.
     errors = getattr(error.__cause__, "errors", None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import typer
 
-from dynamo_cli.cli.bad_value import TooLarge
+from dynamo_cli.cli.bad_value import NumberTooLarge
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -59,7 +59,7 @@ def option(
 def _at_most(bound: float) -> Callable[[float | None], float | None]:
     def check(value: float | None) -> float | None:
         if value is not None and value > bound:
-            raise TooLarge(value, bound)
+            raise NumberTooLarge(value, bound)
         return value
 
     return check
