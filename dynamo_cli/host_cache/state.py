@@ -132,12 +132,10 @@ class HostCache:
         return ""
 
     def _keep_read(self, engine: ProcessId, had: Opened, busy: Sequence[int]) -> list[int]:
-        """Keep the blocks that an engine found over an earlier link and still reads.
-
-        All else that it had is released.
+        """Keep the blocks of an earlier link that an engine still reads; release all else.
 
         Returns:
-            the slots without a known block that the engine still uses.
+            the slots without a known block that it still uses.
         """
         blocks = [*had.read.values(), *(one for found in had.pinned.values() for one in found)]
         known = {block.slot: block for block in blocks}
@@ -179,11 +177,9 @@ class HostCache:
     # -- reading -----------------------------------------------------------------------------
 
     def find(self, engine: ProcessId, request_id: str, keys: Sequence[bytes]) -> list[int] | None:
-        """Return the slot of each block, or `MISSING`, and pin the found blocks.
+        """Return the slot of each block, or `MISSING`, and pin the found blocks until `read`.
 
         Args:
-            engine: the engine that asks.
-            request_id: its name of the question; the blocks stay pinned until `read` gets it.
             keys: keys of blocks of one prompt, in their order.
 
         Returns:
@@ -218,9 +214,7 @@ class HostCache:
         hashes: Sequence[int] = (),
         parents: Sequence[int] = (),
     ) -> list[Block]:
-        """Take over blocks that an engine has written to slots that were lent to it.
-
-        Args: see `BlocksWritten`.
+        """Take over blocks that an engine has written to its slots; see `BlocksWritten`.
 
         Returns:
             the blocks that the cache did not have.
@@ -285,12 +279,11 @@ class HostCache:
 
         Args:
             closed: find no blocks and lend no slots until the next reset. Meanwhile the engines are
-                reset one after the other; an engine that was reset must not get old blocks from one
-                that was not.
+                reset one by one, and one that was reset must not get old blocks of one that was
+                not.
 
         Returns:
-            whether all blocks are gone. Blocks that are being read stay, and so do the blocks
-            before them.
+            whether all are gone. Blocks that are being read stay, and so do the blocks before them.
         """
         self.closed = closed
         for engine in self._engines.values():
@@ -301,8 +294,7 @@ class HostCache:
         return not len(self.blocks)
 
     def _not_busy(self, slot: int) -> bool:
-        """Note that one engine less uses a busy slot; returns whether no engine uses it any
-        more."""
+        """Note that one engine less uses a busy slot; returns whether none uses it any more."""
         self._busy[slot] -= 1
         if self._busy[slot]:
             return False
@@ -390,11 +382,8 @@ class HostCache:
         self._free.append(slot)
 
     def fill(self, slot: int, key: bytes, sequence_hash: int, parent: int) -> Block:
-        """Add the block that was read into a claimed slot.
-
-        Returns:
-            the block. It is in another slot if an engine has written it meanwhile.
-        """
+        """Add a block that was read into a claimed slot; if it is in another slot already, return
+        that one."""
         block = self.blocks.get(key)
         if block is not None:  # an engine has written it meanwhile
             self.unclaim(slot)

@@ -93,9 +93,8 @@ class RouterState:
         """Choose a worker and reserve the request's load there.
 
         Returns:
-            the decision; its worker is None if no worker may ever take the request. None instead
-            of a decision if the workers that may take it are full, or if an older query waits:
-            then `released` returns the decision later.
+            the decision, whose worker is None if no worker may ever take the request; None if it
+            must wait for room or behind an older query: then `released` returns it later.
         """
         asked = Waiting(
             not query.moved, query.priority, next(self._numbers), now_ns, processor, query
@@ -209,11 +208,8 @@ class RouterState:
         return loads
 
     def _usable(self, request: Request) -> Sequence[int]:
-        """Sequence hashes of the blocks that an engine can use from a cache.
-
-        An engine always computes the last token of a prompt, so the block with that token is
-        excluded.
-        """
+        """Sequence hashes of the blocks that can be found in a cache. An engine always computes the
+        last token, so the block with that token is left out."""
         if not request.blocks:
             return ()
         return request.blocks[: (request.prompt_tokens - 1) // self._block_size]
@@ -293,10 +289,8 @@ class RouterState:
         )
 
     def remember(self, query: RouteQuery) -> None:
-        """Note a prompt for the statistics of repeated prompts.
-
-        Called after the query is answered, so that the answer does not wait for this.
-        """
+        """Note a prompt for the statistics of repeats, after the query was answered, which does not
+        wait for this."""
         if self._predicts and not query.moved:
             blocks = hashes.unpack(query.hashes)
             repeated = self.repeats.ask(query.prompt_tokens, blocks, self._block_size)
@@ -332,14 +326,9 @@ class RouterState:
         self.ledger.reserve(message.request_id, entry)
 
     def first_token(self, request_id: str, cached_tokens: int, now_ns: int) -> Measured | None:
-        """Note a first token.
+        """Note a first token; return the cached tokens if the router had predicted them.
 
-        Args:
-            cached_tokens: prompt tokens that the engine did not compute.
-            now_ns: current time.
-
-        Returns:
-            the cached tokens to report; None if the router had not predicted them.
+        `cached_tokens` are the prompt tokens that the engine did not compute.
         """
         entry = self.ledger.first_token(request_id, now_ns)
         if entry is None:
