@@ -80,7 +80,7 @@ class KvCacheManager:
         return Entered.LOADS
 
     def _depth(self, request: SimRequest, cached: int) -> int | None:
-        """Number of leading blocks that need not be computed; None before the host cache's answer."""
+        """Number of leading blocks that need not be computed; None until the host cache answers."""
         if self.tier is None or request.remote_tokens:
             return cached
         return self.tier.find(request, cached, (request.tokens - 1) // self._size)

@@ -53,7 +53,7 @@ class SimRequest:
 
     @property
     def tokens(self) -> int:
-        """Tokens that must be in the cache before its next output token, while it does not decode."""
+        """Tokens to compute before its next output token, while it does not decode."""
         return self.prompt_tokens + self.produced
 
     @property
