@@ -57,7 +57,7 @@ class ServiceView:
     def ending(self) -> None:
         """Tell that it ends."""
         self._manager.tell(STOPPING)
-        self._tell_status("finishing what runs")
+        self._tell_status("waiting for running requests")
 
     def _tell_status(self, status: str) -> None:
         if status != self._status:

@@ -82,7 +82,7 @@ def host_cache(typed: Typed, machine: Machine, kv_transfer: str) -> HostCacheCon
     if not size_bytes:
         for flag, given in ((MIN_TOKENS, typed.host_cache_min_tokens), (DISK, disk)):
             if given:
-                raise UsageError(f"{flag} belongs to {FLAG}, and there is none.")
+                raise UsageError(f"{flag} works only with {FLAG}.")
         return None
     for reason in _obstacles(typed, kv_transfer):
         raise UsageError(f"{'' if asked_for else FOR_HAND_OVERS}{FLAG} {reason}")

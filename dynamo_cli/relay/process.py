@@ -196,7 +196,7 @@ class Relay:
         if step.cut or step.joined:
             self._forget_links()
         if step.cut:
-            logger.warning("%s: %s; its links are made anew", self._process.name, step.cut)
+            logger.warning("%s: %s; its links are set up again", self._process.name, step.cut)
             self._control.send(RelayCut(step.cut))
         if step.reply is not None:
             self._wire.send(step.reply.pack())

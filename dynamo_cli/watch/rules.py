@@ -106,7 +106,7 @@ def _growing(snapshot: Snapshot, past: Past) -> AlarmText | None:
         return None
     text = f"the number of waiting requests has only grown for {SPAN_S:.0f} s, "
     text += f"from {first[0]} to {last[-1]}"
-    return text, "more requests come than are answered, and that does not end by itself."
+    return text, MORE_WORKERS
 
 
 def _kv_full(snapshot: Snapshot, past: Past) -> AlarmText | None:

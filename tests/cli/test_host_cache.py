@@ -117,8 +117,8 @@ def test_engines_on_a_cpu_get_caches_of_what_it_leaves() -> None:
             "--host-cache does not go with simulated prefill workers",
         ),
         ({"host_cache": "33GiB"}, "is more than the 32.0 GiB of memory"),
-        ({"host_cache": "0", "host_cache_min_tokens": 5}, "min-tokens belongs to --host-cache"),
-        ({"host_cache": "0", "disk_cache": "/x:9GiB"}, "--disk-cache belongs to --host-cache"),
+        ({"host_cache": "0", "host_cache_min_tokens": 5}, "tokens works only with --host-cache"),
+        ({"host_cache": "0", "disk_cache": "/x:9GiB"}, "--disk-cache works only with --host-cache"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(changes: dict[str, object], says: str) -> None:

@@ -137,7 +137,7 @@ def test_one_that_cannot_be_replaced_leaves_the_others_to_serve(tmp_path: Path) 
         assert running.process.poll() is None
         running.kill("worker 1")
         assert running.process.wait(BACK_S) != 0
-        assert "nothing can serve any more" in running.log
+        assert "no request can be served any more" in running.log
 
 
 def test_one_that_dies_in_the_first_start_ends_it(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ _of_vllm: Callable[..., str] = startup_plan.compute_plan_fingerprint
 
 
 def install() -> None:
-    """Let vLLM recognise engines by all that the size of the KV cache depends on, in this process."""
+    """In this process, let vLLM recognise engines by all that the size of their cache depends
+    on."""
     startup_plan.compute_plan_fingerprint = fingerprint
 
 

@@ -49,7 +49,10 @@ class Vocabulary:
         try:
             self._tables = backend(config, tokenizer=self._manager.tokenizer, vocab_size=size)
         except Exception as error:  # noqa: BLE001 - requests with a grammar get the same error
-            logger.warning("grammars cannot be compiled: %s", refusals.reason(error))
+            logger.warning(
+                "grammars cannot be compiled, so requests with a grammar or schema will fail: %s",
+                refusals.reason(error),
+            )
             return
         self._manager.grammar_init = self._begin_with_tables
 

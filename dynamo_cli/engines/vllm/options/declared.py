@@ -177,7 +177,7 @@ def parse(tokens: Sequence[str], own_options: Iterable[str] = ()) -> list[GivenO
     while left:
         word = left.pop(0)
         if not _is_flag(word):
-            stray = f"{word!r} belongs to no option; a model is given with --model."
+            stray = f"{word!r} is not a value of any option; give a model with --model."
             raise UsageError(hints.for_long_dash(word) or stray)
         flag, equals, value = word.partition("=")
         option = _find(flag, own_options)
