@@ -58,7 +58,7 @@ Model = Annotated[
         panel=MODEL,
         metavar="NAME",
         help="A Hugging Face id, a folder, [b]demo[/b] (a small chat model) or "
-        "[b]tiny[/b] (random weights, for a first test of the machinery).",
+        "[b]tiny[/b] (random weights, for a first test).",
     ),
 ]
 ServedNames = Annotated[

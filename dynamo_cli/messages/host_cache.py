@@ -191,7 +191,7 @@ class HostCacheStats(Message, frozen=True):
         evicted: blocks that have made room.
         short: times that an engine could not be lent as many slots as it should have.
         refused: engines that cannot use it.
-        invalid: slots and messages of engines that made no sense, and were ignored.
+        invalid: slots and messages of engines that were not valid, and were ignored.
         disk: the tier below; None if there is none.
         machine: number of the host cache, and of its machine.
     """

@@ -184,7 +184,7 @@ def warnings(typed: Typed) -> list[str]:
     if typed.host not in LOOPBACK and not typed.api_keys:
         return [
             f"--host {typed.host} lets everybody who reaches this machine use the model; "
-            "--api-key closes it."
+            "--api-key restricts that."
         ]
     return []
 
@@ -219,8 +219,8 @@ def _kv_transfer(typed: Typed, machine: Machine) -> str:
         )
     elif chosen == "shm" and not alike:
         raise UsageError(
-            f"--kv-transfer shm needs engines of one width: --prefill-tp {typed.prefill_tp} cuts "
-            f"KV blocks otherwise than --worker-tp {typed.worker_tp}; use --kv-transfer nixl."
+            f"--kv-transfer shm needs equal --prefill-tp ({typed.prefill_tp}) and --worker-tp "
+            f"({typed.worker_tp}), since they split KV blocks; use --kv-transfer nixl."
         )
     return chosen
 

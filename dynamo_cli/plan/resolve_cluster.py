@@ -67,7 +67,9 @@ def check(typed: Typed) -> None:
     if address != AUTO and (not port.isdecimal() or "://" in address):
         raise UsageError(f"{PORT}; not {address!r}.")
     if typed.reuse_gpus:
-        raise UsageError("--reuse-gpus does not go with --ray, which gives each GPU to one engine.")
+        raise UsageError(
+            "--reuse-gpus does not work with --ray, which gives each GPU to one engine."
+        )
 
 
 def seats(typed: Typed, survey: Survey, *, on_gpus: bool, pairs: bool = False) -> Seats:

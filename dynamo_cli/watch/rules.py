@@ -167,7 +167,7 @@ def _no_token(snapshot: Snapshot, past: Past) -> AlarmText | None:
         f"{queues.oldest_unstarted_s:.0f} s"
     )
     return text, (
-        "the picture and the stages show where the time goes; --first-token-timeout moves requests "
+        "the dashboard shows in which stage the time goes; --first-token-timeout moves requests "
         "away from a worker that does not begin them."
     )
 
