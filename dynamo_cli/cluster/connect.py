@@ -18,7 +18,7 @@ PATIENCE_S = 40.0
 
 
 def patience(address: str, give_up: Callable[[str], None]) -> Timer:
-    """Start a timer that ends this process unless it is cancelled, since Ray's calls do not end.
+    """Start a timer that ends this process unless it is cancelled: Ray's calls have no time limit.
 
     Args:
         address: address of the cluster, for the reason.

@@ -223,7 +223,7 @@ class Handover:
             self._go_on(request_id)
 
     def tick(self, now_ns: int) -> None:
-        """Prefill locally what is late, and release blocks that this engine does not need now."""
+        """Prefill locally what is late; release blocks that this engine does not need any more."""
         for prepared in self._remote.late(now_ns):
             self._start(prepared)
         self._release(self._engine.take_unneeded())

@@ -122,7 +122,7 @@ class VllmDecodeSide:
         self.forget([request_id])
 
     def forget(self, request_ids: Sequence[str]) -> None:
-        """For the engine: note that these requests need no blocks of a prefill worker now."""
+        """For the engine: note that these requests need no blocks of a prefill worker any more."""
         for request_id in request_ids:
             if transfer := self._handed_over.pop(request_id, None):
                 self._unneeded.append(transfer)
